@@ -1,0 +1,170 @@
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from subfuse.data.feature_store import SlideFeatures, read_attributes, read_features, write_features
+from subfuse.errors import DataError
+
+
+@pytest.fixture
+def slide() -> SlideFeatures:
+    rng = np.random.default_rng(0)
+    return SlideFeatures(
+        features=rng.normal(size=(7, 5)).astype(np.float16),
+        coords=rng.integers(0, 40_000, size=(7, 2)).astype(np.int32),
+        patch_size_level0=507,
+        level0_mpp=0.2526,
+        target_mpp=0.5,
+        encoder="resnet50",
+        encoder_sha256="ab" * 32,
+        slide_width_px=50_001,
+        slide_height_px=40_507,
+    )
+
+
+def write_trident(path: Path, features: np.ndarray, **attributes: float) -> Path:
+    with h5py.File(path, "w") as file:
+        file["features"] = features
+        coords = file.create_dataset("coords", data=np.arange(2 * features.shape[-2]).reshape(-1, 2) * 512)
+        coords.attrs.update(attributes)
+    return path
+
+
+TRIDENT = {
+    "patch_size": 256,
+    "patch_size_level0": 512,
+    "level0_magnification": 40,
+    "target_magnification": 20,
+    "overlap": 0,
+}
+
+
+def test_features_survive_the_file(slide: SlideFeatures, tmp_path: Path) -> None:
+    write_features(tmp_path / "new folder" / "slide.h5", slide, tile_px=256)
+
+    read = read_features(tmp_path / "new folder" / "slide.h5")
+
+    np.testing.assert_array_equal(read.features, slide.features)
+    np.testing.assert_array_equal(read.coords, slide.coords)
+    for name in vars(slide).keys() - {"features", "coords"}:
+        assert getattr(read, name) == getattr(slide, name), name
+
+
+def test_file_has_tridents_names_and_contiguous_datasets(slide: SlideFeatures, tmp_path: Path) -> None:
+    write_features(tmp_path / "slide.h5", slide, tile_px=256, overlap_px=16, attributes={"tissue_mm2": 1.5})
+
+    with h5py.File(tmp_path / "slide.h5") as file:
+        assert file["features"].chunks is None
+        assert file["coords"].chunks is None
+        assert file["features"].dtype == np.float16
+        attributes = dict(file["coords"].attrs)
+    assert attributes["patch_size"] == 256
+    assert attributes["patch_size_level0"] == 507
+    assert attributes["overlap"] == 16
+    assert attributes["tissue_mm2"] == 1.5
+    assert attributes["target_magnification"] == 20
+    assert {"level0_mpp", "target_mpp", "encoder", "encoder_sha256", "subfuse_version"} <= attributes.keys()
+
+
+def test_attributes_are_read_without_features(slide: SlideFeatures, tmp_path: Path) -> None:
+    write_features(tmp_path / "slide.h5", slide, tile_px=256, attributes={"tissue_mm2": 1.5})
+
+    n_patches, attributes = read_attributes(tmp_path / "slide.h5")
+
+    assert (n_patches, attributes["tissue_mm2"]) == (7, 1.5)
+
+
+def test_centres_are_in_micrometres(slide: SlideFeatures) -> None:
+    coords = np.array([[0, 100]], np.int32)
+    slide = replace(slide, features=slide.features[:1], coords=coords, patch_size_level0=512, level0_mpp=0.25)
+
+    np.testing.assert_allclose(slide.centres_um, [[64.0, 89.0]])
+
+
+@pytest.mark.parametrize("leading", [(), (1,)])
+def test_reads_tridents_files_when_the_pixel_size_is_declared(leading: tuple[int, ...], tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(*leading, 3, 4)).astype(np.float32)
+    path = write_trident(tmp_path / "slide.h5", features, **TRIDENT)
+
+    slide = read_features(path, mpp=0.23)
+
+    np.testing.assert_array_equal(slide.features, features.reshape(3, 4).astype(np.float16))
+    assert slide.coords.dtype == np.int32
+    assert slide.encoder == "unknown"
+    assert slide.level0_mpp == 0.23
+    assert slide.target_mpp == pytest.approx(0.46)
+    assert (slide.slide_width_px, slide.slide_height_px) == (2048 + 512, 2560 + 512)
+
+
+def test_nominal_magnification_is_not_taken_for_a_pixel_size(tmp_path: Path) -> None:
+    path = write_trident(tmp_path / "slide.h5", np.zeros((3, 4), np.float32), **TRIDENT)
+
+    with pytest.raises(DataError, match=r"slide\.h5.*Declare `mpp` in the slide table"):
+        read_features(path)
+
+
+def test_missing_patch_size_is_an_error(tmp_path: Path) -> None:
+    path = write_trident(tmp_path / "slide.h5", np.zeros((3, 4), np.float32), patch_size=256)
+
+    with pytest.raises(DataError, match=r"patch_size_level0.*Found attributes: patch_size=256"):
+        read_features(path, mpp=0.5)
+
+
+def test_unknown_layout_lists_what_was_found(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "slide.h5", "w") as file:
+        file["feats"] = np.zeros((3, 4))
+        file.create_group("tiles")
+
+    with pytest.raises(DataError, match=r"Found: feats \(3, 4\), tiles a group"):
+        read_features(tmp_path / "slide.h5")
+
+
+def test_features_and_coords_of_different_length_are_an_error(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "slide.h5", "w") as file:
+        file["features"] = np.zeros((3, 4))
+        file["coords"] = np.zeros((2, 2))
+
+    with pytest.raises(DataError, match=r"coords \(2, 2\), features \(3, 4\)"):
+        read_features(tmp_path / "slide.h5", mpp=0.5)
+
+
+@pytest.mark.parametrize("kept", [0, 100, -10])
+def test_damaged_file_is_an_error(kept: int, slide: SlideFeatures, tmp_path: Path) -> None:
+    path = tmp_path / "slide.h5"
+    write_features(path, slide, tile_px=256)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(DataError, match="complete HDF5 file is required"):
+        read_features(path)
+
+
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.h5"):
+        read_features(tmp_path / "absent.h5")
+
+
+def test_empty_bag_is_not_written(slide: SlideFeatures, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one patch"):
+        write_features(
+            tmp_path / "slide.h5", replace(slide, features=slide.features[:0], coords=slide.coords[:0]), tile_px=8
+        )
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_that_are_not_finite_are_not_written(slide: SlideFeatures, tmp_path: Path) -> None:
+    features = slide.features.copy()
+    features[3, 1] = np.inf
+
+    with pytest.raises(DataError, match="1 of 7 patches that are not, the first at row 3"):
+        write_features(tmp_path / "slide.h5", replace(slide, features=features), tile_px=256)
+
+
+def test_values_beyond_float16_in_another_tools_file_are_an_error(tmp_path: Path) -> None:
+    path = write_trident(tmp_path / "slide.h5", np.array([[1.0, 1e6]], np.float32), **TRIDENT)
+
+    with pytest.raises(DataError, match="must be finite and below 65504"):
+        read_features(path, mpp=0.5)
