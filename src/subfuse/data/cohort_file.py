@@ -1,6 +1,34 @@
 """`cohort.yaml`: what the user writes, checked strictly."""
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from subfuse.errors import ConfigurationError, preview
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return path.expanduser() if base is None else Path(base) / path.expanduser()
+
+
+FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file
+ExpressionUnit = Literal["counts", "fpkm", "fpkm_uq", "tpm", "log2_tpm", "zscore"]
 
 
 class Section(BaseModel):
@@ -17,7 +45,298 @@ class TaskSpec(Section):
     column: str | None = None
     classes: tuple[str, ...] | None = None  # order of the classes; default: sorted
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> "TaskSpec":
+        survival = (self.time is not None, self.event is not None)
+        if self.column is None and not all(survival):
+            raise ValueError("give either `column` (classification) or both `time` and `event` (survival)")
+        if self.column is not None and any(survival):
+            raise ValueError("`column` (classification) excludes `time` and `event` (survival)")
+        if self.classes is not None and (self.column is None or len(set(self.classes)) != len(self.classes)):
+            raise ValueError("`classes` lists the distinct labels of `column`")
+        return self
+
     @property
     def is_survival(self) -> bool:
         """True for a time-to-event task."""
         return self.column is None
+
+
+class PatientsSection(Section):
+    """The clinical table: one row per patient, or clinical files of the GDC portal."""
+
+    table: tuple[FilePath, ...]  # one file, or several of the same format below one another
+    format: Literal["plain", "gdc"] = "plain"
+    columns: dict[str, str] | None = None  # our name: column of the table; default: columns keep their names
+    event_values: dict[str, bool] | None = None  # value of the event column: True if it means an observed event
+
+    @field_validator("table", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("columns", "event_values", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: Any) -> Any:
+        return {_yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _gdc_defines_events(self) -> "PatientsSection":
+        if self.format == "gdc" and self.event_values is not None:
+            raise ValueError("`event_values` belongs to format plain; gdc files say Dead or Alive")
+        return self
+
+
+class SlidesSection(Section):
+    """Slides to prepare (`folder`, or paths in the table), or ready feature files (`features`)."""
+
+    table: FilePath | None = None  # slide_id, patient_id, optional path and mpp
+    folder: FilePath | None = None  # slides, or folders of tiles
+    features: FilePath | None = None  # ready feature files, <slide_id>.h5
+
+    @model_validator(mode="after")
+    def _some_source(self) -> "SlidesSection":
+        if self.table is None and self.folder is None and self.features is None:
+            raise ValueError("give a `folder` of slides, `features`, or a `table` with a `path` column")
+        if self.folder is not None and self.features is not None:
+            raise ValueError("give either `folder` (slides to prepare) or `features` (ready files), not both")
+        return self
+
+
+class ExpressionSection(Section):
+    """Expression as a matrix of patients × genes, or as a folder of GDC STAR files."""
+
+    table: FilePath | None = None  # first column patient, then one column per gene
+    folder: FilePath | None = None  # searched with its subfolders
+    format: Literal["plain", "gdc_star"] = "plain"
+    sample_sheet: FilePath | None = None  # GDC sample sheet: which file belongs to which patient
+    unit: ExpressionUnit
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> "ExpressionSection":
+        if self.format == "plain" and (self.table is None or self.folder or self.sample_sheet):
+            raise ValueError("format plain takes a `table`; a `folder` with `sample_sheet` needs `format: gdc_star`")
+        if self.format == "gdc_star" and (self.folder is None or self.sample_sheet is None or self.table):
+            raise ValueError("format gdc_star takes a `folder` and a `sample_sheet`")
+        if self.format == "gdc_star" and self.unit in ("log2_tpm", "zscore"):
+            raise ValueError("STAR files hold the units counts, fpkm, fpkm_uq and tpm")
+        return self
+
+
+class GeneSetSource(Section):
+    """Where a subspace's genes come from: `builtin`, a GMT file, or some sets of either."""
+
+    gmt: FilePath | None = None  # None: the built-in sets of this subspace
+    sets: tuple[str, ...] | None = Field(default=None, min_length=1)  # None: all sets of the file
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str | Path):
+            value = {"gmt": value}
+        if isinstance(value, dict) and value.get("gmt") == "builtin":
+            value = {**value, "gmt": None}
+        return value
+
+    @model_serializer
+    def _to_text(self) -> Any:
+        gmt = "builtin" if self.gmt is None else str(self.gmt)
+        return gmt if self.sets is None else {"gmt": gmt, "sets": list(self.sets)}
+
+
+class SplitsSection(Section):
+    """How patients are divided: stratified folds, or given ones."""
+
+    folds: int | None = Field(default=None, ge=2)  # None with `folder`, else 5
+    folder: FilePath | None = None  # one CSV per fold with the columns train and val
+    validation: float = Field(default=0.15, gt=0, lt=1)  # share of the non-test patients kept for model selection
+    stratify: tuple[str, ...] | None = None  # event or label columns; None: event, else the first label
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _five_folds(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("folder") is None and value.get("folds") is None:
+            return {**value, "folds": 5}
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SplitsSection":
+        if self.folder is not None and self.folds is not None:
+            raise ValueError("give either `folds` or a `folder` of given folds, not both")
+        return self
+
+
+class CohortFile(Section):
+    """A cohort file. Every section but `patients` may be absent."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    role: Literal["develop", "external"] = "develop"
+    patients: PatientsSection
+    slides: SlidesSection | None = None
+    expression: ExpressionSection | None = None
+    gene_sets: dict[str, GeneSetSource] = Field(
+        default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
+    )
+    tasks: dict[str, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
+    splits: SplitsSection = SplitsSection(folds=5)
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> "CohortFile":
+        for name, task in (self.tasks or {}).items():
+            if task.is_survival and (task.time, task.event) != ("time_days", "event"):
+                raise ValueError(
+                    f"tasks.{name}: a cohort has one follow-up, `time: time_days` and `event: event`; "
+                    "map your columns to these names in patients.columns"
+                )
+        return self
+
+
+def read_cohort_file(path: Path) -> CohortFile:
+    """Returns a cohort file with its paths made absolute, relative to the file.
+
+    Raises:
+        ConfigurationError: Missing file, broken YAML, repeated or unknown key (with the nearest valid one), wrong
+            value. One line naming file, line and key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        node, value = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: a cohort file is required. Found: {error.strerror}. `subfuse init` writes a commented one."
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigurationError(f"{path}: valid YAML is required. Found: {problem}.") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {type(value).__name__}.")
+    _refuse_repeated_keys(path, node, ())
+    try:
+        return CohortFile.model_validate(value, context={"base": path.resolve().parent})
+    except ValidationError as error:
+        raise ConfigurationError(_one_line(path, node, error)) from error
+
+
+def cohort_file_text(cohort_file: CohortFile) -> str:
+    """Returns the YAML of a cohort file with every default written out; `read_cohort_file` reads it back."""
+    value = cohort_file.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _yaml_text(key: Any) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, ...]) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, item in node.value:
+        if key.value in seen:
+            name = ".".join((*place, key.value))
+            raise ConfigurationError(f"{path}, line {key.start_mark.line + 1}: {name} occurs twice. Keep one.")
+        seen.add(key.value)
+        _refuse_repeated_keys(path, item, (*place, key.value))
+
+
+def _one_line(path: Path, node: yaml.Node | None, error: ValidationError) -> str:
+    first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    place = [str(part) for part in first["loc"]]
+    name = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        valid = sorted(_keys_at(CohortFile, place[:-1]))
+        near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.5)
+        hint = f"Did you mean `{near[0]}`? " if near else ""
+        problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=12)}."
+    elif first["type"] == "missing":
+        problem = f"`{name}` is required."
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {first['input']!r}."
+        problem = f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{found}"
+    more = f" ({len(others)} more problem(s) in this file.)" if others else ""
+    return f"{path}, line {_line_of(node, place)}: {problem}{more}"
+
+
+def _line_of(node: yaml.Node | None, place: list[str]) -> int:
+    line = node.start_mark.line if node else 0
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, item) for key, item in node.value if key.value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit():
+            found = (node.value[int(part)],) * 2
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line, found[1]
+    return line + 1
+
+
+def _keys_at(model: type[BaseModel], place: list[str]) -> set[str]:
+    current: Any = model
+    for part in place:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            current = current.model_fields[part].annotation
+        else:
+            current = get_args(current)[-1]  # dict[str, Section]: the section
+        current = next(_sections(current), current)
+    return set(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else set()
+
+
+def _sections(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        yield from (part for part in get_args(annotation) if part is not type(None))
+
+
+TEMPLATE = """\
+# A cohort: who the patients are and where their slides, expression and outcomes lie.
+# Paths are relative to this file. `subfuse check cohort.yaml` says what is found, joined and excluded.
+
+name: my-cohort                  # letters, digits, dots, dashes; appears in every table
+role: develop                    # develop: models are trained on it; external: only evaluated on it
+
+patients:
+  table: patients.csv            # one row per patient
+  format: plain                  # plain (csv, tsv), or gdc (clinical.tsv or clinical.tar.gz of the GDC portal)
+  columns:                       # our name: column of your table. Without this section columns keep their names.
+    patient_id: case_id
+    time_days: os_days           # days from diagnosis to the event or to the last contact
+    event: os_event              # true or 1: the event was observed; false or 0: censored
+    # site: hospital             # contributing hospital; taken from TCGA barcodes when absent
+    grade: grade                 # any further column is a label; empty cells are unknown
+    diagnosis: diagnosis
+  # event_values: {Dead: true, Alive: false}   # needed where the event column has other words, or a name such as
+                                               # vital_status, os_status or censored whose meaning differs
+
+slides:                          # leave out if there are none
+  table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel)
+  folder: slides/                # <slide_id>.svs, .tiff, ... or folders of tiles
+  # features: features/          # instead of folder: ready feature files, <slide_id>.h5
+
+expression:                      # leave out if there is none
+  table: expression.csv.gz       # first column patient, then one column per gene symbol
+  unit: tpm                      # counts, fpkm, fpkm_uq, tpm, log2_tpm, zscore
+  # format: gdc_star             # STAR files of the GDC portal instead of a table:
+  # folder: star/                #   searched with its subfolders
+  # sample_sheet: gdc_sample_sheet.tsv
+
+gene_sets:                       # the subspaces, any number: builtin, a GMT file, or some sets of a file
+  tumour: builtin
+  microenvironment: builtin
+  # hypoxia: {gmt: hallmark.gmt, sets: [HALLMARK_HYPOXIA]}
+
+tasks:
+  survival: {time: time_days, event: event}
+  grade: {column: grade, classes: [G2, G3, G4]}     # classes fixes their order; other labels are an error
+  diagnosis: {column: diagnosis}
+
+splits:
+  folds: 5                       # patients never cross folds
+  validation: 0.15               # share of the other patients kept for choosing the model
+  stratify: [event]              # event or label columns whose mixture is kept equal across folds
+  seed: 0
+  # folder: splits/              # instead of folds: one CSV per fold with columns train and val
+"""

@@ -1,0 +1,38 @@
+"""TCGA barcodes: `TCGA-02-0047-01A-...` names project, tissue source site, patient, then sample type and vial."""
+
+import re
+
+_BARCODE = re.compile(r"^(TCGA-([A-Z0-9]{2})-[A-Z0-9]{4})(?:-(\d{2}).*)?$", re.IGNORECASE)
+
+
+def patient_of_barcode(identifier: str) -> str:
+    """Returns the 12-character patient of a TCGA sample, aliquot or slide barcode; other identifiers unchanged.
+
+    Example:
+        >>> patient_of_barcode("TCGA-02-0047-01Z-00-DX1.4755D138"), patient_of_barcode("case.7")
+        ('TCGA-02-0047', 'case.7')
+    """
+    match = _BARCODE.match(identifier)
+    return match[1].upper() if match else identifier
+
+
+def site_of_barcode(identifier: str) -> str | None:
+    """Returns the tissue source site (contributing hospital) of a TCGA barcode, None for other identifiers.
+
+    Example:
+        >>> site_of_barcode("TCGA-02-0047")
+        '02'
+    """
+    match = _BARCODE.match(identifier)
+    return match[2].upper() if match else None
+
+
+def sample_type_of_barcode(identifier: str) -> int | None:
+    """Returns the sample type code (1 primary, 2 recurrent, 10 to 19 normal) where the barcode has one.
+
+    Example:
+        >>> sample_type_of_barcode("TCGA-02-0047-02A"), sample_type_of_barcode("TCGA-02-0047")
+        (2, None)
+    """
+    match = _BARCODE.match(identifier)
+    return int(match[3]) if match and match[3] else None
