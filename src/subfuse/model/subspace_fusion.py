@@ -1,0 +1,277 @@
+"""Knowledge-driven subspace fusion of a bag of patches and an expression vector."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from subfuse.errors import preview
+from subfuse.model.deformable_attention import DeformableAttention
+from subfuse.model.encoders import GeneEncoder
+from subfuse.model.patch_grid import PatchCells, raster_cells, spatial_cells
+
+
+@dataclass(frozen=True)
+class SubspaceFusionConfig:
+    """Sizes of a `SubspaceFusion`; the defaults are the paper's, but for the layout.
+
+    Raises:
+        ValueError: If the sizes do not fit each other.
+    """
+
+    n_outputs: int  # classes, time bins, or 1 for a risk
+    patch_dim: int = 1024  # width of a patch's features
+    embed_dim: int = 128  # width of all embeddings
+    grid: tuple[int, int] = (50, 50)  # cells, (height, width)
+    layout: Literal["spatial", "raster"] = "spatial"  # patches by coordinates, or in list order as released
+    position_bias: Literal["table", "exact"] = "table"  # interpolated, or evaluated at every pair
+    table_size: int = 256  # least number of table nodes per axis
+    heads: int = 8
+    head_dim: int = 64
+    offset_groups: int = 8  # channel groups with sampling positions of their own
+    downsample: int = 4  # cells per sampling point, along each axis
+    offset_scale: float = 4.0  # largest movement of a sampling point, in points
+    offset_kernel: int = 6  # cells along each axis that a point's movement depends on
+    dropout: float = 0.1
+    gene_hidden: tuple[int, ...] = (64, 48, 32)  # hidden widths of the gene encoder
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", tuple(self.grid))
+        object.__setattr__(self, "gene_hidden", tuple(self.gene_hidden))
+        sizes = (
+            "n_outputs",
+            "patch_dim",
+            "embed_dim",
+            "table_size",
+            "heads",
+            "head_dim",
+            "offset_groups",
+            "downsample",
+        )
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1. Found {getattr(self, name)}.")
+        if self.layout not in ("spatial", "raster"):
+            raise ValueError(f'layout must be "spatial" or "raster". Found {self.layout!r}.')
+        if self.position_bias not in ("table", "exact"):
+            raise ValueError(f'position_bias must be "table" or "exact". Found {self.position_bias!r}.')
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1). Found {self.dropout}.")
+        if self.heads % self.offset_groups or self.embed_dim % self.offset_groups:
+            raise ValueError(
+                f"heads and embed_dim must be multiples of offset_groups ({self.offset_groups}). "
+                f"Found heads={self.heads}, embed_dim={self.embed_dim}."
+            )
+        padding, odd = divmod(self.offset_kernel - self.downsample, 2)
+        if padding < 0 or odd:
+            raise ValueError(
+                f"offset_kernel must exceed downsample ({self.downsample}) by an even number. Found {self.offset_kernel}."
+            )
+        if len(self.grid) != 2 or min(self.grid) < self.offset_kernel - 2 * padding:
+            raise ValueError(
+                f"grid must be (height, width), each at least downsample ({self.downsample}). Found {self.grid}."
+            )
+
+
+@dataclass(frozen=True)
+class SubspaceFusionOutput:
+    """What every model returns; a model without subspaces reports itself as one."""
+
+    logits: Float[Tensor, "batch output"]
+    subspace_logits: Float[Tensor, "batch subspace output"]  # their sum over subspaces is `logits`
+    embedding: Float[Tensor, "batch subspace embed"]  # slides and expression fused
+    expression_embedding: Float[Tensor, "batch subspace embed"]  # zeros where expression was not measured
+    sampling_grid: Float[Tensor, "batch subspace group point 2"] | None  # (x, y) in points of the coarse grid
+    attention: Float[Tensor, "batch subspace head patch"] | None = None  # attention that each patch receives
+
+
+class SubspaceHead(nn.Module):
+    """Linear classifier of the concatenated subspace embeddings, as the sum of one part per subspace.
+
+    Initialised like a linear layer on the concatenation.
+
+    Args:
+        n_subspaces: Number of subspaces.
+        n_outputs: Number of outputs.
+        embed_dim: Width of one subspace's embedding.
+    """
+
+    def __init__(self, n_subspaces: int, n_outputs: int, embed_dim: int) -> None:
+        super().__init__()
+        bound = (n_subspaces * embed_dim) ** -0.5
+        self.weight = nn.Parameter(torch.empty(n_subspaces, n_outputs, embed_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_outputs).uniform_(-bound, bound))
+
+    def forward(self, embedding: Float[Tensor, "batch subspace embed"]) -> Float[Tensor, "batch subspace output"]:
+        """Returns each subspace's share of the logits; every share holds an equal part of the bias."""
+        return torch.einsum("bse,soe->bso", embedding, self.weight) + self.bias / len(self.weight)
+
+
+class Subspace(nn.Module):
+    """One subspace: encodes its genes, fuses them with the patches, attends, pools.
+
+    Args:
+        n_genes: Number of genes of the subspace.
+        config: Sizes.
+    """
+
+    def __init__(self, n_genes: int, config: SubspaceFusionConfig) -> None:
+        super().__init__()
+        embed_dim = config.embed_dim
+        self.expression_encoder = GeneEncoder(n_genes, embed_dim, hidden=config.gene_hidden, dropout=config.dropout)
+        self.patch_projection = nn.Linear(config.patch_dim, embed_dim)
+        self.fusion = nn.Linear(2 * embed_dim, embed_dim)
+        self.attention = DeformableAttention(
+            embed_dim,
+            grid=config.grid,
+            heads=config.heads,
+            head_dim=config.head_dim,
+            offset_groups=config.offset_groups,
+            downsample=config.downsample,
+            offset_scale=config.offset_scale,
+            offset_kernel=config.offset_kernel,
+            dropout=config.dropout,
+            align_corners=config.layout == "spatial",
+            table_size=config.table_size if config.position_bias == "table" else None,
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+        self.pooler = nn.Linear(embed_dim, embed_dim)
+        self.projection = nn.Linear(embed_dim, embed_dim)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "batch token embed"],
+        cells: PatchCells,
+        expression: Float[Tensor, "batch gene"],
+        expression_mask: Bool[Tensor, " batch"],
+    ) -> tuple[Float[Tensor, "batch embed"], Float[Tensor, "batch embed"], Float[Tensor, "batch group point 2"]]:
+        """Returns embedding, expression embedding and sampling grid.
+
+        Args:
+            tokens: Projected patches per cell, 0 where there is none.
+            cells: Where they lie.
+            expression: The subspace's genes, finite.
+            expression_mask: False where expression was not measured.
+        """
+        encoded = torch.where(expression_mask[:, None], self.expression_encoder(expression), 0)
+        patch_weight, gene_weight = self.fusion.weight.chunk(2, dim=1)
+        # Without patches the fused map is this one vector.
+        gene_half = functional.linear(encoded, gene_weight, self.fusion.bias)
+        pooled = self.norm(gene_half)
+        grid = self.attention.base_grid(encoded).expand(len(encoded), self.attention.groups, -1, -1)
+        if tokens.shape[1] > 0:
+            fused = functional.linear(tokens, patch_weight) + gene_half[:, None]
+            attended, sampled_grid = self.attention(fused, tokens, cells)
+            weight = cells.token_mask.to(attended.dtype)
+            mean = (self.norm(fused + attended) * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
+            has_patches = cells.token_mask.any(1)
+            pooled = torch.where(has_patches[:, None], mean, pooled)
+            grid = torch.where(has_patches[:, None, None, None], sampled_grid, grid)
+        return self.projection(self.pooler(pooled).tanh()), encoded, grid
+
+
+class SubspaceFusion(nn.Module):
+    """Knowledge-driven subspace fusion (Zhang et al., MICCAI 2024).
+
+    Genes are divided into subspaces by knowledge. In each one, an encoding of its genes is joined to every patch, the
+    patches attend to positions that the joined map chooses, and the result is pooled. A linear head adds up the
+    subspaces' logits.
+
+    Relative to the paper: any number of subspaces; patches lie where their coordinates say (`layout="spatial"`);
+    either modality may be missing; only used parameters exist. Converted released weights (`convert_released`)
+    reproduce the released logits.
+
+    Args:
+        config: Sizes.
+        gene_sets: Columns of `expression` of each subspace, by name.
+
+    Raises:
+        ValueError: If there is no subspace, a gene set is empty, or a column is negative.
+
+    Example:
+        >>> config = SubspaceFusionConfig(n_outputs=3, patch_dim=16, grid=(8, 8))
+        >>> model = SubspaceFusion(config, {"tumour": [0, 1], "microenvironment": [2, 3, 4]})
+        >>> patches, coords = torch.randn(1, 20, 16), 128.0 * torch.randint(8, (1, 20, 2))
+        >>> output = model(patches, coords, torch.ones(1, 20, dtype=torch.bool), torch.randn(1, 5), torch.tensor([True]))
+        >>> output.logits.shape
+        torch.Size([1, 3])
+    """
+
+    modalities = frozenset({"slides", "expression"})
+
+    def __init__(self, config: SubspaceFusionConfig, gene_sets: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        _check_gene_sets(gene_sets)
+        self.config = config
+        self.gene_sets = {name: tuple(int(column) for column in columns) for name, columns in gene_sets.items()}
+        self.subspaces = nn.ModuleDict(
+            {name: Subspace(len(columns), config) for name, columns in self.gene_sets.items()}
+        )
+        self.head = SubspaceHead(len(self.gene_sets), config.n_outputs, config.embed_dim)
+        for index, columns in enumerate(self.gene_sets.values()):
+            self.register_buffer(f"_columns_{index}", torch.tensor(columns), persistent=False)
+
+    def forward(
+        self,
+        patches: Float[Tensor, "batch patch feature"],
+        coords: Float[Tensor, "batch patch 2"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        expression: Float[Tensor, "batch gene"],
+        expression_mask: Bool[Tensor, " batch"],
+        *,
+        need_attention: bool = False,
+    ) -> SubspaceFusionOutput:
+        """Returns logits and what they are made of.
+
+        Args:
+            patches: Patch features; values are ignored where `patch_mask` is False.
+            coords: Patch centres in µm, (x, y).
+            patch_mask: True where a patch is real; all False for a patient without slides.
+            expression: Standardised expression; values are ignored where `expression_mask` is False.
+            expression_mask: False where expression was not measured.
+            need_attention: Whether to return the attention that each patch receives.
+
+        Raises:
+            ValueError: If shapes do not fit the model or each other, a patient has neither modality, or a feature is
+                not finite.
+        """
+        cells = self._cells(coords, patch_mask)
+        weight = torch.cat([subspace.patch_projection.weight for subspace in self.subspaces.values()])
+        bias = torch.cat([subspace.patch_projection.bias for subspace in self.subspaces.values()])
+        projected = (cells.gather(functional.linear(patches, weight)) + bias).relu()
+        tokens = projected.chunk(len(self.subspaces), dim=2)
+        parts = [
+            subspace(tokens[index], cells, expression[:, getattr(self, f"_columns_{index}")], expression_mask)
+            for index, subspace in enumerate(self.subspaces.values())
+        ]
+        embedding, encoded, grid = (torch.stack(part, 1) for part in zip(*parts, strict=True))
+        subspace_logits = self.head(embedding)
+        return SubspaceFusionOutput(
+            logits=subspace_logits.sum(1),
+            subspace_logits=subspace_logits,
+            embedding=embedding,
+            expression_embedding=encoded,
+            sampling_grid=grid,
+        )
+
+    def _cells(self, coords: Float[Tensor, "batch patch 2"], patch_mask: Bool[Tensor, "batch patch"]) -> PatchCells:
+        if self.config.layout == "raster":
+            return raster_cells(patch_mask, self.config.grid)
+        return spatial_cells(coords, patch_mask, self.config.grid)
+
+
+def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]]) -> None:
+    if not gene_sets:
+        raise ValueError("gene_sets must name at least one subspace. Found none.")
+    for name, columns in gene_sets.items():
+        if len(columns) == 0:
+            raise ValueError(f"gene_sets[{name!r}] must hold at least one gene. Found none.")
+        negative = [column for column in columns if column < 0]
+        if negative:
+            raise ValueError(
+                f"gene_sets[{name!r}] must hold column numbers of expression, from 0. Found {preview(negative)}."
+            )
