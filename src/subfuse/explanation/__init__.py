@@ -1,1 +1,19 @@
-"""subfuse.explanation"""
+"""Explanations: patches, genes, subspaces and modalities behind a prediction."""
+
+from subfuse.explanation.attribution import (
+    Attribution,
+    contribution_ledger,
+    integrated_gradients,
+    subspace_contributions,
+)
+from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
+
+__all__ = [
+    "Attribution",
+    "colour_limit",
+    "contribution_ledger",
+    "heat_map",
+    "integrated_gradients",
+    "subspace_contributions",
+    "write_geojson",
+]

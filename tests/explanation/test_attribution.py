@@ -1,0 +1,240 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from subfuse.data.bags import BagBatch
+from subfuse.explanation import contribution_ledger, integrated_gradients, subspace_contributions
+from subfuse.model.subspace_fusion import SubspaceFusionOutput
+
+BATCH, PATCH, FEATURE, GENE, SUBSPACE, OUTPUT = 3, 5, 4, 7, 2, 6
+SUBSPACES = ("tumour", "microenvironment")
+
+
+class AdditiveModel(nn.Module):
+    """Subspace logits linear in the mean patch and the expression, plus an optional product of the two."""
+
+    def __init__(self, interaction: float = 0.0, uses_expression: bool = True):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        shape = {"dtype": torch.float64, "generator": generator}
+        self.patch_weight = nn.Parameter(torch.randn(SUBSPACE, OUTPUT, FEATURE, **shape))
+        self.gene_weight = nn.Parameter(torch.randn(SUBSPACE, OUTPUT, GENE, **shape))
+        self.bias = nn.Parameter(torch.randn(OUTPUT, **shape))
+        self.interaction = interaction
+        self.uses_expression = uses_expression
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, patches, coords, patch_mask, expression, expression_mask, *, need_attention=False):
+        weight = patch_mask.to(patches)[..., None]
+        mean = self.dropout((patches * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1))
+        slide = torch.einsum("bf,scf->bsc", mean, self.patch_weight)
+        gene = torch.einsum("bg,scg->bsc", expression * expression_mask[:, None], self.gene_weight)
+        gene = gene if self.uses_expression else torch.zeros_like(slide)
+        logits = slide + gene + self.interaction * slide * gene + self.bias / SUBSPACE
+        embedding = patches.new_zeros(len(patches), SUBSPACE, 8)
+        return SubspaceFusionOutput(
+            logits=logits.sum(dim=1),
+            subspace_logits=logits,
+            embedding=embedding,
+            expression_embedding=embedding,
+            sampling_grid=None,
+            attention=None,
+        )
+
+
+@pytest.fixture
+def batch() -> BagBatch:
+    """Patient a: all patches; b: two patches; c: three patches, no expression."""
+    generator = torch.Generator().manual_seed(1)
+    patch_mask = torch.arange(PATCH) < torch.tensor([[PATCH], [2], [3]])
+    expression_mask = torch.tensor([True, True, False])
+    draw = {"dtype": torch.float64, "generator": generator}
+    return BagBatch(
+        patient_id=("a", "b", "c"),
+        patches=torch.randn(BATCH, PATCH, FEATURE, **draw) * patch_mask[..., None],
+        coords=torch.rand(BATCH, PATCH, 2, **draw),
+        patch_mask=patch_mask,
+        expression=torch.randn(BATCH, GENE, **draw) * expression_mask[:, None],
+        expression_mask=expression_mask,
+        target=None,
+    )
+
+
+def third_logit(output):
+    return output.logits[:, 2]
+
+
+def ledger_of(model, batch, score=lambda logits: logits[:, 2], **options):
+    baseline = torch.arange(SUBSPACE * OUTPUT, dtype=torch.float64).reshape(SUBSPACE, OUTPUT) / 10
+    return contribution_ledger(model, batch, score, baseline=baseline, subspaces=SUBSPACES, **options)
+
+
+def test_integrated_gradients_are_exact_for_a_linear_model(batch):
+    model = AdditiveModel()
+    attribution = integrated_gradients(model, batch, third_logit, steps=3)
+    counts = batch.patch_mask.sum(dim=1, keepdim=True)
+    patch = batch.patches @ model.patch_weight.sum(dim=0)[2] / counts
+    gene = batch.expression * model.gene_weight.sum(dim=0)[2]
+    # Captum keeps its integration weights in single precision
+    torch.testing.assert_close(attribution.patch, patch.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(attribution.gene, gene.detach(), rtol=1e-5, atol=1e-6)
+    assert attribution.gap.abs().max() < 1e-5
+
+
+def test_one_subspaces_share_can_be_explained(batch):
+    model = AdditiveModel()
+    attribution = integrated_gradients(model, batch, lambda output: output.subspace_logits[:, 1, 0])
+    expected = batch.expression * model.gene_weight[1, 0]
+    torch.testing.assert_close(attribution.gene, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_gap_shrinks_with_steps_for_a_nonlinear_score(batch):
+    model = AdditiveModel(interaction=0.5)
+
+    def probability(output):
+        return torch.softmax(3 * output.logits, dim=1)[:, 2]
+
+    rough, fine = (integrated_gradients(model, batch, probability, steps=steps).gap.abs().max() for steps in (2, 128))
+    assert fine < 1e-4
+    assert rough > 10 * fine
+
+
+def test_chunks_do_not_change_the_attribution(batch):
+    model = AdditiveModel(interaction=1.0)
+    whole, parts = (integrated_gradients(model, batch, third_logit, steps=7, chunk=chunk) for chunk in (7, 2))
+    torch.testing.assert_close(whole.patch, parts.patch)
+    torch.testing.assert_close(whole.gene, parts.gene)
+
+
+def test_padding_and_missing_expression_get_exactly_zero(batch):
+    noise = torch.randn(BATCH, PATCH, FEATURE, dtype=torch.float64)
+    dirty = replace(batch, patches=torch.where(batch.patch_mask[..., None], batch.patches, noise))
+    baseline = torch.full_like(batch.patches, 0.3)
+    attribution = integrated_gradients(AdditiveModel(), dirty, third_logit, baseline_patches=baseline)
+    assert (attribution.patch[~batch.patch_mask] == 0).all()
+    assert (attribution.patch[batch.patch_mask] != 0).all()
+    assert (attribution.gene[2] == 0).all()
+    assert attribution.gap.abs().max() < 1e-5
+
+
+def test_baseline_patches_move_the_start(batch):
+    model = AdditiveModel()
+    attribution = integrated_gradients(model, batch, third_logit, baseline_patches=batch.patches)
+    assert (attribution.patch == 0).all()
+
+
+def test_an_input_that_the_model_ignores_is_attributed_zero(batch):
+    attribution = integrated_gradients(AdditiveModel(uses_expression=False), batch, third_logit)
+    assert (attribution.gene == 0).all()
+    assert attribution.gap.abs().max() < 1e-5
+
+
+def test_bags_without_any_patch_are_explained_by_their_genes(batch):
+    empty = replace(
+        batch,
+        patches=batch.patches[:, :0],
+        coords=batch.coords[:, :0],
+        patch_mask=batch.patch_mask[:, :0],
+    )
+    attribution = integrated_gradients(AdditiveModel(), empty, third_logit)
+    assert attribution.patch.shape == (BATCH, 0)
+    assert attribution.gap.abs().max() < 1e-5
+
+
+def test_the_model_is_left_as_it_was(batch):
+    model = AdditiveModel().train()
+    model.dropout.eval()
+    integrated_gradients(model, batch, third_logit)
+    assert model.training
+    assert not model.dropout.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+
+
+def test_the_model_is_left_as_it_was_when_the_score_fails(batch):
+    model = AdditiveModel().train()
+
+    def broken(output):
+        raise RuntimeError("no score")
+
+    with pytest.raises(RuntimeError, match="no score"):
+        integrated_gradients(model, batch, broken)
+    assert model.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+
+
+def test_attribution_is_deterministic_with_dropout_in_the_model(batch):
+    model = AdditiveModel().train()
+    first, second = (integrated_gradients(model, batch, third_logit) for _ in range(2))
+    assert torch.equal(first.patch, second.patch)
+    assert torch.equal(first.gap, second.gap)
+
+
+def test_a_baseline_of_another_shape_is_rejected(batch):
+    with pytest.raises(ValueError, match="shape of its input"):
+        integrated_gradients(AdditiveModel(), batch, third_logit, baseline_expression=batch.expression[:, :1])
+
+
+def test_subspace_contributions_sum_to_the_logits(batch):
+    output = AdditiveModel().eval()(**batch.inputs())
+    contributions = subspace_contributions(output)
+    assert contributions.shape == (BATCH, SUBSPACE, OUTPUT)
+    assert not contributions.requires_grad
+    torch.testing.assert_close(contributions.sum(dim=1), output.logits.detach())
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        pytest.param(lambda logits: logits[:, 2], id="logit"),
+        pytest.param(lambda logits: -torch.cumprod(torch.sigmoid(-logits), dim=1).sum(dim=1), id="risk"),
+        pytest.param(lambda logits: torch.softmax(logits, dim=1)[:, 0], id="probability"),
+    ],
+)
+def test_the_ledger_adds_up_to_the_prediction(batch, score):
+    model = AdditiveModel(interaction=0.7)
+    ledger = ledger_of(model, batch, score)
+    total = ledger.groupby("patient_id", sort=False)["contribution"].sum()
+    predicted = score(model.eval()(**batch.inputs()).logits).detach()
+    assert list(total.index) == ["a", "b", "c"]
+    torch.testing.assert_close(torch.tensor(total.to_numpy()), predicted)
+    assert len(ledger) == BATCH * (1 + SUBSPACE * 2)
+
+
+def test_the_ledger_of_a_linear_score_is_half_first_plus_half_last(batch):
+    model = AdditiveModel(interaction=0.7).eval()
+    ledger = ledger_of(model, batch).set_index(["patient_id", "subspace", "modality"])["contribution"]
+    inputs = batch.inputs()
+
+    def logit(**hidden):
+        return model(**inputs | hidden).subspace_logits[0, 1, 2].item()
+
+    both = logit()
+    slides = logit(expression_mask=torch.zeros(BATCH, dtype=torch.bool))
+    expression = logit(patch_mask=torch.zeros(BATCH, PATCH, dtype=torch.bool))
+    neither = 0.8  # baseline[1, 2]
+    expected = ((slides - neither) + (both - expression)) / 2
+    assert ledger["a", "microenvironment", "slides"] == pytest.approx(expected)
+
+
+def test_a_missing_modality_gets_exactly_zero(batch):
+    ledger = ledger_of(AdditiveModel(interaction=0.7), batch).set_index(["patient_id", "subspace", "modality"])
+    assert (ledger.loc[("c", ["tumour", "microenvironment"], "expression"), "contribution"] == 0).all()
+
+
+def test_a_model_without_expression_never_credits_it(batch):
+    ledger = ledger_of(AdditiveModel(), batch, modalities={"slides"})
+    assert (ledger.loc[ledger["modality"] == "expression", "contribution"] == 0).all()
+
+
+def test_the_ledger_names_the_shape_of_its_baseline(batch):
+    with pytest.raises(ValueError, match="mean of subspace_logits over the training patients"):
+        contribution_ledger(
+            AdditiveModel(),
+            batch,
+            lambda logits: logits[:, 0],
+            baseline=torch.zeros(1, OUTPUT, dtype=torch.float64),
+            subspaces=SUBSPACES,
+        )

@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from subfuse.explanation import colour_limit, heat_map, write_geojson
+from subfuse.explanation.heatmaps import BAR_HEIGHT_PX
+
+SLIDE = {"slide_width_px": 4097, "slide_height_px": 2050}
+
+
+def thumbnail(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), (200, 200, 200))
+
+
+def coloured(picture: Image.Image, height: int) -> np.ndarray:
+    """Pixels of the overlay that are not grey."""
+    pixels = np.asarray(picture)[:height].astype(int)
+    return np.ptp(pixels, axis=2) > 0
+
+
+def test_one_bright_patch_lands_on_exactly_its_pixels():
+    coords = np.array([[0, 0], [1024, 512], [3000, 1500]])
+    picture = heat_map(thumbnail(333, 167), coords, 512, **SLIDE, scores=np.array([0.0, 2.0, 0.0]), label="risk")
+    # 333 / 4097 px: 1024 -> 83.23, 1536 -> 124.84; 167 / 2050 px: 512 -> 41.71, 1024 -> 83.42
+    expected = np.zeros((167, 333), dtype=bool)
+    expected[42:83, 83:125] = True
+    assert picture.size == (333, 167 + BAR_HEIGHT_PX)
+    np.testing.assert_array_equal(coloured(picture, 167), expected)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 7])
+def test_the_overlay_covers_the_same_tissue_at_any_scale(scale):
+    slide = {"slide_width_px": 4200, "slide_height_px": 2100}
+    small, large = (
+        coloured(
+            heat_map(
+                thumbnail(60 * s, 30 * s), np.array([[700, 1400]]), 350, **slide, scores=np.array([1.0]), label="risk"
+            ),
+            30 * s,
+        )
+        for s in (1, scale)
+    )
+    np.testing.assert_array_equal(np.kron(small, np.ones((scale, scale), dtype=bool)), large)
+
+
+def test_neighbours_share_an_edge_without_gaps():
+    coords = np.array([[x, y] for x in range(0, 1024, 256) for y in range(0, 512, 256)])
+    picture = heat_map(thumbnail(333, 167), coords, 256, **SLIDE, scores=np.ones(len(coords)), label="risk")
+    covered = coloured(picture, 167)
+    assert covered[:42, :83].all()
+    assert covered.sum() == 42 * 83
+
+
+def test_signs_have_their_own_colours_and_strength_grows_with_the_score():
+    coords = np.array([[0, 0], [512, 0], [1024, 0]])
+    picture = heat_map(thumbnail(400, 200), coords, 512, **SLIDE, scores=np.array([-4.0, 1.0, 4.0]), label="risk")
+    pixels = np.asarray(picture).astype(int)
+    negative, weak, strong = pixels[20, 20], pixels[20, 75], pixels[20, 120]
+    assert negative[2] > negative[0]
+    assert strong[0] > strong[2]
+    assert np.ptp(strong) > np.ptp(weak) > 0
+
+
+def test_overlapping_patches_show_their_mean():
+    coords = np.array([[0, 0], [0, 0]])
+    picture = heat_map(thumbnail(400, 200), coords, 512, **SLIDE, scores=np.array([1.0, -1.0]), label="risk")
+    assert not coloured(picture, 200).any()
+
+
+def test_scores_of_zero_leave_the_tissue_visible():
+    picture = heat_map(thumbnail(40, 20), np.array([[0, 0]]), 512, **SLIDE, scores=np.zeros(1), label="risk")
+    assert not coloured(picture, 20).any()
+
+
+def test_a_thumbnail_can_be_a_path(tmp_path):
+    thumbnail(40, 20).save(tmp_path / "slide.png")
+    options = {"scores": np.ones(1), "label": "risk", **SLIDE}
+    from_path = heat_map(tmp_path / "slide.png", np.array([[0, 0]]), 512, **options)
+    assert from_path.tobytes() == heat_map(thumbnail(40, 20), np.array([[0, 0]]), 512, **options).tobytes()
+
+
+def test_undefined_scores_are_rejected():
+    with pytest.raises(ValueError, match="1 values that are not finite"):
+        heat_map(thumbnail(40, 20), np.array([[0, 0]]), 512, **SLIDE, scores=np.array([np.nan]), label="risk")
+
+
+def test_the_colour_limit_ignores_a_single_extreme_patch_and_is_never_zero():
+    assert colour_limit(np.r_[np.ones(999), 1000.0]) == pytest.approx(1.0)
+    assert colour_limit(np.zeros(3)) == 1.0
+    assert colour_limit(np.array([0.5]), np.array([0.0, -2.0])) > 1.9
+
+
+def test_geojson_has_one_square_per_patch_in_level0_pixels(tmp_path):
+    path = tmp_path / "patches.geojson"
+    scores = {"total": np.array([-1.5, 0.0, 2.0]), "tumour": np.array([0.25, 0.5, 0.75])}
+    write_geojson(path, np.array([[0, 512], [512, 512], [1024, 512]]), 512, scores, classify_by="total")
+    features = json.loads(path.read_text())["features"]
+    assert features[0]["geometry"] == {
+        "type": "Polygon",
+        "coordinates": [[[0, 512], [512, 512], [512, 1024], [0, 1024], [0, 512]]],
+    }
+    assert features[0]["properties"]["measurements"] == {"total": -1.5, "tumour": 0.25}
+    classes = [feature["properties"].get("classification", {}).get("name") for feature in features]
+    assert classes == ["lowers the score", None, "raises the score"]
+
+
+def test_geojson_rejects_scores_of_another_length(tmp_path):
+    with pytest.raises(ValueError, match="each of the 1 patches"):
+        write_geojson(tmp_path / "a.geojson", np.zeros((1, 2)), 512, {"total": np.ones(2)}, classify_by="total")
+    assert not list(tmp_path.iterdir())
