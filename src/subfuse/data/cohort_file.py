@@ -88,18 +88,15 @@ class PatientsSection(Section):
 
 
 class SlidesSection(Section):
-    """Slides to prepare (`folder`, or paths in the table), or ready feature files (`features`)."""
+    """Slides: a table that assigns them to patients, a folder that holds them, or both."""
 
     table: FilePath | None = None  # slide_id, patient_id, optional path and mpp
-    folder: FilePath | None = None  # slides, or folders of tiles
-    features: FilePath | None = None  # ready feature files, <slide_id>.h5
+    folder: FilePath | None = None  # slide files and folders of tiles, searched with its subfolders
 
     @model_validator(mode="after")
     def _some_source(self) -> "SlidesSection":
-        if self.table is None and self.folder is None and self.features is None:
-            raise ValueError("give a `folder` of slides, `features`, or a `table` with a `path` column")
-        if self.folder is not None and self.features is not None:
-            raise ValueError("give either `folder` (slides to prepare) or `features` (ready files), not both")
+        if self.table is None and self.folder is None:
+            raise ValueError("give a `folder` of slides, a `table` with a `path` column, or both")
         return self
 
 
@@ -312,9 +309,9 @@ patients:
                                                # vital_status, os_status or censored whose meaning differs
 
 slides:                          # leave out if there are none
-  table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel)
-  folder: slides/                # <slide_id>.svs, .tiff, ... or folders of tiles
-  # features: features/          # instead of folder: ready feature files, <slide_id>.h5
+  table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel where the slide lacks it)
+  folder: slides/                # <slide_id>.svs, .tiff, ... or folders of tiles named <slide_id>. Without a table,
+                                 # names must start with the patient identifier
 
 expression:                      # leave out if there is none
   table: expression.csv.gz       # first column patient, then one column per gene symbol

@@ -1,7 +1,6 @@
 """Expression tables: one unit, one named gene axis, one row per patient; and the standardiser of training patients."""
 
 import csv
-import gzip
 import warnings
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from subfuse.data.barcodes import patient_of_barcode, sample_type_of_barcode
 from subfuse.data.cohort_file import ExpressionSection
 from subfuse.data.exclusions import exclusion_table, join_exclusions
+from subfuse.data.tables import read_first_line, read_text_table, require_columns
 from subfuse.errors import DataError, preview
 from subfuse.files import atomic_path
 
@@ -26,7 +26,15 @@ STAR_COLUMNS = {
     "fpkm_uq": "fpkm_uq_unstranded",
 }
 STAR_SUFFIXES = (".augmented_star_gene_counts.tsv", ".augmented_star_gene_counts.tsv.gz")
-SHEET_COLUMNS = ("File ID", "File Name", "Case ID")
+_SCALES = {
+    "counts": "log2_cpm",
+    "fpkm": "log2_tpm",
+    "fpkm_uq": "log2_tpm",
+    "tpm": "log2_tpm",
+    "log2_tpm": "log2_tpm",
+    "zscore": "zscore",
+}
+SHEET_COLUMNS = {"File Name": "a STAR file", "Case ID": "its patient"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,11 @@ class ExpressionTable:
     source: Mapping[str, str]  # file or folder, and how samples were chosen
     genes: pd.DataFrame = field(default_factory=pd.DataFrame)  # per gene, where known: gene_id (versioned), gene_type
     exclusions: pd.DataFrame = field(default_factory=exclusion_table)  # level, id, reason
+
+    @property
+    def scale(self) -> str:
+        """Scale of `values`, by which cohorts are comparable: log2_tpm, log2_cpm or zscore."""
+        return _SCALES[self.unit]
 
 
 @dataclass(frozen=True)
@@ -193,7 +206,7 @@ def _read_cells(path: Path) -> tuple[list[str], pd.Series, np.ndarray]:
     return header[1:], identifiers, cells.iloc[:, 1:].to_numpy(dtype=np.float32)
 
 
-def _parse_cells(path: Path, separator: str, dtype: dict[int, str]) -> pd.DataFrame:
+def _parse_cells(path: Path, separator: str, dtype: Mapping[Any, Any]) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header would be cut off
@@ -219,27 +232,6 @@ def _raise_first_text(path: Path, header: Sequence[str], cells: pd.DataFrame) ->
                 f"{path}, row {row + 2} ({cells.loc[row, 0]}), gene {gene}: a number is required. "
                 f"Found {cells.loc[row, column]!r}. Correct the cell, or drop the gene or the patient."
             )
-
-
-def read_first_line(path: Path) -> str:
-    """Returns the header line of a text or gzip file, without byte order mark and line end.
-
-    Raises:
-        DataError: The file is missing, empty, binary, or a web page that was saved in place of the table.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline().decode("utf-8-sig").rstrip("\r\n")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(
-            f"{path}: a readable table is required. Found: {problem}. Check the path or load the file again."
-        ) from error
-    if not line.strip():
-        raise DataError(f"{path}: a table is required. Found an empty file or first line. Load the file again.")
-    if line.lstrip().startswith("<"):
-        raise DataError(f"{path}: a table is required. Found a web page (HTML or XML). Load the file itself.")
-    return line
 
 
 def _check_values(values: np.ndarray, path: Path, rows: pd.Series, genes: Sequence[str], unit: str) -> None:
@@ -349,14 +341,8 @@ def read_star_file(path: Path) -> pd.DataFrame:
 
 def _read_sample_sheet(path: Path, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the STAR files that are present (path, sample, patient_id, rank) and what the sheet lists but is not."""
-    read_first_line(path)
-    sheet = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    absent = [name for name in SHEET_COLUMNS if name not in sheet]
-    if absent:
-        raise DataError(
-            f"{path}: a GDC sample sheet with the columns {', '.join(SHEET_COLUMNS)} is required. "
-            f"Missing: {preview(absent)}. Found {preview(sheet.columns)}."
-        )
+    sheet = read_text_table(path)
+    require_columns(sheet, SHEET_COLUMNS, path)
     if not folder.is_dir():
         raise DataError(f"{folder}: a folder of STAR files is required. Found none. Check expression.folder.")
     present = {file.name: file for file in sorted(folder.rglob("*.tsv*")) if file.is_file()}
@@ -382,8 +368,9 @@ def _star_axis(axis: pd.DataFrame, means: np.ndarray, keep_genes: set[str]) -> t
     wanted = (axis["gene_type"] == "protein_coding") | axis["gene_name"].isin(keep_genes)
     candidates = axis[wanted & axis["gene_name"].notna()].assign(mean=means[wanted & axis["gene_name"].notna()])
     ordered = candidates.sort_values(["mean", "gene_id"], ascending=[False, True], kind="stable")
-    losers = ordered[ordered["gene_name"].duplicated()]
-    dropped = [("gene", row.gene_id, f"{row.gene_name} occurs again with a higher mean") for row in losers.itertuples()]
+    losers = ordered[ordered["gene_name"].duplicated()].sort_values("gene_id")
+    pairs = zip(losers["gene_id"].astype(str), losers["gene_name"], strict=True)
+    dropped = [("gene", gene_id, f"{name} occurs again with a higher mean") for gene_id, name in pairs]
     kept = sorted(set(candidates.index) - set(losers.index))
     if not kept:
         raise DataError(

@@ -1,0 +1,163 @@
+"""Which slides there are, whose they are and where they lie. Nothing is opened here."""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from subfuse.data.barcodes import patient_of_barcode
+from subfuse.data.cohort_file import SlidesSection
+from subfuse.data.exclusions import exclusion_table
+from subfuse.data.slides import SlideSource
+from subfuse.data.tables import is_missing, read_text_table, require_columns
+from subfuse.errors import DataError, preview
+
+SLIDE_SUFFIXES = (
+    ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
+    ".czi", ".dcm",
+)  # fmt: skip
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def read_slides(
+    section: SlidesSection, patient_ids: Collection[str]
+) -> tuple[tuple[SlideSource, ...], pd.DataFrame, tuple[str, ...]]:
+    """Returns the slides that exist and belong to a patient, sorted; the others with their reason; and warnings.
+
+    With a table, `path` (relative to `folder`, or to the table's own folder) says where a slide lies; without that
+    column the slide is found in `folder` by its identifier, as a file with a known suffix or a folder of images. A
+    table without `patient_id`, or no table at all, takes the patient from the beginning of the slide's identifier.
+
+    Args:
+        section: `slides` of the cohort file.
+        patient_ids: Patients of the clinical table, TCGA ones by their 12 characters.
+
+    Raises:
+        DataError: Missing folder or column, a slide identifier that occurs twice, an mpp that is not a positive number.
+    """
+    known = frozenset(patient_ids)
+    found = {} if section.folder is None else find_slides(section.folder)
+    listed = _listed_in_folder(found, known) if section.table is None else _listed_in_table(section, known, found)
+    slides, left_out = [], []
+    for slide_id, patient_id, path, mpp in sorted(listed, key=lambda row: row[0]):
+        if patient_id not in known:
+            left_out.append(("slide", slide_id, f"{patient_id or 'no patient'}: not in the clinical table"))
+        elif path is None or not path.exists():
+            left_out.append(("slide", slide_id, f"no such file: {path or slide_id}"))
+        else:
+            slides.append(SlideSource(slide_id, patient_id, path, mpp))
+    return tuple(slides), exclusion_table(left_out), _unlisted(section, found, {row[0] for row in listed})
+
+
+def find_slides(folder: Path) -> dict[str, Path]:
+    """Returns the slides of a folder and its subfolders: identifier to path.
+
+    A slide is a file with a slide suffix; a subfolder that directly holds PNG or JPEG images, named by the folder; or
+    an image that lies in `folder` itself. Hidden files are ignored.
+
+    Raises:
+        DataError: The folder does not exist, or two slides have one identifier.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: a folder of slides is required. Found none. Check slides.folder.")
+    found: dict[str, Path] = {}
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        here = Path(place)
+        slides = [here / name for name in sorted(names) if _is_slide(name)]
+        images = [here / name for name in sorted(names) if _is_image(name)]
+        for path in [*slides, *(images if here == folder else [here] if images else [])]:
+            identifier = path.name if path == here else slide_id_of(path.name)
+            if identifier in found:
+                raise DataError(
+                    f"{folder}: slide identifiers must be unique. Found {identifier!r} as {found[identifier]} and "
+                    f"{path}. Rename one, or give a slide table with a path column."
+                )
+            found[identifier] = path
+    return found
+
+
+def slide_id_of(name: str) -> str:
+    """Returns a slide's identifier: its file name without a slide or image suffix; dots inside stay.
+
+    Example:
+        >>> slide_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.svs"), slide_id_of("case.7")
+        ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
+    """
+    suffix = next((s for s in (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def patient_of_slide(slide_id: str, patient_ids: Collection[str]) -> str | None:
+    """Returns the patient whose identifier begins the slide's and ends at a letter or digit; the longest such.
+
+    Example:
+        >>> patient_of_slide("case-12_a", {"case-1", "case-12"}), patient_of_slide("case-123", {"case-12"})
+        ('case-12', None)
+    """
+    ends = [i for i, character in enumerate(slide_id) if not character.isalnum()]
+    starts = (slide_id[:end] for end in (len(slide_id), *reversed(ends)))
+    return next((start for start in starts if start in patient_ids), None)
+
+
+Listed = list[tuple[str, str | None, Path | None, float | None]]  # slide, patient, path, mpp
+
+
+def _listed_in_folder(found: Mapping[str, Path], known: frozenset[str]) -> Listed:
+    return [(slide_id, patient_of_slide(slide_id, known), path, None) for slide_id, path in found.items()]
+
+
+def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mapping[str, Path]) -> Listed:
+    path = section.table
+    assert path is not None  # the caller checked
+    table = read_text_table(path)
+    require_columns(table, {"slide_id": "the slide"}, path)
+    if section.folder is None:
+        require_columns(table, {"path": "where the slide lies, since there is no slides.folder"}, path)
+    listed: Listed = []
+    seen: dict[str, int] = {}
+    for row, record in enumerate(table.to_dict("records"), start=2):
+        slide_id = slide_id_of(record["slide_id"])
+        if not slide_id or slide_id in seen:
+            first = f"{slide_id} again (first: row {seen[slide_id]})" if slide_id else "an empty cell"
+            raise DataError(f"{path}, row {row}: slide_id must be given once. Found {first}.")
+        seen[slide_id] = row
+        given = str(record.get("path", ""))
+        base = section.folder or path.parent
+        patient = str(record["patient_id"]) if "patient_id" in record else None
+        listed.append(
+            (
+                slide_id,
+                patient_of_slide(slide_id, known) if patient is None else patient_of_barcode(patient),
+                found.get(slide_id) if is_missing(given) else base / given,
+                _mpp(str(record.get("mpp", "")), f"{path}, row {row}"),
+            )
+        )
+    return listed
+
+
+def _mpp(cell: str, place: str) -> float | None:
+    if is_missing(cell):
+        return None
+    mpp = pd.to_numeric(cell, errors="coerce")
+    if not (np.isfinite(mpp) and mpp > 0):
+        raise DataError(f"{place}: mpp must be a positive number of µm per pixel. Found {cell!r}.")
+    return float(mpp)
+
+
+def _unlisted(section: SlidesSection, found: Mapping[str, Path], listed: Collection[str]) -> tuple[str, ...]:
+    if section.table is None:
+        return ()
+    extra = sorted(set(found) - set(listed))
+    note = f"{len(extra)} slides of {section.folder} are not in {section.table.name} and are not used"
+    return (f"{note} ({preview(extra)})",) if extra else ()
+
+
+def _is_slide(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SLIDE_SUFFIXES)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)

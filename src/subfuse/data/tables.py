@@ -1,0 +1,126 @@
+"""Text tables as they arrive: csv or tsv, plain, gzip or inside a GDC archive; cells stay text."""
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from subfuse.errors import DataError, preview
+
+# How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
+MISSING = frozenset(
+    {"", "na", "n/a", "nan", "<na>", "null", "--", "'--", "unknown", "not reported", "not available", "[not available]"}
+    | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
+)
+
+
+def read_first_line(path: Path) -> str:
+    """Returns the header line of a text or gzip file, without byte order mark and line end.
+
+    Raises:
+        DataError: The file is missing, empty, binary, or a web page that was saved in place of the table.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            line = file.readline()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: a readable table is required. Found: {_problem(error)}. Check the path or load the file again."
+        ) from error
+    return _checked_header(line, path)
+
+
+def read_text_table(path: Path, *, member: str = "clinical.tsv") -> pd.DataFrame:
+    """Returns a table with every cell as stripped text; nothing is interpreted, missing cells are ''.
+
+    The header decides whether tabs or commas separate the columns.
+
+    Args:
+        path: csv, tsv, txt, each also as .gz; or a .tar.gz archive.
+        member: Name of the table inside an archive.
+
+    Raises:
+        DataError: Missing, empty, binary or truncated file, a web page, one column only, or a repeated column.
+    """
+    content = _read_bytes(path, member)
+    header = _checked_header(content.split(b"\n", 1)[0], path)
+    separator = "\t" if "\t" in header else ","
+    if separator not in header:
+        raise DataError(f"{path}: columns separated by commas or tabs are required. Found one column: {header[:60]!r}.")
+    try:
+        cells = pd.read_csv(
+            io.BytesIO(content), sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
+    cells = cells.fillna("").apply(lambda column: column.str.strip())  # shorter rows end in missing cells
+    names = cells.iloc[0]
+    if names.duplicated().any():
+        raise DataError(f"{path}: column names must be unique. Found twice: {preview(names[names.duplicated()])}.")
+    return cells.iloc[1:].set_axis(names.to_list(), axis="columns").reset_index(drop=True)
+
+
+def require_columns(table: pd.DataFrame, needed: Mapping[str, str], path: Path) -> None:
+    """Checks that a table has some columns.
+
+    Args:
+        table: The table.
+        needed: Column name to what it holds.
+        path: Its file, for the message.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    for column, meaning in needed.items():
+        if column not in table:
+            raise DataError(
+                f"{path}: a column `{column}` ({meaning}) is required. Found {preview(table.columns, limit=12)}. "
+                "Rename or add the column."
+            )
+
+
+def is_missing(cell: str) -> bool:
+    """Returns True for the words that mean unknown, in any case.
+
+    Example:
+        >>> is_missing("Not Reported"), is_missing("G2")
+        (True, False)
+    """
+    return cell.lower() in MISSING
+
+
+def _read_bytes(path: Path, member: str) -> bytes:
+    try:
+        if path.name.endswith((".tar.gz", ".tgz")):
+            with tarfile.open(path) as archive:
+                found = next((m for m in archive if m.isfile() and Path(m.name).name == member), None)
+                file = archive.extractfile(found) if found else None
+                if file is None:
+                    raise DataError(f"{path}: {member} is required inside. Found {preview(archive.getnames())}.")
+                return file.read()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return stream.read()
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(
+            f"{path}: a readable table is required. Found: {_problem(error)}. Check the path or load the file again."
+        ) from error
+
+
+def _checked_header(line: bytes, path: Path) -> str:
+    try:
+        header = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: UTF-8 text is required. Found other bytes in its first line.") from error
+    if not header.strip():
+        raise DataError(f"{path}: a table is required. Found an empty file or first line. Load the file again.")
+    if header.lstrip().startswith("<"):
+        raise DataError(f"{path}: a table is required. Found a web page (HTML or XML). Load the file itself.")
+    return header
+
+
+def _problem(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
