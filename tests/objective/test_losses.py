@@ -258,5 +258,7 @@ def test_equal_positions_have_no_similarity_made_of_rounding_errors():
 
 def test_an_unknown_choice_of_positions_is_rejected():
     embedding, grid = random_case()
-    with pytest.raises((ValueError, TypeCheckError), match=r"positions.*offsets"):  # the latter from the checks in tests
+    with pytest.raises(
+        (ValueError, TypeCheckError), match=r"positions.*offsets"
+    ):  # the latter from the checks in tests
         consistency_loss(embedding, grid, of="grid")  # type: ignore[arg-type]
