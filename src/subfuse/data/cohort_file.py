@@ -13,7 +13,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -22,7 +21,7 @@ from pydantic import (
 from subfuse.errors import ConfigurationError, preview
 
 
-def _resolve(path: Path, info: ValidationInfo) -> Path:
+def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
     base = (info.context or {}).get("base")
     return path.expanduser() if base is None else Path(base) / path.expanduser()
 
