@@ -115,7 +115,7 @@ class ExpressionSection(Section):
         if self.format == "gdc_star" and (self.folder is None or self.sample_sheet is None or self.table):
             raise ValueError("format gdc_star takes a `folder` and a `sample_sheet`")
         if self.format == "gdc_star" and self.unit in ("log2_tpm", "zscore"):
-            raise ValueError("STAR files hold the units counts, fpkm, fpkm_uq and tpm")
+            raise ValueError("format gdc_star holds the units counts, fpkm, fpkm_uq and tpm")
         return self
 
 

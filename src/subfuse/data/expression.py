@@ -147,7 +147,7 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
         data = anndata.read_h5ad(path)
         unit, transform = str(data.uns["unit"]), str(data.uns["transform"])
         source = {str(key): str(value) for key, value in data.uns["source"].items()}
-    except (OSError, KeyError, ValueError, TypeError, anndata.AnnDataReadError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         problem = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path}: a prepared expression file is required. Found: {problem}. Run `subfuse prepare` again."
@@ -199,6 +199,8 @@ def _read_cells(path: Path) -> tuple[list[str], pd.Series, np.ndarray]:
     except ValueError:
         _raise_first_text(path, header, _parse_cells(path, separator, dict.fromkeys(range(len(header)), "str")))
         raise
+    if cells.empty:
+        raise DataError(f"{path}: at least one patient is required. Found only a header.")
     identifiers = cells[0].fillna("").str.strip()
     without = np.flatnonzero(identifiers == "")
     if len(without):
@@ -213,8 +215,6 @@ def _parse_cells(path: Path, separator: str, dtype: Mapping[Any, Any]) -> pd.Dat
             return pd.read_csv(
                 path, sep=separator, header=None, names=list(dtype), skiprows=1, dtype=dtype, index_col=False
             )
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path}: at least one patient is required. Found only a header.") from error
     except pd.errors.ParserWarning as error:
         raise DataError(
             f"{path}: the header must name every column. Found {len(dtype)} names and longer rows below."

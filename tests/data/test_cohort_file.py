@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from subfuse.data.cohort_file import TEMPLATE, CohortFile, TaskSpec, cohort_file_text, read_cohort_file
+from subfuse.errors import ConfigurationError
+
+MINIMAL = "name: small\npatients: {table: patients.csv}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "cohort.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_template_is_valid_and_has_every_section(write):
+    cohort_file = read_cohort_file(write(TEMPLATE))
+    assert set(CohortFile.model_fields) == {name for name in CohortFile.model_fields if f"\n{name}:" in TEMPLATE}
+    assert cohort_file.slides is not None
+    assert list(cohort_file.tasks or {}) == ["survival", "grade", "diagnosis"]
+
+
+def test_paths_are_relative_to_the_file(write, tmp_path):
+    assert read_cohort_file(write(MINIMAL)).patients.table == (tmp_path / "patients.csv",)
+
+
+def test_absolute_paths_and_several_tables_stay(write):
+    text = "name: a\npatients: {table: [/x/a.tsv, /x/b.tsv], format: gdc}\n"
+    assert read_cohort_file(write(text)).patients.table == (Path("/x/a.tsv"), Path("/x/b.tsv"))
+
+
+def test_defaults(write):
+    cohort_file = read_cohort_file(write(MINIMAL))
+    assert list(cohort_file.gene_sets) == ["tumour", "microenvironment"]
+    assert (cohort_file.splits.folds, cohort_file.splits.folder, cohort_file.role) == (5, None, "develop")
+    assert cohort_file.tasks is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEMPLATE,
+        MINIMAL,
+        MINIMAL + "gene_sets: {a: sets.gmt, tumour: {sets: [X]}, b: {gmt: c.gmt, sets: [Y, Z]}}\n",
+        MINIMAL + "splits: {folder: folds, validation: 0.2}\n",
+        "name: a\npatients: {table: p.csv, columns: {event: vital_status}, event_values: {1: true, 0: false}}\n",
+    ],
+)
+def test_resolved_copy_reads_back_equal(write, text):
+    cohort_file = read_cohort_file(write(text))
+    assert read_cohort_file(write(cohort_file_text(cohort_file))) == cohort_file
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "message"),
+    [
+        ("fold:", "folds:", r"line \d+: unknown key `splits.fold`. Did you mean `folds`\?"),
+        ("  tabel: slides.csv", "  table: slides.csv", r"unknown key `slides.tabel`. Did you mean `table`\?"),
+        ("{colum: grade,", "{column: grade,", r"unknown key `tasks.grade.colum`. Did you mean `column`\?"),
+        ("tumour: {gmtt: a.gmt}", "tumour: builtin", r"`gene_sets.tumour.gmtt`. Did you mean `gmt`\? Valid: gmt, sets"),
+        ("patents:", "\npatients:", r"unknown key `patents`. Did you mean `patients`\?"),
+        ("unit: tmp", "unit: tpm", "expression.unit: .*'log2_tpm'.* Found 'tmp'"),
+        ("time: pfs_days", "time: time_days", "tasks.survival: a cohort has one follow-up"),
+        ("seed: 0\nname: again", "seed: 0", r"line \d+: name occurs twice"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(write, wrong, right, message):
+    assert right in TEMPLATE
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read_cohort_file(write(TEMPLATE.replace(right, wrong, 1)))
+    assert "\n" not in str(caught.value)
+    assert "cohort.yaml, line " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "valid YAML"),
+        ("- a\n- b\n", "sections such as"),
+        ("name: a\n", "`patients` is required"),
+        (MINIMAL + "slides: {}\n", "slides: give a `folder`"),
+        (MINIMAL + "splits: {folds: 3, folder: x}\n", "either `folds` or a `folder`"),
+        (MINIMAL + "expression: {unit: tpm, folder: x}\n", "gdc_star"),
+        (MINIMAL + "expression: {unit: zscore, format: gdc_star, folder: x, sample_sheet: y}\n", "format gdc_star holds"),
+        (MINIMAL + "tasks: {a: {time: time_days}}\n", "tasks.a: give either `column`"),
+        (MINIMAL + "tasks: {a: {column: b, event: c}}\n", "excludes"),
+        (MINIMAL + "tasks: {a: {column: b, classes: [x, x]}}\n", "distinct"),
+        ("name: a\npatients: {table: a.tsv, format: gdc, event_values: {Dead: true}}\n", "format plain"),
+        (MINIMAL + "splits: {folds: 1}\n", r"line 3: splits.folds: .*Found 1"),
+    ],
+)
+def test_impossible_sections(write, text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read_cohort_file(write(text))
+
+
+def test_missing_file_names_the_remedy(tmp_path):
+    with pytest.raises(ConfigurationError, match="subfuse init"):
+        read_cohort_file(tmp_path / "none.yaml")
+
+
+def test_task_kinds():
+    assert TaskSpec(time="time_days", event="event").is_survival
+    assert not TaskSpec(column="grade").is_survival
