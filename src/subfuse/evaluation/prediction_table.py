@@ -1,0 +1,241 @@
+"""Reading predictions.csv: which patients of a model are ranked together, with their outcomes and predictions."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from subfuse.errors import DataError, preview
+from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
+from subfuse.evaluation.weighted_metrics import (
+    CensoringDistribution,
+    SurvivalSample,
+    weighted_auc,
+    weighted_c_index,
+    weighted_classification_metrics,
+    weighted_survival_metrics,
+)
+
+FOLD = ["repeat", "fold"]
+PATIENT = ["cohort", "patient_id"]
+_COLUMNS = ["task", "model", *FOLD, *PATIENT, "split"]
+
+
+@dataclass(frozen=True)
+class TaskPredictions:
+    """All rows of one task; `classes` is None for survival."""
+
+    name: str
+    rows: pd.DataFrame
+    classes: tuple[str, ...] | None
+
+    @property
+    def headline(self) -> str:
+        """The metric by which models of this task are compared."""
+        return "c_index" if self.classes is None else "auc"
+
+    @property
+    def tested(self) -> pd.DataFrame:
+        """Rows of test patients, of every model."""
+        return self.rows[self.rows["split"] == "test"]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models in order of appearance."""
+        return tuple(self.rows["model"].unique())
+
+    def of_model(self, model: str) -> pd.DataFrame:
+        """Returns one model's rows, of every split."""
+        return self.rows[self.rows["model"] == model]
+
+
+@dataclass(frozen=True)
+class RankedPatients:
+    """Test patients of one model that are compared with each other: those of one fold, or of several pooled."""
+
+    patients: pd.MultiIndex  # cohort, patient_id; the order of the weights
+    n_train: int
+    metrics: Mapping[str, Metric]
+    weighted: Callable[[np.ndarray], dict[str, np.ndarray]]  # weights (replicate, patient) -> metric -> (replicate,)
+    weighted_headline: Callable[[np.ndarray], np.ndarray]  # weights (replicate, patient) -> (replicate,)
+
+
+def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
+    """Yields the tasks of a predictions table in order of appearance.
+
+    A task with risks is survival; otherwise its classes are the `p_<class>` columns that it fills, in their order.
+
+    Raises:
+        DataError: Columns are missing, a patient has two rows in a fold of a model, or a task lacks predictions
+            or test patients.
+    """
+    _check_table(predictions)
+    for name, rows in predictions.groupby("task", sort=False):
+        if not (rows["split"] == "test").any():
+            raise DataError(
+                f"evaluation needs rows of split test. Found {preview(rows['split'].unique())} in task {name}."
+            )
+        if "risk" in rows and rows["risk"].notna().any():
+            yield TaskPredictions(str(name), rows, None)
+            continue
+        classes = [
+            column[2:] for column in map(str, rows.columns) if column.startswith("p_") and rows[column].notna().any()
+        ]
+        if len(classes) < 2:
+            raise DataError(
+                f"predictions of task {name} must fill the column risk or p_<class> of two classes or more. "
+                f"Found {preview(classes) or 'none'}. Add what the models predicted."
+            )
+        yield TaskPredictions(str(name), rows, tuple(classes))
+
+
+def ranked_patients(
+    rows: pd.DataFrame, classes: Sequence[str] | None, *, by: Sequence[str] = tuple(FOLD)
+) -> list[RankedPatients]:
+    """Returns the groups of one model's test patients that are ranked together, sorted by fold.
+
+    Args:
+        rows: One model's rows of one task, all splits.
+        classes: Of the task; None for survival.
+        by: What makes a group: repeat and fold, or the repeat alone to pool its folds.
+
+    Raises:
+        DataError: A test patient lacks an outcome or a prediction, or has a class that is not predicted.
+    """
+    trained = dict(list(rows[rows["split"] == "train"].groupby(list(by))))
+    groups = []
+    for key, tested in rows[rows["split"] == "test"].groupby(list(by)):
+        train = trained.get(key, rows.iloc[:0])
+        patients = pd.MultiIndex.from_frame(tested[PATIENT])
+        group = _survival_group(tested, train) if classes is None else _classification_group(tested, classes)
+        groups.append(RankedPatients(patients, len(train), *group))
+    return groups
+
+
+def events(rows: pd.DataFrame) -> Bool[np.ndarray, " patient"]:
+    """Returns the column `event`, whether read as booleans or as text.
+
+    Raises:
+        DataError: A value is neither True nor False.
+    """
+    return _column(rows, "event", rows["event"].astype(str).map({"True": True, "False": False})).astype(bool)
+
+
+def times_days(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
+    """Returns the column `time_days`.
+
+    Raises:
+        DataError: A value is missing.
+    """
+    return _column(rows, "time_days", rows["time_days"])
+
+
+def risks(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
+    """Returns the column `risk`; higher is worse.
+
+    Raises:
+        DataError: A value is missing.
+    """
+    return _column(rows, "risk", rows["risk"])
+
+
+def _survival_group(
+    tested: pd.DataFrame, train: pd.DataFrame
+) -> tuple[Mapping[str, Metric], Callable[..., dict[str, np.ndarray]], Callable[..., np.ndarray]]:
+    time_days, event, risk = times_days(tested), events(tested), risks(tested)
+    survival, survival_days = _survival_curves(tested)
+    train_time_days, train_event = (None, None) if train.empty else (times_days(train), events(train))
+    metrics = survival_metrics(
+        time_days,
+        event,
+        risk,
+        train_time_days=train_time_days,
+        train_event=train_event,
+        survival=survival,
+        survival_days=survival_days,
+    )
+    censoring = None if train.empty else CensoringDistribution.fit(times_days(train), events(train))
+    sample = SurvivalSample(time_days, event, risk, censoring, survival, survival_days)
+    return metrics, partial(weighted_survival_metrics, sample), partial(weighted_c_index, time_days, event, risk)
+
+
+def _classification_group(
+    tested: pd.DataFrame, classes: Sequence[str]
+) -> tuple[Mapping[str, Metric], Callable[..., dict[str, np.ndarray]], Callable[..., np.ndarray]]:
+    label = label_indices(tested, classes)
+    columns = [_column(tested, f"p_{name}", tested[f"p_{name}"]) for name in classes]
+    probabilities = np.stack(columns, axis=1)
+    metrics = classification_metrics(label, probabilities, classes=classes)
+    weighted = partial(weighted_classification_metrics, label, probabilities)
+    return metrics, weighted, partial(weighted_auc, label, probabilities)
+
+
+def label_indices(rows: pd.DataFrame, classes: Sequence[str]) -> Int[np.ndarray, " patient"]:
+    """Returns the index of each row's `label` among the classes.
+
+    Raises:
+        DataError: A label is missing or is not one of the classes.
+    """
+    position = {name: index for index, name in enumerate(classes)}
+    found = rows["label"].map(lambda label: position.get(_class_name(label), np.nan))
+    if found.isna().any():
+        row = rows[found.isna()].iloc[0]
+        raise DataError(
+            f"label must be one of the predicted classes {preview(classes, 10)}. "
+            f"Found {row['label']} for patient {row['patient_id']} of task {row['task']}. Correct the predictions."
+        )
+    return found.to_numpy(dtype=np.int64)
+
+
+def _class_name(label: object) -> str:
+    # a column of classes 2, 3, 4 with gaps is read as 2.0, 3.0, 4.0
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def _survival_curves(
+    tested: pd.DataFrame,
+) -> tuple[Float[np.ndarray, "patient time"] | None, Float[np.ndarray, " time"] | None]:
+    """Returns the survival columns that this fold's model fills; time bins differ between folds."""
+    days = {_days(column): column for column in map(str, tested.columns) if column.startswith("survival_")}
+    filled = sorted(day for day, column in days.items() if np.isfinite(day) and tested[column].notna().any())
+    if not filled:
+        return None, None
+    curves = [_column(tested, days[day], tested[days[day]]) for day in filled]
+    return np.stack(curves, axis=1), np.array(filled)
+
+
+def _days(column: str) -> float:
+    try:
+        return float(column.removeprefix("survival_"))
+    except ValueError as error:
+        raise DataError(f"survival columns must be named survival_<days>. Found {column}. Rename it.") from error
+
+
+def _column(rows: pd.DataFrame, name: str, values: pd.Series) -> Float[np.ndarray, " patient"]:
+    """Returns the values as numbers; missing ones are an error that names the first patient."""
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    missing = ~np.isfinite(numbers)
+    if missing.any():
+        row = rows[missing].iloc[0]
+        raise DataError(
+            f"{name} must be known for every evaluated patient. Found {row[name]} for {missing.sum()} rows, the first "
+            f"patient {row['patient_id']} (task {row['task']}, model {row['model']}, fold {row['fold']}). "
+            f"Leave out rows without an outcome; a model that predicts nothing has failed."
+        )
+    return numbers
+
+
+def _check_table(predictions: pd.DataFrame) -> None:
+    missing = [column for column in _COLUMNS if column not in predictions]
+    if missing:
+        raise DataError(f"predictions need the columns {preview(_COLUMNS, 10)}. Missing: {preview(missing, 10)}.")
+    repeated = predictions.duplicated([*_COLUMNS[:-1]])
+    if repeated.any():
+        row = predictions[repeated].iloc[0]
+        raise DataError(
+            f"predictions must have one row per patient, task, model and fold. Found several of patient "
+            f"{row['patient_id']} (task {row['task']}, model {row['model']}, fold {row['fold']}). Remove the repeats."
+        )

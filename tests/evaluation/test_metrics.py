@@ -1,0 +1,402 @@
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+from lifelines.utils import concordance_index
+from sksurv.metrics import (
+    concordance_index_censored,
+    concordance_index_ipcw,
+    cumulative_dynamic_auc,
+    integrated_brier_score,
+)
+from sksurv.nonparametric import CensoringDistributionEstimator
+from sksurv.util import Surv
+
+from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics, truncation_time
+from subfuse.evaluation.weighted_metrics import (
+    CensoringDistribution,
+    SurvivalSample,
+    weighted_c_index,
+    weighted_classification_metrics,
+    weighted_survival_metrics,
+)
+
+EVENT, CENSORED = True, False
+
+
+def survival_cohort(n: int, seed: int, *, grid: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times in days, events and informative risks; a coarser grid (days) gives more tied times and risks."""
+    generator = np.random.default_rng(seed)
+    risk = np.round(generator.normal(size=n), 1)
+    survival_time, censoring_time = generator.exponential(1200 * np.exp(-risk)), generator.uniform(0, 4000, n)
+    time_days = np.ceil(np.minimum(survival_time, censoring_time) / grid) * grid
+    return time_days, survival_time <= censoring_time, risk
+
+
+def class_cohort(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    label = generator.integers(n_classes, size=n)
+    logits = generator.normal(size=(n, n_classes)) + np.eye(n_classes)[label]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return label, np.round(probabilities, 3) / np.round(probabilities, 3).sum(axis=1, keepdims=True)
+
+
+def assert_undefined(metric: Metric, reason: str) -> None:
+    assert np.isnan(metric.value)
+    assert not metric.is_defined
+    assert metric.reason is not None
+    assert reason in metric.reason
+
+
+# --- classification ---
+
+
+@pytest.mark.parametrize(("n", "n_classes"), [(61, 2), (83, 3), (120, 4)])
+def test_classification_agrees_with_scikit_learn(n: int, n_classes: int) -> None:
+    label, probabilities = class_cohort(n, n_classes, seed=n)
+    predicted = probabilities.argmax(axis=1)
+    one_hot = np.eye(n_classes)[label]
+
+    metrics = classification_metrics(label, probabilities)
+
+    expected = {
+        "auc": np.mean([sklearn.metrics.roc_auc_score(one_hot[:, c], probabilities[:, c]) for c in range(n_classes)]),
+        "accuracy": sklearn.metrics.accuracy_score(label, predicted),
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(label, predicted),
+        "sensitivity": sklearn.metrics.recall_score(label, predicted, average="macro"),
+        "precision": sklearn.metrics.precision_score(label, predicted, average="macro"),
+        "f1": sklearn.metrics.f1_score(label, predicted, average="macro"),
+        "quadratic_kappa": sklearn.metrics.cohen_kappa_score(label, predicted, weights="quadratic"),
+        "brier": np.mean(((probabilities - one_hot) ** 2).sum(axis=1)),
+    }
+    assert {name: metrics[name].value for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert all(metric.reason is None for metric in metrics.values())
+
+
+def test_specificity_of_imbalanced_classes_by_hand() -> None:
+    label = np.array([0] * 7 + [1] * 2 + [2])
+    predicted = np.array([0, 0, 0, 0, 0, 1, 2, 1, 0, 2])
+
+    specificity = classification_metrics(label, np.eye(3)[predicted])["specificity"].value
+
+    # class 0: 2 of 3 others not called 0; class 1: 7 of 8; class 2: 8 of 9
+    assert specificity == pytest.approx((2 / 3 + 7 / 8 + 8 / 9) / 3)
+
+
+def test_calibration_error_by_hand() -> None:
+    label = np.array([0, 0, 0, 1])
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.55, 0.45], [0.55, 0.45]])
+
+    error = classification_metrics(label, probabilities)["expected_calibration_error"].value
+
+    assert error == pytest.approx((abs(1.0 - 0.95) + abs(0.5 - 0.55)) / 2)
+
+
+def test_certain_and_right_predictions_are_perfect() -> None:
+    label = np.array([0, 1, 2, 2])
+
+    values = {name: metric.value for name, metric in classification_metrics(label, np.eye(3)[label]).items()}
+
+    errors = {"brier": 0.0, "expected_calibration_error": 0.0}
+    assert values == {name: errors.get(name, 1.0) for name in values}
+
+
+def test_class_without_patients_leaves_class_averages_undefined() -> None:
+    label, probabilities = np.array([0, 0, 1]), np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.7, 0.1]])
+
+    metrics = classification_metrics(label, probabilities, classes=["G2", "G3", "G4"])
+
+    for name in ("auc", "balanced_accuracy", "sensitivity", "precision", "f1"):
+        assert_undefined(metrics[name], "no patient of class G4")
+    for name in ("accuracy", "specificity", "quadratic_kappa", "brier", "expected_calibration_error"):
+        assert metrics[name].is_defined
+
+
+def test_one_class_leaves_specificity_and_kappa_undefined() -> None:
+    metrics = classification_metrics(np.array([1, 1]), np.array([[0.2, 0.8], [0.4, 0.6]]))
+
+    assert_undefined(metrics["specificity"], "every patient is of class 1")
+    assert_undefined(metrics["quadratic_kappa"], "predicted so")
+
+
+def test_constant_probabilities_rank_nobody() -> None:
+    metrics = classification_metrics(np.array([0, 1, 1]), np.full((3, 2), 0.5))
+
+    assert_undefined(metrics["auc"], "same predicted probability")
+    assert_undefined(metrics["precision"], "class 1 never predicted")
+
+
+@pytest.mark.parametrize(
+    ("label", "probabilities", "message"),
+    [
+        (np.array([0, 1]), np.array([[2.0, -1.5], [0.1, 3.0]]), "sum to one"),
+        (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]), "sum to one"),
+        (np.array([0, 2]), np.full((2, 2), 0.5), r"0\.\.1"),
+        (np.zeros(0, dtype=int), np.zeros((0, 2)), "need patients"),
+    ],
+)
+def test_unusable_predictions_are_an_error(label: np.ndarray, probabilities: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classification_metrics(label, probabilities)
+
+
+# --- survival ---
+
+
+@pytest.mark.parametrize(("n", "seed", "grid"), [(90, 0, 1.0), (140, 1, 200.0), (57, 2, 500.0)])
+def test_survival_agrees_with_scikit_survival(n: int, seed: int, grid: float) -> None:
+    train_time, train_event, _ = survival_cohort(211, seed + 10, grid=grid)
+    time_days, event, risk = survival_cohort(n, seed, grid=grid)
+    days = np.array([500.0, 700.0, 1000.0, 1300.0])
+    survival = np.exp(-days * np.exp(risk)[:, None] / 1200)
+    limit = truncation_time(train_time, train_event)
+
+    metrics = survival_metrics(
+        time_days,
+        event,
+        risk,
+        train_time_days=train_time,
+        train_event=train_event,
+        survival=survival,
+        survival_days=days,
+        horizon_days=900.0,
+    )
+
+    train = Surv.from_arrays(train_event, train_time)
+    # scikit-survival has no weights beyond the training patients' follow-up; what happens there is not used
+    capped = Surv.from_arrays(event & (time_days <= limit), np.minimum(time_days, limit))
+    assert metrics["c_index"].value == pytest.approx(concordance_index_censored(event, time_days, risk)[0], abs=1e-12)
+    uno = concordance_index_ipcw(train, capped, risk, tau=limit)[0]
+    assert metrics["uno_c_index"].value == pytest.approx(uno, abs=1e-12)
+    auc = cumulative_dynamic_auc(train, capped, risk, [900.0])[0][0]
+    assert metrics["auc_900_days"].value == pytest.approx(auc, abs=1e-12)
+    brier = integrated_brier_score(train, capped, survival, days)
+    assert metrics["integrated_brier"].value == pytest.approx(brier, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_harrell_and_uno_agree_with_torchsurv() -> None:
+    from torchsurv.metrics.cindex import ConcordanceIndex
+    from torchsurv.stats.ipcw import get_ipcw
+
+    train_time, train_event, _ = survival_cohort(150, 3, grid=50.0)
+    time_days, event, risk = survival_cohort(71, 4, grid=50.0)
+    outcome = (torch.tensor(risk), torch.tensor(event), torch.tensor(time_days))
+    limit = truncation_time(train_time, train_event)
+    weight = get_ipcw(torch.tensor(train_event), torch.tensor(train_time), torch.tensor(time_days)).double()
+
+    metrics = survival_metrics(time_days, event, risk, train_time_days=train_time, train_event=train_event)
+
+    assert metrics["c_index"].value == pytest.approx(ConcordanceIndex()(*outcome).item(), abs=1e-6)
+    uno = ConcordanceIndex()(*outcome, weight=weight, tmax=torch.tensor(limit)).item()
+    assert metrics["uno_c_index"].value == pytest.approx(uno, abs=1e-6)
+
+
+def test_c_index_agrees_with_lifelines_without_tied_times() -> None:
+    time_days, event, risk = survival_cohort(85, 5)
+    time_days = time_days + np.random.default_rng(0).uniform(size=85)
+
+    metrics = survival_metrics(time_days, event, risk)
+
+    assert metrics["c_index"].value == pytest.approx(concordance_index(time_days, -risk, event), abs=1e-12)
+
+
+def test_censoring_distribution_agrees_with_scikit_survival() -> None:
+    time_days, event, _ = survival_cohort(130, 6, grid=100.0)
+    at = np.unique(time_days) + 0.5
+
+    ours = CensoringDistribution.fit(time_days, event).at(at[:-1])
+
+    theirs = CensoringDistributionEstimator().fit(Surv.from_arrays(event, time_days)).predict_proba(at[:-1])
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("case", "time_days", "event", "risk", "expected"),
+    [
+        ("perfect ranking", [1, 2, 3, 4], [EVENT] * 4, [4, 3, 2, 1], 1.0),
+        ("reversed ranking", [1, 2, 3, 4], [EVENT] * 4, [1, 2, 3, 4], 0.0),
+        ("perfect with censoring", [1, 2, 3, 4], [EVENT, CENSORED, EVENT, CENSORED], [4, 9, 2, 1], 0.75),
+        ("tied risk counts one half", [1, 2, 3], [EVENT, EVENT, CENSORED], [2, 2, 1], (0.5 + 1 + 1) / 3),
+        ("tied events are not comparable", [5, 5, 7], [EVENT, EVENT, CENSORED], [1, 9, 3], 0.5),
+        ("an event precedes a last contact of the same day", [5, 5], [EVENT, CENSORED], [2, 1], 1.0),
+        ("tied times and tied risks", [5, 5, 5], [EVENT, CENSORED, CENSORED], [2, 2, 1], 0.75),
+        ("an event on the last day", [3, 8, 8], [EVENT, EVENT, EVENT], [2, 3, 1], 0.5),
+    ],
+)
+def test_c_index_of_named_cases(case: str, time_days: list, event: list, risk: list, expected: float) -> None:
+    metrics = survival_metrics(np.array(time_days, dtype=float), np.array(event), np.array(risk, dtype=float))
+
+    assert metrics["c_index"].value == pytest.approx(expected), case
+
+
+@pytest.mark.parametrize(
+    ("case", "time_days", "event", "risk", "reason"),
+    [
+        ("all censored", [1, 2, 3], [CENSORED] * 3, [3, 2, 1], "no event"),
+        ("all events at once", [4, 4, 4], [EVENT] * 3, [3, 2, 1], "no comparable pair"),
+        ("censored before the only event", [1, 2, 3], [CENSORED, CENSORED, EVENT], [3, 2, 1], "no comparable pair"),
+        ("constant risk", [1, 2, 3], [EVENT] * 3, [2, 2, 2], "same for every patient"),
+        ("one patient", [1], [EVENT], [2], "same for every patient"),
+    ],
+)
+def test_undefined_c_index_has_a_reason(case: str, time_days: list, event: list, risk: list, reason: str) -> None:
+    metrics = survival_metrics(np.array(time_days, dtype=float), np.array(event), np.array(risk, dtype=float))
+
+    assert_undefined(metrics["c_index"], reason)
+
+
+def test_monotone_transforms_of_risk_change_nothing() -> None:
+    train_time, train_event, _ = survival_cohort(100, 7)
+    time_days, event, risk = survival_cohort(64, 8)
+    training = {"train_time_days": train_time, "train_event": train_event}
+
+    original = survival_metrics(time_days, event, risk, **training)
+
+    for transformed in (np.exp(risk), 1e-9 * risk + 3.0, np.arctan(risk), risk**3):
+        metrics = survival_metrics(time_days, event, transformed, **training)
+        for name in ("c_index", "uno_c_index", "auc_1095_days"):
+            assert metrics[name] == original[name]
+            assert metrics[name].is_defined
+
+
+def test_order_of_patients_changes_nothing() -> None:
+    time_days, event, risk = survival_cohort(53, 9, grid=100.0)
+    order = np.random.default_rng(0).permutation(53)
+
+    shuffled = survival_metrics(time_days[order], event[order], risk[order])
+
+    assert shuffled["c_index"].value == pytest.approx(survival_metrics(time_days, event, risk)["c_index"].value)
+
+
+def test_many_cases_are_compared_in_blocks() -> None:
+    time_days, event, risk = survival_cohort(1300, 10)
+
+    metrics = survival_metrics(time_days, event, risk)
+
+    assert event.sum() > 512
+    assert metrics["c_index"].value == pytest.approx(concordance_index_censored(event, time_days, risk)[0], abs=1e-12)
+
+
+def test_censoring_weighted_metrics_say_what_they_lack() -> None:
+    time_days, event, risk = survival_cohort(40, 11)
+    days = np.array([100.0, 9e4])
+    curves = {"survival": np.full((40, 2), 0.5), "survival_days": days}
+    training = {"train_time_days": np.array([10.0, 400.0, 500.0]), "train_event": np.array([EVENT, EVENT, CENSORED])}
+
+    untrained = survival_metrics(time_days, event, risk, **curves)
+    trained = survival_metrics(time_days, event, risk, **training, **curves)
+
+    for name in ("uno_c_index", "auc_1095_days", "integrated_brier"):
+        assert_undefined(untrained[name], "no training patients")
+    assert_undefined(trained["auc_1095_days"], "truncation time of 400 days")
+    assert_undefined(trained["integrated_brier"], "fewer than two survival times before day 400")
+    assert_undefined(survival_metrics(time_days, event, risk)["integrated_brier"], "no survival curve")
+
+
+@pytest.mark.parametrize(
+    ("time_days", "reason"),
+    [([600.0, 700.0, 800.0], "no event by day 500"), ([100.0, 200.0, 300.0], "nobody was followed beyond day 500")],
+)
+def test_horizon_without_cases_or_controls_is_undefined(time_days: list, reason: str) -> None:
+    everybody = np.array([EVENT] * 3)
+    training = {"train_time_days": np.array([1.0, 2.0, 900.0]), "train_event": everybody}
+
+    metrics = survival_metrics(
+        np.array(time_days), everybody, np.array([3.0, 1.0, 2.0]), **training, horizon_days=500.0
+    )
+
+    assert_undefined(metrics["auc_500_days"], reason)
+
+
+def test_truncation_bounds_the_censoring_weights() -> None:
+    time_days, event, _ = survival_cohort(300, 12)
+
+    limit = truncation_time(time_days, event)
+
+    distribution = CensoringDistribution.fit(time_days, event)
+    assert distribution.at(np.array([limit])) >= 0.1
+    assert distribution.at(np.array([time_days[time_days > limit].min()])) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"risk": np.array([1.0, np.nan])}, "risk must be finite"),
+        ({"time_days": np.array([-1.0, 2.0])}, "not negative"),
+        ({"train_time_days": np.array([1.0])}, "given together"),
+        ({"survival": np.array([[0.5], [1.5]]), "survival_days": np.array([5.0])}, "from 0 to 1"),
+        ({"survival": np.full((2, 2), 0.5), "survival_days": np.array([5.0, 4.0])}, "increase"),
+        ({"survival_days": np.array([5.0])}, "both or neither"),
+    ],
+)
+def test_unusable_survival_arguments_are_an_error(changed: dict, message: str) -> None:
+    usable = {"time_days": np.array([1.0, 2.0]), "event": np.array([EVENT, CENSORED]), "risk": np.array([2.0, 1.0])}
+
+    with pytest.raises(ValueError, match=message):
+        survival_metrics(**{**usable, **changed})
+
+
+# --- weights ---
+
+
+def assert_weights_repeat_patients(weighted: dict, repeated: dict) -> None:
+    """Integer weights must equal the metric of a cohort in which patients occur that often."""
+    assert weighted.keys() == repeated.keys()
+    for name, metric in repeated.items():
+        np.testing.assert_allclose(weighted[name][0], metric.value, atol=1e-12, err_msg=name)
+
+
+def test_classification_weights_repeat_patients() -> None:
+    label, probabilities = class_cohort(70, 3, seed=1)
+    counts = np.random.default_rng(2).multinomial(70, np.full(70, 1 / 70))
+    drawn = np.repeat(np.arange(70), counts)
+
+    weighted = weighted_classification_metrics(label, probabilities, counts[None].astype(float))
+
+    assert_weights_repeat_patients(weighted, classification_metrics(label[drawn], probabilities[drawn]))
+
+
+def test_survival_weights_repeat_patients() -> None:
+    train_time, train_event, _ = survival_cohort(100, 13)
+    time_days, event, risk = survival_cohort(70, 14, grid=50.0)
+    days = np.array([200.0, 500.0, 900.0])
+    survival = np.exp(-days * np.exp(risk)[:, None] / 1200)
+    sample = SurvivalSample(
+        time_days, event, risk, CensoringDistribution.fit(train_time, train_event), survival, days, 800.0
+    )
+    counts = np.random.default_rng(3).multinomial(70, np.full(70, 1 / 70))
+    counts[time_days.argmax()] = 1  # the last follow-up decides over the Brier score's times, which stay fixed
+    drawn = np.repeat(np.arange(70), counts)
+
+    weighted = weighted_survival_metrics(sample, counts[None].astype(float))
+
+    repeated = survival_metrics(
+        time_days[drawn],
+        event[drawn],
+        risk[drawn],
+        train_time_days=train_time,
+        train_event=train_event,
+        survival=survival[drawn],
+        survival_days=days,
+        horizon_days=800.0,
+    )
+    assert_weights_repeat_patients(weighted, repeated)
+
+
+def test_replicates_do_not_influence_each_other() -> None:
+    time_days, event, risk = survival_cohort(31, 15)
+    weights = np.random.default_rng(4).integers(0, 3, size=(5, 31)).astype(float)
+
+    together = weighted_c_index(time_days, event, risk, weights)
+
+    alone = [weighted_c_index(time_days, event, risk, row[None])[0] for row in weights]
+    np.testing.assert_allclose(together, alone, atol=1e-14)
+
+
+def test_replicate_without_comparable_pair_is_nan_without_a_warning() -> None:
+    time_days, event, risk = np.array([1.0, 2.0]), np.array([EVENT, EVENT]), np.array([2.0, 1.0])
+
+    values = weighted_c_index(time_days, event, risk, np.array([[1.0, 1.0], [2.0, 0.0]]))
+
+    np.testing.assert_array_equal(values, [1.0, np.nan])
