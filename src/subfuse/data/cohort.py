@@ -86,6 +86,25 @@ class CohortPlan:
     exclusions: pd.DataFrame  # level, id, reason
     warnings: tuple[str, ...]
 
+    def summary(self) -> str:
+        """Returns in a few lines who is used, with what, and how much is known for each task."""
+        slides, expression = self.patients["n_slides"] > 0, self.patients["has_expression"]
+        lines = [
+            f"{self.name} ({self.role}): {len(self.patients)} patients",
+            f"  slides: {len(self.slides)} of {slides.sum()} patients",
+            f"  expression: {expression.sum()} patients, {(slides & expression).sum()} of them with slides",
+        ]
+        if self.expression is not None:
+            lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
+        for name, task in self.tasks.items():
+            known = self.patients["event" if task.column is None else task.column].dropna()
+            counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
+            lines.append(f"  {name}: {len(known)} patients ({', '.join(f'{k}: {n}' for k, n in counts.items())})")
+        if self.folds:
+            sizes = "/".join(str(len(fold.test)) for fold in self.folds)
+            lines.append(f"  folds: {len(self.folds)}, with {sizes} test patients")
+        return "\n".join(lines)
+
 
 def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     """Joins everything that a cohort file names: who is used, with what, and who is not, with the reason.
@@ -106,7 +125,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     slide_exclusions = exclusion_table()
     warnings: tuple[str, ...] = ()
     if cohort_file.slides is not None:
-        slides, slide_exclusions, warnings = read_slides(cohort_file.slides, known)
+        listed = [*known, *clinical.exclusions["id"]]  # slides of excluded patients are named as such below
+        slides, slide_exclusions, warnings = read_slides(cohort_file.slides, listed)
     wanted = load_gene_sets(cohort_file.gene_sets)
     expression = None
     if cohort_file.expression is not None:
@@ -266,7 +286,7 @@ def _describe(
 
 
 def _resolve_tasks(cohort_file: CohortFile, patients: pd.DataFrame) -> dict[str, TaskSpec]:
-    labels = [name for name in patients if name not in ("patient_id", "time_days", "event")]
+    labels = [name for name in patients if name not in FIXED_COLUMNS]
     followed = bool(patients["event"].notna().any())
     tasks = cohort_file.tasks
     if tasks is None:
