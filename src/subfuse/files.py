@@ -37,8 +37,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: sorted keys, two spaces, no NaN."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+    """Writes JSON atomically: keys in their order (of subspaces it means something), two spaces, no NaN."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_table(path: Path, table) -> None:

@@ -1,16 +1,20 @@
 """Bags: the patches and the expression of one patient, and padded batches of them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from subfuse.data.cohort import Cohort, Patient
+from subfuse.data.cohort import Patient
+from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.expression import ExpressionStandardiser
-from subfuse.data.feature_store import read_features
+from subfuse.data.feature_store import SlideFeatures, read_features
+
+SLIDE_GAP_PATCHES = 4  # empty patch widths between the slides of a patient
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,146 @@ class BagBatch:
         """Returns the batch on a device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "patient_id"}
         return replace(self, **{name: None if value is None else value.to(device) for name, value in moved.items()})
+
+
+@dataclass(frozen=True)
+class InputStandardiser:
+    """Centres and scales both inputs by their training patients, so that zero means average."""
+
+    expression: ExpressionStandardiser | None  # None: no training patient has expression
+    patch_mean: Float[np.ndarray, " feature"] | None  # None: no training patient has slides
+    patch_scale: Float[np.ndarray, " feature"] | None
+
+    @classmethod
+    def fit(cls, patients: Sequence[Patient], genes: Sequence[str], features: "FeatureCache") -> "InputStandardiser":
+        """Fits on training patients; patches are read slide by slide, so memory does not grow with the cohort."""
+        measured = [p.expression for p in patients if p.expression is not None]
+        expression = ExpressionStandardiser.fit(np.stack(measured), tuple(genes)) if measured else None
+        count, total, squares = 0, 0.0, 0.0
+        for path in (path for patient in patients for path in patient.slides):
+            values = features.read(path).features.astype(np.float64)
+            count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)
+        if not count:
+            return cls(expression, None, None)
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        scale = np.where(deviation > 1e-6, deviation, 1.0)
+        return cls(expression, mean.astype(np.float32), scale.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Slide features kept in memory up to a limit; beyond it they are read from disk each time."""
+
+    limit_bytes: int = 1 << 30
+    _kept: dict[Path, SlideFeatures] = field(default_factory=dict)
+
+    def read(self, path: Path) -> SlideFeatures:
+        """Returns the features of one slide."""
+        if path in self._kept:
+            return self._kept[path]
+        slide = read_features(path)
+        if sum(kept.features.nbytes for kept in self._kept.values()) + slide.features.nbytes <= self.limit_bytes:
+            self._kept[path] = slide
+        return slide
+
+
+@dataclass(frozen=True)
+class BagReader:
+    """Draws bags of patients with both inputs standardised."""
+
+    standardiser: InputStandardiser
+    features: FeatureCache = field(default_factory=FeatureCache)
+
+    def read(self, patient: Patient) -> Bag:
+        """Returns the bag of one patient.
+
+        Slides stand side by side, four patch widths apart, so that patches of different slides never become
+        neighbours. Slides are left out when no training patient had any, expression likewise.
+        """
+        scaler = self.standardiser
+        slides = [self.features.read(path) for path in patient.slides] if scaler.patch_mean is not None else []
+        expression = None
+        if patient.expression is not None and scaler.expression is not None:
+            expression = scaler.expression.transform(patient.expression)
+        if not slides:
+            n_features = 1 if scaler.patch_mean is None else len(scaler.patch_mean)  # a model needs one feature
+            return Bag(patient.patient_id, np.zeros((0, n_features), np.float32), _no_coords(), expression)
+        patches = np.concatenate([slide.features for slide in slides]).astype(np.float32)
+        patches = (patches - scaler.patch_mean) / scaler.patch_scale
+        return Bag(patient.patient_id, patches, side_by_side(slides), expression)
+
+
+def _no_coords() -> Float[np.ndarray, "patch 2"]:
+    return np.zeros((0, 2), np.float32)
+
+
+def side_by_side(slides: Sequence[SlideFeatures]) -> Float[np.ndarray, "patch 2"]:
+    """Returns patch centres in µm with the slides placed left to right, aligned at the top."""
+    placed, left = [], 0.0
+    for slide in slides:
+        centres = slide.centres_um - slide.centres_um.min(axis=0)
+        placed.append(centres + np.array([left, 0.0], centres.dtype))
+        pitch = slide.patch_size_level0 * slide.level0_mpp
+        left += float(centres[:, 0].max()) + (SLIDE_GAP_PATCHES + 1) * pitch
+    return np.concatenate(placed).astype(np.float32)
+
+
+def has_outcome(patient: Patient, task: TaskSpec) -> bool:
+    """True if the patient's outcome for this task is known."""
+    if task.is_survival:
+        return patient.time_days is not None and patient.event is not None
+    return task.column in patient.labels
+
+
+def class_names(patients: Sequence[Patient], task: TaskSpec) -> tuple[str, ...]:
+    """Returns the classes of a classification task: as declared, else every label that occurs, sorted."""
+    return task.classes or tuple(sorted({p.labels[task.column] for p in patients if task.column in p.labels}))
+
+
+def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str]) -> Target:
+    """Returns the target of patients whose outcome is known; a label outside `classes` is a ValueError."""
+    if task.is_survival:
+        return SurvivalTarget(
+            torch.tensor([p.time_days for p in patients], dtype=torch.float32),
+            torch.tensor([p.event for p in patients], dtype=torch.bool),
+        )
+    index = {name: i for i, name in enumerate(classes)}
+    unknown = {p.labels[task.column] for p in patients} - index.keys()
+    if unknown:
+        raise ValueError(f"labels of {task.column!r} must be among {list(classes)}. Found: {sorted(unknown)}.")
+    return ClassTarget(torch.tensor([index[p.labels[task.column]] for p in patients], dtype=torch.long))
+
+
+def collate(bags: Sequence[Bag], *, n_genes: int, target: Target | None = None) -> BagBatch:
+    """Returns a batch padded to the longest bag; what is missing is zero and masked."""
+    n_patches = max(len(bag.patches) for bag in bags)
+    patches = torch.zeros(len(bags), n_patches, bags[0].patches.shape[1])
+    coords = torch.zeros(len(bags), n_patches, 2)
+    patch_mask = torch.zeros(len(bags), n_patches, dtype=torch.bool)
+    expression = torch.zeros(len(bags), n_genes)
+    for i, bag in enumerate(bags):
+        n = len(bag.patches)
+        patches[i, :n], coords[i, :n] = torch.from_numpy(bag.patches), torch.from_numpy(bag.coords)
+        patch_mask[i, :n] = True
+        if bag.expression is not None:
+            expression[i] = torch.from_numpy(bag.expression)
+    expression_mask = torch.tensor([bag.expression is not None for bag in bags])
+    ids = tuple(bag.patient_id for bag in bags)
+    return BagBatch(ids, patches, coords, patch_mask, expression, expression_mask, target)
+
+
+def draw_batches(
+    patients: Sequence[Patient],
+    reader: BagReader,
+    *,
+    batch_size: int,
+    n_genes: int,
+    task: TaskSpec | None = None,
+    classes: Sequence[str] = (),
+) -> Iterator[BagBatch]:
+    """Yields batches in the given order; with a task every patient's outcome must be known."""
+    for start in range(0, len(patients), batch_size):
+        chunk = patients[start : start + batch_size]
+        target = None if task is None else make_target(chunk, task, classes)
+        yield collate([reader.read(patient) for patient in chunk], n_genes=n_genes, target=target)

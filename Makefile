@@ -1,0 +1,31 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both need Python 3.11 or newer and a package index.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $(READY)
+
+demo: setup
+	$(BIN)/subfuse demo --out subfuse-demo
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/model_speed.py
+
+clean:
+	rm -rf $(VENV) subfuse-demo build

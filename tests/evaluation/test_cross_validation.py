@@ -1,0 +1,134 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import deal_folds
+from subfuse.data.splits import Fold
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.cross_validation import cross_validate, read_predictions
+from subfuse.runs import load_run
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+BRIEF = {
+    "training": TrainingSettings(epochs=2, batch_size=8),
+    "architecture": ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+}
+
+
+def run(cohort, out, models=("subspace", "snn"), task=("survival", "grade"), **changes):
+    options = {"folds": deal_folds(cohort), **BRIEF, **changes}
+    return cross_validate(cohort, task=task, models=models, out=out, **options)
+
+
+@pytest.fixture
+def cohort(make_cohort):
+    return make_cohort(30)
+
+
+def test_every_patient_is_tested_once_per_model_and_never_by_a_model_that_saw_it(cohort, tmp_path):
+    table = run(cohort, tmp_path / "run").predictions
+    test = table[table["split"] == "test"]
+    assert not test.duplicated(["task", "model", "patient_id"]).any()
+    assert set(test["patient_id"]) == {p.patient_id for p in cohort}
+    seen = table[table["split"] != "test"][["task", "model", "fold", "patient_id"]]
+    assert test.merge(seen, on=["task", "model", "fold", "patient_id"]).empty
+
+
+def test_files_hold_what_is_returned(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run")
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "run" / "predictions.csv"), result.predictions)
+    for name in ("metrics", "comparisons", "failures"):
+        stored = pd.read_csv(tmp_path / "run" / f"{name}.csv")
+        pd.testing.assert_frame_equal(stored, getattr(result, name), check_dtype=False)
+    assert (tmp_path / "run" / "grade" / "snn" / "fold_1" / "model.safetensors").exists()
+    assert set(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["tasks"]) == {"survival", "grade"}
+
+
+def test_the_same_seed_gives_the_same_tables_however_many_workers(cohort, tmp_path):
+    first = run(cohort, tmp_path / "a", task="grade")
+    second = run(cohort, tmp_path / "b", task="grade", workers=2)
+    pd.testing.assert_frame_equal(first.metrics, second.metrics)
+    pd.testing.assert_frame_equal(first.predictions, second.predictions)
+
+
+def test_a_rerun_does_only_what_is_missing(cohort, tmp_path):
+    first = run(cohort, tmp_path / "run", task="grade")
+    kept = tmp_path / "run" / "grade" / "snn" / "fold_0" / "predictions.csv"
+    removed = tmp_path / "run" / "grade" / "snn" / "fold_1" / "predictions.csv"
+    stamp = kept.stat().st_mtime_ns
+    removed.unlink()
+    again = run(cohort, tmp_path / "run", task="grade")
+    assert kept.stat().st_mtime_ns == stamp
+    pd.testing.assert_frame_equal(first.predictions, again.predictions)
+
+
+def test_another_configuration_is_not_overwritten(cohort, tmp_path):
+    run(cohort, tmp_path / "run", task="grade", models=["snn"])
+    with pytest.raises(ConfigurationError, match="differs in: seed"):
+        run(cohort, tmp_path / "run", task="grade", models=["snn"], seed=7)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(ConfigurationError, match="must be empty or a run folder"):
+        run(cohort, tmp_path / "other")
+
+
+def test_a_failed_model_is_reported_and_the_others_go_on(cohort, tmp_path):
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    result = run(without, tmp_path / "run", task="grade", models=["abmil", "snn"])
+    assert set(result.failures["model"]) == {"abmil"}
+    assert result.failures["reason"].str.contains("needs training and validation patients with slides").all()
+    assert set(result.predictions["model"]) == {"snn"}
+    with pytest.raises(DataError, match="no model could be trained"):
+        run(without, tmp_path / "none", task="grade", models=["abmil"])
+
+
+def test_linear_models_run_on_their_own_kind_of_task(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", models=["cox", "logistic"])
+    done = set(map(tuple, result.predictions[["task", "model"]].drop_duplicates().to_numpy()))
+    assert done == {("survival", "cox"), ("grade", "logistic")}
+
+
+def test_unknown_names_list_the_valid_ones(cohort, tmp_path):
+    with pytest.raises(ConfigurationError, match="models must be among subspace, abmil"):
+        run(cohort, tmp_path / "a", models=["subspaces"])
+    with pytest.raises(ConfigurationError, match=r"declared in the cohort file \(survival, grade\)"):
+        run(cohort, tmp_path / "b", task="diagnosis")
+
+
+def test_a_cohort_in_memory_needs_folds(cohort, tmp_path):
+    with pytest.raises(ConfigurationError, match="Give a number of folds"):
+        run(cohort, tmp_path / "a", folds=None)
+    drawn = run(cohort, tmp_path / "b", folds=3, task="grade", models=["snn"])
+    assert drawn.predictions["fold"].nunique() == 3
+
+
+def test_a_run_predicts_known_patients_only_with_models_that_did_not_train_on_them(cohort, tmp_path, make_cohort):
+    result = run(cohort, tmp_path / "run", task="survival", models=["snn"])
+    predicted = load_run(tmp_path / "run").predict(cohort)
+    test = result.predictions[result.predictions["split"] == "test"]
+    merged = predicted.merge(test, on=["patient_id", "fold"], suffixes=("", "_before"))
+    assert len(predicted) == len(test) == len(merged)
+    np.testing.assert_allclose(merged["risk"], merged["risk_before"], atol=1e-6)
+    assert predicted["risk_percentile"].between(0, 100).all()
+
+
+def test_a_run_predicts_new_patients_with_every_fold(cohort, tmp_path):
+    known = cohort.select([p.patient_id for p in cohort.patients[:24]])
+    run(known, tmp_path / "run", task="survival", models=["snn"])
+    predicted = load_run(tmp_path / "run").predict(cohort)
+    new = predicted[predicted["split"] == "new"]
+    assert set(new["patient_id"]) == {p.patient_id for p in cohort.patients[24:]}
+    assert (new.groupby("patient_id")["fold"].nunique() == 2).all()
+
+
+def test_folds_cannot_share_patients():
+    with pytest.raises(DataError, match="Found in both: P001"):
+        Fold(("P001", "P002"), ("P003",), ("P001",))
+
+
+def test_a_run_folder_is_required(tmp_path):
+    with pytest.raises(ConfigurationError, match="must be a finished run"):
+        load_run(tmp_path)

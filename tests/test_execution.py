@@ -1,0 +1,52 @@
+import os
+
+import pytest
+from distributed import LocalCluster
+
+from subfuse.execution import available_cores, run_jobs
+
+
+def divide(a: int, b: int) -> float:
+    return a / b
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def die(code: int) -> None:
+    if code:
+        os._exit(code)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_job_has_its_outcome_and_a_failure_stops_no_other(workers):
+    outcomes = dict(run_jobs(divide, [(6, 3), (1, 0), (9, 3)], workers=workers))
+    assert (outcomes[0], outcomes[2]) == (2, 3)
+    assert isinstance(outcomes[1], ZeroDivisionError)
+
+
+def test_one_worker_stays_in_this_process_and_two_do_not():
+    assert dict(run_jobs(process_id, [(0,), (1,)], workers=1)) == {0: os.getpid(), 1: os.getpid()}
+    assert os.getpid() not in dict(run_jobs(process_id, [(0,), (1,)], workers=2)).values()
+
+
+def test_a_dead_worker_is_an_outcome_not_a_hang():
+    outcomes = dict(run_jobs(die, [(1,), (1,)], workers=2))
+    assert all(isinstance(outcome, Exception) for outcome in outcomes.values())
+
+
+def test_no_jobs_is_no_outcome():
+    assert list(run_jobs(divide, [], workers=4)) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+def test_a_dask_scheduler_runs_the_same_jobs():
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        outcomes = dict(run_jobs(divide, [(6, 3), (1, 0)], scheduler=cluster.scheduler_address))
+    assert outcomes[0] == 2
+    assert isinstance(outcomes[1], ZeroDivisionError)
+
+
+def test_there_is_at_least_one_core():
+    assert available_cores() >= 1

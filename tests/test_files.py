@@ -1,0 +1,48 @@
+import os
+import stat
+
+import pandas as pd
+import pytest
+
+from subfuse.files import atomic_path, sha256_of_file, sha256_of_json, write_json, write_table, write_text
+
+
+def write_half(path):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "table.csv"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="disk full"):
+        write_half(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_has_the_permissions_of_an_ordinary_file(tmp_path):
+    ordinary, ours = tmp_path / "ordinary", tmp_path / "folder" / "ours.txt"
+    ordinary.touch()
+    write_text(ours, "x")
+    assert stat.S_IMODE(os.stat(ours).st_mode) == stat.S_IMODE(os.stat(ordinary).st_mode)
+
+
+def test_json_refuses_nan_and_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"value": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_round_trip_with_unusual_characters(tmp_path):
+    table = pd.DataFrame({"patient_id": ["a,b", 'say "hi"', "Müller"], "value": [1.5, 2.0, float("nan")]})
+    write_table(tmp_path / "t.csv", table)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), table)
+
+
+def test_the_hash_of_json_ignores_key_order_but_not_values(tmp_path):
+    assert sha256_of_json({"a": 1, "b": 2}) == sha256_of_json({"b": 2, "a": 1})
+    assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})
+    (tmp_path / "empty").touch()
+    assert sha256_of_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")  # SHA-256 of nothing

@@ -1,0 +1,148 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import deal_folds
+from subfuse.data.bags import BagReader, FeatureCache, InputStandardiser, collate, make_target
+from subfuse.errors import DataError
+from subfuse.training.recipe import MODELS
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.trainer import assign, drop_modalities, paired, train_fold
+
+SMALL = ArchitectureSettings(embed_dim=32, max_grid=8, dropout=0.0, table_size=32)
+BRIEF = TrainingSettings(epochs=3, batch_size=4, lr=3e-3)
+
+
+def train(cohort, model="subspace", task="survival", settings=BRIEF, seed=1, fold=0, **kwargs):
+    return train_fold(
+        cohort,
+        deal_folds(cohort)[fold],
+        task=task,
+        model_name=model,
+        settings=settings,
+        architecture=SMALL,
+        seed=seed,
+        **kwargs,
+    )
+
+
+def read_log(folder):
+    with open(folder / "log.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(fitted):
+    return torch.cat([value.flatten().double() for value in fitted.model.state_dict().values()])
+
+
+def change_patient(cohort, patient_id, **changes):
+    patients = tuple(replace(p, **changes) if p.patient_id == patient_id else p for p in cohort)
+    return replace(cohort, patients=patients)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_cohort):
+    cohort = make_cohort()
+    first, again, other = train(cohort), train(cohort), train(cohort, seed=2)
+    assert torch.equal(weights_of(first), weights_of(again))
+    assert not torch.equal(weights_of(first), weights_of(other))
+
+
+def test_training_leaves_the_global_generator_alone(make_cohort):
+    cohort = make_cohort()
+    torch.manual_seed(5)
+    train(cohort)
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+
+
+@pytest.mark.parametrize("model", ["subspace", "concat", "cox"])
+def test_test_patients_cannot_influence_anything(make_cohort, model):
+    cohort = make_cohort()
+    held_out = deal_folds(cohort)[0].test[3]
+    garbage = np.full(len(cohort.genes), 1e6, np.float32)
+    changed = change_patient(cohort, held_out, expression=garbage, time_days=1.0, event=True, slides=())
+    before, after = train(cohort, model), train(changed, model)
+    assert torch.equal(weights_of(before), weights_of(after))
+    assert before.describe() == after.describe()
+
+
+def test_a_training_patient_does_influence_the_weights(make_cohort):
+    cohort = make_cohort()
+    trained_on = deal_folds(cohort)[0].train[4]
+    changed = change_patient(cohort, trained_on, time_days=1.0, event=True)
+    assert not torch.equal(weights_of(train(cohort)), weights_of(train(changed)))
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_model_learns_a_strong_signal(make_cohort, model):
+    cohort = make_cohort(40)
+    task = "survival" if model == "cox" else "grade"
+    settings = TrainingSettings(epochs=25, batch_size=8, lr=5e-3, patience=25)
+    fitted = train(cohort, model, task, settings)
+    seen = assign(cohort, deal_folds(cohort)[0], cohort.tasks[task], model).train
+    table = fitted.predict(seen)
+    if task == "grade":
+        correct = (table["p_G4"] > 0.5) == [p.labels["grade"] == "G4" for p in seen]
+        assert correct.mean() > 0.85
+    else:
+        assert np.corrcoef(table["risk"], [np.log(p.time_days) for p in seen])[0, 1] < -0.6
+
+
+def test_the_log_has_a_row_per_epoch_and_the_subspaces_conflict_rate(make_cohort, tmp_path):
+    train(make_cohort(), log_path=tmp_path / "log.csv")
+    rows = read_log(tmp_path)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert all(0 <= float(row["gradient_conflict"]) <= 1 for row in rows)
+    assert all(np.isfinite(float(row["validation_loss"])) for row in rows)
+
+
+def test_the_weights_kept_are_those_of_the_lowest_validation_loss(make_cohort, tmp_path):
+    settings = TrainingSettings(epochs=12, batch_size=4, lr=5e-2, patience=12)  # a rate that overfits soon
+    cohort = make_cohort()
+    long = train(cohort, settings=settings, log_path=tmp_path / "log.csv")
+    losses = [float(row["validation_loss"]) for row in read_log(tmp_path)]
+    validation = assign(cohort, deal_folds(cohort)[0], cohort.tasks["survival"], "subspace").validation
+    batch = collate([BagReader(long.standardiser).read(p) for p in validation], n_genes=len(cohort.genes))
+    with torch.inference_mode():
+        loss = long.objective(long.model(**batch.inputs()), make_target(validation, cohort.tasks["survival"], ()))
+    assert float(loss.terms["task"]) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_early_stopping_stops_after_patience(make_cohort, tmp_path):
+    settings = TrainingSettings(epochs=60, batch_size=4, lr=5e-2, patience=2)
+    train(make_cohort(), settings=settings, log_path=tmp_path / "log.csv")
+    losses = [float(row["validation_loss"]) for row in read_log(tmp_path)]
+    assert len(losses) < 60
+    assert int(np.argmin(losses)) == len(losses) - 3
+
+
+def test_a_model_without_its_modality_is_refused_by_name(make_cohort):
+    cohort = make_cohort()
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    with pytest.raises(DataError, match="abmil needs training and validation patients with slides"):
+        train(without, "abmil", "grade")
+
+
+def test_patients_without_slides_train_and_predict_as_masked(make_cohort):
+    cohort = make_cohort()
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort if p.expression is not None))
+    table = train(without).predict(without.patients)
+    assert not table["has_slides"].any()
+    assert np.isfinite(table["risk"]).all()
+
+
+def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_cohort):
+    cohort = make_cohort()
+    reader = BagReader(InputStandardiser.fit(cohort.patients, cohort.genes, FeatureCache()))
+    batch = collate([reader.read(p) for p in cohort], n_genes=len(cohort.genes))
+    dropped = drop_modalities(batch, 0.999, np.random.default_rng(0))
+    assert not paired(dropped).any()
+    assert (dropped.patch_mask.any(dim=1) | dropped.expression_mask).all()
+    assert dropped.patch_mask[1].any()  # slides only: kept
+    assert dropped.expression_mask[0]  # expression only: kept
+    kept = drop_modalities(batch, 0.0, np.random.default_rng(0))
+    assert torch.equal(paired(kept), paired(batch))
