@@ -213,7 +213,14 @@ def _parse_cells(path: Path, separator: str, dtype: Mapping[Any, Any]) -> pd.Dat
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header would be cut off
             return pd.read_csv(
-                path, sep=separator, header=None, names=list(dtype), skiprows=1, dtype=dtype, index_col=False
+                path,
+                sep=separator,
+                header=None,
+                names=list(dtype),
+                skiprows=1,
+                dtype=dtype,
+                index_col=False,
+                low_memory=False,  # small chunks are slow for thousands of columns
             )
     except pd.errors.ParserWarning as error:
         raise DataError(
@@ -276,7 +283,7 @@ def _read_star(section: ExpressionSection, base: Path, keep_genes: set[str]) -> 
     values = np.zeros((0, 0), dtype=np.float32)
     totals = np.zeros(len(samples))
     for row, path in enumerate(samples["path"]):
-        content = read_star_file(path)
+        content = read_star_file(path, units={unit, "counts"})
         if axis is None:
             axis = content[["gene_id", "gene_name", "gene_type"]].reset_index(drop=True)
             values = np.zeros((len(samples), len(axis)), dtype=np.float32)
@@ -303,30 +310,31 @@ def _read_star(section: ExpressionSection, base: Path, keep_genes: set[str]) -> 
     return replace(finished, genes=genes)
 
 
-def read_star_file(path: Path) -> pd.DataFrame:
+def read_star_file(path: Path, *, units: Collection[str] = tuple(STAR_COLUMNS)) -> pd.DataFrame:
     """Returns the genes of a GDC `augmented_star_gene_counts.tsv`, without its four `N_` rows.
 
-    Columns: gene_id (versioned Ensembl), gene_name, gene_type, and one numeric column per unit of the file.
+    Columns: gene_id (versioned Ensembl), gene_name, gene_type, and one numeric column per unit, under GDC's names.
 
     Raises:
         DataError: Not such a file, or a value that is not a finite number of at least 0. Names row and gene.
     """
     read_first_line(path)
+    needed = ["gene_id", "gene_name", "gene_type", *(STAR_COLUMNS[unit] for unit in units)]
     try:
-        content = pd.read_csv(path, sep="\t", comment="#", encoding="utf-8-sig")
-    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        content = pd.read_csv(
+            path, sep="\t", comment="#", encoding="utf-8-sig", usecols=lambda name: name in needed, low_memory=False
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: a complete STAR file is required. Found: {' '.join(str(error).split())}.") from error
-    needed = ["gene_id", "gene_name", "gene_type", *STAR_COLUMNS.values()]
     missing = [name for name in needed if name not in content]
     if missing:
         raise DataError(
-            f"{path}: a GDC augmented_star_gene_counts table is required. Missing columns: {preview(missing)}. "
-            f"Found {preview(content.columns)}."
+            f"{path}: a GDC augmented_star_gene_counts table is required. Missing columns: {preview(missing)}."
         )
     content = content[~content["gene_id"].str.startswith("N_", na=False)][needed]
     if content.empty:
         raise DataError(f"{path}: at least one gene is required. Found none.")
-    for column in STAR_COLUMNS.values():
+    for column in needed[3:]:
         numbers = pd.to_numeric(content[column], errors="coerce")
         bad = ~np.isfinite(numbers) | (numbers < 0)
         if bad.any():
