@@ -181,7 +181,8 @@ def _fold_normalisation(model: nn.Module) -> None:
     for block in list(model.modules()):
         layers: list[tuple[str, Any]] = list(block.named_children())
         for (_, conv), (name, norm) in itertools.pairwise(layers):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            are_pair = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            if are_pair:
                 setattr(block, name, norm.act)
                 fused = fuse_conv_bn_weights(
                     conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
