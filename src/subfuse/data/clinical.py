@@ -49,6 +49,7 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     table = pd.concat(parts, ignore_index=True)
     notes_of_ids = _match_barcodes(table)
     _refuse_repeated_patients(table)
+    table, note_of_choice = _included(table, section)
     if "site" not in table:
         table["site"] = None
     table["site"] = [
@@ -64,8 +65,20 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     for name in labels:
         table[name] = _labels(table[name])
     patients = table.loc[~negative, [*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
-    warnings = (*sum(notes, ()), *notes_of_ids, *note_of_pairs, *outcome_warnings(patients))
+    warnings = (*sum(notes, ()), *notes_of_ids, *note_of_choice, *note_of_pairs, *outcome_warnings(patients))
     return ClinicalTable(patients, exclusions, warnings)
+
+
+def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns the patients that the cohort file asks for, and a note on how many others the table has."""
+    if section.include is None:
+        return table, ()
+    missing = sorted(set(section.include) - set(table["patient_id"]))
+    if missing:
+        raise DataError(f"patients.include: {preview(missing)} must be in {preview(section.table)}. Not found.")
+    chosen = table["patient_id"].isin(section.include)
+    note = f"patients.include: {chosen.sum()} of {len(table)} patients of the table are used"
+    return table[chosen].reset_index(drop=True), (note,)
 
 
 def outcome_warnings(patients: pd.DataFrame) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.data.clinical import FIXED_COLUMNS, RESERVED, read_clinical
+from subfuse.data.clinical import FIXED_COLUMNS, RESERVED, outcome_warnings, read_clinical
 from subfuse.data.cohort_file import CohortFile, TaskSpec, cohort_file_text, read_cohort_file
 from subfuse.data.exclusions import exclusion_table, join_exclusions
 from subfuse.data.expression import ExpressionTable, read_expression, read_expression_h5ad, write_expression
@@ -165,7 +165,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         exclusions=join_exclusions(
             [clinical.exclusions, patient_exclusions, slide_exclusions, orphans, *expression_exclusions]
         ),
-        warnings=(*clinical.warnings, *warnings, *task_warnings, *fold_warnings),
+        warnings=(*clinical.warnings, *outcome_warnings(patients), *warnings, *task_warnings, *fold_warnings),
     )
 
 
