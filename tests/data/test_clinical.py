@@ -137,6 +137,15 @@ def test_several_tables_lie_below_one_another(tmp_path):
         read_clinical(PatientsSection(table=(tmp_path / "a.csv", tmp_path / "a.csv")))
 
 
+def test_only_included_patients_are_used(tmp_path):
+    text = "patient_id,grade\na,G2\nTCGA-02-0047-01A,G4\nc,G3\n"
+    table = plain(tmp_path, text, include=("TCGA-02-0047", "c"))
+    assert table.patients["patient_id"].tolist() == ["TCGA-02-0047", "c"]
+    assert "2 of 3 patients" in table.warnings[-1]
+    with pytest.raises(DataError, match=r"patients\.include: x must be in .*patients\.csv"):
+        plain(tmp_path, text, include=("a", "x"))
+
+
 def outcomes(time: list[float], event: list[bool]) -> pd.DataFrame:
     return pd.DataFrame({"time_days": time, "event": pd.array(event, dtype="boolean")})
 

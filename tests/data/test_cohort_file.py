@@ -34,6 +34,15 @@ def test_absolute_paths_and_several_tables_stay(write):
     assert read_cohort_file(write(text)).patients.table == (Path("/x/a.tsv"), Path("/x/b.tsv"))
 
 
+def test_paths_may_hold_environment_variables(write, monkeypatch):
+    text = "name: a\npatients: {table: '${SUBFUSE_TEST_FOLDER}/p.csv'}\n"
+    monkeypatch.setenv("SUBFUSE_TEST_FOLDER", "/x")
+    assert read_cohort_file(write(text)).patients.table == (Path("/x/p.csv"),)
+    monkeypatch.delenv("SUBFUSE_TEST_FOLDER")
+    with pytest.raises(ConfigurationError, match=r"patients\.table\.0: the environment variable in .* is not set"):
+        read_cohort_file(write(text))
+
+
 def test_defaults(write):
     cohort_file = read_cohort_file(write(MINIMAL))
     assert list(cohort_file.gene_sets) == ["tumour", "microenvironment"]
@@ -86,7 +95,10 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         (MINIMAL + "slides: {}\n", "slides: give a `folder`"),
         (MINIMAL + "splits: {folds: 3, folder: x}\n", "either `folds` or a `folder`"),
         (MINIMAL + "expression: {unit: tpm, folder: x}\n", "gdc_star"),
-        (MINIMAL + "expression: {unit: zscore, format: gdc_star, folder: x, sample_sheet: y}\n", "format gdc_star holds"),
+        (
+            MINIMAL + "expression: {unit: zscore, format: gdc_star, folder: x, sample_sheet: y}\n",
+            "format gdc_star holds",
+        ),
         (MINIMAL + "tasks: {a: {time: time_days}}\n", "tasks.a: give either `column`"),
         (MINIMAL + "tasks: {a: {column: b, event: c}}\n", "excludes"),
         (MINIMAL + "tasks: {a: {column: b, classes: [x, x]}}\n", "distinct"),

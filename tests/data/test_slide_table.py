@@ -70,9 +70,7 @@ def test_folder_alone(folder):
         ("case-1_tiles", "case-1", None),
         ("case.7 slide", "case.7", None),
     ]
-    assert left_out.to_numpy().tolist() == [
-        ["slide", "case-12", "its identifier begins with a name that is not in the clinical table"]
-    ]
+    assert left_out.to_numpy().tolist() == [["slide", "case-12", "its name begins with no patient's identifier"]]
     assert warnings == ()
 
 
@@ -88,7 +86,7 @@ def test_table_and_folder(folder, tmp_path):
         ("case-12", "case-1", 0.25),
     ]
     assert left_out.to_numpy().tolist() == [
-        ["slide", "case-1_tiles", "stranger is not in the clinical table"],
+        ["slide", "case-1_tiles", "stranger is not in the cohort"],
         ["slide", "gone", "no such file: gone"],
     ]
     assert "1 slides" in warnings[0]

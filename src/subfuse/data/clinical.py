@@ -36,7 +36,7 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
 
     TCGA barcodes of any length are matched by their patient prefix, and give the site where no column does. Time and
     event are known together or not at all. Empty cells and words such as `not reported` are unknown. A patient with a
-    negative time is excluded, with the reason.
+    negative time is excluded, with the reason. `outcome_warnings` judges the patients that are used in the end.
 
     Raises:
         ConfigurationError: A mapped column is not in the table, a reserved name, or an event column whose meaning
@@ -65,7 +65,7 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     for name in labels:
         table[name] = _labels(table[name])
     patients = table.loc[~negative, [*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
-    warnings = (*sum(notes, ()), *notes_of_ids, *note_of_choice, *note_of_pairs, *outcome_warnings(patients))
+    warnings = (*sum(notes, ()), *notes_of_ids, *note_of_choice, *note_of_pairs)
     return ClinicalTable(patients, exclusions, warnings)
 
 

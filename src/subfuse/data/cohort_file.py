@@ -1,6 +1,7 @@
 """`cohort.yaml`: what the user writes, checked strictly."""
 
 import difflib
+import os
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,11 +23,14 @@ from subfuse.errors import ConfigurationError, preview
 
 
 def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
+    expanded = os.path.expandvars(path)
+    if "$" in expanded:
+        raise ValueError(f"the environment variable in {path} is not set")
     base = (info.context or {}).get("base")
-    return path.expanduser() if base is None else Path(base) / path.expanduser()
+    return Path(expanded).expanduser() if base is None else Path(base) / Path(expanded).expanduser()
 
 
-FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file
+FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file; may hold ${VARIABLES}
 ExpressionUnit = Literal["counts", "fpkm", "fpkm_uq", "tpm", "log2_tpm", "zscore"]
 
 
@@ -68,6 +72,7 @@ class PatientsSection(Section):
     format: Literal["plain", "gdc"] = "plain"
     columns: dict[str, str] | None = None  # our name: column of the table; default: columns keep their names
     event_values: dict[str, bool] | None = None  # value of the event column: True if it means an observed event
+    include: tuple[str, ...] | None = Field(default=None, min_length=1)  # only these patients; None: all of the table
 
     @field_validator("table", mode="before")
     @classmethod
@@ -306,6 +311,7 @@ patients:
     diagnosis: diagnosis
   # event_values: {Dead: true, Alive: false}   # needed where the event column has other words, or a name such as
                                                # vital_status, os_status or censored whose meaning differs
+  # include: [P001, P002]        # only these patients of the table
 
 slides:                          # leave out if there are none
   table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel where the slide lacks it)

@@ -43,8 +43,10 @@ def read_slides(
     slides, left_out = [], []
     for slide_id, patient_id, path, mpp in sorted(listed, key=lambda row: row[0]):
         if patient_id not in known:
-            whose = f"{patient_id} is" if patient_id else "its identifier begins with a name that is"
-            left_out.append(("slide", slide_id, f"{whose} not in the clinical table"))
+            reason = (
+                f"{patient_id} is not in the cohort" if patient_id else "its name begins with no patient's identifier"
+            )
+            left_out.append(("slide", slide_id, reason))
         elif path is None or not path.exists():
             left_out.append(("slide", slide_id, f"no such file: {path or slide_id}"))
         else:
