@@ -14,7 +14,6 @@ from subfuse.files import write_text
 NEGATIVE_RGB = (20, 92, 196)
 POSITIVE_RGB = (232, 97, 0)
 MAX_ALPHA = 0.85
-BAR_HEIGHT_PX = 46
 
 
 def heat_map(
@@ -163,22 +162,26 @@ def _colours(
 
 
 def _with_colour_bar(picture: Image.Image, label: str, limit: float | int) -> Image.Image:
-    """Adds a strip below the picture: label, the scale from -limit to limit, and its ends and centre in numbers."""
+    """Adds a strip below the picture: label, the scale from -limit to limit, and its ends and centre in numbers.
+
+    Sizes follow the width of the picture, so the strip is readable however the picture is shown.
+    """
     width, height = picture.size
-    canvas = Image.new("RGB", (width, height + BAR_HEIGHT_PX), "white")
+    size = max(12, width // 34)
+    font = ImageFont.load_default(size)
+    canvas = Image.new("RGB", (width, height + round(3.7 * size)), "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
-    margin, top = max(4, width // 40), height + 18
-    bar_width = max(1, width - 2 * margin)
-    canvas.paste(Image.fromarray(_bar_pixels(bar_width, 10, limit)), (margin, top))
-    font = ImageFont.load_default(12)
-    draw.text((width / 2, height + 3), label, fill="black", font=font, anchor="ma")
+    margin, top = size // 2, height + round(1.55 * size)
+    bar_height = round(0.65 * size)
+    canvas.paste(Image.fromarray(_bar_pixels(max(1, width - 2 * margin), bar_height, limit)), (margin, top))
+    draw.text((width / 2, height + 0.2 * size), label, fill="black", font=font, anchor="ma")
     for text, place, anchor in (
-        (f"−{limit:.2g}", margin, "la"),
+        (f"-{limit:.2g}", margin, "la"),
         ("0", width / 2, "ma"),
         (f"+{limit:.2g}", width - margin, "ra"),
     ):
-        draw.text((place, top + 13), text, fill="black", font=font, anchor=anchor)
+        draw.text((place, top + bar_height + 0.15 * size), text, fill="black", font=font, anchor=anchor)
     return canvas
 
 

@@ -1,0 +1,304 @@
+"""Figures of the report as SVG text, drawn from numbers alone.
+
+Colours are CSS variables, so one figure serves the light theme, the dark theme and print; text stays text, in the
+page's own font. The same numbers give the same characters.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Matplotlib needs real colours: these are replaced by the page's variables after drawing. Categorical colours follow
+# Okabe and Ito, which stay distinct with colour-vision deficiencies; series also differ in line style.
+INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
+SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
+POSITIVE, NEGATIVE = "#0b0b01", "#0b0b02"
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    SURFACE: "--card",
+    POSITIVE: "--positive",
+    NEGATIVE: "--negative",
+} | {colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)}
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)), ":", "--")
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # names of users may hold dollar signs
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.labelcolor": INK,
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; any of them may be NaN."""
+
+    name: str
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class SurvivalCurve:
+    """A Kaplan-Meier estimate of one group; all arrays have one entry per step, starting at time zero."""
+
+    name: str
+    time_days: np.ndarray
+    survival: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    censored_days: np.ndarray  # follow-up times of the patients whose event was not observed
+    follow_up_days: np.ndarray  # of everybody, for the numbers at risk
+
+
+@matplotlib.rc_context(STYLE)
+def forest_plot(estimates: Sequence[Estimate], *, label: str, highlight: str, reference: float | None = None) -> str:
+    """Draws one row per model: the estimate and its interval.
+
+    Args:
+        estimates: Rows from top to bottom.
+        label: The axis label.
+        highlight: The name drawn in the accent colour.
+        reference: A vertical line, for example chance.
+    """
+    figure, axes = _figure(5.0, 0.62 + 0.3 * len(estimates))
+    places = np.arange(len(estimates))[::-1]
+    for place, row in zip(places, estimates, strict=True):
+        colour = SERIES[0] if row.name == highlight else MUTED
+        axes.plot([row.lower, row.upper], [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
+        axes.plot([row.value], [place], "o", color=colour, markersize=6, markeredgecolor=SURFACE)
+    if reference is not None:
+        axes.axvline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+    axes.set_yticks(places, [row.name for row in estimates])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    axes.set_ylim(-0.6, len(estimates) - 0.4)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(label)
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, emphasis: str) -> str:
+    """Draws receiver operating characteristics.
+
+    Args:
+        curves: False and true positive rates by legend entry.
+        emphasis: The entry drawn thick, in ink.
+    """
+    figure, axes = _figure(4.2, 4.0)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    styles = iter(zip(SERIES * 3, DASHES * 3, strict=False))
+    for name, (false_positive, true_positive) in curves.items():
+        if name == emphasis:
+            axes.plot(false_positive, true_positive, color=INK, linewidth=2.2, label=name, zorder=3)
+        else:
+            colour, dash = next(styles)
+            axes.plot(false_positive, true_positive, color=colour, linestyle=dash, linewidth=1.5, label=name)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
+    axes.set(xlabel="False positive rate", ylabel="True positive rate")
+    axes.legend(loc="lower right")
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def calibration_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> str:
+    """Draws observed frequency against predicted probability.
+
+    Args:
+        curves: By legend entry: mean prediction, observed frequency and number of patients of each bin; the marker
+            area grows with the number.
+    """
+    figure, axes = _figure(4.2, 4.0)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    largest = max((counts.max() for _, _, counts in curves.values() if counts.size), default=1)
+    for (name, (predicted, observed, counts)), colour, dash in zip(
+        curves.items(), SERIES * 3, DASHES * 3, strict=False
+    ):
+        axes.plot(predicted, observed, color=colour, linestyle=dash, linewidth=1.2, label=name)
+        axes.scatter(predicted, observed, s=10 + 50 * counts / largest, color=colour, edgecolor=SURFACE, zorder=3)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05), aspect="equal")
+    axes.set(xlabel="Predicted probability", ylabel="Observed frequency")
+    axes.legend(loc="upper left")
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def kaplan_meier_curves(curves: Sequence[SurvivalCurve]) -> str:
+    """Draws survival curves with intervals, censoring marks and the numbers at risk below."""
+    figure = Figure(figsize=(8.2, 3.9 + 0.3 * len(curves)))
+    grid = figure.add_gridspec(2, 1, height_ratios=(17, 1.4 * len(curves)), hspace=0.36)
+    axes, table = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
+    years = 365.25
+    for curve, colour, dash in zip(curves, SERIES, DASHES, strict=False):
+        time = curve.time_days / years
+        axes.step(time, curve.survival, where="post", color=colour, linestyle=dash, linewidth=1.8, label=curve.name)
+        axes.fill_between(time, curve.lower, curve.upper, step="post", color=colour, alpha=0.13, linewidth=0)
+        place = np.searchsorted(curve.time_days, curve.censored_days, side="right") - 1
+        axes.plot(
+            curve.censored_days / years, curve.survival[place], "|", color=colour, markersize=6, markeredgewidth=0.9
+        )
+    longest = float(max(curve.follow_up_days.max() for curve in curves)) / years
+    ticks = np.asarray(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(0, longest))
+    ticks = ticks[(ticks >= 0) & (ticks <= longest)]
+    for panel in (axes, table):
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set_xlim(-0.01 * longest, longest * 1.02)
+    axes.set(ylim=(0, 1.03), ylabel="Probability of no event", xlabel="Years")
+    axes.legend(loc="upper right")
+    _numbers_at_risk(table, curves, ticks * years, ticks)
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def contribution_bars(
+    ledger: Mapping[tuple[str, str], float], *, subspaces: Sequence[str], modalities: Sequence[str]
+) -> str:
+    """Draws what each modality of each subspace adds to a prediction, grouped by subspace.
+
+    Args:
+        ledger: Contribution by (subspace, modality); an absent pair is drawn as zero.
+        subspaces: Groups from top to bottom.
+        modalities: Rows of each group.
+    """
+    labels: list[str] = []
+    values: list[float] = []
+    for subspace in subspaces:
+        labels += [subspace, *modalities]
+        values += [np.nan, *(ledger.get((subspace, modality), 0.0) for modality in modalities)]
+    return _signed_bars(labels, np.array(values))
+
+
+@matplotlib.rc_context(STYLE)
+def gene_bars(genes: Sequence[str], contributions: Sequence[float]) -> str:
+    """Draws the signed contribution of genes, first on top."""
+    return _signed_bars(list(genes), np.asarray(contributions, dtype=float))
+
+
+@matplotlib.rc_context(STYLE)
+def learning_curves(training: np.ndarray, validation: np.ndarray) -> str:
+    """Draws training and validation loss over the epochs, one thin line per fold.
+
+    Args:
+        training: Losses, folds × epochs; NaN after a fold has stopped.
+        validation: The same on validation patients.
+    """
+    figure, axes = _figure(4.2, 2.3)
+    for losses, colour, dash, label in (
+        (training, MUTED, "-", "training"),
+        (validation, SERIES[0], DASHES[1], "validation"),
+    ):
+        for fold, values in enumerate(losses):
+            epochs = np.arange(1, len(values) + 1)
+            axes.plot(
+                epochs, values, color=colour, linestyle=dash, linewidth=1, label=label if fold == 0 else "_nolegend_"
+            )
+    axes.set(xlabel="Epoch", ylabel="Loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.legend(loc="upper right")
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
+def _signed_bars(labels: list[str], values: np.ndarray) -> str:
+    """Draws bars to both sides of zero with their values; a row with value NaN is a heading."""
+    figure, axes = _figure(4.2, 0.55 + 0.235 * len(labels))
+    places = np.arange(len(labels))[::-1]
+    shown = np.nan_to_num(values)
+    axes.barh(places, shown, color=[POSITIVE if value >= 0 else NEGATIVE for value in shown], height=0.68)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    reach = np.abs(shown).max(initial=0.0) or 1.0
+    for place, value in zip(places, values, strict=True):
+        if not np.isnan(value):
+            axes.text(
+                value + np.copysign(0.03 * reach, value),
+                place,
+                f"{value:+.3f}".replace("-", "−"),
+                ha="left" if value >= 0 else "right",
+                va="center",
+                fontsize=8,
+            )
+    axes.set_yticks(places, labels)
+    for label, value in zip(axes.get_yticklabels(), values, strict=True):
+        label.set_fontweight("bold" if np.isnan(value) else "normal")
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.set_xlim(shown.min(initial=0) - 0.32 * reach, shown.max(initial=0) + 0.32 * reach)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    return _svg(figure)
+
+
+def _numbers_at_risk(axes: Axes, curves: Sequence[SurvivalCurve], days: np.ndarray, places: np.ndarray) -> None:
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelbottom=False)
+    axes.tick_params(axis="y", pad=16)
+    axes.set_title("Number at risk", fontsize=8.5, color=MUTED, pad=4)
+    axes.set_ylim(-0.6, len(curves) - 0.4)
+    rows = np.arange(len(curves))[::-1]
+    axes.set_yticks(rows, [curve.name for curve in curves])
+    for row, curve in zip(rows, curves, strict=True):
+        for place, day in zip(places, days, strict=True):
+            at_risk = int((curve.follow_up_days >= day).sum())
+            axes.text(place, row, str(at_risk), ha="center", va="center", fontsize=8.5)
+
+
+def _svg(figure: Figure) -> str:
+    """Returns the figure as an SVG element for inlining: themed colours, no metadata, identifiers of its own.
+
+    Identifiers start with a hash of the drawing, so that several figures can share a page.
+    """
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    with matplotlib.rc_context({"svg.hashsalt": "subfuse"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # known to every HTML parser, and no address in the page
+    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:10]
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
+    text = re.sub(r'href="#', f'href="#{prefix}-', text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    return text.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false"', 1)

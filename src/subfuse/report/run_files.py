@@ -1,0 +1,126 @@
+"""What a report is made of: the files of a run, read once; optional ones may be absent."""
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from subfuse.errors import DataError
+
+_TEXT: dict[Hashable, type[str]] = dict.fromkeys(
+    ("patient_id", "cohort", "site", "label", "id", "slide_id", "slide", "gene", "subspace"), str
+)
+COHORT_TABLES = ("patients", "exclusions", "slides", "gene_set_coverage")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One explained prediction: the content of `explanation.json` with the tables beside it."""
+
+    folder: Path
+    content: Mapping[str, Any]
+    ledger: pd.DataFrame  # subspace, modality, contribution
+    genes: pd.DataFrame  # gene, subspace, contribution
+
+    @property
+    def subspaces(self) -> list[str]:
+        """Subspaces in the order of the ledger."""
+        shares = self.ledger[self.ledger["modality"] != "baseline"]
+        return list(dict.fromkeys([*shares["subspace"], *self.genes["subspace"].dropna()]))
+
+    def heat_maps(self) -> list[tuple[str, str, Path]]:
+        """Returns (subspace or `total`, slide, picture) of the heat maps that exist, slide by slide."""
+        slides = [str(slide) for slide in self.content.get("slides", ())]
+        named = [
+            (name, slide, self.folder / f"heatmap_{name}_{slide}.png")
+            for slide in slides
+            for name in dict.fromkeys(("total", *self.subspaces))
+        ]
+        return [found for found in named if found[2].exists()]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run folder in memory."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    predictions: pd.DataFrame
+    metrics: pd.DataFrame
+    comparisons: pd.DataFrame
+    failures: pd.DataFrame
+    cohort: Mapping[str, pd.DataFrame]  # a table of COHORT_TABLES that was not copied into the run is empty
+    contact_sheets: tuple[Path, ...]
+    explanations: tuple[Explanation, ...]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks that have metrics, in the order of the configuration."""
+        measured = list(dict.fromkeys(self.metrics["task"]))
+        named = [task for task in self.config.get("tasks", ()) if task in measured]
+        return named + [task for task in measured if task not in named]
+
+    def test_predictions(self, task: str, model: str) -> pd.DataFrame:
+        """Returns the out-of-fold predictions of one model, first repeat: one row per patient."""
+        table = self.predictions
+        chosen = (table["task"] == task) & (table["model"] == model) & (table["split"] == "test")
+        return table[chosen & (table["repeat"] == table["repeat"].min())].reset_index(drop=True)
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Reads a run folder.
+
+    Raises:
+        DataError: `predictions.csv` or `metrics.csv` is missing.
+    """
+    folder = Path(folder)
+    for name in ("predictions.csv", "metrics.csv"):
+        if not (folder / name).exists():
+            raise DataError(
+                f"{folder / name}: required for a report, not found. "
+                "Run `subfuse crossval` or `subfuse evaluate` with --out set to this folder first."
+            )
+    explanations = sorted((folder / "explanations").rglob("explanation.json"))
+    return RunFiles(
+        folder=folder,
+        config=_read_yaml(folder / "config.yaml"),
+        provenance=_read_json(folder / "provenance.json"),
+        predictions=read_table(folder / "predictions.csv"),
+        metrics=read_table(folder / "metrics.csv"),
+        comparisons=read_table(folder / "comparisons.csv"),
+        failures=read_table(folder / "failures.csv"),
+        cohort={name: read_table(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
+        contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
+        explanations=tuple(_read_explanation(path.parent) for path in explanations),
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Returns a CSV file with names as text whatever they look like; empty if there is no such file."""
+    if not path.exists() or not path.read_bytes().strip():
+        return pd.DataFrame()
+    # only empty cells are missing: a class may be called NA, None or nan
+    return pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""])
+
+
+def _read_explanation(folder: Path) -> Explanation:
+    content = _read_json(folder / "explanation.json")
+    return Explanation(
+        folder=folder,
+        content=content,
+        ledger=pd.DataFrame(content.get("ledger", []), columns=["subspace", "modality", "contribution"]),
+        genes=read_table(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"]),
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,0 +1,224 @@
+"""Names and sentences of the report: what the tables say, in plain words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from subfuse.errors import preview
+from subfuse.report.run_files import RunFiles
+
+MODEL_NAMES = {
+    "subspace": "Subspace fusion",
+    "abmil": "ABMIL",
+    "snn": "SNN",
+    "concat": "Concatenation",
+    "cox": "Cox regression",
+    "logistic": "Logistic regression",
+}
+METRIC_NAMES = {
+    "c_index": "C-index",
+    "uno_c_index": "Uno C-index",
+    "integrated_brier": "Integrated Brier",
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced acc.",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "quadratic_kappa": "Quadratic κ",
+    "brier": "Brier",
+    "expected_calibration_error": "Calib. error",
+}
+HEADLINES = ("c_index", "auc")
+SIGNIFICANCE = 0.05  # of the adjusted p-value, for the word "better"
+LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
+MODALITY_NAMES = {frozenset({"slides"}): "slides only", frozenset({"expression"}): "expression only"}
+
+
+@dataclass(frozen=True)
+class FusionBenefit:
+    """The main model against the best model that uses one modality; positive values favour the main model."""
+
+    unimodal: str
+    gain: float
+    lower: float
+    upper: float
+    p_adjusted: float
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` if interval and adjusted p-value agree on a difference, otherwise `open`."""
+        if not self.p_adjusted < SIGNIFICANCE:
+            return "open"
+        if self.lower > 0:
+            return "better"
+        return "worse" if self.upper < 0 else "open"
+
+
+def model_name(model: str) -> str:
+    """Returns a model's name for readers."""
+    return MODEL_NAMES.get(model, model)
+
+
+def model_label(model: str) -> str:
+    """Returns a model's name with its modality, where it uses only one."""
+    single = MODALITY_NAMES.get(modalities_of(model))
+    return f"{model_name(model)} ({single})" if single else model_name(model)
+
+
+def metric_name(metric: str) -> str:
+    """Returns a metric's name for readers; a horizon becomes years."""
+    if metric.startswith("auc_") and metric.endswith("_days"):
+        return f"AUC at {float(metric.split('_')[1]) / 365.25:.3g} years"
+    return METRIC_NAMES.get(metric, metric)
+
+
+def modalities_of(model: str) -> frozenset[str]:
+    """Returns what a model of this package reads; empty for a model that the package does not know."""
+    from subfuse.training.recipe import MODELS
+
+    return frozenset(getattr(MODELS.get(model), "modalities", ()))
+
+
+def headline_of(metrics: pd.DataFrame) -> str:
+    """Returns the metric by which a task is summarised."""
+    measured = list(metrics["metric"])
+    return next((metric for metric in HEADLINES if metric in measured), measured[0])
+
+
+def best_models(metrics: pd.DataFrame) -> dict[str, set[str]]:
+    """Returns, by metric, the models with the best value of one task; several if tied, none if undefined."""
+    best = {}
+    for metric, rows in metrics.dropna(subset=["value"]).groupby("metric", sort=False):
+        extreme = rows["value"].min() if metric in LOWER_IS_BETTER else rows["value"].max()
+        best[str(metric)] = set(rows.loc[rows["value"] == extreme, "model"])
+    return best
+
+
+def main_model(models: Sequence[str]) -> str:
+    """Returns the model whose figures are shown: subspace fusion where it was run, else the first."""
+    return "subspace" if "subspace" in models else models[0]
+
+
+def fusion_benefit(metrics: pd.DataFrame, comparisons: pd.DataFrame, *, model: str) -> FusionBenefit | None:
+    """Returns one task's comparison of a model with the best unimodal one; None if there is none to compare with."""
+    if comparisons.empty:
+        return None
+    headline = headline_of(metrics)
+    values = metrics[metrics["metric"] == headline].set_index("model")["value"].dropna()
+    unimodal = [name for name in values.index if len(modalities_of(name)) == 1]
+    if not unimodal:
+        return None
+    rival = str(values[unimodal].idxmax())
+    chosen = (comparisons["model"] == rival) & (comparisons["reference"] == model) & (comparisons["metric"] == headline)
+    rows = comparisons[chosen]
+    if rows.empty:
+        return None
+    row = rows.iloc[0]  # its difference is the rival's value minus the main model's
+    return FusionBenefit(rival, -row["difference"], -row["upper"], -row["lower"], row["p_adjusted"])
+
+
+def summary(run: RunFiles) -> list[tuple[str, str]]:
+    """Returns the summary, one heading and plain line each: the cohort, then every task with what fusion adds."""
+    return [("Cohort", _cohort_line(run)), *((task.capitalize(), _task_line(run, task)) for task in run.tasks)]
+
+
+def interval_text(lower: float, upper: float) -> str:
+    """Returns `0.612 to 0.780`, or that there is none."""
+    return "no interval" if np.isnan([lower, upper]).any() else f"{number(lower)} to {number(upper)}"
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """Returns three decimals with a true minus sign; NaN is `undefined`."""
+    if np.isnan(value):
+        return "undefined"
+    return f"{value:{'+' if signed else ''}.3f}".replace("-", "−")
+
+
+def p_text(value: float) -> str:
+    """Returns `p = 0.012`, `p < 0.001`, or that it is undefined."""
+    if np.isnan(value):
+        return "p undefined"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _cohort_line(run: RunFiles) -> str:
+    patients = run.cohort["patients"]
+    excluded = len(excluded_patients(run.cohort["exclusions"]))
+    n_patients = len(patients) if len(patients) else run.predictions["patient_id"].nunique()
+    parts = []
+    if {"n_slides", "has_expression"} <= set(patients.columns):
+        slides, expression = has_slides(patients), has_expression(patients)
+        parts.append(
+            f"{int(slides.sum())} with slides, {int(expression.sum())} with gene expression, "
+            f"{int((slides & expression).sum())} with both"
+        )
+    if len(run.cohort["exclusions"]):
+        parts.append(f"{excluded} excluded")
+    detail = f" ({'; '.join(parts)})" if parts else ""
+    n_tests = run.predictions.loc[run.predictions["split"] == "test", ["repeat", "fold"]].drop_duplicates().shape[0]
+    folds = (
+        f"each patient is predicted by models that never saw it, in {n_tests} folds"
+        if n_tests > 1
+        else ("predicted by models that never saw it")
+    )
+    return f"{n_patients} patients{detail}; {folds}."
+
+
+def _task_line(run: RunFiles, task: str) -> str:
+    metrics = run.metrics[run.metrics["task"] == task]
+    headline = headline_of(metrics)
+    rows = metrics[metrics["metric"] == headline].set_index("model")
+    best = best_models(metrics).get(headline, set())
+    if not best:
+        return f"{metric_name(headline)} is undefined for every model."
+    first = next(model for model in rows.index if model in best)
+    row = rows.loc[first]
+    names = preview([model_name(model) for model in rows.index if model in best])
+    line = f"Highest {metric_name(headline)} {number(row['value'])} (95 % interval {_interval(row)}), {names}."
+    return f"{line} {_fusion_line(run, task, metrics)}"
+
+
+def _fusion_line(run: RunFiles, task: str, metrics: pd.DataFrame) -> str:
+    model = main_model(list(metrics["model"]))
+    comparisons = run.comparisons
+    benefit = fusion_benefit(
+        metrics, comparisons[comparisons["task"] == task] if len(comparisons) else comparisons, model=model
+    )
+    if len(modalities_of(model)) == 1:
+        return "No model here uses both modalities."
+    if benefit is None:
+        return f"Whether {model_name(model)} is better than one modality alone was not tested."
+    against = f"the best single modality, {model_label(benefit.unimodal)}"
+    evidence = (
+        f"difference {number(benefit.gain, signed=True)}, 95 % interval "
+        f"{interval_text(benefit.lower, benefit.upper)}, adjusted {p_text(benefit.p_adjusted)}"
+    )
+    sentence = {
+        "better": f"{model_name(model)} is better than {against} ({evidence}).",
+        "worse": f"{model_name(model)} is worse than {against} ({evidence}).",
+        "open": f"This cohort does not show that {model_name(model)} is better than {against} ({evidence}).",
+    }
+    return sentence[benefit.verdict]
+
+
+def _interval(row: pd.Series) -> str:
+    return interval_text(row["lower"], row["upper"])
+
+
+def has_slides(patients: pd.DataFrame) -> pd.Series:
+    """Returns, per patient, whether there is any slide."""
+    return patients["n_slides"].fillna(0).astype(int) > 0
+
+
+def has_expression(patients: pd.DataFrame) -> pd.Series:
+    """Returns, per patient, whether expression was measured."""
+    return patients["has_expression"].astype(str) == "True"
+
+
+def excluded_patients(exclusions: pd.DataFrame) -> set[str]:
+    """Returns the patients that are not in the cohort."""
+    return set() if exclusions.empty else set(exclusions.loc[exclusions["level"] == "patient", "id"])

@@ -1,0 +1,94 @@
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from subfuse.report import figures
+from subfuse.report.figures import Estimate, SurvivalCurve
+
+
+def curve(name: str, *, longest: float) -> SurvivalCurve:
+    days = np.array([0.0, 100.0, longest])
+    return SurvivalCurve(
+        name=name,
+        time_days=days,
+        survival=np.array([1.0, 0.75, 0.75]),
+        lower=np.array([1.0, 0.4, 0.4]),
+        upper=np.array([1.0, 0.9, 0.9]),
+        censored_days=np.array([longest]),
+        follow_up_days=np.array([100.0, 800.0, 900.0, longest]),
+    )
+
+
+def drawings() -> dict[str, str]:
+    rates = (np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.9, 1.0]))
+    losses = np.array([[1.0, 0.5, np.nan], [1.1, 0.6, 0.4]])
+    return {
+        "forest": figures.forest_plot(
+            [Estimate("a", 0.7, 0.6, 0.8), Estimate("b", 0.6, np.nan, np.nan)],
+            label="AUC",
+            highlight="a",
+            reference=0.5,
+        ),
+        "roc": figures.roc_curves({"class 1": rates, "macro": rates}, emphasis="macro"),
+        "calibration": figures.calibration_curves({"class 1": (*rates, np.array([3, 4, 5]))}),
+        "kaplan-meier": figures.kaplan_meier_curves([curve("low", longest=2000), curve("high", longest=1500)]),
+        "contributions": figures.contribution_bars(
+            {("tumour", "slides"): 0.25, ("tumour", "expression"): -0.125},
+            subspaces=["tumour"],
+            modalities=["slides", "expression"],
+        ),
+        "genes": figures.gene_bars(["EGFR", "<b>&$x$"], [0.5, -0.25]),
+        "learning": figures.learning_curves(losses, losses + 0.1),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, str]:
+    return drawings()
+
+
+@pytest.mark.parametrize("name", ["forest", "roc", "calibration", "kaplan-meier", "contributions", "genes", "learning"])
+class TestEveryFigure:
+    def test_is_one_svg_element_without_any_address(self, drawn, name):
+        text = drawn[name].replace("xlink:href", "href")
+        assert ElementTree.fromstring(text).tag == "svg"
+        assert "http" not in text
+        assert "<metadata" not in text
+
+    def test_takes_every_colour_from_the_page(self, drawn, name):
+        assert re.findall(r"#[0-9a-fA-F]{6}\b", drawn[name]) == []
+        assert "var(--ink)" in drawn[name]
+
+
+def test_figures_are_the_same_every_time(drawn):
+    assert drawings() == drawn
+
+
+def test_names_with_markup_and_dollars_are_text(drawn):
+    assert "&lt;b&gt;&amp;$x$" in drawn["genes"]
+
+
+def test_bars_carry_their_values_with_a_true_minus(drawn):
+    assert "+0.250" in drawn["contributions"]
+    assert "−0.125" in drawn["contributions"]
+
+
+def test_numbers_at_risk_count_those_followed_until_then(drawn):
+    text = drawn["kaplan-meier"]
+    assert "Number at risk" in text
+    shown = [int(value) for value in re.findall(r">(\d+)</text>", text[text.index("Number at risk") - 20000 :])]
+    # at year 0 all four of each group, at year 1 (day 365) three
+    assert shown.count(4) >= 2
+    assert shown.count(3) >= 2
+
+
+def test_figures_share_no_identifier(drawn):
+    identifiers = [found for text in drawn.values() for found in re.findall(r'\bid="(.*?)"', text)]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_text_stays_text(drawn):
+    assert "<text" in drawn["roc"]
+    assert "false positive rate" in drawn["roc"].lower()

@@ -1,0 +1,65 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.report.statements import FusionBenefit, best_models, fusion_benefit, metric_name, number, p_text
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "p_adjusted", "verdict"),
+    [
+        pytest.param(0.01, 0.05, 0.01, "better", id="clearly better"),
+        pytest.param(-0.05, -0.01, 0.01, "worse", id="clearly worse"),
+        pytest.param(-0.01, 0.05, 0.2, "open", id="interval includes zero"),
+        pytest.param(0.01, 0.05, 0.06, "open", id="not after adjustment"),
+        pytest.param(np.nan, np.nan, np.nan, "open", id="undefined"),
+    ],
+)
+def test_verdict_needs_interval_and_adjusted_p_value(lower, upper, p_adjusted, verdict):
+    assert FusionBenefit("snn", 0.02, lower, upper, p_adjusted).verdict == verdict
+
+
+def test_benefit_is_against_the_best_single_modality_and_has_its_sign():
+    metrics = pd.DataFrame(
+        {
+            "model": ["subspace", "abmil", "snn", "concat"],
+            "metric": "c_index",
+            "value": [0.75, 0.60, 0.70, 0.74],
+        }
+    )
+    comparisons = pd.DataFrame(
+        {
+            "model": ["abmil", "snn", "concat"],
+            "reference": "subspace",
+            "metric": "c_index",
+            "difference": [-0.15, -0.05, -0.01],
+            "lower": [-0.2, -0.09, -0.03],
+            "upper": [-0.1, -0.02, 0.01],
+            "p_adjusted": [0.001, 0.01, 0.4],
+        }
+    )
+    benefit = fusion_benefit(metrics, comparisons, model="subspace")
+    assert benefit == FusionBenefit("snn", 0.05, 0.02, 0.09, 0.01)
+
+
+def test_ties_share_the_best_place_and_undefined_models_have_none():
+    metrics = pd.DataFrame(
+        {
+            "model": ["a", "b", "c", "a", "b", "c"],
+            "metric": ["auc"] * 3 + ["brier"] * 3,
+            "value": [0.8, 0.8, np.nan, 0.3, 0.2, 0.4],
+        }
+    )
+    assert best_models(metrics) == {"auc": {"a", "b"}, "brier": {"b"}}
+
+
+def test_texts_never_hide_an_undefined_number():
+    assert number(np.nan) == "undefined"
+    assert number(-0.0415, signed=True) == "−0.042"
+    assert p_text(np.nan) == "p undefined"
+    assert p_text(0.0004) == "p < 0.001"
+
+
+def test_a_horizon_is_named_in_years():
+    assert metric_name("auc_730_days") == "AUC at 2 years"
+    assert metric_name("someone's metric") == "someone's metric"
