@@ -1,7 +1,8 @@
 """Whole-slide images: pixels at a physical resolution, and where the tissue is."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class WholeSlide:
         wanted = size / self._tiling.tile_px * 1.02  # a level that misses the resolution by 2 % is not passed over
         level = max((i for i, n in enumerate(self._downsamples) if n <= max(wanted, 1.0)), default=0)
         side = round(size / self._downsamples[level])
-        return [Patch(*part, _resized(self._region(*part, side, level=level), self._tiling.tile_px))]
+        return [Patch(*part, _resized(self._region(*part, side, side, level=level), self._tiling.tile_px))]
 
     def tissue(self, coords: Int[np.ndarray, "patch 2"]) -> Any:
         """Returns the outline of the tissue in level-0 pixels (a shapely polygon or several)."""
@@ -113,16 +114,17 @@ class WholeSlide:
         mpp = np.array(self._downsamples) * self._known_mpp
         level = int(np.argmin(np.abs(np.log(mpp / _TISSUE_MPP))))
         self._require_overview(level)
-        find_tissues(
-            self._wsi,
-            level=level,
-            filter_artifacts=False,
-            to_hsv=True,
-            threshold=_MIN_SATURATION,
-            min_tissue_area=max(1.0, _MIN_TISSUE_UM2 / mpp[level] ** 2),
-            min_hole_area=max(1.0, _MIN_HOLE_UM2 / mpp[level] ** 2),
-            key_added="tissues",
-        )
+        with _readable(self._path, f"level {level}"):
+            find_tissues(
+                self._wsi,
+                level=level,
+                filter_artifacts=False,
+                to_hsv=True,
+                threshold=_MIN_SATURATION,
+                min_tissue_area=max(1.0, _MIN_TISSUE_UM2 / mpp[level] ** 2),
+                min_hole_area=max(1.0, _MIN_HOLE_UM2 / mpp[level] ** 2),
+                key_added="tissues",
+            )
         found = self._wsi.shapes["tissues"].geometry.to_numpy() if "tissues" in self._wsi.shapes else []
         outlines = shapely.simplify(shapely.make_valid(found), self._downsamples[level])
         parts = shapely.get_parts(shapely.union_all(shapely.make_valid(outlines)))
@@ -133,16 +135,9 @@ class WholeSlide:
         width, height = self._shapes[level]
         return self._region(0, 0, width, height, level=level)
 
-    def _region(self, x: int, y: int, width: int, height: int | None = None, *, level: int) -> np.ndarray:
-        from openslide import OpenSlideError
-
-        try:
-            return self._reader.get_region(x, y, width, height or width, level=level)
-        except (OpenSlideError, OSError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{self._path}: pixels at x={x}, y={y} (level {level}) must be readable. Found {error}. "
-                "Copy the slide again from its source."
-            ) from error
+    def _region(self, x: int, y: int, width: int, height: int, *, level: int) -> UInt8[np.ndarray, "height width 3"]:
+        with _readable(self._path, f"x={x}, y={y} (level {level})"):
+            return self._reader.get_region(x, y, width, height, level=level)
 
     def _require_overview(self, level: int) -> None:
         width, height = self._shapes[level]
@@ -175,6 +170,20 @@ def _opened(path: Path) -> Any:
         raise DataError(
             f"{path}: {ACCEPTED} is required. Found {found}. Copy it again, or convert it: "
             "vips tiffsave IN out.tif --tile --pyramid."
+        ) from error
+
+
+@contextmanager
+def _readable(path: Path, place: str) -> Iterator[None]:
+    """Turns the readers' errors about damaged pixels into one that names the slide."""
+    from openslide import OpenSlideError
+
+    try:
+        yield
+    except (OpenSlideError, OSError) as error:
+        raise DataError(
+            f"{path}: the pixels at {place} must be readable. Found damage ({error}). "
+            "Copy the slide again from its source."
         ) from error
 
 
