@@ -1,17 +1,27 @@
 """Deformable attention on a grid of cells: every query attends to a few learned positions."""
 
+import math
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from subfuse.model.biased_attention import attend_by_table, attend_exactly
 from subfuse.model.patch_grid import PatchCells
-from subfuse.model.position_bias import PositionBias, bias_table, read_table, table_axes
+from subfuse.model.position_bias import BiasTable, PositionBias
 
 EMPTY = 1e-6  # a key whose surroundings hold no patch weighs this much against a filled one
-PAIRS_PER_CHUNK = 3_000_000  # query-key pairs held at a time by the table
-EXACT_PAIRS_PER_CHUNK = 100_000  # the same where the network is evaluated at every pair
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What deformable attention returns."""
+
+    output: Float[Tensor, "batch token embed"]
+    sampling_grid: Float[Tensor, "batch group point 2"]  # (x, y) in points of the coarse grid
+    received: Float[Tensor, "batch head token"] | None  # mean over queries of the attention that a token receives
 
 
 class DeformableAttention(nn.Module):
@@ -81,17 +91,44 @@ class DeformableAttention(nn.Module):
         self.output = nn.Linear(inner, embed_dim)
 
     def forward(
-        self, queries: Float[Tensor, "batch token embed"], keys: Float[Tensor, "batch token embed"], cells: PatchCells
-    ) -> tuple[Float[Tensor, "batch token embed"], Float[Tensor, "batch group point 2"]]:
-        """Returns the attention's output per token and the sampled positions, in points of the coarse grid, (x, y)."""
+        self,
+        queries: Float[Tensor, "batch token embed"],
+        keys: Float[Tensor, "batch token embed"],
+        cells: PatchCells,
+        *,
+        need_attention: bool = False,
+    ) -> Attended:
+        """Returns the attention's output per token, the sampled positions, and what each token received.
+
+        Computed in the precision of the parameters, also under autocast.
+        """
         with torch.autocast(queries.device.type, enabled=False):
             queries = self.norm(queries.to(self.norm.weight.dtype))
             keys = self.norm(keys.to(self.norm.weight.dtype))
             sampling_grid = self._sampling_grid(_to_map(queries, cells, self.grid))
             position = self._normalise(sampling_grid)
             sampled, occupancy = self._sample(_to_map(keys, cells, self.grid), cells, position)
-            attended = self._attend(queries, sampled, occupancy.clamp(min=EMPTY).log(), position, cells)
-        return attended, sampling_grid
+            query, key = self._query_and_key(queries, sampled)
+            mixed = self._attend(query, key, self._per_head(sampled), occupancy, position, cells, dropout=self.dropout)
+            received = self._received(query, key, occupancy, position, cells) if need_attention else None
+            return Attended(self._merge(mixed), sampling_grid, received)
+
+    @torch.no_grad()
+    def table_error(self, n_pairs: int, *, generator: torch.Generator) -> float:
+        """Returns the largest error of the table over random pairs of cell and position, in logits."""
+        if self.table_size is None:
+            return 0.0
+        like = self.norm.weight
+        n_keys = math.ceil(n_pairs / (self.grid[0] * self.grid[1]))
+        height, width = self.reach
+        position = 2 * torch.rand(n_keys, 1, 2, generator=generator).to(like) - 1
+        position = (position * like.new_tensor([width, height])).repeat_interleave(self.heads // self.groups, dim=0)
+        table = BiasTable.of(self.position_bias, grid=self.grid, reach=self.reach, table_size=self.table_size)
+        read = table.locate(position).read(table.runs, slice(None))[:, 0]
+        read = read.unflatten(0, (n_keys, -1)).transpose(1, 2)
+        exact = self.position_bias(self._cell_positions(like) - position[:: self.heads // self.groups])
+        error = read - exact + self.position_bias.constant
+        return float(error.abs().flatten()[:: max(1, error.numel() // n_pairs)].max())
 
     def base_grid(self, like: Tensor) -> Float[Tensor, "point 2"]:
         """Returns the unmoved points (x, y), row by row."""
@@ -109,7 +146,7 @@ class DeformableAttention(nn.Module):
         hidden = functional.conv2d(
             query_map,
             weight,
-            depthwise.bias.repeat(self.groups),
+            depthwise.get_parameter("bias").repeat(self.groups),
             stride=depthwise.stride,
             padding=depthwise.padding,
             groups=self.groups,
@@ -140,42 +177,139 @@ class DeformableAttention(nn.Module):
         )
         sampled = sampled[:, :, 0].unflatten(0, (-1, self.groups)).transpose(2, 3)
         values, occupancy = sampled[..., :-1], sampled[..., -1]
+        if not self.align_corners:
+            return values, torch.ones_like(occupancy)
         return values / occupancy.clamp(min=EMPTY)[..., None], occupancy
+
+    def _query_and_key(
+        self, queries: Float[Tensor, "batch token embed"], sampled: Float[Tensor, "batch group point channel"]
+    ) -> tuple[Float[Tensor, "map channel token"], Float[Tensor, "map point channel"]]:
+        """Queries and keys whose inner products are the scaled logits: of whichever width is smaller."""
+        width, head_dim = sampled.shape[-1], self.query.out_channels // self.heads
+        shape = (self.groups, self.heads // self.groups, head_dim, width)
+        of_query, of_key = self.query.weight.view(shape) * head_dim**-0.5, self.key.weight.view(shape)
+        by_group = queries.transpose(1, 2).unflatten(1, (self.groups, 1, width))
+        if width < head_dim:
+            return (of_key.mT @ of_query @ by_group).flatten(0, 2), self._per_head(sampled)
+        return (of_query @ by_group).flatten(0, 2), (sampled[:, :, None] @ of_key.mT).flatten(0, 2)
+
+    def _per_head(self, tensor: Float[Tensor, "batch group ..."]) -> Float[Tensor, "map ..."]:
+        return tensor.repeat_interleave(self.heads // self.groups, dim=1).flatten(0, 1)
 
     def _attend(
         self,
-        queries: Float[Tensor, "batch token embed"],
-        sampled: Float[Tensor, "batch group point channel"],
-        key_bias: Float[Tensor, "batch group point"],
+        query: Float[Tensor, "map channel token"],
+        key: Float[Tensor, "map point channel"],
+        value: Float[Tensor, "map point mixed"],
+        occupancy: Float[Tensor, "batch group point"],
         position: Float[Tensor, "batch group point 2"],
         cells: PatchCells,
-    ) -> Float[Tensor, "batch token embed"]:
-        width, head_dim = sampled.shape[-1], self.query.out_channels // self.heads
-        per_group = self.heads // self.groups
-        wq, wk, wv = (conv.weight.view(self.heads, head_dim, width) for conv in (self.query, self.key, self.value))
-        wo = self.output.weight.unflatten(1, (self.heads, head_dim))
-        by_group = queries.transpose(1, 2).unflatten(1, (self.groups, 1, width))
-        core = (wq.transpose(1, 2) @ wk) * head_dim**-0.5
-        query = (core.transpose(1, 2).unflatten(0, (self.groups, -1)) @ by_group).flatten(1, 2)
-        sampled, key_bias, position = (
-            tensor.repeat_interleave(per_group, dim=1) for tensor in (sampled, key_bias, position)
+        *,
+        dropout: float,
+    ) -> Float[Tensor, "map mixed token"]:
+        """Attention-weighted sums of any values."""
+        n_cells = self.grid[0] * self.grid[1]
+        cell = cells.cell.clamp(max=n_cells - 1).repeat_interleave(self.heads, dim=0)  # padding reads any cell
+        key_bias = self._per_head(occupancy.clamp(min=EMPTY).log())
+        position = self._per_head(position)
+        dropout = dropout if self.training else 0.0
+        if self.table_size is None:
+            token_position = self._cell_positions(position)[cell]
+            return attend_exactly(
+                query,
+                key,
+                value,
+                key_bias=key_bias,
+                position=position,
+                position_bias=self.position_bias,
+                token_position=token_position,
+                dropout=dropout,
+            )
+        table = BiasTable.of(self.position_bias, grid=self.grid, reach=self.reach, table_size=self.table_size)
+        return attend_by_table(
+            query,
+            key,
+            value,
+            key_bias=key_bias,
+            position=position,
+            table=table,
+            cell=None if cells.is_dense else cell,
+            dropout=dropout,
         )
-        axes = table_axes(self.grid, self.reach, self.table_size or 1)
-        table = bias_table(self.position_bias, axes)
-        bias = read_table(table, axes, position)
-        if not cells.is_dense:
-            index = cells.cell.clamp(max=bias.shape[-1] - 1)
-            bias = bias.gather(-1, index[:, None, None].expand(*bias.shape[:-1], -1))
-        logits = sampled @ query + bias + key_bias[..., None]
-        attention = functional.dropout(logits.softmax(2), self.dropout, self.training)
-        mixed = sampled.transpose(2, 3) @ attention
-        folded = torch.einsum("ehd,hdc->ehc", wo, wv).flatten(1)
-        return mixed.flatten(1, 2).transpose(1, 2) @ folded.T + self.output.bias
+
+    def _merge(self, mixed: Float[Tensor, "map channel token"]) -> Float[Tensor, "batch token embed"]:
+        """Value and output projection, multiplied first: attention mixed the inputs of the value projection."""
+        width, head_dim = mixed.shape[1], self.value.out_channels // self.heads
+        of_value = self.value.weight.view(self.heads, head_dim, width)
+        of_output = self.output.weight.unflatten(1, (self.heads, head_dim))
+        weight = torch.einsum("ehd,hdc->ehc", of_output, of_value).flatten(1)
+        by_token = mixed.unflatten(0, (-1, self.heads)).flatten(1, 2).mT
+        return functional.linear(by_token, weight, self.output.bias)
+
+    @torch.no_grad()
+    def _received(
+        self,
+        query: Float[Tensor, "map channel token"],
+        key: Float[Tensor, "map point channel"],
+        occupancy: Float[Tensor, "batch group point"],
+        position: Float[Tensor, "batch group point 2"],
+        cells: PatchCells,
+    ) -> Float[Tensor, "batch head token"]:
+        """Attention to the points, handed on to the cells that the points are interpolated from."""
+        unit = torch.eye(key.shape[1], dtype=key.dtype, device=key.device).expand(len(key), -1, -1)
+        attention = self._attend(query, key, unit, occupancy, position, cells, dropout=0.0)
+        attention = attention.unflatten(0, (-1, self.heads))  # batch head point token
+        of_query = cells.token_mask.to(key.dtype)
+        of_query = of_query / of_query.sum(1, keepdim=True).clamp(min=1)
+        of_point = torch.einsum("bhpt,bt->bhp", attention, of_query).flatten(0, 1) / self._per_head(
+            occupancy.clamp(min=EMPTY)
+        )
+        # Interpolation is linear in the map, so its gradient with respect to the map is its transpose.
+        of_cell, _ = torch.ops.aten.grid_sampler_2d_backward(
+            of_point[:, None, None],
+            of_point.new_zeros(len(of_point), 1, *self.grid),
+            self._per_head(position)[:, None],
+            0,  # bilinear
+            0,  # zeros outside
+            self.align_corners,
+            [True, False],
+        )
+        of_cell = of_cell.flatten(1).unflatten(0, (-1, self.heads))
+        index = cells.cell.clamp(max=of_cell.shape[-1] - 1)[:, None].expand(-1, self.heads, -1)
+        return of_cell.gather(2, index) * cells.token_mask[:, None]
+
+    def _cell_positions(self, like: Tensor) -> Float[Tensor, "cell 2"]:
+        """Positions (x, y) of the cells in [-1, 1]."""
+        y, x = (
+            torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) if n > 1 else like.new_zeros(1)
+            for n in self.grid
+        )
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
 
     @property
     def reach(self) -> tuple[float, float]:
         """Bound on |position| along (height, width)."""
-        return tuple(float(n > 1) + 2 * self.offset_scale / max(n - 1, 1) for n in self.points)
+        height, width = (float(n > 1) + 2 * self.offset_scale / max(n - 1, 1) for n in self.points)
+        return height, width
+
+
+def position_bias_error(model: nn.Module, n_pairs: int = 4096, *, generator: torch.Generator | None = None) -> float:
+    """Returns the largest error of a model's tabulated position bias over random pairs of cell and position.
+
+    An error of ε changes no attention weight by more than a factor e^(2ε). It grows with the weights of the position
+    bias's network, so it is worth looking at now and then; twice the `table_size` about halves it.
+
+    Args:
+        model: A `SubspaceFusion`, or any module that holds `DeformableAttention` modules.
+        n_pairs: Pairs per attention module.
+        generator: Source of the pairs, on the CPU; by default the same pairs at every call.
+
+    Returns:
+        The maximum over all attention modules, in logits; 0 where the network itself is used.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    modules = [module for module in model.modules() if isinstance(module, DeformableAttention)]
+    return max((module.table_error(n_pairs, generator=generator) for module in modules), default=0.0)
 
 
 def _to_map(

@@ -31,16 +31,13 @@ class GeneEncoder(nn.Module):
         if n_genes < 1:
             raise ValueError(f"n_genes must be at least 1. Found {n_genes}.")
         widths = (n_genes, *hidden, embed_dim)
-        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(widths))
-        self.activation = nn.ELU()
-        self.dropout = nn.AlphaDropout(dropout)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws weights from N(0, 1 / fan in) and sets biases to 0."""
-        for layer in self.layers:
+        layers = [nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(widths)]
+        for layer in layers:
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(layers)
+        self.activation = nn.ELU()
+        self.dropout = nn.AlphaDropout(dropout)
 
     def forward(self, expression: Float[Tensor, "batch gene"]) -> Float[Tensor, "batch embed"]:
         """Returns the embedding, which is never negative."""

@@ -5,7 +5,6 @@ coordinates. A *token* is a cell as the network sees it.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,22 +15,6 @@ ROW_TOLERANCE = 0.02  # of the spacing expected from the density: patches closer
 PITCH_QUANTILE = 0.05  # of the gaps within rows: the smallest spacing, robust to a few stray patches
 
 
-class PatchCells(Protocol):
-    """A bag laid out on a grid."""
-
-    cell: Int[Tensor, "batch token"]  # cell of each token; height · width where the token is padding
-    token_mask: Bool[Tensor, "batch token"]  # False where the cell holds no patch
-    is_dense: bool  # token i is cell i
-
-    def gather(self, values: Float[Tensor, "batch patch feature"]) -> Float[Tensor, "batch token feature"]:
-        """Returns one value per token from values per patch; linear in the values."""
-        ...
-
-    def spread(self, values: Float[Tensor, "*axes token"]) -> Float[Tensor, "*axes patch"]:
-        """Returns values per patch whose sum is that of the values of the real tokens."""
-        ...
-
-
 @dataclass(frozen=True)
 class RasterCells:
     """Patches in list order, row by row, repeated cyclically or thinned evenly to fill the grid.
@@ -39,11 +22,11 @@ class RasterCells:
     This is what the released code feeds its network; cells that are neighbours need not be neighbours in the slide.
     """
 
-    cell: Int[Tensor, "batch token"]
-    token_mask: Bool[Tensor, "batch token"]
-    patch: Int[Tensor, "batch token"]
+    cell: Int[Tensor, "batch token"]  # every cell in order
+    token_mask: Bool[Tensor, "batch token"]  # False for all tokens of a patient without patches
+    patch: Int[Tensor, "batch token"]  # patch in each cell
     n_patches: int
-    is_dense: bool = True
+    is_dense: bool = True  # token i is cell i
 
     def gather(self, values: Float[Tensor, "batch patch feature"]) -> Float[Tensor, "batch token feature"]:
         """Returns the values of each token's patch."""
@@ -59,10 +42,10 @@ class RasterCells:
 class SpatialCells:
     """Patches binned by their coordinates; the patches of one cell are averaged."""
 
-    cell: Int[Tensor, "batch token"]
-    token_mask: Bool[Tensor, "batch token"]
+    cell: Int[Tensor, "batch token"]  # height · width where the token is padding
+    token_mask: Bool[Tensor, "batch token"]  # False where the cell holds no patch
     token: Int[Tensor, "batch patch"]  # token of each patch; number of tokens where the patch is padding
-    is_dense: bool
+    is_dense: bool  # token i is cell i
 
     def gather(self, values: Float[Tensor, "batch patch feature"]) -> Float[Tensor, "batch token feature"]:
         """Returns the mean over the patches of each token, zeros where there is none."""
@@ -84,6 +67,15 @@ class SpatialCells:
     def _patches_per_token(self) -> Int[Tensor, "batch token"]:
         count = self.token.new_zeros(len(self.token), self.token_mask.shape[1] + 1)
         return count.scatter_add(1, self.token, torch.ones_like(self.token))[:, :-1]
+
+
+PatchCells = RasterCells | SpatialCells
+
+
+def no_cells(patch_mask: Bool[Tensor, "batch patch"]) -> SpatialCells:
+    """Returns the layout of bags without patches: no token."""
+    none = patch_mask.new_zeros(len(patch_mask), 0)
+    return SpatialCells(cell=none.long(), token_mask=none, token=torch.zeros_like(patch_mask).long(), is_dense=False)
 
 
 def raster_cells(patch_mask: Bool[Tensor, "batch patch"], grid: tuple[int, int]) -> RasterCells:

@@ -112,59 +112,128 @@ class TableAxis:
         return index.long(), steps - index
 
 
-def table_axes(grid: tuple[int, int], reach: tuple[float, float], table_size: int) -> tuple[TableAxis, TableAxis]:
-    """Returns the table's axes, (height, width).
+@dataclass(frozen=True)
+class BiasTable:
+    """Position bias on a lattice of differences, ready to be read.
 
     Args:
-        grid: Query cells, (height, width).
-        reach: Bound on |key position|, (height, width).
-        table_size: Least number of nodes per axis.
+        runs: Every run of the table that a row of queries can read, numbered by (head, y node, x phase, x start).
+        rows: Nodes along y.
+        columns: Nodes along x.
     """
-    return TableAxis(grid[0], reach[0], table_size), TableAxis(grid[1], reach[1], table_size)
+
+    runs: Float[Tensor, "run width"]
+    rows: TableAxis
+    columns: TableAxis
+
+    @classmethod
+    def of(
+        cls, bias: PositionBias, *, grid: tuple[int, int], reach: tuple[float, float], table_size: int
+    ) -> "BiasTable":
+        """Returns the table of a position bias; gradients flow to its network.
+
+        Args:
+            bias: Network.
+            grid: Query cells, (height, width).
+            reach: Bound on |key position|, (height, width).
+            table_size: Least number of nodes per axis over the range of differences.
+        """
+        rows, columns = TableAxis(grid[0], reach[0], table_size), TableAxis(grid[1], reach[1], table_size)
+        y = rows.nodes(bias.first.weight).T.flatten()  # in increasing order
+        values = bias.on_lattice(columns.nodes(bias.first.weight).flatten(), y)
+        values = values.permute(2, 0, 1).unflatten(-1, (columns.steps_per_cell, columns.nodes_per_phase))
+        return cls(values.unfold(-1, columns.n_cells, 1).flatten(0, -2), rows, columns)
+
+    def locate(self, position: Float[Tensor, "map point 2"]) -> "TableReading":
+        """Returns where the keys at these positions (x, y) read the table."""
+        x_node, x_weight = self.columns.locate(position[..., 0])
+        y_node, y_weight = self.rows.locate(position[..., 1])
+        runs_per_node = self.columns.steps_per_cell * self.columns.starts_per_phase
+        runs_per_head = self.rows.steps_per_cell * self.rows.nodes_per_phase * runs_per_node
+        head = torch.arange(len(position), device=position.device) % (len(self.runs) // runs_per_head)
+        x_node = torch.stack([x_node, x_node + 1], -1)
+        x_run = (
+            x_node % self.columns.steps_per_cell * self.columns.starts_per_phase + x_node // self.columns.steps_per_cell
+        )
+        y_run = torch.stack([y_node, y_node + 1], -1) * runs_per_node + (head * runs_per_head)[:, None, None]
+        return TableReading(
+            run=(y_run[..., :, None] + x_run[..., None, :]).flatten(-2).int(),
+            x_weight=x_weight,
+            y_weight=y_weight,
+            n_rows=self.rows.n_cells,
+            n_cells=self.rows.n_cells * self.columns.n_cells,
+            runs_per_row=self.rows.steps_per_cell * runs_per_node,
+        )
 
 
-def bias_table(bias: PositionBias, axes: tuple[TableAxis, TableAxis]) -> Float[Tensor, "run width"]:
-    """Returns every run of the table that a row of queries can read, one per row.
+@dataclass(frozen=True)
+class TableReading:
+    """The four runs that the first row of queries reads for every key, and their weights.
 
-    Runs are numbered by (head, y node, x phase, x start).
+    Bilinear interpolation: corners in the order (y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1).
     """
-    rows, columns = axes
-    y = rows.nodes(bias.first.weight).T.flatten()  # in increasing order
-    values = bias.on_lattice(columns.nodes(bias.first.weight).flatten(), y)
-    values = values.permute(2, 0, 1).unflatten(-1, (columns.steps_per_cell, columns.nodes_per_phase))
-    return values.unfold(-1, columns.n_cells, 1).flatten(0, -2)
+
+    run: Int[Tensor, "map point corner"]
+    x_weight: Float[Tensor, "map point"]  # of the corners at x + 1
+    y_weight: Float[Tensor, "map point"]  # of the corners at y + 1
+    n_rows: int
+    n_cells: int
+    runs_per_row: int  # from one row of queries to the next
+
+    def read(self, runs: Float[Tensor, "run width"], maps: slice) -> Float[Tensor, "map point cell"]:
+        """Returns the bias between every key of some maps and every cell."""
+        return self._weighted_sum(runs, maps, _outer(_ends(self.y_weight[maps]), _ends(self.x_weight[maps])))
+
+    def weight_gradients(
+        self, runs: Float[Tensor, "run width"], maps: slice, grad: Float[Tensor, "map point cell"]
+    ) -> tuple[Float[Tensor, "map point"], Float[Tensor, "map point"]]:
+        """Returns the gradients with respect to the weights along x and along y, given that of what `read` returns."""
+        slope = grad.new_tensor([-1.0, 1.0])
+        along_x = self._weighted_sum(runs, maps, _outer(_ends(self.y_weight[maps]), slope))
+        grad_x = torch.linalg.vecdot(along_x, grad)
+        along_y = self._weighted_sum(runs, maps, _outer(slope, _ends(self.x_weight[maps])))
+        return grad_x, torch.linalg.vecdot(along_y, grad)
+
+    def add_run_gradients(
+        self, grad_runs: Float[Tensor, "run width"], maps: slice, grad: Float[Tensor, "map point cell"]
+    ) -> None:
+        """Adds the gradient with respect to the runs, given that of what `read` returns.
+
+        Sorted by run, the sum over everything that a run was read for is a bag like those of `read`.
+        """
+        weight = _outer(_ends(self.y_weight[maps]), _ends(self.x_weight[maps]))
+        run, order = self._runs_of_rows(maps).flatten().sort()
+        count = torch.bincount(run, minlength=len(grad_runs))
+        grad_runs += functional.embedding_bag(
+            order // weight.shape[-1],
+            grad.reshape(-1, grad_runs.shape[1]),
+            count.cumsum(0) - count,
+            mode="sum",
+            per_sample_weights=self._weights_of_rows(weight).flatten()[order],
+        )
+
+    def _weighted_sum(
+        self, runs: Float[Tensor, "run width"], maps: slice, weight: Float[Tensor, "map point corner"]
+    ) -> Float[Tensor, "map point cell"]:
+        rows = functional.embedding_bag(
+            self._runs_of_rows(maps).flatten(0, 2),
+            runs,
+            mode="sum",
+            per_sample_weights=self._weights_of_rows(weight).flatten(0, 2),
+        )
+        return rows.view(*weight.shape[:2], self.n_cells)
+
+    def _runs_of_rows(self, maps: slice) -> Int[Tensor, "map point row corner"]:
+        row = torch.arange(self.n_rows, dtype=self.run.dtype, device=self.run.device)
+        return self.run[maps, :, None] + (row * self.runs_per_row)[:, None]
+
+    def _weights_of_rows(self, weight: Float[Tensor, "map point corner"]) -> Float[Tensor, "map point row corner"]:
+        return weight[:, :, None].repeat(1, 1, self.n_rows, 1)
 
 
-def read_table(
-    table: Float[Tensor, "run width"], axes: tuple[TableAxis, TableAxis], key: Float[Tensor, "batch head point 2"]
-) -> Float[Tensor, "batch head point cell"]:
-    """Returns the bias between every query cell and every key, by bilinear interpolation.
+def _ends(weight: Float[Tensor, "map point"]) -> Float[Tensor, "map point 2"]:
+    return torch.stack([1 - weight, weight], -1)
 
-    Differentiable with respect to the table and, between nodes, the keys.
 
-    Args:
-        table: From `bias_table`.
-        axes: The same as there.
-        key: Positions (x, y) in [-reach, reach].
-    """
-    rows, columns = axes
-    x_node, x_weight = columns.locate(key[..., 0])
-    y_node, y_weight = rows.locate(key[..., 1])
-    weight = (
-        torch.stack([1 - y_weight, y_weight], -1)[..., None] * torch.stack([1 - x_weight, x_weight], -1)[..., None, :]
-    )
-    x_node = torch.stack([x_node, x_node + 1], -1)
-    x_run = x_node % columns.steps_per_cell * columns.starts_per_phase + x_node // columns.steps_per_cell
-    row = rows.steps_per_cell * torch.arange(rows.n_cells, device=key.device)
-    y_node = y_node[..., None, None] + row[:, None] + torch.arange(2, device=key.device)  # batch head point row 2
-    runs_per_node = columns.steps_per_cell * columns.starts_per_phase
-    run = y_node[..., None] * runs_per_node + x_run[..., None, None, :]
-    runs_per_head = rows.steps_per_cell * rows.nodes_per_phase * runs_per_node
-    heads_of_table = len(table) // runs_per_head
-    head = torch.arange(key.shape[1], device=key.device) % heads_of_table
-    run = run + (head * runs_per_head).view(-1, 1, 1, 1, 1)
-    weight = weight.flatten(-2)[..., None, :].expand(*run.shape[:-2], 4)
-    bag = functional.embedding_bag(
-        run.reshape(-1, 4), table, mode="sum", per_sample_weights=weight.reshape(-1, 4).contiguous()
-    )
-    return bag.view(*key.shape[:-1], rows.n_cells * columns.n_cells)
+def _outer(y: Float[Tensor, "*y 2"], x: Float[Tensor, "*x 2"]) -> Float[Tensor, "*both 4"]:
+    return (y[..., :, None] * x[..., None, :]).flatten(-2)

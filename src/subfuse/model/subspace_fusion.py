@@ -12,7 +12,7 @@ from torch.nn import functional
 from subfuse.errors import preview
 from subfuse.model.deformable_attention import DeformableAttention
 from subfuse.model.encoders import GeneEncoder
-from subfuse.model.patch_grid import PatchCells, raster_cells, spatial_cells
+from subfuse.model.patch_grid import PatchCells, no_cells, raster_cells, spatial_cells
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class SubspaceFusionConfig:
         padding, odd = divmod(self.offset_kernel - self.downsample, 2)
         if padding < 0 or odd:
             raise ValueError(
-                f"offset_kernel must exceed downsample ({self.downsample}) by an even number. Found {self.offset_kernel}."
+                f"offset_kernel must exceed downsample ({self.downsample}) by an even number. "
+                f"Found {self.offset_kernel}."
             )
         if len(self.grid) != 2 or min(self.grid) < self.offset_kernel - 2 * padding:
             raise ValueError(
@@ -148,30 +149,50 @@ class Subspace(nn.Module):
         cells: PatchCells,
         expression: Float[Tensor, "batch gene"],
         expression_mask: Bool[Tensor, " batch"],
-    ) -> tuple[Float[Tensor, "batch embed"], Float[Tensor, "batch embed"], Float[Tensor, "batch group point 2"]]:
-        """Returns embedding, expression embedding and sampling grid.
+        *,
+        need_attention: bool = False,
+    ) -> "SubspacePart":
+        """Returns the subspace's part of the model's output.
 
         Args:
             tokens: Projected patches per cell, 0 where there is none.
             cells: Where they lie.
-            expression: The subspace's genes, finite.
+            expression: The subspace's genes; ignored where `expression_mask` is False.
             expression_mask: False where expression was not measured.
+            need_attention: Whether to return the attention that each patch receives.
         """
-        encoded = torch.where(expression_mask[:, None], self.expression_encoder(expression), 0)
-        patch_weight, gene_weight = self.fusion.weight.chunk(2, dim=1)
-        # Without patches the fused map is this one vector.
-        gene_half = functional.linear(encoded, gene_weight, self.fusion.bias)
-        pooled = self.norm(gene_half)
-        grid = self.attention.base_grid(encoded).expand(len(encoded), self.attention.groups, -1, -1)
+        measured = expression_mask[:, None]
+        encoded = torch.where(measured, self.expression_encoder(torch.where(measured, expression, 0)), 0)
+        of_patch, of_expression = self.fusion.weight.chunk(2, dim=1)
+        gene_half = functional.linear(encoded, of_expression, self.fusion.bias)
+        attention = gene_half.new_zeros(len(gene_half), self.attention.heads, tokens.shape[1])
+        pooled = self.norm(gene_half)  # without patches the fused map is this one vector
+        grid = self.attention.base_grid(gene_half).expand(len(gene_half), self.attention.groups, -1, -1)
         if tokens.shape[1] > 0:
-            fused = functional.linear(tokens, patch_weight) + gene_half[:, None]
-            attended, sampled_grid = self.attention(fused, tokens, cells)
-            weight = cells.token_mask.to(attended.dtype)
-            mean = (self.norm(fused + attended) * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
+            fused = functional.linear(tokens, of_patch) + gene_half[:, None]
+            attended = self.attention(fused, tokens, cells, need_attention=need_attention)
             has_patches = cells.token_mask.any(1)
+            weight = cells.token_mask.to(grid.dtype) / cells.token_mask.sum(1, keepdim=True).clamp(min=1)
+            mean = (weight[:, None] @ self.norm(fused + attended.output).to(grid.dtype)).squeeze(1)
             pooled = torch.where(has_patches[:, None], mean, pooled)
-            grid = torch.where(has_patches[:, None, None, None], sampled_grid, grid)
-        return self.projection(self.pooler(pooled).tanh()), encoded, grid
+            grid = torch.where(has_patches[:, None, None, None], attended.sampling_grid, grid)
+            attention = attention if attended.received is None else attended.received
+        return SubspacePart(
+            embedding=self.projection(self.pooler(pooled).tanh()),
+            expression_embedding=encoded,
+            sampling_grid=grid,
+            attention=cells.spread(attention),
+        )
+
+
+@dataclass(frozen=True)
+class SubspacePart:
+    """What one subspace contributes to a `SubspaceFusionOutput`."""
+
+    embedding: Float[Tensor, "batch embed"]
+    expression_embedding: Float[Tensor, "batch embed"]
+    sampling_grid: Float[Tensor, "batch group point 2"]
+    attention: Float[Tensor, "batch head patch"]  # zeros where it was not asked for
 
 
 class SubspaceFusion(nn.Module):
@@ -196,7 +217,8 @@ class SubspaceFusion(nn.Module):
         >>> config = SubspaceFusionConfig(n_outputs=3, patch_dim=16, grid=(8, 8))
         >>> model = SubspaceFusion(config, {"tumour": [0, 1], "microenvironment": [2, 3, 4]})
         >>> patches, coords = torch.randn(1, 20, 16), 128.0 * torch.randint(8, (1, 20, 2))
-        >>> output = model(patches, coords, torch.ones(1, 20, dtype=torch.bool), torch.randn(1, 5), torch.tensor([True]))
+        >>> patch_mask, expression_mask = torch.ones(1, 20, dtype=torch.bool), torch.tensor([True])
+        >>> output = model(patches, coords, patch_mask, torch.randn(1, 5), expression_mask)
         >>> output.logits.shape
         torch.Size([1, 3])
     """
@@ -239,26 +261,70 @@ class SubspaceFusion(nn.Module):
             ValueError: If shapes do not fit the model or each other, a patient has neither modality, or a feature is
                 not finite.
         """
+        self._check_widths(patches, expression)
+        _check_shapes(patches, coords, patch_mask, expression, expression_mask)
+        _check_modalities(patch_mask, expression_mask)
         cells = self._cells(coords, patch_mask)
-        weight = torch.cat([subspace.patch_projection.weight for subspace in self.subspaces.values()])
-        bias = torch.cat([subspace.patch_projection.bias for subspace in self.subspaces.values()])
-        projected = (cells.gather(functional.linear(patches, weight)) + bias).relu()
-        tokens = projected.chunk(len(self.subspaces), dim=2)
+        tokens = self._tokens(patches, patch_mask, cells).chunk(len(self.subspaces), dim=2)
+        genes = [expression[:, getattr(self, f"_columns_{index}")] for index in range(len(self.subspaces))]
+        _check_expression(genes, expression_mask)
         parts = [
-            subspace(tokens[index], cells, expression[:, getattr(self, f"_columns_{index}")], expression_mask)
-            for index, subspace in enumerate(self.subspaces.values())
+            subspace(part, cells, part_genes, expression_mask, need_attention=need_attention)
+            for subspace, part, part_genes in zip(self.subspaces.values(), tokens, genes, strict=True)
         ]
-        embedding, encoded, grid = (torch.stack(part, 1) for part in zip(*parts, strict=True))
+        embedding = torch.stack([part.embedding for part in parts], 1)
         subspace_logits = self.head(embedding)
         return SubspaceFusionOutput(
             logits=subspace_logits.sum(1),
             subspace_logits=subspace_logits,
             embedding=embedding,
-            expression_embedding=encoded,
-            sampling_grid=grid,
+            expression_embedding=torch.stack([part.expression_embedding for part in parts], 1),
+            sampling_grid=torch.stack([part.sampling_grid for part in parts], 1),
+            attention=torch.stack([part.attention for part in parts], 1) if need_attention else None,
         )
 
+    def _tokens(
+        self,
+        patches: Float[Tensor, "batch patch feature"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        cells: PatchCells,
+    ) -> Float[Tensor, "batch token embed_of_all"]:
+        """Patches of each cell, averaged and projected for all subspaces at once."""
+        subspaces = self.subspaces.values()
+        weight = torch.cat([subspace.get_parameter("patch_projection.weight") for subspace in subspaces])
+        bias = torch.cat([subspace.get_parameter("patch_projection.bias") for subspace in subspaces])
+
+        def project(patches: Tensor) -> Tensor:
+            # Averaging and projection are linear and commute: the one that leaves less to the other goes first.
+            if patches.shape[1] <= cells.token_mask.shape[1]:
+                return cells.gather(functional.linear(patches, weight))
+            return functional.linear(cells.gather(patches), weight)
+
+        projected = project(patches)
+        # A feature that is not finite makes the sum so. Values of padding may be anything and are cleared then.
+        if not projected.detach().sum().isfinite():
+            cleared = torch.where(patch_mask[..., None], patches, 0)
+            _check_finite(cleared)
+            projected = project(cleared)
+        return (projected + bias).relu()
+
+    def _check_widths(
+        self, patches: Float[Tensor, "batch patch feature"], expression: Float[Tensor, "batch gene"]
+    ) -> None:
+        if patches.shape[2] != self.config.patch_dim:
+            raise ValueError(
+                f"patches must have the {self.config.patch_dim} features of patch_dim. Found {patches.shape[2]}."
+            )
+        n_genes = 1 + max(max(columns) for columns in self.gene_sets.values())
+        if expression.shape[1] < n_genes:
+            raise ValueError(
+                f"expression must have a column for every gene of gene_sets, at least {n_genes}. "
+                f"Found {expression.shape[1]}."
+            )
+
     def _cells(self, coords: Float[Tensor, "batch patch 2"], patch_mask: Bool[Tensor, "batch patch"]) -> PatchCells:
+        if patch_mask.shape[1] == 0:
+            return no_cells(patch_mask)
         if self.config.layout == "raster":
             return raster_cells(patch_mask, self.config.grid)
         return spatial_cells(coords, patch_mask, self.config.grid)
@@ -275,3 +341,45 @@ def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]]) -> None:
             raise ValueError(
                 f"gene_sets[{name!r}] must hold column numbers of expression, from 0. Found {preview(negative)}."
             )
+
+
+def _check_shapes(
+    patches: Tensor, coords: Tensor, patch_mask: Tensor, expression: Tensor, expression_mask: Tensor
+) -> None:
+    batch, n_patches = patches.shape[:2]
+    required = {
+        "coords": (coords, (batch, n_patches, 2)),
+        "patch_mask": (patch_mask, (batch, n_patches)),
+        "expression": (expression, (batch, expression.shape[-1])),
+        "expression_mask": (expression_mask, (batch,)),
+    }
+    for name, (tensor, shape) in required.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must have the shape {shape} to fit patches. Found {tuple(tensor.shape)}.")
+
+
+def _check_modalities(patch_mask: Bool[Tensor, "batch patch"], expression_mask: Bool[Tensor, " batch"]) -> None:
+    has_nothing = ~(patch_mask.any(1) | expression_mask)
+    if has_nothing.any():
+        raise ValueError(
+            "every patient must have a patch (patch_mask) or expression (expression_mask). "
+            f"Found neither in batch rows {preview(has_nothing.nonzero().flatten().tolist())}."
+        )
+
+
+def _check_expression(genes: Sequence[Float[Tensor, "batch _"]], expression_mask: Bool[Tensor, " batch"]) -> None:
+    is_bad = torch.stack([~part.sum(1).isfinite() for part in genes]).any(0) & expression_mask
+    if is_bad.any():
+        raise ValueError(
+            "expression must be finite where expression_mask is True. "
+            f"Found NaN or infinity in batch rows {preview(is_bad.nonzero().flatten().tolist())}."
+        )
+
+
+def _check_finite(patches: Float[Tensor, "batch patch feature"]) -> None:
+    is_bad = ~patches.isfinite().flatten(1).all(1)
+    if is_bad.any():
+        raise ValueError(
+            "patches must be finite where patch_mask is True. "
+            f"Found NaN or infinity in batch rows {preview(is_bad.nonzero().flatten().tolist())}."
+        )

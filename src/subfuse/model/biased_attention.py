@@ -1,0 +1,188 @@
+"""Attention of grid cells to sampled positions with a position bias, without storing anything per pair.
+
+Axes: `map` is one head of one patient, `point` a sampled position (key), `token` a query. Attention weights are laid
+out (map, point, token), the softmax runs over points.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from subfuse.model.position_bias import BiasTable, PositionBias, TableReading
+
+PAIRS_PER_CHUNK = {"cpu": 3_000_000, "cuda": 100_000_000}  # pairs of point and cell that are held at a time
+EXACT_PAIRS_PER_CHUNK = {"cpu": 250_000, "cuda": 10_000_000}  # the same where the network is evaluated at every pair
+
+
+def attend_by_table(
+    query: Float[Tensor, "map channel token"],
+    key: Float[Tensor, "map point channel"],
+    value: Float[Tensor, "map point mixed"],
+    *,
+    key_bias: Float[Tensor, "map point"],
+    position: Float[Tensor, "map point 2"],
+    table: BiasTable,
+    cell: Int[Tensor, "map token"] | None,
+    dropout: float,
+) -> Float[Tensor, "map mixed token"]:
+    """Returns softmax(key · query + key bias + position bias) times value, the position bias read from a table.
+
+    Works through the maps in chunks; the backward pass computes each chunk again. Besides its arguments and its result,
+    it keeps one bit per pair, rounded up to a byte, and only where there is dropout.
+
+    Args:
+        query: Scaled queries.
+        key: Keys.
+        value: Values.
+        key_bias: Added to all logits of a key.
+        position: Positions (x, y) of the keys, within the table's reach.
+        table: Position bias.
+        cell: Cell of each token; None if token i is cell i.
+        dropout: Probability that an attention weight is dropped.
+    """
+    reading = table.locate(position)
+    return _TableAttention.apply(
+        query, key, value, key_bias, table.runs, reading.x_weight, reading.y_weight, reading, cell, dropout
+    )
+
+
+class _TableAttention(torch.autograd.Function):
+    """See `attend_by_table`; gradients for the first seven arguments."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_bias: Tensor,
+        runs: Tensor,
+        x_weight: Tensor,
+        y_weight: Tensor,
+        reading: TableReading,
+        cell: Tensor | None,
+        dropout: float,
+    ) -> Tensor:
+        output = query.new_empty(len(query), value.shape[2], query.shape[2])
+        masks = []
+        for part in _chunks(len(query), key.shape[1] * reading.n_cells, PAIRS_PER_CHUNK, query.device):
+            attention = _attention(query, key, key_bias, runs, reading, cell, part)
+            if dropout:
+                mask = keep_mask(attention.shape, dropout, device=query.device)
+                attention.mul_(mask)
+                masks.append(mask)
+            torch.bmm(value[part].transpose(1, 2), attention, out=output[part])
+        if dropout:
+            output.div_(1 - dropout)
+        ctx.save_for_backward(query, key, value, key_bias, runs, x_weight, y_weight, cell, output, *masks)
+        ctx.reading, ctx.dropout = reading, dropout
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, key_bias, runs, x_weight, y_weight, cell, output, *masks = ctx.saved_tensors
+        reading = ctx.reading
+        # The sum over points of attention · its gradient, per token.
+        centre = (grad_output * output).sum(1, keepdim=True)
+        grad_output = grad_output / (1 - ctx.dropout)
+        grads = [torch.empty_like(tensor) for tensor in (query, key, value, key_bias, x_weight, y_weight)]
+        grad_query, grad_key, grad_value, grad_key_bias, grad_x, grad_y = grads
+        grad_runs = torch.zeros_like(runs)
+        parts = _chunks(len(query), key.shape[1] * reading.n_cells, PAIRS_PER_CHUNK, query.device)
+        for index, part in enumerate(parts):
+            attention = _attention(query, key, key_bias, runs, reading, cell, part)
+            grad = value[part] @ grad_output[part]
+            if masks:
+                mask = masks[index].to(grad.dtype)
+                grad.mul_(mask)
+                grad_value[part] = mask.mul_(attention) @ grad_output[part].transpose(1, 2)
+            else:
+                grad_value[part] = attention @ grad_output[part].transpose(1, 2)
+            grad.sub_(centre[part]).mul_(attention)  # with respect to the logits
+            del attention
+            grad_query[part] = key[part].transpose(1, 2) @ grad
+            grad_key[part] = grad @ query[part].transpose(1, 2)
+            grad_key_bias[part] = grad.sum(2)
+            grad = _to_cells(grad, cell, part, reading.n_cells)
+            grad_x[part], grad_y[part] = reading.weight_gradients(runs, part, grad)
+            reading.add_run_gradients(grad_runs, part, grad)
+        return grad_query, grad_key, grad_value, grad_key_bias, grad_runs, grad_x, grad_y, None, None, None
+
+
+def _attention(
+    query: Tensor, key: Tensor, key_bias: Tensor, runs: Tensor, reading: TableReading, cell: Tensor | None, part: slice
+) -> Float[Tensor, "map point token"]:
+    logits = reading.read(runs, part)
+    if cell is not None:
+        logits = logits.gather(2, cell[part, None].expand(-1, logits.shape[1], -1))
+    logits.add_(key_bias[part, :, None])
+    return logits.baddbmm_(key[part], query[part]).softmax(1)
+
+
+def _to_cells(grad: Tensor, cell: Tensor | None, part: slice, n_cells: int) -> Float[Tensor, "map point cell"]:
+    if cell is None:
+        return grad
+    # Tokens of padding share a cell, but their gradient is 0: the caller leaves them out.
+    index = cell[part, None].expand_as(grad)
+    return grad.new_zeros(*grad.shape[:2], n_cells).scatter_add_(2, index, grad)
+
+
+def _chunks(n_maps: int, pairs_per_map: int, budget: dict[str, int], device: torch.device) -> Iterator[slice]:
+    step = max(1, budget.get(device.type, budget["cuda"]) // max(pairs_per_map, 1))
+    for start in range(0, n_maps, step):
+        yield slice(start, min(start + step, n_maps))
+
+
+def keep_mask(shape: torch.Size, dropout: float, *, device: torch.device) -> Bool[Tensor, "*shape"]:
+    """Returns True with probability 1 - dropout, rounded to 16 bits: several times faster than Bernoulli draws."""
+    words = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
+    threshold = round(dropout * 2**16) - 2**15
+    return (words.view(torch.int16)[: shape.numel()] >= threshold).view(shape)
+
+
+def attend_exactly(
+    query: Float[Tensor, "map channel token"],
+    key: Float[Tensor, "map point channel"],
+    value: Float[Tensor, "map point mixed"],
+    *,
+    key_bias: Float[Tensor, "map point"],
+    position: Float[Tensor, "map point 2"],
+    position_bias: PositionBias,
+    token_position: Float[Tensor, "map token 2"],
+    dropout: float,
+) -> Float[Tensor, "map mixed token"]:
+    """Returns the same as `attend_by_table` with the position bias evaluated at every pair.
+
+    Works through the tokens in chunks, each computed again in the backward pass, so that memory stays flat.
+
+    Args:
+        query: Scaled queries.
+        key: Keys.
+        value: Values.
+        key_bias: Added to all logits of a key.
+        position: Positions (x, y) of the keys.
+        position_bias: One bias per head of a group; map i takes number i modulo heads.
+        token_position: Positions (x, y) of the tokens.
+        dropout: Probability that an attention weight is dropped.
+    """
+    budget = EXACT_PAIRS_PER_CHUNK.get(query.device.type, EXACT_PAIRS_PER_CHUNK["cuda"])
+    step = max(1, budget // (len(key) * key.shape[1]))
+
+    def attend(part_query: Tensor, part_position: Tensor) -> Tensor:
+        bias = position_bias(part_position[:, None] - position[:, :, None])
+        head = torch.arange(len(bias), device=bias.device) % bias.shape[-1]
+        bias = bias.gather(3, head.view(-1, 1, 1, 1).expand(*bias.shape[:3], 1))[..., 0]
+        logits = bias + key_bias[..., None] + key @ part_query
+        return value.mT @ functional.dropout(logits.softmax(1), dropout)
+
+    parts = zip(query.split(step, dim=2), token_position.split(step, dim=1), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([attend(*part) for part in parts], 2)
+    return torch.cat([checkpoint(attend, *part, use_reentrant=False) for part in parts], 2)
