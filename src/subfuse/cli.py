@@ -151,12 +151,24 @@ def _check(arguments: Namespace) -> None:
             inspect_slide(source)
         except SubfuseError as error:
             unreadable.append(("slide", source.slide_id, str(error)))
-    rows = [*plan.exclusions.itertuples(index=False, name=None), *unreadable]
+    exclusions = [*plan.exclusions.itertuples(index=False, name=None), *unreadable]
     print(plan.summary())
-    _print_table(f"Excluded ({len(rows)})", ("level", "id", "reason"), rows)
-    _print_table("Gene sets", list(plan.coverage.columns), plan.coverage.itertuples(index=False, name=None))
+    _print_exclusions(exclusions)
+    _print_table(
+        "Gene sets",
+        ("subspace", "genes", "measured", "not measured", "shared with"),
+        [(row.subspace, row.n_genes, row.n_found, row.missing, row.overlap) for row in plan.coverage.itertuples()],
+    )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _print_exclusions(exclusions: Sequence[tuple[str, str, str]]) -> None:
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for level, name, reason in exclusions:
+        by_reason.setdefault((level, reason), []).append(name)
+    rows = [(level, len(names), reason, preview(names, 3)) for (level, reason), names in by_reason.items()]
+    _print_table(f"Excluded ({len(exclusions)})", ("level", "number", "reason", "which"), rows)
 
 
 def _add_prepare(parser: ArgumentParser) -> None:

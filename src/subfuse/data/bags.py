@@ -192,7 +192,7 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
 
 def collate(bags: Sequence[Bag], *, n_genes: int, target: Target | None = None) -> BagBatch:
     """Returns a batch padded to the longest bag; what is missing is zero and masked."""
-    n_patches = max(len(bag.patches) for bag in bags)
+    n_patches = max(1, *(len(bag.patches) for bag in bags))  # an axis of length 0 is trouble for many operators
     patches = torch.zeros(len(bags), n_patches, bags[0].patches.shape[1])
     coords = torch.zeros(len(bags), n_patches, 2)
     patch_mask = torch.zeros(len(bags), n_patches, dtype=torch.bool)

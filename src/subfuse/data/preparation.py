@@ -18,7 +18,7 @@ from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patc
 from subfuse.data.slides import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
 from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.execution import run_jobs
-from subfuse.files import sha256_of_file, sha256_of_json, write_json
+from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ def prepare(
         provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
     exclusions = pd.concat([plan.exclusions, failures], ignore_index=True)
     exclusions = write_prepared(out, cohort_file, plan, _slide_table(records), exclusions)
+    write_table(out / "gene_set_coverage.csv", plan.coverage)
     write_json(out / "provenance.json", provenance)  # last: it marks the folder complete
     n_patients = len(pd.read_csv(out / "patients.csv", usecols=["patient_id"]))
     warnings = (*plan.warnings, *(f"slide {r.slide_id}: {text}" for r in records for text in r.warnings))

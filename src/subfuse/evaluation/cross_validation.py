@@ -2,25 +2,33 @@
 
 import logging
 import os
+import platform
+import shlex
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from subfuse import __version__
 from subfuse.data.cohort import Cohort
 from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.splits import Fold, read_folds, stratified_folds
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
 from subfuse.evaluation.uncertainty import compare_models, evaluate_predictions
 from subfuse.execution import run_jobs
-from subfuse.files import sha256_of_json, write_json, write_table, write_text
+from subfuse.files import atomic_path, sha256_of_json, write_json, write_table, write_text
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+COHORT_FILES = ("patients.csv", "exclusions.csv", "slides.csv", "gene_set_coverage.csv", "provenance.json")
+CONTACT_SHEETS = 6  # shown in the report
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +103,7 @@ def cross_validate(
     fold_list = choose_folds(cohort, folds, seed=seed)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     claim_folder(out, run_description(cohort, tasks, models, fold_list, seed, training, architecture))
+    _copy_cohort(cohort, out / "cohort")
     jobs = [
         Job(task_name, model, index)
         for task_name in tasks
@@ -267,8 +276,33 @@ def _summarise(out: Path, jobs: Sequence[Job], failures: pd.DataFrame, *, seed: 
     write_table(out / "predictions.csv", predictions)
     write_table(out / "metrics.csv", metrics)
     write_table(out / "comparisons.csv", comparisons)
-    write_json(out / "provenance.json", {"subfuse_version": __version__})
+    write_json(out / "provenance.json", _provenance(predictions))
     return CrossValidationResult(predictions, metrics, comparisons, failures, out)
+
+
+def _copy_cohort(cohort: Cohort, folder: Path) -> None:
+    """Copies what a report tells about the cohort, so that a run folder can be read without the prepared one."""
+    if cohort.root is None:
+        return
+    contact_sheets = sorted(cohort.root.glob("wsi/*/contact_sheets/*.jpg"))[:CONTACT_SHEETS]
+    copies = {name: cohort.root / name for name in COHORT_FILES} | {
+        f"contact_sheets/{p.name}": p for p in contact_sheets
+    }
+    for name, source in copies.items():
+        if source.exists():
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def _provenance(predictions: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["subfuse", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "subfuse" else "Python",
+        "versions": {name: version(name) for name in ("subfuse", "torch", "lightning", "lifelines", "scikit-learn")},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "n_predictions": len(predictions),
+    }
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
