@@ -27,6 +27,8 @@ class AdditiveModel(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, patches, coords, patch_mask, expression, expression_mask, *, need_attention=False):
+        if not (patch_mask.any(dim=1) | expression_mask).all():
+            raise ValueError("a patient without any data")  # as SubspaceFusion does
         weight = patch_mask.to(patches)[..., None]
         mean = self.dropout((patches * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1))
         slide = torch.einsum("bf,scf->bsc", mean, self.patch_weight)
@@ -137,6 +139,7 @@ def test_bags_without_any_patch_are_explained_by_their_genes(batch):
         patches=batch.patches[:, :0],
         coords=batch.coords[:, :0],
         patch_mask=batch.patch_mask[:, :0],
+        expression_mask=torch.ones(BATCH, dtype=torch.bool),
     )
     attribution = integrated_gradients(AdditiveModel(), empty, third_logit)
     assert attribution.patch.shape == (BATCH, 0)
@@ -209,7 +212,8 @@ def test_the_ledger_of_a_linear_score_is_half_first_plus_half_last(batch):
     inputs = batch.inputs()
 
     def logit(**hidden):
-        return model(**inputs | hidden).subspace_logits[0, 1, 2].item()
+        first = {name: value[:1] for name, value in (inputs | hidden).items()}
+        return model(**first).subspace_logits[0, 1, 2].item()
 
     both = logit()
     slides = logit(expression_mask=torch.zeros(BATCH, dtype=torch.bool))
@@ -222,6 +226,13 @@ def test_the_ledger_of_a_linear_score_is_half_first_plus_half_last(batch):
 def test_a_missing_modality_gets_exactly_zero(batch):
     ledger = ledger_of(AdditiveModel(interaction=0.7), batch).set_index(["patient_id", "subspace", "modality"])
     assert (ledger.loc[("c", ["tumour", "microenvironment"], "expression"), "contribution"] == 0).all()
+
+
+def test_a_patient_without_slides_is_credited_to_expression_alone(batch):
+    without = replace(batch, patch_mask=batch.patch_mask & torch.tensor([[False], [True], [True]]))
+    ledger = ledger_of(AdditiveModel(interaction=0.7), without).set_index(["patient_id", "subspace", "modality"])
+    assert (ledger.loc[("a", ["tumour", "microenvironment"], "slides"), "contribution"] == 0).all()
+    assert (ledger.loc[("a", ["tumour", "microenvironment"], "expression"), "contribution"] != 0).all()
 
 
 def test_a_model_without_expression_never_credits_it(batch):

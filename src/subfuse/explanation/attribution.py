@@ -192,6 +192,11 @@ def _logits_by_modality(
 ) -> dict[tuple[bool, bool], Float[Tensor, "batch subspace output"]]:
     """Returns the subspace logits with (slides, expression) present or hidden; absent altogether is the baseline."""
     inputs = batch.inputs()
+    has_slides = batch.patch_mask.any(dim=1) & ("slides" in modalities)
+    has_expression = batch.expression_mask & ("expression" in modalities)
+    paired = has_slides & has_expression  # only they have something to hide; models refuse a patient without any data
+    without_expression = {"expression_mask": batch.expression_mask & ~paired}
+    without_slides = {"patch_mask": batch.patch_mask & ~paired[:, None]}
     with _evaluation_mode(model), torch.no_grad():
         both = model(**inputs).subspace_logits
         if baseline.shape != both.shape[1:]:
@@ -199,15 +204,13 @@ def _logits_by_modality(
                 f"baseline must have one row per subspace and one column per output, {tuple(both.shape[1:])}. "
                 f"Found {tuple(baseline.shape)}: pass the mean of subspace_logits over the training patients."
             )
-        slides = model(**inputs | {"expression_mask": torch.zeros_like(batch.expression_mask)}).subspace_logits
-        expression = model(**inputs | {"patch_mask": torch.zeros_like(batch.patch_mask)}).subspace_logits
+        slides = model(**inputs | without_expression).subspace_logits
+        expression = model(**inputs | without_slides).subspace_logits
     nothing = baseline.to(both).expand_as(both)
-    has_slides = (batch.patch_mask.any(dim=1) & ("slides" in modalities))[:, None, None]
-    has_expression = (batch.expression_mask & ("expression" in modalities))[:, None, None]
     # a modality that is not there must not change anything when it "arrives"
-    slides = torch.where(has_slides, torch.where(has_expression, slides, both), nothing)
-    expression = torch.where(has_expression, torch.where(has_slides, expression, both), nothing)
-    both = torch.where(has_slides | has_expression, both, nothing)
+    slides = torch.where(has_slides[:, None, None], slides, nothing)
+    expression = torch.where(has_expression[:, None, None], expression, nothing)
+    both = torch.where((has_slides | has_expression)[:, None, None], both, nothing)
     return {(False, False): nothing, (True, False): slides, (False, True): expression, (True, True): both}
 
 
