@@ -75,6 +75,9 @@ def draw_patients(patients: int, *, visibility: float, generator: np.random.Gene
     Shares are met exactly or nearly so in every cohort, also a small one: diagnoses 30/36/34 %, grades about
     30/30/40 %, 40 % censored (follow-up is uniform and its length is chosen to this end). Times to death are Weibull
     with shape 2 and proportional hazards.
+
+    An ideal model gains from the second modality: at visibility 0.6 about 0.11 in AUC for the diagnosis, 0.07 for the
+    grade and 0.07 in concordance for survival over the better modality alone (3000 patients, as in the tests).
     """
     latents = _draw_latents(patients, generator)
     strength = view_strength(visibility)
