@@ -35,6 +35,7 @@ def write_fake_run(
     seed: int = 0,
     tasks: tuple[str, ...] = ("survival", "grade"),
     optional: bool = True,
+    explained: int = 2,
 ) -> Path:
     """Writes the files of a run; without `optional` only those that a report needs."""
     generator = np.random.default_rng(seed)
@@ -52,7 +53,7 @@ def write_fake_run(
         _write_cohort(run / "cohort", table)
         _write_logs(generator, run, tasks)
         tested = predictions.query("model == 'subspace' and fold == 2 and split == 'test'")
-        for number, patient in enumerate((tested["patient_id"].iloc[0], SCRIPT)):
+        for number, patient in enumerate((SCRIPT, tested["patient_id"].iloc[0])[:explained]):
             _write_explanation(generator, run / "explanations" / f"patient_{number}", patient, tasks[0])
     return run
 

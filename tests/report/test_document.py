@@ -113,7 +113,7 @@ def test_names_are_shown_as_text_never_as_markup(text):
 
 
 def test_hostile_names_in_every_table_stay_text(tmp_path):
-    run = write_fake_run(tmp_path / "run", patients=60)
+    run = write_fake_run(tmp_path / "run", patients=60, tasks=("grade",), explained=1)
     for path in (*run.glob("*.csv"), *run.glob("cohort/*.csv"), *run.glob("explanations/*/*.csv")):
         hostile = path.read_text().replace("G3", "<img src=x>$a_b$").replace("EGFR", "<b>&").replace("concat", "<i>")
         path.write_text(hostile)
@@ -219,6 +219,14 @@ def test_patients_without_a_prediction_are_counted_not_drawn(tmp_path):
     table.loc[lost, [column for column in table if column.startswith("p_")]] = np.nan
     table.to_csv(run / "predictions.csv", index=False)
     assert f"{lost.sum()} test patients without a label or a prediction" in write_report(run).read_text()
+
+
+def test_reasons_of_comparisons_are_shown_once_with_their_models(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=60, tasks=("grade",), explained=0)
+    table = pd.read_csv(run / "comparisons.csv")
+    table["reason"] = "2 patients left out"
+    table.to_csv(run / "comparisons.csv", index=False)
+    assert "ABMIL, SNN, Concatenation: 2 patients left out" in write_report(run).read_text()
 
 
 def test_failed_jobs_are_listed(tmp_path):

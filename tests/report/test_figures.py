@@ -75,6 +75,12 @@ def test_bars_carry_their_values_with_a_true_minus(drawn):
     assert "−0.125" in drawn["contributions"]
 
 
+def test_small_bars_keep_three_digits_and_zero_is_zero():
+    text = figures.gene_bars(["a", "b"], [0.000412, 0.0])
+    assert "+0.000412" in text
+    assert ">0</text>" in text
+
+
 def test_numbers_at_risk_count_those_followed_until_then(drawn):
     text = drawn["kaplan-meier"]
     assert "Number at risk" in text

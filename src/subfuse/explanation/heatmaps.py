@@ -175,7 +175,9 @@ def _with_colour_bar(picture: Image.Image, label: str, limit: float | int) -> Im
     margin, top = size // 2, height + round(1.55 * size)
     bar_height = round(0.65 * size)
     canvas.paste(Image.fromarray(_bar_pixels(max(1, width - 2 * margin), bar_height, limit)), (margin, top))
-    draw.text((width / 2, height + 0.2 * size), label, fill="black", font=font, anchor="ma")
+    fitting = min(1.0, (width - 2 * margin) / max(1.0, draw.textlength(label, font=font)))
+    label_font = ImageFont.load_default(max(6, int(size * fitting)))
+    draw.text((width / 2, height + 0.2 * size), label, fill="black", font=label_font, anchor="ma")
     for text, place, anchor in (
         (f"-{limit:.2g}", margin, "la"),
         ("0", width / 2, "ma"),

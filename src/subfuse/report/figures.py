@@ -245,13 +245,14 @@ def _signed_bars(labels: list[str], values: np.ndarray) -> str:
     shown = np.nan_to_num(values)
     axes.barh(places, shown, color=[POSITIVE if value >= 0 else NEGATIVE for value in shown], height=0.68)
     axes.axvline(0, color=INK, linewidth=0.8)
-    reach = np.abs(shown).max(initial=0.0) or 1.0
+    reach = float(np.abs(shown).max(initial=0.0)) or 1.0
+    decimals = int(np.clip(2 - np.floor(np.log10(reach)), 3, 8))  # three digits of the largest
     for place, value in zip(places, values, strict=True):
         if not np.isnan(value):
             axes.text(
                 value + np.copysign(0.03 * reach, value),
                 place,
-                f"{value:+.3f}".replace("-", "−"),
+                f"{value:+.{decimals}f}".replace("-", "−") if value else "0",
                 ha="left" if value >= 0 else "right",
                 va="center",
                 fontsize=8,

@@ -90,6 +90,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> dict[str, Any]:
         "notes": notes,
         "forest": _forest(metrics, headline, main),
         "comparisons": None if compared.empty else _comparison_table(compared),
+        "comparisons_notes": [] if compared.empty else _comparison_notes(compared),
         "comparisons_caption": "" if compared.empty else _comparison_caption(compared),
         **drawn,
     }
@@ -260,7 +261,7 @@ def _forest(metrics: pd.DataFrame, headline: str, main: str) -> Drawn | None:
 
 
 def _comparison_table(comparisons: pd.DataFrame) -> PlainTable:
-    columns = ["Model", "Difference", "95 % interval", "p", "p adjusted", "Note"]
+    columns = ("Model", "Difference", "95 % interval", "p", "p adjusted")
     rows: list[list[str]] = []
     for row in comparisons.to_dict("records"):
         defined = not np.isnan(row["difference"])
@@ -270,12 +271,18 @@ def _comparison_table(comparisons: pd.DataFrame) -> PlainTable:
                 number(row["difference"], signed=True),
                 interval_text(row["lower"], row["upper"]) if defined else "",
                 *(_bare_p(row[name]) if defined else "" for name in ("p_value", "p_adjusted")),
-                row["reason"] if isinstance(row["reason"], str) else "",
             ]
         )
-    if not any(row[-1] for row in rows):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return PlainTable(columns, rows, frozenset(columns[1:5]))
+    return PlainTable(columns, rows, frozenset(columns[1:]))
+
+
+def _comparison_notes(comparisons: pd.DataFrame) -> list[str]:
+    """Returns one line per reason, with the models that it concerns."""
+    explained = comparisons.dropna(subset=["reason"])
+    return [
+        f"{', '.join(model_name(model) for model in rows['model'])}: {reason}"
+        for reason, rows in explained.groupby("reason", sort=False)
+    ]
 
 
 def _comparison_caption(comparisons: pd.DataFrame) -> str:
@@ -458,12 +465,16 @@ def _prediction_facts(prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
         if name in ("has_slides", "has_expression"):
             facts.append((name.removeprefix("has_").capitalize(), "yes" if value else "no"))
         elif name.startswith("survival_"):
-            facts.append((f"Survival at {float(name.split('_')[1]) / 365.25:.2g} years", f"{value:.0%}"))
+            facts.append((f"Survival at {_duration(float(name.split('_')[1]))}", f"{value:.0%}"))
         elif name.startswith("p_"):
             facts.append((f"Probability of {name.removeprefix('p_')}", f"{value:.0%}"))
         else:
             facts.append(("Risk" if name == "risk" else name, number(float(value))))
     return facts
+
+
+def _duration(days: float) -> str:
+    return f"{days / 365.25:.2g} years" if days >= 365 else f"{days / 30.44:.0f} months"
 
 
 def _outcome_facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -472,7 +483,7 @@ def _outcome_facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("True class", row["label"]))
     if not pd.isna(row.get("time_days", np.nan)):
         event = "event" if str(row["event"]) == "True" else "censored"
-        facts.append(("Outcome", f"{event} at {row['time_days'] / 365.25:.1f} years"))
+        facts.append(("Outcome", f"{event} at {_duration(row['time_days'])}"))
     return facts
 
 
