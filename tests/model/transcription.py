@@ -1,16 +1,18 @@
 """A slow, direct transcription of the released model from its formulas, under the released weight names.
 
 The oracle of the parity tests and the reference of `benchmarks/model_speed.py`. Single letters are those of the
-formulas: B patients, N = 50 · 50 patches, E = 128, H = G = 8 heads and groups, K = 12 · 12 sampled points.
+formulas: B patients, N = 50 · 50 patches, E = 128, H = G = 8 heads and groups, K = 12 · 12 sampled points. Any
+square number of patches is taken as a grid, so that tests can be quick.
 """
 
+import itertools
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-GRID = 50
 EMBED = 128
 HEADS = 8
 HEAD_DIM = 64
@@ -27,10 +29,10 @@ class _GeneNet(nn.Module):
         super().__init__()
         widths = [n_genes, 64, 48, 32, EMBED]
         self.encoder = nn.Sequential(
-            *(_block(nn.Linear(a, b), nn.ELU(), nn.AlphaDropout(dropout)) for a, b in zip(widths, widths[1:], strict=False))
+            *(_block(nn.Linear(a, b), nn.ELU(), nn.AlphaDropout(dropout)) for a, b in itertools.pairwise(widths))
         )
         for block in self.encoder:
-            nn.init.normal_(block[0].weight, std=block[0].in_features**-0.5)
+            nn.init.normal_(block[0].weight, std=block[0].in_features ** -0.5)
             nn.init.zeros_(block[0].bias)
 
     def forward(self, genes: Tensor) -> Tensor:
@@ -68,26 +70,30 @@ class _Attention2d(nn.Module):
 
     def forward(self, m: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """(B, E, 50, 50) twice to the output (B, E, 50, 50) and vgrid (B·G, 2, 12, 12)."""
-        batch = len(m)
+        batch, _, size, _ = m.shape
         q = self.to_q(m)
-        offsets = self.to_offsets(q.reshape(batch * HEADS, HEAD_DIM, GRID, GRID)).tanh() * OFFSET_SCALE
+        offsets = self.to_offsets(q.reshape(batch * HEADS, HEAD_DIM, size, size)).tanh() * OFFSET_SCALE
         n_points = offsets.shape[-1]
         steps = torch.arange(n_points, dtype=m.dtype, device=m.device)
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         vgrid = torch.stack([x, y]) + offsets
         v = (2 * vgrid / (n_points - 1) - 1).permute(0, 2, 3, 1)  # (B·G, 12, 12, 2)
         sampled = functional.grid_sample(
-            p.reshape(batch * HEADS, EMBED // HEADS, GRID, GRID), v, mode="bilinear", padding_mode="zeros", align_corners=False
+            p.reshape(batch * HEADS, EMBED // HEADS, size, size),
+            v,
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=False,
         )
         sampled = sampled.reshape(batch, EMBED, n_points, n_points)
         k, val = self.to_k(sampled), self.to_v(sampled)
         q, k, val = (t.reshape(batch, HEADS, HEAD_DIM, -1).transpose(2, 3) for t in (q, k, val))
-        steps = torch.arange(GRID, dtype=m.dtype, device=m.device)
+        steps = torch.arange(size, dtype=m.dtype, device=m.device)
         y, x = torch.meshgrid(steps, steps, indexing="ij")
-        u = (2 * torch.stack([x, y], -1) / (GRID - 1) - 1).reshape(-1, 2)
-        bias = self.rel_pos_bias(u, v.reshape(batch * HEADS, -1, 2)).reshape(batch, HEADS, GRID * GRID, -1)
+        u = (2 * torch.stack([x, y], -1) / (size - 1) - 1).reshape(-1, 2)
+        bias = self.rel_pos_bias(u, v.reshape(batch * HEADS, -1, 2)).reshape(batch, HEADS, size * size, -1)
         attention = self.dropout(((q @ k.transpose(2, 3)) / HEAD_DIM**0.5 + bias).softmax(-1))
-        out = (attention @ val).transpose(2, 3).reshape(batch, HEADS * HEAD_DIM, GRID, GRID)
+        out = (attention @ val).transpose(2, 3).reshape(batch, HEADS * HEAD_DIM, size, size)
         return self.to_out(out), vgrid
 
 
@@ -123,7 +129,8 @@ class _PathomicNet(nn.Module):
     def forward(self, patches: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         p = self._fc1(patches).relu()
         m = self.fusion_layer.fusion_layer(torch.cat([p, g[:, None].expand(-1, p.shape[1], -1)], -1))
-        maps = [self.layer3.norm(t).transpose(1, 2).reshape(len(t), EMBED, GRID, GRID) for t in (m, p)]
+        size = math.isqrt(patches.shape[1])
+        maps = [self.layer3.norm(t).transpose(1, 2).reshape(len(t), EMBED, size, size) for t in (m, p)]
         out, vgrid = self.layer3.attn2d(*maps)
         z = m + out.flatten(2).transpose(1, 2)
         return self.multimodal_projection(self.pooler.dense(self.norm(z).mean(1)).tanh()), vgrid
@@ -132,7 +139,9 @@ class _PathomicNet(nn.Module):
 class Transcription(nn.Module):
     """METHOD A, as written."""
 
-    def __init__(self, n_tumour: int, n_micro: int, n_classes: int, *, patch_dim: int = 1024, dropout: float = 0.1) -> None:
+    def __init__(
+        self, n_tumour: int, n_micro: int, n_classes: int, *, patch_dim: int = 1024, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.n_genes = (n_tumour, n_micro)
         for name, n_genes in zip(SUBSPACES, self.n_genes, strict=True):

@@ -87,6 +87,11 @@ class _TableAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad_output.device.type, enabled=False):  # may be on where the caller differentiates
+            return _TableAttention._gradients(ctx, grad_output)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, key_bias, runs, x_weight, y_weight, cell, output, *masks = ctx.saved_tensors
         reading = ctx.reading
         # The sum over points of attention · its gradient, per token.

@@ -183,7 +183,7 @@ class DeformableAttention(nn.Module):
 
     def _query_and_key(
         self, queries: Float[Tensor, "batch token embed"], sampled: Float[Tensor, "batch group point channel"]
-    ) -> tuple[Float[Tensor, "map channel token"], Float[Tensor, "map point channel"]]:
+    ) -> tuple[Float[Tensor, "map inner token"], Float[Tensor, "map point inner"]]:
         """Queries and keys whose inner products are the scaled logits: of whichever width is smaller."""
         width, head_dim = sampled.shape[-1], self.query.out_channels // self.heads
         shape = (self.groups, self.heads // self.groups, head_dim, width)

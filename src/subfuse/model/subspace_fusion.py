@@ -294,18 +294,19 @@ class SubspaceFusion(nn.Module):
         weight = torch.cat([subspace.get_parameter("patch_projection.weight") for subspace in subspaces])
         bias = torch.cat([subspace.get_parameter("patch_projection.bias") for subspace in subspaces])
 
-        def project(patches: Tensor) -> Tensor:
-            # Averaging and projection are linear and commute: the one that leaves less to the other goes first.
-            if patches.shape[1] <= cells.token_mask.shape[1]:
-                return cells.gather(functional.linear(patches, weight))
-            return functional.linear(cells.gather(patches), weight)
+        # Averaging and projection are linear and commute: the one that leaves less to the other goes first.
+        project_first = patches.shape[1] <= cells.token_mask.shape[1]
 
-        projected = project(patches)
+        def reduce(patches: Tensor) -> Tensor:
+            return functional.linear(patches, weight) if project_first else cells.gather(patches)
+
+        reduced = reduce(patches)
         # A feature that is not finite makes the sum so. Values of padding may be anything and are cleared then.
-        if not projected.detach().sum().isfinite():
+        if not reduced.detach().sum().isfinite():
             cleared = torch.where(patch_mask[..., None], patches, 0)
             _check_finite(cleared)
-            projected = project(cleared)
+            reduced = reduce(cleared)
+        projected = cells.gather(reduced) if project_first else functional.linear(reduced, weight)
         return (projected + bias).relu()
 
     def _check_widths(
@@ -334,6 +335,8 @@ def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]]) -> None:
     if not gene_sets:
         raise ValueError("gene_sets must name at least one subspace. Found none.")
     for name, columns in gene_sets.items():
+        if not name or "." in name:
+            raise ValueError(f'names in gene_sets become parts of weight names and must not hold ".". Found {name!r}.')
         if len(columns) == 0:
             raise ValueError(f"gene_sets[{name!r}] must hold at least one gene. Found none.")
         negative = [column for column in columns if column < 0]
