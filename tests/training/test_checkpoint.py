@@ -48,6 +48,13 @@ def test_patients_without_the_modality_are_not_predicted(make_cohort):
     assert table.drop(index="P000")[["p_G2", "p_G4"]].sum(axis=1).to_numpy() == pytest.approx(1)
 
 
+def test_nobody_to_predict_is_a_table_of_unknowns(make_cohort):
+    cohort = make_cohort()
+    table = fit(cohort, "abmil", "grade").predict(cohort.patients[:1])
+    assert table["p_G2"].isna().tolist() == [True]
+    assert table["p_G2"].dtype == float
+
+
 @pytest.mark.parametrize("task", ["survival", "grade"])
 def test_contributions_of_the_subspaces_add_up_to_the_score(make_cohort, task):
     cohort = make_cohort()

@@ -105,7 +105,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists() or not path.read_bytes().strip():
         return pd.DataFrame()
     # only empty cells are missing: a class may be called NA, None or nan
-    return pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""])
+    return pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""], low_memory=False)
 
 
 def _read_explanation(folder: Path) -> Explanation:

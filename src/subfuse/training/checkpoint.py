@@ -77,14 +77,14 @@ class FittedModel:
             for batch in self.batches(usable):
                 output = self.model(**batch.to(device).inputs())
                 tables.append(self._table(batch, output))
-        columns = ["patient_id", *self.prediction_columns()]
-        predicted = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+        predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
         everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
         everyone["has_slides"] = [bool(p.slides) and self.standardiser.patch_mean is not None for p in patients]
         everyone["has_expression"] = [
             p.expression is not None and self.standardiser.expression is not None for p in patients
         ]
-        return everyone.merge(predicted, on="patient_id", how="left")
+        predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
+        return everyone.join(predicted.reset_index(drop=True))
 
     def prediction_columns(self) -> list[str]:
         """Returns the numeric columns that `predict` writes for this task."""
