@@ -296,7 +296,7 @@ def _copy_cohort(cohort: Cohort, folder: Path) -> None:
 
 def _provenance(predictions: pd.DataFrame) -> dict[str, Any]:
     return {
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["subfuse", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "subfuse" else "Python",
         "versions": {name: version(name) for name in ("subfuse", "torch", "lightning", "lifelines", "scikit-learn")},
         "python": platform.python_version(),

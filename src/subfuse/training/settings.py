@@ -33,5 +33,5 @@ class ArchitectureSettings(Section):
     embed_dim: int = Field(128, ge=8, description="Width of the embeddings.")
     max_grid: int = Field(50, ge=4, description="Largest grid side; the grid is fitted to the training patients.")
     position_bias: Literal["table", "exact"] = Field("table", description="Position bias of the deformable attention.")
-    table_size: int = Field(256, ge=16, description="Rows of the position-bias table.")
+    table_size: int = Field(64, ge=16, description="Rows of the position-bias table; its error is recorded.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the attention, alpha dropout of the gene encoder.")

@@ -19,6 +19,7 @@ from subfuse.data.gene_sets import gene_indices
 from subfuse.data.splits import Fold
 from subfuse.errors import DataError
 from subfuse.files import atomic_path, sha256_of_json
+from subfuse.model.deformable_attention import position_bias_error
 from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective, Objective
 from subfuse.training.checkpoint import FittedModel
 from subfuse.training.coordination import (
@@ -140,6 +141,7 @@ def train_fold(
             "seed": seed,
             "split_sha256": sha256_of_json([fold.train, fold.validation, fold.test]),
             "training": settings.model_dump(mode="json"),
+            "position_bias_error": position_bias_error(model),  # of the table, in logits; 0 without one
             "n_train": len(parts.train),
             "n_validation": len(parts.validation),
         },
