@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from subfuse.model.biased_attention import attend_by_table, attend_exactly, keep_mask
-from subfuse.model.position_bias import BiasTable, PositionBias
+from subfuse.model.position_bias import BiasTable, PositionBias, TableAxis
 
 GRID = (4, 5)
 REACH = (1.5, 1.2)
@@ -24,12 +24,16 @@ def arguments(*, heads: int = 1, seed: int = 0) -> tuple[dict[str, Tensor], Posi
 
 
 def table_of(bias: PositionBias, size: int = 40) -> BiasTable:
-    return BiasTable.of(bias, grid=GRID, reach=REACH, table_size=size)
+    return BiasTable.of(bias, *(TableAxis(n, reach, size) for n, reach in zip(GRID, REACH, strict=True)))
+
+
+def axis_positions() -> dict[str, Tensor]:
+    x, y = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in reversed(GRID))
+    return {"x": x, "y": y}
 
 
 def cell_positions() -> Tensor:
-    x, y = torch.linspace(-1, 1, GRID[1]), torch.linspace(-1, 1, GRID[0])
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1).double()
+    return torch.stack(torch.meshgrid(*axis_positions().values(), indexing="xy"), -1).flatten(0, 1)
 
 
 def attention_in_loops(query, key, value, *, key_bias, position, bias) -> Tensor:
@@ -52,8 +56,7 @@ def test_exact_equals_loops(heads, budget, monkeypatch):
     monkeypatch.setattr("subfuse.model.biased_attention.EXACT_PAIRS_PER_CHUNK", {"cpu": budget, "cuda": budget})
     tensors, bias = arguments(heads=heads)
     expected = attention_in_loops(**tensors, bias=bias)
-    positions = cell_positions().expand(MAPS, -1, -1)
-    found = attend_exactly(**tensors, position_bias=bias, token_position=positions, dropout=0.0)
+    found = attend_exactly(**tensors, position_bias=bias, **axis_positions(), dropout=0.0)
     torch.testing.assert_close(found, expected)
     variables = [*tensors.values(), *bias.parameters()]
     direction = torch.randn_like(expected)
@@ -108,8 +111,7 @@ def test_dropout_keeps_the_mean(exact):
 
     def attend(dropout: float) -> Tensor:
         if exact:
-            positions = cell_positions().expand(MAPS, -1, -1)
-            return attend_exactly(**tensors, position_bias=bias, token_position=positions, dropout=dropout)
+            return attend_exactly(**tensors, position_bias=bias, **axis_positions(), dropout=dropout)
         return attend_by_table(**tensors, table=table_of(bias), cell=None, dropout=dropout)
 
     with torch.no_grad():

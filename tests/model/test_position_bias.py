@@ -41,7 +41,7 @@ def test_axis_covers_every_difference(n_cells, reach, n_nodes):
 def test_reading_interpolates_the_network(grid, heads):
     torch.manual_seed(0)
     bias, reach = PositionBias(heads).double(), (1.5, 1.2)
-    table = BiasTable.of(bias, grid=grid, reach=reach, table_size=600)
+    table = BiasTable.of(bias, *(TableAxis(n, bound, 600) for n, bound in zip(grid, reach, strict=True)))
     position = (2 * torch.rand(4, 9, 2).double() - 1) * torch.tensor([1.2, 1.5])
     y, x = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in grid)
     cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)

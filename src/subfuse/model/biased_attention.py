@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from subfuse.model.position_bias import BiasTable, PositionBias, TableReading
 
 PAIRS_PER_CHUNK = {"cpu": 3_000_000, "cuda": 100_000_000}  # pairs of point and cell that are held at a time
-EXACT_PAIRS_PER_CHUNK = {"cpu": 250_000, "cuda": 10_000_000}  # the same where the network is evaluated at every pair
+EXACT_PAIRS_PER_CHUNK = {"cpu": 30_000, "cuda": 10_000_000}  # the same where the network is evaluated at every pair
 
 
 def attend_by_table(
@@ -71,7 +71,7 @@ class _TableAttention(torch.autograd.Function):
     ) -> Tensor:
         output = query.new_empty(len(query), value.shape[2], query.shape[2])
         masks = []
-        for part in _chunks(len(query), key.shape[1] * reading.n_cells, PAIRS_PER_CHUNK, query.device):
+        for part in _chunks(len(query), key.shape[1] * reading.n_cells, _budget(query)):
             attention = _attention(query, key, key_bias, runs, reading, cell, part)
             if dropout:
                 mask = keep_mask(attention.shape, dropout, device=query.device)
@@ -100,7 +100,7 @@ class _TableAttention(torch.autograd.Function):
         grads = [torch.empty_like(tensor) for tensor in (query, key, value, key_bias, x_weight, y_weight)]
         grad_query, grad_key, grad_value, grad_key_bias, grad_x, grad_y = grads
         grad_runs = torch.zeros_like(runs)
-        parts = _chunks(len(query), key.shape[1] * reading.n_cells, PAIRS_PER_CHUNK, query.device)
+        parts = _chunks(len(query), key.shape[1] * reading.n_cells, _budget(query))
         for index, part in enumerate(parts):
             attention = _attention(query, key, key_bias, runs, reading, cell, part)
             grad = value[part] @ grad_output[part]
@@ -139,10 +139,14 @@ def _to_cells(grad: Tensor, cell: Tensor | None, part: slice, n_cells: int) -> F
     return grad.new_zeros(*grad.shape[:2], n_cells).scatter_add_(2, index, grad)
 
 
-def _chunks(n_maps: int, pairs_per_map: int, budget: dict[str, int], device: torch.device) -> Iterator[slice]:
-    step = max(1, budget.get(device.type, budget["cuda"]) // max(pairs_per_map, 1))
-    for start in range(0, n_maps, step):
-        yield slice(start, min(start + step, n_maps))
+def _chunks(length: int, pairs_each: int, budget: int) -> Iterator[slice]:
+    step = max(1, budget // max(pairs_each, 1))
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def _budget(like: Tensor) -> int:
+    return PAIRS_PER_CHUNK.get(like.device.type, PAIRS_PER_CHUNK["cuda"])
 
 
 def keep_mask(shape: torch.Size, dropout: float, *, device: torch.device) -> Bool[Tensor, "*shape"]:
@@ -153,41 +157,52 @@ def keep_mask(shape: torch.Size, dropout: float, *, device: torch.device) -> Boo
 
 
 def attend_exactly(
-    query: Float[Tensor, "map channel token"],
+    query: Float[Tensor, "map channel cell"],
     key: Float[Tensor, "map point channel"],
     value: Float[Tensor, "map point mixed"],
     *,
     key_bias: Float[Tensor, "map point"],
     position: Float[Tensor, "map point 2"],
     position_bias: PositionBias,
-    token_position: Float[Tensor, "map token 2"],
+    x: Float[Tensor, " width"],
+    y: Float[Tensor, " height"],
     dropout: float,
-) -> Float[Tensor, "map mixed token"]:
-    """Returns the same as `attend_by_table` with the position bias evaluated at every pair.
+) -> Float[Tensor, "map mixed cell"]:
+    """Returns the same as `attend_by_table` for all cells, with the position bias evaluated at every pair.
 
-    Works through the tokens in chunks, each computed again in the backward pass, so that memory stays flat.
+    Works through maps and rows of cells in chunks, each computed again in the backward pass: memory stays flat.
 
     Args:
-        query: Scaled queries.
+        query: Scaled queries, one per cell.
         key: Keys.
         value: Values.
         key_bias: Added to all logits of a key.
         position: Positions (x, y) of the keys.
         position_bias: One bias per head of a group; map i takes number i modulo heads.
-        token_position: Positions (x, y) of the tokens.
+        x: Positions of the columns of cells.
+        y: Positions of the rows of cells.
         dropout: Probability that an attention weight is dropped.
     """
-    budget = EXACT_PAIRS_PER_CHUNK.get(query.device.type, EXACT_PAIRS_PER_CHUNK["cuda"])
-    step = max(1, budget // (len(key) * key.shape[1]))
 
-    def attend(part_query: Tensor, part_position: Tensor) -> Tensor:
-        bias = position_bias(part_position[:, None] - position[:, :, None])
-        head = torch.arange(len(bias), device=bias.device) % bias.shape[-1]
-        bias = bias.gather(3, head.view(-1, 1, 1, 1).expand(*bias.shape[:3], 1))[..., 0]
-        logits = bias + key_bias[..., None] + key @ part_query
+    def attend(
+        head: Tensor, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, position: Tensor, y: Tensor
+    ) -> Tensor:
+        bias = position_bias.on_lattice(x - position[..., :1], y - position[..., 1:])
+        bias = bias.gather(4, head.view(-1, 1, 1, 1, 1).expand(*bias.shape[:4], 1)).flatten(2)
+        logits = bias + key_bias[..., None] + key @ query.flatten(2)
         return value.mT @ functional.dropout(logits.softmax(1), dropout)
 
-    parts = zip(query.split(step, dim=2), token_position.split(step, dim=1), strict=True)
-    if not torch.is_grad_enabled():
-        return torch.cat([attend(*part) for part in parts], 2)
-    return torch.cat([checkpoint(attend, *part, use_reentrant=False) for part in parts], 2)
+    n_heads = len(position_bias.constant)
+    rows = query.unflatten(2, (len(y), len(x)))
+    budget = EXACT_PAIRS_PER_CHUNK.get(query.device.type, EXACT_PAIRS_PER_CHUNK["cuda"])
+    outputs = []
+    for maps in _chunks(len(query), key.shape[1] * len(x), budget):
+        of_maps = []
+        head = torch.arange(maps.start, maps.stop, device=query.device) % n_heads
+        for part in _chunks(len(y), (maps.stop - maps.start) * key.shape[1] * len(x), budget):
+            chunk = (head, rows[maps, :, part], key[maps], value[maps], key_bias[maps], position[maps], y[part])
+            of_maps.append(
+                checkpoint(attend, *chunk, use_reentrant=False) if torch.is_grad_enabled() else attend(*chunk)
+            )
+        outputs.append(torch.cat(of_maps, 2))
+    return torch.cat(outputs)

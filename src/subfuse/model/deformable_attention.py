@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from subfuse.model.biased_attention import attend_by_table, attend_exactly
 from subfuse.model.patch_grid import PatchCells
-from subfuse.model.position_bias import BiasTable, PositionBias
+from subfuse.model.position_bias import BiasTable, PositionBias, TableAxis
 
 EMPTY = 1e-6  # a key whose surroundings hold no patch weighs this much against a filled one
 
@@ -123,10 +123,11 @@ class DeformableAttention(nn.Module):
         height, width = self.reach
         position = 2 * torch.rand(n_keys, 1, 2, generator=generator).to(like) - 1
         position = (position * like.new_tensor([width, height])).repeat_interleave(self.heads // self.groups, dim=0)
-        table = BiasTable.of(self.position_bias, grid=self.grid, reach=self.reach, table_size=self.table_size)
+        cell = torch.stack(torch.meshgrid(*self._axis_positions(like), indexing="xy"), -1).flatten(0, 1)
+        table = BiasTable.of(self.position_bias, *self.table_axes)
         read = table.locate(position).read(table.runs, slice(None))[:, 0]
         read = read.unflatten(0, (n_keys, -1)).transpose(1, 2)
-        exact = self.position_bias(self._cell_positions(like) - position[:: self.heads // self.groups])
+        exact = self.position_bias(cell - position[:: self.heads // self.groups])
         error = read - exact + self.position_bias.constant
         return float(error.abs().flatten()[:: max(1, error.numel() // n_pairs)].max())
 
@@ -214,7 +215,7 @@ class DeformableAttention(nn.Module):
         position = self._per_head(position)
         dropout = dropout if self.training else 0.0
         if self.table_size is None:
-            token_position = self._cell_positions(position)[cell]
+            x, y = self._axis_positions(position)
             return attend_exactly(
                 query,
                 key,
@@ -222,10 +223,11 @@ class DeformableAttention(nn.Module):
                 key_bias=key_bias,
                 position=position,
                 position_bias=self.position_bias,
-                token_position=token_position,
+                x=x,
+                y=y,
                 dropout=dropout,
             )
-        table = BiasTable.of(self.position_bias, grid=self.grid, reach=self.reach, table_size=self.table_size)
+        table = BiasTable.of(self.position_bias, *self.table_axes)
         return attend_by_table(
             query,
             key,
@@ -278,13 +280,19 @@ class DeformableAttention(nn.Module):
         index = cells.cell.clamp(max=of_cell.shape[-1] - 1)[:, None].expand(-1, self.heads, -1)
         return of_cell.gather(2, index) * cells.token_mask[:, None]
 
-    def _cell_positions(self, like: Tensor) -> Float[Tensor, "cell 2"]:
-        """Positions (x, y) of the cells in [-1, 1]."""
-        y, x = (
+    def _axis_positions(self, like: Tensor) -> tuple[Float[Tensor, " width"], Float[Tensor, " height"]]:
+        """Positions of columns and rows of cells in [-1, 1]."""
+        height, width = (
             torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) if n > 1 else like.new_zeros(1)
             for n in self.grid
         )
-        return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
+        return width, height
+
+    @property
+    def table_axes(self) -> tuple[TableAxis, TableAxis]:
+        """Nodes of the position bias's table, (height, width)."""
+        (height, width), size = self.reach, self.table_size or 1
+        return TableAxis(self.grid[0], height, size), TableAxis(self.grid[1], width, size)
 
     @property
     def reach(self) -> tuple[float, float]:

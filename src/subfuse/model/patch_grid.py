@@ -99,7 +99,11 @@ def raster_cells(patch_mask: Bool[Tensor, "batch patch"], grid: tuple[int, int])
 
 
 def spatial_cells(
-    coords: Float[Tensor, "batch patch 2"], patch_mask: Bool[Tensor, "batch patch"], grid: tuple[int, int]
+    coords: Float[Tensor, "batch patch 2"],
+    patch_mask: Bool[Tensor, "batch patch"],
+    grid: tuple[int, int],
+    *,
+    every_cell: bool = False,
 ) -> SpatialCells:
     """Returns the patches binned on a grid of square cells over the tissue, which is centred in the grid.
 
@@ -109,14 +113,15 @@ def spatial_cells(
         coords: Patch centres in µm, (x, y).
         patch_mask: True where a patch is real.
         grid: Height and width in cells.
+        every_cell: Whether empty cells become tokens as well; otherwise only where most cells are occupied.
     """
     n_cells = grid[0] * grid[1]
     cell = torch.where(patch_mask, _cell_of_patch(coords, patch_mask, grid), n_cells)
     occupied = torch.zeros(len(cell), n_cells + 1, dtype=torch.bool, device=cell.device).scatter(1, cell, True)[:, :-1]
     n_tokens = int(occupied.sum(1).max())
-    if n_tokens > DENSE_OCCUPANCY * n_cells:
-        every_cell = torch.arange(n_cells, device=cell.device).expand(len(cell), -1)
-        return SpatialCells(cell=every_cell, token_mask=occupied, token=cell, is_dense=True)
+    if every_cell or n_tokens > DENSE_OCCUPANCY * n_cells:
+        position = torch.arange(n_cells, device=cell.device).expand(len(cell), -1)
+        return SpatialCells(cell=position, token_mask=occupied, token=cell, is_dense=True)
     token_of_cell = torch.where(occupied, occupied.cumsum(1) - 1, n_tokens)
     token_of_cell = torch.nn.functional.pad(token_of_cell, (0, 1), value=n_tokens)
     cell_of_token = (~occupied).to(torch.uint8).argsort(dim=1, stable=True)[:, :n_tokens]

@@ -127,18 +127,8 @@ class BiasTable:
     columns: TableAxis
 
     @classmethod
-    def of(
-        cls, bias: PositionBias, *, grid: tuple[int, int], reach: tuple[float, float], table_size: int
-    ) -> "BiasTable":
-        """Returns the table of a position bias; gradients flow to its network.
-
-        Args:
-            bias: Network.
-            grid: Query cells, (height, width).
-            reach: Bound on |key position|, (height, width).
-            table_size: Least number of nodes per axis over the range of differences.
-        """
-        rows, columns = TableAxis(grid[0], reach[0], table_size), TableAxis(grid[1], reach[1], table_size)
+    def of(cls, bias: PositionBias, rows: TableAxis, columns: TableAxis) -> "BiasTable":
+        """Returns the table of a position bias; gradients flow to its network."""
         y = rows.nodes(bias.first.weight).T.flatten()  # in increasing order
         values = bias.on_lattice(columns.nodes(bias.first.weight).flatten(), y)
         values = values.permute(2, 0, 1).unflatten(-1, (columns.steps_per_cell, columns.nodes_per_phase))

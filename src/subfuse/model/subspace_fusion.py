@@ -328,7 +328,7 @@ class SubspaceFusion(nn.Module):
             return no_cells(patch_mask)
         if self.config.layout == "raster":
             return raster_cells(patch_mask, self.config.grid)
-        return spatial_cells(coords, patch_mask, self.config.grid)
+        return spatial_cells(coords, patch_mask, self.config.grid, every_cell=self.config.position_bias == "exact")
 
 
 def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]]) -> None:
