@@ -188,8 +188,9 @@ def attend_exactly(
         head: Tensor, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, position: Tensor, y: Tensor
     ) -> Tensor:
         bias = position_bias.on_lattice(x - position[..., :1], y - position[..., 1:])
-        bias = bias.gather(4, head.view(-1, 1, 1, 1, 1).expand(*bias.shape[:4], 1)).flatten(2)
-        logits = bias + key_bias[..., None] + key @ query.flatten(2)
+        if n_heads > 1:
+            bias = bias.gather(4, head.view(-1, 1, 1, 1, 1).expand(*bias.shape[:4], 1))
+        logits = bias.flatten(2) + key_bias[..., None] + key @ query.flatten(2)
         return value.mT @ functional.dropout(logits.softmax(1), dropout)
 
     n_heads = len(position_bias.constant)

@@ -56,8 +56,10 @@ class PositionBias(nn.Module):
         """
         of_x = signed_log(x)[..., None] * self.first.weight[:, 0] + self.first.bias
         of_y = signed_log(y)[..., None] * self.first.weight[:, 1]
-        hidden = self.second((of_y[..., :, None, :] + of_x[..., None, :, :]).relu_()).relu_()
-        return self.output(hidden)
+        hidden = (of_y[..., :, None, :] + of_x[..., None, :, :]).relu_()
+        # As one matrix: products of tensors with more axes copy their arguments.
+        values = functional.linear(self.second(hidden.flatten(0, -2)).relu_(), self.output.weight)
+        return values.view(*hidden.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
