@@ -11,7 +11,13 @@ import yaml
 
 from subfuse.data.cohort import Cohort, read_cohort
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.evaluation.cross_validation import Job, order_columns, prediction_table, read_predictions
+from subfuse.evaluation.cross_validation import (
+    Job,
+    order_columns,
+    prediction_table,
+    read_predictions,
+    stack_predictions,
+)
 from subfuse.explanation.patient import explain_patient
 from subfuse.training.checkpoint import FittedModel, load_fitted
 
@@ -70,7 +76,8 @@ class Run:
                 f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
                 "them, or lacks the modalities they need."
             )
-        return pd.concat(tables, ignore_index=True)
+        percentile = pd.concat([table.pop("risk_percentile") for table in tables], ignore_index=True)
+        return stack_predictions(tables).assign(risk_percentile=percentile)
 
     def explain(self, cohort: Cohort, patient_id: str, out: Path | None = None, *, model: str = "subspace") -> Path:
         """Explains one patient for every task; returns the folder with heat maps, genes, patches and the ledger."""

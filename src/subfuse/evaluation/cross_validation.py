@@ -180,6 +180,12 @@ def order_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=[*FIRST_COLUMNS, *middle, *LAST_COLUMNS])
 
 
+def stack_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns tables of several tasks and models below one another; columns that one lacks are empty there."""
+    filled = [table.dropna(axis=1, how="all") for table in tables]  # all-empty columns would decide the type
+    return order_columns(pd.concat(filled, ignore_index=True))
+
+
 def _prefix(column: str) -> str:
     return next(prefix for prefix in ("survival_", "p_", "contribution_") if column.startswith(prefix))
 
@@ -269,7 +275,7 @@ def _summarise(out: Path, jobs: Sequence[Job], failures: pd.DataFrame, *, seed: 
     if not tables:
         first = failures.iloc[0]
         raise DataError(f"no model could be trained. First reason ({first.task}, {first.model}): {first.reason}")
-    predictions = order_columns(pd.concat(tables, ignore_index=True))
+    predictions = stack_predictions(tables)
     metrics = evaluate_predictions(predictions, seed=seed)
     reference = "subspace" if "subspace" in set(predictions["model"]) else str(predictions["model"].iloc[0])
     comparisons = compare_models(predictions, reference=reference, seed=seed)

@@ -1,0 +1,134 @@
+"""The whole path through the command line, on a small simulated cohort."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from subfuse.cli import COMMANDS, main
+from subfuse.demo import patients_to_explain, run_demo
+
+BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Simulated, prepared, cross-validated and explained by commands alone."""
+    root = tmp_path_factory.mktemp("path with spaces é")
+    commands = [
+        ["simulate", root / "cohort", "--patients", "15", "--seed", "3", "--workers", "1"],
+        ["check", root / "cohort" / "cohort.yaml"],
+        ["prepare", root / "cohort" / "cohort.yaml", "--out", root / "prepared", "--workers", "1"],
+        ["crossval", root / "prepared", "--tasks", "survival", "grade", "--models", "subspace", "snn", "cox",
+         "--folds", "2", "--out", root / "run", "--workers", "1", *BRIEF],
+    ]  # fmt: skip
+    for command in commands:
+        assert main([str(part) for part in command]) == 0
+    predictions = pd.read_csv(root / "run" / "predictions.csv")
+    patient = patients_to_explain(predictions, 1)[0]
+    assert main(["explain", str(root / "run"), "--patient", patient]) == 0
+    assert main(["report", str(root / "run")]) == 0
+    return root / "run"
+
+
+def test_the_numbers_of_the_report_are_those_of_the_metrics_file(run):
+    html = (run / "report.html").read_text(encoding="utf-8")
+    shown = {}
+    for cell in re.findall(r"<t[dh][^>]*data-metric[^>]*>", html):
+        attributes = dict(re.findall(r'data-(\w+)="([^"]*)"', cell))
+        shown[attributes["task"], attributes["model"], attributes["metric"]] = attributes["value"]
+    metrics = pd.read_csv(run / "metrics.csv").dropna(subset=["value"])
+    assert len(metrics) > 10
+    for row in metrics.itertuples():
+        assert float(shown[row.task, row.model, row.metric]) == pytest.approx(row.value, abs=1e-12)
+
+
+def test_an_explanation_adds_up_to_the_prediction(run):
+    explained = list((run / "explanations").rglob("explanation.json"))
+    assert {path.parent.name for path in explained} == {"survival", "grade"}
+    for path in explained:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        total = sum(row["contribution"] for row in content["ledger"])
+        assert total == pytest.approx(content["score"], abs=1e-4)
+        assert len(list(path.parent.glob("heatmap_*.png"))) == 3 * len(content["slides"])
+        genes = pd.read_csv(path.parent / "genes.csv")
+        assert set(genes["subspace"]) == {"tumour", "microenvironment"}
+
+
+def test_predicting_the_own_cohort_uses_held_out_models_only(run, tmp_path):
+    out = tmp_path / "predictions.csv"
+    assert main(["predict", str(run), "--cohort", str(run.parent / "prepared"), "--out", str(out)]) == 0
+    predicted, known = pd.read_csv(out), pd.read_csv(run / "predictions.csv")
+    assert set(predicted["split"]) == {"test"}
+    test = known[(known["split"] == "test") & (known["model"] == "subspace")]
+    assert len(predicted) == len(test)
+
+
+def test_preparing_again_does_nothing_again(run, capsys):
+    prepared = run.parent / "prepared"
+    before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*.h5")}
+    arguments = ["prepare", str(run.parent / "cohort" / "cohort.yaml"), "--out", str(prepared), "--workers", "1"]
+    assert main(arguments) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in prepared.rglob("*.h5")}
+
+
+def test_a_run_is_the_same_in_python(run):
+    import subfuse
+
+    cohort = subfuse.read_cohort(run.parent / "prepared")
+    result = subfuse.cross_validate(cohort, task="grade", models=["logistic"], folds=2, seed=0)
+    assert result.folder.exists()
+    assert set(result.metrics["model"]) == {"logistic"}
+    assert len(subfuse.load_run(run).predict(cohort, model="cox")) == len(cohort) - 1  # one patient has no expression
+
+
+def test_the_demo_is_the_same_path(tmp_path, monkeypatch):
+    from subfuse.evaluation import cross_validation
+    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+    monkeypatch.setattr(cross_validation, "TrainingSettings", lambda: TrainingSettings(epochs=1))
+    monkeypatch.setattr(
+        cross_validation, "ArchitectureSettings", lambda: ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
+    )
+    done = []
+    report = run_demo(
+        tmp_path / "demo",
+        patients=10,
+        models=("subspace",),
+        workers=1,
+        progress=lambda *step: done.append(step),
+    )
+    assert report == tmp_path / "demo" / "run" / "report.html"
+    assert [step for step in done if "explain" in step[2]]
+    assert all(0 <= count <= total for count, total, _ in done)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Example: subfuse {command}" in shown
+
+
+def test_init_writes_a_file_that_check_understands(tmp_path, capsys):
+    assert main(["init", str(tmp_path)]) == 0
+    assert main(["init", str(tmp_path)]) == 2
+    assert main(["check", str(tmp_path / "cohort.yaml")]) == 3  # the tables it names are not there
+    assert "patients.csv" in capsys.readouterr().err
+
+
+def test_doctor_names_the_offline_encoder(capsys):
+    assert main(["doctor"]) == 0
+    assert "efficientnet-lite0" in capsys.readouterr().out
+
+
+def test_help_and_version_work_as_a_module():
+    for arguments in (["--help"], ["--version"]):
+        done = subprocess.run([sys.executable, "-m", "subfuse", *arguments], capture_output=True, check=False)
+        assert done.returncode == 0
