@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from subfuse.model.position_bias import BiasTable, PositionBias, TableReading
 
@@ -170,7 +168,7 @@ def attend_exactly(
 ) -> Float[Tensor, "map mixed cell"]:
     """Returns the same as `attend_by_table` for all cells, with the position bias evaluated at every pair.
 
-    Works through maps and rows of cells in chunks, each computed again in the backward pass: memory stays flat.
+    Works through maps and rows of cells in chunks and keeps as little as `attend_by_table` does.
 
     Args:
         query: Scaled queries, one per cell.
@@ -183,27 +181,96 @@ def attend_exactly(
         y: Positions of the rows of cells.
         dropout: Probability that an attention weight is dropped.
     """
+    parameters = tuple(position_bias.parameters())
+    return _ExactAttention.apply(query, key, value, key_bias, position, x, y, dropout, position_bias, *parameters)
 
-    def attend(
-        head: Tensor, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, position: Tensor, y: Tensor
+
+class _ExactAttention(torch.autograd.Function):
+    """See `attend_exactly`; the parameters of the position bias are arguments so that they receive gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_bias: Tensor,
+        position: Tensor,
+        x: Tensor,
+        y: Tensor,
+        dropout: float,
+        position_bias: PositionBias,
+        *parameters: Tensor,
     ) -> Tensor:
-        bias = position_bias.on_lattice(x - position[..., :1], y - position[..., 1:])
-        if n_heads > 1:
-            bias = bias.gather(4, head.view(-1, 1, 1, 1, 1).expand(*bias.shape[:4], 1))
-        logits = bias.flatten(2) + key_bias[..., None] + key @ query.flatten(2)
-        return value.mT @ functional.dropout(logits.softmax(1), dropout)
+        output = query.new_empty(len(query), value.shape[2], len(y), len(x))
+        rows = query.unflatten(2, (len(y), len(x)))
+        masks = []
+        for maps, part in _row_chunks(rows, key.shape[1]):
+            mask = None
+            if dropout:
+                shape = torch.Size([len(key[maps]), key.shape[1], len(y[part]) * len(x)])
+                mask = keep_mask(shape, dropout, device=query.device)
+                masks.append(mask)
+            inputs = (rows[maps, :, part], key[maps], value[maps], key_bias[maps], position[maps])
+            output[maps, :, part] = _attend_rows(*inputs, x, y[part], maps.start, position_bias, mask)
+        if dropout:
+            output.div_(1 - dropout)
+        ctx.save_for_backward(query, key, value, key_bias, position, x, y, *parameters, *masks)
+        ctx.position_bias, ctx.dropout, ctx.n_parameters = position_bias, dropout, len(parameters)
+        return output.flatten(2)
 
-    n_heads = len(position_bias.constant)
-    rows = query.unflatten(2, (len(y), len(x)))
-    budget = EXACT_PAIRS_PER_CHUNK.get(query.device.type, EXACT_PAIRS_PER_CHUNK["cuda"])
-    outputs = []
-    for maps in _chunks(len(query), key.shape[1] * len(x), budget):
-        of_maps = []
-        head = torch.arange(maps.start, maps.stop, device=query.device) % n_heads
-        for part in _chunks(len(y), (maps.stop - maps.start) * key.shape[1] * len(x), budget):
-            chunk = (head, rows[maps, :, part], key[maps], value[maps], key_bias[maps], position[maps], y[part])
-            of_maps.append(
-                checkpoint(attend, *chunk, use_reentrant=False) if torch.is_grad_enabled() else attend(*chunk)
-            )
-        outputs.append(torch.cat(of_maps, 2))
-    return torch.cat(outputs)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad_output.device.type, enabled=False):  # may be on where the caller differentiates
+            return _ExactAttention._gradients(ctx, grad_output)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, key_bias, position, x, y, *rest = ctx.saved_tensors
+        parameters, masks = rest[: ctx.n_parameters], rest[ctx.n_parameters :]
+        size = (len(y), len(x))
+        rows, grad_output = query.unflatten(2, size), grad_output.unflatten(2, size) / (1 - ctx.dropout)
+        grads = [torch.zeros_like(tensor) for tensor in (rows, key, value, key_bias, position, *parameters)]
+        for index, (maps, part) in enumerate(_row_chunks(rows, key.shape[1])):
+            inputs = (rows[maps, :, part], key[maps], value[maps], key_bias[maps], position[maps])
+            targets = [grads[0][maps, :, part], *(grad[maps] for grad in grads[1:5]), *grads[5:]]
+            with torch.enable_grad():
+                q, k, v, b, p = leaves = tuple(tensor.detach().requires_grad_() for tensor in inputs)
+                mask = masks[index] if masks else None
+                output = _attend_rows(q, k, v, b, p, x, y[part], maps.start, ctx.position_bias, mask)
+                found = torch.autograd.grad(output, (*leaves, *parameters), grad_output[maps, :, part])
+            for target, grad in zip(targets, found, strict=True):
+                target.add_(grad)
+        return grads[0].flatten(2), *grads[1:5], None, None, None, None, *grads[5:]
+
+
+def _attend_rows(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor,
+    position: Tensor,
+    x: Tensor,
+    y: Tensor,
+    first_map: int,
+    position_bias: PositionBias,
+    mask: Tensor | None,
+) -> Float[Tensor, "map mixed height width"]:
+    """Attention of some rows of cells, before the factor that dropout asks for."""
+    bias = position_bias.on_lattice(x - position[..., :1], y - position[..., 1:])
+    if bias.shape[4] > 1:
+        head = torch.arange(first_map, first_map + len(bias), device=bias.device) % bias.shape[4]
+        bias = bias.gather(4, head.view(-1, 1, 1, 1, 1).expand(*bias.shape[:4], 1))
+    attention = (bias.flatten(2) + key_bias[..., None] + key @ query.flatten(2)).softmax(1)
+    attention = attention if mask is None else attention * mask
+    return (value.mT @ attention).unflatten(2, (len(y), len(x)))
+
+
+def _row_chunks(rows: Float[Tensor, "map channel height width"], n_points: int) -> Iterator[tuple[slice, slice]]:
+    """Maps and rows of cells that are worked on at a time."""
+    budget = EXACT_PAIRS_PER_CHUNK.get(rows.device.type, EXACT_PAIRS_PER_CHUNK["cuda"])
+    pairs_per_row = n_points * rows.shape[3]
+    for maps in _chunks(len(rows), pairs_per_row, budget):
+        for part in _chunks(rows.shape[2], (maps.stop - maps.start) * pairs_per_row, budget):
+            yield maps, part
