@@ -19,7 +19,7 @@ from subfuse.data.synthetic import simulate
 from subfuse.evaluation.cross_validation import cross_validate
 from subfuse.execution import available_cores
 
-MODELS = ("subspace", "abmil", "snn", "concat")
+MODELS = ("subspace", "abmil", "snn")
 HEADLINE = {"survival": "c_index", "diagnosis": "auc", "grade": "auc"}
 RESULT = Path(__file__).parent / "results" / "fusion_benefit.md"
 
@@ -30,9 +30,7 @@ def measure(work: Path, patients: int, seed: int, workers: int) -> pd.DataFrame:
     cohort_file = simulate(folder / "cohort", patients=patients, seed=seed, workers=workers)
     prepare(cohort_file, folder / "prepared", workers=workers)
     cohort = read_cohort(folder / "prepared")
-    result = cross_validate(
-        cohort, task=list(HEADLINE), models=MODELS, seed=seed, out=folder / "run", workers=workers
-    )
+    result = cross_validate(cohort, task=list(HEADLINE), models=MODELS, seed=seed, out=folder / "run", workers=workers)
     metrics = result.metrics
     chosen = metrics[metrics["metric"] == metrics["task"].map(HEADLINE)]
     return chosen[["task", "model", "metric", "value", "lower", "upper"]].assign(seed=seed)

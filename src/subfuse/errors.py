@@ -1,5 +1,7 @@
 """Errors that users can act on. Each message says what was required, what was found and what to do."""
 
+from collections.abc import Iterable
+
 
 class SubfuseError(Exception):
     """An error caused by the user's input; shown as one line without a traceback."""
@@ -19,13 +21,13 @@ class DataError(SubfuseError):
     exit_code = 3
 
 
-def preview(names, limit: int = 5) -> str:
+def preview(names: Iterable[object], limit: int = 5) -> str:
     """Returns the first names, comma-separated, and how many more there are.
 
     Example:
         >>> preview(["a", "b", "c"], limit=2)
         'a, b and 1 more'
     """
-    names = [str(name) for name in names]
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+    texts = [str(name) for name in names]
+    shown = ", ".join(texts[:limit])
+    return f"{shown} and {len(texts) - limit} more" if len(texts) > limit else shown

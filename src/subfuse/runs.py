@@ -53,7 +53,7 @@ class Run:
         if chosen.empty:
             available = ", ".join(sorted({f"{row.task}/{row.model}" for row in done.itertuples()}))
             raise ConfigurationError(f"{self.folder} has no model {model} for task {task}. Available: {available}.")
-        yield from (Job(row.task, row.model, int(row.fold)) for row in chosen.itertuples())
+        yield from (Job(*job) for job in chosen.itertuples(index=False, name=None))
 
     def fitted(self, job: Job) -> FittedModel:
         """Returns the trained model of a job."""

@@ -1,7 +1,7 @@
 """Bags: the patches and the expression of one patient, and padded batches of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +77,9 @@ class BagBatch:
 
     def to(self, device: torch.device) -> "BagBatch":
         """Returns the batch on a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "patient_id"}
-        return replace(self, **{name: None if value is None else value.to(device) for name, value in moved.items()})
+        target = None if self.target is None else self.target.to(device)
+        moved = {name: tensor.to(device) for name, tensor in self.inputs().items()}
+        return BagBatch(patient_id=self.patient_id, target=target, **moved)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class InputStandardiser:
         """Fits on training patients; patches are read slide by slide, so memory does not grow with the cohort."""
         measured = [p.expression for p in patients if p.expression is not None]
         expression = ExpressionStandardiser.fit(np.stack(measured), tuple(genes)) if measured else None
-        count, total, squares = 0, 0.0, 0.0
+        count, total, squares = 0, np.zeros(()), np.zeros(())
         for path in (path for patient in patients for path in patient.slides):
             values = features.read(path).features.astype(np.float64)
             count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)
@@ -137,7 +138,8 @@ class BagReader:
         neighbours. Slides are left out when no training patient had any, expression likewise.
         """
         scaler = self.standardiser
-        slides = [self.features.read(path) for path in patient.slides] if scaler.patch_mean is not None else []
+        has_patches = scaler.patch_mean is not None and scaler.patch_scale is not None
+        slides = [self.features.read(path) for path in patient.slides] if has_patches else []
         expression = None
         if patient.expression is not None and scaler.expression is not None:
             expression = scaler.expression.transform(patient.expression)
@@ -145,6 +147,7 @@ class BagReader:
             n_features = 1 if scaler.patch_mean is None else len(scaler.patch_mean)  # a model needs one feature
             return Bag(patient.patient_id, np.zeros((0, n_features), np.float32), _no_coords(), expression)
         patches = np.concatenate([slide.features for slide in slides]).astype(np.float32)
+        assert scaler.patch_mean is not None
         patches = (patches - scaler.patch_mean) / scaler.patch_scale
         return Bag(patient.patient_id, patches, side_by_side(slides), expression)
 
@@ -168,12 +171,12 @@ def has_outcome(patient: Patient, task: TaskSpec) -> bool:
     """True if the patient's outcome for this task is known."""
     if task.is_survival:
         return patient.time_days is not None and patient.event is not None
-    return task.column in patient.labels
+    return task.label_column in patient.labels
 
 
 def class_names(patients: Sequence[Patient], task: TaskSpec) -> tuple[str, ...]:
     """Returns the classes of a classification task: as declared, else every label that occurs, sorted."""
-    return task.classes or tuple(sorted({p.labels[task.column] for p in patients if task.column in p.labels}))
+    return task.classes or tuple(sorted({p.labels[task.label_column] for p in patients if has_outcome(p, task)}))
 
 
 def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str]) -> Target:
@@ -184,10 +187,11 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
             torch.tensor([p.event for p in patients], dtype=torch.bool),
         )
     index = {name: i for i, name in enumerate(classes)}
-    unknown = {p.labels[task.column] for p in patients} - index.keys()
+    labels = [patient.labels[task.label_column] for patient in patients]
+    unknown = set(labels) - index.keys()
     if unknown:
         raise ValueError(f"labels of {task.column!r} must be among {list(classes)}. Found: {sorted(unknown)}.")
-    return ClassTarget(torch.tensor([index[p.labels[task.column]] for p in patients], dtype=torch.long))
+    return ClassTarget(torch.tensor([index[label] for label in labels], dtype=torch.long))
 
 
 def collate(bags: Sequence[Bag], *, n_genes: int, target: Target | None = None) -> BagBatch:

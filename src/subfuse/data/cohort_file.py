@@ -60,6 +60,13 @@ class TaskSpec(Section):
         return self
 
     @property
+    def label_column(self) -> str:
+        """The label column of a classification task; a survival task has none (ValueError)."""
+        if self.column is None:
+            raise ValueError("a survival task has time and event, not a label column.")
+        return self.column
+
+    @property
     def is_survival(self) -> bool:
         """True for a time-to-event task."""
         return self.column is None

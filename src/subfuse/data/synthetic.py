@@ -133,7 +133,7 @@ def simulate(
     *,
     patients: int = 40,
     seed: int = 0,
-    visibility: float = 0.6,
+    visibility: float = 0.8,
     workers: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Path:

@@ -6,15 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from subfuse.data.cohort import Patient
 from subfuse.data.feature_store import SlideFeatures, read_features
-from subfuse.explanation.attribution import Attribution, contribution_ledger, integrated_gradients
+from subfuse.explanation.attribution import Attribution, Score, contribution_ledger, integrated_gradients
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
 from subfuse.files import atomic_path, write_json, write_table
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.training.checkpoint import FittedModel, score_weights
 
 INTEGRATION_STEPS = 32
@@ -39,13 +36,11 @@ def explain_patient(fitted: FittedModel, patient: Patient, out: Path, *, fold: i
         output = fitted.model(**batch.inputs())
     weights = score_weights(fitted.objective, output.logits)
 
-    def share(output: SubspaceFusionOutput, subspace: int) -> Float[Tensor, " batch"]:
-        return (output.subspace_logits[:, subspace] * weights[:1]).sum(dim=1)
+    def share_of(subspace: int) -> Score:
+        return lambda output: (output.subspace_logits[:, subspace] * weights[:1]).sum(dim=1)
 
     attributions = {
-        name: integrated_gradients(
-            fitted.model, batch, lambda output, s=index: share(output, s), steps=INTEGRATION_STEPS
-        )
+        name: integrated_gradients(fitted.model, batch, share_of(index), steps=INTEGRATION_STEPS)
         for index, name in enumerate(fitted.subspaces)
     }
     ledger = contribution_ledger(

@@ -1,7 +1,7 @@
 """A trained model with everything fitted beside its weights: what prediction on new patients needs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class FittedModel:
         uses = self.recipe.modalities
         return (has_slides and "slides" in uses) or (has_expression and "expression" in uses)
 
-    def batches(self, patients: Sequence[Patient], *, batch_size: int = PREDICTION_BATCH):
+    def batches(self, patients: Sequence[Patient], *, batch_size: int = PREDICTION_BATCH) -> Iterator[BagBatch]:
         """Yields batches without targets, standardised as in training."""
         reader = BagReader(self.standardiser)
         return draw_batches(patients, reader, batch_size=batch_size, n_genes=len(self.genes))
@@ -98,12 +98,9 @@ class FittedModel:
         prediction = self.objective.predict(output.logits)
         weights = score_weights(self.objective, output.logits)
         shares = torch.einsum("bso,bo->bs", output.subspace_logits, weights)
-        if prediction.probabilities is not None:
-            values = [prediction.probabilities, shares]
-        elif prediction.survival is not None:
-            values = [prediction.risk[:, None], prediction.survival, shares]
-        else:
-            values = [prediction.risk[:, None], shares]
+        risk = None if prediction.risk is None else prediction.risk[:, None]
+        known = (prediction.probabilities, risk, prediction.survival, shares)
+        values = [part for part in known if part is not None]
         table = pd.DataFrame(torch.cat(values, dim=1).double().cpu().numpy(), columns=self.prediction_columns())
         table.insert(0, "patient_id", list(batch.patient_id))
         return table
@@ -113,7 +110,7 @@ class FittedModel:
 
         Genes are matched by name (see `align`), so their order does not matter.
         """
-        notes = []
+        notes: list[str] = []
         has_expression = any(patient.expression is not None for patient in cohort)
         if self.standardiser.expression is not None and has_expression:
             if cohort.expression_unit != self.expression_unit:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import Field
-from torch import nn
 
 from subfuse.data.bags import FeatureCache, side_by_side
 from subfuse.data.cohort import Patient
@@ -14,7 +13,8 @@ from subfuse.model.baselines import ABMIL, SNN, ConcatFusion, LinearModel
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 from subfuse.training.settings import ArchitectureSettings
 
-MODELS: dict[str, type[nn.Module]] = {
+Model = SubspaceFusion | ABMIL | SNN | ConcatFusion | LinearModel
+MODELS: dict[str, type[Model]] = {
     "subspace": SubspaceFusion,
     "abmil": ABMIL,
     "snn": SNN,
@@ -40,9 +40,9 @@ class ModelRecipe(Section):
     @property
     def modalities(self) -> frozenset[str]:
         """Which of `slides` and `expression` the model uses."""
-        return MODELS[self.name].modalities
+        return modalities_of(self.name)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Model:
         """Returns the untrained model; weights come from PyTorch's global generator."""
         sizes = self.architecture
         match self.name:
@@ -71,6 +71,11 @@ class ModelRecipe(Section):
                 )
             case _:
                 return LinearModel(self.n_outputs, n_genes=self.n_genes)
+
+
+def modalities_of(name: str) -> frozenset[str]:
+    """Returns which of `slides` and `expression` the named model uses."""
+    return MODELS[name].modalities
 
 
 def check_model_names(names: Sequence[str]) -> None:

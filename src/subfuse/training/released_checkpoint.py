@@ -6,6 +6,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from pydantic import TypeAdapter
 
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import atomic_path, write_json
@@ -62,9 +63,9 @@ def load_converted(folder: Path) -> SubspaceFusion:
     from safetensors.torch import load_file
 
     described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in described["config"].items()}
+    config = TypeAdapter(SubspaceFusionConfig).validate_python(described["config"])
     n_tumour, n_micro = described["n_genes"]["tumour"], described["n_genes"]["microenvironment"]
     genes = {"tumour": range(n_tumour), "microenvironment": range(n_tumour, n_tumour + n_micro)}
-    model = SubspaceFusion(SubspaceFusionConfig(**sizes), genes)
+    model = SubspaceFusion(config, genes)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()

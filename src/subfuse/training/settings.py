@@ -10,11 +10,11 @@ from subfuse.data.cohort_file import Section
 class TrainingSettings(Section):
     """How a neural model is trained; identical for every model of a comparison."""
 
-    epochs: int = Field(40, ge=1, description="At most this many passes over the training patients.")
-    patience: int = Field(10, ge=1, description="Stop after this many epochs without a lower validation loss.")
+    epochs: int = Field(50, ge=1, description="At most this many passes over the training patients.")
+    patience: int = Field(15, ge=1, description="Stop after this many epochs without a lower validation loss.")
     batch_size: int = Field(8, ge=1, description="Patients per step.")
     lr: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")
+    weight_decay: float = Field(1.0, ge=0, description="Decoupled weight decay; strong, since cohorts are small.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate; then cosine.")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     consistency: float = Field(0.5, ge=0, description="Weight of the gene-guided consistency loss.")

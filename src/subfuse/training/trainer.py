@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from subfuse.data.gene_sets import gene_indices
 from subfuse.data.splits import Fold
 from subfuse.errors import DataError
 from subfuse.files import atomic_path, sha256_of_json
+from subfuse.model.baselines import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective, Objective
 from subfuse.training.checkpoint import FittedModel
@@ -29,7 +30,7 @@ from subfuse.training.coordination import (
     gradient_conflict,
 )
 from subfuse.training.linear import fit_linear
-from subfuse.training.recipe import LINEAR_MODELS, MODELS, ModelRecipe, fitted_grid
+from subfuse.training.recipe import ModelRecipe, fitted_grid, modalities_of
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 
@@ -48,7 +49,7 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
     Raises:
         DataError: No training or no validation patient is left.
     """
-    uses = MODELS[model_name].modalities
+    uses = modalities_of(model_name)
 
     def eligible(patient: Patient) -> bool:
         seen = ("slides" in uses and patient.slides) or ("expression" in uses and patient.expression is not None)
@@ -72,7 +73,7 @@ def fit_objective(
 ) -> Objective:
     """Returns the objective with bin edges or class weights fitted on these training patients."""
     if not task.is_survival:
-        labels = [classes.index(patient.labels[task.column]) for patient in patients]
+        labels = [classes.index(patient.labels[task.label_column]) for patient in patients]
         return ClassificationObjective.fit(labels, classes=tuple(classes), consistency_weight=settings.consistency)
     time, event = [patient.time_days for patient in patients], [patient.event for patient in patients]
     if model_name == "cox":
@@ -100,7 +101,7 @@ def train_fold(
     parts = assign(cohort, fold, spec, model_name)
     classes = () if spec.is_survival else classes_of(cohort.patients, spec)
     features = FeatureCache()
-    uses = MODELS[model_name].modalities
+    uses = modalities_of(model_name)
     seen = [p if "slides" in uses else replace(p, slides=()) for p in parts.train]
     standardiser = InputStandardiser.fit(seen, cohort.genes, features)
     objective = fit_objective(parts.train, spec, classes, model_name=model_name, settings=settings)
@@ -118,7 +119,7 @@ def train_fold(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = recipe.build()
-        if model_name in LINEAR_MODELS:
+        if isinstance(model, LinearModel):
             log = _fit_linear(model, parts, data)
         else:
             log = Trainer(settings, seed).fit(model, objective, parts.train, parts.validation, data)
@@ -163,14 +164,14 @@ class TaskData:
     classes: tuple[str, ...]
     n_genes: int
 
-    def batches(self, patients: Sequence[Patient], batch_size: int):
+    def batches(self, patients: Sequence[Patient], batch_size: int) -> Iterator[BagBatch]:
         """Yields batches with targets, in the given order."""
         return draw_batches(
             patients, self.reader, batch_size=batch_size, n_genes=self.n_genes, task=self.task, classes=self.classes
         )
 
 
-def _fit_linear(model: nn.Module, parts: Assignment, data: TaskData) -> list[dict[str, Any]]:
+def _fit_linear(model: LinearModel, parts: Assignment, data: TaskData) -> list[dict[str, Any]]:
     train, validation = (next(data.batches(group, len(group))) for group in (parts.train, parts.validation))
     fits = fit_linear(model, train, validation)
     return [{"penalty": fit.penalty, "validation_loss": fit.validation_loss} for fit in fits]
@@ -204,9 +205,9 @@ class Trainer:
         n_steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, n_steps))
         fabric.to_device(model)
-        optimizer = fabric.setup_optimizers(optimizer)
+        wrapped = fabric.setup_optimizers(optimizer)
         objective = objective.to(fabric.device)
-        step = _Step(fabric, model, optimizer, schedule, objective, self._coordinator(), settings.clip)
+        step = _Step(fabric, model, wrapped, schedule, objective, self._coordinator(), settings.clip)
         log: list[dict[str, Any]] = []
         best_loss, best_epoch, best_weights = math.inf, 0, _copy(model)
         for epoch in range(settings.epochs):
@@ -269,6 +270,7 @@ class _Step:
 
     def __call__(self, batch: BagBatch) -> dict[str, float]:
         batch = batch.to(self.fabric.device)
+        assert batch.target is not None
         with self.fabric.autocast():
             output = self.model(**batch.inputs())
         loss = self.objective(output, batch.target, paired=paired(batch))
