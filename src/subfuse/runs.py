@@ -1,5 +1,6 @@
 """Trained runs: load one, predict new patients, explain one patient."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from subfuse.evaluation.cross_validation import (
 )
 from subfuse.explanation.patient import explain_patient
 from subfuse.training.checkpoint import FittedModel, load_fitted
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,11 @@ class Run:
         Raises:
             DataError: The cohort's genes, unit or encoder are not those of training, or no patient can be predicted.
         """
-        tables = [self._predict(job, cohort) for job in self.jobs(model=model, task=task)]
+        jobs = list(self.jobs(model=model, task=task))
+        models = [self.fitted(job) for job in jobs]
+        for note in dict.fromkeys(note for fitted in models for note in fitted.check_compatible(cohort)):
+            logger.warning(note)
+        tables = [self._predict(job, fitted, cohort) for job, fitted in zip(jobs, models, strict=True)]
         tables = [table for table in tables if len(table)]
         if not tables:
             raise DataError(
@@ -104,9 +112,7 @@ class Run:
         table = self.predictions
         return table[(table["task"] == task) & (table["model"] == model)]
 
-    def _predict(self, job: Job, cohort: Cohort) -> pd.DataFrame:
-        fitted = self.fitted(job)
-        fitted.check_compatible(cohort)
+    def _predict(self, job: Job, fitted: FittedModel, cohort: Cohort) -> pd.DataFrame:
         aligned = fitted.align(cohort)
         known = self._known(job.task, job.model)
         of_fold = known[known["fold"] == job.fold_index]

@@ -1,0 +1,52 @@
+"""The examples on real data run as their comments say."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from subfuse.cli import main
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.real_data
+
+
+def prepare(example: str, out: Path) -> Path:
+    assert main(["prepare", str(EXAMPLES / example / "cohort.yaml"), "--out", str(out), "--workers", "1"]) == 0
+    return out
+
+
+def test_the_real_slide_becomes_patches_features_and_pictures(real_data, tmp_path):
+    prepared = prepare("cmu_slide", tmp_path / "prepared")
+    slide = pd.read_csv(prepared / "slides.csv").iloc[0]
+    assert slide["mpp"] == pytest.approx(0.499, abs=1e-3)
+    assert (slide["width_px"], slide["height_px"]) == (2220, 2967)
+    assert 20 < slide["n_patches"] <= 99  # the slide holds 8.7 x 11.6 patches of 128 µm
+    wsi = prepared / "wsi" / "20x_256px_0px_overlap"
+    assert (wsi / "thumbnails" / "CMU-1-Small-Region.jpg").exists()
+    outline = json.loads((wsi / "contours_geojson" / "CMU-1-Small-Region.geojson").read_text())
+    assert outline["features"]
+
+
+def test_paired_patients_are_predicted_by_a_model_of_the_published_folds(real_data, tmp_path, caplog):
+    trained_on, paired, run = (
+        prepare("tcga_gbmlgg", tmp_path / "a"),
+        prepare("tcga_paired", tmp_path / "b"),
+        tmp_path / "run",
+    )
+    slides = pd.read_csv(paired / "slides.csv")
+    assert slides["patient_id"].nunique() == 5
+    assert (slides["n_patches"] >= 4).all()
+    options = ["--tasks", "survival", "grade", "--models", "subspace", "--train.epochs", "1", "--workers", "1"]
+    assert main(["crossval", str(trained_on), "--out", str(run), *options]) == 0
+    out = tmp_path / "predictions.csv"
+    assert main(["predict", str(run), "--cohort", str(paired), "--out", str(out)]) == 0
+    assert caplog.text.count("never saw a slide") == 1
+    predicted = pd.read_csv(out)
+    assert predicted.groupby("task")["patient_id"].nunique().tolist() == [5, 5]
+    # all five are among the 569: each is predicted only by the fold that held it out
+    assert set(predicted["split"]) == {"test"}
+    assert not predicted.duplicated(["task", "patient_id"]).any()
+    assert predicted["has_expression"].all()
+    assert not predicted["has_slides"].any()
