@@ -22,7 +22,6 @@ from subfuse.evaluation.cross_validation import (
 from subfuse.explanation.patient import explain_patient
 from subfuse.training.checkpoint import FittedModel, load_fitted
 
-
 logger = logging.getLogger(__name__)
 
 
