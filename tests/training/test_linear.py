@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+from sksurv.linear_model import CoxnetSurvivalAnalysis
+from sksurv.util import Surv
+
+from subfuse.objective.losses import cox_nll
+from subfuse.training.linear import L1_SHARE, elastic_net
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+def test_elastic_net_cox_agrees_with_scikit_survival(share):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 25))
+    time = random.exponential(np.exp(-x[:, 0] + 0.5 * x[:, 1])) * 500 + 1
+    event = random.random(60) < 0.7
+    values, days, observed = torch.from_numpy(x), torch.from_numpy(time), torch.from_numpy(event)
+
+    def loss(weight):
+        return cox_nll(values @ weight, days, observed)
+
+    zero = torch.zeros(25, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(zero), zero)
+    penalty = share * float(gradient.abs().max()) / L1_SHARE
+    ours = elastic_net(loss, zero.detach(), penalty=penalty, steps=5000, tolerance=1e-10)
+    # their loss is per patient, ours per event
+    theirs = CoxnetSurvivalAnalysis(alphas=[penalty * event.mean()], l1_ratio=L1_SHARE, tol=1e-12, max_iter=10**6)
+    theirs.fit(x, Surv.from_arrays(event, time))
+    np.testing.assert_allclose(ours.numpy(), theirs.coef_[:, 0], atol=1e-4)
+    assert 0 < (ours != 0).sum() <= 25
+
+
+def test_the_strongest_penalty_of_the_path_leaves_nothing():
+    target = torch.tensor([3.0, -2.0, 0.5])
+    weight = elastic_net(lambda w: 0.5 * (w - target).square().sum(), torch.zeros(3), penalty=3.0 / L1_SHARE)
+    assert not weight.any()
+
+
+def test_a_quadratic_is_solved_by_hand():
+    # minimise (w - 3)^2 / 2 + |w| / 2 + w^2 / 4: w - 3 + 1/2 + w/2 = 0, so w = 5/3
+    weight = elastic_net(lambda w: 0.5 * (w - 3).square().sum(), torch.zeros(1, dtype=torch.float64), penalty=1.0)
+    assert float(weight) == pytest.approx(5 / 3, abs=1e-6)
