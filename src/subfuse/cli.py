@@ -100,6 +100,9 @@ def _add_simulate(parser: ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="Folder to write.")
     parser.add_argument("--patients", type=int, default=40, help="Number of patients.")
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same bytes.")
+    parser.add_argument(
+        "--visibility", type=float, default=0.8, help="Share of its latent that a modality shows; 0 or 1: no gain."
+    )
     _add_workers(parser, scheduler=False)
 
 
@@ -111,6 +114,7 @@ def _simulate(arguments: Namespace) -> None:
             arguments.out,
             patients=arguments.patients,
             seed=arguments.seed,
+            visibility=arguments.visibility,
             workers=_workers(arguments),
             progress=progress,
         )
