@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from subfuse import __version__
 from subfuse.errors import ConfigurationError, SubfuseError, preview
+from subfuse.execution import Progress, available_cores
 
 DISCLAIMER = "Research use only. Not a medical device."
 DEMO_MODELS = ("subspace", "abmil", "snn", "concat")
@@ -66,13 +67,13 @@ def build_parser(chosen: str | None = None) -> ArgumentParser:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(title: str) -> Iterator[Progress]:
     """Yields a progress callback: a bar with time left on a terminal, plain lines elsewhere."""
+    from rich import progress as rich_progress
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -88,7 +89,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[what]}"))  # fmt: skip
-    with Progress(*columns, console=console) as bar:
+    with rich_progress.Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, what="")
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
 
@@ -372,8 +373,6 @@ def _add_workers(parser: ArgumentParser, *, scheduler: bool = True) -> None:
 
 
 def _workers(arguments: Namespace) -> int:
-    from subfuse.execution import available_cores
-
     return arguments.workers or available_cores()
 
 

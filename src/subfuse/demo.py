@@ -1,11 +1,12 @@
 """The demo: a simulated cohort from raw files to a report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-Progress = Callable[[int, int, str], None]
+from subfuse.execution import Progress
+
 N_EXPLAINED = 2
 
 

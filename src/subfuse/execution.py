@@ -9,6 +9,8 @@ from typing import Any
 
 from subfuse.errors import ConfigurationError
 
+Progress = Callable[[int, int, str], None]  # done, total, what was done last
+
 
 def available_cores() -> int:
     """Returns the number of processor cores this process may use."""

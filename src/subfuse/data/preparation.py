@@ -1,8 +1,8 @@
 """From a cohort file to a prepared folder: slides become features, tables become one cohort."""
 
+import json
 import logging
 import platform
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -17,12 +17,11 @@ from subfuse.data.cohort_file import CohortFile, cohort_file_text, read_cohort_f
 from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
 from subfuse.data.slides import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
 from subfuse.errors import ConfigurationError, SubfuseError
-from subfuse.execution import run_jobs
+from subfuse.execution import Progress, run_jobs
 from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]  # done, total, what was done last
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
 
 
@@ -69,7 +68,7 @@ def prepare(
     out = Path(out)
     plan = plan_cohort(cohort_file)
     provenance = _provenance(cohort_file, plan, encoder)
-    _claim(out, provenance, bool(plan.slides))
+    _claim(out, provenance)
     records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
     if records:
         loaded = _encoder(encoder, device)
@@ -153,10 +152,8 @@ def _tables(cohort_file: CohortFile) -> list[Path]:
     return [*cohort_file.patients.table, *(path for path in optional if path is not None)]
 
 
-def _claim(out: Path, provenance: dict[str, Any], has_slides: bool) -> None:
+def _claim(out: Path, provenance: dict[str, Any]) -> None:
     """Refuses a folder that holds something else; a started one is marked by `started.json`."""
-    import json
-
     mark = out / "started.json"
     wanted = {key: provenance[key] for key in ("cohort_sha256", "requested_encoder")}
     if mark.exists():

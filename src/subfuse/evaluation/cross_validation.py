@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.splits import Fold, read_folds, stratified_folds
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
 from subfuse.evaluation.uncertainty import compare_models, evaluate_predictions
-from subfuse.execution import run_jobs
+from subfuse.execution import Progress, run_jobs
 from subfuse.files import atomic_path, sha256_of_json, write_json, write_table, write_text
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
@@ -31,8 +31,6 @@ COHORT_FILES = ("patients.csv", "exclusions.csv", "slides.csv", "gene_set_covera
 CONTACT_SHEETS = 6  # shown in the report
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, str], None]  # done, total, what was done last
 
 
 @dataclass(frozen=True)
