@@ -358,6 +358,10 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             SubspaceFusion(SMALL, gene_sets)
 
+    def test_gene_out_of_range(self):
+        with pytest.raises(ValueError, match=r"gene_sets\['b'\].*0 to 5.*Found 6"):
+            SubspaceFusion(SMALL, {"a": [0, 5], "b": [2, 6]}, n_genes=6)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -377,6 +381,14 @@ class TestErrors:
         inputs["expression"] = inputs["expression"][:, :5]
         with pytest.raises(ValueError, match=r"at least 6.*Found 5"):
             small_model()(**inputs)
+
+    @pytest.mark.parametrize("n_genes", [6, 8])
+    def test_other_genes_than_declared(self, n_genes):
+        model = SubspaceFusion(SMALL, {"a": [0, 1], "b": [3, 5]}, n_genes=7)
+        inputs = bag(5)
+        inputs["expression"] = torch.zeros(len(inputs["expression"]), n_genes)
+        with pytest.raises(ValueError, match=rf"7 columns of n_genes. Found {n_genes}"):
+            model(**inputs)
 
     def test_wrong_patch_width(self):
         inputs = bag(5)

@@ -209,9 +209,11 @@ class SubspaceFusion(nn.Module):
     Args:
         config: Sizes.
         gene_sets: Columns of `expression` of each subspace, by name.
+        n_genes: Columns that `expression` must have, for gene sets that do not use the last one; None: at least as
+            many as the gene sets name.
 
     Raises:
-        ValueError: If there is no subspace, a gene set is empty, or a column is negative.
+        ValueError: If there is no subspace, a gene set is empty, or a column is negative or not below `n_genes`.
 
     Example:
         >>> config = SubspaceFusionConfig(n_outputs=3, patch_dim=16, grid=(8, 8))
@@ -225,10 +227,13 @@ class SubspaceFusion(nn.Module):
 
     modalities = frozenset({"slides", "expression"})
 
-    def __init__(self, config: SubspaceFusionConfig, gene_sets: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self, config: SubspaceFusionConfig, gene_sets: Mapping[str, Sequence[int]], *, n_genes: int | None = None
+    ) -> None:
         super().__init__()
-        _check_gene_sets(gene_sets)
+        _check_gene_sets(gene_sets, n_genes)
         self.config = config
+        self.n_genes = n_genes
         self.gene_sets = {name: tuple(int(column) for column in columns) for name, columns in gene_sets.items()}
         self.subspaces = nn.ModuleDict(
             {name: Subspace(len(columns), config) for name, columns in self.gene_sets.items()}
@@ -316,10 +321,14 @@ class SubspaceFusion(nn.Module):
             raise ValueError(
                 f"patches must have the {self.config.patch_dim} features of patch_dim. Found {patches.shape[2]}."
             )
-        n_genes = 1 + max(max(columns) for columns in self.gene_sets.values())
-        if expression.shape[1] < n_genes:
+        if self.n_genes is not None and expression.shape[1] != self.n_genes:
             raise ValueError(
-                f"expression must have a column for every gene of gene_sets, at least {n_genes}. "
+                f"expression must have the {self.n_genes} columns of n_genes. Found {expression.shape[1]}."
+            )
+        least = 1 + max(max(columns) for columns in self.gene_sets.values())
+        if expression.shape[1] < least:
+            raise ValueError(
+                f"expression must have a column for every gene of gene_sets, at least {least}. "
                 f"Found {expression.shape[1]}."
             )
 
@@ -331,7 +340,7 @@ class SubspaceFusion(nn.Module):
         return spatial_cells(coords, patch_mask, self.config.grid, every_cell=self.config.position_bias == "exact")
 
 
-def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]]) -> None:
+def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]], n_genes: int | None) -> None:
     if not gene_sets:
         raise ValueError("gene_sets must name at least one subspace. Found none.")
     for name, columns in gene_sets.items():
@@ -339,10 +348,11 @@ def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]]) -> None:
             raise ValueError(f'names in gene_sets become parts of weight names and must not hold ".". Found {name!r}.')
         if len(columns) == 0:
             raise ValueError(f"gene_sets[{name!r}] must hold at least one gene. Found none.")
-        negative = [column for column in columns if column < 0]
-        if negative:
+        outside = [column for column in columns if column < 0 or (n_genes is not None and column >= n_genes)]
+        if outside:
+            limit = "" if n_genes is None else f" to {n_genes - 1} (n_genes - 1)"
             raise ValueError(
-                f"gene_sets[{name!r}] must hold column numbers of expression, from 0. Found {preview(negative)}."
+                f"gene_sets[{name!r}] must hold column numbers of expression, from 0{limit}. Found {preview(outside)}."
             )
 
 

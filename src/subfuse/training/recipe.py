@@ -56,7 +56,7 @@ class ModelRecipe(Section):
                     table_size=sizes.table_size,
                     dropout=sizes.dropout,
                 )
-                return SubspaceFusion(config, self.gene_sets)
+                return SubspaceFusion(config, self.gene_sets, n_genes=self.n_genes)
             case "abmil":
                 return ABMIL(self.n_outputs, patch_dim=self.patch_dim, embed_dim=sizes.embed_dim)
             case "snn":

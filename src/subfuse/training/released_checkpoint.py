@@ -66,6 +66,6 @@ def load_converted(folder: Path) -> SubspaceFusion:
     config = TypeAdapter(SubspaceFusionConfig).validate_python(described["config"])
     n_tumour, n_micro = described["n_genes"]["tumour"], described["n_genes"]["microenvironment"]
     genes = {"tumour": range(n_tumour), "microenvironment": range(n_tumour, n_tumour + n_micro)}
-    model = SubspaceFusion(config, genes)
+    model = SubspaceFusion(config, genes, n_genes=n_tumour + n_micro)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
