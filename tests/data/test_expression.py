@@ -311,12 +311,27 @@ def test_standardiser_takes_one_patient_or_many():
     assert fitted.transform(values[1]).dtype == np.float32
 
 
-def test_standardiser_refuses_other_gene_numbers_and_holes():
+def test_unknown_values_are_ignored_in_fitting_and_become_the_mean():
+    values = np.random.default_rng(0).normal(3, 2, size=(9, 2)).astype(np.float32)
+    holes = values.copy()
+    holes[2:7, 1] = np.nan
+    fitted = ExpressionStandardiser.fit(holes, ("GENE", "age"))
+    of_known = ExpressionStandardiser.fit(np.delete(values, range(2, 7), axis=0), ("GENE", "age"))
+    assert fitted.mean[1] == pytest.approx(of_known.mean[1])
+    assert fitted.scale[1] == pytest.approx(of_known.scale[1])
+    standard = fitted.transform(holes)
+    assert (standard[2:7, 1] == 0).all()
+    np.testing.assert_allclose(standard[:, 1].mean(), 0, atol=1e-6)
+    with pytest.raises(DataError, match="age must be known for at least one training patient"):
+        ExpressionStandardiser.fit(holes[2:7], ("GENE", "age"))
+
+
+def test_standardiser_refuses_other_gene_numbers_and_infinity():
     values = np.ones((2, 3), dtype=np.float32)
     fitted = ExpressionStandardiser.fit(values, tuple("ABC"))
     with pytest.raises(ValueError, match="3 genes"):
         fitted.transform(values[:, :2])
     with pytest.raises(ValueError, match="not finite"):
-        ExpressionStandardiser.fit(np.full((2, 3), np.nan, dtype=np.float32), tuple("ABC"))
+        ExpressionStandardiser.fit(np.full((2, 3), np.inf, dtype=np.float32), tuple("ABC"))
     with pytest.raises(ValueError, match="at least one patient"):
         ExpressionStandardiser.fit(values[:0], tuple("ABC"))

@@ -66,32 +66,40 @@ class ExpressionStandardiser:
     def fit(cls, values: Float[np.ndarray, "patient gene"], genes: Sequence[str]) -> "ExpressionStandardiser":
         """Fits mean and standard deviation (divided by n) per gene, computed in float64, kept in float32.
 
-        A gene counts as constant when its spread is within float32 rounding of its mean: it then becomes 0 everywhere
-        instead of amplified noise.
+        NaN is an unknown value (of a covariate) and is ignored. A gene counts as constant when its spread is within
+        float32 rounding of its mean: it then becomes 0 everywhere instead of amplified noise.
 
         Raises:
-            ValueError: No patient, a value that is not finite, or another number of genes.
+            ValueError: No patient, an infinite value, or another number of genes.
+            DataError: A gene or covariate that is unknown for every patient: nothing could be learned of it.
         """
-        if values.shape[0] == 0 or values.shape[1] != len(genes) or not np.isfinite(values).all():
+        if values.shape[0] == 0 or values.shape[1] != len(genes) or np.isinf(values).any():
             raise ValueError(
-                f"values must be finite, with at least one patient and {len(genes)} genes. Found shape {values.shape} "
-                f"with {np.count_nonzero(~np.isfinite(values))} values that are not finite."
+                f"values must be finite or NaN, with at least one patient and {len(genes)} genes. Found shape "
+                f"{values.shape} with {np.count_nonzero(np.isinf(values))} values that are not finite."
             )
-        mean = values.mean(axis=0, dtype=np.float64)
-        scale = values.std(axis=0, dtype=np.float64)
+        unknown = [gene for gene, known in zip(genes, ~np.isnan(values).all(axis=0), strict=True) if not known]
+        if unknown:
+            raise DataError(
+                f"{preview(unknown)} must be known for at least one training patient. Found none among "
+                f"{values.shape[0]}. Use fewer folds, or remove it from `covariates` of the cohort file."
+            )
+        mean = np.nanmean(values, axis=0, dtype=np.float64)
+        scale = np.nanstd(values, axis=0, dtype=np.float64)
         constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
         scale[constant] = 1.0
         return cls(tuple(genes), mean.astype(np.float32), scale.astype(np.float32))
 
     def transform(self, values: Float[np.ndarray, "*batch gene"]) -> Float[np.ndarray, "*batch gene"]:
-        """Returns (values - mean) / scale in float32, for genes in the order of `genes`.
+        """Returns (values - mean) / scale in float32, for genes in the order of `genes`; 0, the mean, where unknown.
 
         Raises:
             ValueError: Another number of genes.
         """
         if values.shape[-1] != len(self.genes):
             raise ValueError(f"values must have {len(self.genes)} genes. Found {values.shape[-1]}.")
-        return ((values.astype(np.float32) - self.mean) / self.scale).astype(np.float32)
+        standard = ((values.astype(np.float32) - self.mean) / self.scale).astype(np.float32)
+        return np.where(np.isnan(standard), np.float32(0), standard)
 
 
 def read_expression(
