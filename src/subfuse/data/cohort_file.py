@@ -31,6 +31,7 @@ def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time t
 
 
 FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file; may hold ${VARIABLES}
+TimeUnit = Literal["days", "months", "years"]
 ExpressionUnit = Literal["counts", "fpkm", "fpkm_uq", "tpm", "log2_tpm", "zscore"]
 
 
@@ -72,14 +73,53 @@ class TaskSpec(Section):
         return self.column is None
 
 
-class PatientsSection(Section):
-    """The clinical table: one row per patient, or clinical files of the GDC portal."""
+class MarkerColumns(Section):
+    """Where the markers of a derived diagnosis are among the columns of the patients."""
 
-    table: tuple[FilePath, ...]  # one file, or several of the same format below one another
-    format: Literal["plain", "gdc"] = "plain"
+    idh: str | None = None  # of every field: None means the column of the field's own name, where there is one
+    codeletion_1p19q: str | None = None
+    cdkn2a: str | None = None
+    grade: str | None = None
+    histology: str | None = None
+
+
+class DiagnosisRule(Section):
+    """How a diagnosis is derived from markers."""
+
+    rule: Literal["who2021"]
+    cdkn2a: Literal["homozygous", "any_loss"] = "homozygous"  # which deletion makes an astrocytoma grade 4
+    columns: MarkerColumns = MarkerColumns()
+
+
+class DeriveSection(Section):
+    """Columns of the patients that follow from others."""
+
+    diagnosis: DiagnosisRule
+
+
+class LabelsSection(Section):
+    """A further table whose columns join the patients by identifier, such as molecular markers."""
+
+    table: FilePath
+    columns: dict[str, str] | None = None  # our name: column of the table; default: columns keep their names
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: Any) -> Any:
+        return {_yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+class PatientsSection(Section):
+    """The clinical table: one row per patient, or clinical files of the GDC portal or of cBioPortal."""
+
+    table: tuple[FilePath, ...] = Field(min_length=1)  # one file, or several of the same format below one another
+    format: Literal["plain", "gdc", "cbioportal"] = "plain"
     columns: dict[str, str] | None = None  # our name: column of the table; default: columns keep their names
     event_values: dict[str, bool] | None = None  # value of the event column: True if it means an observed event
+    time_unit: TimeUnit | None = None  # of the column mapped to time_days, in format plain; None: days
     include: tuple[str, ...] | None = Field(default=None, min_length=1)  # only these patients; None: all of the table
+    labels: LabelsSection | None = None
+    derive: DeriveSection | None = None
 
     @field_validator("table", mode="before")
     @classmethod
@@ -92,9 +132,11 @@ class PatientsSection(Section):
         return {_yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
-    def _gdc_defines_events(self) -> "PatientsSection":
-        if self.format == "gdc" and self.event_values is not None:
-            raise ValueError("`event_values` belongs to format plain; gdc files say Dead or Alive")
+    def _portals_define_outcome(self) -> "PatientsSection":
+        words = {"gdc": "gdc files say Dead or Alive, in days", "cbioportal": "OS_STATUS and OS_MONTHS are defined"}
+        for name in ("event_values", "time_unit"):
+            if self.format != "plain" and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` belongs to format plain; {words[self.format]}")
         return self
 
 
@@ -187,6 +229,7 @@ class CohortFile(Section):
         default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
     )
     tasks: dict[str, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
+    covariates: tuple[str, ...] = ()  # numeric or two-valued columns of the patients, seen by models with expression
     splits: SplitsSection = SplitsSection(folds=5)
 
     @model_validator(mode="after")
@@ -307,18 +350,27 @@ name: my-cohort                  # letters, digits, dots, dashes; appears in eve
 role: develop                    # develop: models are trained on it; external: only evaluated on it
 
 patients:
-  table: patients.csv            # one row per patient
-  format: plain                  # plain (csv, tsv), or gdc (clinical.tsv or clinical.tar.gz of the GDC portal)
+  table: patients.csv            # one row per patient; a list: tables below one another
+  format: plain                  # plain (csv, tsv), gdc (clinical.tsv, .tar.gz or .json of the GDC portal), or
+                                 # cbioportal (data_clinical_patient.txt and data_clinical_sample.txt as a list)
   columns:                       # our name: column of your table. Without this section columns keep their names.
     patient_id: case_id
-    time_days: os_days           # days from diagnosis to the event or to the last contact
+    time_days: os_days           # from diagnosis to the event or to the last contact
     event: os_event              # true or 1: the event was observed; false or 0: censored
     # site: hospital             # contributing hospital; taken from TCGA barcodes when absent
     grade: grade                 # any further column is a label; empty cells are unknown
     diagnosis: diagnosis
+    age: age
+    gender: gender
+  # time_unit: months            # of the column mapped to time_days: days (default), months, years
   # event_values: {Dead: true, Alive: false}   # needed where the event column has other words, or a name such as
                                                # vital_status, os_status or censored whose meaning differs
   # include: [P001, P002]        # only these patients of the table
+  # labels:                      # a further table of the same patients, such as molecular markers
+  #   table: markers.csv
+  #   columns: {patient_id: case_id, idh: idh, codeletion_1p19q: codel, cdkn2a: cdkn2a_gistic}
+  # derive:                      # diagnosis, diagnosis_basis and subtype of gliomas from the columns idh,
+  #   diagnosis: {rule: who2021} # codeletion_1p19q, cdkn2a, grade, histology; cdkn2a: any_loss counts one lost copy
 
 slides:                          # leave out if there are none
   table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel where the slide lacks it)
@@ -341,6 +393,9 @@ tasks:
   survival: {time: time_days, event: event}
   grade: {column: grade, classes: [G2, G3, G4]}     # classes fixes their order; other labels are an error
   diagnosis: {column: diagnosis}
+
+covariates: [age, gender]        # columns that models see beside expression: numbers, or two words, of which the later
+                                 # in the alphabet is coded 1 and the covariate named after it (gender=male)
 
 splits:
   folds: 5                       # patients never cross folds
