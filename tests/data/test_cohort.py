@@ -216,6 +216,91 @@ def test_lost_patients_leave_their_fold_and_the_others_stay(folder):
             assert getattr(read, side) == tuple(p for p in getattr(planned, side) if p != "p08")
 
 
+COVARIATES = "patients: {table: patients.csv, columns: {time_days: time_days, event: event, age: age, sex: sex}}"
+
+
+@pytest.fixture
+def with_covariates(folder):
+    """Ages 40 to 59, unknown for p03; sex Male or female, unknown for p05 and p06, for which nothing is known."""
+    table = pd.read_csv(folder / "patients.csv").drop(columns="grade")
+    table["age"] = [40.0 + i for i in range(N)]
+    table["sex"] = ["Male" if i % 3 else " female" for i in range(N)]
+    table.loc[[3, 6], "age"] = None
+    table.loc[[5, 6], "sex"] = "not reported"
+    table.to_csv(folder / "patients.csv", index=False)
+    return folder
+
+
+def test_covariates_end_the_gene_axis_and_every_subspace(with_covariates):
+    cohort_file = cohort_file_of(with_covariates, patients=COVARIATES, covariates="covariates: [age, sex]")
+    out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
+    assert plan.covariates == ("age", "sex=male")
+    assert f"covariates: age known for {len(plan.patients) - 2}, sex=male known for" in plan.summary()
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    cohort = read_cohort(out)
+    by_id = {patient.patient_id: patient for patient in cohort}
+    assert (cohort.genes, cohort.covariates) == (("G1", "G2", "G3", "G4", "age", "sex=male"), ("age", "sex=male"))
+    assert cohort.gene_sets == {
+        "tumour": ("G1", "G2", "G3", "age", "sex=male"),
+        "microenvironment": ("G2", "G3", "age", "sex=male"),
+    }
+    assert cohort.pathways == {"A": ("G1",), "B": ("G2", "G3")}
+    assert plan.expression is not None
+    for name, covariates in {"p03": [np.nan, 0], "p05": [45, np.nan], "p06": [np.nan] * 2, "p07": [47, 1]}.items():
+        np.testing.assert_array_equal(by_id[name].expression[:4], plan.expression.values.loc[name])
+        np.testing.assert_array_equal(by_id[name].expression[4:], covariates)
+    assert by_id["p08"].expression is None
+    assert by_id["p07"].labels == {"age": "47.0", "sex": "Male"}
+    again = plan_cohort(read_cohort_file(out / "cohort.yaml"))
+    assert again.covariates == plan.covariates
+
+
+def test_covariates_alone_where_there_is_no_expression(with_covariates):
+    cohort_file = cohort_file_of(
+        with_covariates, "expression", patients=COVARIATES, covariates="covariates: [sex=female, age]"
+    )
+    out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    cohort = read_cohort(out)
+    by_id = {patient.patient_id: patient for patient in cohort}
+    assert cohort.gene_sets == dict.fromkeys(("tumour", "microenvironment"), cohort.covariates)
+    assert (cohort.genes, cohort.expression_unit, cohort.pathways) == (("sex=female", "age"), None, {})
+    np.testing.assert_array_equal(by_id["p12"].expression, [1, 52])
+    assert by_id["p06"].expression is None
+    assert not plan.patients["has_expression"].any()
+
+
+@pytest.mark.parametrize(
+    ("declared", "error", "message"),
+    [
+        ("[bmi]", ConfigurationError, "covariates: 'bmi' must be a column of the patients. They have age, sex"),
+        ("[time_days]", ConfigurationError, "time_days is an outcome"),
+        ("[event=true]", ConfigurationError, "event is an outcome"),
+        ("[age, age]", ConfigurationError, "age must be given once"),
+        ("[words]", ConfigurationError, r"words must hold numbers or two words. Found 3 .* a, b, c. .* `words=c`"),
+        ("[one]", ConfigurationError, r"one must hold numbers or two words. Found 1 .* `one=x`"),
+        ("[mixed]", ConfigurationError, r"mixed must hold numbers or two words. .* 90\+"),
+        ("[empty]", DataError, "empty must be known for some patients"),
+        ("[G1]", ConfigurationError, "G1 must not have the name of a gene"),
+    ],
+)
+def test_impossible_covariates(with_covariates, declared, error, message):
+    table = pd.read_csv(with_covariates / "patients.csv")
+    table["words"] = [("a", "b", "c")[i % 3] for i in range(N)]
+    table["one"], table["empty"], table["G1"] = "x", "", 1.0
+    table["mixed"] = ["90+" if i == 9 else str(i) for i in range(N)]
+    table.to_csv(with_covariates / "patients.csv", index=False)
+    with pytest.raises(error, match=message):
+        plan_cohort(cohort_file_of(with_covariates, covariates=f"covariates: {declared}"))
+
+
+def test_a_label_task_cannot_have_its_label_as_covariate(folder):
+    with pytest.raises(ConfigurationError, match="grade is an outcome"):
+        plan_cohort(cohort_file_of(folder, covariates="covariates: [grade=G4]"))
+
+
 def test_resolved_copy_can_be_planned_again(folder):
     cohort_file, out = cohort_file_of(folder), folder / "prepared"
     plan = plan_cohort(cohort_file)

@@ -1,7 +1,15 @@
 import pytest
 
 from subfuse.data.cohort_file import GeneSetSource
-from subfuse.data.gene_sets import BUILTIN, coverage, gene_indices, load_gene_sets, read_gmt, restrict_to_axis
+from subfuse.data.gene_sets import (
+    BUILTIN,
+    coverage,
+    gene_indices,
+    load_gene_sets,
+    load_pathways,
+    read_gmt,
+    restrict_to_axis,
+)
 from subfuse.errors import ConfigurationError, DataError
 
 
@@ -28,6 +36,14 @@ def test_built_in_sets_are_clean():
 def test_subspace_is_the_union_of_its_sets_in_declared_order(gmt):
     loaded = load_gene_sets({"z": GeneSetSource(gmt=gmt), "a": GeneSetSource(gmt=gmt, sets=("B",))})
     assert list(loaded.items()) == [("z", ("EGFR", "MKI67", "TP53")), ("a", ("EGFR", "MKI67"))]
+
+
+def test_pathways_are_the_single_sets_with_their_measured_genes(gmt, tmp_path):
+    other = tmp_path / "other.gmt"
+    other.write_text("A\td\tTP53\tVIM\nC\td\tNOWHERE\n")
+    sections = {"z": GeneSetSource(gmt=gmt), "y": GeneSetSource(gmt=gmt, sets=("B",)), "x": GeneSetSource(gmt=other)}
+    pathways = load_pathways(sections, ["VIM", "TP53", "EGFR"])
+    assert pathways == {"A": ("EGFR", "TP53"), "B": ("EGFR",), "x/A": ("TP53", "VIM")}
 
 
 def test_some_built_in_sets():

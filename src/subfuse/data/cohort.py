@@ -12,9 +12,10 @@ from jaxtyping import Float
 
 from subfuse.data.clinical import FIXED_COLUMNS, RESERVED, outcome_warnings, read_clinical
 from subfuse.data.cohort_file import CohortFile, TaskSpec, cohort_file_text, read_cohort_file
+from subfuse.data.covariates import completeness, covariate_values, resolve_covariates
 from subfuse.data.exclusions import exclusion_table, join_exclusions
 from subfuse.data.expression import ExpressionTable, read_expression, read_expression_h5ad, write_expression
-from subfuse.data.gene_sets import coverage, load_gene_sets, read_gmt, restrict_to_axis
+from subfuse.data.gene_sets import coverage, load_gene_sets, load_pathways, read_gmt, restrict_to_axis
 from subfuse.data.slide_table import read_slides
 from subfuse.data.slides import SlideSource
 from subfuse.data.splits import Fold, given_folds, stratified_folds, unlisted_patients, write_folds
@@ -33,7 +34,7 @@ class Patient:
     patient_id: str
     cohort: str
     slides: tuple[Path, ...] = ()  # feature files, sorted by slide identifier; empty if there is no slide
-    expression: Float[np.ndarray, " gene"] | None = None  # in Cohort.genes order, in Cohort.expression_unit
+    expression: Float[np.ndarray, " gene"] | None = None  # in Cohort.genes order; covariates NaN where unknown
     time_days: float | None = None  # from diagnosis to event or last contact
     event: bool | None = None  # True: the event was observed; False: right-censored
     labels: Mapping[str, str] = field(default_factory=dict)  # every other clinical column that is known
@@ -46,10 +47,12 @@ class Cohort:
 
     name: str
     patients: tuple[Patient, ...]
-    genes: tuple[str, ...]
-    expression_unit: str | None  # scale of the values: log2_tpm, log2_cpm or zscore
-    gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> gene names, all of them on `genes`
+    genes: tuple[str, ...]  # the measured genes, then the covariates
+    expression_unit: str | None  # scale of the measured genes: log2_tpm, log2_cpm or zscore
+    gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> its genes and all covariates, all of them on `genes`
     tasks: Mapping[str, TaskSpec]
+    covariates: tuple[str, ...] = ()  # the last of `genes`: age, gender=male
+    pathways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single gene sets -> measured genes
     encoder: str | None = None
     encoder_sha256: str | None = None
     patch_dim: int | None = None
@@ -81,6 +84,8 @@ class CohortPlan:
     expression: ExpressionTable | None  # of these patients
     gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> measured genes; empty tuples without expression
     coverage: pd.DataFrame  # of the gene sets by the measured genes; no rows without expression
+    pathways: Mapping[str, tuple[str, ...]]  # single gene set -> measured genes; none without expression
+    covariates: tuple[str, ...]  # as resolved: their names say how they are coded
     tasks: Mapping[str, TaskSpec]
     folds: tuple[Fold, ...]  # none for an external cohort
     exclusions: pd.DataFrame  # level, id, reason
@@ -100,6 +105,9 @@ class CohortPlan:
             known = self.patients["event" if task.column is None else task.column].dropna()
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
             lines.append(f"  {name}: {len(known)} patients ({', '.join(f'{k}: {n}' for k, n in counts.items())})")
+        if self.covariates:
+            known = completeness(self.covariates, self.patients)
+            lines.append(f"  covariates: {', '.join(f'{name} known for {count}' for name, count in known.items())}")
         if self.folds:
             sizes = "/".join(str(len(fold.test)) for fold in self.folds)
             lines.append(f"  folds: {len(self.folds)}, with {sizes} test patients")
@@ -151,6 +159,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     )
     tasks, task_warnings = _resolve_classes(tasks, patients, cohort_file.role)
     genes = [] if expression is None else list(expression.values.columns)
+    covariates = resolve_covariates(cohort_file.covariates, patients, tasks)
+    _check_axis(covariates, genes, patients)
     folds, fold_warnings = _make_folds(cohort_file, tasks, patients)
     return CohortPlan(
         name=cohort_file.name,
@@ -160,6 +170,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         expression=expression,
         gene_sets=restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ()),
         coverage=coverage(wanted, genes) if genes else coverage({}, []),
+        pathways=load_pathways(cohort_file.gene_sets, genes),
+        covariates=covariates,
         tasks=tasks,
         folds=folds,
         exclusions=join_exclusions(
@@ -176,8 +188,8 @@ def write_prepared(
 
     A patient whose slides all failed and who has no expression is excluded here, and leaves its fold; the others stay
     where they were. Writes patients.csv, slides.csv, exclusions.csv, expression.h5ad, gene_sets.gmt (measured genes of
-    each subspace), the resolved cohort.yaml and the folds. `provenance.json` is left to the caller: it marks the
-    folder complete.
+    each subspace), pathways.gmt (those of every single set), the resolved cohort.yaml and the folds.
+    `provenance.json` is left to the caller: it marks the folder complete.
 
     Args:
         out: The prepared folder.
@@ -208,8 +220,10 @@ def write_prepared(
     write_table(out / "exclusions.csv", exclusions)
     if plan.expression is not None:
         write_expression(out / "expression.h5ad", _restrict(plan.expression, kept)[0])
-        write_text(out / "gene_sets.gmt", "".join(_gmt_line(name, genes) for name, genes in plan.gene_sets.items()))
-    write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update={"tasks": dict(plan.tasks)})))
+        write_text(out / "gene_sets.gmt", _gmt_text(plan.gene_sets, "measured genes of the subspace"))
+        write_text(out / "pathways.gmt", _gmt_text(plan.pathways, "measured genes of the set"))
+    resolved = {"tasks": dict(plan.tasks), "covariates": plan.covariates}
+    write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update=resolved)))
     if folds:
         write_folds(out / SPLITS, folds)
     return exclusions
@@ -217,6 +231,9 @@ def write_prepared(
 
 def read_cohort(prepared: Path) -> Cohort:
     """Returns a prepared cohort. Expression is read into memory once and shared; patch features stay on disk.
+
+    Covariates follow the genes: on the gene axis, in the values of every patient with expression, and in every
+    subspace. In a cohort without expression they are the whole axis, and a patient has values if any is known.
 
     Raises:
         DataError: The folder is not completely prepared, or a feature file is gone.
@@ -227,7 +244,8 @@ def read_cohort(prepared: Path) -> Cohort:
     patients = read_patients(root)
     slides = _slides_by_patient(root)
     table = read_expression_h5ad(root / "expression.h5ad") if (root / "expression.h5ad").exists() else None
-    rows = {} if table is None else dict(zip(table.values.index, table.values.to_numpy(), strict=True))
+    covariates = cohort_file.covariates
+    rows = _values_by_patient(table, patients, covariates)
     gene_sets = dict.fromkeys(cohort_file.gene_sets, ()) if table is None else read_gmt(root / "gene_sets.gmt")
     labels = [name for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
     return Cohort(
@@ -245,10 +263,12 @@ def read_cohort(prepared: Path) -> Cohort:
             )
             for record in patients.to_dict("records")
         ),
-        genes=() if table is None else tuple(table.values.columns),
+        genes=(*(() if table is None else table.values.columns), *covariates),
         expression_unit=None if table is None else table.scale,
-        gene_sets=gene_sets,
+        gene_sets={name: (*genes, *covariates) for name, genes in gene_sets.items()},
         tasks=cohort_file.tasks or {},
+        covariates=covariates,
+        pathways={} if table is None else read_gmt(root / "pathways.gmt"),
         encoder=provenance.get("encoder"),
         encoder_sha256=provenance.get("encoder_sha256"),
         patch_dim=provenance.get("patch_dim"),
@@ -400,8 +420,35 @@ def _reasons(exclusions: pd.DataFrame) -> str:
     return preview([f"{reason} ({count})" for reason, count in counts.items()]) or "the clinical table is empty"
 
 
-def _gmt_line(name: str, genes: Sequence[str]) -> str:
-    return "\t".join([name, "measured genes of the subspace", *genes]) + "\n"
+def _check_axis(covariates: Sequence[str], genes: Sequence[str], patients: pd.DataFrame) -> None:
+    """Refuses covariates that are named like a gene or hold a word where a number is declared."""
+    shared = sorted(set(covariates) & set(genes))
+    if shared:
+        raise ConfigurationError(
+            f"covariates: {preview(shared)} must not have the name of a gene. Rename it in patients.columns."
+        )
+    covariate_values(covariates, patients)
+
+
+def _values_by_patient(
+    table: ExpressionTable | None, patients: pd.DataFrame, covariates: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Returns expression and covariates of every patient that has expression; covariates alone if nobody has any."""
+    known = covariate_values(covariates, patients)
+    if table is None:
+        return {
+            patient: row for patient, row in zip(patients["patient_id"], known, strict=True) if np.isfinite(row).any()
+        }
+    if not covariates:
+        return dict(zip(table.values.index, table.values.to_numpy(), strict=True))
+    rows = dict(zip(patients["patient_id"], known, strict=True))
+    beside = np.stack([rows[patient] for patient in table.values.index])
+    values = np.concatenate([table.values.to_numpy(), beside], axis=1)
+    return dict(zip(table.values.index, values, strict=True))
+
+
+def _gmt_text(gene_sets: Mapping[str, Sequence[str]], description: str) -> str:
+    return "".join("\t".join([name, description, *genes]) + "\n" for name, genes in gene_sets.items())
 
 
 def _read_provenance(root: Path) -> dict[str, Any]:

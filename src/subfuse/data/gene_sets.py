@@ -52,7 +52,34 @@ def load_gene_sets(sections: Mapping[str, GeneSetSource]) -> dict[str, tuple[str
         ConfigurationError: `builtin` for a subspace that has no built-in sets, or a chosen set that the file lacks.
         DataError: The GMT file is malformed.
     """
-    return {subspace: _subspace_genes(subspace, source) for subspace, source in sections.items()}
+    return {
+        subspace: tuple(sorted({gene for genes in _chosen_sets(subspace, source).values() for gene in genes}))
+        for subspace, source in sections.items()
+    }
+
+
+def load_pathways(sections: Mapping[str, GeneSetSource], genes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Returns every single set behind the subspaces with its measured genes; sets without one are left out.
+
+    A set that several subspaces use is there once. Where they mean different genes by the same name, the later one
+    is called `<subspace>/<name>`.
+
+    Args:
+        sections: As for `load_gene_sets`.
+        genes: The measured genes.
+
+    Raises:
+        ConfigurationError: As for `load_gene_sets`.
+        DataError: As for `load_gene_sets`.
+    """
+    measured = set(genes)
+    pathways: dict[str, tuple[str, ...]] = {}
+    for subspace, source in sections.items():
+        for name, wanted in _chosen_sets(subspace, source).items():
+            found = tuple(gene for gene in wanted if gene in measured)
+            if found:
+                pathways[name if pathways.get(name, found) == found else f"{subspace}/{name}"] = found
+    return pathways
 
 
 def restrict_to_axis(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -125,7 +152,7 @@ def _gmt_line(line: str, place: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(genes)
 
 
-def _subspace_genes(subspace: str, source: GeneSetSource) -> tuple[str, ...]:
+def _chosen_sets(subspace: str, source: GeneSetSource) -> dict[str, tuple[str, ...]]:
     if source.gmt is None and subspace not in BUILTIN:
         raise ConfigurationError(
             f"gene_sets.{subspace}: built-in sets exist for {' and '.join(BUILTIN)}. Give a GMT file for this subspace."
@@ -138,7 +165,7 @@ def _subspace_genes(subspace: str, source: GeneSetSource) -> tuple[str, ...]:
             f"gene_sets.{subspace}.sets: not in {source.gmt or 'the built-in sets'}: {preview(unknown)}. "
             f"It has {preview(sets, limit=12)}."
         )
-    return tuple(sorted({gene for name in chosen for gene in sets[name]}))
+    return {name: sets[name] for name in chosen}
 
 
 def _read_builtin(subspace: str) -> dict[str, tuple[str, ...]]:

@@ -38,7 +38,7 @@ class FittedModel:
     standardiser: InputStandardiser
     baseline_logits: Float[Tensor, "subspace output"]  # mean over training patients: what is said of an unknown patient
     genes: tuple[str, ...]
-    expression_unit: str | None
+    expression_unit: str | None  # None: trained without expression, perhaps with covariates
     encoder: str | None
     encoder_sha256: str | None
     details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
@@ -113,7 +113,7 @@ class FittedModel:
         notes: list[str] = []
         has_expression = any(patient.expression is not None for patient in cohort)
         if self.standardiser.expression is not None and has_expression:
-            if cohort.expression_unit != self.expression_unit:
+            if self.expression_unit is not None and cohort.expression_unit != self.expression_unit:
                 raise DataError(
                     f"expression of cohort {cohort.name!r} must be in the unit of training, {self.expression_unit}. "
                     f"Found {cohort.expression_unit}. Prepare the cohort from data in that unit."
