@@ -17,6 +17,13 @@ MISSING = frozenset(
     | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
 )
 
+_OTHER_FILES = {
+    b"\x1f\x8b": "a gzip file. Let its name end in .gz, or unpack it",
+    b"PK\x03\x04": "an Excel workbook or zip file. Export the table as CSV, or unpack it",
+    b"\xff\xfe": "UTF-16. Save the table as UTF-8",
+    b"\xfe\xff": "UTF-16. Save the table as UTF-8",
+}
+
 
 def read_first_line(path: Path) -> str:
     """Returns the header line of a text or gzip file, without byte order mark and line end.
@@ -34,7 +41,7 @@ def read_first_line(path: Path) -> str:
     return _checked_header(line, path)
 
 
-def read_text_table(path: Path, *, member: str = "clinical.tsv") -> pd.DataFrame:
+def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | None = None) -> pd.DataFrame:
     """Returns a table with every cell as stripped text; nothing is interpreted, missing cells are ''.
 
     The header decides whether tabs or commas separate the columns.
@@ -42,11 +49,15 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv") -> pd.DataFrame
     Args:
         path: csv, tsv, txt, each also as .gz; or a .tar.gz archive.
         member: Name of the table inside an archive.
+        comment: Beginning of the lines before the header that are passed over.
 
     Raises:
-        DataError: Missing, empty, binary or truncated file, a web page, one column only, or a repeated column.
+        DataError: Missing, empty, binary or truncated file, text that is not UTF-8, a web page, one column only, or a
+            repeated column.
     """
     content = _read_bytes(path, member)
+    if comment is not None:
+        content = _after_comments(content, comment.encode())
     header = _checked_header(content.split(b"\n", 1)[0], path)
     separator = "\t" if "\t" in header else ","
     if separator not in header:
@@ -55,7 +66,12 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv") -> pd.DataFrame
         cells = pd.read_csv(
             io.BytesIO(content), sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: UTF-8 text is required. Found other bytes, perhaps Latin-1, in line "
+            f"{_line_of_other_bytes(content)}. Save the table as UTF-8."
+        ) from error
+    except pd.errors.ParserError as error:
         raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())  # shorter rows end in missing cells
     names = cells.iloc[0]
@@ -110,7 +126,25 @@ def _read_bytes(path: Path, member: str) -> bytes:
         ) from error
 
 
+def _after_comments(content: bytes, comment: bytes) -> bytes:
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    while content.startswith(comment):
+        content = content.partition(b"\n")[2]
+    return content
+
+
+def _line_of_other_bytes(content: bytes) -> int:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
+    raise ValueError("content must hold bytes that are not UTF-8.")
+
+
 def _checked_header(line: bytes, path: Path) -> str:
+    for beginning, what in _OTHER_FILES.items():
+        if line.startswith(beginning):
+            raise DataError(f"{path}: UTF-8 text is required. Found {what}.")
     try:
         header = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
