@@ -1,0 +1,150 @@
+"""Units of expression: what a table must look like in its unit, and the way from there to the scale of models."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from subfuse.errors import DataError
+
+MODEL_SCALE = {  # unit -> scale that models take
+    "counts": "log2_cpm",
+    "rsem": "log2_cpm",
+    "log2_counts": "log2_cpm",
+    "log2_cpm": "log2_cpm",
+    "fpkm": "log2_tpm",
+    "log2_fpkm": "log2_tpm",
+    "log2_fpkm_001": "log2_tpm",
+    "fpkm_uq": "log2_tpm",
+    "log2_fpkm_uq": "log2_tpm",
+    "tpm": "log2_tpm",
+    "log2_tpm": "log2_tpm",
+    "log2_tpm_001": "log2_tpm",
+    "zscore": "zscore",
+}
+FINISHED = ("log2_tpm", "log2_cpm", "zscore")  # units that are scales of models already
+_OFFSETS = {"log2_tpm_001": 0.001, "log2_fpkm_001": 0.001}  # added before the logarithm; 1 in the other log2 units
+_JUDGED_GENES = 50  # fewer genes say nothing about the unit
+_LARGEST_LOG = 40.0  # 2 to the 40 exceeds any count
+
+
+def check_values(
+    values: Float[np.ndarray, "sample gene"], unit: str, place: Callable[[int, int], str], path: object
+) -> tuple[str, ...]:
+    """Checks that values can be in their declared unit, and returns warnings where that is doubtful.
+
+    Args:
+        values: In `unit`.
+        unit: As declared.
+        place: Sample and gene number to words for a message, such as "row 3 (P7), gene EGFR".
+        path: The file, for the message.
+
+    Raises:
+        DataError: A value that is not finite, negative where the unit forbids it, not whole in counts, or too large
+            for a logarithm. Names file, row, gene and the first such value.
+    """
+    for rows in row_blocks(values):
+        wrong, wanted = _wrong_values(values[rows], unit)
+        if wrong.any():
+            sample, gene = np.argwhere(wrong)[0]
+            value = values[rows][sample, gene]
+            raise DataError(
+                f"{path}, {place(rows.start + int(sample), int(gene))}: {wanted} is required. Found {value:g} "
+                f"({np.count_nonzero(wrong)} such value(s)). {_remedy(float(value), unit)}"
+            )
+    doubt = _doubt(values, unit)
+    return (f"{path}: {doubt}",) if doubt else ()
+
+
+def row_blocks(values: Float[np.ndarray, "sample gene"]) -> Iterator[slice]:
+    """Yields slices of rows that hold a few million values each: temporaries of large tables stay small."""
+    step = max(1, 4_000_000 // max(values.shape[1], 1))
+    for start in range(0, values.shape[0], step):
+        yield slice(start, min(start + step, values.shape[0]))
+
+
+def remove_log(values: Float[np.ndarray, "sample gene"], unit: str) -> None:
+    """Turns logarithms into the quantity itself, in place; units without logarithm and finished ones stay."""
+    if not unit.startswith("log2_") or unit in FINISHED:
+        return
+    offset = _OFFSETS.get(unit, 1.0)
+    for rows in row_blocks(values):
+        block = np.exp2(values[rows]) - offset
+        values[rows] = np.maximum(block, 0)  # rounding of the file leaves zeros slightly negative
+
+
+def sum_per_sample(values: Float[np.ndarray, "sample gene"]) -> Float[np.ndarray, " sample"]:
+    """Returns each sample's sum over all genes, in float64."""
+    return values.sum(axis=1, dtype=np.float64)
+
+
+def to_model_scale(
+    values: Float[np.ndarray, "sample gene"], unit: str, totals: Float[np.ndarray, " sample"], n_genes: int
+) -> str:
+    """Turns values without logarithm into the scale of models, in place, and returns the transform in words.
+
+    Args:
+        values: After `remove_log`.
+        unit: As declared.
+        totals: Each sample's sum over all genes of its file.
+        n_genes: How many genes that are.
+    """
+    if unit in FINISHED:
+        return "none"
+    is_tpm = unit in ("tpm", "log2_tpm_001")
+    factors = np.ones(len(values)) if is_tpm else 1e6 / np.where(totals > 0, totals, 1)
+    for rows in row_blocks(values):
+        block = values[rows] * factors[rows, None].astype(np.float32)
+        values[rows] = np.log2(block + 1)
+    if is_tpm:
+        return "log2(TPM + 1)" if unit == "tpm" else "log2(TPM + 1) from log2(TPM + 0.001)"
+    name = "CPM" if MODEL_SCALE[unit] == "log2_cpm" else "TPM"
+    return f"log2({name} + 1), {name} from {unit} over {n_genes} genes"
+
+
+def _wrong_values(block: Float[np.ndarray, "row gene"], unit: str) -> tuple[Bool[np.ndarray, "row gene"], str]:
+    """Returns where a block's values cannot be in the unit, and what is required instead."""
+    wrong = ~np.isfinite(block)
+    if wrong.any():
+        return wrong, "a finite number"
+    if unit == "zscore":
+        return wrong, "a finite number"
+    lowest = np.log2(_OFFSETS[unit]) - 0.01 if unit in _OFFSETS else 0.0  # -9.9658 is often written as -9.966
+    wrong = block < lowest
+    if wrong.any():
+        return wrong, f"a value of at least {lowest:.4g} ({unit})"
+    if unit == "counts":
+        return block != np.rint(block), "a whole number (counts)"
+    if unit.startswith("log2_"):
+        return block > _LARGEST_LOG, f"a logarithm, below {_LARGEST_LOG:g} ({unit})"
+    return wrong, ""
+
+
+def _remedy(value: float, unit: str) -> str:
+    if not np.isfinite(value):
+        return "Drop the gene or the patient."
+    if unit == "counts" and value > 0:
+        return "Declare unit rsem for expected or normalised counts, or the unit that the file has."
+    if unit.startswith("log2_") and value > 0:
+        return "Declare the unit without log2_."
+    if unit == "log2_tpm":
+        return "Declare log2_tpm_001 for log2(TPM + 0.001), zscore for z-scores, or correct the value."
+    return "Check the unit (z-scores are unit zscore, logarithms log2_...), or drop the gene or the patient."
+
+
+def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
+    """Returns in words why the declared unit is doubtful, None where it is not."""
+    if values.shape[1] < _JUDGED_GENES or not values.size:
+        return None
+    low, high = float(values.min()), float(values.max())
+    if unit == "zscore":
+        if low >= 0 and len(values) > 1:
+            return f"no value is negative (largest {high:g}), which z-scores would be. Check the unit."
+        return f"z-scores reach {max(-low, high):g}. Check the unit." if max(-low, high) > 100 else None
+    if not unit.startswith("log2_") and 0 < high < 25:
+        return f"values look like logarithms (largest {high:g}), declared unit {unit}. Check the unit."
+    if unit == "tpm":
+        total = float(np.median(sum_per_sample(values)))
+        if total > 1.5e6:
+            return f"TPM sum to one million per sample. Found a median of {total:g}. Check the unit."
+    return None
