@@ -20,7 +20,9 @@ def write(tmp_path):
 
 def test_template_is_valid_and_has_every_section(write):
     cohort_file = read_cohort_file(write(TEMPLATE))
-    assert set(CohortFile.model_fields) == {name for name in CohortFile.model_fields if f"\n{name}:" in TEMPLATE}
+    shown = {name for name in CohortFile.model_fields if f"\n{name}:" in TEMPLATE}
+    assert shown == set(CohortFile.model_fields) - {"cohorts"}
+    assert "\n# cohorts:" in TEMPLATE
     assert cohort_file.slides is not None
     assert list(cohort_file.tasks or {}) == ["survival", "grade", "diagnosis"]
 
@@ -109,6 +111,49 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
 def test_impossible_sections(write, text, message):
     with pytest.raises(ConfigurationError, match=message):
         read_cohort_file(write(text))
+
+
+SEVERAL = """
+name: both
+cohorts:
+  - {name: a, patients: {table: a.csv}, slides: {folder: /slides}}
+  - name: b
+    role: external
+    patients: {table: [b.csv, /c.csv]}
+tasks: {grade: {column: grade}}
+"""
+
+
+def test_several_cohorts_read_back_equal(write, tmp_path):
+    cohort_file = read_cohort_file(write(SEVERAL))
+    assert [(member.name, member.role) for member in cohort_file.members] == [("a", "develop"), ("b", "external")]
+    assert cohort_file.members[1].patients.table == (tmp_path / "b.csv", Path("/c.csv"))
+    assert read_cohort_file(write(cohort_file_text(cohort_file))) == cohort_file
+
+
+def test_a_file_of_one_cohort_has_one_member(write):
+    cohort_file = read_cohort_file(write(TEMPLATE))
+    (member,) = cohort_file.members
+    assert (member.name, member.role, member.slides) == ("my-cohort", "develop", cohort_file.slides)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "message"),
+    [
+        ("- name: a", "- name: b", "distinct names"),
+        ("- name: external", "- name: b", "distinct names other than develop and external"),
+        ("    rolle: external", "    role: external", r"line 6: unknown key `cohorts.1.rolle`. Did you mean `role`\?"),
+        ("    role: b\n    role: a", "    role: external", r"line 7: cohorts.1.role occurs twice"),
+        ("patients: {tabel: a.csv}", "patients: {table: a.csv}", r"`cohorts.0.patients.tabel`. Did you mean `table`"),
+        ("role: develop\ntasks:", "tasks:", "`role` belongs to each entry of `cohorts`"),
+        ("splits: {folder: x, repeats: 2}\ntasks:", "tasks:", "`folder` of given folds excludes"),
+        ("splits: {repeats: 0}\ntasks:", "tasks:", "splits.repeats: .*Found 0"),
+    ],
+)
+def test_mistakes_in_several_cohorts(write, wrong, right, message):
+    assert right in SEVERAL
+    with pytest.raises(ConfigurationError, match=message):
+        read_cohort_file(write(SEVERAL.replace(right, wrong, 1)))
 
 
 def test_missing_file_names_the_remedy(tmp_path):

@@ -32,6 +32,8 @@ def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time t
 
 FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file; may hold ${VARIABLES}
 TimeUnit = Literal["days", "months", "years"]
+CohortName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Role = Literal["develop", "external"]
 ExpressionUnit = Literal["counts", "fpkm", "fpkm_uq", "tpm", "log2_tpm", "zscore"]
 
 
@@ -195,9 +197,11 @@ class GeneSetSource(Section):
 
 
 class SplitsSection(Section):
-    """How patients are divided: stratified folds, or given ones."""
+    """How patients are divided: stratified folds, whole sites, or given folds."""
 
     folds: int | None = Field(default=None, ge=2)  # None with `folder`, else 5
+    by: Literal["patient", "site"] = "patient"  # site: all patients of a contributing hospital are in one fold
+    repeats: int = Field(default=1, ge=1)  # how often all folds are drawn anew
     folder: FilePath | None = None  # one CSV per fold with the columns train and val
     validation: float = Field(default=0.15, gt=0, lt=1)  # share of the non-test patients kept for model selection
     stratify: tuple[str, ...] | None = None  # event or label columns; None: event, else the first label
@@ -214,17 +218,30 @@ class SplitsSection(Section):
     def _one_source(self) -> "SplitsSection":
         if self.folder is not None and self.folds is not None:
             raise ValueError("give either `folds` or a `folder` of given folds, not both")
+        if self.folder is not None and (self.repeats > 1 or self.by == "site"):
+            raise ValueError("a `folder` of given folds excludes `repeats` and `by`")
         return self
 
 
-class CohortFile(Section):
-    """A cohort file. Every section but `patients` may be absent."""
+class CohortSection(Section):
+    """One cohort: who its patients are and where their data lie."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    role: Literal["develop", "external"] = "develop"
+    name: CohortName
+    role: Role = "develop"
     patients: PatientsSection
     slides: SlidesSection | None = None
     expression: ExpressionSection | None = None
+
+
+class CohortFile(Section):
+    """A cohort file. Every section but `patients` may be absent; several cohorts stand in a list `cohorts`."""
+
+    name: CohortName
+    role: Role = "develop"
+    patients: PatientsSection | None = None  # None with `cohorts`
+    slides: SlidesSection | None = None
+    expression: ExpressionSection | None = None
+    cohorts: tuple[CohortSection, ...] = ()  # instead of the four above; the sections below are shared
     gene_sets: dict[str, GeneSetSource] = Field(
         default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
     )
@@ -241,6 +258,27 @@ class CohortFile(Section):
                     "map your columns to these names in patients.columns"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _one_or_several_cohorts(self) -> "CohortFile":
+        own = [name for name in ("role", "patients", "slides", "expression") if name in self.model_fields_set]
+        names = [cohort.name for cohort in self.cohorts]
+        if self.cohorts and own:
+            raise ValueError(f"`{own[0]}` belongs to each entry of `cohorts`")
+        if not self.cohorts and self.patients is None:
+            raise ValueError("`patients` is required, or several `cohorts` with their `patients`")
+        if len(set(names)) < len(names) or set(names) & set(get_args(Role)):
+            raise ValueError(f"cohorts need distinct names other than {' and '.join(get_args(Role))}")
+        return self
+
+    @property
+    def members(self) -> tuple[CohortSection, ...]:
+        """The cohorts of the file: those of `cohorts`, or the one that it describes."""
+        if self.cohorts:
+            return self.cohorts
+        assert self.patients is not None  # checked when the file is read
+        sections = {"patients": self.patients, "slides": self.slides, "expression": self.expression}
+        return (CohortSection(name=self.name, role=self.role, **sections),)
 
 
 def read_cohort_file(path: Path) -> CohortFile:
@@ -272,7 +310,8 @@ def read_cohort_file(path: Path) -> CohortFile:
 
 def cohort_file_text(cohort_file: CohortFile) -> str:
     """Returns the YAML of a cohort file with every default written out; `read_cohort_file` reads it back."""
-    value = cohort_file.model_dump(mode="json", exclude_none=True)
+    unused = "role" if cohort_file.cohorts else "cohorts"
+    value = cohort_file.model_dump(mode="json", exclude_none=True, exclude={unused})
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -281,6 +320,9 @@ def _yaml_text(key: Any) -> str:
 
 
 def _refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, ...]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _refuse_repeated_keys(path, item, (*place, str(index)))
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
@@ -332,7 +374,7 @@ def _keys_at(model: type[BaseModel], place: list[str]) -> set[str]:
         if isinstance(current, type) and issubclass(current, BaseModel):
             current = current.model_fields[part].annotation
         else:
-            current = get_args(current)[-1]  # dict[str, Section]: the section
+            current = get_args(current)[0 if part.isdigit() else -1]  # tuple[Section, ...] or dict[str, Section]
         current = next(_sections(current), current)
     return set(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else set()
 
@@ -348,6 +390,12 @@ TEMPLATE = """\
 
 name: my-cohort                  # letters, digits, dots, dashes; appears in every table
 role: develop                    # develop: models are trained on it; external: only evaluated on it
+
+# Several cohorts: instead of role, patients, slides and expression a list `cohorts:`, each with its name and these four
+# sections. Those that are developed on are pooled; all share gene_sets, tasks, covariates and splits.
+# cohorts:
+#   - {name: tcga, role: develop, patients: {table: tcga.csv}, slides: {folder: tcga/}}
+#   - {name: cptac, role: external, patients: {table: cptac.csv}, slides: {folder: cptac/}}
 
 patients:
   table: patients.csv            # one row per patient; a list: tables below one another
@@ -401,6 +449,8 @@ splits:
   folds: 5                       # patients never cross folds
   validation: 0.15               # share of the other patients kept for choosing the model
   stratify: [event]              # event or label columns whose mixture is kept equal across folds
+  repeats: 1                     # draw all folds this often, each time anew
+  by: patient                    # site: all patients of a contributing hospital are in one fold
   seed: 0
   # folder: splits/              # instead of folds: one CSV per fold with columns train and val
 """

@@ -135,7 +135,7 @@ def _slide_table(records: list[SlideRecord]) -> pd.DataFrame:
 def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict[str, Any]:
     return {
         "cohort_sha256": sha256_of_json(cohort_file_text(cohort_file)),
-        "table_sha256": {path.name: sha256_of_file(path) for path in _tables(cohort_file)},
+        "table_sha256": {path.as_posix(): sha256_of_file(path) for path in _tables(cohort_file)},
         "requested_encoder": encoder if plan.slides else None,
         "tiling": asdict(Tiling()) if plan.slides else None,
         "versions": {name: __version__ if name == "subfuse" else version(name) for name in VERSIONED},
@@ -147,9 +147,9 @@ def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict
 
 
 def _tables(cohort_file: CohortFile) -> list[Path]:
-    sections = (cohort_file.slides, cohort_file.expression)
-    optional = [section.table for section in sections if section is not None]
-    return [*cohort_file.patients.table, *(path for path in optional if path is not None)]
+    required = [path for member in cohort_file.members for path in member.patients.table]
+    sections = [section for member in cohort_file.members for section in (member.slides, member.expression) if section]
+    return [*required, *(section.table for section in sections if section.table is not None)]
 
 
 def _claim(out: Path, provenance: dict[str, Any]) -> None:
