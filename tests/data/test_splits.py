@@ -3,10 +3,21 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subfuse.data.splits import Fold, given_folds, read_folds, stratified_folds, unlisted_patients, write_folds
+from subfuse.data.splits import (
+    Fold,
+    given_folds,
+    read_folds,
+    read_repeats,
+    repeated_folds,
+    site_folds,
+    stratified_folds,
+    unlisted_patients,
+    write_folds,
+    write_repeats,
+)
 from subfuse.errors import ConfigurationError, DataError
 
 
@@ -19,6 +30,7 @@ def draw(patients: pd.DataFrame, folds: int = 5, stratify=("event",), seed: int 
     return stratified_folds(patients, folds=folds, validation=validation, stratify=list(stratify), seed=seed)
 
 
+@settings(deadline=None)
 @given(
     events=st.lists(st.sampled_from([True, False, None]), min_size=8, max_size=60),
     folds=st.integers(2, 6),
@@ -38,6 +50,7 @@ def test_patients_never_cross_folds_and_each_is_tested_once(events, folds, valid
     assert max(sizes) - min(sizes) <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=20, max_size=80), st.integers(0, 9))
 def test_strata_are_spread_evenly(events, seed):
     patients = table_of(events).set_index("patient_id")
@@ -85,6 +98,70 @@ def test_a_fold_refuses_shared_and_repeated_patients():
         Fold(("a",), ("b",), ("b", "c"))
     with pytest.raises(DataError, match="listed once"):
         Fold(("a", "a"), ("b",), ("c",))
+
+
+# --- whole sites, repeats --------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=4, max_size=12),
+    folds=st.integers(2, 4),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_sites_are_tested_once_and_never_cross(sizes, folds, seed, data):
+    sites = [None if s == 0 else f"h{s}" for s, n in enumerate(sizes) for _ in range(n)]
+    patients = table_of(data.draw(st.lists(st.booleans(), min_size=len(sites), max_size=len(sites)))).assign(site=sites)
+    site_of = patients.assign(site=patients["site"].fillna("?")).set_index("patient_id")["site"]
+    drawn = site_folds(patients, folds=folds, validation=0.2, stratify=["event"], seed=seed)
+    assert sorted(p for fold in drawn for p in fold.test) == sorted(patients["patient_id"])
+    for fold in drawn:
+        assert fold.train
+        assert fold.validation
+        assert sorted(fold.train + fold.validation + fold.test) == sorted(patients["patient_id"])
+        assert not {site_of[p] for p in fold.test} & {site_of[p] for p in fold.train + fold.validation}
+
+
+def test_sites_are_balanced_in_number_and_mixture():
+    random = np.random.default_rng(0)
+    sites = np.repeat(np.arange(30), random.integers(2, 20, size=30))
+    events = random.random(len(sites)) < random.random(30)[sites]  # sites differ in their share of events
+    patients = table_of([bool(event) for event in events]).assign(site=[f"s{s}" for s in sites])
+    event_of = patients.set_index("patient_id")["event"]
+    for seed in range(5):
+        drawn = site_folds(patients, folds=5, validation=0.1, stratify=["event"], seed=seed)
+        for fold in drawn:
+            assert 0.9 < len(fold.test) * 5 / len(patients) < 1.1
+            assert 0.8 < event_of[list(fold.test)].sum() * 5 / events.sum() < 1.2
+
+
+def test_one_site_per_fold_leaves_one_site_out():
+    patients = table_of([True, False] * 7).assign(site=[f"s{i % 3}" for i in range(14)])
+    tested = site_folds(patients, folds=3, validation=0.2, stratify=[], seed=0)
+    expected = [tuple(group["patient_id"]) for _, group in patients.groupby("site")]
+    assert sorted(fold.test for fold in tested) == sorted(expected)
+    with pytest.raises(DataError, match=r"4 folds of whole sites need at least 4 sites. Found 3 \(s0, s1, s2\)"):
+        site_folds(patients, folds=4, validation=0.2, stratify=[], seed=0)
+    with pytest.raises(DataError, match="two patients of other sites"):
+        site_folds(patients[[0 in (i, i % 3) for i in range(14)]].assign(site=["a"] * 4 + ["b"]), folds=2,
+                   validation=0.2, stratify=[], seed=0)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=12)
+@given(seed=st.integers(0, 50), repeats=st.integers(1, 4), by=st.sampled_from(["patient", "site"]))
+def test_repeats_are_drawn_anew_from_one_seed(seed, repeats, by):
+    patients = table_of([True, False, True] * 9).assign(site=[f"s{i % 9}" for i in range(27)])
+    options = {"folds": 3, "validation": 0.2, "stratify": ["event"]}
+    drawn = repeated_folds(patients, repeats=repeats, seed=seed, by=by, **options)
+    once = site_folds if by == "site" else stratified_folds
+    assert len(drawn) == repeats
+    assert drawn[0] == once(patients, seed=seed, **options)
+    assert drawn == repeated_folds(patients, repeats=repeats, seed=seed, by=by, **options)
+    if by == "patient":
+        assert len(set(drawn)) == repeats
+    for folds in drawn:
+        assert sorted(p for fold in folds for p in fold.test) == sorted(patients["patient_id"])
 
 
 # --- given folds -----------------------------------------------------------------------------------------------------
@@ -149,6 +226,33 @@ def test_written_folds_read_back_in_order(tmp_path):
     assert read_folds(tmp_path) == folds
     write_folds(tmp_path, folds[:3])
     assert read_folds(tmp_path) == folds[:3]
+    assert read_repeats(tmp_path) == (folds[:3],)
+
+
+def test_repeats_read_back_and_leave_nothing_behind(tmp_path):
+    patients = table_of([True, False] * 8)
+    repeats = repeated_folds(patients, folds=3, repeats=3, validation=0.2, stratify=(), seed=0)
+    write_repeats(tmp_path, repeats)
+    assert read_repeats(tmp_path) == repeats
+    assert read_folds(tmp_path) == repeats[0]
+    assert (tmp_path / "repeat_2" / "fold_1.json").exists()
+    write_repeats(tmp_path, repeats[:2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fold_0.json", "fold_1.json", "fold_2.json", "repeat_1"]
+    assert read_repeats(tmp_path) == repeats[:2]
+
+
+def test_exchanged_and_missing_fold_files_are_noticed(tmp_path):
+    repeats = repeated_folds(table_of([True, False] * 8), folds=3, repeats=2, validation=0.2, stratify=(), seed=0)
+    write_repeats(tmp_path, repeats)
+    first, second = tmp_path / "fold_1.json", tmp_path / "repeat_1" / "fold_1.json"
+    content = first.read_text()
+    first.write_text(second.read_text())
+    with pytest.raises(DataError, match=r"fold_1.json: fold 1 of repeat 0 is required. Found another fold's"):
+        read_repeats(tmp_path)
+    first.write_text(content)
+    second.unlink()
+    with pytest.raises(DataError, match=r"repeat_1/fold_1.json: a complete fold file is required"):
+        read_repeats(tmp_path)
 
 
 def test_changed_fold_files_are_noticed(tmp_path):
@@ -169,10 +273,15 @@ def test_broken_fold_files(tmp_path, content):
         read_folds(tmp_path)
 
 
+def test_folder_without_fold_files(tmp_path):
+    with pytest.raises(DataError, match=r"fold_0.json, fold_1.json, ... are required. Found none"):
+        read_folds(tmp_path)
+
+
 def test_gap_in_fold_files(tmp_path):
     write_folds(tmp_path, draw(table_of([True, False] * 5), folds=3))
     (tmp_path / "fold_1.json").unlink()
-    with pytest.raises(DataError, match=r"Found fold_0\.json, fold_2\.json"):
+    with pytest.raises(DataError, match=r"fold_1\.json: a complete fold file is required"):
         read_folds(tmp_path)
 
 

@@ -1,9 +1,11 @@
-"""Folds of patients: stratified, or given; written with a hash that is verified when they are read."""
+"""Folds of patients: stratified, of whole sites, or given; written with a hash that is verified when they are read."""
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,9 @@ from subfuse.data.barcodes import patient_of_barcode
 from subfuse.data.tables import is_missing, read_text_table, require_columns
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.files import sha256_of_json, write_json
+
+SPLITS = Path("splits") / "default"  # in a prepared folder
+SIDES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,11 @@ class Fold:
     test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for a, b in itertools.combinations(SIDES, 2):
             shared = set(getattr(self, a)) & set(getattr(self, b))
             if shared:
                 raise DataError(f"a fold's {a} and {b} patients must differ. Found in both: {preview(sorted(shared))}.")
-        for name in ("train", "validation", "test"):
+        for name in SIDES:
             patients = getattr(self, name)
             if len(set(patients)) != len(patients):
                 raise DataError(f"a fold's {name} patients must be listed once. Found {len(patients)} with repetition.")
@@ -66,6 +71,82 @@ def stratified_folds(
             identifiers[test_fold != k], strata[test_fold != k], validation, random, identifiers[test_fold == k]
         )
         for k in range(folds)
+    )
+
+
+def site_folds(
+    patients: pd.DataFrame, *, folds: int, validation: float, stratify: Sequence[str], seed: int
+) -> tuple[Fold, ...]:
+    """Returns folds in which every site is tested once and as a whole: its patients never train what tests them.
+
+    Sites are dealt to the folds from large to small, each to the fold where it adds least to what is there already,
+    in number of patients and in the strata's mixture; a fold is therefore never without a site. The order of sites of
+    similar size is drawn. Patients of unknown site count as one site. Validation patients come from all sites that
+    are not tested.
+
+    Args:
+        patients: One row per patient, with `patient_id`, `site` (None where unknown) and the columns of `stratify`.
+        folds: Number of folds, at least 2 and at most the number of sites.
+        validation: As for `stratified_folds`.
+        stratify: Columns whose mixture is kept as equal as whole sites allow.
+        seed: Of the order of sites and of the validation patients.
+
+    Raises:
+        ConfigurationError: A stratification column is missing.
+        DataError: Fewer sites than folds, or a fold without two patients to train on and validate with.
+    """
+    table = patients.sort_values("patient_id")
+    identifiers = table["patient_id"].to_numpy(dtype=str)
+    sites = table["site"].astype(object).where(table["site"].notna(), "unknown").astype(str)
+    if sites.nunique() < folds:
+        raise DataError(
+            f"{folds} folds of whole sites need at least {folds} sites. Found {sites.nunique()} "
+            f"({preview(sorted(sites.unique()))}). Use fewer folds, or map `site` in patients.columns."
+        )
+    strata = _strata(table, stratify, folds)
+    random = np.random.default_rng(seed)
+    test_fold = _deal_sites(pd.Categorical(sites).codes, strata, folds, random)
+    for k in range(folds):
+        if (test_fold != k).sum() < 2:
+            raise DataError(f"fold {k}: two patients of other sites are required to train and validate. Found fewer.")
+    return tuple(
+        _with_validation(
+            identifiers[test_fold != k], strata[test_fold != k], validation, random, identifiers[test_fold == k]
+        )
+        for k in range(folds)
+    )
+
+
+def repeated_folds(
+    patients: pd.DataFrame,
+    *,
+    folds: int,
+    repeats: int,
+    validation: float,
+    stratify: Sequence[str],
+    seed: int,
+    by: Literal["patient", "site"] = "patient",
+) -> tuple[tuple[Fold, ...], ...]:
+    """Returns several independent draws of folds; the first is what the seed draws without repetition.
+
+    Args:
+        patients: As for `stratified_folds` or `site_folds`.
+        folds: Number of folds of each repeat.
+        repeats: Number of repeats.
+        validation: As for `stratified_folds`.
+        stratify: As for `stratified_folds`.
+        seed: Of all repeats.
+        by: What is held out: patients, or whole sites.
+
+    Raises:
+        ConfigurationError: A stratification column is missing.
+        DataError: Too few patients or sites.
+    """
+    draw = site_folds if by == "site" else stratified_folds
+    further = np.random.SeedSequence(seed).generate_state(repeats - 1)
+    return tuple(
+        draw(patients, folds=folds, validation=validation, stratify=stratify, seed=int(each))
+        for each in (seed, *further)
     )
 
 
@@ -143,30 +224,61 @@ def unlisted_patients(folder: Path, patient_ids: Collection[str]) -> tuple[str, 
 
 
 def write_folds(folder: Path, folds: Sequence[Fold]) -> None:
-    """Writes `fold_<k>.json`: train, validation and test patients, and the SHA-256 of these lists.
+    """Writes one set of folds; see `write_repeats`."""
+    write_repeats(folder, [folds])
 
-    Files of further folds from an earlier run are removed, so that the folder holds one set of folds.
+
+def write_repeats(folder: Path, repeats: Sequence[Sequence[Fold]]) -> None:
+    """Writes `fold_<k>.json` for the first repeat and `repeat_<r>/fold_<k>.json` for further ones.
+
+    A file holds train, validation and test patients, its own place among all folds, and the SHA-256 of both. Files of
+    an earlier run that are not overwritten are removed.
     """
-    for k, fold in enumerate(folds):
-        lists = {"train": list(fold.train), "validation": list(fold.validation), "test": list(fold.test)}
-        write_json(folder / f"fold_{k}.json", {**lists, "sha256": sha256_of_json(lists)})
-    for path in _fold_files(folder)[len(folds) :]:
+    kept = set()
+    for r, folds in enumerate(repeats):
+        for k, fold in enumerate(folds):
+            path = _fold_path(folder, r, k)
+            content: dict[str, Any] = {name: list(getattr(fold, name)) for name in SIDES}
+            content["place"] = {"fold": k, "folds": len(folds), "repeat": r, "repeats": len(repeats)}
+            write_json(path, {**content, "sha256": sha256_of_json(content)})
+            kept.add(path)
+    for path in {*folder.glob("fold_*.json"), *folder.glob("repeat_*/fold_*.json")} - kept:
         path.unlink()
+    for path in folder.glob("repeat_*"):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def read_folds(folder: Path) -> tuple[Fold, ...]:
-    """Returns the folds of a folder, in order.
+    """Returns the folds of the first repeat, in order; see `read_repeats`."""
+    return read_repeats(folder)[0]
+
+
+def read_repeats(folder: Path) -> tuple[tuple[Fold, ...], ...]:
+    """Returns the folds of every repeat, in order.
 
     Raises:
-        DataError: No fold, a gap in their numbers, an unreadable file, or lists that do not match their hash.
+        DataError: No fold, one that is missing or in another's place, an unreadable file, or content that does not
+            match its hash. Names the file.
     """
-    paths = _fold_files(folder)
-    if not paths or [path.name for path in paths] != [f"fold_{k}.json" for k in range(len(paths))]:
-        raise DataError(
-            f"{folder}: fold_0.json, fold_1.json, ... are required. "
-            f"Found {preview([path.name for path in paths]) or 'none'}. Run `subfuse prepare` again."
-        )
-    return tuple(_read_fold(path) for path in paths)
+    first = _fold_path(folder, 0, 0)
+    if not first.exists():
+        raise DataError(f"{folder}: fold_0.json, fold_1.json, ... are required. Found none. Run `subfuse prepare`.")
+    place = _read_fold(first)[1]
+    shape = {name: place[name] for name in ("folds", "repeats")}
+    repeats = []
+    for r in range(shape["repeats"]):
+        folds = []
+        for k in range(shape["folds"]):
+            fold, place = _read_fold(_fold_path(folder, r, k))
+            if place != {"fold": k, "repeat": r, **shape}:
+                raise DataError(
+                    f"{_fold_path(folder, r, k)}: fold {k} of repeat {r} is required. Found another fold's patients: "
+                    "the files were exchanged. Run `subfuse prepare` again."
+                )
+            folds.append(fold)
+        repeats.append(tuple(folds))
+    return tuple(repeats)
 
 
 def _strata(table: pd.DataFrame, stratify: Sequence[str], smallest: int) -> np.ndarray:
@@ -190,6 +302,19 @@ def _deal(strata: np.ndarray, parts: int, random: np.random.Generator) -> np.nda
     part = np.empty(len(strata), dtype=np.int64)
     part[order] = np.arange(len(strata)) % parts
     return part
+
+
+def _deal_sites(sites: np.ndarray, strata: np.ndarray, parts: int, random: np.random.Generator) -> np.ndarray:
+    """Returns a part per patient, the same for all patients of a site: greedily, large sites first."""
+    members = pd.crosstab(sites, strata).to_numpy(dtype=float)  # site x stratum
+    members = np.column_stack([members, members.sum(axis=1)])  # the number of patients counts like a stratum
+    filled = np.zeros((parts, members.shape[1]))
+    part_of_site = np.zeros(len(members), dtype=np.int64)
+    share = members / members.sum(axis=0)
+    for site in np.argsort(-members[:, -1] * random.uniform(0.5, 1.0, size=len(members)), kind="stable"):
+        part_of_site[site] = np.argmin(filled @ share[site])  # 0 for an empty part
+        filled[part_of_site[site]] += members[site]
+    return part_of_site[sites]
 
 
 def _with_validation(
@@ -225,17 +350,19 @@ def _read_given(folder: Path) -> dict[Path, tuple[set[str], set[str]]]:
     return given
 
 
-def _fold_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("fold_*.json"), key=lambda path: (len(path.name), path.name))
+def _fold_path(folder: Path, repeat: int, fold: int) -> Path:
+    return (folder / f"repeat_{repeat}" if repeat else folder) / f"fold_{fold}.json"
 
 
-def _read_fold(path: Path) -> Fold:
+def _read_fold(path: Path) -> tuple[Fold, dict[str, int]]:
+    """Returns the fold and its place."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         recorded = content.pop("sha256")
-        fold = Fold(*(tuple(content[name]) for name in ("train", "validation", "test")))
+        sides = [tuple(content[name]) for name in SIDES]
+        place = {name: int(content["place"][name]) for name in ("fold", "folds", "repeat", "repeats")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: a complete fold file is required. Run `subfuse prepare` again.") from error
     if sha256_of_json(content) != recorded:
         raise DataError(f"{path}: the patients do not match the recorded hash: the file was changed. Prepare again.")
-    return fold
+    return Fold(*sides), place
