@@ -1,9 +1,10 @@
-"""Encoder of a gene set's expression."""
+"""Encoders of gene sets' expression."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -45,3 +46,44 @@ class GeneEncoder(nn.Module):
         for layer in self.layers:
             hidden = self.dropout(self.activation(layer(hidden)))
         return hidden.relu()
+
+
+class GeneSetTokens(nn.Module):
+    """One token per gene set, each from a self-normalising network of its own.
+
+    Args:
+        gene_sets: Columns of `expression` of each set, by name.
+        embed_dim: Width of a token and of the networks' hidden layer.
+        dropout: Probability of alpha dropout.
+
+    Raises:
+        ValueError: If there is no gene set.
+    """
+
+    def __init__(self, gene_sets: Mapping[str, Sequence[int]], embed_dim: int, *, dropout: float) -> None:
+        super().__init__()
+        if not gene_sets:
+            raise ValueError("gene_sets must name at least one gene set. Found none.")
+        self.columns = [list(columns) for columns in gene_sets.values()]
+        self.encoders = nn.ModuleList(
+            GeneEncoder(len(columns), embed_dim, hidden=(embed_dim,), dropout=dropout) for columns in self.columns
+        )
+
+    def forward(
+        self, expression: Float[Tensor, "batch gene"], expression_mask: Bool[Tensor, " batch"]
+    ) -> Float[Tensor, "batch set embed"]:
+        """Returns the tokens, 0 where expression was not measured."""
+        tokens = [
+            encode_measured(encoder, expression[:, columns], expression_mask)
+            for encoder, columns in zip(self.encoders, self.columns, strict=True)
+        ]
+        return torch.stack(tokens, dim=1)
+
+
+def encode_measured(
+    encoder: nn.Module, expression: Float[Tensor, "batch gene"], expression_mask: Bool[Tensor, " batch"]
+) -> Float[Tensor, "batch embed"]:
+    """Returns the embedding of expression, 0 where it was not measured."""
+    measured = expression_mask[:, None]
+    # masked before as well: the gradient of an unmeasured NaN would be NaN
+    return torch.where(measured, encoder(torch.where(measured, expression, 0.0)), 0.0)

@@ -88,6 +88,7 @@ class SubspaceFusionOutput:
     expression_embedding: Float[Tensor, "batch subspace embed"]  # zeros where expression was not measured
     sampling_grid: Float[Tensor, "batch subspace group point 2"] | None  # (x, y) in points of the coarse grid
     attention: Float[Tensor, "batch subspace head patch"] | None = None  # attention that each patch receives
+    alignment: Float[Tensor, " batch"] | None = None  # a weighted loss of the model's own, for patients with both
 
 
 class SubspaceHead(nn.Module):

@@ -32,7 +32,7 @@ class Loss:
     """What training minimises, and its parts."""
 
     total: Float[Tensor, ""]  # differentiate this
-    terms: Mapping[str, Float[Tensor, ""]]  # detached and unweighted, for the log: task, consistency
+    terms: Mapping[str, Float[Tensor, ""]]  # detached, for the log: task, consistency (unweighted), alignment
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,16 @@ class Objective(nn.Module, ABC):
     def forward(
         self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
     ) -> Loss:
-        """Returns the task loss plus, if the model samples positions, the weighted consistency of every subspace.
+        """Returns the task loss plus what the model's output adds.
+
+        That is the weighted consistency of every subspace, if the model samples positions, and the mean of the model's
+        own alignment loss, if it has one.
 
         Args:
             output: What the model returned for the batch.
             target: Outcome of the same patients.
             paired: True for patients with both slides and expression; only they enter the consistency loss, which is
-                0 for fewer than two. None: everybody has both.
+                0 for fewer than two, and the alignment loss. None: everybody has both.
         """
 
     @abstractmethod
@@ -171,11 +174,11 @@ class ClassificationObjective(Objective):
     def forward(
         self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
     ) -> Loss:
-        """Returns the weighted cross-entropy plus consistency; see `Objective.forward`."""
+        """Returns the weighted cross-entropy plus what the output adds; see `Objective.forward`."""
         _require_outputs(output, self.n_outputs)
         assert isinstance(target, ClassTarget)
         task = functional.cross_entropy(output.logits, target.label.long(), weight=self.class_weights)
-        return _with_consistency(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
+        return _with_output_terms(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
 
     def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
         """Returns class probabilities."""
@@ -269,12 +272,12 @@ class DiscreteHazardObjective(Objective):
     def forward(
         self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
     ) -> Loss:
-        """Returns the mean negative log-likelihood plus consistency; see `Objective.forward`."""
+        """Returns the mean negative log-likelihood plus what the output adds; see `Objective.forward`."""
         _require_outputs(output, self.n_outputs)
         assert isinstance(target, SurvivalTarget)
         bin_index = torch.bucketize(target.time_days.to(self.bin_edges), self.bin_edges, right=True)
         task = discrete_hazard_nll(output.logits, bin_index, target.event).mean()
-        return _with_consistency(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
+        return _with_output_terms(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
 
     def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
         """Returns risk and the survival probability at `survival_days`."""
@@ -345,11 +348,11 @@ class CoxObjective(Objective):
     def forward(
         self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
     ) -> Loss:
-        """Returns the negative partial log-likelihood per event plus consistency; see `Objective.forward`."""
+        """Returns the negative partial log-likelihood per event plus what the output adds; see `Objective.forward`."""
         _require_outputs(output, self.n_outputs)
         assert isinstance(target, SurvivalTarget)
         task = cox_nll(output.logits[:, 0], target.time_days, target.event)
-        return _with_consistency(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
+        return _with_output_terms(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
 
     def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
         """Returns the log hazard as risk."""
@@ -421,7 +424,7 @@ def _survival(logits: Float[Tensor, "*axes bin"]) -> Float[Tensor, "*axes bin"]:
     return functional.logsigmoid(-logits).cumsum(dim=-1).exp()
 
 
-def _with_consistency(
+def _with_output_terms(
     task: Float[Tensor, ""],
     output: SubspaceFusionOutput,
     paired: Bool[Tensor, " batch"] | None,
@@ -429,20 +432,23 @@ def _with_consistency(
     weight: float,
     of: Consistency,
 ) -> Loss:
-    """Returns the task loss plus the weighted sum of the subspaces' consistency losses."""
-    if output.sampling_grid is None:
-        return Loss(total=task, terms={"task": task.detach()})
-    expression_embedding, sampling_grid = output.expression_embedding, output.sampling_grid
-    if paired is not None:
-        expression_embedding, sampling_grid = expression_embedding[paired], sampling_grid[paired]
-    consistency = torch.zeros_like(task)
-    if len(sampling_grid) >= 2:
-        for subspace in range(sampling_grid.shape[1]):
-            consistency = consistency + consistency_loss(
-                expression_embedding[:, subspace], sampling_grid[:, subspace], of=of
-            )
-    terms = {"task": task.detach(), "consistency": consistency.detach()}
-    return Loss(total=task + weight * consistency, terms=terms)
+    """Returns the task loss plus the weighted sum of the subspaces' consistency losses and the model's alignment."""
+    if paired is None:
+        paired = torch.ones(len(output.logits), dtype=torch.bool, device=output.logits.device)
+    total, terms = task, {"task": task.detach()}
+    if output.sampling_grid is not None:
+        consistency = torch.zeros_like(task)
+        expression_embedding, sampling_grid = output.expression_embedding[paired], output.sampling_grid[paired]
+        if len(sampling_grid) >= 2:
+            for subspace in range(sampling_grid.shape[1]):
+                consistency = consistency + consistency_loss(
+                    expression_embedding[:, subspace], sampling_grid[:, subspace], of=of
+                )
+        total, terms["consistency"] = total + weight * consistency, consistency.detach()
+    if output.alignment is not None:
+        alignment = output.alignment[paired].sum() / paired.sum().clamp(min=1)
+        total, terms["alignment"] = total + alignment, alignment.detach()
+    return Loss(total=total, terms=terms)
 
 
 def _require_outputs(output: SubspaceFusionOutput, n_outputs: int) -> None:

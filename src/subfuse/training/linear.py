@@ -1,7 +1,7 @@
 """Regularised linear baselines: logistic and elastic-net Cox; the penalty is chosen on validation patients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subfuse.data.bags import BagBatch, ClassTarget, SurvivalTarget
-from subfuse.model.baselines import LinearModel
+from subfuse.model.expression_models import LinearModel
 from subfuse.objective.losses import cox_nll
 
 INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
@@ -36,12 +36,17 @@ def fit_linear(model: LinearModel, train: BagBatch, validation: BagBatch) -> lis
         validation: The inner validation patients; decides the penalty.
     """
     fit = _fit_cox if isinstance(train.target, SurvivalTarget) else _fit_logistic
-    fits = fit(train, validation)
+    fits = fit(_read_by(model, train), _read_by(model, validation))
     best = min(fits, key=lambda candidate: candidate.validation_loss)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(best.weight)[None])
         model.head.bias.copy_(torch.from_numpy(best.bias))
     return fits
+
+
+def _read_by(model: LinearModel, batch: BagBatch) -> BagBatch:
+    """Returns the batch with the columns of expression that the model reads."""
+    return replace(batch, expression=model.embed(batch.expression, batch.expression_mask))
 
 
 def _fit_logistic(train: BagBatch, validation: BagBatch) -> list[LinearFit]:

@@ -1,6 +1,6 @@
 """What is needed to build a model again: its name, its sizes and its gene sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -8,21 +8,44 @@ from pydantic import Field
 from subfuse.data.bags import FeatureCache, side_by_side
 from subfuse.data.cohort import Patient
 from subfuse.data.cohort_file import Section
-from subfuse.errors import ConfigurationError
-from subfuse.model.baselines import ABMIL, SNN, ConcatFusion, LinearModel
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.model.cmta import CMTA
+from subfuse.model.expression_models import SNN, LinearModel
+from subfuse.model.kronecker_fusion import PORPOISE, PathomicFusion
+from subfuse.model.mcat import MCAT
+from subfuse.model.multimodal_models import ConcatFusion, LateFusion
+from subfuse.model.slide_models import ABMIL, CLAMSB, DSMIL, MeanMIL
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
+from subfuse.model.survpath import SurvPath
+from subfuse.model.transmil import TransMIL
 from subfuse.training.settings import ArchitectureSettings
 
-Model = SubspaceFusion | ABMIL | SNN | ConcatFusion | LinearModel
+SlideModel = MeanMIL | ABMIL | CLAMSB | DSMIL | TransMIL
+ExpressionModel = SNN | LinearModel
+MultimodalModel = ConcatFusion | LateFusion | PathomicFusion | PORPOISE | MCAT | CMTA | SurvPath
+Model = SubspaceFusion | SlideModel | ExpressionModel | MultimodalModel
+
 MODELS: dict[str, type[Model]] = {
     "subspace": SubspaceFusion,
+    "mean": MeanMIL,
     "abmil": ABMIL,
+    "gated-abmil": ABMIL,
+    "clam-sb": CLAMSB,
+    "dsmil": DSMIL,
+    "transmil": TransMIL,
     "snn": SNN,
     "concat": ConcatFusion,
+    "late-fusion": LateFusion,
+    "pathomic": PathomicFusion,
+    "porpoise": PORPOISE,
+    "mcat": MCAT,
+    "cmta": CMTA,
+    "survpath": SurvPath,
+    "clinical": LinearModel,
     "cox": LinearModel,
     "logistic": LinearModel,
 }
-LINEAR_MODELS = {"cox", "logistic"}
+LINEAR_MODELS = {"clinical", "cox", "logistic"}
 SMALLEST_GRID = 8  # two sampled points per side
 
 
@@ -34,6 +57,8 @@ class ModelRecipe(Section):
     patch_dim: int
     n_genes: int
     gene_sets: Mapping[str, tuple[int, ...]] = Field(description="Subspace -> positions on the gene axis.")
+    pathways: Mapping[str, tuple[int, ...]] = Field({}, description="Pathway -> positions on the gene axis.")
+    covariates: tuple[int, ...] = Field((), description="Positions of the clinical covariates on the gene axis.")
     grid: tuple[int, int] = Field(description="Rows and columns of the spatial layout.")
     architecture: ArchitectureSettings = ArchitectureSettings()
 
@@ -42,35 +67,109 @@ class ModelRecipe(Section):
         """Which of `slides` and `expression` the model uses."""
         return modalities_of(self.name)
 
+    @property
+    def subspaces(self) -> tuple[str, ...]:
+        """Names along the subspace axis of the model's output; most baselines are one subspace named `all`."""
+        if self.name == "subspace":
+            return tuple(self.gene_sets)
+        return LateFusion.branches if self.name == "late-fusion" else ("all",)
+
     def build(self) -> Model:
-        """Returns the untrained model; weights come from PyTorch's global generator."""
-        sizes = self.architecture
-        match self.name:
-            case "subspace":
-                config = SubspaceFusionConfig(
-                    self.n_outputs,
-                    patch_dim=self.patch_dim,
-                    embed_dim=sizes.embed_dim,
-                    grid=self.grid,
-                    position_bias=sizes.position_bias,
-                    table_size=sizes.table_size,
-                    dropout=sizes.dropout,
-                )
-                return SubspaceFusion(config, self.gene_sets, n_genes=self.n_genes)
-            case "abmil":
-                return ABMIL(self.n_outputs, patch_dim=self.patch_dim, embed_dim=sizes.embed_dim)
-            case "snn":
-                return SNN(self.n_outputs, n_genes=self.n_genes, embed_dim=sizes.embed_dim, dropout=sizes.dropout)
-            case "concat":
-                return ConcatFusion(
-                    self.n_outputs,
-                    patch_dim=self.patch_dim,
-                    n_genes=self.n_genes,
-                    embed_dim=sizes.embed_dim,
-                    dropout=sizes.dropout,
-                )
-            case _:
-                return LinearModel(self.n_outputs, n_genes=self.n_genes)
+        """Returns the untrained model; weights come from PyTorch's global generator.
+
+        Models take the sizes of `architecture` where they follow the paper of subspace fusion, and their own published
+        sizes otherwise.
+
+        Raises:
+            DataError: The cohort lacks what the model needs.
+        """
+        self._check_inputs()
+        return BUILDERS[self.name](self)
+
+    def _check_inputs(self) -> None:
+        """Raises a DataError if there is no expression, pathway or covariate for a model that cannot be without."""
+        required = {
+            "expression": "expression" in self.modalities and self.n_genes == 0,
+            "pathways": self.name == "survpath" and not self.pathways,
+            "covariates": self.name == "clinical" and not self.covariates,
+        }
+        remedies = {
+            "expression": "Add an expression section to the cohort file and prepare again",
+            "pathways": "Prepare the cohort again with gene sets",
+            "covariates": "Name columns of the patients under covariates in the cohort file and prepare again",
+        }
+        for what in [name for name, is_missing in required.items() if is_missing]:
+            raise DataError(f"{self.name} needs {what}. The cohort has none. {remedies[what]}, or leave the model out.")
+
+
+def _subspace_fusion(recipe: ModelRecipe) -> SubspaceFusion:
+    sizes = recipe.architecture
+    config = SubspaceFusionConfig(
+        recipe.n_outputs,
+        patch_dim=recipe.patch_dim,
+        embed_dim=sizes.embed_dim,
+        grid=recipe.grid,
+        position_bias=sizes.position_bias,
+        table_size=sizes.table_size,
+        dropout=sizes.dropout,
+    )
+    return SubspaceFusion(config, recipe.gene_sets, n_genes=recipe.n_genes)
+
+
+def _abmil(recipe: ModelRecipe, *, gated: bool = False) -> ABMIL:
+    return ABMIL(recipe.n_outputs, patch_dim=recipe.patch_dim, embed_dim=recipe.architecture.embed_dim, gated=gated)
+
+
+def _of_abmil_and_snn(
+    model: type[ConcatFusion] | type[LateFusion],
+) -> Callable[[ModelRecipe], ConcatFusion | LateFusion]:
+    return lambda recipe: model(
+        recipe.n_outputs,
+        n_genes=recipe.n_genes,
+        patch_dim=recipe.patch_dim,
+        embed_dim=recipe.architecture.embed_dim,
+        dropout=recipe.architecture.dropout,
+    )
+
+
+def _survpath(recipe: ModelRecipe) -> SurvPath:
+    """The covariates, which belong to no pathway, are one token more."""
+    tokens = {**recipe.pathways, **({"covariates": recipe.covariates} if recipe.covariates else {})}
+    return SurvPath(recipe.n_outputs, pathways=tokens, patch_dim=recipe.patch_dim)
+
+
+def _linear(recipe: ModelRecipe) -> LinearModel:
+    return LinearModel(recipe.n_outputs, n_genes=recipe.n_genes)
+
+
+BUILDERS: dict[str, Callable[[ModelRecipe], Model]] = {
+    "subspace": _subspace_fusion,
+    "mean": lambda r: MeanMIL(r.n_outputs, patch_dim=r.patch_dim, embed_dim=r.architecture.embed_dim),
+    "abmil": _abmil,
+    "gated-abmil": lambda r: _abmil(r, gated=True),
+    "clam-sb": lambda r: CLAMSB(r.n_outputs, patch_dim=r.patch_dim),
+    "dsmil": lambda r: DSMIL(r.n_outputs, patch_dim=r.patch_dim, embed_dim=r.architecture.embed_dim),
+    "transmil": lambda r: TransMIL(r.n_outputs, patch_dim=r.patch_dim),
+    "snn": lambda r: SNN(
+        r.n_outputs, n_genes=r.n_genes, embed_dim=r.architecture.embed_dim, dropout=r.architecture.dropout
+    ),
+    "concat": _of_abmil_and_snn(ConcatFusion),
+    "late-fusion": _of_abmil_and_snn(LateFusion),
+    "pathomic": lambda r: PathomicFusion(
+        r.n_outputs,
+        n_genes=r.n_genes,
+        patch_dim=r.patch_dim,
+        embed_dim=r.architecture.embed_dim,
+        gene_dropout=r.architecture.dropout,
+    ),
+    "porpoise": lambda r: PORPOISE(r.n_outputs, n_genes=r.n_genes, patch_dim=r.patch_dim),
+    "mcat": lambda r: MCAT(r.n_outputs, gene_sets=r.gene_sets, patch_dim=r.patch_dim),
+    "cmta": lambda r: CMTA(r.n_outputs, gene_sets=r.gene_sets, patch_dim=r.patch_dim),
+    "survpath": _survpath,
+    "clinical": lambda r: LinearModel(r.n_outputs, n_genes=r.n_genes, columns=r.covariates),
+    "cox": _linear,
+    "logistic": _linear,
+}
 
 
 def modalities_of(name: str) -> frozenset[str]:
@@ -86,8 +185,8 @@ def check_model_names(names: Sequence[str]) -> None:
 
 
 def suits_task(name: str, *, is_survival: bool) -> bool:
-    """False for a linear model on the other kind of task."""
-    return name not in LINEAR_MODELS or (name == "cox") == is_survival
+    """False for Cox and logistic regression on the other kind of task."""
+    return name not in ("cox", "logistic") or (name == "cox") == is_survival
 
 
 def fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest: int) -> tuple[int, int]:
