@@ -14,12 +14,13 @@ LAYERS = [
     {"objective"},
     {"training"},
     {"evaluation", "explanation"},
-    {"report", "serve"},
+    {"report"},
     {"runs", "demo", "doctor"},
+    {"serve"},
     {"cli"},
     {"__main__"},
 ]
-INDEPENDENT = [{"data", "model"}, {"evaluation", "explanation"}, {"report", "serve"}]
+INDEPENDENT = [{"data", "model"}, {"evaluation", "explanation"}]
 
 
 def imports_of(path: Path) -> set[str]:

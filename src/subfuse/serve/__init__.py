@@ -1,0 +1,1 @@
+"""The viewer: an HTTP interface to one run, and the page that shows it."""

@@ -1,0 +1,186 @@
+"""Explanations of a run: those that exist, and one more in the background."""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from subfuse.errors import SubfuseError
+from subfuse.explanation import colour_limit
+from subfuse.report.run_files import read_table
+from subfuse.serve.run_reader import RunReader
+from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
+
+logger = logging.getLogger(__name__)
+
+POINTS_FILE = "points.csv"
+
+
+@dataclass(frozen=True)
+class ExplanationShelf:
+    """The explanations below a run folder. They are found by their content; names of patients never make a path."""
+
+    folder: Path
+    _known: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict)  # time of change, content
+
+    def find(self, patient_id: str, task: str) -> Path | None:
+        """Returns the folder of an explanation, or None."""
+        return self._index().get((patient_id, task))
+
+    def patients(self, task: str) -> set[str]:
+        """Returns the patients with an explanation of a task."""
+        return {patient for patient, of_task in self._index() if of_task == task}
+
+    def tasks(self, patient_id: str) -> list[str]:
+        """Returns the tasks that a patient has explanations of."""
+        return sorted(task for patient, task in self._index() if patient == patient_id)
+
+    def _index(self) -> dict[tuple[str, str], Path]:
+        found = {}
+        for path in sorted(self.folder.rglob("explanation.json")):
+            content = self._content(path)
+            if {"patient_id", "task"} <= content.keys():
+                found[str(content["patient_id"]), str(content["task"])] = path.parent
+        return found
+
+    def _content(self, path: Path) -> dict[str, Any]:
+        changed = path.stat().st_mtime_ns
+        if self._known.get(path, (0, {}))[0] != changed:
+            self._known[path] = (changed, json.loads(path.read_text(encoding="utf-8")))
+        return self._known[path][1]
+
+
+def read_explanation(folder: Path, *, genes_per_subspace: int) -> ExplanationInfo:
+    """Returns ledger and strongest genes of an explanation."""
+    content = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
+    genes = read_table(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"])
+    strongest = genes.loc[genes["contribution"].abs().sort_values(ascending=False, kind="stable").index]
+    shown = strongest.groupby("subspace", sort=False).head(genes_per_subspace)
+    return ExplanationInfo(
+        patient_id=content["patient_id"],
+        task=content["task"],
+        model=content["model"],
+        fold=content["fold"],
+        score=content["score"],
+        ledger=[LedgerRow(**{name: row[name] for name in LedgerRow.model_fields}) for row in content.get("ledger", ())],
+        gap=content.get("gap", {}),
+        genes=[GeneRow.model_validate(row) for row in shown.to_dict("records")],
+        n_genes=len(genes),
+        slides=content.get("slides", []),
+    )
+
+
+def read_patch_scores(folder: Path, slide_id: str, *, patch_size_px: int) -> PatchScores | None:
+    """Returns the scores of one slide's patches, or None if the explanation has none of it."""
+    content = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
+    table = read_table(folder / "patches.csv")
+    if table.empty or slide_id not in set(table["slide_id"]):
+        return None
+    names = [str(name) for name in table.columns if name not in ("slide_id", "x", "y")]
+    of_slide = table[table["slide_id"] == slide_id]
+    return PatchScores(
+        slide_id=slide_id,
+        patch_size_px=patch_size_px,
+        x=of_slide["x"].astype(int).tolist(),
+        y=of_slide["y"].astype(int).tolist(),
+        scores={name: of_slide[name].astype(float).tolist() for name in names},
+        limits=_limits(table[names], content.get("gap", {})),
+        points=_sampled_points(folder, slide_id),
+    )
+
+
+def _limits(scores: pd.DataFrame, subspaces: Mapping[str, Any]) -> dict[str, float]:
+    """Subspaces and their sum share a limit, as in the heat maps, over all slides of the patient."""
+    together = [name for name in scores if name in subspaces]
+    shared = colour_limit(*(scores[name].to_numpy(float) for name in together)) if together else None
+    limits = {}
+    for name in map(str, scores):
+        own = colour_limit(scores[name].to_numpy(float))
+        limits[name] = shared if shared is not None and name in (*together, "total") else own
+    return limits
+
+
+def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[tuple[float, float]]]:
+    table = read_table(folder / POINTS_FILE)
+    if table.empty:
+        return {}
+    of_slide = table[table["slide_id"] == slide_id]
+    return {
+        str(subspace): list(zip(rows["x"].astype(float), rows["y"].astype(float), strict=True))
+        for subspace, rows in of_slide.groupby("subspace", sort=False)
+    }
+
+
+class ExplanationWorker:
+    """Makes one explanation at a time in a thread of its own."""
+
+    def __init__(self, reader: RunReader, shelf: ExplanationShelf) -> None:
+        self._reader = reader
+        self._shelf = shelf
+        self._jobs: dict[str, Job] = {}
+        self._started_ns: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def start(self, patient_id: str) -> Job | None:
+        """Starts an explanation, or returns the one of this patient that runs; None if another patient's runs."""
+        with self._lock:
+            running = next((job for job in self._jobs.values() if job.state == "running"), None)
+            if running is not None:
+                return running if running.patient_id == patient_id else None
+            job = Job(
+                job_id=str(len(self._jobs) + 1),
+                patient_id=patient_id,
+                state="running",
+                done=0,
+                total=self._n_tasks(),
+                error=None,
+            )
+            self._jobs[job.job_id] = job
+            self._started_ns[job.job_id] = time.time_ns()
+        # a daemon: stopping the viewer does not wait for it, and files appear complete or not at all
+        threading.Thread(target=self._run, args=(job,), daemon=True, name=f"explanation-{job.job_id}").start()
+        return job
+
+    def status(self, job_id: str) -> Job | None:
+        """Returns a job with the number of tasks that are done, or None."""
+        job = self._jobs.get(job_id)
+        if job is None or job.state != "running":
+            return job
+        return job.model_copy(update={"done": self._n_written(job)})
+
+    def _run(self, job: Job) -> None:
+        error = None
+        try:
+            self._reader.run.explain(
+                self._reader.cohort, job.patient_id, self._out(job.patient_id), model=self._reader.explained_model
+            )
+        except SubfuseError as problem:
+            error = str(problem)
+        except Exception as problem:  # the thread must say that it ended
+            logger.exception("explaining %s failed", job.patient_id)
+            error = f"unexpected {type(problem).__name__}: {problem}. The log of `subfuse serve` has the details."
+        update = {"state": "done" if error is None else "failed", "error": error, "done": self._n_written(job)}
+        self._jobs[job.job_id] = job.model_copy(update=update)
+
+    def _out(self, patient_id: str) -> Path:
+        """Returns the folder of an explanation: the one that exists, else one whose name is surely a file name."""
+        existing = next((self._shelf.find(patient_id, task) for task in self._shelf.tasks(patient_id)), None)
+        if existing is not None:
+            return existing.parent
+        plain = patient_id.replace("-", "").replace("_", "").replace(".", "").isalnum() and patient_id[0] != "."
+        name = patient_id if plain else f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
+        return self._shelf.folder / name
+
+    def _n_tasks(self) -> int:
+        return len(dict.fromkeys(job.task for job in self._reader.run.jobs(model=self._reader.explained_model)))
+
+    def _n_written(self, job: Job) -> int:
+        written = self._out(job.patient_id).glob("*/explanation.json")
+        return sum(path.stat().st_mtime_ns >= self._started_ns[job.job_id] for path in written)

@@ -1,0 +1,252 @@
+"""A run and a cohort as the viewer shows them: predictions in memory, looked up by patient."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.data.cohort import Cohort, Patient, read_cohort, read_patients
+from subfuse.data.cohort_file import ExpressionUnit, read_cohort_file
+from subfuse.data.covariates import covariate_values
+from subfuse.errors import DataError
+from subfuse.evaluation.cross_validation import stack_predictions
+from subfuse.runs import Run, load_run
+from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
+from subfuse.serve.uploads import UploadedExpression, read_upload
+
+MODEL_OF_CHOICE = "subspace"
+RUN_KEYS = ["task", "model", "repeat", "fold"]
+
+
+@dataclass(frozen=True)
+class RunReader:
+    """A run with the cohort whose patients are shown."""
+
+    run: Run
+    cohort: Cohort
+    predictions: pd.DataFrame  # rows of `predictions.csv` of these patients, and risk_percentile
+
+    @property
+    def explained_model(self) -> str:
+        """The model that explanations are made of: subspace fusion where the run has it."""
+        models = list(dict.fromkeys(self.run.predictions["model"]))
+        return MODEL_OF_CHOICE if MODEL_OF_CHOICE in models else str(models[0])
+
+    @property
+    def expression_unit(self) -> ExpressionUnit | None:
+        """Unit in which the cohort file declares expression, or None where nothing can be uploaded."""
+        if self.cohort.root is None or not self.measured_genes:
+            return None
+        section = read_cohort_file(self.cohort.root / "cohort.yaml").expression
+        return None if section is None else section.unit
+
+    @property
+    def measured_genes(self) -> tuple[str, ...]:
+        """The gene axis without the covariates at its end."""
+        return self.cohort.genes[: len(self.cohort.genes) - len(self.cohort.covariates)]
+
+    def patient(self, patient_id: str) -> Patient | None:
+        """Returns a patient of the cohort, or None."""
+        return next((patient for patient in self.cohort if patient.patient_id == patient_id), None)
+
+    def tasks(self) -> list[TaskInfo]:
+        """Returns the tasks that have predictions, in order of appearance."""
+        found = []
+        for name, rows in self.predictions.groupby("task", sort=False):
+            classes = _classes(rows)
+            found.append(
+                TaskInfo(
+                    name=str(name),
+                    kind="classification" if classes else "survival",
+                    classes=classes,
+                    models=[str(model) for model in rows["model"].unique()],
+                    splits=[split for split in ("test", "new", "validation", "train") if split in set(rows["split"])],
+                )
+            )
+        return found
+
+    def of_patient(self, patient_id: str) -> list[Prediction]:
+        """Returns every prediction of one patient."""
+        return as_predictions(self.predictions[self.predictions["patient_id"] == patient_id])
+
+    def summaries(self, task: str, model: str, split: str, explained: set[str]) -> list[PatientSummary]:
+        """Returns the patients of one split, from the highest risk percentile down, then by identifier.
+
+        Several predictions of a patient are averaged: of all models for a new patient, of those that trained on it for
+        a training patient. Of repeated cross-validation the first repeat is shown.
+
+        Args:
+            task: Task of the run.
+            model: Model of the run.
+            split: test, validation, train or new.
+            explained: Patients with an explanation of this task.
+        """
+        table = self.predictions
+        rows = table[(table["task"] == task) & (table["model"] == model) & (table["split"] == split)]
+        rows = rows[rows["repeat"] == rows["repeat"].min()]
+        classes = _classes(rows)
+        found = []
+        for patient_id, several in rows.groupby("patient_id", sort=True):
+            mean = several[["risk", "risk_percentile", *(f"p_{name}" for name in classes)]].astype(float).mean()
+            probabilities = _probabilities(mean, classes)
+            first = several.iloc[0]
+            found.append(
+                PatientSummary(
+                    patient_id=str(patient_id),
+                    split=split,
+                    n_predictions=len(several),
+                    outcome=_outcome(first),
+                    risk=_number(mean["risk"]),
+                    risk_percentile=_number(mean["risk_percentile"]),
+                    probabilities=probabilities,
+                    predicted_class=_most_probable(probabilities),
+                    has_slides=bool(first["has_slides"]),
+                    has_expression=bool(first["has_expression"]),
+                    explained=str(patient_id) in explained,
+                )
+            )
+        return sorted(found, key=lambda s: -1.0 if s.risk_percentile is None else s.risk_percentile, reverse=True)
+
+    def predict_with(
+        self, patient: Patient, content: bytes, *, model: str
+    ) -> tuple[UploadedExpression, list[Prediction]]:
+        """Returns an uploaded expression and the predictions of the patient's slides with it.
+
+        A patient of the run is predicted by the models that did not train on it, a new one by all.
+
+        Args:
+            patient: Patient of the cohort; its covariates stay.
+            content: The uploaded file, see `read_upload`.
+            model: Model of the run.
+
+        Raises:
+            DataError: The file cannot be used, or the cohort has no expression to compare with.
+        """
+        unit = self.expression_unit
+        if unit is None:
+            raise DataError("the cohort must have expression to say in which unit a file is. Found none.")
+        uploaded = read_upload(content, unit=unit, genes=self.measured_genes)
+        expression = np.concatenate([uploaded.values, self._covariates(patient)])
+        changed = replace(self.cohort, patients=(replace(patient, expression=expression),))
+        return uploaded, as_predictions(self.run.predict(changed, model=model))
+
+    def _covariates(self, patient: Patient) -> Float[np.ndarray, " covariate"]:
+        names = self.cohort.covariates
+        if not names:
+            return np.zeros(0, np.float32)
+        if patient.expression is not None:
+            return patient.expression[len(self.measured_genes) :]
+        assert self.cohort.root is not None  # it has an expression unit
+        table = read_patients(self.cohort.root)
+        return covariate_values(names, table[table["patient_id"] == patient.patient_id])[0]
+
+
+def open_run(run_folder: Path, cohort_folder: Path | None = None) -> RunReader:
+    """Returns a run with its own cohort or another prepared one.
+
+    Patients of the run keep the predictions of `predictions.csv`; others are predicted now.
+
+    Raises:
+        ConfigurationError: The folder is no run, or its cohort has no folder.
+        DataError: The cohort is not prepared, or no model can predict its patients.
+    """
+    run = load_run(run_folder)
+    cohort = run.cohort() if cohort_folder is None else read_cohort(cohort_folder)
+    shown = {patient.patient_id for patient in cohort}
+    known = with_percentiles(run.predictions)
+    tables = [known[known["patient_id"].isin(shown)]]
+    new = shown - set(run.predictions["patient_id"])
+    if new and cohort_folder is not None:
+        tables.append(run.predict(cohort.select(new)))
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        raise DataError(f"{run_folder}: at least one predicted patient of cohort {cohort.name!r} is required.")
+    percentile = pd.concat([table["risk_percentile"] for table in tables], ignore_index=True)
+    stacked = stack_predictions([table.drop(columns="risk_percentile") for table in tables])
+    return RunReader(run, cohort, stacked.assign(risk_percentile=percentile))
+
+
+def with_percentiles(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Returns predictions with `risk_percentile`: the share (0 to 100) of the model's training patients below."""
+    percentile = pd.Series(np.nan, index=predictions.index)
+    for _, rows in predictions.groupby(RUN_KEYS):
+        risk = rows["risk"].to_numpy(float)
+        train = np.sort(risk[(rows["split"] == "train").to_numpy() & np.isfinite(risk)])
+        if len(train):
+            below = np.searchsorted(train, risk) / len(train) * 100
+            percentile.loc[rows.index] = np.where(np.isfinite(risk), below, np.nan)
+    return predictions.assign(risk_percentile=percentile)
+
+
+def as_predictions(rows: pd.DataFrame) -> list[Prediction]:
+    """Returns rows of `predictions.csv` as answers."""
+    return [_prediction(row) for row in rows.to_dict("records")]
+
+
+def _prediction(row: Mapping[Any, Any]) -> Prediction:
+    named = {str(column): _number(value) for column, value in row.items() if "_" in str(column)}
+    probabilities = _with_prefix(named, "p_")
+    survival = {float(days): value for days, value in _with_prefix(named, "survival_").items()}
+    return Prediction(
+        task=row["task"],
+        model=row["model"],
+        repeat=int(row["repeat"]),
+        fold=int(row["fold"]),
+        split=row["split"],
+        outcome=_outcome(row),
+        risk=_number(row["risk"]),
+        risk_percentile=_number(row["risk_percentile"]),
+        survival=[SurvivalPoint(days=days, probability=survival[days]) for days in sorted(survival)],
+        probabilities=probabilities,
+        predicted_class=_most_probable(probabilities),
+        contributions=_with_prefix(named, "contribution_"),
+        has_slides=bool(row["has_slides"]),
+        has_expression=bool(row["has_expression"]),
+    )
+
+
+def _outcome(row: Mapping[Any, Any] | pd.Series) -> Outcome:
+    event, label = row["event"], row["label"]
+    return Outcome(
+        time_days=_number(row["time_days"]),
+        event=None if pd.isna(event) else bool(event),
+        label=None if pd.isna(label) else str(label),
+    )
+
+
+def _classes(rows: pd.DataFrame) -> list[str]:
+    if rows["risk"].notna().any():
+        return []
+    columns = [str(column) for column in rows.columns if str(column).startswith("p_")]
+    return [column[2:] for column in columns if rows[column].notna().any()]
+
+
+def _probabilities(values: pd.Series, classes: list[str]) -> dict[str, float]:
+    known = {name: _number(values[f"p_{name}"]) for name in classes}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _with_prefix(values: Mapping[str, float | None], prefix: str) -> dict[str, float]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix) and value is not None
+    }
+
+
+def _most_probable(probabilities: Mapping[str, float]) -> str | None:
+    return max(probabilities, key=lambda name: probabilities[name]) if probabilities else None
+
+
+def _number(value: Any) -> float | None:
+    """Returns a finite number, or None for what is missing, infinite or text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

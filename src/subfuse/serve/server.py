@@ -1,0 +1,70 @@
+"""`subfuse serve`: the viewer on a port of this machine."""
+
+import contextlib
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from subfuse.errors import ConfigurationError
+from subfuse.serve.run_reader import open_run
+
+logger = logging.getLogger(__name__)
+
+
+def serve(
+    run: Path,
+    *,
+    cohort: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    announce: Callable[[str], None],
+) -> None:
+    """Serves the viewer of a run until it is interrupted.
+
+    On loopback everybody on this machine may look; on another address a token is drawn and required.
+
+    Args:
+        run: The run folder.
+        cohort: Prepared folder of the patients to show; the run's own by default.
+        host: Address to bind to.
+        port: Port to bind to; 0 takes a free one.
+        announce: Told the address once it is bound.
+
+    Raises:
+        ConfigurationError: The extra `serve` is missing, the folder is no run, or the port is taken.
+        DataError: The cohort is not prepared.
+    """
+    try:
+        import uvicorn
+
+        from subfuse.serve.app import create_app
+        from subfuse.serve.protection import Access, is_loopback
+    except ImportError as error:
+        raise ConfigurationError(
+            f"The viewer needs fastapi and uvicorn ({error}). Run: pip install 'subfuse[serve]'."
+        ) from error
+    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    app = create_app(open_run(run, cohort), Access.for_host(host, token))
+    with _bound(host, port) as bound:
+        announce(_address(host, bound.getsockname()[1], token))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[bound])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"a free port and an address of this machine are required. Found: {host} port {port}, {error.strerror}. "
+            "Choose another --port or --host."
+        ) from error
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/" + ("" if token is None else f"?token={token}")

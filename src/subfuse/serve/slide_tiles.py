@@ -1,0 +1,174 @@
+"""Slides as a browser reads them: square tiles of a pyramid, and thumbnails."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from subfuse.data.cohort import Cohort
+from subfuse.data.cohort_file import read_cohort_file
+from subfuse.data.feature_store import read_features
+from subfuse.data.image_folders import is_image_source
+from subfuse.data.slide_table import read_slides
+from subfuse.errors import SubfuseError
+from subfuse.serve.schema import SlideInfo
+
+TILE_PX = 256
+OPEN_SLIDES = 8  # kept open at once
+JPEG_QUALITY = 80
+
+
+class Unavailable(LookupError):
+    """Something that cannot be shown, and why."""
+
+
+@dataclass(frozen=True)
+class _Slide:
+    slide_id: str
+    patient_id: str
+    features: Path
+
+    @property
+    def thumbnail(self) -> Path:
+        return self.features.parent.parent / "thumbnails" / f"{self.slide_id}.jpg"
+
+
+class SlideShelf:
+    """The slides of a cohort, opened when they are looked at. Threads may call every method at once."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self._slides = {
+            path.stem: _Slide(path.stem, patient.patient_id, path) for patient in cohort for path in patient.slides
+        }
+        self._sources, self._reasons, self._problem = _sources(cohort)
+        # a slide that falls out of the cache is closed when the last thread has let go of it
+        self._pyramid = lru_cache(maxsize=OPEN_SLIDES)(self._open)
+        self._size = lru_cache(maxsize=None)(_size_of)
+
+    def info(self, slide_id: str) -> SlideInfo:
+        """Returns a slide's size and pyramid, and whether its pixels can be read here.
+
+        Raises:
+            Unavailable: There is no such slide.
+        """
+        slide = self._found(slide_id)
+        width, height, mpp, patch_size = self._size(slide.features)
+        reason = None
+        try:
+            self._pyramid(slide_id)
+        except Unavailable as error:
+            reason = str(error)
+        return SlideInfo(
+            slide_id=slide_id,
+            patient_id=slide.patient_id,
+            width_px=width,
+            height_px=height,
+            mpp=mpp,
+            patch_size_px=patch_size,
+            tile_px=TILE_PX,
+            levels=(max(width, height) - 1).bit_length() + 1,
+            available=reason is None,
+            reason=reason,
+            has_thumbnail=slide.thumbnail.exists(),
+        )
+
+    def tile(self, slide_id: str, level: int, column: int, row: int) -> bytes:
+        """Returns one tile as JPEG.
+
+        Args:
+            slide_id: The slide.
+            level: Level of the pyramid; the last is the slide's full resolution.
+            column: Place of the tile from the left.
+            row: Place of the tile from the top.
+
+        Raises:
+            Unavailable: There is no such slide or tile, or the slide cannot be read.
+        """
+        from openslide import OpenSlideError
+
+        self._found(slide_id)
+        pyramid = self._pyramid(slide_id)
+        if not 0 <= level < pyramid.level_count:
+            raise Unavailable(f"slide {slide_id} has the levels 0 to {pyramid.level_count - 1}. Found {level}.")
+        columns, rows = pyramid.level_tiles[level]
+        if not (0 <= column < columns and 0 <= row < rows):
+            raise Unavailable(f"level {level} of slide {slide_id} has {columns} x {rows} tiles. Found {column}, {row}.")
+        try:
+            picture = pyramid.get_tile(level, (column, row))
+        except (OpenSlideError, OSError) as error:
+            raise Unavailable(f"slide {slide_id} cannot be read at this place: {error}.") from error
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
+        return buffer.getvalue()
+
+    def thumbnail(self, slide_id: str) -> Path:
+        """Returns the picture of the whole slide.
+
+        Raises:
+            Unavailable: There is none.
+        """
+        path = self._found(slide_id).thumbnail
+        if not path.exists():
+            raise Unavailable(f"slide {slide_id} has no thumbnail.")
+        return path
+
+    def features(self, slide_id: str) -> Path:
+        """Returns the feature file of a slide.
+
+        Raises:
+            Unavailable: There is no such slide.
+        """
+        return self._found(slide_id).features
+
+    def _found(self, slide_id: str) -> _Slide:
+        if slide_id not in self._slides:
+            raise Unavailable(f"there is no slide {slide_id!r} in this cohort.")
+        return self._slides[slide_id]
+
+    def _open(self, slide_id: str) -> Any:
+        path = self._sources.get(slide_id)
+        if path is None:
+            reason = self._reasons.get(slide_id, "it is not among the slides of the cohort file")
+            raise Unavailable(self._problem or f"slide {slide_id} is not on this machine: {reason}.")
+        if is_image_source(path):
+            raise Unavailable(f"slide {slide_id} consists of images, which have no pyramid.")
+        try:
+            from openslide import OpenSlide, OpenSlideError
+            from openslide.deepzoom import DeepZoomGenerator
+        except ImportError:
+            raise Unavailable("reading slides needs openslide. Run: pip install 'subfuse[wsi]'.") from None
+        try:
+            opened = OpenSlide(path)
+        except (OpenSlideError, OSError) as error:
+            raise Unavailable(f"slide {slide_id} cannot be opened: {error}.") from error
+        width, height, _, _ = self._size(self._slides[slide_id].features)
+        if opened.dimensions != (width, height):
+            found = " x ".join(str(length) for length in opened.dimensions)
+            raise Unavailable(f"slide {slide_id} had {width} x {height} px when it was prepared. Found {found}.")
+        return DeepZoomGenerator(opened, tile_size=TILE_PX, overlap=0, limit_bounds=False)
+
+
+def _sources(cohort: Cohort) -> tuple[Mapping[str, Path], Mapping[str, str], str | None]:
+    """Returns where slides lie, why others are not found, and what makes all of them unknown.
+
+    The cohort file may name folders of another machine; the viewer then shows thumbnails.
+    """
+    if cohort.root is None:
+        return {}, {}, "the cohort has no folder that names its slides."
+    try:
+        section = read_cohort_file(cohort.root / "cohort.yaml").slides
+        if section is None:
+            return {}, {}, "the cohort file names no slides."
+        slides, missing, _ = read_slides(section, [patient.patient_id for patient in cohort])
+    except SubfuseError as error:
+        return {}, {}, f"the slides of the cohort file cannot be found: {error}"
+    paths = {slide.slide_id: slide.path for slide in slides}
+    return paths, dict(zip(missing["id"], missing["reason"], strict=True)), None
+
+
+def _size_of(features: Path) -> tuple[int, int, float, int]:
+    """Width, height and patch size in level-0 pixels, and µm per pixel."""
+    slide = read_features(features)
+    return slide.slide_width_px, slide.slide_height_px, slide.level0_mpp, slide.patch_size_level0
