@@ -1,25 +1,32 @@
-"""Clinical tables: plain ones with a column mapping and those of the GDC portal; event and time in one meaning."""
+"""Clinical tables, plain or of a portal: one row per patient, event and time in one meaning, labels, diagnosis."""
 
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from subfuse.data.barcodes import patient_of_barcode, site_of_barcode
-from subfuse.data.cohort_file import PatientsSection
+from subfuse.data.barcodes import site_of_barcode
+from subfuse.data.clinical_cbioportal import read_cbioportal
+from subfuse.data.clinical_columns import (
+    FIXED_COLUMNS,
+    RESERVED,
+    known_text,
+    map_columns,
+    match_barcodes,
+    refuse_repeated_patients,
+)
+from subfuse.data.clinical_gdc import read_gdc
+from subfuse.data.clinical_plain import read_plain
+from subfuse.data.clinical_plausibility import outcome_warnings
+from subfuse.data.cohort_file import LabelsSection, PatientsSection
 from subfuse.data.exclusions import exclusion_table
-from subfuse.data.tables import is_missing, read_text_table
+from subfuse.data.glioma import derive_diagnosis
+from subfuse.data.tables import read_text_table
 from subfuse.errors import ConfigurationError, DataError, preview
 
-FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
-RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
-GDC_LABELS = {"grade": "tumor_grade", "diagnosis": "primary_diagnosis", "age": "age_at_index", "gender": "gender"}
-_AMBIGUOUS_EVENT = re.compile(r"censor|vital|status", re.IGNORECASE)
-_PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
-_GDC_EVENTS = {"dead": True, "alive": False}
+__all__ = ["FIXED_COLUMNS", "RESERVED", "ClinicalTable", "outcome_warnings", "read_clinical"]
+
+_READERS = {"plain": read_plain, "gdc": read_gdc, "cbioportal": read_cbioportal}
 
 
 @dataclass(frozen=True)
@@ -39,34 +46,36 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     negative time is excluded, with the reason. `outcome_warnings` judges the patients that are used in the end.
 
     Raises:
-        ConfigurationError: A mapped column is not in the table, a reserved name, or an event column whose meaning
-            must be declared.
-        DataError: Unreadable table, a patient that occurs twice, an event or time that cannot be read. Names file,
-            row and value.
+        ConfigurationError: A mapped column is not in the table, a reserved name, or an event column or a time column
+            whose meaning must be declared.
+        DataError: Unreadable table, a patient that occurs twice, an event, time or marker that cannot be read. Names
+            file, row and value.
     """
-    read = _read_gdc if section.format == "gdc" else _read_plain
-    parts, notes = zip(*(read(path, section) for path in section.table), strict=True)
-    table = pd.concat(parts, ignore_index=True)
-    notes_of_ids = _match_barcodes(table)
-    _refuse_repeated_patients(table)
+    table, notes = _READERS[section.format](section)
+    notes = (*notes, *match_barcodes(table))
+    refuse_repeated_patients(table)
     table, note_of_choice = _included(table, section)
+    table, note_of_labels = _join_labels(table, section.labels)
     if "site" not in table:
         table["site"] = None
     table["site"] = [
-        site or site_of_barcode(i) for site, i in zip(_labels(table["site"]), table["patient_id"], strict=True)
+        site or site_of_barcode(i) for site, i in zip(known_text(table["site"]), table["patient_id"], strict=True)
     ]
     table, note_of_pairs = _pair_outcome(table)
+    labels = [str(name) for name in table if name not in (*FIXED_COLUMNS, "place")]
+    for name in labels:
+        table[name] = known_text(table[name])
     negative = table["time_days"] < 0
     exclusions = exclusion_table(
         ("patient", str(patient), f"time_days is negative ({time:g})")
         for patient, time in table.loc[negative, ["patient_id", "time_days"]].to_numpy()
     )
-    labels = [name for name in table if name not in (*FIXED_COLUMNS, "place")]
-    for name in labels:
-        table[name] = _labels(table[name])
     patients = table.loc[~negative, [*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
-    warnings = (*sum(notes, ()), *notes_of_ids, *note_of_choice, *note_of_pairs)
-    return ClinicalTable(patients, exclusions, warnings)
+    notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs)
+    if section.derive is not None:
+        patients, note_of_diagnosis = derive_diagnosis(patients, section.derive.diagnosis)
+        notes = (*notes, *note_of_diagnosis)
+    return ClinicalTable(patients, exclusions, notes)
 
 
 def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -81,195 +90,44 @@ def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFra
     return table[chosen].reset_index(drop=True), (note,)
 
 
-def outcome_warnings(patients: pd.DataFrame) -> tuple[str, ...]:
-    """Returns what looks wrong with time and event: another unit, hardly any censoring, or a flipped event.
-
-    Args:
-        patients: Columns `time_days` and `event`.
-    """
-    known = patients.dropna(subset=["time_days", "event"])
-    if known.empty:
-        return ()
-    time, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=bool)
-    warnings = []
-    if time.max() < 400 and np.median(time) < 60:
-        warnings.append(
-            f"time_days looks like months: median {np.median(time):g}, maximum {time.max():g}. It must be in days."
-        )
-    if event.mean() > 0.95:
-        warnings.append(
-            f"event is true for {event.mean():.0%} of the patients. Check that true means an observed event."
-        )
-    if not event.any():
-        warnings.append("event is false for every patient: survival cannot be learned. Check that true means an event.")
-    if min(event.sum(), (~event).sum()) >= 10 and np.median(time[event]) > 2 * np.median(time[~event]):
-        warnings.append(
-            f"event may be flipped: median time is {np.median(time[event]):g} days with and "
-            f"{np.median(time[~event]):g} without an event. Check that true means an observed event."
-        )
-    return tuple(warnings)
-
-
-# --- plain tables ----------------------------------------------------------------------------------------------------
-
-
-def _read_plain(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    raw = read_text_table(path)
-    table = _map_columns(raw, section.columns or {str(name): str(name) for name in raw}, path)
-    if ("time_days" in table) != ("event" in table):
+def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns the patients with the columns of the further table, and a note on whom it does not list."""
+    if section is None:
+        return table, ()
+    raw = read_text_table(section.table)
+    columns = section.columns or {str(name): str(name) for name in raw}
+    further = map_columns(raw, columns, section.table, section="patients.labels")
+    taken = [name for name in further if name != "patient_id" and (name in table or name in FIXED_COLUMNS)]
+    if taken:
         raise ConfigurationError(
-            f"patients.columns: time_days and event are declared together. Found only "
-            f"{'time_days' if 'time_days' in table else 'event'} for {path}."
+            f"patients.labels.columns: {preview(taken)} is a column of patients.table already or gives the follow-up. "
+            "Map it to another name, or to the columns of one table only."
         )
-    table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
-    if "event" in table:
-        table["time_days"] = _days(table["time_days"], table["place"], "time_days")
-        source = (section.columns or {}).get("event", "event")
-        table["event"] = _events(table["event"], source, section.event_values, path)
-    return table, ()
-
-
-def _map_columns(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
-    columns = columns if "patient_id" in columns else {"patient_id": "patient_id", **columns}
-    reserved = [name for name in columns if name in RESERVED]
-    if reserved:
-        raise ConfigurationError(
-            f"patients.columns: {preview(reserved)} are names that subfuse gives. Map the column of {path} to another."
-        )
-    for name, column in columns.items():
-        if column not in raw:
-            raise ConfigurationError(
-                f"patients.columns.{name}: column {column!r} is not in {path}. It has {preview(raw.columns, limit=20)}."
-            )
-    return pd.DataFrame({name: raw[column] for name, column in columns.items()})
-
-
-def _days(cells: pd.Series, places: pd.Series, name: str) -> pd.Series:
-    unknown = cells.map(is_missing)
-    days = pd.to_numeric(cells.mask(unknown), errors="coerce").astype(float)
-    bad = ~unknown & ~np.isfinite(days)
-    if bad.any():
-        row = bad.idxmax()
+    further["place"] = [f"{section.table}, row {row + 2}" for row in range(len(further))]
+    match_barcodes(further)
+    refuse_repeated_patients(further)
+    found = table["patient_id"].isin(further["patient_id"])
+    if not found.any():
         raise DataError(
-            f"{places[row]}: {name} must be a number of days. Found {cells[row]!r}. Correct or empty the cell; if the "
-            "row's cells are shifted, load the file again or remove the row."
+            f"{section.table}: patients of patients.table are required, such as "
+            f"{preview(table['patient_id'], limit=2)}. Found {preview(further['patient_id'], limit=2)}. Map patient_id in patients.labels.columns."
         )
-    return days
-
-
-def _events(cells: pd.Series, column: str, event_values: Mapping[str, bool] | None, path: Path) -> pd.Series:
-    known = cells[~cells.map(is_missing)]
-    found = sorted(known.unique())
-    if event_values is None and _AMBIGUOUS_EVENT.search(column):
-        example = ", ".join(f"{value}: {'true' if i else 'false'}" for i, value in enumerate(found[:2]))
-        raise ConfigurationError(
-            f"patients.event_values: the name of column {column!r} does not say which value is an observed event. "
-            f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."
-        )
-    meaning = {_canonical(key): value for key, value in (event_values or _PLAIN_EVENTS).items()}
-    unclear = [value for value in found if _canonical(value) not in meaning]
-    if unclear:
-        wanted = preview(event_values) if event_values else "true, false, 1 or 0"
-        raise DataError(
-            f"{path}, column {column}: {wanted} are required. Found {preview(found)}. Declare the meaning of each in "
-            "patients.event_values."
-        )
-    return known.map(lambda value: meaning[_canonical(value)]).reindex(cells.index).astype("boolean")
-
-
-def _canonical(value: str) -> str:
-    """Returns the text by which event values are compared: lower case, 1.0 as 1."""
-    return re.sub(r"^([01])\.0*$", r"\1", value.strip().lower())
-
-
-# --- GDC -------------------------------------------------------------------------------------------------------------
-
-
-def _read_gdc(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    fixed = sorted(set(section.columns or {}) & set(FIXED_COLUMNS) - {"site"})
-    if fixed:
-        raise ConfigurationError(f"patients.columns: format gdc defines {preview(fixed)} itself. Map only labels.")
-    raw = read_text_table(path)
-    raw.columns = pd.Index(_gdc_names(list(raw.columns)))
-    identifier = "case_submitter_id" if "case_submitter_id" in raw else "submitter_id"
-    labels = {name: column for name, column in GDC_LABELS.items() if column in raw} | dict(section.columns or {})
-    follow_up = {name: name for name in ("vital_status", "days_to_death", "days_to_last_follow_up")}
-    cells = _map_columns(raw, {"patient_id": identifier, **follow_up, **labels}, path)
-    cells["place"] = [f"{path}, row {row + 2}" for row in range(len(cells))]
-    table, notes = _one_row_per_patient(cells, list(labels), path)
-    status = table["vital_status"].str.lower()
-    table["event"] = status.map(_GDC_EVENTS).astype("boolean")  # anything else is unknown
-    table["time_days"] = table["days_to_death"].where(status == "dead", table["days_to_last_follow_up"])
-    return table.drop(columns=["vital_status", "days_to_death", "days_to_last_follow_up"]), notes
-
-
-def _gdc_names(columns: Sequence[str]) -> list[str]:
-    """Returns column names without the prefixes of newer GDC files (`demographic.vital_status`)."""
-    names: list[str] = []
-    for column in columns:
-        name = "case_submitter_id" if column == "cases.submitter_id" else column.rsplit(".", 1)[-1]
-        names.append(column if name in names else name)
-    return names
-
-
-def _one_row_per_patient(
-    cells: pd.DataFrame, labels: Sequence[str], path: Path
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Collapses the rows that GDC writes per treatment: latest follow-up, and the first known value of the rest."""
-    for name in ("days_to_death", "days_to_last_follow_up"):
-        cells[name] = _days(cells[name], cells["place"], name)
-    text = ["vital_status", *labels]
-    cells[text] = cells[text].mask(cells[text].map(is_missing))
-    grouped = cells.groupby("patient_id", sort=False)
-    table = grouped.first()  # the first value that is not missing
-    table["days_to_last_follow_up"] = grouped["days_to_last_follow_up"].max()
-    differing = grouped[[*text, "days_to_death"]].nunique() > 1
-    notes = [
-        f"{path.name}: {int(differing[name].sum())} patient(s) have several values of {name}; the first is used "
-        f"({preview(differing.index[differing[name]])})"
-        for name in differing
-        if differing[name].any()
-    ]
-    return table.reset_index(), tuple(notes)
-
-
-# --- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _labels(cells: pd.Series) -> pd.Series:
-    values = [None if pd.isna(cell) or is_missing(str(cell)) else str(cell) for cell in cells]
-    return pd.Series(values, index=cells.index, dtype=object)
-
-
-def _match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
-    empty = table["patient_id"].map(is_missing)
-    if empty.any():
-        raise DataError(f"{table.loc[empty.idxmax(), 'place']}: a patient identifier is required. Found none.")
-    matched = table["patient_id"].map(patient_of_barcode)
-    changed = int((matched != table["patient_id"]).sum())
-    table["patient_id"] = matched
-    return (
-        (f"{changed} patient identifiers are TCGA barcodes, matched by their first 12 characters",) if changed else ()
-    )
-
-
-def _refuse_repeated_patients(table: pd.DataFrame) -> None:
-    repeated = table["patient_id"].duplicated()
-    if repeated.any():
-        row = repeated.idxmax()
-        patient = table.loc[row, "patient_id"]
-        first = table.loc[table["patient_id"] == patient, "place"].iloc[0]
-        raise DataError(
-            f"{table.loc[row, 'place']}: one row per patient is required. Found {patient} again (first: {first}); "
-            f"{repeated.sum()} repeated row(s). Keep one row per patient."
-        )
+    joined = table.merge(further.drop(columns="place"), on="patient_id", how="left")
+    note = f"patients.labels: {found.sum()} of {len(table)} patients are in {section.table.name}"
+    return joined, () if found.all() else (f"{note}; not {preview(table.loc[~found, 'patient_id'])}",)
 
 
 def _pair_outcome(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Makes time and event unknown where only one of them is known."""
     if "event" not in table:
         return table.assign(time_days=np.nan, event=pd.array([pd.NA] * len(table), dtype="boolean")), ()
-    half = table["time_days"].isna() != table["event"].isna()
-    table = table.assign(time_days=table["time_days"].mask(half), event=table["event"].mask(half))
-    note = f"{half.sum()} patient(s) have only one of time and event; their follow-up is unknown"
-    return table, (f"{note} ({preview(table.loc[half, 'patient_id'])})",) if half.any() else ()
+    no_time, no_event = table["time_days"].isna(), table["event"].isna()
+    half = no_time != no_event
+    if not half.any():
+        return table, ()
+    note = (
+        f"{half.sum()} patient(s) have only one of time and event ({(half & no_time).sum()} without time, "
+        f"{(half & no_event).sum()} without event); their follow-up is unknown "
+        f"({preview(table.loc[half, 'patient_id'])})"
+    )
+    return table.assign(time_days=table["time_days"].mask(half), event=table["event"].mask(half)), (note,)

@@ -1,0 +1,136 @@
+"""Does a cohort's follow-up mean what its table says? Warnings about units, flipped events, ages and times of zero."""
+
+import re
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+DAYS_PER_YEAR = 365.25
+MIN_PER_SIDE = 10  # events and censored patients that a judgement on flipped events needs
+FLIP_EVIDENCE = 5.0  # difference of two standard normal statistics: by chance once in some 5,000 cohorts
+_AGE = re.compile(r"^age(?:_|$)", re.IGNORECASE)
+
+
+def outcome_warnings(patients: pd.DataFrame) -> tuple[str, ...]:
+    """Returns what looks wrong with time, event and age: another unit, times of zero, no censoring, a flipped event.
+
+    Args:
+        patients: Columns `time_days` and `event`; also judged or used where present: `age` or `age_...`, and `grade`,
+            both as text.
+    """
+    known = patients.dropna(subset=["time_days", "event"])
+    ages = tuple(_age_warning(str(name), patients[name]) for name in patients if _AGE.match(str(name)))
+    if known.empty:
+        return tuple(warning for warning in ages if warning)
+    time, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=bool)
+    warnings = (_unit_warning(time), _zero_warning(time), _share_warning(event), _flip_warning(known), *ages)
+    return tuple(warning for warning in warnings if warning)
+
+
+def _unit_warning(time: Float[np.ndarray, " patient"]) -> str:
+    """Follow-up of a cancer cohort lasts some months to some decades: median above 60 days, maximum above 250."""
+    median, longest = np.median(time), time.max()
+    if median < 60 and longest < 250:
+        unit = "years" if longest < 40 else "months"
+        return (
+            f"time_days looks like {unit}: median {median:g}, maximum {longest:g}. It must be in days; where it "
+            f"holds {unit}, declare `patients.time_unit: {unit}`."
+        )
+    if longest > 100 * DAYS_PER_YEAR:
+        return (
+            f"time_days reaches {longest / DAYS_PER_YEAR:.0f} years: median {median:g}, maximum {longest:g}. Check its "
+            "unit and `patients.time_unit`."
+        )
+    return ""
+
+
+def _zero_warning(time: Float[np.ndarray, " patient"]) -> str:
+    n_zero = int((time == 0).sum())
+    if not n_zero:
+        return ""
+    return f"time_days is 0 for {n_zero} patient(s). Check that this is not an unknown follow-up, which is left empty."
+
+
+def _share_warning(event: Bool[np.ndarray, " patient"]) -> str:
+    if not event.any():
+        return "event is false for every patient: survival cannot be learned. Check that true means an event."
+    if event.mean() > 0.95:
+        return f"event is true for {event.mean():.0%} of the patients. Check that true means an observed event."
+    return ""
+
+
+def _flip_warning(known: pd.DataFrame) -> str:
+    """Risk factors decide where the table has them, else the times alone.
+
+    Age and grade raise the rate of deaths in gliomas, but not that of leaving a study alive. If they foretell the end
+    of follow-up without an event much better than the event, the two are interchanged. Times alone say less: with
+    flipped events those who died, early, appear as censored.
+    """
+    time, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=bool)
+    if min(event.sum(), (~event).sum()) < MIN_PER_SIDE:
+        return ""
+    check = "Check that true means an observed event."
+    evidence = {
+        name: (trend_statistic(values, time, ~event), trend_statistic(values, time, event))
+        for name, values in _risk_factors(known).items()
+    }
+    if evidence:
+        name = max(evidence, key=lambda name: abs(evidence[name][0] - evidence[name][1]))
+        censoring, events = evidence[name]
+        if censoring - events > FLIP_EVIDENCE:
+            return (
+                f"event may be flipped: {name} foretells the end of follow-up without an event (z = {censoring:.1f}) "
+                f"better than the event (z = {events:.1f}). {check}"
+            )
+        if events - censoring > FLIP_EVIDENCE:
+            return ""
+    with_event, without = np.median(time[event]), np.median(time[~event])
+    if with_event > 2 * without:
+        return (
+            f"event may be flipped: median time is {with_event:g} days with and {without:g} without an event. {check}"
+        )
+    return ""
+
+
+def _risk_factors(known: pd.DataFrame) -> dict[str, Float[np.ndarray, " patient"]]:
+    factors = {}
+    for name in known:
+        if _AGE.match(str(name)):
+            factors[str(name)] = pd.to_numeric(known[name], errors="coerce").to_numpy(dtype=float)
+        elif name == "grade":
+            digits = known[name].astype("string").str.extract(r"([1-4])", expand=False)
+            factors["grade"] = pd.to_numeric(digits, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    return factors
+
+
+def trend_statistic(
+    factor: Float[np.ndarray, " patient"], time: Float[np.ndarray, " patient"], event: Bool[np.ndarray, " patient"]
+) -> float:
+    """Returns the log-rank test for trend of a factor: standard normal without effect, positive if it raises the rate.
+
+    The score test of Cox's proportional hazards with one covariate, tied times as Breslow does. 0 where no event tells
+    anything. Patients with an unknown (NaN) factor are left out.
+    """
+    known = np.isfinite(factor)
+    order = np.argsort(-time[known], kind="stable")  # the longest first: sums so far are sums over those at risk
+    factor, time, event = factor[known][order], time[known][order], event[known][order]
+    last_tied = np.searchsorted(-time, -time, side="right") - 1
+    at_risk = last_tied + 1.0
+    mean = np.cumsum(factor)[last_tied] / at_risk
+    variance = np.cumsum(factor**2)[last_tied] / at_risk - mean**2
+    information = variance[event].sum()
+    return float((factor - mean)[event].sum() / np.sqrt(information)) if information > 1e-12 else 0.0
+
+
+def _age_warning(name: str, cells: pd.Series) -> str:
+    ages = pd.to_numeric(cells, errors="coerce").dropna().to_numpy(dtype=float)
+    too_high, negative = int((ages > 120).sum()), int((ages < 0).sum())
+    if too_high:
+        return (
+            f"{name} exceeds 120 for {too_high} patient(s), up to {ages.max():g}: it looks like days. It must be in "
+            f"years: divide by {DAYS_PER_YEAR:g}."
+        )
+    if negative:
+        return f"{name} is negative for {negative} patient(s), down to {ages.min():g}. Empty the cells."
+    return ""
