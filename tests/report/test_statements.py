@@ -2,7 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.report.statements import FusionBenefit, best_models, fusion_benefit, metric_name, number, p_text
+from subfuse.report.statements import (
+    MODEL_NAMES,
+    FusionBenefit,
+    best_models,
+    fusion_benefit,
+    metric_name,
+    model_label,
+    number,
+    p_text,
+)
+from subfuse.training.recipe import MODELS
 
 
 @pytest.mark.parametrize(
@@ -63,3 +73,11 @@ def test_texts_never_hide_an_undefined_number():
 def test_a_horizon_is_named_in_years():
     assert metric_name("auc_730_days") == "AUC at 2 years"
     assert metric_name("someone's metric") == "someone's metric"
+
+
+def test_every_model_has_a_name_for_readers_and_says_if_it_reads_one_kind_of_data():
+    assert set(MODEL_NAMES) == set(MODELS)
+    assert model_label("clam-sb") == "CLAM-SB (slides only)"
+    assert model_label("cox") == "Cox regression (expression only)"
+    assert model_label("clinical") == "Clinical model (covariates only)"
+    assert model_label("mcat") == "MCAT"

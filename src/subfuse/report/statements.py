@@ -11,9 +11,21 @@ from subfuse.report.run_files import RunFiles
 
 MODEL_NAMES = {
     "subspace": "Subspace fusion",
+    "mean": "Mean pooling",
     "abmil": "ABMIL",
+    "gated-abmil": "Gated ABMIL",
+    "clam-sb": "CLAM-SB",
+    "dsmil": "DSMIL",
+    "transmil": "TransMIL",
     "snn": "SNN",
     "concat": "Concatenation",
+    "late-fusion": "Late fusion",
+    "pathomic": "Pathomic Fusion",
+    "porpoise": "PORPOISE",
+    "mcat": "MCAT",
+    "cmta": "CMTA",
+    "survpath": "SurvPath",
+    "clinical": "Clinical model",
     "cox": "Cox regression",
     "logistic": "Logistic regression",
 }
@@ -35,7 +47,11 @@ METRIC_NAMES = {
 HEADLINES = ("c_index", "auc")
 SIGNIFICANCE = 0.05  # of the adjusted p-value, for the word "better"
 LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
-MODALITY_NAMES = {frozenset({"slides"}): "slides only", frozenset({"expression"}): "expression only"}
+MODALITY_NAMES = {
+    frozenset({"slides"}): "slides only",
+    frozenset({"expression"}): "expression only",
+    frozenset({"covariates"}): "covariates only",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,8 @@ def modalities_of(model: str) -> frozenset[str]:
     """Returns what a model of this package reads; empty for a model that the package does not know."""
     from subfuse.training.recipe import MODELS
 
+    if model == "clinical":  # covariates come with the expression; this model sees nothing else of it
+        return frozenset({"covariates"})
     return frozenset(getattr(MODELS.get(model), "modalities", ()))
 
 

@@ -45,8 +45,8 @@ class FittedModel:
 
     @property
     def subspaces(self) -> tuple[str, ...]:
-        """Names of the model's subspaces; a baseline is one subspace named `all`."""
-        return tuple(self.recipe.gene_sets) if self.recipe.name == "subspace" else ("all",)
+        """Names of the model's subspaces; most baselines are one subspace named `all`."""
+        return self.recipe.subspaces
 
     def usable(self, patient: Patient) -> bool:
         """True if the patient has at least one modality that this model was trained with."""
