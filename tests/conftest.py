@@ -60,6 +60,7 @@ def make_cohort(tmp_path: Path) -> Callable[..., Cohort]:
             genes=genes,
             expression_unit="log2_tpm",
             gene_sets={"tumour": genes[:4], "microenvironment": genes[3:9]},
+            pathways={"first": genes[:2], "second": genes[2:4], "third": genes[3:9]},
             tasks={"survival": TaskSpec(time="time_days", event="event"), "grade": TaskSpec(column="grade")},
             encoder="fake",
             encoder_sha256="0" * 64,
