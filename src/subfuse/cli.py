@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,24 +147,29 @@ def _add_check(parser: ArgumentParser) -> None:
 def _check(arguments: Namespace) -> None:
     from subfuse.data.cohort import plan_cohort
     from subfuse.data.cohort_file import read_cohort_file
+    from subfuse.data.feature_import import feature_sources, survey_features
     from subfuse.data.slides import inspect_slide
 
     plan = plan_cohort(read_cohort_file(arguments.cohort))
-    unreadable = []
-    for source in plan.slides:
+    ready = feature_sources(plan.slides)
+    survey = survey_features(ready)
+    unreadable = list(survey.exclusions.itertuples(index=False, name=None))
+    for source in plan.slides if not ready else ():
         try:
             inspect_slide(source)
         except SubfuseError as error:
             unreadable.append(("slide", source.slide_id, str(error)))
     exclusions = [*plan.exclusions.itertuples(index=False, name=None), *unreadable]
     print(plan.summary())
+    if ready:
+        print(survey.summary())
     _print_exclusions(exclusions)
     _print_table(
         "Gene sets",
         ("subspace", "genes", "measured", "not measured", "shared with"),
         [(row.subspace, row.n_genes, row.n_found, row.missing, row.overlap) for row in plan.coverage.itertuples()],
     )
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *survey.warnings()):
         print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -206,6 +211,54 @@ def _prepare(arguments: Namespace) -> None:
     print(f"Prepared {done.n_patients} patients and {len(done.slides)} slides in {done.folder}; "
           f"{len(done.exclusions)} exclusions (exclusions.csv).")  # fmt: skip
     print(f"Next: subfuse crossval {done.folder} --out run")
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def _add_train(parser: ArgumentParser) -> None:
+    from jsonargparse import ActionConfigFile
+
+    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML with any of these settings.")
+    parser.add_argument("prepared", type=Path, help="Prepared folder.")
+    parser.add_argument("--task", type=str, required=True, help="Task of the cohort file.")
+    parser.add_argument("--model", type=str, default="subspace", help="Name of the model, as for crossval.")
+    parser.add_argument("--fold", type=int, default=0, help="Fold of the cohort's own splits, from 0.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of weights and batch order.")
+    parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
+    parser.add_argument("--resume", action="store_true", help="Go on with an interrupted training, if there is one.")
+    parser.add_argument("--devices", type=int, default=1, help="Processes per machine; torchrun overrides it.")
+    parser.add_argument("--nodes", type=int, default=1, help="Machines; torchrun overrides it.")
+    parser.add_class_arguments(TrainingSettings, "train")
+    parser.add_class_arguments(ArchitectureSettings, "architecture")
+
+
+def _train(arguments: Namespace) -> None:
+    from subfuse.data.cohort import read_cohort
+    from subfuse.evaluation.single_training import train_model
+    from subfuse.training.processes import is_first_process
+    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+    with progress_bar("train") if is_first_process() else nullcontext() as progress:
+        metrics = train_model(
+            read_cohort(arguments.prepared),
+            task=arguments.task,
+            model=arguments.model,
+            out=arguments.out,
+            fold=arguments.fold,
+            seed=arguments.seed,
+            training=TrainingSettings(**arguments.train.as_dict()),
+            architecture=ArchitectureSettings(**arguments.architecture.as_dict()),
+            devices=arguments.devices,
+            nodes=arguments.nodes,
+            resume=arguments.resume,
+            progress=progress,
+        )
+    if metrics is not None:
+        _print_metrics(metrics)
+        print(f"Trained: {arguments.out}\nNext: subfuse report {arguments.out}\n{DISCLAIMER}")
 
 
 # --- crossval ---------------------------------------------------------------------------------------------------------
@@ -315,6 +368,22 @@ def _report(arguments: Namespace) -> None:
     print(f"Report: {write_report(arguments.run)}\n{DISCLAIMER}")
 
 
+def _add_serve(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
+    parser.add_argument("--port", type=int, default=8000, help="Port; 0: a free one.")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address; beyond loopback a token is required.")
+
+
+def _serve(arguments: Namespace) -> None:
+    from subfuse.serve.server import serve
+
+    def announce(address: str) -> None:
+        print(f"Viewer: {address}\nStop it with Ctrl-C. {DISCLAIMER}", flush=True)
+
+    serve(arguments.run, cohort=arguments.cohort, host=arguments.host, port=arguments.port, announce=announce)
+
+
 # --- convert, doctor, demo --------------------------------------------------------------------------------------------
 
 
@@ -411,6 +480,12 @@ COMMANDS: dict[str, Command] = {
         _add_prepare,
         _prepare,
     ),
+    "train": Command(
+        "Train one model on one fold; under torchrun or Slurm on many devices, and resumable.",
+        "subfuse train prepared --task survival --model subspace --fold 0 --out run --resume",
+        _add_train,
+        _train,
+    ),
     "crossval": Command(
         "Train and test every model on identical folds, and write the report.",
         "subfuse crossval prepared --tasks survival grade --models subspace snn --out run --train.lr 3e-4",
@@ -430,6 +505,12 @@ COMMANDS: dict[str, Command] = {
         _explain,
     ),
     "report": Command("Write the report of a run as one HTML file.", "subfuse report run", _add_report, _report),
+    "serve": Command(
+        "Show a run in the browser: patients, slides, explanations; predict with another expression file.",
+        "subfuse serve run --port 8000",
+        _add_serve,
+        _serve,
+    ),
     "convert": Command(
         "Convert a checkpoint of the published code.",
         "subfuse convert released.pth --out converted",

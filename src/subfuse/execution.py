@@ -1,5 +1,6 @@
 """Independent jobs on local processes or on an existing Dask cluster."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -7,7 +8,9 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, SubfuseError
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]  # done, total, what was done last
 
@@ -43,6 +46,19 @@ def run_jobs(
         for future in as_completed(futures):
             error = future.exception()  # the worker itself died
             yield futures[future], future.result() if error is None else error
+
+
+def failure_reason(error: BaseException) -> str:
+    """Returns in one line why a job failed, for a table of failures; a defect is logged with its traceback.
+
+    Example:
+        >>> failure_reason(ConfigurationError("the disk is full"))
+        'the disk is full'
+    """
+    if isinstance(error, SubfuseError):
+        return str(error)
+    logger.error("a job failed", exc_info=error)
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _outcome(function: Callable[..., Any], job: tuple) -> Any:

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,7 +6,13 @@ import h5py
 import numpy as np
 import pytest
 
-from subfuse.data.feature_store import SlideFeatures, read_attributes, read_features, write_features
+from subfuse.data.feature_store import (
+    SlideFeatures,
+    raster_corners,
+    read_attributes,
+    read_features,
+    write_features,
+)
 from subfuse.errors import DataError
 
 
@@ -23,23 +30,6 @@ def slide() -> SlideFeatures:
         slide_width_px=50_001,
         slide_height_px=40_507,
     )
-
-
-def write_trident(path: Path, features: np.ndarray, **attributes: float) -> Path:
-    with h5py.File(path, "w") as file:
-        file["features"] = features
-        coords = file.create_dataset("coords", data=np.arange(2 * features.shape[-2]).reshape(-1, 2) * 512)
-        coords.attrs.update(attributes)
-    return path
-
-
-TRIDENT = {
-    "patch_size": 256,
-    "patch_size_level0": 512,
-    "level0_magnification": 40,
-    "target_magnification": 20,
-    "overlap": 0,
-}
 
 
 def test_features_survive_the_file(slide: SlideFeatures, tmp_path: Path) -> None:
@@ -84,51 +74,33 @@ def test_centres_are_in_micrometres(slide: SlideFeatures) -> None:
     np.testing.assert_allclose(slide.centres_um, [[64.0, 89.0]])
 
 
-@pytest.mark.parametrize("leading", [(), (1,)])
-def test_reads_tridents_files_when_the_pixel_size_is_declared(leading: tuple[int, ...], tmp_path: Path) -> None:
-    features = np.random.default_rng(0).normal(size=(*leading, 3, 4)).astype(np.float32)
-    path = write_trident(tmp_path / "slide.h5", features, **TRIDENT)
-
-    slide = read_features(path, mpp=0.23)
-
-    np.testing.assert_array_equal(slide.features, features.reshape(3, 4).astype(np.float16))
-    assert slide.coords.dtype == np.int32
-    assert slide.encoder == "unknown"
-    assert slide.level0_mpp == 0.23
-    assert slide.target_mpp == pytest.approx(0.46)
-    assert (slide.slide_width_px, slide.slide_height_px) == (2048 + 512, 2560 + 512)
+def test_patches_without_places_stand_on_a_square_in_list_order() -> None:
+    assert raster_corners(5, 10).tolist() == [[0, 0], [10, 0], [20, 0], [0, 10], [10, 10]]
+    assert raster_corners(1, 256).tolist() == [[0, 0]]
+    assert raster_corners(2500, 1).max(axis=0).tolist() == [49, 49]
 
 
-def test_nominal_magnification_is_not_taken_for_a_pixel_size(tmp_path: Path) -> None:
-    path = write_trident(tmp_path / "slide.h5", np.zeros((3, 4), np.float32), **TRIDENT)
+def test_what_is_unknown_stays_unknown(slide: SlideFeatures, tmp_path: Path) -> None:
+    bare = replace(slide, target_mpp=math.nan, has_coordinates=False, features=slide.features.astype(np.float32))
 
-    with pytest.raises(DataError, match=r"slide\.h5.*Declare `mpp` in the slide table"):
-        read_features(path)
+    write_features(tmp_path / "slide.h5", bare, tile_px=None)
+    read = read_features(tmp_path / "slide.h5")
 
-
-def test_missing_patch_size_is_an_error(tmp_path: Path) -> None:
-    path = write_trident(tmp_path / "slide.h5", np.zeros((3, 4), np.float32), patch_size=256)
-
-    with pytest.raises(DataError, match=r"patch_size_level0.*Found attributes: patch_size=256"):
-        read_features(path, mpp=0.5)
+    assert not read.has_coordinates
+    assert math.isnan(read.target_mpp)
+    assert read.features.dtype == np.float32
+    assert "patch_size" not in read_attributes(tmp_path / "slide.h5")[1]
 
 
-def test_unknown_layout_lists_what_was_found(tmp_path: Path) -> None:
+def test_files_of_other_tools_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "slide.h5", "w") as file:
-        file["feats"] = np.zeros((3, 4))
+        file["features"], file["coords"] = np.zeros((3, 4)), np.zeros((3, 2))
         file.create_group("tiles")
+        file.attrs["extractor"] = "uni"
 
-    with pytest.raises(DataError, match=r"Found: feats \(3, 4\), tiles a group"):
+    found = r"Found: coords \(3, 2\), features \(3, 4\), tiles a group; attributes extractor.*slides.features"
+    with pytest.raises(DataError, match=found):
         read_features(tmp_path / "slide.h5")
-
-
-def test_features_and_coords_of_different_length_are_an_error(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "slide.h5", "w") as file:
-        file["features"] = np.zeros((3, 4))
-        file["coords"] = np.zeros((2, 2))
-
-    with pytest.raises(DataError, match=r"coords \(2, 2\), features \(3, 4\)"):
-        read_features(tmp_path / "slide.h5", mpp=0.5)
 
 
 @pytest.mark.parametrize("kept", [0, 100, -10])
@@ -161,10 +133,3 @@ def test_features_that_are_not_finite_are_not_written(slide: SlideFeatures, tmp_
 
     with pytest.raises(DataError, match="1 of 7 patches that are not, the first at row 3"):
         write_features(tmp_path / "slide.h5", replace(slide, features=features), tile_px=256)
-
-
-def test_values_beyond_float16_in_another_tools_file_are_an_error(tmp_path: Path) -> None:
-    path = write_trident(tmp_path / "slide.h5", np.array([[1.0, 1e6]], np.float32), **TRIDENT)
-
-    with pytest.raises(DataError, match="must be finite and below 65504"):
-        read_features(path, mpp=0.5)

@@ -143,15 +143,25 @@ class PatientsSection(Section):
 
 
 class SlidesSection(Section):
-    """Slides: a table that assigns them to patients, a folder that holds them, or both."""
+    """Slides or their ready features: a table that assigns them to patients, the place that holds them, or both."""
 
     table: FilePath | None = None  # slide_id, patient_id, optional path and mpp
     folder: FilePath | None = None  # slide files and folders of tiles, searched with its subfolders
+    features: FilePath | None = None  # feature files of another tool instead, searched with its subfolders
+    feature_table: FilePath | None = None  # one row per slide instead: slide_id, then one numeric column per feature
+    encoder: str | None = Field(default=None, min_length=1)  # what made `features`, where the files do not say
 
     @model_validator(mode="after")
-    def _some_source(self) -> "SlidesSection":
-        if self.table is None and self.folder is None:
-            raise ValueError("give a `folder` of slides, a `table` with a `path` column, or both")
+    def _one_source(self) -> "SlidesSection":
+        places = [name for name in ("folder", "features", "feature_table") if getattr(self, name) is not None]
+        if not places and self.table is None:
+            raise ValueError(
+                "give a `folder` of slides, a `table` with a `path` column, or both; or `features` or a `feature_table`"
+            )
+        if len(places) > 1:
+            raise ValueError(f"give one of `folder`, `features` and `feature_table`, not {' and '.join(places)}")
+        if self.encoder is not None and self.features is None:
+            raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
         return self
 
 
@@ -424,6 +434,10 @@ slides:                          # leave out if there are none
   table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel where the slide lacks it)
   folder: slides/                # <slide_id>.svs, .tiff, ... or folders of tiles named <slide_id>. Without a table,
                                  # names must start with the patient identifier
+  # features: features/          # instead of a folder of slides: feature files of CLAM (.h5, .pt), TRIDENT, STAMP or
+                                 #   wsidata (.zarr), named <slide_id>; most need the column mpp of the slide table
+  # encoder: uni_v1              #   what made them, where the files do not say
+  # feature_table: slide_features.csv   # or one vector per slide: slide_id, then one numeric column per feature
 
 expression:                      # leave out if there is none
   table: expression.csv.gz       # first column patient, then one column per gene symbol

@@ -1,5 +1,9 @@
-"""Patch features of one slide in one HDF5 file, under TRIDENT's names: files of both tools are read alike."""
+"""Patch features of one slide in one HDF5 file, under TRIDENT's names: what a prepared folder holds.
 
+Files of other tools are read by `subfuse.data.feature_layouts` and converted to this one.
+"""
+
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +25,16 @@ UNKNOWN_ENCODER = "unknown"
 class SlideFeatures:
     """Features and places of the patches of one slide. Level 0 is the slide's finest level."""
 
-    features: Float16[np.ndarray, "patch feature"]
+    features: Float16[np.ndarray, "patch feature"] | Float32[np.ndarray, "patch feature"]
     coords: Int32[np.ndarray, "patch 2"]  # top-left corners (x, y) in level-0 pixels
     patch_size_level0: int  # side of a patch in level-0 pixels
     level0_mpp: float  # µm per level-0 pixel
-    target_mpp: float  # µm per pixel of the images that the encoder saw
+    target_mpp: float  # µm per pixel of the images that the encoder saw; NaN where unknown
     encoder: str  # "unknown" where another tool's file does not say
     encoder_sha256: str  # of the encoder's weights; empty where unknown
     slide_width_px: int  # at level 0
     slide_height_px: int
+    has_coordinates: bool = True  # False: coords are a square raster in list order, see `raster_corners`
 
     @property
     def centres_um(self) -> Float32[np.ndarray, "patch 2"]:
@@ -37,11 +42,29 @@ class SlideFeatures:
         return ((self.coords + self.patch_size_level0 / 2) * self.level0_mpp).astype(np.float32)
 
 
+def raster_corners(n_patches: int, patch_size_level0: int) -> Int32[np.ndarray, "patch 2"]:
+    """Returns corners for patches whose places are unknown: row by row on the smallest square that holds them.
+
+    These places carry no meaning; they only give models that need positions distinct ones. `SlideFeatures` with such
+    corners have `has_coordinates=False`.
+
+    Relative to the paper: its code lays out every slide like this, in list order on 50 x 50 cells, although places are
+    known; here it is the last resort.
+
+    Example:
+        >>> raster_corners(3, 256).tolist()
+        [[0, 0], [256, 0], [0, 256]]
+    """
+    side = math.isqrt(max(0, n_patches - 1)) + 1
+    index = np.arange(n_patches)
+    return (np.stack([index % side, index // side], axis=1) * patch_size_level0).astype(np.int32)
+
+
 def write_features(
     path: Path,
     slide: SlideFeatures,
     *,
-    tile_px: int,
+    tile_px: int | None,
     overlap_px: int = 0,
     attributes: Mapping[str, str | int | float] | None = None,
 ) -> None:
@@ -52,7 +75,7 @@ def write_features(
     Args:
         path: File to write; replaced when it exists.
         slide: At least one patch, all features finite.
-        tile_px: Side of a patch in pixels at `slide.target_mpp`.
+        tile_px: Side of a patch in pixels at `slide.target_mpp`; None where unknown.
         overlap_px: Overlap of neighbouring patches, in the same pixels.
         attributes: Further attributes of `coords`, kept with the file.
 
@@ -64,7 +87,7 @@ def write_features(
         raise ValueError(f"features and coords must be as many. Found {len(slide.features)} and {len(slide.coords)}.")
     if len(slide.features) == 0:
         raise DataError(f"{path}: a feature file needs at least one patch. Found none; exclude the slide.")
-    _require_finite(slide.features, path)
+    require_finite(slide.features, path)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("features", data=slide.features)
         coords = file.create_dataset("coords", data=slide.coords)
@@ -72,36 +95,27 @@ def write_features(
         coords.attrs.update(_attributes_of(slide, tile_px=tile_px, overlap_px=overlap_px))
 
 
-def read_features(path: Path, *, mpp: float | None = None) -> SlideFeatures:
-    """Reads the features of one slide: our own files and TRIDENT's.
-
-    TRIDENT's files record a nominal magnification, which leaves the pixel size open by a fifth and more, so they need
-    `mpp`. Where the slide's size is not recorded it is taken to end with the last patch.
-
-    Args:
-        path: An HDF5 file with datasets `features` (patch, feature) or (1, patch, feature), and `coords` (patch, 2).
-        mpp: µm per level-0 pixel, for files that do not record it; a recorded value is preferred.
+def read_features(path: Path) -> SlideFeatures:
+    """Reads the features of one slide from a file that `write_features` wrote.
 
     Raises:
-        DataError: The file is missing, damaged, of another layout, without patches, or its pixel size is unknown.
+        DataError: The file is missing, damaged or of another layout.
     """
-    with _opened(path) as file:
-        features, coords = _datasets(file, path)
+    with opened_hdf5(path) as file:
+        _require_layout(file, path)
+        features, coords = file["features"][()], file["coords"][()]
         attributes = dict(file["coords"].attrs)
-    patch_size_level0 = _positive(attributes, "patch_size_level0", path)
-    level0_mpp = _level0_mpp(attributes, mpp, path)
-    patch_size = _positive(attributes, "patch_size", path)
-    width, height = (coords.max(axis=0) + round(patch_size_level0)).tolist()
     return SlideFeatures(
         features=features,
         coords=coords,
-        patch_size_level0=round(patch_size_level0),
-        level0_mpp=level0_mpp,
-        target_mpp=float(attributes.get("target_mpp", level0_mpp * patch_size_level0 / patch_size)),
-        encoder=str(attributes.get("encoder", UNKNOWN_ENCODER)),
-        encoder_sha256=str(attributes.get("encoder_sha256", "")),
-        slide_width_px=int(attributes.get("slide_width_level0", attributes.get("level0_width", width))),
-        slide_height_px=int(attributes.get("slide_height_level0", attributes.get("level0_height", height))),
+        patch_size_level0=int(attributes["patch_size_level0"]),
+        level0_mpp=float(attributes["level0_mpp"]),
+        target_mpp=float(attributes.get("target_mpp", np.nan)),
+        encoder=str(attributes["encoder"]),
+        encoder_sha256=str(attributes["encoder_sha256"]),
+        slide_width_px=int(attributes["slide_width_level0"]),
+        slide_height_px=int(attributes["slide_height_level0"]),
+        has_coordinates=bool(attributes.get("has_coordinates", True)),
     )
 
 
@@ -111,32 +125,18 @@ def read_attributes(path: Path) -> tuple[int, dict[str, Any]]:
     Raises:
         DataError: The file is missing, damaged or of another layout.
     """
-    with _opened(path) as file:
+    with opened_hdf5(path) as file:
         _require_layout(file, path)
         return len(file["coords"]), dict(file["coords"].attrs)
 
 
-def _attributes_of(slide: SlideFeatures, *, tile_px: int, overlap_px: int) -> dict[str, str | int | float]:
-    """Attributes of `coords`: TRIDENT's names first, then ours. Magnification is 10 / mpp by convention."""
-    return {
-        "patch_size": tile_px,
-        "patch_size_level0": slide.patch_size_level0,
-        "level0_magnification": 10 / slide.level0_mpp,
-        "target_magnification": 10 / slide.target_mpp,
-        "overlap": overlap_px,
-        "level0_mpp": slide.level0_mpp,
-        "target_mpp": slide.target_mpp,
-        "encoder": slide.encoder,
-        "encoder_sha256": slide.encoder_sha256,
-        "subfuse_version": subfuse.__version__,
-        "slide_width_level0": slide.slide_width_px,
-        "slide_height_level0": slide.slide_height_px,
-    }
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Opens a file for reading. No locks: files appear complete, and read-only network folders cannot lock."""
+def opened_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Opens a file for reading. No locks: files appear complete, and read-only network folders cannot lock.
+
+    Raises:
+        DataError: The file is missing, empty, truncated or no HDF5 file; also when reading inside the block fails.
+    """
     if not Path(path).is_file():
         raise DataError(f"{path}: a feature file is required. Found none; run `subfuse prepare` or correct the path.")
     try:
@@ -145,37 +145,14 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except OSError as error:
         raise DataError(
             f"{path}: a complete HDF5 file is required. Found {Path(path).stat().st_size} bytes that cannot be read "
-            f"({error}). Delete the file and write it again."
+            f"({' '.join(str(error).split())}). Delete the file and write it again."
         ) from error
 
 
-def _require_layout(file: h5py.File, path: Path) -> None:
-    shapes = {name: file[name].shape for name in sorted(file) if isinstance(file[name], h5py.Dataset)}
-    features, coords = shapes.get("features", ()), shapes.get("coords", ())
-    is_bag = len(features) == 2 or (len(features) == 3 and features[0] == 1)
-    if is_bag and coords == (features[-2], 2) and features[-2] > 0:
-        return
-    listing = preview([f"{name} {shapes.get(name, 'a group')}" for name in sorted(file)], limit=10) or "an empty file"
-    raise DataError(
-        f"{path}: datasets `features` (patch, feature) and `coords` (patch, 2) with at least one patch are required. "
-        f"Found: {listing}. Write the file with `subfuse prepare` or TRIDENT."
-    )
-
-
-def _datasets(file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Features as float16 (patch, feature) and coordinates as int32 (patch, 2)."""
-    _require_layout(file, path)
-    stored = file["features"][()]
-    features = stored.reshape(stored.shape[-2:])
-    if features.dtype != np.float16:
-        with np.errstate(over="ignore"):  # values beyond float16 are reported below
-            features = features.astype(np.float16)
-    if "subfuse_version" not in file["coords"].attrs:
-        _require_finite(features, path)  # ours were checked when written
-    return features, file["coords"][()].astype(np.int32)
-
-
-def _require_finite(features: np.ndarray, path: Path) -> None:
+def require_finite(
+    features: Float16[np.ndarray, "patch feature"] | Float32[np.ndarray, "patch feature"], path: Path
+) -> None:
+    """Raises a DataError where a feature is NaN or infinite; values beyond float16 have become infinite before."""
     is_finite = np.isfinite(features).all(axis=1)
     if not is_finite.all():
         raise DataError(
@@ -184,23 +161,42 @@ def _require_finite(features: np.ndarray, path: Path) -> None:
         )
 
 
-def _positive(attributes: Mapping[str, Any], name: str, path: Path) -> float:
-    if name not in attributes or not float(attributes[name]) > 0:
-        raise DataError(
-            f"{path}: `coords` must have a positive attribute `{name}`. Found attributes: "
-            f"{preview([f'{k}={v}' for k, v in attributes.items()], limit=12) or 'none'}. "
-            "Copy it from the tool's patch file or run `subfuse prepare`."
-        )
-    return float(attributes[name])
+def hdf5_listing(file: h5py.File) -> str:
+    """Returns what a file holds, for messages: names with shapes, then the names of its attributes."""
+    shapes = [f"{name} {getattr(file[name], 'shape', 'a group')}" for name in sorted(file)]
+    listing = preview(shapes, limit=10) or "an empty file"
+    return f"{listing}; attributes {preview(sorted(file.attrs), limit=10)}" if len(file.attrs) else listing
 
 
-def _level0_mpp(attributes: Mapping[str, Any], mpp: float | None, path: Path) -> float:
-    if "level0_mpp" in attributes:
-        return _positive(attributes, "level0_mpp", path)
-    if mpp is None:
-        raise DataError(
-            f"{path}: the pixel size is required (µm per level-0 pixel). Found only "
-            f"{preview(sorted(attributes), limit=12) or 'no attribute'}, and magnification is nominal. "
-            "Declare `mpp` in the slide table."
-        )
-    return float(mpp)
+def _attributes_of(slide: SlideFeatures, *, tile_px: int | None, overlap_px: int) -> dict[str, str | int | float]:
+    """Attributes of `coords`: TRIDENT's names first, then ours. Magnification is 10 / mpp by convention."""
+    known: dict[str, str | int | float] = {
+        "patch_size_level0": slide.patch_size_level0,
+        "level0_magnification": 10 / slide.level0_mpp,
+        "overlap": overlap_px,
+        "level0_mpp": slide.level0_mpp,
+        "encoder": slide.encoder,
+        "encoder_sha256": slide.encoder_sha256,
+        "subfuse_version": subfuse.__version__,
+        "slide_width_level0": slide.slide_width_px,
+        "slide_height_level0": slide.slide_height_px,
+        "has_coordinates": slide.has_coordinates,
+    }
+    if tile_px is not None:
+        known["patch_size"] = tile_px
+    if not math.isnan(slide.target_mpp):
+        known |= {"target_mpp": slide.target_mpp, "target_magnification": 10 / slide.target_mpp}
+    return known
+
+
+def _require_layout(file: h5py.File, path: Path) -> None:
+    shapes = {name: file[name].shape for name in sorted(file) if isinstance(file[name], h5py.Dataset)}
+    features, coords = shapes.get("features", ()), shapes.get("coords", ())
+    is_bag = len(features) == 2 and features[0] > 0 and coords == (features[0], 2)
+    if is_bag and "subfuse_version" in file["coords"].attrs:
+        return
+    raise DataError(
+        f"{path}: a feature file that subfuse wrote is required, with `features` (patch, feature) and `coords` "
+        f"(patch, 2). Found: {hdf5_listing(file)}. Files of other tools go through `subfuse prepare`, as "
+        "`slides.features` of the cohort file."
+    )

@@ -1,8 +1,8 @@
 """From a cohort file to a prepared folder: slides become features, tables become one cohort."""
 
 import json
-import logging
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -14,13 +14,18 @@ import pandas as pd
 from subfuse import __version__
 from subfuse.data.cohort import CohortPlan, plan_cohort, write_prepared
 from subfuse.data.cohort_file import CohortFile, cohort_file_text, read_cohort_file
+from subfuse.data.feature_import import (
+    FeatureRecord,
+    feature_sources,
+    group_warnings,
+    import_slides,
+    survey_features,
+)
 from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
 from subfuse.data.slides import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
-from subfuse.errors import ConfigurationError, SubfuseError
-from subfuse.execution import Progress, run_jobs
+from subfuse.errors import ConfigurationError
+from subfuse.execution import Progress, failure_reason, run_jobs
 from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table
-
-logger = logging.getLogger(__name__)
 
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
 
@@ -68,17 +73,27 @@ def prepare(
     out = Path(out)
     plan = plan_cohort(cohort_file)
     provenance = _provenance(cohort_file, plan, encoder)
+    ready = feature_sources(plan.slides)
+    survey = survey_features(ready)
     _claim(out, provenance)
-    records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
-    if records:
-        loaded = _encoder(encoder, device)
-        provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
+    records: Sequence[SlideRecord | FeatureRecord]
+    if ready:
+        records, failures = import_slides(
+            ready, survey, out / "wsi", workers=workers, scheduler=scheduler, progress=progress
+        )
+        provenance |= {name: getattr(survey, name) for name in ("encoder", "encoder_sha256", "patch_dim")}
+    else:
+        records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
+        if records:
+            loaded = _encoder(encoder, device)
+            provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
     exclusions = pd.concat([plan.exclusions, failures], ignore_index=True)
     exclusions = write_prepared(out, cohort_file, plan, _slide_table(records), exclusions)
     write_table(out / "gene_set_coverage.csv", plan.coverage)
     write_json(out / "provenance.json", provenance)  # last: it marks the folder complete
     n_patients = len(pd.read_csv(out / "patients.csv", usecols=["patient_id"]))
-    warnings = (*plan.warnings, *(f"slide {r.slide_id}: {text}" for r in records for text in r.warnings))
+    of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
+    warnings = (*plan.warnings, *of_slides)
     return Preparation(out, n_patients, _slide_table(records), exclusions, warnings)
 
 
@@ -111,7 +126,7 @@ def _prepare_slides(
         if isinstance(outcome, ConfigurationError):  # the encoder cannot be loaded: no slide can be done
             raise outcome
         if isinstance(outcome, BaseException):
-            failures.append(("slide", slide_id, _reason(slide_id, outcome)))
+            failures.append(("slide", slide_id, failure_reason(outcome)))
         else:
             records.append(outcome)
         if progress is not None:
@@ -120,24 +135,19 @@ def _prepare_slides(
     return records, pd.DataFrame(sorted(failures), columns=["level", "id", "reason"])
 
 
-def _reason(slide_id: str, error: BaseException) -> str:
-    if isinstance(error, SubfuseError):
-        return str(error)
-    logger.error("slide %s could not be prepared", slide_id, exc_info=error)
-    return f"unexpected {type(error).__name__}: {error}"
-
-
-def _slide_table(records: list[SlideRecord]) -> pd.DataFrame:
-    columns = [name for name in SlideRecord.__dataclass_fields__ if name != "warnings"]
+def _slide_table(records: Sequence[SlideRecord | FeatureRecord]) -> pd.DataFrame:
+    fields = type(records[0]).__dataclass_fields__ if records else SlideRecord.__dataclass_fields__
+    columns = [name for name in fields if name != "warnings"]
     return pd.DataFrame([asdict(record) for record in records], columns=columns)
 
 
 def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict[str, Any]:
+    encodes = bool(plan.slides) and not feature_sources(plan.slides)
     return {
         "cohort_sha256": sha256_of_json(cohort_file_text(cohort_file)),
         "table_sha256": {path.as_posix(): sha256_of_file(path) for path in _tables(cohort_file)},
-        "requested_encoder": encoder if plan.slides else None,
-        "tiling": asdict(Tiling()) if plan.slides else None,
+        "requested_encoder": encoder if encodes else None,
+        "tiling": asdict(Tiling()) if encodes else None,
         "versions": {name: __version__ if name == "subfuse" else version(name) for name in VERSIONED},
         "python": platform.python_version(),
         "encoder": None,
@@ -149,7 +159,9 @@ def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict
 def _tables(cohort_file: CohortFile) -> list[Path]:
     required = [path for member in cohort_file.members for path in member.patients.table]
     sections = [section for member in cohort_file.members for section in (member.slides, member.expression) if section]
-    return [*required, *(section.table for section in sections if section.table is not None)]
+    features = [member.slides.feature_table for member in cohort_file.members if member.slides]
+    optional = [*(section.table for section in sections), *features]
+    return [*required, *(path for path in optional if path is not None)]
 
 
 def _claim(out: Path, provenance: dict[str, Any]) -> None:

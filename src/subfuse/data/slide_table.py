@@ -1,4 +1,4 @@
-"""Which slides there are, whose they are and where they lie. Nothing is opened here."""
+"""Which slides or ready features there are, whose they are and where they lie. No slide is opened here."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -10,6 +10,8 @@ import pandas as pd
 from subfuse.data.barcodes import patient_of_barcode
 from subfuse.data.cohort_file import SlidesSection
 from subfuse.data.exclusions import exclusion_table
+from subfuse.data.feature_import import FeatureSource
+from subfuse.data.feature_table import read_feature_table
 from subfuse.data.slides import SlideSource
 from subfuse.data.tables import is_missing, read_text_table, require_columns
 from subfuse.errors import DataError, preview
@@ -19,6 +21,7 @@ SLIDE_SUFFIXES = (
     ".czi", ".dcm",
 )  # fmt: skip
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 
 
 def read_slides(
@@ -29,16 +32,18 @@ def read_slides(
     With a table, `path` (relative to `folder`, or to the table's own folder) says where a slide lies; without that
     column the slide is found in `folder` by its identifier, as a file with a known suffix or a folder of images. A
     table without `patient_id`, or no table at all, takes the patient from the beginning of the slide's identifier.
+    Ready features (`features`, `feature_table`) are found likewise and become `FeatureSource`s.
 
     Args:
         section: `slides` of the cohort file.
         patient_ids: Patients of the clinical table, TCGA ones by their 12 characters.
 
     Raises:
-        DataError: Missing folder or column, a slide identifier that occurs twice, an mpp that is not a positive number.
+        DataError: Missing folder or column, a slide identifier that occurs twice, an mpp that is not a positive
+            number, or a feature table that cannot be used.
     """
     known = frozenset(patient_ids)
-    found = {} if section.folder is None else find_slides(section.folder)
+    found = _found(section)
     listed = _listed_in_folder(found, known) if section.table is None else _listed_in_table(section, known, found)
     slides, left_out = [], []
     for slide_id, patient_id, path, mpp in sorted(listed, key=lambda row: row[0]):
@@ -48,9 +53,11 @@ def read_slides(
             )
             left_out.append(("slide", slide_id, reason))
         elif path is None or not path.exists():
-            left_out.append(("slide", slide_id, f"no such file: {path or slide_id}"))
+            left_out.append(("slide", slide_id, _absence(section, slide_id, path)))
+        elif slide_id.startswith(".") or any(character in slide_id for character in "/\\\0"):
+            left_out.append(("slide", slide_id, "its identifier must be a file name: no slash, no leading dot"))
         else:
-            slides.append(SlideSource(slide_id, patient_id, path, mpp))
+            slides.append(_source(section, slide_id, patient_id, path, mpp))
     return tuple(slides), exclusion_table(left_out), _unlisted(section, found, {row[0] for row in listed})
 
 
@@ -82,6 +89,45 @@ def find_slides(folder: Path) -> dict[str, Path]:
     return found
 
 
+def find_features(folder: Path) -> dict[str, Path]:
+    """Returns the feature files and zarr stores of a folder and its subfolders: identifier to path.
+
+    Of a slide with both files of CLAM, `h5_files/<slide>.h5` and `pt_files/<slide>.pt`, the former counts: it has the
+    coordinates. Hidden files are ignored.
+
+    Raises:
+        DataError: The folder does not exist, or two files have one identifier.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: a folder of feature files is required. Found none. Check slides.features.")
+    found: dict[str, Path] = {}
+    for place, subfolders, names in os.walk(folder):
+        stores = sorted(name for name in subfolders if name.lower().endswith(".zarr"))
+        subfolders[:] = sorted(name for name in subfolders if name not in stores and not name.startswith("."))
+        for name in (*sorted(name for name in names if _is_feature_file(name)), *stores):
+            path, identifier = Path(place, name), feature_id_of(name)
+            other = found.setdefault(identifier, path)
+            if {path.parent.name, other.parent.name} == {"h5_files", "pt_files"}:
+                found[identifier] = path if path.parent.name == "h5_files" else other
+            elif other != path:
+                raise DataError(
+                    f"{folder}: slide identifiers must be unique. Found {identifier!r} as {other} and {path}. Name "
+                    "the folder of one encoder as slides.features, or give a slide table with a path column."
+                )
+    return found
+
+
+def feature_id_of(name: str) -> str:
+    """Returns the slide's identifier of a feature file: its name without the suffixes of features and slide.
+
+    Example:
+        >>> feature_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.h5"), feature_id_of("case.7.svs.h5")
+        ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
+    """
+    suffix = next((s for s in FEATURE_SUFFIXES if name.lower().endswith(s)), "")
+    return slide_id_of(name[: len(name) - len(suffix)])
+
+
 def slide_id_of(name: str) -> str:
     """Returns a slide's identifier: its file name without a slide or image suffix; dots inside stay.
 
@@ -108,6 +154,29 @@ def patient_of_slide(slide_id: str, patient_ids: Collection[str]) -> str | None:
 Listed = list[tuple[str, str | None, Path | None, float | None]]  # slide, patient, path, mpp
 
 
+def _found(section: SlidesSection) -> dict[str, Path]:
+    if section.features is not None:
+        return find_features(section.features)
+    if section.feature_table is not None:
+        return {str(name): section.feature_table for name in read_feature_table(section.feature_table).index}
+    return {} if section.folder is None else find_slides(section.folder)
+
+
+def _source(section: SlidesSection, slide_id: str, patient_id: str, path: Path, mpp: float | None) -> SlideSource:
+    if section.features is None and section.feature_table is None:
+        return SlideSource(slide_id, patient_id, path, mpp)
+    in_table = section.feature_table is not None
+    return FeatureSource(slide_id, patient_id, path, mpp, encoder=section.encoder, in_table=in_table)
+
+
+def _absence(section: SlidesSection, slide_id: str, path: Path | None) -> str:
+    if path is None and section.features is not None:
+        return f"no feature file in {section.features}"
+    if path is None and section.feature_table is not None:
+        return f"no row in {section.feature_table.name}"
+    return f"no such file: {path or slide_id}"
+
+
 def _listed_in_folder(found: Mapping[str, Path], known: frozenset[str]) -> Listed:
     return [(slide_id, patient_of_slide(slide_id, known), path, None) for slide_id, path in found.items()]
 
@@ -117,24 +186,25 @@ def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mappi
     assert path is not None  # the caller checked
     table = read_text_table(path)
     require_columns(table, {"slide_id": "the slide"}, path)
-    if section.folder is None:
+    place, of_table = section.folder or section.features, section.feature_table is not None
+    if place is None and not of_table:
         require_columns(table, {"path": "where the slide lies, since there is no slides.folder"}, path)
     listed: Listed = []
     seen: dict[str, int] = {}
     for row, record in enumerate(table.to_dict("records"), start=2):
-        slide_id = slide_id_of(record["slide_id"])
+        name = record["slide_id"]
+        slide_id = feature_id_of(name) if section.features is not None else name if of_table else slide_id_of(name)
         if not slide_id or slide_id in seen:
             first = f"{slide_id} again (first: row {seen[slide_id]})" if slide_id else "an empty cell"
             raise DataError(f"{path}, row {row}: slide_id must be given once. Found {first}.")
         seen[slide_id] = row
-        given = str(record.get("path", ""))
-        base = section.folder or path.parent
+        given = "" if of_table else str(record.get("path", ""))
         patient = str(record["patient_id"]) if "patient_id" in record else None
         listed.append(
             (
                 slide_id,
                 patient_of_slide(slide_id, known) if patient is None else patient_of_barcode(patient),
-                found.get(slide_id) if is_missing(given) else base / given,
+                found.get(slide_id) if is_missing(given) else (place or path.parent) / given,
                 _mpp(str(record.get("mpp", "")), f"{path}, row {row}"),
             )
         )
@@ -154,7 +224,8 @@ def _unlisted(section: SlidesSection, found: Mapping[str, Path], listed: Collect
     if section.table is None:
         return ()
     extra = sorted(set(found) - set(listed))
-    note = f"{len(extra)} slides of {section.folder} are not in {section.table.name} and are not used"
+    place = section.folder or section.features or section.feature_table
+    note = f"{len(extra)} slides of {place} are not in {section.table.name} and are not used"
     return (f"{note} ({preview(extra)})",) if extra else ()
 
 
@@ -164,3 +235,7 @@ def _is_slide(name: str) -> bool:
 
 def _is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_feature_file(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(FEATURE_SUFFIXES)
