@@ -145,8 +145,8 @@ def _add_check(parser: ArgumentParser) -> None:
 
 
 def _check(arguments: Namespace) -> None:
-    from subfuse.data.cohort import plan_cohort
     from subfuse.data.cohort_file import read_cohort_file
+    from subfuse.data.cohort_plan import plan_cohort
     from subfuse.data.feature_import import feature_sources, survey_features
     from subfuse.data.slides import inspect_slide
 

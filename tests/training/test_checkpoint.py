@@ -9,9 +9,9 @@ import torch
 from conftest import deal_folds
 from subfuse.errors import DataError
 from subfuse.training.checkpoint import load_fitted, score_weights
+from subfuse.training.fitting import train_fold
 from subfuse.training.recipe import suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
-from subfuse.training.trainer import train_fold
 
 
 def fit(cohort, model="subspace", task="survival"):

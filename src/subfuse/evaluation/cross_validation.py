@@ -24,6 +24,7 @@ from subfuse.errors import ConfigurationError, DataError, SubfuseError
 from subfuse.evaluation.uncertainty import compare_models, evaluate_predictions
 from subfuse.execution import Progress, run_jobs
 from subfuse.files import atomic_path, sha256_of_json, write_json, write_table, write_text
+from subfuse.training.checkpoint import FittedModel
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
@@ -96,12 +97,12 @@ def cross_validate(
     """
     tasks = [task] if isinstance(task, str) else list(task)
     training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
-    _check_tasks(tasks, cohort)
+    check_tasks(tasks, cohort)
     check_model_names(models)
     fold_list = choose_folds(cohort, folds, seed=seed)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     claim_folder(out, run_description(cohort, tasks, models, fold_list, seed, training, architecture))
-    _copy_cohort(cohort, out / "cohort")
+    copy_cohort(cohort, out / "cohort")
     jobs = [
         Job(task_name, model, index)
         for task_name in tasks
@@ -132,7 +133,7 @@ def run_job(
     seed: int,
 ) -> None:
     """Trains one model on one fold and writes its folder; `predictions.csv` comes last and marks it complete."""
-    from subfuse.training.trainer import assign, train_fold
+    from subfuse.training.fitting import train_fold
 
     folder = job.folder(out)
     fitted = train_fold(
@@ -146,13 +147,19 @@ def run_job(
         log_path=folder / "log.csv",
     )
     fitted.save(folder)
+    write_table(folder / "predictions.csv", predict_fold(fitted, cohort, fold, job))
+
+
+def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:
+    """Returns the predictions of a job's model for its training, validation and test patients."""
+    from subfuse.training.fitting import assign
+
     parts = assign(cohort, fold, cohort.tasks[job.task], job.model)
     tables = [
         prediction_table(fitted.predict(patients), patients, cohort.tasks[job.task]).assign(split=split)
         for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
     ]
-    table = pd.concat(tables).assign(task=job.task, model=job.model, repeat=0, fold=job.fold_index)
-    write_table(folder / "predictions.csv", order_columns(table))
+    return order_columns(pd.concat(tables).assign(task=job.task, model=job.model, repeat=0, fold=job.fold_index))
 
 
 def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec) -> pd.DataFrame:
@@ -251,7 +258,8 @@ def _relative(prepared: str | None, out: Path) -> str | None:
     return None if prepared is None else Path(os.path.relpath(prepared, out.resolve())).as_posix()
 
 
-def _check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:
+def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:
+    """Raises a ConfigurationError that lists the cohort's tasks if one is unknown."""
     unknown = [name for name in tasks if name not in cohort.tasks]
     if unknown:
         raise ConfigurationError(
@@ -280,11 +288,11 @@ def _summarise(out: Path, jobs: Sequence[Job], failures: pd.DataFrame, *, seed: 
     write_table(out / "predictions.csv", predictions)
     write_table(out / "metrics.csv", metrics)
     write_table(out / "comparisons.csv", comparisons)
-    write_json(out / "provenance.json", _provenance(predictions))
+    write_json(out / "provenance.json", provenance(predictions))
     return CrossValidationResult(predictions, metrics, comparisons, failures, out)
 
 
-def _copy_cohort(cohort: Cohort, folder: Path) -> None:
+def copy_cohort(cohort: Cohort, folder: Path) -> None:
     """Copies what a report tells about the cohort, so that a run folder can be read without the prepared one."""
     if cohort.root is None:
         return
@@ -298,7 +306,8 @@ def _copy_cohort(cohort: Cohort, folder: Path) -> None:
                 shutil.copyfile(source, temporary)
 
 
-def _provenance(predictions: pd.DataFrame) -> dict[str, Any]:
+def provenance(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Returns when, by what command and with which versions the predictions came about."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["subfuse", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "subfuse" else "Python",

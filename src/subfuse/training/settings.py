@@ -11,10 +11,17 @@ class TrainingSettings(Section):
     """How a neural model is trained; identical for every model of a comparison."""
 
     epochs: int = Field(50, ge=1, description="At most this many passes over the training patients.")
-    patience: int = Field(15, ge=1, description="Stop after this many epochs without a lower validation loss.")
-    batch_size: int = Field(8, ge=1, description="Patients per step.")
-    lr: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(1.0, ge=0, description="Decoupled weight decay; strong, since cohorts are small.")
+    patience: int = Field(15, ge=1, description="Stop after this many epochs without a better validation metric.")
+    selection: Literal["loss", "c_index", "auc"] = Field(
+        "loss", description="Metric of the validation patients that chooses the epoch: loss, c_index or auc."
+    )
+    batch_size: int = Field(8, ge=1, description="Patients of one forward pass.")
+    accumulate: int = Field(1, ge=1, description="Batches per update, on each process; losses see all their patients.")
+    optimizer: Literal["adamw", "adam"] = Field("adamw", description="adamw or adam.")
+    lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(
+        1.0, ge=0, description="Strong, since cohorts are small. Decoupled with adamw; with adam an L2 penalty."
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate; then cosine.")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     consistency: float = Field(0.5, ge=0, description="Weight of the gene-guided consistency loss.")
@@ -25,6 +32,9 @@ class TrainingSettings(Section):
     time_bins: int = Field(4, ge=2, description="Discrete time bins for survival.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Numerical precision.")
     accelerator: str = Field("auto", description="auto, cpu, gpu or mps.")
+    logger: Literal["csv", "tensorboard", "mlflow", "wandb"] = Field(
+        "csv", description="log.csv is always written; another name adds that tracker."
+    )
 
 
 class ArchitectureSettings(Section):

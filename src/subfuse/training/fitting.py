@@ -1,0 +1,212 @@
+"""From a fold of a cohort to a fitted model."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from subfuse.data.bags import BagReader, FeatureCache, InputStandardiser, has_outcome
+from subfuse.data.bags import class_names as classes_of
+from subfuse.data.cohort import Cohort, Patient
+from subfuse.data.cohort_file import TaskSpec
+from subfuse.data.gene_sets import gene_indices
+from subfuse.data.splits import Fold
+from subfuse.errors import DataError
+from subfuse.execution import Progress
+from subfuse.files import sha256_of_json
+from subfuse.model.deformable_attention import position_bias_error
+from subfuse.model.expression_models import LinearModel
+from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective, Objective
+from subfuse.training.checkpoint import FittedModel
+from subfuse.training.linear import fit_linear
+from subfuse.training.loggers import write_log
+from subfuse.training.processes import one_process
+from subfuse.training.recipe import LINEAR_MODELS, ModelRecipe, fitted_grid, modalities_of
+from subfuse.training.resumption import Checkpoint
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.task_data import TaskData
+from subfuse.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The patients of a fold that can train, validate and test one model on one task."""
+
+    train: tuple[Patient, ...]
+    validation: tuple[Patient, ...]
+    test: tuple[Patient, ...]
+
+
+def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assignment:
+    """Returns the fold's patients with a known outcome and at least one modality that the model uses.
+
+    Raises:
+        DataError: No training or no validation patient is left.
+    """
+    uses = modalities_of(model_name)
+
+    def eligible(patient: Patient) -> bool:
+        seen = ("slides" in uses and patient.slides) or ("expression" in uses and patient.expression is not None)
+        return bool(seen) and has_outcome(patient, task)
+
+    by_id = {patient.patient_id: patient for patient in cohort}
+    parts = [
+        tuple(by_id[i] for i in ids if i in by_id and eligible(by_id[i]))
+        for ids in (fold.train, fold.validation, fold.test)
+    ]
+    if not parts[0] or not parts[1]:
+        raise DataError(
+            f"{model_name} needs training and validation patients with {' or '.join(sorted(uses))} and a known "
+            f"outcome. Found {len(parts[0])} and {len(parts[1])}. Check `subfuse check`, or leave the model out."
+        )
+    return Assignment(*parts)
+
+
+def fit_objective(
+    patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str], *, model_name: str, settings: TrainingSettings
+) -> Objective:
+    """Returns the objective with bin edges or class weights fitted on these training patients."""
+    if not task.is_survival:
+        labels = [classes.index(patient.labels[task.label_column]) for patient in patients]
+        return ClassificationObjective.fit(labels, classes=tuple(classes), consistency_weight=settings.consistency)
+    time, event = [patient.time_days for patient in patients], [patient.event for patient in patients]
+    if model_name in LINEAR_MODELS:
+        return CoxObjective.fit(time, event)
+    return DiscreteHazardObjective.fit(time, event, bins=settings.time_bins, consistency_weight=settings.consistency)
+
+
+def train_fold(
+    cohort: Cohort,
+    fold: Fold,
+    *,
+    task: str,
+    model_name: str,
+    settings: TrainingSettings,
+    architecture: ArchitectureSettings,
+    seed: int,
+    log_path: Path | None = None,
+    checkpoint_path: Path | None = None,
+    fabric: Fabric | None = None,
+    progress: Progress | None = None,
+) -> FittedModel:
+    """Returns the model fitted on the training patients of a fold; test patients are never looked at.
+
+    Everything estimated from data (standardisation, time bins, class weights, grid size) comes from the training
+    patients; the validation patients decide when to stop and, for linear models, the penalty.
+
+    Args:
+        cohort: A prepared cohort.
+        fold: Who trains and validates.
+        task: Name of the task.
+        model_name: Name of the model.
+        settings: How to train a neural model.
+        architecture: Sizes of the neural models.
+        seed: Decides initial weights and batch order.
+        log_path: CSV with a row per epoch; trackers write into its folder.
+        checkpoint_path: Where a neural model's training is kept after every epoch. If the file exists, training goes
+            on from it and ends with the weights of an uninterrupted one. Left to the caller to remove.
+        fabric: Device and processes, from `start_processes`; this process alone by default.
+        progress: Called after every epoch.
+
+    Raises:
+        ConfigurationError: Training diverged, or the checkpoint belongs to another training.
+        DataError: The fold's patients do not suffice.
+    """
+    fabric = one_process(settings) if fabric is None else fabric
+    spec = cohort.tasks[task]
+    parts = assign(cohort, fold, spec, model_name)
+    classes = () if spec.is_survival else classes_of(cohort.patients, spec)
+    features = FeatureCache()
+    uses = modalities_of(model_name)
+    seen = [p if "slides" in uses else replace(p, slides=()) for p in parts.train]
+    standardiser = InputStandardiser.fit(seen, cohort.genes, features)
+    objective = fit_objective(parts.train, spec, classes, model_name=model_name, settings=settings)
+    recipe = ModelRecipe(
+        name=model_name,
+        n_outputs=objective.n_outputs,
+        patch_dim=1 if standardiser.patch_mean is None else len(standardiser.patch_mean),
+        n_genes=len(cohort.genes),
+        gene_sets={name: tuple(i) for name, i in gene_indices(cohort.gene_sets, cohort.genes).items()},
+        pathways={name: tuple(i) for name, i in gene_indices(cohort.pathways, cohort.genes).items()},
+        covariates=tuple(range(len(cohort.genes) - len(cohort.covariates), len(cohort.genes))),
+        grid=fitted_grid(seen, features, largest=architecture.max_grid),
+        architecture=architecture,
+    )
+    data = TaskData(BagReader(standardiser, features), spec, classes, len(cohort.genes))
+    details: dict[str, Any] = {
+        "seed": seed,
+        "split_sha256": sha256_of_json([fold.train, fold.validation, fold.test]),
+        "training": settings.model_dump(mode="json"),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = recipe.build()
+        if isinstance(model, LinearModel):
+            log = _fit_linear(model, parts, data)
+            if log_path is not None and fabric.is_global_zero:
+                write_log(log_path, log)
+        else:
+            description = {
+                **details,
+                "model": sha256_of_json(recipe.model_dump(mode="json")),
+                "data_sha256": _fingerprint(parts, spec, standardiser),
+                "processes": fabric.world_size,
+            }
+            checkpoint = None if checkpoint_path is None else Checkpoint(checkpoint_path, description)
+            trainer = Trainer(settings, seed, fabric, checkpoint, log_path, progress)
+            state = trainer.fit(model, objective, parts.train, parts.validation, data)
+            details["chosen_epoch"] = state.best_epoch
+    model.eval()
+    return FittedModel(
+        task=task,
+        task_spec=spec,
+        recipe=recipe,
+        model=model,
+        objective=objective,
+        standardiser=standardiser,
+        baseline_logits=_mean_logits(model, parts.train, data),
+        genes=cohort.genes,
+        expression_unit=cohort.expression_unit,
+        encoder=cohort.encoder,
+        encoder_sha256=cohort.encoder_sha256,
+        details={
+            **details,
+            "position_bias_error": position_bias_error(model),  # of the table, in logits; 0 without one
+            "n_train": len(parts.train),
+            "n_validation": len(parts.validation),
+        },
+    )
+
+
+def _mean_logits(model: nn.Module, train: Sequence[Patient], data: TaskData) -> Float[Tensor, "subspace output"]:
+    with torch.inference_mode():
+        logits = [model(**batch.inputs()).subspace_logits for batch in data.batches(train, 8)]
+    return torch.cat(logits).mean(dim=0).clone()
+
+
+def _fit_linear(model: LinearModel, parts: Assignment, data: TaskData) -> list[dict[str, Any]]:
+    train, validation = (next(data.batches(group, len(group))) for group in (parts.train, parts.validation))
+    fits = fit_linear(model, train, validation)
+    return [{"penalty": fit.penalty, "validation_loss": fit.validation_loss} for fit in fits]
+
+
+def _fingerprint(parts: Assignment, task: TaskSpec, standardiser: InputStandardiser) -> str:
+    """Returns a hash of what training sees: who, their outcomes, their expression, and their slides.
+
+    Slides enter by name and, those of training patients, by the mean and scale of their features.
+    """
+    digest = hashlib.sha256()
+    for patient in (*parts.train, *parts.validation):
+        outcome = (patient.time_days, patient.event) if task.is_survival else patient.labels[task.label_column]
+        slides = [path.name for path in patient.slides]
+        digest.update(repr((patient.patient_id, outcome, slides)).encode())
+        digest.update(b"" if patient.expression is None else patient.expression.tobytes())
+    for values in (standardiser.patch_mean, standardiser.patch_scale):
+        digest.update(b"" if values is None else values.tobytes())
+    return digest.hexdigest()

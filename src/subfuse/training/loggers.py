@@ -1,0 +1,72 @@
+"""Where the rows of the log go: always `log.csv`, and one experiment tracker by name."""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.fabric.loggers import Logger
+
+from subfuse.errors import ConfigurationError
+from subfuse.files import atomic_path
+
+LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
+PROJECT = "subfuse"  # in trackers that group runs
+
+
+def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes one row per epoch (or penalty) as CSV, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def make_logger(name: LoggerName, folder: Path) -> Logger | None:
+    """Returns the tracker of one training, or None for `csv`, which needs none.
+
+    - `tensorboard`: event files in `folder/tensorboard`.
+    - `mlflow`: the SQLite store `folder/mlflow.db`, or the one that the environment variable MLFLOW_TRACKING_URI names.
+    - `wandb`: Weights & Biases, configured by its own environment variables; it sends data to its server unless
+      WANDB_MODE=offline.
+
+    Args:
+        name: Name of the tracker.
+        folder: Of the training; its last three parts name the run.
+
+    Raises:
+        ConfigurationError: The tracker is not installed.
+    """
+    if name == "csv":
+        return None
+    run = "/".join(folder.resolve().parts[-3:])
+    try:
+        return _LOGGERS[name](folder, run)
+    except ModuleNotFoundError as error:
+        remedy = "pip install wandb" if name == "wandb" else "pip install 'subfuse[track]'"
+        raise ConfigurationError(f"logger {name} is not installed ({error}). Install it with: {remedy}.") from None
+
+
+def _tensorboard(folder: Path, run: str) -> Logger:
+    from lightning.fabric.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="tensorboard", version="")
+
+
+def _mlflow(folder: Path, run: str) -> Logger:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    folder.mkdir(parents=True, exist_ok=True)
+    store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+    return MLFlowLogger(experiment_name=PROJECT, run_name=run, tracking_uri=store)
+
+
+def _wandb(folder: Path, run: str) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(name=run, project=PROJECT, save_dir=folder)
+
+
+_LOGGERS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}

@@ -1,0 +1,105 @@
+"""`last.ckpt`: all that an interrupted training needs to end as if it had not been interrupted."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.files import atomic_path
+from subfuse.training.randomness import RandomState
+
+
+@dataclass
+class TrainingState:
+    """How far a training is. Epochs count from 0."""
+
+    best_weights: dict[str, Tensor]
+    best_epoch: int = 0
+    best_score: float = math.inf  # lower is better
+    log: list[dict[str, int | float]] = field(default_factory=list)  # one row per finished epoch
+
+    def record(self, row: Mapping[str, int | float], score: float, model: nn.Module) -> None:
+        """Ends an epoch; its weights are kept if its score is the lowest so far."""
+        if score < self.best_score:
+            self.best_score, self.best_epoch, self.best_weights = score, len(self.log), copy_weights(model)
+        self.log.append(dict(row))
+
+    def is_over(self, *, epochs: int, patience: int) -> bool:
+        """True after the last epoch, or when the score has not improved for `patience` epochs."""
+        return len(self.log) >= epochs or len(self.log) - 1 - self.best_epoch >= patience
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the weights on the processor, to be kept."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that holds a training after its last finished epoch.
+
+    It is replaced as a whole after every epoch, so that a process killed at any moment leaves a complete one. The
+    order of patients is drawn from seed and epoch; every other random number comes from generators whose states are
+    in the file. Tensors and plain values only: it is read without unpickling objects.
+
+    Args:
+        path: The file, in a folder that all processes see.
+        description: What decides the result of the training: settings, data, seed, number of processes.
+    """
+
+    path: Path
+    description: Mapping[str, Any]
+
+    def save(
+        self,
+        state: TrainingState,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        random_states: Sequence[RandomState],
+    ) -> None:
+        """Writes the file. `random_states` are those of all processes."""
+        content = {
+            "description": _plain(self.description),
+            "state": vars(state),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random_states": list(random_states),
+        }
+        with atomic_path(self.path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> tuple[TrainingState, RandomState]:
+        """Loads weights and optimiser; returns the state and the random state of process `rank`.
+
+        Raises:
+            DataError: The file is damaged.
+            ConfigurationError: It belongs to another training.
+        """
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            found = content["description"]
+        except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
+            reason = preview(str(error).splitlines(), 1)
+            raise DataError(f"{self.path} must be a complete checkpoint. Found: {reason}. Remove it.") from None
+        expected = _plain(self.description)
+        differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        if differing:
+            raise ConfigurationError(
+                f"{self.path} belongs to another training (differs in: {', '.join(differing)}). "
+                "Repeat the settings it was started with, choose another --out, or remove the file."
+            )
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        return TrainingState(**content["state"]), content["random_states"][rank]
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the value as it comes back from JSON, where tuples are lists."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,153 @@
+"""One update from a joint batch: the patients of one batch, of several batches, of several processes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from subfuse.data.bags import BagBatch
+from subfuse.errors import ConfigurationError
+from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.objective.objectives import Objective
+from subfuse.training.coordination import GradientCoordinator, gradient_conflict
+from subfuse.training.processes import gather_rows, sum_gradients
+from subfuse.training.randomness import RandomState, random_state, replayed
+from subfuse.training.task_data import Share, paired
+
+
+@dataclass(frozen=True)
+class JointUpdate:
+    """One optimiser step on the loss of a joint batch, however it is divided.
+
+    Losses that compare patients (consistency, Cox) and confidences are not means over patients: they need the whole
+    joint batch. So its outputs are gathered first, the loss and its gradient with respect to the outputs are computed
+    from them, identically by every process, and each process takes its part of that gradient through its own forward
+    passes. The sum over batches and processes is the gradient of the joint loss: the update is that of one process
+    with one large batch. A single forward pass keeps its graph; of several, each is repeated, with the same random
+    numbers, when its turn comes, so that memory holds one batch.
+    """
+
+    fabric: Fabric
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    coordinator: GradientCoordinator
+    clip: float  # largest gradient norm
+
+    def __call__(self, share: Share) -> dict[str, float]:
+        """Updates the weights and returns what is logged of the update.
+
+        Raises:
+            ConfigurationError: The gradient is not finite.
+        """
+        device = self.fabric.device
+        batches = [batch.to(device) for batch in share.batches]
+        target = share.target.to(device)
+        states, outputs = self._forward_all(batches, share)
+        joint = _as_leaves(gather_output(self.fabric, outputs, share.counts))
+        both = gather_rows(
+            self.fabric, torch.cat([paired(batch) for batch in batches])[: self._own(share)], share.counts
+        )
+        loss = self.objective(joint, target, paired=both)
+        loss.total.backward()
+        self.optimizer.zero_grad()
+        self._backward_all(batches, share, states, outputs, joint)
+        sum_gradients(self.fabric, self.model.parameters())
+        weight = self.model.get_parameter("head.weight")
+        assert weight.grad is not None
+        conflict = gradient_conflict(weight.grad)
+        weight.grad = self.coordinator.coordinate(weight.grad, self.objective.confidence(joint, target))
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        if not norm.isfinite():
+            raise ConfigurationError("training must keep finite gradients. Found NaN or infinity. Lower --train.lr.")
+        self.optimizer.step()
+        return {
+            "train_loss": float(loss.total.detach()),
+            **{f"train_{name}": float(value) for name, value in loss.terms.items()},
+            "gradient_cosine": float(conflict.cosine),
+            "gradient_conflict": float(conflict.rate),
+        }
+
+    def outputs(self, share: Share) -> SubspaceFusionOutput:
+        """Returns the model's output for the joint batch, without gradient."""
+        with torch.no_grad():
+            own = [self._forward(batch.to(self.fabric.device), self._own(share)) for batch in share.batches]
+        return gather_output(self.fabric, own, share.counts)
+
+    def _own(self, share: Share) -> int:
+        return share.counts[self.fabric.global_rank]
+
+    def _forward(self, batch: BagBatch, n_patients: int) -> SubspaceFusionOutput:
+        with self.fabric.autocast():
+            output = self.model(**batch.inputs())
+        return output if n_patients else _rows(output, slice(0, 0))
+
+    def _forward_all(
+        self, batches: Sequence[BagBatch], share: Share
+    ) -> tuple[list[RandomState], list[SubspaceFusionOutput]]:
+        states, outputs = [], []
+        with torch.set_grad_enabled(len(batches) == 1):
+            for batch in batches:
+                states.append(random_state(self.fabric.device))
+                outputs.append(self._forward(batch, self._own(share)))
+        return states, outputs
+
+    def _backward_all(
+        self,
+        batches: Sequence[BagBatch],
+        share: Share,
+        states: Sequence[RandomState],
+        outputs: Sequence[SubspaceFusionOutput],
+        joint: SubspaceFusionOutput,
+    ) -> None:
+        """Adds this process's part of the gradient of the joint loss to the parameters."""
+        start = sum(share.counts[: self.fabric.global_rank])
+        for batch, state, output in zip(batches, states, outputs, strict=True):
+            if len(batches) > 1:
+                with replayed(state, self.fabric.device):
+                    output = self._forward(batch, self._own(share))
+            own = slice(start, start + len(output.logits))
+            parts = [
+                (value, gradient[own].to(value.dtype))
+                for name, value in _tensors(output).items()
+                if value.requires_grad and (gradient := getattr(joint, name).grad) is not None
+            ]
+            values, gradients = zip(*parts, strict=True)
+            torch.autograd.backward(values, gradients)
+            start = own.stop
+
+
+def gather_output(
+    fabric: Fabric, outputs: Sequence[SubspaceFusionOutput], counts: Sequence[int]
+) -> SubspaceFusionOutput:
+    """Returns the outputs of all batches of all processes as one, without gradient, in single precision or better.
+
+    Args:
+        fabric: Connects the processes.
+        outputs: Of this process's batches.
+        counts: Patients of each process.
+    """
+    parts = [_tensors(output) for output in outputs]
+    joint = {
+        name: gather_rows(fabric, torch.cat([part[name] for part in parts]), counts).to(
+            torch.promote_types(value.dtype, torch.float32)
+        )
+        for name, value in parts[0].items()
+    }
+    return replace(outputs[0], **joint)
+
+
+def _as_leaves(output: SubspaceFusionOutput) -> SubspaceFusionOutput:
+    """Returns the output as the place where the gradient of the loss ends."""
+    return replace(output, **{name: value.requires_grad_() for name, value in _tensors(output).items()})
+
+
+def _rows(output: SubspaceFusionOutput, rows: slice) -> SubspaceFusionOutput:
+    return replace(output, **{name: value[rows] for name, value in _tensors(output).items()})
+
+
+def _tensors(output: SubspaceFusionOutput) -> dict[str, Tensor]:
+    values = {field.name: getattr(output, field.name) for field in fields(output)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
