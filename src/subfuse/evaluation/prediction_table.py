@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.errors import DataError, preview
+from subfuse.evaluation.delong import BinaryAuc, binary_auc
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
 from subfuse.evaluation.weighted_metrics import (
     CensoringDistribution,
@@ -61,6 +62,8 @@ class RankedPatients:
     metrics: Mapping[str, Metric]
     weighted: Callable[[np.ndarray], dict[str, np.ndarray]]  # weights (replicate, patient) -> metric -> (replicate,)
     weighted_headline: Callable[[np.ndarray], np.ndarray]  # weights (replicate, patient) -> (replicate,)
+    truncation_days: float = np.nan  # of the censoring-weighted metrics; NaN without training patients
+    delong: BinaryAuc | None = None  # of two classes with two patients each
 
 
 def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
@@ -110,8 +113,14 @@ def ranked_patients(
     for key, tested in rows[rows["split"] == "test"].groupby(list(by)):
         train = trained.get(key, rows.iloc[:0])
         patients = pd.MultiIndex.from_frame(tested[PATIENT])
-        group = _survival_group(tested, train) if classes is None else _classification_group(tested, classes)
-        groups.append(RankedPatients(patients, len(train), *group))
+        if classes is None:
+            group = RankedPatients(
+                patients, len(train), *_survival_group(tested, train), truncation_days=_truncation_days(train)
+            )
+        else:
+            delong = _delong(tested, classes, patients)
+            group = RankedPatients(patients, len(train), *_classification_group(tested, classes), delong=delong)
+        groups.append(group)
     return groups
 
 
@@ -146,7 +155,7 @@ def _survival_group(
     tested: pd.DataFrame, train: pd.DataFrame
 ) -> tuple[Mapping[str, Metric], Callable[..., dict[str, np.ndarray]], Callable[..., np.ndarray]]:
     time_days, event, risk = times_days(tested), events(tested), risks(tested)
-    survival, survival_days = _survival_curves(tested)
+    survival, survival_days = survival_curves(tested)
     train_time_days, train_event = (None, None) if train.empty else (times_days(train), events(train))
     metrics = survival_metrics(
         time_days,
@@ -165,12 +174,32 @@ def _survival_group(
 def _classification_group(
     tested: pd.DataFrame, classes: Sequence[str]
 ) -> tuple[Mapping[str, Metric], Callable[..., dict[str, np.ndarray]], Callable[..., np.ndarray]]:
-    label = label_indices(tested, classes)
-    columns = [_column(tested, f"p_{name}", tested[f"p_{name}"]) for name in classes]
-    probabilities = np.stack(columns, axis=1)
+    label, probabilities = label_indices(tested, classes), class_probabilities(tested, classes)
     metrics = classification_metrics(label, probabilities, classes=classes)
     weighted = partial(weighted_classification_metrics, label, probabilities)
     return metrics, weighted, partial(weighted_auc, label, probabilities)
+
+
+def _truncation_days(train: pd.DataFrame) -> float:
+    return np.nan if train.empty else CensoringDistribution.fit(times_days(train), events(train)).truncation_days
+
+
+def _delong(tested: pd.DataFrame, classes: Sequence[str], patients: pd.MultiIndex) -> BinaryAuc | None:
+    if len(classes) != 2:
+        return None
+    is_second = label_indices(tested, classes) == 1
+    if min(is_second.sum(), (~is_second).sum()) < 2:
+        return None
+    return binary_auc(is_second, class_probabilities(tested, classes)[:, 1], patients)
+
+
+def class_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> Float[np.ndarray, "patient class"]:
+    """Returns the columns `p_<class>`.
+
+    Raises:
+        DataError: A value is missing.
+    """
+    return np.stack([_column(rows, f"p_{name}", rows[f"p_{name}"]) for name in classes], axis=1)
 
 
 def label_indices(rows: pd.DataFrame, classes: Sequence[str]) -> Int[np.ndarray, " patient"]:
@@ -195,10 +224,16 @@ def _class_name(label: object) -> str:
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def _survival_curves(
+def survival_curves(
     tested: pd.DataFrame,
 ) -> tuple[Float[np.ndarray, "patient time"] | None, Float[np.ndarray, " time"] | None]:
-    """Returns the survival columns that this fold's model fills; time bins differ between folds."""
+    """Returns the survival columns that this fold's model fills, and their days; None without any.
+
+    Time bins differ between folds.
+
+    Raises:
+        DataError: A value is missing, or a column is not named `survival_<days>`.
+    """
     days = {_days(column): column for column in map(str, tested.columns) if column.startswith("survival_")}
     filled = sorted(day for day, column in days.items() if np.isfinite(day) and tested[column].notna().any())
     if not filled:

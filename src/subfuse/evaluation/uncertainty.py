@@ -4,8 +4,7 @@ Patients are the unit. Models of different folds put their risks on different sc
 within a fold, and a metric is the mean over folds; it is resampled over patients within folds.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import preview
+from subfuse.evaluation.bootstrap import BootstrapWeights, bootstrap_p_value, mean_over_folds, percentile_interval
+from subfuse.evaluation.delong import mean_auc
 from subfuse.evaluation.metrics import Metric
 from subfuse.evaluation.prediction_table import (
     FOLD,
@@ -24,49 +25,26 @@ from subfuse.evaluation.prediction_table import (
     ranked_patients,
     read_tasks,
 )
+from subfuse.evaluation.weighted_metrics import HORIZON_DAYS, horizon_metric
 
 METRIC_COLUMNS = (
-    "task", "model", "metric", "value", "sd", "lower", "upper", "n_patients", "n_events", "reason",
+    "task", "model", "metric", "value", "sd", "lower", "upper", "lower_delong", "upper_delong", "truncation_days",
+    "n_patients", "n_events", "reason",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     "task", "metric", "model", "reference", "difference", "lower", "upper",
-    "p_value", "p_adjusted", "p_value_t", "n_patients", "reason",
+    "p_value", "p_adjusted", "p_value_t", "p_adjusted_t", "p_value_delong", "p_adjusted_delong",
+    "n_patients", "reason",
 )  # fmt: skip
-_UNDEFINED = dict.fromkeys(("difference", "lower", "upper", "p_value", "p_value_t"), np.nan)
+_TESTS = {"p_value": "p_adjusted", "p_value_t": "p_adjusted_t", "p_value_delong": "p_adjusted_delong"}
+_UNDEFINED = dict.fromkeys(("difference", "lower", "upper", *_TESTS), np.nan)
+_TRUNCATED = ("uno_c_index", "integrated_brier")  # and the AUC at a horizon
 _INFLATED = ("expected_calibration_error",)
-_NOTABLE_SHARE = 0.05  # of resampled folds that are undefined: then the reason says so
 
 
-@dataclass(frozen=True)
-class BootstrapWeights:
-    """How often each patient is drawn in each replicate; the same draws serve every model, metric and repeat."""
-
-    patients: pd.MultiIndex  # cohort, patient_id
-    weights: Float[np.ndarray, "replicate patient"]
-
-    @classmethod
-    def draw(cls, tested: pd.DataFrame, n_bootstrap: int, generator: np.random.Generator) -> "BootstrapWeights":
-        """Draws patients with replacement within the fold that tests them first.
-
-        A patient who is tested by several folds or repeats is drawn equally often in each, so repeating the
-        cross-validation does not pretend to more patients.
-
-        Raises:
-            ValueError: Fewer than one replicate.
-        """
-        if n_bootstrap < 1:
-            raise ValueError(f"n_bootstrap must be one or more. Found {n_bootstrap}.")
-        first = tested.sort_values(FOLD, kind="stable").drop_duplicates(PATIENT)
-        sizes = first.groupby(FOLD).size()
-        drawn = [generator.multinomial(size, np.full(size, 1 / size), size=n_bootstrap) for size in sizes]
-        return cls(pd.MultiIndex.from_frame(first[PATIENT]), np.concatenate(drawn, axis=1).astype(np.float64))
-
-    def of(self, group: RankedPatients) -> Float[np.ndarray, "replicate patient"]:
-        """Returns the weights of a group's patients in its order."""
-        return self.weights[:, self.patients.get_indexer(group.patients)]
-
-
-def evaluate_predictions(predictions: pd.DataFrame, *, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
+def evaluate_predictions(
+    predictions: pd.DataFrame, *, n_bootstrap: int = 1000, seed: int = 0, ordinal: Collection[str] = ()
+) -> pd.DataFrame:
     """Returns every metric of every model and task on its test patients, with standard deviation and 95 % interval.
 
     - `value`: mean over folds (and repeats) of the fold's metric; folds where it is undefined are left out and
@@ -77,6 +55,9 @@ def evaluate_predictions(predictions: pd.DataFrame, *, n_bootstrap: int = 1000, 
       Resampled folds that are undefined are left out, and mentioned in `reason` from 5 % on; without a defined value
       in half of the replicates, there is no interval. Drawing patients repeatedly inflates the calibration error, an
       absolute value of noisy gaps: its interval is moved down by the replicates' mean excess over `value`.
+    - `lower_delong`, `upper_delong`: DeLong's 95 % interval of the AUC of two classes (see `delong`).
+    - `truncation_days`: up to when the censoring-weighted survival metrics look, the earliest of the folds' truncation
+      times (see `metrics.truncation_time`).
 
     In a small cohort folds may lack a class. Where this is so in more than half of a classification task's folds,
     all its metrics are computed over the pooled folds of a repeat instead, as `reason` then says: probabilities,
@@ -87,10 +68,12 @@ def evaluate_predictions(predictions: pd.DataFrame, *, n_bootstrap: int = 1000, 
         predictions: Columns of predictions.csv.
         n_bootstrap: Replicates, one or more.
         seed: Of the replicates; each task starts anew, so tasks do not influence each other.
+        ordinal: Tasks whose classes are declared to be ordered, as the `p_<class>` columns are; only these have a
+            `quadratic_kappa`, which means nothing otherwise.
 
     Returns:
-        Columns task, model, metric, value, sd, lower, upper, n_patients (tested), n_events (missing for
-        classification), reason (missing where there is nothing to say).
+        Columns task, model, metric, value, sd, lower, upper, lower_delong, upper_delong, truncation_days, n_patients
+        (tested), n_events (missing for classification), reason (missing where there is nothing to say).
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -102,7 +85,8 @@ def evaluate_predictions(predictions: pd.DataFrame, *, n_bootstrap: int = 1000, 
         for model in task.models:
             groups = ranked_patients(task.of_model(model), task.classes, by=by)
             known = {"task": task.name, "model": model, **_patient_counts(task, model)}
-            rows += [{**known, **summary} for summary in _summaries(groups, bootstrap, note)]
+            summaries = _summaries(groups, bootstrap, note)
+            rows += [{**known, **s} for s in summaries if s["metric"] != "quadratic_kappa" or task.name in ordinal]
     return _table(rows, METRIC_COLUMNS)
 
 
@@ -117,10 +101,14 @@ def compare_models(
     - `difference`: the model's metric minus the reference's; negative means that the reference is better.
     - `lower`, `upper`: 95 % percentile interval of the paired bootstrap: both models are evaluated on the same draws.
     - `p_value`: two-sided, from that bootstrap: twice the smaller share of replicates on either side of zero, each
-      counted with one added. `p_adjusted`: adjusted over the models of the task (Holm 1979).
-    - `p_value_t`: corrected resampled t-test over folds (Nadeau and Bengio 2003), not adjusted: with the J folds'
-      differences d, :math:`t = \bar d / \sqrt{(1/J + n_{test}/n_{train})\, s_d^2}` with J - 1 degrees of freedom. It
-      includes the variation from training, which the bootstrap does not. NaN without rows of training patients.
+      counted with one added.
+    - `p_value_t`: corrected resampled t-test (Nadeau and Bengio 2003) over the J folds of all repeats (Bouckaert and
+      Frank 2004): with their differences d, :math:`t = \bar d / \sqrt{(1/J + n_{test}/n_{train})\, s_d^2}` with J - 1
+      degrees of freedom. It includes the variation from training, which the bootstrap does not. NaN without rows of
+      training patients.
+    - `p_value_delong`: DeLong's test of two AUCs on the same patients, for two classes; a patient who is tested in
+      several repeats counts once.
+    - `p_adjusted`, `p_adjusted_t`, `p_adjusted_delong`: adjusted over the models of the task (Holm 1979).
 
     Args:
         predictions: Columns of predictions.csv.
@@ -129,8 +117,8 @@ def compare_models(
         seed: Of the replicates.
 
     Returns:
-        Columns task, metric, model, reference, difference, lower, upper, p_value, p_adjusted, p_value_t, n_patients
-        (predicted by both), reason. No rows for a task with one model.
+        Columns task, metric, model, reference, difference, lower, upper, p_value, p_adjusted, p_value_t, p_adjusted_t,
+        p_value_delong, p_adjusted_delong, n_patients (predicted by both), reason. No rows for a task with one model.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -140,8 +128,10 @@ def compare_models(
         bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
         others = [model for model in task.models if model != reference]
         compared = [_comparison(task, model, reference, bootstrap) for model in others]
-        adjusted = holm_adjusted(np.array([row["p_value"] for row in compared], dtype=np.float64))
-        rows += [{**row, "p_adjusted": p_value} for row, p_value in zip(compared, adjusted, strict=True)]
+        for test, column in _TESTS.items():
+            adjusted = holm_adjusted(np.array([row[test] for row in compared], dtype=np.float64))
+            compared = [{**row, column: p_value} for row, p_value in zip(compared, adjusted, strict=True)]
+        rows += compared
     return _table(rows, COMPARISON_COLUMNS)
 
 
@@ -205,15 +195,30 @@ def _summaries(
         defined = np.flatnonzero(~np.isnan(values))
         replicates = [resampled[index][metric] for index in defined]
         value = float(values[defined].mean()) if len(defined) else np.nan
-        lower, upper, interval_note = _interval(replicates, centre=value if metric in _INFLATED else None)
+        lower, upper, interval_note = percentile_interval(replicates, centre=value if metric in _INFLATED else None)
         yield {
             "metric": metric,
             "value": value,
             "sd": values[defined].std(ddof=1) if len(defined) > 1 else np.nan,
             "lower": lower,
             "upper": upper,
+            **(_delong_interval(groups) if metric == "auc" else {}),
+            "truncation_days": _truncation(groups, metric),
             "reason": _joined(note, _undefined_folds([group.metrics[metric] for group in groups]), interval_note),
         }
+
+
+def _delong_interval(groups: Sequence[RankedPatients]) -> dict[str, float]:
+    """Returns DeLong's interval of the mean AUC over those folds that have one."""
+    aucs = [group.delong for group in groups if group.delong is not None]
+    lower, upper = np.clip(mean_auc(aucs).interval, 0.0, 1.0) if aucs else (np.nan, np.nan)
+    return {"lower_delong": float(lower), "upper_delong": float(upper)}
+
+
+def _truncation(groups: Sequence[RankedPatients], metric: str) -> float:
+    if metric not in _TRUNCATED and metric != horizon_metric(HORIZON_DAYS):
+        return np.nan
+    return float(np.min([group.truncation_days for group in groups]))
 
 
 def _undefined_folds(metrics: Sequence[Metric]) -> str | None:
@@ -222,36 +227,6 @@ def _undefined_folds(metrics: Sequence[Metric]) -> str | None:
         return None
     distinct = preview(dict.fromkeys(reasons), limit=2)
     return distinct if len(metrics) == 1 else f"undefined in {len(reasons)} of {len(metrics)} folds: {distinct}"
-
-
-def _interval(
-    replicates: Sequence[Float[np.ndarray, " replicate"]], *, centre: float | None = None
-) -> tuple[float, float, str | None]:
-    """Returns the 95 % percentile interval of the mean over folds, and a note on undefined replicates.
-
-    With a centre, the interval is moved by the difference between it and the replicates' mean, but not below zero.
-    """
-    if not replicates:
-        return np.nan, np.nan, None
-    mean, share_undefined = _mean_over_folds(replicates)
-    if np.isnan(mean).mean() > 0.5:
-        return np.nan, np.nan, "no interval: undefined in most bootstrap replicates"
-    lower, upper = np.nanquantile(mean, [0.025, 0.975])
-    if centre is not None:
-        lower, upper = np.maximum(np.array([lower, upper]) + centre - np.nanmean(mean), 0.0)
-    note = f"{share_undefined:.0%} of the resampled folds are undefined and left out of the interval"
-    return float(lower), float(upper), note if share_undefined >= _NOTABLE_SHARE else None
-
-
-def _mean_over_folds(
-    replicates: Sequence[Float[np.ndarray, " replicate"]],
-) -> tuple[Float[np.ndarray, " replicate"], float]:
-    """Returns each replicate's mean over its defined folds, NaN if there is none, and the share that is undefined."""
-    values = np.stack(replicates)  # (fold, replicate)
-    undefined = np.isnan(values)
-    n_defined = (~undefined).sum(axis=0)
-    mean = np.divide(np.nansum(values, axis=0), n_defined, out=np.full(len(n_defined), np.nan), where=n_defined > 0)
-    return mean, float(undefined.mean())
 
 
 def _comparison(task: TaskPredictions, model: str, reference: str, bootstrap: BootstrapWeights) -> dict[str, Any]:
@@ -304,22 +279,22 @@ def _difference(
     difference = np.array([a.metrics[metric].value - b.metrics[metric].value for a, b in both])
     drawn = [(a, b, bootstrap.of(a)) for a, b in both]
     replicates = [a.weighted_headline(weights) - b.weighted_headline(weights) for a, b, weights in drawn]
-    lower, upper, interval_note = _interval(replicates)
+    lower, upper, interval_note = percentile_interval(replicates)
     test_to_train = np.mean([len(b.patients) / b.n_train if b.n_train else np.nan for _, b in both])
     return {
         "difference": difference.mean(),
         "lower": lower,
         "upper": upper,
-        "p_value": np.nan if np.isnan(lower) else _bootstrap_p_value(_mean_over_folds(replicates)[0]),
+        "p_value": np.nan if np.isnan(lower) else bootstrap_p_value(mean_over_folds(replicates)[0]),
         "p_value_t": resampled_t_test(difference, float(test_to_train)),
+        "p_value_delong": _delong_p_value(both),
         "reason": _joined(reason, interval_note),
     }
 
 
-def _bootstrap_p_value(difference: Float[np.ndarray, " replicate"]) -> float:
-    difference = difference[~np.isnan(difference)]
-    smaller = min((difference <= 0).sum(), (difference >= 0).sum())
-    return float(min(1.0, 2 * (smaller + 1) / (len(difference) + 1)))
+def _delong_p_value(pairs: Sequence[tuple[RankedPatients, RankedPatients]]) -> float:
+    differences = [a.delong.minus(b.delong) for a, b in pairs if a.delong is not None and b.delong is not None]
+    return mean_auc(differences).p_value if differences else np.nan
 
 
 def _joined(*notes: str | None) -> str | None:

@@ -1,0 +1,78 @@
+"""Bootstrap over patients: the same draws for every model, metric and repeat; intervals and p-values from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.evaluation.prediction_table import FOLD, PATIENT, RankedPatients
+
+_NOTABLE_SHARE = 0.05  # of resampled folds that are undefined: then the reason says so
+
+
+@dataclass(frozen=True)
+class BootstrapWeights:
+    """How often each patient is drawn in each replicate; the same draws serve every model, metric and repeat."""
+
+    patients: pd.MultiIndex  # cohort, patient_id
+    weights: Float[np.ndarray, "replicate patient"]
+
+    @classmethod
+    def draw(cls, tested: pd.DataFrame, n_bootstrap: int, generator: np.random.Generator) -> "BootstrapWeights":
+        """Draws patients with replacement within the fold that tests them first.
+
+        A patient who is tested by several folds or repeats is drawn equally often in each, so repeating the
+        cross-validation does not pretend to more patients.
+
+        Raises:
+            ValueError: Fewer than one replicate.
+        """
+        if n_bootstrap < 1:
+            raise ValueError(f"n_bootstrap must be one or more. Found {n_bootstrap}.")
+        first = tested.sort_values(FOLD, kind="stable").drop_duplicates(PATIENT)
+        sizes = first.groupby(FOLD).size()
+        drawn = [generator.multinomial(size, np.full(size, 1 / size), size=n_bootstrap) for size in sizes]
+        return cls(pd.MultiIndex.from_frame(first[PATIENT]), np.concatenate(drawn, axis=1).astype(np.float64))
+
+    def of(self, group: RankedPatients) -> Float[np.ndarray, "replicate patient"]:
+        """Returns the weights of a group's patients in its order."""
+        return self.weights[:, self.patients.get_indexer(group.patients)]
+
+
+def percentile_interval(
+    replicates: Sequence[Float[np.ndarray, " replicate"]], *, centre: float | None = None
+) -> tuple[float, float, str | None]:
+    """Returns the 95 % percentile interval of the mean over folds, and a note on undefined replicates.
+
+    With a centre, the interval is moved by the difference between it and the replicates' mean, but not below zero.
+    """
+    if not replicates:
+        return np.nan, np.nan, None
+    mean, share_undefined = mean_over_folds(replicates)
+    if np.isnan(mean).mean() > 0.5:
+        return np.nan, np.nan, "no interval: undefined in most bootstrap replicates"
+    lower, upper = np.nanquantile(mean, [0.025, 0.975])
+    if centre is not None:
+        lower, upper = np.maximum(np.array([lower, upper]) + centre - np.nanmean(mean), 0.0)
+    note = f"{share_undefined:.0%} of the resampled folds are undefined and left out of the interval"
+    return float(lower), float(upper), note if share_undefined >= _NOTABLE_SHARE else None
+
+
+def mean_over_folds(
+    replicates: Sequence[Float[np.ndarray, " replicate"]],
+) -> tuple[Float[np.ndarray, " replicate"], float]:
+    """Returns each replicate's mean over its defined folds, NaN if there is none, and the share that is undefined."""
+    values = np.stack(replicates)  # (fold, replicate)
+    undefined = np.isnan(values)
+    n_defined = (~undefined).sum(axis=0)
+    mean = np.divide(np.nansum(values, axis=0), n_defined, out=np.full(len(n_defined), np.nan), where=n_defined > 0)
+    return mean, float(undefined.mean())
+
+
+def bootstrap_p_value(difference: Float[np.ndarray, " replicate"]) -> float:
+    """Returns twice the smaller share of replicates on either side of zero, each counted with one added."""
+    difference = difference[~np.isnan(difference)]
+    smaller = min((difference <= 0).sum(), (difference >= 0).sum())
+    return float(min(1.0, 2 * (smaller + 1) / (len(difference) + 1)))

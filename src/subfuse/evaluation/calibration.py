@@ -1,0 +1,269 @@
+"""How far predicted probabilities of test patients are from true, as predicted and after recalibration."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
+from subfuse.evaluation.prediction_table import (
+    FOLD,
+    TaskPredictions,
+    class_probabilities,
+    events,
+    label_indices,
+    read_tasks,
+    risks,
+    survival_curves,
+    times_days,
+)
+from subfuse.evaluation.recalibration import HazardRecalibration, PlattScaling, TemperatureScaling
+from subfuse.evaluation.survival_calibration import SurvivalCurves, calibration_groups, d_calibration, one_calibration
+from subfuse.evaluation.weighted_metrics import HORIZON_DAYS
+
+CALIBRATION_COLUMNS = (
+    "task", "model", "measure", "horizon_days", "before", "after", "method", "n_patients", "reason",
+)  # fmt: skip
+RELIABILITY_COLUMNS = ("task", "model", "group", "n_patients", "predicted", "observed")
+RELIABILITY_BINS = 10
+MIN_VALIDATION = 10  # patients, and events for survival, to fit one or two numbers on
+
+
+def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Returns how well probabilities of test patients are calibrated, as predicted and after recalibration.
+
+    Recalibration is fitted on the validation patients of the same fold, never on those it is measured on: temperature
+    for three classes or more, Platt's slope and intercept for two, level and slope of the hazards for survival.
+    Probabilities, unlike risks, share their scale between folds, so test patients of a repeat are pooled, since
+    single folds are too small; values are means over repeats.
+
+    - Classification: `expected_calibration_error` and `brier`.
+    - Survival: `integrated_brier` (mean over folds), and the p-values `one_calibration_p` at `horizon_days` (1095, or
+      where the shortest curve ends) and `d_calibration_p`: small ones say that the probabilities are wrong. For
+      several repeats, twice the median p-value (Meinshausen 2009).
+
+    Args:
+        predictions: Columns of predictions.csv, with rows of split validation for recalibration.
+
+    Returns:
+        Columns task, model, measure, horizon_days, before, after, method, n_patients, reason.
+
+    Raises:
+        DataError: Columns, outcomes or predictions are missing.
+    """
+    rows: list[dict[str, Any]] = []
+    for task in read_tasks(predictions):
+        for model in task.models:
+            of_model = task.of_model(model)
+            if not (of_model["split"] == "test").any():
+                continue
+            measured = _class_measures(of_model, task) if task.classes is not None else _survival_measures(of_model)
+            n_patients = of_model.loc[of_model["split"] == "test", ["cohort", "patient_id"]].drop_duplicates().shape[0]
+            rows += [{"task": task.name, "model": model, "n_patients": n_patients, **row} for row in measured]
+    return pd.DataFrame(rows, columns=list(CALIBRATION_COLUMNS)).astype({"n_patients": "Int64"})
+
+
+def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Returns predicted against observed probabilities in groups of test patients, first repeat, folds pooled.
+
+    Classification: ten bins of equal width of the highest probability, against the accuracy. Survival: the groups of
+    `calibration_groups`, probability of an event by the horizon.
+
+    Returns:
+        Columns task, model, group (from low to high), n_patients, predicted, observed.
+
+    Raises:
+        DataError: Columns, outcomes or predictions are missing.
+    """
+    tables = [pd.DataFrame(columns=list(RELIABILITY_COLUMNS))]
+    for task in read_tasks(predictions):
+        for model in task.models:
+            rows = task.of_model(model)
+            tested = rows[(rows["split"] == "test") & (rows["repeat"] == rows["repeat"].min())]
+            if len(tested):
+                table = _class_bins(tested, task.classes) if task.classes is not None else _survival_groups(tested)
+                tables.append(table.assign(task=task.name, model=model))
+    return pd.concat([table for table in tables if len(table)] or tables)[list(RELIABILITY_COLUMNS)]
+
+
+# --- classification ---------------------------------------------------------------------------------------------------
+
+
+def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[str, Any]]:
+    classes = task.classes
+    assert classes is not None
+    method = "Platt" if len(classes) == 2 else "temperature"
+    tested = dict(list(rows[rows["split"] == "test"].groupby(FOLD)))
+    validation = dict(list(rows[rows["split"] == "validation"].groupby(FOLD)))
+    before = pd.concat([_as_probabilities(fold, classes) for fold in tested.values()])
+    reason = _few(validation, tested, "patients")
+    after = None
+    if reason is None:
+        after = pd.concat([_recalibrated(fold, validation[key], classes) for key, fold in tested.items()])
+    for measure in ("expected_calibration_error", "brier"):
+        values = [None if table is None else _pooled_class_metric(table, measure) for table in (before, after)]
+        yield _row(measure, values, method, reason)
+
+
+def _as_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    table = pd.DataFrame(class_probabilities(rows, classes), columns=list(classes), index=rows.index)
+    return table.assign(label_index=label_indices(rows, classes), repeat_number=rows["repeat"])
+
+
+def _recalibrated(tested: pd.DataFrame, validation: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    fitted = (PlattScaling if len(classes) == 2 else TemperatureScaling).fit(
+        class_probabilities(validation, classes), label_indices(validation, classes)
+    )
+    table = _as_probabilities(tested, classes)
+    table[list(classes)] = fitted.apply(class_probabilities(tested, classes))
+    return table
+
+
+def _pooled_class_metric(table: pd.DataFrame, measure: str) -> float:
+    classes = table.columns[:-2]
+    repeats = [
+        classification_metrics(rows["label_index"].to_numpy(), rows[classes].to_numpy())[measure].value
+        for _, rows in table.groupby("repeat_number")
+    ]
+    return float(np.mean(repeats))
+
+
+def _class_bins(tested: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    probabilities = class_probabilities(tested, classes)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == label_indices(tested, classes)
+    table = pd.DataFrame({"predicted": confidence, "observed": right.astype(float), "n_patients": 1})
+    group = np.minimum((confidence * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    binned = table.groupby(group).agg({"n_patients": "sum", "predicted": "mean", "observed": "mean"})
+    return binned.assign(group=np.arange(1, len(binned) + 1))
+
+
+# --- survival ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """Test patients of one fold with their curves, before or after recalibration."""
+
+    rows: pd.DataFrame
+    train: pd.DataFrame
+    curves: SurvivalCurves
+
+
+def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    measures = ("integrated_brier", "one_calibration_p", "d_calibration_p")
+    before = _curves_by_fold(rows)
+    if before is None:
+        for measure in measures:
+            yield _row(measure, [np.nan, None], "level and slope", "the model predicts no survival curve")
+        return
+    validation = {
+        key: fold
+        for key, fold in rows[rows["split"] == "validation"].groupby(FOLD)
+        if events(fold).sum() >= MIN_VALIDATION
+    }
+    reason = _few(validation, before, "events")
+    after = None
+    if reason is None:
+        after = {key: _recalibrated_curves(tested, validation[key]) for key, tested in before.items()}
+    horizon = min([HORIZON_DAYS, *(float(tested.curves.days[-1]) for tested in before.values())])
+    for measure in measures:
+        found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
+        row = _row(measure, [metric.value for metric in found], "level and slope", found[0].reason or reason)
+        yield row | {"horizon_days": horizon if measure == "one_calibration_p" else np.nan}
+
+
+def _curves_by_fold(rows: pd.DataFrame) -> dict[Any, _Tested] | None:
+    """Returns the test patients of every fold, None if a fold's model predicts no curve."""
+    folds = {}
+    for key, fold in rows.groupby(FOLD):
+        tested = fold[fold["split"] == "test"]
+        if tested.empty:
+            continue
+        survival, days = survival_curves(tested)
+        if survival is None or days is None:
+            return None
+        folds[key] = _Tested(tested, fold[fold["split"] == "train"], SurvivalCurves(days, survival))
+    return folds
+
+
+def _recalibrated_curves(tested: _Tested, validation: pd.DataFrame) -> _Tested:
+    survival, days = survival_curves(validation)
+    assert survival is not None
+    assert days is not None
+    fitted = HazardRecalibration.fit(SurvivalCurves(days, survival), times_days(validation), events(validation))
+    return _Tested(tested.rows, tested.train, fitted.apply(tested.curves))
+
+
+def _survival_metric(folds: dict[Any, _Tested], measure: str, horizon_days: float) -> Metric:
+    if measure == "integrated_brier":
+        metrics = [_integrated_brier(tested) for tested in folds.values()]
+        values = [metric.value for metric in metrics if metric.is_defined]
+        return Metric(float(np.mean(values))) if values else metrics[0]
+    repeats: dict[Any, list[_Tested]] = {}
+    for (repeat, _), tested in folds.items():
+        repeats.setdefault(repeat, []).append(tested)
+    metrics = [_pooled_test(tested, measure, horizon_days) for tested in repeats.values()]
+    values = [metric.value for metric in metrics if metric.is_defined]
+    if not values:
+        return metrics[0]
+    return Metric(values[0] if len(values) == 1 else min(1.0, 2 * float(np.median(values))))
+
+
+def _integrated_brier(tested: _Tested) -> Metric:
+    metrics = survival_metrics(
+        times_days(tested.rows),
+        events(tested.rows),
+        risks(tested.rows),
+        train_time_days=None if tested.train.empty else times_days(tested.train),
+        train_event=None if tested.train.empty else events(tested.train),
+        survival=tested.curves.survival,
+        survival_days=tested.curves.days,
+    )
+    return metrics["integrated_brier"]
+
+
+def _pooled_test(folds: Sequence[_Tested], measure: str, horizon_days: float) -> Metric:
+    rows = pd.concat([tested.rows for tested in folds])
+    curves = _pooled_curves([tested.curves for tested in folds])
+    if measure == "one_calibration_p":
+        return one_calibration(times_days(rows), events(rows), curves, horizon_days=horizon_days)
+    return d_calibration(times_days(rows), events(rows), curves)
+
+
+def _pooled_curves(curves: Sequence[SurvivalCurves]) -> SurvivalCurves:
+    """Returns all patients' curves at the days of any fold, up to the end of the shortest curve."""
+    end = min(float(fold.days[-1]) for fold in curves)
+    days = np.unique(np.concatenate([fold.days for fold in curves]))
+    days = days[days <= end]
+    survival = [np.stack([fold.at_horizon(day) for day in days], axis=1) for fold in curves]
+    return SurvivalCurves(days, np.concatenate(survival))
+
+
+def _survival_groups(tested: pd.DataFrame) -> pd.DataFrame:
+    folds = _curves_by_fold(tested)
+    if not folds:
+        return pd.DataFrame(columns=list(RELIABILITY_COLUMNS))
+    curves = _pooled_curves([fold.curves for fold in folds.values()])
+    rows = pd.concat([fold.rows for fold in folds.values()])
+    horizon = min(HORIZON_DAYS, float(curves.days[-1]))
+    groups = calibration_groups(times_days(rows), events(rows), curves, horizon_days=horizon)
+    return groups.assign(group=np.arange(1, len(groups) + 1))
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _few(validation: dict[Any, pd.DataFrame], tested: dict[Any, Any], what: str) -> str | None:
+    """Returns why recalibration cannot be fitted in every fold, None if it can."""
+    if any(key not in validation or len(validation[key]) < MIN_VALIDATION for key in tested):
+        return f"not recalibrated: a fold has fewer than {MIN_VALIDATION} validation {what}"
+    return None
+
+
+def _row(measure: str, values: Sequence[float | None], method: str, reason: str | None) -> dict[str, Any]:
+    before, after = (np.nan if value is None else value for value in values)
+    return {"measure": measure, "horizon_days": np.nan, "before": before, "after": after, "method": method,
+            "reason": reason}  # fmt: skip

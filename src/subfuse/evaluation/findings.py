@@ -1,0 +1,78 @@
+"""What an audit finds: one plain statement per check, with why it matters and what to do."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from subfuse.errors import DataError, preview
+
+Level = Literal["failure", "warning", "note", "ok"]
+LEVELS: tuple[Level, ...] = ("failure", "warning", "note", "ok")  # in the order in which they are read
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    `failure`: a result must not be used before this is settled. `warning`: it changes how a result is read. `note`:
+    worth knowing, or it could not be checked. `ok`: checked, nothing found.
+    """
+
+    level: Level
+    check: str  # short name of the check
+    found: str
+    why: str = ""  # why it matters; empty for ok
+    remedy: str = ""
+    task: str | None = None  # None: of every task
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Findings, worst first, and the tables that they are based on."""
+
+    findings: tuple[Finding, ...]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # name -> table; see `audit_predictions`
+
+    def of_level(self, level: Level) -> tuple[Finding, ...]:
+        """Returns the findings of one level, in the order of the checks."""
+        return tuple(finding for finding in self.findings if finding.level == level)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the content of `audit.json`; an undefined number is None."""
+        return {
+            "counts": {level: len(self.of_level(level)) for level in LEVELS},
+            "findings": [asdict(finding) for finding in self.findings],
+            "tables": {name: _records(table) for name, table in self.tables.items() if len(table)},
+        }
+
+
+def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Returns findings by level, failures first; within a level they stay in order."""
+    return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
+
+
+def raise_for_failures(findings: Iterable[Finding]) -> None:
+    """Stops where a finding is a failure.
+
+    Raises:
+        DataError: Names what failed and the remedy.
+    """
+    failures = [finding for finding in findings if finding.level == "failure"]
+    if failures:
+        found = preview(dict.fromkeys(finding.found for finding in failures), limit=3)
+        raise DataError(f"{failures[0].check}: {found}. {failures[0].why} {failures[0].remedy}".strip())
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value that JSON can hold."""
+    value = value.item() if hasattr(value, "item") else value
+    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value

@@ -1,0 +1,125 @@
+"""Recalibration: one or two numbers, fitted on validation patients, that make probabilities true on average."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from subfuse.evaluation.survival_calibration import SurvivalCurves
+
+_TINY = 1e-7
+_LOG_TEMPERATURES = (-3.0, 3.0)
+
+
+@dataclass(frozen=True)
+class TemperatureScaling:
+    """Divides the logits of all classes by one number (Guo 2017): above 1, predictions were too certain."""
+
+    temperature: float  # fitted
+
+    @classmethod
+    def fit(
+        cls, probabilities: Float[np.ndarray, "patient class"], label: Int[np.ndarray, " patient"]
+    ) -> "TemperatureScaling":
+        """Returns the temperature, from 0.05 to 20, with the highest likelihood on these patients."""
+        from scipy.optimize import minimize_scalar
+
+        row = np.arange(len(label))
+
+        def loss(log_temperature: float) -> float:
+            scaled = cls(float(np.exp(log_temperature))).apply(probabilities)
+            return -float(np.log(np.maximum(scaled[row, label], _TINY)).mean())
+
+        return cls(float(np.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded").x)))
+
+    def apply(self, probabilities: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, "patient class"]:
+        """Returns recalibrated probabilities; the most probable class stays the same."""
+        logits = np.log(np.maximum(probabilities, _TINY)) / self.temperature
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class PlattScaling:
+    """Slope and intercept of the log odds of two classes (Platt 1999)."""
+
+    slope: float  # fitted
+    intercept: float  # fitted
+
+    @classmethod
+    def fit(
+        cls, probabilities: Float[np.ndarray, "patient class"], label: Int[np.ndarray, " patient"]
+    ) -> "PlattScaling":
+        """Returns the line with the highest likelihood of Platt's smoothed targets, which separated classes need."""
+        from scipy.optimize import minimize
+        from scipy.special import expit, log_expit
+
+        log_odds = _log_odds(probabilities)
+        n_second, n_first = (label == 1).sum(), (label == 0).sum()
+        target = np.where(label == 1, (n_second + 1) / (n_second + 2), 1 / (n_first + 2))
+
+        def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+            score = line[0] * log_odds + line[1]
+            value = -(target * log_expit(score) + (1 - target) * log_expit(-score)).mean()
+            residual = expit(score) - target
+            return float(value), np.array([(residual * log_odds).mean(), residual.mean()])
+
+        slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+        return cls(float(slope), float(intercept))
+
+    def apply(self, probabilities: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, "patient class"]:
+        """Returns recalibrated probabilities."""
+        from scipy.special import expit
+
+        second = expit(self.slope * _log_odds(probabilities) + self.intercept)
+        return np.stack([1 - second, second], axis=1)
+
+
+@dataclass(frozen=True)
+class HazardRecalibration:
+    r"""Level and slope of predicted hazards: :math:`\Lambda'(t|x) = \Lambda(t|x) \exp(a + c (x - m))`.
+
+    With :math:`\Lambda = -\log S`, :math:`x` the log of :math:`\Lambda` at the end of the curve and :math:`m` its mean.
+    Two numbers are what some tens of validation patients can carry.
+
+    References:
+        Crowson, Atkinson and Therneau (2016), Stat Methods Med Res 25: 1692-1706.
+    """
+
+    level: float  # fitted, a
+    slope: float  # fitted, c; the calibration slope is 1 + c
+    centre: float  # fitted, m
+
+    @classmethod
+    def fit(
+        cls, curves: SurvivalCurves, time_days: Float[np.ndarray, " patient"], event: Bool[np.ndarray, " patient"]
+    ) -> "HazardRecalibration":
+        r"""Returns the proportional change of the hazards with the highest likelihood on these patients.
+
+        That likelihood is the one of event counts that are Poisson with mean :math:`\Lambda'` at the patient's time.
+        """
+        from sklearn.linear_model import PoissonRegressor
+
+        end = curves.days[-1]
+        expected = np.maximum(-np.log(np.maximum(curves.at(np.minimum(time_days, end)), _TINY)), _TINY)
+        count = (event & (time_days <= end)).astype(np.float64)
+        predictor = _log_hazard_at_end(curves)
+        centre = float(predictor.mean())
+        # a rate with exposure `expected`; the slight penalty keeps the slope finite where risks separate events
+        model = PoissonRegressor(alpha=1e-3, solver="newton-cholesky")
+        model.fit((predictor - centre)[:, None], count / expected, sample_weight=expected)
+        return cls(float(model.intercept_), float(model.coef_[0]), centre)
+
+    def apply(self, curves: SurvivalCurves) -> SurvivalCurves:
+        """Returns recalibrated curves at the same days."""
+        factor = np.exp(self.level + self.slope * (_log_hazard_at_end(curves) - self.centre))
+        return SurvivalCurves(curves.days, np.maximum(curves.survival, _TINY) ** factor[:, None])
+
+
+def _log_odds(probabilities: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, " patient"]:
+    clipped = np.clip(probabilities, _TINY, 1.0)
+    return np.log(clipped[:, 1]) - np.log(clipped[:, 0])
+
+
+def _log_hazard_at_end(curves: SurvivalCurves) -> Float[np.ndarray, " patient"]:
+    return np.log(np.maximum(-np.log(np.clip(curves.survival[:, -1], _TINY, 1 - _TINY)), _TINY))

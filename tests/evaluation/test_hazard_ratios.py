@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.util import Surv
+from test_uncertainty import cohort, predictions
+
+from subfuse.evaluation.hazard_ratios import HAZARD_RATIO_COLUMNS, hazard_ratios, standardised_risk
+from subfuse.evaluation.risk_groups import risk_groups
+
+
+def covariates(patients: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    age = (50 + 10 * patients["severity"] + 8 * generator.normal(size=len(patients))).round()
+    return pd.DataFrame({"patient_id": patients["patient_id"], "age": age.astype(str), "grade": patients["label"]})
+
+
+def ratio(table: pd.DataFrame, comparison: str, adjusted_for: str) -> pd.Series:
+    found = table[(table["comparison"] == comparison) & (table["adjusted_for"] == adjusted_for)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def by_scikit_survival(design: pd.DataFrame, outcome: pd.DataFrame) -> float:
+    model = CoxPHSurvivalAnalysis(ties="efron")
+    model.fit(design.astype(float), Surv.from_arrays(outcome["event"], outcome["time_days"]))
+    return float(np.exp(model.coef_[0]))
+
+
+def test_ratios_agree_with_scikit_survival() -> None:
+    patients = cohort(n=150)
+    table, known = predictions(patients), covariates(patients)
+
+    found = hazard_ratios(table, patients=known)
+
+    risk = standardised_risk(table).merge(known, on="patient_id")
+    adjusted = risk[["risk"]].assign(age=risk["age"].astype(float) / 10)
+    adjusted = adjusted.join(pd.get_dummies(risk["grade"], drop_first=True))
+    assert tuple(found.columns) == HAZARD_RATIO_COLUMNS
+    assert ratio(found, "per_sd", "nothing")["hazard_ratio"] == pytest.approx(
+        by_scikit_survival(risk[["risk"]], risk), rel=1e-4
+    )
+    row = ratio(found, "per_sd", "age, grade")
+    assert row["hazard_ratio"] == pytest.approx(by_scikit_survival(adjusted, risk), rel=1e-4)
+    assert row["lower"] < row["hazard_ratio"] < row["upper"]
+    groups = risk_groups(table)
+    high = (groups["group"] == "high").to_frame("high")
+    assert ratio(found, "high_vs_low", "nothing")["hazard_ratio"] == pytest.approx(
+        by_scikit_survival(high, groups), rel=1e-4
+    )
+
+
+def test_scale_of_a_fold_does_not_matter_and_training_patients_set_it() -> None:
+    table = predictions(cohort())
+    rescaled = table.assign(risk=np.where(table["fold"] == 2, 55 * table["risk"] - 8, table["risk"]))
+    one = table[table["fold"] == 1]
+    train = one.loc[one["split"] == "train", "risk"]
+
+    pd.testing.assert_frame_equal(hazard_ratios(table), hazard_ratios(rescaled), rtol=1e-6)
+    tested = one[one["split"] == "test"].set_index("patient_id")["risk"]
+    ours = standardised_risk(table).set_index("patient_id")["risk"].loc[tested.index]
+    np.testing.assert_allclose(ours, (tested - train.mean()) / train.std(ddof=1))
+
+
+def test_repeats_do_not_add_patients() -> None:
+    patients = cohort()
+    once = predictions(patients)
+    twice = pd.concat([once, once.assign(repeat=1)])
+
+    pd.testing.assert_frame_equal(hazard_ratios(once), hazard_ratios(twice))
+
+
+def test_unknown_covariates_leave_patients_out_and_the_same_patients_are_given_unadjusted() -> None:
+    patients = cohort()
+    known = covariates(patients)
+    known.loc[:19, "age"] = None
+
+    found = hazard_ratios(predictions(patients), patients=known)
+
+    assert ratio(found, "per_sd", "age, grade")["n_patients"] == len(patients) - 20
+    assert ratio(found, "per_sd", "nothing (same patients)")["n_patients"] == len(patients) - 20
+    assert ratio(found, "per_sd", "nothing")["n_patients"] == len(patients)
+
+
+def test_what_cannot_be_fitted_has_a_reason() -> None:
+    table = predictions(cohort())
+    without = hazard_ratios(table[table["split"] == "test"])
+    uneventful = hazard_ratios(table.assign(event=False))
+
+    assert without["hazard_ratio"].isna().all()
+    assert without["reason"].str.contains("rows of split train").all()
+    assert uneventful["reason"].str.contains("no event").all()
+    assert hazard_ratios(predictions(cohort(), task="grade")).empty

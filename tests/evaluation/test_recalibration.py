@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from subfuse.evaluation.recalibration import HazardRecalibration, PlattScaling, TemperatureScaling
+from subfuse.evaluation.survival_calibration import SurvivalCurves
+
+DAYS = np.array([200.0, 600.0, 1500.0])
+
+
+def classes(n: int, n_classes: int, seed: int, *, sharpened: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from probabilities, and the same probabilities with logits times `sharpened`."""
+    generator = np.random.default_rng(seed)
+    logits = 1.5 * generator.normal(size=(n, n_classes))
+    odds = np.exp(logits)
+    truth = odds / odds.sum(axis=1, keepdims=True)
+    label = (truth.cumsum(axis=1) < generator.random((n, 1))).sum(axis=1)
+    odds = np.exp(sharpened * logits)
+    return label, odds / odds.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("sharpened", [0.4, 1.0, 3.0])
+def test_temperature_is_recovered(sharpened: float) -> None:
+    label, probabilities = classes(4000, 3, 0, sharpened=sharpened)
+
+    fitted = TemperatureScaling.fit(probabilities, label)
+
+    assert fitted.temperature == pytest.approx(sharpened, rel=0.1)
+    scaled = fitted.apply(probabilities)
+    np.testing.assert_array_equal(scaled.argmax(axis=1), probabilities.argmax(axis=1))
+    np.testing.assert_allclose(scaled.sum(axis=1), 1.0)
+
+
+def test_platt_agrees_with_logistic_regression_on_smoothed_targets() -> None:
+    label, probabilities = classes(90, 2, 1, sharpened=2.0)
+    log_odds = np.log(probabilities[:, 1] / probabilities[:, 0])
+    n_second, n_first = label.sum(), (1 - label).sum()
+    target = np.where(label == 1, (n_second + 1) / (n_second + 2), 1 / (n_first + 2))
+    # a fractional target is two rows with weights
+    reference = LogisticRegression(C=1e10, tol=1e-10, max_iter=1000).fit(
+        np.tile(log_odds, 2)[:, None], np.repeat([1, 0], 90), sample_weight=np.concatenate([target, 1 - target])
+    )
+
+    fitted = PlattScaling.fit(probabilities, label)
+
+    assert fitted.slope == pytest.approx(reference.coef_[0, 0], rel=1e-3)
+    assert fitted.intercept == pytest.approx(reference.intercept_[0], abs=1e-3)
+    np.testing.assert_allclose(fitted.apply(probabilities), reference.predict_proba(log_odds[:, None]), atol=1e-4)
+
+
+def test_platt_stays_finite_where_classes_are_separated() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]])
+
+    fitted = PlattScaling.fit(probabilities, np.array([0, 0, 1, 1]))
+
+    assert 0 < fitted.slope < 10
+
+
+@pytest.mark.parametrize(("level", "slope"), [(0.0, 0.0), (0.7, -0.5), (-0.6, 0.4)])
+def test_level_and_slope_of_hazards_are_recovered(level: float, slope: float) -> None:
+    generator = np.random.default_rng(2)
+    predictor = generator.normal(-0.5, 0.8, size=6000)
+    predicted = SurvivalCurves(DAYS, np.exp(-np.exp(predictor)[:, None] * DAYS / DAYS[-1]))
+    rate = np.exp(predictor + level + slope * (predictor - predictor.mean())) / DAYS[-1]
+    survival_time, last_contact = generator.exponential(1 / rate), generator.uniform(0, 3000, 6000)
+    time_days, event = np.minimum(survival_time, last_contact), survival_time <= last_contact
+
+    fitted = HazardRecalibration.fit(predicted, time_days, event)
+
+    # straight lines between three days are not quite exponential curves
+    assert (fitted.level, fitted.slope) == pytest.approx((level, slope), abs=0.12)
+    truth = np.exp(-rate[:, None] * DAYS)
+    assert np.abs(fitted.apply(predicted).survival - truth).mean() < 0.03
