@@ -3,7 +3,8 @@ import os
 import pytest
 from distributed import LocalCluster
 
-from subfuse.execution import available_cores, run_jobs
+from subfuse.errors import DataError
+from subfuse.execution import available_cores, failure_reason, run_jobs
 
 
 def divide(a: int, b: int) -> float:
@@ -50,3 +51,10 @@ def test_a_dask_scheduler_runs_the_same_jobs():
 
 def test_there_is_at_least_one_core():
     assert available_cores() >= 1
+
+
+def test_a_reason_is_one_line_and_only_a_defect_is_logged(caplog):
+    assert failure_reason(DataError("slide.h5: damaged")) == "slide.h5: damaged"
+    assert not caplog.records
+    assert failure_reason(ValueError("two\nlines")) == "unexpected ValueError: two lines"
+    assert caplog.records

@@ -1,9 +1,11 @@
+import errno
 import os
 import stat
 
 import pandas as pd
 import pytest
 
+from subfuse.errors import ConfigurationError
 from subfuse.files import atomic_path, sha256_of_file, sha256_of_json, write_json, write_table, write_text
 
 
@@ -20,6 +22,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_half(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("also_closing_fails", [False, True])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, also_closing_fails):
+    def write(path):
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            try:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                if also_closing_fails:
+                    raise RuntimeError("cannot close")
+
+    with pytest.raises(ConfigurationError, match=r"slide\.h5: free disk space is required") as caught:
+        write(tmp_path / "slide.h5")
+    assert caught.value.exit_code == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_written_file_has_the_permissions_of_an_ordinary_file(tmp_path):

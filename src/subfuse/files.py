@@ -1,5 +1,6 @@
 """Atomic writes and hashes: a file is either complete or absent."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from subfuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pandas
@@ -19,18 +22,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     When the block raises, the temporary file is removed and an earlier `path` stays as it was. The temporary name
     keeps the suffix of `path`, since many writers choose a format by it.
+
+    Raises:
+        ConfigurationError: The disk or the quota is full (exit code 2). Not a DataError: no input is at fault, and a
+            command must stop where it would exclude a slide that cannot be read.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}")
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}")
+        os.close(descriptor)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except Exception as error:
+        if _is_disk_full(error):
+            raise ConfigurationError(
+                f"{path}: free disk space is required to write it. Found none. Free some or choose another --out; what "
+                "is complete is kept."
+            ) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,6 +75,15 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """Returns the hexadecimal SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Also where closing the file failed as well, with an error of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _umask() -> int:
