@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.data.cohort import CohortPlan, plan_cohort, read_cohort, read_patients, write_prepared
+from subfuse.data.cohort import read_cohort, read_patients
 from subfuse.data.cohort_file import CohortFile, read_cohort_file
+from subfuse.data.cohort_plan import CohortPlan, plan_cohort
+from subfuse.data.prepared import write_prepared
 from subfuse.data.splits import read_folds
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import write_json

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from subfuse import __version__
-from subfuse.data.cohort import CohortPlan, plan_cohort, write_prepared
 from subfuse.data.cohort_file import CohortFile, cohort_file_text, read_cohort_file
+from subfuse.data.cohort_plan import CohortPlan, plan_cohort
 from subfuse.data.feature_import import (
     FeatureRecord,
     feature_sources,
@@ -22,6 +22,7 @@ from subfuse.data.feature_import import (
     survey_features,
 )
 from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
+from subfuse.data.prepared import write_prepared
 from subfuse.data.slides import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
 from subfuse.errors import ConfigurationError
 from subfuse.execution import Progress, failure_reason, run_jobs
