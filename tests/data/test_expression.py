@@ -80,12 +80,12 @@ def test_separator_compression_bom_and_line_ends(tmp_path, name):
         ("case;G1;G2\na;1;2\n", "commas or tabs"),
         ("case,G1\n", "Found only a header"),
         ("case,G1,G2\na,1,2\na,3,4\n", "Found several of a"),
-        ("case,G1,G2\na,1,2\nb,x1,4\n", r"row 3 \(b\), gene G1: a number is required. Found 'x1'"),
+        ("case,G1,G2\na,1,2\nb,x1,4\n", r"row 3 \(b\), column G1: a number is required. Found 'x1'"),
         ("case,G1,G2\na,1,2\nb,3,\n", r"row 3 \(b\), gene G2: a finite number"),
         ("case,G1,G2\na,1,2\nb,3\n", r"row 3 \(b\), gene G2: a finite number"),
-        ("case,G1,G2\na,1,NA\n", r"row 2 \(a\), gene G2: a finite number"),
+        ("case,G1,G2\na,1,NA\nb,1,2\n", r"row 2 \(a\), gene G2: a finite number"),
         ("case,G1,G2\na,inf,2\n", r"row 2 \(a\), gene G1: a finite number .*Found inf"),
-        ("case,G1,G2\n,1,2\n", "row 2: a patient identifier"),
+        ("case,G1,G2\n,1,2\n", "row 2: an identifier"),
         ("case,G1,\na,1,2\n", "Column 3 has none"),
         ("case,G1\na,1,2\n", "header must name every column"),
     ],
@@ -121,7 +121,9 @@ def test_sample_barcodes_primary_first_and_never_normal(tmp_path):
     assert table.values.to_dict("index") == {"TCGA-02-0001": {"G1": 2.0, "G2": 2.0}}
     reasons = dict(zip(table.exclusions["id"], table.exclusions["reason"], strict=True))
     assert reasons["TCGA-02-0002-11A"] == "normal tissue"
-    assert reasons["TCGA-02-0001-02A"] == "TCGA-02-0001-01B of the same patient is used"
+    assert reasons["TCGA-02-0001-02A"] == "TCGA-02-0001-01B of the same patient is used (not the primary tumour)"
+    assert reasons["TCGA-02-0001-01A"] == "TCGA-02-0001-01B of the same patient is used (a lower total)"
+    assert table.samples.loc["TCGA-02-0001", "samples"] == "TCGA-02-0001-01B"
 
 
 def test_patient_without_any_expression_is_excluded(tmp_path):

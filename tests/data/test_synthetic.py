@@ -198,7 +198,7 @@ def test_causal_genes_and_no_others_follow_the_latents():
         assert np.median(correlation[causal[:, column], column]) > 0.5
         assert roc_auc_score(causal[:, column], correlation[:, column]) > 0.95
         # An independent variable correlates by 0.054 in the median at 150 samples.
-        assert np.median(correlation[~causal[:, column], column]) < 0.08
+        assert np.median(correlation[~causal[:, column], column]) < 0.09
 
 
 # --- tissue ----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,11 @@ FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort f
 TimeUnit = Literal["days", "months", "years"]
 CohortName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Role = Literal["develop", "external"]
-ExpressionUnit = Literal["counts", "fpkm", "fpkm_uq", "tpm", "log2_tpm", "zscore"]
+LinearUnit = Literal["counts", "rsem", "fpkm", "fpkm_uq", "tpm"]  # rsem: expected or normalised counts
+LogUnit = Literal[  # log2(x + 1), and with _001 log2(x + 0.001)
+    "log2_counts", "log2_cpm", "log2_fpkm", "log2_fpkm_001", "log2_fpkm_uq", "log2_tpm", "log2_tpm_001"
+]
+ExpressionUnit = Literal[LinearUnit, LogUnit, "zscore"]
 
 
 class Section(BaseModel):
@@ -165,23 +169,48 @@ class SlidesSection(Section):
         return self
 
 
-class ExpressionSection(Section):
-    """Expression as a matrix of patients × genes, or as a folder of GDC STAR files."""
+_FORMAT_OF_KEY = {"metadata": "gdc_star", "manifest": "gdc_star", "patient_column": "h5ad", "orientation": "plain"}
 
-    table: FilePath | None = None  # first column patient, then one column per gene
-    folder: FilePath | None = None  # searched with its subfolders
-    format: Literal["plain", "gdc_star"] = "plain"
-    sample_sheet: FilePath | None = None  # GDC sample sheet: which file belongs to which patient
-    unit: ExpressionUnit
+
+class ExpressionSection(Section):
+    """Expression: one matrix, or a folder of GDC STAR files or of IvyGAP's tables."""
+
+    table: FilePath | None = None  # a matrix: plain, cbioportal, xena, h5ad
+    folder: FilePath | None = None  # gdc_star: searched with its subfolders; ivygap: the three tables
+    format: Literal["plain", "gdc_star", "cbioportal", "xena", "h5ad", "ivygap"] = "plain"
+    unit: ExpressionUnit | None = None  # None where the source tells it
+    orientation: Literal["patients_by_genes", "genes_by_patients"] | None = None  # plain; None: by the identifiers
+    sample_sheet: FilePath | None = None  # which sample or GDC file belongs to which patient
+    metadata: FilePath | None = None  # gdc_star: metadata JSON instead of the sample sheet
+    manifest: FilePath | None = None  # gdc_star: finds incomplete downloads
+    patient_column: str | None = None  # h5ad: column of obs; None: obs_names
+    aliases: FilePath | None = None  # previous and approved gene names, in addition to the built-in ones
+    standardise: Literal["cohort"] | None = None  # z-scores within the cohort
 
     @model_validator(mode="after")
     def _one_layout(self) -> "ExpressionSection":
-        if self.format == "plain" and (self.table is None or self.folder or self.sample_sheet):
-            raise ValueError("format plain takes a `table`; a `folder` with `sample_sheet` needs `format: gdc_star`")
-        if self.format == "gdc_star" and (self.folder is None or self.sample_sheet is None or self.table):
-            raise ValueError("format gdc_star takes a `folder` and a `sample_sheet`")
-        if self.format == "gdc_star" and self.unit in ("log2_tpm", "zscore"):
+        holds_folder = self.format in ("gdc_star", "ivygap")
+        wanted, other = ("folder", "table") if holds_folder else ("table", "folder")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            formats = "gdc_star and ivygap take a `folder`, the others a `table`"
+            raise ValueError(f"format {self.format} takes a `{wanted}`, not a `{other}`; {formats}")
+        if self.format == "gdc_star" and (self.sample_sheet is None) == (self.metadata is None):
+            raise ValueError("format gdc_star takes a `sample_sheet` or a `metadata` JSON of the GDC portal")
+        if self.format == "ivygap" and self.sample_sheet is not None:
+            raise ValueError("format ivygap has its own columns-samples.csv; it takes no `sample_sheet`")
+        for name, format in _FORMAT_OF_KEY.items():
+            if getattr(self, name) is not None and self.format != format:
+                raise ValueError(f"`{name}` belongs to format {format}")
+        return self
+
+    @model_validator(mode="after")
+    def _known_unit(self) -> "ExpressionSection":
+        if self.unit is None and self.format in ("plain", "gdc_star"):
+            raise ValueError(f"format {self.format} requires a `unit`")
+        if self.format == "gdc_star" and self.unit not in ("counts", "fpkm", "fpkm_uq", "tpm"):
             raise ValueError("format gdc_star holds the units counts, fpkm, fpkm_uq and tpm")
+        if self.format == "ivygap" and self.unit not in (None, "fpkm"):
+            raise ValueError("format ivygap holds the unit fpkm")
         return self
 
 
@@ -440,11 +469,21 @@ slides:                          # leave out if there are none
   # feature_table: slide_features.csv   # or one vector per slide: slide_id, then one numeric column per feature
 
 expression:                      # leave out if there is none
-  table: expression.csv.gz       # first column patient, then one column per gene symbol
-  unit: tpm                      # counts, fpkm, fpkm_uq, tpm, log2_tpm, zscore
+  table: expression.csv.gz       # patients and genes, in either orientation
+  unit: tpm                      # counts, rsem (expected or normalised counts), fpkm, fpkm_uq, tpm, zscore, or
+                                 # log2_counts, log2_cpm, log2_fpkm, log2_fpkm_uq, log2_tpm (all log2(x + 1)),
+                                 # log2_fpkm_001, log2_tpm_001 (log2(x + 0.001), Xena's Toil tables)
+  # orientation: genes_by_patients   # or patients_by_genes; needed where the identifiers do not tell
+  # sample_sheet: samples.csv    # sample_id, patient_id, where samples are not TCGA barcodes
+  # aliases: my_aliases.tsv      # previous, approved: gene names in addition to the built-in ones
+  # standardise: cohort          # z-scores within the cohort: when units or laboratories differ between cohorts
   # format: gdc_star             # STAR files of the GDC portal instead of a table:
   # folder: star/                #   searched with its subfolders
-  # sample_sheet: gdc_sample_sheet.tsv
+  # sample_sheet: gdc_sample_sheet.tsv       # or metadata: metadata.cart.json; optional manifest: gdc_manifest.txt
+  # format: ivygap               # folder with fpkm_table.csv, rows-genes.csv, columns-samples.csv
+  # format: cbioportal           # table: data_mrna_seq_v2_rsem.txt, sample_sheet: data_clinical_sample.txt
+  # format: xena                 # table: HiSeqV2.gz; aliases: a probe map, where genes are Ensembl identifiers
+  # format: h5ad                 # table: expression.h5ad; patient_column: a column of obs
 
 gene_sets:                       # the subspaces, any number: builtin, a GMT file, or some sets of a file
   tumour: builtin

@@ -83,7 +83,9 @@ def read_sample_sheet(path: Path) -> dict[str, tuple[str, int]]:
         words = record.get(columns[2], "")
         rank = rank_of_words(words) if words else rank_of_barcode(sample)
         if sheet.setdefault(sample, (patient, rank))[0] != patient:
-            raise DataError(f"{path}: a sample belongs to one patient. Found {sample} of {sheet[sample][0]}, {patient}.")
+            raise DataError(
+                f"{path}: a sample belongs to one patient. Found {sample} of {sheet[sample][0]}, {patient}."
+            )
     return sheet
 
 

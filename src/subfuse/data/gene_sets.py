@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.data.cohort_file import GeneSetSource
+from subfuse.data.gene_names import approved_name, gene_aliases
 from subfuse.errors import ConfigurationError, DataError, preview
 
 BUILTIN = ("tumour", "microenvironment")
@@ -41,24 +42,28 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
     return sets
 
 
-def load_gene_sets(sections: Mapping[str, GeneSetSource]) -> dict[str, tuple[str, ...]]:
-    """Returns each subspace's genes: the sorted union of its sets.
+def load_gene_sets(sections: Mapping[str, GeneSetSource], *, aliases: Path | None = None) -> dict[str, tuple[str, ...]]:
+    """Returns each subspace's genes under their approved symbols: the sorted union of its sets.
 
     Args:
         sections: Subspace name to where its sets come from (`gene_sets` of the cohort file), in the order that the
             subspaces will have everywhere.
+        aliases: Gene names in addition to the built-in ones (`expression.aliases` of the cohort file).
 
     Raises:
         ConfigurationError: `builtin` for a subspace that has no built-in sets, or a chosen set that the file lacks.
         DataError: The GMT file is malformed.
     """
+    names = gene_aliases(aliases)
     return {
-        subspace: tuple(sorted({gene for genes in _chosen_sets(subspace, source).values() for gene in genes}))
+        subspace: tuple(sorted({gene for genes in _chosen_sets(subspace, source, names).values() for gene in genes}))
         for subspace, source in sections.items()
     }
 
 
-def load_pathways(sections: Mapping[str, GeneSetSource], genes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def load_pathways(
+    sections: Mapping[str, GeneSetSource], genes: Sequence[str], *, aliases: Path | None = None
+) -> dict[str, tuple[str, ...]]:
     """Returns every single set behind the subspaces with its measured genes; sets without one are left out.
 
     A set that several subspaces use is there once. Where they mean different genes by the same name, the later one
@@ -67,15 +72,16 @@ def load_pathways(sections: Mapping[str, GeneSetSource], genes: Sequence[str]) -
     Args:
         sections: As for `load_gene_sets`.
         genes: The measured genes.
+        aliases: As for `load_gene_sets`.
 
     Raises:
         ConfigurationError: As for `load_gene_sets`.
         DataError: As for `load_gene_sets`.
     """
-    measured = set(genes)
+    measured, names = set(genes), gene_aliases(aliases)
     pathways: dict[str, tuple[str, ...]] = {}
     for subspace, source in sections.items():
-        for name, wanted in _chosen_sets(subspace, source).items():
+        for name, wanted in _chosen_sets(subspace, source, names).items():
             found = tuple(gene for gene in wanted if gene in measured)
             if found:
                 pathways[name if pathways.get(name, found) == found else f"{subspace}/{name}"] = found
@@ -152,7 +158,7 @@ def _gmt_line(line: str, place: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(genes)
 
 
-def _chosen_sets(subspace: str, source: GeneSetSource) -> dict[str, tuple[str, ...]]:
+def _chosen_sets(subspace: str, source: GeneSetSource, aliases: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     if source.gmt is None and subspace not in BUILTIN:
         raise ConfigurationError(
             f"gene_sets.{subspace}: built-in sets exist for {' and '.join(BUILTIN)}. Give a GMT file for this subspace."
@@ -165,7 +171,7 @@ def _chosen_sets(subspace: str, source: GeneSetSource) -> dict[str, tuple[str, .
             f"gene_sets.{subspace}.sets: not in {source.gmt or 'the built-in sets'}: {preview(unknown)}. "
             f"It has {preview(sets, limit=12)}."
         )
-    return {name: sets[name] for name in chosen}
+    return {name: tuple(sorted({approved_name(gene, aliases) for gene in sets[name]})) for name in chosen}
 
 
 def _read_builtin(subspace: str) -> dict[str, tuple[str, ...]]:
