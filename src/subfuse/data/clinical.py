@@ -110,7 +110,8 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
     if not found.any():
         raise DataError(
             f"{section.table}: patients of patients.table are required, such as "
-            f"{preview(table['patient_id'], limit=2)}. Found {preview(further['patient_id'], limit=2)}. Map patient_id in patients.labels.columns."
+            f"{preview(table['patient_id'], limit=2)}. Found "
+            f"{preview(further['patient_id'], limit=2)}. Map patient_id in patients.labels.columns."
         )
     joined = table.merge(further.drop(columns="place"), on="patient_id", how="left")
     note = f"patients.labels: {found.sum()} of {len(table)} patients are in {section.table.name}"

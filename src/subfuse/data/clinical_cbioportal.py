@@ -43,7 +43,7 @@ def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, 
             notes = (*notes, f"{len(left_out)} patient(s) are only in the file of samples ({preview(left_out)})")
         raw = raw.merge(samples[own], on="PATIENT_ID", how="left")
     raw = raw.fillna("")
-    labels = labels_of_portal(section, CBIOPORTAL_LABELS, list(raw))
+    labels = labels_of_portal(section, CBIOPORTAL_LABELS, [str(name) for name in raw])
     named = {"patient_id": "PATIENT_ID", "place": _PLACE, **labels}
     table = map_columns(raw, named, section.table[0], section="patients")
     if "OS_STATUS" not in raw or "OS_MONTHS" not in raw:
@@ -66,7 +66,7 @@ def _one_row_per_patient(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, 
     samples = pd.concat(tables, ignore_index=True)
     samples["patient_id"] = samples["PATIENT_ID"].map(patient_of_barcode)
     order = np.argsort(_rank(samples), kind="stable")
-    names = [name for name in samples if name not in ("patient_id", "SAMPLE_ID")]
+    names = [str(name) for name in samples if name not in ("patient_id", "SAMPLE_ID")]
     known = samples.assign(**{name: known_text(samples[name]) for name in names}).iloc[order]
     several = int((samples["patient_id"].value_counts() > 1).sum())
     table, _ = first_known(known, names, "samples")

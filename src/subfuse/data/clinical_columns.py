@@ -148,13 +148,13 @@ def refuse_repeated_patients(table: pd.DataFrame) -> None:
     repeated = table["patient_id"].duplicated()
     if not repeated.any():
         return
-    row = repeated.idxmax()
-    patient = table.loc[row, "patient_id"]
-    first = (table["patient_id"] == patient).idxmax()
-    values = [name for name in table if name not in ("patient_id", "place")]
-    differing = [name for name in values if str(table.loc[row, name]) != str(table.loc[first, name])]
+    row = int(np.argmax(repeated))
+    patient = table["patient_id"].iloc[row]
+    first = int(np.argmax(table["patient_id"] == patient))
+    values = [str(name) for name in table if name not in ("patient_id", "place")]
+    differing = [name for name in values if str(table[name].iloc[row]) != str(table[name].iloc[first])]
     contrast = f"with another {preview(differing)}" if differing else "with the same values"
     raise DataError(
-        f"{table.loc[row, 'place']}: one row per patient is required. Found {patient} again (first: "
-        f"{table.loc[first, 'place']}) {contrast}; {repeated.sum()} repeated row(s). Keep one row per patient."
+        f"{table['place'].iloc[row]}: one row per patient is required. Found {patient} again (first: "
+        f"{table['place'].iloc[first]}) {contrast}; {repeated.sum()} repeated row(s). Keep one row per patient."
     )

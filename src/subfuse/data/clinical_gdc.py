@@ -49,7 +49,7 @@ def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str
     raw.columns = pd.Index(_bare_names(list(raw.columns)))
     identifier = "case_submitter_id" if "case_submitter_id" in raw else "submitter_id"
     require_columns(raw, {identifier: "the patient", **_FOLLOW_UP}, path)
-    labels = labels_of_portal(section, GDC_LABELS, list(raw))
+    labels = labels_of_portal(section, GDC_LABELS, [str(name) for name in raw])
     cells = map_columns(
         raw, {"patient_id": identifier, **{name: name for name in _FOLLOW_UP}, **labels}, path, section="patients"
     )
