@@ -81,9 +81,13 @@ def _read_hdf5(file: h5py.File, path: Path, mpp: float | None) -> FeatureFile:
 def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float | None) -> FeatureFile:
     """Coordinates in level-0 pixels. TRIDENT records the patch size, CLAM leaves it to the spacing of the patches."""
     shape = _hdf5_shape(features, path, file)
-    if "coords" not in file or features.ndim == 1 or not file["coords"].attrs.get("has_coordinates", True):
-        return without_coordinates("HDF5", shape, lambda: features[()])
-    coords, attributes = _corners(file, shape, path), dict(file["coords"].attrs)
+    attributes = dict(file["coords"].attrs) if "coords" in file else {}
+    encoder = str(attributes.get("encoder", UNKNOWN_ENCODER))
+    encoder_sha256 = str(attributes.get("encoder_sha256", ""))
+    if "coords" not in file or features.ndim == 1 or not attributes.get("has_coordinates", True):
+        bare = without_coordinates("HDF5", shape, lambda: features[()])
+        return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256)
+    coords = _corners(file, shape, path)
     level0_mpp = mpp or _recorded(attributes, "level0_mpp", path)
     if level0_mpp is None:
         raise unknown_mpp(
@@ -103,8 +107,8 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
         patch_size_level0=round(size),
         level0_mpp=level0_mpp,
         tile_px=int(attributes["patch_size"]) if has_size and "patch_size" in attributes else None,
-        encoder=str(attributes.get("encoder", UNKNOWN_ENCODER)),
-        encoder_sha256=str(attributes.get("encoder_sha256", "")),
+        encoder=encoder,
+        encoder_sha256=encoder_sha256,
         overlap_px=int(attributes.get("overlap", 0)),
         slide_size_px=_slide_size(attributes),
         warnings=warnings,
