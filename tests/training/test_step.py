@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import process_pool
 import pytest
 import torch
 
+import process_pool
 from subfuse.data.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.data.gene_sets import gene_indices
 from subfuse.errors import ConfigurationError

@@ -1,0 +1,107 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conftest import deal_folds
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.training.fitting import train_fold
+from subfuse.training.resumption import TrainingState
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+SETTINGS = TrainingSettings(epochs=4, batch_size=4, lr=3e-3, accelerator="cpu")
+
+
+class Interruption(Exception):
+    """Stops a training between two epochs."""
+
+
+def train(cohort, path=None, *, settings=SETTINGS, seed=1, fold=0, stop_after=None, model="concat"):
+    def progress(done, total, what):
+        if done == stop_after:
+            raise Interruption
+
+    return train_fold(
+        cohort,
+        deal_folds(cohort)[fold],
+        task="survival",
+        model_name=model,
+        settings=settings,
+        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16),
+        seed=seed,
+        checkpoint_path=path,
+        progress=progress,
+    )
+
+
+def weights_of(fitted):
+    return torch.cat([value.flatten() for value in fitted.model.state_dict().values()])
+
+
+@pytest.mark.parametrize("model", ["concat", "subspace"])
+def test_a_resumed_training_ends_with_the_same_weights(make_cohort, tmp_path, model):
+    cohort, path = make_cohort(), tmp_path / "last.ckpt"
+    with pytest.raises(Interruption):
+        train(cohort, path, stop_after=1, model=model)
+    torch.rand(5)  # of whoever goes on
+    with pytest.raises(Interruption):
+        train(cohort, path, stop_after=3, model=model)
+    resumed, whole = train(cohort, path, model=model), train(cohort, model=model)
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+    assert resumed.describe() == whole.describe()
+
+
+def test_a_finished_training_is_not_trained_again(make_cohort, tmp_path):
+    cohort, path = make_cohort(), tmp_path / "last.ckpt"
+    whole = train(cohort, path)
+    assert torch.equal(weights_of(train(cohort, path, stop_after=4)), weights_of(whole))
+
+
+def other_outcome(cohort):
+    patients = [replace(p, time_days=p.time_days + 1.0) if p.patient_id == "P007" else p for p in cohort]
+    return replace(cohort, patients=tuple(patients))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda cohort: {"cohort": other_outcome(cohort)}, "data_sha256"),
+        (lambda cohort: {"cohort": cohort, "settings": SETTINGS.model_copy(update={"lr": 1e-3})}, "training"),
+        (lambda cohort: {"cohort": cohort, "seed": 2}, "seed"),
+        (lambda cohort: {"cohort": cohort, "fold": 1}, "data_sha256, split_sha256"),
+        (lambda cohort: {"cohort": cohort, "model": "snn"}, "model"),
+    ],
+)
+def test_the_checkpoint_of_another_training_is_refused(make_cohort, tmp_path, change, named):
+    cohort, path = make_cohort(), tmp_path / "last.ckpt"
+    with pytest.raises(Interruption):
+        train(cohort, path, stop_after=1)
+    with pytest.raises(ConfigurationError, match=f"another training .differs in: .*{named}"):
+        train(path=path, **change(cohort))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_named(make_cohort, tmp_path, content):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"last\.ckpt must be a complete checkpoint"):
+        train(make_cohort(), path)
+
+
+def test_a_checkpoint_is_never_unpickled_into_objects(make_cohort, tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"description": Interruption("code")}, path)
+    with pytest.raises(DataError, match="complete checkpoint"):
+        train(make_cohort(), path)
+
+
+def test_the_best_epoch_is_the_first_with_the_lowest_score_and_nan_is_never_best():
+    model, state = torch.nn.Linear(1, 1), TrainingState({})
+    for epoch, score in enumerate([float("nan"), 2.0, 1.0, 1.0, 3.0]):
+        with torch.no_grad():
+            model.bias.fill_(epoch)
+        assert not state.is_over(epochs=9, patience=3)
+        state.record({"epoch": epoch}, score, model)
+    assert (state.best_epoch, float(state.best_weights["bias"])) == (2, 2.0)
+    assert state.is_over(epochs=9, patience=2)
+    assert state.is_over(epochs=5, patience=9)

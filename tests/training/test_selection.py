@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+
+from subfuse.data.bags import ClassTarget, SurvivalTarget
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.metrics import classification_metrics
+from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.objective.objectives import ClassificationObjective, DiscreteHazardObjective
+from subfuse.training.selection import check_selection, macro_auc, score, validation_metrics
+
+FOLLOW_UP = SurvivalTarget(torch.tensor([100.0, 900.0, 400.0]), torch.tensor([True, False, True]))
+LABELS = ClassTarget(torch.tensor([0, 2, 1, 2]))
+
+
+def output_of(logits):
+    embedding = torch.zeros(len(logits), 1, 2)
+    return SubspaceFusionOutput(logits, logits[:, None], embedding, embedding, None)
+
+
+def test_the_c_index_counts_correctly_ordered_pairs():
+    logits = torch.tensor([[2.0, 0.0], [-1.0, 0.0], [-2.0, 0.0]])  # the third is ranked too low: 2 of 3 pairs
+    metrics = validation_metrics("c_index", DiscreteHazardObjective([300.0]), output_of(logits), FOLLOW_UP)
+    assert metrics["validation_c_index"] == pytest.approx(2 / 3)
+    assert score("c_index", metrics) == pytest.approx(-2 / 3)
+
+
+def test_the_auc_is_that_of_the_evaluation():
+    logits = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(40) % 3
+    objective = ClassificationObjective(("a", "b", "c"))
+    metrics = validation_metrics("auc", objective, output_of(logits), ClassTarget(label))
+    probabilities = logits.softmax(dim=1).numpy().astype(float)
+    expected = classification_metrics(label.numpy(), probabilities)["auc"].value
+    assert metrics["validation_auc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_that_no_validation_patient_has_is_left_out_of_the_auc():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
+    assert macro_auc(probabilities, np.array([0, 1, 0])) == 1.0
+    assert np.isnan(macro_auc(probabilities * np.nan, np.array([0, 1, 0])))
+
+
+def test_the_loss_is_always_reported_and_selects_by_default():
+    logits = torch.zeros(3, 2)
+    metrics = validation_metrics("loss", DiscreteHazardObjective([300.0]), output_of(logits), FOLLOW_UP)
+    assert list(metrics) == ["validation_loss"]
+    assert score("loss", metrics) == pytest.approx(np.log(2) * 5 / 3)  # one bin of the first patient, two of the others
+
+
+@pytest.mark.parametrize(("selection", "target"), [("c_index", LABELS), ("auc", FOLLOW_UP)])
+def test_the_metric_of_the_other_kind_of_task_is_refused(selection, target):
+    with pytest.raises(ConfigurationError, match="selection must suit the task"):
+        check_selection(selection, target)
+
+
+@pytest.mark.parametrize(
+    ("selection", "target"),
+    [
+        ("c_index", SurvivalTarget(torch.tensor([1.0, 2.0]), torch.tensor([False, False]))),
+        ("c_index", SurvivalTarget(torch.tensor([2.0, 1.0]), torch.tensor([True, False]))),
+        ("auc", ClassTarget(torch.tensor([1, 1]))),
+    ],
+)
+def test_a_metric_that_no_model_could_have_is_refused(selection, target):
+    with pytest.raises(DataError, match="can be ranked"):
+        check_selection(selection, target)
+    check_selection("loss", target)
