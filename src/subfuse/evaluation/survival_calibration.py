@@ -49,9 +49,9 @@ def one_calibration(
     r"""Returns the p-value of 1-calibration at a horizon; a small one says that the probabilities are wrong.
 
     Patients are sorted by predicted survival into groups of equal size: ten, fewer (down to two) where a group would
-    have fewer than five expected events or fewer than five patients expected to have none. The squared
-    differences between a group's mean predicted probability of an event and one minus its Kaplan-Meier estimate,
-    divided by their variance, are compared with chi-squared.
+    have fewer than five expected events or fewer than five patients expected to have none. The squared differences
+    between a group's mean predicted probability of an event and one minus its Kaplan-Meier estimate, divided by their
+    variance, are compared with chi-squared.
 
     Relative to Haider: the variance is Greenwood's formula under the group's mean predicted curve :math:`S`,
     :math:`S^2 \int d\Lambda / Y` with :math:`Y` patients at risk. Without censoring it is the binomial
@@ -72,7 +72,8 @@ def one_calibration(
         return Metric(np.nan, f"nobody of a risk group was followed to day {horizon_days:g}")
     from scipy.stats import chi2
 
-    squared = (table["observed"] - table["predicted"]) ** 2 / np.maximum(table["variance"], _SMALLEST)
+    difference = (table["observed"] - table["predicted"]).to_numpy()
+    squared = difference**2 / np.maximum(table["variance"].to_numpy(), _SMALLEST)
     return Metric(float(chi2.sf(squared.sum(), df=len(table))))
 
 

@@ -81,7 +81,7 @@ def evaluate_predictions(
     rows: list[dict[str, Any]] = []
     for task in read_tasks(predictions):
         bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
-        by, note = _grouping(task)
+        by, note = grouping(task)
         for model in task.models:
             groups = ranked_patients(task.of_model(model), task.classes, by=by)
             known = {"task": task.name, "model": model, **_patient_counts(task, model)}
@@ -166,7 +166,7 @@ def resampled_t_test(difference: Float[np.ndarray, " fold"], test_to_train: floa
     return float(2 * t.sf(abs(difference.mean()) / np.sqrt(variance), df=len(difference) - 1))
 
 
-def _grouping(task: TaskPredictions) -> tuple[list[str], str | None]:
+def grouping(task: TaskPredictions) -> tuple[list[str], str | None]:
     """Returns by which columns patients are ranked together, and the note where folds are pooled.
 
     Depends on labels only, so that every model of a task is evaluated in the same way.
@@ -237,7 +237,7 @@ def _comparison(task: TaskPredictions, model: str, reference: str, bootstrap: Bo
     if n_patients == 0:
         found = "no patient is predicted by both models in the same fold"
         return {**known, **_UNDEFINED, "n_patients": 0, "reason": found}
-    by, note = _grouping(task)
+    by, note = grouping(task)
     groups = ranked_patients(of_model, task.classes, by=by)
     reference_groups = ranked_patients(of_reference, task.classes, by=by)
     left_out = f"{n_left_out} patients predicted by one of the models only are left out" if n_left_out else None
