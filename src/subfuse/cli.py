@@ -358,6 +358,37 @@ def _explain(arguments: Namespace) -> None:
     print(f"Explained {arguments.patient}: {folder}\n{DISCLAIMER}")
 
 
+def _add_audit(parser: ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="Run folder, or a CSV of predictions of any model.")
+    parser.add_argument("--out", type=Path, default=None, help="JSON to write; default: audit.json beside the results.")
+    parser.add_argument(
+        "--modalities",
+        type=dict[str, list[str]],
+        default={},
+        help="What models of other names read: '{\"mymodel\": [\"slides\", \"expression\"]}'.",
+    )
+
+
+def _audit(arguments: Namespace) -> None:
+    from subfuse.evaluation.audit import audit_predictions, audit_run, read_table
+    from subfuse.evaluation.findings import LEVELS
+    from subfuse.files import write_json
+
+    path, modalities = arguments.path, arguments.modalities
+    if path.is_dir():
+        audit = audit_run(path, modalities=modalities)
+    else:
+        audit = audit_predictions(read_table(path), modalities=modalities)
+    out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
+    write_json(out, audit.to_dict())
+    for level in LEVELS:
+        rows = [(finding.task or "all", finding.check, finding.found, finding.remedy)
+                for finding in audit.of_level(level)]  # fmt: skip
+        if rows:
+            _print_table(f"{level} ({len(rows)})", ("task", "check", "found", "remedy"), rows)
+    print(f"Audit: {out}\n{DISCLAIMER}")
+
+
 def _add_report(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
 
@@ -503,6 +534,12 @@ COMMANDS: dict[str, Command] = {
         "subfuse explain run --patient TCGA-02-0047",
         _add_explain,
         _explain,
+    ),
+    "audit": Command(
+        "Look for leakage, a missing benefit of fusion, wrong probabilities and unfit labels.",
+        "subfuse audit run",
+        _add_audit,
+        _audit,
     ),
     "report": Command("Write the report of a run as one HTML file.", "subfuse report run", _add_report, _report),
     "serve": Command(
