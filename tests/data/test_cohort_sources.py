@@ -111,6 +111,19 @@ def test_genes_are_matched_by_name_and_dropped_ones_counted(folder):
     )
 
 
+def test_harmonisation_compares_every_cohort_with_the_first(folder):
+    plan = plan_of(folder, entry("c", "external"), entry("b", "develop"), entry("a", "develop"))
+    table = plan.harmonisation
+    assert list(zip(table["cohort"], table["reference"], table["gene_set"], strict=True)) == [
+        ("a", "b", "tumour"), ("a", "b", "all genes"), ("c", "b", "tumour"), ("c", "b", "all genes"),
+    ]  # fmt: skip
+    assert table["n_shared"].tolist() == [2, 3, 2, 3]
+    assert table["missing"].tolist() == ["G4", "G4", "G4", "G4"]
+    read = pd.read_csv(prepare(folder, plan) / "harmonisation.csv", keep_default_na=False)
+    assert read["gene_set"].tolist() == table["gene_set"].tolist()
+    assert plan_of(folder, entry("a", "develop")).harmonisation.empty
+
+
 def test_roles_read_back_from_one_prepared_folder(folder):
     plan = plan_of(folder, splits="{folds: 3, repeats: 2}")
     out = prepare(folder, plan)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from subfuse.data.covariates import completeness, covariate_values, resolve_cova
 from subfuse.data.exclusions import exclusion_table, join_exclusions
 from subfuse.data.expression import ExpressionTable
 from subfuse.data.gene_sets import coverage, load_gene_sets, load_pathways, restrict_to_axis
+from subfuse.data.harmonisation import harmonise
 from subfuse.data.slides import SlideSource
 from subfuse.data.splits import Fold, given_folds, repeated_folds, unlisted_patients
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -31,6 +33,7 @@ class CohortPlan:
     gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> measured genes; empty tuples without expression
     coverage: pd.DataFrame  # of the gene sets by the measured genes; no rows without expression
     pathways: Mapping[str, tuple[str, ...]]  # single gene set -> measured genes; none without expression
+    harmonisation: pd.DataFrame  # how cohorts' expression compares; no rows where fewer than two have any
     covariates: tuple[str, ...]  # as resolved: their names say how they are coded
     tasks: Mapping[str, TaskSpec]
     repeats: tuple[tuple[Fold, ...], ...]  # of the patients that models are developed on; none without any
@@ -85,7 +88,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         DataError: A table cannot be used, a label is outside its declared classes, cohorts do not fit together, or
             nobody is left.
     """
-    wanted = load_gene_sets(cohort_file.gene_sets)
+    aliases = _aliases(cohort_file)
+    wanted = load_gene_sets(cohort_file.gene_sets, aliases=aliases)
     keep_genes = {gene for genes in wanted.values() for gene in genes}
     cohorts = [read_sources(section, keep_genes) for section in cohort_file.members]
     roles = {cohort.name: cohort.role for cohort in cohorts}
@@ -108,7 +112,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         expression=expression,
         gene_sets=restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ()),
         coverage=coverage(wanted, genes) if genes else coverage({}, []),
-        pathways=load_pathways(cohort_file.gene_sets, genes),
+        pathways=load_pathways(cohort_file.gene_sets, genes, aliases=aliases),
+        harmonisation=_harmonisation(cohorts, wanted, kept),
         covariates=covariates,
         tasks=tasks,
         repeats=repeats,
@@ -191,6 +196,32 @@ def _warnings_of_cohorts(cohorts: Sequence[CohortSources], patients: pd.DataFram
         prefix = f"{cohort.name}: " if len(cohorts) > 1 else ""
         warnings += [prefix + text for text in (*cohort.warnings, *outcome_warnings(used))]
     return warnings
+
+
+def _aliases(cohort_file: CohortFile) -> Path | None:
+    """Returns the gene names that the gene sets are read with: those of the first cohort that declares any."""
+    declared = [member.expression.aliases for member in cohort_file.members if member.expression is not None]
+    return next((path for path in declared if path is not None), None)
+
+
+def _harmonisation(
+    cohorts: Sequence[CohortSources], gene_sets: Mapping[str, Sequence[str]], kept: Collection[str]
+) -> pd.DataFrame:
+    """Returns how the expression of every cohort compares with that of the first, a developed one where there is any.
+
+    Columns: `cohort`, `reference`, and those of `harmonise`. Genes that only some cohorts measure are still counted.
+    """
+    measured = [(c, restrict_expression(c.expression, kept)[0]) for c in cohorts if c.expression is not None]
+    measured = [(cohort, table) for cohort, table in measured if len(table.values)]
+    measured.sort(key=lambda pair: pair[0].role)  # develop before external
+    compared = []
+    for cohort, table in measured[1:]:
+        reference, its_table = measured[0]
+        rows = harmonise(its_table, table, gene_sets)
+        rows.insert(0, "cohort", cohort.name)
+        rows.insert(1, "reference", reference.name)
+        compared.append(rows)
+    return pd.concat(compared, ignore_index=True) if compared else pd.DataFrame()
 
 
 # --- what is predicted, from what -----------------------------------------------------------------------------------

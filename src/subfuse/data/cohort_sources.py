@@ -65,7 +65,7 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
         slides, slide_exclusions, slide_warnings = read_slides(section.slides, known)
     expression = None
     if section.expression is not None:
-        expression = read_expression(section.expression, keep_genes=keep_genes)
+        expression = read_expression(section.expression, keep_genes=keep_genes, patients=known)
     return CohortSources(
         name=section.name,
         role=section.role,
@@ -73,7 +73,7 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
         slides=slides,
         expression=expression,
         exclusions=join_exclusions([clinical.exclusions, slide_exclusions]),
-        warnings=(*clinical.warnings, *slide_warnings),
+        warnings=(*clinical.warnings, *slide_warnings, *(() if expression is None else expression.warnings)),
     )
 
 

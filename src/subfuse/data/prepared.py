@@ -21,8 +21,8 @@ def write_prepared(
 
     A patient whose slides all failed and who has no expression is excluded here, and leaves its fold; the others stay
     where they were. Writes patients.csv, slides.csv, exclusions.csv, expression.h5ad, gene_sets.gmt (measured genes of
-    each subspace), pathways.gmt (those of every single set), the resolved cohort.yaml and the folds.
-    `provenance.json` is left to the caller: it marks the folder complete.
+    each subspace), pathways.gmt (those of every single set), harmonisation.csv (where several cohorts have expression),
+    the resolved cohort.yaml and the folds. `provenance.json` is left to the caller: it marks the folder complete.
 
     Args:
         out: The prepared folder.
@@ -58,6 +58,8 @@ def write_prepared(
         write_expression(out / "expression.h5ad", restrict_expression(plan.expression, kept)[0])
         write_text(out / "gene_sets.gmt", _gmt_text(plan.gene_sets, "measured genes of the subspace"))
         write_text(out / "pathways.gmt", _gmt_text(plan.pathways, "measured genes of the set"))
+    if not plan.harmonisation.empty:
+        write_table(out / "harmonisation.csv", plan.harmonisation)
     resolved = {"tasks": dict(plan.tasks), "covariates": plan.covariates}
     write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update=resolved)))
     if repeats:
