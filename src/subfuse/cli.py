@@ -365,7 +365,7 @@ def _add_audit(parser: ArgumentParser) -> None:
         "--modalities",
         type=dict[str, list[str]],
         default={},
-        help="What models of other names read: '{\"mymodel\": [\"slides\", \"expression\"]}'.",
+        help='What models of other names read: \'{"mymodel": ["slides", "expression"]}\'.',
     )
 
 
