@@ -1,0 +1,39 @@
+import torch
+from baseline_inputs import BATCH, PATCH, PATHWAYS, build, inputs, only_expression, only_slides
+
+
+def test_the_attention_is_a_dense_one_without_patches_to_patches():
+    model, batch = build("survpath").eval(), inputs()
+    output = model(**batch, need_attention=True)
+    n = len(PATHWAYS)
+    tokens = torch.cat(
+        [model.pathway_tokens(batch["expression"], batch["expression_mask"]), model.patch_projection(batch["patches"])],
+        dim=1,
+    )
+    query, key, value = model.to_qkv(tokens).chunk(3, dim=2)
+    score = query @ key.transpose(1, 2) / 8**0.5
+    is_token = torch.cat([torch.ones(BATCH, n, dtype=torch.bool), batch["patch_mask"]], dim=1)
+    allowed = is_token[:, None].expand_as(score).clone()
+    allowed[:, n:, n:] = False
+    weight = score.masked_fill(~allowed, -torch.inf).softmax(dim=2)
+    result = model.feed_forward(weight @ value)
+    for i in range(BATCH):
+        n_patches = int(batch["patch_mask"][i].sum())
+        expected = torch.cat([result[i, :n].mean(0), result[i, n : n + n_patches].mean(0)])
+        torch.testing.assert_close(output.embedding[i, 0], expected)
+    torch.testing.assert_close(output.attention[:, 0], weight[:, :n, n:])
+    assert output.attention.shape == (BATCH, 1, n, PATCH)
+
+
+def test_without_expression_pathways_see_all_patches_equally():
+    model, batch = build("survpath").eval(), inputs()
+    output = model(**only_slides(batch), need_attention=True)
+    equal = batch["patch_mask"].double() / batch["patch_mask"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(output.attention[:, 0], equal[:, None].expand(-1, len(PATHWAYS), -1))
+    assert output.embedding[:, 0, 8:].abs().max() == 0
+
+
+def test_without_patches_the_patch_half_is_zero():
+    output = build("survpath").eval()(**only_expression(inputs()))
+    assert output.embedding[:, 0, 8:].abs().max() == 0
+    torch.testing.assert_close(output.embedding, output.expression_embedding)
