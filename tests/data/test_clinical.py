@@ -146,6 +146,69 @@ def test_only_included_patients_are_used(tmp_path):
         plain(tmp_path, text, include=("a", "x"))
 
 
+@pytest.mark.parametrize(("unit", "days"), [("days", 2.0), ("months", 60.875), ("years", 730.5)])
+def test_declared_units_of_time(tmp_path, unit, days):
+    columns = {"time_days": f"follow_up_{unit}", "event": "event"}
+    table = plain(tmp_path, f"patient_id,follow_up_{unit},event\na,2,1\n", columns=columns, time_unit=unit)
+    assert table.patients["time_days"].tolist() == [days]
+    assert table.warnings == (() if unit == "days" else (f"time_days is the declared time in {unit} × {days / 2:g}",))
+
+
+@pytest.mark.parametrize("column", ["OS_MONTHS", "survival (years)", "os.mo", "os_yrs"])
+def test_columns_in_another_unit_need_their_unit(tmp_path, column):
+    columns = {"time_days": column, "event": "event"}
+    with pytest.raises(ConfigurationError, match=r"patients\.time_unit: the name of column .* does not say days"):
+        plain(tmp_path, f"patient_id,{column},event\na,2,1\n", columns=columns)
+
+
+def with_labels(tmp_path: Path, text: str, markers: str, columns: dict[str, str] | None, **section):
+    (tmp_path / "markers.csv").write_text(markers, encoding="utf-8")
+    further = {"table": tmp_path / "markers.csv", "columns": columns}
+    return plain(tmp_path, text, labels=further, **section)
+
+
+def test_labels_of_a_further_table_join_by_patient(tmp_path):
+    markers = "case,idh,codel\nTCGA-02-0047-01A,WT,\nTCGA-DH-5140,Mutant,codel\nother,WT,\n"
+    columns = {"patient_id": "case", "idh": "idh", "codeletion_1p19q": "codel"}
+    text = "patient_id,grade\nTCGA-02-0047,G4\nTCGA-DH-5140-01A,G2\nP,G3\n"
+    derive = {"diagnosis": {"rule": "who2021"}}
+    table = with_labels(tmp_path, text, markers, columns, derive=derive)
+    assert table.patients["idh"].tolist() == [None, "WT", "Mutant"]
+    assert table.patients["diagnosis"].tolist() == [None, "GBM_IDHwt", "Oligo_codel"]
+    assert table.patients["diagnosis_basis"].tolist()[0] == "unknown: IDH is missing"
+    assert any("2 of 3 patients are in markers.csv; not P" in note for note in table.warnings)
+
+
+@pytest.mark.parametrize(
+    ("markers", "columns", "error", "message"),
+    [
+        ("patient_id,grade\na,G2\n", None, ConfigurationError, "grade is a column of patients.table already"),
+        ("patient_id,event\na,1\n", None, ConfigurationError, "event is a column"),
+        ("patient_id,idh\nx,WT\n", None, DataError, r"markers\.csv: patients of patients\.table .* Found x"),
+        ("patient_id,idh\na,WT\na,Mutant\n", None, DataError, r"markers\.csv, row 3: .* a again .* another idh"),
+        ("patient_id,idh\na,WT\n", {"idh": "IDH"}, ConfigurationError, "patients.labels.columns.idh: column 'IDH'"),
+    ],
+)
+def test_bad_labels(tmp_path, markers, columns, error, message):
+    with pytest.raises(error, match=message):
+        with_labels(tmp_path, "patient_id,grade\na,G2\n", markers, columns)
+
+
+def test_repeated_patients_are_told_from_conflicting_ones(tmp_path):
+    header = "patient_id,time_days,event,grade\na,3,1,G2\n"
+    with pytest.raises(DataError, match=r"row 3: .* a again \(first: .*row 2\) with the same values; 1 repeated"):
+        plain(tmp_path, header + "a,3,1,G2\n")
+    with pytest.raises(DataError, match=r"row 3: .* with another time_days, grade; 2 repeated"):
+        plain(tmp_path, header + "a,4,1,G3\na,4,1,G3\n")
+    with pytest.raises(DataError, match=r"row 3: .*TCGA-02-0047 again .* with another grade"):
+        plain(tmp_path, "patient_id,grade\nTCGA-02-0047-01A,G2\nTCGA-02-0047-02A,G4\n")
+
+
+def test_which_of_time_and_event_is_unknown_is_counted(tmp_path):
+    table = plain(tmp_path, "patient_id,time_days,event\na,3,\nb,,1\nc,,0\nd,5,1\n")
+    assert "(2 without time, 1 without event)" in table.warnings[0]
+
+
 def outcomes(time: list[float], event: list[bool]) -> pd.DataFrame:
     return pd.DataFrame({"time_days": time, "event": pd.array(event, dtype="boolean")})
 
