@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from subfuse import __version__
 from subfuse.files import write_text
+from subfuse.report.audit_section import audit_section
 from subfuse.report.run_files import Explanation, RunFiles, read_run
 from subfuse.report.sections import cohort_section, explained_patient, flattened, task_section, training_section
 from subfuse.report.statements import summary
@@ -25,7 +26,7 @@ def write_report(run: Path) -> Path:
     """Writes `report.html` into a run folder, from the run's files alone; no model is run.
 
     Needs predictions.csv and metrics.csv. Everything else is shown where it exists: config.yaml, provenance.json,
-    comparisons.csv, failures.csv, cohort/{patients,exclusions,slides,gene_set_coverage}.csv,
+    comparisons.csv, audit.json, failures.csv, cohort/{patients,exclusions,slides,gene_set_coverage}.csv,
     cohort/contact_sheets/*.jpg, <task>/<model>/fold_<k>/log.csv, and folders below explanations/ as
     `subfuse.explanation.patient` writes them. The same files give the same report.
 
@@ -66,6 +67,7 @@ def _content(run: RunFiles) -> dict[str, Any]:
         "cohort": cohort_section(run) | _contact_sheets(run, pictures),
         "tasks": [task_section(run, task, index=index) for index, task in enumerate(run.tasks, start=1)],
         "explanations": explanations,
+        "audit": audit_section(run.folder),
         "training": training_section(run),
         "command": command if isinstance(command, str) else shlex.join(str(part) for part in command),
         "provenance": flattened(described | known),
