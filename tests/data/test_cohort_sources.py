@@ -257,3 +257,10 @@ def test_pooled_tables_keep_values_and_provenance():
     assert pool_expression({"one": first})[0] is first
     with pytest.raises(DataError, match=r"must share genes. Found none in all of them \(one: B, A, C; two: X\)"):
         pool_expression({"one": first, "two": table_of(["X"], "p")})
+
+
+def test_slides_and_ready_features_are_not_mixed(folder):
+    (folder / "features.csv").write_text("slide_id,f1,f2\nb00_x,0.1,0.2\nb01_x,0.3,0.4\n")
+    with pytest.raises(ConfigurationError, match=r"made by one encoder. Found features of b and slides of a"):
+        plan_of(folder, entry("a", "develop", slides=", slides: {folder: slides}"),
+                entry("b", "develop", slides=", slides: {feature_table: features.csv}"))  # fmt: skip

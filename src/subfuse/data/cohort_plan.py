@@ -15,7 +15,7 @@ from subfuse.data.expression import ExpressionTable
 from subfuse.data.gene_sets import coverage, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.data.harmonisation import harmonise
 from subfuse.data.slides import SlideSource
-from subfuse.data.splits import Fold, given_folds, repeated_folds, unlisted_patients
+from subfuse.data.splits import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
 from subfuse.errors import ConfigurationError, DataError, preview
 
 LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
@@ -304,10 +304,7 @@ def _make_folds(
     if "develop" not in roles.values():
         return (), ()
     patients = _developed(patients, roles)
-    columns = ["event" if task.column is None else task.column for task in tasks.values()]
-    outcome = "event" if "event" in columns else columns[0]
-    several = patients["cohort"].nunique() > 1
-    stratify = splits.stratify if splits.stratify is not None else (*(["cohort"] if several else []), outcome)
+    stratify = splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
     if splits.folder is None:
         assert splits.folds is not None  # SplitsSection fills it in
         drawn = repeated_folds(

@@ -11,6 +11,7 @@ from subfuse.data.clinical import read_clinical
 from subfuse.data.cohort_file import CohortSection, Role
 from subfuse.data.exclusions import exclusion_table, join_exclusions
 from subfuse.data.expression import ExpressionTable, read_expression
+from subfuse.data.feature_import import FeatureSource
 from subfuse.data.slide_table import read_slides
 from subfuse.data.slides import SlideSource
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -83,6 +84,7 @@ def pool_sources(cohorts: Sequence[CohortSources]) -> PooledSources:
     A gene that a cohort with expression lacks is excluded, with the names of the cohorts that have it and that do not.
 
     Raises:
+        ConfigurationError: Some cohorts have slides and others ready features.
         DataError: A patient or a slide is in two cohorts, the expression scales differ, or no gene is shared.
     """
     _refuse_shared(cohorts)
@@ -165,6 +167,14 @@ def _with_columns(patients: pd.DataFrame, columns: Sequence[str]) -> pd.DataFram
 
 def _refuse_shared(cohorts: Sequence[CohortSources]) -> None:
     """Refuses what occurs in two cohorts: it would be on both sides of a fold, or overwrite the other's files."""
+    with_slides = [cohort for cohort in cohorts if cohort.slides]
+    ready = [cohort.name for cohort in with_slides if isinstance(cohort.slides[0], FeatureSource)]
+    others = [cohort.name for cohort in with_slides if cohort.name not in ready]
+    if ready and others:
+        raise ConfigurationError(
+            f"cohorts of one file must all have slides or all have ready features, made by one encoder. Found "
+            f"features of {preview(ready)} and slides of {preview(others)}. Prepare them apart."
+        )
     for kind, remedy in (("patient", "Choose patients with patients.include"), ("slide", "Rename one")):
         owner: dict[str, str] = {}
         for cohort in cohorts:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.data.barcodes import patient_of_barcode
+from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.tables import is_missing, read_text_table, require_columns
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.files import sha256_of_json, write_json
@@ -148,6 +149,18 @@ def repeated_folds(
         draw(patients, folds=folds, validation=validation, stratify=stratify, seed=int(each))
         for each in (seed, *further)
     )
+
+
+def default_stratification(tasks: Mapping[str, TaskSpec], patients: pd.DataFrame) -> tuple[str, ...]:
+    """Returns the columns whose mixture folds keep by default: the event, else the first label; of several cohorts too.
+
+    Args:
+        tasks: At least one task.
+        patients: The patients to divide, with `cohort`.
+    """
+    columns = ["event" if task.column is None else task.column for task in tasks.values()]
+    outcome = "event" if "event" in columns else columns[0]
+    return ("cohort", outcome) if patients["cohort"].nunique() > 1 else (outcome,)
 
 
 def given_folds(
