@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,6 +113,23 @@ def test_fewer_than_two_paired_patients_have_no_consistency(objective: Objective
     loss = objective(model_output(objective.n_outputs), target, paired=torch.arange(BATCH) < n_paired)
     assert loss.terms["consistency"].item() == 0
     torch.testing.assert_close(loss.total, loss.terms["task"])
+
+
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize("samples", [False, True])
+def test_the_alignment_of_paired_patients_is_added_on_average(objective: Objective, target: Target, samples: bool):
+    plain = model_output(objective.n_outputs, samples=samples)
+    alignment = torch.tensor([5.0, 1.0, 2.0, 7.0, 3.0, 9.0], requires_grad=True)
+    aligned = replace(plain, alignment=alignment)
+    paired = torch.tensor([False, True, True, False, True, False])
+    without, loss = objective(plain, target, paired=paired), objective(aligned, target, paired=paired)
+    torch.testing.assert_close(loss.terms["alignment"], torch.tensor(2.0))
+    torch.testing.assert_close(loss.total, without.total + 2.0)
+    loss.total.backward()
+    torch.testing.assert_close(alignment.grad, paired / 3)
+    torch.testing.assert_close(objective(aligned, target).terms["alignment"], torch.tensor(4.5))
+    nobody = objective(aligned, target, paired=torch.zeros(BATCH, dtype=torch.bool))
+    torch.testing.assert_close(nobody.total, nobody.terms["task"])
 
 
 @EVERY_OBJECTIVE

@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import deal_folds
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.objective.objectives import CoxObjective
+from subfuse.training.checkpoint import load_fitted
+from subfuse.training.fitting import train_fold
+from subfuse.training.recipe import BUILDERS, MODELS, ModelRecipe, check_model_names, suits_task
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+SMALL = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
+
+
+def recipe(name: str, **changes) -> ModelRecipe:
+    described = ModelRecipe(
+        name=name,
+        n_outputs=3,
+        patch_dim=6,
+        n_genes=9,
+        gene_sets={"tumour": (0, 1, 2, 7, 8), "microenvironment": (3, 4, 7, 8)},
+        pathways={"one": (0, 1), "two": (2, 3)},
+        covariates=(7, 8),
+        grid=(8, 8),
+        architecture=SMALL,
+    )
+    return described.model_copy(update=changes)
+
+
+def train(cohort, model: str, task: str, **settings):
+    return train_fold(
+        cohort,
+        deal_folds(cohort)[0],
+        task=task,
+        model_name=model,
+        settings=TrainingSettings(epochs=1, batch_size=8, **settings),
+        architecture=SMALL,
+        seed=0,
+    )
+
+
+def with_covariates(cohort):
+    """The cohort with its last two genes as covariates, in every subspace as the cohort's reader puts them."""
+    covariates = cohort.genes[-2:]
+    gene_sets = {name: tuple(dict.fromkeys((*genes, *covariates))) for name, genes in cohort.gene_sets.items()}
+    return replace(cohort, covariates=covariates, gene_sets=gene_sets)
+
+
+def test_every_model_can_be_built_from_its_description():
+    assert list(BUILDERS) == list(MODELS)
+    for name, kind in MODELS.items():
+        described = recipe(name)
+        again = ModelRecipe(**described.model_dump(mode="json"))
+        assert again == described
+        model, loaded = described.build(), again.build()
+        assert type(model) is kind
+        loaded.load_state_dict(model.state_dict())
+        assert tuple(model.head.weight.shape[:2]) == (len(described.subspaces), 3)
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+@pytest.mark.parametrize("model", sorted(set(MODELS) - {"subspace", "abmil", "snn", "concat", "cox", "logistic"}))
+def test_further_models_train_save_and_predict_patients_with_either_modality(make_cohort, tmp_path, model, task):
+    cohort = with_covariates(make_cohort(16))
+    fitted = train(cohort, model, task)
+    fitted.save(tmp_path)
+    loaded = load_fitted(tmp_path)
+    table = fitted.predict(cohort.patients)
+    pd.testing.assert_frame_equal(loaded.predict(cohort.patients), table)
+    usable = [fitted.usable(patient) for patient in cohort]
+    score = table["risk" if task == "survival" else "p_G4"]
+    assert np.isfinite(score[usable]).all()
+    assert score[~np.array(usable)].isna().all()
+    contributions = table.filter(like="contribution_").columns
+    assert list(contributions) == [f"contribution_{name}" for name in fitted.subspaces]
+    assert isinstance(fitted.objective, CoxObjective) is (model == "clinical" and task == "survival")
+
+
+def test_late_fusion_shows_its_branches():
+    assert recipe("late-fusion").subspaces == ("slides", "expression")
+    assert recipe("subspace").subspaces == ("tumour", "microenvironment")
+    assert recipe("mcat").subspaces == ("all",)
+
+
+def test_survpath_has_a_token_for_the_covariates():
+    assert len(recipe("survpath").build().pathway_tokens.columns) == 3
+    assert len(recipe("survpath", covariates=()).build().pathway_tokens.columns) == 2
+
+
+def test_the_clinical_model_sees_the_covariates_only():
+    assert recipe("clinical").build().columns.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("survpath", {"pathways": {}}, "survpath needs pathways. The cohort has none."),
+        ("clinical", {"covariates": ()}, "clinical needs covariates. .* under covariates"),
+        ("mcat", {"n_genes": 0, "gene_sets": {}}, "mcat needs expression"),
+        ("subspace", {"n_genes": 0, "gene_sets": {}}, "subspace needs expression"),
+    ],
+)
+def test_what_the_cohort_lacks_is_named(name: str, changes: dict, message: str):
+    with pytest.raises(DataError, match=message):
+        recipe(name, **changes).build()
+
+
+def test_unknown_models_are_refused_with_the_known_names():
+    with pytest.raises(ConfigurationError, match=r"transmil.*survpath.*Found: nonsense"):
+        check_model_names(["snn", "nonsense"])
+
+
+def test_tasks_of_linear_models():
+    assert suits_task("clinical", is_survival=True)
+    assert suits_task("clinical", is_survival=False)
+    assert not suits_task("cox", is_survival=False)
+    assert not suits_task("logistic", is_survival=True)
+
+
+def test_late_fusion_is_trained_without_coordination_of_its_branches(make_cohort):
+    cohort = make_cohort(16)
+    paper, none = (train(cohort, "late-fusion", "grade", coordination=rule) for rule in ("paper", "none"))
+    assert torch.equal(paper.model.head.weight, none.model.head.weight)
