@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from subfuse.cli import main
 from subfuse.data.cohort import read_cohort
 from subfuse.data.cohort_file import read_cohort_file
 from subfuse.data.cohort_plan import CohortPlan, plan_cohort
@@ -109,6 +110,17 @@ def test_genes_are_matched_by_name_and_dropped_ones_counted(folder):
     pd.testing.assert_frame_equal(
         plan.expression.values.loc["b00":"b08"], alone.expression.values[shared], check_names=False
     )
+
+
+def test_check_prints_the_plan_of_every_cohort(folder, capsys):
+    plan_of(folder, entry("a", "develop"), entry("b", "develop"), entry("c", "external"))
+    assert main(["check", str(folder / "cohort.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "c (external): 5 patients" in printed
+    assert "covariates: age known for 23" in printed
+    assert "Expression of the cohorts" in printed
+    assert "measured in a but not in b and c" in printed
+    assert not (folder / "prepared").exists()
 
 
 def test_harmonisation_compares_every_cohort_with_the_first(folder):
