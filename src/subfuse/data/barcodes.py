@@ -2,7 +2,8 @@
 
 import re
 
-_BARCODE = re.compile(r"^(TCGA-([A-Z0-9]{2})-[A-Z0-9]{4})(?:-(\d{2}).*)?$", re.IGNORECASE)
+# R writes dots where column names have dashes
+_BARCODE = re.compile(r"^TCGA([-.])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d{2}).*)?$", re.IGNORECASE)
 
 
 def patient_of_barcode(identifier: str) -> str:
@@ -11,9 +12,11 @@ def patient_of_barcode(identifier: str) -> str:
     Example:
         >>> patient_of_barcode("TCGA-02-0047-01Z-00-DX1.4755D138"), patient_of_barcode("case.7")
         ('TCGA-02-0047', 'case.7')
+        >>> patient_of_barcode("TCGA.02.0047.01")
+        'TCGA-02-0047'
     """
     match = _BARCODE.match(identifier)
-    return match[1].upper() if match else identifier
+    return f"TCGA-{match[2]}-{match[3]}".upper() if match else identifier
 
 
 def site_of_barcode(identifier: str) -> str | None:
@@ -35,4 +38,4 @@ def sample_type_of_barcode(identifier: str) -> int | None:
         (2, None)
     """
     match = _BARCODE.match(identifier)
-    return int(match[3]) if match and match[3] else None
+    return int(match[4]) if match and match[4] else None

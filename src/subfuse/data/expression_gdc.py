@@ -109,7 +109,7 @@ def read_star_file(path: Path, *, units: Collection[str] = tuple(STAR_COLUMNS)) 
         raise DataError(
             f"{path}: a GDC augmented_star_gene_counts table is required. Missing columns: {preview(missing)}."
         )
-    content = content[~content["gene_id"].str.startswith("N_", na=False)][needed]
+    content = content.loc[[not str(name).startswith("N_") for name in content["gene_id"]], needed]
     if content.empty:
         raise DataError(f"{path}: at least one gene is required. Found none.")
     for column in needed[3:]:

@@ -13,7 +13,7 @@ from subfuse.errors import DataError, preview
 _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{5,})(?:\.\d+)?(?:_PAR_Y)?$")
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec"
 _DATE = re.compile(
-    rf"^(?:\d{{1,2}}-(?:{_MONTHS})|(?:{_MONTHS})-\d{{1,4}}|\d{{4}}-\d{{2}}-\d{{2}}(?: 00:00:00)?)$", re.IGNORECASE
+    rf"^(?:\d{{1,2}}-(?:{_MONTHS})|(?:{_MONTHS})-\d{{1,2}}|\d{{4}}-\d{{2}}-\d{{2}}(?: 00:00:00)?)$", re.IGNORECASE
 )
 _HEADERS = (("previous", "approved"), ("id", "gene"))  # ours, and the probe maps of UCSC Xena
 

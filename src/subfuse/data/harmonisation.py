@@ -66,11 +66,15 @@ def _row(
         "n_shared": len(found),
         "missing": preview([gene for gene in wanted if gene in known and gene not in measured]),
         "missing_in_reference": preview([gene for gene in wanted if gene not in known]),
-        **{
-            measure: float(found[measure].max() if measure == "shift_max" else found[measure].median())
-            for measure in _MEASURES
-        },
+        **{measure: _summary(found[measure].to_numpy(), largest=measure == "shift_max") for measure in _MEASURES},
     }
+
+
+def _summary(values: Float[np.ndarray, " gene"], *, largest: bool) -> float:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan")
+    return float(known.max() if largest else np.median(known))
 
 
 def _compare(

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import itertools
 import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -94,12 +93,10 @@ def _read_header(path: Path, comment: str | None) -> tuple[list[str], str, int]:
             while comment is not None and start.startswith(comment):
                 n_skipped += 1
                 start = file.readline()
-            separator = "\t" if start.count("\t") > start.count(",") else ","
-            # a quoted name may hold a line break: the csv module reads on
-            header = [
-                " ".join(name.split())
-                for name in next(csv.reader(itertools.chain([start], file), delimiter=separator), [])
-            ]
+            while start.count('"') % 2 and (further := file.readline()):
+                start += further  # a quoted name holds a line break
+        separator = "\t" if start.count("\t") > start.count(",") else ","
+        header = [" ".join(name.split()) for name in next(csv.reader(io.StringIO(start), delimiter=separator), [])]
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: a complete table is required. Found: {' '.join(str(error).split())}.") from error
     if len(header) < 2:
