@@ -21,13 +21,14 @@ from subfuse.evaluation.prediction_table import (
 )
 from subfuse.evaluation.recalibration import HazardRecalibration, PlattScaling, TemperatureScaling
 from subfuse.evaluation.survival_calibration import SurvivalCurves, calibration_groups, d_calibration, one_calibration
-from subfuse.evaluation.weighted_metrics import HORIZON_DAYS
+from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, HORIZON_DAYS
 
 CALIBRATION_COLUMNS = (
-    "task", "model", "measure", "horizon_days", "before", "after", "method", "n_patients", "reason",
+    "task", "model", "measure", "horizon_days", "before", "p_before", "after", "method", "n_patients", "reason",
 )  # fmt: skip
 RELIABILITY_COLUMNS = ("task", "model", "group", "n_patients", "predicted", "observed")
 RELIABILITY_BINS = 10
+_REPLICATES = 1000
 MIN_VALIDATION = 10  # patients, and events for survival, to fit one or two numbers on
 
 
@@ -39,7 +40,9 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
     Probabilities, unlike risks, share their scale between folds, so test patients of a repeat are pooled, since
     single folds are too small; values are means over repeats.
 
-    - Classification: `expected_calibration_error` and `brier`.
+    - Classification: `expected_calibration_error` and `brier`. The error is never 0 in a finite cohort; `p_before`, for
+      it alone, is the share of replicates with as large an error when the predicted class is right as often as the
+      model says (Bröcker and Smith 2007).
     - Survival: `integrated_brier` (mean over folds), and the p-values `one_calibration_p` at `horizon_days` (1095, or
       where the shortest curve ends) and `d_calibration_p`: small ones say that the probabilities are wrong. For
       several repeats, twice the median p-value (Meinshausen 2009).
@@ -48,7 +51,7 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: Columns of predictions.csv, with rows of split validation for recalibration.
 
     Returns:
-        Columns task, model, measure, horizon_days, before, after, method, n_patients, reason.
+        Columns task, model, measure, horizon_days, before, p_before, after, method, n_patients, reason.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -104,7 +107,24 @@ def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[
         after = pd.concat([_recalibrated(fold, validation[key], classes) for key, fold in tested.items()])
     for measure in ("expected_calibration_error", "brier"):
         values = [None if table is None else _pooled_class_metric(table, measure) for table in (before, after)]
-        yield _row(measure, values, method, reason)
+        p_before = calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
+        yield _row(measure, values, method, reason) | {"p_before": p_before}
+
+
+def calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
+    """Returns how often true probabilities have a calibration error as large as this one, first repeat only.
+
+    Args:
+        table: Class probabilities, then label_index and repeat_number, as made here.
+        error: The calibration error.
+    """
+    rows = table[table["repeat_number"] == table["repeat_number"].min()]
+    confidence = rows.iloc[:, :-2].to_numpy().max(axis=1)
+    right = np.random.default_rng(0).random((_REPLICATES, len(confidence))) < confidence
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = (right - confidence) @ np.eye(CALIBRATION_BINS)[bins]
+    errors = np.abs(gaps).sum(axis=1) / len(confidence)
+    return float((1 + (errors >= error).sum()) / (1 + _REPLICATES))
 
 
 def _as_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -265,5 +285,5 @@ def _few(validation: dict[Any, pd.DataFrame], tested: dict[Any, Any], what: str)
 
 def _row(measure: str, values: Sequence[float | None], method: str, reason: str | None) -> dict[str, Any]:
     before, after = (np.nan if value is None else value for value in values)
-    return {"measure": measure, "horizon_days": np.nan, "before": before, "after": after, "method": method,
-            "reason": reason}  # fmt: skip
+    unknown = dict.fromkeys(("horizon_days", "p_before"), np.nan)
+    return {"measure": measure, "before": before, "after": after, "method": method, "reason": reason} | unknown

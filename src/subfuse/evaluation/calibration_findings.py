@@ -8,7 +8,6 @@ import pandas as pd
 from subfuse.evaluation.findings import Finding
 
 CHECK = "calibration"
-NOTABLE_ERROR = 0.1  # expected calibration error
 SIGNIFICANCE = 0.05
 _WHY = "A probability that is not true misleads whoever acts on it, however well patients are ranked."
 
@@ -28,6 +27,9 @@ def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("note", CHECK, found, _WHY, task=task)
         return
     is_off, text = _classification(rows) if "brier" in rows.index else _survival(rows)
+    if is_off is None:
+        yield Finding("note", CHECK, f"{model}: not tested, {text}", _WHY, task=task)
+        return
     remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
     if is_off:
         yield Finding("warning", CHECK, f"{model}: {text}", _WHY, remedy, task)
@@ -42,11 +44,15 @@ def _classification(rows: pd.DataFrame) -> tuple[bool, str]:
         if np.isfinite(error["after"])
         else f"; {error['reason']}"
     )
-    text = f"expected calibration error {error['before']:.3f}, Brier {brier['before']:.3f}{after}"
-    return bool(error["before"] > NOTABLE_ERROR), text
+    text = (
+        f"expected calibration error {error['before']:.3f} (p = {error['p_before']:.2g} if probabilities were true), "
+        f"Brier {brier['before']:.3f}{after}"
+    )
+    return bool(error["p_before"] < SIGNIFICANCE), text
 
 
-def _survival(rows: pd.DataFrame) -> tuple[bool, str]:
+def _survival(rows: pd.DataFrame) -> tuple[bool | None, str]:
+    """Returns whether a test refuses the curves, None where none could be made, and the numbers."""
     one, distribution = rows.loc["one_calibration_p"], rows.loc["d_calibration_p"]
     tests = {f"1-calibration at day {one['horizon_days']:.0f}": one, "D-calibration": distribution}
     known = {name: row for name, row in tests.items() if np.isfinite(row["before"])}
@@ -61,4 +67,6 @@ def _survival(rows: pd.DataFrame) -> tuple[bool, str]:
         parts.append(f"integrated Brier {brier['before']:.3f}{after}")
     if rows["after"].isna().all() and rows["reason"].notna().any():
         parts.append(str(rows["reason"].dropna().iloc[0]))
-    return any(row["before"] < SIGNIFICANCE for row in known.values()), "; ".join(parts)
+    if not known:
+        return None, "; ".join([str(one["reason"]), *parts])
+    return any(row["before"] < SIGNIFICANCE for row in known.values()), "; ".join(dict.fromkeys(parts))

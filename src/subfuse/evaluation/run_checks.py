@@ -11,7 +11,7 @@ import pandas as pd
 
 from subfuse.data.cohort import Cohort
 from subfuse.data.expression import ExpressionStandardiser
-from subfuse.data.splits import Fold, read_folds
+from subfuse.data.splits import Fold, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.findings import Finding
 from subfuse.files import sha256_of_json
@@ -73,7 +73,7 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
     """
     if not jobs:
         return [Finding("note", FITTED, "cannot be checked: the run has no model.json", _WHY_FITTED)]
-    recorded = set(_flat(config.get("folds", [])))
+    recorded = set(config.get("folds", []))
     folds = _prepared_folds(cohort)
     problems: dict[str, list[str]] = {}
     n_scaled = 0
@@ -128,7 +128,8 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
 
 def _split_problems(job: TrainedJob, recorded: set[str], folds: Mapping[str, Fold]) -> Iterator[str]:
     hashed = str(job.details.get("split_sha256"))
-    if recorded and hashed not in recorded:
+    is_first = bool((job.rows["repeat"] == 0).all())  # config.yaml has the hashes of the first repeat
+    if recorded and is_first and hashed not in recorded:
         yield "the split hash recorded with the weights is not one of the run's folds"
     if job.details.get("n_train") not in (None, len(job.ids("train"))):
         yield "the recorded number of training patients is not that of predictions.csv"
@@ -159,16 +160,10 @@ def _prepared_folds(cohort: Cohort | None) -> dict[str, Fold]:
     if cohort is None or cohort.root is None:
         return {}
     try:
-        folds = read_folds(cohort.root / "splits" / "default")
+        folds = [fold for repeat in read_repeats(cohort.root / "splits" / "default") for fold in repeat]
     except DataError:  # an external cohort has none
         return {}
     return {sha256_of_json([fold.train, fold.validation, fold.test]): fold for fold in folds}
-
-
-def _flat(value: Any) -> Iterator[str]:
-    """Yields the hashes of a list, or of a list per repeat."""
-    for item in value:
-        yield from _flat(item) if isinstance(item, list) else [item]
 
 
 def _log_columns(job: TrainedJob) -> list[str]:
