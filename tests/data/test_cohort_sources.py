@@ -158,6 +158,25 @@ def test_roles_read_back_from_one_prepared_folder(folder):
         read_cohort(out, role="d")
 
 
+def test_cohorts_may_share_their_sources(folder):
+    """One matrix and one folder of slides for a and b: each patient once, nobody listed as excluded."""
+    tables = [pd.read_csv(folder / f"{name}_expression.csv", index_col=0)[["G1", "G2", "G3"]] for name in "ab"]
+    stranger = pd.DataFrame(1.0, index=["x00"], columns=["G1", "G2", "G3"])
+    pd.concat([*tables, stranger]).to_csv(folder / "both_expression.csv", index_label="case")
+    for name in ("b00_x.svs", "y00_x.svs"):
+        (folder / "slides" / name).touch()
+    entries = [
+        entry(name, "develop", slides=", slides: {folder: slides}").replace(f"{name}_expr", "both_expr")
+        for name in "ab"
+    ]
+    plan = plan_of(folder, *entries)
+    assert plan.expression is not None
+    assert plan.expression.values.index.tolist() == plan.patients["patient_id"].tolist()
+    assert len(plan.patients) == 23
+    assert [slide.slide_id for slide in plan.slides] == ["a00_x", "a01_x", "a02_x", "b00_x"]
+    assert plan.exclusions[["level", "id"]].to_numpy().tolist() == [["slide", "y00_x"], ["expression", "x00"]]
+
+
 def test_folds_of_whole_sites(folder):
     plan = plan_of(folder, splits="{folds: 4, by: site}")
     site = plan.patients.set_index("patient_id")["site"]

@@ -1,14 +1,20 @@
 """What a cohort file leads to before any slide is opened: who is used, with what, in which fold, and who is not."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from subfuse.data.clinical import FIXED_COLUMNS, RESERVED, outcome_warnings
 from subfuse.data.cohort_file import CohortFile, Role, SplitsSection, TaskSpec
-from subfuse.data.cohort_sources import CohortSources, PooledSources, pool_sources, read_sources
+from subfuse.data.cohort_sources import (
+    CohortSources,
+    PooledSources,
+    pool_sources,
+    read_sources,
+    restrict_expression,
+)
 from subfuse.data.covariates import completeness, covariate_values, resolve_covariates
 from subfuse.data.exclusions import exclusion_table, join_exclusions
 from subfuse.data.expression import ExpressionTable
@@ -53,7 +59,7 @@ class CohortPlan:
             lines.append(f"  covariates: {', '.join(f'{name} known for {n}' for name, n in known.items())}")
         if self.folds:
             sizes = "/".join(str(len(fold.test)) for fold in self.folds)
-            times = f" {len(self.repeats)} times" if len(self.repeats) > 1 else ""
+            times = f", drawn {len(self.repeats)} times" if len(self.repeats) > 1 else ""
             lines.append(f"  folds: {len(self.folds)}{times}, with {sizes} test patients")
         return "\n".join(lines)
 
@@ -119,22 +125,9 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         repeats=repeats,
         exclusions=join_exclusions(
             [pooled.exclusions, patient_exclusions, _orphans(pooled.slides, kept), expression_exclusions]
-        ),
+        ).drop_duplicates(ignore_index=True),  # cohorts may share a source
         warnings=(*_warnings_of_cohorts(cohorts, patients), *task_warnings, *fold_warnings),
     )
-
-
-def restrict_expression(
-    expression: ExpressionTable, patient_ids: Collection[str]
-) -> tuple[ExpressionTable, pd.DataFrame]:
-    """Returns the rows of these patients, and the others as exclusions."""
-    used = expression.values.index.isin(list(patient_ids))
-    if used.all():
-        return expression, exclusion_table()
-    left_out = exclusion_table(
-        ("expression", str(patient), "its patient is not in the cohort") for patient in expression.values.index[~used]
-    )
-    return replace(expression, values=expression.values[used]), left_out
 
 
 # --- who ------------------------------------------------------------------------------------------------------------

@@ -65,15 +65,17 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
     if section.slides is not None:
         slides, slide_exclusions, slide_warnings = read_slides(section.slides, known)
     expression = None
+    others = exclusion_table()  # other people in the expression source
     if section.expression is not None:
         expression = read_expression(section.expression, keep_genes=keep_genes, patients=known)
+        expression, others = restrict_expression(expression, clinical.patients["patient_id"].tolist())
     return CohortSources(
         name=section.name,
         role=section.role,
         patients=_describe(clinical.patients, section.name, slides, expression),
         slides=slides,
         expression=expression,
-        exclusions=join_exclusions([clinical.exclusions, slide_exclusions]),
+        exclusions=join_exclusions([clinical.exclusions, slide_exclusions, others]),
         warnings=(*clinical.warnings, *slide_warnings, *(() if expression is None else expression.warnings)),
     )
 
@@ -81,7 +83,8 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
 def pool_sources(cohorts: Sequence[CohortSources]) -> PooledSources:
     """Returns the cohorts as one: patients below one another, expression on the genes that all of them measure.
 
-    A gene that a cohort with expression lacks is excluded, with the names of the cohorts that have it and that do not.
+    Cohorts may share a source: what one of them leaves out and another uses is not listed as excluded. A gene that a
+    cohort with expression lacks is excluded, with the names of the cohorts that have it and that do not.
 
     Raises:
         ConfigurationError: Some cohorts have slides and others ready features.
@@ -95,7 +98,7 @@ def pool_sources(cohorts: Sequence[CohortSources]) -> PooledSources:
         patients=patients.sort_values("patient_id", ignore_index=True),
         slides=tuple(sorted((s for cohort in cohorts for s in cohort.slides), key=lambda slide: slide.slide_id)),
         expression=expression,
-        exclusions=join_exclusions([*(cohort.exclusions for cohort in cohorts), dropped]),
+        exclusions=join_exclusions([*(_left_out(cohort.exclusions, cohorts) for cohort in cohorts), dropped]),
     )
 
 
@@ -134,6 +137,29 @@ def pool_expression(tables: dict[str, ExpressionTable]) -> tuple[ExpressionTable
         exclusions=join_exclusions([part.exclusions for part in parts]),
     )
     return pooled, _dropped_genes(tables, set(shared))
+
+
+def restrict_expression(
+    expression: ExpressionTable, patient_ids: Collection[str]
+) -> tuple[ExpressionTable, pd.DataFrame]:
+    """Returns the rows of these patients, and the others as exclusions."""
+    used = expression.values.index.isin(list(patient_ids))
+    if used.all():
+        return expression, exclusion_table()
+    left_out = exclusion_table(
+        ("expression", str(patient), "its patient is not in the cohort") for patient in expression.values.index[~used]
+    )
+    return replace(expression, values=expression.values[used]), left_out
+
+
+def _left_out(exclusions: pd.DataFrame, cohorts: Sequence[CohortSources]) -> pd.DataFrame:
+    """Returns the exclusions without slides and expression that some cohort uses."""
+    used = {("slide", slide.slide_id) for cohort in cohorts for slide in cohort.slides}
+    for cohort in cohorts:
+        if cohort.expression is not None:
+            used |= {("expression", str(patient)) for patient in cohort.expression.values.index}
+    rows = exclusions.itertuples(index=False, name=None)
+    return exclusion_table(row for row in rows if row[:2] not in used)
 
 
 def _dropped_genes(tables: dict[str, ExpressionTable], shared: set[str]) -> pd.DataFrame:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.data.cohort_file import CohortFile, cohort_file_text
-from subfuse.data.cohort_plan import CohortPlan, restrict_expression
+from subfuse.data.cohort_plan import CohortPlan
+from subfuse.data.cohort_sources import restrict_expression
 from subfuse.data.exclusions import exclusion_table, join_exclusions
 from subfuse.data.expression import write_expression
 from subfuse.data.splits import SPLITS, Fold, write_repeats
