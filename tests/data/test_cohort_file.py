@@ -95,6 +95,8 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         ("- a\n- b\n", "sections such as"),
         ("name: a\n", "`patients` is required"),
         (MINIMAL + "slides: {}\n", "slides: give a `folder`"),
+        (MINIMAL + "slides: {folder: a, features: b}\n", "not folder and features"),
+        (MINIMAL + "slides: {folder: a, encoder: uni}\n", "`encoder` names what made `features`"),
         (MINIMAL + "splits: {folds: 3, folder: x}\n", "either `folds` or a `folder`"),
         (MINIMAL + "expression: {unit: tpm, folder: x}\n", "gdc_star"),
         (

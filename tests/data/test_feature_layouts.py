@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from subfuse.data.feature_file import NO_COORDINATES
-from subfuse.data.feature_layouts import files_behind, opened_features
+from subfuse.data.feature_layouts import NO_PATCH_SIZE, files_behind, opened_features
 from subfuse.data.feature_store import SlideFeatures, write_features
 from subfuse.errors import DataError
 
@@ -58,7 +58,7 @@ def test_clam_takes_the_size_of_patches_from_their_spacing_and_says_so(tmp_path)
     assert layout == "CLAM"
     assert slide.patch_size_level0 == 512
     assert np.isnan(slide.target_mpp)
-    assert warnings == ("the size of the patches is not recorded: taken from their spacing, 512 level-0 pixels",)
+    assert warnings == (NO_PATCH_SIZE,)
 
 
 def test_clam_tensor_has_coordinates_only_beside_its_hdf5_file(tmp_path):

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from subfuse.data.cohort_file import SlidesSection
-from subfuse.data.slide_table import find_slides, patient_of_slide, read_slides
+from subfuse.data.feature_import import FeatureSource
+from subfuse.data.slide_table import find_features, find_slides, patient_of_slide, read_slides
 from subfuse.errors import DataError
 
 
@@ -117,6 +118,82 @@ def test_table_with_paths_relative_to_the_table(folder, tmp_path):
 def test_bad_slide_tables(tmp_path, text, message):
     with pytest.raises(DataError, match=f"slides.csv.*{message}"):
         read_slides(SlidesSection(table=write(tmp_path / "slides.csv", text)), ["p"])
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Both files of CLAM for one slide, a file in a subfolder, a zarr store, and what is no feature file."""
+    folder = tmp_path / "Merkmale ü"
+    touch(
+        folder / "h5_files" / "case-1 a.h5",
+        folder / "pt_files" / "case-1 a.pt",
+        folder / "pt_files" / "case-12.pt",
+        folder / "TCGA-02-0047-01Z-00-DX1.4755.svs.h5",
+        folder / "case.7.zarr" / "zarr.json",
+        folder / "case.7.zarr" / "tables" / "x.h5",
+        folder / "case-1 a.jpg",
+        folder / ".part.h5",
+    )
+    return folder
+
+
+def test_find_features(features):
+    found = {name: path.relative_to(features).as_posix() for name, path in find_features(features).items()}
+    assert found == {
+        "case-1 a": "h5_files/case-1 a.h5",
+        "case-12": "pt_files/case-12.pt",
+        "TCGA-02-0047-01Z-00-DX1.4755": "TCGA-02-0047-01Z-00-DX1.4755.svs.h5",
+        "case.7": "case.7.zarr",
+    }
+
+
+def test_features_of_two_encoders_in_one_folder(features):
+    touch(features / "features_uni" / "case-12.h5")
+    with pytest.raises(DataError, match=r"Found 'case-12' as .*Name the folder of one encoder as slides\.features"):
+        find_features(features)
+    with pytest.raises(DataError, match=r"Check slides\.features"):
+        find_features(features / "none")
+
+
+def test_feature_files_join_the_table(features, tmp_path):
+    text = (
+        "slide_id,patient_id,mpp,path\ncase-1 a.h5,case-1,0.25,\ncase-12.svs,case-1,,\n"
+        "other,case-1,,pt_files/case-12.pt\ngone,case-1,0.5,\n"
+    )
+    section = SlidesSection(table=write(tmp_path / "slides.csv", text), features=features, encoder="uni")
+    slides, left_out, warnings = read_slides(section, ["case-1"])
+    assert [(s.slide_id, s.path.name, s.mpp) for s in slides] == [
+        ("case-1 a", "case-1 a.h5", 0.25),
+        ("case-12", "case-12.pt", None),
+        ("other", "case-12.pt", None),
+    ]
+    assert all(isinstance(s, FeatureSource) and s.encoder == "uni" and not s.in_table for s in slides)
+    assert left_out.to_numpy().tolist() == [["slide", "gone", f"no feature file in {features}"]]
+    assert warnings == (
+        f"2 slides of {features} are not in slides.csv and are not used (TCGA-02-0047-01Z-00-DX1.4755, case.7)",
+    )
+
+
+def test_rows_of_a_feature_table_are_slides(tmp_path):
+    table = write(tmp_path / "areas.csv", "slide_id,area\ncase-1.svs,1\ncase-2_b,2\nx/y,3\nstranger,4\n")
+    slides, left_out, _ = read_slides(SlidesSection(feature_table=table), ["case-1", "case-2", "x"])
+    assert [(s.slide_id, s.patient_id, s.path, s.in_table) for s in slides] == [
+        ("case-1.svs", "case-1", table, True),
+        ("case-2_b", "case-2", table, True),
+    ]
+    assert left_out.to_numpy().tolist() == [
+        ["slide", "stranger", "its name begins with no patient's identifier"],
+        ["slide", "x/y", "its identifier must be a file name: no slash, no leading dot"],
+    ]
+
+
+def test_a_slide_table_assigns_the_rows_of_a_feature_table(tmp_path):
+    table = write(tmp_path / "areas.csv", "slide_id,area\na,1\nb,2\n")
+    listed = write(tmp_path / "slides.csv", "slide_id,patient_id\na,p\nc,p\n")
+    slides, left_out, warnings = read_slides(SlidesSection(table=listed, feature_table=table), ["p"])
+    assert [slide.slide_id for slide in slides] == ["a"]
+    assert left_out.to_numpy().tolist() == [["slide", "c", "no row in areas.csv"]]
+    assert "1 slides" in warnings[0]
 
 
 @pytest.mark.real_data

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -186,7 +187,8 @@ def import_slide(source: FeatureSource, folder: Path) -> FeatureRecord:
     """
     path = folder / f"{source.slide_id}.h5"
     identity = _identity_of_source(source)
-    if not _is_from(path, identity):
+    stored = _stored(path, identity)
+    if stored is None:
         with _opened(source) as file:
             slide = file.slide_features(source.path)
         side_mm = slide.patch_size_level0 * slide.level0_mpp / 1000
@@ -196,7 +198,8 @@ def import_slide(source: FeatureSource, folder: Path) -> FeatureRecord:
             "warnings": json.dumps(file.warnings),
         }
         write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
-    return _record(source, path, folder)
+        stored = read_attributes(path)
+    return _record(source, path, folder, *stored)
 
 
 def group_warnings(warnings: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
@@ -236,7 +239,7 @@ def _header(source: FeatureSource) -> FeatureHeader:
             n_features=file.shape[1],
             encoder=file.encoder,
             encoder_sha256=file.encoder_sha256,
-            has_coordinates=file.coords is not None,
+            has_coordinates=file.read_coords is not None,
             warnings=file.warnings,
         )
 
@@ -278,18 +281,20 @@ def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
     }
 
 
-def _is_from(path: Path, identity: Mapping[str, str | int | float]) -> bool:
+def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
+    """Patches and attributes of a complete file from the same source; None: to be written."""
     if not path.exists():
-        return False
+        return None
     try:
-        _, found = read_attributes(path)
+        n_patches, found = read_attributes(path)
     except DataError:
-        return False  # damaged: done again
-    return all(found.get(name) == value for name, value in identity.items())
+        return None  # damaged: done again
+    return (n_patches, found) if all(found.get(name) == value for name, value in identity.items()) else None
 
 
-def _record(source: SlideSource, path: Path, folder: Path) -> FeatureRecord:
-    n_patches, attributes = read_attributes(path)
+def _record(
+    source: FeatureSource, path: Path, folder: Path, n_patches: int, attributes: Mapping[str, Any]
+) -> FeatureRecord:
     known = bool(attributes["has_coordinates"])
     return FeatureRecord(
         slide_id=source.slide_id,

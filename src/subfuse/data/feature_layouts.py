@@ -21,11 +21,12 @@ import h5py
 import numpy as np
 from jaxtyping import Num
 
-from subfuse.data.feature_file import FeatureFile, bag_shape, unknown_mpp, without_coordinates
+from subfuse.data.feature_file import FeatureFile, bag_shape, spacing, unknown_mpp, without_coordinates
 from subfuse.data.feature_store import UNKNOWN_ENCODER, hdf5_listing, opened_hdf5
 from subfuse.data.wsidata_features import read_wsidata
 from subfuse.errors import DataError, preview
 
+NO_PATCH_SIZE = "the size of the patches is not recorded: taken from their spacing, as without overlap"
 _STAMP_V1_PX, _STAMP_V1_UM = 224, 256.0  # STAMP before 2.0: coordinates in pixels of 256 µm / 224
 
 
@@ -47,10 +48,11 @@ def opened_features(path: Path, *, mpp: float | None = None, encoder: str | None
     if path.is_dir():
         yield _named(read_wsidata(path, mpp, encoder), path, encoder)
     elif zipfile.is_zipfile(path) or path.suffix.lower() == ".pt":
-        yield _named(_read_tensor(path, mpp), path, encoder)
+        with _opened_tensor(path, mpp) as file:
+            yield _named(file, path, encoder)
     else:
-        with opened_hdf5(path) as file:
-            yield _named(_read_hdf5(file, path, mpp), path, encoder)
+        with opened_hdf5(path) as hdf5:
+            yield _named(_read_hdf5(hdf5, path, mpp), path, encoder)
 
 
 def files_behind(path: Path) -> list[Path]:
@@ -87,31 +89,26 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
     if "coords" not in file or features.ndim == 1 or not attributes.get("has_coordinates", True):
         bare = without_coordinates("HDF5", shape, lambda: features[()])
         return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256)
-    coords = _corners(file, shape, path)
+    _require_coords(file, shape, path)
     level0_mpp = mpp or _recorded(attributes, "level0_mpp", path)
     if level0_mpp is None:
         raise unknown_mpp(
             path, f"attributes {preview(sorted(attributes), limit=12) or 'none'}; magnification is nominal"
         )
     size = _recorded(attributes, "patch_size_level0", path)
-    warnings: tuple[str, ...] = ()
-    if size is None:
-        size = _spacing(coords, path)
-        warnings = (f"the size of the patches is not recorded: taken from their spacing, {size:g} level-0 pixels",)
-    has_size = "patch_size_level0" in attributes
     return FeatureFile(
-        layout="subfuse" if "subfuse_version" in attributes else "TRIDENT" if has_size else "CLAM",
+        layout="subfuse" if "subfuse_version" in attributes else "CLAM" if size is None else "TRIDENT",
         shape=shape,
         read=lambda: features[()],
-        coords=coords.round().astype(np.int32),
-        patch_size_level0=round(size),
+        read_coords=lambda: _corners(file, path),
+        patch_size_level0=None if size is None else round(size),
         level0_mpp=level0_mpp,
-        tile_px=int(attributes["patch_size"]) if has_size and "patch_size" in attributes else None,
+        tile_px=int(attributes["patch_size"]) if size and "patch_size" in attributes else None,
         encoder=encoder,
         encoder_sha256=encoder_sha256,
         overlap_px=int(attributes.get("overlap", 0)),
         slide_size_px=_slide_size(attributes),
-        warnings=warnings,
+        warnings=(NO_PATCH_SIZE,) if size is None else (),
     )
 
 
@@ -121,10 +118,10 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
     encoder = str(attributes.get("extractor", attributes.get("encoder", UNKNOWN_ENCODER)))
     if "coords" not in file:
         return replace(without_coordinates("STAMP", shape, lambda: features[()]), encoder=encoder)
-    coords = _corners(file, shape, path)
-    tile_um, tile_px = _stamp_tile(file, coords, path), _recorded(attributes, "tile_size_px", path)
+    _require_coords(file, shape, path)
+    tile_um, tile_px, unit_um = _stamp_tile(file, path), _recorded(attributes, "tile_size_px", path), 1.0
     if tile_um is None:  # the layout before 2.0
-        coords, tile_um, tile_px = coords * (_STAMP_V1_UM / _STAMP_V1_PX), _STAMP_V1_UM, _STAMP_V1_PX
+        tile_um, tile_px, unit_um = _STAMP_V1_UM, _STAMP_V1_PX, _STAMP_V1_UM / _STAMP_V1_PX
     level0_mpp = mpp or (tile_um / tile_px if tile_px else None)
     if level0_mpp is None:
         raise unknown_mpp(path, f"attributes {preview(sorted(attributes), limit=12)}")
@@ -136,7 +133,7 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
         layout="STAMP",
         shape=shape,
         read=lambda: features[()],
-        coords=(coords / level0_mpp).round().astype(np.int32),
+        read_coords=lambda: _corners(file, path) * (unit_um / level0_mpp),
         patch_size_level0=max(1, round(tile_um / level0_mpp)),
         level0_mpp=level0_mpp,
         tile_px=None if tile_px is None else int(tile_px),
@@ -145,7 +142,7 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
     )
 
 
-def _stamp_tile(file: h5py.File, coords: Num[np.ndarray, "patch 2"], path: Path) -> float | None:
+def _stamp_tile(file: h5py.File, path: Path) -> float | None:
     """Side of a tile in µm; None: the file has the layout of STAMP before 2.0, which recorded no unit."""
     attributes = dict(file.attrs)
     if "tile_size_um" in attributes:
@@ -153,7 +150,7 @@ def _stamp_tile(file: h5py.File, coords: Num[np.ndarray, "patch 2"], path: Path)
     size = _recorded(attributes, "tile_size", path)
     if size is not None and attributes.get("unit") == "um":
         return size
-    if "unit" not in attributes and round(size or _spacing(coords, path)) == _STAMP_V1_PX:
+    if "unit" not in attributes and round(size or spacing(_corners(file, path), path)) == _STAMP_V1_PX:
         return None
     raise DataError(
         f"{path}: coordinates in µm are required, with `tile_size_um`, or `tile_size` and `unit` um, as STAMP writes. "
@@ -174,21 +171,23 @@ _HDF5_LAYOUTS: Mapping[str, Callable[[h5py.File, h5py.Dataset, Path, float | Non
 }
 
 
-def _read_tensor(path: Path, mpp: float | None) -> FeatureFile:
+@contextmanager
+def _opened_tensor(path: Path, mpp: float | None) -> Iterator[FeatureFile]:
     """One tensor as CLAM saves it; its coordinates are in the HDF5 file of the same name."""
     tensor = _loaded_tensor(path)
     shape = bag_shape(tuple(tensor.shape), path, f"a tensor {tuple(tensor.shape)}")
     sibling = _coordinates_of_tensor(path)
     if not sibling.exists():
-        return without_coordinates("tensor", shape, lambda: tensor.float().numpy())
+        yield without_coordinates("tensor", shape, lambda: tensor.float().numpy())
+        return
     with opened_hdf5(sibling) as file:
         found = _read_hdf5(file, sibling, mpp)
-    if found.shape != shape:
-        raise DataError(
-            f"{path}: its {shape[0]} patches x {shape[1]} features must be those of {sibling}. "
-            f"Found {found.shape[0]} x {found.shape[1]} there. Extract the slide again."
-        )
-    return replace(found, read=lambda: tensor.float().numpy())
+        if found.shape != shape:
+            raise DataError(
+                f"{path}: its {shape[0]} patches x {shape[1]} features must be those of {sibling}. "
+                f"Found {found.shape[0]} x {found.shape[1]} there. Extract the slide again."
+            )
+        yield replace(found, read=lambda: tensor.float().numpy())
 
 
 def _coordinates_of_tensor(path: Path) -> Path:
@@ -223,35 +222,21 @@ def _hdf5_shape(features: h5py.Dataset, path: Path, file: h5py.File) -> tuple[in
     return bag_shape(features.shape, path, hdf5_listing(file))
 
 
-def _corners(file: h5py.File, shape: tuple[int, int], path: Path) -> Num[np.ndarray, "patch 2"]:
+def _require_coords(file: h5py.File, shape: tuple[int, int], path: Path) -> None:
     stored, n_patches = file["coords"], shape[0]
-    if getattr(stored, "shape", None) not in ((n_patches, 2), (1, n_patches, 2)) or stored.dtype.kind not in "fiu":
-        raise DataError(
-            f"{path}: `coords` (patch, 2) is required with one row for each of the {n_patches} patches. "
-            f"Found: {hdf5_listing(file)}. Extract the slide again."
-        )
-    coords = stored[()].reshape(n_patches, 2)
+    if getattr(stored, "shape", None) in ((n_patches, 2), (1, n_patches, 2)) and stored.dtype.kind in "fiu":
+        return
+    raise DataError(
+        f"{path}: `coords` (patch, 2) is required with one row for each of the {n_patches} patches. "
+        f"Found: {hdf5_listing(file)}. Extract the slide again."
+    )
+
+
+def _corners(file: h5py.File, path: Path) -> Num[np.ndarray, "patch 2"]:
+    coords = file["coords"][()].reshape(-1, 2)
     if not np.isfinite(coords).all():
         raise DataError(f"{path}: `coords` must be finite. Found NaN or infinity. Extract the slide again.")
     return coords
-
-
-def _spacing(coords: Num[np.ndarray, "patch 2"], path: Path) -> float:
-    """Returns the most frequent distance of neighbours in one row or column: the size of patches without overlap."""
-    gaps = []
-    for along, across in ((0, 1), (1, 0)):
-        ordered = coords[np.lexsort((coords[:, along], coords[:, across]))]
-        same_line = np.diff(ordered[:, across]) == 0
-        gaps.append(np.diff(ordered[:, along])[same_line])
-    distances, counts = np.unique(np.concatenate(gaps), return_counts=True)
-    distances, counts = distances[distances > 0], counts[distances > 0]
-    if len(distances) == 0:
-        raise DataError(
-            f"{path}: the size of the patches is required, as attribute `patch_size_level0` of `coords`. Found none, "
-            f"and no two of the {len(coords)} patches lie in one row or column. Leave the slide out, or write the "
-            "attribute into the file."
-        )
-    return float(distances[np.argmax(counts)])
 
 
 def _recorded(attributes: Mapping[str, Any], name: str, path: Path) -> float | None:

@@ -1,9 +1,12 @@
 """Features in a zarr store of wsidata: a table of features whose rows are tiles, with the tiles' outlines."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Num
 
 from subfuse.data.feature_file import FeatureFile, bag_shape, unknown_mpp
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -22,43 +25,57 @@ def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureF
         ConfigurationError: The extra `wsi` is missing.
     """
     try:
-        import anndata
-        import spatialdata
         import zarr
     except ImportError:
         raise ConfigurationError(
             f"{path}: zarr stores need wsidata. Install it with: pip install 'subfuse[wsi]'."
         ) from None
-    try:
+    with _incomplete_store_named(path):
         store: Any = zarr.open_group(path, mode="r")
         name, region = _feature_table(store, path, encoder)
         table, spec = store["tables"][name], store.attrs["tile_spec"][region]
         shape = bag_shape(table["X"].shape, path, f"{name} {table['X'].shape}")
-        tile_id = np.asarray(anndata.io.read_elem(table["obs"])[table.attrs["instance_key"]])
-        tiles = spatialdata.read_zarr(path, selection=("shapes",)).shapes[region]
+        patch_size_level0 = int(spec["width"] * spec["base_downsample"])
         properties = store.attrs.get("slide_properties", {})
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: a complete wsidata store is required: a table of features in `tables`, its tiles in `shapes`, "
-            f"`tile_spec` in the attributes. Found: {type(error).__name__}: {' '.join(str(error).split())[:160]}."
-        ) from error
     level0_mpp = mpp or properties.get("mpp")
     if level0_mpp is None:
         raise unknown_mpp(path, "no mpp in slide_properties")
-    tiles = tiles.set_index("tile_id") if "tile_id" in tiles else tiles
     height, width = properties.get("shape") or (0, 0)
     return FeatureFile(
         layout="wsidata",
         shape=shape,
         read=lambda: table["X"][...],
-        coords=tiles.loc[tile_id].geometry.bounds[["minx", "miny"]].to_numpy().round().astype(np.int32),
-        patch_size_level0=int(spec["width"] * spec["base_downsample"]),
+        read_coords=lambda: _tile_corners(path, table, region),
+        patch_size_level0=patch_size_level0,
         level0_mpp=float(level0_mpp),
         tile_px=int(spec["width"]),
         encoder=name.removesuffix(f"_{region}"),
         overlap_px=int(spec["width"] - spec["stride_width"]),
         slide_size_px=(int(width), int(height)) if width else None,
     )
+
+
+@contextmanager
+def _incomplete_store_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: a complete wsidata store is required: a table of features in `tables`, its tiles in `shapes`, "
+            f"`tile_spec` in the attributes. Found: {type(error).__name__}: {' '.join(str(error).split())[:160]}."
+        ) from error
+
+
+def _tile_corners(path: Path, table: Any, region: str) -> Num[np.ndarray, "patch 2"]:
+    """Top-left corners of the tiles in the order of the table's rows."""
+    import anndata
+    import spatialdata
+
+    with _incomplete_store_named(path):
+        tile_id = np.asarray(anndata.io.read_elem(table["obs"])[table.attrs["instance_key"]])
+        tiles = spatialdata.read_zarr(path, selection=("shapes",)).shapes[region]
+        tiles = tiles.set_index("tile_id") if "tile_id" in tiles else tiles
+        return tiles.loc[tile_id].geometry.bounds[["minx", "miny"]].to_numpy()
 
 
 def _feature_table(store: Any, path: Path, encoder: str | None) -> tuple[str, str]:
