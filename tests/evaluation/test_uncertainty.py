@@ -426,3 +426,112 @@ def test_resampled_t_test_without_training_patients_is_undefined() -> None:
 
     assert np.isnan(row["p_value_t"])
     assert np.isfinite(row["p_value"])
+
+
+# --- DeLong, repeats, ordered classes ---
+
+
+def binary(patients: pd.DataFrame, *, model: str, noise: float, seed: int, repeat: int = 0) -> pd.DataFrame:
+    """Rows of a task with the classes G2 and G4 only."""
+    rows = predictions(patients, task="grade", model=model, noise=noise, seed=seed, repeat=repeat)
+    odds = rows[["p_G2", "p_G4"]].to_numpy() + 1e-3
+    shares = odds / odds.sum(axis=1, keepdims=True)
+    label = np.where(rows["patient_id"].map(patients.set_index("patient_id")["severity"]) > 0, "G4", "G2")
+    return rows.drop(columns="p_G3").assign(p_G2=shares[:, 0], p_G4=shares[:, 1], label=label)
+
+
+def test_delong_of_two_classes_is_the_sum_of_the_folds_variances() -> None:
+    table = pd.concat(
+        [binary(cohort(), model="subspace", noise=1.0, seed=1), binary(cohort(), model="snn", noise=2.0, seed=2)]
+    )
+    per_model = {model: folds_of(rows) for model, rows in table.groupby("model")}
+    values, variances = [], []
+    for ours, theirs in zip(per_model["snn"], per_model["subspace"], strict=True):
+        theirs = theirs.set_index("patient_id").loc[ours["patient_id"]]
+        case = (ours["label"] == "G4").to_numpy()
+        kernels = []
+        for score in (ours["p_G4"].to_numpy(), theirs["p_G4"].to_numpy()):
+            difference = score[case, None] - score[~case]
+            kernels.append((difference > 0) + 0.5 * (difference == 0))
+        gap = kernels[0] - kernels[1]
+        values.append(gap.mean())
+        variances.append(gap.mean(axis=1).var(ddof=1) / len(gap) + gap.mean(axis=0).var(ddof=1) / gap.shape[1])
+
+    row = compare_models(table, n_bootstrap=50).iloc[0]
+
+    z = np.mean(values) / (np.sqrt(np.sum(variances)) / FOLDS)
+    assert row["p_value_delong"] == pytest.approx(2 * ndtr(-abs(z)), rel=1e-9)
+    auc = row_of(evaluate_predictions(table[table["model"] == "snn"], n_bootstrap=200), "auc")
+    assert auc["lower_delong"] == pytest.approx(auc["lower"], abs=0.04)
+    assert auc["upper_delong"] == pytest.approx(auc["upper"], abs=0.04)
+
+
+def test_three_classes_and_survival_have_no_delong() -> None:
+    tables = [predictions(cohort(), task="grade", model=m, seed=s) for s, m in enumerate(("subspace", "snn"))]
+
+    assert compare_models(pd.concat(tables), n_bootstrap=20)["p_value_delong"].isna().all()
+    assert evaluate_predictions(tables[0], n_bootstrap=20)["lower_delong"].isna().all()
+
+
+def test_equal_repeats_change_no_interval_and_no_delong_test() -> None:
+    models = [
+        binary(cohort(), model="subspace", noise=1.0, seed=1),
+        binary(cohort(), model="snn", noise=2.0, seed=2),
+        binary(cohort(), model="abmil", noise=3.0, seed=3),
+    ]
+    once = pd.concat(models, ignore_index=True)
+    thrice = pd.concat([once.assign(repeat=r) for r in range(3)], ignore_index=True)
+
+    first, repeated = compare_models(once, n_bootstrap=60), compare_models(thrice, n_bootstrap=60)
+
+    same = [
+        "difference",
+        "lower",
+        "upper",
+        "p_value",
+        "p_adjusted",
+        "p_value_delong",
+        "p_adjusted_delong",
+        "n_patients",
+    ]
+    pd.testing.assert_frame_equal(first[same], repeated[same], check_exact=False, rtol=1e-9)
+
+
+def test_the_t_test_over_repeats_counts_every_fold_and_corrects_for_the_overlap() -> None:
+    tables = []
+    for repeat in range(4):
+        patients = cohort().assign(fold_tested=np.random.default_rng(repeat).permutation(N) % FOLDS)
+        for seed, (model, noise) in enumerate((("subspace", 1.0), ("snn", 1.3), ("abmil", 2.0))):
+            tables.append(predictions(patients, model=model, noise=noise, seed=10 * repeat + seed, repeat=repeat))
+    table = pd.concat(tables, ignore_index=True)
+    c_index = {
+        model: [concordance_index_censored(f["event"], f["time_days"], f["risk"])[0] for f in folds_of(rows)]
+        for model, rows in table.groupby("model")
+    }
+
+    found = compare_models(table, n_bootstrap=40).set_index("model")
+
+    n_test, n_train = N / FOLDS, N / FOLDS  # the third is validation
+    expected = {}
+    for model in ("snn", "abmil"):
+        d = np.array(c_index[model]) - np.array(c_index["subspace"])
+        t = d.mean() / np.sqrt((1 / len(d) + n_test / n_train) * d.var(ddof=1))
+        expected[model] = 2 * student_t.sf(abs(t), len(d) - 1)
+        assert found.loc[model, "p_value_t"] == pytest.approx(expected[model], rel=1e-9)
+    adjusted = holm_adjusted(np.array([expected["snn"], expected["abmil"]]))
+    assert found.loc[["snn", "abmil"], "p_adjusted_t"].tolist() == pytest.approx(adjusted.tolist(), rel=1e-9)
+
+
+def test_kappa_is_reported_for_ordered_classes_only() -> None:
+    table = predictions(cohort(), task="grade")
+
+    assert "quadratic_kappa" not in set(evaluate_predictions(table, n_bootstrap=5)["metric"])
+    assert row_of(evaluate_predictions(table, n_bootstrap=5, ordinal=["grade"]), "quadratic_kappa")["value"] > 0
+
+
+def test_truncation_is_stated_with_the_metrics_that_have_one() -> None:
+    metrics = evaluate_predictions(predictions(cohort()), n_bootstrap=5).set_index("metric")
+
+    assert np.isnan(metrics.loc["c_index", "truncation_days"])
+    for name in ("uno_c_index", "auc_1095_days", "integrated_brier"):
+        assert metrics.loc[name, "truncation_days"] > 0
