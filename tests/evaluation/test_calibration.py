@@ -1,0 +1,153 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sksurv.metrics import integrated_brier_score
+from sksurv.util import Surv
+
+from subfuse.evaluation.calibration import CALIBRATION_COLUMNS, calibration_table, reliability_table
+from subfuse.evaluation.calibration_findings import calibration_findings
+from subfuse.evaluation.metrics import classification_metrics
+from subfuse.evaluation.uncertainty import evaluate_predictions
+
+DAYS = np.array([200.0, 500.0, 900.0, 1400.0])
+
+
+def split_of(n: int, fold: int, folds: int) -> np.ndarray:
+    distance = (np.arange(n) - fold) % folds
+    return np.select([distance == 0, distance == 1], ["test", "validation"], "train")
+
+
+def classified(n: int, classes: tuple[str, ...], *, sharpened: float, repeats: int = 1) -> pd.DataFrame:
+    """Rows whose true probabilities have logits divided by `sharpened`."""
+    generator = np.random.default_rng(0)
+    logits = 1.2 * generator.normal(size=(n, len(classes)))
+    truth = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    label = (truth.cumsum(axis=1) < generator.random((n, 1))).sum(axis=1)
+    told = np.exp(sharpened * logits)
+    told /= told.sum(axis=1, keepdims=True)
+    table = pd.DataFrame({"patient_id": [f"P{i}" for i in range(n)], "cohort": "c", "task": "grade", "model": "snn",
+                          "label": np.array(classes)[label]})  # fmt: skip
+    table[[f"p_{name}" for name in classes]] = told
+    parts = [
+        table.assign(repeat=repeat, fold=fold, split=split_of(n, fold, 3))
+        for repeat in range(repeats)
+        for fold in range(3)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def survived(n: int, *, factor: float) -> pd.DataFrame:
+    """Rows whose true hazards are the predicted ones times `factor`."""
+    generator = np.random.default_rng(1)
+    hazard = np.exp(generator.normal(size=n)) / 1200
+    survival_time, last_contact = generator.exponential(1 / (factor * hazard)), generator.uniform(0, 5000, n)
+    table = pd.DataFrame({"patient_id": [f"P{i}" for i in range(n)], "cohort": "c", "task": "survival", "model": "snn",
+                          "time_days": np.ceil(np.minimum(survival_time, last_contact)),
+                          "event": survival_time <= last_contact, "risk": np.log(hazard)})  # fmt: skip
+    for day in DAYS:
+        table[f"survival_{day:g}"] = np.exp(-hazard * day)
+    return pd.concat(
+        [table.assign(repeat=0, fold=fold, split=split_of(n, fold, 3)) for fold in range(3)], ignore_index=True
+    )
+
+
+def measure(table: pd.DataFrame, name: str) -> pd.Series:
+    return table.set_index("measure").loc[name]
+
+
+@pytest.mark.parametrize("classes", [("A", "B"), ("A", "B", "C")])
+def test_recalibration_mends_probabilities_that_are_too_certain(classes: tuple[str, ...]) -> None:
+    table = calibration_table(classified(900, classes, sharpened=3.0))
+
+    error, brier = measure(table, "expected_calibration_error"), measure(table, "brier")
+    assert tuple(table.columns) == CALIBRATION_COLUMNS
+    assert error["before"] > 0.1 > 2 * error["after"]
+    assert brier["after"] < brier["before"]
+    assert error["p_before"] < 0.01
+    assert "Recalibrate on validation patients" in calibration_findings(table)[0].remedy
+
+
+def test_true_probabilities_pass_and_stay() -> None:
+    table = calibration_table(classified(900, ("A", "B", "C"), sharpened=1.0))
+
+    error = measure(table, "expected_calibration_error")
+    assert error["p_before"] > 0.05
+    assert error["after"] == pytest.approx(error["before"], abs=0.02)
+    assert calibration_findings(table)[0].level == "ok"
+
+
+def test_test_patients_are_pooled_and_repeats_averaged() -> None:
+    rows = classified(300, ("A", "B", "C"), sharpened=2.0, repeats=2)
+    tested = rows[(rows["split"] == "test") & (rows["repeat"] == 0)]
+    label = np.array(["ABC".index(name) for name in tested["label"]])
+    expected = classification_metrics(label, tested[["p_A", "p_B", "p_C"]].to_numpy())
+
+    found = calibration_table(rows)
+
+    for name in ("expected_calibration_error", "brier"):
+        assert measure(found, name)["before"] == pytest.approx(expected[name].value)
+        assert measure(found, name)["n_patients"] == 300
+
+
+def test_what_is_fitted_on_validation_patients_does_not_see_test_patients() -> None:
+    rows = classified(300, ("A", "B"), sharpened=2.0)
+    without = rows[rows["split"] != "validation"]
+
+    found = calibration_table(without)
+
+    assert found["after"].isna().all()
+    assert found["reason"].str.contains("fewer than 10 validation patients").all()
+    pd.testing.assert_series_equal(found["before"], calibration_table(rows)["before"])
+
+
+def test_level_of_hazards_is_mended() -> None:
+    table = calibration_table(survived(900, factor=2.5))
+
+    one = measure(table, "one_calibration_p")
+    brier = measure(table, "integrated_brier")
+    assert one["horizon_days"] == 1095
+    assert one["before"] < 1e-6 < one["after"]
+    assert measure(table, "d_calibration_p")["before"] < 1e-6
+    assert brier["after"] < brier["before"]
+    assert calibration_findings(table)[0].level == "warning"
+
+
+def test_integrated_brier_is_that_of_the_metrics_and_of_scikit_survival() -> None:
+    rows = survived(300, factor=1.0)
+
+    found = measure(calibration_table(rows), "integrated_brier")["before"]
+
+    metrics = evaluate_predictions(rows, n_bootstrap=5).set_index("metric")
+    assert found == pytest.approx(metrics.loc["integrated_brier", "value"], abs=1e-12)
+    limit = metrics.loc["integrated_brier", "truncation_days"]
+    scores = []
+    for _, fold in rows.groupby("fold"):
+        train, test = (fold[fold["split"] == split] for split in ("train", "test"))
+        event = (test["event"] & (test["time_days"] <= limit)).to_numpy()
+        scores.append(
+            integrated_brier_score(
+                Surv.from_arrays(train["event"], train["time_days"]),
+                Surv.from_arrays(event, np.minimum(test["time_days"], limit)),
+                test[[f"survival_{day:g}" for day in DAYS]].to_numpy(),
+                DAYS,
+            )
+        )
+    assert found == pytest.approx(np.mean(scores), abs=1e-9)
+
+
+def test_a_model_without_curves_says_so() -> None:
+    rows = survived(150, factor=1.0)
+    found = calibration_table(rows.drop(columns=[name for name in rows if name.startswith("survival_")]))
+
+    assert found["before"].isna().all()
+    assert (found["reason"] == "the model predicts no survival curve").all()
+    assert calibration_findings(found)[0].level == "note"
+
+
+def test_reliability_adds_up() -> None:
+    classes = reliability_table(classified(300, ("A", "B", "C"), sharpened=2.0))
+    survival = reliability_table(survived(300, factor=1.0))
+
+    assert classes["n_patients"].sum() == survival["n_patients"].sum() == 300
+    assert (np.diff(classes["predicted"]) > 0).all()
+    assert (np.diff(survival["predicted"]) > 0).all()
