@@ -146,7 +146,7 @@ def test_released_code_has_no_coordinates(tmp_path, leading):
 @pytest.mark.parametrize("has_coordinates", [True, False])
 def test_own_files_are_read_again(tmp_path, has_coordinates):
     slide = SlideFeatures(
-        features=FEATURES.astype(np.float16),
+        features=FEATURES,
         coords=CORNERS.astype(np.int32),
         patch_size_level0=512,
         level0_mpp=0.25,
@@ -160,6 +160,7 @@ def test_own_files_are_read_again(tmp_path, has_coordinates):
     write_features(tmp_path / "s.h5", slide, tile_px=256)
     again = read(tmp_path / "s.h5")[0]
     assert (again.encoder, again.encoder_sha256, again.has_coordinates) == ("uni", "ab", has_coordinates)
+    np.testing.assert_array_equal(again.features, FEATURES)
     if has_coordinates:
         assert (again.slide_width_px, again.level0_mpp, again.target_mpp) == (9000, 0.25, 0.5)
         np.testing.assert_array_equal(again.coords, slide.coords)

@@ -86,9 +86,10 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
     attributes = dict(file["coords"].attrs) if "coords" in file else {}
     encoder = str(attributes.get("encoder", UNKNOWN_ENCODER))
     encoder_sha256 = str(attributes.get("encoder_sha256", ""))
+    dtype = features.dtype.type if "subfuse_version" in attributes else np.float16  # ours keep their precision
     if "coords" not in file or features.ndim == 1 or not attributes.get("has_coordinates", True):
         bare = without_coordinates("HDF5", shape, lambda: features[()])
-        return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256)
+        return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256, dtype=dtype)
     _require_coords(file, shape, path)
     level0_mpp = mpp or _recorded(attributes, "level0_mpp", path)
     if level0_mpp is None:
@@ -109,6 +110,7 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
         overlap_px=int(attributes.get("overlap", 0)),
         slide_size_px=_slide_size(attributes),
         warnings=(NO_PATCH_SIZE,) if size is None else (),
+        dtype=dtype,
     )
 
 
