@@ -54,6 +54,7 @@ class TaskSpec(Section):
     event: str | None = None
     column: str | None = None
     classes: tuple[str, ...] | None = None  # order of the classes; default: sorted
+    ordinal: bool = False  # the order of `classes` has a meaning, as in grade: then quadratic kappa is reported
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskSpec":
@@ -64,6 +65,8 @@ class TaskSpec(Section):
             raise ValueError("`column` (classification) excludes `time` and `event` (survival)")
         if self.classes is not None and (self.column is None or len(set(self.classes)) != len(self.classes)):
             raise ValueError("`classes` lists the distinct labels of `column`")
+        if self.ordinal and self.classes is None:
+            raise ValueError("`ordinal` needs `classes` in their order")
         return self
 
     @property
@@ -492,7 +495,8 @@ gene_sets:                       # the subspaces, any number: builtin, a GMT fil
 
 tasks:
   survival: {time: time_days, event: event}
-  grade: {column: grade, classes: [G2, G3, G4]}     # classes fixes their order; other labels are an error
+  grade: {column: grade, classes: [G2, G3, G4], ordinal: true}   # classes fixes their order, and other labels are an
+                                                                 # error; ordinal: the order means something
   diagnosis: {column: diagnosis}
 
 covariates: [age, gender]        # columns that models see beside expression: numbers, or two words, of which the later

@@ -56,7 +56,7 @@ gene_sets: {tumour: builtin, microenvironment: builtin}
 
 tasks:
   diagnosis: {column: diagnosis}
-  grade: {column: grade}
+  grade: {column: grade, classes: [G2, G3, G4], ordinal: true}
   survival: {time: time_days, event: event}
 
 splits: {folds: 5, validation: 0.15, stratify: [event, diagnosis], seed: 0}
