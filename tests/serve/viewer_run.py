@@ -7,23 +7,27 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
+from PIL import Image
 
 from subfuse.data.cohort import read_cohort
-from subfuse.data.preparation import prepare
+from subfuse.data.cohort_file import read_cohort_file
+from subfuse.data.cohort_plan import plan_cohort
+from subfuse.data.feature_store import SlideFeatures, write_features
+from subfuse.data.prepared import write_prepared
 from subfuse.evaluation.cross_validation import cross_validate
+from subfuse.files import write_json
 from subfuse.runs import load_run
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
-HOSTILE = "<script>alert(1)</script>"
+HOSTILE = "<img src=x onerror=alert(1)>"
 GENES = tuple(f"GENE{i:02d}" for i in range(14))
 N_PATIENTS = 12
 SLIDES = {"slide-a": "P01", "slide-b": "P01", "slide-c": HOSTILE, "slide-lost": "P03"}
 WIDTH, HEIGHT = 1100, 830  # of slide-a
 
 
-@pytest.fixture(scope="session")
-def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder; the first patient of `explained_patient` is explained."""
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder; patient P01 is explained."""
     root = tmp_path_factory.getbasetemp() / "viewer"
     if not (root / "run" / "predictions.csv").exists():
         make_run(root)
@@ -33,15 +37,54 @@ def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(root: Path) -> None:
     generator = np.random.default_rng(0)
     write_cohort(root / "cohort", generator)
-    prepare(root / "cohort" / "cohort.yaml", root / "prepared")
+    write_prepared_folder(root / "prepared", root / "cohort" / "cohort.yaml", generator)
     (root / "cohort" / "slides" / "slide-lost.tiff").unlink()  # as on another machine
     cohort = read_cohort(root / "prepared")
-    brief = ArchitectureSettings(embed_dim=16, max_grid=6, table_size=16)
-    settings = TrainingSettings(epochs=1, accelerator="cpu")
-    models = ["subspace", "snn"]
-    tasks = ["survival", "grade"]
-    cross_validate(cohort, task=tasks, models=models, out=root / "run", training=settings, architecture=brief)
+    cross_validate(
+        cohort,
+        task=["survival", "grade"],
+        models=["subspace", "snn"],
+        out=root / "run",
+        training=TrainingSettings(epochs=1, accelerator="cpu"),
+        architecture=ArchitectureSettings(embed_dim=16, max_grid=6, table_size=16),
+    )
     load_run(root / "run").explain(cohort, "P01")
+
+
+def write_prepared_folder(out: Path, cohort_path: Path, generator: np.random.Generator) -> None:
+    """What `prepare` writes, with random features: no encoder has to be loaded."""
+    cohort_file = read_cohort_file(cohort_path)
+    plan = plan_cohort(cohort_file)
+    folder = out / "wsi" / "20x_256px_0px_overlap"
+    records = []
+    for source in plan.slides:
+        image = Image.fromarray(tifffile.imread(source.path))
+        path = folder / "features_random" / f"{source.slide_id}.h5"
+        write_features(path, random_features(generator, *image.size), tile_px=256)
+        image.thumbnail((400, 400))
+        (folder / "thumbnails").mkdir(exist_ok=True)
+        image.save(folder / "thumbnails" / f"{source.slide_id}.jpg")
+        features = path.relative_to(out).as_posix()
+        records.append({"slide_id": source.slide_id, "patient_id": source.patient_id, "features": features})
+    write_prepared(out, cohort_file, plan, pd.DataFrame(records), plan.exclusions)
+    write_json(out / "provenance.json", {"encoder": "random", "encoder_sha256": "0" * 64, "patch_dim": 5})
+
+
+def random_features(generator: np.random.Generator, width: int, height: int) -> SlideFeatures:
+    """Patches of 256 px over the tissue."""
+    y, x = np.mgrid[60 : height - 256 : 256, 40:500:256]
+    coords = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int32)
+    return SlideFeatures(
+        features=generator.normal(size=(len(coords), 5)).astype(np.float16),
+        coords=coords,
+        patch_size_level0=256,
+        level0_mpp=0.5,
+        target_mpp=0.5,
+        encoder="random",
+        encoder_sha256="0" * 64,
+        slide_width_px=width,
+        slide_height_px=height,
+    )
 
 
 def write_cohort(folder: Path, generator: np.random.Generator) -> None:

@@ -88,7 +88,6 @@ def _add_run(app: FastAPI, reader: RunReader) -> None:
             notice=NOTICE,
             tasks=reader.tasks(),
             explained_model=reader.explained_model,
-            upload_unit=reader.expression_unit,
             upload_limit_bytes=LIMIT_BYTES,
         )
 
@@ -128,13 +127,14 @@ def _add_patients(app: FastAPI, reader: RunReader, explanations: ExplanationShel
             labels=dict(found.labels),
             slides=[path.stem for path in found.slides],
             has_expression=found.expression is not None,
+            upload_unit=reader.upload_unit(found),
             predictions=reader.of_patient(patient_id),
             explained_tasks=explanations.tasks(patient_id),
         )
 
 
 def _add_explanations(app: FastAPI, reader: RunReader, explanations: ExplanationShelf, slides: SlideShelf) -> None:
-    worker = ExplanationWorker(reader, explanations)
+    worker = ExplanationWorker(explanations, explain=reader.explain, n_tasks=reader.n_explained_tasks)
 
     def found(patient_id: str, task: str) -> Path:
         _require_patient(reader, patient_id)
@@ -201,7 +201,7 @@ def _add_prediction(app: FastAPI, reader: RunReader) -> None:
         before = [p for p in reader.of_patient(patient.patient_id) if p.model == model and p.split in ("test", "new")]
         return schema.NewPrediction(
             patient_id=patient.patient_id,
-            unit=reader.expression_unit or "",
+            unit=reader.upload_unit(patient) or "",
             transform=uploaded.transform,
             n_genes_used=len(uploaded.values),
             n_genes_ignored=uploaded.n_ignored,

@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import pandas as pd
 from subfuse.errors import SubfuseError
 from subfuse.explanation import colour_limit
 from subfuse.report.run_files import read_table
-from subfuse.serve.run_reader import RunReader
 from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
 
 logger = logging.getLogger(__name__)
@@ -121,9 +120,11 @@ def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[tuple[float, 
 class ExplanationWorker:
     """Makes one explanation at a time in a thread of its own."""
 
-    def __init__(self, reader: RunReader, shelf: ExplanationShelf) -> None:
-        self._reader = reader
+    def __init__(self, shelf: ExplanationShelf, *, explain: Callable[[str, Path], object], n_tasks: int) -> None:
+        """Takes where explanations are, what makes one of a patient in a folder, and of how many tasks."""
         self._shelf = shelf
+        self._explain = explain
+        self._n_tasks = n_tasks
         self._jobs: dict[str, Job] = {}
         self._started_ns: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -139,7 +140,7 @@ class ExplanationWorker:
                 patient_id=patient_id,
                 state="running",
                 done=0,
-                total=self._n_tasks(),
+                total=self._n_tasks,
                 error=None,
             )
             self._jobs[job.job_id] = job
@@ -158,9 +159,7 @@ class ExplanationWorker:
     def _run(self, job: Job) -> None:
         error = None
         try:
-            self._reader.run.explain(
-                self._reader.cohort, job.patient_id, self._out(job.patient_id), model=self._reader.explained_model
-            )
+            self._explain(job.patient_id, self._out(job.patient_id))
         except SubfuseError as problem:
             error = str(problem)
         except Exception as problem:  # the thread must say that it ended
@@ -177,9 +176,6 @@ class ExplanationWorker:
         plain = patient_id.replace("-", "").replace("_", "").replace(".", "").isalnum() and patient_id[0] != "."
         name = patient_id if plain else f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
         return self._shelf.folder / name
-
-    def _n_tasks(self) -> int:
-        return len(dict.fromkeys(job.task for job in self._reader.run.jobs(model=self._reader.explained_model)))
 
     def _n_written(self, job: Job) -> int:
         written = self._out(job.patient_id).glob("*/explanation.json")

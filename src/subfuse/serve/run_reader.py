@@ -4,17 +4,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from subfuse.data.cohort import Cohort, Patient, read_cohort, read_patients
-from subfuse.data.cohort_file import ExpressionUnit, read_cohort_file
+from subfuse.data.cohort_file import ExpressionSection, ExpressionUnit, read_cohort_file
 from subfuse.data.covariates import covariate_values
 from subfuse.errors import DataError
-from subfuse.evaluation.cross_validation import stack_predictions
+from subfuse.evaluation.run_folder import stack_predictions
 from subfuse.runs import Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
 from subfuse.serve.uploads import UploadedExpression, read_upload
@@ -38,17 +38,20 @@ class RunReader:
         return MODEL_OF_CHOICE if MODEL_OF_CHOICE in models else str(models[0])
 
     @property
-    def expression_unit(self) -> ExpressionUnit | None:
-        """Unit in which the cohort file declares expression, or None where nothing can be uploaded."""
-        if self.cohort.root is None or not self.measured_genes:
-            return None
-        section = read_cohort_file(self.cohort.root / "cohort.yaml").expression
-        return None if section is None else section.unit
-
-    @property
     def measured_genes(self) -> tuple[str, ...]:
         """The gene axis without the covariates at its end."""
         return self.cohort.genes[: len(self.cohort.genes) - len(self.cohort.covariates)]
+
+    def upload_unit(self, patient: Patient) -> ExpressionUnit | None:
+        """Returns the unit that an uploaded file of this patient must be in, or None where nothing can be uploaded.
+
+        It is the unit of the patient's cohort; where the source told it, the scale of models. Z-scores within a cohort
+        need the whole cohort.
+        """
+        section = self._expression_section(patient)
+        if section is None or self.cohort.expression_unit is None or section.standardise is not None:
+            return None
+        return section.unit or cast(ExpressionUnit, self.cohort.expression_unit)
 
     def patient(self, patient_id: str) -> Patient | None:
         """Returns a patient of the cohort, or None."""
@@ -112,6 +115,15 @@ class RunReader:
             )
         return sorted(found, key=lambda s: -1.0 if s.risk_percentile is None else s.risk_percentile, reverse=True)
 
+    def explain(self, patient_id: str, out: Path) -> None:
+        """Explains a patient's prediction of every task; see `Run.explain`."""
+        self.run.explain(self.cohort, patient_id, out, model=self.explained_model)
+
+    @property
+    def n_explained_tasks(self) -> int:
+        """Number of tasks that an explanation has."""
+        return len({job.task for job in self.run.jobs(model=self.explained_model)})
+
     def predict_with(
         self, patient: Patient, content: bytes, *, model: str
     ) -> tuple[UploadedExpression, list[Prediction]]:
@@ -127,13 +139,22 @@ class RunReader:
         Raises:
             DataError: The file cannot be used, or the cohort has no expression to compare with.
         """
-        unit = self.expression_unit
-        if unit is None:
-            raise DataError("the cohort must have expression to say in which unit a file is. Found none.")
-        uploaded = read_upload(content, unit=unit, genes=self.measured_genes)
+        unit, section = self.upload_unit(patient), self._expression_section(patient)
+        if unit is None or section is None:
+            raise DataError(
+                "a cohort with expression that is not standardised within the cohort is required: it says in which "
+                f"unit a file is. Found none for {patient.cohort!r}."
+            )
+        uploaded = read_upload(content, unit=unit, genes=self.measured_genes, aliases=section.aliases)
         expression = np.concatenate([uploaded.values, self._covariates(patient)])
         changed = replace(self.cohort, patients=(replace(patient, expression=expression),))
         return uploaded, as_predictions(self.run.predict(changed, model=model))
+
+    def _expression_section(self, patient: Patient) -> ExpressionSection | None:
+        if self.cohort.root is None:
+            return None
+        members = read_cohort_file(self.cohort.root / "cohort.yaml").members
+        return next((member.expression for member in members if member.name == patient.cohort), None)
 
     def _covariates(self, patient: Patient) -> Float[np.ndarray, " covariate"]:
         names = self.cohort.covariates

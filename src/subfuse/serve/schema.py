@@ -36,7 +36,6 @@ class RunInfo(Answer):
     notice: str
     tasks: list[TaskInfo]
     explained_model: str = Field(description="The model that explanations are made of.")
-    upload_unit: str | None = Field(description="Unit that an uploaded expression file must be in; null: no upload.")
     upload_limit_bytes: int
 
 
@@ -115,6 +114,7 @@ class PatientDetail(Answer):
     labels: dict[str, str]
     slides: list[str]
     has_expression: bool
+    upload_unit: str | None = Field(description="Unit that an uploaded expression file must be in; null: no upload.")
     predictions: list[Prediction]
     explained_tasks: list[str]
 

@@ -12,6 +12,7 @@ from subfuse.data.cohort_file import read_cohort_file
 from subfuse.data.feature_store import read_features
 from subfuse.data.image_folders import is_image_source
 from subfuse.data.slide_table import read_slides
+from subfuse.data.slides import SlideSource
 from subfuse.errors import SubfuseError
 from subfuse.serve.schema import SlideInfo
 
@@ -42,7 +43,7 @@ class SlideShelf:
         self._slides = {
             path.stem: _Slide(path.stem, patient.patient_id, path) for patient in cohort for path in patient.slides
         }
-        self._sources, self._reasons, self._problem = _sources(cohort)
+        self._sources = _sources(cohort)
         # a slide that falls out of the cache is closed when the last thread has let go of it
         self._pyramid = lru_cache(maxsize=OPEN_SLIDES)(self._open)
         self._size = lru_cache(maxsize=None)(_size_of)
@@ -128,10 +129,9 @@ class SlideShelf:
         return self._slides[slide_id]
 
     def _open(self, slide_id: str) -> Any:
-        path = self._sources.get(slide_id)
-        if path is None:
-            reason = self._reasons.get(slide_id, "it is not among the slides of the cohort file")
-            raise Unavailable(self._problem or f"slide {slide_id} is not on this machine: {reason}.")
+        path = self._sources.get(slide_id, "it is not among the slides of the cohort file.")
+        if isinstance(path, str):
+            raise Unavailable(f"slide {slide_id} is not on this machine: {path}")
         if is_image_source(path):
             raise Unavailable(f"slide {slide_id} consists of images, which have no pyramid.")
         try:
@@ -150,22 +150,23 @@ class SlideShelf:
         return DeepZoomGenerator(opened, tile_size=TILE_PX, overlap=0, limit_bounds=False)
 
 
-def _sources(cohort: Cohort) -> tuple[Mapping[str, Path], Mapping[str, str], str | None]:
-    """Returns where slides lie, why others are not found, and what makes all of them unknown.
-
-    The cohort file may name folders of another machine; the viewer then shows thumbnails.
-    """
+def _sources(cohort: Cohort) -> Mapping[str, Path | str]:
+    """Returns where each slide lies, or why that is not known: the cohort file may name folders of another machine."""
     if cohort.root is None:
-        return {}, {}, "the cohort has no folder that names its slides."
-    try:
-        section = read_cohort_file(cohort.root / "cohort.yaml").slides
-        if section is None:
-            return {}, {}, "the cohort file names no slides."
-        slides, missing, _ = read_slides(section, [patient.patient_id for patient in cohort])
-    except SubfuseError as error:
-        return {}, {}, f"the slides of the cohort file cannot be found: {error}"
-    paths = {slide.slide_id: slide.path for slide in slides}
-    return paths, dict(zip(missing["id"], missing["reason"], strict=True)), None
+        return {}
+    sources: dict[str, Path | str] = {}
+    for member in read_cohort_file(cohort.root / "cohort.yaml").members:
+        patients = [patient for patient in cohort if patient.cohort == member.name]
+        if member.slides is None or not patients:
+            continue
+        try:
+            found, missing, _ = read_slides(member.slides, [patient.patient_id for patient in patients])
+        except SubfuseError as error:
+            sources |= {path.stem: str(error) for patient in patients for path in patient.slides}
+            continue
+        sources |= {slide: f"{reason}." for slide, reason in zip(missing["id"], missing["reason"], strict=True)}
+        sources |= {slide.slide_id: slide.path for slide in found if isinstance(slide, SlideSource)}
+    return sources
 
 
 def _size_of(features: Path) -> tuple[int, int, float, int]:

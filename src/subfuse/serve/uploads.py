@@ -2,7 +2,7 @@
 
 import csv
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from subfuse.data.cohort_file import ExpressionSection, ExpressionUnit
-from subfuse.data.expression import STAR_SUFFIXES, ExpressionTable, read_expression
+from subfuse.data.expression import STAR_COLUMNS, STAR_SUFFIXES, ExpressionTable, read_expression
 from subfuse.data.tables import read_first_line
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError, SubfuseError, preview
 
 LIMIT_BYTES = 10_000_000
 MAX_GENES = 200_000
@@ -28,7 +28,9 @@ class UploadedExpression:
     n_ignored: int  # genes of the file that the cohort does not have
 
 
-def read_upload(content: bytes, *, unit: ExpressionUnit, genes: Sequence[str]) -> UploadedExpression:
+def read_upload(
+    content: bytes, *, unit: ExpressionUnit, genes: Sequence[str], aliases: Path | None = None
+) -> UploadedExpression:
     """Returns the expression in an uploaded file.
 
     Layouts: two columns (gene, value), with or without a header; one row of values below a header of gene symbols,
@@ -39,6 +41,7 @@ def read_upload(content: bytes, *, unit: ExpressionUnit, genes: Sequence[str]) -
         content: The file, UTF-8 text.
         unit: Unit of its values: that of the cohort file.
         genes: The gene axis; the file must have all of them.
+        aliases: `expression.aliases` of the cohort file.
 
     Raises:
         DataError: Not such a file, a value that is not a number, more than one patient, or a gene is missing.
@@ -47,8 +50,9 @@ def read_upload(content: bytes, *, unit: ExpressionUnit, genes: Sequence[str]) -
         raise DataError(f"the file must have at most {LIMIT_BYTES / 1e6:g} MB. Found {len(content) / 1e6:.1f} MB.")
     with tempfile.TemporaryDirectory(prefix="subfuse-upload-") as folder:
         try:
-            table = _read(Path(folder), content, unit, genes)
-        except DataError as error:
+            section = _section(Path(folder), content, unit)
+            table = read_expression(section.model_copy(update={"aliases": aliases}), keep_genes=genes)
+        except SubfuseError as error:
             message = str(error).replace(f"{folder}/", "").replace(folder, "upload")
             raise DataError(message) from error
         except (ValueError, csv.Error) as error:
@@ -56,37 +60,35 @@ def read_upload(content: bytes, *, unit: ExpressionUnit, genes: Sequence[str]) -
     return _on_axis(table, genes)
 
 
-def _read(folder: Path, content: bytes, unit: ExpressionUnit, genes: Collection[str]) -> ExpressionTable:
+def _section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSection:
+    """Writes the file to a folder and returns what a cohort file would say about it."""
     path = folder / "upload.csv"
     path.write_bytes(content)
     header = read_first_line(path)
-    text = content.decode("utf-8-sig")
     if header.startswith(("# gene-model", "gene_id\tgene_name")):
-        return _read_star(folder, content, unit, genes)
-    lines = [line for line in text.splitlines() if line.strip()]
+        return _star_section(folder, content, unit)
+    lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     separator = "\t" if header.count("\t") > header.count(",") else ","
-    n_columns = len(next(csv.reader([header], delimiter=separator)))
-    if max(n_columns, len(lines)) > MAX_GENES:
-        raise DataError(f"the file must have at most {MAX_GENES} genes. Found {max(n_columns, len(lines))} cells.")
-    if n_columns == 2:
-        lines = _one_row(list(csv.reader(lines, delimiter=separator)))
-    elif len(lines) != 2 or n_columns < 2:
+    first = next(csv.reader([header], delimiter=separator))
+    if max(len(first), len(lines)) > MAX_GENES:
+        raise DataError(f"the file must have at most {MAX_GENES} genes. Found {max(len(first), len(lines))} cells.")
+    if len(first) == 2:
+        _require_pairs(csv.reader(lines, delimiter=separator))
+        values = lines if _is_number(first[1]) else lines[1:]
+        path.write_text("\n".join([f"gene{separator}{_PATIENT}", *values]) + "\n", encoding="utf-8")
+        return ExpressionSection(table=path, unit=unit, orientation="genes_by_patients")
+    if len(lines) != 2 or len(first) < 2:
         raise DataError(
             "one patient is required: two columns (gene, value), or a header of gene symbols and one row of values. "
-            f"Found {len(lines)} lines of {n_columns} column(s)."
+            f"Found {len(lines)} lines of {len(first)} column(s)."
         )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-    return read_expression(ExpressionSection(table=path, unit=unit))
+    return ExpressionSection(table=path, unit=unit, orientation="patients_by_genes")
 
 
-def _one_row(pairs: Sequence[Sequence[str]]) -> list[str]:
-    """Turns rows of gene and value into a header of genes and one row of values."""
-    ragged = next((i for i, pair in enumerate(pairs, start=1) if len(pair) != 2), None)
-    if ragged is not None:
-        raise DataError(f"line {ragged} must have two columns (gene, value). Found {len(pairs[ragged - 1])}.")
-    rows = pairs if _is_number(pairs[0][1]) else pairs[1:]
-    lines = ["patient_id", *(gene.strip() for gene, _ in rows)], [_PATIENT, *(value.strip() for _, value in rows)]
-    return [",".join('"' + cell.replace('"', '""') + '"' for cell in line) for line in lines]
+def _require_pairs(rows: Iterable[Sequence[str]]) -> None:
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2:
+            raise DataError(f"line {number} must have two columns (gene, value). Found {len(row)}.")
 
 
 def _is_number(cell: str) -> bool:
@@ -97,20 +99,17 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _read_star(folder: Path, content: bytes, unit: ExpressionUnit, genes: Collection[str]) -> ExpressionTable:
-    if unit in ("log2_tpm", "zscore"):
+def _star_section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSection:
+    if unit not in STAR_COLUMNS:
         raise DataError(f"values in the unit {unit} are required, as in the cohort. Found a STAR file, which has none.")
     name = _PATIENT + STAR_SUFFIXES[0]
     (folder / name).write_bytes(content)
     sheet = folder / "sample_sheet.tsv"
     sheet.write_text(f"File Name\tCase ID\n{name}\t{_PATIENT}\n", encoding="utf-8")
-    section = ExpressionSection(folder=folder, format="gdc_star", sample_sheet=sheet, unit=unit)
-    return read_expression(section, keep_genes=genes)
+    return ExpressionSection(folder=folder, format="gdc_star", sample_sheet=sheet, unit=unit)
 
 
 def _on_axis(table: ExpressionTable, genes: Sequence[str]) -> UploadedExpression:
-    if table.values.empty:
-        raise DataError(f"at least one expressed gene is required. Found: {preview(table.exclusions['reason'])}.")
     missing = [gene for gene in genes if gene not in table.values.columns]
     if missing:
         raise DataError(

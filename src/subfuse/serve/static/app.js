@@ -61,8 +61,8 @@ function fill(select, options, chosen) {
   select.disabled = options.length === 0;
 }
 
-const shown = (value, digits = 3) => (value === null || value === undefined ? "unknown" : value.toFixed(digits));
-const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(3);
+const shown = (value) => value.toFixed(3).replace("-", "−");
+const signed = (value) => (value > 0 ? "+" : "") + shown(value);
 const percent = (value) => `${(100 * value).toFixed(0)} %`;
 
 // A number whose exact value stays with it.
@@ -103,12 +103,6 @@ async function start() {
   at("notice").textContent = state.run.notice;
   document.title = `${state.run.cohort} · subfuse viewer`;
   fill(at("task"), state.run.tasks.map(({ name }) => [name, name]));
-  const unit = state.run.upload_unit;
-  at("file").disabled = !unit;
-  at("upload-help").textContent = unit
-    ? `CSV or TSV of one patient: gene and value per line, one row below a header, or a GDC STAR file. Unit: ${unit}, ` +
-      `as in the cohort. At most ${state.run.upload_limit_bytes / 1e6} MB. The file is not kept.`
-    : "This cohort has no expression.";
   await chooseTask();
 }
 
@@ -147,7 +141,7 @@ function patientRow(row, index) {
   const { risk, risk_percentile: percentile, predicted_class: predicted, outcome } = row;
   const probability = predicted === null ? null : row.probabilities[predicted];
   const value = risk !== null
-    ? number(risk, percentile === null ? shown(risk) : `${percentile.toFixed(0)}th percentile`, "risk")
+    ? number(risk, percentile === null ? shown(risk) : `percentile ${percentile.toFixed(0)}`, "risk")
     : predicted === null ? make("span", { textContent: "no prediction" })
       : number(probability, `${predicted} ${percent(probability)}`, "probability");
   if (risk !== null) value.title = `risk ${shown(risk)}`;
@@ -196,9 +190,7 @@ async function choosePatient(patientId) {
   const facts = [["cohort", patient.cohort], ["site", patient.site], ...Object.entries(patient.labels)];
   at("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [
     make("dt", { textContent: name }), make("dd", { textContent: value })]));
-  at("compared").replaceChildren();
-  at("upload-state").textContent = "";
-  at("file").value = "";
+  showUpload();
   fill(at("slide"), patient.slides.map((name) => [name, name]));
   await showTask();
   await showSlide();
@@ -364,6 +356,17 @@ function showPatch(index) {
 }
 
 // --- another expression file
+
+function showUpload() {
+  const unit = state.patient.upload_unit;
+  at("compared").replaceChildren();
+  at("upload-state").textContent = "";
+  Object.assign(at("file"), { value: "", disabled: !unit });
+  at("upload-help").textContent = unit
+    ? `CSV or TSV of one patient: gene and value per line, one row below a header, or a GDC STAR file. Unit: ${unit}, ` +
+      `as in the cohort. At most ${state.run.upload_limit_bytes / 1e6} MB. The file is not kept.`
+    : "Not possible here: the cohort has no expression, or standardises it within the cohort.";
+}
 
 async function upload(file) {
   if (!file) return;

@@ -1,0 +1,139 @@
+import json
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from viewer_run import HOSTILE, made_run
+
+from subfuse.errors import DataError
+from subfuse.serve.explanations import ExplanationShelf, ExplanationWorker, read_explanation, read_patch_scores
+
+
+@pytest.fixture(scope="module")
+def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_run(tmp_path_factory)
+
+
+@pytest.fixture
+def folder(viewer_run: Path) -> Path:
+    return ExplanationShelf(viewer_run / "explanations").find("P01", "survival")
+
+
+def test_explanations_are_found_by_their_content(tmp_path):
+    for name, patient in (("any", "P/../1"), ("other", "P2")):
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / "explanation.json").write_text(json.dumps({"patient_id": patient, "task": "grade"}))
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "explanation.json").write_text("{}")
+    shelf = ExplanationShelf(tmp_path)
+    assert shelf.patients("grade") == {"P/../1", "P2"}
+    assert shelf.tasks("P2") == ["grade"]
+    assert shelf.find("P/../1", "grade") == tmp_path / "any" / "x"
+    assert shelf.find("../any", "x") is None
+    assert shelf.find("P2", "../../any/x") is None
+
+
+def test_ledger_and_genes_are_those_of_the_files(folder):
+    shown = read_explanation(folder, genes_per_subspace=3)
+    assert sum(row.contribution for row in shown.ledger) == pytest.approx(shown.score, abs=1e-5)
+    genes = pd.read_csv(folder / "genes.csv")
+    assert shown.n_genes == len(genes)
+    for subspace, rows in genes.groupby("subspace"):
+        strongest = rows.loc[rows["contribution"].abs().sort_values(ascending=False).index[:3]]
+        of_subspace = [row for row in shown.genes if row.subspace == subspace]
+        assert [row.gene for row in of_subspace] == strongest["gene"].tolist()
+        assert [row.contribution for row in of_subspace] == strongest["contribution"].tolist()
+
+
+def test_patch_scores_are_those_of_one_slide(folder):
+    table = pd.read_csv(folder / "patches.csv").query("slide_id == 'slide-b'")
+    shown = read_patch_scores(folder, "slide-b", patch_size_px=256)
+    assert (shown.x, shown.y) == (table["x"].tolist(), table["y"].tolist())
+    for name, values in shown.scores.items():
+        assert values == table[name].tolist()
+    assert {"tumour", "microenvironment", "total"} <= shown.scores.keys()
+    assert shown.limits["tumour"] == shown.limits["microenvironment"] == shown.limits["total"] > 0
+    assert read_patch_scores(folder, "slide-c", patch_size_px=256) is None
+
+
+def test_sampling_points_are_shown_per_subspace(folder, tmp_path):
+    for name in ("explanation.json", "patches.csv"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    assert read_patch_scores(tmp_path, "slide-a", patch_size_px=256).points == {}
+    points = pd.DataFrame(
+        {
+            "slide_id": ["slide-a", "slide-a", "slide-b"],
+            "subspace": ["tumour", "microenvironment", "tumour"],
+            "group": [0, 1, 0],
+            "x": [10.5, 20.0, 1.0],
+            "y": [7.0, 8.0, 2.0],
+        }
+    )
+    points.to_csv(tmp_path / "points.csv", index=False)
+    shown = read_patch_scores(tmp_path, "slide-a", patch_size_px=256).points
+    assert shown == {"tumour": [(10.5, 7.0)], "microenvironment": [(20.0, 8.0)]}
+
+
+class Explaining:
+    """Explains when it is let go."""
+
+    def __init__(self, error: Exception | None = None):
+        self.error, self.go = error, threading.Event()
+
+    def __call__(self, patient_id: str, out: Path) -> None:
+        self.go.wait(10)
+        if self.error:
+            raise self.error
+        (out / "grade").mkdir(parents=True)
+        (out / "grade" / "explanation.json").write_text(json.dumps({"patient_id": patient_id, "task": "grade"}))
+
+
+def finished(worker: ExplanationWorker, job_id: str):
+    for thread in threading.enumerate():
+        if thread.name == f"explanation-{job_id}":
+            thread.join(10)
+    return worker.status(job_id)
+
+
+def make_worker(folder: Path, error: Exception | None = None) -> tuple[Explaining, ExplanationShelf, ExplanationWorker]:
+    explaining, shelf = Explaining(error), ExplanationShelf(folder / "explanations")
+    return explaining, shelf, ExplanationWorker(shelf, explain=explaining, n_tasks=1)
+
+
+@pytest.mark.parametrize(
+    "patient_id", ["P-01", HOSTILE, "../../outside", "..", ".", "a\\b", "C:x", "nul\0l", ".hidden"]
+)
+def test_an_explanation_stays_in_its_folder_whatever_the_patient_is_called(tmp_path, patient_id):
+    explaining, shelf, worker = make_worker(tmp_path / "run")
+    job = worker.start(patient_id)
+    explaining.go.set()
+    assert finished(worker, job.job_id).state == "done"
+    found = shelf.find(patient_id, "grade")
+    assert found.parent.parent == tmp_path / "run" / "explanations"
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert worker._out(patient_id) == found.parent  # a second explanation replaces the first
+
+
+def test_one_patient_is_explained_at_a_time(tmp_path):
+    explaining, _, worker = make_worker(tmp_path)
+    job = worker.start("P1")
+    assert worker.start("P1").job_id == job.job_id
+    assert worker.start("P2") is None
+    assert worker.status(job.job_id).state == "running"
+    explaining.go.set()
+    assert finished(worker, job.job_id).state == "done"
+    assert worker.start("P2").job_id != job.job_id
+    assert worker.status("no such job") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(DataError("no patch"), "no patch"), (RuntimeError("odd"), "unexpected RuntimeError: odd")]
+)
+def test_a_failed_explanation_says_why(tmp_path, error, shown, caplog):
+    explaining, _, worker = make_worker(tmp_path, error)
+    job = worker.start("P1")
+    explaining.go.set()
+    done = finished(worker, job.job_id)
+    assert done.state == "failed"
+    assert shown in done.error
