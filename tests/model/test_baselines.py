@@ -210,6 +210,18 @@ def test_the_inputs_have_axes_of_different_size():
     assert len({BATCH, PATCH, GENE, OUTPUT, *inputs()["patches"].shape[2:]}) == 5
 
 
+@EVERY_MODEL
+def test_mixed_precision_is_close(name: str):
+    model, batch = build(name).float().eval(), inputs()
+    batch = {key: value.float() if value.is_floating_point() else value for key, value in batch.items()}
+    expected = model(**batch).logits
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**batch, need_attention=True)
+    torch.testing.assert_close(output.logits.float(), expected, rtol=0.1, atol=0.1)
+    output.logits.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 class LargestTensor(TorchDispatchMode):
     """Records the size of the largest tensor that any operation returns, forward or backward."""
 

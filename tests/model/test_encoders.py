@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from subfuse.model import GeneEncoder
+from subfuse.model.encoders import GeneSetTokens
 
 
 def test_layers_activations_and_initialisation():
@@ -20,3 +21,17 @@ def test_layers_activations_and_initialisation():
 def test_no_gene_is_an_error():
     with pytest.raises(ValueError, match="n_genes must be at least 1"):
         GeneEncoder(0)
+
+
+def test_every_gene_set_has_a_token_from_its_own_genes():
+    tokens = GeneSetTokens({"one": (4, 1), "two.named": (1, 2, 3)}, 5, dropout=0.0)
+    expression, measured = torch.randn(3, 6), torch.tensor([True, False, True])
+    output = tokens(expression, measured)
+    for index, columns in enumerate(([4, 1], [1, 2, 3])):
+        torch.testing.assert_close(output[measured, index], tokens.encoders[index](expression[measured][:, columns]))
+    assert output[1].abs().max() == 0
+
+
+def test_no_gene_set_is_an_error():
+    with pytest.raises(ValueError, match="at least one gene set"):
+        GeneSetTokens({}, 5, dropout=0.0)

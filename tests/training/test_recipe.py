@@ -87,8 +87,8 @@ def test_late_fusion_shows_its_branches():
 
 
 def test_survpath_has_a_token_for_the_covariates():
-    assert len(recipe("survpath").build().pathway_tokens.columns) == 3
-    assert len(recipe("survpath", covariates=()).build().pathway_tokens.columns) == 2
+    assert len(recipe("survpath").build().pathway_tokens.encoders) == 3
+    assert len(recipe("survpath", covariates=()).build().pathway_tokens.encoders) == 2
 
 
 def test_the_clinical_model_sees_the_covariates_only():

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -49,7 +49,7 @@ class GeneEncoder(nn.Module):
 
 
 class GeneSetTokens(nn.Module):
-    """One token per gene set, each from a self-normalising network of its own.
+    """One token per gene set, each from a self-normalising network of its own; sets may share genes.
 
     Args:
         gene_sets: Columns of `expression` of each set, by name.
@@ -60,22 +60,25 @@ class GeneSetTokens(nn.Module):
         ValueError: If there is no gene set.
     """
 
+    columns: Int[Tensor, " gene"]  # of all sets, one after the other
+
     def __init__(self, gene_sets: Mapping[str, Sequence[int]], embed_dim: int, *, dropout: float) -> None:
         super().__init__()
         if not gene_sets:
             raise ValueError("gene_sets must name at least one gene set. Found none.")
-        self.columns = [list(columns) for columns in gene_sets.values()]
+        self.sizes = [len(columns) for columns in gene_sets.values()]
+        self.register_buffer("columns", torch.tensor([i for s in gene_sets.values() for i in s]), persistent=False)
         self.encoders = nn.ModuleList(
-            GeneEncoder(len(columns), embed_dim, hidden=(embed_dim,), dropout=dropout) for columns in self.columns
+            GeneEncoder(size, embed_dim, hidden=(embed_dim,), dropout=dropout) for size in self.sizes
         )
 
     def forward(
         self, expression: Float[Tensor, "batch gene"], expression_mask: Bool[Tensor, " batch"]
     ) -> Float[Tensor, "batch set embed"]:
         """Returns the tokens, 0 where expression was not measured."""
+        genes = expression[:, self.columns].split(self.sizes, dim=1)
         tokens = [
-            encode_measured(encoder, expression[:, columns], expression_mask)
-            for encoder, columns in zip(self.encoders, self.columns, strict=True)
+            encode_measured(encoder, part, expression_mask) for encoder, part in zip(self.encoders, genes, strict=True)
         ]
         return torch.stack(tokens, dim=1)
 
