@@ -59,7 +59,7 @@ def test_ambiguous_or_foreign_identifiers_need_a_declaration(tmp_path):
     with pytest.raises(ConfigurationError, match=r"both\.csv: the orientation is ambiguous: 3 .* 2 in the header"):
         read(tmp_path / "both.csv", unit="tpm")
     matrix(rows=["x", "y", "z"]).to_csv(tmp_path / "none.csv")
-    with pytest.raises(ConfigurationError, match=r"patients of the cohort \(a, b\) are required .* Found x, y, z"):
+    with pytest.raises(DataError, match=r"patients of the cohort \(a, b\) are required .* Found x, y, z"):
         read(tmp_path / "none.csv", unit="tpm", patients=["a", "b"])
     assert len(read(tmp_path / "none.csv", unit="tpm").values) == 3  # the documented layout
 

@@ -43,7 +43,7 @@ def read_plain(section: ExpressionSection, base: Path, patients: Collection[str]
 
     Raises:
         ConfigurationError: The orientation is ambiguous and not declared.
-        DataError: As `read_numeric_table`; a sample that occurs twice.
+        DataError: As `read_numeric_table`; a sample that occurs twice; no patient of the cohort on either side.
     """
     path = _table(section, base)
     if path.suffix == ".h5ad":
@@ -134,7 +134,8 @@ def recognise_orientation(table: NumericTable, patients: Collection[str], path: 
     genes. Where nothing tells and no patients are known, rows are patients: the documented layout.
 
     Raises:
-        ConfigurationError: Patients are on both sides, or known patients are on neither.
+        ConfigurationError: Patients are on both sides.
+        DataError: Patients are known, but on neither side.
     """
 
     def count(names: Sequence[str]) -> int:
@@ -150,7 +151,7 @@ def recognise_orientation(table: NumericTable, patients: Collection[str], path: 
     if in_columns or genes_in_rows:
         return "genes_by_patients"
     if not in_rows and patients:
-        raise ConfigurationError(
+        raise DataError(
             f"{path}: patients of the cohort ({preview(sorted(patients), limit=3)}) are required in the first column "
             f"or in the header. Found {preview(table.rows, limit=3)} and {preview(table.columns, limit=3)}. Use the "
             "same identifiers, give a `sample_sheet`, or declare the `orientation`."
