@@ -169,8 +169,23 @@ def _check(arguments: Namespace) -> None:
         ("subspace", "genes", "measured", "not measured", "shared with"),
         [(row.subspace, row.n_genes, row.n_found, row.missing, row.overlap) for row in plan.coverage.itertuples()],
     )
+    _print_harmonisation(plan.harmonisation)
     for warning in (*plan.warnings, *survey.warnings()):
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _print_harmonisation(harmonisation: Any) -> None:
+    if harmonisation.empty:
+        return
+    rows = [
+        (row.cohort, row.reference, row.gene_set, row.n_genes, row.n_shared, f"{row.shift:.2f}", f"{row.ks:.2f}")
+        for row in harmonisation.itertuples()
+    ]
+    _print_table(
+        "Expression of the cohorts: median shift of means, in spreads, and of distributions (KS, 0 to 1)",
+        ("cohort", "against", "gene set", "genes", "shared", "shift", "KS"),
+        rows,
+    )
 
 
 def _print_exclusions(exclusions: Sequence[tuple[str, str, str]]) -> None:
@@ -267,15 +282,22 @@ def _train(arguments: Namespace) -> None:
 def _add_crossval(parser: ArgumentParser) -> None:
     from jsonargparse import ActionConfigFile
 
+    from subfuse.training.recipe import MODELS
     from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
     parser.add_argument("--config", action=ActionConfigFile, help="YAML with any of these settings.")
     parser.add_argument("prepared", type=Path, help="Prepared folder.")
     parser.add_argument("--tasks", type=str, nargs="+", default=None, help="Tasks of the cohort file; default: all.")
-    parser.add_argument("--models", type=str, nargs="+", default=list(DEMO_MODELS),
-                        help="subspace, abmil, snn, concat, cox (survival), logistic (classification).")  # fmt: skip
+    parser.add_argument("--models", type=str, nargs="+", default=list(DEMO_MODELS), help=f"{', '.join(MODELS)}.")
     parser.add_argument(
         "--folds", type=int, default=None, help="Draw this many folds; default: the cohort's own splits."
+    )
+    parser.add_argument("--repeats", type=int, default=None, help="Draw all folds this often; default: as prepared.")
+    parser.add_argument(
+        "--search", type=int, default=0, help="Trials of a search for each neural model's settings, on inner splits."
+    )
+    parser.add_argument(
+        "--allow-inputs", type=str, nargs="+", default=[], help="Genes or covariates that may look like the outcome."
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of weights and batch order.")
     parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
@@ -297,10 +319,13 @@ def _crossval(arguments: Namespace) -> None:
             task=arguments.tasks or list(cohort.tasks),
             models=arguments.models,
             folds=arguments.folds,
+            repeats=arguments.repeats,
             seed=arguments.seed,
             out=arguments.out,
             training=TrainingSettings(**arguments.train.as_dict()),
             architecture=ArchitectureSettings(**arguments.model.as_dict()),
+            search=arguments.search,
+            allow_inputs=arguments.allow_inputs,
             workers=_workers(arguments),
             scheduler=arguments.scheduler,
             progress=progress,

@@ -12,13 +12,7 @@ import yaml
 
 from subfuse.data.cohort import Cohort, read_cohort
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.evaluation.cross_validation import (
-    Job,
-    order_columns,
-    prediction_table,
-    read_predictions,
-    stack_predictions,
-)
+from subfuse.evaluation.run_folder import Job, order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.explanation.patient import explain_patient
 from subfuse.training.checkpoint import FittedModel, load_fitted
 
@@ -51,7 +45,7 @@ class Run:
         Raises:
             ConfigurationError: There is none.
         """
-        done = self.predictions[["task", "model", "fold"]].drop_duplicates()
+        done = self.predictions[["task", "model", "fold", "repeat"]].drop_duplicates()
         chosen = done[((done["model"] == model) | (model is None)) & ((done["task"] == task) | (task is None))]
         if chosen.empty:
             available = ", ".join(sorted({f"{row.task}/{row.model}" for row in done.itertuples()}))
@@ -104,7 +98,7 @@ class Run:
         known = self._known(task, model)
         held_out = known[(known["patient_id"] == patient_id) & (known["split"] == "test")]
         if len(held_out):
-            return Job(task, model, int(held_out["fold"].iloc[0]))
+            return Job(task, model, int(held_out["fold"].iloc[0]), int(held_out["repeat"].iloc[0]))
         return next(self.jobs(model=model, task=task))
 
     def _known(self, task: str, model: str) -> pd.DataFrame:
@@ -114,7 +108,7 @@ class Run:
     def _predict(self, job: Job, fitted: FittedModel, cohort: Cohort) -> pd.DataFrame:
         aligned = fitted.align(cohort)
         known = self._known(job.task, job.model)
-        of_fold = known[known["fold"] == job.fold_index]
+        of_fold = known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
         held_out = set(of_fold.loc[of_fold["split"] == "test", "patient_id"])
         everyone = set(known["patient_id"])
         patients = [
@@ -122,7 +116,7 @@ class Run:
         ]
         table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
         table["split"] = ["test" if p.patient_id in held_out else "new" for p in patients]
-        table = order_columns(table.assign(task=job.task, model=job.model, repeat=0, fold=job.fold_index))
+        table = order_columns(table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index))
         train_risk = np.sort(of_fold.loc[of_fold["split"] == "train", "risk"].to_numpy(float))
         table["risk_percentile"] = np.searchsorted(train_risk, table["risk"].to_numpy(float)) / len(train_risk) * 100
         table.loc[table["risk"].isna(), "risk_percentile"] = np.nan

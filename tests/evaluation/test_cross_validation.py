@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,15 @@ import yaml
 from conftest import deal_folds
 from subfuse.data.splits import Fold
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.evaluation.cross_validation import cross_validate, read_predictions
+from subfuse.evaluation.cross_validation import cross_validate
+from subfuse.evaluation.run_folder import read_predictions
 from subfuse.runs import load_run
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 BRIEF = {
     "training": TrainingSettings(epochs=2, batch_size=8),
     "architecture": ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+    "allow_inputs": ["GENE0"],  # shows the latent behind both outcomes
 }
 
 
@@ -93,7 +96,7 @@ def test_linear_models_run_on_their_own_kind_of_task(cohort, tmp_path):
 
 
 def test_unknown_names_list_the_valid_ones(cohort, tmp_path):
-    with pytest.raises(ConfigurationError, match="models must be among subspace, abmil"):
+    with pytest.raises(ConfigurationError, match="models must be among subspace, mean, abmil"):
         run(cohort, tmp_path / "a", models=["subspaces"])
     with pytest.raises(ConfigurationError, match=r"declared in the cohort file \(survival, grade\)"):
         run(cohort, tmp_path / "b", task="diagnosis")
@@ -123,6 +126,48 @@ def test_a_run_predicts_new_patients_with_every_fold(cohort, tmp_path):
     new = predicted[predicted["split"] == "new"]
     assert set(new["patient_id"]) == {p.patient_id for p in cohort.patients[24:]}
     assert (new.groupby("patient_id")["fold"].nunique() == 2).all()
+
+
+def test_repeats_are_drawn_anew_and_kept_apart(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", folds=3, repeats=2, task="grade", models=["logistic"])
+    test = result.predictions[result.predictions["split"] == "test"]
+    assert (test.groupby("patient_id")["repeat"].nunique() == 2).all()
+    sides = [set(map(frozenset, rows.groupby("fold")["patient_id"].agg(list))) for _, rows in test.groupby("repeat")]
+    assert sides[0] != sides[1]
+    assert (tmp_path / "run" / "grade" / "logistic" / "repeat_1" / "fold_2" / "model.json").exists()
+    predicted = load_run(tmp_path / "run").predict(cohort, model="logistic")
+    merged = predicted.merge(test, on=["patient_id", "repeat", "fold"], suffixes=("", "_before"))
+    assert len(merged) == len(predicted) == len(test)
+    np.testing.assert_allclose(merged["p_G2"], merged["p_G2_before"], atol=1e-6)
+
+
+def test_a_search_takes_the_best_settings_of_the_inner_validation(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", task="grade", models=["snn"], search=3)
+    for fold in range(2):
+        folder = tmp_path / "run" / "grade" / "snn" / f"fold_{fold}"
+        tried = pd.read_csv(folder / "search.csv")
+        assert tried["lr"].tolist()[0] == BRIEF["training"].lr
+        best = tried.loc[tried["validation_score"].idxmin()]
+        described = json.loads((folder / "model.json").read_text())
+        assert described["details"]["training"]["lr"] == pytest.approx(best["lr"])
+        assert described["details"]["validation_score"] == pytest.approx(best["validation_score"])
+    assert len(result.failures) == 0
+
+
+def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_path):
+    leaking = replace(
+        cohort,
+        patients=tuple(
+            p if p.expression is None else replace(p, expression=np.append(p.expression, np.float32(p.time_days)))
+            for p in cohort
+        ),
+        genes=(*cohort.genes, "days_to_death"),
+    )
+    with pytest.raises(DataError, match="days_to_death"):
+        run(leaking, tmp_path / "a", task="survival", models=["cox"])
+    assert not (tmp_path / "a").exists()
+    result = run(leaking, tmp_path / "a", task="survival", models=["cox"], allow_inputs=["GENE0", "days_to_death"])
+    assert set(result.predictions["model"]) == {"cox"}
 
 
 def test_folds_cannot_share_patients():

@@ -1,37 +1,34 @@
 """Every model on identical folds: trained, predicted, measured and compared."""
 
-import logging
-import os
-import platform
-import shlex
-import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from subfuse.data.cohort import Cohort
-from subfuse.data.cohort_file import TaskSpec
-from subfuse.data.splits import Fold, read_folds, stratified_folds
-from subfuse.errors import ConfigurationError, DataError, SubfuseError
+from subfuse.data.splits import Fold
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.input_checks import check_inputs
+from subfuse.evaluation.run_folder import (
+    Job,
+    claim_folder,
+    copy_cohort,
+    order_columns,
+    prediction_table,
+    provenance,
+    read_predictions,
+    stack_predictions,
+)
+from subfuse.evaluation.run_folds import choose_repeats
 from subfuse.evaluation.uncertainty import compare_models, evaluate_predictions
 from subfuse.execution import Progress, run_jobs
-from subfuse.files import atomic_path, sha256_of_json, write_json, write_table, write_text
+from subfuse.files import sha256_of_json, write_json, write_table
 from subfuse.training.checkpoint import FittedModel
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
-
-COHORT_FILES = ("patients.csv", "exclusions.csv", "slides.csv", "gene_set_coverage.csv", "provenance.json")
-CONTACT_SHEETS = 6  # shown in the report
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,21 +38,8 @@ class CrossValidationResult:
     predictions: pd.DataFrame
     metrics: pd.DataFrame
     comparisons: pd.DataFrame
-    failures: pd.DataFrame  # task, model, fold, reason
+    failures: pd.DataFrame  # task, model, repeat, fold, reason
     folder: Path
-
-
-@dataclass(frozen=True)
-class Job:
-    """One model, one task, one fold."""
-
-    task: str
-    model: str
-    fold_index: int
-
-    def folder(self, out: Path) -> Path:
-        """Returns where the job's files go."""
-        return out / self.task / self.model / f"fold_{self.fold_index}"
 
 
 def cross_validate(
@@ -64,10 +48,13 @@ def cross_validate(
     task: str | Sequence[str],
     models: Sequence[str],
     folds: int | Sequence[Fold] | None = None,
+    repeats: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     training: TrainingSettings | None = None,
     architecture: ArchitectureSettings | None = None,
+    search: int = 0,
+    allow_inputs: Collection[str] = (),
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
@@ -81,46 +68,55 @@ def cross_validate(
         cohort: A prepared cohort.
         task: One task or several.
         models: Names of models; a linear model is left out of tasks of the other kind.
-        folds: None for the cohort's own splits; a number draws that many stratified folds unless the cohort's own
-            splits have that number; or the folds themselves.
+        folds: None for the cohort's own splits; a number draws that many folds unless the cohort's own splits have
+            that number; or the folds themselves.
+        repeats: How often all folds are drawn; None for as often as the cohort's own splits, else once.
         seed: Decides initial weights, batch order and newly drawn folds.
         out: Run folder; a temporary one by default.
         training: Training settings, the same for every neural model.
         architecture: Sizes of the neural models.
+        search: Trials of a search for every neural model's settings on the inner validation patients of each fold, the
+            same number for every model; 0 takes the settings as they are. See `search_settings`.
+        allow_inputs: Genes or covariates that may be inputs although they look like the outcome; see `check_inputs`.
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each job.
 
     Raises:
         ConfigurationError: Unknown task or model, or `out` holds another configuration's results.
-        DataError: No job could be done.
+        DataError: An input is the outcome in disguise, or no job could be done.
     """
     tasks = [task] if isinstance(task, str) else list(task)
     training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
     check_tasks(tasks, cohort)
     check_model_names(models)
-    fold_list = choose_folds(cohort, folds, seed=seed)
+    drawn = choose_repeats(cohort, folds, repeats=repeats, seed=seed)
+    refuse_disguised_outcomes(cohort, drawn, tasks, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
-    claim_folder(out, run_description(cohort, tasks, models, fold_list, seed, training, architecture))
+    description = run_description(cohort, tasks, models, drawn[0], seed, training, architecture)
+    claim_folder(out, description | {"repeats": len(drawn), "search": search, "allow_inputs": sorted(allow_inputs)})
     copy_cohort(cohort, out / "cohort")
     jobs = [
-        Job(task_name, model, index)
+        Job(task_name, model, index, repeat)
         for task_name in tasks
         for model in models
         if suits_task(model, is_survival=cohort.tasks[task_name].is_survival)
+        for repeat, fold_list in enumerate(drawn)
         for index in range(len(fold_list))
     ]
     open_jobs = [job for job in jobs if not (job.folder(out) / "predictions.csv").exists()]
-    arguments = [(cohort, fold_list[job.fold_index], job, out, training, architecture, seed) for job in open_jobs]
+    arguments = [
+        (cohort, drawn[job.repeat][job.fold_index], job, out, training, architecture, seed, search) for job in open_jobs
+    ]
     failures, done = [], len(jobs) - len(open_jobs)
     for index, outcome in run_jobs(run_job, arguments, workers=workers, scheduler=scheduler):
         job, done = open_jobs[index], done + 1
         if isinstance(outcome, BaseException):
-            failures.append((job.task, job.model, job.fold_index, _reason(outcome)))
+            failures.append((job.task, job.model, job.repeat, job.fold_index, failure_reason(outcome)))
         if progress is not None:
-            progress(done, len(jobs), f"{job.task} · {job.model} · fold {job.fold_index}")
-    failed = pd.DataFrame(failures, columns=["task", "model", "fold", "reason"]).sort_values(["task", "model", "fold"])
-    return _summarise(out, jobs, failed, seed=seed)
+            progress(done, len(jobs), str(job))
+    columns = ["task", "model", "repeat", "fold", "reason"]
+    return _summarise(out, jobs, pd.DataFrame(failures, columns=columns).sort_values(columns[:4]), seed=seed)
 
 
 def run_job(
@@ -131,11 +127,26 @@ def run_job(
     training: TrainingSettings,
     architecture: ArchitectureSettings,
     seed: int,
+    search: int,
 ) -> None:
     """Trains one model on one fold and writes its folder; `predictions.csv` comes last and marks it complete."""
     from subfuse.training.fitting import train_fold
+    from subfuse.training.search import search_settings
 
     folder = job.folder(out)
+    if search:
+        found = search_settings(
+            cohort,
+            fold,
+            task=job.task,
+            model_name=job.model,
+            settings=training,
+            architecture=architecture,
+            seed=job.seed(seed),
+            trials=search,
+        )
+        training, architecture = found.settings, found.architecture
+        write_table(folder / "search.csv", found.trials)
     fitted = train_fold(
         cohort,
         fold,
@@ -143,7 +154,7 @@ def run_job(
         model_name=job.model,
         settings=training,
         architecture=architecture,
-        seed=seed + 1000 * job.fold_index,
+        seed=job.seed(seed),
         log_path=folder / "log.csv",
     )
     fitted.save(folder)
@@ -159,54 +170,20 @@ def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> p
         prediction_table(fitted.predict(patients), patients, cohort.tasks[job.task]).assign(split=split)
         for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
     ]
-    return order_columns(pd.concat(tables).assign(task=job.task, model=job.model, repeat=0, fold=job.fold_index))
+    named = {"task": job.task, "model": job.model, "repeat": job.repeat, "fold": job.fold_index}
+    return order_columns(pd.concat(tables).assign(**named))
 
 
-def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec) -> pd.DataFrame:
-    """Returns predictions with cohort and outcome of the patients beside them; unknown outcomes are empty."""
-    table = predicted.copy()
-    table["cohort"] = [patient.cohort for patient in patients]
-    table["time_days"] = [patient.time_days if task.is_survival else None for patient in patients]
-    table["event"] = [patient.event if task.is_survival else None for patient in patients]
-    table["label"] = [None if task.is_survival else patient.labels.get(task.column) for patient in patients]
-    return table
-
-
-FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
-                 "risk")  # fmt: skip
-LAST_COLUMNS = ("has_slides", "has_expression")
-
-
-def order_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table with the columns of `predictions.csv` in their documented order."""
-    named = [*FIRST_COLUMNS, *LAST_COLUMNS]
-    middle = [column for column in table.columns if column not in named]
-    middle.sort(key=lambda column: ("survival_", "p_", "contribution_").index(_prefix(column)))
-    return table.reindex(columns=[*FIRST_COLUMNS, *middle, *LAST_COLUMNS])
-
-
-def stack_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Returns tables of several tasks and models below one another; columns that one lacks are empty there."""
-    filled = [table.dropna(axis=1, how="all") for table in tables]  # all-empty columns would decide the type
-    return order_columns(pd.concat(filled, ignore_index=True))
-
-
-def _prefix(column: str) -> str:
-    return next(prefix for prefix in ("survival_", "p_", "contribution_") if column.startswith(prefix))
-
-
-def choose_folds(cohort: Cohort, folds: int | Sequence[Fold] | None, *, seed: int) -> tuple[Fold, ...]:
-    """Returns the folds of a run; see `cross_validate`."""
-    if folds is not None and not isinstance(folds, int):
-        return tuple(folds)
-    own = () if cohort.root is None else read_folds(cohort.root / "splits" / "default")
-    if folds is None and not own:
-        raise ConfigurationError(f"cohort {cohort.name!r} is not in a folder with splits. Give a number of folds.")
-    if own and folds in (None, len(own)):
-        return own
-    patients = pd.DataFrame([{"patient_id": p.patient_id, "event": p.event, **p.labels} for p in cohort])
-    assert isinstance(folds, int)
-    return stratified_folds(patients, folds=folds, validation=0.15, stratify=("event",), seed=seed)
+def refuse_disguised_outcomes(
+    cohort: Cohort, repeats: Sequence[Sequence[Fold]], tasks: Sequence[str], allow_inputs: Collection[str]
+) -> None:
+    """Raises a DataError if an input column is the outcome of a task in disguise; see `check_inputs`."""
+    for task in tasks:
+        for fold in repeats[0]:
+            findings = check_inputs(cohort, fold, task, allow=allow_inputs)
+            failed = next((finding for finding in findings if finding.level == "failure"), None)
+            if failed is not None:
+                raise DataError(f"task {task}: {failed.found}. {failed.why} {failed.remedy}")
 
 
 def run_description(
@@ -226,36 +203,10 @@ def run_description(
         "tasks": {name: cohort.tasks[name].model_dump(mode="json", exclude_none=True) for name in tasks},
         "models": list(models),
         "seed": seed,
-        "folds": [sha256_of_json([fold.train, fold.validation, fold.test]) for fold in folds],
+        "folds": [sha256_of_json([fold.train, fold.validation, fold.test]) for fold in folds],  # of repeat 0
         "training": training.model_dump(mode="json"),
         "architecture": architecture.model_dump(mode="json"),
     }
-
-
-def claim_folder(out: Path, description: dict[str, Any]) -> None:
-    """Writes `config.yaml` into a run folder, or checks that the one there is the same.
-
-    Raises:
-        ConfigurationError: The folder holds results of another configuration, or something else.
-    """
-    path = out / "config.yaml"
-    stored = {**description, "prepared": _relative(description["prepared"], out)}
-    if path.exists():
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key in stored.keys() | found.keys() if stored.get(key) != found.get(key))
-        if differing:
-            raise ConfigurationError(
-                f"{out} holds results of another configuration (differs in: {', '.join(differing)}). "
-                "Choose another --out, or remove the folder."
-            )
-        return
-    if out.exists() and any(out.iterdir()):
-        raise ConfigurationError(f"{out} must be empty or a run folder. Found other files. Choose another --out.")
-    write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
-
-
-def _relative(prepared: str | None, out: Path) -> str | None:
-    return None if prepared is None else Path(os.path.relpath(prepared, out.resolve())).as_posix()
 
 
 def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:
@@ -265,13 +216,6 @@ def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:
         raise ConfigurationError(
             f"tasks must be declared in the cohort file ({', '.join(cohort.tasks)}). Found: {', '.join(unknown)}."
         )
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, SubfuseError):
-        return str(error)
-    logger.error("a job failed", exc_info=error)
-    return f"{type(error).__name__}: {error}"
 
 
 def _summarise(out: Path, jobs: Sequence[Job], failures: pd.DataFrame, *, seed: int) -> CrossValidationResult:
@@ -290,34 +234,3 @@ def _summarise(out: Path, jobs: Sequence[Job], failures: pd.DataFrame, *, seed: 
     write_table(out / "comparisons.csv", comparisons)
     write_json(out / "provenance.json", provenance(predictions))
     return CrossValidationResult(predictions, metrics, comparisons, failures, out)
-
-
-def copy_cohort(cohort: Cohort, folder: Path) -> None:
-    """Copies what a report tells about the cohort, so that a run folder can be read without the prepared one."""
-    if cohort.root is None:
-        return
-    contact_sheets = sorted(cohort.root.glob("wsi/*/contact_sheets/*.jpg"))[:CONTACT_SHEETS]
-    copies = {name: cohort.root / name for name in COHORT_FILES} | {
-        f"contact_sheets/{p.name}": p for p in contact_sheets
-    }
-    for name, source in copies.items():
-        if source.exists():
-            with atomic_path(folder / name) as temporary:
-                shutil.copyfile(source, temporary)
-
-
-def provenance(predictions: pd.DataFrame) -> dict[str, Any]:
-    """Returns when, by what command and with which versions the predictions came about."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["subfuse", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "subfuse" else "Python",
-        "versions": {name: version(name) for name in ("subfuse", "torch", "lightning", "lifelines", "scikit-learn")},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "n_predictions": len(predictions),
-    }
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Returns a `predictions.csv` with names as text whatever they look like, and events as True, False or unknown."""
-    return pd.read_csv(path, dtype={"patient_id": str, "label": str, "cohort": str, "event": "boolean"})

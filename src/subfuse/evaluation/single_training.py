@@ -9,18 +9,16 @@ import pandas as pd
 from subfuse.data.cohort import Cohort
 from subfuse.data.splits import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
-from subfuse.evaluation.cross_validation import (
+from subfuse.evaluation.cross_validation import check_tasks, predict_fold, run_description
+from subfuse.evaluation.run_folder import (
     Job,
-    check_tasks,
-    choose_folds,
     claim_folder,
     copy_cohort,
-    predict_fold,
     provenance,
     read_predictions,
-    run_description,
     stack_predictions,
 )
+from subfuse.evaluation.run_folds import choose_folds
 from subfuse.evaluation.uncertainty import evaluate_predictions
 from subfuse.execution import Progress
 from subfuse.files import write_json, write_table
@@ -95,7 +93,7 @@ def train_model(
                 model_name=model,
                 settings=training,
                 architecture=architecture,
-                seed=seed + 1000 * fold,  # as in a cross-validation
+                seed=job.seed(seed),
                 log_path=folder / "log.csv",
                 checkpoint_path=folder / "last.ckpt",
                 fabric=fabric,
