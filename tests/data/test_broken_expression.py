@@ -98,7 +98,7 @@ def test_values_that_contradict_the_unit(tmp_path, values, unit, message):
         ("tpm", 1, 0, "values look like logarithms"),
         ("fpkm", 1, 0, "values look like logarithms"),
         ("zscore", 1, 5, "no value is negative"),
-        ("zscore", 500, -100, "z-scores reach"),
+        ("zscore", 500, -100, None),
         ("tpm", 1e6, 0, "TPM sum to one million"),
         ("tpm", 1e4, 0, None),
         ("zscore", 2, -1, None),
