@@ -9,7 +9,7 @@ from subfuse.errors import DataError
 from subfuse.evaluation.audit import audit_predictions
 from subfuse.evaluation.findings import LEVELS, Audit
 
-QUICK = {"n_bootstrap": 60}
+QUICK = {"n_bootstrap": 100}
 
 
 def found(audit: Audit, check: str, level: str | None = None) -> list[str]:

@@ -198,18 +198,21 @@ def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str
 
 
 def _input_findings(cohort: Cohort, predictions: pd.DataFrame, allow: Collection[str]) -> list[Finding]:
-    """Returns the findings of `check_inputs` for every task, on the training patients of its first fold."""
-    findings = []
+    """Returns the findings of `check_inputs` for every task, in any fold of the first repeat, each input once."""
+    findings: list[Finding] = []
     for name, rows in predictions.groupby("task", sort=False):
         if str(name) not in cohort.tasks:
             continue
-        first = rows[(rows["repeat"] == rows["repeat"].min()) & (rows["fold"] == rows["fold"].min())]
-        train = first.loc[first["split"] == "train", "patient_id"].drop_duplicates()
-        if train.empty:
-            continue
-        found = check_inputs(cohort, Fold(tuple(train), (), ()), str(name), allow=allow)
-        ok = f"none of {len(cohort.genes)} inputs is the outcome by name or orders {len(train)} training patients alone"
-        findings += found or [Finding("ok", "outcome in disguise", ok, task=str(name))]
+        train = rows[(rows["repeat"] == rows["repeat"].min()) & (rows["split"] == "train")]
+        found: dict[str, Finding] = {}
+        for _, fold in train.groupby("fold"):
+            patients = tuple(fold["patient_id"].drop_duplicates())
+            for finding in check_inputs(cohort, Fold(patients, (), ()), str(name), allow=allow):
+                found.setdefault(finding.found.split(":")[0], finding)
+        ok = (
+            f"none of {len(cohort.genes)} inputs is the outcome by name or orders the training patients of a fold alone"
+        )
+        findings += found.values() or [Finding("ok", "outcome in disguise", ok, task=str(name))]
     return findings
 
 

@@ -27,7 +27,10 @@ OUTCOME_NAMES = frozenset(
     }
 )  # fmt: skip
 _BLOCK = 4  # events compared at a time, before columns that can no longer be nearly perfect are dropped
-_WHY = "A model that reads its own outcome is measured on knowledge that no new patient brings."
+_WHY = (
+    "A model that reads its own outcome, or a batch that goes with it (cohorts scaled separately), is measured on "
+    "knowledge that no new patient brings."
+)
 
 
 @dataclass(frozen=True)
