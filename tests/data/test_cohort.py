@@ -285,6 +285,8 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
         ("[one]", ConfigurationError, r"one must hold numbers or two words. Found 1 .* `one=x`"),
         ("[mixed]", ConfigurationError, r"mixed must hold numbers or two words. .* 90\+"),
         ("[empty]", DataError, "empty must be known for some patients"),
+        ("[sex=mael]", ConfigurationError, "'mael' must occur in sex. Found female, male"),
+        ("[sex=male, sex=Male]", ConfigurationError, "sex=male must be given once"),
         ("[G1]", ConfigurationError, "G1 must not have the name of a gene"),
     ],
 )
@@ -296,6 +298,17 @@ def test_impossible_covariates(with_covariates, declared, error, message):
     table.to_csv(with_covariates / "patients.csv", index=False)
     with pytest.raises(error, match=message):
         plan_cohort(cohort_file_of(with_covariates, covariates=f"covariates: {declared}"))
+
+
+def test_an_external_cohort_takes_the_coding_that_is_declared(with_covariates):
+    table = pd.read_csv(with_covariates / "patients.csv")
+    table["sex"], table["age"] = "female", None
+    table.to_csv(with_covariates / "patients.csv", index=False)
+    external = {"patients": COVARIATES, "role": "role: external"}
+    plan = plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [age, sex=Male]", **external))
+    assert plan.covariates == ("age", "sex=male")
+    with pytest.raises(ConfigurationError, match=r"Found 1 value\(s\), among them female"):
+        plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [sex]", **external))
 
 
 def test_a_label_task_cannot_have_its_label_as_covariate(folder):

@@ -107,7 +107,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     expression, expression_exclusions = _expression_of(pooled, kept)
     tasks, task_warnings = _resolve_classes(tasks, patients, roles)
     genes = [] if expression is None else list(expression.values.columns)
-    covariates = resolve_covariates(cohort_file.covariates, _developed(patients, roles), tasks)
+    develops = "develop" in roles.values()
+    covariates = resolve_covariates(cohort_file.covariates, _developed(patients, roles), tasks, develops=develops)
     _check_axis(covariates, genes, patients)
     repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, patients, roles)
     return CohortPlan(

@@ -13,7 +13,7 @@ from subfuse.errors import ConfigurationError, DataError, preview
 
 
 def resolve_covariates(
-    declared: Sequence[str], patients: pd.DataFrame, tasks: Mapping[str, TaskSpec]
+    declared: Sequence[str], patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, develops: bool
 ) -> tuple[str, ...]:
     """Returns the names of the covariates, which say how each is coded.
 
@@ -25,10 +25,12 @@ def resolve_covariates(
         declared: `covariates` of the cohort file.
         patients: Patients with their columns as text, None where unknown.
         tasks: Tasks, whose outcomes cannot be covariates.
+        develops: True where models are trained on these patients; only then must a covariate be known for some, and a
+            word that is coded 1 occur. A trained model takes an unknown covariate for that of its average patient.
 
     Raises:
-        ConfigurationError: Not a column of the patients, an outcome, given twice, or a column of words that are not
-            two.
+        ConfigurationError: Not a column of the patients, an outcome, given twice, a column of words that are not two,
+            or a word that does not occur.
         DataError: Unknown for every patient.
     """
     outcomes = {column for task in tasks.values() for column in (task.time, task.event, task.column) if column}
@@ -46,7 +48,7 @@ def resolve_covariates(
                 f"covariates: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
                 "Add it to patients.columns."
             )
-        names.append(_coded_name(entry, patients[column]))
+        names.append(_coded_name(entry, patients[column].dropna().astype(str), develops=develops))
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigurationError(f"covariates: {preview(repeated)} must be given once.")
@@ -82,12 +84,15 @@ def column_of(name: str) -> str:
     return name.partition("=")[0]
 
 
-def _coded_name(entry: str, cells: pd.Series) -> str:
-    known = cells.dropna().astype(str)
-    if known.empty:
+def _coded_name(entry: str, known: pd.Series, *, develops: bool) -> str:
+    if known.empty and develops:
         raise DataError(f"covariates: {column_of(entry)} must be known for some patients. Found none. Remove it.")
-    if "=" in entry:
-        return entry
+    column, has_word, word = entry.partition("=")
+    if has_word:
+        found = sorted({_canonical(cell) for cell in known})
+        if develops and _canonical(word) not in found:
+            raise ConfigurationError(f"covariates: {word!r} must occur in {column}. Found {preview(found)}.")
+        return f"{column}={_canonical(word)}"
     numeric = np.isfinite(pd.to_numeric(known, errors="coerce"))
     if numeric.all():
         return entry
