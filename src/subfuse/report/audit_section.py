@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from subfuse.report.sections import PlainTable
+from subfuse.report.elements import PlainTable
 from subfuse.report.statements import metric_name, model_name, number, p_text
 
 LEVEL_NAMES = {

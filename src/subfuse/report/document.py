@@ -12,9 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from subfuse import __version__
 from subfuse.files import write_text
 from subfuse.report.audit_section import audit_section
+from subfuse.report.cohort_section import cohort_section
+from subfuse.report.elements import flattened
+from subfuse.report.patient_section import explained_patient
 from subfuse.report.run_files import Explanation, RunFiles, read_run
-from subfuse.report.sections import cohort_section, explained_patient, flattened, task_section, training_section
 from subfuse.report.statements import summary
+from subfuse.report.task_section import task_section
+from subfuse.report.training_section import training_section
 
 MAX_PICTURE_BYTES = 11_000_000  # of all pictures as text, so that the report stays below 15 MB
 PICTURE_WIDTH_PX = 900

@@ -1,0 +1,123 @@
+"""Explained patients in the report: prediction, contributions, genes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from subfuse.report import figures
+from subfuse.report.elements import Drawn
+from subfuse.report.run_files import Explanation, RunFiles
+from subfuse.report.statements import model_name, number
+
+TOP_GENES = 12
+
+
+def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]:
+    """Returns one explained prediction, without its pictures."""
+    content = explanation.content
+    patient, task, model = (str(content[key]) for key in ("patient_id", "task", "model"))
+    row = _predicted_row(run, explanation)
+    subtitle = [task.capitalize(), model_name(model), f"model of fold {content['fold']}"]
+    if "split" in row:
+        subtitle.append("not seen in training" if row["split"] == "test" else f"{row['split']} patient of this model")
+    return {
+        "name": patient,
+        "subtitle": " · ".join(subtitle),
+        "facts": [*_prediction_facts(content["prediction"]), *_outcome_facts(row)],
+        "figures": [*_ledger_figure(explanation), *_gene_figures(explanation)],
+    }
+
+
+def _predicted_row(run: RunFiles, explanation: Explanation) -> dict[str, Any]:
+    """Returns the patient's row of predictions.csv in this fold; empty for a patient of another cohort."""
+    table, content = run.predictions, explanation.content
+    chosen = (table["patient_id"] == content["patient_id"]) & (table["task"] == content["task"])
+    chosen &= (table["model"] == content["model"]) & (table["fold"] == content["fold"])
+    rows = table[chosen].to_dict("records")
+    return {str(key): value for key, value in rows[0].items()} if rows else {}
+
+
+def _prediction_facts(prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    for name, value in prediction.items():
+        if value is None or isinstance(value, str) or name.startswith("contribution_"):
+            continue
+        if name in ("has_slides", "has_expression"):
+            facts.append((name.removeprefix("has_").capitalize(), "yes" if value else "no"))
+        elif name.startswith("survival_"):
+            facts.append((f"Survival at {_duration(float(name.split('_')[1]))}", f"{value:.0%}"))
+        elif name.startswith("p_"):
+            facts.append((f"Probability of {name.removeprefix('p_')}", f"{value:.0%}"))
+        else:
+            facts.append(("Risk" if name == "risk" else name, number(float(value))))
+    return facts
+
+
+def _duration(days: float) -> str:
+    return f"{days / 365.25:.2g} years" if days >= 365 else f"{days / 30.44:.0f} months"
+
+
+def _outcome_facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    if isinstance(row.get("label"), str):
+        facts.append(("True class", row["label"]))
+    if not pd.isna(row.get("time_days", np.nan)):
+        event = "event" if str(row["event"]) == "True" else "censored"
+        facts.append(("Outcome", f"{event} at {_duration(row['time_days'])}"))
+    return facts
+
+
+def _ledger_figure(explanation: Explanation) -> list[Drawn]:
+    ledger = explanation.ledger
+    is_baseline = ledger["modality"] == "baseline"
+    if is_baseline.all():
+        return []
+    values = {
+        (str(row["subspace"]), str(row["modality"])): float(row["contribution"])
+        for row in ledger[~is_baseline].to_dict("records")
+    }
+    modalities = list(dict.fromkeys(modality for _, modality in values))
+    svg = figures.contribution_bars(values, subspaces=explanation.subspaces, modalities=modalities)
+    baseline, total = float(ledger.loc[is_baseline, "contribution"].sum()), float(ledger["contribution"].sum())
+    return [
+        Drawn(
+            Markup(svg),
+            title="Contributions",
+            caption=f"Shapley shares of {_score_name(explanation.content)}: the baseline {number(baseline)}, an "
+            f"average training patient, and the bars add up to {number(total)}.",
+            alt="; ".join(f"{' '.join(row)} {number(value, signed=True)}" for row, value in values.items()),
+        )
+    ]
+
+
+def _score_name(content: Mapping[str, Any]) -> str:
+    probabilities = {name: value for name, value in content["prediction"].items() if name.startswith("p_")}
+    if not probabilities:
+        return "the mean hazard logit (higher is worse)"
+    predicted = max(probabilities, key=lambda name: probabilities[name])
+    return f"the logit of {predicted.removeprefix('p_')} relative to the mean over classes"
+
+
+def _gene_figures(explanation: Explanation) -> list[Drawn]:
+    drawn, gaps = [], explanation.content.get("gap", {})
+    for subspace in explanation.subspaces:
+        rows = explanation.genes[explanation.genes["subspace"] == subspace].dropna(subset=["contribution"])
+        rows = rows[rows["contribution"] != 0]
+        if rows.empty:
+            continue
+        order = rows["contribution"].abs().sort_values(ascending=False, kind="stable").index[:TOP_GENES]
+        genes, contributions = (rows.loc[order, column].tolist() for column in ("gene", "contribution"))
+        svg = figures.gene_bars(genes, contributions)
+        gap = f" (completeness gap {gaps[subspace]:.1g})" if subspace in gaps else ""
+        drawn.append(
+            Drawn(
+                Markup(svg),
+                title=f"Top genes, {subspace}",
+                caption=f"{len(genes)} of {len(rows)} genes with an influence, by integrated gradients{gap}.",
+                alt="; ".join(f"{g} {number(c, signed=True)}" for g, c in zip(genes, contributions, strict=True)),
+            )
+        )
+    return drawn

@@ -1,0 +1,169 @@
+"""Figures of one model on one task, from its test predictions: ROC, calibration, confusion, Kaplan-Meier."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from subfuse.errors import DataError
+from subfuse.report import figures
+from subfuse.report.elements import Drawn
+from subfuse.report.run_files import RunFiles
+from subfuse.report.statements import model_name, number, p_text
+
+MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
+
+
+def class_names(predictions: pd.DataFrame) -> list[str]:
+    """Returns the classes of a task, in the order of the columns; other tasks' columns are empty."""
+    names = [
+        column for column in map(str, predictions) if column.startswith("p_") and predictions[column].notna().any()
+    ]
+    return [name.removeprefix("p_") for name in names]
+
+
+def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
+    """Returns ROC and calibration curves and the confusion matrix of one model's test predictions."""
+    classes = class_names(tested)
+    known = tested.dropna(subset=["label", *(f"p_{name}" for name in classes)]) if classes else tested.iloc[:0]
+    known = known[known["label"].isin(classes)]
+    if len(classes) < 2 or known.empty:
+        return {"figures": [], "confusion": None, "remarks": [f"{model_name(model)} has no test predictions to draw."]}
+    label = known["label"].map(classes.index).to_numpy()
+    probabilities = known[[f"p_{name}" for name in classes]].to_numpy(dtype=float)
+    remarks = []
+    if len(known) < len(tested):
+        remarks.append(
+            f"{len(tested) - len(known)} test patients without a label or a prediction are not in the figures."
+        )
+    return {
+        "figures": [
+            drawn
+            for drawn in (
+                _roc_figure(label, probabilities, classes, model),
+                _calibration_figure(label, probabilities, classes, model),
+            )
+            if drawn is not None
+        ],
+        "confusion": _confusion(label, probabilities.argmax(axis=1), classes, model),
+        "remarks": remarks,
+    }
+
+
+def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
+    """Returns the Kaplan-Meier curves of the risk groups that one model predicts; a remark where there are none."""
+    from subfuse.evaluation.risk_groups import log_rank, risk_groups
+
+    table = run.predictions
+    rows = table[(table["task"] == task) & (table["model"] == model)]
+    rows = rows[(rows["repeat"] == rows["repeat"].min()) & rows["risk"].notna() & rows["time_days"].notna()]
+    try:
+        groups = risk_groups(rows)
+    except DataError as error:  # for example an external cohort without training rows
+        return {"figures": [], "confusion": None, "remarks": [f"No risk groups: {error}"]}
+    curves = [_survival_curve(name, groups[groups["group"] == name]) for name in ("low", "high")]
+    test = log_rank(groups)
+    outcome = f"Log-rank {p_text(test.value)}" if test.is_defined else f"Log-rank test undefined: {test.reason}"
+    sizes = ", ".join(f"{name} {int((groups['group'] == name).sum())}" for name in ("low", "high"))
+    drawn = Drawn(
+        Markup(figures.kaplan_meier_curves([curve for curve in curves if curve is not None])),
+        title="Predicted risk groups",
+        caption=f"Kaplan-Meier estimate of test patients by the risk that {model_name(model)} predicts; low and high "
+        "are split at the median risk of each fold's training patients. Bands: 95 % interval; ticks: censored. "
+        f"{outcome}.",
+        alt=f"Kaplan-Meier curves of predicted risk groups ({sizes} patients). {outcome}.",
+    )
+    return {"figures": [drawn], "confusion": None, "remarks": []}
+
+
+def _roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], model: str) -> Drawn | None:
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    grid = np.linspace(0, 1, 201)
+    curves, interpolated, areas = {}, [], []
+    for index, name in enumerate(classes):
+        is_class = label == index
+        if is_class.all() or not is_class.any():
+            continue
+        false_positive, true_positive, _ = roc_curve(is_class, probabilities[:, index])
+        thin = np.unique(np.linspace(0, len(false_positive) - 1, MAX_CURVE_POINTS).astype(int))
+        areas.append(float(roc_auc_score(is_class, probabilities[:, index])))
+        curves[f"{name} ({number(areas[-1])})"] = (false_positive[thin], true_positive[thin])
+        interpolated.append(np.interp(grid, false_positive, true_positive))
+    if not curves:
+        return None
+    macro = f"macro ({number(float(np.mean(areas)))})"
+    curves[macro] = (np.r_[0, grid], np.r_[0, np.mean(interpolated, axis=0)])
+    return Drawn(
+        Markup(figures.roc_curves(curves, emphasis=macro)),
+        title="ROC",
+        caption=f"{model_name(model)}: each class against the rest, test patients of all folds pooled; area in "
+        "brackets. It differs from the mean of the folds' areas in the table.",
+        alt=f"Receiver operating characteristics with area under the curve: {', '.join(curves)}.",
+    )
+
+
+def _calibration_figure(
+    label: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], model: str
+) -> Drawn | None:
+    n_bins = int(np.clip(len(label) // 15, 2, 8))
+    curves = {}
+    for index, name in enumerate(classes):
+        predicted = probabilities[:, index]
+        edges = np.unique(np.quantile(predicted, np.linspace(0, 1, n_bins + 1)))
+        place = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, max(len(edges) - 2, 0))
+        count = np.bincount(place)
+        used = count > 0
+        mean = np.bincount(place, weights=predicted)[used] / count[used]
+        observed = np.bincount(place, weights=(label == index).astype(float))[used] / count[used]
+        curves[name] = (mean, observed, count[used])
+    return Drawn(
+        Markup(figures.calibration_curves(curves)),
+        title="Calibration",
+        caption=f"{model_name(model)}, pooled test patients in {n_bins} bins of about equal size per class. On the "
+        "dashed line, a predicted 70 % happens in 70 % of patients.",
+        alt=f"Observed frequency against predicted probability of the classes {', '.join(classes)}.",
+    )
+
+
+def _confusion(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str], model: str) -> dict[str, Any]:
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(counts, (label, predicted), 1)
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = counts / totals
+    return {
+        "caption": f"{model_name(model)}, pooled test patients. Rows: true class, columns: predicted; percent of the "
+        "true class.",
+        "classes": classes,
+        "rows": [
+            {
+                "name": name,
+                "cells": [
+                    {"count": int(count), "share": f"{share:.3f}", "percent": f"{share:.0%}"}
+                    for count, share in zip(counts[index], shares[index], strict=True)
+                ],
+            }
+            for index, name in enumerate(classes)
+        ],
+    }
+
+
+def _survival_curve(name: str, patients: pd.DataFrame) -> figures.SurvivalCurve | None:
+    from subfuse.evaluation.risk_groups import kaplan_meier
+
+    if patients.empty:
+        return None
+    time_days = patients["time_days"].to_numpy(dtype=float)
+    event = (patients["event"].astype(str) == "True").to_numpy()
+    curve = kaplan_meier(time_days, event, np.unique(np.r_[0.0, time_days]))
+    return figures.SurvivalCurve(
+        name=f"{name} risk",
+        time_days=curve["time_days"].to_numpy(),
+        survival=curve["survival"].to_numpy(),
+        lower=curve["lower"].to_numpy(),
+        upper=curve["upper"].to_numpy(),
+        censored_days=time_days[~event],
+        follow_up_days=time_days,
+    )

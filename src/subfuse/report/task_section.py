@@ -1,0 +1,171 @@
+"""One task in the report: metrics with intervals, paired comparisons, figures of the main model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from subfuse.report import figures
+from subfuse.report.elements import Drawn, PlainTable
+from subfuse.report.run_files import RunFiles
+from subfuse.report.statements import (
+    LOWER_IS_BETTER,
+    MODALITY_NAMES,
+    best_models,
+    headline_of,
+    interval_text,
+    main_model,
+    metric_name,
+    modalities_of,
+    model_label,
+    model_name,
+    number,
+    p_text,
+)
+from subfuse.report.task_figures import class_names, classification_figures, survival_figures
+
+CHANCE = 0.5  # of the C-index and the AUC
+
+
+def task_section(run: RunFiles, task: str, *, index: int) -> dict[str, Any]:
+    """Returns one task: its metrics as printed, comparisons and figures of the main model."""
+    metrics = run.metrics[run.metrics["task"] == task]
+    models = list(dict.fromkeys(metrics["model"]))
+    headline, main = headline_of(metrics), main_model(list(metrics["model"]))
+    columns = [headline, *(metric for metric in dict.fromkeys(metrics["metric"]) if metric != headline)]
+    notes: list[str] = []
+    rows = [_metric_row(metrics, model, columns, notes) for model in models]
+    tested = run.test_predictions(task, main)
+    is_survival = headline == "c_index"
+    drawn = survival_figures(run, task, main) if is_survival else classification_figures(tested, main)
+    compared = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
+    return {
+        "index": index,
+        "name": task,
+        "title": task.capitalize(),
+        "lede": _task_lede(tested, is_survival=is_survival),
+        "table_caption": "Mean over test folds with the 95 % bootstrap interval over patients below; best value bold; "
+        f"↓ lower is better.{'' if is_survival else ' AUC to F1 are averages over classes (macro).'}",
+        "metrics": [{"name": metric_name(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
+        "rows": rows,
+        "notes": notes,
+        "forest": _forest(metrics, headline, main),
+        "comparisons": None if compared.empty else _comparison_table(compared),
+        "comparisons_notes": [] if compared.empty else _comparison_notes(compared),
+        "comparisons_caption": "" if compared.empty else _comparison_caption(compared),
+        **drawn,
+    }
+
+
+def _task_lede(tested: pd.DataFrame, *, is_survival: bool) -> str:
+    if is_survival:
+        events = tested["event"].astype(str) == "True"
+        median = tested["time_days"].median() / 365.25
+        return f"{len(tested)} test patients, {int(events.sum())} events; median observed time {median:.1f} years."
+    counts = tested["label"].value_counts().reindex(class_names(tested), fill_value=0)
+    detail = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"{len(tested)} test patients: {detail}."
+
+
+_NOT_MEASURED: dict[Any, Any] = dict.fromkeys(("value", "lower", "upper"), np.nan) | {
+    "reason": "not measured for this model"
+}
+
+
+def _metric_row(metrics: pd.DataFrame, model: str, columns: Sequence[str], notes: list[str]) -> dict[str, Any]:
+    best = best_models(metrics)
+    rows = metrics[metrics["model"] == model].set_index("metric")
+    cells = []
+    for metric in columns:
+        row = dict(rows.loc[metric]) if metric in rows.index else _NOT_MEASURED
+        cells.append(
+            {
+                "metric": metric,
+                "full": repr(float(row["value"])),
+                "defined": not np.isnan(row["value"]),
+                "text": number(row["value"]),
+                "interval": "no interval"
+                if np.isnan([row["lower"], row["upper"]]).any()
+                else f"{number(row['lower'])}–{number(row['upper'])}",
+                "best": model in best.get(metric, ()),
+                "note": _note_number(row["reason"], notes),
+            }
+        )
+    detail = MODALITY_NAMES.get(modalities_of(model), "slides + expression" if modalities_of(model) else "")
+    n_patients = int(rows.iloc[0]["n_patients"])
+    if n_patients != metrics["n_patients"].max():  # models may need a modality that some patients lack
+        detail = f"{detail} n = {n_patients}".strip()
+    return {
+        "model": model,
+        "name": model_name(model),
+        "detail": detail,
+        "cells": cells,
+    }
+
+
+def _note_number(reason: Any, notes: list[str]) -> int | None:
+    if not isinstance(reason, str) or not reason:
+        return None
+    if reason not in notes:
+        notes.append(reason)
+    return notes.index(reason) + 1
+
+
+def _forest(metrics: pd.DataFrame, headline: str, main: str) -> Drawn | None:
+    rows = metrics[(metrics["metric"] == headline) & metrics["value"].notna()]
+    if rows.empty:
+        return None
+    rows = rows.sort_values("value", ascending=False, kind="stable")
+    estimates = [
+        figures.Estimate(model_label(row["model"]), row["value"], row["lower"], row["upper"])
+        for _, row in rows.iterrows()
+    ]
+    name = metric_name(headline)
+    svg = figures.forest_plot(estimates, label=name, highlight=model_label(main), reference=CHANCE)
+    described = "; ".join(f"{row.name} {number(row.value)}" for row in estimates)
+    return Drawn(
+        Markup(svg),
+        title=name,
+        caption=f"{name} with 95 % interval; the dashed line is chance. Overlapping intervals of two models do not "
+        "decide between them, the paired comparison does.",
+        alt=f"Forest plot of {name}: {described}.",
+    )
+
+
+def _comparison_table(comparisons: pd.DataFrame) -> PlainTable:
+    columns = ("Model", "Difference", "95 % interval", "p", "p adjusted")
+    rows: list[list[str]] = []
+    for row in comparisons.to_dict("records"):
+        defined = not np.isnan(row["difference"])
+        rows.append(
+            [
+                model_name(row["model"]),
+                number(row["difference"], signed=True),
+                interval_text(row["lower"], row["upper"]) if defined else "",
+                *(_bare_p(row[name]) if defined else "" for name in ("p_value", "p_adjusted")),
+            ]
+        )
+    return PlainTable(columns, rows, frozenset(columns[1:]))
+
+
+def _comparison_notes(comparisons: pd.DataFrame) -> list[str]:
+    """Returns one line per reason, with the models that it concerns."""
+    explained = comparisons.dropna(subset=["reason"])
+    return [
+        f"{', '.join(model_name(model) for model in rows['model'])}: {reason}"
+        for reason, rows in explained.groupby("reason", sort=False)
+    ]
+
+
+def _comparison_caption(comparisons: pd.DataFrame) -> str:
+    first = comparisons.iloc[0]
+    return (
+        f"{metric_name(first['metric'])} of each model minus that of {model_name(first['reference'])} on the same "
+        f"patients: negative favours {model_name(first['reference'])}. p adjusted for the number of models (Holm)."
+    )
+
+
+def _bare_p(value: float) -> str:
+    return p_text(value).removeprefix("p ").removeprefix("= ")
