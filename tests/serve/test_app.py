@@ -191,6 +191,7 @@ KNOWN = {  # random values alone would only ever meet 404
 }
 
 
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # of Schemathesis' own strategies
 def test_no_request_makes_the_viewer_fail(app, monkeypatch):
     monkeypatch.setattr(RunReader, "explain", lambda *arguments: None)
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
@@ -199,7 +200,7 @@ def test_no_request_makes_the_viewer_fail(app, monkeypatch):
     assert len(operations) == 11
     for operation in operations:
 
-        @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(), known=st.fixed_dictionaries(KNOWN))
         def check(case, known):
             for values in (case.path_parameters, case.query):

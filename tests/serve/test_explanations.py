@@ -72,7 +72,7 @@ def test_sampling_points_are_shown_per_subspace(folder, tmp_path):
     )
     points.to_csv(tmp_path / "points.csv", index=False)
     shown = read_patch_scores(tmp_path, "slide-a", patch_size_px=256).points
-    assert shown == {"tumour": [(10.5, 7.0)], "microenvironment": [(20.0, 8.0)]}
+    assert shown == {"tumour": [[10.5, 7.0]], "microenvironment": [[20.0, 8.0]]}
 
 
 class Explaining:

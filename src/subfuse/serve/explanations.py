@@ -106,13 +106,13 @@ def _limits(scores: pd.DataFrame, subspaces: Mapping[str, Any]) -> dict[str, flo
     return limits
 
 
-def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[tuple[float, float]]]:
+def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[list[float]]]:
     table = read_table(folder / POINTS_FILE)
     if table.empty:
         return {}
     of_slide = table[table["slide_id"] == slide_id]
     return {
-        str(subspace): list(zip(rows["x"].astype(float), rows["y"].astype(float), strict=True))
+        str(subspace): rows[["x", "y"]].to_numpy(float).tolist()
         for subspace, rows in of_slide.groupby("subspace", sort=False)
     }
 

@@ -159,7 +159,7 @@ class PatchScores(Answer):
     y: list[int] = Field(description="Top edges in level-0 pixels.")
     scores: dict[str, list[float]] = Field(description="Per subspace, and `total`: their sum.")
     limits: dict[str, float] = Field(description="Absolute score with full colour; the subspaces share one.")
-    points: dict[str, list[tuple[float, float]]] = Field(
+    points: dict[str, list[list[float]]] = Field(
         description="Sampling points (x, y) in level-0 pixels per subspace: a description, not an attribution."
     )
 

@@ -1,0 +1,225 @@
+"""The page in a real browser: its numbers, overlays, zoom, keyboard and requests."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pytest
+import uvicorn
+from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
+
+from subfuse.serve.app import create_app
+from subfuse.serve.protection import Access
+from subfuse.serve.run_reader import open_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH: install Debian's chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of sockets that Playwright leaves to the collector
+]
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'subfuse[dev]'")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+INKED = """name => {
+  const canvas = document.querySelectorAll('#stage canvas')[name];
+  const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+  let sum = 0;
+  for (let i = 0; i < pixels.length; i += 4) sum += pixels[i + 3] * (pixels[i] + 2 * pixels[i + 1] + 3 * pixels[i + 2]);
+  return sum;
+}"""
+
+
+@pytest.fixture(scope="module")
+def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_run(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def address(viewer_run: Path) -> Iterator[str]:
+    """A viewer on a free port."""
+    app = create_app(open_run(viewer_run), Access.for_host("127.0.0.1", None))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser, address) -> Iterator["sync_api.Page"]:
+    """The page; what it asks for and what goes wrong in it is checked at the end."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    asked, problems = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
+    page.goto(address)
+    page.wait_for_selector("#list li")
+    yield page
+    context.close()
+    assert {urlsplit(url).netloc for url in asked} == {urlsplit(address).netloc}
+    assert len(asked) > 5
+    assert [problem for problem in problems if "422" not in problem] == []  # a refused file is logged by the browser
+
+
+def choose(page, patient: str) -> None:
+    page.locator("#list li").filter(has=page.get_by_text(patient, exact=True)).click()
+    page.wait_for_function("id => document.querySelector('#patient-title').textContent === id", arg=patient)
+    page.wait_for_selector(".prediction")
+
+
+def value_of(page, selector: str) -> float:
+    return float(page.locator(selector).first.get_attribute("data-value"))
+
+
+def drawn(page, canvas: int) -> float:
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.evaluate(INKED, canvas)
+
+
+def test_the_shown_numbers_are_those_of_the_file(page, viewer_run):
+    rows = pd.read_csv(viewer_run / "predictions.csv", dtype={"patient_id": str}).query("split == 'test'")
+    survival = rows.query("task == 'survival' and model == 'subspace'").set_index("patient_id")
+    shown = page.eval_on_selector_all(
+        "#list li", "lines => lines.map(l => [l.dataset.patient, +l.querySelector('.number').dataset.value])"
+    )
+    assert len(shown) == N_PATIENTS
+    assert dict(shown) == survival["risk"].to_dict()
+    choose(page, HOSTILE)
+    assert page.locator("#patient-title").text_content() == HOSTILE  # text, not an image
+    assert page.locator("img").count() == 0
+    row = survival.loc[HOSTILE]
+    assert value_of(page, ".prediction [data-name=risk]") == row["risk"]
+    days = [column for column in rows if column.startswith("survival_") and pd.notna(row[column])]
+    assert days
+    for column in days:
+        assert value_of(page, f".prediction [data-name='{column}']") == row[column]
+    page.select_option("#model", "snn")
+    page.select_option("#task", "grade")
+    page.wait_for_selector(".prediction [data-name=p_G4]")
+    row = rows.query("task == 'grade' and model == 'snn' and patient_id == @HOSTILE").iloc[0]
+    assert value_of(page, ".prediction [data-name=p_G4]") == row["p_G4"]
+    assert page.locator("#notice").is_visible()
+
+
+def test_overlays_switch_and_patches_tell_their_scores(page, viewer_run):
+    choose(page, "P01")
+    page.wait_for_selector("#overlay-choices input[value=total]")
+    pictures = {}
+    for name in ("", "tumour", "microenvironment", "total"):
+        page.check(f"#overlay-choices input[value='{name}']")
+        pictures[name] = drawn(page, 1)
+        assert page.locator("#stage").get_attribute("data-overlay") == name
+    assert len(set(pictures.values())) == 4
+    full = pictures["total"]
+    page.locator("#opacity").fill("20")
+    assert drawn(page, 1) != full
+    scores = pd.read_csv(viewer_run / "explanations" / "P01" / "survival" / "patches.csv").query(
+        "slide_id == 'slide-a'"
+    )
+    strongest = scores.loc[scores["total"].abs().idxmax()]
+    page.locator("#patch button").first.click()
+    assert f"x {strongest['x']}, y {strongest['y']}" in page.locator("#patch").text_content()
+    for name in ("tumour", "microenvironment", "total"):
+        assert value_of(page, f"#patch [data-name={name}]") == pytest.approx(strongest[name], abs=1e-12)
+    page.locator("#stage").click(position={"x": 3, "y": 3})  # glass
+    assert page.locator("#patch button").count() > 0
+    ledger = page.eval_on_selector_all("#ledger .number", "cells => cells.map(c => +c.dataset.value)")
+    assert sum(ledger[:-1]) == pytest.approx(ledger[-1], abs=1e-5)
+
+
+def test_the_slide_is_zoomed_by_wheel_buttons_and_keyboard(page):
+    with page.expect_response(lambda answer: answer.url.endswith("/slides/slide-a/11/1_1.jpg")) as tile:
+        choose(page, "P01")
+    assert tile.value.ok  # the slide's own pixels
+
+    def scale() -> float:
+        drawn(page, 0)
+        return float(page.locator("#stage").get_attribute("data-scale"))
+
+    fitted, before = scale(), drawn(page, 0)
+    page.locator("#stage").hover()
+    for _ in range(6):
+        page.mouse.wheel(0, -120)
+    assert scale() > 1.5 * fitted
+    assert drawn(page, 0) != before
+    page.locator("#stage").focus()
+    zoomed = scale()
+    page.keyboard.press("+")
+    assert scale() == pytest.approx(1.5 * zoomed)
+    page.keyboard.press("-")
+    moved = drawn(page, 0)
+    page.keyboard.press("ArrowRight")
+    assert drawn(page, 0) != moved
+    page.keyboard.press("0")
+    assert scale() == pytest.approx(fitted)
+    page.click("#zoom-in")
+    assert scale() == pytest.approx(1.5 * fitted)
+
+
+def test_the_list_is_used_by_keyboard_and_filters(page):
+    page.locator("#list").focus()
+    for key, place in (("Home", 0), ("ArrowDown", 1), ("End", N_PATIENTS - 1), ("ArrowUp", N_PATIENTS - 2)):
+        page.keyboard.press(key)
+        line = page.locator("#list li").nth(place)
+        assert line.get_attribute("aria-selected") == "true"
+        name = line.get_attribute("data-patient")
+        page.wait_for_function("id => document.querySelector('#patient-title').textContent === id", arg=name)
+    page.fill("#query", "P0")
+    page.wait_for_function("n => document.querySelectorAll('#list li').length === n", arg=9)
+    page.select_option("#data", "has_slides=true")
+    page.wait_for_function("n => document.querySelectorAll('#list li').length === n", arg=2)
+    assert page.locator("#count").text_content() == "2 patients"
+    unnamed = (
+        "elements => elements.filter(e => !(e.labels?.length || e.ariaLabel || e.textContent.trim())).map(e => e.id)"
+    )
+    assert page.eval_on_selector_all("input, select, button", unnamed) == []
+
+
+def test_a_lost_slide_falls_back_to_its_thumbnail(page):
+    choose(page, "P03")
+    page.wait_for_function("() => document.querySelector('#slide-state').textContent.includes('thumbnail')")
+    page.wait_for_timeout(200)
+    assert drawn(page, 0) > 0
+
+
+def test_another_expression_file_is_predicted_beside_the_old(page, viewer_run):
+    choose(page, "P01")
+    content = "\n".join(f"{gene},{10 + i}" for i, gene in enumerate(GENES))
+    upload = {"name": "new.csv", "mimeType": "text/csv", "buffer": content.encode()}
+    page.set_input_files("#file", upload)
+    page.wait_for_selector("#compared table")
+    rows = pd.read_csv(viewer_run / "predictions.csv", dtype={"patient_id": str})
+    own = rows.query("split == 'test' and task == 'survival' and model == 'subspace' and patient_id == 'P01'").iloc[0]
+    assert value_of(page, "#compared [data-name='before/survival/risk']") == own["risk"]
+    assert value_of(page, "#compared [data-name='after/survival/risk']") != own["risk"]
+    page.set_input_files("#file", upload | {"buffer": b"gene,value\nGENE00,high"})
+    page.wait_for_selector("#error:not([hidden])")
+    assert "GENE00" in page.locator("#error").text_content()
+
+
+def test_a_patient_is_explained_from_the_page(page, viewer_run):
+    choose(page, HOSTILE)
+    if page.locator("#explain").is_visible():  # not in a rerun
+        page.click("#explain")
+        assert page.locator("#explain-state").text_content()
+    page.wait_for_selector("#ledger table", timeout=60_000)
+    page.wait_for_selector("#overlay-choices input[value=total]")
+    assert "<img" in page.locator("#list li[aria-selected=true]").text_content()
+    assert not (viewer_run / "explanations" / HOSTILE).exists()
