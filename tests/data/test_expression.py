@@ -16,7 +16,7 @@ from subfuse.data.expression import (
     read_star_file,
     write_expression,
 )
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 
 STAR_HEADER = (
     "# gene-model: GENCODE v36\ngene_id\tgene_name\tgene_type\tunstranded\tstranded_first\tstranded_second\t"
@@ -28,6 +28,39 @@ def plain(tmp_path: Path, text: str | bytes, unit: str = "tpm", name: str = "exp
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return read_expression(ExpressionSection(table=path, unit=unit))
+
+
+# --- genes that models must not see ---------------------------------------------------------------------------------
+
+
+def test_an_excluded_gene_is_listed_and_still_counts_in_the_sums(tmp_path):
+    path = tmp_path / "expression.csv"
+    path.write_text("case,G1,CSHL1,G3,CSHL1\na,1,2,3,2\nb,5,0,3,0\n")
+    table = read_expression(ExpressionSection(table=path, unit="counts", exclude=("CSHL1",)))
+    assert table.values.columns.tolist() == ["G1", "G3"]
+    np.testing.assert_allclose(2.0 ** table.values.to_numpy() - 1, [[125e3, 375e3], [625e3, 375e3]], rtol=1e-5)
+    left_out = table.exclusions[table.exclusions["level"] == "gene"]
+    assert left_out["id"].tolist() == ["CSHL1 (column 3)", "CSHL1 (column 5)"]
+    assert set(left_out["reason"]) == {"named in expression.exclude"}
+
+
+@pytest.mark.parametrize("name", ["H2AFZ", "H2AZ1"])
+def test_an_excluded_gene_may_have_its_earlier_name(tmp_path, name):
+    path = tmp_path / "expression.csv"
+    path.write_text("case,H2AFZ,EGFR\na,1,2\n")
+    table = read_expression(ExpressionSection(table=path, unit="tpm", exclude=(name,)))
+    assert table.values.columns.tolist() == ["EGFR"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("cshl1", "Near: CSHL1"), ("CSHL", "Near: CSHL1"), ("XYZ", "that name. Correct")]
+)
+def test_an_excluded_gene_must_be_in_the_table(tmp_path, name, hint):
+    path = tmp_path / "expression.csv"
+    path.write_text("case,CSHL1,EGFR\na,1,2\n")
+    message = rf"expression.exclude: {name} must be a gene of .*expression.csv.*{hint}"
+    with pytest.raises(ConfigurationError, match=message):
+        read_expression(ExpressionSection(table=path, unit="tpm", exclude=(name,)))
 
 
 # --- matrices --------------------------------------------------------------------------------------------------------
@@ -202,6 +235,14 @@ def test_star_units_sum_over_all_genes_before_the_choice(star_folder, unit):
     table = read_star(star_folder, unit)
     np.testing.assert_allclose(2 ** table.values["EGFR"].to_numpy() - 1, 3 / 26 * 1e6, rtol=1e-4)
     assert "5 genes" in table.transform
+
+
+def test_star_genes_of_any_type_may_be_excluded(star_folder):
+    section = ExpressionSection(
+        folder=star_folder / "star", format="gdc_star", sample_sheet=star_folder / "sheet.tsv", unit="tpm",
+        exclude=("EGFR", "XIST"),
+    )  # fmt: skip
+    assert read_expression(section).values.columns.tolist() == ["TP53"]
 
 
 def test_star_files_of_different_releases(star_folder):

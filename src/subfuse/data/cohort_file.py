@@ -189,6 +189,7 @@ class ExpressionSection(Section):
     patient_column: str | None = None  # h5ad: column of obs; None: obs_names
     aliases: FilePath | None = None  # previous and approved gene names, in addition to the built-in ones
     standardise: Literal["cohort"] | None = None  # z-scores within the cohort
+    exclude: tuple[str, ...] | None = Field(default=None, min_length=1)  # genes that models must not see
 
     @model_validator(mode="after")
     def _one_layout(self) -> "ExpressionSection":
@@ -480,6 +481,7 @@ expression:                      # leave out if there is none
   # sample_sheet: samples.csv    # sample_id, patient_id, where samples are not TCGA barcodes
   # aliases: my_aliases.tsv      # previous, approved: gene names in addition to the built-in ones
   # standardise: cohort          # z-scores within the cohort: when units or laboratories differ between cohorts
+  # exclude: [CSHL1]             # genes that models must not see, such as one that gives away the laboratory
   # format: gdc_star             # STAR files of the GDC portal instead of a table:
   # folder: star/                #   searched with its subfolders
   # sample_sheet: gdc_sample_sheet.tsv       # or metadata: metadata.cart.json; optional manifest: gdc_manifest.txt

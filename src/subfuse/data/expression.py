@@ -1,6 +1,7 @@
 """Reading the expression that a cohort file declares, from whatever source, onto the scale and gene axis of models."""
 
-from collections.abc import Callable, Collection, Mapping
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from subfuse.data.expression_table import (
 from subfuse.data.expression_units import FINISHED, check_values, remove_log, sum_per_sample, to_model_scale
 from subfuse.data.gene_names import approved_name, gene_aliases, name_genes
 from subfuse.data.ivygap import read_ivygap
-from subfuse.errors import DataError, preview
+from subfuse.errors import ConfigurationError, DataError, preview
 
 __all__ = [
     "STAR_COLUMNS",
@@ -60,6 +61,8 @@ def read_expression(
     name that with the highest mean stays. Genes of STAR files: protein-coding ones and `keep_genes`. Names that a
     spreadsheet turned into dates are left out, with a warning.
 
+    Excluded: the genes that `exclude` names, by their approved or earlier symbols. They still count in the sums.
+
     `standardise: cohort` divides every gene's deviation from the cohort's mean by the cohort's spread, without looking
     at outcomes. It makes cohorts of different laboratories or units comparable where their patients are alike. It
     needs a whole cohort also for prediction, hides real differences between cohorts, and lets test patients' expression
@@ -73,14 +76,15 @@ def read_expression(
             cohort for `standardise`. Without any, all patients of the table are.
 
     Raises:
-        ConfigurationError: Unit or orientation must be declared.
+        ConfigurationError: Unit or orientation must be declared; an excluded gene is not in the source.
         DataError: A file that is missing, empty, not a table or of another layout; a value that is not a finite
             number or contradicts the unit; a patient that occurs twice. Names file, row and gene.
     """
     aliases = gene_aliases(None if section.aliases is None else base / section.aliases)
-    kept_names = {approved_name(name, aliases) for name in keep_genes}
+    excluded = section.exclude or ()
+    kept_names = {approved_name(name, aliases) for name in (*keep_genes, *excluded)}
     matrix = _read(section, base, kept_names, aliases, {patient_of_barcode(patient) for patient in patients})
-    table = _on_model_scale(matrix, aliases)
+    table = _on_model_scale(matrix, aliases, excluded)
     return _standardise(table, patients) if section.standardise == "cohort" else table
 
 
@@ -101,15 +105,15 @@ class _GeneAxis:
 
     genes: pd.DataFrame  # name, gene_id, gene_type, label
     is_measured: Bool[np.ndarray, " gene"]  # False where no sample has a value
-    is_usable: Bool[np.ndarray, " gene"]  # measured, and with a name
+    is_usable: Bool[np.ndarray, " gene"]  # measured, with a name, and not excluded by name
     n_renamed: int
     exclusions: pd.DataFrame
     warnings: tuple[str, ...]
 
 
-def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str]) -> ExpressionTable:
+def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Sequence[str]) -> ExpressionTable:
     """Returns the table of a source: checked values on the models' scale, one row per patient, one column per gene."""
-    axis = _name_axis(matrix, aliases)
+    axis = _name_axis(matrix, aliases, excluded)
     values = matrix.values  # changed in place from here on: a large table fits in memory once
     values[:, ~axis.is_measured] = 0
     doubts = check_values(values, matrix.unit, _place(matrix), matrix.path)
@@ -144,7 +148,7 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str]) -> Express
     )
 
 
-def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str]) -> _GeneAxis:
+def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Sequence[str]) -> _GeneAxis:
     named = name_genes(matrix.genes["name"].tolist(), aliases)
     genes = matrix.genes.assign(name=named.names)
     unknown = np.flatnonzero(np.isnan(matrix.values[0]))
@@ -152,9 +156,11 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str]) -> _GeneAxis:
     measured[unknown] = ~np.isnan(matrix.values[:, unknown]).all(axis=0)
     mangled = genes["name"].isin(named.mangled).to_numpy()
     nameless = (genes["name"] == "").to_numpy()
+    unwanted = genes["name"].isin(_names_to_exclude(excluded, set(named.names), aliases, matrix.path)).to_numpy()
     reasons = [
-        (~measured & ~nameless, "no sample has a value"),
-        (mangled & measured, "a date: its symbol was lost to a spreadsheet"),
+        (unwanted, "named in expression.exclude"),
+        (~measured & ~nameless & ~unwanted, "no sample has a value"),
+        (mangled & measured & ~unwanted, "a date: its symbol was lost to a spreadsheet"),
         (nameless, "no name"),
     ]
     exclusions = exclusion_table(
@@ -167,11 +173,27 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str]) -> _GeneAxis:
     return _GeneAxis(
         genes=genes,
         is_measured=measured,
-        is_usable=measured & ~mangled & ~nameless,
+        is_usable=measured & ~mangled & ~nameless & ~unwanted,
         n_renamed=len(named.renamed),
         exclusions=exclusions,
         warnings=(warning,) if named.mangled else (),
     )
+
+
+def _names_to_exclude(
+    excluded: Sequence[str], present: Collection[str], aliases: Mapping[str, str], path: Path
+) -> set[str]:
+    names = {name: name if name in present else approved_name(name, aliases) for name in excluded}
+    for name, approved in names.items():
+        if approved not in present:
+            of_upper = {gene.upper(): gene for gene in present}
+            near = [of_upper[gene] for gene in difflib.get_close_matches(name.upper(), of_upper)]
+            hint = f"Near: {preview(near)}. " if near else ""
+            raise ConfigurationError(
+                f"expression.exclude: {name} must be a gene of {path} ({len(present)} names). Found none of that name. "
+                f"{hint}Correct or remove it."
+            )
+    return set(names.values())
 
 
 def _place(matrix: SampleMatrix) -> Callable[[int, int], str]:
