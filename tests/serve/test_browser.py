@@ -130,6 +130,14 @@ def test_overlays_switch_and_patches_tell_their_scores(page, viewer_run):
     full = pictures["total"]
     page.locator("#opacity").fill("20")
     assert drawn(page, 1) != full
+    without = drawn(page, 1)
+    page.check("#points")  # where it looked
+    of_all = drawn(page, 1)
+    page.check("#overlay-choices input[value=tumour]")
+    page.uncheck("#points")
+    assert of_all != without
+    assert drawn(page, 1) not in (without, of_all)
+    page.check("#overlay-choices input[value=total]")
     scores = pd.read_csv(viewer_run / "explanations" / "P01" / "survival" / "patches.csv").query(
         "slide_id == 'slide-a'"
     )

@@ -48,7 +48,9 @@ def make_run(root: Path) -> None:
         training=TrainingSettings(epochs=1, accelerator="cpu"),
         architecture=ArchitectureSettings(embed_dim=16, max_grid=6, table_size=16),
     )
-    load_run(root / "run").explain(cohort, "P01")
+    folder = load_run(root / "run").explain(cohort, "P01")
+    points = {"slide_id": "slide-a", "subspace": ["tumour", "microenvironment"], "group": 0, "x": [300, 500], "y": 400}
+    pd.DataFrame(points).to_csv(folder / "survival" / "points.csv", index=False)
 
 
 def write_prepared_folder(out: Path, cohort_path: Path, generator: np.random.Generator) -> None:

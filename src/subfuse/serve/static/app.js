@@ -132,7 +132,7 @@ async function loadPatients() {
 function showPatients() {
   const rows = state.rows.slice(0, MAX_ROWS);
   const hidden = state.rows.length - rows.length;
-  at("count").textContent = `${state.rows.length} patients${hidden ? `, the first ${MAX_ROWS} shown` : ""}`;
+  at("count").textContent = `${state.rows.length} ${state.rows.length === 1 ? "patient" : "patients"}${hidden ? `, the first ${MAX_ROWS} shown` : ""}`;
   at("list").replaceChildren(...rows.map(patientRow));
   markSelected();
 }
@@ -215,7 +215,7 @@ function predictionCard(p) {
   const lines = [];
   if (p.risk !== null) {
     lines.push(["risk", number(p.risk, shown(p.risk), "risk")]);
-    if (p.risk_percentile !== null) lines.push(["above", number(p.risk_percentile,
+    if (p.risk_percentile !== null) lines.push(["higher than", number(p.risk_percentile,
       `${p.risk_percentile.toFixed(0)} % of the training patients`, "risk_percentile")]);
   }
   for (const { days, probability } of p.survival) {
@@ -310,12 +310,18 @@ async function showPatches() {
   at("overlay-choices").replaceChildren(...["", ...names].map((name) => {
     const input = make("input", { type: "radio", name: "overlay", value: name, checked: name === chosen });
     input.addEventListener("change", showOverlay);
-    return make("label", { className: "check" }, input, { "": "none", total: "sum" }[name] ?? name);
+    return make("label", { className: "check" }, input, scoreName(name));
   }));
   at("overlays").disabled = names.length === 0;
   at("points").disabled = !state.patches || Object.keys(state.patches.points).length === 0;
   viewer.setOverlay({ patches: state.patches });
   showOverlay();
+}
+
+// A score's name for people: columns of an explanation are subspaces, `total`, and the same by other methods.
+function scoreName(name) {
+  const [, method, subspace] = /^(occlusion)_(.+)$/.exec(name) ?? [];
+  return method ? `${subspace} (${method})` : { "": "none", total: "sum" }[name] ?? name;
 }
 
 function showOverlay() {
@@ -348,7 +354,7 @@ function showPatch(index) {
     return;
   }
   const cells = Object.entries(patches.scores).flatMap(([subspace, scores]) => [
-    make("dt", { textContent: subspace === "total" ? "sum" : subspace }),
+    make("dt", { textContent: scoreName(subspace) }),
     make("dd", {}, number(scores[index], signed(scores[index]), subspace))]);
   at("patch").replaceChildren(
     make("span", { className: "remark", textContent: `Patch at x ${patches.x[index]}, y ${patches.y[index]}` }),
