@@ -71,12 +71,12 @@ def read_numeric_table(
     rows, first_line = names[0].tolist(), header.n_skipped + 1
     if "" in rows and not nameless_rows:
         raise DataError(f"{path}, row {rows.index('') + first_line}: an identifier is required. Found an empty cell.")
-    annotations, numeric = names.drop(columns=0), header.positions(text=False)
+    numeric, described = header.positions(text=False), header.positions(text=True)[1:]  # the first are the names
     return NumericTable(
         corner=header.names[0],
         rows=rows,
         columns=[header.names[position] for position in numeric],
-        annotations=annotations.set_axis([header.names[i].lower() for i in annotations], axis="columns"),
+        annotations=names[described].set_axis([header.names[i].lower() for i in described], axis="columns"),
         values=values,
         column_numbers=[position + 1 for position in numeric],
         first_line=first_line,
