@@ -8,7 +8,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["subfuse.cli", "subfuse.training.fitting", "subfuse.evaluation.single_training"])
+CONTEXT.set_forkserver_preload(
+    ["subfuse.evaluation.single_training", "subfuse.training.fitting", "anndata", "lifelines", "rich.progress"]
+)
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:

@@ -54,12 +54,13 @@ class JointUpdate:
         loss.total.backward()
         self.optimizer.zero_grad()
         self._backward_all(batches, share, states, outputs, joint)
-        sum_gradients(self.fabric, self.model.parameters())
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        sum_gradients(self.fabric, parameters)
         weight = self.model.get_parameter("head.weight")
         assert weight.grad is not None
         conflict = gradient_conflict(weight.grad)
         weight.grad = self.coordinator.coordinate(weight.grad, self.objective.confidence(joint, target))
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
         if not norm.isfinite():
             raise ConfigurationError("training must keep finite gradients. Found NaN or infinity. Lower --train.lr.")
         self.optimizer.step()

@@ -69,7 +69,7 @@ class Trainer:
         fabric.to_device(model)
         objective = objective.to(fabric.device)
         optimizer = OPTIMIZERS[settings.optimizer](
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
         update = JointUpdate(fabric, model, optimizer, objective, self._coordinator(model), settings.clip)
         state = self._start(model, optimizer)
