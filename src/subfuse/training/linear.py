@@ -72,11 +72,8 @@ def _fit_cox(train: BagBatch, validation: BagBatch) -> list[LinearFit]:
     """Elastic-net Cox along a path of penalties, strongest first, each starting from the one before."""
     assert isinstance(train.target, SurvivalTarget)
     assert isinstance(validation.target, SurvivalTarget)
-    expression, target = train.expression.double(), train.target
-
-    def loss(weight: Tensor) -> Tensor:
-        return cox_nll(expression @ weight, target.time_days, target.event)
-
+    expression = train.expression.double()
+    loss = breslow_loss(expression, train.target)
     weight = expression.new_zeros(expression.shape[1])
     strongest = float(_gradient(loss, weight)[1].abs().max()) / L1_SHARE  # beyond it every coefficient is 0
     fits = []
@@ -89,13 +86,37 @@ def _fit_cox(train: BagBatch, validation: BagBatch) -> list[LinearFit]:
     return fits
 
 
+def breslow_loss(
+    expression: Float[Tensor, "patient gene"], target: SurvivalTarget
+) -> Callable[[Float[Tensor, " gene"]], Float[Tensor, ""]]:
+    """Returns the negative partial log-likelihood per event of a linear Cox model, as a function of its coefficients.
+
+    Ties as by Breslow (1974), the rule of glmnet; patients are sorted once, so that a call is linear in their number
+    where `cox_nll` is quadratic.
+
+    Args:
+        expression: Of all patients, standardised.
+        target: Their follow-up.
+    """
+    order = target.time_days.argsort(descending=True, stable=True)
+    values, event, negative_days = expression[order], target.event[order], -target.time_days[order]
+    last_at_risk = torch.searchsorted(negative_days, negative_days, right=True) - 1  # ties are at risk together
+
+    def loss(weight: Tensor) -> Tensor:
+        log_risk = values @ weight
+        log_at_risk = log_risk.logcumsumexp(0)[last_at_risk]
+        return -(log_risk - log_at_risk)[event].sum() / event.sum()
+
+    return loss
+
+
 def elastic_net(
     loss: Callable[[Float[Tensor, " gene"]], Float[Tensor, ""]],
     start: Float[Tensor, " gene"],
     *,
     penalty: float,
     steps: int = 300,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-5,
 ) -> Float[Tensor, " gene"]:
     r"""Returns the minimum of loss(w) + penalty (a |w|_1 + (1 - a)/2 |w|_2^2) with a = 0.5.
 
