@@ -10,7 +10,7 @@ from fake_run import FOLDS, MODELS, SCRIPT, write_fake_run
 from PIL import Image
 
 from subfuse.errors import DataError
-from subfuse.report import document, write_report
+from subfuse.report import pictures, write_report
 
 
 class Page(HTMLParser):
@@ -218,7 +218,10 @@ def test_patients_without_a_prediction_are_counted_not_drawn(tmp_path):
     lost = (table["model"] == "subspace") & (table["split"] == "test") & (np.arange(len(table)) % 10 == 0)
     table.loc[lost, [column for column in table if column.startswith("p_")]] = np.nan
     table.to_csv(run / "predictions.csv", index=False)
-    assert f"{lost.sum()} test patients without a label or a prediction" in write_report(run).read_text()
+    assert (
+        f"Not in the figures: {lost.sum()} test patients without a label or a prediction"
+        in write_report(run).read_text()
+    )
 
 
 def test_reasons_of_comparisons_are_shown_once_with_their_models(tmp_path):
@@ -249,9 +252,9 @@ def test_pictures_stay_within_the_budget(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 255, (400, 2000, 3), dtype=np.uint8)
     for number in range(3):
         Image.fromarray(pixels).save(sheets / f"{number}.jpg")
-    monkeypatch.setattr(document, "MAX_PICTURE_BYTES", 250_000)
+    monkeypatch.setattr(pictures, "MAX_PICTURE_BYTES", 250_000)
     path = write_report(run)
     page = path.read_text()
     assert path.stat().st_size < 600_000
     assert page.count("<img") < 3
-    assert "more contact sheets are in the run" in page
+    assert "more in the run's folder cohort/contact_sheets/" in page.replace("&#39;", "'")

@@ -1,12 +1,10 @@
 """The audit in the report: findings by level, and the tables they are based on, from audit.json."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from subfuse.report.elements import PlainTable
-from subfuse.report.statements import metric_name, model_name, number, p_text
+from subfuse.report.statements import counted, metric_name, model_name, number, p_text, singular
 
 LEVEL_NAMES = {
     "failure": "Failures",
@@ -24,15 +22,19 @@ _MEASURES = {
 _COMPARISONS = {"per_sd": "per SD of risk", "high_vs_low": "high against low risk"}
 
 
-def audit_section(folder: Path) -> dict[str, Any] | None:
-    """Returns what the report shows of a run's audit.json; None without one.
+NO_AUDIT = (
+    "This run was not audited. `subfuse audit` looks for leakage, tests whether fusion helps and whether "
+    "probabilities come true."
+)
+
+
+def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns what the report shows of the content of a run's audit.json; that there is none without one.
 
     Texts are given as they are: the template escapes them.
     """
-    path = folder / "audit.json"
-    if not path.exists():
-        return None
-    audit = json.loads(path.read_text(encoding="utf-8"))
+    if audit is None:
+        return {"lede": NO_AUDIT, "levels": [], "tables": []}
     tables = audit.get("tables", {})
     shown = [_fusion(tables.get("fusion", [])), _calibration(tables.get("calibration", [])),
              _hazards(tables.get("hazard_ratios", []))]  # fmt: skip
@@ -44,12 +46,9 @@ def audit_section(folder: Path) -> dict[str, Any] | None:
 
 
 def _lede(counts: Mapping[str, int]) -> str:
-    text = ", ".join(
-        f"{counts.get(level, 0)} {name}"
-        for level, name in (("failure", "failures"), ("warning", "warnings"), ("note", "notes"), ("ok", "passed"))
-    )
+    found = [counted(counts.get(level, 0), level) for level in ("failure", "warning", "note")]
     settled = "" if not counts.get("failure") else " Do not use these results before the failures are settled."
-    return f"{text}.{settled}"
+    return f"{', '.join(found)}, {counts.get('ok', 0)} passed.{settled}"
 
 
 def _level(level: str, findings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -59,7 +58,7 @@ def _level(level: str, findings: Sequence[Mapping[str, Any]]) -> dict[str, Any] 
     is_read = level in ("failure", "warning")
     columns = ("Task", "Check", "Found", *(("Why it matters", "Remedy") if is_read else ()))
     keys = ("check", "found", *(("why", "remedy") if is_read else ()))
-    rows = [(_task(finding), *(str(finding[key]) for key in keys)) for finding in chosen]
+    rows = [(_task(finding), *(singular(str(finding[key])) for key in keys)) for finding in chosen]
     return {"name": LEVEL_NAMES[level], "table": PlainTable(columns, rows), "open": is_read, "count": len(chosen)}
 
 

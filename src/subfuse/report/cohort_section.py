@@ -1,17 +1,29 @@
-"""The cohort in the report: the flow of patients, exclusions, gene-set coverage."""
+"""The cohort in the report: flow of patients, exclusions, quality of the slides, expression and gene sets."""
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from subfuse.errors import preview
 from subfuse.report.elements import PlainTable
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import excluded_patients, has_expression, has_slides
+from subfuse.report.statements import counted, excluded_patients, has_expression, has_slides
+
+QUALITY_NAMES = {
+    "n_patches": "Patches",
+    "tissue_mm2": "Tissue, mm²",
+    "mpp": "Resolution, µm per pixel",
+    "pen_share": "Share excluded as pen marks",
+    "blur": "Sharpness (variance of the Laplacian)",
+    "width_px": "Width, pixels",
+    "height_px": "Height, pixels",
+}
+_SHIFTS = {"shift": "Shift, median", "shift_max": "Shift, largest", "ks": "KS"}
 
 
 def cohort_section(run: RunFiles) -> dict[str, Any]:
-    """Returns the flow of patients, the exclusions by reason and the gene-set coverage."""
+    """Returns the flow of patients, exclusions by reason, slide quality, harmonisation and gene-set coverage."""
     exclusions, coverage = run.cohort["exclusions"], run.cohort["gene_set_coverage"]
     return {
         "flow": _flow(run),
@@ -19,33 +31,49 @@ def cohort_section(run: RunFiles) -> dict[str, Any]:
         "no_exclusions": "Nothing was excluded."
         if (run.folder / "cohort" / "exclusions.csv").exists()
         else "The run keeps no list of exclusions.",
+        "quality": _quality_table(slide_table(run)),
+        "warnings": _warning_table(slide_table(run)),
+        "harmonisation": _harmonisation_table(run.cohort["harmonisation"]),
         "coverage": coverage.fillna("").to_dict("records"),
     }
+
+
+def slide_table(run: RunFiles) -> pd.DataFrame:
+    """Returns one row per prepared slide with all that is known of its quality; empty if the run keeps none."""
+    slides, quality = run.cohort["slides"], run.cohort["slide_quality"]
+    if slides.empty or quality.empty or "slide_id" not in quality:
+        return slides if quality.empty else quality
+    added = [column for column in quality if column == "slide_id" or column not in slides]
+    return slides.merge(quality[added], on="slide_id", how="outer", validate="one_to_one")
 
 
 def _flow(run: RunFiles) -> list[dict[str, Any]]:
     patients, exclusions = run.cohort["patients"], run.cohort["exclusions"]
     if patients.empty:
-        return [_box(run.predictions["patient_id"].nunique(), "patients with predictions")]
+        return [_box(run.predictions["patient_id"].nunique(), "patient", "with predictions")]
     excluded = len(excluded_patients(exclusions) - set(patients["patient_id"]))
     boxes = []
     if len(exclusions):
-        boxes = [_box(len(patients) + excluded, "patients found"), _box(excluded, "excluded", removed=True)]
-    boxes.append(_box(len(patients), "in the cohort"))
+        boxes = [_box(len(patients) + excluded, "patient", "found"), _box(excluded, "", "excluded", removed=True)]
+    boxes.append(_box(len(patients), "", "in the cohort"))
+    if "cohort" in patients and patients["cohort"].nunique() > 1:
+        boxes += [_box(count, "", f"of {name}") for name, count in patients["cohort"].value_counts().items()]
     if {"n_slides", "has_expression"} <= set(patients.columns):
         slides, expression = has_slides(patients), has_expression(patients)
         n_slides = int(patients["n_slides"].fillna(0).sum())
         boxes += [
-            _box(int(slides.sum()), f"with slides ({n_slides} slides)"),
-            _box(int(expression.sum()), "with expression"),
-            _box(int((slides & expression).sum()), "with both"),
+            _box(int(slides.sum()), "", f"with slides ({counted(n_slides, 'slide')})"),
+            _box(int(expression.sum()), "", "with expression"),
+            _box(int((slides & expression).sum()), "", "with both"),
         ]
     if "n_patches" in run.cohort["slides"]:
-        boxes.append(_box(int(run.cohort["slides"]["n_patches"].sum()), "patches"))
+        boxes.append(_box(int(run.cohort["slides"]["n_patches"].sum()), "patch", "", plural="patches"))
     return boxes
 
 
-def _box(count: int, label: str, *, removed: bool = False) -> dict[str, Any]:
+def _box(count: int, noun: str, words: str, *, plural: str | None = None, removed: bool = False) -> dict[str, Any]:
+    noun = noun if count == 1 or not noun else plural or f"{noun}s"
+    label = f"{noun} {words}".strip()
     return {"count": f"{count:,}".replace(",", "\u202f"), "label": label, "removed": removed}
 
 
@@ -62,3 +90,50 @@ def _exclusion_table(exclusions: pd.DataFrame) -> PlainTable:
 def _levels_first(column: pd.Series) -> pd.Series:
     order = {"patient": 0, "slide": 1, "expression": 2, "gene": 3}
     return column.map(lambda level: order.get(level, 4)) if column.name == "level" else column
+
+
+def _quality_table(slides: pd.DataFrame) -> PlainTable | None:
+    """Returns one row per measure of the slides; a measure without a name here keeps that of its column."""
+    columns = ("Measure", "Slides", "Lowest", "Median", "Highest", "Lowest in")
+    rows = []
+    for name in slides.select_dtypes("number").columns:
+        values = slides[name].to_numpy(dtype=float)
+        known = np.isfinite(values)
+        if not known.any():
+            continue
+        lowest = str(slides["slide_id"].iloc[int(np.nanargmin(np.where(known, values, np.nan)))])
+        spread = [_amount(value) for value in np.quantile(values[known], [0, 0.5, 1])]
+        measure = QUALITY_NAMES.get(str(name), str(name).replace("_", " ").capitalize())
+        varies = len(np.unique(values[known])) > 1
+        rows.append((measure, f"{known.sum()} of {len(slides)}", *spread, lowest if varies else ""))
+    return PlainTable(columns, rows, frozenset(columns[1:5])) if rows else None
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _warning_table(slides: pd.DataFrame) -> PlainTable | None:
+    if "warnings" not in slides or slides["warnings"].isna().all():
+        return None
+    grouped = slides.dropna(subset=["warnings"]).groupby("warnings", sort=False)["slide_id"].agg(list)
+    rows = [(str(words), str(len(names)), preview(sorted(names), limit=4)) for words, names in grouped.items()]
+    return PlainTable(("Warning", "Slides", "Which"), rows, frozenset({"Slides"}))
+
+
+def _harmonisation_table(table: pd.DataFrame) -> PlainTable | None:
+    if table.empty:
+        return None
+    columns = ("Cohort", "Against", "Gene set", "Shared genes", *_SHIFTS.values(), "Missing")
+    rows = [
+        (
+            str(row["cohort"]),
+            str(row["reference"]),
+            str(row["gene_set"]),
+            f"{row['n_shared']} of {row['n_genes']}",
+            *("unknown" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in _SHIFTS),
+            "none" if pd.isna(row["missing"]) else str(row["missing"]),
+        )
+        for row in table.to_dict("records")
+    ]
+    return PlainTable(columns, rows, frozenset(columns[3:7]))

@@ -1,10 +1,11 @@
 """What the sections are made of: figures with their words, tables of texts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,16 @@ class PlainTable:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     numeric: frozenset[str] = frozenset()
+
+
+def prose(text: str) -> Markup:
+    """Returns text as HTML, in which only words between backticks are marked up: they are shown as code.
+
+    Example:
+        >>> print(prose("<b> run `subfuse audit`"))
+        &lt;b&gt; run <code>subfuse audit</code>
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:

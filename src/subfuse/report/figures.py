@@ -261,7 +261,9 @@ def _signed_bars(labels: list[str], values: np.ndarray) -> str:
     for label, value in zip(axes.get_yticklabels(), values, strict=True):
         label.set_fontweight("bold" if np.isnan(value) else "normal")
     axes.set_ylim(-0.6, len(labels) - 0.4)
-    axes.set_xlim(shown.min(initial=0) - 0.32 * reach, shown.max(initial=0) + 0.32 * reach)
+    room = 0.5 * reach  # for the numbers; less on a side without bars
+    left, right = (room if (side * shown > 0).any() else 0.1 * reach for side in (-1, 1))
+    axes.set_xlim(shown.min(initial=0) - left, shown.max(initial=0) + right)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)

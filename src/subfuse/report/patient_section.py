@@ -1,6 +1,6 @@
 """Explained patients in the report: prediction, contributions, genes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,32 @@ from markupsafe import Markup
 
 from subfuse.report import figures
 from subfuse.report.elements import Drawn
+from subfuse.report.pictures import PictureBudget, patient_pictures
 from subfuse.report.run_files import Explanation, RunFiles
-from subfuse.report.statements import model_name, number
+from subfuse.report.statements import counted, duration, model_name, number
 
 TOP_GENES = 12
+
+
+MAX_FIGURE_BYTES = 2_000_000  # of all patients' figures; a report stays below 15 MB however many are explained
+
+
+def patients_section(run: RunFiles, budget: PictureBudget) -> dict[str, Any]:
+    """Returns the explained predictions with their pictures, as many as there is room for, and what is left out."""
+    shown: list[dict[str, Any]] = []
+    room = MAX_FIGURE_BYTES
+    for index, explanation in enumerate(run.explanations, start=1):
+        patient = explained_patient(run, explanation)
+        room -= sum(len(drawn.svg) for drawn in patient["figures"])
+        if room < 0:
+            break
+        anchor = {"anchor": f"patient-{index}", "maps": list(patient_pictures(explanation, budget))}
+        shown.append(patient | anchor)
+    hidden = len(run.explanations) - len(shown)
+    notes = [f"{counted(hidden, 'more explained prediction')}"] if hidden else []
+    notes += [f"{counted(budget.left_out, 'more picture')}"] if budget.left_out else []
+    note = f"In the run's folder explanations/, not shown here: {' and '.join(notes)}." if notes else ""
+    return {"patients": shown, "note": note}
 
 
 def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]:
@@ -25,10 +47,27 @@ def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]
         subtitle.append("not seen in training" if row["split"] == "test" else f"{row['split']} patient of this model")
     return {
         "name": patient,
+        "task": task.capitalize(),
         "subtitle": " · ".join(subtitle),
         "facts": [*_prediction_facts(content["prediction"]), *_outcome_facts(row)],
         "figures": [*_ledger_figure(explanation), *_gene_figures(explanation)],
+        "remarks": list(_remarks(content)),
     }
+
+
+def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what limits an explanation: attributions that do not add up, and tiles that could not be read."""
+    tolerance = content.get("gap_tolerance")
+    gaps = {name: gap for name, gap in content.get("relative_gap", {}).items() if gap is not None}
+    large = [f"{name} {gap:.0%}" for name, gap in gaps.items() if tolerance is not None and gap > tolerance]
+    if large:
+        yield (
+            f"Attributions of genes and patches do not add up within {tolerance:.0%}: {', '.join(large)} of their sum "
+            "is missing. Read them as an order, not as amounts."
+        )
+    not_shown = content.get("tiles_not_shown") or {}
+    for slide, reason in not_shown.items():
+        yield f"No tiles of slide {slide}: {reason}"
 
 
 def _predicted_row(run: RunFiles, explanation: Explanation) -> dict[str, Any]:
@@ -48,16 +87,12 @@ def _prediction_facts(prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
         if name in ("has_slides", "has_expression"):
             facts.append((name.removeprefix("has_").capitalize(), "yes" if value else "no"))
         elif name.startswith("survival_"):
-            facts.append((f"Survival at {_duration(float(name.split('_')[1]))}", f"{value:.0%}"))
+            facts.append((f"Survival at {duration(float(name.split('_')[1]))}", f"{value:.0%}"))
         elif name.startswith("p_"):
             facts.append((f"Probability of {name.removeprefix('p_')}", f"{value:.0%}"))
         else:
             facts.append(("Risk" if name == "risk" else name, number(float(value))))
     return facts
-
-
-def _duration(days: float) -> str:
-    return f"{days / 365.25:.2g} years" if days >= 365 else f"{days / 30.44:.0f} months"
 
 
 def _outcome_facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -66,7 +101,7 @@ def _outcome_facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("True class", row["label"]))
     if not pd.isna(row.get("time_days", np.nan)):
         event = "event" if str(row["event"]) == "True" else "censored"
-        facts.append(("Outcome", f"{event} at {_duration(row['time_days'])}"))
+        facts.append(("Outcome", f"{event} at {duration(row['time_days'])}"))
     return facts
 
 

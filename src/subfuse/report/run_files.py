@@ -14,7 +14,7 @@ from subfuse.errors import DataError
 _TEXT: dict[Hashable, type[str]] = dict.fromkeys(
     ("patient_id", "cohort", "site", "label", "id", "slide_id", "slide", "gene", "subspace"), str
 )
-COHORT_TABLES = ("patients", "exclusions", "slides", "gene_set_coverage")
+COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,22 @@ class Explanation:
         shares = self.ledger[self.ledger["modality"] != "baseline"]
         return list(dict.fromkeys([*shares["subspace"], *self.genes["subspace"].dropna()]))
 
-    def heat_maps(self) -> list[tuple[str, str, Path]]:
-        """Returns (subspace or `total`, slide, picture) of the heat maps that exist, slide by slide."""
-        slides = [str(slide) for slide in self.content.get("slides", ())]
-        named = [
-            (name, slide, self.folder / f"heatmap_{name}_{slide}.png")
-            for slide in slides
-            for name in dict.fromkeys(("total", *self.subspaces))
-        ]
-        return [found for found in named if found[2].exists()]
+    def pictures(self) -> list[tuple[Path, str, str]]:
+        """Returns path, caption and description of the pictures that exist: maps and points by slide, then tiles."""
+        shown = []
+        for slide in map(str, self.content.get("slides", ())):
+            for name in dict.fromkeys(("total", *self.subspaces)):
+                part = "all subspaces" if name == "total" else name
+                alt = f"Heat map of slide {slide}: where {part} raises or lowers the score."
+                shown.append((self.folder / f"heatmap_{name}_{slide}.png", f"{part}, slide {slide}", alt))
+            caption = f"Where the attention looked on slide {slide}: a description, not an attribution"
+            alt = f"Slide {slide} with the points that the deformable attention sampled, coloured by subspace."
+            shown.append((self.folder / f"sampling_{slide}.png", caption, alt))
+        for name in self.subspaces:
+            alt = f"Tiles at native resolution: the patches that raise the share of {name} most, and lower it most."
+            caption = f"Patches that raise and lower the score most, {name}"
+            shown.append((self.folder / f"gallery_{name}.jpg", caption, alt))
+        return [found for found in shown if found[0].exists()]
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class RunFiles:
     folder: Path
     config: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    prepared: Mapping[str, Any]  # provenance of the prepared cohort; empty where it was not copied into the run
     predictions: pd.DataFrame
     metrics: pd.DataFrame
     comparisons: pd.DataFrame
@@ -57,6 +65,12 @@ class RunFiles:
     cohort: Mapping[str, pd.DataFrame]  # a table of COHORT_TABLES that was not copied into the run is empty
     contact_sheets: tuple[Path, ...]
     explanations: tuple[Explanation, ...]
+    audit: Mapping[str, Any] | None  # content of audit.json; None: the run was not audited
+
+    @property
+    def title(self) -> str:
+        """What the run is called: by its cohort, else by its folder."""
+        return str(self.config.get("evaluated") or self.config.get("cohort") or self.folder.resolve().name)
 
     @property
     def tasks(self) -> list[str]:
@@ -90,6 +104,7 @@ def read_run(folder: Path) -> RunFiles:
         folder=folder,
         config=_read_yaml(folder / "config.yaml"),
         provenance=_read_json(folder / "provenance.json"),
+        prepared=_read_json(folder / "cohort" / "provenance.json"),
         predictions=read_table(folder / "predictions.csv"),
         metrics=read_table(folder / "metrics.csv"),
         comparisons=read_table(folder / "comparisons.csv"),
@@ -97,6 +112,7 @@ def read_run(folder: Path) -> RunFiles:
         cohort={name: read_table(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=tuple(_read_explanation(path.parent) for path in explanations),
+        audit=_read_json(folder / "audit.json") or None,
     )
 
 

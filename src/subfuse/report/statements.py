@@ -1,13 +1,11 @@
-"""Names and sentences of the report: what the tables say, in plain words."""
+"""Names, numbers and verdicts of the report in plain words."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-
-from subfuse.errors import preview
-from subfuse.report.run_files import RunFiles
 
 MODEL_NAMES = {
     "subspace": "Subspace fusion",
@@ -53,6 +51,10 @@ MODALITY_NAMES = {
     frozenset({"covariates"}): "covariates only",
 }
 
+_ONE_OF_MANY = re.compile(
+    r"(?<![\w.,:/+−-])1 (patient|slide|event|fold|repeat|gene|input|model|person|failure|warning|note|year|day)s\b"
+)
+
 
 @dataclass(frozen=True)
 class FusionBenefit:
@@ -88,7 +90,7 @@ def model_label(model: str) -> str:
 def metric_name(metric: str) -> str:
     """Returns a metric's name for readers; a horizon becomes years."""
     if metric.startswith("auc_") and metric.endswith("_days"):
-        return f"AUC at {float(metric.split('_')[1]) / 365.25:.3g} years"
+        return f"AUC at {duration(float(metric.split('_')[1]))}"
     return METRIC_NAMES.get(metric, metric)
 
 
@@ -139,9 +141,35 @@ def fusion_benefit(metrics: pd.DataFrame, comparisons: pd.DataFrame, *, model: s
     return FusionBenefit(rival, -row["difference"], -row["upper"], -row["lower"], row["p_adjusted"])
 
 
-def summary(run: RunFiles) -> list[tuple[str, str]]:
-    """Returns the summary, one heading and plain line each: the cohort, then every task with what fusion adds."""
-    return [("Cohort", _cohort_line(run)), *((task.capitalize(), _task_line(run, task)) for task in run.tasks)]
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun, in the plural unless there is one of it.
+
+    Example:
+        >>> counted(1, "patient"), counted(1200, "patient")
+        ('1 patient', '1200 patients')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def singular(text: str) -> str:
+    """Returns text of other programs with `1 patients` and the like as `1 patient`.
+
+    Example:
+        >>> singular("1 patients and 11 folds, 0.1 events")
+        '1 patient and 11 folds, 0.1 events'
+    """
+    return _ONE_OF_MANY.sub(r"1 \1", text)
+
+
+def duration(days: float) -> str:
+    """Returns a number of days in years, or in months below one year.
+
+    Example:
+        >>> duration(365), duration(730.5), duration(91)
+        ('1 year', '2 years', '3 months')
+    """
+    count, noun = (f"{days / 365.25:.2g}", "year") if days >= 365 else (f"{days / 30.44:.0f}", "month")
+    return f"{count} {noun}{'' if count == '1' else 's'}"
 
 
 def interval_text(lower: float, upper: float) -> str:
@@ -161,70 +189,6 @@ def p_text(value: float) -> str:
     if np.isnan(value):
         return "p undefined"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _cohort_line(run: RunFiles) -> str:
-    patients = run.cohort["patients"]
-    excluded = len(excluded_patients(run.cohort["exclusions"]))
-    n_patients = len(patients) if len(patients) else run.predictions["patient_id"].nunique()
-    parts = []
-    if {"n_slides", "has_expression"} <= set(patients.columns):
-        slides, expression = has_slides(patients), has_expression(patients)
-        parts.append(
-            f"{int(slides.sum())} with slides, {int(expression.sum())} with gene expression, "
-            f"{int((slides & expression).sum())} with both"
-        )
-    if len(run.cohort["exclusions"]):
-        parts.append(f"{excluded} excluded")
-    detail = f" ({'; '.join(parts)})" if parts else ""
-    n_tests = run.predictions.loc[run.predictions["split"] == "test", ["repeat", "fold"]].drop_duplicates().shape[0]
-    folds = (
-        f"each patient is predicted by models that never saw it, in {n_tests} folds"
-        if n_tests > 1
-        else ("predicted by models that never saw it")
-    )
-    return f"{n_patients} patients{detail}; {folds}."
-
-
-def _task_line(run: RunFiles, task: str) -> str:
-    metrics = run.metrics[run.metrics["task"] == task]
-    headline = headline_of(metrics)
-    rows = metrics[metrics["metric"] == headline].set_index("model")
-    best = best_models(metrics).get(headline, set())
-    if not best:
-        return f"{metric_name(headline)} is undefined for every model."
-    first = next(model for model in rows.index if model in best)
-    row = rows.loc[first]
-    names = preview([model_name(model) for model in rows.index if model in best])
-    line = f"Highest {metric_name(headline)} {number(row['value'])} (95 % interval {_interval(row)}), {names}."
-    return f"{line} {_fusion_line(run, task, metrics)}"
-
-
-def _fusion_line(run: RunFiles, task: str, metrics: pd.DataFrame) -> str:
-    model = main_model(list(metrics["model"]))
-    comparisons = run.comparisons
-    benefit = fusion_benefit(
-        metrics, comparisons[comparisons["task"] == task] if len(comparisons) else comparisons, model=model
-    )
-    if len(modalities_of(model)) == 1:
-        return "No model here uses both modalities."
-    if benefit is None:
-        return f"Whether {model_name(model)} is better than one modality alone was not tested."
-    against = f"the best single modality, {model_label(benefit.unimodal)}"
-    evidence = (
-        f"difference {number(benefit.gain, signed=True)}, 95 % interval "
-        f"{interval_text(benefit.lower, benefit.upper)}, adjusted {p_text(benefit.p_adjusted)}"
-    )
-    sentence = {
-        "better": f"{model_name(model)} is better than {against} ({evidence}).",
-        "worse": f"{model_name(model)} is worse than {against} ({evidence}).",
-        "open": f"This cohort does not show that {model_name(model)} is better than {against} ({evidence}).",
-    }
-    return sentence[benefit.verdict]
-
-
-def _interval(row: pd.Series) -> str:
-    return interval_text(row["lower"], row["upper"])
 
 
 def has_slides(patients: pd.DataFrame) -> pd.Series:

@@ -11,7 +11,7 @@ from subfuse.errors import DataError
 from subfuse.report import figures
 from subfuse.report.elements import Drawn
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import model_name, number, p_text
+from subfuse.report.statements import counted, duration, model_name, number, p_text
 
 MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
 
@@ -36,7 +36,7 @@ def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
     remarks = []
     if len(known) < len(tested):
         remarks.append(
-            f"{len(tested) - len(known)} test patients without a label or a prediction are not in the figures."
+            f"Not in the figures: {counted(len(tested) - len(known), 'test patient')} without a label or a prediction."
         )
     return {
         "figures": [
@@ -75,7 +75,34 @@ def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
         f"{outcome}.",
         alt=f"Kaplan-Meier curves of predicted risk groups ({sizes} patients). {outcome}.",
     )
-    return {"figures": [drawn], "confusion": None, "remarks": []}
+    reliability = _reliability_figure(run, task, model)
+    remarks = [] if reliability else ["Calibration of the survival curves is drawn once `subfuse audit` has tested it."]
+    return {"figures": [drawn, *reliability], "confusion": None, "remarks": remarks}
+
+
+def _reliability_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
+    """Returns predicted against observed probabilities of an event by the horizon of the audit, if it has them."""
+    tables = run.audit["tables"] if run.audit else {}
+    groups, measures = (
+        [row for row in tables.get(name, ()) if (row["task"], row["model"]) == (task, model)]
+        for name in ("reliability", "calibration")
+    )
+    if not groups:
+        return []
+    predicted, observed = (np.array([row[name] for row in groups], dtype=float) for name in ("predicted", "observed"))
+    counts = np.array([row["n_patients"] for row in groups])
+    horizons = [row["horizon_days"] for row in measures if row["horizon_days"] is not None]
+    by = f" by {duration(horizons[0])}" if horizons else ""
+    described = ", ".join(f"{number(p)} and {number(o)}" for p, o in zip(predicted, observed, strict=True))
+    return [
+        Drawn(
+            Markup(figures.calibration_curves({f"event{by}": (predicted, observed, counts)})),
+            title="Calibration",
+            caption=f"{model_name(model)}: mean predicted probability of an event{by} against its Kaplan-Meier "
+            f"estimate in {len(groups)} groups of test patients from low to high risk.",
+            alt=f"Predicted and observed probabilities of an event{by}, by group: {described}.",
+        )
+    ]
 
 
 def _roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], model: str) -> Drawn | None:

@@ -14,6 +14,7 @@ from subfuse.report.statements import (
     LOWER_IS_BETTER,
     MODALITY_NAMES,
     best_models,
+    counted,
     headline_of,
     interval_text,
     main_model,
@@ -23,6 +24,7 @@ from subfuse.report.statements import (
     model_name,
     number,
     p_text,
+    singular,
 )
 from subfuse.report.task_figures import class_names, classification_figures, survival_figures
 
@@ -63,10 +65,11 @@ def _task_lede(tested: pd.DataFrame, *, is_survival: bool) -> str:
     if is_survival:
         events = tested["event"].astype(str) == "True"
         median = tested["time_days"].median() / 365.25
-        return f"{len(tested)} test patients, {int(events.sum())} events; median observed time {median:.1f} years."
+        size = f"{counted(len(tested), 'test patient')}, {counted(int(events.sum()), 'event')}"
+        return f"{size}; median observed time {median:.1f} years."
     counts = tested["label"].value_counts().reindex(class_names(tested), fill_value=0)
     detail = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"{len(tested)} test patients: {detail}."
+    return f"{counted(len(tested), 'test patient')}: {detail}."
 
 
 _NOT_MEASURED: dict[Any, Any] = dict.fromkeys(("value", "lower", "upper"), np.nan) | {
@@ -108,6 +111,7 @@ def _metric_row(metrics: pd.DataFrame, model: str, columns: Sequence[str], notes
 def _note_number(reason: Any, notes: list[str]) -> int | None:
     if not isinstance(reason, str) or not reason:
         return None
+    reason = singular(reason)
     if reason not in notes:
         notes.append(reason)
     return notes.index(reason) + 1
@@ -154,7 +158,7 @@ def _comparison_notes(comparisons: pd.DataFrame) -> list[str]:
     """Returns one line per reason, with the models that it concerns."""
     explained = comparisons.dropna(subset=["reason"])
     return [
-        f"{', '.join(model_name(model) for model in rows['model'])}: {reason}"
+        f"{', '.join(model_name(model) for model in rows['model'])}: {singular(str(reason))}"
         for reason, rows in explained.groupby("reason", sort=False)
     ]
 

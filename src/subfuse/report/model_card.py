@@ -1,0 +1,194 @@
+"""The model card of a run, as Markdown, from the run's files alone."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse import __version__
+from subfuse.errors import preview
+from subfuse.report.provenance_section import command
+from subfuse.report.run_files import RunFiles
+from subfuse.report.statements import (
+    MODALITY_NAMES,
+    counted,
+    has_expression,
+    headline_of,
+    main_model,
+    metric_name,
+    modalities_of,
+    model_name,
+    number,
+    singular,
+)
+from subfuse.report.summary import calibration_sentence, cohort_sentence, fusion_sentence
+
+_READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
+_LEVELS = {"expression": "expression profile"}
+_INTENDED = """\
+For research on data like that described above: comparing methods, and asking which tissue and which genes a prediction
+rests on. Research use only; not a medical device. Not for diagnosis, prognosis or treatment of patients, nor for
+cohorts of other diseases, stains or scanners without validation of one's own. Contributions, genes and heat maps
+describe the model, not causes of disease."""
+_LIMITS = (
+    "Cross-validation estimates how well patients of the same sources are predicted, not those of other hospitals.",
+    "Intervals reflect the sampling of test patients, not the choice of a model among several or of their settings.",
+    "Predictions of patients who lack a modality rest on the other alone.",
+)
+
+
+def model_card(run: RunFiles) -> str:
+    """Returns the card: the model, its data, use, limits, metrics, calibration, what fusion adds, how to repeat it.
+
+    Names from data are escaped, so that none acts as markup.
+    """
+    parts: list[tuple[str, Iterator[str]]] = [
+        ("The model", _model(run)),
+        ("Data", _data(run)),
+        ("Intended use", iter(_INTENDED.splitlines())),
+        ("Limits", _limits(run)),
+        ("Metrics", _metrics(run)),
+        ("Calibration", _by_task(run, calibration_sentence)),
+        ("What fusion adds", _by_task(run, fusion_sentence)),
+        ("To reproduce", _reproduce(run)),
+    ]
+    head = f"# Model card: {escaped(run.title)}\n\n**Research use only. Not a medical device.**\n"
+    body = "\n".join(f"## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in parts)
+    return f"{head}\n{body}\nWritten by subfuse {__version__}. Figures: report.html beside this file.\n"
+
+
+def escaped(value: object) -> str:
+    r"""Returns text of one line in which nothing is Markdown or HTML.
+
+    Example:
+        >>> print(escaped("<b> a*b"))
+        &lt;b&gt; a\*b
+    """
+    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _READS_MARKDOWN.sub(r"\\\1", text)
+
+
+def _model(run: RunFiles) -> Iterator[str]:
+    for task in run.tasks:
+        name = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
+        modalities = modalities_of(name)
+        reads = MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "unknown inputs")
+        yield f"- {escaped(task)}: {escaped(model_name(name))} ({reads}){_trained(run, task, name)}"
+    others = [model_name(str(name)) for name in dict.fromkeys(run.metrics["model"])]
+    yield f"- Models compared on the same folds: {escaped(', '.join(others))}."
+    architecture = run.config.get("architecture") or {}
+    if architecture:
+        yield f"- Sizes: {escaped(', '.join(f'{key} {value}' for key, value in architecture.items()))}."
+    training = run.config.get("training") or {}
+    if training:
+        yield f"- Training: {escaped(', '.join(f'{key} {value}' for key, value in training.items()))}."
+
+
+def _trained(run: RunFiles, task: str, model: str) -> str:
+    """Returns what the first trained model of a task says about itself, and where its weights are."""
+    path = next(iter(sorted((run.folder / task / model).glob("fold_*/model.json"))), None)
+    if path is None:
+        return "; its weights are not in this folder."
+    described = json.loads(path.read_text(encoding="utf-8"))
+    n_genes = {name: len(genes) for name, genes in described.get("recipe", {}).get("gene_sets", {}).items()}
+    genes = f"; genes per subspace: {', '.join(f'{name} {n}' for name, n in n_genes.items())}" if n_genes else ""
+    encoder = f"; patch encoder {described['encoder']}" if described.get("encoder") else ""
+    unit = f"; expression in {described['expression_unit']}" if described.get("expression_unit") else ""
+    return escaped(f"{genes}{unit}{encoder}; one model per fold in {task}/{model}/.")
+
+
+def _data(run: RunFiles) -> Iterator[str]:
+    yield f"- {escaped(cohort_sentence(run))}"
+    patients, slides = run.cohort["patients"], run.cohort["slides"]
+    for task in run.tasks:
+        tested = run.test_predictions(task, main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"])))
+        yield f"- {escaped(task)}: {escaped(_outcomes(tested))}"
+    for column, noun in (("cohort", "cohort"), ("site", "site")):
+        if column in patients and patients[column].notna().any():
+            names = patients[column].value_counts()
+            yield f"- {counted(len(names), noun)}: {escaped(preview(f'{name} ({n})' for name, n in names.items()))}."
+    if "has_expression" in patients and not has_expression(patients).all():
+        yield f"- {counted(int((~has_expression(patients)).sum()), 'patient')} without expression."
+    if "n_patches" in slides:
+        yield f"- {counted(len(slides), 'slide')}; patches: {int(slides['n_patches'].sum())}."
+    if run.prepared.get("tiling"):
+        tiling = run.prepared["tiling"]
+        yield f"- Patches: {escaped(', '.join(f'{key} {value}' for key, value in tiling.items()))}."
+    exclusions = run.cohort["exclusions"]
+    for (level, reason), rows in exclusions.groupby(["level", "reason"], sort=False) if len(exclusions) else ():
+        yield f"- Excluded: {counted(len(rows), _LEVELS.get(str(level), str(level)))}, {escaped(reason)}."
+
+
+def _outcomes(tested: pd.DataFrame) -> str:
+    if tested.get("time_days", pd.Series(dtype=float)).notna().any():
+        events = tested["event"].astype(str) == "True"
+        years = tested["time_days"].median() / 365.25
+        return (
+            f"{counted(len(tested), 'test patient')}, {counted(int(events.sum()), 'event')}; median observed time "
+            f"{years:.1f} years."
+        )
+    counts = ", ".join(f"{name} {count}" for name, count in tested["label"].value_counts().items())
+    return f"{counted(len(tested), 'test patient')}: {counts}."
+
+
+def _limits(run: RunFiles) -> Iterator[str]:
+    yield from (f"- {limit}" for limit in _LIMITS)
+    if run.audit is None:
+        yield "- This run was not audited (`subfuse audit`)."
+        return
+    serious = [finding for finding in run.audit["findings"] if finding["level"] in ("failure", "warning")]
+    for finding in serious:
+        task = f"{finding['task']}: " if finding.get("task") else ""
+        yield f"- {finding['level'].capitalize()} of the audit. {escaped(task + singular(str(finding['found'])))}"
+
+
+def _metrics(run: RunFiles) -> Iterator[str]:
+    yield "Mean over test folds, 95 % bootstrap interval over patients."
+    for task in run.tasks:
+        table = run.metrics[run.metrics["task"] == task]
+        main, headline = main_model(list(table["model"])), headline_of(table)
+        yield f"\n### {escaped(task)}\n"
+        yield from _table(
+            ("Metric", escaped(model_name(main)), "95 % interval", "Remark"),
+            [_metric_cells(row) for row in table[table["model"] == main].to_dict("records")],
+        )
+        yield ""
+        of_headline = table[table["metric"] == headline].sort_values("value", ascending=False, kind="stable")
+        rows = [(escaped(model_name(row["model"])), *_metric_cells(row)[1:]) for row in of_headline.to_dict("records")]
+        yield from _table(("Model", escaped(metric_name(headline)), "95 % interval", "Remark"), rows)
+
+
+def _metric_cells(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
+    has_interval = not np.isnan([row["lower"], row["upper"]]).any()
+    interval = f"{number(row['lower'])} to {number(row['upper'])}" if has_interval else "none"
+    reason = row["reason"] if isinstance(row["reason"], str) else ""
+    return escaped(metric_name(row["metric"])), number(row["value"]), interval, escaped(singular(reason))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+def _by_task(run: RunFiles, sentence: Callable[[RunFiles, str], str]) -> Iterator[str]:
+    for task in run.tasks:
+        yield f"- {escaped(task)}: {escaped(sentence(run, task))}"
+
+
+def _reproduce(run: RunFiles) -> Iterator[str]:
+    text = command(run)
+    if text:
+        yield "```\n" + text.replace("```", "") + "\n```"
+    else:
+        yield "The run keeps no command."
+    versions = run.provenance.get("versions") or {}
+    if versions:
+        yield f"\nVersions: {escaped(', '.join(f'{name} {value}' for name, value in versions.items()))}."
+    folds = run.config.get("folds")
+    if isinstance(folds, list):
+        yield f"\nFolds, sha256: {', '.join(str(fold)[:16] for fold in folds)}."
+    yield "\nFull hashes, settings and splits: report.html, section Provenance, and config.yaml."
