@@ -99,7 +99,7 @@ def test_new_patients_are_predicted_by_every_fold(viewer_run, tmp_path):
     known = pd.read_csv(viewer_run / "predictions.csv", dtype={"patient_id": str})
     known[known["patient_id"] != "P05"].to_csv(run / "predictions.csv", index=False)
     reader = open_run(run, viewer_run.parent / "prepared")
-    assert next(task.splits for task in reader.tasks()) == ["test", "new", "validation", "train"]
+    assert next(task.splits for task in reader.tasks) == ["test", "new", "validation", "train"]
     (summary,) = reader.summaries("survival", "subspace", "new", {"P05"})
     several = [p for p in reader.of_patient("P05") if (p.task, p.model) == ("survival", "subspace")]
     assert (summary.patient_id, summary.n_predictions, summary.explained) == ("P05", 2, True)

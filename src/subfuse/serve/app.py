@@ -86,7 +86,7 @@ def _add_run(app: FastAPI, reader: RunReader) -> None:
             n_patients=len(reader.cohort),
             version=__version__,
             notice=NOTICE,
-            tasks=reader.tasks(),
+            tasks=reader.tasks,
             explained_model=reader.explained_model,
             upload_limit_bytes=LIMIT_BYTES,
         )
@@ -236,7 +236,7 @@ def _require_patient(reader: RunReader, patient_id: str) -> Patient:
 
 
 def _require_model(reader: RunReader, task: str | None, model: str) -> None:
-    available = {(info.name, name) for info in reader.tasks() for name in info.models}
+    available = {(info.name, name) for info in reader.tasks for name in info.models}
     if not any(task in (None, of_task) and name == model for of_task, name in available):
         listing = ", ".join(sorted(f"{of_task}/{name}" for of_task, name in available))
         raise HTTPException(404, f"the run has no model {model!r} for task {task!r}. Available: {listing}.")

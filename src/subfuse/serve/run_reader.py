@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,8 +58,9 @@ class RunReader:
         """Returns a patient of the cohort, or None."""
         return next((patient for patient in self.cohort if patient.patient_id == patient_id), None)
 
+    @cached_property
     def tasks(self) -> list[TaskInfo]:
-        """Returns the tasks that have predictions, in order of appearance."""
+        """The tasks that have predictions, in order of appearance."""
         found = []
         for name, rows in self.predictions.groupby("task", sort=False):
             classes = _classes(rows)
