@@ -53,8 +53,7 @@ def prepared(tmp_path_factory) -> Path:
         "splits": {"folds": 2, "validation": 0.3},
     }
     (root / "cohort.yaml").write_text(yaml.safe_dump(content))
-    command = ["prepare", str(root / "cohort.yaml"), "--out", str(root / "prepared"), "--workers", "1"]
-    process_pool.join([process_pool.start(run_command, command)])
+    run_elsewhere(["prepare", str(root / "cohort.yaml"), "--out", str(root / "prepared"), "--workers", "1"])
     return root / "prepared"
 
 
@@ -68,6 +67,11 @@ def weights(run, fold=FOLD):
 
 def run_command(arguments):
     sys.exit(main(arguments))
+
+
+def run_elsewhere(arguments):
+    """Runs a command that must succeed in a process of its own, where shapes are not checked and all is faster."""
+    process_pool.join([process_pool.start(run_command, [str(part) for part in arguments])])
 
 
 def run_and_kill(arguments, checkpoint, *, after):
@@ -85,14 +89,14 @@ def run_and_kill(arguments, checkpoint, *, after):
 def test_killed_at_any_moment_and_resumed_the_model_is_the_same_to_the_last_bit(prepared, tmp_path):
     fold = Path("survival") / "concat" / "fold_0"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    process_pool.join([process_pool.start(run_command, train(prepared, whole, *LONG, model="concat"))])
+    run_elsewhere(train(prepared, whole, *LONG, model="concat"))
     moments = random.Random(time.time_ns())
     command = train(prepared, broken, *LONG, "--resume", model="concat")
     for _ in range(3):
         code = run_and_kill(command, broken / fold / "last.ckpt", after=moments.uniform(0, 0.05))
         assert code == -signal.SIGKILL
         assert not (broken / fold / "model.safetensors").exists()
-    process_pool.join([process_pool.start(run_command, command)])
+    run_elsewhere(command)
     expected, found = weights(whole, fold), weights(broken, fold)
     assert all(found[name].equal(expected[name]) for name in expected)
     for name in ("log.csv", "predictions.csv"):
@@ -113,7 +117,7 @@ def test_torchrun_gives_the_weights_of_one_process_with_the_joint_batch(prepared
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert started.returncode == 0, started.stderr
-    assert main(train(prepared, tmp_path / "one", *options, "--train.batch_size", "4")) == 0
+    run_elsewhere(train(prepared, tmp_path / "one", *options, "--train.batch_size", "4"))
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-5, msg=lambda text, at=name: f"{at}: {text}")
@@ -128,7 +132,7 @@ def run(prepared, tmp_path_factory) -> Path:
     """Both folds of one model, trained one after the other into one folder."""
     out = tmp_path_factory.mktemp("run") / "run"
     for fold in range(2):
-        assert main(train(prepared, out, *BRIEF, "--fold", fold)) == 0
+        run_elsewhere(train(prepared, out, *BRIEF, "--fold", fold))
     return out
 
 
@@ -141,7 +145,7 @@ def test_the_run_folder_is_that_of_a_cross_validation(prepared, run, tmp_path):
     assert len(pd.read_csv(tmp_path / "predictions.csv")) == 26
     crossval = ["crossval", prepared, "--out", tmp_path / "crossval", "--tasks", "survival", "--models", "subspace"]
     options = [part.replace("--architecture", "--model") for part in BRIEF]
-    assert main([str(part) for part in (*crossval, "--workers", "1", *options)]) == 0
+    run_elsewhere([*crossval, "--workers", "1", *options])
     for fold in range(2):
         ours, theirs = (weights(out, FOLD.parent / f"fold_{fold}") for out in (run, tmp_path / "crossval"))
         assert all(ours[name].equal(theirs[name]) for name in theirs)
@@ -151,7 +155,7 @@ def test_a_finished_fold_is_left_alone_unless_resuming_is_asked_for(prepared, ru
     before = (run / FOLD / "model.safetensors").stat().st_mtime_ns
     assert main(train(prepared, run, *BRIEF)) == 2
     assert "holds a finished training. Add --resume" in capsys.readouterr().err
-    assert main(train(prepared, run, *BRIEF, "--resume")) == 0
+    run_elsewhere(train(prepared, run, *BRIEF, "--resume"))
     assert (run / FOLD / "model.safetensors").stat().st_mtime_ns == before
 
 
