@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from subfuse.data.bags import BagBatch
-from subfuse.explanation import contribution_ledger, integrated_gradients, subspace_contributions
+from subfuse.explanation import contribution_ledger, converged_gradients, integrated_gradients, subspace_contributions
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 
 BATCH, PATCH, FEATURE, GENE, SUBSPACE, OUTPUT = 3, 5, 4, 7, 2, 6
@@ -249,3 +249,24 @@ def test_the_ledger_names_the_shape_of_its_baseline(batch):
             baseline=torch.zeros(1, OUTPUT, dtype=torch.float64),
             subspaces=SUBSPACES,
         )
+
+
+def test_points_are_added_until_the_gap_is_small(batch):
+    model = AdditiveModel(interaction=0.5)
+
+    def kinked(output):
+        return torch.relu(output.logits[:, 2] - 0.3).sqrt()
+
+    rough = integrated_gradients(model, batch, kinked, steps=2)
+    fine = converged_gradients(model, batch, kinked, steps=2, tolerance=0.05, max_steps=64, chunk=64)
+    assert rough.relative_gap.max() > 0.05 >= fine.relative_gap.max()
+    assert 2 < fine.steps <= 64
+
+
+def test_the_best_attempt_is_returned_when_the_cap_is_reached(batch):
+    def jump(output):
+        return (output.logits[:, 2] > 0).to(output.logits) + 1e-3 * output.logits[:, 2]
+
+    attribution = converged_gradients(AdditiveModel(), batch, jump, steps=2, max_steps=8)
+    assert attribution.steps <= 8
+    assert attribution.relative_gap.max() > 0.05

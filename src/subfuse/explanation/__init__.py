@@ -3,6 +3,7 @@
 from subfuse.explanation.attribution import (
     Attribution,
     contribution_ledger,
+    converged_gradients,
     integrated_gradients,
     subspace_contributions,
 )
@@ -12,6 +13,7 @@ __all__ = [
     "Attribution",
     "colour_limit",
     "contribution_ledger",
+    "converged_gradients",
     "heat_map",
     "integrated_gradients",
     "subspace_contributions",

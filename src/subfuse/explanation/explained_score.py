@@ -1,0 +1,75 @@
+"""What is explained of a prediction: one number per patient, shared between the subspaces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subfuse.data.bags import BagBatch
+from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
+from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.objective.objectives import ClassificationObjective
+from subfuse.training.checkpoint import FittedModel, score_weights
+
+RISK = "risk"  # what is explained of a survival prediction; otherwise the predicted class
+PATCHES_AT_ONCE = 4096  # patches in a pass through the model: bounds memory, and keeps small bags quick
+
+
+@dataclass(frozen=True)
+class ExplainedScore:
+    """A fixed linear function of one patient's logits; see `score_weights`.
+
+    The weights are those of the patient's own prediction and stay while the input changes, so that the class that is
+    explained does not switch along a path from a baseline.
+    """
+
+    explained: str  # `risk`, or the predicted class
+    weights: Float[Tensor, " output"]
+
+    def of_logits(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, " batch"]:
+        """Returns the score."""
+        return logits @ self.weights
+
+    def of_subspaces(self, output: SubspaceFusionOutput) -> Float[Tensor, "batch subspace"]:
+        """Returns each subspace's share; they add up to the score."""
+        return output.subspace_logits @ self.weights
+
+    def share_of(self, subspace: int) -> Score:
+        """Returns the function that gives one subspace's share."""
+        return lambda output: output.subspace_logits[:, subspace] @ self.weights
+
+
+def explained_score(fitted: FittedModel, batch: BagBatch) -> ExplainedScore:
+    """Returns what is explained of the one patient of a batch: the risk, or the class that the model predicts."""
+    if len(batch.patient_id) != 1:
+        raise ValueError(f"batch must hold one patient. Found {len(batch.patient_id)}.")
+    with torch.inference_mode():
+        logits = fitted.model(**batch.inputs()).logits
+    weights = score_weights(fitted.objective, logits)[0].clone()
+    if isinstance(fitted.objective, ClassificationObjective):
+        return ExplainedScore(fitted.objective.classes[int(logits.argmax())], weights)
+    return ExplainedScore(RISK, weights)
+
+
+def attribute_subspaces(
+    fitted: FittedModel,
+    batch: BagBatch,
+    score: ExplainedScore,
+    *,
+    tolerance: float = TOLERANCE,
+    subspaces: Sequence[str] | None = None,
+) -> dict[str, Attribution]:
+    """Returns what each patch and gene adds to every subspace's share of the score of one patient."""
+    chunk = points_at_once(batch)
+    return {
+        name: converged_gradients(fitted.model, batch, score.share_of(index), tolerance=tolerance, chunk=chunk)
+        for index, name in enumerate(fitted.subspaces)
+        if subspaces is None or name in subspaces
+    }
+
+
+def points_at_once(batch: BagBatch) -> int:
+    """Returns how many copies of a batch go through the model together, 1 to 32."""
+    return min(32, max(1, PATCHES_AT_ONCE // max(1, batch.patch_mask.numel())))

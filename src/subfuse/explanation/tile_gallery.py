@@ -1,0 +1,204 @@
+"""The patches that matter most, at the slide's own resolution."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from subfuse.data.cohort import Cohort
+from subfuse.data.cohort_file import read_cohort_file
+from subfuse.data.feature_store import SlideFeatures, read_attributes
+from subfuse.data.image_folders import ImageFolder, is_image_source
+from subfuse.data.slide_table import read_slides
+from subfuse.data.slides import SlideSource
+from subfuse.data.tiling import Tiling
+from subfuse.data.whole_slides import WholeSlide
+from subfuse.errors import DataError, SubfuseError
+
+TILES_PER_ROW = 6
+NOT_LOCATED = "it is not among the slides of the cohort file"
+
+SlidePlace = SlideSource | str  # where a slide is, or why that is not known
+
+
+@dataclass(frozen=True)
+class GalleryTile:
+    """One patch of a gallery."""
+
+    image: UInt8[np.ndarray, "height width 3"]
+    score: float
+    slide_id: str
+    x: int  # top left corner in level-0 pixels
+    y: int
+
+
+def locate_slides(cohort: Cohort) -> dict[str, SlidePlace]:
+    """Returns where each slide of a cohort lies, or why that is not known.
+
+    The cohort file may name folders of another machine; that is no error here.
+    """
+    if cohort.root is None:
+        return {}
+    places: dict[str, SlidePlace] = {}
+    for member in read_cohort_file(cohort.root / "cohort.yaml").members:
+        patients = [patient for patient in cohort if patient.cohort == member.name]
+        if member.slides is None or not patients:
+            continue
+        try:
+            found, missing, _ = read_slides(member.slides, [patient.patient_id for patient in patients])
+        except SubfuseError as error:
+            places |= {path.stem: str(error) for patient in patients for path in patient.slides}
+            continue
+        places |= dict(zip(missing["id"], missing["reason"], strict=True))
+        places |= {slide.slide_id: slide for slide in found if isinstance(slide, SlideSource)}
+    return places
+
+
+def read_tiles(
+    source: SlideSource, features: Path, slide: SlideFeatures, chosen: Sequence[int]
+) -> dict[int, UInt8[np.ndarray, "height width 3"]]:
+    """Returns the pixels of chosen patches: of a slide at level 0, of images as the encoder saw them.
+
+    Args:
+        source: Where the slide is.
+        features: Its feature file.
+        slide: The content of that file.
+        chosen: Rows of `slide.coords`.
+
+    Raises:
+        DataError: The slide is missing, damaged, or not the one that was prepared.
+        ConfigurationError: The extra `wsi` is missing.
+    """
+    is_images = is_image_source(source.path)
+    native = Tiling(tile_px=slide.patch_size_level0, mpp=slide.level0_mpp)
+    with _opened(source, slide.level0_mpp, _prepared_tiling(features) if is_images else native) as opened:
+        if (opened.width_px, opened.height_px) != (slide.slide_width_px, slide.slide_height_px):
+            raise DataError(
+                f"{source.path}: the slide that was prepared, {slide.slide_width_px} x {slide.slide_height_px} px, is "
+                f"required. Found {opened.width_px} x {opened.height_px} px. Restore it, or prepare the cohort again."
+            )
+        if isinstance(opened, ImageFolder):
+            return _from_images(opened, slide.coords, chosen)
+        return {row: opened.read((int(slide.coords[row, 0]), int(slide.coords[row, 1])))[0].image for row in chosen}
+
+
+def strongest_tiles(
+    scores: Mapping[str, np.ndarray],
+    slides: Mapping[str, SlideFeatures],
+    features: Mapping[str, Path],
+    places: Mapping[str, SlidePlace],
+    *,
+    count: int = TILES_PER_ROW,
+) -> tuple[list[GalleryTile], list[GalleryTile], dict[str, str]]:
+    """Returns the patches with the highest and the lowest scores, and the slides that cannot be read with the reason.
+
+    Patches are chosen among the slides that can be read. Only patches that raise the score are among the highest and
+    only those that lower it among the lowest, so there may be fewer than `count`.
+
+    Args:
+        scores: One value per patch, by slide.
+        slides: Features by slide.
+        features: Feature files by slide.
+        places: Where the slides are.
+        count: Patches of each kind.
+    """
+    unavailable = {name: str(places.get(name, NOT_LOCATED)) for name in slides if not _is_here(places.get(name))}
+    while True:
+        ranked = sorted(
+            (float(value), name, row)
+            for name in slides
+            if name not in unavailable
+            for row, value in enumerate(scores[name])
+        )
+        low = [entry for entry in ranked[:count] if entry[0] < 0]
+        high = [entry for entry in ranked[::-1][:count] if entry[0] > 0]
+        images: dict[tuple[str, int], np.ndarray] = {}
+        try:
+            for name in dict.fromkeys(entry[1] for entry in (*high, *low)):
+                current, place = name, places[name]
+                assert isinstance(place, SlideSource)
+                rows = [row for _, slide, row in (*high, *low) if slide == name]
+                pixels = read_tiles(place, features[name], slides[name], rows)
+                images |= {(name, row): image for row, image in pixels.items()}
+        except SubfuseError as error:
+            unavailable[current] = str(error)
+            continue
+        tiles = [
+            [
+                GalleryTile(images[name, row], value, name, *slides[name].coords[row].tolist())
+                for value, name, row in entries
+                if (name, row) in images
+            ]
+            for entries in (high, low)
+        ]
+        return tiles[0], tiles[1], unavailable
+
+
+def gallery(high: Sequence[GalleryTile], low: Sequence[GalleryTile], *, label: str) -> Image.Image | None:
+    """Returns a picture of the highest tiles above the lowest, each with its score and place; None without tiles."""
+    tiles = [*high, *low]
+    if not tiles:
+        return None
+    side = max(max(tile.image.shape[:2]) for tile in tiles)
+    text, gap = max(11, side // 16), max(4, side // 32)
+    rows = [row for row in (("raises the score", high), ("lowers the score", low)) if row[1]]
+    columns = max(len(row) for _, row in rows)
+    height = round(2 * text) + len(rows) * (side + gap + round(5.2 * text))
+    canvas = Image.new("RGB", (max(columns * (side + gap) + gap, 20 * text), height), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(text)
+    draw.text((gap, 0.4 * text), label, fill="black", font=ImageFont.load_default(round(1.2 * text)))
+    top = 2 * text
+    for heading, row in rows:
+        draw.text((gap, top + 0.3 * text), heading, fill="black", font=font)
+        for column, tile in enumerate(row):
+            left, below = gap + column * (side + gap), top + round(1.7 * text)
+            canvas.paste(Image.fromarray(tile.image), (left, below))
+            caption = f"{tile.score:+.3g}\n{tile.slide_id}\n({tile.x}, {tile.y})"
+            draw.multiline_text(
+                (left, below + side + 2), caption, fill="black", font=ImageFont.load_default(0.8 * text)
+            )
+        top += side + gap + round(5.2 * text)
+    return canvas
+
+
+def _is_here(place: SlidePlace | None) -> bool:
+    return isinstance(place, SlideSource)
+
+
+def _prepared_tiling(features: Path) -> Tiling:
+    """The tiling that a feature file was made with: images are cut relative to it."""
+    _, found = read_attributes(features)
+    if not {"patch_size", "target_mpp", "min_tissue_fraction"} <= found.keys():
+        raise DataError(f"{features}: patches that subfuse cut are required to find them again. Found another tool's.")
+    return Tiling(
+        int(found["patch_size"]), float(found["target_mpp"]), int(found["overlap"]), float(found["min_tissue_fraction"])
+    )
+
+
+@contextmanager
+def _opened(source: SlideSource, mpp: float, tiling: Tiling) -> Iterator[WholeSlide | ImageFolder]:
+    if not source.path.exists():
+        raise DataError(f"{source.path}: the slide is required to show its patches. Found nothing.")
+    reader = ImageFolder if is_image_source(source.path) else WholeSlide
+    slide = reader(source.path, mpp=mpp, tiling=tiling)
+    try:
+        yield slide
+    finally:
+        slide.close()
+
+
+def _from_images(
+    images: ImageFolder, coords: Int[np.ndarray, "patch 2"], chosen: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Decodes images until all chosen patches are found."""
+    wanted = {(int(coords[row, 0]), int(coords[row, 1])): row for row in chosen}
+    found: dict[int, np.ndarray] = {}
+    for part in images.parts():
+        found |= {wanted[patch.x, patch.y]: patch.image for patch in images.read(part) if (patch.x, patch.y) in wanted}
+        if len(found) == len(wanted):
+            break
+    return found

@@ -1,0 +1,107 @@
+"""Patch scores in a slide's wsidata, where lazyslide plots them."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subfuse.data.feature_store import SlideFeatures
+from subfuse.errors import ConfigurationError, DataError
+
+TILES = "subfuse_tiles"
+
+
+def add_scores(wsi: Any, slide: SlideFeatures, scores: Mapping[str, np.ndarray], *, tile_key: str = TILES) -> None:
+    """Adds patch scores to the tiles of an open slide; `lazyslide.pl.tiles(wsi, tile_key=..., color=...)` shows them.
+
+    Tiles of that name keep what else is known of them; a tile without a score has NaN. Where there are none, the
+    patches become the tiles.
+
+    Args:
+        wsi: A `wsidata.WSIData`, in memory or backed by a store.
+        slide: Features of the same slide: where its patches are.
+        scores: One value per patch by name, for example `tumour`; the names of the new columns.
+        tile_key: Name of the tiles.
+
+    Raises:
+        DataError: The slide has another size, or none of the tiles of that name is one of the patches.
+        ConfigurationError: The extra `wsi` is missing.
+    """
+    height, width = (int(length) for length in wsi.properties.shape)
+    if (width, height) != (slide.slide_width_px, slide.slide_height_px):
+        raise DataError(
+            f"the slide must be the explained one, {slide.slide_width_px} x {slide.slide_height_px} px. "
+            f"Found {width} x {height} px. Open that slide."
+        )
+    for name, values in scores.items():
+        if np.shape(values) != (len(slide.coords),):
+            raise ValueError(
+                f"{name} must have one score for each of {len(slide.coords)} patches. Found {len(values)}."
+            )
+    if tile_key not in wsi.shapes:
+        _add_tiles(wsi, slide, tile_key)
+    tiles = wsi.shapes[tile_key]
+    corners = np.rint(tiles.bounds[["minx", "miny"]].to_numpy()).astype(int)
+    sides = np.rint(tiles.bounds["maxx"].to_numpy() - tiles.bounds["minx"].to_numpy()).astype(int)
+    row_of = {(x, y): row for row, (x, y) in enumerate(slide.coords.tolist())}
+    rows = [
+        row_of.get((x, y), -1) if side == slide.patch_size_level0 else -1
+        for (x, y), side in zip(corners.tolist(), sides.tolist(), strict=True)
+    ]
+    if max(rows) < 0:
+        raise DataError(
+            f"tiles {tile_key!r} must be the explained patches, {slide.patch_size_level0} px wide. Found none of them "
+            "among the tiles. Choose another tile_key."
+        )
+    for name, values in scores.items():
+        tiles[name] = np.append(np.asarray(values, dtype=np.float64), np.nan)[rows]
+
+
+def write_wsidata(
+    store: Path, path: Path, slide: SlideFeatures, scores: Mapping[str, np.ndarray], *, tile_key: str = TILES
+) -> None:
+    """Adds patch scores to the zarr store of a slide, which is made where there is none.
+
+    Other elements of the store stay as they are. Read it with `wsidata.open_wsi(path, store=store)`.
+
+    Args:
+        store: The store, a folder ending in `.zarr`.
+        path: The slide.
+        slide: Its features.
+        scores: One value per patch by name.
+        tile_key: Name of the tiles.
+
+    Raises:
+        DataError: As for `add_scores`.
+        ConfigurationError: The extra `wsi` is missing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of ome-zarr, when it is imported
+            from wsidata import open_wsi
+    except ImportError as error:
+        raise ConfigurationError(f"Writing to wsidata needs it ({error}). Run: pip install 'subfuse[wsi]'.") from error
+    if store.suffix != ".zarr":
+        raise ValueError(f"store must end in .zarr. Found {store.name}.")
+    exists = store.exists()
+    wsi = open_wsi(path, store=str(store))
+    try:
+        add_scores(wsi, slide, scores, tile_key=tile_key)
+        if exists:
+            wsi.write_element(tile_key, overwrite=True)
+            wsi.write_attrs()
+        else:
+            wsi.write()
+    finally:
+        wsi.reader.detach_reader()
+
+
+def _add_tiles(wsi: Any, slide: SlideFeatures, tile_key: str) -> None:
+    from wsidata import TileSpec
+    from wsidata.io import add_tiles
+
+    size = slide.patch_size_level0
+    spec = TileSpec(size, size, size, size, mpp=slide.level0_mpp)
+    add_tiles(wsi, tile_key, slide.coords, spec, np.zeros(len(slide.coords), dtype=int))

@@ -1,0 +1,88 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from bright_slides import bright_slide, fit, prepared_slide
+from PIL import Image
+
+from subfuse.data.slides import SlideSource
+from subfuse.explanation.patient import explain_patient
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_a_patient_with_two_slides_of_which_one_is_on_this_machine(make_cohort, tmp_path):
+    cohort = make_cohort()
+    fitted = fit(cohort, task="grade")
+    shapes = {
+        "a": {"width": 700, "height": 520, "size": 150, "bright": (300, 150)},
+        "b": {"width": 500, "height": 690, "size": 150, "bright": (0, 450)},
+    }
+    slides = {name: bright_slide(tmp_path / f"{name}.tiff", **shape) for name, shape in shapes.items()}
+    paths = tuple(prepared_slide(tmp_path, slide, name) for name, slide in slides.items())
+    patient = replace(cohort.patients[5], slides=paths)
+    places = {"a": SlideSource("a", "p", tmp_path / "a.tiff", 0.5), "b": "the disk is elsewhere"}
+    explain_patient(fitted, patient, tmp_path / "out", fold=0, places=places)
+    out = tmp_path / "out"
+    assert_files_agree_with_each_other_and_with_the_prediction(out, slides, fitted, patient)
+    assert_points_lie_on_their_slides_and_are_called_a_description(out, slides)
+    assert_galleries_are_made_of_the_slide_that_is_here(out)
+    assert_objects_for_qupath_have_classes_and_measurements(out, slides)
+
+
+def assert_files_agree_with_each_other_and_with_the_prediction(out, slides, fitted, patient):
+    content = json.loads((out / "explanation.json").read_text())
+    patches, genes = pd.read_csv(out / "patches.csv"), pd.read_csv(out / "genes.csv")
+    prediction = fitted.predict([patient]).iloc[0]
+    shares = {name: prediction[f"contribution_{name}"] for name in fitted.subspaces}
+    assert content["explained"] == max(("G2", "G4"), key=lambda name: prediction[f"p_{name}"])
+    assert content["score"] == pytest.approx(sum(shares.values()), abs=1e-5)
+    assert sum(row["contribution"] for row in content["ledger"]) == pytest.approx(content["score"], abs=1e-5)
+    for name in fitted.subspaces:
+        total = patches[name].abs().sum() + genes.loc[genes["subspace"] == name, "contribution"].abs().sum()
+        assert content["relative_gap"][name] == pytest.approx(abs(content["gap"][name]) / total, rel=1e-3)
+    np.testing.assert_allclose(patches["total"], patches[list(fitted.subspaces)].sum(axis=1), atol=1e-6)
+    assert {f"occlusion_{name}" for name in fitted.subspaces} <= set(patches)
+    assert patches.groupby("slide_id").size().to_dict() == {name: len(slide.coords) for name, slide in slides.items()}
+
+
+def assert_points_lie_on_their_slides_and_are_called_a_description(out, slides):
+    points, content = pd.read_csv(out / "points.csv"), json.loads((out / "explanation.json").read_text())
+    assert list(points) == ["slide_id", "subspace", "group", "x", "y"]
+    assert content["points"]["on_slides"] == len(points) > 0
+    assert "not an attribution" in content["points"]["meaning"]
+    for name, slide in slides.items():
+        here = points[points["slide_id"] == name]
+        assert here[["x", "y"]].ge(0).all().all()
+        assert (here["x"] < slide.slide_width_px).all()
+        assert (here["y"] < slide.slide_height_px).all()
+        with Image.open(out / f"sampling_{name}.png") as picture:
+            assert picture.width == slide.slide_width_px // 2
+
+
+def assert_galleries_are_made_of_the_slide_that_is_here(out):
+    content = json.loads((out / "explanation.json").read_text())
+    assert content["tiles_not_shown"] == {"b": "the disk is elsewhere"}
+    assert list(out.glob("gallery_*.jpg"))
+
+
+def assert_objects_for_qupath_have_classes_and_measurements(out, slides):
+    patches = pd.read_csv(out / "patches.csv")
+    for name, slide in slides.items():
+        features = json.loads((out / f"{name}.geojson").read_text())["features"]
+        assert len(features) == len(slide.coords)
+        of_slide = patches[patches["slide_id"] == name].to_dict("records")
+        for feature, row in zip(features, of_slide, strict=True):
+            assert feature["geometry"]["coordinates"][0][0] == [row["x"], row["y"]]
+            assert feature["properties"]["measurements"]["total"] == pytest.approx(row["total"], abs=1e-6)
+            sign = np.sign(row["total"])
+            assert ("classification" in feature["properties"]) == (sign != 0)
+
+
+def test_a_patient_without_slides_has_genes_only(make_cohort, tmp_path):
+    cohort = make_cohort()
+    explain_patient(fit(cohort), cohort.patients[0], tmp_path / "out", fold=0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["explanation.json", "genes.csv"]
+    assert json.loads((tmp_path / "out" / "explanation.json").read_text())["explained"] == "risk"
