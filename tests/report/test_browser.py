@@ -1,0 +1,85 @@
+"""The report in a real browser, opened from disk: nothing is fetched, links work, numbers are those of the tables."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_run import SCRIPT, write_fake_run
+
+from subfuse.report import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH: install Debian's chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of sockets that Playwright leaves to the collector
+]
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'subfuse[dev]'")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = write_fake_run(tmp_path_factory.mktemp("browser") / "run", patients=60, tasks=("survival",))
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, browser, run) -> Iterator["sync_api.Page"]:
+    """The opened report; what it asks for and what goes wrong in it is checked at the end."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
+    page = context.new_page()
+    asked, problems = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
+    page.goto((run / "report.html").as_uri())
+    yield page
+    context.close()
+    assert {url.split("#")[0] for url in asked if not url.startswith("data:")} == {(run / "report.html").as_uri()}
+    assert problems == []
+
+
+def test_contents_lead_to_their_sections_by_keyboard(page):
+    links = page.locator('nav[aria-label="Sections"] a')
+    assert links.count() > 5
+    for index in range(links.count()):
+        links.nth(index).focus()
+        page.keyboard.press("Enter")
+        target = page.evaluate("location.hash.slice(1)")
+        assert target == links.nth(index).get_attribute("href")[1:]
+        place = page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", target)
+        at_end = page.evaluate("innerHeight + scrollY >= document.documentElement.scrollHeight - 2")
+        assert abs(place) < 60 or at_end
+
+
+def test_an_explained_patient_is_reached_from_the_index(page):
+    page.locator('nav[aria-label="Explained patients"] a').first.click()
+    article = page.locator("article.patient:target")
+    assert SCRIPT in article.inner_text()
+    assert article.bounding_box()["y"] < 400
+
+
+def test_pictures_are_drawn_and_nothing_is_wider_than_the_page(page):
+    drawn = page.evaluate("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
+    assert len(drawn) > 3
+    assert min(drawn) > 100
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_shown_numbers_are_those_of_the_table(page, run):
+    table = pd.read_csv(run / "metrics.csv").set_index(["model", "metric"])["value"].dropna()
+    for (model, metric), value in table.items():
+        cell = page.locator(f'td[data-model="{model}"][data-metric="{metric}"] .value')
+        assert cell.inner_text().startswith(f"{value:.3f}")
