@@ -4,62 +4,27 @@ Colours are CSS variables, so one figure serves the light theme, the dark theme 
 page's own font. The same numbers give the same characters.
 """
 
-import hashlib
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Matplotlib needs real colours: these are replaced by the page's variables after drawing. Categorical colours follow
-# Okabe and Ito, which stay distinct with colour-vision deficiencies; series also differ in line style.
-INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
-SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
-POSITIVE, NEGATIVE = "#0b0b01", "#0b0b02"
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    SURFACE: "--card",
-    POSITIVE: "--positive",
-    NEGATIVE: "--negative",
-} | {colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)}
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)), ":", "--")
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,  # names of users may hold dollar signs
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.labelcolor": INK,
-}
+from subfuse.report.drawing import (
+    DASHES,
+    INK,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    SERIES,
+    STYLE,
+    SURFACE,
+    new_figure,
+    svg_text,
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +60,7 @@ def forest_plot(estimates: Sequence[Estimate], *, label: str, highlight: str, re
         highlight: The name drawn in the accent colour.
         reference: A vertical line, for example chance.
     """
-    figure, axes = _figure(5.0, 0.62 + 0.3 * len(estimates))
+    figure, axes = new_figure(5.0, 0.62 + 0.3 * len(estimates))
     places = np.arange(len(estimates))[::-1]
     for place, row in zip(places, estimates, strict=True):
         colour = SERIES[0] if row.name == highlight else MUTED
@@ -109,7 +74,7 @@ def forest_plot(estimates: Sequence[Estimate], *, label: str, highlight: str, re
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(label)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -120,7 +85,7 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, emphasis:
         curves: False and true positive rates by legend entry.
         emphasis: The entry drawn thick, in ink.
     """
-    figure, axes = _figure(4.2, 4.0)
+    figure, axes = new_figure(4.2, 4.0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     styles = iter(zip(SERIES * 3, DASHES * 3, strict=False))
     for name, (false_positive, true_positive) in curves.items():
@@ -132,7 +97,7 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, emphasis:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
     axes.set(xlabel="False positive rate", ylabel="True positive rate")
     axes.legend(loc="lower right")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -143,7 +108,7 @@ def calibration_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.nda
         curves: By legend entry: mean prediction, observed frequency and number of patients of each bin; the marker
             area grows with the number.
     """
-    figure, axes = _figure(4.2, 4.0)
+    figure, axes = new_figure(4.2, 4.0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     largest = max((counts.max() for _, _, counts in curves.values() if counts.size), default=1)
     for (name, (predicted, observed, counts)), colour, dash in zip(
@@ -154,7 +119,7 @@ def calibration_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.nda
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05), aspect="equal")
     axes.set(xlabel="Predicted probability", ylabel="Observed frequency")
     axes.legend(loc="upper left")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -181,7 +146,7 @@ def kaplan_meier_curves(curves: Sequence[SurvivalCurve]) -> str:
     axes.set(ylim=(0, 1.03), ylabel="Probability of no event", xlabel="Years")
     axes.legend(loc="upper right")
     _numbers_at_risk(table, curves, ticks * years, ticks)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -217,7 +182,7 @@ def learning_curves(training: np.ndarray, validation: np.ndarray) -> str:
         training: Losses, folds × epochs; NaN after a fold has stopped.
         validation: The same on validation patients.
     """
-    figure, axes = _figure(4.2, 2.3)
+    figure, axes = new_figure(4.2, 2.3)
     for losses, colour, dash, label in (
         (training, MUTED, "-", "training"),
         (validation, SERIES[0], DASHES[1], "validation"),
@@ -230,17 +195,12 @@ def learning_curves(training: np.ndarray, validation: np.ndarray) -> str:
     axes.set(xlabel="Epoch", ylabel="Loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.legend(loc="upper right")
-    return _svg(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height))
-    return figure, figure.add_subplot()
+    return svg_text(figure)
 
 
 def _signed_bars(labels: list[str], values: np.ndarray) -> str:
     """Draws bars to both sides of zero with their values; a row with value NaN is a heading."""
-    figure, axes = _figure(4.2, 0.55 + 0.235 * len(labels))
+    figure, axes = new_figure(4.2, 0.55 + 0.235 * len(labels))
     places = np.arange(len(labels))[::-1]
     shown = np.nan_to_num(values)
     axes.barh(places, shown, color=[POSITIVE if value >= 0 else NEGATIVE for value in shown], height=0.68)
@@ -267,7 +227,7 @@ def _signed_bars(labels: list[str], values: np.ndarray) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _numbers_at_risk(axes: Axes, curves: Sequence[SurvivalCurve], days: np.ndarray, places: np.ndarray) -> None:
@@ -283,25 +243,3 @@ def _numbers_at_risk(axes: Axes, curves: Sequence[SurvivalCurve], days: np.ndarr
         for place, day in zip(places, days, strict=True):
             at_risk = int((curve.follow_up_days >= day).sum())
             axes.text(place, row, str(at_risk), ha="center", va="center", fontsize=8.5)
-
-
-def _svg(figure: Figure) -> str:
-    """Returns the figure as an SVG element for inlining: themed colours, no metadata, identifiers of its own.
-
-    Identifiers start with a hash of the drawing, so that several figures can share a page.
-    """
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure)
-    with matplotlib.rc_context({"svg.hashsalt": "subfuse"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", transparent=True)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].strip()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # known to every HTML parser, and no address in the page
-    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:10]
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
-    text = re.sub(r'href="#', f'href="#{prefix}-', text)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
-    return text.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false"', 1)

@@ -1,0 +1,101 @@
+"""Figures of what models rely on over a cohort: genes of every patient, and curves of deletion and insertion."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.ticker import MaxNLocator
+
+from subfuse.report.drawing import (
+    DASHES,
+    INK,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    SERIES,
+    STYLE,
+    new_figure,
+    svg_text,
+)
+
+MAX_POINTS = 120  # of a gene; of more patients, as many evenly spaced ones in the order of their contribution
+_BINS = 60  # across the figure: points of one bin are placed beside each other
+
+
+@dataclass(frozen=True)
+class GenePoints:
+    """One gene over patients: its contribution, and its expression in standard deviations from the training mean."""
+
+    gene: str
+    contribution: np.ndarray
+    expression: np.ndarray
+
+
+@matplotlib.rc_context(STYLE)
+def beeswarm(genes: Sequence[GenePoints]) -> str:
+    """Draws one row of points per gene, one point per patient, by contribution to the score.
+
+    Triangles: expression above the training mean; circles: below it. At most `MAX_POINTS` of a gene are drawn, evenly
+    spaced in the order of their contribution, the extremes among them.
+
+    Args:
+        genes: Rows from top to bottom; only finite values.
+    """
+    figure, axes = new_figure(6.2, 0.6 + 0.28 * len(genes))
+    thinned = [_thinned(row) for row in genes]
+    reach = max((float(np.abs(row.contribution).max(initial=0)) for row in thinned), default=0) or 1.0
+    places = np.arange(len(genes))[::-1]
+    for place, row in zip(places, thinned, strict=True):
+        offset = swarm_offsets(row.contribution / reach)
+        above = row.expression >= 0
+        for chosen, colour, marker in ((~above, NEGATIVE, "o"), (above, POSITIVE, "^")):
+            axes.plot(row.contribution[chosen], place + offset[chosen], marker, color=colour, markersize=2.6, alpha=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(places, [row.gene for row in genes])
+    axes.set_ylim(-0.6, len(genes) - 0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("Contribution to the score")
+    return svg_text(figure)
+
+
+def swarm_offsets(values: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
+    """Returns how far each point is moved from its row, within ±0.36, so that points of similar value lie apart."""
+    bins = np.rint(values * _BINS / 2).astype(int)
+    offsets = np.zeros(len(values))
+    for found in np.unique(bins):
+        members = np.flatnonzero(bins == found)
+        step = min(0.09, 0.72 / len(members))
+        offsets[members] = (np.arange(len(members)) - (len(members) - 1) / 2) * step
+    return offsets
+
+
+def _thinned(row: GenePoints) -> GenePoints:
+    order = np.argsort(row.contribution, kind="stable")
+    kept = order[np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).round().astype(int))] if len(order) else order
+    return GenePoints(row.gene, row.contribution[kept], row.expression[kept])
+
+
+@matplotlib.rc_context(STYLE)
+def removal_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, reference: str, label: str) -> str:
+    """Draws how the score changes while inputs are removed or given back, in the order of attribution and at random.
+
+    Args:
+        curves: By legend entry: share of inputs changed (0 to 1) and mean score.
+        reference: The entry of random order, drawn thin and dashed.
+        label: What is on the vertical axis.
+    """
+    figure, axes = new_figure(4.2, 2.8)
+    styles = iter(zip(SERIES, DASHES, strict=False))
+    for name, (share, score) in curves.items():
+        if name == reference:
+            axes.plot(share, score, color=MUTED, linestyle=(0, (3, 3)), linewidth=1.2, label=name)
+        else:
+            colour, dash = next(styles)
+            axes.plot(share, score, color=colour, linestyle=dash, linewidth=1.8, label=name)
+    axes.set(xlim=(-0.02, 1.02), xlabel="Share of inputs changed", ylabel=label)
+    axes.legend(loc="best")
+    return svg_text(figure)
