@@ -88,7 +88,6 @@ def test_unreadable_image_is_skipped_with_a_warning(tmp_path: Path) -> None:
     record = prepare(folder, tmp_path)
 
     assert record.n_patches == 2
-    assert len(record.warnings) == 1
     assert record.warnings[0].startswith("3 of 5 images skipped: b.png (")
     assert "c.png (" in record.warnings[0]
     assert "e.png (I;16 pixels, 8 bits per channel are required)" in record.warnings[0]

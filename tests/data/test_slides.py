@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ from subfuse.errors import DataError
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("lazyslide")
 
-GLASS, TISSUE, MARK = (244, 243, 245), (200, 120, 180), (20, 200, 60)
+GLASS, TISSUE, MARK = (244, 243, 245), (200, 120, 180), (150, 40, 30)
 FOLDER = "20x_256px_0px_overlap"
 
 
@@ -41,10 +42,16 @@ class ColourEncoder:
 
 
 def write_slide(
-    path: Path, image: np.ndarray, *, mpp: float | None, downsamples: tuple[int, ...] = (4,), tile: int | None = 256
+    path: Path,
+    image: np.ndarray,
+    *,
+    mpp: float | None,
+    downsamples: tuple[int, ...] = (4,),
+    tile: int | None = 256,
+    compression: str = "zlib",
 ) -> Path:
     """A pyramidal TIFF as OpenSlide reads it: one directory per level, resolution in pixels per centimetre."""
-    options: dict[str, Any] = {"photometric": "rgb", "compression": "zlib"}
+    options: dict[str, Any] = {"photometric": "rgb", "compression": compression}
     if tile is not None:
         options |= {"tile": (tile, tile)}
     if mpp is not None:
@@ -155,7 +162,7 @@ def test_record_and_files(slide: SlideSource, tmp_path: Path) -> None:
     assert record.features == f"wsi/{FOLDER}/features_colour/s.1 a.h5"
     assert (record.slide_id, record.patient_id, record.mpp) == ("s.1 a", "patient", 0.5)
     assert (record.width_px, record.height_px) == (1700, 1300)
-    assert record.warnings == ()
+    assert (record.mpp_source, record.pen_share, record.sharpness_mpp) == ("slide", 0.0, 0.5)
     assert seen[-1] == (record.n_patches, record.n_patches)
     stored = read_features(tmp_path / record.features)
     assert (stored.encoder, stored.encoder_sha256) == ("colour", "c0" * 32)
@@ -345,13 +352,135 @@ def test_damaged_slide_is_an_error(slide: SlideSource, tmp_path: Path) -> None:
     assert not (tmp_path / "wsi").exists()
 
 
-def test_slide_without_a_coarse_level_says_how_to_make_one(
+def test_slide_without_a_coarse_level_is_read_in_blocks(
     slide: SlideSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole_slides, "_MAX_OVERVIEW_PX", 10_000)
+    monkeypatch.setattr(whole_slides, "_BLOCK_PX", 500)
+    with Image.fromarray(tifffile.imread(slide.path)) as image:
+        single = write_slide(tmp_path / "single.tiff", np.asarray(image), mpp=0.5, downsamples=())
 
-    with pytest.raises(DataError, match=r"Found 2 level\(s\), of which 425 x 325 px.*--pyramid"):
-        prepare_slide(slide, ColourEncoder(), Tiling(), tmp_path / "wsi")
+    records = [
+        prepare_slide(replace(slide, path=path), ColourEncoder(), Tiling(), tmp_path / name / "wsi")
+        for path, name in ((slide.path, "pyramid"), (single, "single"))
+    ]
+
+    pyramid, alone = (
+        read_features(tmp_path / name / r.features) for name, r in zip(("pyramid", "single"), records, strict=True)
+    )
+    np.testing.assert_array_equal(pyramid.coords, alone.coords)
+    np.testing.assert_array_equal(pyramid.features, alone.features)
+    assert records[0].tissue_mm2 == pytest.approx(records[1].tissue_mm2, rel=0.01)
+
+
+def textured(width: int, height: int) -> np.ndarray:
+    """Stained tissue with nuclei, in the middle of empty glass."""
+    random = np.random.default_rng(3)
+    image = draw(width, height)
+    box = (slice(height // 8, -height // 8), slice(width // 8, -width // 8))
+    nuclei = cv2.GaussianBlur(random.random(image[box].shape[:2]).astype(np.float32), (0, 0), 4) > 0.503
+    image[box] = np.where(nuclei[..., None], (110, 70, 150), (222, 160, 200))
+    return image
+
+
+def test_pen_marks_are_left_out_recorded_and_shown(tmp_path: Path) -> None:
+    image = textured(2300, 1700)
+    clean = SlideSource("clean", "p", write_slide(tmp_path / "clean.tiff", image, mpp=0.5))
+    pen = np.array((900, 350, 1250, 1400))
+    for top, ink in ((350, (30, 60, 160)), (700, (30, 130, 70)), (1050, (35, 32, 36))):  # blue, green, black
+        image[top : top + 350, pen[0] : pen[2]] = ink
+    marked = SlideSource("marked", "p", write_slide(tmp_path / "marked.tiff", image, mpp=0.5))
+
+    before, after = (prepare_slide(s, ColourEncoder(), Tiling(), tmp_path / "wsi") for s in (clean, marked))
+
+    kept, left = ({tuple(c) for c in read_features(tmp_path / r.features).coords.tolist()} for r in (before, after))
+    touched = {c for c in kept if overlap(np.array([*c, c[0] + 256, c[1] + 256]), pen) > 0.15 * 256**2}
+    margin = np.array((-60, -60, 60, 60))
+    untouched = {c for c in kept if overlap(np.array([*c, c[0] + 256, c[1] + 256]), pen + margin) == 0}
+    assert len(touched) > 3
+    assert not touched & left
+    assert untouched <= left <= kept
+    assert before.pen_share == 0
+    assert before.warnings == ()
+    assert after.pen_share == pytest.approx(414 * 1114 / (1726 * 1276), rel=0.05)  # with a margin of 16 µm
+    assert "pen marks and was left out" in after.warnings[0]
+    assert after.tissue_mm2 == pytest.approx(before.tissue_mm2 * (1 - after.pen_share), rel=0.02)
+    with Image.open(tmp_path / "wsi" / FOLDER / "contact_sheets" / "marked.jpg") as picture:
+        sheet = np.asarray(picture).astype(int)
+    scale = 1024 / 2300
+    for (x, y), colour in [((900, 800), (220, 30, 30)), ((min(left)[0], min(left)[1] + 100), (30, 90, 200))]:
+        around = sheet[int(y * scale) - 2 : int(y * scale) + 3, int(x * scale) - 14 : int(x * scale) + 3]
+        assert np.abs(around - colour).sum(axis=-1).min() < 130
+
+
+def write_ome(path: Path, image: np.ndarray, *, size: float | None, unit: str = "µm") -> Path:
+    """A tiled OME-TIFF with its pyramid in sub-directories, as converters write it."""
+    metadata: dict[str, Any] = {"axes": "YXS"}
+    if size is not None:
+        metadata |= {
+            f"PhysicalSize{axis}{rest}": value for axis in "XY" for rest, value in (("", size), ("Unit", unit))
+        }
+    options: dict[str, Any] = {"photometric": "rgb", "compression": "zlib", "tile": (256, 256)}
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(image, subifds=1, metadata=metadata, **options)
+        file.write(image[::4, ::4], subfiletype=1, **options)
+    return path
+
+
+@pytest.mark.parametrize(("size", "unit"), [(0.5, "µm"), (500.0, "nm"), (0.0005, "mm")])
+def test_ome_tiff_says_its_pixel_size(size: float, unit: str, slide: SlideSource, tmp_path: Path) -> None:
+    source = replace(slide, path=write_ome(tmp_path / "s.ome.tiff", tifffile.imread(slide.path), size=size, unit=unit))
+
+    assert inspect_slide(source).mpp == pytest.approx(0.5)
+    ome, plain = (prepare_slide(s, ColourEncoder(), Tiling(), tmp_path / s.path.stem / "wsi") for s in (source, slide))
+    assert (ome.n_patches, ome.mpp_source) == (plain.n_patches, "slide")
+    a, b = (read_features(tmp_path / s.path.stem / r.features) for s, r in ((source, ome), (slide, plain)))
+    np.testing.assert_array_equal(a.features, b.features)
+
+
+def test_ome_tiff_without_pixel_size_needs_one(tmp_path: Path) -> None:
+    path = write_ome(tmp_path / "s.ome.tiff", textured(700, 600), size=None)
+
+    with pytest.raises(DataError, match="Declare `mpp` for s in the slide table"):
+        inspect_slide(SlideSource("s", "p", path))
+    assert inspect_slide(SlideSource("s", "p", path, 0.25)).mpp == 0.25
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "zlib"])
+def test_unreadable_tile_in_the_middle_is_an_error(compression: str, tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "s.tiff", textured(2300, 1700), mpp=0.5, compression=compression)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        start, length = page.dataoffsets[31], page.databytecounts[31]
+    content = bytearray(path.read_bytes())
+    content[start : start + length] = b"\xa5" * length
+    path.write_bytes(content)
+
+    with pytest.raises(DataError, match=r"s\.tiff: the pixels at x=\d+, y=\d+ .*Copy the slide again"):
+        prepare_slide(SlideSource("s", "p", path), ColourEncoder(), Tiling(), tmp_path / "wsi")
+
+    assert not (tmp_path / "wsi").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97])
+def test_truncated_slide_is_an_error(share: float, tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "s.tiff", textured(2300, 1700), mpp=0.5)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+    with pytest.raises(DataError, match=r"s\.tiff.*Copy"):
+        prepare_slide(SlideSource("s", "p", path), ColourEncoder(), Tiling(), tmp_path / "wsi")
+
+    assert not (tmp_path / "wsi").exists()
+
+
+def test_spaces_and_letters_beyond_ascii_are_fine(slide: SlideSource, tmp_path: Path) -> None:
+    folder = tmp_path / "Schnitte von Jürgen № 7"
+    folder.mkdir()
+    path = folder / "präparat 日本 +.tiff"
+    path.write_bytes(slide.path.read_bytes())
+
+    record = prepare_slide(SlideSource("präparat 日本 +", "p", path), ColourEncoder(), Tiling(), folder / "wsi")
+
+    assert read_features(folder / record.features).features.shape == (record.n_patches, 3)
 
 
 @pytest.mark.parametrize("slide_id", ["a/b", "..", "", ".hidden", "a\\b"])

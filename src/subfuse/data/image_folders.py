@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from subfuse.data.tiling import Patch, Tiling, grid_starts
+from subfuse.data.tiling import THUMBNAIL_PX, Patch, Tiling, grid_starts
 from subfuse.data.whole_slides import ACCEPTED
 from subfuse.errors import DataError, preview
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-THUMBNAIL_PX = 1024
 
 _WHITE = 220  # a pixel with every channel above is empty glass
 _BLACK = 35  # a pixel with every channel below is unscanned or a fold
@@ -27,6 +26,8 @@ class ImageFolder:
     """
 
     format = "images"
+    pen = None  # marks are not searched for: the images were chosen before
+    pen_share = math.nan
 
     def __init__(self, path: Path, *, mpp: float | None, tiling: Tiling) -> None:
         self.mpp = mpp
@@ -98,15 +99,15 @@ class ImageFolder:
         size = self._tiling.patch_size_level0(self._known_mpp)
         return shapely.union_all(shapely.box(*coords.T, *(coords.T + size)))
 
-    def thumbnail(self, max_px: int) -> Image.Image:
-        """Returns the montage of the images read so far, at most `max_px` wide and high."""
+    def thumbnail(self) -> Image.Image:
+        """Returns the montage of the images read so far, at most `THUMBNAIL_PX` wide and high."""
         scale = self._thumbnail_scale
         canvas = Image.new(
             "RGB", (max(1, round(self.width_px * scale)), max(1, round(self.height_px * scale))), "white"
         )
         for index, image in self._small.items():
             canvas.paste(image, self._small_box(index)[:2])
-        canvas.thumbnail((max_px, max_px))
+        canvas.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         return canvas
 
     @property

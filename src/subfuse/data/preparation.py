@@ -23,6 +23,7 @@ from subfuse.data.feature_import import (
 )
 from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
 from subfuse.data.prepared import write_prepared
+from subfuse.data.slide_quality import QUALITY_ONLY, quality_table
 from subfuse.data.slides import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
 from subfuse.errors import ConfigurationError
 from subfuse.execution import Progress, failure_reason, run_jobs
@@ -91,6 +92,7 @@ def prepare(
     exclusions = pd.concat([plan.exclusions, failures], ignore_index=True)
     exclusions = write_prepared(out, cohort_file, plan, _slide_table(records), exclusions)
     write_table(out / "gene_set_coverage.csv", plan.coverage)
+    write_table(out / "slide_quality.csv", quality_table(records))
     write_json(out / "provenance.json", provenance)  # last: it marks the folder complete
     n_patients = len(pd.read_csv(out / "patients.csv", usecols=["patient_id"]))
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
@@ -138,7 +140,7 @@ def _prepare_slides(
 
 def _slide_table(records: Sequence[SlideRecord | FeatureRecord]) -> pd.DataFrame:
     fields = type(records[0]).__dataclass_fields__ if records else SlideRecord.__dataclass_fields__
-    columns = [name for name in fields if name != "warnings"]
+    columns = [name for name in fields if name not in QUALITY_ONLY]
     return pd.DataFrame([asdict(record) for record in records], columns=columns)
 
 

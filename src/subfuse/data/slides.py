@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,21 @@ from jaxtyping import Float16, Int32
 from PIL import Image, ImageDraw
 
 from subfuse.data.feature_store import SlideFeatures, read_attributes, write_features
-from subfuse.data.image_folders import THUMBNAIL_PX, ImageFolder, is_image_source
+from subfuse.data.image_folders import ImageFolder, is_image_source
 from subfuse.data.patch_encoders import PatchEncoder, encoder_id
+from subfuse.data.slide_quality import quality_warnings, sharpness
 from subfuse.data.tiling import Patch, Tiling
+from subfuse.data.tissue import TISSUE_RULE
 from subfuse.data.whole_slides import ACCEPTED, WholeSlide
 from subfuse.errors import DataError
 from subfuse.files import atomic_path, write_text
 
 _BATCH = 64  # patches handed to the encoder at once
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
+_PATCH_COLOUR, _TISSUE_COLOUR, _PEN_COLOUR = (30, 90, 200), (0, 160, 80), (220, 30, 30)
 _PLAUSIBLE_MPP = (0.05, 10.0)
+
+_Measured = tuple[Patch, float]  # a patch and its sharpness
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,11 @@ class SlideRecord:
     mpp: float  # µm per level-0 pixel
     width_px: int  # at level 0
     height_px: int
+    mpp_source: str  # "slide" or "slide table"
     tissue_mm2: float  # for images: area of the patches that were kept
+    pen_share: float  # of the stained and marked area; NaN for images, where marks are not searched for
+    sharpness: float  # median of the patches' variances of the Laplacian
+    sharpness_mpp: float  # µm per pixel at which it is measured
     features: str  # feature file, relative to the prepared folder (the parent of `out`)
     warnings: tuple[str, ...] = ()
 
@@ -103,7 +114,7 @@ def prepare_slide(
     if done is not None:
         return done
     with _opened(source, tiling) as slide:
-        coords, features = _encoded(slide, encoder, progress)
+        coords, features, sharp = _encoded(slide, encoder, progress)
         tissue = slide.tissue(coords)
         if len(coords) == 0:
             raise DataError(
@@ -125,7 +136,15 @@ def prepare_slide(
         )
         attributes = _identity(source, tiling) | {
             "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,
-            "warnings": json.dumps([*slide.warnings, *_upsampling(slide.mpp, tiling)]),
+            "pen_share": slide.pen_share,
+            "sharpness": sharp,
+            "warnings": json.dumps(
+                [
+                    *slide.warnings,
+                    *_upsampling(slide.mpp, tiling),
+                    *quality_warnings(pen_share=slide.pen_share, median_sharpness=sharp),
+                ]
+            ),
         }
     path = _features_path(source, encoder.name, tiling, out)
     write_features(path, stored, tile_px=tiling.tile_px, overlap_px=tiling.overlap_px, attributes=attributes)
@@ -196,26 +215,33 @@ def _require_mpp(mpp: float | None, source: SlideSource) -> None:
 
 def _encoded(
     slide: Any, encoder: PatchEncoder, progress: Callable[[int, int], None] | None
-) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"]]:
-    """Corners and features of all patches. Threads read ahead, so the encoder does not wait."""
+) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"], float]:
+    """Corners, features and median sharpness of all patches. Threads read ahead, so the encoder does not wait."""
     parts = slide.parts()
     expected = len(parts) * slide.patches_per_part
     corners: list[tuple[int, int]] = []
     rows: list[np.ndarray] = []
-    for batch in _batches(_read_ahead(slide.read, parts, window=_READ_AHEAD // slide.patches_per_part)):
-        corners.extend((patch.x, patch.y) for patch in batch)
+    sharp: list[float] = []
+    read = partial(_read_measured, slide.read)
+    for batch in _batches(_read_ahead(read, parts, window=_READ_AHEAD // slide.patches_per_part)):
+        corners.extend((patch.x, patch.y) for patch, _ in batch)
+        sharp.extend(value for _, value in batch)
         with np.errstate(over="ignore"):  # values beyond float16 are reported when they are written
-            rows.append(encoder.encode(np.stack([patch.image for patch in batch])).astype(np.float16))
+            rows.append(encoder.encode(np.stack([patch.image for patch, _ in batch])).astype(np.float16))
         if progress is not None:
             progress(len(corners), max(expected, len(corners)))
     if progress is not None:
         progress(len(corners), len(corners))
     features = np.concatenate(rows) if rows else np.empty((0, encoder.dim), np.float16)
-    return np.array(corners, np.int32).reshape(-1, 2), features
+    return np.array(corners, np.int32).reshape(-1, 2), features, float(np.median(sharp)) if sharp else math.nan
 
 
-def _batches(parts: Iterator[list[Patch]]) -> Iterator[list[Patch]]:
-    waiting: list[Patch] = []
+def _read_measured(read: Callable[[Any], list[Patch]], part: Any) -> list[_Measured]:
+    return [(patch, sharpness(patch.image)) for patch in read(part)]
+
+
+def _batches(parts: Iterator[list[_Measured]]) -> Iterator[list[_Measured]]:
+    waiting: list[_Measured] = []
     for patches in parts:
         waiting.extend(patches)
         while len(waiting) >= _BATCH:
@@ -225,10 +251,12 @@ def _batches(parts: Iterator[list[Patch]]) -> Iterator[list[Patch]]:
         yield waiting
 
 
-def _read_ahead(read: Callable[[Any], list[Patch]], parts: Sequence[Any], *, window: int) -> Iterator[list[Patch]]:
+def _read_ahead(
+    read: Callable[[Any], list[_Measured]], parts: Sequence[Any], *, window: int
+) -> Iterator[list[_Measured]]:
     """Reads parts in threads and yields them in order, at most `window` ahead of the consumer."""
     threads = min(8, os.cpu_count() or 1)
-    pending: deque[Future[list[Patch]]] = deque()
+    pending: deque[Future[list[_Measured]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for part in parts:
@@ -260,6 +288,7 @@ def _identity(source: SlideSource, tiling: Tiling) -> dict[str, str | int | floa
         "overlap": tiling.overlap_px,
         "min_tissue_fraction": tiling.min_tissue_fraction,
         "declared_mpp": "none" if source.mpp is None else float(source.mpp),
+        "tissue_rule": TISSUE_RULE,
         "source_sha256": _source_sha256(source.path),
     }
 
@@ -280,7 +309,11 @@ def _record(source: SlideSource, path: Path, out: Path) -> SlideRecord:
         mpp=float(attributes["level0_mpp"]),
         width_px=int(attributes["slide_width_level0"]),
         height_px=int(attributes["slide_height_level0"]),
+        mpp_source="slide" if attributes["declared_mpp"] == "none" else "slide table",
         tissue_mm2=float(attributes["tissue_mm2"]),
+        pen_share=float(attributes["pen_share"]),
+        sharpness=float(attributes["sharpness"]),
+        sharpness_mpp=float(attributes["target_mpp"]),
         features=path.relative_to(Path(out).parent).as_posix(),
         warnings=tuple(json.loads(attributes["warnings"])),
     )
@@ -304,10 +337,10 @@ def _write_pictures(
     """Writes outline, thumbnail and contact sheet."""
     folder = Path(out) / tiling.folder_name
     _write_outline(folder / "contours_geojson" / f"{source.slide_id}.geojson", tissue)
-    thumbnail = slide.thumbnail(THUMBNAIL_PX)
+    thumbnail = slide.thumbnail()
     _write_jpeg(folder / "thumbnails" / f"{source.slide_id}.jpg", thumbnail)
     size, scale = tiling.patch_size_level0(slide.mpp), thumbnail.width / slide.width_px
-    sheet = _contact_sheet(thumbnail, tissue, coords, size=size, scale=scale)
+    sheet = _contact_sheet(thumbnail, tissue, slide.pen, coords, size=size, scale=scale)
     _write_jpeg(folder / "contact_sheets" / f"{source.slide_id}.jpg", sheet)
 
 
@@ -324,19 +357,20 @@ def _write_outline(path: Path, tissue: Any) -> None:
 
 
 def _contact_sheet(
-    thumbnail: Image.Image, tissue: Any, coords: Int32[np.ndarray, "patch 2"], *, size: int, scale: float
+    thumbnail: Image.Image, tissue: Any, pen: Any, coords: Int32[np.ndarray, "patch 2"], *, size: int, scale: float
 ) -> Image.Image:
-    """The thumbnail with the tissue's outline and the patches that were kept."""
+    """The thumbnail with the patches that were kept (blue), the tissue's outline (green) and that of pen (red)."""
     sheet = thumbnail.copy()
     draw = ImageDraw.Draw(sheet)
     for x, y in coords.tolist():
-        draw.rectangle((x * scale, y * scale, (x + size) * scale, (y + size) * scale), outline=(30, 90, 200))
-    for polygon in _polygons(tissue):
-        for ring in (polygon.exterior, *polygon.interiors):
-            draw.line([(x * scale, y * scale) for x, y in ring.coords], fill=(0, 160, 80), width=2)
+        draw.rectangle((x * scale, y * scale, (x + size) * scale, (y + size) * scale), outline=_PATCH_COLOUR)
+    for shape, colour, width in ((tissue, _TISSUE_COLOUR, 2), (pen, _PEN_COLOUR, 4)):
+        for polygon in _polygons(shape):
+            for ring in (polygon.exterior, *polygon.interiors):
+                draw.line([(x * scale, y * scale) for x, y in ring.coords], fill=colour, width=width)
     return sheet
 
 
 def _write_jpeg(path: Path, image: Image.Image) -> None:
     with atomic_path(path) as temporary:
-        image.save(temporary, "JPEG", quality=90)
+        image.save(temporary, "JPEG", quality=90, subsampling=0)  # thin coloured lines stay sharp

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+THUMBNAIL_PX = 1024  # longer side of the pictures of a slide
+
 
 class Patch(NamedTuple):
     """One patch and its place."""

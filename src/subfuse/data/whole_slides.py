@@ -1,16 +1,20 @@
-"""Whole-slide images: pixels at a physical resolution, and where the tissue is."""
+"""Whole-slide images: pixels at a physical resolution."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from subfuse.data.tiling import Patch, Tiling, grid_starts
+from subfuse.data.tiling import THUMBNAIL_PX, Patch, Tiling, grid_starts
+from subfuse.data.tissue import TISSUE_MPP, Tissue, find_tissue
 from subfuse.errors import ConfigurationError, DataError
 
 ACCEPTED = (
@@ -18,11 +22,9 @@ ACCEPTED = (
     "a PNG or JPEG image, or a folder of them"
 )
 
-_TISSUE_MPP = 8.0  # resolution of the search for tissue
-_MIN_SATURATION = 15  # of 255; empty glass stays below
-_MIN_TISSUE_UM2 = 20_000.0  # about one patch at 20x
-_MIN_HOLE_UM2 = 5_000.0
-_MAX_OVERVIEW_PX = 2**28  # three quarters of a gigabyte as RGB
+_UM_PER_UNIT = {"µm": 1.0, "\u03bcm": 1.0, "&#181;m": 1.0, "&#xB5;m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_BLOCK_PX = 4096  # side of what is read at once, so that memory does not grow with the slide
+_MAX_PEN_SHARE = 0.1  # of a patch; one with more is left out
 
 
 class WholeSlide:
@@ -44,7 +46,6 @@ class WholeSlide:
         self._shapes = [(int(width), int(height)) for height, width in properties.level_shape]
         self._downsamples = [float(n) for n in properties.level_downsample]
         self._bounds = [int(n) for n in properties.bounds]
-        self._tissue: Any = None
 
     def close(self) -> None:
         """Closes the file."""
@@ -64,89 +65,84 @@ class WholeSlide:
         )
         x, y = x.ravel(), y.ravel()
         boxes = shapely.box(x, y, x + size, y + size)
-        tissue = self._found_tissue()
-        shapely.prepare(tissue)
-        fraction = shapely.contains(tissue, boxes).astype(float)
-        border = np.flatnonzero((fraction == 0) & shapely.intersects(tissue, boxes))
-        fraction[border] = shapely.area(shapely.intersection(boxes[border], tissue)) / size**2
+        fraction = _covered(boxes, self._found.outline) / size**2
         kept = (fraction > 0) & (fraction >= self._tiling.min_tissue_fraction)
+        kept &= _covered(boxes, self._found.pen) <= _MAX_PEN_SHARE * size**2
         return list(zip(x[kept].tolist(), y[kept].tolist(), strict=True))
 
     def read(self, part: tuple[int, int]) -> list[Patch]:
         """Returns the patch at a place, from the coarsest level that is fine enough. Threads may call it at once."""
         size = self._tiling.patch_size_level0(self._known_mpp)
-        wanted = size / self._tiling.tile_px * 1.02  # a level that misses the resolution by 2 % is not passed over
-        level = max((i for i, n in enumerate(self._downsamples) if n <= max(wanted, 1.0)), default=0)
+        level = self._coarsest_level(size / self._tiling.tile_px)
         side = round(size / self._downsamples[level])
-        return [Patch(*part, _resized(self._region(*part, side, side, level=level), self._tiling.tile_px))]
+        return [Patch(*part, _scaled(self._region(*part, side, side, level=level), *[self._tiling.tile_px] * 2))]
 
     def tissue(self, coords: Int[np.ndarray, "patch 2"]) -> Any:
         """Returns the outline of the tissue in level-0 pixels (a shapely polygon or several)."""
-        return self._found_tissue()
+        return self._found.outline
 
-    def thumbnail(self, max_px: int) -> Image.Image:
-        """Returns the whole slide, at most `max_px` wide and high."""
-        width, height = self.width_px, self.height_px
-        scale = min(1.0, max_px / max(width, height))
-        level = max((i for i, n in enumerate(self._downsamples) if n * scale <= 1.0), default=0)
-        image = Image.fromarray(self._whole_level(level))
-        return image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BOX)
+    @property
+    def pen(self) -> Any:
+        """Outline of the pen marks in level-0 pixels (a shapely geometry, possibly empty)."""
+        return self._found.pen
+
+    @property
+    def pen_share(self) -> float:
+        """Share of the stained and marked area that is pen."""
+        return self._found.pen_share
+
+    def thumbnail(self) -> Image.Image:
+        """Returns the whole slide, at most `THUMBNAIL_PX` wide and high."""
+        scale = min(1.0, THUMBNAIL_PX / max(self.width_px, self.height_px))
+        return Image.fromarray(_scaled(self._overview, round(self.width_px * scale), round(self.height_px * scale)))
 
     @property
     def _known_mpp(self) -> float:
         assert self.mpp is not None  # whoever opens a slide checks
         return self.mpp
 
-    def _found_tissue(self) -> Any:
-        if self._tissue is None:
-            self._tissue = self._find_tissue()
-        return self._tissue
-
-    def _find_tissue(self) -> Any:
-        """Tissue by colour: saturation above that of empty glass, at a fixed resolution and threshold.
-
-        lazyslide's default filter multiplies two channels in eight bits, where the product wraps round, and Otsu's
-        threshold finds tissue on empty glass.
-        """
+    @cached_property
+    def _found(self) -> Tissue:
+        """Tissue and pen marks in level-0 pixels, searched at the same physical resolution in every slide."""
         import shapely
-        from lazyslide.pp import find_tissues
 
-        mpp = np.array(self._downsamples) * self._known_mpp
-        level = int(np.argmin(np.abs(np.log(mpp / _TISSUE_MPP))))
-        self._require_overview(level)
-        with _readable(self._path, f"level {level}"):
-            find_tissues(
-                self._wsi,
-                level=level,
-                filter_artifacts=False,
-                to_hsv=True,
-                threshold=_MIN_SATURATION,
-                min_tissue_area=max(1.0, _MIN_TISSUE_UM2 / mpp[level] ** 2),
-                min_hole_area=max(1.0, _MIN_HOLE_UM2 / mpp[level] ** 2),
-                key_added="tissues",
-            )
-        found = self._wsi.shapes["tissues"].geometry.to_numpy() if "tissues" in self._wsi.shapes else []
-        outlines = shapely.simplify(shapely.make_valid(found), self._downsamples[level])
-        parts = shapely.get_parts(shapely.union_all(shapely.make_valid(outlines)))
-        return shapely.union_all([part for part in parts if part.geom_type in ("Polygon", "MultiPolygon")])
+        factor = max(1.0, TISSUE_MPP / self._known_mpp)
+        image = _scaled(self._overview, round(self.width_px / factor), round(self.height_px / factor))
+        scale = np.array([self.width_px / image.shape[1], self.height_px / image.shape[0]])
+        found = find_tissue(image, mpp=float(scale.mean()) * self._known_mpp)
+        outline, pen = (shapely.transform(shape, lambda points: points * scale) for shape in (found.outline, found.pen))
+        left, top, width, height = self._bounds
+        inside = shapely.intersection(outline, shapely.box(left, top, left + width, top + height))
+        return replace(found, outline=inside, pen=pen)
 
-    def _whole_level(self, level: int) -> UInt8[np.ndarray, "height width 3"]:
-        self._require_overview(level)
+    @cached_property
+    def _overview(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The whole slide, fine enough for the search for tissue and for the thumbnail; read once.
+
+        It is read in blocks from the coarsest level that is fine enough, so a slide without a coarse level takes
+        longer, not more memory.
+        """
+        downsample = min(TISSUE_MPP / self._known_mpp, max(self.width_px, self.height_px) / THUMBNAIL_PX)
+        level = self._coarsest_level(downsample)
+        shrink = max(1, int(1.02 * downsample / self._downsamples[level]))
         width, height = self._shapes[level]
-        return self._region(0, 0, width, height, level=level)
+        block = _BLOCK_PX // shrink * shrink or shrink
+        image = np.empty((-(-height // shrink), -(-width // shrink), 3), np.uint8)
+        for top in range(0, height, block):
+            for left in range(0, width, block):
+                part = image[top // shrink : (top + block) // shrink, left // shrink : (left + block) // shrink]
+                x, y = (round(n * self._downsamples[level]) for n in (left, top))
+                size = (min(block, width - left), min(block, height - top))
+                part[:] = _scaled(self._region(x, y, *size, level=level), part.shape[1], part.shape[0])
+        return image
+
+    def _coarsest_level(self, downsample: float) -> int:
+        """The coarsest level that is fine enough; one that misses the resolution by 2 % is not passed over."""
+        return max((i for i, n in enumerate(self._downsamples) if n <= max(1.02 * downsample, 1.0)), default=0)
 
     def _region(self, x: int, y: int, width: int, height: int, *, level: int) -> UInt8[np.ndarray, "height width 3"]:
         with _readable(self._path, f"x={x}, y={y} (level {level})"):
             return self._reader.get_region(x, y, width, height, level=level)
-
-    def _require_overview(self, level: int) -> None:
-        width, height = self._shapes[level]
-        if width * height > _MAX_OVERVIEW_PX:
-            raise DataError(
-                f"{self._path}: a pyramid with a coarse level is required. Found {len(self._shapes)} level(s), of "
-                f"which {width} x {height} px would have to be read whole. "
-                "Convert it: vips tiffsave slide.tif pyramid.tif --tile --pyramid."
-            )
 
 
 def _opened(path: Path) -> Any:
@@ -188,11 +184,30 @@ def _readable(path: Path, place: str) -> Iterator[None]:
 
 
 def _recorded_mpp(reader: Any) -> float | None:
-    """µm per level-0 pixel from the header; the mean of both axes."""
+    """µm per level-0 pixel from the header; the mean of both axes. OME-XML is preferred to the tags of its TIFF."""
+    described = _ome_mpp(reader.raw_properties.get("tiff.ImageDescription", ""))
+    if described is not None:
+        return described
     axes = [reader.raw_properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
     if None in axes:
         return None if reader.properties.mpp is None else float(reader.properties.mpp)
     return sum(float(value) for value in axes) / 2
+
+
+def _ome_mpp(description: str) -> float | None:
+    """Physical pixel size of the first image of an OME-XML description, in µm; None where there is none."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\s[^>]*>", description)
+    if pixels is None:
+        return None
+    sizes = []
+    for axis in "XY":
+        size = re.search(rf'\sPhysicalSize{axis}="([\d.eE+-]+)"', pixels[0])
+        unit = re.search(rf'\sPhysicalSize{axis}Unit="([^"]+)"', pixels[0])
+        factor = _UM_PER_UNIT.get(unit[1] if unit else "µm")
+        if size is None or factor is None:
+            return None
+        sizes.append(float(size[1]) * factor)
+    return sum(sizes) / 2
 
 
 def _disagreement(*, declared: float | None, recorded: float | None) -> tuple[str, ...]:
@@ -201,11 +216,24 @@ def _disagreement(*, declared: float | None, recorded: float | None) -> tuple[st
     return (f"declared {declared:g} µm per pixel is used, but the file says {recorded:g}",)
 
 
-def _resized(image: np.ndarray, side: int) -> UInt8[np.ndarray, "side side 3"]:
+def _covered(boxes: Any, shape: Any) -> Float[np.ndarray, " box"]:
+    """Area of each box that a shape covers."""
+    import shapely
+
+    shapely.prepare(shape)
+    area = np.where(shapely.contains(shape, boxes), shapely.area(boxes), 0.0)
+    border = np.flatnonzero((area == 0) & shapely.intersects(shape, boxes))
+    area[border] = shapely.area(shapely.intersection(boxes[border], shape))
+    return area
+
+
+def _scaled(image: np.ndarray, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
     """Averages areas when shrinking, so nothing aliases; ten times faster than Pillow, and readers share the cores."""
     import cv2
 
-    if image.shape[:2] == (side, side):
+    width, height = max(1, width), max(1, height)
+    if image.shape[:2] == (height, width):
         return image
-    method = cv2.INTER_AREA if image.shape[0] > side else cv2.INTER_CUBIC
-    return cv2.resize(image, (side, side), interpolation=method)
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_CUBIC
+    )

@@ -24,6 +24,7 @@ COHORT_FILES = (
     "patients.csv",
     "exclusions.csv",
     "slides.csv",
+    "slide_quality.csv",
     "gene_set_coverage.csv",
     "harmonisation.csv",
     "provenance.json",
@@ -71,7 +72,8 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
                 "Choose another --out, or remove the folder."
             )
         return
-    if out.exists() and any(out.iterdir()):
+    # Hidden files may be those that another process is writing, or that a killed one left
+    if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise ConfigurationError(f"{out} must be empty or a run folder. Found other files. Choose another --out.")
     write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
 

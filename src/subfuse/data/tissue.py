@@ -1,0 +1,102 @@
+"""Where the tissue is on an overview of a slide: neither empty glass nor pen marks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+TISSUE_MPP = 8.0  # µm per pixel at which tissue is searched
+TISSUE_RULE = "saturation 15, pen by absorbance 1"  # kept with the features; another rule is another result
+
+_MIN_SATURATION = 15  # of 255; empty glass stays below
+_MIN_TISSUE_UM2 = 20_000.0  # about one patch at 20x
+_MIN_PEN_UM2 = 10_000.0  # smaller marks are dark nuclei or pigment
+_MIN_HOLE_UM2 = 5_000.0
+_MEDIAN_PX = 3  # side of the filter against noise
+_CLOSING_PX = 7  # gaps up to 50 µm are tissue
+_PEN_MARGIN_PX = 2  # ink fades at its edge
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Outlines in pixels of the overview (shapely geometries)."""
+
+    outline: Any  # tissue without pen marks
+    pen: Any  # pen marks, on tissue or on glass
+    pen_share: float  # share of the stained and marked area that is pen; 0 where nothing is found
+
+
+def find_tissue(overview: UInt8[np.ndarray, "height width 3"], *, mpp: float) -> Tissue:
+    """Finds tissue by colour: more saturated than empty glass and not ink. Fixed thresholds, so the same every time.
+
+    Otsu's threshold would find tissue on empty glass.
+
+    Args:
+        overview: The slide in RGB.
+        mpp: µm per pixel of the overview, about `TISSUE_MPP`.
+    """
+    import cv2
+
+    smooth = cv2.medianBlur(overview, _MEDIAN_PX)
+    pen = _without_specks(_pen(smooth), least_px=_MIN_PEN_UM2 / mpp**2)
+    pen = cv2.dilate(pen.astype(np.uint8), np.ones((2 * _PEN_MARGIN_PX + 1,) * 2, np.uint8)).astype(bool)
+    saturation = cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV)[:, :, 1]
+    found = ((saturation > _MIN_SATURATION) | pen).astype(np.uint8)
+    kernel = np.ones((_CLOSING_PX, _CLOSING_PX), np.uint8)
+    found = cv2.morphologyEx(found, cv2.MORPH_CLOSE, kernel).astype(bool)
+    n_found = np.count_nonzero(found)
+    return Tissue(
+        outline=_outline(found & ~pen, mpp=mpp, least_um2=_MIN_TISSUE_UM2),
+        pen=_outline(pen, mpp=mpp, least_um2=_MIN_PEN_UM2),
+        pen_share=np.count_nonzero(pen) / n_found if n_found else 0.0,
+    )
+
+
+def _pen(overview: UInt8[np.ndarray, "height width 3"]) -> Bool[np.ndarray, "height width"]:
+    """True where blue, green or black ink is.
+
+    Haematoxylin and eosin absorb green light most and blue least (stain vectors of Ruifrok and Johnston 2001), in any
+    mixture and at any strength. Blue and green ink absorb red most, black ink absorbs all alike. Red ink absorbs as
+    eosin and blood do and is not told apart. Pure black is unscanned area, not ink.
+    """
+    red, green, blue = np.moveaxis(_absorbance(overview), -1, 0)
+    most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    is_cool = (red > 0.25) & (red > 1.25 * green)
+    is_dark_blue = ((red > 1.4) & (red > 0.97 * green)) | ((red > 2.0) & (red > 0.92 * green))
+    is_black = (most > 1.2) & (least > 0.7 * most)
+    is_scanned = overview.max(axis=2) > 8
+    return (is_cool | is_dark_blue | is_black) & is_scanned
+
+
+def _absorbance(image: UInt8[np.ndarray, "height width 3"]) -> Float32[np.ndarray, "height width 3"]:
+    """Natural logarithm of white over the pixel's value."""
+    table = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+    return table[image]
+
+
+def _without_specks(mask: Bool[np.ndarray, "height width"], *, least_px: float) -> Bool[np.ndarray, "height width"]:
+    """Leaves out connected pieces below a size, after stray pixels are cut off and gaps closed."""
+    import cv2
+
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    closed = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, np.ones((_CLOSING_PX, _CLOSING_PX), np.uint8))
+    _, piece, statistics, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    is_large = statistics[:, cv2.CC_STAT_AREA] >= least_px
+    is_large[0] = False  # the background
+    return is_large[piece]
+
+
+def _outline(mask: Bool[np.ndarray, "height width"], *, mpp: float, least_um2: float) -> Any:
+    """Outline of a mask's pixels, edges included: contours run through the pixels' centres."""
+    import shapely
+    from lazyslide.cv.mask import BinaryMask
+
+    found = BinaryMask(mask.astype(np.uint8)).to_polygons(
+        min_area=max(1.0, least_um2 / mpp**2), min_hole_area=max(1.0, _MIN_HOLE_UM2 / mpp**2)
+    )
+    contours = shapely.simplify(shapely.make_valid(np.array(found.geometry, dtype=object)), 0.5)
+    grown = shapely.buffer(shapely.make_valid(contours), 0.5, join_style="mitre")
+    parts = shapely.get_parts(shapely.union_all(grown))
+    outline = shapely.union_all([part for part in parts if part.geom_type in ("Polygon", "MultiPolygon")])
+    return shapely.transform(outline, lambda points: points + 0.5)
