@@ -345,6 +345,29 @@ def _print_metrics(metrics: Any) -> None:
     _print_table("Test folds", ("task", "model", "metric", "mean", "95 % interval"), rows)
 
 
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--cohort", type=Path, required=True, help="Prepared folder of the other cohort.")
+    parser.add_argument(
+        "--role", type=str, default=None, help="Where that folder has several cohorts: external, or a cohort's name."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the bootstrap.")
+    parser.add_argument("--out", type=Path, default=Path("external"), help="Folder for the results.")
+
+
+def _evaluate(arguments: Namespace) -> None:
+    from subfuse.data.cohort import read_cohort
+    from subfuse.report.document import write_report
+    from subfuse.runs import load_run
+
+    cohort = read_cohort(arguments.cohort, role=arguments.role)
+    _print_metrics(load_run(arguments.run).evaluate(cohort, arguments.out, seed=arguments.seed))
+    print(f"Report: {write_report(arguments.out)}\n{DISCLAIMER}")
+
+
 # --- predict, explain, report -----------------------------------------------------------------------------------------
 
 
@@ -367,10 +390,12 @@ def _predict(arguments: Namespace) -> None:
 
 def _add_explain(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("--patient", type=str, required=True, help="Patient identifier.")
+    parser.add_argument("--patient", type=str, default=None, help="Patient identifier; default: the whole cohort.")
     parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
-    parser.add_argument("--out", type=Path, default=None, help="Folder; default: RUN/explanations/PATIENT.")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="Folder; default: RUN/explanations/PATIENT, or cohort for everybody."
+    )
 
 
 def _explain(arguments: Namespace) -> None:
@@ -379,8 +404,12 @@ def _explain(arguments: Namespace) -> None:
 
     run = load_run(arguments.run)
     cohort = run.cohort() if arguments.cohort is None else read_cohort(arguments.cohort)
-    folder = run.explain(cohort, arguments.patient, arguments.out, model=arguments.model)
-    print(f"Explained {arguments.patient}: {folder}\n{DISCLAIMER}")
+    if arguments.patient is None:
+        with progress_bar("Explaining") as progress:
+            folder = run.explain_cohort(cohort, arguments.out, model=arguments.model, progress=progress)
+    else:
+        folder = run.explain(cohort, arguments.patient, arguments.out, model=arguments.model)
+    print(f"Explained {arguments.patient or cohort.name}: {folder}\n{DISCLAIMER}")
 
 
 def _add_audit(parser: ArgumentParser) -> None:
@@ -548,6 +577,12 @@ COMMANDS: dict[str, Command] = {
         _add_crossval,
         _crossval,
     ),
+    "evaluate": Command(
+        "Validate a run on another cohort, with everything fitted frozen.",
+        "subfuse evaluate run --cohort prepared2 --out external",
+        _add_evaluate,
+        _evaluate,
+    ),
     "predict": Command(
         "Predict the patients of a prepared cohort.",
         "subfuse predict run --cohort prepared2 --out predictions.csv",
@@ -555,7 +590,7 @@ COMMANDS: dict[str, Command] = {
         _predict,
     ),
     "explain": Command(
-        "Explain one patient: heat maps, genes, contributions, GeoJSON.",
+        "Explain one patient (heat maps, genes, contributions, GeoJSON), or without --patient the cohort.",
         "subfuse explain run --patient TCGA-02-0047",
         _add_explain,
         _explain,

@@ -1,4 +1,4 @@
-"""Trained runs: load one, predict new patients, explain one patient."""
+"""Trained runs: load one, predict new patients, explain one patient or the cohort."""
 
 import logging
 from collections.abc import Iterator
@@ -11,9 +11,23 @@ import pandas as pd
 import yaml
 
 from subfuse.data.cohort import Cohort, read_cohort
+from subfuse.data.cohort_file import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.evaluation.run_folder import Job, order_columns, prediction_table, read_predictions, stack_predictions
+from subfuse.evaluation.external_validation import external_predictions, risk_percentile
+from subfuse.evaluation.results import write_results
+from subfuse.evaluation.run_folder import (
+    Job,
+    claim_folder,
+    copy_cohort,
+    order_columns,
+    prediction_table,
+    read_predictions,
+    stack_predictions,
+)
+from subfuse.execution import Progress
+from subfuse.explanation.cohort_explanation import TestedModel, explain_cohort
 from subfuse.explanation.patient import explain_patient
+from subfuse.explanation.tile_gallery import locate_slides
 from subfuse.training.checkpoint import FittedModel, load_fitted
 
 logger = logging.getLogger(__name__)
@@ -80,19 +94,83 @@ class Run:
         percentile = pd.concat([table.pop("risk_percentile") for table in tables], ignore_index=True)
         return stack_predictions(tables).assign(risk_percentile=percentile)
 
+    def evaluate(self, cohort: Cohort, out: Path, *, seed: int = 0) -> pd.DataFrame:
+        """Validates every model of the run on another cohort, with everything fitted frozen; returns the metrics.
+
+        Writes the tables of a run folder into `out`, so that it can be reported and audited. See
+        `external_predictions` for how the models of the folds are combined. Patients whom the run knows are left out.
+
+        Raises:
+            ConfigurationError: `out` holds something else.
+            DataError: The cohort does not fit the models, or has no new patient with a known outcome.
+        """
+        claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
+        predictions = external_predictions(self.predict(cohort), self.predictions)
+        copy_cohort(cohort, out / "cohort")
+        tasks = {name: TaskSpec(**task) for name, task in self.config["tasks"].items()}
+        return write_results(out, predictions, tasks, seed=seed)[0]
+
     def explain(self, cohort: Cohort, patient_id: str, out: Path | None = None, *, model: str = "subspace") -> Path:
         """Explains one patient for every task; returns the folder with heat maps, genes, patches and the ledger."""
         out = self.folder / "explanations" / patient_id if out is None else Path(out)
         patient = next((p for p in cohort if p.patient_id == patient_id), None)
         if patient is None:
             raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}. See its patients.csv.")
+        places = locate_slides(cohort.select([patient_id]))
         for task in dict.fromkeys(job.task for job in self.jobs(model=model)):
             job = self._held_out_job(patient_id, model=model, task=task)
             fitted = self.fitted(job)
             fitted.check_compatible(cohort)
             aligned = next(iter(fitted.align(cohort.select([patient_id]))))
-            explain_patient(fitted, aligned, out / task, fold=job.fold_index)
+            explain_patient(fitted, aligned, out / task, fold=job.fold_index, places=places)
         return out
+
+    def explain_cohort(
+        self,
+        cohort: Cohort,
+        out: Path | None = None,
+        *,
+        model: str = "subspace",
+        task: str | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Explains what a model relies on over the cohort, task by task; returns the folder.
+
+        Every patient is explained by the models that did not train on it: genes, subspaces, modalities, enrichment and
+        how faithful the attributions are. See `subfuse.explanation.cohort_explanation.explain_cohort` for the files.
+        Repeating the call goes on where it was interrupted.
+
+        Args:
+            cohort: The run's own cohort, or another one.
+            out: Folder; RUN/explanations/cohort by default.
+            model: Model of the run.
+            task: One task; all by default.
+            progress: Called after the model of each fold.
+
+        Raises:
+            DataError: The cohort does not fit the models, or has no patient to explain.
+        """
+        out = self.folder / "explanations" / "cohort" if out is None else Path(out)
+        jobs = list(self.jobs(model=model, task=task))
+        for name in dict.fromkeys(job.task for job in jobs):
+            of_task = [job for job in jobs if job.task == name]
+            models = (self._tested(job, cohort) for job in of_task)
+            explain_cohort(models, out / name, gene_sets=cohort.pathways, progress=progress, total=len(of_task))
+        return out
+
+    def _tested(self, job: Job, cohort: Cohort) -> TestedModel:
+        fitted = self.fitted(job)
+        fitted.check_compatible(cohort)
+        held_out, everyone = self._held_out(job)
+        patients = [p for p in fitted.align(cohort) if p.patient_id in held_out or p.patient_id not in everyone]
+        fold = f"{job.repeat}.{job.fold_index}" if job.repeat else str(job.fold_index)
+        return TestedModel(fold, fitted, tuple(patients))
+
+    def _held_out(self, job: Job) -> tuple[set[str], set[str]]:
+        """Returns the test patients of a job, and everybody whom its task and model know."""
+        known = self._known(job.task, job.model)
+        of_fold = known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
+        return set(of_fold.loc[of_fold["split"] == "test", "patient_id"]), set(known["patient_id"])
 
     def _held_out_job(self, patient_id: str, *, model: str, task: str) -> Job:
         known = self._known(task, model)
@@ -117,10 +195,8 @@ class Run:
         table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
         table["split"] = ["test" if p.patient_id in held_out else "new" for p in patients]
         table = order_columns(table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index))
-        train_risk = np.sort(of_fold.loc[of_fold["split"] == "train", "risk"].to_numpy(float))
-        table["risk_percentile"] = np.searchsorted(train_risk, table["risk"].to_numpy(float)) / len(train_risk) * 100
-        table.loc[table["risk"].isna(), "risk_percentile"] = np.nan
-        return table
+        trained = np.sort(of_fold.loc[of_fold["split"] == "train", "risk"].dropna().to_numpy(float))
+        return table.assign(risk_percentile=risk_percentile(table["risk"].to_numpy(float), trained))
 
 
 def load_run(folder: Path | str) -> Run:

@@ -16,7 +16,7 @@ def train(cohort, folder, logger, epochs=2):
         deal_folds(cohort)[0],
         task="survival",
         model_name="snn",
-        settings=TrainingSettings(epochs=epochs, logger=logger, selection="c_index", accelerator="cpu"),
+        settings=TrainingSettings(epochs=epochs, logger=logger, accelerator="cpu"),
         architecture=ArchitectureSettings(embed_dim=16),
         seed=1,
         log_path=folder / "log.csv",

@@ -101,7 +101,7 @@ def test_the_best_epoch_is_the_first_with_the_lowest_score_and_nan_is_never_best
         with torch.no_grad():
             model.bias.fill_(epoch)
         assert not state.is_over(epochs=9, patience=3)
-        state.record({"epoch": epoch}, score, model)
+        state.record({"epoch": epoch}, (score, 0.0), model)
     assert (state.best_epoch, float(state.best_weights["bias"])) == (2, 2.0)
     assert state.is_over(epochs=9, patience=2)
     assert state.is_over(epochs=5, patience=9)

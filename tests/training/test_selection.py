@@ -3,11 +3,10 @@ import pytest
 import torch
 
 from subfuse.data.bags import ClassTarget, SurvivalTarget
-from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.metrics import classification_metrics
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import ClassificationObjective, DiscreteHazardObjective
-from subfuse.training.selection import check_selection, macro_auc, score, validation_metrics
+from subfuse.training.selection import macro_auc, score, selection_metric, validation_metrics
 
 FOLLOW_UP = SurvivalTarget(torch.tensor([100.0, 900.0, 400.0]), torch.tensor([True, False, True]))
 LABELS = ClassTarget(torch.tensor([0, 2, 1, 2]))
@@ -22,7 +21,7 @@ def test_the_c_index_counts_correctly_ordered_pairs():
     logits = torch.tensor([[2.0, 0.0], [-1.0, 0.0], [-2.0, 0.0]])  # the third is ranked too low: 2 of 3 pairs
     metrics = validation_metrics("c_index", DiscreteHazardObjective([300.0]), output_of(logits), FOLLOW_UP)
     assert metrics["validation_c_index"] == pytest.approx(2 / 3)
-    assert score("c_index", metrics) == pytest.approx(-2 / 3)
+    assert score("c_index", metrics)[0] == pytest.approx(-2 / 3)
 
 
 def test_the_auc_is_that_of_the_evaluation():
@@ -41,28 +40,36 @@ def test_a_class_that_no_validation_patient_has_is_left_out_of_the_auc():
     assert np.isnan(macro_auc(probabilities * np.nan, np.array([0, 1, 0])))
 
 
-def test_the_loss_is_always_reported_and_selects_by_default():
+def test_the_loss_is_always_reported():
     logits = torch.zeros(3, 2)
     metrics = validation_metrics("loss", DiscreteHazardObjective([300.0]), output_of(logits), FOLLOW_UP)
     assert list(metrics) == ["validation_loss"]
-    assert score("loss", metrics) == pytest.approx(np.log(2) * 5 / 3)  # one bin of the first patient, two of the others
+    assert score("loss", metrics)[0] == pytest.approx(
+        np.log(2) * 5 / 3
+    )  # one bin of the first patient, two of the others
 
 
-@pytest.mark.parametrize(("selection", "target"), [("c_index", LABELS), ("auc", FOLLOW_UP)])
-def test_the_metric_of_the_other_kind_of_task_is_refused(selection, target):
-    with pytest.raises(ConfigurationError, match="selection must suit the task"):
-        check_selection(selection, target)
+def test_the_metric_follows_from_the_outcome():
+    assert selection_metric("ranking", FOLLOW_UP) == "c_index"
+    assert selection_metric("ranking", LABELS) == "auc"
+    assert {selection_metric("loss", target) for target in (FOLLOW_UP, LABELS)} == {"loss"}
 
 
 @pytest.mark.parametrize(
-    ("selection", "target"),
+    "target",
     [
-        ("c_index", SurvivalTarget(torch.tensor([1.0, 2.0]), torch.tensor([False, False]))),
-        ("c_index", SurvivalTarget(torch.tensor([2.0, 1.0]), torch.tensor([True, False]))),
-        ("auc", ClassTarget(torch.tensor([1, 1]))),
+        SurvivalTarget(torch.tensor([1.0, 2.0]), torch.tensor([False, False])),
+        SurvivalTarget(torch.tensor([2.0, 1.0]), torch.tensor([True, False])),
+        ClassTarget(torch.tensor([1, 1])),
     ],
 )
-def test_a_metric_that_no_model_could_have_is_refused(selection, target):
-    with pytest.raises(DataError, match="can be ranked"):
-        check_selection(selection, target)
-    check_selection("loss", target)
+def test_the_loss_selects_where_nobody_can_be_ranked_and_that_is_told(target, caplog):
+    assert selection_metric("ranking", target) == "loss"
+    assert "cannot be ranked" in caplog.text
+
+
+def test_the_loss_decides_between_equal_rankings():
+    better = {"validation_auc": 0.8, "validation_loss": 0.5}
+    worse = {"validation_auc": 0.8, "validation_loss": 0.6}
+    ranked = {"validation_auc": 0.9, "validation_loss": 2.0}
+    assert score("auc", ranked) < score("auc", better) < score("auc", worse)

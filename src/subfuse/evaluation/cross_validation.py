@@ -1,7 +1,7 @@
 """Every model on identical folds: trained, predicted, measured and compared."""
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,23 +9,23 @@ from typing import Any
 import pandas as pd
 
 from subfuse.data.cohort import Cohort
+from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.splits import Fold
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.input_checks import check_inputs
+from subfuse.evaluation.results import write_results
 from subfuse.evaluation.run_folder import (
     Job,
     claim_folder,
     copy_cohort,
     order_columns,
     prediction_table,
-    provenance,
     read_predictions,
     stack_predictions,
 )
 from subfuse.evaluation.run_folds import choose_repeats
-from subfuse.evaluation.uncertainty import compare_models, evaluate_predictions
 from subfuse.execution import Progress, run_jobs
-from subfuse.files import sha256_of_json, write_json, write_table
+from subfuse.files import sha256_of_json, write_table
 from subfuse.training.checkpoint import FittedModel
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
@@ -116,7 +116,8 @@ def cross_validate(
         if progress is not None:
             progress(done, len(jobs), str(job))
     columns = ["task", "model", "repeat", "fold", "reason"]
-    return _summarise(out, jobs, pd.DataFrame(failures, columns=columns).sort_values(columns[:4]), seed=seed)
+    failed = pd.DataFrame(failures, columns=columns).sort_values(columns[:4])
+    return _summarise(out, jobs, failed, cohort.tasks, seed=seed)
 
 
 def run_job(
@@ -170,8 +171,8 @@ def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> p
         prediction_table(fitted.predict(patients), patients, cohort.tasks[job.task]).assign(split=split)
         for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
     ]
-    named = {"task": job.task, "model": job.model, "repeat": job.repeat, "fold": job.fold_index}
-    return order_columns(pd.concat(tables).assign(**named))
+    table = pd.concat(tables).assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
+    return order_columns(table)
 
 
 def refuse_disguised_outcomes(
@@ -218,7 +219,9 @@ def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:
         )
 
 
-def _summarise(out: Path, jobs: Sequence[Job], failures: pd.DataFrame, *, seed: int) -> CrossValidationResult:
+def _summarise(
+    out: Path, jobs: Sequence[Job], failures: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, seed: int
+) -> CrossValidationResult:
     files = [job.folder(out) / "predictions.csv" for job in jobs]
     tables = [read_predictions(path) for path in files if path.exists()]
     write_table(out / "failures.csv", failures)
@@ -226,11 +229,5 @@ def _summarise(out: Path, jobs: Sequence[Job], failures: pd.DataFrame, *, seed: 
         first = failures.iloc[0]
         raise DataError(f"no model could be trained. First reason ({first.task}, {first.model}): {first.reason}")
     predictions = stack_predictions(tables)
-    metrics = evaluate_predictions(predictions, seed=seed)
-    reference = "subspace" if "subspace" in set(predictions["model"]) else str(predictions["model"].iloc[0])
-    comparisons = compare_models(predictions, reference=reference, seed=seed)
-    write_table(out / "predictions.csv", predictions)
-    write_table(out / "metrics.csv", metrics)
-    write_table(out / "comparisons.csv", comparisons)
-    write_json(out / "provenance.json", provenance(predictions))
+    metrics, comparisons = write_results(out, predictions, tasks, seed=seed)
     return CrossValidationResult(predictions, metrics, comparisons, failures, out)

@@ -10,18 +10,17 @@ from subfuse.data.cohort import Cohort
 from subfuse.data.splits import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.evaluation.cross_validation import check_tasks, predict_fold, run_description
+from subfuse.evaluation.results import write_results
 from subfuse.evaluation.run_folder import (
     Job,
     claim_folder,
     copy_cohort,
-    provenance,
     read_predictions,
     stack_predictions,
 )
 from subfuse.evaluation.run_folds import choose_folds
-from subfuse.evaluation.uncertainty import evaluate_predictions
 from subfuse.execution import Progress
-from subfuse.files import write_json, write_table
+from subfuse.files import write_table
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
@@ -106,7 +105,9 @@ def train_model(
         if not fabric.is_global_zero:
             return None
     copy_cohort(cohort, out / "cohort")
-    return _summarise(out, [Job(task, model, index) for index in range(len(folds))], seed=seed)
+    files = [Job(task, model, index).folder(out) / "predictions.csv" for index in range(len(folds))]
+    predictions = stack_predictions([read_predictions(path) for path in files if path.exists()])
+    return write_results(out, predictions, cohort.tasks, seed=seed)[0]
 
 
 def on_first(fabric: "lightning.fabric.Fabric", act: Callable[[], None]) -> None:
@@ -146,13 +147,3 @@ def _claim(out: Path, description: dict[str, Any], folder: Path, *, resume: bool
             f"{folder} holds a {'finished' if begun[-1] == 'predictions.csv' else 'begun'} training. "
             "Add --resume to go on with it, or choose another --out."
         )
-
-
-def _summarise(out: Path, jobs: list[Job], *, seed: int) -> pd.DataFrame:
-    files = [job.folder(out) / "predictions.csv" for job in jobs]
-    predictions = stack_predictions([read_predictions(path) for path in files if path.exists()])
-    metrics = evaluate_predictions(predictions, seed=seed)
-    write_table(out / "predictions.csv", predictions)
-    write_table(out / "metrics.csv", metrics)
-    write_json(out / "provenance.json", provenance(predictions))
-    return metrics

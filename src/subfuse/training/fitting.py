@@ -161,7 +161,7 @@ def train_fold(
             checkpoint = None if checkpoint_path is None else Checkpoint(checkpoint_path, description)
             trainer = Trainer(settings, seed, fabric, checkpoint, log_path, progress)
             state = trainer.fit(model, objective, parts.train, parts.validation, data)
-            details |= {"chosen_epoch": state.best_epoch, "validation_score": state.best_score}
+            details |= {"chosen_epoch": state.best_epoch, "validation_score": state.best_score[0]}
     model.eval()
     return FittedModel(
         task=task,

@@ -22,10 +22,10 @@ class TrainingState:
 
     best_weights: dict[str, Tensor]
     best_epoch: int = 0
-    best_score: float = math.inf  # lower is better
+    best_score: tuple[float, float] = (math.inf, math.inf)  # lower is better
     log: list[dict[str, int | float]] = field(default_factory=list)  # one row per finished epoch
 
-    def record(self, row: Mapping[str, int | float], score: float, model: nn.Module) -> None:
+    def record(self, row: Mapping[str, int | float], score: tuple[float, float], model: nn.Module) -> None:
         """Ends an epoch; its weights are kept if its score is the lowest so far."""
         if score < self.best_score:
             self.best_score, self.best_epoch, self.best_weights = score, len(self.log), copy_weights(model)

@@ -13,7 +13,7 @@ from subfuse.training.recipe import LINEAR_MODELS
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna.trial import BaseTrial
 
 VARIED = ("lr", "weight_decay", "dropout")
 
@@ -64,7 +64,7 @@ def search_settings(
     except ImportError as error:
         raise ConfigurationError("a search needs Optuna. Found none. Run: pip install 'subfuse[search]'") from error
 
-    def validation_score(trial: "Trial") -> float:
+    def validation_score(trial: "BaseTrial") -> float:
         tried = _varied(settings, architecture, trial)
         fitted = train_fold(
             cohort,
@@ -84,13 +84,13 @@ def search_settings(
         skip_if_exists=True,
     )
     study.optimize(validation_score, n_trials=trials)
-    best = _varied(settings, architecture, study.best_trial)
+    best = _varied(settings, architecture, optuna.trial.FixedTrial(study.best_params))
     rows = [{"trial": trial.number, **trial.params, "validation_score": trial.value} for trial in study.trials]
     return SearchResult(*best, pd.DataFrame(rows, columns=["trial", *VARIED, "validation_score"]))
 
 
 def _varied(
-    settings: TrainingSettings, architecture: ArchitectureSettings, trial: "Trial"
+    settings: TrainingSettings, architecture: ArchitectureSettings, trial: "BaseTrial"
 ) -> tuple[TrainingSettings, ArchitectureSettings]:
     changed = {
         "lr": trial.suggest_float("lr", 3e-5, 3e-3, log=True),

@@ -1,70 +1,68 @@
 """The metric of the inner validation patients that decides which epoch's weights are kept."""
 
+import logging
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from subfuse.data.bags import ClassTarget, SurvivalTarget, Target
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.data.bags import SurvivalTarget, Target
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import Objective, concordance
 
-Selection = Literal["loss", "c_index", "auc"]
+Selection = Literal["ranking", "loss"]
+SelectionMetric = Literal["c_index", "auc", "loss"]
+
+logger = logging.getLogger(__name__)
 
 
-def check_selection(selection: Selection, target: Target) -> None:
-    """Raises an error if the metric is not defined for these validation patients, whatever the model predicts.
+def selection_metric(selection: Selection, target: Target) -> SelectionMetric:
+    """Returns the metric that chooses the epoch: for `ranking` the C-index of survival, the AUC of classes.
+
+    Where the validation patients cannot be ranked, whatever the model predicts (no comparable pair, a single class),
+    the loss chooses instead; this is logged, and recorded with the model.
 
     Args:
-        selection: Name of the metric.
+        selection: As in the settings.
         target: Outcome of the validation patients.
-
-    Raises:
-        ConfigurationError: The metric belongs to the other kind of task.
-        DataError: No two patients can be compared (c_index), or a class occurs in nobody or in everybody (auc).
     """
-    needed = {"c_index": SurvivalTarget, "auc": ClassTarget}.get(selection)
-    if needed is not None and not isinstance(target, needed):
-        raise ConfigurationError(
-            f"selection must suit the task: c_index survival, auc classification. Found {selection}. Use loss, which "
-            "suits both."
-        )
-    if isinstance(target, SurvivalTarget) and selection == "c_index":
+    if selection == "loss":
+        return "loss"
+    if isinstance(target, SurvivalTarget):
+        metric: SelectionMetric = "c_index"
         undefined = bool(concordance(target.time_days[:, None], target).isnan().any())
     else:
-        undefined = isinstance(target, ClassTarget) and selection == "auc" and len(target.label.unique()) < 2
+        metric, undefined = "auc", len(target.label.unique()) < 2
     if undefined:
-        raise DataError(
-            f"selection by {selection} needs validation patients that can be ranked. Found none among "
-            f"{len(target.label if isinstance(target, ClassTarget) else target.event)}. Use selection loss, or larger "
-            "validation splits."
-        )
+        logger.warning("the validation patients cannot be ranked: the epoch is chosen by their loss")
+        return "loss"
+    return metric
 
 
 def validation_metrics(
-    selection: Selection, objective: Objective, output: SubspaceFusionOutput, target: Target
+    metric: SelectionMetric, objective: Objective, output: SubspaceFusionOutput, target: Target
 ) -> dict[str, float]:
     """Returns the task loss of the validation patients and, if another metric selects, that metric.
 
     All patients are measured together, so neither the batch size nor the number of processes matters.
 
     Args:
-        selection: Name of the metric.
+        metric: Name of the metric.
         objective: Interprets the logits.
         output: Of all validation patients.
         target: Their outcome.
     """
     loss = objective(replace(output, sampling_grid=None), target)  # nothing but the task's loss is compared
     metrics = {"validation_loss": float(loss.terms["task"])}
-    if selection == "loss":
+    if metric == "loss":
         return metrics
-    return metrics | {f"validation_{selection}": _metric(objective, output, target)}
+    return metrics | {f"validation_{metric}": _metric(objective, output, target)}
 
 
-def score(selection: Selection, metrics: dict[str, float]) -> float:
-    """Returns what is minimised over epochs: the loss, or the metric with its sign changed."""
-    return metrics["validation_loss"] if selection == "loss" else -metrics[f"validation_{selection}"]
+def score(metric: SelectionMetric, metrics: dict[str, float]) -> tuple[float, float]:
+    """Returns what is minimised over epochs: the loss, or the metric with its sign changed and the loss where tied."""
+    loss = metrics["validation_loss"]
+    return (loss, loss) if metric == "loss" else (-metrics[f"validation_{metric}"], loss)
 
 
 def _metric(objective: Objective, output: SubspaceFusionOutput, target: Target) -> float:

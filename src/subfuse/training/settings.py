@@ -10,15 +10,15 @@ from subfuse.data.cohort_file import Section
 class TrainingSettings(Section):
     """How a neural model is trained; identical for every model of a comparison."""
 
-    epochs: int = Field(50, ge=1, description="At most this many passes over the training patients.")
-    patience: int = Field(15, ge=1, description="Stop after this many epochs without a better validation metric.")
-    selection: Literal["loss", "c_index", "auc"] = Field(
-        "loss", description="Metric of the validation patients that chooses the epoch: loss, c_index or auc."
+    epochs: int = Field(30, ge=1, description="At most this many passes over the training patients.")
+    patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation metric.")
+    selection: Literal["ranking", "loss"] = Field(
+        "ranking", description="What chooses the epoch: ranking (C-index or AUC) or loss of the validation patients."
     )
     batch_size: int = Field(8, ge=1, description="Patients of one forward pass.")
     accumulate: int = Field(1, ge=1, description="Batches per update, on each process; losses see all their patients.")
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="adamw or adam.")
-    lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
+    lr: float = Field(3e-4, gt=0, description="Peak learning rate.")
     weight_decay: float = Field(
         1.0, ge=0, description="Strong, since cohorts are small. Decoupled with adamw; with adam an L2 penalty."
     )

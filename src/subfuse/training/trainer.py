@@ -22,7 +22,7 @@ from subfuse.training.loggers import make_logger, write_log
 from subfuse.training.processes import gather_rows
 from subfuse.training.randomness import RandomState, random_state, set_random_state
 from subfuse.training.resumption import Checkpoint, TrainingState, copy_weights
-from subfuse.training.selection import check_selection, score, validation_metrics
+from subfuse.training.selection import SelectionMetric, score, selection_metric, validation_metrics
 from subfuse.training.settings import TrainingSettings
 from subfuse.training.step import JointUpdate
 from subfuse.training.task_data import TaskData
@@ -62,10 +62,9 @@ class Trainer:
 
         Raises:
             ConfigurationError: Training diverged, or the checkpoint is another training's.
-            DataError: The validation patients do not define the selection metric.
         """
         settings, fabric = self.settings, self.fabric
-        check_selection(settings.selection, make_target(validation, data.task, data.classes))
+        metric = selection_metric(settings.selection, make_target(validation, data.task, data.classes))
         fabric.to_device(model)
         objective = objective.to(fabric.device)
         optimizer = OPTIMIZERS[settings.optimizer](
@@ -76,10 +75,10 @@ class Trainer:
         logger = self._logger(state)
         while not state.is_over(epochs=settings.epochs, patience=settings.patience):
             row = {"epoch": len(state.log), **self._epoch(update, train, data, len(state.log))}
-            metrics = self._validate(update, validation, data)
-            state.record(row | metrics, score(settings.selection, metrics), model)
+            metrics = self._validate(update, validation, data, metric)
+            state.record(row | metrics, score(metric, metrics), model)
             self._keep(state, model, optimizer, logger)
-        if not math.isfinite(state.best_score):
+        if not math.isfinite(state.best_score[0]):
             raise ConfigurationError("training must give a finite validation metric. Found NaN. Lower --train.lr.")
         if logger is not None:
             logger.finalize("success")
@@ -134,7 +133,9 @@ class Trainer:
             rows.append(update(share) | {"lr": rate})
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
-    def _validate(self, update: JointUpdate, validation: Sequence[Patient], data: TaskData) -> dict[str, float]:
+    def _validate(
+        self, update: JointUpdate, validation: Sequence[Patient], data: TaskData, metric: SelectionMetric
+    ) -> dict[str, float]:
         share = data.share(
             validation,
             batch_size=self.settings.batch_size,
@@ -143,9 +144,7 @@ class Trainer:
         )
         update.model.eval()
         output = update.outputs(share)
-        metrics = validation_metrics(
-            self.settings.selection, update.objective, output, share.target.to(self.fabric.device)
-        )
+        metrics = validation_metrics(metric, update.objective, output, share.target.to(self.fabric.device))
         return self.fabric.broadcast(metrics)  # all processes must stop at the same epoch, to the last bit
 
     def _keep(
