@@ -25,7 +25,7 @@ from subfuse.evaluation.run_folder import (
     stack_predictions,
 )
 from subfuse.execution import Progress
-from subfuse.explanation.cohort_explanation import TestedModel, explain_cohort
+from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
 from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import locate_slides
 from subfuse.training.checkpoint import FittedModel, load_fitted
@@ -158,13 +158,13 @@ class Run:
             explain_cohort(models, out / name, gene_sets=cohort.pathways, progress=progress, total=len(of_task))
         return out
 
-    def _tested(self, job: Job, cohort: Cohort) -> TestedModel:
+    def _tested(self, job: Job, cohort: Cohort) -> FoldModel:
         fitted = self.fitted(job)
         fitted.check_compatible(cohort)
         held_out, everyone = self._held_out(job)
         patients = [p for p in fitted.align(cohort) if p.patient_id in held_out or p.patient_id not in everyone]
         fold = f"{job.repeat}.{job.fold_index}" if job.repeat else str(job.fold_index)
-        return TestedModel(fold, fitted, tuple(patients))
+        return FoldModel(fold, fitted, tuple(patients))
 
     def _held_out(self, job: Job) -> tuple[set[str], set[str]]:
         """Returns the test patients of a job, and everybody whom its task and model know."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,3 +71,9 @@ def test_windows_are_the_smallest_squares_that_are_few_enough(limit, expected):
 def test_no_window_is_an_error():
     with pytest.raises(ValueError, match="at least 1"):
         windows_of(batch_of(2, 2), max_windows=0)
+
+
+def test_a_patient_without_slides_has_nothing_to_hide(score):
+    batch = batch_of(2, 2)
+    without = replace(batch, patch_mask=torch.zeros_like(batch.patch_mask))
+    assert (occlude_patches(SumOfPatches(), without, score) == 0).all()

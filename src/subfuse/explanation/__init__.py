@@ -7,13 +7,18 @@ from subfuse.explanation.attribution import (
     integrated_gradients,
     subspace_contributions,
 )
+from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
+from subfuse.explanation.enrichment import enrich
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
 
 __all__ = [
     "Attribution",
+    "FoldModel",
     "colour_limit",
     "contribution_ledger",
     "converged_gradients",
+    "enrich",
+    "explain_cohort",
     "heat_map",
     "integrated_gradients",
     "subspace_contributions",

@@ -1,11 +1,10 @@
 """What is explained of a prediction: one number per patient, shared between the subspaces."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from subfuse.data.bags import BagBatch
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
@@ -59,14 +58,21 @@ def attribute_subspaces(
     score: ExplainedScore,
     *,
     tolerance: float = TOLERANCE,
-    subspaces: Sequence[str] | None = None,
+    model: nn.Module | None = None,
 ) -> dict[str, Attribution]:
-    """Returns what each patch and gene adds to every subspace's share of the score of one patient."""
-    chunk = points_at_once(batch)
+    """Returns what each patch and gene adds to every subspace's share of the score of one patient.
+
+    Args:
+        fitted: The trained model.
+        batch: One patient.
+        score: What is explained.
+        tolerance: Largest relative gap; see `converged_gradients`.
+        model: Weights to explain instead of the trained ones.
+    """
+    chunk, model = points_at_once(batch), fitted.model if model is None else model
     return {
-        name: converged_gradients(fitted.model, batch, score.share_of(index), tolerance=tolerance, chunk=chunk)
+        name: converged_gradients(model, batch, score.share_of(index), tolerance=tolerance, chunk=chunk)
         for index, name in enumerate(fitted.subspaces)
-        if subspaces is None or name in subspaces
     }
 
 

@@ -38,7 +38,9 @@ def occlude_patches(
     with torch.inference_mode():
         whole = score.of_subspaces(model(**inputs))[0]
         falls = whole.new_zeros(len(whole), batch.patch_mask.shape[1])
-        for some in torch.arange(n_windows, device=window.device).split(points_at_once(batch)):
+        at_once = points_at_once(batch)
+        for start in range(0, n_windows, at_once):
+            some = torch.arange(start, min(start + at_once, n_windows), device=window.device)
             hidden = window == some[:, None]  # window, patch
             copies = {name: value.expand(len(some), *value.shape[1:]) for name, value in inputs.items()}
             patches = copies["patches"].clone()

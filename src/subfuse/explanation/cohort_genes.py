@@ -1,0 +1,96 @@
+"""Genes over a cohort: how strong, in which direction, and how stable over the models of the folds."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+TOP = 20  # genes of a fold's ranking that count as found
+
+
+def gene_summary(values: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
+    """Returns one row per subspace and gene, strongest first within its subspace.
+
+    Columns: subspace, gene; `mean_absolute`, the mean absolute attribution over patients; `mean`, the signed mean;
+    `sign`, the share of patients whose attribution is positive minus that of negative ones; `direction`, the rank
+    correlation between expression and attribution (positive: higher expression raises the score), NaN where either
+    does not vary; `rank`, from 1; `mean_rank_over_folds`; `top_share`, the share of folds that rank the gene among
+    their `top` (as many as the subspace has, at most).
+
+    Args:
+        values: One row per patient, subspace and gene: fold, patient_id, subspace, gene, expression (standardised),
+            attribution. A fold is a model: repeats have numbers of their own.
+        top: Genes of a fold's ranking that count as found.
+    """
+    grouped = values.assign(absolute=values["attribution"].abs(), sign=np.sign(values["attribution"]))
+    keys = ["subspace", "gene"]
+    summary = grouped.groupby(keys, sort=False).agg(
+        mean_absolute=("absolute", "mean"), mean=("attribution", "mean"), sign=("sign", "mean")
+    )
+    summary["direction"] = _direction(values)
+    summary["rank"] = _ranks(summary["mean_absolute"])
+    by_fold = strength_by_fold(values)
+    ranks = by_fold.apply(_ranks)
+    summary["mean_rank_over_folds"] = ranks.mean(axis=1)
+    summary["top_share"] = (ranks <= top).where(ranks.notna()).mean(axis=1)
+    order = {name: place for place, name in enumerate(dict.fromkeys(values["subspace"]))}
+    return summary.reset_index().sort_values(
+        ["subspace", "rank"], key=lambda column: column.map(order) if column.name == "subspace" else column,
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def strength_by_fold(values: pd.DataFrame) -> pd.DataFrame:
+    """Returns each fold's mean absolute attribution: rows subspace and gene, one column per fold."""
+    absolute = values.assign(absolute=values["attribution"].abs())
+    return absolute.pivot_table(index=["subspace", "gene"], columns="fold", values="absolute", sort=False)
+
+
+def rank_stability(values: pd.DataFrame) -> pd.DataFrame:
+    """Returns, per subspace, the rank correlation of the genes' strength between the models of the folds.
+
+    Columns: subspace, n_folds, mean_rank_correlation and lowest_rank_correlation over pairs of folds; NaN for one fold
+    or fewer than three genes.
+    """
+    rows = []
+    for subspace, by_fold in strength_by_fold(values).groupby(level="subspace", sort=False):
+        found = [
+            by_fold[first].corr(by_fold[second], method="spearman") if len(by_fold) > 2 else np.nan
+            for first, second in combinations(by_fold.columns, 2)
+        ]
+        rows.append(
+            {
+                "subspace": subspace,
+                "n_folds": by_fold.shape[1],
+                "mean_rank_correlation": float(np.mean(found)) if found else np.nan,
+                "lowest_rank_correlation": float(np.min(found)) if found else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def values_of_top_genes(values: pd.DataFrame, summary: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
+    """Returns the rows of the strongest genes of each subspace, strongest gene first: what a beeswarm plot shows."""
+    chosen = summary[summary["rank"] <= top][["subspace", "gene", "rank"]]
+    return chosen.merge(values, on=["subspace", "gene"], sort=False).drop(columns="rank")
+
+
+def _ranks(strength: pd.Series) -> pd.Series:
+    """Ranks within the subspace, 1 for the strongest."""
+    return strength.groupby(level="subspace", sort=False).rank(ascending=False, method="first")
+
+
+def _direction(values: pd.DataFrame) -> pd.Series:
+    ranked = values.groupby(["subspace", "gene"], sort=False)[["expression", "attribution"]].rank()
+    ranked = ranked.set_index(pd.MultiIndex.from_frame(values[["subspace", "gene"]]))
+    grouped = ranked.groupby(level=["subspace", "gene"], sort=False)
+    centred = ranked - grouped.transform("mean")
+    products = pd.DataFrame(
+        {
+            "both": centred["expression"] * centred["attribution"],
+            "expression": centred["expression"] ** 2,
+            "attribution": centred["attribution"] ** 2,
+        }
+    ).groupby(level=["subspace", "gene"], sort=False).sum()  # fmt: skip
+    norm = (products["expression"] * products["attribution"]) ** 0.5
+    return products["both"] / norm.where(norm > 0)

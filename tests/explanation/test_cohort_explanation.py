@@ -1,0 +1,70 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from bright_slides import fit
+
+from conftest import deal_folds
+from subfuse.errors import DataError
+from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort, modality_shares
+
+GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
+pytestmark = pytest.mark.filterwarnings("ignore")  # of gseapy's dependencies, and few permutations
+
+
+@pytest.fixture
+def models(make_cohort):
+    cohort = make_cohort(n_patients=12)
+    folds = deal_folds(cohort)
+    return [
+        FoldModel(str(k), fit(cohort, fold=k), cohort.select(fold.test).patients[:3]) for k, fold in enumerate(folds)
+    ]
+
+
+def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tmp_path, monkeypatch):
+    out, done = tmp_path / "survival", []
+    explain_cohort(models, out, gene_sets=GENE_SETS, tolerance=1.0, progress=lambda *step: done.append(step), total=2)
+    tested = {patient.patient_id: model for model in models for patient in model.patients}
+    contributions = pd.read_csv(out / "contributions.csv")
+    assert set(contributions["patient_id"]) == set(tested)
+    for patient_id, rows in contributions.groupby("patient_id"):
+        model = tested[patient_id]
+        assert set(rows["fold"].astype(str)) == {model.fold}
+        patient = next(p for p in model.patients if p.patient_id == patient_id)
+        prediction = model.fitted.predict([patient]).filter(like="contribution_").to_numpy().sum()
+        assert rows["contribution"].sum() == pytest.approx(prediction, abs=1e-5)
+    genes, values = pd.read_csv(out / "genes.csv"), pd.read_csv(out / "gene_values.csv")
+    assert genes.groupby("subspace").size().to_dict() == {"tumour": 4, "microenvironment": 6}
+    first = genes[genes["rank"] == 1]["gene"].tolist()
+    assert values.groupby("subspace", sort=False)["gene"].first().tolist() == first
+    of_gene = values[(values["subspace"] == "tumour") & (values["gene"] == first[0])]
+    assert of_gene["attribution"].abs().mean() == pytest.approx(genes["mean_absolute"].iloc[0], rel=1e-5)
+    assert len(of_gene) == 5  # the second patient has no expression
+    enrichment = pd.read_csv(out / "enrichment.csv")
+    assert set(enrichment["ranking"]) == {"strength", "direction"}
+    assert enrichment["fdr"].between(0, 1).all()
+    faithfulness = json.loads((out / "faithfulness.json").read_text())
+    assert set(faithfulness) == {"patches", "genes"}
+    assert faithfulness["genes"]["deletion"]["n_patients"] == 5
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["n_patients"] == 6
+    assert sum(row["share"] for row in summary["shares"]) == pytest.approx(1)
+    assert done == [(1, 2, "explain: survival · model 0"), (2, 2, "explain: survival · model 1")]
+
+    before = (out / "genes.csv").read_bytes()
+    monkeypatch.setattr("subfuse.explanation.cohort_explanation._explained_patient", None)  # not called again
+    explain_cohort(models, out, gene_sets=GENE_SETS, tolerance=1.0)
+    assert (out / "genes.csv").read_bytes() == before
+
+
+def test_nobody_to_explain_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="Found none"):
+        explain_cohort([], tmp_path, gene_sets={})
+
+
+def test_shares_of_modalities_leave_the_baseline_out():
+    rows = [("a", "t", "slides", 3.0), ("a", "t", "expression", -1.0), ("a", "all", "baseline", 9.0)]
+    table = modality_shares(pd.DataFrame(rows, columns=["patient_id", "subspace", "modality", "contribution"]))
+    assert table["share"].tolist() == [0.75, 0.25]
+    assert np.isclose(table["mean"].to_list(), [3.0, -1.0]).all()

@@ -1,0 +1,64 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
+
+GENES = ("A", "B", "C", "D")
+
+
+@pytest.fixture
+def values() -> pd.DataFrame:
+    """Two folds of five patients: A falls with expression, B rises; D is the strongest in the second fold only."""
+    random = np.random.default_rng(0)
+    rows = []
+    for fold in ("0", "1"):
+        for patient in range(5):
+            expression = random.normal(size=4)
+            weight = np.array([-3.0, 2.0, 0.1, 9.0 if fold == "1" else 0.0])
+            rows += [
+                {
+                    "fold": fold,
+                    "patient_id": f"{fold}-{patient}",
+                    "subspace": "t",
+                    "gene": gene,
+                    "expression": x,
+                    "attribution": x * w,
+                }
+                for gene, x, w in zip(GENES, expression, weight, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def test_strength_direction_and_stability_of_known_weights(values):
+    summary = gene_summary(values, top=2).set_index("gene")
+    absolute = values.assign(a=values["attribution"].abs()).groupby("gene")["a"].mean()
+    pd.testing.assert_series_equal(summary["mean_absolute"].sort_index(), absolute, check_names=False)
+    assert summary.loc["A", "direction"] == pytest.approx(-1)
+    assert summary.loc["B", "direction"] == pytest.approx(1)
+    assert summary.loc["C", "top_share"] == 0
+    assert summary.loc["D", "top_share"] == 0.5
+    assert summary["rank"].tolist() == [1, 2, 3, 4]
+    assert summary.loc["D", "mean_rank_over_folds"] == 2.5
+
+
+def test_direction_agrees_with_spearman(values):
+    values = values.assign(attribution=values["attribution"] + np.random.default_rng(1).normal(size=len(values)))
+    summary = gene_summary(values).set_index("gene")["direction"]
+    for gene, rows in values.groupby("gene"):
+        assert summary[gene] == pytest.approx(rows["expression"].corr(rows["attribution"], method="spearman"))
+
+
+def test_rank_stability_over_folds(values):
+    table = rank_stability(values)
+    by_fold = values.assign(a=values["attribution"].abs()).pivot_table(index="gene", columns="fold", values="a")
+    assert table["mean_rank_correlation"].item() == pytest.approx(by_fold["0"].corr(by_fold["1"], method="spearman"))
+    assert table["n_folds"].item() == 2
+    assert np.isnan(rank_stability(values[values["fold"] == "0"])["mean_rank_correlation"].item())
+
+
+def test_values_of_the_top_genes_come_strongest_first(values):
+    summary = gene_summary(values)
+    shown = values_of_top_genes(values, summary, top=2)
+    assert list(dict.fromkeys(shown["gene"])) == summary["gene"].tolist()[:2]
+    assert len(shown) == 2 * 10
