@@ -38,13 +38,13 @@ def test_paired_patients_are_predicted_by_a_model_of_the_published_folds(real_da
     slides = pd.read_csv(paired / "slides.csv")
     assert slides["patient_id"].nunique() == 5
     assert (slides["n_patches"] >= 4).all()
-    options = ["--tasks", "survival", "grade", "--models", "subspace", "--train.epochs", "1", "--workers", "1"]
+    options = ["--tasks", "grade", "--models", "subspace", "--train.epochs", "1", "--workers", "1"]
     assert main(["crossval", str(trained_on), "--out", str(run), *options]) == 0
     out = tmp_path / "predictions.csv"
     assert main(["predict", str(run), "--cohort", str(paired), "--out", str(out)]) == 0
     assert caplog.text.count("never saw a slide") == 1
     predicted = pd.read_csv(out)
-    assert predicted.groupby("task")["patient_id"].nunique().tolist() == [5, 5]
+    assert predicted.groupby("task")["patient_id"].nunique().to_dict() == {"grade": 5}
     # all five are among the 569: each is predicted only by the fold that held it out
     assert set(predicted["split"]) == {"test"}
     assert not predicted.duplicated(["task", "patient_id"]).any()
