@@ -9,6 +9,7 @@ import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
 from subfuse.explanation import heat_map
+from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
 
 SCRIPT = "<script>alert(1)</script>"
 GRADES = ("G2", "G3", "G4")
@@ -53,6 +54,8 @@ def write_fake_run(
         _write_cohort(run / "cohort", table)
         _write_logs(generator, run, tasks)
         tested = predictions.query("model == 'subspace' and fold == 2 and split == 'test'")
+        for task in tasks:
+            _write_cohort_explanation(generator, run / "explanations" / "cohort" / task, table)
         for number, patient in enumerate((SCRIPT, tested["patient_id"].iloc[0])[:explained]):
             _write_explanation(generator, run / "explanations" / f"patient_{number}", patient, tasks[0])
     return run
@@ -178,12 +181,56 @@ def _write_cohort(folder: Path, table: pd.DataFrame) -> None:
     pd.DataFrame(exclusions, columns=["level", "id", "reason"]).to_csv(folder / "exclusions.csv", index=False)
     slides = pd.DataFrame({"slide_id": ["a", "b"], "patient_id": ["x", "y"], "n_patches": [412345, 200877]})
     slides.to_csv(folder / "slides.csv", index=False)
+    quality = slides.assign(
+        tissue_mm2=[212.5, 103.5], pen_share=[0.0, 0.125], sharpness=[412.0, 98.5], sharpness_mpp=0.5, mpp=[0.25, 0.5],
+        mpp_source="slide", warnings=[None, "12% of the stained area is pen marks and was left out"],
+    )  # fmt: skip
+    quality.to_csv(folder / "slide_quality.csv", index=False)
+    harmonised = [("hospital", "tcga-gbmlgg", "tumour", 59, 57, "H3F3A", None, 0.31, 1.4, 0.2, 0.3)]
+    columns = ["cohort", "reference", "gene_set", "n_genes", "n_shared", "missing", "missing_in_reference", "shift"]
+    columns += ["shift_max", "ks", "wasserstein"]
+    pd.DataFrame(harmonised, columns=columns).to_csv(folder / "harmonisation.csv", index=False)
     coverage = [("tumour", 59, 57, 57 / 59, "H3F3A, HIST1H3B", "microenvironment: 2 (THY1, VIM)")]
     coverage += [("microenvironment", 361, 338, 338 / 361, "C10orf54, GPR171, KIAA1462, LOC1, PPAP2B and 18 more", "")]
     columns = ["subspace", "n_genes", "n_found", "fraction", "missing", "overlap"]
     pd.DataFrame(coverage, columns=columns).to_csv(folder / "gene_set_coverage.csv", index=False)
     for number in range(3):
         _thumbnail(np.random.default_rng(number))[0].save(folder / "contact_sheets" / f"slide_{number}.jpg")
+
+
+def _write_cohort_explanation(generator: np.random.Generator, folder: Path, table: pd.DataFrame) -> None:
+    """Writes what `explain_cohort` writes: the first gene of each subspace acts in one direction, the others do not."""
+    folder.mkdir(parents=True)
+    patients = table["patient_id"]
+    rows = []
+    for subspace, genes in GENES.items():
+        for place, gene in enumerate(genes):
+            expression = generator.normal(size=len(patients))
+            effect = 0.3 * expression if place == 0 else generator.normal(0, 0.1 / (1 + place), len(patients))
+            known = {"fold": generator.integers(0, FOLDS, len(patients)), "patient_id": patients, "subspace": subspace}
+            rows.append(pd.DataFrame(known | {"gene": gene, "expression": expression, "attribution": effect}))
+    values = pd.concat(rows, ignore_index=True)
+    summary = gene_summary(values)
+    summary.to_csv(folder / "genes.csv", index=False)
+    values_of_top_genes(values, summary).to_csv(folder / "gene_values.csv", index=False)
+    rank_stability(values).to_csv(folder / "gene_stability.csv", index=False)
+    found = [("strength", f"{SCRIPT} set {number}", 12, 0.5, 1.7 - number / 10, 0.002, 0.01 + number / 50,
+              "EGFR PTEN IDH1 CDK4 CDKN2A MDM2 TP53 NF1 PDGFRA") for number in range(20)]  # fmt: skip
+    columns = ["ranking", "gene_set", "n_genes", "es", "nes", "p_value", "fdr", "leading_genes"]
+    pd.DataFrame(found, columns=columns).to_csv(folder / "enrichment.csv", index=False)
+    entry = {"n_patients": 12, "mean": 0.21, "lower": 0.15, "upper": 0.27, "better_than_random": 0.92}
+    undefined = {"n_patients": 1, "mean": None, "lower": None, "upper": None}
+    faithfulness = {"patches": {"deletion": entry, "insertion": entry, "random_weights": undefined}}
+    (folder / "faithfulness.json").write_text(json.dumps(faithfulness))
+    shares = [
+        {"subspace": subspace, "modality": modality, "mean": 0.01, "mean_absolute": 0.2, "share": share}
+        for subspace, modality, share in zip(
+            np.repeat(SUBSPACES, 2), ("slides", "expression") * 2, (0.1, 0.5, 0.25, 0.15), strict=True
+        )
+    ]
+    content = {"n_patients": len(table), "n_models": FOLDS, "explained": {"risk": len(table)}, "shares": shares}
+    content["relative_gap"] = {"median": 0.012, "largest": 0.11}
+    (folder / "summary.json").write_text(json.dumps(content))
 
 
 def _write_logs(generator: np.random.Generator, run: Path, tasks: tuple[str, ...]) -> None:
@@ -239,6 +286,8 @@ def _write_explanation(generator: np.random.Generator, folder: Path, patient: st
             }
             name = f"heatmap_{subspace}_{slide}.png"
             heat_map(picture, corners, 13 * 40, scores=score, limit=0.02, **options).save(folder / name)
+    picture.save(folder / "sampling_01Z-DX1.png")
+    picture.resize((380, 260)).save(folder / "gallery_tumour.jpg")
     genes = [
         {"gene": gene, "subspace": subspace, "contribution": generator.normal(0, 0.08)}
         for subspace, names in GENES.items()
@@ -255,6 +304,9 @@ def _write_explanation(generator: np.random.Generator, folder: Path, patient: st
         "score": 0.51,
         "prediction": prediction,
         "gap": {"tumour": 0.0021, "microenvironment": -0.0004},
+        "relative_gap": {"tumour": 0.004, "microenvironment": 0.08},
+        "gap_tolerance": 0.02,
+        "tiles_not_shown": {"01Z-DX1": "the slide is not where it was"},
         "ledger": ledger,
         "slides": ["01Z-DX1"],
     }

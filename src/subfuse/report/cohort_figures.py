@@ -1,6 +1,6 @@
-"""Figures of what models rely on over a cohort: genes of every patient, and curves of deletion and insertion."""
+"""Figures of what models rely on over a cohort: the genes of every patient."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -9,12 +9,9 @@ from jaxtyping import Float
 from matplotlib.ticker import MaxNLocator
 
 from subfuse.report.drawing import (
-    DASHES,
     INK,
-    MUTED,
     NEGATIVE,
     POSITIVE,
-    SERIES,
     STYLE,
     new_figure,
     svg_text,
@@ -51,7 +48,7 @@ def beeswarm(genes: Sequence[GenePoints]) -> str:
         offset = swarm_offsets(row.contribution / reach)
         above = row.expression >= 0
         for chosen, colour, marker in ((~above, NEGATIVE, "o"), (above, POSITIVE, "^")):
-            axes.plot(row.contribution[chosen], place + offset[chosen], marker, color=colour, markersize=2.6, alpha=0.8)
+            axes.plot(row.contribution[chosen], place + offset[chosen], marker, color=colour, markersize=2.6)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(places, [row.gene for row in genes])
     axes.set_ylim(-0.6, len(genes) - 0.4)
@@ -69,33 +66,17 @@ def swarm_offsets(values: Float[np.ndarray, " point"]) -> Float[np.ndarray, " po
     for found in np.unique(bins):
         members = np.flatnonzero(bins == found)
         step = min(0.09, 0.72 / len(members))
-        offsets[members] = (np.arange(len(members)) - (len(members) - 1) / 2) * step
+        offsets[members] = _centre_outwards(len(members)) * step
     return offsets
+
+
+def _centre_outwards(n: int) -> Float[np.ndarray, " point"]:
+    """Returns places 0, 1, -1, 2, -2 and so on, shifted so that their mean is zero."""
+    places = (np.arange(n) + 1) // 2 * np.where(np.arange(n) % 2, 1.0, -1.0)
+    return places - places.mean()
 
 
 def _thinned(row: GenePoints) -> GenePoints:
     order = np.argsort(row.contribution, kind="stable")
     kept = order[np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).round().astype(int))] if len(order) else order
     return GenePoints(row.gene, row.contribution[kept], row.expression[kept])
-
-
-@matplotlib.rc_context(STYLE)
-def removal_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, reference: str, label: str) -> str:
-    """Draws how the score changes while inputs are removed or given back, in the order of attribution and at random.
-
-    Args:
-        curves: By legend entry: share of inputs changed (0 to 1) and mean score.
-        reference: The entry of random order, drawn thin and dashed.
-        label: What is on the vertical axis.
-    """
-    figure, axes = new_figure(4.2, 2.8)
-    styles = iter(zip(SERIES, DASHES, strict=False))
-    for name, (share, score) in curves.items():
-        if name == reference:
-            axes.plot(share, score, color=MUTED, linestyle=(0, (3, 3)), linewidth=1.2, label=name)
-        else:
-            colour, dash = next(styles)
-            axes.plot(share, score, color=colour, linestyle=dash, linewidth=1.8, label=name)
-    axes.set(xlim=(-0.02, 1.02), xlabel="Share of inputs changed", ylabel=label)
-    axes.legend(loc="best")
-    return svg_text(figure)

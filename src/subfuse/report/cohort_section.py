@@ -14,8 +14,9 @@ QUALITY_NAMES = {
     "n_patches": "Patches",
     "tissue_mm2": "Tissue, mm²",
     "mpp": "Resolution, µm per pixel",
-    "pen_share": "Share excluded as pen marks",
-    "blur": "Sharpness (variance of the Laplacian)",
+    "pen_share": "Share left out as pen marks",
+    "sharpness": "Sharpness (variance of the Laplacian)",
+    "sharpness_mpp": "Sharpness measured at, µm per pixel",
     "width_px": "Width, pixels",
     "height_px": "Height, pixels",
 }

@@ -15,6 +15,7 @@ from subfuse.report.model_card import model_card
 from subfuse.report.patient_section import patients_section
 from subfuse.report.pictures import PictureBudget, contact_sheets
 from subfuse.report.provenance_section import provenance_section
+from subfuse.report.reliance_section import reliance_section
 from subfuse.report.run_files import RunFiles, read_run
 from subfuse.report.summary import summary
 from subfuse.report.task_section import task_section
@@ -69,6 +70,7 @@ def _content(run: RunFiles) -> dict[str, Any]:
         "summary": summary(run),
         "cohort": cohort_section(run) | contact_sheets(run, pictures),
         "tasks": tasks,
+        "reliance": reliance_section(run),
         "explanations": explanations,
         "audit": audit_section(run.audit),
         "training": training_section(run),
@@ -80,6 +82,7 @@ def _contents(tasks: Sequence[Mapping[str, Any]], patients: Sequence[Mapping[str
     """Returns the entries of the contents list: anchor and title."""
     entries = [("summary", "Summary"), ("cohort", "Cohort")]
     entries += [(f"task-{task['index']}", task["title"]) for task in tasks]
+    entries.append(("reliance", "What models rely on"))
     if patients:
         entries.append(("patients", "Explained patients"))
     entries += [("audit", "Audit"), ("training", "Training"), ("provenance", "Provenance")]

@@ -73,10 +73,15 @@ def svg_text(figure: Figure) -> str:
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # known to every HTML parser, and no address in the page
-    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:10]
+    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:7]
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r"url\(#", f"url(#{prefix}-", text)
     text = re.sub(r'href="#', f'href="#{prefix}-', text)
+    text = re.sub(r'(<use [^>]*) x="([\d.-]+)" y="([\d.-]+)"', _rounded, text)  # there are many of them
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false"', 1)
+
+
+def _rounded(use: re.Match[str]) -> str:
+    return f'{use[1]} x="{float(use[2]):.1f}" y="{float(use[3]):.1f}"'

@@ -146,7 +146,7 @@ def _gene_figures(explanation: Explanation) -> list[Drawn]:
         order = rows["contribution"].abs().sort_values(ascending=False, kind="stable").index[:TOP_GENES]
         genes, contributions = (rows.loc[order, column].tolist() for column in ("gene", "contribution"))
         svg = figures.gene_bars(genes, contributions)
-        gap = f" (completeness gap {gaps[subspace]:.1g})" if subspace in gaps else ""
+        gap = f" (completeness gap {gaps[subspace]:.1g})".replace("-", "−") if subspace in gaps else ""
         drawn.append(
             Drawn(
                 Markup(svg),

@@ -21,9 +21,15 @@ class PictureBudget:
         self.left_out = 0
 
     def embed(self, path: Path) -> str | None:
-        """Returns the picture as a data address, at most `PICTURE_WIDTH_PX` wide; None if it is left out."""
+        """Returns the picture as a data address, at most `PICTURE_WIDTH_PX` wide; None if it is left out.
+
+        After the first picture that does not fit, all are left out: opening every one of a large run takes long.
+        """
         from PIL import Image
 
+        if self.left_out:
+            self.left_out += 1
+            return None
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
         if picture.width > PICTURE_WIDTH_PX:

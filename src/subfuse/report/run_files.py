@@ -12,7 +12,20 @@ import yaml
 from subfuse.errors import DataError
 
 _TEXT: dict[Hashable, type[str]] = dict.fromkeys(
-    ("patient_id", "cohort", "site", "label", "id", "slide_id", "slide", "gene", "subspace"), str
+    (
+        "patient_id",
+        "cohort",
+        "site",
+        "label",
+        "id",
+        "slide_id",
+        "slide",
+        "gene",
+        "subspace",
+        "gene_set",
+        "leading_genes",
+    ),
+    str,
 )
 COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
 
@@ -51,6 +64,19 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class CohortExplanation:
+    """What the models of one task rely on over all patients; a table that was not written is empty."""
+
+    task: str
+    genes: pd.DataFrame  # per subspace and gene: strength, direction, rank, stability
+    values: pd.DataFrame  # per patient: expression and attribution of the top genes
+    stability: pd.DataFrame  # per subspace: rank correlation between folds
+    enrichment: pd.DataFrame | None  # None: not computed
+    faithfulness: Mapping[str, Any]  # input, then measure, then mean with interval
+    summary: Mapping[str, Any]  # numbers of patients and models, shares, completeness gaps
+
+
+@dataclass(frozen=True)
 class RunFiles:
     """A run folder in memory."""
 
@@ -65,6 +91,7 @@ class RunFiles:
     cohort: Mapping[str, pd.DataFrame]  # a table of COHORT_TABLES that was not copied into the run is empty
     contact_sheets: tuple[Path, ...]
     explanations: tuple[Explanation, ...]
+    cohort_explanations: tuple[CohortExplanation, ...]
     audit: Mapping[str, Any] | None  # content of audit.json; None: the run was not audited
 
     @property
@@ -112,6 +139,9 @@ def read_run(folder: Path) -> RunFiles:
         cohort={name: read_table(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=tuple(_read_explanation(path.parent) for path in explanations),
+        cohort_explanations=tuple(
+            _read_cohort_explanation(path.parent) for path in sorted(folder.glob("explanations/cohort/*/summary.json"))
+        ),
         audit=_read_json(folder / "audit.json") or None,
     )
 
@@ -131,6 +161,19 @@ def _read_explanation(folder: Path) -> Explanation:
         content=content,
         ledger=pd.DataFrame(content.get("ledger", []), columns=["subspace", "modality", "contribution"]),
         genes=read_table(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"]),
+    )
+
+
+def _read_cohort_explanation(folder: Path) -> CohortExplanation:
+    enrichment = folder / "enrichment.csv"
+    return CohortExplanation(
+        task=folder.name,
+        genes=read_table(folder / "genes.csv"),
+        values=read_table(folder / "gene_values.csv"),
+        stability=read_table(folder / "gene_stability.csv"),
+        enrichment=read_table(enrichment) if enrichment.exists() else None,
+        faithfulness=_read_json(folder / "faithfulness.json"),
+        summary=_read_json(folder / "summary.json"),
     )
 
 

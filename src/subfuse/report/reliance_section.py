@@ -1,0 +1,212 @@
+"""What the models of a task rely on over all patients: subspaces, genes, gene sets, and whether that is true."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from subfuse.report import cohort_figures, figures
+from subfuse.report.elements import Drawn, PlainTable
+from subfuse.report.run_files import CohortExplanation, RunFiles
+from subfuse.report.statements import counted, interval_text, number, p_text
+
+TOP_GENES = 12
+TOP_SETS = 12
+MAX_FIGURE_BYTES = 1_500_000  # of all tasks, so that the report stays below 15 MB; the tables say the same
+MEASURES = {
+    "deletion": "Deletion against random order",
+    "insertion": "Insertion against random order",
+    "random_weights": "Rank correlation with random weights",
+    "random_weights_absolute": "The same, absolute values",
+}
+_DIRECTION = 0.3  # rank correlation from which on a gene's direction is put into words
+
+
+def reliance_section(run: RunFiles) -> list[dict[str, Any]]:
+    """Returns one part per task whose models were explained over the cohort; none where that was not done."""
+    order = {task: place for place, task in enumerate(run.tasks)}
+    room = MAX_FIGURE_BYTES
+    parts = []
+    for explained in sorted(run.cohort_explanations, key=lambda found: order.get(found.task, len(order))):
+        part = _of_task(explained)
+        room -= sum(len(drawn.svg) for drawn in part["figures"])
+        parts.append(part if room >= 0 else part | {"figures": []})
+    return parts
+
+
+def _of_task(explained: CohortExplanation) -> dict[str, Any]:
+    return {
+        "title": explained.task.capitalize(),
+        "lede": _lede(explained.summary),
+        "shares": _share_rows(explained.summary.get("shares", [])),
+        "figures": [*_beeswarms(explained), *_faithfulness_figure(explained.faithfulness)],
+        "genes": _gene_table(explained),
+        "stability": _stability(explained.stability),
+        "enrichment": _enrichment_table(explained.enrichment),
+        "faithfulness": _faithfulness_table(explained.faithfulness),
+    }
+
+
+def _lede(summary: Mapping[str, Any]) -> str:
+    if not summary:
+        return ""
+    size = (
+        f"{counted(summary['n_patients'], 'patient')}, each explained by "
+        f"{'a model' if summary['n_models'] > 1 else 'the model'} that did not train on them"
+    )
+    gap = summary.get("relative_gap")
+    detail = "" if gap is None else f" Median completeness gap {gap['median']:.1%}, largest {gap['largest']:.1%}."
+    explained = summary.get("explained", {})
+    score = ", ".join(f"{name} ({counted(n, 'patient')})" for name, n in explained.items())
+    return f"{size}. What is explained: {score}.{detail}" if score else f"{size}.{detail}"
+
+
+def _share_rows(shares: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {
+            "subspace": str(row["subspace"]),
+            "modality": str(row["modality"]),
+            "fraction": f"{row['share'] or 0:.3f}",
+            "share": "undefined" if row["share"] is None else f"{row['share']:.0%}",
+            "mean": number(np.nan if row["mean"] is None else row["mean"], signed=True),
+        }
+        for row in shares
+    ]
+
+
+def _top(genes: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yields the strongest genes of each subspace, in the order of the table."""
+    for subspace, rows in genes.groupby("subspace", sort=False) if len(genes) else ():
+        strongest = rows.sort_values("rank").head(TOP_GENES)
+        yield str(subspace), strongest[strongest["mean_absolute"] > 0]
+
+
+def _beeswarms(explained: CohortExplanation) -> Iterator[Drawn]:
+    values = explained.values
+    for subspace, rows in _top(explained.genes) if len(values) else ():
+        of_subspace = values[values["subspace"] == subspace].dropna(subset=["attribution", "expression"])
+        points = []
+        for gene in rows["gene"]:
+            found = of_subspace[of_subspace["gene"] == gene]
+            columns = (found[name].to_numpy(dtype=float) for name in ("attribution", "expression"))
+            points.append(cohort_figures.GenePoints(str(gene), *columns))
+        points = [row for row in points if len(row.contribution)]
+        if not points:
+            continue
+        directions = [f"{row['gene']} {_direction(row['direction'])}" for row in rows.to_dict("records")]
+        yield Drawn(
+            Markup(cohort_figures.beeswarm(points)),
+            title=f"Genes over patients, {subspace}",
+            caption="One point per patient, strongest gene on top; integrated gradients. Triangles: expression above "
+            "the training mean; circles: below.",
+            alt=f"Contribution of the strongest genes of {subspace} in every patient: {'; '.join(directions)}.",
+        )
+
+
+def _direction(correlation: float) -> str:
+    if np.isnan(correlation) or abs(correlation) < _DIRECTION:
+        return "no clear direction"
+    return "higher expression raises the score" if correlation > 0 else "higher expression lowers the score"
+
+
+def _gene_table(explained: CohortExplanation) -> PlainTable | None:
+    columns = ("Subspace", "Rank", "Gene", "Mean |contribution|", "Direction", "Rank correlation with expression",
+               "Folds with it on top")  # fmt: skip
+    rows = [
+        (
+            subspace,
+            str(int(row["rank"])),
+            str(row["gene"]),
+            f"{row['mean_absolute']:.3g}",
+            _direction(row["direction"]),
+            number(row["direction"], signed=True),
+            "undefined" if np.isnan(row["top_share"]) else f"{row['top_share']:.0%}",
+        )
+        for subspace, genes in _top(explained.genes)
+        for row in genes.to_dict("records")
+    ]
+    return PlainTable(columns, rows, frozenset({columns[1], *columns[3:4], *columns[5:]})) if rows else None
+
+
+def _stability(table: pd.DataFrame) -> str:
+    """Returns how alike the models of the folds rank the genes."""
+    known = table.dropna(subset=["mean_rank_correlation"]) if len(table) else table
+    parts = [
+        f"{row['subspace']} {number(row['mean_rank_correlation'])} (lowest {number(row['lowest_rank_correlation'])})"
+        for row in known.to_dict("records")
+    ]
+    if not parts:
+        return "Stability over folds is undefined: it needs two models and three genes."
+    return f"Rank correlation of the genes' strength between the models of the folds: {', '.join(parts)}."
+
+
+def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
+    if table is None:
+        return "Enrichment of gene sets was not computed."
+    if table.empty:
+        return "No gene set has enough ranked genes for a test of enrichment."
+    columns = ("Ranking", "Gene set", "Genes", "Normalised score", "p", "FDR", "Leading genes")
+    rows = [
+        (
+            str(row["ranking"]),
+            str(row["gene_set"]),
+            str(row["n_genes"]),
+            number(row["nes"], signed=True),
+            p_text(row["p_value"]).removeprefix("p ").removeprefix("= "),
+            p_text(row["fdr"]).removeprefix("p ").removeprefix("= "),
+            "" if pd.isna(row["leading_genes"]) else _first_genes(str(row["leading_genes"])),
+        )
+        for ranking in dict.fromkeys(table["ranking"])
+        for row in table[table["ranking"] == ranking].head(TOP_SETS).to_dict("records")
+    ]
+    return PlainTable(columns, rows, frozenset(columns[2:6]))
+
+
+def _first_genes(genes: str) -> str:
+    names = genes.split()
+    return " ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _faithfulness_table(summary: Mapping[str, Any]) -> PlainTable | None:
+    columns = ("Of", "Test", "Mean", "95 % interval", "Patients", "Better than random")
+    rows = [
+        (
+            inputs,
+            MEASURES.get(measure, measure),
+            number(np.nan if entry["mean"] is None else entry["mean"], signed=True),
+            _interval(entry),
+            str(entry["n_patients"]),
+            f"{entry['better_than_random']:.0%}" if entry.get("better_than_random") is not None else "",
+        )
+        for inputs, measures in summary.items()
+        for measure, entry in measures.items()
+    ]
+    return PlainTable(columns, rows, frozenset(columns[2:])) if rows else None
+
+
+def _interval(entry: Mapping[str, Any]) -> str:
+    return interval_text(*(np.nan if entry[name] is None else entry[name] for name in ("lower", "upper")))
+
+
+def _faithfulness_figure(summary: Mapping[str, Any]) -> Iterator[Drawn]:
+    """Yields how far deletion and insertion are from random order, if any of them is known."""
+    estimates = [
+        figures.Estimate(f"{inputs}, {name}", *(entry[key] if entry[key] is not None else np.nan for key in keys))
+        for inputs, measures in summary.items()
+        for name in ("deletion", "insertion")
+        for keys in (("mean", "lower", "upper"),)
+        if (entry := measures.get(name)) is not None and entry["mean"] is not None
+    ]
+    if not estimates:
+        return
+    described = "; ".join(f"{row.name} {number(row.value, signed=True)}" for row in estimates)
+    yield Drawn(
+        Markup(figures.forest_plot(estimates, label="Difference from random order", highlight="", reference=0.0)),
+        title="Are the explanations true?",
+        caption="How much more the score falls when the inputs that raise it most are removed first (deletion), and "
+        "rises when they are put back first (insertion), than in random order. Right of the dashed line: true to the "
+        "model.",
+        alt=f"Difference of deletion and insertion from random order: {described}.",
+    )

@@ -1,0 +1,84 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_run import GENES, SCRIPT, write_fake_run
+
+from subfuse.report import cohort_figures, reliance_section
+from subfuse.report.cohort_figures import GenePoints, beeswarm, swarm_offsets
+from subfuse.report.run_files import read_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_fake_run(tmp_path_factory.mktemp("reliance") / "run", patients=70, explained=0)
+
+
+def test_tasks_come_in_the_order_of_the_run_with_their_tables(run):
+    parts = reliance_section.reliance_section(read_run(run))
+    assert [part["title"] for part in parts] == ["Survival", "Grade"]
+    assert "70 patients, each explained by a model that did not train on them" in parts[0]["lede"]
+    assert [row["share"] for row in parts[0]["shares"]] == ["10%", "50%", "25%", "15%"]
+    assert re.match(r"Rank correlation .*: tumour 0\.\d+ \(lowest 0\.\d+\), microenvironment", parts[0]["stability"])
+
+
+def test_the_strongest_gene_and_its_direction_are_named(run):
+    part = reliance_section.reliance_section(read_run(run))[0]
+    first = {row[0]: row for row in reversed(part["genes"].rows)}
+    for subspace, genes in GENES.items():
+        assert first[subspace][2] == genes[0]
+        assert first[subspace][4] == "higher expression raises the score"
+    assert f"{GENES['tumour'][0]} higher expression raises the score" in part["figures"][0].alt
+
+
+def test_gene_sets_are_text_and_only_the_first_are_shown(run):
+    table = reliance_section.reliance_section(read_run(run))[0]["enrichment"]
+    assert len(table.rows) == reliance_section.TOP_SETS
+    assert table.rows[0][1] == f"{SCRIPT} set 0"
+    assert table.rows[0][-1].endswith(" and 1 more")
+
+
+def test_undefined_tests_of_truth_are_named(run):
+    rows = reliance_section.reliance_section(read_run(run))[0]["faithfulness"].rows
+    assert rows[0][2:4] == ("+0.210", "0.150 to 0.270")
+    assert rows[-1][2:4] == ("undefined", "no interval")
+
+
+def test_absent_tables_are_said_to_be_absent(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), explained=0)
+    folder = run / "explanations" / "cohort" / "survival"
+    for name in ("genes.csv", "gene_values.csv", "gene_stability.csv", "enrichment.csv", "faithfulness.json"):
+        (folder / name).unlink()
+    part = reliance_section.reliance_section(read_run(run))[0]
+    assert part["genes"] is None
+    assert part["faithfulness"] is None
+    assert part["figures"] == []
+    assert part["enrichment"] == "Enrichment of gene sets was not computed."
+
+
+def test_figures_are_left_out_beyond_their_budget(run, monkeypatch):
+    monkeypatch.setattr(reliance_section, "MAX_FIGURE_BYTES", 1000)
+    assert all(not part["figures"] for part in reliance_section.reliance_section(read_run(run)))
+
+
+def test_points_of_one_value_lie_apart_and_within_their_row():
+    offsets = swarm_offsets(np.array([0.5] * 7 + [-0.2] * 300))
+    assert len(set(offsets[:7].round(9))) == 7
+    assert np.abs(offsets).max() <= 0.36 + 1e-9
+    assert offsets.mean() == pytest.approx(0, abs=1e-9)
+
+
+def test_every_patient_up_to_the_limit_is_a_point_and_extremes_are_kept():
+    contribution = np.linspace(-1, 3, 1000)
+    few = beeswarm([GenePoints("A", contribution[:50], np.ones(50))])
+    many = beeswarm([GenePoints("A", contribution, np.ones(1000))])
+    assert few.count("var(--positive)") - 1 >= 50  # the marker's definition has the colour too
+    assert many.count("<use") < few.count("<use") + cohort_figures.MAX_POINTS
+    kept = cohort_figures._thinned(GenePoints("A", contribution, contribution))
+    assert (kept.contribution.min(), kept.contribution.max()) == (-1, 3)
+
+
+def test_a_run_without_explained_cohort_has_no_part(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, optional=False)
+    assert reliance_section.reliance_section(read_run(run)) == []
