@@ -193,6 +193,25 @@ def test_without_a_network_missing_weights_are_an_error(
         load_patch_encoder(name)
 
 
+@pytest.mark.parametrize("name", ["timm:test_vit", "hf-hub:MahmoodLab/UNI", "hf_hub:bioptimus/H-optimus-0"])
+def test_without_any_socket_it_fails_in_seconds(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tried: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        tried.append(arguments)
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waits {seconds} s to try again"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    with pytest.raises(ConfigurationError, match=r"no network.*efficientnet-lite0, which works without a network"):
+        load_patch_encoder(name)
+
+    assert len(tried) <= 2  # the hub is asked once, and its client not at all
+
+
 def test_hub_that_does_not_answer_is_not_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
 

