@@ -21,28 +21,30 @@ class PictureBudget:
         self.left_out = 0
 
     def embed(self, path: Path) -> str | None:
-        """Returns the picture as a data address, at most `PICTURE_WIDTH_PX` wide; None if it is left out.
+        """Returns the picture as a data address; None if it is left out.
 
         After the first picture that does not fit, all are left out: opening every one of a large run takes long.
         """
-        from PIL import Image
-
-        if self.left_out:
-            self.left_out += 1
-            return None
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-        if picture.width > PICTURE_WIDTH_PX:
-            height = max(1, round(picture.height * PICTURE_WIDTH_PX / picture.width))
-            picture = picture.resize((PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=85, optimize=True)
-        address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-        if self.spent + len(address) > MAX_PICTURE_BYTES:
+        address = None if self.left_out else encoded(path)
+        if address is None or self.spent + len(address) > MAX_PICTURE_BYTES:
             self.left_out += 1
             return None
         self.spent += len(address)
         return address
+
+
+def encoded(path: Path) -> str:
+    """Returns a picture as a data address of a JPEG, at most `PICTURE_WIDTH_PX` wide."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    if picture.width > PICTURE_WIDTH_PX:
+        height = max(1, round(picture.height * PICTURE_WIDTH_PX / picture.width))
+        picture = picture.resize((PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=85, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterator[Mapping[str, str]]:

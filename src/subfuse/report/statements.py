@@ -161,7 +161,7 @@ def singular(text: str) -> str:
     return _ONE_OF_MANY.sub(r"1 \1", text)
 
 
-def duration(days: float) -> str:
+def duration(days: float | int) -> str:
     """Returns a number of days in years, or in months below one year.
 
     Example:

@@ -1,0 +1,88 @@
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from fake_run import SCRIPT, write_fake_run
+
+from subfuse.report.model_card import escaped, model_card
+from subfuse.report.provenance_section import command, provenance_section
+from subfuse.report.run_files import read_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_fake_run(tmp_path_factory.mktemp("card") / "run", patients=50, explained=0)
+
+
+def test_the_card_has_every_part_in_order(run):
+    titles = re.findall(r"^## (.*)$", model_card(read_run(run)), re.MULTILINE)
+    assert titles == [
+        "The model", "Data", "Intended use", "Limits", "Metrics", "Calibration", "What fusion adds", "To reproduce",
+    ]  # fmt: skip
+
+
+def test_every_metric_of_the_main_model_is_in_the_card_as_in_the_table(run):
+    card = model_card(read_run(run))
+    table = pd.read_csv(run / "metrics.csv")
+    for row in table[table["model"] == "subspace"].to_dict("records"):
+        assert f"| {row['value']:.3f} | {row['lower']:.3f} to {row['upper']:.3f} |" in card
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (5, 6) for line in rows)
+
+
+def test_trained_models_and_findings_are_named(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    folder = run / "survival" / "subspace" / "fold_0"
+    folder.mkdir(parents=True)
+    recipe = {"gene_sets": {"tumour": [0, 1, 2], "microenvironment": [3]}}
+    description = {"recipe": recipe, "encoder": "uni_v2", "expression_unit": "log2_tpm"}
+    (folder / "model.json").write_text(json.dumps(description))
+    finding = {
+        "level": "failure",
+        "check": "leakage",
+        "task": None,
+        "found": "1 patients twice",
+        "why": "",
+        "remedy": "",
+    }
+    (run / "audit.json").write_text(json.dumps({"findings": [finding], "tables": {}}))
+    card = model_card(read_run(run))
+    assert "genes per subspace: tumour 3, microenvironment 1; expression in log2\\_tpm; patch encoder uni\\_v2" in card
+    assert "- Failure of the audit. 1 patient twice" in card
+
+
+def test_hostile_names_are_text(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), explained=0)
+    for path in (*run.glob("*.csv"), *run.glob("cohort/*.csv")):
+        path.write_text(path.read_text().replace("G3", "<img src=x>|[a](b)").replace("no tissue found", SCRIPT))
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"cohort": f"# {SCRIPT}"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    card = model_card(read_run(run))
+    assert "<" not in card.replace("&lt;", "")
+    assert r"\|\[a\](b)" in card
+    assert card.startswith(r"# Model card: \# &lt;script&gt;")
+
+
+def test_escaped_text_stays_on_one_line():
+    assert escaped("a\n## b `c`") == r"a \#\# b \`c\`"
+
+
+def test_a_run_from_python_is_repeated_by_python_that_can_be_read(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), explained=0)
+    provenance = json.loads((run / "provenance.json").read_text()) | {"command": "Python"}
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    text = command(read_run(run))
+    compile(text, "command", "exec")
+    assert "task=['grade']" in text
+    assert "seed=7" in text
+
+
+def test_hashes_of_the_runs_files_are_listed(run):
+    groups = {group["name"]: dict(group["pairs"]) for group in provenance_section(read_run(run))["groups"]}
+    assert set(groups["Files of this run, sha256"]) == {
+        "config.yaml", "predictions.csv", "metrics.csv", "comparisons.csv",
+    }  # fmt: skip
+    assert groups["Run"]["versions.torch"] == "2.14.1"
