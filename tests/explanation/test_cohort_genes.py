@@ -24,6 +24,7 @@ def values() -> pd.DataFrame:
                     "gene": gene,
                     "expression": x,
                     "attribution": x * w,
+                    "share": float(expression @ weight),
                 }
                 for gene, x, w in zip(GENES, expression, weight, strict=True)
             ]
@@ -62,3 +63,10 @@ def test_values_of_the_top_genes_come_strongest_first(values):
     shown = values_of_top_genes(values, summary, top=2)
     assert list(dict.fromkeys(shown["gene"])) == summary["gene"].tolist()[:2]
     assert len(shown) == 2 * 10
+
+
+def test_association_is_the_mean_rank_correlation_with_the_share(values):
+    summary = gene_summary(values).set_index("gene")["association"]
+    for gene, rows in values.groupby("gene"):
+        found = [of_fold["expression"].corr(of_fold["share"], method="spearman") for _, of_fold in rows.groupby("fold")]
+        assert summary[gene] == pytest.approx(np.mean(found))

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
+import torch
 
 from subfuse.data.cohort import Patient
 from subfuse.errors import ConfigurationError, DataError
@@ -163,7 +164,10 @@ def _explained_patient(
     )
     if batch.expression_mask[0] and "expression" in fitted.recipe.modalities:
         expression = batch.expression[0].double().numpy()
-        yield "genes", _gene_rows(fitted, patient, score, attributions, expression)
+        with torch.inference_mode():
+            shares = score.of_subspaces(fitted.model(**batch.inputs()))[0].tolist()
+        rows = _gene_rows(fitted, patient, score, attributions, expression)
+        yield "genes", rows.assign(share=rows["subspace"].map(dict(zip(fitted.subspaces, shares, strict=True))))
     if scrutinise:
         yield "faithfulness", faithfulness_of(fitted, batch, score, attributions, generator=generator)
 
@@ -232,7 +236,7 @@ def _summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, objec
 
 def _empty(name: str) -> pd.DataFrame:
     columns = {
-        "genes": ["patient_id", "explained", "subspace", "gene", "expression", "attribution", "fold"],
+        "genes": ["patient_id", "explained", "subspace", "gene", "expression", "attribution", "share", "fold"],
         "contributions": ["patient_id", "subspace", "modality", "contribution", "explained", "fold"],
         "gaps": ["patient_id", "subspace", "relative_gap", "fold"],
         "faithfulness": list(FAITHFULNESS_COLUMNS),

@@ -14,12 +14,15 @@ def gene_summary(values: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
     Columns: subspace, gene; `mean_absolute`, the mean absolute attribution over patients; `mean`, the signed mean;
     `sign`, the share of patients whose attribution is positive minus that of negative ones; `direction`, the rank
     correlation between expression and attribution (positive: higher expression raises the score), NaN where either
-    does not vary; `rank`, from 1; `mean_rank_over_folds`; `top_share`, the share of folds that rank the gene among
-    their `top` (as many as the subspace has, at most).
+    does not vary; `association`, the rank correlation between expression and the subspace's share of the score, mean
+    over folds: which genes go along with the share, whereas attribution says which ones the network uses (of genes
+    that rise and fall together it may use any); `rank`, from 1 by `mean_absolute`; `mean_rank_over_folds`;
+    `top_share`, the share of folds that rank the gene among their `top` (as many as the subspace has, at most).
 
     Args:
         values: One row per patient, subspace and gene: fold, patient_id, subspace, gene, expression (standardised),
-            attribution. A fold is a model: repeats have numbers of their own.
+            attribution, share (of the
+            subspace in the patient's score). A fold is a model: repeats have numbers of their own.
         top: Genes of a fold's ranking that count as found.
     """
     grouped = values.assign(absolute=values["attribution"].abs(), sign=np.sign(values["attribution"]))
@@ -27,7 +30,10 @@ def gene_summary(values: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
     summary = grouped.groupby(keys, sort=False).agg(
         mean_absolute=("absolute", "mean"), mean=("attribution", "mean"), sign=("sign", "mean")
     )
-    summary["direction"] = _direction(values)
+    summary["direction"] = _rank_correlation(values, "expression", "attribution")
+    by_model = values.groupby("fold", sort=False)
+    associations = {fold: _rank_correlation(rows, "expression", "share") for fold, rows in by_model}
+    summary["association"] = pd.concat(associations, axis=1).mean(axis=1)
     summary["rank"] = _ranks(summary["mean_absolute"])
     by_fold = strength_by_fold(values)
     ranks = by_fold.apply(_ranks)
@@ -80,17 +86,15 @@ def _ranks(strength: pd.Series) -> pd.Series:
     return strength.groupby(level="subspace", sort=False).rank(ascending=False, method="first")
 
 
-def _direction(values: pd.DataFrame) -> pd.Series:
-    ranked = values.groupby(["subspace", "gene"], sort=False)[["expression", "attribution"]].rank()
-    ranked = ranked.set_index(pd.MultiIndex.from_frame(values[["subspace", "gene"]]))
-    grouped = ranked.groupby(level=["subspace", "gene"], sort=False)
-    centred = ranked - grouped.transform("mean")
+def _rank_correlation(values: pd.DataFrame, first: str, second: str) -> pd.Series:
+    """Rank correlation over patients of each subspace and gene; NaN where either column does not vary."""
+    keys = ["subspace", "gene"]
+    ranked = values.groupby(keys, sort=False)[[first, second]].rank()
+    ranked = ranked.set_index(pd.MultiIndex.from_frame(values[keys]))
+    centred = ranked - ranked.groupby(level=keys, sort=False).transform("mean")
     products = pd.DataFrame(
-        {
-            "both": centred["expression"] * centred["attribution"],
-            "expression": centred["expression"] ** 2,
-            "attribution": centred["attribution"] ** 2,
-        }
-    ).groupby(level=["subspace", "gene"], sort=False).sum()  # fmt: skip
-    norm = (products["expression"] * products["attribution"]) ** 0.5
-    return products["both"] / norm.where(norm > 0)
+        {"both": centred[first] * centred[second], "first": centred[first] ** 2, "second": centred[second] ** 2}
+    )
+    total = products.groupby(level=keys, sort=False).sum()
+    norm = (total["first"] * total["second"]) ** 0.5
+    return total["both"] / norm.where(norm > 0)
