@@ -14,6 +14,7 @@ from subfuse.data.bags import (
     make_target,
 )
 from subfuse.data.cohort_file import TaskSpec
+from subfuse.data.expression import ExpressionStandardiser
 
 
 @pytest.fixture
@@ -111,3 +112,13 @@ def test_padding_round_trips_for_very_different_lengths():
     assert batch.patch_mask.sum(dim=1).tolist() == [1, 7]
     assert batch.expression.tolist() == [[0, 0, 0, 0], [0, 1, 2, 3]]
     assert batch.to(torch.device("cpu")).patient_id == ("a", "b")
+
+
+def test_a_weighted_column_has_that_spread_and_the_others_are_as_before():
+    random = np.random.default_rng(0)
+    values = random.normal(3.0, 2.0, size=(50, 4)).astype(np.float32)
+    plain = InputStandardiser(ExpressionStandardiser.fit(values, ("A", "B", "age", "C")), None, None)
+    weighted = plain.with_weight(["age"], 5.0)
+    spread = weighted.expression.transform(values).std(axis=0)
+    np.testing.assert_allclose(spread, [1, 1, 5, 1], rtol=1e-5)
+    assert InputStandardiser(None, None, None).with_weight(["age"], 5.0).expression is None

@@ -9,13 +9,29 @@ def test_layers_activations_and_initialisation():
     torch.manual_seed(0)
     encoder = GeneEncoder(400, 6, hidden=(300, 5), dropout=0.0)
     assert [tuple(layer.weight.shape) for layer in encoder.layers] == [(300, 400), (5, 300), (6, 5)]
-    assert abs(encoder.layers[0].weight.std().item() * 400**0.5 - 1) < 0.02
+    assert abs(encoder.layers[0].weight.std().item() * 400**0.5 - 0.1) < 0.002
+    assert abs(encoder.layers[1].weight.std().item() * 300**0.5 - 1) < 0.05
     assert all(not layer.bias.any() for layer in encoder.layers)
     expression = torch.randn(7, 400)
     hidden = expression
     for layer in encoder.layers:
         hidden = torch.nn.functional.elu(hidden @ layer.weight.T)
     torch.testing.assert_close(encoder(expression), hidden.clamp(min=0))
+
+
+def test_shrinking_shortens_every_gene_by_the_same_length_and_ends_at_zero():
+    encoder = GeneEncoder(3, 6, hidden=(4, 5), dropout=0.0)
+    weight = encoder.layers[0].weight
+    before = torch.tensor([[3.0, 0.0, 0.1], [0.0, 0.0, 0.0], [4.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    with torch.no_grad():
+        weight.copy_(before)
+    encoder.shrink_genes(0.5)  # by 0.5 times the square root of 4
+    torch.testing.assert_close(weight.norm(dim=0), torch.tensor([4.0, 1.0, 0.0]))
+    torch.testing.assert_close(weight[:, 0] / 4.0, before[:, 0] / 5.0)
+    with torch.no_grad():
+        weight.zero_()
+    encoder.shrink_genes(0.5)
+    assert not weight.any()
 
 
 def test_no_gene_is_an_error():

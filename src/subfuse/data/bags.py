@@ -1,7 +1,7 @@
 """Bags: the patches and the expression of one patient, and padded batches of them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,19 @@ class InputStandardiser:
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         scale = np.where(deviation > 1e-6, deviation, 1.0)
         return cls(expression, mean.astype(np.float32), scale.astype(np.float32))
+
+    def with_weight(self, columns: Collection[str], weight: float) -> "InputStandardiser":
+        """Returns a standardiser that multiplies some columns of the expression axis.
+
+        Args:
+            columns: Names on the axis.
+            weight: Their spread afterwards, where the others have 1.
+        """
+        if self.expression is None:
+            return self
+        is_weighted = np.isin(self.expression.genes, list(columns))
+        scale = np.where(is_weighted, self.expression.scale / np.float32(weight), self.expression.scale)
+        return replace(self, expression=replace(self.expression, scale=scale.astype(np.float32)))
 
 
 @dataclass(frozen=True)

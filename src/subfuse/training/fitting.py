@@ -33,6 +33,10 @@ from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.task_data import TaskData
 from subfuse.training.trainer import Trainer
 
+COVARIATE_WEIGHT = 5.0  # spreads; penalties and initial weights, alike for all columns, would drown two of many
+    5.0  # spreads; penalties and initial weights, alike for all columns, would drown two among many genes
+)
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -126,6 +130,7 @@ def train_fold(
     uses = modalities_of(model_name)
     seen = [p if "slides" in uses else replace(p, slides=()) for p in parts.train]
     standardiser = InputStandardiser.fit(seen, cohort.genes, features)
+    standardiser = standardiser.with_weight(cohort.covariates, COVARIATE_WEIGHT)
     objective = fit_objective(parts.train, spec, classes, model_name=model_name, settings=settings)
     recipe = ModelRecipe(
         name=model_name,

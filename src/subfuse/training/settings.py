@@ -22,6 +22,9 @@ class TrainingSettings(Section):
     weight_decay: float = Field(
         1.0, ge=0, description="Strong, since cohorts are small. Decoupled with adamw; with adam an L2 penalty."
     )
+    gene_penalty: float = Field(
+        0.2, ge=0, description="Group lasso on each gene's weights into the gene encoders: few genes are kept."
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate; then cosine.")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     consistency: float = Field(0.5, ge=0, description="Weight of the gene-guided consistency loss.")

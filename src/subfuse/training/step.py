@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from subfuse.data.bags import BagBatch
 from subfuse.errors import ConfigurationError
+from subfuse.model.encoders import GeneEncoder
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import Objective
 from subfuse.training.coordination import GradientCoordinator, gradient_conflict
@@ -35,6 +36,7 @@ class JointUpdate:
     objective: Objective
     coordinator: GradientCoordinator
     clip: float  # largest gradient norm
+    gene_penalty: float = 0.0  # of the group lasso on the genes of every gene encoder
 
     def __call__(self, share: Share) -> dict[str, float]:
         """Updates the weights and returns what is logged of the update.
@@ -64,6 +66,11 @@ class JointUpdate:
         if not norm.isfinite():
             raise ConfigurationError("training must keep finite gradients. Found NaN or infinity. Lower --train.lr.")
         self.optimizer.step()
+        if self.gene_penalty:
+            amount = self.gene_penalty * self.optimizer.param_groups[0]["lr"]
+            for encoder in self.model.modules():
+                if isinstance(encoder, GeneEncoder):
+                    encoder.shrink_genes(amount)
         return {
             "train_loss": float(loss.total.detach()),
             **{f"train_{name}": float(value) for name, value in loss.terms.items()},

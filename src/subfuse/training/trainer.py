@@ -70,7 +70,9 @@ class Trainer:
         optimizer = OPTIMIZERS[settings.optimizer](
             model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
-        update = JointUpdate(fabric, model, optimizer, objective, self._coordinator(model), settings.clip)
+        update = JointUpdate(
+            fabric, model, optimizer, objective, self._coordinator(model), settings.clip, settings.gene_penalty
+        )
         state = self._start(model, optimizer)
         logger = self._logger(state)
         while not state.is_over(epochs=settings.epochs, patience=settings.patience):
