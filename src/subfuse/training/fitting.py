@@ -33,9 +33,7 @@ from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.task_data import TaskData
 from subfuse.training.trainer import Trainer
 
-COVARIATE_WEIGHT = 5.0  # spreads; penalties and initial weights, alike for all columns, would drown two of many
-    5.0  # spreads; penalties and initial weights, alike for all columns, would drown two among many genes
-)
+COVARIATE_WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
 
 
 @dataclass(frozen=True)
