@@ -88,7 +88,10 @@ def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str
 def _finding(name: str, reason: str, task: str, *, is_allowed: bool) -> Finding:
     if is_allowed:
         return Finding("note", CHECK, f"input {name} is allowed by name although {reason}", _WHY, "", task)
-    remedy = f"Remove {name} from the inputs, or allow it by name if it is known before the outcome."
+    remedy = (
+        f"Name {name} in `expression.exclude` (or remove it from `covariates`) of the cohort file, or allow it with "
+        "--allow-inputs if it is known before the outcome."
+    )
     return Finding("failure", CHECK, f"input {name}: {reason}", _WHY, remedy, task)
 
 
