@@ -32,14 +32,16 @@ from subfuse.training.checkpoint import FittedModel
 PLANTED = ("lymphocyte", "vascular", "necrotic")
 RESULT = Path(__file__).parent / "explanations.md"
 BAR = 0.8
+RANDOM_MODELS = 3
 
 
 def prepared_run(folder: Path, patients: int, seed: int, tasks: list[str]) -> None:
+    if (folder / "run" / "predictions.csv").exists():
+        return
     cohort_file = simulate(folder / "cohort", patients=patients, seed=seed, workers=available_cores())
     prepare(cohort_file, folder / "prepared", workers=available_cores())
     cohort = read_cohort(folder / "prepared")
-    if not (folder / "run" / "predictions.csv").exists():
-        cross_validate(cohort, task=tasks, models=("subspace",), seed=seed, out=folder / "run", workers=1)
+    cross_validate(cohort, task=tasks, models=("subspace",), seed=seed, out=folder / "run", workers=1)
 
 
 def explain(folder: Path, task: str) -> dict[str, pd.DataFrame]:
@@ -101,6 +103,30 @@ def planted_share(features: Path, regions: Path) -> np.ndarray:
     return np.array(shares)
 
 
+def random_share(folder: Path, task: str, genes: pd.DataFrame, draw: int) -> pd.DataFrame:
+    """The table of genes with the shares of untrained models."""
+    run = load_run(folder / "run")
+    cohort, shares = run.cohort(), {}
+    for job in run.jobs(model="subspace", task=task):
+        fitted = run.fitted(job)
+        torch.manual_seed(100 * draw + job.fold_index)
+        model = fitted.recipe.build().eval()
+        for patient in fitted.align(cohort.select(set(genes.loc[genes["fold"] == job.fold_index, "patient_id"]))):
+            batch = next(fitted.batches([patient]))
+            score = explained_score(fitted, batch)
+            with torch.inference_mode():
+                values = score.of_subspaces(model(**batch.inputs()))[0].tolist()
+            shares |= {(patient.patient_id, name): v for name, v in zip(fitted.subspaces, values, strict=True)}
+    return genes.assign(share=[shares[key] for key in zip(genes["patient_id"], genes["subspace"], strict=True)])
+
+
+def first_component(genes: pd.DataFrame) -> pd.Series:
+    """Absolute loadings of the first principal component of a subspace's genes: no model, no outcome."""
+    wide = genes.pivot_table(index="patient_id", columns="gene", values="expression")
+    scaled = (wide - wide.mean()) / wide.std().clip(lower=1e-6)
+    return pd.Series(np.abs(np.linalg.svd(scaled.to_numpy(), full_matrices=False)[2][0]), index=wide.columns)
+
+
 def measure(folder: Path, task: str) -> list[tuple[str, str, float]]:
     """Task, what, AUROC or share."""
     tables = explain(folder, task)
@@ -111,6 +137,14 @@ def measure(folder: Path, task: str) -> list[tuple[str, str, float]]:
         for column in ("mean_absolute", "association"):
             name = f"genes of {subspace}: {column.replace('_', ' ')}"
             rows.append((task, name, float(roc_auc_score(planted, summary[column].abs().fillna(0)))))
+    untrained = [gene_summary(random_share(folder, task, tables["genes"], draw)) for draw in range(RANDOM_MODELS)]
+    for subspace, of_subspace in tables["genes"].groupby("subspace", sort=False):
+        drawn = [table[table["subspace"] == subspace] for table in untrained]
+        found = [roc_auc_score(t["gene"].isin(causal[subspace]), t["association"].abs().fillna(0)) for t in drawn]
+        rows.append((task, f"control, genes of {subspace}: association, random weights", float(np.mean(found))))
+        loading = first_component(of_subspace)
+        found = roc_auc_score(loading.index.isin(causal[subspace]), loading)
+        rows.append((task, f"control, genes of {subspace}: first principal component, no model", float(found)))
     patches = tables["patches"]
     columns = [name for name in patches if name.startswith(("gradients", "occlusion"))]
     found = []
@@ -140,7 +174,7 @@ def write_result(rows: list[tuple[str, str, float]], options: argparse.Namespace
         f"`python benchmarks/explanations.py --patients {options.patients} --seed {options.seed} "
         f"--tasks {' '.join(tasks)}`",
         "",
-        f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores; {options.patients} patients, 5 "
+        f"Written at commit {commit.strip()}; {platform.machine()}, {available_cores()} cores; {options.patients} patients, 5 "
         f"folds, seed {options.seed}; every patient explained by the model that did not train on it.",
         "",
         "Genes and patches: AUROC of the score for what was planted (genes that follow the subspace's latent; patches "
@@ -153,13 +187,18 @@ def write_result(rows: list[tuple[str, str, float]], options: argparse.Namespace
         "|---" * (len(tasks) + 1) + "|",
     ]
     lines += [f"| {what} | " + " | ".join(f"{row[task]:.3f}" for task in tasks) + " |" for what, row in wide.iterrows()]
-    scored = wide[~wide.index.str.startswith("share")]
+    scored = wide[wide.index.str.startswith(("genes", "patches"))]
     reached = int((scored >= BAR).to_numpy().sum())
     lines += ["", f"The bar is {BAR}: {reached} of {scored.size} AUROCs reach it."]
     lines += [
         "",
-        "`association` was added after integrated gradients were seen to miss the bar on this cohort (seed 1); it has "
-        "not been measured on another seed yet.",
+        "How to read it. Integrated gradients and occlusion miss the bar: with 100 patients (70 to train on) the model "
+        "is weak, and among genes that rise and fall together it may use any. `association` was added after they were "
+        "seen to miss it, on this same cohort, and has not been measured on another seed: it is a result of choosing. "
+        "With random weights it finds nothing, so it depends on what was learned; but the planted genes are also the "
+        "main axis of the cohort's expression, which the first principal component finds without any model. Reaching "
+        "the bar with it says that the subspace follows that axis, not that the planted genes were singled out. No "
+        "patch score is better than chance by much.",
     ]
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
