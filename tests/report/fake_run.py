@@ -209,6 +209,7 @@ def _write_cohort_explanation(generator: np.random.Generator, folder: Path, tabl
             effect = 0.3 * expression if place == 0 else generator.normal(0, 0.1 / (1 + place), len(patients))
             known = {"fold": generator.integers(0, FOLDS, len(patients)), "patient_id": patients, "subspace": subspace}
             rows.append(pd.DataFrame(known | {"gene": gene, "expression": expression, "attribution": effect}))
+            rows[-1]["share"] = effect + expression
     values = pd.concat(rows, ignore_index=True)
     summary = gene_summary(values)
     summary.to_csv(folder / "genes.csv", index=False)
@@ -228,7 +229,8 @@ def _write_cohort_explanation(generator: np.random.Generator, folder: Path, tabl
             np.repeat(SUBSPACES, 2), ("slides", "expression") * 2, (0.1, 0.5, 0.25, 0.15), strict=True
         )
     ]
-    content = {"n_patients": len(table), "n_models": FOLDS, "explained": {"risk": len(table)}, "shares": shares}
+    explained = {"risk": len(table)} if folder.name == "survival" else {"class G2": 20, "class G3": len(table) - 20}
+    content = {"n_patients": len(table), "n_models": FOLDS, "explained": explained, "shares": shares}
     content["relative_gap"] = {"median": 0.012, "largest": 0.11}
     (folder / "summary.json").write_text(json.dumps(content))
 

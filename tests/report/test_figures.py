@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from subfuse.report import figures
+from subfuse.report.drawing import numbered
 from subfuse.report.figures import Estimate, SurvivalCurve
 
 
@@ -98,3 +99,10 @@ def test_figures_share_no_identifier(drawn):
 def test_text_stays_text(drawn):
     assert "<text" in drawn["roc"]
     assert "false positive rate" in drawn["roc"].lower()
+
+
+def test_figures_drawn_alike_get_identifiers_of_their_own(drawn):
+    first, second = (numbered(drawn["roc"], place) for place in (1, 2))
+    identifiers = [set(re.findall(r'\bid="(.*?)"', text)) for text in (first, second)]
+    assert identifiers[0] & identifiers[1] == set()
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', second)) <= identifiers[1]

@@ -1,5 +1,6 @@
 """The page as a document: well-formed, described, reachable by keyboard, and small for large cohorts."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from subfuse.report import patient_section, pictures, write_report
 from subfuse.report.pictures import PictureBudget
 from subfuse.report.run_files import read_run
+from subfuse.report.task_figures import survival_figures
 
 VOID = {"meta", "img", "br", "link", "hr", "input", "col"}
 
@@ -115,3 +117,27 @@ def test_five_hundred_explained_patients_fit_into_15_megabytes(tmp_path, monkeyp
     assert "more explained predictions" in page
     assert "more picture" in page
     assert SCRIPT not in page
+
+
+@pytest.mark.parametrize("audited", [True, False])
+def test_calibration_of_survival_is_drawn_from_the_audit_or_said_to_be_missing(tmp_path, audited):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    if audited:
+        known = {"task": "survival", "model": "subspace"}
+        groups = [known | {"group": 1, "n_patients": 20, "predicted": 0.25, "observed": 0.3}]
+        measures = [known | {"horizon_days": 1096}]
+        tables = {"reliability": groups, "calibration": measures}
+        drawn, remarks = survival_parts(run, {"findings": [], "tables": tables})
+        assert (
+            drawn[-1].alt == "Predicted and observed probabilities of an event by 3 years, by group: 0.250 and 0.300."
+        )
+        assert remarks == []
+    else:
+        drawn, remarks = survival_parts(run, None)
+        assert remarks == ["No figure of the calibration of the survival curves: run `subfuse audit`."]
+    assert len(drawn) == 1 + audited
+
+
+def survival_parts(run, audit):
+    found = survival_figures(replace(read_run(run), audit=audit), "survival", "subspace")
+    return found["figures"], found["remarks"]

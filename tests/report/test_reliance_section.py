@@ -28,8 +28,14 @@ def test_the_strongest_gene_and_its_direction_are_named(run):
     first = {row[0]: row for row in reversed(part["genes"].rows)}
     for subspace, genes in GENES.items():
         assert first[subspace][2] == genes[0]
-        assert first[subspace][4] == "higher expression raises the score"
+        assert first[subspace][-1] == "higher expression raises the score"
     assert f"{GENES['tumour'][0]} higher expression raises the score" in part["figures"][0].alt
+
+
+def test_genes_have_no_direction_where_every_patient_has_another_class_explained(run):
+    part = reliance_section.reliance_section(read_run(run))[1]
+    assert all(row[-1].startswith("not defined") for row in part["genes"].rows)
+    assert "raises" not in part["figures"][0].alt
 
 
 def test_gene_sets_are_text_and_only_the_first_are_shown(run):

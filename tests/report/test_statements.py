@@ -66,6 +66,8 @@ def test_ties_share_the_best_place_and_undefined_models_have_none():
 def test_texts_never_hide_an_undefined_number():
     assert number(np.nan) == "undefined"
     assert number(-0.0415, signed=True) == "−0.042"
+    assert number(-0.0002, signed=True) == "+0.000"
+    assert number(-0.0002) == "0.000"
     assert p_text(np.nan) == "p undefined"
     assert p_text(0.0004) == "p < 0.001"
 

@@ -1,15 +1,18 @@
 """The report of a run as one HTML file that needs nothing else, offline and for years."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from subfuse import __version__
 from subfuse.files import write_text
 from subfuse.report.audit_section import audit_section
 from subfuse.report.cohort_section import cohort_section
+from subfuse.report.drawing import numbered
 from subfuse.report.elements import prose
 from subfuse.report.model_card import model_card
 from subfuse.report.patient_section import patients_section
@@ -50,7 +53,9 @@ def write_report(run: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    places = count(1)
     environment.filters["prose"] = prose
+    environment.filters["placed"] = lambda svg: Markup(numbered(str(svg), next(places)))
     html = environment.get_template("report.html.j2").render(_content(files))
     path = files.folder / "report.html"
     write_text(path, html)

@@ -83,5 +83,10 @@ def svg_text(figure: Figure) -> str:
     return text.replace("<svg", '<svg role="img" aria-hidden="true" focusable="false"', 1)
 
 
+def numbered(svg: str, number: int) -> str:
+    """Returns a figure of `svg_text` with identifiers of its place on the page, for two may be drawn alike."""
+    return re.sub(r'(\bid="|href="#|url\(#)f[0-9a-f]{7}-', rf"\1f{number}-", svg)
+
+
 def _rounded(use: re.Match[str]) -> str:
     return f'{use[1]} x="{float(use[2]):.1f}" y="{float(use[3]):.1f}"'

@@ -95,7 +95,7 @@ def _beeswarms(explained: CohortExplanation) -> Iterator[Drawn]:
         points = [row for row in points if len(row.contribution)]
         if not points:
             continue
-        directions = [f"{row['gene']} {_direction(row['direction'])}" for row in rows.to_dict("records")]
+        directions = [f"{row['gene']} {_direction(explained, row)}".strip() for row in rows.to_dict("records")]
         yield Drawn(
             Markup(cohort_figures.beeswarm(points)),
             title=f"Genes over patients, {subspace}",
@@ -105,29 +105,33 @@ def _beeswarms(explained: CohortExplanation) -> Iterator[Drawn]:
         )
 
 
-def _direction(correlation: float) -> str:
+def _direction(explained: CohortExplanation, row: Mapping[Any, Any]) -> str:
+    """Returns a gene's direction in words; none where the explained class, and so the score, differs by patient."""
+    correlation = row["direction"]
+    if len(explained.summary.get("explained", ())) > 1:
+        return ""
     if np.isnan(correlation) or abs(correlation) < _DIRECTION:
         return "no clear direction"
     return "higher expression raises the score" if correlation > 0 else "higher expression lowers the score"
 
 
 def _gene_table(explained: CohortExplanation) -> PlainTable | None:
-    columns = ("Subspace", "Rank", "Gene", "Mean |contribution|", "Direction", "Rank correlation with expression",
-               "Folds with it on top")  # fmt: skip
+    columns = ("Subspace", "Rank", "Gene", "Mean |contribution|", "Folds with it on top",
+               "Expression and share of the score", "Direction")  # fmt: skip
     rows = [
         (
             subspace,
             str(int(row["rank"])),
             str(row["gene"]),
             f"{row['mean_absolute']:.3g}",
-            _direction(row["direction"]),
-            number(row["direction"], signed=True),
             "undefined" if np.isnan(row["top_share"]) else f"{row['top_share']:.0%}",
+            number(row.get("association", np.nan), signed=True),
+            _direction(explained, row) or "not defined: the class that is explained differs by patient",
         )
         for subspace, genes in _top(explained.genes)
         for row in genes.to_dict("records")
     ]
-    return PlainTable(columns, rows, frozenset({columns[1], *columns[3:4], *columns[5:]})) if rows else None
+    return PlainTable(columns, rows, frozenset({columns[1], *columns[3:6]})) if rows else None
 
 
 def _stability(table: pd.DataFrame) -> str:

@@ -181,7 +181,8 @@ def number(value: float, *, signed: bool = False) -> str:
     """Returns three decimals with a true minus sign; NaN is `undefined`."""
     if np.isnan(value):
         return "undefined"
-    return f"{value:{'+' if signed else ''}.3f}".replace("-", "−")
+    shown = round(value, 3) + 0.0  # not minus zero
+    return f"{shown:{'+' if signed else ''}.3f}".replace("-", "−")
 
 
 def p_text(value: float) -> str:

@@ -24,6 +24,7 @@ from subfuse.report.statements import (
     model_name,
     number,
     p_text,
+    singular,
 )
 
 NO_CALIBRATION = "Whether predicted probabilities come true was not tested: run `subfuse audit` on this run."
@@ -153,7 +154,8 @@ def calibration_sentence(run: RunFiles, task: str) -> str:
     )
     if finding is None:
         return NO_CALIBRATION
-    detail = str(finding["found"]).removeprefix(f"{model}: ")
+    detail = singular(str(finding["found"]).removeprefix(f"{model}: "))
+    detail = detail.removeprefix("not tested, ").removeprefix("cannot be checked, ")
     words = {
         "ok": f"no sign that the probabilities of {model_name(model)} are wrong",
         "warning": f"the probabilities of {model_name(model)} are wrong and need recalibration",

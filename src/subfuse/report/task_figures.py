@@ -76,7 +76,8 @@ def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
         alt=f"Kaplan-Meier curves of predicted risk groups ({sizes} patients). {outcome}.",
     )
     reliability = _reliability_figure(run, task, model)
-    remarks = [] if reliability else ["Calibration of the survival curves is drawn once `subfuse audit` has tested it."]
+    untested = "run `subfuse audit`" if run.audit is None else "the audit has no groups of patients for it"
+    remarks = [] if reliability else [f"No figure of the calibration of the survival curves: {untested}."]
     return {"figures": [drawn, *reliability], "confusion": None, "remarks": remarks}
 
 
