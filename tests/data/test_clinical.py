@@ -285,7 +285,7 @@ def test_archive_without_clinical_table(tmp_path):
 
 def test_truncated_archive(tmp_path):
     path = tmp_path / "clinical.tar.gz"
-    path.write_bytes(gzip.compress(b"x" * 10_000)[:-20])
+    path.write_bytes(gzip.compress(b"x" * 10_000, mtime=0)[:-20])
     with pytest.raises(DataError, match=r"clinical\.tar\.gz"):
         read_clinical(PatientsSection(table=path, format="gdc"))
 

@@ -69,7 +69,7 @@ OF_2017 = [  # status and times in the diagnosis, the case known by its entities
 
 def gdc_json(path: Path, content: object, **section) -> ClinicalTable:
     text = json.dumps(content).encode()
-    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
     return read_clinical(PatientsSection(table=path, format="gdc", **section))
 
 

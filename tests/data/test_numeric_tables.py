@@ -87,6 +87,6 @@ def test_without_pyarrow_tables_are_read_all_the_same(tmp_path, monkeypatch):
 
 def test_broken_gzip_is_named(tmp_path):
     path = tmp_path / "table.csv.gz"
-    path.write_bytes(gzip.compress(b"id,G1\n" + b"a,1\n" * 5000)[:-20])
+    path.write_bytes(gzip.compress(b"id,G1\n" + b"a,1\n" * 5000, mtime=0)[:-20])
     with pytest.raises(DataError, match=r"table\.csv\.gz: a complete table is required"):
         read_numeric_table(path)
