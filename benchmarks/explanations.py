@@ -174,8 +174,8 @@ def write_result(rows: list[tuple[str, str, float]], options: argparse.Namespace
         f"`python benchmarks/explanations.py --patients {options.patients} --seed {options.seed} "
         f"--tasks {' '.join(tasks)}`",
         "",
-        f"Written at commit {commit.strip()}; {platform.machine()}, {available_cores()} cores; {options.patients} patients, 5 "
-        f"folds, seed {options.seed}; every patient explained by the model that did not train on it.",
+        f"Written at commit {commit.strip()}; {platform.machine()}, {available_cores()} cores; "
+        f"{options.patients} patients, 5 folds, seed {options.seed}; every patient explained by the model that did not train on it.",
         "",
         "Genes and patches: AUROC of the score for what was planted (genes that follow the subspace's latent; patches "
         "that are at least half lymphocyte-rich, vascular or necrotic, mean over patients); 0.5 is chance. Shares: of "
@@ -192,8 +192,8 @@ def write_result(rows: list[tuple[str, str, float]], options: argparse.Namespace
     lines += ["", f"The bar is {BAR}: {reached} of {scored.size} AUROCs reach it."]
     lines += [
         "",
-        "How to read it. Integrated gradients and occlusion miss the bar: with 100 patients (70 to train on) the model "
-        "is weak, and among genes that rise and fall together it may use any. `association` was added after they were "
+        "How to read it. Integrated gradients and occlusion miss the bar: the "
+        "reason was not established (few patients, and genes that rise and fall together, are candidates). `association` was added after they were "
         "seen to miss it, on this same cohort, and has not been measured on another seed: it is a result of choosing. "
         "With random weights it finds nothing, so it depends on what was learned; but the planted genes are also the "
         "main axis of the cohort's expression, which the first principal component finds without any model. Reaching "
