@@ -175,7 +175,8 @@ def write_result(rows: list[tuple[str, str, float]], options: argparse.Namespace
         f"--tasks {' '.join(tasks)}`",
         "",
         f"Written at commit {commit.strip()}; {platform.machine()}, {available_cores()} cores; "
-        f"{options.patients} patients, 5 folds, seed {options.seed}; every patient explained by the model that did not train on it.",
+        f"{options.patients} patients, 5 folds, seed {options.seed}; "
+        "every patient explained by the model that did not train on it.",
         "",
         "Genes and patches: AUROC of the score for what was planted (genes that follow the subspace's latent; patches "
         "that are at least half lymphocyte-rich, vascular or necrotic, mean over patients); 0.5 is chance. Shares: of "
@@ -193,7 +194,8 @@ def write_result(rows: list[tuple[str, str, float]], options: argparse.Namespace
     lines += [
         "",
         "How to read it. Integrated gradients and occlusion miss the bar: the "
-        "reason was not established (few patients, and genes that rise and fall together, are candidates). `association` was added after they were "
+        "reason was not established (few patients, and genes that rise and fall together, are candidates). "
+        "`association` was added after they were "
         "seen to miss it, on this same cohort, and has not been measured on another seed: it is a result of choosing. "
         "With random weights it finds nothing, so it depends on what was learned; but the planted genes are also the "
         "main axis of the cohort's expression, which the first principal component finds without any model. Reaching "
