@@ -98,7 +98,7 @@ def test_selection_is_told_and_test_metrics_in_a_log_are_a_failure(run: Path, tm
     jobs = read_jobs(run, predictions)
     pd.DataFrame({"epoch": [0], "test_auc": [0.9]}).to_csv(tmp_path / "log.csv", index=False)
 
-    assert "chosen by validation loss" in check_selection(jobs, predictions)[0].found
+    assert "chosen by validation ranking" in check_selection(jobs, predictions)[0].found
     assert check_selection([replace(jobs[0], folder=tmp_path)], predictions)[0].level == "failure"
     tested = predictions[predictions["split"] == "test"]
     assert "no rows of validation" in check_selection(jobs, tested)[0].found

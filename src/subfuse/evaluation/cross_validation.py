@@ -24,7 +24,7 @@ from subfuse.evaluation.run_folder import (
     stack_predictions,
 )
 from subfuse.evaluation.run_folds import choose_repeats
-from subfuse.execution import Progress, run_jobs
+from subfuse.execution import Progress, failure_reason, run_jobs
 from subfuse.files import sha256_of_json, write_table
 from subfuse.training.checkpoint import FittedModel
 from subfuse.training.recipe import check_model_names, suits_task
