@@ -175,8 +175,12 @@ def dask_cluster(folder: Path) -> Iterator[str]:
     finally:
         for process in reversed(processes):
             process.terminate()
-        for process in processes:
-            process.wait(timeout=30)
+        for process in reversed(processes):
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:  # a worker may wait for ever for a scheduler that went first
+                process.kill()
+                process.wait()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
