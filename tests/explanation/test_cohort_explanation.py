@@ -47,6 +47,11 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     faithfulness = json.loads((out / "faithfulness.json").read_text())
     assert set(faithfulness) == {"patches", "genes"}
     assert faithfulness["genes"]["deletion"]["n_patients"] == 5
+    curves = pd.read_csv(out / "faithfulness_curves.csv")
+    assert curves.groupby(["input", "order"]).size().to_dict() == {
+        (name, order): 11 for name in ("patches", "genes") for order in ("deletion", "insertion", "random")
+    }
+    assert set(curves[curves["input"] == "genes"]["n_patients"]) == {5}
     summary = json.loads((out / "summary.json").read_text())
     assert summary["n_patients"] == 6
     assert sum(row["share"] for row in summary["shares"]) == pytest.approx(1)

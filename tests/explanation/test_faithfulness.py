@@ -5,7 +5,13 @@ import torch
 from bright_slides import fit
 
 from subfuse.explanation.explained_score import attribute_subspaces, explained_score
-from subfuse.explanation.faithfulness import deletion_areas, faithfulness_of, faithfulness_summary
+from subfuse.explanation.faithfulness import (
+    deletion_scores,
+    faithfulness_curves,
+    faithfulness_of,
+    faithfulness_summary,
+    mean_curves,
+)
 
 
 @pytest.fixture
@@ -16,7 +22,7 @@ def explained(make_cohort):
     return fitted, batch, explained_score(fitted, batch)
 
 
-def test_areas_agree_with_a_loop(explained):
+def test_scores_agree_with_a_loop(explained):
     fitted, batch, score = explained
     order = np.random.default_rng(0).permutation(int(batch.patch_mask.sum()))
     curve = []
@@ -26,22 +32,46 @@ def test_areas_agree_with_a_loop(explained):
             inputs["patches"][0, place] = 0
         with torch.inference_mode():
             curve.append(float(score.of_logits(fitted.model(**inputs).logits)))
-    expected = (sum(curve) - (curve[0] + curve[-1]) / 2) / 10
-    assert deletion_areas(fitted.model, batch, score, order[None], input_name="patches") == pytest.approx(
-        expected, abs=1e-5
-    )
+    found = deletion_scores(fitted.model, batch, score, np.stack([order, order[::-1]]), input_name="patches")
+    assert found[0] == pytest.approx(curve, abs=1e-5)
+    assert found[1, [0, -1]] == pytest.approx(found[0, [0, -1]], abs=1e-5)
 
 
 def test_genes_of_a_trained_model_beat_random_order(explained):
     fitted, batch, score = explained
     attributions = attribute_subspaces(fitted, batch, score, tolerance=0.2)
-    table = faithfulness_of(fitted, batch, score, attributions, generator=np.random.default_rng(0)).set_index("input")
-    assert list(table.index) == ["patches", "genes"]
-    assert table.loc["genes", "deletion"] > 0
-    assert table.loc["genes", "insertion"] > 0
+
+    def measured():
+        generator = np.random.default_rng(0)
+        curves = faithfulness_curves(fitted.model, batch, score, attributions, generator=generator)
+        return curves, faithfulness_of(fitted, batch, score, attributions, curves, generator=generator)
+
+    curves, table = measured()
+    assert curves.groupby(["input", "order"], sort=False).size().tolist() == [11] * 6
+    by_input = table.set_index("input")
+    assert list(by_input.index) == ["patches", "genes"]
+    assert by_input.loc["genes", "deletion"] > 0
+    assert by_input.loc["genes", "insertion"] > 0
+    of_genes = curves[curves["input"] == "genes"].pivot_table(index="removed", columns="order", values="score")
+    assert by_input.loc["genes", "deletion"] == pytest.approx((of_genes["random"] - of_genes["deletion"]).sum() / 10)
     assert table[["random_weights", "random_weights_absolute"]].abs().le(1).all().all()
-    again = faithfulness_of(fitted, batch, score, attributions, generator=np.random.default_rng(0)).set_index("input")
-    pd.testing.assert_frame_equal(table, again)
+    pd.testing.assert_frame_equal(table, measured()[1])
+
+
+def test_mean_curves_compare_every_patient_with_its_own_random_order():
+    rows = [
+        (patient, "0", "genes", order, removed, level + slope * removed)
+        for patient, level in (("a", 5.0), ("b", -2.0), ("c", 1.0))
+        for order, slope in (("deletion", -3.0), ("random", -1.0))
+        for removed in (0.0, 0.5, 1.0)
+    ]
+    table = mean_curves(pd.DataFrame(rows, columns=["patient_id", "fold", "input", "order", "removed", "score"]))
+    of_deletion = table[table["order"] == "deletion"]
+    assert of_deletion["change"].tolist() == pytest.approx([0.0, -1.5, -3.0])
+    assert of_deletion["against_random"].tolist() == pytest.approx([0.0, -1.0, -2.0])
+    assert of_deletion["lower"].tolist() == pytest.approx(of_deletion["upper"].tolist())  # all patients are alike
+    assert (table[table["order"] == "random"]["against_random"] == 0).all()
+    assert set(table["n_patients"]) == {3}
 
 
 def test_the_summary_covers_the_mean_and_omits_what_is_undefined():

@@ -19,7 +19,13 @@ from subfuse.explanation.enrichment import COLUMNS as ENRICHMENT_COLUMNS
 from subfuse.explanation.enrichment import enrich
 from subfuse.explanation.explained_score import RISK, ExplainedScore, attribute_subspaces, explained_score
 from subfuse.explanation.faithfulness import COLUMNS as FAITHFULNESS_COLUMNS
-from subfuse.explanation.faithfulness import faithfulness_of, faithfulness_summary
+from subfuse.explanation.faithfulness import (
+    CURVE_COLUMNS,
+    faithfulness_curves,
+    faithfulness_of,
+    faithfulness_summary,
+    mean_curves,
+)
 from subfuse.files import sha256_of_json, write_json, write_table, write_text
 from subfuse.training.checkpoint import FittedModel
 
@@ -27,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.05  # relative gap: means over patients need less precision than one patient
 FAITHFULNESS_PATIENTS = 12  # of each model: every one costs some hundred passes through it
-TABLES = ("genes", "contributions", "gaps", "faithfulness")
+TABLES = ("genes", "contributions", "gaps", "faithfulness", "curves")
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def explain_cohort(
     - `contributions.csv`: the ledger of every patient, subspace x modality.
     - `enrichment.csv`: gene sets among the genes, ranked by `strength` and, for survival, by `direction` (strength
       with the sign of the direction).
-    - `faithfulness.csv` and `faithfulness.json`: `faithfulness_of` for some patients of each model, and its summary.
+    - `faithfulness.csv` and `faithfulness.json`: `faithfulness_of` for some patients of each model, and its summary;
+      `faithfulness_curves.csv`: `mean_curves` of the same patients.
     - `summary.json`: shares of subspaces and modalities, completeness gaps.
 
     Finished models are kept in `models/` and not explained again.
@@ -88,6 +95,7 @@ def explain_cohort(
         _write_genes(out, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()), seed=seed)
     write_table(out / "contributions.csv", contributions)
     write_table(out / "faithfulness.csv", faithfulness)
+    write_table(out / "faithfulness_curves.csv", mean_curves(tables["curves"]))
     generator = np.random.default_rng(seed)
     write_json(out / "faithfulness.json", faithfulness_summary(faithfulness, generator=generator))
     write_json(out / "summary.json", _summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
@@ -110,7 +118,7 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
 def _explained_model(tested: FoldModel, folder: Path, *, tolerance: float, seed: int) -> dict[str, pd.DataFrame]:
     """Explains the patients of one model, or reads what was written when that was done before."""
     identifiers = [patient.patient_id for patient in tested.patients]
-    key = sha256_of_json([tested.fitted.describe(), identifiers, tolerance, seed])
+    key = sha256_of_json([tested.fitted.describe(), identifiers, tolerance, seed, TABLES])
     marker = folder / "done.txt"
     if marker.exists() and marker.read_text(encoding="utf-8").strip() == key:
         return {name: _read(folder / f"{name}.csv") for name in TABLES}
@@ -169,7 +177,9 @@ def _explained_patient(
         rows = _gene_rows(fitted, patient, score, attributions, expression)
         yield "genes", rows.assign(share=rows["subspace"].map(dict(zip(fitted.subspaces, shares, strict=True))))
     if scrutinise:
-        yield "faithfulness", faithfulness_of(fitted, batch, score, attributions, generator=generator)
+        curves = faithfulness_curves(fitted.model, batch, score, attributions, generator=generator)
+        yield "curves", curves
+        yield "faithfulness", faithfulness_of(fitted, batch, score, attributions, curves, generator=generator)
 
 
 def _gene_rows(
@@ -240,5 +250,6 @@ def _empty(name: str) -> pd.DataFrame:
         "contributions": ["patient_id", "subspace", "modality", "contribution", "explained", "fold"],
         "gaps": ["patient_id", "subspace", "relative_gap", "fold"],
         "faithfulness": list(FAITHFULNESS_COLUMNS),
+        "curves": list(CURVE_COLUMNS),
     }
     return pd.DataFrame(columns=columns[name])

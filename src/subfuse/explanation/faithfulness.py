@@ -18,6 +18,50 @@ RANDOM_ORDERS = 5
 BOOTSTRAP = 2000
 INPUTS = ("patches", "genes")
 COLUMNS = ("patient_id", "fold", "input", "deletion", "insertion", "random_weights", "random_weights_absolute")
+CURVE_COLUMNS = ("patient_id", "fold", "input", "order", "removed", "score")
+
+
+def faithfulness_curves(
+    model: nn.Module,
+    batch: BagBatch,
+    score: ExplainedScore,
+    attributions: Mapping[str, Attribution],
+    *,
+    generator: np.random.Generator,
+) -> pd.DataFrame:
+    """Returns the score of one patient while its patches, or its genes, are replaced by the average one.
+
+    Columns: patient_id; input; order: `deletion` replaces those that raise the score most first, `insertion` those that
+    raise it least (read from the end, the most important are put back first), `random` is the mean over random orders;
+    removed, the share of the input that is replaced, from 0 to 1; score. An input of fewer than three elements has no
+    row. All orders start and end at the same score: below `random` is better for deletion, above it for insertion.
+
+    Args:
+        model: Anything with the forward signature of `SubspaceFusion`, in evaluation mode.
+        batch: One patient; inputs are standardised, so zero is average.
+        score: What is explained.
+        attributions: Of each subspace's share.
+        generator: Draws the random orders.
+
+    Source: Petsiuk et al., RISE, BMVC 2018.
+    """
+    total = total_attribution(attributions)
+    tables = []
+    for name in INPUTS:
+        places = _places(batch, total, name)
+        if len(places) < 3:
+            continue
+        order = places[np.argsort(-total[name].double().cpu().numpy()[places], kind="stable")]
+        shuffled = [generator.permutation(places) for _ in range(RANDOM_ORDERS)]
+        scores = deletion_scores(model, batch, score, np.stack([order, order[::-1], *shuffled]), input_name=name)
+        curves = {"deletion": scores[0], "insertion": scores[1], "random": scores[2:].mean(axis=0)}
+        tables += [
+            pd.DataFrame({"input": name, "order": kind, "removed": np.linspace(0, 1, STEPS + 1), "score": curve})
+            for kind, curve in curves.items()
+        ]
+    columns = [name for name in CURVE_COLUMNS if name != "fold"]
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return found.assign(patient_id=batch.patient_id[0]).reindex(columns=columns)
 
 
 def faithfulness_of(
@@ -25,6 +69,7 @@ def faithfulness_of(
     batch: BagBatch,
     score: ExplainedScore,
     attributions: Mapping[str, Attribution],
+    curves: pd.DataFrame,
     *,
     generator: np.random.Generator,
 ) -> pd.DataFrame:
@@ -35,36 +80,32 @@ def faithfulness_of(
     order while they are put back in the same order (both are mean differences along the curve, in units of the score;
     above 0 is better than chance); `random_weights` and `random_weights_absolute`, the rank correlation of the
     attributions, and of their absolute values, with those of the same model with random weights (near 0: the
-    attributions depend on what was learned). An input of fewer than three elements has no row.
+    attributions depend on what was learned). An input without curves has no row.
 
     Args:
         fitted: The model.
         batch: One patient.
         score: What is explained.
         attributions: Of each subspace's share.
-        generator: Draws random orders and weights.
+        curves: Of the same patient, from `faithfulness_curves`.
+        generator: Draws random weights.
 
     Source: Petsiuk et al., RISE, BMVC 2018; Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
     """
     total = total_attribution(attributions)
     randomised = total_attribution(_with_random_weights(fitted, batch, score, seed=int(generator.integers(2**31))))
     rows = []
-    for name in INPUTS:
-        places = (batch.patch_mask[0] if name == "patches" else total[name] != 0).nonzero().flatten().cpu().numpy()
-        if len(places) < 3:
-            continue
-        value = total[name].double().cpu().numpy()[places]
-        order = places[np.argsort(-value, kind="stable")]
-        shuffled = [generator.permutation(places) for _ in range(RANDOM_ORDERS)]
-        orders = np.stack([order, order[::-1], *shuffled])
-        area = deletion_areas(fitted.model, batch, score, orders, input_name=name)
-        other = randomised[name].double().cpu().numpy()[places]
+    for name, of_input in curves.groupby("input", sort=False):
+        by_order = of_input.pivot_table(index="removed", columns="order", values="score")
+        area = {order: float(np.trapezoid(by_order[order], by_order.index)) for order in by_order}
+        places = _places(batch, total, str(name))
+        value, other = (part[str(name)].double().cpu().numpy()[places] for part in (total, randomised))
         rows.append(
             {
                 "patient_id": batch.patient_id[0],
                 "input": name,
-                "deletion": area[2:].mean() - area[0],
-                "insertion": area[1] - area[2:].mean(),  # the least important deleted first: read backwards, insertion
+                "deletion": area["random"] - area["deletion"],
+                "insertion": area["insertion"] - area["random"],
                 "random_weights": _rank_correlation(value, other),
                 "random_weights_absolute": _rank_correlation(np.abs(value), np.abs(other)),
             }
@@ -72,15 +113,15 @@ def faithfulness_of(
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "fold"])
 
 
-def deletion_areas(
+def deletion_scores(
     model: nn.Module,
     batch: BagBatch,
     score: ExplainedScore,
     orders: Int[np.ndarray, "order place"],
     *,
     input_name: str,
-) -> Float[np.ndarray, " order"]:
-    """Returns the mean score along each order in which patches or genes are replaced by the average one.
+) -> Float[np.ndarray, "order point"]:
+    """Returns the score along each order in which patches or genes are replaced by the average one.
 
     Args:
         model: Anything with the forward signature of `SubspaceFusion`, in evaluation mode.
@@ -88,6 +129,9 @@ def deletion_areas(
         score: What is explained.
         orders: Places in the bag or on the gene axis, the first to be replaced first.
         input_name: `patches` or `genes`.
+
+    Returns:
+        Scores at 11 points: nothing replaced, a tenth, ... everything.
     """
     n_orders, n_places = orders.shape
     removed = np.rint(np.linspace(0, n_places, STEPS + 1)).astype(int)
@@ -105,7 +149,7 @@ def deletion_areas(
             values = score.of_logits(model(**copies).logits).double().cpu().numpy()
             for value, (row, column) in zip(values, some, strict=True):
                 curves[row, column] = value
-    return np.asarray(np.trapezoid(curves, dx=1 / STEPS, axis=1))
+    return curves
 
 
 def total_attribution(attributions: Mapping[str, Attribution]) -> dict[str, Float[Tensor, " element"]]:
@@ -144,6 +188,43 @@ def faithfulness_summary(table: pd.DataFrame, *, generator: np.random.Generator)
             measures[measure] = entry
         summary[str(name)] = measures
     return summary
+
+
+def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
+    """Returns the mean curve over patients of each input and order: what a plot of deletion and insertion shows.
+
+    Columns: input, order, removed; `change`, the mean change of the score since nothing was replaced; `against_random`,
+    the mean difference from random order at the same point, with `lower` and `upper`, its 95 % interval over patients
+    (normal approximation; NaN for fewer than three patients); n_patients. Curves of random order differ from
+    themselves by 0.
+
+    Args:
+        curves: Rows of `faithfulness_curves` of all patients.
+    """
+    keys = ["patient_id", "fold", "input"]
+    start = curves[(curves["removed"] == 0) & (curves["order"] == "random")].set_index(keys)["score"].rename("start")
+    random = curves[curves["order"] == "random"].set_index([*keys, "removed"])["score"].rename("random")
+    joined = curves.join(start, on=keys).join(random, on=[*keys, "removed"])
+    joined["change"] = joined["score"] - joined["start"]
+    joined["against_random"] = joined["score"] - joined["random"]
+    table = joined.groupby(["input", "order", "removed"], sort=False).agg(
+        change=("change", "mean"),
+        against_random=("against_random", "mean"),
+        error=("against_random", "sem"),
+        n_patients=("score", "size"),
+    )
+    half_width = 1.96 * table.pop("error").where(table["n_patients"] > 2)
+    table.insert(2, "lower", table["against_random"] - half_width)
+    table.insert(3, "upper", table["against_random"] + half_width)
+    return table.reset_index()
+
+
+def _places(
+    batch: BagBatch, total: Mapping[str, Float[Tensor, " element"]], input_name: str
+) -> Int[np.ndarray, " place"]:
+    """Returns the real patches, or the genes that a subspace has and that were measured."""
+    is_there = batch.patch_mask[0] if input_name == "patches" else total[input_name] != 0
+    return is_there.nonzero().flatten().cpu().numpy()
 
 
 def _with_random_weights(
