@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from conftest import deal_folds
 from subfuse.data.splits import Fold
@@ -12,6 +13,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.cross_validation import cross_validate
 from subfuse.evaluation.run_folder import read_predictions
 from subfuse.runs import load_run
+from subfuse.training.resumption import Checkpoint
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 BRIEF = {
@@ -67,6 +69,33 @@ def test_a_rerun_does_only_what_is_missing(cohort, tmp_path):
     again = run(cohort, tmp_path / "run", task="grade")
     assert kept.stat().st_mtime_ns == stamp
     pd.testing.assert_frame_equal(first.predictions, again.predictions)
+
+
+def test_a_killed_job_goes_on_after_its_last_epoch_and_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
+    options = {"task": "grade", "models": ["concat"], "training": TrainingSettings(epochs=3, batch_size=8)}
+    whole = run(cohort, tmp_path / "whole", **options)
+    save, saved = Checkpoint.save, []
+
+    def save_and_stop(checkpoint, *arguments):
+        save(checkpoint, *arguments)
+        saved.append(checkpoint.path)
+        if len(saved) == 5:  # the second epoch of the second fold
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, tmp_path / "run", **options)
+    folder = tmp_path / "run" / "grade" / "concat" / "fold_1"
+    assert (folder / "last.ckpt").exists()
+    assert not (folder / "predictions.csv").exists()
+    resumed = run(cohort, tmp_path / "run", **options)
+    assert saved[5:] == [folder / "last.ckpt"]  # one epoch was left
+    assert not list((tmp_path / "run").rglob("last.ckpt"))
+    for fold in ("fold_0", "fold_1"):
+        expected, found = (load_file(tmp_path / out / "grade" / "concat" / fold / "model.safetensors")
+                           for out in ("whole", "run"))  # fmt: skip
+        assert all(found[name].equal(expected[name]) for name in expected)
+    pd.testing.assert_frame_equal(resumed.predictions, whole.predictions)
 
 
 def test_another_configuration_is_not_overwritten(cohort, tmp_path):

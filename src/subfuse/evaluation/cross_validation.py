@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -29,6 +29,9 @@ from subfuse.files import sha256_of_json, write_table
 from subfuse.training.checkpoint import FittedModel
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    import lightning.fabric
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def cross_validate(
 ) -> CrossValidationResult:
     """Trains and tests models on the same patient-level folds.
 
-    Finished folds are kept in `out` and skipped when the same call is repeated; a failed job is reported and the rest
-    goes on. The test patients of a fold are never seen by its training.
+    Finished folds are kept in `out` and skipped when the same call is repeated, and a neural model's training that was
+    interrupted goes on after its last epoch, to the weights of an uninterrupted one. A failed job is reported and the
+    rest goes on. The test patients of a fold are never seen by its training.
 
     Args:
         cohort: A prepared cohort.
@@ -130,12 +134,10 @@ def run_job(
     seed: int,
     search: int,
 ) -> None:
-    """Trains one model on one fold and writes its folder; `predictions.csv` comes last and marks it complete."""
-    from subfuse.training.fitting import train_fold
-    from subfuse.training.search import search_settings
-
-    folder = job.folder(out)
+    """Searches a job's settings where asked for, and trains it; see `train_job`."""
     if search:
+        from subfuse.training.search import search_settings
+
         found = search_settings(
             cohort,
             fold,
@@ -147,7 +149,41 @@ def run_job(
             trials=search,
         )
         training, architecture = found.settings, found.architecture
-        write_table(folder / "search.csv", found.trials)
+        write_table(job.folder(out) / "search.csv", found.trials)
+    train_job(cohort, fold, job, out, training=training, architecture=architecture, seed=seed)
+
+
+def train_job(
+    cohort: Cohort,
+    fold: Fold,
+    job: Job,
+    out: Path,
+    *,
+    training: TrainingSettings,
+    architecture: ArchitectureSettings,
+    seed: int,
+    fabric: "lightning.fabric.Fabric | None" = None,
+    progress: Progress | None = None,
+) -> None:
+    """Trains one model on one fold, or goes on where it was interrupted, and writes its folder.
+
+    `last.ckpt` holds the training after its last epoch until the model is complete; `predictions.csv` comes last of
+    the other files and marks the job complete.
+
+    Args:
+        cohort: A prepared cohort.
+        fold: Who trains, validates and is tested.
+        job: Which model, task and fold.
+        out: Run folder.
+        training: Training settings.
+        architecture: Sizes of the model.
+        seed: Of the run; see `Job.seed`.
+        fabric: Device and processes; the first process writes. This process alone by default.
+        progress: Called after every epoch.
+    """
+    from subfuse.training.fitting import train_fold
+
+    folder = job.folder(out)
     fitted = train_fold(
         cohort,
         fold,
@@ -157,9 +193,14 @@ def run_job(
         architecture=architecture,
         seed=job.seed(seed),
         log_path=folder / "log.csv",
+        checkpoint_path=folder / "last.ckpt",
+        fabric=fabric,
+        progress=progress,
     )
-    fitted.save(folder)
-    write_table(folder / "predictions.csv", predict_fold(fitted, cohort, fold, job))
+    if fabric is None or fabric.is_global_zero:
+        fitted.save(folder)
+        write_table(folder / "predictions.csv", predict_fold(fitted, cohort, fold, job))
+        (folder / "last.ckpt").unlink(missing_ok=True)
 
 
 def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from subfuse.data.cohort import Cohort
 from subfuse.data.splits import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
-from subfuse.evaluation.cross_validation import check_tasks, predict_fold, run_description
+from subfuse.evaluation.cross_validation import check_tasks, run_description, train_job
 from subfuse.evaluation.results import write_results
 from subfuse.evaluation.run_folder import (
     Job,
@@ -20,7 +20,6 @@ from subfuse.evaluation.run_folder import (
 )
 from subfuse.evaluation.run_folds import choose_folds
 from subfuse.execution import Progress
-from subfuse.files import write_table
 from subfuse.training.recipe import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
@@ -70,7 +69,6 @@ def train_model(
         ConfigurationError: Unknown task, model or fold, another configuration's folder, or an unwanted resumption.
         DataError: The fold's patients do not suffice.
     """
-    from subfuse.training.fitting import train_fold
     from subfuse.training.processes import start_processes
 
     training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
@@ -85,23 +83,17 @@ def train_model(
         }
         on_first(fabric, lambda: _claim(out, description, folder, resume=resume))
         if not (folder / "predictions.csv").exists():
-            fitted = train_fold(
+            train_job(
                 cohort,
                 folds[fold],
-                task=task,
-                model_name=model,
-                settings=training,
+                job,
+                out,
+                training=training,
                 architecture=architecture,
-                seed=job.seed(seed),
-                log_path=folder / "log.csv",
-                checkpoint_path=folder / "last.ckpt",
+                seed=seed,
                 fabric=fabric,
                 progress=progress,
             )
-            if fabric.is_global_zero:
-                fitted.save(folder)
-                write_table(folder / "predictions.csv", predict_fold(fitted, cohort, folds[fold], job))
-                (folder / "last.ckpt").unlink(missing_ok=True)
         if not fabric.is_global_zero:
             return None
     copy_cohort(cohort, out / "cohort")
