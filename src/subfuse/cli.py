@@ -244,6 +244,9 @@ def _add_train(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of weights and batch order.")
     parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
     parser.add_argument("--resume", action="store_true", help="Go on with an interrupted training, if there is one.")
+    parser.add_argument(
+        "--allow-inputs", type=str, nargs="+", default=[], help="Genes or covariates that may look like the outcome."
+    )
     parser.add_argument("--devices", type=int, default=1, help="Processes per machine; torchrun overrides it.")
     parser.add_argument("--nodes", type=int, default=1, help="Machines; torchrun overrides it.")
     parser.add_class_arguments(TrainingSettings, "train")
@@ -269,6 +272,7 @@ def _train(arguments: Namespace) -> None:
             devices=arguments.devices,
             nodes=arguments.nodes,
             resume=arguments.resume,
+            allow_inputs=arguments.allow_inputs,
             progress=progress,
         )
     if metrics is not None:

@@ -8,10 +8,11 @@ import yaml
 from safetensors.torch import load_file
 
 from conftest import deal_folds
-from subfuse.data.splits import Fold
+from subfuse.data.splits import SPLITS, Fold, write_folds
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.cross_validation import cross_validate
 from subfuse.evaluation.run_folder import read_predictions
+from subfuse.evaluation.single_training import train_model
 from subfuse.runs import load_run
 from subfuse.training.resumption import Checkpoint
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
@@ -194,6 +195,10 @@ def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_p
     )
     with pytest.raises(DataError, match="days_to_death"):
         run(leaking, tmp_path / "a", task="survival", models=["cox"])
+    write_folds(tmp_path / "prepared" / SPLITS, deal_folds(leaking))
+    prepared = replace(leaking, root=tmp_path / "prepared")
+    with pytest.raises(DataError, match="days_to_death"):
+        train_model(prepared, task="survival", model="cox", out=tmp_path / "a")
     assert not (tmp_path / "a").exists()
     result = run(leaking, tmp_path / "a", task="survival", models=["cox"], allow_inputs=["GENE0", "days_to_death"])
     assert set(result.predictions["model"]) == {"cox"}

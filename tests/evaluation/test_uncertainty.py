@@ -352,7 +352,7 @@ def test_only_patients_of_both_models_are_compared() -> None:
 
     both = compare_models(pd.concat([complete[~complete["patient_id"].isin(absent)], partial]), n_bootstrap=50).iloc[0]
     assert row["n_patients"] == N - 12
-    assert row["reason"] == "12 patients predicted by one of the models only are left out"
+    assert row["reason"] == "patients left out, as only one of the models predicts them: 12"
     assert row["difference"] == pytest.approx(both["difference"], abs=1e-12)
 
 

@@ -12,6 +12,7 @@ from subfuse.data.cohort import Cohort
 from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.splits import Fold
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.findings import raise_for_failures
 from subfuse.evaluation.input_checks import check_inputs
 from subfuse.evaluation.results import write_results
 from subfuse.evaluation.run_folder import (
@@ -95,7 +96,7 @@ def cross_validate(
     check_tasks(tasks, cohort)
     check_model_names(models)
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=seed)
-    refuse_disguised_outcomes(cohort, drawn, tasks, allow_inputs)
+    refuse_disguised_outcomes(cohort, drawn[0], tasks, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     description = run_description(cohort, tasks, models, drawn[0], seed, training, architecture)
     claim_folder(out, description | {"repeats": len(drawn), "search": search, "allow_inputs": sorted(allow_inputs)})
@@ -217,15 +218,12 @@ def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> p
 
 
 def refuse_disguised_outcomes(
-    cohort: Cohort, repeats: Sequence[Sequence[Fold]], tasks: Sequence[str], allow_inputs: Collection[str]
+    cohort: Cohort, folds: Sequence[Fold], tasks: Sequence[str], allow_inputs: Collection[str]
 ) -> None:
     """Raises a DataError if an input column is the outcome of a task in disguise; see `check_inputs`."""
-    for task in tasks:
-        for fold in repeats[0]:
-            findings = check_inputs(cohort, fold, task, allow=allow_inputs)
-            failed = next((finding for finding in findings if finding.level == "failure"), None)
-            if failed is not None:
-                raise DataError(f"task {task}: {failed.found}. {failed.why} {failed.remedy}")
+    raise_for_failures(
+        finding for task in tasks for fold in folds for finding in check_inputs(cohort, fold, task, allow=allow_inputs)
+    )
 
 
 def run_description(

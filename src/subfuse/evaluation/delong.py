@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from subfuse.evaluation.pairs import wins
+
 Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -69,13 +71,12 @@ def binary_auc(
         raise ValueError(
             f"DeLong's variance needs two cases and two controls. Found {is_case.sum()} and {(~is_case).sum()}."
         )
-    difference = score[is_case, None] - score[~is_case]
-    wins = np.where(difference > 0, 1.0, np.where(difference == 0, 0.5, 0.0))  # (case, control)
-    value = float(wins.mean())
-    n_cases, n_controls = wins.shape
+    won = wins(score[is_case, None] - score[~is_case])  # (case, control)
+    value = float(won.mean())
+    n_cases, n_controls = won.shape
     influence = np.empty(len(score))
-    influence[is_case] = (wins.mean(axis=1) - value) / (n_cases * (n_cases - 1)) ** 0.5
-    influence[~is_case] = (wins.mean(axis=0) - value) / (n_controls * (n_controls - 1)) ** 0.5
+    influence[is_case] = (won.mean(axis=1) - value) / (n_cases * (n_cases - 1)) ** 0.5
+    influence[~is_case] = (won.mean(axis=0) - value) / (n_controls * (n_controls - 1)) ** 0.5
     return BinaryAuc(value, pd.Series(influence, index=patients))
 
 

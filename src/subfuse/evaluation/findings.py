@@ -58,11 +58,12 @@ def raise_for_failures(findings: Iterable[Finding]) -> None:
     """Stops where a finding is a failure.
 
     Raises:
-        DataError: Names what failed and the remedy.
+        DataError: Names what failed, in which task, and the remedy of the first.
     """
     failures = [finding for finding in findings if finding.level == "failure"]
     if failures:
-        found = preview(dict.fromkeys(finding.found for finding in failures), limit=3)
+        named = (f"{finding.task}: {finding.found}" if finding.task else finding.found for finding in failures)
+        found = preview(dict.fromkeys(named), limit=3)
         raise DataError(f"{failures[0].check}: {found}. {failures[0].why} {failures[0].remedy}".strip())
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from subfuse.errors import preview
 from subfuse.evaluation.findings import Finding, Level
+from subfuse.evaluation.pairs import known_orders, wins
 from subfuse.evaluation.prediction_table import (
     FOLD,
     PATIENT,
@@ -226,8 +227,7 @@ def ordered_share(
     risk: Float[np.ndarray, " patient"],
 ) -> Float[np.ndarray, " patient"]:
     """Returns the share of each patient's comparable pairs that are ordered rightly, ties one half; NaN without any."""
-    later = event[:, None] & ((time_days > time_days[:, None]) | ((time_days == time_days[:, None]) & ~event))
-    difference = risk[:, None] - risk
-    wins = later * np.where(difference > 0, 1.0, np.where(difference == 0, 0.5, 0.0))
-    pairs = later.sum(axis=0) + later.sum(axis=1)
-    return np.divide(wins.sum(axis=0) + wins.sum(axis=1), pairs, out=np.full(len(risk), np.nan), where=pairs > 0)
+    ordered = known_orders(time_days, event)
+    won = ordered * wins(risk[:, None] - risk)
+    pairs = ordered.sum(axis=0) + ordered.sum(axis=1)
+    return np.divide(won.sum(axis=0) + won.sum(axis=1), pairs, out=np.full(len(risk), np.nan), where=pairs > 0)

@@ -14,6 +14,7 @@ from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.splits import Fold
 from subfuse.errors import preview
 from subfuse.evaluation.findings import Finding
+from subfuse.evaluation.pairs import known_orders
 
 CHECK = "outcome in disguise"
 NEARLY_PERFECT = 0.99  # C-index or AUC of one column, in either direction
@@ -135,9 +136,7 @@ def _orderings(
     time_days = np.array([patient.time_days for patient in patients], dtype=np.float64)
     event = np.array([patient.event for patient in patients], dtype=bool)
     yield from _one_against_rest(values, event, "AUC {} of the event")
-    later = event[:, None] & (
-        (time_days > time_days[:, None]) | ((time_days == time_days[:, None]) & ~event)
-    )  # (case, patient)
+    later = known_orders(time_days, event)
     n_pairs = int(later.sum())
     if n_pairs:
         chance = _log_chance_of_order(later.sum(axis=1)[event], _allowed(n_pairs))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from subfuse.data.cohort import Cohort, Patient
 from subfuse.evaluation.findings import Finding
 from subfuse.evaluation.fusion_benefit import headline_values
+from subfuse.evaluation.pairs import known_orders, wins
 from subfuse.evaluation.prediction_table import (
     TaskPredictions,
     class_probabilities,
@@ -162,9 +163,8 @@ def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.n
 
 def _pairs(fold: pd.DataFrame, classes: Sequence[str] | None) -> _Pairs:
     if classes is None:
-        time_days, event = times_days(fold), events(fold)
-        later = event[:, None] & ((time_days > time_days[:, None]) | ((time_days == time_days[:, None]) & ~event))
-        return _Pairs(later[None].astype(np.float64), _wins(risks(fold)[:, None]))
+        ordered = known_orders(times_days(fold), events(fold))
+        return _Pairs(ordered[None].astype(np.float64), _wins(risks(fold)[:, None]))
     label, probabilities = label_indices(fold, classes), class_probabilities(fold, classes)
     is_class = label[None] == np.arange(len(classes))[:, None]  # (class, patient)
     comparable = is_class[:, :, None] & ~is_class[:, None, :]
@@ -172,8 +172,7 @@ def _pairs(fold: pd.DataFrame, classes: Sequence[str] | None) -> _Pairs:
 
 
 def _wins(scores: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, "class patient patient"]:
-    difference = scores.T[:, :, None] - scores.T[:, None, :]
-    return np.where(difference > 0, 1.0, np.where(difference == 0, 0.5, 0.0))
+    return wins(scores.T[:, :, None] - scores.T[:, None, :])
 
 
 def _has(patient: Patient, modality: str) -> bool:

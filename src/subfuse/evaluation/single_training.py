@@ -1,6 +1,6 @@
 """One model on one fold, on one process or several: a run folder like that of a cross-validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 from subfuse.data.cohort import Cohort
 from subfuse.data.splits import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
-from subfuse.evaluation.cross_validation import check_tasks, run_description, train_job
+from subfuse.evaluation.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
 from subfuse.evaluation.results import write_results
 from subfuse.evaluation.run_folder import (
     Job,
@@ -40,6 +40,7 @@ def train_model(
     devices: int = 1,
     nodes: int = 1,
     resume: bool = False,
+    allow_inputs: Collection[str] = (),
     progress: Progress | None = None,
 ) -> pd.DataFrame | None:
     """Trains one model on one of the cohort's own folds; returns the metrics of all folds in `out` so far.
@@ -60,6 +61,7 @@ def train_model(
         devices: Processes per machine; see `start_processes`.
         nodes: Machines.
         resume: Go on where an earlier call was interrupted; without it, a begun or finished fold is an error.
+        allow_inputs: Genes or covariates that may be inputs although they look like the outcome; see `check_inputs`.
         progress: Called after every epoch.
 
     Returns:
@@ -67,7 +69,7 @@ def train_model(
 
     Raises:
         ConfigurationError: Unknown task, model or fold, another configuration's folder, or an unwanted resumption.
-        DataError: The fold's patients do not suffice.
+        DataError: An input is the outcome in disguise, or the fold's patients do not suffice.
     """
     from subfuse.training.processes import start_processes
 
@@ -75,11 +77,13 @@ def train_model(
     folds = _checked_folds(cohort, task, model, fold, seed)
     job = Job(task, model, fold)
     folder = job.folder(out)
+    refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], allow_inputs)
     with start_processes(training, devices=devices, nodes=nodes) as fabric:
         description = {
             "command": "train",
             **run_description(cohort, [task], [model], folds, seed, training, architecture),
             "processes": fabric.world_size,
+            "allow_inputs": sorted(allow_inputs),
         }
         on_first(fabric, lambda: _claim(out, description, folder, resume=resume))
         if not (folder / "predictions.csv").exists():

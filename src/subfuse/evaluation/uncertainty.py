@@ -240,7 +240,7 @@ def _comparison(task: TaskPredictions, model: str, reference: str, bootstrap: Bo
     by, note = grouping(task)
     groups = ranked_patients(of_model, task.classes, by=by)
     reference_groups = ranked_patients(of_reference, task.classes, by=by)
-    left_out = f"{n_left_out} patients predicted by one of the models only are left out" if n_left_out else None
+    left_out = f"patients left out, as only one of the models predicts them: {n_left_out}" if n_left_out else None
     difference = _difference(groups, reference_groups, task.headline, bootstrap)
     if note is not None:
         difference["p_value_t"] = np.nan  # pooled: there are no folds to test over

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from subfuse.errors import preview
+from subfuse.evaluation.pairs import wins
 
 CALIBRATION_BINS = 15
 HORIZON_DAYS = 1095.0  # three years
@@ -178,9 +179,8 @@ def _weighted_concordance(
     concordant, total = np.zeros(len(weights)), np.zeros(len(weights))
     for cases in _blocks(np.flatnonzero(case_weight)):
         pairs = comparable(cases) * case_weight[cases, None]  # (case, patient)
-        difference = score[cases, None] - score
-        wins = np.where(difference > 0, 1.0, np.where(difference == 0, 0.5, 0.0))
-        concordant += ((weights[:, cases] @ (pairs * wins)) * weights).sum(axis=1)
+        won = wins(score[cases, None] - score)
+        concordant += ((weights[:, cases] @ (pairs * won)) * weights).sum(axis=1)
         total += ((weights[:, cases] @ pairs) * weights).sum(axis=1)
     return _ratio(concordant, total)
 
