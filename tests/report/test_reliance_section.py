@@ -6,7 +6,7 @@ import pytest
 from fake_run import GENES, SCRIPT, write_fake_run
 
 from subfuse.report import cohort_figures, reliance_section
-from subfuse.report.cohort_figures import GenePoints, beeswarm, swarm_offsets
+from subfuse.report.cohort_figures import GenePoints, RemovalCurve, beeswarm, removal_curves, swarm_offsets
 from subfuse.report.run_files import read_run
 
 
@@ -51,10 +51,36 @@ def test_undefined_tests_of_truth_are_named(run):
     assert rows[-1][2:4] == ("undefined", "no interval")
 
 
+def test_curves_of_deletion_are_described_and_drawn_with_their_intervals(run, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(cohort_figures, "removal_curves", lambda curves: drawn.update(curves) or "<svg></svg>")
+    figures = reliance_section.reliance_section(read_run(run))[0]["figures"]
+    described = "Change of the score with half of the patches replaced: highest first −0.300; lowest first −0.100; "
+    assert figures[-1].alt == f"{described}random order −0.200."
+    assert "Mean over 12 patients" in figures[-1].caption
+    np.testing.assert_allclose(drawn["deletion"].change - drawn["deletion"].lower, 0.02)
+    np.testing.assert_allclose(drawn["deletion"].upper - drawn["deletion"].change, 0.03)
+    assert drawn["random"].change[[0, -1]] == pytest.approx([0, -0.4])
+
+
+def test_an_order_that_is_absent_is_not_drawn():
+    line = np.linspace(0, 1, 5)
+    svg = removal_curves({"deletion": RemovalCurve(line, -line, line * np.nan, line * np.nan)})
+    assert "highest first" in svg
+    assert "random order" not in svg
+
+
 def test_absent_tables_are_said_to_be_absent(tmp_path):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), explained=0)
     folder = run / "explanations" / "cohort" / "survival"
-    for name in ("genes.csv", "gene_values.csv", "gene_stability.csv", "enrichment.csv", "faithfulness.json"):
+    for name in (
+        "genes.csv",
+        "gene_values.csv",
+        "gene_stability.csv",
+        "enrichment.csv",
+        "faithfulness.json",
+        "faithfulness_curves.csv",
+    ):
         (folder / name).unlink()
     part = reliance_section.reliance_section(read_run(run))[0]
     assert part["genes"] is None

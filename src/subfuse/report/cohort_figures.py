@@ -1,6 +1,6 @@
-"""Figures of what models rely on over a cohort: the genes of every patient."""
+"""Figures of what models rely on over a cohort: the genes of every patient, and whether attributions are true."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from subfuse.report.drawing import (
     INK,
+    MUTED,
     NEGATIVE,
     POSITIVE,
     STYLE,
@@ -28,6 +29,16 @@ class GenePoints:
     gene: str
     contribution: np.ndarray
     expression: np.ndarray
+
+
+@dataclass(frozen=True)
+class RemovalCurve:
+    """How the score changes while inputs are replaced; one entry per point, NaN where there is no interval."""
+
+    removed: np.ndarray  # share of the inputs that is replaced, 0 to 1
+    change: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
 
 
 @matplotlib.rc_context(STYLE)
@@ -56,6 +67,30 @@ def beeswarm(genes: Sequence[GenePoints]) -> str:
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("Contribution to the score")
+    return svg_text(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def removal_curves(curves: Mapping[str, RemovalCurve]) -> str:
+    """Draws how the score changes while inputs are replaced: the most raising first, in random order, last.
+
+    Args:
+        curves: By order: `deletion`, `random` and `insertion`; an absent one is not drawn.
+    """
+    figure, axes = new_figure(4.2, 3.0)
+    axes.axhline(0, color=MUTED, linewidth=0.7)
+    for order, label, colour, dash in (
+        ("insertion", "lowest first", POSITIVE, (0, (5, 2))),
+        ("random", "random order", INK, (0, (1, 1.5))),
+        ("deletion", "highest first", NEGATIVE, "-"),
+    ):
+        if order in curves:
+            curve = curves[order]
+            axes.plot(100 * curve.removed, curve.change, color=colour, linestyle=dash, linewidth=1.7, label=label)
+            axes.fill_between(100 * curve.removed, curve.lower, curve.upper, color=colour, alpha=0.13, linewidth=0)
+    axes.set(xlabel="Replaced by the average, %", ylabel="Change of the score", xlim=(-1, 101))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.legend(loc="best")
     return svg_text(figure)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.report import cohort_figures, figures
+from subfuse.report import cohort_figures
 from subfuse.report.elements import Drawn, PlainTable
 from subfuse.report.run_files import CohortExplanation, RunFiles
 from subfuse.report.statements import counted, interval_text, number, p_text
@@ -21,6 +21,7 @@ MEASURES = {
     "random_weights": "Rank correlation with random weights",
     "random_weights_absolute": "The same, absolute values",
 }
+ORDERS = {"deletion": "highest first", "random": "random order", "insertion": "lowest first"}
 _DIRECTION = 0.3  # rank correlation from which on a gene's direction is put into words
 
 
@@ -41,7 +42,7 @@ def _of_task(explained: CohortExplanation) -> dict[str, Any]:
         "title": explained.task.capitalize(),
         "lede": _lede(explained.summary),
         "shares": _share_rows(explained.summary.get("shares", [])),
-        "figures": [*_beeswarms(explained), *_faithfulness_figure(explained.faithfulness)],
+        "figures": [*_beeswarms(explained), *_removal_figures(explained.curves)],
         "genes": _gene_table(explained),
         "stability": _stability(explained.stability),
         "enrichment": _enrichment_table(explained.enrichment),
@@ -194,23 +195,24 @@ def _interval(entry: Mapping[str, Any]) -> str:
     return interval_text(*(np.nan if entry[name] is None else entry[name] for name in ("lower", "upper")))
 
 
-def _faithfulness_figure(summary: Mapping[str, Any]) -> Iterator[Drawn]:
-    """Yields how far deletion and insertion are from random order, if any of them is known."""
-    estimates = [
-        figures.Estimate(f"{inputs}, {name}", *(entry[key] if entry[key] is not None else np.nan for key in keys))
-        for inputs, measures in summary.items()
-        for name in ("deletion", "insertion")
-        for keys in (("mean", "lower", "upper"),)
-        if (entry := measures.get(name)) is not None and entry["mean"] is not None
-    ]
-    if not estimates:
-        return
-    described = "; ".join(f"{row.name} {number(row.value, signed=True)}" for row in estimates)
-    yield Drawn(
-        Markup(figures.forest_plot(estimates, label="Difference from random order", highlight="", reference=0.0)),
-        title="Are the explanations true?",
-        caption="How much more the score falls when the inputs that raise it most are removed first (deletion), and "
-        "rises when they are put back first (insertion), than in random order. Right of the dashed line: true to the "
-        "model.",
-        alt=f"Difference of deletion and insertion from random order: {described}.",
+def _removal_figures(curves: pd.DataFrame) -> Iterator[Drawn]:
+    """Yields, per kind of input, how the score changes while it is replaced in three orders."""
+    for inputs, rows in curves.groupby("input", sort=False) if len(curves) else ():
+        by_order = {str(order): of_order.sort_values("removed") for order, of_order in rows.groupby("order")}
+        half = {order: number(float(found["change"].iloc[len(found) // 2])) for order, found in by_order.items()}
+        described = "; ".join(f"{ORDERS[order]} {change}" for order, change in half.items())
+        yield Drawn(
+            Markup(cohort_figures.removal_curves({name: _removal_curve(found) for name, found in by_order.items()})),
+            title=f"Are the explanations true? {str(inputs).capitalize()}",
+            caption=f"Mean over {counted(int(rows['n_patients'].max()), 'patient')} while {inputs} are replaced by the "
+            "average one. If the attributions are true, replacing the highest first lowers the score faster than "
+            "random order, and the lowest first slower. Bands: 95 % interval of the difference from random order.",
+            alt=f"Change of the score with half of the {inputs} replaced: {described}.",
+        )
+
+
+def _removal_curve(found: pd.DataFrame) -> cohort_figures.RemovalCurve:
+    removed, change, difference, lower, upper = (
+        found[name].to_numpy(dtype=float) for name in ("removed", "change", "against_random", "lower", "upper")
     )
+    return cohort_figures.RemovalCurve(removed, change, change + lower - difference, change + upper - difference)

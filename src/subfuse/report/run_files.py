@@ -73,6 +73,7 @@ class CohortExplanation:
     stability: pd.DataFrame  # per subspace: rank correlation between folds
     enrichment: pd.DataFrame | None  # None: not computed
     faithfulness: Mapping[str, Any]  # input, then measure, then mean with interval
+    curves: pd.DataFrame  # per input, order and share replaced: change of the score, difference from random order
     summary: Mapping[str, Any]  # numbers of patients and models, shares, completeness gaps
 
 
@@ -173,6 +174,7 @@ def _read_cohort_explanation(folder: Path) -> CohortExplanation:
         stability=read_table(folder / "gene_stability.csv"),
         enrichment=read_table(enrichment) if enrichment.exists() else None,
         faithfulness=_read_json(folder / "faithfulness.json"),
+        curves=read_table(folder / "faithfulness_curves.csv"),
         summary=_read_json(folder / "summary.json"),
     )
 
