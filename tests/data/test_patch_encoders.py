@@ -1,4 +1,5 @@
 import itertools
+import platform
 import sys
 from pathlib import Path
 
@@ -92,6 +93,18 @@ def test_rows_do_not_depend_on_their_neighbours(offline: PatchEncoder) -> None:
     alone = np.concatenate([offline.encode(image[None]) for image in images])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     np.testing.assert_array_equal(together, offline.encode(images))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere memory is left alone")
+def test_memory_of_a_batch_is_there_for_the_next(offline: PatchEncoder) -> None:
+    import resource
+
+    images = np.zeros((16, 224, 224, 3), np.uint8)
+    offline.encode(images)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    offline.encode(images)
+
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < 16 * 500  # 3,000 per image otherwise
 
 
 def test_whole_patch_is_seen(offline: PatchEncoder) -> None:

@@ -17,9 +17,10 @@ from subfuse.data.feature_layouts import files_behind, opened_features
 from subfuse.data.feature_store import UNKNOWN_ENCODER, read_attributes, write_features
 from subfuse.data.feature_table import feature_row, read_feature_table
 from subfuse.data.patch_encoders import encoder_id
+from subfuse.data.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.data.slides import SlideSource
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.execution import Progress, failure_reason, run_jobs
+from subfuse.execution import Progress
 from subfuse.files import sha256_of_json
 
 FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
@@ -161,24 +162,18 @@ def import_slides(
     """
     usable = [source for source in slides if source.slide_id in survey.headers]
     folder = out / FOLDER / f"features_{encoder_id(survey.encoder)}"
-    records, failures = [], list(survey.exclusions.itertuples(index=False, name=None))
-    jobs = [(source, folder) for source in usable]
-    outcomes = run_jobs(import_slide, jobs, workers=workers, scheduler=scheduler)
-    for done, (index, outcome) in enumerate(outcomes, start=1):
-        slide_id = usable[index].slide_id
-        if isinstance(outcome, ConfigurationError):
-            raise outcome
-        if isinstance(outcome, BaseException):
-            failures.append(("slide", slide_id, failure_reason(outcome)))
-        else:
-            records.append(outcome)
-        if progress is not None:
-            progress(done, len(usable), slide_id)
-    records.sort(key=lambda record: record.slide_id)
-    return records, exclusion_table(sorted(failures))
+    records, failures = run_slides(
+        import_slide,
+        [(source, folder) for source in usable],
+        workers=workers,
+        scheduler=scheduler,
+        progress=SlideProgress(len(usable), progress),
+    )
+    unusable = list(survey.exclusions.itertuples(index=False, name=None))
+    return records, exclusion_table(sorted([*unusable, *failures]))
 
 
-def import_slide(source: FeatureSource, folder: Path) -> FeatureRecord:
+def import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
     """Converts the features of one slide unless `folder` holds them from the same source.
 
     Raises:
@@ -188,6 +183,7 @@ def import_slide(source: FeatureSource, folder: Path) -> FeatureRecord:
     path = folder / f"{source.slide_id}.h5"
     identity = _identity_of_source(source)
     stored = _stored(path, identity)
+    is_new = stored is None
     if stored is None:
         with _opened(source) as file:
             slide = file.slide_features(source.path)
@@ -199,7 +195,7 @@ def import_slide(source: FeatureSource, folder: Path) -> FeatureRecord:
         }
         write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
         stored = read_attributes(path)
-    return _record(source, path, folder, *stored)
+    return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new)
 
 
 def group_warnings(warnings: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:

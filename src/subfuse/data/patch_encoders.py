@@ -1,9 +1,11 @@
 """Frozen patch encoders: images in, one feature vector per image out."""
 
+import ctypes
 import difflib
 import hashlib
 import itertools
 import re
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,8 @@ OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package inde
 
 _CPU_BATCH = 4  # small batches stay in the cache: up to half as much again per second as 64
 _ACCELERATOR_BATCH = 128
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**30, 2**25
 _HUB_TIMEOUT_S = 3.0
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -65,6 +69,8 @@ class TimmEncoder:
         # channels last: twice as fast for convolutions on a CPU and with tensor cores
         self._model = model.eval().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)
         self._batch = _CPU_BATCH if self._device.type == "cpu" else _ACCELERATOR_BATCH
+        if self._device.type == "cpu":
+            _keep_freed_memory()
         self.dim = self.encode(np.zeros((1, *self._size, 3), np.uint8)).shape[1]
 
     def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
@@ -124,6 +130,18 @@ def encoder_id(name: str) -> str:
     architecture, weights = _split_name(name)
     identifier = architecture if weights is None else f"{architecture}@{weights.stem}"
     return re.sub(r"[^\w.@+-]+", "-", identifier)
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what a batch frees for the next one, up to 1 GiB in this process; other systems are left alone.
+
+    Whether it returns activations to the system depends on what else lies in memory. Where it does, each batch faults
+    its pages in again: 3,000 faults and 8 of 28 ms per patch of EfficientNet-Lite0.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _split_name(name: str) -> tuple[str, Path | None]:

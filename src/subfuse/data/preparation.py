@@ -2,9 +2,9 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 from subfuse import __version__
 from subfuse.data.cohort_file import CohortFile, cohort_file_text, read_cohort_file
 from subfuse.data.cohort_plan import CohortPlan, plan_cohort
+from subfuse.data.exclusions import exclusion_table
 from subfuse.data.feature_import import (
     FeatureRecord,
     feature_sources,
@@ -23,10 +24,11 @@ from subfuse.data.feature_import import (
 )
 from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
 from subfuse.data.prepared import write_prepared
+from subfuse.data.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.data.slide_quality import QUALITY_ONLY, quality_table
 from subfuse.data.slides import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
 from subfuse.errors import ConfigurationError
-from subfuse.execution import Progress, failure_reason, run_jobs
+from subfuse.execution import Progress
 from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table
 
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
@@ -65,7 +67,7 @@ def prepare(
         device: Device of the encoder.
         workers: Local processes that prepare slides.
         scheduler: Address of a running Dask scheduler, instead of local processes.
-        progress: Called after each slide.
+        progress: Called after each slide, and within it where this process does it, with the speed and the time left.
 
     Raises:
         ConfigurationError: The cohort file is wrong, or `out` holds another cohort or encoder.
@@ -100,10 +102,24 @@ def prepare(
     return Preparation(out, n_patients, _slide_table(records), exclusions, warnings)
 
 
-def prepare_one_slide(source: SlideSource, encoder: str, out: Path, device: str) -> SlideRecord:
-    """Prepares one slide unless it is complete; the encoder stays loaded in its process."""
+def prepare_one_slide(
+    source: SlideSource, encoder: str, out: Path, device: str, watch: Callable[[str, int, int], None] | None = None
+) -> FinishedSlide:
+    """Prepares one slide unless it is complete; the encoder stays loaded in its process.
+
+    Args:
+        source: The slide.
+        encoder: Patch encoder, see `load_patch_encoder`.
+        out: The folder `wsi` of the prepared cohort.
+        device: Device of the encoder.
+        watch: Called with the slide, patches encoded and patches expected.
+    """
     done = completed_record(source, encoder, Tiling(), out)
-    return done or prepare_slide(source, _encoder(encoder, device), Tiling(), out)
+    if done is not None:
+        return FinishedSlide(done, is_new=False)
+    progress = None if watch is None else partial(watch, source.slide_id)
+    record = prepare_slide(source, _encoder(encoder, device), Tiling(), out, progress=progress)
+    return FinishedSlide(record, is_new=True)
 
 
 @lru_cache(maxsize=1)
@@ -120,22 +136,12 @@ def _prepare_slides(
     scheduler: str | None,
     progress: Progress | None,
 ) -> tuple[list[SlideRecord], pd.DataFrame]:
-    records, failures = [], []
-    jobs = [(source, encoder, out / "wsi", device) for source in slides]
-    for done, (index, outcome) in enumerate(
-        run_jobs(prepare_one_slide, jobs, workers=workers, scheduler=scheduler), start=1
-    ):
-        slide_id = slides[index].slide_id
-        if isinstance(outcome, ConfigurationError):  # the encoder cannot be loaded: no slide can be done
-            raise outcome
-        if isinstance(outcome, BaseException):
-            failures.append(("slide", slide_id, failure_reason(outcome)))
-        else:
-            records.append(outcome)
-        if progress is not None:
-            progress(done, len(slides), slide_id)
-    records.sort(key=lambda record: record.slide_id)
-    return records, pd.DataFrame(sorted(failures), columns=["level", "id", "reason"])
+    meter = SlideProgress(len(slides), progress)
+    stays_here = scheduler is None and min(workers, len(slides)) <= 1  # other processes cannot call back
+    watch = meter.within if stays_here else None
+    jobs = [(source, encoder, out / "wsi", device, watch) for source in slides]
+    records, failures = run_slides(prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
+    return records, exclusion_table(failures)
 
 
 def _slide_table(records: Sequence[SlideRecord | FeatureRecord]) -> pd.DataFrame:

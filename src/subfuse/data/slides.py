@@ -27,7 +27,7 @@ from subfuse.data.whole_slides import ACCEPTED, WholeSlide
 from subfuse.errors import DataError
 from subfuse.files import atomic_path, write_text
 
-_BATCH = 64  # patches handed to the encoder at once
+_FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
 _PATCH_COLOUR, _TISSUE_COLOUR, _PEN_COLOUR = (30, 90, 200), (0, 160, 80), (220, 30, 30)
 _PLAUSIBLE_MPP = (0.05, 10.0)
@@ -242,11 +242,13 @@ def _read_measured(read: Callable[[Any], list[Patch]], part: Any) -> list[_Measu
 
 def _batches(parts: Iterator[list[_Measured]]) -> Iterator[list[_Measured]]:
     waiting: list[_Measured] = []
+    size = _FIRST_BATCH
     for patches in parts:
         waiting.extend(patches)
-        while len(waiting) >= _BATCH:
-            yield waiting[:_BATCH]
-            waiting = waiting[_BATCH:]
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+            size = min(2 * size, _BATCH)
     if waiting:
         yield waiting
 

@@ -1,0 +1,113 @@
+"""Slides as independent jobs: prepared or imported each on its own, with the speed and the time left."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from subfuse.errors import ConfigurationError
+from subfuse.execution import Progress, failure_reason, run_jobs
+
+_SECONDS_BETWEEN = 10.0  # reports within one slide
+
+
+class FinishedSlide(NamedTuple):
+    """What a job returns."""
+
+    record: Any  # has `slide_id` and `n_patches`
+    is_new: bool  # False: it was complete before
+
+
+class SlideProgress:
+    """Says how many slides are done, how many patches pass per second and how long the rest takes.
+
+    Both are taken over what this run did itself: slides that were complete before take no time and tell nothing.
+    """
+
+    def __init__(self, n_slides: int, report: Progress | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Starts the clock.
+
+        Args:
+            n_slides: Slides in all.
+            report: Told of progress; None: nobody is.
+            clock: Seconds that grow.
+        """
+        self._n_slides = n_slides
+        self._report = report
+        self._clock = clock
+        self._start = self._reported = clock()
+        self._n_done = self._n_new = self._n_patches = 0
+
+    def within(self, slide_id: str, n_patches: int, n_expected: int) -> None:
+        """Tells how far one slide is, now and then; `n_patches` of `n_expected` are encoded."""
+        if n_patches < n_expected and self._clock() - self._reported >= _SECONDS_BETWEEN:
+            self._tell(f"{slide_id} ({n_patches} of {n_expected} patches)", n_patches, n_patches / n_expected)
+
+    def finished(self, slide_id: str, *, n_patches: int, is_new: bool) -> None:
+        """Tells that a slide is done; one that failed or was complete before is not `is_new`."""
+        self._n_done += 1
+        if is_new:
+            self._n_new += 1
+            self._n_patches += n_patches
+        self._tell(slide_id)
+
+    def _tell(self, what: str, n_patches: int = 0, share: float = 0.0) -> None:
+        """Reports, with what is encoded of the slide in work."""
+        if self._report is None:
+            return
+        now = self._clock()
+        self._reported, elapsed = now, now - self._start
+        n_slides, n_patches = self._n_new + share, self._n_patches + n_patches
+        if elapsed > 0 and n_slides > 0:
+            left = elapsed / n_slides * (self._n_slides - self._n_done - share)
+            what += f", {n_patches / elapsed:,.0f} patches/s, {_duration(left)} left"
+        self._report(self._n_done, self._n_slides, what)
+
+
+def run_slides(
+    function: Callable[..., FinishedSlide],
+    jobs: Sequence[tuple],
+    *,
+    workers: int,
+    scheduler: str | None,
+    progress: SlideProgress,
+) -> tuple[list[Any], list[tuple[str, str, str]]]:
+    """Runs one job per slide; a slide that fails is listed and the rest goes on.
+
+    Args:
+        function: A module-level function that does one slide.
+        jobs: Its arguments; the first is the slide's source.
+        workers: Local processes; with 1 the slides are done in this process.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
+        progress: Told of each slide.
+
+    Returns:
+        The records, sorted by slide, and (level, id, reason) of each slide that failed, sorted.
+
+    Raises:
+        ConfigurationError: No slide can be done: a library, the encoder or space on the disk is missing.
+    """
+    records, failures = [], []
+    for index, outcome in run_jobs(function, jobs, workers=workers, scheduler=scheduler):
+        slide_id = jobs[index][0].slide_id
+        if isinstance(outcome, ConfigurationError):
+            raise outcome
+        if isinstance(outcome, BaseException):
+            failures.append(("slide", slide_id, failure_reason(outcome)))
+            progress.finished(slide_id, n_patches=0, is_new=False)
+        else:
+            records.append(outcome.record)
+            progress.finished(slide_id, n_patches=outcome.record.n_patches, is_new=outcome.is_new)
+    return sorted(records, key=lambda record: record.slide_id), sorted(failures)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes, or hours and minutes.
+
+    Example:
+        >>> _duration(42.0), _duration(300.0), _duration(8000.0)
+        ('42 s', '5 min', '2 h 13 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
