@@ -63,8 +63,25 @@ def test_recalibration_mends_probabilities_that_are_too_certain(classes: tuple[s
     assert tuple(table.columns) == CALIBRATION_COLUMNS
     assert error["before"] > 0.1 > 2 * error["after"]
     assert brier["after"] < brier["before"]
+    assert error["after_isotonic"] < 0.5 * error["before"]
+    assert brier["after_isotonic"] < brier["before"]
     assert error["p_before"] < 0.01
-    assert "Recalibrate on validation patients" in calibration_findings(table)[0].remedy
+    finding = calibration_findings(table)[0]
+    assert "Recalibrate on validation patients" in finding.remedy
+    assert f"by isotonic regression {error['after_isotonic']:.3f} and {brier['after_isotonic']:.3f}" in finding.found
+
+
+def test_isotonic_regression_needs_hundreds_of_validation_patients_of_every_class() -> None:
+    few = measure(calibration_table(classified(597, ("A", "B"), sharpened=3.0)), "brier")  # 199 in a fold
+    assert np.isnan(few["after_isotonic"])
+    assert few["reason_isotonic"] == "not recalibrated: a fold has fewer than 200 validation patients"
+    assert few["after"] < few["before"]
+
+    rows = classified(1500, ("A", "B", "C"), sharpened=3.0)
+    rare = rows[(rows["label"] != "C") | (rows["split"] != "validation")]
+    missing = measure(calibration_table(rare), "brier")
+    assert np.isnan(missing["after_isotonic"])
+    assert missing["reason_isotonic"] == "not recalibrated: a fold has no validation patients of a class"
 
 
 def test_true_probabilities_pass_and_stay() -> None:

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from subfuse.evaluation.recalibration import HazardRecalibration, PlattScaling, TemperatureScaling
+from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
 from subfuse.evaluation.survival_calibration import SurvivalCurves
 
 DAYS = np.array([200.0, 600.0, 1500.0])
@@ -54,6 +57,45 @@ def test_platt_stays_finite_where_classes_are_separated() -> None:
     fitted = PlattScaling.fit(probabilities, np.array([0, 0, 1, 1]))
 
     assert 0 < fitted.slope < 10
+
+
+class Told(ClassifierMixin, BaseEstimator):
+    """A classifier that predicts what it is told."""
+
+    def fit(self, probabilities, label):
+        self.classes_ = np.unique(label)
+        return self
+
+    def predict(self, probabilities):
+        return probabilities.argmax(axis=1)
+
+    def predict_proba(self, probabilities):
+        return probabilities
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_isotonic_regression_is_that_of_scikit_learn(n_classes: int) -> None:
+    label, probabilities = classes(400, n_classes, 3, sharpened=2.5)
+    _, others = classes(150, n_classes, 4, sharpened=5.0)  # some beyond the range of those it is fitted on
+    told = FrozenEstimator(Told().fit(probabilities, label))
+    reference = CalibratedClassifierCV(told, method="isotonic", ensemble=False).fit(probabilities, label)
+
+    fitted = IsotonicScaling.fit(probabilities, label)
+
+    np.testing.assert_allclose(fitted.apply(others), reference.predict_proba(others), atol=1e-6)
+    for index in range(n_classes - len(fitted.steps), n_classes):
+        order = probabilities[:, index].argsort()
+        observed = np.interp(probabilities[order, index], *fitted.steps[index - n_classes])
+        assert (np.diff(observed) >= 0).all()
+
+
+def test_isotonic_regression_says_nothing_of_a_patient_like_none_of_any_class() -> None:
+    told = np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]])
+    fitted = IsotonicScaling.fit(told, np.array([0, 1, 2]))
+
+    unlike = fitted.apply(np.array([[0.05, 0.04, 0.03], [0.95, 0.03, 0.02]]))
+
+    np.testing.assert_allclose(unlike, [[1 / 3, 1 / 3, 1 / 3], [1, 0, 0]])
 
 
 @pytest.mark.parametrize(("level", "slope"), [(0.0, 0.0), (0.7, -0.5), (-0.6, 0.4)])

@@ -1,6 +1,6 @@
 """How far predicted probabilities of test patients are from true, as predicted and after recalibration."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,24 +19,34 @@ from subfuse.evaluation.prediction_table import (
     survival_curves,
     times_days,
 )
-from subfuse.evaluation.recalibration import HazardRecalibration, PlattScaling, TemperatureScaling
+from subfuse.evaluation.recalibration import (
+    HazardRecalibration,
+    IsotonicScaling,
+    PlattScaling,
+    TemperatureScaling,
+)
 from subfuse.evaluation.survival_calibration import SurvivalCurves, calibration_groups, d_calibration, one_calibration
 from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, HORIZON_DAYS
 
 CALIBRATION_COLUMNS = (
-    "task", "model", "measure", "horizon_days", "before", "p_before", "after", "method", "n_patients", "reason",
+    "task", "model", "measure", "horizon_days", "before", "p_before", "after", "method", "after_isotonic",
+    "n_patients", "reason", "reason_isotonic",
 )  # fmt: skip
 RELIABILITY_COLUMNS = ("task", "model", "group", "n_patients", "predicted", "observed")
 RELIABILITY_BINS = 10
 _REPLICATES = 1000
 MIN_VALIDATION = 10  # patients, and events for survival, to fit one or two numbers on
+MIN_ISOTONIC = 200  # patients to fit a function of free shape on; with fewer it follows chance
+_NO_ISOTONIC_CURVES = "isotonic regression is for classes only: who is censored has no observed outcome"
 
 
 def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Returns how well probabilities of test patients are calibrated, as predicted and after recalibration.
 
     Recalibration is fitted on the validation patients of the same fold, never on those it is measured on: temperature
-    for three classes or more, Platt's slope and intercept for two, level and slope of the hazards for survival.
+    for three classes or more, Platt's slope and intercept for two, level and slope of the hazards for survival. For
+    classes, isotonic regression beside it (`after_isotonic`) where every fold has at least 200 validation patients, of
+    every class some; else it is undefined, as `reason_isotonic` says. Neither is chosen by what is measured here.
     Probabilities, unlike risks, share their scale between folds, so test patients of a repeat are pooled, since
     single folds are too small; values are means over repeats.
 
@@ -51,7 +61,8 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: Columns of predictions.csv, with rows of split validation for recalibration.
 
     Returns:
-        Columns task, model, measure, horizon_days, before, p_before, after, method, n_patients, reason.
+        Columns task, model, measure, horizon_days, before, p_before, after, method, after_isotonic, n_patients, reason,
+        reason_isotonic.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -97,18 +108,17 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[str, Any]]:
     classes = task.classes
     assert classes is not None
-    method = "Platt" if len(classes) == 2 else "temperature"
+    method, scaling = ("Platt", PlattScaling) if len(classes) == 2 else ("temperature", TemperatureScaling)
     tested = dict(list(rows[rows["split"] == "test"].groupby(FOLD)))
     validation = dict(list(rows[rows["split"] == "validation"].groupby(FOLD)))
     before = pd.concat([_as_probabilities(fold, classes) for fold in tested.values()])
-    reason = _few(validation, tested, "patients")
-    after = None
-    if reason is None:
-        after = pd.concat([_recalibrated(fold, validation[key], classes) for key, fold in tested.items()])
+    reason, reason_isotonic = _few(validation, tested, "patients"), _unfit_for_isotonic(validation, tested, classes)
+    after = None if reason else _recalibrated(tested, validation, classes, scaling)
+    isotonic = None if reason_isotonic else _recalibrated(tested, validation, classes, IsotonicScaling)
     for measure in ("expected_calibration_error", "brier"):
-        values = [None if table is None else _pooled_class_metric(table, measure) for table in (before, after)]
+        values = [None if part is None else _pooled_class_metric(part, measure) for part in (before, after, isotonic)]
         p_before = calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
-        yield _row(measure, values, method, reason) | {"p_before": p_before}
+        yield _row(measure, values, method, reason, reason_isotonic) | {"p_before": p_before}
 
 
 def calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
@@ -132,13 +142,30 @@ def _as_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFram
     return table.assign(label_index=label_indices(rows, classes), repeat_number=rows["repeat"])
 
 
-def _recalibrated(tested: pd.DataFrame, validation: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    fitted = (PlattScaling if len(classes) == 2 else TemperatureScaling).fit(
-        class_probabilities(validation, classes), label_indices(validation, classes)
-    )
-    table = _as_probabilities(tested, classes)
-    table[list(classes)] = fitted.apply(class_probabilities(tested, classes))
-    return table
+def _recalibrated(
+    tested: Mapping[Any, pd.DataFrame],
+    validation: Mapping[Any, pd.DataFrame],
+    classes: Sequence[str],
+    scaling: type[PlattScaling] | type[TemperatureScaling] | type[IsotonicScaling],
+) -> pd.DataFrame:
+    """Returns all test patients, those of each fold by what was fitted on the validation patients of the fold."""
+    tables = []
+    for key, fold in tested.items():
+        known = validation[key]
+        fitted = scaling.fit(class_probabilities(known, classes), label_indices(known, classes))
+        table = _as_probabilities(fold, classes)
+        table[list(classes)] = fitted.apply(class_probabilities(fold, classes))
+        tables.append(table)
+    return pd.concat(tables)
+
+
+def _unfit_for_isotonic(
+    validation: Mapping[Any, pd.DataFrame], tested: Mapping[Any, pd.DataFrame], classes: Sequence[str]
+) -> str | None:
+    few = _few(validation, tested, "patients", least=MIN_ISOTONIC)
+    if few is None and any(validation[key]["label"].nunique() < len(classes) for key in tested):
+        return "not recalibrated: a fold has no validation patients of a class"
+    return few
 
 
 def _pooled_class_metric(table: pd.DataFrame, measure: str) -> float:
@@ -177,7 +204,8 @@ def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     before = _curves_by_fold(rows)
     if before is None:
         for measure in measures:
-            yield _row(measure, [np.nan, None], "level and slope", "the model predicts no survival curve")
+            absent = "the model predicts no survival curve"
+            yield _row(measure, [np.nan, None, None], "level and slope", absent, _NO_ISOTONIC_CURVES)
         return
     validation = {
         key: fold
@@ -191,7 +219,8 @@ def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     horizon = min([HORIZON_DAYS, *(float(tested.curves.days[-1]) for tested in before.values())])
     for measure in measures:
         found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
-        row = _row(measure, [metric.value for metric in found], "level and slope", found[0].reason or reason)
+        values = [*(metric.value for metric in found), None]
+        row = _row(measure, values, "level and slope", found[0].reason or reason, _NO_ISOTONIC_CURVES)
         yield row | {"horizon_days": horizon if measure == "one_calibration_p" else np.nan}
 
 
@@ -276,14 +305,19 @@ def _survival_groups(tested: pd.DataFrame) -> pd.DataFrame:
 # --- shared -----------------------------------------------------------------------------------------------------------
 
 
-def _few(validation: dict[Any, pd.DataFrame], tested: dict[Any, Any], what: str) -> str | None:
+def _few(
+    validation: Mapping[Any, pd.DataFrame], tested: Mapping[Any, Any], what: str, *, least: int = MIN_VALIDATION
+) -> str | None:
     """Returns why recalibration cannot be fitted in every fold, None if it can."""
-    if any(key not in validation or len(validation[key]) < MIN_VALIDATION for key in tested):
-        return f"not recalibrated: a fold has fewer than {MIN_VALIDATION} validation {what}"
+    if any(key not in validation or len(validation[key]) < least for key in tested):
+        return f"not recalibrated: a fold has fewer than {least} validation {what}"
     return None
 
 
-def _row(measure: str, values: Sequence[float | None], method: str, reason: str | None) -> dict[str, Any]:
-    before, after = (np.nan if value is None else value for value in values)
+def _row(
+    measure: str, values: Sequence[float | None], method: str, reason: str | None, reason_isotonic: str | None
+) -> dict[str, Any]:
+    known = {"measure": measure, "method": method, "reason": reason, "reason_isotonic": reason_isotonic}
+    numbers = dict(zip(("before", "after", "after_isotonic"), values, strict=True))
     unknown = dict.fromkeys(("horizon_days", "p_before"), np.nan)
-    return {"measure": measure, "before": before, "after": after, "method": method, "reason": reason} | unknown
+    return known | unknown | {name: np.nan if value is None else value for name, value in numbers.items()}

@@ -44,6 +44,8 @@ def _classification(rows: pd.DataFrame) -> tuple[bool, str]:
         if np.isfinite(error["after"])
         else f"; {error['reason']}"
     )
+    if np.isfinite(error["after_isotonic"]):
+        after += f", by isotonic regression {error['after_isotonic']:.3f} and {brier['after_isotonic']:.3f}"
     text = (
         f"expected calibration error {error['before']:.3f} (p = {error['p_before']:.2g} if probabilities were true), "
         f"Brier {brier['before']:.3f}{after}"

@@ -1,4 +1,4 @@
-"""Recalibration: one or two numbers, fitted on validation patients, that make probabilities true on average."""
+"""Recalibration fitted on validation patients: one or two numbers, or for many patients a rising step function."""
 
 from dataclasses import dataclass
 
@@ -73,6 +73,46 @@ class PlattScaling:
 
         second = expit(self.slope * _log_odds(probabilities) + self.intercept)
         return np.stack([1 - second, second], axis=1)
+
+
+@dataclass(frozen=True)
+class IsotonicScaling:
+    """A rising function per class, whatever its shape, from predicted to observed (scikit-learn's isotonic regression).
+
+    Of two classes the second is fitted; of more, each against the rest, and the values are divided by their sum. Unlike
+    the scalings above it can change which class is most probable, and it needs hundreds of patients.
+
+    References:
+        Zadrozny and Elkan (2002), KDD, 694-699. Niculescu-Mizil and Caruana (2005), ICML, 625-632.
+    """
+
+    steps: tuple[Float[np.ndarray, "2 _"], ...]  # fitted: predicted and observed at the ends of each step
+
+    @classmethod
+    def fit(
+        cls, probabilities: Float[np.ndarray, "patient class"], label: Int[np.ndarray, " patient"]
+    ) -> "IsotonicScaling":
+        """Returns the rising functions with the least squared error on these patients."""
+        from sklearn.isotonic import IsotonicRegression
+
+        n_classes = probabilities.shape[1]
+        steps = []
+        for index in range(1 if n_classes == 2 else 0, n_classes):
+            fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(probabilities[:, index], label == index)
+            steps.append(np.stack([fitted.X_thresholds_, fitted.y_thresholds_]).astype(np.float64))
+        return cls(tuple(steps))
+
+    def apply(self, probabilities: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, "patient class"]:
+        """Returns recalibrated probabilities; beyond the validation patients' range the functions stay level.
+
+        A patient for whom every class comes out at zero gets equal probabilities, as in scikit-learn.
+        """
+        fitted = probabilities[:, -len(self.steps) :]
+        observed = np.stack([np.interp(p, *step) for p, step in zip(fitted.T, self.steps, strict=True)], axis=1)
+        if len(self.steps) == 1:
+            return np.concatenate([1 - observed, observed], axis=1)
+        total = observed.sum(axis=1, keepdims=True)
+        return np.divide(observed, total, out=np.full_like(observed, 1 / observed.shape[1]), where=total > 0)
 
 
 @dataclass(frozen=True)
