@@ -60,7 +60,8 @@ def gene_aliases(extension: Path | None = None) -> dict[str, str]:
     """Returns the built-in names, extended by those of a file, which win where both have a name.
 
     The built-in table holds earlier symbols of HGNC for the genes of the built-in sets and for families that were
-    renamed as a whole. Symbols that once meant two genes (such as MLL2) are not in it.
+    renamed as a whole, checked row by row against HGNC's previous and alias symbols of July 2023 (C1orf112 was renamed
+    shortly after). Symbols that once meant two genes (such as MLL2 or QARS) are not in it.
 
     Args:
         extension: `expression.aliases` of the cohort file.
