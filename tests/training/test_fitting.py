@@ -2,12 +2,14 @@ import csv
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from conftest import deal_folds
 from subfuse.data.bags import BagReader, FeatureCache, InputStandardiser, collate, make_target
 from subfuse.errors import DataError
+from subfuse.training.checkpoint import load_fitted
 from subfuse.training.fitting import assign, train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.task_data import drop_modalities, paired
@@ -48,6 +50,26 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_cohor
     first, again, other = train(cohort), train(cohort), train(cohort, seed=2)
     assert torch.equal(weights_of(first), weights_of(again))
     assert not torch.equal(weights_of(first), weights_of(other))
+
+
+def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, tmp_path):
+    cohort, told = make_cohort(), []
+    ensemble = train(
+        cohort,
+        settings=BRIEF.model_copy(update={"members": 2}),
+        log_path=tmp_path / "log.csv",
+        progress=lambda done, total, message: told.append((done, total)),
+    )
+    alone = train(cohort)
+    first, second = ensemble.model.members
+    assert all(torch.equal(value, first.state_dict()[name]) for name, value in alone.model.state_dict().items())
+    assert not torch.equal(first.head.weight, second.head.weight)
+    assert told == [(done, 6) for done in range(1, 7)]
+    assert len(read_log(tmp_path)) == len(read_log(tmp_path / "member_1")) == 3
+
+    ensemble.save(tmp_path / "model")
+    again = load_fitted(tmp_path / "model")
+    pd.testing.assert_frame_equal(again.predict(cohort.patients), ensemble.predict(cohort.patients))
 
 
 def test_training_leaves_the_global_generator_alone(make_cohort):

@@ -51,6 +51,16 @@ def test_a_resumed_training_ends_with_the_same_weights(make_cohort, tmp_path, mo
     assert resumed.describe() == whole.describe()
 
 
+def test_an_ensemble_is_resumed_at_the_network_it_was_at(make_cohort, tmp_path):
+    cohort, path = make_cohort(), tmp_path / "last.ckpt"
+    settings = SETTINGS.model_copy(update={"members": 3, "epochs": 2})
+    with pytest.raises(Interruption):
+        train(cohort, path, stop_after=3, settings=settings)
+    assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.ckpt")} == {"last.ckpt", "member_1/last.ckpt"}
+    resumed, whole = train(cohort, path, settings=settings), train(cohort, settings=settings)
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+
+
 def test_a_finished_training_is_not_trained_again(make_cohort, tmp_path):
     cohort, path = make_cohort(), tmp_path / "last.ckpt"
     whole = train(cohort, path)

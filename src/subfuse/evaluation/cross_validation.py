@@ -201,7 +201,8 @@ def train_job(
     if fabric is None or fabric.is_global_zero:
         fitted.save(folder)
         write_table(folder / "predictions.csv", predict_fold(fitted, cohort, fold, job))
-        (folder / "last.ckpt").unlink(missing_ok=True)
+        for checkpoint in folder.rglob("last.ckpt"):
+            checkpoint.unlink()
 
 
 def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:

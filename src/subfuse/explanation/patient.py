@@ -20,6 +20,7 @@ from subfuse.explanation.sampling import DESCRIPTION, sampled_points, sampling_m
 from subfuse.explanation.tile_gallery import SlidePlace, gallery, strongest_tiles
 from subfuse.files import atomic_path, write_json, write_table
 from subfuse.model.deformable_attention import DeformableAttention
+from subfuse.model.ensemble import Ensemble
 from subfuse.model.subspace_fusion import SubspaceFusion
 from subfuse.training.checkpoint import FittedModel
 
@@ -154,12 +155,13 @@ def _write_points(
     out: Path, fitted: FittedModel, batch: BagBatch, patient: Patient, slides: Mapping[str, SlideFeatures]
 ) -> dict[str, Any] | None:
     """Writes where the attention looked; returns how many points there are, None for a model that has none."""
-    model = fitted.model
+    networks = fitted.model.members if isinstance(fitted.model, Ensemble) else [fitted.model]
+    model = networks[0]  # all have the same sizes
     has_places = all(slide.has_coordinates for slide in slides.values())
     if not isinstance(model, SubspaceFusion) or model.config.layout != "spatial" or not has_places:
         return None
     with torch.inference_mode():
-        grid = model(**batch.inputs()).sampling_grid[0]
+        grid = fitted.model(**batch.inputs()).sampling_grid[0]
     attention = next(module for module in model.modules() if isinstance(module, DeformableAttention))
     table = sampled_points(
         grid,

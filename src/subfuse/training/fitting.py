@@ -21,6 +21,7 @@ from subfuse.errors import DataError
 from subfuse.execution import Progress
 from subfuse.files import sha256_of_json
 from subfuse.model.deformable_attention import position_bias_error
+from subfuse.model.ensemble import Ensemble
 from subfuse.model.expression_models import LinearModel
 from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective, Objective
 from subfuse.training.checkpoint import FittedModel
@@ -110,9 +111,11 @@ def train_fold(
         settings: How to train a neural model.
         architecture: Sizes of the neural models.
         seed: Decides initial weights and batch order.
-        log_path: CSV with a row per epoch; trackers write into its folder.
+        log_path: CSV with a row per epoch; trackers write into its folder. Further networks of an ensemble have a
+            folder of their own there; see `Trainer.member`.
         checkpoint_path: Where a neural model's training is kept after every epoch. If the file exists, training goes
-            on from it and ends with the weights of an uninterrupted one. Left to the caller to remove.
+            on from it and ends with the weights of an uninterrupted one. Left to the caller to remove, with those of
+            further networks.
         fabric: Device and processes, from `start_processes`; this process alone by default.
         progress: Called after every epoch.
 
@@ -122,14 +125,67 @@ def train_fold(
     """
     fabric = one_process(settings) if fabric is None else fabric
     spec = cohort.tasks[task]
-    parts = assign(cohort, fold, spec, model_name)
-    classes = () if spec.is_survival else classes_of(cohort.patients, spec)
+    problem = _pose(cohort, fold, spec, model_name, settings, architecture)
+    details: dict[str, Any] = {
+        "seed": seed,
+        "split_sha256": sha256_of_json([fold.train, fold.validation, fold.test]),
+        "training": settings.model_dump(mode="json"),
+    }
+    with torch.random.fork_rng():
+        if model_name in LINEAR_MODELS:
+            model = _fit_linear(problem, log_path if fabric.is_global_zero else None)
+        else:
+            description = {**details, **_fingerprint(problem), "processes": fabric.world_size}
+            checkpoint = None if checkpoint_path is None else Checkpoint(checkpoint_path, description)
+            model, found = _fit_networks(problem, Trainer(settings, seed, fabric, checkpoint, log_path, progress))
+            details |= found
+    model.eval()
+    return FittedModel(
+        task=task,
+        task_spec=spec,
+        recipe=problem.recipe,
+        model=model,
+        objective=problem.objective,
+        standardiser=problem.data.reader.standardiser,
+        baseline_logits=_mean_logits(model, problem),
+        genes=cohort.genes,
+        expression_unit=cohort.expression_unit,
+        encoder=cohort.encoder,
+        encoder_sha256=cohort.encoder_sha256,
+        details={
+            **details,
+            "position_bias_error": position_bias_error(model),  # of the table, in logits; 0 without one
+            "n_train": len(problem.parts.train),
+            "n_validation": len(problem.parts.validation),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What there is to be learned from, and what is fitted before any training."""
+
+    parts: Assignment
+    data: TaskData
+    objective: Objective
+    recipe: ModelRecipe
+
+
+def _pose(
+    cohort: Cohort,
+    fold: Fold,
+    task: TaskSpec,
+    model_name: str,
+    settings: TrainingSettings,
+    architecture: ArchitectureSettings,
+) -> _Problem:
+    parts = assign(cohort, fold, task, model_name)
+    classes = () if task.is_survival else classes_of(cohort.patients, task)
     features = FeatureCache()
-    uses = modalities_of(model_name)
-    seen = [p if "slides" in uses else replace(p, slides=()) for p in parts.train]
+    seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
     standardiser = InputStandardiser.fit(seen, cohort.genes, features)
     standardiser = standardiser.with_weight(cohort.covariates, COVARIATE_WEIGHT)
-    objective = fit_objective(parts.train, spec, classes, model_name=model_name, settings=settings)
+    objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=settings)
     recipe = ModelRecipe(
         name=model_name,
         n_outputs=objective.n_outputs,
@@ -140,76 +196,59 @@ def train_fold(
         covariates=tuple(range(len(cohort.genes) - len(cohort.covariates), len(cohort.genes))),
         grid=fitted_grid(seen, features, largest=architecture.max_grid),
         architecture=architecture,
+        members=1 if model_name in LINEAR_MODELS else settings.members,
     )
-    data = TaskData(BagReader(standardiser, features), spec, classes, len(cohort.genes))
-    details: dict[str, Any] = {
-        "seed": seed,
-        "split_sha256": sha256_of_json([fold.train, fold.validation, fold.test]),
-        "training": settings.model_dump(mode="json"),
+    data = TaskData(BagReader(standardiser, features), task, classes, len(cohort.genes))
+    return _Problem(parts, data, objective, recipe)
+
+
+def _fit_networks(problem: _Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the trained network, or the ensemble of them, and what was found out on the way."""
+    recipe, parts = problem.recipe, problem.parts
+    networks, states = [], []
+    for index in range(recipe.members):
+        member = trainer.member(index, recipe.members)
+        torch.manual_seed(member.seed)
+        network = recipe.model_copy(update={"members": 1}).build()
+        states.append(member.fit(network, problem.objective, parts.train, parts.validation, problem.data))
+        networks.append(network)
+    found = {
+        "chosen_epochs": [state.best_epoch for state in states],
+        "validation_score": sum(state.best_score[0] for state in states) / len(states),
     }
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = recipe.build()
-        if isinstance(model, LinearModel):
-            log = _fit_linear(model, parts, data)
-            if log_path is not None and fabric.is_global_zero:
-                write_log(log_path, log)
-        else:
-            description = {
-                **details,
-                "model": sha256_of_json(recipe.model_dump(mode="json")),
-                "data_sha256": _fingerprint(parts, spec, standardiser),
-                "processes": fabric.world_size,
-            }
-            checkpoint = None if checkpoint_path is None else Checkpoint(checkpoint_path, description)
-            trainer = Trainer(settings, seed, fabric, checkpoint, log_path, progress)
-            state = trainer.fit(model, objective, parts.train, parts.validation, data)
-            details |= {"chosen_epoch": state.best_epoch, "validation_score": state.best_score[0]}
-    model.eval()
-    return FittedModel(
-        task=task,
-        task_spec=spec,
-        recipe=recipe,
-        model=model,
-        objective=objective,
-        standardiser=standardiser,
-        baseline_logits=_mean_logits(model, parts.train, data),
-        genes=cohort.genes,
-        expression_unit=cohort.expression_unit,
-        encoder=cohort.encoder,
-        encoder_sha256=cohort.encoder_sha256,
-        details={
-            **details,
-            "position_bias_error": position_bias_error(model),  # of the table, in logits; 0 without one
-            "n_train": len(parts.train),
-            "n_validation": len(parts.validation),
-        },
-    )
+    return networks[0] if len(networks) == 1 else Ensemble(networks), found
 
 
-def _mean_logits(model: nn.Module, train: Sequence[Patient], data: TaskData) -> Float[Tensor, "subspace output"]:
+def _fit_linear(problem: _Problem, log_path: Path | None) -> nn.Module:
+    model = problem.recipe.build()
+    assert isinstance(model, LinearModel)
+    groups = (problem.parts.train, problem.parts.validation)
+    train, validation = (next(problem.data.batches(group, len(group))) for group in groups)
+    fits = fit_linear(model, train, validation)
+    if log_path is not None:
+        write_log(log_path, [{"penalty": fit.penalty, "validation_loss": fit.validation_loss} for fit in fits])
+    return model
+
+
+def _mean_logits(model: nn.Module, problem: _Problem) -> Float[Tensor, "subspace output"]:
     with torch.inference_mode():
-        logits = [model(**batch.inputs()).subspace_logits for batch in data.batches(train, 8)]
+        batches = problem.data.batches(problem.parts.train, 8)
+        logits = [model(**batch.inputs()).subspace_logits for batch in batches]
     return torch.cat(logits).mean(dim=0).clone()
 
 
-def _fit_linear(model: LinearModel, parts: Assignment, data: TaskData) -> list[dict[str, Any]]:
-    train, validation = (next(data.batches(group, len(group))) for group in (parts.train, parts.validation))
-    fits = fit_linear(model, train, validation)
-    return [{"penalty": fit.penalty, "validation_loss": fit.validation_loss} for fit in fits]
-
-
-def _fingerprint(parts: Assignment, task: TaskSpec, standardiser: InputStandardiser) -> str:
-    """Returns a hash of what training sees: who, their outcomes, their expression, and their slides.
+def _fingerprint(problem: _Problem) -> dict[str, str]:
+    """Returns hashes of the model and of what training sees: who, their outcomes, their expression, and their slides.
 
     Slides enter by name and, those of training patients, by the mean and scale of their features.
     """
+    task, standardiser = problem.data.task, problem.data.reader.standardiser
     digest = hashlib.sha256()
-    for patient in (*parts.train, *parts.validation):
+    for patient in (*problem.parts.train, *problem.parts.validation):
         outcome = (patient.time_days, patient.event) if task.is_survival else patient.labels[task.label_column]
         slides = [path.name for path in patient.slides]
         digest.update(repr((patient.patient_id, outcome, slides)).encode())
         digest.update(b"" if patient.expression is None else patient.expression.tobytes())
     for values in (standardiser.patch_mean, standardiser.patch_scale):
         digest.update(b"" if values is None else values.tobytes())
-    return digest.hexdigest()
+    return {"model": sha256_of_json(problem.recipe.model_dump(mode="json")), "data_sha256": digest.hexdigest()}

@@ -10,6 +10,7 @@ from subfuse.data.cohort import Patient
 from subfuse.data.cohort_file import Section
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.model.cmta import CMTA
+from subfuse.model.ensemble import Ensemble
 from subfuse.model.expression_models import SNN, LinearModel
 from subfuse.model.kronecker_fusion import PORPOISE, PathomicFusion
 from subfuse.model.mcat import MCAT
@@ -61,6 +62,7 @@ class ModelRecipe(Section):
     covariates: tuple[int, ...] = Field((), description="Positions of the clinical covariates on the gene axis.")
     grid: tuple[int, int] = Field(description="Rows and columns of the spatial layout.")
     architecture: ArchitectureSettings = ArchitectureSettings()
+    members: int = Field(1, ge=1, description="Networks whose logits are averaged.")
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -74,7 +76,7 @@ class ModelRecipe(Section):
             return tuple(self.gene_sets)
         return LateFusion.branches if self.name == "late-fusion" else ("all",)
 
-    def build(self) -> Model:
+    def build(self) -> Model | Ensemble:
         """Returns the untrained model; weights come from PyTorch's global generator.
 
         Models take the sizes of `architecture` where they follow the paper of subspace fusion, and their own published
@@ -84,7 +86,8 @@ class ModelRecipe(Section):
             DataError: The cohort lacks what the model needs.
         """
         self._check_inputs()
-        return BUILDERS[self.name](self)
+        networks = [BUILDERS[self.name](self) for _ in range(self.members)]
+        return networks[0] if self.members == 1 else Ensemble(networks)
 
     def _check_inputs(self) -> None:
         """Raises a DataError if there is no expression, pathway or covariate for a model that cannot be without."""

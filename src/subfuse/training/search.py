@@ -40,9 +40,9 @@ def search_settings(
 ) -> SearchResult:
     """Returns the settings with the lowest validation score after a number of trials (Optuna's TPE sampler).
 
-    Learning rate, weight decay and dropout vary; the first trial is the settings as they are. Only the fold's training
-    and validation patients are looked at. Linear models are returned unchanged: their fit already tries its penalties
-    on the validation patients.
+    Learning rate, weight decay and dropout vary; the first trial is the settings as they are. A trial trains one
+    network, also of an ensemble. Only the fold's training and validation patients are looked at. Linear models are
+    returned unchanged: their fit already tries its penalties on the validation patients.
 
     Args:
         cohort: A prepared cohort.
@@ -71,7 +71,7 @@ def search_settings(
             fold,
             task=task,
             model_name=model_name,
-            settings=tried[0],
+            settings=tried[0].model_copy(update={"members": 1}),
             architecture=tried[1],
             seed=seed,
         )

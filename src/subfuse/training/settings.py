@@ -11,6 +11,9 @@ class TrainingSettings(Section):
     """How a neural model is trained; identical for every model of a comparison."""
 
     epochs: int = Field(30, ge=1, description="At most this many passes over the training patients.")
+    members: int = Field(
+        1, ge=1, description="Networks that differ in their initial weights; their logits are averaged (deep ensemble)."
+    )
     patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation metric.")
     selection: Literal["ranking", "loss"] = Field(
         "ranking", description="What chooses the epoch: ranking (C-index or AUC) or loss of the validation patients."

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ class Trainer:
 
     Args:
         settings: How to train.
-        seed: Decides the order of patients.
+        seed: Decides the order of patients; the caller seeds the initial weights with it.
         fabric: Device, precision and the other processes.
         checkpoint: Written after every epoch and, where it exists, gone on from.
         log_path: CSV with a row per epoch; a tracker writes beside it.
@@ -49,6 +49,27 @@ class Trainer:
     checkpoint: Checkpoint | None = None
     log_path: Path | None = None
     progress: Progress | None = None
+
+    def member(self, index: int, count: int) -> "Trainer":
+        """Returns the trainer of one of several networks that are trained one after the other.
+
+        The first has this trainer's seed and files, so that it is the network trained alone. Others have a seed of
+        their own, and their files in the folder `member_<index>`.
+
+        Args:
+            index: Of the network, from 0.
+            count: Number of networks.
+        """
+        seed, log_path, checkpoint, progress = self.seed, self.log_path, self.checkpoint, self.progress
+        if index:
+            seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+            log_path = None if log_path is None else _of_member(log_path, index)
+        if index and checkpoint is not None:
+            description = {**checkpoint.description, "seed": seed}
+            checkpoint = Checkpoint(_of_member(checkpoint.path, index), description)
+        if progress is not None and count > 1:
+            progress = _of_several(progress, index, count)
+        return replace(self, seed=seed, log_path=log_path, checkpoint=checkpoint, progress=progress)
 
     def fit(
         self,
@@ -187,6 +208,17 @@ class Trainer:
         if step < warmup:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
+
+
+def _of_member(path: Path, index: int) -> Path:
+    return path.parent / f"member_{index}" / path.name
+
+
+def _of_several(progress: Progress, index: int, count: int) -> Progress:
+    """Returns a progress that counts the epochs of all networks."""
+    return lambda done, total, message: progress(
+        index * total + done, count * total, f"network {index + 1} of {count}, {message}"
+    )
 
 
 def _measured(row: Mapping[str, int | float]) -> dict[str, float]:
