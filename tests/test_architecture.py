@@ -15,7 +15,7 @@ LAYERS = [
     {"training"},
     {"evaluation", "explanation"},
     {"report"},
-    {"runs", "demo", "doctor"},
+    {"runs", "new_patient", "demo", "doctor"},
     {"serve"},
     {"cli"},
     {"__main__"},

@@ -377,7 +377,13 @@ def _evaluate(arguments: Namespace) -> None:
 
 def _add_predict(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("--cohort", type=Path, required=True, help="Prepared folder of the patients to predict.")
+    parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder of the patients to predict.")
+    parser.add_argument(
+        "--slide", type=Path, action="append", default=[], help="Slide or feature file of one new patient; repeatable."
+    )
+    parser.add_argument(
+        "--expression", type=Path, default=None, help="The new patient's expression: columns gene, value; or one row."
+    )
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
     parser.add_argument("--out", type=Path, default=Path("predictions.csv"), help="CSV to write.")
 
@@ -387,9 +393,30 @@ def _predict(arguments: Namespace) -> None:
     from subfuse.files import write_table
     from subfuse.runs import load_run
 
-    table = load_run(arguments.run).predict(read_cohort(arguments.cohort), model=arguments.model)
+    run, has_files = load_run(arguments.run), bool(arguments.slide or arguments.expression)
+    if has_files == (arguments.cohort is not None):
+        raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
+    if has_files:
+        table = _predict_files(run, arguments)
+    else:
+        table = run.predict(read_cohort(arguments.cohort), model=arguments.model)
     write_table(arguments.out, table)
-    print(f"Predicted {table['patient_id'].nunique()} patients: {arguments.out}\n{DISCLAIMER}")
+    n_patients = table["patient_id"].nunique()
+    print(f"Predicted {n_patients} patient{'' if n_patients == 1 else 's'}: {arguments.out}\n{DISCLAIMER}")
+
+
+def _predict_files(run: Any, arguments: Namespace) -> Any:
+    from subfuse.new_patient import predict_new_patient
+
+    found = predict_new_patient(run, slides=arguments.slide, expression=arguments.expression, model=arguments.model)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    rows = [
+        (row.task, row.quantity, f"{row.mean:.3g}", f"{row.lowest:.3g} to {row.highest:.3g}", row.n_models)
+        for row in found.summary.itertuples()
+    ]
+    _print_table("New patient", ("task", "quantity", "mean", "range of the models", "models"), rows)
+    return found.predictions
 
 
 def _add_explain(parser: ArgumentParser) -> None:
@@ -588,8 +615,8 @@ COMMANDS: dict[str, Command] = {
         _evaluate,
     ),
     "predict": Command(
-        "Predict the patients of a prepared cohort.",
-        "subfuse predict run --cohort prepared2 --out predictions.csv",
+        "Predict the patients of a prepared cohort, or one patient from slide and expression files.",
+        "subfuse predict run --slide new.svs --expression new.csv --out new_patient.csv",
         _add_predict,
         _predict,
     ),

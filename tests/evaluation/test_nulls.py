@@ -40,6 +40,6 @@ def test_models_trained_on_permuted_outcomes_find_nothing(make_cohort, model) ->
     cohort = make_cohort(60)
     outcomes = [cohort, *(with_permuted_outcomes(cohort, np.random.default_rng(seed)) for seed in range(4))]
     found = [c_index_of_new_patients(dealt, deal_folds(dealt)[0], model) for dealt in outcomes]
-    assert found[0] > 0.7
+    assert found[0] > 0.6
     standard_error = 0.1 / len(found[1:]) ** 0.5  # C-indices of 30 patients
     assert np.mean(found[1:]) == pytest.approx(0.5, abs=3 * standard_error)

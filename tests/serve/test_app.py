@@ -13,10 +13,10 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
 
+from subfuse.data.expression_upload import LIMIT_BYTES
 from subfuse.serve.app import create_app
 from subfuse.serve.protection import LOOPBACK_NAMES, Access
 from subfuse.serve.run_reader import RunReader, open_run
-from subfuse.serve.uploads import LIMIT_BYTES
 
 OWN = quote(HOSTILE, safe="")
 FILE = "\n".join(f"{gene},{10 + i}" for i, gene in enumerate(GENES))

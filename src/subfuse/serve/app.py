@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from subfuse import __version__
 from subfuse.data.cohort import Patient
+from subfuse.data.expression_upload import LIMIT_BYTES
 from subfuse.errors import SubfuseError
 from subfuse.serve import schema
 from subfuse.serve.explanations import (
@@ -23,7 +24,6 @@ from subfuse.serve.explanations import (
 from subfuse.serve.protection import Access, Protection
 from subfuse.serve.run_reader import RunReader
 from subfuse.serve.slide_tiles import SlideShelf, Unavailable
-from subfuse.serve.uploads import LIMIT_BYTES
 
 STATIC = Path(__file__).parent / "static"
 NOTICE = "Research use only. Not a medical device."

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from subfuse.data.cohort import Cohort, Patient, read_cohort, read_patients
 from subfuse.data.cohort_file import ExpressionSection, ExpressionUnit, read_cohort_file
 from subfuse.data.covariates import covariate_values
+from subfuse.data.expression_upload import UploadedExpression, read_upload
 from subfuse.errors import DataError
 from subfuse.evaluation.run_folder import stack_predictions
 from subfuse.runs import Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
-from subfuse.serve.uploads import UploadedExpression, read_upload
 
 MODEL_OF_CHOICE = "subspace"
 RUN_KEYS = ["task", "model", "repeat", "fold"]

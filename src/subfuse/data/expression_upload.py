@@ -1,4 +1,4 @@
-"""Expression of one patient as a user drops it on the page: checked and brought to the models' scale."""
+"""Expression of one patient as a user hands it in: checked and brought to the models' scale."""
 
 import csv
 import tempfile
@@ -24,6 +24,7 @@ class UploadedExpression:
     """Expression of one patient on a cohort's gene axis."""
 
     values: Float[np.ndarray, " gene"]
+    scale: str  # of the values: log2_tpm, log2_cpm or zscore
     transform: str  # from the file's unit to the values, in words
     n_ignored: int  # genes of the file that the cohort does not have
 
@@ -114,7 +115,7 @@ def _on_axis(table: ExpressionTable, genes: Sequence[str]) -> UploadedExpression
     if missing:
         raise DataError(
             f"all {len(genes)} genes of the cohort are required. Missing {len(missing)}: {preview(missing)}. "
-            "Upload the whole profile."
+            "Give the whole profile."
         )
     values = table.values.iloc[0][list(genes)].to_numpy(dtype=np.float32)
-    return UploadedExpression(values, table.transform, table.values.shape[1] - len(genes))
+    return UploadedExpression(values, table.scale, table.transform, table.values.shape[1] - len(genes))

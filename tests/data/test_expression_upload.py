@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from subfuse.data.expression_upload import LIMIT_BYTES, read_upload
 from subfuse.errors import DataError
-from subfuse.serve.uploads import LIMIT_BYTES, read_upload
 
 GENES = ("EGFR", "CD8A", "PTEN")
 VALUES = {"EGFR": 7.0, "PTEN": 0.0, "CD8A": 1.5, "EXTRA": 3.0}
