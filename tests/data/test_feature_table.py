@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from subfuse.data.feature_table import feature_row, read_feature_table
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 
 TABLE = pd.DataFrame({"slide_id": ["s 1", "sß", "s3"], "area": [2048.125, 1e5, 3], "year": [2001, 2002, 2003]})
 
@@ -85,4 +85,15 @@ def test_unusable_parquet(tmp_path, content):
 def test_no_feature_at_all(tmp_path):
     TABLE[["slide_id"]].to_parquet(tmp_path / "t.parquet")
     with pytest.raises(DataError, match="at least one column of a feature"):
+        read_feature_table(tmp_path / "t.parquet")
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    TABLE.to_parquet(tmp_path / "t.parquet")
+
+    def absent(path):
+        raise ImportError("Unable to find a usable engine")
+
+    monkeypatch.setattr(pd, "read_parquet", absent)
+    with pytest.raises(ConfigurationError, match=r"subfuse\[parquet\]"):
         read_feature_table(tmp_path / "t.parquet")

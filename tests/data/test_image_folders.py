@@ -117,7 +117,7 @@ def test_image_smaller_than_a_patch_is_an_error_naming_it(tmp_path: Path) -> Non
 def test_nearly_white_and_black_patches_are_left_out(tmp_path: Path) -> None:
     image = write_image(tmp_path / "tile.png", 1024, 256)
     image[:, 256:512] = (240, 238, 241)
-    image[:, 512:768] = (10, 5, 9)
+    image[:, 512:768] = (7, 5, 8)  # unscanned; ink is not as black
     Image.fromarray(image).save(tmp_path / "tile.png")
 
     record = prepare(tmp_path / "tile.png", tmp_path)
@@ -166,3 +166,37 @@ def test_real_tiles(real_data: Path, tmp_path: Path) -> None:
     assert record.n_patches == 44  # four patches of each of eleven tiles
     assert record.warnings == ()
     assert read_features(tmp_path / record.features).features.shape == (44, 1280)
+
+
+def test_pen_marks_on_images_are_left_out_recorded_and_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    clean = np.full((512, 768, 3), (215, 120, 180), np.uint8)
+    marked = clean.copy()
+    marked[:, 560:] = (30, 40, 170)  # blue ink over the last column of patches
+    Image.fromarray(clean).save(folder / "a.png")
+    Image.fromarray(marked).save(folder / "b.png")
+
+    record = prepare(folder, tmp_path)
+
+    stored = read_features(tmp_path / record.features)
+    left = [[0, 0], [256, 0], [512, 0], [0, 256], [256, 256], [512, 256]]
+    assert stored.coords.tolist() == [*left, *[[768 + x, y] for x, y in left if x < 512]]
+    assert record.pen_share == pytest.approx((208 + 32) / (2 * 768), abs=0.02)  # with a margin of 16 µm
+    assert "pen marks and was left out" in record.warnings[0]
+    with Image.open(tmp_path / "wsi" / "20x_256px_0px_overlap" / "contact_sheets" / "s.jpg") as sheet:
+        scale = sheet.width / (2 * 768)
+        strip = np.asarray(sheet)[int(256 * scale), int((768 + 450) * scale) : int((768 + 530) * scale)].astype(int)
+    assert (np.abs(strip - (220, 30, 30)).sum(axis=1) < 60).any()
+
+
+def test_marks_do_not_depend_on_the_resolution_of_the_images(tmp_path: Path) -> None:
+    shares = []
+    for mpp in (0.25, 0.5, 4.0):
+        image = np.full((round(400 / mpp), round(600 / mpp), 3), (215, 120, 180), np.uint8)
+        image[: round(100 / mpp)] = (30, 40, 170)
+        (tmp_path / f"{mpp}").mkdir()
+        Image.fromarray(image).save(tmp_path / f"{mpp}" / "a.png")
+        shares.append(prepare(tmp_path / f"{mpp}" / "a.png", tmp_path / f"{mpp}", mpp=mpp).pen_share)
+
+    np.testing.assert_allclose(shares, 116 / 400, atol=0.02)

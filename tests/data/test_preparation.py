@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import signal
@@ -192,6 +193,18 @@ def test_an_existing_dask_cluster_prepares_the_slides(cohort: Path, tmp_path: Pa
     assert len(done.slides) == N_SLIDES
     for path in done.slides["features"]:
         assert read_features(tmp_path / "prepared" / path).features.shape == (3, 1280)
+
+
+def test_versions_of_what_is_not_installed_are_unknown(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "VERSIONED", ("subfuse", "numpy", "a-package-that-is-not-there"))
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: Mean())
+    prepare(cohort, tmp_path / "prepared")
+
+    versions = json.loads((tmp_path / "prepared" / "provenance.json").read_text(encoding="utf-8"))["versions"]
+    assert versions["a-package-that-is-not-there"] is None
+    assert versions["numpy"] == np.__version__
 
 
 def test_cohort_without_any_usable_slide_or_expression_says_so(cohort: Path, tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ def test_blurring_lowers_it() -> None:
 
 def test_notable_quality_is_worded() -> None:
     assert quality_warnings(pen_share=0.01, median_sharpness=500.0) == ()
-    assert quality_warnings(pen_share=float("nan"), median_sharpness=float("nan")) == ()
     pen, blur = quality_warnings(pen_share=0.3, median_sharpness=12.0)
     assert pen.startswith("30%")
     assert "out of focus" in blur

@@ -61,7 +61,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
     except ImportError:
-        raise ConfigurationError(f"{path}: Parquet needs pyarrow. Install it with: pip install pyarrow.") from None
+        raise ConfigurationError(f"{path}: Parquet needs pyarrow. Run: pip install 'subfuse[parquet]'.") from None
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise DataError(
             f"{path}: a complete Parquet file is required. Found: {' '.join(str(error).split())[:160]}. "

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from subfuse.data.tiling import THUMBNAIL_PX, Patch, Tiling, grid_starts
+from subfuse.data.tissue import MAX_PEN_SHARE, TISSUE_MPP, stained_and_pen
 from subfuse.data.whole_slides import ACCEPTED
 from subfuse.errors import DataError, preview
 
@@ -19,6 +21,20 @@ _WHITE = 220  # a pixel with every channel above is empty glass
 _BLACK = 35  # a pixel with every channel below is unscanned or a fold
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """Pen marks of one image, searched for at the resolution at which they are searched for on slides."""
+
+    mpp: float  # µm per pixel of `pen`
+    pen: Bool[np.ndarray, "height width"]
+    n_stained: int  # pixels that are stained or marked
+
+    def share(self, left: float, top: float, side: float) -> float:
+        """Share of a square that is marked; all in µm from the image's top left."""
+        (x0, x1), (y0, y1) = ((round(n / self.mpp), round((n + side) / self.mpp)) for n in (left, top))
+        return float(self.pen[y0:y1, x0:x1].mean()) if self.pen[y0:y1, x0:x1].size else 0.0
+
+
 class ImageFolder:
     """Images in name order, laid out row by row on a virtual slide that is about as wide as high in images.
 
@@ -26,14 +42,13 @@ class ImageFolder:
     """
 
     format = "images"
-    pen = None  # marks are not searched for: the images were chosen before
-    pen_share = math.nan
 
     def __init__(self, path: Path, *, mpp: float | None, tiling: Tiling) -> None:
         self.mpp = mpp
         self._tiling = tiling
         self._unreadable: dict[str, str] = {}
         self._small: dict[int, Image.Image] = {}
+        self._marks: dict[int, _Marks] = {}
         sizes = {image: self._size_of(image) for image in _images_of(path)}
         self._images = [image for image, size in sizes.items() if size is not None]
         self._sizes = [size for size in sizes.values() if size is not None]
@@ -74,20 +89,22 @@ class ImageFolder:
         return range(len(self._images))
 
     def read(self, part: int) -> list[Patch]:
-        """Returns the patches of an image that hold tissue, row by row; none if it cannot be decoded."""
+        """Returns an image's patches with tissue and without pen marks, row by row; none if it cannot be decoded."""
         try:
             image = _decoded(self._images[part])
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             self._unreadable[self._images[part].name] = str(error)
             return []
         self._small[part] = image.resize(self._small_box(part)[2:], Image.Resampling.BOX)
+        marks = self._marks[part] = self._marks_on(image)
         scaled = np.asarray(image.resize(self._scaled_size(part), Image.Resampling.BICUBIC))
         tile, least = self._tiling.tile_px, self._tiling.min_tissue_fraction
         cell_x, cell_y = self._corner(part)
         patches = []
         for x, y in self._grid(part):
             pixels = np.ascontiguousarray(scaled[y : y + tile, x : x + tile])
-            if _is_tissue(pixels).mean() >= least:
+            is_marked = marks.share(*(n * self._tiling.mpp for n in (x, y, tile))) > MAX_PEN_SHARE
+            if not is_marked and _is_tissue(pixels).mean() >= least:
                 patches.append(Patch(cell_x + round(x / self._scale), cell_y + round(y / self._scale), pixels))
         return patches
 
@@ -98,6 +115,24 @@ class ImageFolder:
         self._require_readable(self._path)
         size = self._tiling.patch_size_level0(self._known_mpp)
         return shapely.union_all(shapely.box(*coords.T, *(coords.T + size)))
+
+    @property
+    def pen(self) -> Any:
+        """Outline of the pen marks on the images read so far, in level-0 pixels (a shapely geometry)."""
+        import shapely
+
+        shapes = []
+        for index, marks in self._marks.items():
+            corner, size = np.array(self._corner(index)), marks.mpp / self._known_mpp
+            left_top = np.argwhere(marks.pen)[:, ::-1] * size + corner
+            shapes.append(shapely.union_all(shapely.box(*left_top.T, *(left_top + size).T)))
+        return shapely.union_all(shapes)
+
+    @property
+    def pen_share(self) -> float:
+        """Share of the stained and marked area of the images read so far that is pen."""
+        n_stained = sum(marks.n_stained for marks in self._marks.values())
+        return sum(int(marks.pen.sum()) for marks in self._marks.values()) / n_stained if n_stained else 0.0
 
     def thumbnail(self) -> Image.Image:
         """Returns the montage of the images read so far, at most `THUMBNAIL_PX` wide and high."""
@@ -123,6 +158,14 @@ class ImageFolder:
     @property
     def _thumbnail_scale(self) -> float:
         return min(1.0, THUMBNAIL_PX / max(self.width_px, self.height_px))
+
+    def _marks_on(self, image: Image.Image) -> _Marks:
+        """Pen marks of an image, brought to the resolution at which they are told from stain."""
+        factor = max(1.0, TISSUE_MPP / self._known_mpp)
+        width, height = (max(1, round(n / factor)) for n in image.size)
+        mpp = factor * self._known_mpp
+        stained, pen = stained_and_pen(np.array(image.resize((width, height), Image.Resampling.BOX)), mpp=mpp)
+        return _Marks(mpp, pen, int(np.count_nonzero(stained)))
 
     def _corner(self, index: int) -> tuple[int, int]:
         row, column = divmod(index, self._columns)

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +157,20 @@ def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict
         "table_sha256": {path.as_posix(): sha256_of_file(path) for path in _tables(cohort_file)},
         "requested_encoder": encoder if encodes else None,
         "tiling": asdict(Tiling()) if encodes else None,
-        "versions": {name: __version__ if name == "subfuse" else version(name) for name in VERSIONED},
+        "versions": {name: _version(name) for name in VERSIONED},
         "python": platform.python_version(),
         "encoder": None,
         "encoder_sha256": None,
         "patch_dim": None,
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: tables and ready features need no slide library."""
+    try:
+        return __version__ if package == "subfuse" else version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _tables(cohort_file: CohortFile) -> list[Path]:

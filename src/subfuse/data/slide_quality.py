@@ -41,7 +41,7 @@ def quality_warnings(*, pen_share: float, median_sharpness: float) -> tuple[str,
     """Returns what a person should look at.
 
     Args:
-        pen_share: Share of the stained and marked area that is pen; NaN where marks were not searched for.
+        pen_share: Share of the stained and marked area that is pen.
         median_sharpness: Median of `sharpness` over the patches at 0.5 µm per pixel.
 
     Example:

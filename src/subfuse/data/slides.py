@@ -67,7 +67,7 @@ class SlideRecord:
     height_px: int
     mpp_source: str  # "slide" or "slide table"
     tissue_mm2: float  # for images: area of the patches that were kept
-    pen_share: float  # of the stained and marked area; NaN for images, where marks are not searched for
+    pen_share: float  # of the stained and marked area
     sharpness: float  # median of the patches' variances of the Laplacian
     sharpness_mpp: float  # µm per pixel at which it is measured
     features: str  # feature file, relative to the prepared folder (the parent of `out`)

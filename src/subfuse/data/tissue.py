@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 TISSUE_MPP = 8.0  # µm per pixel at which tissue is searched
-TISSUE_RULE = "saturation 15, pen by absorbance 1"  # kept with the features; another rule is another result
+TISSUE_RULE = "saturation 15, pen by absorbance 2"  # kept with the features; another rule is another result
+MAX_PEN_SHARE = 0.1  # of a patch; one with more is left out
 
 _MIN_SATURATION = 15  # of 255; empty glass stays below
 _MIN_TISSUE_UM2 = 20_000.0  # about one patch at 20x
@@ -36,6 +37,24 @@ def find_tissue(overview: UInt8[np.ndarray, "height width 3"], *, mpp: float) ->
         overview: The slide in RGB.
         mpp: µm per pixel of the overview, about `TISSUE_MPP`.
     """
+    stained, pen = stained_and_pen(overview, mpp=mpp)
+    n_found = np.count_nonzero(stained)
+    return Tissue(
+        outline=_outline(stained & ~pen, mpp=mpp, least_um2=_MIN_TISSUE_UM2),
+        pen=_outline(pen, mpp=mpp, least_um2=_MIN_PEN_UM2),
+        pen_share=np.count_nonzero(pen) / n_found if n_found else 0.0,
+    )
+
+
+def stained_and_pen(
+    overview: UInt8[np.ndarray, "height width 3"], *, mpp: float
+) -> tuple[Bool[np.ndarray, "height width"], Bool[np.ndarray, "height width"]]:
+    """Returns where anything is on the glass, and where that is a pen mark.
+
+    Args:
+        overview: The slide, or an image cut out of it, in RGB.
+        mpp: µm per pixel of the overview, about `TISSUE_MPP`.
+    """
     import cv2
 
     smooth = cv2.medianBlur(overview, _MEDIAN_PX)
@@ -44,13 +63,7 @@ def find_tissue(overview: UInt8[np.ndarray, "height width 3"], *, mpp: float) ->
     saturation = cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV)[:, :, 1]
     found = ((saturation > _MIN_SATURATION) | pen).astype(np.uint8)
     kernel = np.ones((_CLOSING_PX, _CLOSING_PX), np.uint8)
-    found = cv2.morphologyEx(found, cv2.MORPH_CLOSE, kernel).astype(bool)
-    n_found = np.count_nonzero(found)
-    return Tissue(
-        outline=_outline(found & ~pen, mpp=mpp, least_um2=_MIN_TISSUE_UM2),
-        pen=_outline(pen, mpp=mpp, least_um2=_MIN_PEN_UM2),
-        pen_share=np.count_nonzero(pen) / n_found if n_found else 0.0,
-    )
+    return cv2.morphologyEx(found, cv2.MORPH_CLOSE, kernel).astype(bool), pen
 
 
 def _pen(overview: UInt8[np.ndarray, "height width 3"]) -> Bool[np.ndarray, "height width"]:

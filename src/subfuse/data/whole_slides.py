@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from subfuse.data.tiling import THUMBNAIL_PX, Patch, Tiling, grid_starts
-from subfuse.data.tissue import TISSUE_MPP, Tissue, find_tissue
+from subfuse.data.tissue import MAX_PEN_SHARE, TISSUE_MPP, Tissue, find_tissue
 from subfuse.errors import ConfigurationError, DataError
 
 ACCEPTED = (
@@ -24,7 +24,6 @@ ACCEPTED = (
 
 _UM_PER_UNIT = {"µm": 1.0, "\u03bcm": 1.0, "&#181;m": 1.0, "&#xB5;m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _BLOCK_PX = 4096  # side of what is read at once, so that memory does not grow with the slide
-_MAX_PEN_SHARE = 0.1  # of a patch; one with more is left out
 
 
 class WholeSlide:
@@ -67,7 +66,7 @@ class WholeSlide:
         boxes = shapely.box(x, y, x + size, y + size)
         fraction = _covered(boxes, self._found.outline) / size**2
         kept = (fraction > 0) & (fraction >= self._tiling.min_tissue_fraction)
-        kept &= _covered(boxes, self._found.pen) <= _MAX_PEN_SHARE * size**2
+        kept &= _covered(boxes, self._found.pen) <= MAX_PEN_SHARE * size**2
         return list(zip(x[kept].tolist(), y[kept].tolist(), strict=True))
 
     def read(self, part: tuple[int, int]) -> list[Patch]:
