@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from subfuse.cli import COMMANDS, main
-from subfuse.demo import patients_to_explain, run_demo
+from subfuse.demo import run_demo
+from subfuse.runs import patients_to_explain
 
 BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
 
@@ -28,10 +29,6 @@ def run(tmp_path_factory) -> Path:
     ]  # fmt: skip
     for command in commands:
         assert main([str(part) for part in command]) == 0
-    predictions = pd.read_csv(root / "run" / "predictions.csv")
-    patient = patients_to_explain(predictions, 1)[0]
-    assert main(["explain", str(root / "run"), "--patient", patient]) == 0
-    assert main(["report", str(root / "run")]) == 0
     return root / "run"
 
 
@@ -45,6 +42,38 @@ def test_the_numbers_of_the_report_are_those_of_the_metrics_file(run):
     assert len(metrics) > 10
     for row in metrics.itertuples():
         assert float(shown[row.task, row.model, row.metric]) == pytest.approx(row.value, abs=1e-12)
+
+
+def test_cross_validation_explains_the_cohort_and_two_patients_and_reports_them(run):
+    report = run / "report.html"
+    html = report.read_text(encoding="utf-8")
+    assert "Not computed for this run" not in html
+    for task in ("survival", "grade"):
+        assert f"Subspaces and modalities, {task.capitalize()}" in html
+        assert (run / "explanations" / "cohort" / task / "enrichment.csv").exists()
+    chosen = patients_to_explain(pd.read_csv(run / "predictions.csv"), 2)
+    assert len(re.findall('<article class="card patient"', html)) == 4  # two patients, two tasks
+    assert all(f'aria-label="{patient}, Survival"' in html for patient in chosen)
+    assert main(["report", str(run)]) == 0
+    assert report.read_text(encoding="utf-8") == html
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:spatialdata")
+def test_patch_scores_are_written_to_stores_that_wsidata_reads(run, tmp_path):
+    wsidata = pytest.importorskip("wsidata")
+    patient = patients_to_explain(pd.read_csv(run / "predictions.csv"), 1)[0]
+    out, stores = tmp_path / "out", tmp_path / "stores"
+    assert main(["explain", str(run), "--patient", patient, "--out", str(out), "--wsidata", str(stores)]) == 0
+    for task in ("survival", "grade"):
+        scores = pd.read_csv(out / task / "patches.csv")
+        for slide_id, of_slide in scores.groupby("slide_id"):
+            (path,) = (run.parent / "cohort" / "slides").rglob(f"{slide_id}.*")
+            wsi = wsidata.open_wsi(path, store=str(stores / f"{slide_id}.zarr"))
+            tiles = wsi.shapes["subfuse_tiles"]
+            assert tiles.bounds["minx"].tolist() == of_slide["x"].tolist()
+            assert tiles[f"{task}_tumour"].tolist() == pytest.approx(of_slide["tumour"].tolist())
+            wsi.reader.detach_reader()
+    assert main(["explain", str(run), "--wsidata", str(stores)]) == 2  # of a patient only
 
 
 def test_an_explanation_adds_up_to_the_prediction(run):
@@ -66,6 +95,28 @@ def test_predicting_the_own_cohort_uses_held_out_models_only(run, tmp_path):
     assert set(predicted["split"]) == {"test"}
     test = known[(known["split"] == "test") & (known["model"] == "subspace")]
     assert len(predicted) == len(test)
+
+
+def test_slide_and_expression_files_give_the_prediction_of_the_prepared_patient(run, tmp_path, capsys):
+    known, raw = pd.read_csv(run / "predictions.csv"), run.parent / "cohort"
+    known = known[(known["model"] == "subspace") & (known["split"] == "test") & (known["task"] == "survival")]
+    patient = known[known["has_slides"] & known["has_expression"]].iloc[0]
+    slides = pd.read_csv(run / "cohort" / "slides.csv")
+    names = slides.loc[slides["patient_id"] == patient["patient_id"], "slide_id"]
+    slides = [path for name in names for path in (raw / "slides").rglob(f"{name}.*")]
+    sheet = pd.read_csv(raw / "gdc_sample_sheet.tsv", sep="\t").query("`Sample Type` == 'Primary Tumor'")
+    name = sheet.loc[sheet["Case ID"] == patient["patient_id"], "File Name"].iloc[0]
+    (expression,) = (raw / "expression").rglob(name)
+    out = tmp_path / "new.csv"
+    files = [*(part for path in slides for part in ("--slide", str(path))), "--expression", str(expression)]
+    assert main(["predict", str(run), *files, "--out", str(out)]) == 0
+    assert "range of the models" in capsys.readouterr().out
+    found = pd.read_csv(out).query("task == 'survival' and fold == @patient.fold").iloc[0]
+    assert found["split"] == "new"
+    assert found["risk"] == pytest.approx(patient["risk"], abs=1e-4)
+    assert found["contribution_tumour"] == pytest.approx(patient["contribution_tumour"], abs=1e-4)
+    assert main(["predict", str(run)]) == 2  # nobody is named
+    assert main(["predict", str(run), "--cohort", str(run.parent / "prepared"), *files]) == 2
 
 
 def test_preparing_again_does_nothing_again(run, capsys):

@@ -130,7 +130,7 @@ def _add_init(parser: ArgumentParser) -> None:
 
 
 def _init(arguments: Namespace) -> None:
-    from subfuse.data.cohort_file import TEMPLATE
+    from subfuse.data.cohort_template import TEMPLATE
     from subfuse.files import write_text
 
     path = arguments.folder / "cohort.yaml"
@@ -304,6 +304,9 @@ def _add_crossval(parser: ArgumentParser) -> None:
         "--allow-inputs", type=str, nargs="+", default=[], help="Genes or covariates that may look like the outcome."
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of weights and batch order.")
+    parser.add_argument(
+        "--explain", type=bool, default=True, help="Explain cohort and two patients before the report; slow if large."
+    )
     parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
     parser.add_class_arguments(TrainingSettings, "train")
     parser.add_class_arguments(ArchitectureSettings, "model")
@@ -314,6 +317,7 @@ def _crossval(arguments: Namespace) -> None:
     from subfuse.data.cohort import read_cohort
     from subfuse.evaluation.cross_validation import cross_validate
     from subfuse.report.document import write_report
+    from subfuse.runs import explain_and_report
     from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
     cohort = read_cohort(arguments.prepared)
@@ -337,7 +341,12 @@ def _crossval(arguments: Namespace) -> None:
     _print_metrics(result.metrics)
     for row in result.failures.itertuples():
         print(f"warning: {row.task} · {row.model} · fold {row.fold} failed: {row.reason}", file=sys.stderr)
-    print(f"Report: {write_report(result.folder)}\n{DISCLAIMER}")
+    if arguments.explain:
+        with progress_bar("explain") as progress:
+            report = explain_and_report(result.folder, cohort, progress=progress)
+    else:
+        report = write_report(result.folder)
+    print(f"Report: {report}\n{DISCLAIMER}")
 
 
 def _print_metrics(metrics: Any) -> None:
@@ -379,7 +388,7 @@ def _add_predict(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder of the patients to predict.")
     parser.add_argument(
-        "--slide", type=Path, action="append", default=[], help="Slide or feature file of one new patient; repeatable."
+        "--slide", type=Path, nargs="+", action="extend", default=[], help="Slide or feature files of one new patient."
     )
     parser.add_argument(
         "--expression", type=Path, default=None, help="The new patient's expression: columns gene, value; or one row."
@@ -427,6 +436,9 @@ def _add_explain(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=None, help="Folder; default: RUN/explanations/PATIENT, or cohort for everybody."
     )
+    parser.add_argument(
+        "--wsidata", type=Path, default=None, help="Folder of SLIDE.zarr stores to add the patient's patch scores to."
+    )
 
 
 def _explain(arguments: Namespace) -> None:
@@ -436,10 +448,12 @@ def _explain(arguments: Namespace) -> None:
     run = load_run(arguments.run)
     cohort = run.cohort() if arguments.cohort is None else read_cohort(arguments.cohort)
     if arguments.patient is None:
-        with progress_bar("Explaining") as progress:
+        if arguments.wsidata is not None:
+            raise ConfigurationError("--wsidata stores patch scores of one patient. Name it with --patient.")
+        with progress_bar("explain") as progress:
             folder = run.explain_cohort(cohort, arguments.out, model=arguments.model, progress=progress)
     else:
-        folder = run.explain(cohort, arguments.patient, arguments.out, model=arguments.model)
+        folder = run.explain(cohort, arguments.patient, arguments.out, model=arguments.model, stores=arguments.wsidata)
     print(f"Explained {arguments.patient or cohort.name}: {folder}\n{DISCLAIMER}")
 
 
@@ -603,7 +617,7 @@ COMMANDS: dict[str, Command] = {
         _train,
     ),
     "crossval": Command(
-        "Train and test every model on identical folds, and write the report.",
+        "Train, test and compare every model on identical folds, explain, and write the report.",
         "subfuse crossval prepared --tasks survival grade --models subspace snn --out run --train.lr 3e-4",
         _add_crossval,
         _crossval,

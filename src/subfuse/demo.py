@@ -3,11 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from subfuse.execution import Progress
-
-N_EXPLAINED = 2
 
 
 def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, progress: Progress) -> Path:
@@ -19,8 +15,7 @@ def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, p
     from subfuse.data.preparation import prepare
     from subfuse.data.synthetic import simulate
     from subfuse.evaluation.cross_validation import cross_validate
-    from subfuse.report.document import write_report
-    from subfuse.runs import load_run
+    from subfuse.runs import explain_and_report
 
     def step(title: str) -> Progress:
         return lambda done, total, what: progress(done, total, f"{title}: {what}")
@@ -36,18 +31,4 @@ def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, p
         workers=workers,
         progress=step("cross-validate"),
     )
-    run = load_run(result.folder)
-    chosen = patients_to_explain(result.predictions, N_EXPLAINED)
-    for done, patient_id in enumerate(chosen, start=1):
-        run.explain(cohort, patient_id)
-        progress(done, len(chosen), f"explain: {patient_id}")
-    return write_report(result.folder)
-
-
-def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
-    """Returns test patients with both modalities, from the highest and the lowest predicted risk inwards."""
-    test = predictions[(predictions["split"] == "test") & (predictions["model"] == "subspace")]
-    test = test[test["has_slides"] & test["has_expression"] & test["risk"].notna()]
-    order = test.sort_values("risk", ascending=False)["patient_id"].tolist()
-    alternating = [patient for pair in zip(order, reversed(order), strict=True) for patient in pair]
-    return list(dict.fromkeys(alternating))[:count]
+    return explain_and_report(result.folder, cohort, progress=progress)

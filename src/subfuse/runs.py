@@ -1,5 +1,6 @@
 """Trained runs: load one, predict new patients, explain one patient or the cohort."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import yaml
 
 from subfuse.data.cohort import Cohort, read_cohort
 from subfuse.data.cohort_file import TaskSpec
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.data.feature_store import read_features
+from subfuse.data.image_folders import is_image_source
+from subfuse.errors import ConfigurationError, DataError, SubfuseError
 from subfuse.evaluation.external_validation import external_predictions, risk_percentile
 from subfuse.evaluation.results import write_results
 from subfuse.evaluation.run_folder import (
@@ -27,10 +30,15 @@ from subfuse.evaluation.run_folder import (
 from subfuse.execution import Progress
 from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
 from subfuse.explanation.patient import explain_patient
-from subfuse.explanation.tile_gallery import locate_slides
+from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
+from subfuse.explanation.wsidata_export import write_wsidata
+from subfuse.report.document import write_report
 from subfuse.training.checkpoint import FittedModel, load_fitted
 
 logger = logging.getLogger(__name__)
+
+EXPLAINED_MODEL = "subspace"
+N_EXPLAINED = 2  # patients of a new run with an explanation of their own
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,30 @@ class Run:
         tasks = {name: TaskSpec(**task) for name, task in self.config["tasks"].items()}
         return write_results(out, predictions, tasks, seed=seed)[0]
 
-    def explain(self, cohort: Cohort, patient_id: str, out: Path | None = None, *, model: str = "subspace") -> Path:
-        """Explains one patient for every task; returns the folder with heat maps, genes, patches and the ledger."""
-        out = self.folder / "explanations" / patient_id if out is None else Path(out)
+    def explain(
+        self,
+        cohort: Cohort,
+        patient_id: str,
+        out: Path | None = None,
+        *,
+        model: str = EXPLAINED_MODEL,
+        stores: Path | None = None,
+    ) -> Path:
+        """Explains one patient for every task; returns the folder with heat maps, genes, patches and the ledger.
+
+        Args:
+            cohort: The run's own cohort, or another one.
+            patient_id: The patient.
+            out: Folder; RUN/explanations/PATIENT by default.
+            model: Model of the run.
+            stores: Folder of wsidata stores, `<slide>.zarr`, to which the patch scores of the patient's slides are
+                added as `<task>_<subspace>` for lazyslide; those that do not exist are made.
+
+        Raises:
+            DataError: The patient is not in the cohort, the cohort does not fit the models, or a slide that is to be
+                stored cannot be found or opened.
+        """
+        out = self.folder / "explanations" / explanation_name(patient_id) if out is None else Path(out)
         patient = next((p for p in cohort if p.patient_id == patient_id), None)
         if patient is None:
             raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}. See its patients.csv.")
@@ -123,6 +152,9 @@ class Run:
             fitted.check_compatible(cohort)
             aligned = next(iter(fitted.align(cohort.select([patient_id]))))
             explain_patient(fitted, aligned, out / task, fold=job.fold_index, places=places)
+        if stores is not None:
+            for found in sorted(out.glob("*/patches.csv")):
+                _store_scores(found, patient.slides, places, stores)
         return out
 
     def explain_cohort(
@@ -130,7 +162,7 @@ class Run:
         cohort: Cohort,
         out: Path | None = None,
         *,
-        model: str = "subspace",
+        model: str = EXPLAINED_MODEL,
         task: str | None = None,
         progress: Progress | None = None,
     ) -> Path:
@@ -212,3 +244,68 @@ def load_run(folder: Path | str) -> Run:
             f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
         )
     return Run(folder, yaml.safe_load(config.read_text(encoding="utf-8")), read_predictions(predictions))
+
+
+def explain_and_report(folder: Path, cohort: Cohort, *, progress: Progress | None = None) -> Path:
+    """Explains a finished run over its cohort and two of its patients, and writes the report; returns its path.
+
+    The report is also written before, without explanations: it is there if explaining, which takes long for a large
+    cohort, is interrupted or not possible. A run without the model `subspace` is not explained.
+
+    Args:
+        folder: The run folder.
+        cohort: The run's own cohort.
+        progress: Called after each step.
+    """
+    run, report = load_run(folder), write_report(folder)
+    if EXPLAINED_MODEL not in set(run.predictions["model"]):
+        return report
+    try:
+        run.explain_cohort(cohort, progress=progress)
+        chosen = patients_to_explain(run.predictions, N_EXPLAINED)
+        for done, patient_id in enumerate(chosen, start=1):
+            run.explain(cohort, patient_id)
+            if progress is not None:
+                progress(done, len(chosen), f"explain: {patient_id}")
+    except SubfuseError as error:
+        logger.warning("the report lacks explanations: %s", error)
+    return write_report(folder)
+
+
+def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
+    """Returns test patients with both modalities, from the highest and the lowest predicted risk inwards."""
+    test = predictions[(predictions["split"] == "test") & (predictions["model"] == EXPLAINED_MODEL)]
+    test = test[test["has_slides"] & test["has_expression"] & test["risk"].notna()]
+    order = test.sort_values("risk", ascending=False)["patient_id"].tolist()
+    alternating = [patient for pair in zip(order, reversed(order), strict=True) for patient in pair]
+    return list(dict.fromkeys(alternating))[:count]
+
+
+def explanation_name(patient_id: str) -> str:
+    """Returns the name of the folder of a patient's explanations: the identifier where that is surely a file name.
+
+    Example:
+        >>> explanation_name("TCGA-02-0047"), explanation_name("../x")
+        ('TCGA-02-0047', 'patient-d6b96a97d147daaa')
+    """
+    is_plain = patient_id.replace("-", "").replace("_", "").replace(".", "").isalnum() and patient_id[0] != "."
+    if is_plain and patient_id != "cohort":
+        return patient_id
+    return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
+
+
+def _store_scores(patches: Path, features: tuple[Path, ...], places: dict[str, SlidePlace], stores: Path) -> None:
+    """Adds the patch scores of one task's `patches.csv` to the wsidata stores of its slides."""
+    table = pd.read_csv(patches, dtype={"slide_id": str}, keep_default_na=False)
+    for path in features:
+        place = places.get(path.stem, NOT_LOCATED)
+        if isinstance(place, str):
+            raise DataError(f"slide {path.stem}: its file is required to write a wsidata store. Not found: {place}")
+        if is_image_source(place.path):
+            raise DataError(
+                f"slide {path.stem}: a slide file is required to write a wsidata store. Found images. Leave out "
+                "--wsidata."
+            )
+        rows = table[table["slide_id"] == path.stem].drop(columns=["slide_id", "x", "y"])
+        scores = {f"{patches.parent.name}_{name}": rows[name].to_numpy(float) for name in rows}
+        write_wsidata(stores / f"{path.stem}.zarr", place.path, read_features(path), scores)

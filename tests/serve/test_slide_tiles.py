@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +78,13 @@ def test_a_damaged_slide_is_a_reason(cohort, tmp_path, content):
     shelf = SlideShelf(cohort)
     damaged = tmp_path / "slide-a.tiff"
     damaged.write_bytes(content)
-    shelf._sources = {"slide-a": damaged}
+    shelf._places = {"slide-a": replace(shelf._places["slide-a"], path=damaged)}
     assert "cannot be opened" in shelf.info("slide-a").reason
 
 
 def test_another_file_of_the_same_name_is_a_reason(cohort):
     shelf = SlideShelf(cohort)
-    shelf._sources = {"slide-a": shelf._sources["slide-b"]}
+    shelf._places = {"slide-a": shelf._places["slide-b"]}
     assert f"{WIDTH} x {HEIGHT} px when it was prepared" in shelf.info("slide-a").reason
 
 

@@ -90,7 +90,7 @@ def removal_curves(curves: Mapping[str, RemovalCurve]) -> str:
             axes.fill_between(100 * curve.removed, curve.lower, curve.upper, color=colour, alpha=0.13, linewidth=0)
     axes.set(xlabel="Replaced by the average, %", ylabel="Change of the score", xlim=(-1, 101))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.legend(loc="best")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, columnspacing=1.2)
     return svg_text(figure)
 
 

@@ -125,7 +125,7 @@ def calibration_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.nda
 @matplotlib.rc_context(STYLE)
 def kaplan_meier_curves(curves: Sequence[SurvivalCurve]) -> str:
     """Draws survival curves with intervals, censoring marks and the numbers at risk below."""
-    figure = Figure(figsize=(8.2, 3.9 + 0.3 * len(curves)))
+    figure = Figure(figsize=(5.6, 3.6 + 0.3 * len(curves)))
     grid = figure.add_gridspec(2, 1, height_ratios=(17, 1.4 * len(curves)), hspace=0.36)
     axes, table = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     years = 365.25
@@ -138,7 +138,7 @@ def kaplan_meier_curves(curves: Sequence[SurvivalCurve]) -> str:
             curve.censored_days / years, curve.survival[place], "|", color=colour, markersize=6, markeredgewidth=0.9
         )
     longest = float(max(curve.follow_up_days.max() for curve in curves)) / years
-    ticks = np.asarray(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(0, longest))
+    ticks = np.asarray(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(0, longest))
     ticks = ticks[(ticks >= 0) & (ticks <= longest)]
     for panel in (axes, table):
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -47,12 +47,16 @@ def encoded(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterator[Mapping[str, str]]:
-    """Yields a patient's heat maps, sampling points and tiles with their descriptions, as long as there is room."""
+def patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterator[Mapping[str, Any]]:
+    """Yields a patient's heat maps, sampling points and tiles with their descriptions, as long as there is room.
+
+    Galleries of tiles are `wide`: what is written below a tile is too small to read in one column.
+    """
     for path, caption, alt in explanation.pictures():
         source = budget.embed(path)
         if source is not None:
-            yield {"source": source, "alt": alt, "caption": caption}
+            wide = path.name.startswith("gallery_")
+            yield {"source": source, "alt": alt, "caption": caption, "wide": wide}
 
 
 def contact_sheets(run: RunFiles, budget: PictureBudget) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _metric_row(metrics: pd.DataFrame, model: str, columns: Sequence[str], notes
     detail = MODALITY_NAMES.get(modalities_of(model), "slides + expression" if modalities_of(model) else "")
     n_patients = int(rows.iloc[0]["n_patients"])
     if n_patients != metrics["n_patients"].max():  # models may need a modality that some patients lack
-        detail = f"{detail} n = {n_patients}".strip()
+        detail = ", ".join(part for part in (detail, f"n = {n_patients}") if part)
     return {
         "model": model,
         "name": model_name(model),

@@ -1,6 +1,5 @@
 """Explanations of a run: those that exist, and one more in the background."""
 
-import hashlib
 import json
 import logging
 import threading
@@ -14,6 +13,7 @@ import pandas as pd
 
 from subfuse.errors import SubfuseError
 from subfuse.explanation import colour_limit
+from subfuse.runs import explanation_name
 from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
 
 logger = logging.getLogger(__name__)
@@ -176,13 +176,11 @@ class ExplanationWorker:
         self._jobs[job.job_id] = job.model_copy(update=update)
 
     def _out(self, patient_id: str) -> Path:
-        """Returns the folder of an explanation: the one that exists, else one whose name is surely a file name."""
+        """Returns the folder of an explanation: the one that exists, else that of `subfuse explain`."""
         existing = next((self._shelf.find(patient_id, task) for task in self._shelf.tasks(patient_id)), None)
         if existing is not None:
             return existing.parent
-        plain = patient_id.replace("-", "").replace("_", "").replace(".", "").isalnum() and patient_id[0] != "."
-        name = patient_id if plain else f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
-        return self._shelf.folder / name
+        return self._shelf.folder / explanation_name(patient_id)
 
     def _n_written(self, job: Job) -> int:
         written = self._out(job.patient_id).glob("*/explanation.json")

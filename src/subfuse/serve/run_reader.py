@@ -17,10 +17,9 @@ from subfuse.data.covariates import covariate_values
 from subfuse.data.expression_upload import UploadedExpression, read_upload
 from subfuse.errors import DataError
 from subfuse.evaluation.run_folder import stack_predictions
-from subfuse.runs import Run, load_run
+from subfuse.runs import EXPLAINED_MODEL, Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
 
-MODEL_OF_CHOICE = "subspace"
 RUN_KEYS = ["task", "model", "repeat", "fold"]
 
 
@@ -36,7 +35,7 @@ class RunReader:
     def explained_model(self) -> str:
         """The model that explanations are made of: subspace fusion where the run has it."""
         models = list(dict.fromkeys(self.run.predictions["model"]))
-        return MODEL_OF_CHOICE if MODEL_OF_CHOICE in models else str(models[0])
+        return EXPLAINED_MODEL if EXPLAINED_MODEL in models else str(models[0])
 
     @property
     def measured_genes(self) -> tuple[str, ...]:

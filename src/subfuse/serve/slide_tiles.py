@@ -1,19 +1,15 @@
 """Slides as a browser reads them: square tiles of a pyramid, and thumbnails."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from subfuse.data.cohort import Cohort
-from subfuse.data.cohort_file import read_cohort_file
 from subfuse.data.feature_store import read_features
 from subfuse.data.image_folders import is_image_source
-from subfuse.data.slide_table import read_slides
-from subfuse.data.slides import SlideSource
-from subfuse.errors import SubfuseError
+from subfuse.explanation.tile_gallery import NOT_LOCATED, locate_slides
 from subfuse.serve.schema import SlideInfo
 
 TILE_PX = 256
@@ -43,7 +39,7 @@ class SlideShelf:
         self._slides = {
             path.stem: _Slide(path.stem, patient.patient_id, path) for patient in cohort for path in patient.slides
         }
-        self._sources = _sources(cohort)
+        self._places = locate_slides(cohort)
         # a slide that falls out of the cache is closed when the last thread has let go of it
         self._pyramid = lru_cache(maxsize=OPEN_SLIDES)(self._open)
         self._size = lru_cache(maxsize=None)(_size_of)
@@ -129,9 +125,10 @@ class SlideShelf:
         return self._slides[slide_id]
 
     def _open(self, slide_id: str) -> Any:
-        path = self._sources.get(slide_id, "it is not among the slides of the cohort file.")
-        if isinstance(path, str):
-            raise Unavailable(f"slide {slide_id} is not on this machine: {path}")
+        place = self._places.get(slide_id, NOT_LOCATED)
+        if isinstance(place, str):
+            raise Unavailable(f"slide {slide_id} is not on this machine: {place.rstrip('.')}.")
+        path = place.path
         if is_image_source(path):
             raise Unavailable(f"slide {slide_id} consists of images, which have no pyramid.")
         try:
@@ -148,25 +145,6 @@ class SlideShelf:
             found = " x ".join(str(length) for length in opened.dimensions)
             raise Unavailable(f"slide {slide_id} had {width} x {height} px when it was prepared. Found {found}.")
         return DeepZoomGenerator(opened, tile_size=TILE_PX, overlap=0, limit_bounds=False)
-
-
-def _sources(cohort: Cohort) -> Mapping[str, Path | str]:
-    """Returns where each slide lies, or why that is not known: the cohort file may name folders of another machine."""
-    if cohort.root is None:
-        return {}
-    sources: dict[str, Path | str] = {}
-    for member in read_cohort_file(cohort.root / "cohort.yaml").members:
-        patients = [patient for patient in cohort if patient.cohort == member.name]
-        if member.slides is None or not patients:
-            continue
-        try:
-            found, missing, _ = read_slides(member.slides, [patient.patient_id for patient in patients])
-        except SubfuseError as error:
-            sources |= {path.stem: str(error) for patient in patients for path in patient.slides}
-            continue
-        sources |= {slide: f"{reason}." for slide, reason in zip(missing["id"], missing["reason"], strict=True)}
-        sources |= {slide.slide_id: slide.path for slide in found if isinstance(slide, SlideSource)}
-    return sources
 
 
 def _size_of(features: Path) -> tuple[int, int, float, int]:
