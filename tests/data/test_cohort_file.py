@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from subfuse.data.cohort_file import TEMPLATE, CohortFile, TaskSpec, cohort_file_text, read_cohort_file
+from subfuse.data.cohort_file import CohortFile, TaskSpec, cohort_file_text, read_cohort_file
+from subfuse.data.cohort_template import TEMPLATE
 from subfuse.errors import ConfigurationError
 
 MINIMAL = "name: small\npatients: {table: patients.csv}\n"

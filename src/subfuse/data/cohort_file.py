@@ -1,11 +1,8 @@
 """`cohort.yaml`: what the user writes, checked strictly."""
 
-import difflib
 import os
-import types
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -19,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from subfuse.errors import ConfigurationError, preview
+from subfuse.data.yaml_problems import one_line, refuse_repeated_keys
+from subfuse.errors import ConfigurationError
 
 
 def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
@@ -344,11 +342,11 @@ def read_cohort_file(path: Path) -> CohortFile:
         raise ConfigurationError(f"{path}: valid YAML is required. Found: {problem}.") from error
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {type(value).__name__}.")
-    _refuse_repeated_keys(path, node, ())
+    refuse_repeated_keys(path, node)
     try:
         return CohortFile.model_validate(value, context={"base": path.resolve().parent})
     except ValidationError as error:
-        raise ConfigurationError(_one_line(path, node, error)) from error
+        raise ConfigurationError(one_line(path, node, error, CohortFile)) from error
 
 
 def cohort_file_text(cohort_file: CohortFile) -> str:
@@ -360,156 +358,3 @@ def cohort_file_text(cohort_file: CohortFile) -> str:
 
 def _yaml_text(key: Any) -> str:
     return str(key).lower() if isinstance(key, bool) else str(key)
-
-
-def _refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, ...]) -> None:
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _refuse_repeated_keys(path, item, (*place, str(index)))
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, item in node.value:
-        if key.value in seen:
-            name = ".".join((*place, key.value))
-            raise ConfigurationError(f"{path}, line {key.start_mark.line + 1}: {name} occurs twice. Keep one.")
-        seen.add(key.value)
-        _refuse_repeated_keys(path, item, (*place, key.value))
-
-
-def _one_line(path: Path, node: yaml.Node | None, error: ValidationError) -> str:
-    first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"]]
-    name = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        valid = sorted(_keys_at(CohortFile, place[:-1]))
-        near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.5)
-        hint = f"Did you mean `{near[0]}`? " if near else ""
-        problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=12)}."
-    elif first["type"] == "missing":
-        problem = f"`{name}` is required."
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {first['input']!r}."
-        problem = f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{found}"
-    more = f" ({len(others)} more problem(s) in this file.)" if others else ""
-    return f"{path}, line {_line_of(node, place)}: {problem}{more}"
-
-
-def _line_of(node: yaml.Node | None, place: list[str]) -> int:
-    line = node.start_mark.line if node else 0
-    for part in place:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, item) for key, item in node.value if key.value == part), None)
-        elif isinstance(node, yaml.SequenceNode) and part.isdigit():
-            found = (node.value[int(part)],) * 2
-        else:
-            found = None
-        if found is None:
-            break
-        line, node = found[0].start_mark.line, found[1]
-    return line + 1
-
-
-def _keys_at(model: type[BaseModel], place: list[str]) -> set[str]:
-    current: Any = model
-    for part in place:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            current = current.model_fields[part].annotation
-        else:
-            current = get_args(current)[0 if part.isdigit() else -1]  # tuple[Section, ...] or dict[str, Section]
-        current = next(_sections(current), current)
-    return set(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else set()
-
-
-def _sections(annotation: Any) -> Iterator[Any]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        yield from (part for part in get_args(annotation) if part is not type(None))
-
-
-TEMPLATE = """\
-# A cohort: who the patients are and where their slides, expression and outcomes lie.
-# Paths are relative to this file. `subfuse check cohort.yaml` says what is found, joined and excluded.
-
-name: my-cohort                  # letters, digits, dots, dashes; appears in every table
-role: develop                    # develop: models are trained on it; external: only evaluated on it
-
-# Several cohorts: instead of role, patients, slides and expression a list `cohorts:`, each with its name and these four
-# sections. Those that are developed on are pooled; all share gene_sets, tasks, covariates and splits.
-# cohorts:
-#   - {name: tcga, role: develop, patients: {table: tcga.csv}, slides: {folder: tcga/}}
-#   - {name: cptac, role: external, patients: {table: cptac.csv}, slides: {folder: cptac/}}
-
-patients:
-  table: patients.csv            # one row per patient; a list: tables below one another
-  format: plain                  # plain (csv, tsv), gdc (clinical.tsv, .tar.gz or .json of the GDC portal), or
-                                 # cbioportal (data_clinical_patient.txt and data_clinical_sample.txt as a list)
-  columns:                       # our name: column of your table. Without this section columns keep their names.
-    patient_id: case_id
-    time_days: os_days           # from diagnosis to the event or to the last contact
-    event: os_event              # true or 1: the event was observed; false or 0: censored
-    # site: hospital             # contributing hospital; taken from TCGA barcodes when absent
-    grade: grade                 # any further column is a label; empty cells are unknown
-    diagnosis: diagnosis
-    age: age
-    gender: gender
-  # time_unit: months            # of the column mapped to time_days: days (default), months, years
-  # event_values: {Dead: true, Alive: false}   # needed where the event column has other words, or a name such as
-                                               # vital_status, os_status or censored whose meaning differs
-  # include: [P001, P002]        # only these patients of the table
-  # labels:                      # a further table of the same patients, such as molecular markers
-  #   table: markers.csv
-  #   columns: {patient_id: case_id, idh: idh, codeletion_1p19q: codel, cdkn2a: cdkn2a_gistic}
-  # derive:                      # diagnosis, diagnosis_basis and subtype of gliomas from the columns idh,
-  #   diagnosis: {rule: who2021} # codeletion_1p19q, cdkn2a, grade, histology; cdkn2a: any_loss counts one lost copy
-
-slides:                          # leave out if there are none
-  table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel where the slide lacks it)
-  folder: slides/                # <slide_id>.svs, .tiff, ... or folders of tiles named <slide_id>. Without a table,
-                                 # names must start with the patient identifier
-  # features: features/          # instead of a folder of slides: feature files of CLAM (.h5, .pt), TRIDENT, STAMP or
-                                 #   wsidata (.zarr), named <slide_id>; most need the column mpp of the slide table
-  # encoder: uni_v1              #   what made them, where the files do not say
-  # feature_table: slide_features.csv   # or one vector per slide: slide_id, then one numeric column per feature
-
-expression:                      # leave out if there is none
-  table: expression.csv.gz       # patients and genes, in either orientation
-  unit: tpm                      # counts, rsem (expected or normalised counts), fpkm, fpkm_uq, tpm, zscore, or
-                                 # log2_counts, log2_cpm, log2_fpkm, log2_fpkm_uq, log2_tpm (all log2(x + 1)),
-                                 # log2_fpkm_001, log2_tpm_001 (log2(x + 0.001), Xena's Toil tables)
-  # orientation: genes_by_patients   # or patients_by_genes; needed where the identifiers do not tell
-  # sample_sheet: samples.csv    # sample_id, patient_id, where samples are not TCGA barcodes
-  # aliases: my_aliases.tsv      # previous, approved: gene names in addition to the built-in ones
-  # standardise: cohort          # z-scores within the cohort: when units or laboratories differ between cohorts
-  # exclude: [CSHL1]             # genes that models must not see, such as one that gives away the laboratory
-  # format: gdc_star             # STAR files of the GDC portal instead of a table:
-  # folder: star/                #   searched with its subfolders
-  # sample_sheet: gdc_sample_sheet.tsv       # or metadata: metadata.cart.json; optional manifest: gdc_manifest.txt
-  # format: ivygap               # folder with fpkm_table.csv, rows-genes.csv, columns-samples.csv
-  # format: cbioportal           # table: data_mrna_seq_v2_rsem.txt, sample_sheet: data_clinical_sample.txt
-  # format: xena                 # table: HiSeqV2.gz; aliases: a probe map, where genes are Ensembl identifiers
-  # format: h5ad                 # table: expression.h5ad; patient_column: a column of obs
-
-gene_sets:                       # the subspaces, any number: builtin, a GMT file, or some sets of a file
-  tumour: builtin
-  microenvironment: builtin
-  # hypoxia: {gmt: hallmark.gmt, sets: [HALLMARK_HYPOXIA]}
-
-tasks:
-  survival: {time: time_days, event: event}
-  grade: {column: grade, classes: [G2, G3, G4], ordinal: true}   # classes fixes their order, and other labels are an
-                                                                 # error; ordinal: the order means something
-  diagnosis: {column: diagnosis}
-
-covariates: [age, gender]        # columns that models see beside expression: numbers, or two words, of which the later
-                                 # in the alphabet is coded 1 and the covariate named after it (gender=male)
-
-splits:
-  folds: 5                       # patients never cross folds
-  validation: 0.15               # share of the other patients kept for choosing the model
-  stratify: [event]              # event or label columns whose mixture is kept equal across folds
-  repeats: 1                     # draw all folds this often, each time anew
-  by: patient                    # site: all patients of a contributing hospital are in one fold
-  seed: 0
-  # folder: splits/              # instead of folds: one CSV per fold with columns train and val
-"""

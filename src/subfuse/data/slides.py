@@ -15,21 +15,19 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Int32
-from PIL import Image, ImageDraw
 
 from subfuse.data.feature_store import SlideFeatures, read_attributes, write_features
 from subfuse.data.image_folders import ImageFolder, is_image_source
 from subfuse.data.patch_encoders import PatchEncoder, encoder_id
+from subfuse.data.slide_pictures import write_pictures
 from subfuse.data.slide_quality import quality_warnings, sharpness
 from subfuse.data.tiling import Patch, Tiling
 from subfuse.data.tissue import TISSUE_RULE
 from subfuse.data.whole_slides import ACCEPTED, WholeSlide
 from subfuse.errors import DataError
-from subfuse.files import atomic_path, write_text
 
 _FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
-_PATCH_COLOUR, _TISSUE_COLOUR, _PEN_COLOUR = (30, 90, 200), (0, 160, 80), (220, 30, 30)
 _PLAUSIBLE_MPP = (0.05, 10.0)
 
 _Measured = tuple[Patch, float]  # a patch and its sharpness
@@ -122,11 +120,12 @@ def prepare_slide(
                 f"px). A patch with {tiling.min_tissue_fraction:.0%} tissue is required; look at the slide, check "
                 "`mpp` in the slide table, or leave the slide out."
             )
-        _write_pictures(source, slide, tissue, coords, tiling=tiling, out=out)
+        size = tiling.patch_size_level0(slide.mpp)
+        write_pictures(Path(out) / tiling.folder_name, source.slide_id, slide, tissue, coords, size=size)
         stored = SlideFeatures(
             features=features,
             coords=coords,
-            patch_size_level0=tiling.patch_size_level0(slide.mpp),
+            patch_size_level0=size,
             level0_mpp=slide.mpp,
             target_mpp=tiling.mpp,
             encoder=encoder.name,
@@ -325,54 +324,3 @@ def _upsampling(mpp: float, tiling: Tiling) -> tuple[str, ...]:
     if mpp <= 1.2 * tiling.mpp:
         return ()
     return (f"scanned at {mpp:g} µm per pixel and enlarged {mpp / tiling.mpp:.1f} times: patches look blurred",)
-
-
-def _polygons(tissue: Any) -> list[Any]:
-    import shapely
-
-    return [part for part in shapely.get_parts(tissue) if part.geom_type == "Polygon"]
-
-
-def _write_pictures(
-    source: SlideSource, slide: Any, tissue: Any, coords: Int32[np.ndarray, "patch 2"], *, tiling: Tiling, out: Path
-) -> None:
-    """Writes outline, thumbnail and contact sheet."""
-    folder = Path(out) / tiling.folder_name
-    _write_outline(folder / "contours_geojson" / f"{source.slide_id}.geojson", tissue)
-    thumbnail = slide.thumbnail()
-    _write_jpeg(folder / "thumbnails" / f"{source.slide_id}.jpg", thumbnail)
-    size, scale = tiling.patch_size_level0(slide.mpp), thumbnail.width / slide.width_px
-    sheet = _contact_sheet(thumbnail, tissue, slide.pen, coords, size=size, scale=scale)
-    _write_jpeg(folder / "contact_sheets" / f"{source.slide_id}.jpg", sheet)
-
-
-def _write_outline(path: Path, tissue: Any) -> None:
-    """Writes the tissue as QuPath annotations in level-0 pixels."""
-    import shapely
-
-    properties = {"objectType": "annotation", "classification": {"name": "Tissue", "color": [0, 160, 80]}}
-    features = [
-        {"type": "Feature", "geometry": json.loads(shapely.to_geojson(polygon)), "properties": properties}
-        for polygon in _polygons(tissue)
-    ]
-    write_text(path, json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
-
-
-def _contact_sheet(
-    thumbnail: Image.Image, tissue: Any, pen: Any, coords: Int32[np.ndarray, "patch 2"], *, size: int, scale: float
-) -> Image.Image:
-    """The thumbnail with the patches that were kept (blue), the tissue's outline (green) and that of pen (red)."""
-    sheet = thumbnail.copy()
-    draw = ImageDraw.Draw(sheet)
-    for x, y in coords.tolist():
-        draw.rectangle((x * scale, y * scale, (x + size) * scale, (y + size) * scale), outline=_PATCH_COLOUR)
-    for shape, colour, width in ((tissue, _TISSUE_COLOUR, 2), (pen, _PEN_COLOUR, 4)):
-        for polygon in _polygons(shape):
-            for ring in (polygon.exterior, *polygon.interiors):
-                draw.line([(x * scale, y * scale) for x, y in ring.coords], fill=colour, width=width)
-    return sheet
-
-
-def _write_jpeg(path: Path, image: Image.Image) -> None:
-    with atomic_path(path) as temporary:
-        image.save(temporary, "JPEG", quality=90, subsampling=0)  # thin coloured lines stay sharp
