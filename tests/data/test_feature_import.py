@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -14,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import process_pool
 from subfuse.cli import main
 from subfuse.data.cohort import read_cohort
 from subfuse.data.feature_import import FeatureSource, feature_sources, survey_features
@@ -22,7 +21,18 @@ from subfuse.data.slides import SlideSource
 from subfuse.errors import ConfigurationError, DataError
 
 PATIENTS = [f"P{i:02d}" for i in range(12)]
-BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
+BRIEF = (
+    "--explain",
+    "false",
+    "--train.epochs",
+    "1",
+    "--model.embed_dim",
+    "16",
+    "--model.max_grid",
+    "8",
+    "--model.table_size",
+    "32",
+)
 
 
 def write_features(path: Path, n_patches: int, *, n_features: int = 6, seed: int = 0, **attributes) -> None:
@@ -256,28 +266,27 @@ def test_a_full_disk_stops_with_one_line_and_leaves_nothing_half_written(cohort,
     assert len(pd.read_csv(out / "slides.csv")) == 12
 
 
-KILLED_WHILE_WRITING = """
-import os, signal, sys, h5py
-from subfuse.cli import main
-create, calls = h5py.Group.create_dataset, []
-def killed(group, name, **options):
-    calls.append(name)
-    if len(calls) == 10:
-        group.file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return create(group, name, **options)
-h5py.Group.create_dataset = killed
-main(sys.argv[1:])
-"""
+def prepare_until_killed(*arguments: str) -> None:
+    """Dies while it writes the fifth file."""
+    create, calls = h5py.Group.create_dataset, []
+
+    def killed(group, name, **options):
+        calls.append(name)
+        if len(calls) == 10:
+            group.file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return create(group, name, **options)
+
+    h5py.Group.create_dataset = killed
+    main(arguments)
 
 
 def test_a_rerun_after_a_kill_does_only_what_is_missing(cohort):
     out, clean = cohort.parent / "prepared", cohort.parent / "clean"
     arguments = ["prepare", str(cohort), "--workers", "1", "--out"]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_WRITING, *arguments, str(out)], capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed = process_pool.start(prepare_until_killed, *arguments, str(out))
+    killed.join(timeout=60)
+    assert killed.exitcode == -signal.SIGKILL
     done = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*.h5")}
     assert len(done) == 4
     assert len(list(out.rglob(".*.part.h5"))) == 1  # the half-written fifth
