@@ -4,16 +4,25 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from subfuse import runs
 from subfuse.cli import COMMANDS, main
 from subfuse.demo import run_demo
+from subfuse.explanation import cohort_explanation
 from subfuse.runs import patients_to_explain
 
 BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
+
+
+def explain_roughly(patch: pytest.MonkeyPatch) -> None:
+    """Integrates over few points, and tests the faithfulness of one patient per model."""
+    patch.setattr(cohort_explanation, "FAITHFULNESS_PATIENTS", 1)
+    patch.setattr(runs, "explain_cohort", partial(cohort_explanation.explain_cohort, tolerance=10.0))
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +36,10 @@ def run(tmp_path_factory) -> Path:
         ["crossval", root / "prepared", "--tasks", "survival", "grade", "--models", "subspace", "snn", "cox",
          "--folds", "2", "--out", root / "run", "--workers", "1", *BRIEF],
     ]  # fmt: skip
-    for command in commands:
-        assert main([str(part) for part in command]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        explain_roughly(patch)
+        for command in commands:
+            assert main([str(part) for part in command]) == 0
     return root / "run"
 
 
@@ -147,6 +158,7 @@ def test_the_demo_is_the_same_path(tmp_path, monkeypatch):
     monkeypatch.setattr(
         cross_validation, "ArchitectureSettings", lambda: ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
     )
+    explain_roughly(monkeypatch)
     done = []
     report = run_demo(
         tmp_path / "demo",

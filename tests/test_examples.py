@@ -39,6 +39,7 @@ def test_paired_patients_are_predicted_by_a_model_of_the_published_folds(real_da
     assert slides["patient_id"].nunique() == 5
     assert (slides["n_patches"] >= 4).all()
     options = ["--tasks", "grade", "--models", "subspace", "--train.epochs", "1", "--workers", "1"]
+    options += ["--explain", "false"]
     assert main(["crossval", str(trained_on), "--out", str(run), *options]) == 0
     out = tmp_path / "predictions.csv"
     assert main(["predict", str(run), "--cohort", str(paired), "--out", str(out)]) == 0

@@ -145,7 +145,7 @@ def test_the_run_folder_is_that_of_a_cross_validation(prepared, run, tmp_path):
     assert len(pd.read_csv(tmp_path / "predictions.csv")) == 26
     crossval = ["crossval", prepared, "--out", tmp_path / "crossval", "--tasks", "survival", "--models", "subspace"]
     options = [part.replace("--architecture", "--model") for part in BRIEF]
-    run_elsewhere([*crossval, "--workers", "1", *options])
+    run_elsewhere([*crossval, "--workers", "1", "--explain", "false", *options])
     for fold in range(2):
         ours, theirs = (weights(out, FOLD.parent / f"fold_{fold}") for out in (run, tmp_path / "crossval"))
         assert all(ours[name].equal(theirs[name]) for name in theirs)

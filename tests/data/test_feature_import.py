@@ -127,7 +127,7 @@ def test_a_feature_table_of_any_width_through_check_prepare_and_crossval(tmp_pat
     assert not slide.has_coordinates
     run = tmp_path / "run"
     arguments = ["crossval", str(out), "--tasks", "grade", "--models", "subspace", "--workers", "1"]
-    assert main([*arguments, "--out", str(run), *BRIEF]) == 0
+    assert main([*arguments, "--explain", "false", "--out", str(run), *BRIEF]) == 0
     assert pd.read_csv(run / "predictions.csv")["patient_id"].nunique() == 12
 
 
