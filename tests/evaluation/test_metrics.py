@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from imblearn.metrics import sensitivity_score, specificity_score
 from lifelines.utils import concordance_index
 from sksurv.metrics import (
     concordance_index_censored,
@@ -63,7 +64,8 @@ def test_classification_agrees_with_scikit_learn(n: int, n_classes: int) -> None
         "auc": np.mean([sklearn.metrics.roc_auc_score(one_hot[:, c], probabilities[:, c]) for c in range(n_classes)]),
         "accuracy": sklearn.metrics.accuracy_score(label, predicted),
         "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(label, predicted),
-        "sensitivity": sklearn.metrics.recall_score(label, predicted, average="macro"),
+        "sensitivity": sensitivity_score(label, predicted, average="macro"),
+        "specificity": specificity_score(label, predicted, average="macro"),
         "precision": sklearn.metrics.precision_score(label, predicted, average="macro"),
         "f1": sklearn.metrics.f1_score(label, predicted, average="macro"),
         "quadratic_kappa": sklearn.metrics.cohen_kappa_score(label, predicted, weights="quadratic"),
