@@ -192,8 +192,9 @@ KNOWN = {  # random values alone would only ever meet 404
 
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # of Schemathesis' own strategies
-def test_no_request_makes_the_viewer_fail(app, monkeypatch):
-    monkeypatch.setattr(RunReader, "explain", lambda *arguments: None)
+def test_no_request_makes_the_viewer_fail(viewer_run, monkeypatch):
+    monkeypatch.setattr(RunReader, "explain", lambda *arguments: None)  # no thread may outlive the tests
+    app = create_app(open_run(viewer_run), Access(LOOPBACK_NAMES | {"testserver"}, None))
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
     checks = [not_a_server_error, response_schema_conformance, content_type_conformance]
     operations = [operation.ok() for operation in schema.get_all_operations()]
