@@ -83,8 +83,8 @@ def main() -> None:
         "",
         f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores. 569 patients, z-scores as "
         "published, standardised again on training patients; five published folds, 15 % of the training patients kept "
-        f"for inner validation; seed 0, default settings but ensembles of {MEMBERS} networks. Mean over test folds with "
-        "the 95 % bootstrap interval by patient.",
+        f"for inner validation; seed 0, default settings but ensembles of {MEMBERS} networks (chosen on inner splits). "
+        "Every expression model sees the same genes. Mean over test folds with the 95 % bootstrap interval by patient.",
         "",
     ]
     for name, title in VARIANTS.items():
