@@ -68,7 +68,7 @@ def test_another_slide_under_the_same_name_is_refused(two_slides):
 def test_tiles_of_image_folders_are_found_by_their_place(tmp_path):
     folder = tmp_path / "tiles"
     folder.mkdir()
-    for index, colour in enumerate([(200, 90, 120), (90, 200, 120), (90, 120, 200)]):
+    for index, colour in enumerate([(200, 90, 120), (180, 130, 160), (150, 90, 170)]):
         Image.new("RGB", (300, 280), colour).save(folder / f"{index}.png")
     source = SlideSource("s", "p", folder, 0.5)
     prepare_slide(source, FakeEncoder(), Tiling(), tmp_path / "wsi")
@@ -77,7 +77,7 @@ def test_tiles_of_image_folders_are_found_by_their_place(tmp_path):
     row = int(slide.features[:, 1].argmax())
     tiles = read_tiles(source, path, slide, [row])
     assert list(tiles) == [row]
-    assert (tiles[row] == (90, 200, 120)).all()
+    assert (tiles[row] == (180, 130, 160)).all()
 
 
 def test_a_gallery_shows_both_ends_and_is_absent_without_tiles(two_slides):
