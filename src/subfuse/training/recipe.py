@@ -47,6 +47,8 @@ MODELS: dict[str, type[Model]] = {
     "logistic": LinearModel,
 }
 LINEAR_MODELS = {"clinical", "cox", "logistic"}
+# What is compared unless models are named. A neural model that loses to a linear one must be seen to
+COMPARED_MODELS = ("subspace", "abmil", "snn", "concat", "cox", "logistic")
 SMALLEST_GRID = 8  # two sampled points per side
 
 

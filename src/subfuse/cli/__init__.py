@@ -1,0 +1,55 @@
+"""The `subfuse` command: parse, call one library function, print what was done.
+
+Libraries that are slow to load are imported inside the command that needs them, so that `--help` is instant.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+
+from subfuse import __version__
+from subfuse.cli import cohorts, environment, results, training
+from subfuse.cli.console import DISCLAIMER
+from subfuse.errors import SubfuseError
+
+COMMANDS = {**cohorts.COMMANDS, **training.COMMANDS, **results.COMMANDS, **environment.COMMANDS}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0 done, 1 a defect, 2 wrong usage, 3 bad data."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        parser = build_parser(arguments[0] if arguments else None)
+        parsed = parser.parse_args(arguments or ["--help"])
+        COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
+    except SubfuseError as error:
+        if debug:
+            raise
+        print(f"subfuse: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("subfuse: stopped. What is complete is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser(chosen: str | None = None) -> ArgumentParser:
+    """Returns the parser; only the chosen subcommand gets its arguments, so that `--help` is instant."""
+    parser = ArgumentParser(
+        prog="subfuse",
+        version=__version__,
+        description="Subspace fusion of histology and gene expression, from raw files to a report. " + DISCLAIMER,
+        epilog="`subfuse COMMAND --help` explains a command. `--debug` shows tracebacks.",
+    )
+    subcommands = parser.add_subcommands(metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = ArgumentParser(description=f"{command.summary} Example: {command.example}")
+        if name == chosen:
+            command.add_arguments(subparser)
+        subcommands.add_subcommand(name, subparser, help=command.summary)
+    return parser

@@ -1,0 +1,184 @@
+"""Commands up to a prepared cohort: demo, simulate, init, check, prepare."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from subfuse.cli.command import Command, add_workers, n_workers
+from subfuse.cli.console import DISCLAIMER, print_table, print_warnings, progress_bar
+from subfuse.errors import ConfigurationError, SubfuseError, preview
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("subfuse-demo"), help="Folder for everything.")
+    parser.add_argument("--patients", type=int, default=40, help="Number of simulated patients.")
+    add_workers(parser, scheduler=False)
+
+
+def _demo(arguments: Namespace) -> None:
+    from subfuse.demo import run_demo
+    from subfuse.training.recipe import COMPARED_MODELS
+
+    with progress_bar("demo") as progress:
+        report = run_demo(
+            arguments.out,
+            patients=arguments.patients,
+            models=COMPARED_MODELS,
+            workers=n_workers(arguments),
+            progress=progress,
+        )
+    print(f"Report: {report}\nOpen it in a browser. The cohort is simulated. {DISCLAIMER}")
+
+
+def _add_simulate(parser: ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="Folder to write.")
+    parser.add_argument("--patients", type=int, default=40, help="Number of patients.")
+    parser.add_argument("--seed", type=int, default=0, help="Same seed, same bytes.")
+    parser.add_argument(
+        "--visibility", type=float, default=0.8, help="Share of its latent that a modality shows; 0 or 1: no gain."
+    )
+    add_workers(parser, scheduler=False)
+
+
+def _simulate(arguments: Namespace) -> None:
+    from subfuse.data.synthetic import simulate
+
+    with progress_bar("simulate") as progress:
+        path = simulate(
+            arguments.out,
+            patients=arguments.patients,
+            seed=arguments.seed,
+            visibility=arguments.visibility,
+            workers=n_workers(arguments),
+            progress=progress,
+        )
+    print(f"Simulated cohort: {path}\nNext: subfuse prepare {path} --out prepared")
+
+
+def _add_init(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("."), help="Where to write cohort.yaml.")
+
+
+def _init(arguments: Namespace) -> None:
+    from subfuse.data.cohort_template import TEMPLATE
+    from subfuse.files import write_text
+
+    path = arguments.folder / "cohort.yaml"
+    if path.exists():
+        raise ConfigurationError(f"{path} exists already. Remove it, or give another folder.")
+    write_text(path, TEMPLATE)
+    print(f"Wrote {path}. Edit it, then: subfuse check {path}")
+
+
+def _add_check(parser: ArgumentParser) -> None:
+    parser.add_argument("cohort", type=Path, help="Cohort file.")
+
+
+def _check(arguments: Namespace) -> None:
+    from subfuse.data.cohort_file import read_cohort_file
+    from subfuse.data.cohort_plan import plan_cohort
+    from subfuse.data.feature_import import feature_sources, survey_features
+    from subfuse.data.slides import inspect_slide
+
+    plan = plan_cohort(read_cohort_file(arguments.cohort))
+    ready = feature_sources(plan.slides)
+    survey = survey_features(ready)
+    unreadable = list(survey.exclusions.itertuples(index=False, name=None))
+    for source in plan.slides if not ready else ():
+        try:
+            inspect_slide(source)
+        except SubfuseError as error:
+            unreadable.append(("slide", source.slide_id, str(error)))
+    exclusions = [*plan.exclusions.itertuples(index=False, name=None), *unreadable]
+    print(plan.summary())
+    if ready:
+        print(survey.summary())
+    _print_exclusions(exclusions)
+    print_table(
+        "Gene sets",
+        ("subspace", "genes", "measured", "not measured", "shared with"),
+        [(row.subspace, row.n_genes, row.n_found, row.missing, row.overlap) for row in plan.coverage.itertuples()],
+    )
+    _print_harmonisation(plan.harmonisation)
+    print_warnings([*plan.warnings, *survey.warnings()])
+
+
+def _print_harmonisation(harmonisation: Any) -> None:
+    if harmonisation.empty:
+        return
+    rows = [
+        (row.cohort, row.reference, row.gene_set, row.n_genes, row.n_shared, f"{row.shift:.2f}", f"{row.ks:.2f}")
+        for row in harmonisation.itertuples()
+    ]
+    print_table(
+        "Expression of the cohorts: median shift of means, in spreads, and of distributions (KS, 0 to 1)",
+        ("cohort", "against", "gene set", "genes", "shared", "shift", "KS"),
+        rows,
+    )
+
+
+def _print_exclusions(exclusions: Sequence[tuple[str, str, str]]) -> None:
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for level, name, reason in exclusions:
+        by_reason.setdefault((level, reason), []).append(name)
+    rows = [(level, len(names), reason, preview(names, 3)) for (level, reason), names in by_reason.items()]
+    print_table(f"Excluded ({len(exclusions)})", ("level", "number", "reason", "which"), rows)
+
+
+def _add_prepare(parser: ArgumentParser) -> None:
+    from subfuse.data.patch_encoders import OFFLINE_ENCODER
+
+    parser.add_argument("cohort", type=Path, help="Cohort file.")
+    parser.add_argument("--out", type=Path, default=Path("prepared"), help="Prepared folder.")
+    parser.add_argument(
+        "--encoder", type=str, default=OFFLINE_ENCODER, help="Patch encoder: offline default or timm name."
+    )
+    parser.add_argument("--device", type=str, default="cpu", help="Device of the encoder: cpu, cuda, mps.")
+    add_workers(parser)
+
+
+def _prepare(arguments: Namespace) -> None:
+    from subfuse.data.preparation import prepare
+
+    with progress_bar("prepare slides") as progress:
+        done = prepare(
+            arguments.cohort,
+            arguments.out,
+            encoder=arguments.encoder,
+            device=arguments.device,
+            workers=n_workers(arguments),
+            scheduler=arguments.scheduler,
+            progress=progress,
+        )
+    print_warnings(done.warnings)
+    print(f"Prepared {done.n_patients} patients and {len(done.slides)} slides in {done.folder}; "
+          f"{len(done.exclusions)} exclusions (exclusions.csv).")  # fmt: skip
+    print(f"Next: subfuse crossval {done.folder} --out run")
+
+
+COMMANDS = {
+    "demo": Command(
+        "Simulated cohort from raw files to a report.", "subfuse demo --out subfuse-demo", _add_demo, _demo
+    ),
+    "simulate": Command(
+        "Write a simulated cohort in the raw formats, with its ground truth.",
+        "subfuse simulate cohort/ --patients 40 --seed 0",
+        _add_simulate,
+        _simulate,
+    ),
+    "init": Command("Write a commented cohort.yaml.", "subfuse init my-cohort/", _add_init, _init),
+    "check": Command(
+        "Say what is found, joined and excluded, and why; writes nothing.",
+        "subfuse check cohort.yaml",
+        _add_check,
+        _check,
+    ),
+    "prepare": Command(
+        "Prepare slides, expression, labels and splits; a rerun does only what is missing.",
+        "subfuse prepare cohort.yaml --out prepared",
+        _add_prepare,
+        _prepare,
+    ),
+}

@@ -1,0 +1,67 @@
+"""What commands print: progress, tables, warnings."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from subfuse.execution import Progress
+
+DISCLAIMER = "Research use only. Not a medical device."
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Yields a progress callback: a bar with time left on a terminal, plain lines elsewhere."""
+    from rich import progress as rich_progress
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def plain(done: int, total: int, what: str) -> None:
+            print(f"{title}: {done}/{total} {what}", file=sys.stderr, flush=True)
+
+        yield plain
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[what]}"))  # fmt: skip
+    with rich_progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, what="")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Any) -> None:
+    """Prints rows under their title, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    Console(markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def print_metrics(metrics: Any) -> None:
+    """Prints the headline metric of every task and model with its interval."""
+    headline = metrics[metrics["metric"].isin(["c_index", "auc"])]
+    rows = [
+        (row.task, row.model, row.metric, f"{row.value:.3f}", f"{row.lower:.3f} to {row.upper:.3f}")
+        for row in headline.itertuples()
+    ]
+    print_table("Test folds", ("task", "model", "metric", "mean", "95 % interval"), rows)
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Prints one line per warning where errors go, apart from results."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

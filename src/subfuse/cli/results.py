@@ -1,0 +1,170 @@
+"""Commands that use a run: predict, explain, audit, report, serve."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from subfuse.cli.command import Command
+from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
+from subfuse.errors import ConfigurationError
+
+
+def _add_predict(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder of the patients to predict.")
+    parser.add_argument(
+        "--slide", type=Path, nargs="+", action="extend", default=[], help="Slide or feature files of one new patient."
+    )
+    parser.add_argument(
+        "--expression", type=Path, default=None, help="The new patient's expression: columns gene, value; or one row."
+    )
+    parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
+    parser.add_argument("--out", type=Path, default=Path("predictions.csv"), help="CSV to write.")
+
+
+def _predict(arguments: Namespace) -> None:
+    from subfuse.data.cohort import read_cohort
+    from subfuse.files import write_table
+    from subfuse.runs import load_run
+
+    run, has_files = load_run(arguments.run), bool(arguments.slide or arguments.expression)
+    if has_files == (arguments.cohort is not None):
+        raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
+    if has_files:
+        table = _predict_files(run, arguments)
+    else:
+        table = run.predict(read_cohort(arguments.cohort), model=arguments.model)
+    write_table(arguments.out, table)
+    n_patients = table["patient_id"].nunique()
+    print(f"Predicted {n_patients} patient{'' if n_patients == 1 else 's'}: {arguments.out}\n{DISCLAIMER}")
+
+
+def _predict_files(run: Any, arguments: Namespace) -> Any:
+    from subfuse.new_patient import predict_new_patient
+
+    found = predict_new_patient(run, slides=arguments.slide, expression=arguments.expression, model=arguments.model)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    rows = [
+        (row.task, row.quantity, f"{row.mean:.3g}", f"{row.lowest:.3g} to {row.highest:.3g}", row.n_models)
+        for row in found.summary.itertuples()
+    ]
+    print_table("New patient", ("task", "quantity", "mean", "range of the models", "models"), rows)
+    return found.predictions
+
+
+def _add_explain(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--patient", type=str, default=None, help="Patient identifier; default: the whole cohort.")
+    parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
+    parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="Folder; default: RUN/explanations/PATIENT, or cohort for everybody."
+    )
+    parser.add_argument(
+        "--wsidata", type=Path, default=None, help="Folder of SLIDE.zarr stores to add the patient's patch scores to."
+    )
+
+
+def _explain(arguments: Namespace) -> None:
+    from subfuse.data.cohort import read_cohort
+    from subfuse.runs import load_run
+
+    run = load_run(arguments.run)
+    cohort = run.cohort() if arguments.cohort is None else read_cohort(arguments.cohort)
+    if arguments.patient is None:
+        if arguments.wsidata is not None:
+            raise ConfigurationError("--wsidata stores patch scores of one patient. Name it with --patient.")
+        with progress_bar("explain") as progress:
+            folder = run.explain_cohort(cohort, arguments.out, model=arguments.model, progress=progress)
+    else:
+        folder = run.explain(cohort, arguments.patient, arguments.out, model=arguments.model, stores=arguments.wsidata)
+    print(f"Explained {arguments.patient or cohort.name}: {folder}\n{DISCLAIMER}")
+
+
+def _add_audit(parser: ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="Run folder, or a CSV of predictions of any model.")
+    parser.add_argument("--out", type=Path, default=None, help="JSON to write; default: audit.json beside the results.")
+    parser.add_argument(
+        "--modalities",
+        type=dict[str, list[str]],
+        default={},
+        help='What models of other names read: \'{"mymodel": ["slides", "expression"]}\'.',
+    )
+
+
+def _audit(arguments: Namespace) -> None:
+    from subfuse.evaluation.audit import audit_predictions, audit_run, read_table
+    from subfuse.evaluation.findings import LEVELS
+    from subfuse.files import write_json
+
+    path, modalities = arguments.path, arguments.modalities
+    if path.is_dir():
+        audit = audit_run(path, modalities=modalities)
+    else:
+        audit = audit_predictions(read_table(path), modalities=modalities)
+    out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
+    write_json(out, audit.to_dict())
+    for level in LEVELS:
+        rows = [(finding.task or "all", finding.check, finding.found, finding.remedy)
+                for finding in audit.of_level(level)]  # fmt: skip
+        if rows:
+            print_table(f"{level} ({len(rows)})", ("task", "check", "found", "remedy"), rows)
+    print(f"Audit: {out}\n{DISCLAIMER}")
+
+
+def _add_report(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+
+
+def _report(arguments: Namespace) -> None:
+    from subfuse.report.document import write_report
+
+    print(f"Report: {write_report(arguments.run)}\n{DISCLAIMER}")
+
+
+def _add_serve(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
+    parser.add_argument("--port", type=int, default=8000, help="Port; 0: a free one.")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address; beyond loopback a token is required.")
+
+
+def _serve(arguments: Namespace) -> None:
+    from subfuse.serve.server import serve
+
+    def announce(address: str) -> None:
+        print(f"Viewer: {address}\nStop it with Ctrl-C. {DISCLAIMER}", flush=True)
+
+    serve(arguments.run, cohort=arguments.cohort, host=arguments.host, port=arguments.port, announce=announce)
+
+
+COMMANDS = {
+    "predict": Command(
+        "Predict the patients of a prepared cohort, or one patient from slide and expression files.",
+        "subfuse predict run --slide new.svs --expression new.csv --out new_patient.csv",
+        _add_predict,
+        _predict,
+    ),
+    "explain": Command(
+        "Explain one patient (heat maps, genes, contributions, GeoJSON), or without --patient the cohort.",
+        "subfuse explain run --patient TCGA-02-0047",
+        _add_explain,
+        _explain,
+    ),
+    "audit": Command(
+        "Look for leakage, a missing benefit of fusion, wrong probabilities and unfit labels.",
+        "subfuse audit run",
+        _add_audit,
+        _audit,
+    ),
+    "report": Command("Write the report of a run as one HTML file.", "subfuse report run", _add_report, _report),
+    "serve": Command(
+        "Show a run in the browser: patients, slides, explanations; predict with another expression file.",
+        "subfuse serve run --port 8000",
+        _add_serve,
+        _serve,
+    ),
+}
