@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,23 +24,38 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def make_logger(name: LoggerName, folder: Path) -> Logger | None:
-    """Returns the tracker of one training, or None for `csv`, which needs none.
+@contextmanager
+def tracker(name: LoggerName, folder: Path) -> Iterator[Logger | None]:
+    """Yields the tracker of one training, or None for `csv`, which needs none; it is closed afterwards.
 
     - `tensorboard`: event files in `folder/tensorboard`.
     - `mlflow`: the SQLite store `folder/mlflow.db`, or the one that the environment variable MLFLOW_TRACKING_URI names.
     - `wandb`: Weights & Biases, configured by its own environment variables; it sends data to its server unless
-      WANDB_MODE=offline.
+      WANDB_MODE=offline, which needs no account and writes to `folder/wandb`.
 
     Args:
         name: Name of the tracker.
         folder: Of the training; its last three parts name the run.
 
     Raises:
-        ConfigurationError: The tracker is not installed.
+        ConfigurationError: The tracker is not installed, or its server refuses.
     """
     if name == "csv":
-        return None
+        yield None
+        return
+    logger, status = _open(name, folder), "failed"
+    try:
+        yield logger
+        status = "success"
+    finally:
+        logger.finalize(status)
+        if name == "wandb":  # whose run stays open, so that the next training of this process would go on in it
+            import wandb
+
+            wandb.finish(exit_code=int(status == "failed"))
+
+
+def _open(name: LoggerName, folder: Path) -> Logger:
     run = "/".join(folder.resolve().parts[-3:])
     try:
         return _LOGGERS[name](folder, run)
@@ -66,7 +82,16 @@ def _wandb(folder: Path, run: str) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
     folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(name=run, project=PROJECT, save_dir=folder)
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    logger = WandbLogger(name=run, project=project, save_dir=folder)
+    import wandb
+
+    try:
+        logger.experiment  # noqa: B018  # logs in where it must: better now than after the first epoch
+    except wandb.Error as error:
+        remedy = "Run `wandb login`, or keep the log on this machine with WANDB_MODE=offline."
+        raise ConfigurationError(f"logger wandb cannot start ({error}). {remedy}") from None
+    return logger
 
 
 _LOGGERS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}

@@ -1,7 +1,8 @@
 """One loop for every neural model."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from subfuse.execution import Progress
 from subfuse.model.subspace_fusion import SubspaceFusion
 from subfuse.objective.objectives import Objective
 from subfuse.training.coordination import ConfidenceGuidedProjection, GradientCoordinator, NoCoordination
-from subfuse.training.loggers import make_logger, write_log
+from subfuse.training.loggers import tracker, write_log
 from subfuse.training.processes import gather_rows
 from subfuse.training.randomness import RandomState, random_state, set_random_state
 from subfuse.training.resumption import Checkpoint, TrainingState, copy_weights
@@ -95,16 +96,14 @@ class Trainer:
             fabric, model, optimizer, objective, self._coordinator(model), settings.clip, settings.gene_penalty
         )
         state = self._start(model, optimizer)
-        logger = self._logger(state)
-        while not state.is_over(epochs=settings.epochs, patience=settings.patience):
-            row = {"epoch": len(state.log), **self._epoch(update, train, data, len(state.log))}
-            metrics = self._validate(update, validation, data, metric)
-            state.record(row | metrics, score(metric, metrics), model)
-            self._keep(state, model, optimizer, logger)
-        if not math.isfinite(state.best_score[0]):
-            raise ConfigurationError("training must give a finite validation metric. Found NaN. Lower --train.lr.")
-        if logger is not None:
-            logger.finalize("success")
+        with self._tracker(state) as logger:
+            while not state.is_over(epochs=settings.epochs, patience=settings.patience):
+                row = {"epoch": len(state.log), **self._epoch(update, train, data, len(state.log))}
+                metrics = self._validate(update, validation, data, metric)
+                state.record(row | metrics, score(metric, metrics), model)
+                self._keep(state, model, optimizer, logger)
+            if not math.isfinite(state.best_score[0]):
+                raise ConfigurationError("training must give a finite validation metric. Found NaN. Lower --train.lr.")
         model.load_state_dict(state.best_weights)
         model.cpu()
         objective.cpu()
@@ -124,15 +123,17 @@ class Trainer:
         set_random_state(generators, self.fabric.device)
         return state
 
-    def _logger(self, state: TrainingState) -> Logger | None:
+    @contextmanager
+    def _tracker(self, state: TrainingState) -> Iterator[Logger | None]:
         if self.log_path is None or self.fabric.global_rank:
-            return None
-        logger = make_logger(self.settings.logger, self.log_path.parent)
-        if logger is not None:
-            logger.log_hyperparams(self.settings.model_dump(mode="json"))
-            for row in state.log:  # of epochs before an interruption
-                logger.log_metrics(_measured(row), step=int(row["epoch"]))
-        return logger
+            yield None
+            return
+        with tracker(self.settings.logger, self.log_path.parent) as logger:
+            if logger is not None:
+                logger.log_hyperparams(self.settings.model_dump(mode="json"))
+                for row in state.log:  # of epochs before an interruption
+                    logger.log_metrics(_measured(row), step=int(row["epoch"]))
+            yield logger
 
     def _epoch(self, update: JointUpdate, train: Sequence[Patient], data: TaskData, epoch: int) -> dict[str, float]:
         generator = np.random.default_rng([self.seed, epoch])  # the order depends on the epoch only: resumable
