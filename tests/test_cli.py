@@ -13,7 +13,7 @@ import pytest
 from subfuse import runs
 from subfuse.cli import COMMANDS, main
 from subfuse.demo import run_demo
-from subfuse.explanation import cohort_explanation
+from subfuse.explanation import cohort_explanation, explained_score, patient
 from subfuse.runs import patients_to_explain
 
 BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
@@ -23,6 +23,7 @@ def explain_roughly(patch: pytest.MonkeyPatch) -> None:
     """Integrates over few points, and tests the faithfulness of one patient per model."""
     patch.setattr(cohort_explanation, "FAITHFULNESS_PATIENTS", 1)
     patch.setattr(runs, "explain_cohort", partial(cohort_explanation.explain_cohort, tolerance=10.0))
+    patch.setattr(patient, "attribute_subspaces", partial(explained_score.attribute_subspaces, tolerance=10.0))
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +31,17 @@ def run(tmp_path_factory) -> Path:
     """Simulated, prepared, cross-validated and explained by commands alone."""
     root = tmp_path_factory.mktemp("path with spaces é")
     commands = [
-        ["simulate", root / "cohort", "--patients", "15", "--seed", "3", "--workers", "1"],
+        ["simulate", root / "cohort", "--patients", "10", "--seed", "0", "--workers", "1"],
         ["check", root / "cohort" / "cohort.yaml"],
         ["prepare", root / "cohort" / "cohort.yaml", "--out", root / "prepared", "--workers", "1"],
         ["crossval", root / "prepared", "--tasks", "survival", "grade", "--models", "subspace", "snn", "cox",
-         "--folds", "2", "--out", root / "run", "--workers", "1", *BRIEF],
+         "--folds", "2", "--out", root / "crossval", "--workers", "1", *BRIEF],
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         explain_roughly(patch)
         for command in commands:
             assert main([str(part) for part in command]) == 0
-    return root / "run"
+    return root / "crossval"
 
 
 def test_the_numbers_of_the_report_are_those_of_the_metrics_file(run):
@@ -64,17 +65,18 @@ def test_cross_validation_explains_the_cohort_and_two_patients_and_reports_them(
         assert (run / "explanations" / "cohort" / task / "enrichment.csv").exists()
     chosen = patients_to_explain(pd.read_csv(run / "predictions.csv"), 2)
     assert len(re.findall('<article class="card patient"', html)) == 4  # two patients, two tasks
-    assert all(f'aria-label="{patient}, Survival"' in html for patient in chosen)
+    assert all(f'aria-label="{name}, Survival"' in html for name in chosen)
     assert main(["report", str(run)]) == 0
     assert report.read_text(encoding="utf-8") == html
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:spatialdata")
-def test_patch_scores_are_written_to_stores_that_wsidata_reads(run, tmp_path):
+def test_patch_scores_are_written_to_stores_that_wsidata_reads(run, tmp_path, monkeypatch):
     wsidata = pytest.importorskip("wsidata")
-    patient = patients_to_explain(pd.read_csv(run / "predictions.csv"), 1)[0]
+    explain_roughly(monkeypatch)
+    chosen = patients_to_explain(pd.read_csv(run / "predictions.csv"), 1)[0]
     out, stores = tmp_path / "out", tmp_path / "stores"
-    assert main(["explain", str(run), "--patient", patient, "--out", str(out), "--wsidata", str(stores)]) == 0
+    assert main(["explain", str(run), "--patient", chosen, "--out", str(out), "--wsidata", str(stores)]) == 0
     for task in ("survival", "grade"):
         scores = pd.read_csv(out / task / "patches.csv")
         for slide_id, of_slide in scores.groupby("slide_id"):
@@ -111,21 +113,21 @@ def test_predicting_the_own_cohort_uses_held_out_models_only(run, tmp_path):
 def test_slide_and_expression_files_give_the_prediction_of_the_prepared_patient(run, tmp_path, capsys):
     known, raw = pd.read_csv(run / "predictions.csv"), run.parent / "cohort"
     known = known[(known["model"] == "subspace") & (known["split"] == "test") & (known["task"] == "survival")]
-    patient = known[known["has_slides"] & known["has_expression"]].iloc[0]
+    tested = known[known["has_slides"] & known["has_expression"]].iloc[0]
     slides = pd.read_csv(run / "cohort" / "slides.csv")
-    names = slides.loc[slides["patient_id"] == patient["patient_id"], "slide_id"]
+    names = slides.loc[slides["patient_id"] == tested["patient_id"], "slide_id"]
     slides = [path for name in names for path in (raw / "slides").rglob(f"{name}.*")]
     sheet = pd.read_csv(raw / "gdc_sample_sheet.tsv", sep="\t").query("`Sample Type` == 'Primary Tumor'")
-    name = sheet.loc[sheet["Case ID"] == patient["patient_id"], "File Name"].iloc[0]
+    name = sheet.loc[sheet["Case ID"] == tested["patient_id"], "File Name"].iloc[0]
     (expression,) = (raw / "expression").rglob(name)
     out = tmp_path / "new.csv"
     files = [*(part for path in slides for part in ("--slide", str(path))), "--expression", str(expression)]
     assert main(["predict", str(run), *files, "--out", str(out)]) == 0
     assert "range of the models" in capsys.readouterr().out
-    found = pd.read_csv(out).query("task == 'survival' and fold == @patient.fold").iloc[0]
+    found = pd.read_csv(out).query("task == 'survival' and fold == @tested.fold").iloc[0]
     assert found["split"] == "new"
-    assert found["risk"] == pytest.approx(patient["risk"], abs=1e-4)
-    assert found["contribution_tumour"] == pytest.approx(patient["contribution_tumour"], abs=1e-4)
+    assert found["risk"] == pytest.approx(tested["risk"], abs=1e-4)
+    assert found["contribution_tumour"] == pytest.approx(tested["contribution_tumour"], abs=1e-4)
     assert main(["predict", str(run)]) == 2  # nobody is named
     assert main(["predict", str(run), "--cohort", str(run.parent / "prepared"), *files]) == 2
 
@@ -150,26 +152,21 @@ def test_a_run_is_the_same_in_python(run):
     assert set(loaded.predict(cohort, model="cox")["patient_id"]) == set(tested["patient_id"]) != set()
 
 
-def test_the_demo_is_the_same_path(tmp_path, monkeypatch):
+def test_the_demo_is_the_same_path(run, monkeypatch):
+    """In the folder of the commands it finds the cohort simulated and prepared, and trains what is missing."""
     from subfuse.evaluation import cross_validation
-    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+    from subfuse.training.settings import TrainingSettings
 
     monkeypatch.setattr(cross_validation, "TrainingSettings", lambda: TrainingSettings(epochs=1))
-    monkeypatch.setattr(
-        cross_validation, "ArchitectureSettings", lambda: ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
-    )
-    explain_roughly(monkeypatch)
-    done = []
-    report = run_demo(
-        tmp_path / "demo",
-        patients=10,
-        models=("subspace",),
-        workers=1,
-        progress=lambda *step: done.append(step),
-    )
-    assert report == tmp_path / "demo" / "run" / "report.html"
-    assert [step for step in done if "explain" in step[2]]
+    root, done = run.parent, []
+    inputs = [path for name in ("cohort", "prepared") for path in (root / name).rglob("*.*") if path.is_file()]
+    before = {path: path.read_bytes() for path in inputs}
+    report = run_demo(root, patients=10, models=("snn",), workers=1, progress=lambda *step: done.append(step))
+    assert report == root / "run" / "report.html"
+    assert {path: path.read_bytes() for path in inputs} == before
+    assert {what.split(":")[0] for _, _, what in done} >= {"simulate", "prepare", "cross-validate"}
     assert all(0 <= count <= total for count, total, _ in done)
+    assert set(pd.read_csv(root / "run" / "predictions.csv")["task"]) == {"survival", "grade", "diagnosis"}
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
