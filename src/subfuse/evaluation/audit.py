@@ -1,4 +1,4 @@
-"""Audit of predictions: leakage, fusion benefit, calibration, label sanity; said plainly, also what was not checked."""
+"""Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
 
 import logging
 from collections.abc import Collection, Hashable, Mapping
@@ -21,6 +21,7 @@ from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.input_checks import check_inputs
 from subfuse.evaluation.label_sanity import label_findings
 from subfuse.evaluation.leakage import check_expression, check_patients, check_slides
+from subfuse.evaluation.linear_baseline import compare_with_linear
 from subfuse.evaluation.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
 from subfuse.evaluation.prediction_table import FOLD, TaskPredictions, read_tasks
 from subfuse.evaluation.run_checks import TrainedJob, check_fitting, check_selection, read_jobs
@@ -169,6 +170,7 @@ def _audit_table(
         permuted, null = permute_labels(task, task.models, np.random.default_rng(seed))
         benefit = fusion_benefit(task, modalities, n_bootstrap=n_bootstrap, seed=seed)
         findings += [*permuted, *benefit.findings]
+        findings += compare_with_linear(task, n_bootstrap=n_bootstrap, seed=seed)
         parts = {"fusion": benefit.differences, "rescued": benefit.rescued, "label_permutation": null}
         for name, part in parts.items():
             collected[name].append(part)

@@ -173,18 +173,23 @@ def _differences(
     return pd.concat(tables, ignore_index=True)[list(BENEFIT_COLUMNS)]
 
 
-def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
+def difference_text(row: Mapping[Hashable, Any]) -> str:
+    """Returns a row of `compare_models` in words: the difference, its interval and the adjusted p-value."""
     name = {"c_index": "C-index", "auc": "AUC"}[row["metric"]]
+    return (
+        f"{name} {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}, "
+        f"adjusted p = {row['p_adjusted']:.2g}"
+    )
+
+
+def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
     against = (
         f"the {row['reference_is']}, {row['reference']}" if row["reference_is"] != "late fusion" else row["reference"]
     )
     if np.isnan(row["difference"]):
         found = f"{row['model']} cannot be compared with {against}"
         return Finding("note", CHECK, found, _WHY, "See `reason` in comparisons.csv.", task)
-    evidence = (
-        f"{name} {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}, "
-        f"adjusted p = {row['p_adjusted']:.2g}"
-    )
+    evidence = difference_text(row)
     is_clear = row["p_adjusted"] < SIGNIFICANCE
     if is_clear and row["lower"] > 0:
         return Finding("ok", CHECK, f"{row['model']} is better than {against} ({evidence})", task=task)
