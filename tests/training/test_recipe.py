@@ -10,7 +10,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.objectives import CoxObjective
 from subfuse.training.checkpoint import load_fitted
 from subfuse.training.fitting import train_fold
-from subfuse.training.recipe import BUILDERS, MODELS, ModelRecipe, check_model_names, suits_task
+from subfuse.training.recipe import BUILDERS, MODELS, ModelRecipe, check_model_names, fitted_downsample, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 SMALL = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
@@ -125,3 +125,17 @@ def test_late_fusion_is_trained_without_coordination_of_its_branches(make_cohort
     cohort = make_cohort(16)
     paper, none = (train(cohort, "late-fusion", "grade", coordination=rule) for rule in ("paper", "none"))
     assert torch.equal(paper.model.head.weight, none.model.head.weight)
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (8, 20), (12, 12), (20, 40), (31, 50), (50, 50)])
+def test_about_as_many_positions_are_sampled_as_in_the_paper_and_they_stay_near_the_slide(grid):
+    model = recipe("subspace", grid=grid, downsample=fitted_downsample(grid)).build()
+    rows, columns = model.subspaces["tumour"].attention.points
+    assert min(144, grid[0] * grid[1]) / 1.6 <= rows * columns <= 144 * 1.6
+    assert model.config.offset_scale <= (min(rows, columns) - 1) * 0.6
+
+
+def test_the_grid_of_the_paper_is_sampled_as_in_the_paper():
+    model = recipe("subspace", grid=(50, 50), downsample=fitted_downsample((50, 50))).build()
+    assert model.subspaces["tumour"].attention.points == (12, 12)
+    assert (model.config.downsample, model.config.offset_kernel) == (4, 6)

@@ -28,7 +28,7 @@ from subfuse.training.checkpoint import FittedModel
 from subfuse.training.linear import fit_linear
 from subfuse.training.loggers import write_log
 from subfuse.training.processes import one_process
-from subfuse.training.recipe import LINEAR_MODELS, ModelRecipe, fitted_grid, modalities_of
+from subfuse.training.recipe import LINEAR_MODELS, ModelRecipe, fitted_downsample, fitted_grid, modalities_of
 from subfuse.training.resumption import Checkpoint
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.task_data import TaskData
@@ -186,6 +186,7 @@ def _pose(
     standardiser = InputStandardiser.fit(seen, cohort.genes, features)
     standardiser = standardiser.with_weight(cohort.covariates, COVARIATE_WEIGHT)
     objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=settings)
+    grid = fitted_grid(seen, features, largest=architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
         n_outputs=objective.n_outputs,
@@ -194,7 +195,8 @@ def _pose(
         gene_sets={name: tuple(i) for name, i in gene_indices(cohort.gene_sets, cohort.genes).items()},
         pathways={name: tuple(i) for name, i in gene_indices(cohort.pathways, cohort.genes).items()},
         covariates=tuple(range(len(cohort.genes) - len(cohort.covariates), len(cohort.genes))),
-        grid=fitted_grid(seen, features, largest=architecture.max_grid),
+        grid=grid,
+        downsample=fitted_downsample(grid),
         architecture=architecture,
         members=1 if model_name in LINEAR_MODELS else settings.members,
     )

@@ -49,7 +49,8 @@ MODELS: dict[str, type[Model]] = {
 LINEAR_MODELS = {"clinical", "cox", "logistic"}
 # What is compared unless models are named. A neural model that loses to a linear one must be seen to
 COMPARED_MODELS = ("subspace", "abmil", "snn", "concat", "cox", "logistic")
-SMALLEST_GRID = 8  # two sampled points per side
+SMALLEST_GRID = 8
+SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
 
 
 class ModelRecipe(Section):
@@ -63,6 +64,7 @@ class ModelRecipe(Section):
     pathways: Mapping[str, tuple[int, ...]] = Field({}, description="Pathway -> positions on the gene axis.")
     covariates: tuple[int, ...] = Field((), description="Positions of the clinical covariates on the gene axis.")
     grid: tuple[int, int] = Field(description="Rows and columns of the spatial layout.")
+    downsample: int = Field(4, ge=1, description="Cells per sampling point of the attention, along each axis.")
     architecture: ArchitectureSettings = ArchitectureSettings()
     members: int = Field(1, ge=1, description="Networks whose logits are averaged.")
 
@@ -114,6 +116,8 @@ def _subspace_fusion(recipe: ModelRecipe) -> SubspaceFusion:
         patch_dim=recipe.patch_dim,
         embed_dim=sizes.embed_dim,
         grid=recipe.grid,
+        downsample=recipe.downsample,
+        offset_kernel=recipe.downsample + 2,
         position_bias=sizes.position_bias,
         table_size=sizes.table_size,
         dropout=sizes.dropout,
@@ -208,3 +212,12 @@ def fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest:
             sides = np.maximum(sides, np.ceil([height, width]).astype(int))
     rows, columns = np.minimum(sides, largest).tolist()
     return rows, columns
+
+
+def fitted_downsample(grid: tuple[int, int]) -> int:
+    """Returns the cells per sampling point that leave about as many points as the paper has.
+
+    Relative to the paper: there it is always 4, for a grid of 50 × 50. A small grid would keep a handful of points, which
+    move by more than the slide is wide: training then sees a few random patches of each slide and learns little.
+    """
+    return max(1, round((grid[0] * grid[1] / SAMPLING_POINTS) ** 0.5))
