@@ -12,7 +12,8 @@ from subfuse.errors import DataError
 from subfuse.training.checkpoint import load_fitted
 from subfuse.training.fitting import assign, train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
-from subfuse.training.task_data import drop_modalities, paired
+from subfuse.training.task_data import TaskData, drop_modalities, paired
+from subfuse.training.trainer import OPTIMIZERS
 
 SMALL = ArchitectureSettings(embed_dim=32, max_grid=8, dropout=0.0, table_size=32)
 BRIEF = TrainingSettings(epochs=3, batch_size=4, lr=3e-3)
@@ -172,3 +173,73 @@ def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_coho
     assert dropped.expression_mask[0]  # expression only: kept
     kept = drop_modalities(batch, 0.0, np.random.default_rng(0).random(len(cohort)))
     assert torch.equal(paired(kept), paired(batch))
+
+
+@pytest.mark.parametrize(("task", "model"), [("survival", "subspace"), ("grade", "subspace"), ("survival", "cox")])
+def test_what_is_fitted_before_training_comes_from_training_patients_only(make_cohort, task, model):
+    cohort, brief = make_cohort(), BRIEF.model_copy(update={"epochs": 1})
+    fold = deal_folds(cohort)[0]
+    before = train(cohort, model, task, brief)
+    for name in fold.validation:
+        large = np.full(len(cohort.genes), 1e3, np.float32)
+        cohort = change_patient(cohort, name, expression=large, time_days=1.0, slides=(), labels={"grade": "G4"})
+    after = train(cohort, model, task, brief)
+    assert before.objective.to_dict() == after.objective.to_dict()  # time bins, class weights
+    for part in ("mean", "scale"):
+        ours, theirs = (getattr(fitted.standardiser.expression, part) for fitted in (before, after))
+        np.testing.assert_array_equal(ours, theirs)
+    assert before.recipe == after.recipe  # with the size of the grid
+
+
+def test_the_learning_rate_rises_evenly_and_falls_as_a_cosine(make_cohort, tmp_path):
+    cohort = make_cohort()
+    n_train = len(assign(cohort, deal_folds(cohort)[0], cohort.tasks["survival"], "snn").train)
+    settings = TrainingSettings(epochs=10, batch_size=n_train, lr=2e-3, warmup=0.3, patience=10)  # an update per epoch
+    train(cohort, "snn", settings=settings, log_path=tmp_path / "log.csv")
+    rates = [float(row["lr"]) / 2e-3 for row in read_log(tmp_path)]
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates[3:] == pytest.approx([0.5 * (1 + np.cos(np.pi * step / 7)) for step in range(7)])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_weight_decay_is_a_penalty_with_adam_and_decoupled_with_adamw(make_cohort, monkeypatch, name):
+    made, kind = [], OPTIMIZERS[name]
+    monkeypatch.setitem(OPTIMIZERS, name, lambda *args, **options: made.append(kind(*args, **options)) or made[-1])
+    settings = TrainingSettings(epochs=1, optimizer=name, lr=1e-3, weight_decay=0.7)
+    train(make_cohort(), "snn", settings=settings)
+    (optimizer,) = made
+    assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    (group,) = optimizer.param_groups
+    assert group["weight_decay"] == 0.7
+    assert group["decoupled_weight_decay"] is (name == "adamw")
+
+
+def test_mixed_precision_trains_to_nearly_the_same_weights_and_keeps_them_in_single_precision(make_cohort):
+    cohort = make_cohort()
+    settings = BRIEF.model_copy(update={"accelerator": "cpu", "modality_dropout": 0.0})
+    mixed = settings.model_copy(update={"precision": "bf16-mixed"})
+    single, rounded = train(cohort, settings=settings), train(cohort, settings=mixed)
+    assert not torch.equal(weights_of(single), weights_of(rounded))
+    assert all(value.dtype != torch.bfloat16 for value in rounded.model.state_dict().values())
+    start = train(cohort, settings=settings.model_copy(update={"lr": 1e-12, "weight_decay": 0.0}))
+    moved = weights_of(single) - weights_of(start)
+    assert (weights_of(rounded) - weights_of(single)).norm() < 0.5 * moved.norm()
+
+
+def test_modalities_are_hidden_while_training_and_never_while_validating(make_cohort, monkeypatch):
+    cohort, seen = make_cohort(), []
+    share = TaskData.share
+
+    def watched(data, patients, **options):
+        drawn = share(data, patients, **options)
+        hidden = [p.patient_id for batch in drawn.batches for p, both in zip(patients, paired(batch), strict=False)
+                  if p.slides and p.expression is not None and not both]  # fmt: skip
+        seen.append(({p.patient_id for p in patients}, len(hidden)))
+        return drawn
+
+    monkeypatch.setattr(TaskData, "share", watched)
+    train(cohort, settings=BRIEF.model_copy(update={"modality_dropout": 0.6, "batch_size": len(cohort)}))
+    validation = set(deal_folds(cohort)[0].validation)
+    hidden = {kind: [n for ids, n in seen if (ids <= validation) is kind] for kind in (False, True)}
+    assert min(hidden[False]) > 0
+    assert hidden[True] == [0] * BRIEF.epochs
