@@ -217,7 +217,7 @@ def fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest:
 def fitted_downsample(grid: tuple[int, int]) -> int:
     """Returns the cells per sampling point that leave about as many points as the paper has.
 
-    Relative to the paper: there it is always 4, for a grid of 50 × 50. A small grid would keep a handful of points, which
-    move by more than the slide is wide: training then sees a few random patches of each slide and learns little.
+    Relative to the paper: there it is always 4, for a grid of 50 × 50. A small grid would keep a handful of points,
+    which move by more than the slide is wide: training would see a few random patches of a slide and learn little.
     """
     return max(1, round((grid[0] * grid[1] / SAMPLING_POINTS) ** 0.5))
