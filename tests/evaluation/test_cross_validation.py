@@ -15,6 +15,7 @@ from subfuse.evaluation.run_folder import read_predictions
 from subfuse.evaluation.single_training import train_model
 from subfuse.runs import load_run
 from subfuse.training.resumption import Checkpoint
+from subfuse.training.search import search_settings
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 BRIEF = {
@@ -34,8 +35,22 @@ def cohort(make_cohort):
     return make_cohort(30)
 
 
-def test_every_patient_is_tested_once_per_model_and_never_by_a_model_that_saw_it(cohort, tmp_path):
-    table = run(cohort, tmp_path / "run").predictions
+@pytest.fixture(scope="module")
+def kept() -> list:
+    """Holds one result for all tests that only look at it."""
+    return []
+
+
+@pytest.fixture
+def result(kept, cohort, tmp_path_factory):
+    """Two tasks, two models, two folds."""
+    if not kept:
+        kept.append(run(cohort, tmp_path_factory.mktemp("kept") / "run"))
+    return kept[0]
+
+
+def test_every_patient_is_tested_once_per_model_and_never_by_a_model_that_saw_it(cohort, result):
+    table = result.predictions
     test = table[table["split"] == "test"]
     assert not test.duplicated(["task", "model", "patient_id"]).any()
     assert set(test["patient_id"]) == {p.patient_id for p in cohort}
@@ -43,32 +58,65 @@ def test_every_patient_is_tested_once_per_model_and_never_by_a_model_that_saw_it
     assert test.merge(seen, on=["task", "model", "fold", "patient_id"]).empty
 
 
-def test_files_hold_what_is_returned(cohort, tmp_path):
-    result = run(cohort, tmp_path / "run")
-    pd.testing.assert_frame_equal(read_predictions(tmp_path / "run" / "predictions.csv"), result.predictions)
+def test_files_hold_what_is_returned(result):
+    pd.testing.assert_frame_equal(read_predictions(result.folder / "predictions.csv"), result.predictions)
     for name in ("metrics", "comparisons", "failures"):
-        stored = pd.read_csv(tmp_path / "run" / f"{name}.csv")
+        stored = pd.read_csv(result.folder / f"{name}.csv")
         returned = getattr(result, name).replace({None: np.nan})
         pd.testing.assert_frame_equal(stored, returned, check_dtype=False)
-    assert (tmp_path / "run" / "grade" / "snn" / "fold_1" / "model.safetensors").exists()
-    assert set(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["tasks"]) == {"survival", "grade"}
+    assert (result.folder / "grade" / "snn" / "fold_1" / "model.safetensors").exists()
+    assert set(yaml.safe_load((result.folder / "config.yaml").read_text())["tasks"]) == {"survival", "grade"}
 
 
 def test_the_same_seed_gives_the_same_tables_however_many_workers(cohort, tmp_path):
-    first = run(cohort, tmp_path / "a", task="grade")
-    second = run(cohort, tmp_path / "b", task="grade", workers=2)
+    first = run(cohort, tmp_path / "a", task="grade", models=["concat"])
+    second = run(cohort, tmp_path / "b", task="grade", models=["concat"], workers=2)
     pd.testing.assert_frame_equal(first.metrics, second.metrics)
     pd.testing.assert_frame_equal(first.predictions, second.predictions)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+def test_a_dask_cluster_gives_the_same_tables_and_goes_on_after_a_failed_job(cohort, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    options = {"task": "grade", "models": ["abmil", "logistic"]}
+    here = run(without, tmp_path / "a", **options)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as there:
+        remote = run(without, tmp_path / "b", scheduler=there.scheduler_address, **options)
+    pd.testing.assert_frame_equal(remote.predictions, here.predictions)
+    pd.testing.assert_frame_equal(remote.failures.reset_index(drop=True), here.failures.reset_index(drop=True))
+    assert remote.failures["model"].tolist() == ["abmil", "abmil"]
+
+
+def test_every_model_has_the_same_folds_budget_and_selection(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", task="grade", models=["snn", "concat", "logistic"])
+    for fold in range(2):
+        described = {
+            model: json.loads((tmp_path / "run" / "grade" / model / f"fold_{fold}" / "model.json").read_text())[
+                "details"
+            ]
+            for model in ("snn", "concat", "logistic")
+        }
+        for same in ("split_sha256", "training"):  # training: epochs, patience, selection, ...
+            assert described["snn"][same] == described["concat"][same] == described["logistic"][same]
+        rows = result.predictions[result.predictions["fold"] == fold]
+        sides = {
+            model: {split: set(part["patient_id"]) for split, part in of_model.groupby("split")}
+            for model, of_model in rows.groupby("model")
+        }
+        assert sides["snn"] == sides["logistic"]
+        for split, patients in sides["concat"].items():  # reads slides, so one patient more
+            assert patients - sides["snn"][split] <= {"P001"}
+
+
 def test_a_rerun_does_only_what_is_missing(cohort, tmp_path):
-    first = run(cohort, tmp_path / "run", task="grade")
-    kept = tmp_path / "run" / "grade" / "snn" / "fold_0" / "predictions.csv"
+    first = run(cohort, tmp_path / "run", task="grade", models=["concat", "snn"])
+    finished = tmp_path / "run" / "grade" / "snn" / "fold_0" / "predictions.csv"
     removed = tmp_path / "run" / "grade" / "snn" / "fold_1" / "predictions.csv"
-    stamp = kept.stat().st_mtime_ns
+    stamp = finished.stat().st_mtime_ns
     removed.unlink()
-    again = run(cohort, tmp_path / "run", task="grade")
-    assert kept.stat().st_mtime_ns == stamp
+    again = run(cohort, tmp_path / "run", task="grade", models=["concat", "snn"])
+    assert finished.stat().st_mtime_ns == stamp
     pd.testing.assert_frame_equal(first.predictions, again.predictions)
 
 
@@ -182,6 +230,24 @@ def test_a_search_takes_the_best_settings_of_the_inner_validation(cohort, tmp_pa
         assert described["details"]["training"]["lr"] == pytest.approx(best["lr"])
         assert described["details"]["validation_score"] == pytest.approx(best["validation_score"])
     assert len(result.failures) == 0
+
+
+def test_a_search_tries_as_often_for_every_network_and_never_looks_at_test_patients(cohort, tmp_path):
+    fold = deal_folds(cohort)[0]
+    spoilt = tuple(
+        replace(p, labels={"grade": "G2"}, expression=None, slides=()) if p.patient_id in fold.test else p
+        for p in cohort
+    )
+    found = [
+        search_settings(of, fold, task="grade", model_name=model, settings=BRIEF["training"],
+                        architecture=BRIEF["architecture"], seed=4, trials=2)
+        for of, model in ((cohort, "snn"), (replace(cohort, patients=spoilt), "snn"), (cohort, "concat"),
+                          (cohort, "logistic"))
+    ]  # fmt: skip
+    assert [len(result.trials) for result in found] == [2, 2, 2, 0]
+    pd.testing.assert_frame_equal(found[0].trials, found[1].trials)
+    assert found[0].settings == found[1].settings
+    assert found[3].settings == BRIEF["training"]
 
 
 def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_path):
