@@ -1,12 +1,19 @@
 import json
-import threading
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from viewer_run import HOSTILE, made_run
 
+import process_pool
 from subfuse.errors import DataError
+from subfuse.serve import explanations
 from subfuse.serve.explanations import ExplanationShelf, ExplanationWorker, read_explanation, read_patch_scores
 
 
@@ -75,65 +82,83 @@ def test_sampling_points_are_shown_per_subspace(folder, tmp_path):
     assert shown == {"tumour": [[10.5, 7.0]], "microenvironment": [[20.0, 8.0]]}
 
 
-class Explaining:
-    """Explains when it is let go."""
-
-    def __init__(self, error: Exception | None = None):
-        self.error, self.go = error, threading.Event()
-
-    def __call__(self, patient_id: str, out: Path) -> None:
-        self.go.wait(10)
-        if self.error:
-            raise self.error
-        (out / "grade").mkdir(parents=True)
-        (out / "grade" / "explanation.json").write_text(json.dumps({"patient_id": patient_id, "task": "grade"}))
+def explain_when_let_go(go: Path, patient_id: str, out: Path) -> None:
+    """Explains as soon as a file exists; fails as the file says."""
+    while not go.exists():
+        time.sleep(0.01)
+    if patient_id == "unusable":
+        raise DataError("no patch")
+    if patient_id == "odd":
+        raise RuntimeError("odd")
+    if patient_id == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    (out / "grade").mkdir(parents=True)
+    (out / "grade" / "explanation.json").write_text(json.dumps({"patient_id": patient_id, "task": "grade"}))
 
 
 def finished(worker: ExplanationWorker, job_id: str):
-    for thread in threading.enumerate():
-        if thread.name == f"explanation-{job_id}":
-            thread.join(10)
-    return worker.status(job_id)
+    while (job := worker.status(job_id)).state == "running":
+        time.sleep(0.01)
+    return job
 
 
-def make_worker(folder: Path, error: Exception | None = None) -> tuple[Explaining, ExplanationShelf, ExplanationWorker]:
-    explaining, shelf = Explaining(error), ExplanationShelf(folder / "explanations")
-    return explaining, shelf, ExplanationWorker(shelf, explain=explaining, n_tasks=1)
+@pytest.fixture
+def go(tmp_path: Path) -> Path:
+    return tmp_path / "go"
+
+
+@pytest.fixture
+def worker(tmp_path: Path, go: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExplanationWorker]:
+    """A worker whose processes start at once: the one that is served with starts them afresh."""
+    monkeypatch.setattr(explanations, "get_context", lambda method: process_pool.CONTEXT)
+    shelf = ExplanationShelf(tmp_path / "run" / "explanations")
+    worker = ExplanationWorker(shelf, explain=partial(explain_when_let_go, go), n_tasks=1)
+    yield worker
+    worker.stop()
 
 
 @pytest.mark.parametrize(
     "patient_id", ["P-01", HOSTILE, "../../outside", "..", ".", "a\\b", "C:x", "nul\0l", ".hidden"]
 )
-def test_an_explanation_stays_in_its_folder_whatever_the_patient_is_called(tmp_path, patient_id):
-    explaining, shelf, worker = make_worker(tmp_path / "run")
-    job = worker.start(patient_id)
-    explaining.go.set()
-    assert finished(worker, job.job_id).state == "done"
-    found = shelf.find(patient_id, "grade")
+def test_an_explanation_stays_in_its_folder_whatever_the_patient_is_called(tmp_path, go, worker, patient_id):
+    go.touch()
+    assert finished(worker, worker.start(patient_id).job_id).state == "done"
+    found = ExplanationShelf(tmp_path / "run" / "explanations").find(patient_id, "grade")
     assert found.parent.parent == tmp_path / "run" / "explanations"
-    assert {path.name for path in tmp_path.iterdir()} == {"run"}
-    assert worker._out(patient_id) == found.parent  # a second explanation replaces the first
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "go"}
+    assert worker.folder_of(patient_id) == found.parent  # a second explanation replaces the first
 
 
-def test_one_patient_is_explained_at_a_time(tmp_path):
-    explaining, _, worker = make_worker(tmp_path)
+def test_one_patient_is_explained_at_a_time(worker, go):
     job = worker.start("P1")
     assert worker.start("P1").job_id == job.job_id
     assert worker.start("P2") is None
-    assert worker.status(job.job_id).state == "running"
-    explaining.go.set()
-    assert finished(worker, job.job_id).state == "done"
+    shown = worker.status(job.job_id)
+    assert (shown.state, shown.done, shown.total) == ("running", 0, 1)
+    go.touch()
+    assert finished(worker, job.job_id).done == 1
     assert worker.start("P2").job_id != job.job_id
     assert worker.status("no such job") is None
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"), [(DataError("no patch"), "no patch"), (RuntimeError("odd"), "unexpected RuntimeError: odd")]
+    ("patient_id", "shown"),
+    [
+        ("unusable", "no patch"),
+        ("odd", "unexpected RuntimeError: odd"),
+        ("killed", "the process ended early (-9): stopped, or out of memory."),
+    ],
 )
-def test_a_failed_explanation_says_why(tmp_path, error, shown, caplog):
-    explaining, _, worker = make_worker(tmp_path, error)
-    job = worker.start("P1")
-    explaining.go.set()
-    done = finished(worker, job.job_id)
+def test_a_failed_explanation_says_why(worker, go, patient_id, shown):
+    go.touch()
+    done = finished(worker, worker.start(patient_id).job_id)
     assert done.state == "failed"
     assert shown in done.error
+    assert finished(worker, worker.start("P1").job_id).state == "done"  # the next one is not affected
+
+
+def test_a_stopped_explanation_ends_at_once(worker):
+    job = worker.start("P1")
+    worker.stop()
+    assert worker.status(job.job_id).state == "failed"
+    assert not any(process.is_alive() for process in multiprocessing.active_children())

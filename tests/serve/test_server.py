@@ -1,8 +1,11 @@
+import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -30,9 +33,10 @@ def test_a_folder_that_is_no_run_is_wrong_usage(tmp_path, capsys):
     assert "finished run" in capsys.readouterr().err
 
 
-def test_the_command_serves_until_it_is_interrupted(viewer_run):
+def test_the_command_serves_until_it_is_interrupted_even_while_it_explains(viewer_run):
     command = [sys.executable, "-m", "subfuse", "serve", str(viewer_run), "--port", "0", "--host", "0.0.0.0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
         try:
             address = re.search(r"http://\S+", process.stdout.readline())[0].replace("0.0.0.0", "127.0.0.1")
             with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -41,8 +45,32 @@ def test_the_command_serves_until_it_is_interrupted(viewer_run):
             with opener.open(address, timeout=10) as answer:
                 assert b"Research use only" in answer.read()
                 assert "server" not in answer.headers
+            start_an_explanation(opener, address.partition("?")[0])
         finally:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
             _, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     assert errors == ""
+    while has_processes(process.pid):  # those that it started end, too
+        time.sleep(0.05)
+
+
+def has_processes(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def start_an_explanation(opener: urllib.request.OpenerDirector, address: str) -> None:
+    """Returns when one of two tasks is explained."""
+    request = urllib.request.Request(f"{address}api/patients/P05/explanations", method="POST")
+    with opener.open(request, timeout=10) as answer:
+        job = json.load(answer)
+    assert job["state"] == "running"
+    while job["done"] == 0:
+        time.sleep(0.05)
+        with opener.open(f"{address}api/jobs/{job['job_id']}", timeout=10) as answer:
+            job = json.load(answer)
+        assert job["state"] == "running", job["error"]

@@ -11,6 +11,8 @@ import pytest
 import uvicorn
 from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
 
+import process_pool
+from subfuse.serve import explanations
 from subfuse.serve.app import create_app
 from subfuse.serve.protection import Access
 from subfuse.serve.run_reader import open_run
@@ -40,6 +42,8 @@ def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(viewer_run: Path) -> Iterator[str]:
     """A viewer on a free port."""
     app = create_app(open_run(viewer_run), Access.for_host("127.0.0.1", None))
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(explanations, "get_context", lambda method: process_pool.CONTEXT)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -49,6 +53,7 @@ def address(viewer_run: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     server.should_exit = True
     thread.join(10)
+    monkeypatch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +232,7 @@ def test_a_patient_is_explained_from_the_page(page, viewer_run):
     if page.locator("#explain").is_visible():  # not in a rerun
         page.click("#explain")
         assert page.locator("#explain-state").text_content()
-    page.wait_for_selector("#ledger table", timeout=60_000)
+    page.wait_for_selector("#ledger table", timeout=120_000)
     page.wait_for_selector("#overlay-choices input[value=total]")
     assert "<img" in page.locator("#list li[aria-selected=true]").text_content()
     assert not (viewer_run / "explanations" / HOSTILE).exists()

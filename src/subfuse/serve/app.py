@@ -1,6 +1,8 @@
 """The HTTP interface: runs, patients, predictions, explanations, slides, and prediction from an uploaded file."""
 
+import contextlib
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +48,14 @@ def create_app(reader: RunReader, access: Access) -> FastAPI:
         reader: The run and cohort that it shows.
         access: Who may use it.
     """
+    slides, explanations = SlideShelf(reader.cohort), ExplanationShelf(reader.run.folder / "explanations")
+    worker = ExplanationWorker(explanations, explain=reader.explain, n_tasks=reader.n_explained_tasks)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        worker.stop()
+
     app = FastAPI(
         title="subfuse viewer",
         version=__version__,
@@ -53,16 +63,16 @@ def create_app(reader: RunReader, access: Access) -> FastAPI:
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        lifespan=lifespan,
         responses=REFUSALS,
     )
     app.add_middleware(Protection, access=access)
     app.add_exception_handler(SubfuseError, _refused_data)
     app.add_exception_handler(Unavailable, _unavailable)
     app.add_exception_handler(RequestValidationError, _refused_request)
-    slides, explanations = SlideShelf(reader.cohort), ExplanationShelf(reader.run.folder / "explanations")
     _add_pages(app)
     _add_run(app, reader)
-    _add_explanations(app, reader, explanations, slides)
+    _add_explanations(app, reader, explanations, worker, slides)
     _add_prediction(app, reader)
     _add_patients(app, reader, explanations)  # last: a patient's identifier may hold slashes
     _add_slides(app, slides)
@@ -133,9 +143,9 @@ def _add_patients(app: FastAPI, reader: RunReader, explanations: ExplanationShel
         )
 
 
-def _add_explanations(app: FastAPI, reader: RunReader, explanations: ExplanationShelf, slides: SlideShelf) -> None:
-    worker = ExplanationWorker(explanations, explain=reader.explain, n_tasks=reader.n_explained_tasks)
-
+def _add_explanations(
+    app: FastAPI, reader: RunReader, explanations: ExplanationShelf, worker: ExplanationWorker, slides: SlideShelf
+) -> None:
     def found(patient_id: str, task: str) -> Path:
         _require_patient(reader, patient_id)
         folder = explanations.find(patient_id, task)

@@ -1,11 +1,16 @@
-"""Explanations of a run: those that exist, and one more in the background."""
+"""Explanations of a run: those that exist, and one more in a process of its own."""
 
+import contextlib
 import json
 import logging
+import signal
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +130,26 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 class ExplanationWorker:
-    """Makes one explanation at a time in a thread of its own."""
+    """Makes one explanation at a time in a process of its own, which ends with the viewer, whatever it is doing."""
 
     def __init__(self, shelf: ExplanationShelf, *, explain: Callable[[str, Path], object], n_tasks: int) -> None:
-        """Takes where explanations are, what makes one of a patient in a folder, and of how many tasks."""
+        """Takes where explanations are, what makes one of a patient in a folder, and of how many tasks.
+
+        The process is started afresh: `explain` must be a module-level function, or a partial one.
+        """
         self._shelf = shelf
         self._explain = explain
         self._n_tasks = n_tasks
         self._jobs: dict[str, Job] = {}
-        self._started_ns: dict[str, int] = {}
+        self._running: _Running | None = None
         self._lock = threading.Lock()
 
     def start(self, patient_id: str) -> Job | None:
         """Starts an explanation, or returns the one of this patient that runs; None if another patient's runs."""
         with self._lock:
-            running = next((job for job in self._jobs.values() if job.state == "running"), None)
+            running = self._settled()
             if running is not None:
-                return running if running.patient_id == patient_id else None
+                return self._jobs[running.job_id] if running.patient_id == patient_id else None
             job = Job(
                 job_id=str(len(self._jobs) + 1),
                 patient_id=patient_id,
@@ -150,38 +158,108 @@ class ExplanationWorker:
                 total=self._n_tasks,
                 error=None,
             )
+            self._running = _started(job, self._explain, self.folder_of(patient_id))
             self._jobs[job.job_id] = job
-            self._started_ns[job.job_id] = time.time_ns()
-        # a daemon: stopping the viewer does not wait for it, and files appear complete or not at all
-        threading.Thread(target=self._run, args=(job,), daemon=True, name=f"explanation-{job.job_id}").start()
-        return job
+            return job
 
     def status(self, job_id: str) -> Job | None:
         """Returns a job with the number of tasks that are done, or None."""
-        job = self._jobs.get(job_id)
-        if job is None or job.state != "running":
-            return job
-        return job.model_copy(update={"done": self._n_written(job)})
+        with self._lock:
+            running = self._settled()
+            job = self._jobs.get(job_id)
+            if job is None or running is None or running.job_id != job_id:
+                return job
+            return job.model_copy(update={"done": running.n_written()})
 
-    def _run(self, job: Job) -> None:
-        error = None
-        try:
-            self._explain(job.patient_id, self._out(job.patient_id))
-        except SubfuseError as problem:
-            error = str(problem)
-        except Exception as problem:  # the thread must say that it ended
-            logger.exception("explaining %s failed", job.patient_id)
-            error = f"unexpected {type(problem).__name__}: {problem}. The log of `subfuse serve` has the details."
-        update = {"state": "done" if error is None else "failed", "error": error, "done": self._n_written(job)}
-        self._jobs[job.job_id] = job.model_copy(update=update)
+    def stop(self) -> None:
+        """Ends the explanation that runs; files appear complete or not at all."""
+        with self._lock:
+            if self._running is not None:
+                self._running.process.terminate()
+                self._running.process.join()
+                self._settled()
 
-    def _out(self, patient_id: str) -> Path:
-        """Returns the folder of an explanation: the one that exists, else that of `subfuse explain`."""
+    def folder_of(self, patient_id: str) -> Path:
+        """Returns the folder of a patient's explanations: the one that exists, else that of `subfuse explain`."""
         existing = next((self._shelf.find(patient_id, task) for task in self._shelf.tasks(patient_id)), None)
         if existing is not None:
             return existing.parent
         return self._shelf.folder / explanation_name(patient_id)
 
-    def _n_written(self, job: Job) -> int:
-        written = self._out(job.patient_id).glob("*/explanation.json")
-        return sum(path.stat().st_mtime_ns >= self._started_ns[job.job_id] for path in written)
+    def _settled(self) -> "_Running | None":
+        """Returns what runs; notes the end of what ran."""
+        running = self._running
+        if running is None or running.process.is_alive():
+            return running
+        error = running.error()
+        update = {"state": "done" if error is None else "failed", "error": error, "done": running.n_written()}
+        self._jobs[running.job_id] = self._jobs[running.job_id].model_copy(update=update)
+        self._running = None
+        return None
+
+
+@dataclass(frozen=True)
+class _Running:
+    """The process of a job."""
+
+    job_id: str
+    patient_id: str
+    folder: Path
+    started_ns: int
+    process: BaseProcess
+    answer: Connection  # holds why the explanation failed
+
+    def n_written(self) -> int:
+        """Returns how many tasks have been explained since the start."""
+        written = self.folder.glob("*/explanation.json")
+        return sum(path.stat().st_mtime_ns >= self.started_ns for path in written)
+
+    def error(self) -> str | None:
+        """Returns why the process that has ended failed; None if it did not."""
+        if self.process.exitcode == 0:
+            return None
+        try:
+            return str(self.answer.recv())
+        except EOFError:
+            return f"the process ended early ({self.process.exitcode}): stopped, or out of memory."
+
+
+def _started(job: Job, explain: Callable[[str, Path], object], folder: Path) -> _Running:
+    context = get_context("spawn")  # a fork of a process with threads can hang
+    answer, sender = context.Pipe(duplex=False)
+    # a daemon: should the viewer end without `stop`, the process ends too
+    process = context.Process(target=_explained, args=(explain, job.patient_id, folder, sender), daemon=True)
+    started_ns = time.time_ns()
+    with _ctrl_c_held():
+        process.start()
+    sender.close()
+    return _Running(job.job_id, job.patient_id, folder, started_ns, process, answer)
+
+
+@contextlib.contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Processes started within never see Ctrl-C, which a terminal sends to all of them: the viewer ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # else it starts with the first process, and lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _explained(explain: Callable[[str, Path], object], patient_id: str, folder: Path, answer: Connection) -> None:
+    """Explains in a process of its own; says why it failed, and ends with 1."""
+    try:
+        explain(patient_id, folder)
+    except SubfuseError as problem:
+        error = str(problem)
+    except Exception as problem:  # the page must say that it failed
+        logger.exception("explaining %s failed", patient_id)
+        error = f"unexpected {type(problem).__name__}: {problem}. The log of `subfuse serve` has the details."
+    else:
+        return
+    answer.send(error)
+    raise SystemExit(1)

@@ -1,9 +1,9 @@
 """A run and a cohort as the viewer shows them: predictions in memory, looked up by patient."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -116,9 +116,11 @@ class RunReader:
             )
         return sorted(found, key=lambda s: -1.0 if s.risk_percentile is None else s.risk_percentile, reverse=True)
 
-    def explain(self, patient_id: str, out: Path) -> None:
-        """Explains a patient's prediction of every task; see `Run.explain`."""
-        self.run.explain(self.cohort, patient_id, out, model=self.explained_model)
+    @property
+    def explain(self) -> Callable[[str, Path], object]:
+        """What explains a patient's prediction of every task in a folder, see `Run.explain`; in any process."""
+        assert self.cohort.root is not None  # it was read from there
+        return partial(_explain, self.run.folder, self.cohort.root, self.explained_model)
 
     @property
     def n_explained_tasks(self) -> int:
@@ -191,6 +193,10 @@ def open_run(run_folder: Path, cohort_folder: Path | None = None) -> RunReader:
     percentile = pd.concat([table["risk_percentile"] for table in tables], ignore_index=True)
     stacked = stack_predictions([table.drop(columns="risk_percentile") for table in tables])
     return RunReader(run, cohort, stacked.assign(risk_percentile=percentile))
+
+
+def _explain(run_folder: Path, cohort_folder: Path, model: str, patient_id: str, out: Path) -> None:
+    load_run(run_folder).explain(read_cohort(cohort_folder), patient_id, out, model=model)
 
 
 def with_percentiles(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,8 @@ from subfuse.serve.run_reader import open_run
 
 logger = logging.getLogger(__name__)
 
+SECONDS_TO_FINISH = 10  # for the requests that are being answered when the viewer is stopped
+
 
 def serve(
     run: Path,
@@ -21,7 +23,7 @@ def serve(
     port: int = 8000,
     announce: Callable[[str], None],
 ) -> None:
-    """Serves the viewer of a run until it is interrupted.
+    """Serves the viewer of a run until it is interrupted; an explanation that runs then is ended with it.
 
     On loopback everybody on this machine may look; on another address a token is drawn and required.
 
@@ -49,7 +51,13 @@ def serve(
     app = create_app(open_run(run, cohort), Access.for_host(host, token))
     with _bound(host, port) as bound:
         announce(_address(host, bound.getsockname()[1], token))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        )
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[bound])
 
