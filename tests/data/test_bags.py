@@ -114,6 +114,14 @@ def test_padding_round_trips_for_very_different_lengths():
     assert batch.to(torch.device("cpu")).patient_id == ("a", "b")
 
 
+def test_patients_without_slides_have_an_empty_axis_of_patches():
+    bags = [
+        Bag(name, np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32), np.ones(4, np.float32)) for name in "ab"
+    ]
+    batch = collate(bags, n_genes=4)
+    assert (batch.patches.shape, batch.coords.shape, batch.patch_mask.shape) == ((2, 0, 3), (2, 0, 2), (2, 0))
+
+
 def test_a_weighted_column_has_that_spread_and_the_others_are_as_before():
     random = np.random.default_rng(0)
     values = random.normal(3.0, 2.0, size=(50, 4)).astype(np.float32)

@@ -80,6 +80,32 @@ def test_further_models_train_save_and_predict_patients_with_either_modality(mak
     assert isinstance(fitted.objective, CoxObjective) is (model == "clinical" and task == "survival")
 
 
+@pytest.mark.parametrize("model", list(MODELS))
+def test_no_patches_are_as_good_as_one_that_is_masked(model):
+    """Prediction, gradient and attention of patients without slides, who have an axis of patches of length 0."""
+    torch.manual_seed(0)
+    network = recipe(model).build().eval()
+    one = {
+        "patches": torch.randn(4, 1, 6),
+        "coords": torch.randn(4, 1, 2),
+        "patch_mask": torch.zeros(4, 1, dtype=torch.bool),
+        "expression": torch.randn(4, 9),
+        "expression_mask": torch.ones(4, dtype=torch.bool),
+    }
+    none = one | {name: one[name][:, :0] for name in ("patches", "coords", "patch_mask")}
+    outputs, gradients = [], []
+    for batch in (one, none):
+        network.zero_grad()
+        outputs.append(network(**batch))
+        outputs[-1].logits.square().sum().backward()
+        gradients.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()])
+    for field in ("logits", "embedding", "expression_embedding", "sampling_grid"):
+        torch.testing.assert_close(*(getattr(output, field) for output in outputs))
+    torch.testing.assert_close(*gradients)
+    attention = network(**none, need_attention=True).attention
+    assert attention is None or attention.shape[-1] == 0
+
+
 def test_late_fusion_shows_its_branches():
     assert recipe("late-fusion").subspaces == ("slides", "expression")
     assert recipe("subspace").subspaces == ("tumour", "microenvironment")

@@ -208,8 +208,8 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
 
 
 def collate(bags: Sequence[Bag], *, n_genes: int, target: Target | None = None) -> BagBatch:
-    """Returns a batch padded to the longest bag; what is missing is zero and masked."""
-    n_patches = max(1, *(len(bag.patches) for bag in bags))  # an axis of length 0 is trouble for many operators
+    """Returns a batch padded to the longest bag, of no patches if nobody has a slide; what is missing is masked."""
+    n_patches = max(len(bag.patches) for bag in bags)
     patches = torch.zeros(len(bags), n_patches, bags[0].patches.shape[1])
     coords = torch.zeros(len(bags), n_patches, 2)
     patch_mask = torch.zeros(len(bags), n_patches, dtype=torch.bool)
