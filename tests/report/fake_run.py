@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
+from subfuse.evaluation.findings import Audit, Finding
 from subfuse.explanation import heat_map
 from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
+from subfuse.report import write_report
 
 SCRIPT = "<script>alert(1)</script>"
 GRADES = ("G2", "G3", "G4")
@@ -27,6 +30,30 @@ GENES = {
     "tumour": "EGFR PTEN IDH1 CDK4 CDKN2A MDM2 TP53 NF1 PDGFRA RB1 MKI67 TOP2A ATRX CIC".split(),  # noqa: SIM905
     "microenvironment": "CD163 CD68 CCL2 VEGFA CD8A GZMB FOXP3 CXCL10 IL10 TGFB1 COL1A1 THY1 PECAM1".split(),  # noqa: SIM905
 }
+
+
+def made_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with everything, reported; made once per test process, for tests that only look at it."""
+    run = tmp_path_factory.getbasetemp() / "reported" / "run"
+    if not (run / "report.html").exists():
+        write_audit(write_fake_run(run, patients=120))
+        write_report(run)
+    return run
+
+
+def write_audit(run: Path) -> None:
+    """Writes findings that hold a hostile name, and how fusion compares."""
+    fusion = pd.DataFrame(
+        [("survival", "subspace", "snn", "best single modality", "c_index", -0.0123, -0.04, None, 0.5, 90)],
+        columns=["task", "model", "reference", "reference_is", "metric", "difference", "lower", "upper", "p_adjusted",
+                 "n_patients"],
+    )  # fmt: skip
+    findings = (
+        Finding("failure", "patient leakage", f"7 persons {SCRIPT}", "why", "Split by patient."),
+        Finding("warning", "fusion benefit", "fusion does not help", "why", "Prefer snn.", "survival"),
+        Finding("ok", "labels", "test patients: G2 20", task="grade"),
+    )
+    (run / "audit.json").write_text(json.dumps(Audit(findings, {"fusion": fusion}).to_dict()), encoding="utf-8")
 
 
 def write_fake_run(

@@ -1,36 +1,22 @@
-import json
 import re
 from pathlib import Path
 
 import pandas as pd
-from fake_run import SCRIPT, write_fake_run
+import pytest
+from fake_run import SCRIPT, made_report
 
 from subfuse.evaluation.findings import Audit, Finding
 from subfuse.report.audit_section import audit_section
-from subfuse.report.document import write_report
+
+MODELS = ("subspace", "snn", "concat")
 
 
-def written_audit(folder: Path) -> Path:
-    fusion = pd.DataFrame(
-        [("survival", "subspace", "snn", "best single modality", "c_index", -0.0123, -0.04, None, 0.5, 90)],
-        columns=["task", "model", "reference", "reference_is", "metric", "difference", "lower", "upper", "p_adjusted",
-                 "n_patients"],
-    )  # fmt: skip
-    findings = (
-        Finding("failure", "patient leakage", f"7 persons {SCRIPT}", "why", "Split by patient."),
-        Finding("warning", "fusion benefit", "fusion does not help", "why", "Prefer snn.", "survival"),
-        Finding("ok", "labels", "test patients: G2 20", task="grade"),
-    )
-    path = folder / "audit.json"
-    path.write_text(json.dumps(Audit(findings, {"fusion": fusion}).to_dict()), encoding="utf-8")
-    return path
+def section(*findings: Finding, **tables: pd.DataFrame) -> dict:
+    return audit_section(Audit(findings, tables).to_dict(), models=MODELS)
 
 
-def test_findings_and_numbers_are_shown_and_escaped(tmp_path: Path) -> None:
-    run = write_fake_run(tmp_path / "run", patients=40)
-    written_audit(run)
-
-    html = write_report(run).read_text(encoding="utf-8")
+def test_findings_and_numbers_are_shown_and_escaped(tmp_path_factory: pytest.TempPathFactory) -> None:
+    html = (made_report(tmp_path_factory) / "report.html").read_text(encoding="utf-8")
 
     assert SCRIPT not in html
     assert "7 persons &lt;script&gt;" in html
@@ -40,8 +26,71 @@ def test_findings_and_numbers_are_shown_and_escaped(tmp_path: Path) -> None:
     assert re.search(r'<li><a href="#audit">', html)
 
 
-def test_a_run_without_an_audit_says_so() -> None:
-    section = audit_section(None)
+def test_each_adjusted_p_says_over_which_comparisons(tmp_path_factory: pytest.TempPathFactory) -> None:
+    html = (made_report(tmp_path_factory) / "report.html").read_text(encoding="utf-8")
 
-    assert section["levels"] == []
-    assert section["lede"].startswith("This run was not audited. `subfuse audit` looks for leakage")
+    assert html.count("p adjusted (Holm) for the models in this table.") == 2  # of two tasks
+    assert html.count("p adjusted (Holm) over the rows of a task against the same model;") == 1
+
+
+def test_findings_alike_are_said_once_with_their_tasks_and_models() -> None:
+    late = "late fusion (abmil + snn)"
+    texts = [
+        ("grade", "subspace is not shown to be better than the best single modality, snn", "Prefer snn."),
+        ("grade", f"{late} is not shown to be better than the best single modality, snn", "Prefer snn."),
+        ("survival", f"concat is not shown to be better than {late}", f"Prefer {late}."),
+        ("survival", "subspace is not shown to be better than snn", "Prefer snn."),
+    ]
+    findings = [Finding("warning", "fusion benefit", found, "Two cost twice.", *rest) for task, found, remedy in texts
+                for rest in [(remedy, task)]]  # fmt: skip
+    findings.append(Finding("warning", "calibration", "snn: off", "Misleads.", "Recalibrate.", "grade"))
+
+    (level,) = section(*findings)["levels"]
+
+    assert (level["name"], level["count"]) == ("Warnings", 5)
+    fusion, calibration = level["kinds"]
+    assert fusion["of"] == "Grade: Subspace fusion, Late fusion; Survival: Concatenation, Subspace fusion"
+    assert [row[1] for row in fusion["table"].rows] == [found for _, found, _ in texts]
+    assert [row[2] for row in fusion["table"].rows] == [remedy for _, _, remedy in texts]
+    assert (fusion["why"], fusion["count"], fusion["open"]) == ("Two cost twice.", "4 findings", False)
+    assert calibration["of"] == "Grade: SNN"
+    assert (calibration["why"], calibration["open"]) == ("Misleads. Recalibrate.", True)
+    assert calibration["table"].columns == ("Task", "Found")
+
+
+def test_both_recalibrations_are_shown_and_why_one_is_undefined() -> None:
+    columns = ["task", "model", "measure", "horizon_days", "before", "after", "after_isotonic", "reason",
+               "reason_isotonic"]  # fmt: skip
+    few, censored = "a fold has fewer than 200 validation patients", "isotonic regression is for classes only"
+    rows = [
+        ("grade", "snn", "brier", None, 0.5, 0.4, 0.3, None, None),
+        ("grade", "concat", "brier", None, 0.6, 0.55, None, None, few),
+        ("survival", "snn", "one_calibration_p", 1096.0, 1e-9, 0.25, None, None, censored),
+    ]
+
+    (shown,) = section(calibration=pd.DataFrame(rows, columns=columns))["tables"]
+
+    assert shown["table"].columns[3:] == ("As predicted", "Recalibrated", "By isotonic regression")
+    assert [row[3:] for row in shown["table"].rows] == [
+        ("0.500", "0.400", "0.300"),
+        ("0.600", "0.550", "undefined"),
+        ("< 0.001", "0.250", "undefined"),
+    ]
+    assert shown["notes"] == [f"Grade: Concatenation: {few}", f"Survival: SNN: {censored}"]
+
+
+def test_an_audit_without_isotonic_regression_is_shown(tmp_path: Path) -> None:
+    rows = [("grade", "snn", "brier", None, 0.5, 0.4, None)]
+    columns = ["task", "model", "measure", "horizon_days", "before", "after", "reason"]
+
+    (shown,) = section(calibration=pd.DataFrame(rows, columns=columns))["tables"]
+
+    assert shown["table"].rows[0][3:] == ("0.500", "0.400", "undefined")
+    assert shown["notes"] == []
+
+
+def test_a_run_without_an_audit_says_so() -> None:
+    shown = audit_section(None, models=MODELS)
+
+    assert shown["levels"] == []
+    assert shown["lede"].startswith("This run was not audited. `subfuse audit` looks for leakage")

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_run import SCRIPT, write_fake_run
-
-from subfuse.report import write_report
+from fake_run import SCRIPT, made_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -21,9 +19,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = write_fake_run(tmp_path_factory.mktemp("browser") / "run", patients=60, tasks=("survival",))
-    write_report(run)
-    return run
+    return made_report(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +75,7 @@ def test_pictures_are_drawn_and_nothing_is_wider_than_the_page(page):
 
 
 def test_shown_numbers_are_those_of_the_table(page, run):
-    table = pd.read_csv(run / "metrics.csv").set_index(["model", "metric"])["value"].dropna()
-    for (model, metric), value in table.items():
-        cell = page.locator(f'td[data-model="{model}"][data-metric="{metric}"] .value')
+    table = pd.read_csv(run / "metrics.csv").set_index(["task", "model", "metric"])["value"].dropna()
+    for (task, model, metric), value in table.items():
+        cell = page.locator(f'td[data-task="{task}"][data-model="{model}"][data-metric="{metric}"] .value')
         assert cell.inner_text().startswith(f"{value:.3f}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import FOLDS, MODELS, SCRIPT, write_fake_run
+from fake_run import FOLDS, MODELS, SCRIPT, made_report, write_fake_run
 from PIL import Image
 
 from subfuse.errors import DataError
@@ -36,12 +36,12 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return write_fake_run(tmp_path_factory.mktemp("report") / "run", patients=120)
+    return made_report(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def text(run) -> str:
-    return write_report(run).read_text(encoding="utf-8")
+    return (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fake_run import SCRIPT, write_fake_run
+from fake_run import SCRIPT, made_report, write_fake_run
 from PIL import Image
 
 from subfuse.report import patient_section, pictures, write_report
@@ -44,8 +44,7 @@ class Tree(HTMLParser):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    run = write_fake_run(tmp_path_factory.mktemp("page") / "run", patients=60, explained=1)
-    return Tree(write_report(run).read_text(encoding="utf-8"))
+    return Tree((made_report(tmp_path_factory) / "report.html").read_text(encoding="utf-8"))
 
 
 def test_every_element_is_closed_where_it_was_opened(tree):

@@ -1,5 +1,6 @@
-"""The audit in the report: findings by level, and the tables they are based on, from audit.json."""
+"""The audit in the report: findings by level and kind, and the tables they are based on, from audit.json."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ _MEASURES = {
     "one_calibration_p": "1-calibration, p",
     "d_calibration_p": "D-calibration, p",
 }
+_FEW_FINDINGS = 3  # are shown at once
 _COMPARISONS = {"per_sd": "per SD of risk", "high_vs_low": "high against low risk"}
 
 
@@ -28,10 +30,14 @@ NO_AUDIT = (
 )
 
 
-def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
+def audit_section(audit: Mapping[str, Any] | None, *, models: Sequence[str]) -> dict[str, Any]:
     """Returns what the report shows of the content of a run's audit.json; that there is none without one.
 
     Texts are given as they are: the template escapes them.
+
+    Args:
+        audit: The content.
+        models: The models of the run: findings alike are said once, with the models that they are of.
     """
     if audit is None:
         return {"lede": NO_AUDIT, "levels": [], "tables": []}
@@ -40,7 +46,7 @@ def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
              _hazards(tables.get("hazard_ratios", []))]  # fmt: skip
     return {
         "lede": _lede(audit.get("counts", {})),
-        "levels": [level for name in LEVEL_NAMES if (level := _level(name, audit["findings"])) is not None],
+        "levels": [level for name in LEVEL_NAMES if (level := _level(name, audit["findings"], models)) is not None],
         "tables": [table for table in shown if table is not None],
     }
 
@@ -51,15 +57,49 @@ def _lede(counts: Mapping[str, int]) -> str:
     return f"{', '.join(found)}, {counts.get('ok', 0)} passed.{settled}"
 
 
-def _level(level: str, findings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _level(level: str, findings: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[str, Any] | None:
     chosen = [finding for finding in findings if finding["level"] == level]
     if not chosen:
         return None
-    is_read = level in ("failure", "warning")
-    columns = ("Task", "Check", "Found", *(("Why it matters", "Remedy") if is_read else ()))
-    keys = ("check", "found", *(("why", "remedy") if is_read else ()))
-    rows = [(_task(finding), *(singular(str(finding[key])) for key in keys)) for finding in chosen]
-    return {"name": LEVEL_NAMES[level], "table": PlainTable(columns, rows), "open": is_read, "count": len(chosen)}
+    shown = {"name": LEVEL_NAMES[level], "count": len(chosen)}
+    if level in ("failure", "warning"):
+        kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for finding in chosen:
+            kinds.setdefault((finding["check"], finding["why"]), []).append(finding)
+        return shown | {"kinds": [_kind(alike, models) for alike in kinds.values()]}
+    rows = [(_task(finding), finding["check"], singular(str(finding["found"]))) for finding in chosen]
+    return shown | {"table": PlainTable(("Task", "Check", "Found"), rows)}
+
+
+def _kind(findings: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[str, Any]:
+    """Returns findings of one check that matter for the same reason; a remedy of all of them is said once."""
+    first, remedies = findings[0], {finding["remedy"] for finding in findings}
+    columns = ("Task", "Found", *(("Remedy",) if len(remedies) > 1 else ()))
+    keys = ("found", *(("remedy",) if len(remedies) > 1 else ()))
+    rows = [(_task(finding), *(singular(str(finding[key])) for key in keys)) for finding in findings]
+    return {
+        "name": str(first["check"]).capitalize(),
+        "of": _concerned([(_task(finding), _model_of(str(finding["found"]), models)) for finding in findings]),
+        "why": " ".join(part for part in (first["why"], *(remedies if len(remedies) == 1 else ())) if part),
+        "count": counted(len(findings), "finding"),
+        "table": PlainTable(columns, rows),
+        "open": len(findings) <= _FEW_FINDINGS or first["level"] == "failure",
+    }
+
+
+def _model_of(text: str, models: Sequence[str]) -> str:
+    """Returns the model that a finding is of: the first one that it names."""
+    names = "|".join(re.escape(name) for name in ("late fusion", *sorted(models, key=len, reverse=True)))
+    found = re.search(rf"(?<![\w-])(?:{names})(?![\w-])", text)
+    return model_name(found[0].replace("late fusion", "late-fusion")) if found else ""
+
+
+def _concerned(pairs: Sequence[tuple[str, str]]) -> str:
+    """Returns tasks with their models: `Grade: SNN, ABMIL; Survival: SNN`."""
+    tasks: dict[str, dict[str, None]] = {}
+    for task, model in pairs:
+        tasks.setdefault(task, {}).update({model: None} if model else {})
+    return "; ".join(f"{task}: {', '.join(models)}" if models else task for task, models in tasks.items())
 
 
 def _task(row: Mapping[str, Any]) -> str:
@@ -76,30 +116,54 @@ def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             metric_name(str(row["metric"])),
             _number(row["difference"], signed=True),
             f"{_number(row['lower'], signed=True)} to {_number(row['upper'], signed=True)}",
-            "" if row["p_adjusted"] is None else p_text(row["p_adjusted"]).removeprefix("p ").removeprefix("= "),
+            "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
         )
         for row in rows
     ]
-    caption = "Positive favours the model; with a modality shuffled between patients, negative means that it is used."
+    caption = (
+        "Positive favours the model; with a modality shuffled between patients, negative means that it is used. "
+        "p adjusted (Holm) over the rows of a task against the same model; of shuffled modalities, not adjusted. "
+        "Paired comparisons in the section of a task adjust over other models: the same pair may have another p there."
+    )
     return _table("Does fusion help", caption, columns, body, first_number=4)
 
 
 def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    columns = ("Task", "Model", "Measure", "As predicted", "Recalibrated")
+    columns = ("Task", "Model", "Measure", "As predicted", "Recalibrated", "By isotonic regression")
+    measured = [row for row in rows if row["before"] is not None]
     body = [
         (
             _task(row),
             model_name(str(row["model"])),
             _MEASURES.get(str(row["measure"]), str(row["measure"]))
             + (f", day {row['horizon_days']:.0f}" if row["horizon_days"] is not None else ""),
-            _number(row["before"]),
-            _number(row["after"]),
+            *(_measured(row, name) for name in ("before", "after", "after_isotonic")),
         )
-        for row in rows
-        if row["before"] is not None
+        for row in measured
     ]
-    caption = "Of test patients; recalibrated on validation patients. A small p says that the probabilities are wrong."
-    return _table("Calibration", caption, columns, body, first_number=3)
+    caption = (
+        "Of test patients; recalibrated on validation patients by temperature (classes) or by level and slope "
+        "(survival curves), and by isotonic regression. A small p says that the probabilities are wrong."
+    )
+    table = _table("Calibration", caption, columns, body, first_number=3)
+    if table is None:
+        return None
+    notes = [*_undefined(measured, "after", "reason"), *_undefined(measured, "after_isotonic", "reason_isotonic")]
+    return table | {"notes": notes}
+
+
+def _measured(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return _p(value) if value is not None and str(row["measure"]).endswith("_p") else _number(value)
+
+
+def _undefined(rows: Sequence[Mapping[str, Any]], value: str, reason: str) -> list[str]:
+    """Returns one line per reason why a value is undefined, with the tasks and models that it concerns."""
+    concerned: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        if row.get(value) is None and row.get(reason):
+            concerned.setdefault(singular(str(row[reason])), []).append((_task(row), model_name(str(row["model"]))))
+    return [f"{_concerned(pairs)}: {text}" for text, pairs in concerned.items()]
 
 
 def _hazards(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -127,7 +191,12 @@ def _table(
 ) -> dict[str, Any] | None:
     if not rows:
         return None
-    return {"title": title, "caption": caption, "table": PlainTable(columns, rows, frozenset(columns[first_number:]))}
+    table = PlainTable(columns, rows, frozenset(columns[first_number:]))
+    return {"title": title, "caption": caption, "table": table, "notes": []}
+
+
+def _p(value: float) -> str:
+    return p_text(value).removeprefix("p ").removeprefix("= ")
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:

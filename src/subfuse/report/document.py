@@ -77,7 +77,7 @@ def _content(run: RunFiles) -> dict[str, Any]:
         "tasks": tasks,
         "reliance": reliance_section(run),
         "explanations": explanations,
-        "audit": audit_section(run.audit),
+        "audit": audit_section(run.audit, models=list(run.metrics["model"].unique())),
         "training": training_section(run),
         "provenance": provenance_section(run),
     }
