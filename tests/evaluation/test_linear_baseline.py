@@ -64,7 +64,16 @@ def test_without_a_linear_model_the_audit_says_that_it_cannot_tell(patients: pd.
 
     (note,) = [finding for finding in audit.findings if finding.check == CHECK]
     assert note.level == "note"
-    assert "clinical, cox, logistic" in note.found
+    assert "(clinical, cox, logistic) is needed, and there is none" in note.found
+
+
+def test_a_linear_model_that_ranks_nobody_is_named(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"snn": 1.0, "cox": 1.0})
+
+    ((level, text),) = found(rows.assign(risk=rows["risk"].where(rows["model"] == "snn", 0.0)))
+
+    assert level == "note"
+    assert "c_index of cox is undefined" in text
 
 
 def test_linear_models_alone_have_nothing_to_be_compared_with(patients: pd.DataFrame) -> None:

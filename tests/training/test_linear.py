@@ -9,7 +9,7 @@ from sksurv.util import Surv
 from subfuse.data.bags import BagBatch, ClassTarget, SurvivalTarget
 from subfuse.model.expression_models import LinearModel
 from subfuse.objective.losses import cox_nll
-from subfuse.training.linear import L1_SHARE, breslow_loss, elastic_net, fit_linear
+from subfuse.training.linear import COX_PATH, L1_SHARE, breslow_loss, elastic_net, fit_linear
 
 
 def test_breslow_equals_the_sum_over_risk_sets_and_efron_without_ties():
@@ -47,6 +47,24 @@ def test_the_strongest_penalty_of_the_path_leaves_nothing():
     target = torch.tensor([3.0, -2.0, 0.5])
     weight = elastic_net(lambda w: 0.5 * (w - target).square().sum(), torch.zeros(3), penalty=3.0 / L1_SHARE)
     assert not weight.any()
+
+
+def test_every_cox_model_that_can_be_chosen_ranks_patients():
+    generator = torch.Generator().manual_seed(3)
+    n = 12
+    batch = BagBatch(
+        patient_id=tuple(f"P{i}" for i in range(n)),
+        patches=torch.zeros(n, 0, 1),
+        coords=torch.zeros(n, 0, 2),
+        patch_mask=torch.zeros(n, 0, dtype=torch.bool),
+        expression=torch.randn(n, 30, generator=generator),
+        expression_mask=torch.ones(n, dtype=torch.bool),
+        target=SurvivalTarget(torch.rand(n, generator=generator) * 900, torch.arange(n) % 2 == 0),
+    )
+    nobody_died = replace(batch, target=replace(batch.target, event=torch.zeros(n, dtype=torch.bool)))
+    fits = fit_linear(LinearModel(1, n_genes=30), batch, nobody_died)  # all penalties validate alike
+    assert len(fits) == len(COX_PATH)
+    assert all(np.any(fit.weight) for fit in fits)
 
 
 def test_a_quadratic_is_solved_by_hand():

@@ -28,12 +28,14 @@ def compare_with_linear(task: TaskPredictions, *, n_bootstrap: int, seed: int) -
         seed: Of the replicates.
     """
     values = headline_values(task)
-    linear = [model for model in task.models if model in LINEAR_MODELS and np.isfinite(values[model])]
-    if not linear:
-        found = f"cannot be checked: it needs the result of a linear model ({', '.join(sorted(LINEAR_MODELS))})"
-        remedy = "Run one on the same folds: it takes seconds."
+    linear = [model for model in task.models if model in LINEAR_MODELS]
+    measured = [model for model in linear if np.isfinite(values[model])]
+    if not measured:
+        missing = f"{task.headline} of {', '.join(linear)} is undefined" if linear else "there is none"
+        found = f"cannot be checked: a linear model ({', '.join(sorted(LINEAR_MODELS))}) is needed, and {missing}"
+        remedy = "See `reason` in metrics.csv." if linear else "Run one on the same folds: it takes seconds."
         return [Finding("note", CHECK, found, _WHY, remedy, task.name)]
-    best = max(linear, key=values.__getitem__)
+    best = max(measured, key=values.__getitem__)
     others = [model for model in task.models if model not in LINEAR_MODELS]
     rows = task.rows[task.rows["model"].isin([*others, best])]
     table = compare_models(rows, reference=best, n_bootstrap=n_bootstrap, seed=seed)

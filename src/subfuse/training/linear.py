@@ -13,7 +13,7 @@ from subfuse.model.expression_models import LinearModel
 from subfuse.objective.losses import cox_nll
 
 INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
-COX_PATH = np.logspace(0, -1.7, 15)  # shares of the penalty that makes every coefficient 0
+COX_PATH = np.logspace(0, -1.7, 15)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
 L1_SHARE = 0.5
 
 
