@@ -18,7 +18,7 @@ from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of 22 patients with age beside ten genes, and the cohort of all 24."""
+    """A run of 22 patients with age beside ten genes, one of an earlier symbol, and the cohort of all 24."""
     from conftest import make_cohort
 
     cohort = make_cohort.__wrapped__(tmp_path_factory.mktemp("cohort"))(24)
@@ -27,7 +27,11 @@ def trained(tmp_path_factory):
         p if p.expression is None else replace(p, expression=np.append(p.expression + 10, age))
         for p, age in zip(cohort, ages, strict=True)
     )
-    cohort = replace(cohort, patients=with_age, genes=(*cohort.genes, "age"), covariates=("age",))
+    genes = ("GENE0", "H2AFZ", *cohort.genes[2:])
+    gene_sets = {"tumour": genes[:4], "microenvironment": genes[3:9]}
+    cohort = replace(
+        cohort, patients=with_age, genes=(*genes, "age"), covariates=("age",), gene_sets=gene_sets, pathways={}
+    )
     known = cohort.select([p.patient_id for p in cohort.patients[:22]])
     out = tmp_path_factory.mktemp("run") / "run"
     cross_validate(
@@ -43,10 +47,9 @@ def trained(tmp_path_factory):
     return load_run(out), cohort
 
 
-def write_pairs(path, cohort, patient):
-    rows = [
-        f"{gene},{value!r}" for gene, value in zip(cohort.genes[:-1], patient.expression[:-1].tolist(), strict=True)
-    ]
+def write_pairs(path, cohort, patient, **names):
+    values = zip(cohort.genes[:-1], patient.expression[:-1].tolist(), strict=True)
+    rows = [f"{names.get(gene, gene)},{value!r}" for gene, value in values]
     path.write_text("\n".join(["gene,value", *reversed(rows), "EXTRA,1.5"]) + "\n")
     return path
 
@@ -69,12 +72,27 @@ def test_files_of_a_patient_give_the_prediction_of_the_prepared_patient(trained,
     assert found.predictions[["has_slides", "has_expression"]].all(axis=None)
     assert (found.predictions.groupby("task")["fold"].nunique() == 2).all()
     assert any("age of the patient unknown" in note for note in found.notes)
-    assert any("10 genes read as log2_tpm" in note and "1 not used" in note for note in found.notes)
+    assert any(
+        "10 genes (1 under another symbol) read as log2_tpm" in note and "1 not used" in note for note in found.notes
+    )
     for row in found.summary.itertuples():
         values = expected.loc[expected["task"] == row.task, row.quantity].astype(float)
         assert (row.lowest, row.mean, row.highest) == pytest.approx((values.min(), values.mean(), values.max()))
         assert row.n_models == 2
     assert "risk_percentile" in set(found.summary["quantity"])
+
+
+def test_genes_are_found_under_earlier_and_later_symbols(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    found = [
+        predict_new_patient(
+            run, expression=write_pairs(tmp_path / f"{name}.csv", cohort, patient, H2AFZ=name), model="concat"
+        )
+        for name in ("H2AFZ", "H2AZ1")
+    ]
+    pd.testing.assert_frame_equal(found[0].predictions, found[1].predictions)
+    assert all("10 genes (1 under another symbol) read as" in of_one.notes[0] for of_one in found)
 
 
 def test_the_summary_says_how_far_models_disagree():

@@ -145,8 +145,9 @@ def _read_expression(path: Path, run: Run, fitted: FittedModel) -> tuple[Uploade
         uploaded = read_upload(path.read_bytes(), unit=unit, genes=measured, aliases=aliases)
     except DataError as error:
         raise DataError(f"{path}: {str(error).removeprefix('upload.csv, ')}") from error
-    note = f"{path.name}: {len(measured)} genes read as {unit}, {uploaded.transform}; {uploaded.n_ignored} not used"
-    return uploaded, (note,)
+    renamed = f" ({uploaded.n_renamed} under another symbol)" if uploaded.n_renamed else ""
+    read = f"{path.name}: {len(measured)} genes{renamed} read as {unit}, {uploaded.transform}"
+    return uploaded, (f"{read}; {uploaded.n_ignored} not used",)
 
 
 def _expression_section(run: Run) -> ExpressionSection | None:

@@ -209,6 +209,17 @@ def test_prepared_cohort_reads_back(folder):
     assert read_patients(out).set_index("patient_id").loc["p00", "n_slides"] == 1
 
 
+def test_declared_names_of_genes_come_along_while_their_table_is_there(folder):
+    (folder / "mine.tsv").write_text("previous\tapproved\nOLD\tG2\n")
+    cohort_file = cohort_file_of(folder, expression="expression: {table: expression.csv, unit: tpm, aliases: mine.tsv}")
+    plan, out = plan_cohort(cohort_file), folder / "prepared"
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    assert read_cohort(out).gene_aliases == {"OLD": "G2"}
+    (folder / "mine.tsv").unlink()
+    assert read_cohort(out).gene_aliases == {}
+
+
 def test_lost_patients_leave_their_fold_and_the_others_stay(folder):
     cohort_file, out = cohort_file_of(folder), folder / "prepared"
     plan = plan_cohort(cohort_file)

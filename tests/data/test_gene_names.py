@@ -1,7 +1,7 @@
 import pytest
 
 from subfuse.data.cohort_file import GeneSetSource
-from subfuse.data.gene_names import approved_name, gene_aliases, name_genes, read_aliases
+from subfuse.data.gene_names import approved_name, gene_aliases, match_genes, name_genes, read_aliases
 from subfuse.data.gene_sets import BUILTIN, load_gene_sets
 from subfuse.errors import DataError
 
@@ -67,3 +67,24 @@ def test_dates_are_lost_symbols(name):
 def test_real_symbols_are_no_dates():
     names = ["MARCHF1", "SEPTIN2", "DEC1", "NKX2-1", "HLA-E", "H1-10", "7SK", "APR-246"]
     assert name_genes(names, {}).mangled == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "names", "missing"),
+    [
+        (["B", "A"], ["A", "C", "B"], {"B": "B", "A": "A"}, ()),
+        (["OLD", "A"], ["A", "NEW"], {"OLD": "NEW", "A": "A"}, ()),
+        (["NEW"], ["A", "OLD"], {"NEW": "OLD"}, ()),
+        (["OLD"], ["OLDER"], {"OLD": "OLDER"}, ()),
+        (["OLD", "NEW"], ["NEW", "OLD"], {"OLD": "OLD", "NEW": "NEW"}, ()),
+        (["OLD", "NEW"], ["NEW"], {"NEW": "NEW"}, ("OLD",)),  # two genes there, one of them here
+        (["NEW"], ["OLD", "OLDER"], {}, ("NEW",)),  # which of them?
+        (["OLD", "OLDER"], ["NEW"], {}, ("OLD", "OLDER")),
+        (["A", "X"], ["NEW"], {}, ("A", "X")),
+    ],
+)
+def test_genes_of_two_axes_are_matched_where_their_symbols_are_unambiguous(wanted, found, names, missing):
+    matched = match_genes(wanted, found, {"OLDER": "OLD", "OLD": "NEW"})
+    assert matched.names == names
+    assert matched.missing == missing
+    assert matched.renamed == {gene: name for gene, name in names.items() if gene != name}

@@ -84,6 +84,40 @@ def test_gene_order_does_not_matter_and_a_missing_gene_is_named(make_cohort):
         fitted.check_compatible(replace(cohort, genes=cohort.genes[:9]))
 
 
+def named(cohort, **names):
+    def rename(genes):
+        return tuple(names.get(gene, gene) for gene in genes)
+
+    sets = {kind: {k: rename(v) for k, v in getattr(cohort, kind).items()} for kind in ("gene_sets", "pathways")}
+    return replace(cohort, genes=rename(cohort.genes), **sets)
+
+
+def test_genes_are_matched_by_the_approved_symbols_behind_their_names(make_cohort):
+    """The model knows GENE3 and GENE7 by symbols that a newer cohort has replaced, one of them by declaration."""
+    cohort = make_cohort()
+    model = fit(named(cohort, GENE3="H2AFZ", GENE7="MYOLD"))
+    newer = replace(named(cohort, GENE3="H2AZ1", GENE7="MYNEW"), gene_aliases={"MYOLD": "MYNEW"})
+    order = np.random.default_rng(0).permutation(len(cohort.genes))
+    newer = replace(
+        newer,
+        genes=tuple(newer.genes[i] for i in order),
+        patients=tuple(p if p.expression is None else replace(p, expression=p.expression[order]) for p in newer),
+    )
+    assert model.check_compatible(newer) == [
+        "2 genes of the model are in the cohort under another symbol: H2AFZ as H2AZ1, MYOLD as MYNEW"
+    ]
+    pd.testing.assert_frame_equal(model.predict(model.align(newer).patients), model.predict(cohort.patients))
+    with pytest.raises(DataError, match=r"Missing: MYOLD\. Name later symbols of these in expression\.aliases"):
+        model.check_compatible(replace(newer, gene_aliases={}))
+
+
+def test_a_covariate_is_never_taken_for_a_gene_of_another_symbol(make_cohort):
+    cohort = replace(named(make_cohort(), GENE9="H2AFZ"), covariates=("H2AFZ",))
+    fitted = fit(cohort)
+    with pytest.raises(DataError, match="Missing: H2AFZ"):
+        fitted.check_compatible(replace(named(cohort, H2AFZ="H2AZ1"), covariates=()))
+
+
 def test_other_units_and_encoders_are_refused_by_name(make_cohort):
     cohort = make_cohort()
     fitted = fit(cohort)

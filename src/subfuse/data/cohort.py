@@ -14,6 +14,7 @@ from subfuse.data.clinical import FIXED_COLUMNS, RESERVED
 from subfuse.data.cohort_file import CohortFile, TaskSpec, read_cohort_file
 from subfuse.data.covariates import covariate_values
 from subfuse.data.expression import ExpressionTable, read_expression_h5ad
+from subfuse.data.gene_names import read_aliases
 from subfuse.data.gene_sets import read_gmt
 from subfuse.data.tables import read_text_table, require_columns
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -45,6 +46,7 @@ class Cohort:
     tasks: Mapping[str, TaskSpec]
     covariates: tuple[str, ...] = ()  # the last of `genes`: age, gender=male
     pathways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single gene sets -> measured genes
+    gene_aliases: Mapping[str, str] = field(default_factory=dict)  # declared ones, beside those that are built in
     encoder: str | None = None
     encoder_sha256: str | None = None
     patch_dim: int | None = None
@@ -98,6 +100,7 @@ def read_cohort(prepared: Path, role: str | None = None) -> Cohort:
         tasks=cohort_file.tasks or {},
         covariates=covariates,
         pathways={} if table is None else read_gmt(root / "pathways.gmt"),
+        gene_aliases=_declared_aliases(cohort_file),
         encoder=provenance.get("encoder"),
         encoder_sha256=provenance.get("encoder_sha256"),
         patch_dim=provenance.get("patch_dim"),
@@ -130,6 +133,13 @@ def _choose_cohorts(cohort_file: CohortFile, role: str | None) -> list[str]:
         available = preview([f"{name} ({its_role})" for name, its_role in roles.items()])
         raise ConfigurationError(f"role must be that of a cohort, or its name. Found {role!r}; cohorts: {available}.")
     return chosen
+
+
+def _declared_aliases(cohort_file: CohortFile) -> dict[str, str]:
+    """Returns the names that the cohorts declare; a table that has moved away since `prepare` is left out."""
+    sections = [member.expression for member in cohort_file.members if member.expression is not None]
+    tables = dict.fromkeys(section.aliases for section in sections if section.aliases is not None)
+    return {name: approved for path in tables if path.exists() for name, approved in read_aliases(path).items()}
 
 
 def _patients(

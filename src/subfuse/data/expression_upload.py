@@ -2,7 +2,7 @@
 
 import csv
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from subfuse.data.cohort_file import ExpressionSection, ExpressionUnit
 from subfuse.data.expression import STAR_COLUMNS, STAR_SUFFIXES, ExpressionTable, read_expression
+from subfuse.data.gene_names import gene_aliases, match_genes
 from subfuse.data.tables import read_first_line
 from subfuse.errors import DataError, SubfuseError, preview
 
@@ -27,6 +28,7 @@ class UploadedExpression:
     scale: str  # of the values: log2_tpm, log2_cpm or zscore
     transform: str  # from the file's unit to the values, in words
     n_ignored: int  # genes of the file that the cohort does not have
+    n_renamed: int  # genes of the cohort that the file has under an earlier or later symbol
 
 
 def read_upload(
@@ -41,7 +43,7 @@ def read_upload(
     Args:
         content: The file, UTF-8 text.
         unit: Unit of its values: that of the cohort file.
-        genes: The gene axis; the file must have all of them.
+        genes: The gene axis; the file must have all of them, by these or by earlier or later symbols.
         aliases: `expression.aliases` of the cohort file.
 
     Raises:
@@ -58,7 +60,7 @@ def read_upload(
             raise DataError(message) from error
         except (ValueError, csv.Error) as error:
             raise DataError(f"the file must be a table of numbers. Found: {' '.join(str(error).split())}.") from error
-    return _on_axis(table, genes)
+    return _on_axis(table, genes, gene_aliases(aliases))
 
 
 def _section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSection:
@@ -110,12 +112,13 @@ def _star_section(folder: Path, content: bytes, unit: ExpressionUnit) -> Express
     return ExpressionSection(folder=folder, format="gdc_star", sample_sheet=sheet, unit=unit)
 
 
-def _on_axis(table: ExpressionTable, genes: Sequence[str]) -> UploadedExpression:
-    missing = [gene for gene in genes if gene not in table.values.columns]
-    if missing:
+def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str, str]) -> UploadedExpression:
+    found = match_genes(genes, table.values.columns, aliases)
+    if found.missing:
         raise DataError(
-            f"all {len(genes)} genes of the cohort are required. Missing {len(missing)}: {preview(missing)}. "
-            "Give the whole profile."
+            f"all {len(genes)} genes of the cohort are required. Missing {len(found.missing)}: "
+            f"{preview(found.missing)}. Give the whole profile."
         )
-    values = table.values.iloc[0][list(genes)].to_numpy(dtype=np.float32)
-    return UploadedExpression(values, table.scale, table.transform, table.values.shape[1] - len(genes))
+    values = table.values.iloc[0][[found.names[gene] for gene in genes]].to_numpy(dtype=np.float32)
+    n_ignored = table.values.shape[1] - len(genes)
+    return UploadedExpression(values, table.scale, table.transform, n_ignored, len(found.renamed))

@@ -1,7 +1,8 @@
 """Gene names: approved symbols in place of earlier ones, Ensembl identifiers without version, names lost to Excel."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
@@ -25,6 +26,19 @@ class NamedGenes:
     names: tuple[str, ...]  # approved symbols; Ensembl identifiers without version where no symbol is known
     renamed: Mapping[str, str]  # name in the file -> approved symbol, where they differ by more than a version
     mangled: tuple[str, ...]  # names of the file that a spreadsheet turned into dates
+
+
+@dataclass(frozen=True)
+class MatchedGenes:
+    """Wanted genes on another axis of names."""
+
+    names: Mapping[str, str]  # wanted gene -> its name there
+    missing: tuple[str, ...]  # wanted genes without any
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The wanted genes that have another name there."""
+        return {gene: name for gene, name in self.names.items() if gene != name}
 
 
 def read_aliases(path: Path) -> dict[str, str]:
@@ -109,6 +123,27 @@ def name_genes(names: Sequence[str], aliases: Mapping[str, str]) -> NamedGenes:
     final = [stem if new != stem and new in present else new for stem, new in zip(stems, approved, strict=True)]
     renamed = {stem: new for stem, new in zip(stems, final, strict=True) if stem != new}
     return NamedGenes(tuple(final), renamed, tuple(name for name in final if _DATE.match(name)))
+
+
+def match_genes(wanted: Sequence[str], found: Collection[str], aliases: Mapping[str, str]) -> MatchedGenes:
+    """Returns where wanted genes are among others: by name, and what is left by the approved symbol behind both names.
+
+    A symbol matches only where it is unambiguous: one wanted gene and one other that no equal name has claimed.
+
+    Example:
+        >>> match_genes(["EGFR", "H2AFZ", "TP53"], ["H2AZ1", "EGFR"], {"H2AFZ": "H2AZ1"})
+        MatchedGenes(names={'EGFR': 'EGFR', 'H2AFZ': 'H2AZ1'}, missing=('TP53',))
+    """
+    equal = set(wanted) & set(found)
+    if len(equal) == len(wanted):
+        return MatchedGenes({gene: gene for gene in wanted}, ())
+    behind = {gene: approved_name(gene, aliases) for gene in wanted if gene not in equal}
+    others = {name: approved_name(name, aliases) for name in found if name not in equal}
+    n_wanted, n_others = Counter(behind.values()), Counter(others.values())
+    of_symbol = {symbol: name for name, symbol in others.items() if n_wanted[symbol] == n_others[symbol] == 1}
+    names = {gene: gene if gene in equal else of_symbol.get(behind[gene], "") for gene in wanted}
+    missing = tuple(gene for gene, name in names.items() if not name)
+    return MatchedGenes({gene: name for gene, name in names.items() if name}, missing)
 
 
 @cache

@@ -17,6 +17,7 @@ from subfuse.data.bags import BagBatch, BagReader, InputStandardiser, draw_batch
 from subfuse.data.cohort import Cohort, Patient
 from subfuse.data.cohort_file import TaskSpec
 from subfuse.data.expression import ExpressionStandardiser
+from subfuse.data.gene_names import MatchedGenes, gene_aliases, match_genes
 from subfuse.errors import DataError, preview
 from subfuse.files import atomic_path, write_json
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
@@ -108,7 +109,7 @@ class FittedModel:
     def check_compatible(self, cohort: Cohort) -> list[str]:
         """Raises a DataError where a cohort cannot be predicted; returns notes on what is ignored.
 
-        Genes are matched by name (see `align`), so their order does not matter.
+        Genes are matched by name, whatever their order, and by the approved symbol behind an earlier one (`align`).
         """
         notes: list[str] = []
         has_expression = any(patient.expression is not None for patient in cohort)
@@ -118,12 +119,16 @@ class FittedModel:
                     f"expression of cohort {cohort.name!r} must be in the unit of training, {self.expression_unit}. "
                     f"Found {cohort.expression_unit}. Prepare the cohort from data in that unit."
                 )
-            missing = [gene for gene in self.genes if gene not in set(cohort.genes)]
-            if missing:
+            found = self._find_genes(cohort)
+            if found.missing:
                 raise DataError(
                     f"expression of cohort {cohort.name!r} must have the {len(self.genes)} genes of training. "
-                    f"Missing: {preview(missing)}. Train on the genes both cohorts share."
+                    f"Missing: {preview(found.missing)}. Name later symbols of these in expression.aliases of the "
+                    "cohort file, or train on the genes both cohorts share."
                 )
+            if found.renamed:
+                pairs = preview([f"{gene} as {name}" for gene, name in found.renamed.items()])
+                notes.append(f"{len(found.renamed)} genes of the model are in the cohort under another symbol: {pairs}")
         if not any(patient.slides for patient in cohort):
             return notes
         if self.standardiser.patch_mean is None:
@@ -140,12 +145,20 @@ class FittedModel:
         if cohort.genes == self.genes or not cohort.genes:
             return cohort
         position = {gene: i for i, gene in enumerate(cohort.genes)}
-        order = [position[gene] for gene in self.genes]
+        names = self._find_genes(cohort).names
+        order = [position[names[gene]] for gene in self.genes]
         patients = tuple(
             patient if patient.expression is None else replace(patient, expression=patient.expression[order])
             for patient in cohort
         )
         return replace(cohort, patients=patients, genes=self.genes)
+
+    def _find_genes(self, cohort: Cohort) -> MatchedGenes:
+        """Returns where the model's genes are in a cohort; covariates have no other symbol."""
+        covariates = {*cohort.covariates, *(self.genes[index] for index in self.recipe.covariates)}
+        aliases = {**gene_aliases(), **cohort.gene_aliases}
+        symbols = {name: approved for name, approved in aliases.items() if name not in covariates}
+        return match_genes(self.genes, cohort.genes, symbols)
 
     def save(self, folder: Path) -> None:
         """Writes `model.safetensors` and `model.json`, each atomically."""
