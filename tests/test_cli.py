@@ -4,44 +4,21 @@ import json
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from subfuse import runs
+from command_run import explain_roughly, made_by_commands
 from subfuse.cli import COMMANDS, main
 from subfuse.demo import run_demo
-from subfuse.explanation import cohort_explanation, explained_score, patient
 from subfuse.runs import patients_to_explain
-
-BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
-
-
-def explain_roughly(patch: pytest.MonkeyPatch) -> None:
-    """Integrates over few points, and tests the faithfulness of one patient per model."""
-    patch.setattr(cohort_explanation, "FAITHFULNESS_PATIENTS", 1)
-    patch.setattr(runs, "explain_cohort", partial(cohort_explanation.explain_cohort, tolerance=10.0))
-    patch.setattr(patient, "attribute_subspaces", partial(explained_score.attribute_subspaces, tolerance=10.0))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """Simulated, prepared, cross-validated and explained by commands alone."""
-    root = tmp_path_factory.mktemp("path with spaces é")
-    commands = [
-        ["simulate", root / "cohort", "--patients", "10", "--seed", "0", "--workers", "1"],
-        ["check", root / "cohort" / "cohort.yaml"],
-        ["prepare", root / "cohort" / "cohort.yaml", "--out", root / "prepared", "--workers", "1"],
-        ["crossval", root / "prepared", "--tasks", "survival", "grade", "--models", "subspace", "snn", "cox",
-         "--folds", "2", "--out", root / "crossval", "--workers", "1", *BRIEF],
-    ]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        explain_roughly(patch)
-        for command in commands:
-            assert main([str(part) for part in command]) == 0
-    return root / "crossval"
+    return made_by_commands(tmp_path_factory)
 
 
 def test_the_numbers_of_the_report_are_those_of_the_metrics_file(run):

@@ -1,6 +1,5 @@
 """The report in a real browser, opened from disk: nothing is fetched, links work, numbers are those of the tables."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +7,9 @@ import pandas as pd
 import pytest
 from fake_run import SCRIPT, made_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH: install Debian's chromium"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of sockets that Playwright leaves to the collector
-]
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'subfuse[dev]'")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+import chromium
+
+pytestmark = chromium.MARKS
 
 
 @pytest.fixture(scope="module")
@@ -23,28 +18,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
+def browser() -> Iterator:
+    with chromium.launched() as browser:
+        yield browser
 
 
 @pytest.fixture(params=["light", "dark"])
-def page(request: pytest.FixtureRequest, browser, run) -> Iterator["sync_api.Page"]:
-    """The opened report; what it asks for and what goes wrong in it is checked at the end."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
-    page = context.new_page()
-    asked, problems = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("dialog", lambda dialog: problems.append(dialog.message))
-    page.goto((run / "report.html").as_uri())
-    yield page
-    context.close()
-    assert {url.split("#")[0] for url in asked if not url.startswith("data:")} == {(run / "report.html").as_uri()}
-    assert problems == []
+def page(request: pytest.FixtureRequest, browser, run) -> Iterator:
+    """The opened report; that it asks for nothing else is checked at the end."""
+    address = (run / "report.html").as_uri()
+    options = {"viewport": {"width": 1280, "height": 900}, "color_scheme": request.param}
+    with chromium.opened(browser, address, **options) as (page, asked):
+        yield page
+    assert {url.split("#")[0] for url in asked if not url.startswith("data:")} == {address}
 
 
 def test_contents_lead_to_their_sections_by_keyboard(page):

@@ -1,36 +1,16 @@
 """The page in a real browser: its numbers, overlays, zoom, keyboard and requests."""
 
-import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
-import uvicorn
+from viewer_page import choose, drawn, drawn_overlays, scale, served, shown_risks, value_of, viewed
 from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
 
-import process_pool
-from subfuse.serve import explanations
-from subfuse.serve.app import create_app
-from subfuse.serve.protection import Access
-from subfuse.serve.run_reader import open_run
+import chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH: install Debian's chromium"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of sockets that Playwright leaves to the collector
-]
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'subfuse[dev]'")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-INKED = """name => {
-  const canvas = document.querySelectorAll('#stage canvas')[name];
-  const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-  let sum = 0;
-  for (let i = 0; i < pixels.length; i += 4) sum += pixels[i + 3] * (pixels[i] + 2 * pixels[i + 1] + 3 * pixels[i + 2]);
-  return sum;
-}"""
+pytestmark = chromium.MARKS
 
 
 @pytest.fixture(scope="module")
@@ -40,72 +20,27 @@ def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(viewer_run: Path) -> Iterator[str]:
-    """A viewer on a free port."""
-    app = create_app(open_run(viewer_run), Access.for_host("127.0.0.1", None))
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(explanations, "get_context", lambda method: process_pool.CONTEXT)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        thread.join(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(10)
-    monkeypatch.undo()
+    with served(viewer_run) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
+def browser() -> Iterator:
+    with chromium.launched() as browser:
+        yield browser
 
 
 @pytest.fixture
-def page(browser, address) -> Iterator["sync_api.Page"]:
-    """The page; what it asks for and what goes wrong in it is checked at the end."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    page = context.new_page()
-    asked, problems = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("dialog", lambda dialog: problems.append(dialog.message))
-    page.goto(address)
-    page.wait_for_selector("#list li")
-    yield page
-    context.close()
-    assert {urlsplit(url).netloc for url in asked} == {urlsplit(address).netloc}
-    assert len(asked) > 5
-    assert [problem for problem in problems if "422" not in problem] == []  # a refused file is logged by the browser
-
-
-def choose(page, patient: str) -> None:
-    page.locator("#list li").filter(has=page.get_by_text(patient, exact=True)).click()
-    page.wait_for_function("id => document.querySelector('#patient-title').textContent === id", arg=patient)
-    page.wait_for_selector(".prediction")
-
-
-def value_of(page, selector: str) -> float:
-    return float(page.locator(selector).first.get_attribute("data-value"))
-
-
-def drawn(page, canvas: int) -> float:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.evaluate(INKED, canvas)
+def page(browser, address) -> Iterator:
+    with viewed(browser, address) as page:
+        yield page
 
 
 def test_the_shown_numbers_are_those_of_the_file(page, viewer_run):
     rows = pd.read_csv(viewer_run / "predictions.csv", dtype={"patient_id": str}).query("split == 'test'")
     survival = rows.query("task == 'survival' and model == 'subspace'").set_index("patient_id")
-    shown = page.eval_on_selector_all(
-        "#list li", "lines => lines.map(l => [l.dataset.patient, +l.querySelector('.number').dataset.value])"
-    )
-    assert len(shown) == N_PATIENTS
-    assert dict(shown) == survival["risk"].to_dict()
+    assert page.locator("#list li").count() == N_PATIENTS
+    assert shown_risks(page) == survival["risk"].to_dict()
     choose(page, HOSTILE)
     assert page.locator("#patient-title").text_content() == HOSTILE  # text, not an image
     assert page.locator("img").count() == 0
@@ -125,12 +60,7 @@ def test_the_shown_numbers_are_those_of_the_file(page, viewer_run):
 
 def test_overlays_switch_and_patches_tell_their_scores(page, viewer_run):
     choose(page, "P01")
-    page.wait_for_selector("#overlay-choices input[value=total]")
-    pictures = {}
-    for name in ("", "tumour", "microenvironment", "total"):
-        page.check(f"#overlay-choices input[value='{name}']")
-        pictures[name] = drawn(page, 1)
-        assert page.locator("#stage").get_attribute("data-overlay") == name
+    pictures = drawn_overlays(page)
     assert len(set(pictures.values())) == 4
     full = pictures["total"]
     page.locator("#opacity").fill("20")
@@ -162,28 +92,24 @@ def test_the_slide_is_zoomed_by_wheel_buttons_and_keyboard(page):
         choose(page, "P01")
     assert tile.value.ok  # the slide's own pixels
 
-    def scale() -> float:
-        drawn(page, 0)
-        return float(page.locator("#stage").get_attribute("data-scale"))
-
-    fitted, before = scale(), drawn(page, 0)
+    fitted, before = scale(page), drawn(page, 0)
     page.locator("#stage").hover()
     for _ in range(6):
         page.mouse.wheel(0, -120)
-    assert scale() > 1.5 * fitted
+    assert scale(page) > 1.5 * fitted
     assert drawn(page, 0) != before
     page.locator("#stage").focus()
-    zoomed = scale()
+    zoomed = scale(page)
     page.keyboard.press("+")
-    assert scale() == pytest.approx(1.5 * zoomed)
+    assert scale(page) == pytest.approx(1.5 * zoomed)
     page.keyboard.press("-")
     moved = drawn(page, 0)
     page.keyboard.press("ArrowRight")
     assert drawn(page, 0) != moved
     page.keyboard.press("0")
-    assert scale() == pytest.approx(fitted)
+    assert scale(page) == pytest.approx(fitted)
     page.click("#zoom-in")
-    assert scale() == pytest.approx(1.5 * fitted)
+    assert scale(page) == pytest.approx(1.5 * fitted)
 
 
 def test_the_list_is_used_by_keyboard_and_filters(page):

@@ -1,0 +1,38 @@
+"""A run as the demo makes it: simulated, prepared, cross-validated and explained by commands; once per test process."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from subfuse import runs
+from subfuse.cli import main
+from subfuse.explanation import cohort_explanation, explained_score, patient
+
+BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
+
+
+def explain_roughly(patch: pytest.MonkeyPatch) -> None:
+    """Integrates over few points, and tests the faithfulness of one patient per model."""
+    patch.setattr(cohort_explanation, "FAITHFULNESS_PATIENTS", 1)
+    patch.setattr(runs, "explain_cohort", partial(cohort_explanation.explain_cohort, tolerance=10.0))
+    patch.setattr(patient, "attribute_subspaces", partial(explained_score.attribute_subspaces, tolerance=10.0))
+
+
+def made_by_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder; the cohort and the prepared folder lie beside it."""
+    root = tmp_path_factory.getbasetemp() / "path with spaces é"
+    if (root / "crossval" / "report.html").exists():
+        return root / "crossval"
+    commands = [
+        ["simulate", root / "cohort", "--patients", "10", "--seed", "0", "--workers", "1"],
+        ["check", root / "cohort" / "cohort.yaml"],
+        ["prepare", root / "cohort" / "cohort.yaml", "--out", root / "prepared", "--workers", "1"],
+        ["crossval", root / "prepared", "--tasks", "survival", "grade", "--models", "subspace", "snn", "cox",
+         "--folds", "2", "--out", root / "crossval", "--workers", "1", *BRIEF],
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        explain_roughly(patch)
+        for command in commands:
+            assert main([str(part) for part in command]) == 0
+    return root / "crossval"
