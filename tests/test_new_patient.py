@@ -1,14 +1,21 @@
 """One patient from files: the same numbers as from a prepared cohort, and the same refusals."""
 
-from dataclasses import replace
+import json
+import shutil
+from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from conftest import deal_folds
+from subfuse.cli import main
+from subfuse.data.feature_import import FeatureSource, survey_features
 from subfuse.data.feature_store import read_features, write_features
+from subfuse.data.patch_encoders import OFFLINE_ENCODER
+from subfuse.data.tiling import Tiling
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.cross_validation import cross_validate
 from subfuse.new_patient import predict_new_patient, summarise
@@ -141,14 +148,61 @@ def test_wrong_use_is_named(trained, tmp_path):
         predict_new_patient(run, slides=[tmp_path / "slide.svs"], model="concat")
 
 
-def test_features_that_do_not_name_their_encoder_do_not_pass_for_known_weights(trained, tmp_path):
-    run, cohort = trained
-    stored = read_features(cohort.patients[23].slides[0])
-    with h5py.File(tmp_path / "bare.h5", "w") as file:
+def write_bare_features(path, stored):
+    """Features as TRIDENT writes them: neither encoder nor pixel size."""
+    with h5py.File(path, "w") as file:
         file["features"] = stored.features
         coords = file.create_dataset("coords", data=stored.coords)
-        coords.attrs.update(
-            patch_size_level0=256, level0_magnification=20, target_magnification=20, patch_size=256, level0_mpp=0.5
-        )
+        coords.attrs.update(patch_size_level0=256, level0_magnification=20, target_magnification=20, patch_size=256)
+    return path
+
+
+def with_changes(run, folder, *, encoder_sha256=None, provenance=None):
+    """A copy of the run whose models know other weights of their encoder, or whose cohort was prepared otherwise."""
+    shutil.copytree(run.folder, folder)
+    for path in folder.rglob("model.json"):
+        described = json.loads(path.read_text())
+        path.write_text(json.dumps(described | {"encoder_sha256": encoder_sha256 or described["encoder_sha256"]}))
+    if provenance is not None:
+        (folder / "cohort").mkdir(exist_ok=True)
+        (folder / "cohort" / "provenance.json").write_text(json.dumps(provenance))
+    return load_run(folder)
+
+
+def test_the_pixel_size_of_features_is_declared_where_the_file_lacks_it(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    bare = write_bare_features(tmp_path / "bare.h5", read_features(patient.slides[0]))
+    with pytest.raises(DataError, match=r"bare\.h5: the pixel size is required .* --mpp"):
+        predict_new_patient(run, slides=[bare], model="concat")
     with pytest.raises(DataError, match="must be encoded by fake"):  # its weights are known, and not in this file
-        predict_new_patient(run, slides=[tmp_path / "bare.h5"], model="concat")
+        predict_new_patient(run, slides=[bare], mpp=0.5, model="concat")
+
+    declared = survey_features([FeatureSource("bare", "p", bare, 0.5, encoder="fake")]).encoder_sha256
+    run = with_changes(run, tmp_path / "run", encoder_sha256=declared)
+    found = predict_new_patient(run, slides=[bare], mpp=0.5, model="concat")
+    expected = run.predict(replace(cohort, patients=(replace(patient, expression=None),), encoder_sha256=declared),
+                           model="concat")  # fmt: skip
+    np.testing.assert_allclose(found.predictions["risk"], expected["risk"], atol=1e-6)
+    assert "taken to be fake, as in training" in found.notes[0]
+
+
+def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, tmp_path, capsys):
+    """The whole way of the command; its last word is that this encoder is not that of the run's invented features."""
+    prepared = {"requested_encoder": OFFLINE_ENCODER, "tiling": asdict(Tiling())}
+    run = with_changes(trained[0], tmp_path / "run", provenance=prepared)
+    tissue = np.random.default_rng(0).normal((200, 120, 170), 25, (300, 300, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(tissue).save(tmp_path / "new.png")
+    command = ["predict", str(run.folder), "--slide", str(tmp_path / "new.png"), "--model", "concat"]
+    for options, code, words in (
+        ([], 3, "the pixel size is required (µm per pixel). Found none in the file"),
+        (["--mpp", "50"], 3, "a pixel size between 0.05 and 10 µm is required. Found 50"),
+        (["--mpp", "0.5"], 3, "must be encoded by fake as in training. Found efficientnet-lite0"),
+        (["--mpp", "-1"], 2, "mpp must be the pixel size of slides"),
+        (["--mpp", "0.5", "--cohort", "elsewhere"], 2, "either --cohort, or files of one patient"),
+    ):
+        assert main([*command, *options, "--out", str(tmp_path / "new.csv")]) == code
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("subfuse: error: ")]
+        assert words in line
+        assert options or "--mpp" in line
+        assert not (tmp_path / "new.csv").exists()

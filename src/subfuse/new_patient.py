@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +13,7 @@ import pandas as pd
 from subfuse.data.cohort import Cohort, Patient
 from subfuse.data.cohort_file import ExpressionSection, ExpressionUnit, read_cohort_file
 from subfuse.data.expression_upload import UploadedExpression, read_upload
-from subfuse.data.feature_import import FeatureSource, FeatureSurvey, import_slides, survey_features
+from subfuse.data.feature_import import FeatureSource, import_slides, survey_features
 from subfuse.data.feature_store import UNKNOWN_ENCODER
 from subfuse.data.patch_encoders import load_patch_encoder
 from subfuse.data.slide_table import FEATURE_SUFFIXES, feature_id_of
@@ -46,7 +46,12 @@ class _Slides:
 
 
 def predict_new_patient(
-    run: Run, *, slides: Sequence[Path] = (), expression: Path | None = None, model: str = "subspace"
+    run: Run,
+    *,
+    slides: Sequence[Path] = (),
+    mpp: float | None = None,
+    expression: Path | None = None,
+    model: str = "subspace",
 ) -> NewPatientPrediction:
     """Predicts a patient from files, through the checks of a prepared cohort; nothing is kept but what is returned.
 
@@ -57,12 +62,13 @@ def predict_new_patient(
     Args:
         run: A finished run.
         slides: Slide files, or feature files (.h5, .hdf5, .pt, .zarr) of all slides.
+        mpp: µm per level-0 pixel of all slides, for files that do not say; preferred where they do.
         expression: One patient's expression.
         model: Model of the run.
 
     Raises:
-        ConfigurationError: No file, both kinds of slides, a file that is not there, or slides that the run cannot
-            prepare.
+        ConfigurationError: No file, both kinds of slides, a file that is not there, a pixel size that is none or of
+            no slide, or slides that the run cannot prepare.
         DataError: A file cannot be read, its genes, unit or encoder are not the run's, or the model uses none of it.
     """
     files = [*slides, *([] if expression is None else [expression])]
@@ -73,6 +79,8 @@ def predict_new_patient(
     for path in files:
         if not path.exists():
             raise ConfigurationError(f"{path}: a file is required. Found none. Correct the path.")
+    if mpp is not None and not (slides and 0 < mpp < np.inf):
+        raise ConfigurationError(f"mpp must be the pixel size of slides, in µm. Found {mpp:g} of {len(slides)} slides.")
     fitted = run.fitted(next(run.jobs(model=model)))
     uploaded, how = (None, ()) if expression is None else _read_expression(expression, run, fitted)
     covariates = [fitted.genes[index] for index in fitted.recipe.covariates]
@@ -81,7 +89,7 @@ def predict_new_patient(
         "cohort of this patient, with these columns, to give them",
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
-        found = _read_slides(slides, Path(folder), run, fitted) if slides else _Slides()
+        found = _read_slides(slides, mpp, Path(folder), run, fitted) if slides else _Slides()
         values = None
         if uploaded is not None:
             values = np.concatenate([uploaded.values, np.full(len(covariates), np.nan, np.float32)])
@@ -167,41 +175,37 @@ def _expression_section(run: Run) -> ExpressionSection | None:
 # --- slides -----------------------------------------------------------------------------------------------------------
 
 
-def _read_slides(paths: Sequence[Path], folder: Path, run: Run, fitted: FittedModel) -> _Slides:
+def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Run, fitted: FittedModel) -> _Slides:
     names = [feature_id_of(path.name) for path in paths]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"slides must have different names. Found {preview(names)}. Give each once.")
     ready = [path.suffix.lower() in FEATURE_SUFFIXES for path in paths]
     if all(ready):
-        return _import(paths, names, folder, fitted)
+        features = [FeatureSource(name, NEW_PATIENT, path, mpp) for name, path in zip(names, paths, strict=True)]
+        return _import(features, folder, fitted)
     if any(ready):
         raise ConfigurationError("either slides or their features are required. Found both. Give files of one kind.")
     encoder, tiling = _encoder_and_tiling(run)
     loaded = load_patch_encoder(encoder)
-    sources = [SlideSource(name, NEW_PATIENT, path) for name, path in zip(names, paths, strict=True)]
+    sources = [SlideSource(name, NEW_PATIENT, path, mpp) for name, path in zip(names, paths, strict=True)]
     records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
     notes = [f"{record.slide_id}: {record.n_patches} patches" for record in records]
     notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
     return _Slides(tuple(folder / record.features for record in records), loaded.name, loaded.sha256, tuple(notes))
 
 
-def _import(paths: Sequence[Path], names: Sequence[str], folder: Path, fitted: FittedModel) -> _Slides:
-    sources = [FeatureSource(name, NEW_PATIENT, path) for name, path in zip(names, paths, strict=True)]
+def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel) -> _Slides:
     notes: tuple[str, ...] = ()
     survey = survey_features(sources)
     _require_none(survey.exclusions)
     if survey.encoder == UNKNOWN_ENCODER and fitted.encoder != UNKNOWN_ENCODER:
         notes = (f"the feature files do not name their encoder: taken to be {fitted.encoder}, as in training",)
-        survey, sources = _declared(sources, fitted.encoder)
+        sources = [replace(source, encoder=fitted.encoder) for source in sources]
+        survey = survey_features(sources)
     records, failures = import_slides(sources, survey, folder / "wsi")
     _require_none(failures)
     features = tuple(folder / record.features for record in records)
     return _Slides(features, survey.encoder, survey.encoder_sha256, notes)
-
-
-def _declared(sources: Sequence[FeatureSource], encoder: str | None) -> tuple[FeatureSurvey, list[FeatureSource]]:
-    declared = [FeatureSource(s.slide_id, s.patient_id, s.path, encoder=encoder) for s in sources]
-    return survey_features(declared), declared
 
 
 def _require_none(excluded: pd.DataFrame) -> None:

@@ -18,6 +18,9 @@ def _add_predict(parser: ArgumentParser) -> None:
         "--slide", type=Path, nargs="+", action="extend", default=[], help="Slide or feature files of one new patient."
     )
     parser.add_argument(
+        "--mpp", type=float, default=None, help="Pixel size (µm at level 0) of slides whose files do not say it."
+    )
+    parser.add_argument(
         "--expression", type=Path, default=None, help="The new patient's expression: columns gene, value; or one row."
     )
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
@@ -29,7 +32,8 @@ def _predict(arguments: Namespace) -> None:
     from subfuse.files import write_table
     from subfuse.runs import load_run
 
-    run, has_files = load_run(arguments.run), bool(arguments.slide or arguments.expression)
+    run = load_run(arguments.run)
+    has_files = bool(arguments.slide or arguments.expression or arguments.mpp)
     if has_files == (arguments.cohort is not None):
         raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
     if has_files:
@@ -44,7 +48,9 @@ def _predict(arguments: Namespace) -> None:
 def _predict_files(run: Any, arguments: Namespace) -> Any:
     from subfuse.new_patient import predict_new_patient
 
-    found = predict_new_patient(run, slides=arguments.slide, expression=arguments.expression, model=arguments.model)
+    found = predict_new_patient(
+        run, slides=arguments.slide, mpp=arguments.mpp, expression=arguments.expression, model=arguments.model
+    )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     rows = [

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int32, Num
 
 from subfuse.data.feature_store import UNKNOWN_ENCODER, SlideFeatures, raster_corners, require_finite
-from subfuse.data.tiling import Tiling
+from subfuse.data.tiling import MPP_PLACE, Tiling
 from subfuse.errors import DataError
 
 NO_COORDINATES = "no coordinates: the patches are laid out row by row on a square, and heat maps are refused"
@@ -100,8 +100,7 @@ def bag_shape(shape: tuple[int, ...], path: Path, found: str) -> tuple[int, int]
 def unknown_mpp(path: Path, found: str) -> DataError:
     """Returns the error of a file that does not record its pixel size."""
     return DataError(
-        f"{path}: the pixel size is required (µm per level-0 pixel). Found only {found}. "
-        "Declare `mpp` in the slide table."
+        f"{path}: the pixel size is required (µm per level-0 pixel). Found only {found}. Declare `mpp` in {MPP_PLACE}."
     )
 
 

@@ -23,6 +23,7 @@ from jaxtyping import Num
 
 from subfuse.data.feature_file import FeatureFile, bag_shape, spacing, unknown_mpp, without_coordinates
 from subfuse.data.feature_store import UNKNOWN_ENCODER, hdf5_listing, opened_hdf5
+from subfuse.data.tiling import MPP_PLACE
 from subfuse.data.wsidata_features import read_wsidata
 from subfuse.errors import DataError, preview
 
@@ -129,7 +130,7 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
         raise unknown_mpp(path, f"attributes {preview(sorted(attributes), limit=12)}")
     note = (
         "the slide's own pixel size is not recorded: positions are kept in pixels of the encoder's images "
-        f"({level0_mpp:.4g} µm). Declare `mpp` in the slide table for outlines in level-0 pixels"
+        f"({level0_mpp:.4g} µm). Declare `mpp` in {MPP_PLACE} for outlines in level-0 pixels"
     )
     return FeatureFile(
         layout="STAMP",

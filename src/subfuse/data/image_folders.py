@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from subfuse.data.tiling import THUMBNAIL_PX, Patch, Tiling, grid_starts
+from subfuse.data.tiling import MPP_PLACE, THUMBNAIL_PX, Patch, Tiling, grid_starts
 from subfuse.data.tissue import MAX_PEN_SHARE, TISSUE_MPP, stained_and_pen
 from subfuse.data.whole_slides import ACCEPTED
 from subfuse.errors import DataError, preview
@@ -84,7 +84,7 @@ class ImageFolder:
                 raise DataError(
                     f"{image}: an image of at least {need:g} x {need:g} µm (one patch) is required. Found {width} x "
                     f"{height} px, {width * self._known_mpp:g} x {height * self._known_mpp:g} µm. "
-                    "Remove it, or correct `mpp` in the slide table."
+                    f"Remove it, or correct `mpp` in {MPP_PLACE}."
                 )
         return range(len(self._images))
 

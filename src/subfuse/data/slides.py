@@ -21,7 +21,7 @@ from subfuse.data.image_folders import ImageFolder, is_image_source
 from subfuse.data.patch_encoders import PatchEncoder, encoder_id
 from subfuse.data.slide_pictures import write_pictures
 from subfuse.data.slide_quality import quality_warnings, sharpness
-from subfuse.data.tiling import Patch, Tiling
+from subfuse.data.tiling import MPP_PLACE, Patch, Tiling
 from subfuse.data.tissue import TISSUE_RULE
 from subfuse.data.whole_slides import ACCEPTED, WholeSlide
 from subfuse.errors import DataError
@@ -118,7 +118,7 @@ def prepare_slide(
             raise DataError(
                 f"{source.path}: no tissue found at {slide.mpp:g} µm per pixel ({slide.width_px} x {slide.height_px} "
                 f"px). A patch with {tiling.min_tissue_fraction:.0%} tissue is required; look at the slide, check "
-                "`mpp` in the slide table, or leave the slide out."
+                f"`mpp` in {MPP_PLACE}, or leave the slide out."
             )
         size = tiling.patch_size_level0(slide.mpp)
         write_pictures(Path(out) / tiling.folder_name, source.slide_id, slide, tissue, coords, size=size)
@@ -203,12 +203,12 @@ def _require_mpp(mpp: float | None, source: SlideSource) -> None:
     if mpp is None:
         raise DataError(
             f"{source.path}: the pixel size is required (µm per pixel). Found none in the file. "
-            f"Declare `mpp` for {source.slide_id} in the slide table."
+            f"Declare `mpp` for {source.slide_id} in {MPP_PLACE}."
         )
     if not low <= mpp <= high:
         raise DataError(
             f"{source.path}: a pixel size between {low:g} and {high:g} µm is required. Found {mpp:g}. "
-            f"Correct or declare `mpp` for {source.slide_id} in the slide table."
+            f"Correct or declare `mpp` for {source.slide_id} in {MPP_PLACE}."
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 THUMBNAIL_PX = 1024  # longer side of the pictures of a slide
+MPP_PLACE = "the slide table (of one new patient: --mpp)"  # where `mpp` is declared
 
 
 class Patch(NamedTuple):
