@@ -65,3 +65,14 @@ def test_shown_numbers_are_those_of_the_table(page, run):
     for (task, model, metric), value in table.items():
         cell = page.locator(f'td[data-task="{task}"][data-model="{model}"][data-metric="{metric}"] .value')
         assert cell.inner_text().startswith(f"{value:.3f}")
+
+
+def test_print_opens_what_is_folded_and_needs_little_shrinking(page):
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 720, "height": 1000})  # A4 within its margins
+    assert page.evaluate("document.documentElement.scrollWidth") < 1.3 * 720  # a printer shrinks what is wider
+    assert not page.locator('nav[aria-label="Sections"]').is_visible()
+    folded = page.locator("details:not([open]) table")
+    assert folded.count() > 2
+    assert all(table.bounding_box()["height"] > 20 for table in folded.all())
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -137,6 +137,45 @@ def test_references_inside_the_page_resolve(text, page):
     assert targets <= identifiers
 
 
+def test_paired_comparisons_are_those_of_the_table(run, text):
+    table = pd.read_csv(run / "comparisons.csv")
+    names = {"abmil": "ABMIL", "snn": "SNN", "concat": "Concatenation"}
+    for row in table.to_dict("records"):
+        difference, *interval = (f"{row[name]:.3f}".replace("-", "−") for name in ("difference", "lower", "upper"))
+        difference = difference if difference.startswith("−") else f"+{difference}"
+        adjusted = "&lt; 0.001" if row["p_adjusted"] < 0.001 else f"{row['p_adjusted']:.3f}"
+        cells = [names[row["model"]], difference, " to ".join(interval), f"{row['p_value']:.3f}", adjusted]
+        assert re.search(r"\s*".join(rf"<td[^>]*>{re.escape(cell)}</td>" for cell in cells), text), cells
+
+
+def test_areas_of_the_roc_curves_are_those_of_the_predictions(run, text):
+    from sklearn.metrics import roc_auc_score
+
+    tested = pd.read_csv(run / "predictions.csv").query("task == 'grade' and model == 'subspace' and split == 'test'")
+    areas = {name: roc_auc_score(tested["label"] == name, tested[f"p_{name}"]) for name in ("G2", "G3", "G4")}
+    shown = ", ".join(f"{name} ({area:.3f})" for name, area in areas.items())
+    macro = f"macro ({np.mean(list(areas.values())):.3f})"
+    assert f"Receiver operating characteristics with area under the curve: {shown}, {macro}." in text
+
+
+def test_the_flow_of_patients_and_the_quality_of_slides_are_those_of_the_tables(run, page, text):
+    patients = pd.read_csv(run / "cohort" / "patients.csv")
+    exclusions = pd.read_csv(run / "cohort" / "exclusions.csv").query("level == 'patient'")
+    words = " ".join(" ".join(page.text).split())
+    both = ((patients["n_slides"] > 0) & patients["has_expression"]).sum()
+    for count, label in (
+        (len(patients) + len(exclusions), "patients found"),
+        (len(exclusions), "excluded"),
+        (len(patients), "in the cohort"),
+        (int((patients["n_slides"] > 0).sum()), f"with slides ({patients['n_slides'].sum()} slides)"),
+        (int(both), "with both"),
+    ):
+        assert f"{count} {label}" in words
+    lowest, highest = pd.read_csv(run / "cohort" / "slide_quality.csv")["tissue_mm2"].agg(["min", "max"])
+    assert re.search(rf"<td[^>]*>2 of 2</td><td[^>]*>{lowest:g}</td><td[^>]*>158</td><td[^>]*>{highest:g}</td>", text)
+    assert "12% of the stained area is pen marks and was left out" in words
+
+
 def test_undefined_metrics_are_named_with_their_reason(text):
     cell = re.search(r'<td[^>]*data-model="abmil" data-metric="precision".*?</td>', text, re.DOTALL)[0]
     assert "undefined" in cell

@@ -11,6 +11,11 @@ from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
 import chromium
 
 pytestmark = chromium.MARKS
+DROPPED = """content => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([content], "dropped.csv", { type: "text/csv" }));
+  return transfer;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +88,19 @@ def test_overlays_switch_and_patches_tell_their_scores(page, viewer_run):
         assert value_of(page, f"#patch [data-name={name}]") == pytest.approx(strongest[name], abs=1e-12)
     page.locator("#stage").click(position={"x": 3, "y": 3})  # glass
     assert page.locator("#patch button").count() > 0
+
+
+def test_ledger_and_genes_stand_beside_the_slide(page, viewer_run):
+    choose(page, "P01")
+    page.wait_for_selector("#ledger table")
     ledger = page.eval_on_selector_all("#ledger .number", "cells => cells.map(c => +c.dataset.value)")
     assert sum(ledger[:-1]) == pytest.approx(ledger[-1], abs=1e-5)
+    genes = pd.read_csv(viewer_run / "explanations" / "P01" / "survival" / "genes.csv")
+    shown = page.eval_on_selector_all(
+        "#genes [data-name]", "cells => cells.map(cell => [cell.dataset.name, +cell.dataset.value])"
+    )
+    assert len(shown) == len(genes)
+    assert sorted(map(tuple, shown)) == sorted(zip(genes["gene"], genes["contribution"], strict=True))
 
 
 def test_the_slide_is_zoomed_by_wheel_buttons_and_keyboard(page):
@@ -151,13 +167,18 @@ def test_another_expression_file_is_predicted_beside_the_old(page, viewer_run):
     page.set_input_files("#file", upload | {"buffer": b"gene,value\nGENE00,high"})
     page.wait_for_selector("#error:not([hidden])")
     assert "GENE00" in page.locator("#error").text_content()
+    dropped = page.evaluate_handle(DROPPED, content)  # a good file drives the error away
+    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    page.wait_for_selector("#compared table")
+    assert page.locator("#error").is_hidden()
+    assert page.locator("#upload-state").text_content().startswith(f"dropped.csv: {len(GENES)} genes used")
 
 
 def test_a_patient_is_explained_from_the_page(page, viewer_run):
     choose(page, HOSTILE)
     if page.locator("#explain").is_visible():  # not in a rerun
         page.click("#explain")
-        assert page.locator("#explain-state").text_content()
+        page.wait_for_function("() => document.querySelector('#explain-state').textContent.includes('0 of 2')")
     page.wait_for_selector("#ledger table", timeout=120_000)
     page.wait_for_selector("#overlay-choices input[value=total]")
     assert "<img" in page.locator("#list li[aria-selected=true]").text_content()
