@@ -125,11 +125,15 @@ def test_bad_gdc_json(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b"", "complete JSON"),
-        ("a.json", b"<html>", "complete JSON"),
+        ("a.json", b"", "a JSON file is required. Found an empty file"),
+        ("a.json", b"<html>", "a JSON file is required. Found a web page"),
         ("a.json", b'[{"demographic"', "complete JSON"),
-        ("a.json", b"\xff\xfe", "complete JSON"),
-        ("a.json.gz", b"[]", "readable file"),
+        ("a.json", b"\xff\xfe", "Found UTF-16"),
+        ("a.json", b"[\n\xff]", "complete JSON"),
+        ("a.json", gzip.compress(b"[]"), "Let its name end in .gz"),
+        ("a.json.gz", b"[]", "a readable JSON file"),
+        ("a.json.gz", gzip.compress(b"[" + b" " * 9999 + b"]")[:-9], "a readable JSON file"),
+        ("a.json.gz", gzip.compress(b"[\n" + bytes(9999))[:-9], "complete JSON"),
     ],
 )
 def test_broken_json(tmp_path, name, content, message):

@@ -106,7 +106,8 @@ def test_a_folder_of_broken_files_is_an_error(download):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "a GDC metadata JSON is required"),
+        ("", "a JSON file is required. Found an empty file"),
+        ("[]", "a GDC metadata JSON, a list of files with file_name, is required"),
         ("{}", "a list of files"),
         ('[{"file_name": "x", "associated_entities": [{"entity_submitter_id": "CPT1"}]}]', "Found only CPT1"),
     ],

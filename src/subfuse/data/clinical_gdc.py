@@ -1,9 +1,6 @@
 """Clinical files of the GDC portal: clinical.tsv, alone or in its archive, and clinical JSON of a cart or project."""
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ import pandas as pd
 
 from subfuse.data.clinical_columns import DAYS, first_known, known_text, labels_of_portal, map_columns, parse_days
 from subfuse.data.cohort_file import PatientsSection
-from subfuse.data.tables import is_missing, read_text_table, require_columns
+from subfuse.data.tables import is_missing, read_json, read_text_table, require_columns
 from subfuse.errors import DataError, preview
 
 GDC_LABELS = {
@@ -102,14 +99,7 @@ def _one_row_per_patient(
 
 def _read_json(path: Path) -> pd.DataFrame:
     """Returns the rows that clinical.tsv would have: one per diagnosis and follow-up of a case, cells as text."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = json.load(file)
-    except (OSError, EOFError, zlib.error) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: a readable file is required. Found: {problem}. Load the file again.") from error
-    except ValueError as error:  # of JSON and of its text
-        raise DataError(f"{path}: complete JSON is required. Found: {error}. Load the file again.") from error
+    content = read_json(path)
     if isinstance(content, dict):  # an answer of the portal's API
         data = content.get("data")
         content = data.get("hits") if isinstance(data, dict) else None

@@ -1,7 +1,5 @@
 """GDC STAR counts: which file belongs to which patient, and all files of a folder as one matrix."""
 
-import gzip
-import json
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from subfuse.data.cohort_file import ExpressionSection
 from subfuse.data.exclusions import exclusion_table, join_exclusions
 from subfuse.data.expression_samples import NORMAL, SampleMatrix, choose_samples, rank_of_barcode, rank_of_words
 from subfuse.data.gene_names import approved_name
-from subfuse.data.tables import read_first_line, read_text_table, require_columns
+from subfuse.data.tables import read_first_line, read_json, read_text_table, require_columns
 from subfuse.errors import DataError, preview
 
 STAR_COLUMNS = {
@@ -284,12 +282,7 @@ def _manifest_sizes(path: Path) -> dict[str, int]:
 
 
 def _json_records(path: Path) -> list[dict[str, Any]]:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            value = json.load(file)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"{path}: a GDC metadata JSON is required. Found: {problem}.") from error
+    value = read_json(path)
     records = value if isinstance(value, list) else []
     if not records or not all(isinstance(record, dict) and "file_name" in record for record in records):
         raise DataError(f"{path}: a GDC metadata JSON, a list of files with file_name, is required. Found another one.")

@@ -1,11 +1,13 @@
-"""Text tables as they arrive: csv or tsv, plain, gzip or inside a GDC archive; cells stay text."""
+"""Text tables and JSON as they arrive: plain, gzip or inside a GDC archive; cells stay text."""
 
 import gzip
 import io
+import json
 import tarfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,20 +27,38 @@ _OTHER_FILES = {
 }
 
 
-def read_first_line(path: Path) -> str:
+def read_first_line(path: Path, *, what: str = "table") -> str:
     """Returns the header line of a text or gzip file, without byte order mark and line end.
 
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
     Raises:
-        DataError: The file is missing, empty, binary, or a web page that was saved in place of the table.
+        DataError: The file is missing, empty, binary, or a web page that was saved in its place.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             line = file.readline()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path}: a readable table is required. Found: {_problem(error)}. Check the path or load the file again."
+            f"{path}: a readable {what} is required. Found: {_problem(error)}. Check the path or load the file again."
         ) from error
-    return _checked_header(line, path)
+    return _checked_header(line, path, what)
+
+
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file, plain or .gz.
+
+    Raises:
+        DataError: The file is missing, empty, truncated, not JSON, or a web page that was saved in its place.
+    """
+    read_first_line(path, what="JSON file")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return json.load(file)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path}: complete JSON is required. Found: {_problem(error)}. Load the file again.") from error
 
 
 def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | None = None) -> pd.DataFrame:
@@ -58,7 +78,7 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
     content = _read_bytes(path, member)
     if comment is not None:
         content = _after_comments(content, comment.encode())
-    header = _checked_header(content.split(b"\n", 1)[0], path)
+    header = _checked_header(content.split(b"\n", 1)[0], path, "table")
     separator = "\t" if "\t" in header else ","
     if separator not in header:
         raise DataError(f"{path}: columns separated by commas or tabs are required. Found one column: {header[:60]!r}.")
@@ -141,18 +161,18 @@ def _line_of_other_bytes(content: bytes) -> int:
     raise ValueError("content must hold bytes that are not UTF-8.")
 
 
-def _checked_header(line: bytes, path: Path) -> str:
-    for beginning, what in _OTHER_FILES.items():
+def _checked_header(line: bytes, path: Path, what: str) -> str:
+    for beginning, other in _OTHER_FILES.items():
         if line.startswith(beginning):
-            raise DataError(f"{path}: UTF-8 text is required. Found {what}.")
+            raise DataError(f"{path}: UTF-8 text is required. Found {other}.")
     try:
         header = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: UTF-8 text is required. Found other bytes in its first line.") from error
     if not header.strip():
-        raise DataError(f"{path}: a table is required. Found an empty file or first line. Load the file again.")
+        raise DataError(f"{path}: a {what} is required. Found an empty file or first line. Load the file again.")
     if header.lstrip().startswith("<"):
-        raise DataError(f"{path}: a table is required. Found a web page (HTML or XML). Load the file itself.")
+        raise DataError(f"{path}: a {what} is required. Found a web page (HTML or XML). Load the file itself.")
     return header
 
 

@@ -1,0 +1,172 @@
+"""Every file that a cohort file can name, damaged: one line that names it, exit code 3, nothing written."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from subfuse.cli import main
+
+PATIENTS = [f"TCGA-02-{i:04d}" for i in range(12)]
+DONORS = [f"W{i}" for i in range(12)]
+GENES = ("EGFR", "CD44", "GFAP", "CD3D", "CD163")
+STAR_HEADER = "gene_id\tgene_name\tgene_type\tunstranded\ttpm_unstranded\n"
+COLUMNS = {"patient_id": "id", "time_days": "days", "event": "event"}
+SECTIONS = {
+    "plain": {
+        "patients": {
+            "table": "patients.csv",
+            "columns": COLUMNS,
+            "labels": {"table": "markers.csv", "columns": {"patient_id": "case", "idh": "idh"}},
+        },
+        "slides": {"table": "slides.csv", "folder": "slides"},
+        "expression": {
+            "table": "expression.csv", "unit": "counts", "sample_sheet": "samples.csv", "aliases": "aliases.tsv",
+            "orientation": "patients_by_genes",
+        },
+        "gene_sets": {"tumour": "sets.gmt", "microenvironment": {"gmt": "sets.gmt", "sets": ["B"]}},
+        "splits": {"folder": "splits"},
+    },
+    "sheet": {
+        "slides": {"feature_table": "areas.csv"},
+        "expression": {
+            "format": "gdc_star", "folder": "star", "sample_sheet": "sheet.tsv", "manifest": "manifest.txt",
+            "unit": "tpm",
+        },
+    },
+    "metadata": {
+        "expression": {"format": "gdc_star", "folder": "star", "metadata": "metadata.json", "unit": "tpm"},
+    },
+    "ivygap": {
+        "patients": {"table": "donors.csv", "columns": COLUMNS},
+        "expression": {"format": "ivygap", "folder": "ivygap"},
+    },
+    "portal": {"expression": {"format": "cbioportal", "table": "data_mrna_seq_tpm.txt"}},
+    "xena": {"expression": {"format": "xena", "table": "xena.tsv", "unit": "log2_tpm", "aliases": "probes.tsv"}},
+    "h5ad": {"expression": {"format": "h5ad", "table": "e.h5ad", "unit": "tpm"}},
+}  # fmt: skip
+FILES = [  # the sections that read a file, and the file
+    *[("plain", name) for name in ("patients.csv", "markers.csv", "slides.csv", "expression.csv", "samples.csv",
+                                   "aliases.tsv", "sets.gmt", "splits/fold_1.csv")],
+    *[("sheet", name) for name in ("areas.csv", "sheet.tsv", "manifest.txt")],
+    ("metadata", "metadata.json"),
+    *[("ivygap", f"ivygap/{name}.csv") for name in ("fpkm_table", "rows-genes", "columns-samples")],
+    ("portal", "data_mrna_seq_tpm.txt"),
+    *[("xena", name) for name in ("xena.tsv", "probes.tsv")],
+    ("h5ad", "e.h5ad"),
+]  # fmt: skip
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "zero bytes": lambda _: b"",
+    "web page": lambda _: b"<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>\n",
+    "gzip": lambda content: gzip.compress(content, mtime=0),
+    "first half of a gzip": lambda content: gzip.compress(content * 9, mtime=0)[:40],
+}
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("a folder é")
+    random = np.random.default_rng(0)
+    days = random.integers(100, 3000, len(PATIENTS))
+    write(folder / "patients.csv", {"id": PATIENTS, "days": days, "event": [0, 1] * 6})
+    write(folder / "donors.csv", {"id": DONORS, "days": days, "event": [0, 1] * 6})
+    write(folder / "markers.csv", {"case": PATIENTS, "idh": ["WT", "Mutant"] * 6})
+    write(folder / "slides.csv", {"slide_id": ["s0", "s1"], "patient_id": PATIENTS[:2], "mpp": 0.5})
+    write(folder / "areas.csv", {"slide_id": [f"{p}-DX1" for p in PATIENTS], "area": days, "nuclei": days * 2})
+    (folder / "slides").mkdir()
+    for name in ("s0", "s1"):
+        Image.fromarray(np.full((300, 300, 3), 150, np.uint8)).save(folder / "slides" / f"{name}.png")
+    values = pd.DataFrame(random.gamma(2, 20, (12, 5)).round(), index=[f"s{i}" for i in range(12)], columns=GENES)
+    values.to_csv(folder / "expression.csv", index_label="sample")
+    write(folder / "samples.csv", {"sample_id": values.index, "patient_id": PATIENTS})
+    by_gene = values.T.set_axis([f"{p}-01" for p in PATIENTS], axis=1)
+    by_gene.to_csv(folder / "data_mrna_seq_tpm.txt", sep="\t", index_label="Hugo_Symbol")
+    np.log2(by_gene + 1).to_csv(folder / "xena.tsv", sep="\t", index_label="sample")
+    data = anndata.AnnData(values.to_numpy(np.float32), pd.DataFrame(index=PATIENTS), pd.DataFrame(index=list(GENES)))
+    data.write_h5ad(folder / "e.h5ad")
+    (folder / "aliases.tsv").write_text("previous\tapproved\nOLD\tEGFR\n")
+    (folder / "probes.tsv").write_text("id\tgene\nENSG00000146648.18\tEGFR\n")
+    (folder / "sets.gmt").write_text("A\td\tEGFR\tCD44\nB\td\tCD3D\tCD163\n")
+    for k in range(2):
+        sides = {"train": PATIENTS[1 - k :: 2], "val": PATIENTS[k::2]}
+        write(folder / "splits" / f"fold_{k}.csv", {name: pd.Series(side) for name, side in sides.items()})
+    write_star(folder, values)
+    write_ivygap(folder / "ivygap", values)
+    return folder
+
+
+def write(path: Path, columns: dict, *, separator: str = ",") -> None:
+    path.parent.mkdir(exist_ok=True)
+    pd.DataFrame(columns).to_csv(path, sep=separator, index=False)
+
+
+def write_star(folder: Path, values: pd.DataFrame) -> None:
+    names = [f"{i}.augmented_star_gene_counts.tsv" for i in range(len(PATIENTS))]
+    (folder / "star").mkdir()
+    for name, row in zip(names, values.to_numpy(), strict=True):
+        lines = [f"ENSG{g:011d}.1\t{GENES[g]}\tprotein_coding\t{n:.0f}\t{n:.0f}\n" for g, n in enumerate(row)]
+        (folder / "star" / name).write_text(STAR_HEADER + "".join(lines))
+    sizes = [(folder / "star" / name).stat().st_size for name in names]
+    samples = [f"{patient}-01A" for patient in PATIENTS]
+    sheet = {"File ID": names, "File Name": names, "Case ID": PATIENTS, "Sample ID": samples}
+    write(folder / "sheet.tsv", sheet, separator="\t")
+    write(folder / "manifest.txt", {"id": names, "filename": names, "size": sizes}, separator="\t")
+    files = zip(names, samples, strict=True)
+    records = [{"file_name": name, "associated_entities": [{"entity_submitter_id": s}]} for name, s in files]
+    (folder / "metadata.json").write_text(json.dumps(records))
+
+
+def write_ivygap(folder: Path, values: pd.DataFrame) -> None:
+    folder.mkdir()
+    values.T.set_axis(range(12), axis=1).set_axis(range(5)).to_csv(folder / "fpkm_table.csv", index_label="gene_id")
+    write(folder / "rows-genes.csv", {"gene_id": range(5), "gene_symbol": GENES})
+    write(
+        folder / "columns-samples.csv", {"rna_well_id": range(12), "tumor_name": [f"{donor}-1-1" for donor in DONORS]}
+    )
+
+
+@pytest.fixture
+def cohort(downloads, tmp_path, request) -> Path:
+    folder = tmp_path / "a folder é"
+    shutil.copytree(downloads, folder)
+    base = {
+        "name": "small",
+        "patients": {"table": "patients.csv", "columns": COLUMNS},
+        "gene_sets": {"tumour": "sets.gmt", "microenvironment": {"gmt": "sets.gmt", "sets": ["B"]}},
+        "splits": {"folds": 2, "validation": 0.3},
+    }
+    (folder / "cohort.yaml").write_text(yaml.safe_dump(base | SECTIONS[request.param]))
+    return folder / "cohort.yaml"
+
+
+@pytest.mark.parametrize("cohort", SECTIONS, indirect=True)
+def test_undamaged_files_are_read(cohort, capsys):
+    assert main(["check", str(cohort)]) == 0, capsys.readouterr().err
+    assert "small (develop): 12 patients" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "absent"])
+@pytest.mark.parametrize(("cohort", "name"), FILES, indirect=["cohort"], ids=[name for _, name in FILES])
+def test_a_damaged_file_is_named_in_one_line(cohort, name, damage, capsys):
+    path = cohort.parent / name
+    if damage == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    before = sorted(cohort.parent.rglob("*"))
+
+    assert main(["prepare", str(cohort), "--out", str(cohort.parent / "prepared")]) == 3
+
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("subfuse: error: ")
+    assert name.rpartition("/")[2] in line or (damage, name) == ("absent", "splits/fold_1.csv")
+    assert not line.endswith(":")
+    assert sorted(cohort.parent.rglob("*")) == before
