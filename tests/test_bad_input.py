@@ -359,7 +359,7 @@ def test_a_prepared_folder_of_another_cohort_is_not_touched(cohort, tmp_path, ca
     before = {path: path.read_bytes() for path in (tmp_path / "prepared").rglob("*") if path.is_file()}
     edit(cohort, name="other")
     assert main(["prepare", str(cohort), "--out", str(tmp_path / "prepared")]) == 2
-    assert "another cohort file or encoder" in capsys.readouterr().err
+    assert "must hold other" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in before}
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 import process_pool
 from subfuse.data import preparation
+from subfuse.data.cohort import read_cohort
 from subfuse.data.feature_store import read_features
 from subfuse.data.preparation import prepare
 from subfuse.data.slide_quality import QUALITY_COLUMNS
@@ -193,6 +194,34 @@ def test_an_existing_dask_cluster_prepares_the_slides(cohort: Path, tmp_path: Pa
     assert len(done.slides) == N_SLIDES
     for path in done.slides["features"]:
         assert read_features(tmp_path / "prepared" / path).features.shape == (3, 1280)
+
+
+def test_a_moved_cohort_with_corrected_labels_keeps_its_features(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Mean()
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: encoder)
+    prepare(cohort, tmp_path / "prepared")
+    before, encoded = feature_bytes(tmp_path / "prepared"), encoder.n_images
+
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in [*tmp_path.glob("*.csv"), tmp_path / "Präparate 1", cohort]:
+        path.rename(moved / path.name)
+    labels = pd.read_csv(moved / "patients.csv").assign(
+        grade=["G4", "G4", "G2", "G2"] * (N_SLIDES // 4), sex=["F", "M"] * (N_SLIDES // 2)
+    )
+    labels.to_csv(moved / "patients.csv", index=False)
+    content = yaml.safe_load((moved / cohort.name).read_text(encoding="utf-8"))
+    content["tasks"]["sex"] = {"column": "sex"}
+    (moved / cohort.name).write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+
+    prepare(moved / cohort.name, tmp_path / "prepared")
+    assert encoder.n_images == encoded
+    assert feature_bytes(tmp_path / "prepared") == before
+    again = read_cohort(tmp_path / "prepared")
+    assert set(again.tasks) == {"grade", "sex"}
+    assert {p.labels["grade"] for p in again.select(["P0", "P1"])} == {"G4"}
 
 
 def test_versions_of_what_is_not_installed_are_unknown(

@@ -117,7 +117,7 @@ def read_patients(prepared: Path) -> pd.DataFrame:
     for name in texts:
         table[name] = [cell or None for cell in table[name]]
     truth = {"True": True, "False": False, "": pd.NA}
-    table["time_days"] = pd.to_numeric(table["time_days"].replace("", np.nan)).astype(float)
+    table["time_days"] = pd.to_numeric(table["time_days"].mask(table["time_days"] == "")).astype(float)
     table["event"] = table["event"].map(truth).astype("boolean")
     table["n_slides"] = table["n_slides"].astype(int)
     table["has_expression"] = table["has_expression"].map(truth).astype(bool)

@@ -79,7 +79,7 @@ def prepare(
     provenance = _provenance(cohort_file, plan, encoder)
     ready = feature_sources(plan.slides)
     survey = survey_features(ready)
-    _claim(out, provenance)
+    _claim(out, cohort_file, provenance["requested_encoder"])
     records: Sequence[SlideRecord | FeatureRecord]
     if ready:
         records, failures = import_slides(
@@ -181,18 +181,27 @@ def _tables(cohort_file: CohortFile) -> list[Path]:
     return [*required, *(path for path in optional if path is not None)]
 
 
-def _claim(out: Path, provenance: dict[str, Any]) -> None:
-    """Refuses a folder that holds something else; a started one is marked by `started.json`."""
+def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:
+    """Refuses a folder that holds something else; a started one is marked by `started.json`.
+
+    The same cohort may come with other tables, tasks or folders: tables are written again and slides are looked at one
+    by one, see `completed_record`.
+    """
     mark = out / "started.json"
-    wanted = {key: provenance[key] for key in ("cohort_sha256", "requested_encoder")}
+    wanted = {"cohorts": [member.name for member in cohort_file.members], "encoder": encoder}
     if mark.exists():
         found = json.loads(mark.read_text(encoding="utf-8"))
         if found != wanted:
             raise ConfigurationError(
-                f"{out} was started from another cohort file or encoder ({found.get('requested_encoder')}). "
-                "Choose another --out, or remove the folder."
+                f"{out} must hold {_described(wanted)} or be new. Found {_described(found)}. Choose another --out, or "
+                "remove the folder."
             )
         return
     if out.exists() and any(out.iterdir()):
         raise ConfigurationError(f"{out} must be empty or a prepared folder. Found other files. Choose another --out.")
     write_json(mark, wanted)
+
+
+def _described(mark: dict[str, Any]) -> str:
+    cohorts, encoder = mark.get("cohorts") or ["another cohort"], mark.get("encoder")
+    return f"{', '.join(cohorts)}{f' with features of {encoder}' if encoder else ''}"
