@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from subfuse.data.hub_encoders import hub_arguments, pooled
 from subfuse.errors import ConfigurationError, preview
 
 OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package index: proves plumbing, not pathology
@@ -77,10 +78,13 @@ class TimmEncoder:
         """Returns pooled features. Rows do not depend on their neighbours; float16 arithmetic on CUDA devices."""
         with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
             parts = [
-                self._model(self._preprocessed(torch.from_numpy(images[start : start + self._batch])))
+                self._features(self._preprocessed(torch.from_numpy(images[start : start + self._batch])))
                 for start in range(0, len(images), self._batch)
             ]
             return torch.cat(parts).float().cpu().numpy()
+
+    def _features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature"]:
+        return pooled(self._model(pixels), n_prefix=getattr(self._model, "num_prefix_tokens", 0))
 
     def _preprocessed(self, images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height2 width2"]:
         """Resized with antialiasing and normalised; the permuted view is channels last already."""
@@ -97,8 +101,8 @@ def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> Patc
 
     Args:
         name: `efficientnet-lite0` (works without a network); a timm name with pretrained weights, with or without
-            `timm:` before it; `hf_hub:<owner>/<model>`; or `<timm name>@<file>` for weights on disk
-            (.safetensors, .pth, .pt, .bin).
+            `timm:` before it; `hf_hub:<owner>/<model>`, see `hub_arguments`; or `<timm name>@<file>` for weights on
+            disk (.safetensors, .pth, .pt, .bin).
         device: Where the model runs.
 
     Raises:
@@ -211,6 +215,7 @@ def _fold_normalisation(model: nn.Module) -> None:
 def _pretrained_model(architecture: str) -> nn.Module:
     """A timm model with weights from the hub or its cache; offline it fails within seconds."""
     timm = _timm()
+    arguments = hub_arguments(architecture)
     if not architecture.startswith(("hf_hub:", "hf-hub:", "local-dir:")):
         _known(architecture.partition(".")[0])
         if not timm.models.is_model_pretrained(architecture):
@@ -222,9 +227,10 @@ def _pretrained_model(architecture: str) -> nn.Module:
     is_reachable = _hub_is_reachable()
     try:
         with _hub_access(is_reachable):
-            return timm.create_model(architecture, pretrained=True, num_classes=0)
+            return timm.create_model(architecture, pretrained=True, num_classes=0, **arguments)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0] if is_reachable else "no network, and nothing in the local cache"
+        is_told = is_reachable or isinstance(error, RuntimeError)  # of weights that are there and do not fit
+        reason = str(error).strip().partition("\n")[0] if is_told else "no network, and nothing in the local cache"
         raise ConfigurationError(
             f"Patch encoder {architecture!r}: its weights could not be loaded ({reason}). Connect (gated models need "
             f"HF_TOKEN), give a file as NAME@FILE, or use {OFFLINE_ENCODER}, which works without a network."

@@ -1,0 +1,102 @@
+"""What published pathology encoders need beside their names: their configurations on the hub leave it out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from subfuse.errors import ConfigurationError
+
+_HUB = ("hf_hub:", "hf-hub:")
+
+
+def hub_arguments(architecture: str) -> dict[str, Any]:
+    """Returns the arguments of timm's `create_model` that a hub model's card asks for; none for other names.
+
+    UNI, UNI2-h, Virchow, Virchow2, H-optimus, and CTransPath as converted for timm. Weights are loaded strictly, so an
+    argument that is missing or wrong is an error, never other features.
+
+    Args:
+        architecture: `hf_hub:<owner>/<model>`, perhaps with `@<revision>`; upper and lower case are alike.
+
+    Raises:
+        ConfigurationError: CONCH, which is no timm model.
+    """
+    from timm.layers import SwiGLUPacked
+
+    if not architecture.startswith(_HUB):
+        return {}
+    name = architecture.partition(":")[2].partition("@")[0].lower()
+    if "conch" in name:
+        raise ConfigurationError(
+            f"Patch encoder {architecture!r}: a timm model is required, which CONCH is not. Extract its features with "
+            "TRIDENT, and name their folder as slides.features."
+        )
+    gated = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+    uni2 = {
+        "img_size": 224, "patch_size": 14, "depth": 24, "num_heads": 24, "embed_dim": 1536, "mlp_ratio": 2.66667 * 2,
+        "init_values": 1e-5, "no_embed_class": True, "reg_tokens": 8, "dynamic_img_size": True, **gated,
+    }  # fmt: skip
+    known: dict[str, dict[str, Any]] = {
+        "mahmoodlab/uni": {"init_values": 1e-5, "dynamic_img_size": True},
+        "mahmoodlab/uni2-h": uni2,
+        "paige-ai/virchow": gated,
+        "paige-ai/virchow2": gated,
+        "bioptimus/h-optimus-0": {"init_values": 1e-5, "dynamic_img_size": False},
+        "bioptimus/h-optimus-1": {"init_values": 1e-5, "dynamic_img_size": False},
+        "1aurent/swin_tiny_patch4_window7_224.ctranspath": {"embed_layer": ConvolutionalStem},
+    }
+    return known.get(name, {})
+
+
+def pooled(output: Float[Tensor, "batch ..."], *, n_prefix: int) -> Float[Tensor, "batch feature"]:
+    """Returns one vector per image: the output itself, or of a model that returns tokens (Virchow) what its card says.
+
+    Args:
+        output: Of a model without classifier: pooled features, or all tokens.
+        n_prefix: Tokens before those of patches, the class token first; registers among them are left out.
+    """
+    if output.ndim == 2:
+        return output
+    return torch.cat([output[:, 0], output[:, n_prefix:].mean(dim=1)], dim=1)
+
+
+class ConvolutionalStem(nn.Module):
+    """Patch embedding of CTransPath: two convolutions of stride 2 in place of one of stride 4 (Wang et al. 2022).
+
+    Args:
+        img_size: Side, or height and width, of the images in pixels.
+        patch_size: Side of a patch, 4.
+        in_chans: Channels of the images.
+        embed_dim: Channels of the result, a multiple of 8.
+        norm_layer: Makes the last layer.
+        others: What timm gives any patch embedding, and this one does not need.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Sequence[int],
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        norm_layer: Any,
+        **others: Any,
+    ) -> None:
+        super().__init__()
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.patch_size = (patch_size, patch_size)
+        self.grid_size = (height // patch_size, width // patch_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        layers: list[nn.Module] = []
+        before = in_chans
+        for after in (embed_dim // 8, embed_dim // 4):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            before = after
+        self.proj = nn.Sequential(*layers, nn.Conv2d(before, embed_dim, 1))
+        self.norm = norm_layer(embed_dim)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch row column channel"]:
+        """Returns a vector per patch of 4 x 4 pixels, channels last."""
+        return self.norm(self.proj(images).permute(0, 2, 3, 1))
