@@ -81,6 +81,32 @@ def assert_objects_for_qupath_have_classes_and_measurements(out, slides):
             assert ("classification" in feature["properties"]) == (sign != 0)
 
 
+def test_the_bright_patch_of_each_slide_is_coloured_on_its_own_heat_maps(make_cohort, tmp_path):
+    cohort = make_cohort()
+    fitted = fit(cohort, task="grade")
+    as_they_are = replace(
+        fitted.standardiser,
+        patch_mean=np.zeros_like(fitted.standardiser.patch_mean),
+        patch_scale=np.ones_like(fitted.standardiser.patch_scale),
+    )
+    shapes = {"a": (700, 520, (300, 150)), "b": (500, 690, (0, 450))}
+    paths = []
+    for name, (width, height, bright) in shapes.items():
+        slide = bright_slide(tmp_path / f"{name}.tiff", width=width, height=height, size=150, bright=bright)
+        paths.append(prepared_slide(tmp_path, slide, name))
+    patient = replace(cohort.patients[5], slides=tuple(paths))
+    explain_patient(replace(fitted, standardiser=as_they_are), patient, tmp_path / "out", fold=0)
+    for name, (width, height, (x, y)) in shapes.items():
+        expected = np.zeros((height // 2, width // 2), dtype=bool)
+        expected[y // 2 : (y + 150) // 2, x // 2 : (x + 150) // 2] = True
+        for shown in (*fitted.subspaces, "total"):
+            with Image.open(tmp_path / "out" / f"heatmap_{shown}_{name}.png") as picture:
+                pixels = np.asarray(picture.convert("RGB"))[: height // 2].astype(int)
+            elsewhere = pixels[~expected]
+            assert np.ptp(elsewhere, axis=0).max() <= 3
+            assert (np.abs(pixels[expected] - elsewhere[0]).max(axis=1) > 10).all()
+
+
 def test_a_patient_without_slides_has_genes_only(make_cohort, tmp_path):
     cohort = make_cohort()
     explain_patient(fit(cohort), cohort.patients[0], tmp_path / "out", fold=0)

@@ -243,3 +243,13 @@ def test_modalities_are_hidden_while_training_and_never_while_validating(make_co
     hidden = {kind: [n for ids, n in seen if (ids <= validation) is kind] for kind in (False, True)}
     assert min(hidden[False]) > 0
     assert hidden[True] == [0] * BRIEF.epochs
+
+
+def test_what_is_predicted_of_an_unknown_patient_is_the_mean_over_training_patients(make_cohort):
+    cohort = make_cohort()
+    fitted, fold = train(cohort), deal_folds(cohort)[0]
+    seen = assign(cohort, fold, cohort.tasks["survival"], "subspace").train
+    assert 0 < len(seen) < len(cohort)
+    with torch.inference_mode():
+        shares = [fitted.model(**batch.inputs()).subspace_logits for p in seen for batch in fitted.batches([p])]
+    torch.testing.assert_close(fitted.baseline_logits, torch.cat(shares).mean(dim=0))
