@@ -45,6 +45,22 @@ def test_find_slides(folder):
     }
 
 
+def test_dicom_files_of_a_subfolder_are_the_levels_of_one_slide(tmp_path):
+    folder = tmp_path / "slides"
+    touch(*(folder / "case-1_dx" / f"{level}.dcm" for level in "abc"), folder / "case-1_dx" / "case-1_other.svs")
+    touch(folder / "case-2.dcm", folder / "case-3.dcm", folder / "uuid" / "case-4.dcm")
+    assert find_slides(folder) == {
+        "case-1_dx": folder / "case-1_dx" / "a.dcm",
+        "case-1_other": folder / "case-1_dx" / "case-1_other.svs",
+        "case-2": folder / "case-2.dcm",
+        "case-3": folder / "case-3.dcm",
+        "case-4": folder / "uuid" / "case-4.dcm",
+    }
+    table = write(tmp_path / "slides.csv", "slide_id,patient_id,path\ns,case-1,case-1_dx\n")
+    (found,), _, _ = read_slides(SlidesSection(table=table, folder=folder), ["case-1"])
+    assert (found.slide_id, found.path) == ("s", folder / "case-1_dx" / "a.dcm")
+
+
 def test_two_files_of_one_identifier(folder):
     touch(folder / "case-12.svs")
     with pytest.raises(DataError, match=r"identifiers must be unique. Found 'case-12'"):

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from slide_files import write_dicom, write_mrxs, write_ndpi
 
 from subfuse.data import whole_slides
 from subfuse.data.feature_store import read_features
 from subfuse.data.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
+from subfuse.data.slide_table import find_slides
 from subfuse.data.slides import SlideSource, Tiling, completed_record, inspect_slide, prepare_slide
 from subfuse.errors import DataError
 
@@ -491,6 +493,35 @@ def test_spaces_and_letters_beyond_ascii_are_fine(slide: SlideSource, tmp_path: 
     record = prepare_slide(SlideSource("präparat 日本 +", "p", path), ColourEncoder(), Tiling(), folder / "wsi")
 
     assert read_features(folder / record.features).features.shape == (record.n_patches, 3)
+
+
+@pytest.mark.parametrize("container", ["hamamatsu", "mirax", "dicom"])
+def test_containers_of_scanners_hold_the_same_patches_as_a_tiff(container: str, tmp_path: Path) -> None:
+    """At 0.25 µm, so that patches come from half as fine a level where there is one."""
+    image = draw(1536, 1024, (0, 0, 1024, 1024), mark=(0, 0, 512, 512))
+    write_slide(tmp_path / "s.tiff", image, mpp=0.25, downsamples=(2,))
+    if container == "hamamatsu":
+        write_ndpi(path := tmp_path / "s.ndpi", image, mpp=0.25)
+    elif container == "mirax":
+        write_mrxs(path := tmp_path / "s.mrxs", image, mpp=0.25)
+    else:
+        write_dicom(tmp_path / "series", [image, image[::2, ::2]], mpp=0.25)
+        path = find_slides(tmp_path)["series"]
+    found = inspect_slide(SlideSource("s", "p", path))
+    assert (found.width_px, found.height_px, found.mpp) == (1536, 1024, 0.25)
+    assert found.format == container
+
+    records = {
+        p.suffix: prepare_slide(SlideSource("s", "p", p), ColourEncoder(), Tiling(), tmp_path / p.suffix / "wsi")
+        for p in (tmp_path / "s.tiff", path)
+    }
+
+    stored = {suffix: read_features(tmp_path / suffix / record.features) for suffix, record in records.items()}
+    expected = stored.pop(".tiff")
+    (other,) = stored.values()
+    assert expected.features[:, 0].sum() == 1
+    np.testing.assert_array_equal(other.coords, expected.coords)
+    np.testing.assert_allclose(other.features, expected.features, atol=0.02)
 
 
 @pytest.mark.parametrize("slide_id", ["a/b", "..", "", ".hidden", "a\\b"])

@@ -1,7 +1,7 @@
 """Which slides or ready features there are, whose they are and where they lie. No slide is opened here."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ SLIDE_SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
     ".czi", ".dcm",
 )  # fmt: skip
+DICOM_SUFFIX = ".dcm"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 
@@ -29,10 +30,10 @@ def read_slides(
 ) -> tuple[tuple[SlideSource, ...], pd.DataFrame, tuple[str, ...]]:
     """Returns the slides that exist and belong to a patient, sorted; the others with their reason; and warnings.
 
-    With a table, `path` (relative to `folder`, or to the table's own folder) says where a slide lies; without that
-    column the slide is found in `folder` by its identifier, as a file with a known suffix or a folder of images. A
-    table without `patient_id`, or no table at all, takes the patient from the beginning of the slide's identifier.
-    Ready features (`features`, `feature_table`) are found likewise and become `FeatureSource`s.
+    With a table, `path` (relative to `folder`, or to the table's own folder) says where a slide lies: a file, or a
+    folder of images or of DICOM files. Without that column the slide is found in `folder` by its identifier, see
+    `find_slides`. A table without `patient_id`, or no table at all, takes the patient from the beginning of the slide's
+    identifier. Ready features (`features`, `feature_table`) are found likewise and become `FeatureSource`s.
 
     Args:
         section: `slides` of the cohort file.
@@ -64,8 +65,9 @@ def read_slides(
 def find_slides(folder: Path) -> dict[str, Path]:
     """Returns the slides of a folder and its subfolders: identifier to path.
 
-    A slide is a file with a slide suffix; a subfolder that directly holds PNG or JPEG images, named by the folder; or
-    an image that lies in `folder` itself. Hidden files are ignored.
+    A slide is a file with a slide suffix; a subfolder that directly holds PNG or JPEG images, or several DICOM files
+    (the levels of one slide, all of which OpenSlide reads with the first), named by the folder; or an image that lies
+    in `folder` itself. Hidden files are ignored.
 
     Raises:
         DataError: The folder does not exist, or two slides have one identifier.
@@ -75,11 +77,7 @@ def find_slides(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        here = Path(place)
-        slides = [here / name for name in sorted(names) if _is_slide(name)]
-        images = [here / name for name in sorted(names) if _is_image(name)]
-        for path in [*slides, *(images if here == folder else [here] if images else [])]:
-            identifier = path.name if path == here else slide_id_of(path.name)
+        for identifier, path in _slides_in(Path(place), sorted(names), is_top=Path(place) == folder):
             if identifier in found:
                 raise DataError(
                     f"{folder}: slide identifiers must be unique. Found {identifier!r} as {found[identifier]} and "
@@ -87,6 +85,19 @@ def find_slides(folder: Path) -> dict[str, Path]:
                 )
             found[identifier] = path
     return found
+
+
+def _slides_in(here: Path, names: Sequence[str], *, is_top: bool) -> Iterator[tuple[str, Path]]:
+    """Yields identifier and path of the slides that lie directly in a folder."""
+    files = [here / name for name in names if _is_slide(name)]
+    images = [here / name for name in names if _is_image(name)]
+    levels = [] if is_top else [path for path in files if path.suffix.lower() == DICOM_SUFFIX]
+    if len(levels) > 1:
+        yield here.name, levels[0]
+        files = [path for path in files if path not in levels]
+    yield from ((slide_id_of(path.name), path) for path in (*files, *(images if is_top else [])))
+    if images and not is_top:
+        yield here.name, here
 
 
 def find_features(folder: Path) -> dict[str, Path]:
@@ -204,11 +215,17 @@ def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mappi
             (
                 slide_id,
                 patient_of_slide(slide_id, known) if patient is None else patient_of_barcode(patient),
-                found.get(slide_id) if is_missing(given) else (place or path.parent) / given,
+                found.get(slide_id) if is_missing(given) else _slide_at((place or path.parent) / given),
                 _mpp(str(record.get("mpp", "")), f"{path}, row {row}"),
             )
         )
     return listed
+
+
+def _slide_at(path: Path) -> Path:
+    """Returns the first DICOM file of a folder of them, anything else as it is."""
+    levels = sorted(path.glob(f"*{DICOM_SUFFIX}")) if path.is_dir() else []
+    return levels[0] if levels else path
 
 
 def _mpp(cell: str, place: str) -> float | None:
