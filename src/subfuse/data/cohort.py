@@ -67,7 +67,7 @@ class Cohort:
         return replace(self, patients=tuple(p for p in self.patients if p.patient_id in wanted))
 
 
-def read_cohort(prepared: Path, role: str | None = None) -> Cohort:
+def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     """Returns a prepared cohort. Expression is read into memory once and shared; patch features stay on disk.
 
     Covariates follow the genes: on the gene axis, in the values of every patient with expression, and in every

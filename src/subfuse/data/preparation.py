@@ -46,8 +46,8 @@ class Preparation:
 
 
 def prepare(
-    cohort_path: Path,
-    out: Path,
+    cohort_path: Path | str,
+    out: Path | str,
     *,
     encoder: str = OFFLINE_ENCODER,
     device: str = "cpu",

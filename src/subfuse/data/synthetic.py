@@ -129,7 +129,7 @@ class _Sample:
 
 
 def simulate(
-    out: Path,
+    out: Path | str,
     *,
     patients: int = 40,
     seed: int = 0,
@@ -156,6 +156,7 @@ def simulate(
         ConfigurationError: The folder holds something else, too few patients, a visibility outside 0 to 1, or no
             TIFF writer.
     """
+    out = Path(out)
     _check_arguments(patients, seed, visibility, workers)
     arguments = {"format": FORMAT, "patients": patients, "seed": seed, "visibility": visibility}
     _claim_folder(out, arguments)

@@ -54,7 +54,7 @@ def cross_validate(
     folds: int | Sequence[Fold] | None = None,
     repeats: int | None = None,
     seed: int = 0,
-    out: Path | None = None,
+    out: Path | str | None = None,
     training: TrainingSettings | None = None,
     architecture: ArchitectureSettings | None = None,
     search: int = 0,
