@@ -32,7 +32,7 @@ from subfuse.training.checkpoint import FittedModel
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.05  # relative gap: means over patients need less precision than one patient
-FAITHFULNESS_PATIENTS = 12  # of each model: every one costs some hundred passes through it
+FAITHFULNESS_PATIENTS = 5  # of each model: every one costs some hundred passes through it
 TABLES = ("genes", "contributions", "gaps", "faithfulness", "curves")
 
 
