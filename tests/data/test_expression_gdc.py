@@ -127,6 +127,23 @@ def test_metadata_with_cases_names_patients_without_barcodes(tmp_path):
     assert listing[["patient_id", "sample", "rank"]].to_numpy().tolist() == [["C3L-00016", "CPT1", 2]]
 
 
+def test_a_sheet_of_pooled_samples_without_barcodes(tmp_path):
+    """As of CPTAC: several samples in one cell; since 2023 two columns say what `Sample Type` said."""
+    header = "File ID\tFile Name\tCase ID\tSample ID\tTissue Type\tTumor Descriptor\n"
+    rows = [
+        "1\ta\tC3L-00016, C3L-00016\tC3L-00016-01, C3L-00016-02\tTumor, Tumor\tPrimary, Primary\n",
+        "2\tb\tC3L-00016\tC3L-00016-06\tNormal\tNot Applicable\n",
+        "3\tc\tC3N-01334\tC3N-01334-03\tTumor\tRecurrence\n",
+    ]
+    (tmp_path / "sheet.tsv").write_text(header + "".join(rows))
+    listing = read_gdc_sheet(tmp_path / "sheet.tsv")
+    assert listing[["patient_id", "sample", "rank"]].to_numpy().tolist() == [
+        ["C3L-00016", "C3L-00016-01", 0],
+        ["C3L-00016", "C3L-00016-06", 2],
+        ["C3N-01334", "C3N-01334-03", 1],
+    ]
+
+
 @pytest.mark.real_data
 def test_real_sheet_and_metadata_name_the_same_patients(real_data):
     sheet = read_gdc_sheet(real_data / "gdc" / "gdc_sample_sheet.2019-07-05.tsv.gz").set_index("file_id")
