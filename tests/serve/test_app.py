@@ -163,6 +163,14 @@ def test_a_lost_slide_says_why_and_has_a_thumbnail(client):
     assert thumbnail.content.startswith(b"\xff\xd8")
 
 
+def test_leaflet_comes_from_this_machine(client):
+    for name, kind in (("leaflet-src.esm.js", "javascript"), ("leaflet.css", "css")):
+        answer = client.get(f"/leaflet/{name}")
+        assert answer.status_code == 200
+        assert kind in answer.headers["content-type"]
+    assert client.get("/leaflet/../__init__.py").status_code == 404
+
+
 def test_foreign_origins_cannot_start_anything(client):
     for path in ("/api/patients/P01/explanations", "/api/patients/P01/predict?model=subspace"):
         assert client.post(path, content=FILE, headers={"origin": "http://evil.example"}).status_code == 403

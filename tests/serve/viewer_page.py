@@ -1,13 +1,16 @@
 """The viewer on a free port, and what tests do on its page."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 
 import chromium
 import process_pool
@@ -16,13 +19,6 @@ from subfuse.serve.app import create_app
 from subfuse.serve.protection import Access
 from subfuse.serve.run_reader import open_run
 
-INKED = """name => {
-  const canvas = document.querySelectorAll('#stage canvas')[name];
-  const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-  let sum = 0;
-  for (let i = 0; i < pixels.length; i += 4) sum += pixels[i + 3] * (pixels[i] + 2 * pixels[i + 1] + 3 * pixels[i + 2]);
-  return sum;
-}"""
 RISKS = "lines => lines.map(line => [line.dataset.patient, +line.querySelector('.number').dataset.value])"
 
 
@@ -46,7 +42,10 @@ def served(run: Path) -> Iterator[str]:
 @contextmanager
 def viewed(browser, address: str) -> Iterator:
     """The page with its list of patients; at the end, that it asked nobody but the viewer."""
-    with chromium.opened(browser, address, viewport={"width": 1400, "height": 900}) as (page, asked):
+    with chromium.opened(browser, address, viewport={"width": 1400, "height": 900}, reduced_motion="reduce") as (
+        page,
+        asked,
+    ):
         page.wait_for_selector("#list li")
         yield page
     assert {urlsplit(url).netloc for url in asked} == {urlsplit(address).netloc}
@@ -68,23 +67,31 @@ def shown_risks(page) -> dict[str, float]:
     return dict(page.eval_on_selector_all("#list li", RISKS))
 
 
-def drawn(page, canvas: int) -> float:
-    """A number that changes with what is drawn: 0 the slide, 1 what lies over it."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.evaluate(INKED, canvas)
+def drawn(page) -> bytes:
+    """The slide as it is on the screen, once it has come to rest."""
+    before = None
+    while (now := page.locator("#stage").screenshot()) != before:
+        before = now
+        page.wait_for_timeout(150)
+    return now
 
 
-def drawn_overlays(page) -> dict[str, float]:
+def pixels(page) -> np.ndarray:
+    """The same as numbers, of shape (height, width, 3)."""
+    return np.asarray(Image.open(io.BytesIO(drawn(page))).convert("RGB")).astype(int)
+
+
+def drawn_overlays(page) -> dict[str, bytes]:
     """What lies over the slide, by the overlay that is chosen."""
     page.wait_for_selector("#overlay-choices input[value=total]")
     pictures = {}
     for name in ("", "tumour", "microenvironment", "total"):
         page.check(f"#overlay-choices input[value='{name}']")
-        pictures[name] = drawn(page, 1)
+        pictures[name] = drawn(page)
         assert page.locator("#stage").get_attribute("data-overlay") == name
     return pictures
 
 
 def scale(page) -> float:
-    drawn(page, 0)
+    drawn(page)
     return float(page.locator("#stage").get_attribute("data-scale"))

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
+from xstatic.pkg import leaflet
 
 from subfuse import __version__
 from subfuse.data.cohort import Patient
@@ -85,6 +86,7 @@ def _add_pages(app: FastAPI) -> None:
         return FileResponse(STATIC / "index.html")
 
     app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/leaflet", StaticFiles(directory=leaflet.BASE_DIR))
 
 
 def _add_run(app: FastAPI, reader: RunReader) -> None:

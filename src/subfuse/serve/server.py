@@ -45,7 +45,7 @@ def serve(
         from subfuse.serve.protection import Access, is_loopback
     except ImportError as error:
         raise ConfigurationError(
-            f"The viewer needs fastapi and uvicorn ({error}). Run: pip install 'subfuse[serve]'."
+            f"The viewer needs fastapi, uvicorn and Leaflet ({error}). Run: pip install 'subfuse[serve]'."
         ) from error
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     app = create_app(open_run(run, cohort), Access.for_host(host, token))
