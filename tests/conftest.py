@@ -23,6 +23,15 @@ def real_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def cases(real_data: Path) -> Path:
+    """The folder of small difficult inputs, beside the real data."""
+    folder = real_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    return folder
+
+
 @pytest.fixture
 def make_cohort(tmp_path: Path) -> Callable[..., Cohort]:
     """Builds small cohorts in memory, with feature files on disk."""
