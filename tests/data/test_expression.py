@@ -151,12 +151,12 @@ def test_repeated_symbol_keeps_the_higher_mean(tmp_path):
 def test_sample_barcodes_primary_first_and_never_normal(tmp_path):
     rows = ["TCGA-02-0001-02A,9,9", "TCGA-02-0001-01A,1,1", "TCGA-02-0001-01B,3,3", "TCGA-02-0002-11A,1,1"]
     table = plain(tmp_path, "\n".join(["case,G1,G2", *rows]))
-    assert table.values.to_dict("index") == {"TCGA-02-0001": {"G1": 2.0, "G2": 2.0}}
+    assert table.values.to_dict("index") == {"TCGA-02-0001": {"G1": 1.0, "G2": 1.0}}
     reasons = dict(zip(table.exclusions["id"], table.exclusions["reason"], strict=True))
     assert reasons["TCGA-02-0002-11A"] == "normal tissue"
-    assert reasons["TCGA-02-0001-02A"] == "TCGA-02-0001-01B of the same patient is used (not the primary tumour)"
-    assert reasons["TCGA-02-0001-01A"] == "TCGA-02-0001-01B of the same patient is used (a lower total)"
-    assert table.samples.loc["TCGA-02-0001", "samples"] == "TCGA-02-0001-01B"
+    assert reasons["TCGA-02-0001-02A"] == "TCGA-02-0001-01A of the same patient is used (not the primary tumour)"
+    assert "FFPE" in reasons["TCGA-02-0001-01B"]
+    assert table.samples.loc["TCGA-02-0001", "samples"] == "TCGA-02-0001-01A"
 
 
 def test_patient_without_any_expression_is_excluded(tmp_path):
@@ -193,7 +193,7 @@ def star_folder(tmp_path):
         ("f0", "TCGA-02-0001", "TCGA-02-0001-11A", "Solid Tissue Normal", 8),
         ("f1", "TCGA-02-0001", "TCGA-02-0001-02A", "Recurrent Tumor", 9),
         ("f2", "TCGA-02-0001", "TCGA-02-0001-01A", "Primary Tumor", 1),
-        ("f3", "TCGA-02-0001", "TCGA-02-0001-01B", "Primary Tumor", 2),
+        ("f3", "TCGA-02-0001", "TCGA-02-0001-01A", "Primary Tumor", 2),
         ("f4", "case 2, case 2", "sample x", "Primary Tumor", 1),
         ("f5", "absent", "sample y", "Primary Tumor", None),
     ]
@@ -225,7 +225,7 @@ def test_star_sample_choice_and_gene_axis(star_folder):
     assert by_level["expression"] == [
         "f5.rna_seq.augmented_star_gene_counts.tsv",
         "TCGA-02-0001-11A",
-        "TCGA-02-0001-01A",
+        "TCGA-02-0001-01A (f2.rna_seq.augmented_star_gene_counts.tsv)",
         "TCGA-02-0001-02A",
     ]
 

@@ -3,7 +3,7 @@
 import re
 
 # R writes dots where column names have dashes
-_BARCODE = re.compile(r"^TCGA([-.])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d{2}).*)?$", re.IGNORECASE)
+_BARCODE = re.compile(r"^TCGA([-.])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d{2})([A-Z]?).*)?$", re.IGNORECASE)
 
 
 def patient_of_barcode(identifier: str) -> str:
@@ -39,3 +39,14 @@ def sample_type_of_barcode(identifier: str) -> int | None:
     """
     match = _BARCODE.match(identifier)
     return int(match[4]) if match and match[4] else None
+
+
+def vial_of_barcode(identifier: str) -> str | None:
+    """Returns the vial of a sample (A the first one), by which TCGA tells frozen tissue from what was added as FFPE.
+
+    Example:
+        >>> vial_of_barcode("TCGA-A6-6650-01B-02R-A277-07"), vial_of_barcode("TCGA-A6-6650-01")
+        ('B', None)
+    """
+    match = _BARCODE.match(identifier)
+    return match[5].upper() if match and match[5] else None

@@ -21,7 +21,7 @@ from subfuse.data.expression_table import (
     read_expression_h5ad,
     write_expression,
 )
-from subfuse.data.expression_units import FINISHED, check_values, remove_log, sum_per_sample, to_model_scale
+from subfuse.data.expression_units import COUNTS, FINISHED, check_values, remove_log, sum_per_sample, to_model_scale
 from subfuse.data.gene_names import approved_name, gene_aliases, name_genes
 from subfuse.data.ivygap import read_ivygap
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -54,7 +54,8 @@ def read_expression(
     not known; log2_tpm, log2_cpm and zscore stay. Logarithms of other quantities are taken back first. Sums run over
     all genes of the file; `transform` says how many.
 
-    Samples: primary tumour before others, normal tissue never, then the highest total; IvyGAP's several samples of a
+    Samples: primary tumour before others, normal tissue never, frozen before FFPE by the vial of the barcode, then the
+    highest total count, then the identifier; IvyGAP's several samples of a
     tumour are averaged on the scale of models. `samples` names those used, `exclusions` the others.
 
     Genes: approved symbols in place of earlier ones, Ensembl identifiers without version. Of several columns with one
@@ -125,7 +126,9 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
     if matrix.average:
         used, left_out = group_samples(samples, matrix.path)
     else:
-        depth = np.zeros(len(values)) if matrix.unit == "zscore" else totals
+        depth = (
+            totals if matrix.unit in COUNTS else np.zeros(len(values))
+        )  # others add up to the same, but for rounding
         used, left_out = choose_samples(samples, depth, matrix.path)
     values, per_patient = _one_row_per_patient(values, used)
     columns, duplicates = _one_column_per_gene(values, axis, matrix)

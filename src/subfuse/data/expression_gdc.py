@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.data.barcodes import patient_of_barcode, sample_type_of_barcode, site_of_barcode
+from subfuse.data.barcodes import patient_of_barcode, site_of_barcode
 from subfuse.data.cohort_file import ExpressionSection
 from subfuse.data.exclusions import exclusion_table, join_exclusions
-from subfuse.data.expression_samples import NORMAL, SampleMatrix, choose_samples, rank_of_barcode, rank_of_words
+from subfuse.data.expression_samples import (
+    NORMAL,
+    SampleMatrix,
+    SampleOrigin,
+    choose_samples,
+    origin_of_sample,
+    preservation_of,
+)
 from subfuse.data.gene_names import approved_name
 from subfuse.data.tables import read_first_line, read_json, read_text_table, require_columns
 from subfuse.errors import DataError, preview
@@ -26,6 +33,7 @@ STAR_SUFFIXES = (".augmented_star_gene_counts.tsv", ".augmented_star_gene_counts
 _SHEET_COLUMNS = {"File Name": "a file", "Case ID": "its patient"}
 _MANIFEST_COLUMNS = {"id": "the file's identifier", "filename": "its name", "size": "its bytes"}
 _TYPE_COLUMNS = ("Sample Type", "Tissue Type", "Tumor Descriptor")
+_LISTED = ["file_id", "file_name", "sample", *SampleOrigin._fields]
 
 
 def read_gdc_star(
@@ -33,9 +41,10 @@ def read_gdc_star(
 ) -> SampleMatrix:
     """Returns the STAR files of a folder, one row per patient; files are read one by one into one matrix.
 
-    Per patient the primary tumour comes before others, then the file with the largest total count. Genes are the
-    protein-coding ones and `keep_genes`; `totals` run over all genes. A file that is absent, of another size than in
-    the manifest, or unreadable is excluded with the reason.
+    Per patient the primary tumour comes before others and frozen tissue before FFPE, then the file with the largest
+    total count; where none of these can be read, the next. Genes are the protein-coding ones and `keep_genes`; `totals`
+    run over all genes. A file that is absent, of another size than in the manifest, or unreadable is excluded with the
+    reason.
 
     Args:
         section: `expression` of the cohort file: folder, sample_sheet or metadata, optionally manifest, unit.
@@ -50,19 +59,20 @@ def read_gdc_star(
     assert section.unit is not None
     folder = base / section.folder
     files, missing = _present_files(section, base, folder)
-    lowest = files[files["rank"] != NORMAL].groupby("patient_id")["rank"].transform("min")
-    candidates = files.loc[lowest.index[lowest == files.loc[lowest.index, "rank"]]].sort_values(
-        ["patient_id", "sample"]
-    )
+    candidates = files[files["rank"] != NORMAL].sort_values(["patient_id", "rank", "vial", "sample"], kind="stable")
     reader = _FolderReader(section.unit, candidates["patient_id"].nunique(), set(keep_genes), aliases)
     depth, unreadable = np.zeros(len(files)), {}
-    for row, path, patient in zip(candidates.index, candidates["path"], candidates["patient_id"], strict=True):
+    found: dict[str, tuple[int, int]] = {}  # patient -> rank and vial of the file that speaks for it
+    for row, file in candidates.iterrows():
+        if found.get(file["patient_id"], (file["rank"], file["vial"])) != (file["rank"], file["vial"]):
+            continue
         try:
-            content = read_star_file(path, units={section.unit, "counts"})
+            content = read_star_file(file["path"], units={section.unit, "counts"})
         except DataError as error:
             unreadable[row] = str(error)
             continue
-        depth[row] = reader.add(content, path, str(patient))
+        depth[row] = reader.add(content, file["path"], file["patient_id"])
+        found[file["patient_id"]] = (file["rank"], file["vial"])
     if reader.axis is None and unreadable:
         raise DataError(next(iter(unreadable.values())))
     failed = exclusion_table(("expression", files.loc[row, "path"].name, why) for row, why in unreadable.items())
@@ -70,14 +80,14 @@ def read_gdc_star(
     rows = [reader.rows[patient] for patient in chosen["patient_id"]]
     return SampleMatrix(
         values=reader.values if rows == list(range(len(reader.values))) else reader.values[rows],
-        samples=chosen[["sample", "patient_id", "rank"]].assign(place=chosen["sample"]).reset_index(drop=True),
+        samples=chosen[["sample", *SampleOrigin._fields]].assign(place=chosen["sample"]).reset_index(drop=True),
         genes=reader.genes(),
         unit=section.unit,
         path=folder,
         source={
             "folder": folder.name,
             "sample_sheet": (section.sample_sheet or section.metadata or folder).name,
-            "samples": "primary tumour before recurrent, then highest total count",
+            "samples": "primary tumour before recurrent, frozen before FFPE, then highest total count",
             "genes": "protein_coding, and those of the gene sets",
         },
         totals=reader.totals[rows],
@@ -124,7 +134,7 @@ def read_star_file(path: Path, *, units: Collection[str] = tuple(STAR_COLUMNS)) 
 
 
 def read_gdc_sheet(path: Path) -> pd.DataFrame:
-    """Returns the files of a GDC sample sheet: file_id, file_name, patient_id, sample, rank.
+    """Returns the files of a GDC sample sheet: file_id, file_name, sample, patient_id, rank, vial.
 
     Raises:
         DataError: Unreadable, or not a sample sheet.
@@ -135,21 +145,15 @@ def read_gdc_sheet(path: Path) -> pd.DataFrame:
     for record in sheet.to_dict("records"):
         sample = record.get("Sample ID", "").split(",")[0].strip()
         words = " ".join(record.get(name, "") for name in _TYPE_COLUMNS)
-        known = sample_type_of_barcode(sample) is not None
-        rows.append(
-            {
-                "file_id": record.get("File ID", ""),
-                "file_name": record["File Name"],
-                "patient_id": patient_of_barcode(record["Case ID"].split(",")[0].strip()),
-                "sample": sample or record["File Name"],
-                "rank": rank_of_barcode(sample) if known else rank_of_words(words),
-            }
-        )
-    return pd.DataFrame(rows, columns=["file_id", "file_name", "patient_id", "sample", "rank"])
+        patient = record["Case ID"].split(",")[0].strip()
+        origin = origin_of_sample(sample, patient, words=words, preservation=preservation_of(record))
+        name = record["File Name"]
+        rows.append((record.get("File ID", ""), name, sample or name, *origin))
+    return pd.DataFrame(rows, columns=_LISTED)
 
 
 def read_gdc_metadata(path: Path) -> pd.DataFrame:
-    """Returns the files of a GDC metadata JSON (`metadata.cart`): file_id, file_name, patient_id, sample, rank.
+    """Returns the files of a GDC metadata JSON (`metadata.cart`): file_id, file_name, sample, patient_id, rank, vial.
 
     The aliquot's barcode names sample and patient; `cases`, where the JSON has them, name those without TCGA barcodes.
 
@@ -167,18 +171,12 @@ def read_gdc_metadata(path: Path) -> pd.DataFrame:
                 f"{path}: the patient of {record['file_name']} is required. Found only {aliquot or 'no aliquot'}. "
                 "Give the sample sheet of the GDC portal as `sample_sheet` instead."
             )
-        words = str((case.get("samples") or [{}])[0].get("sample_type") or "")
-        known = sample_type_of_barcode(aliquot) is not None
-        rows.append(
-            {
-                "file_id": str(record.get("file_id", "")),
-                "file_name": record["file_name"],
-                "patient_id": patient_of_barcode(patient),
-                "sample": aliquot or record["file_name"],
-                "rank": rank_of_barcode(aliquot) if known else rank_of_words(words),
-            }
-        )
-    return pd.DataFrame(rows, columns=["file_id", "file_name", "patient_id", "sample", "rank"])
+        sample = {name: str(value) for name, value in (case.get("samples") or [{}])[0].items()}
+        words = sample.get("sample_type", "")
+        origin = origin_of_sample(aliquot, patient, words=words, preservation=preservation_of(sample))
+        name = record["file_name"]
+        rows.append((str(record.get("file_id", "")), name, aliquot or name, *origin))
+    return pd.DataFrame(rows, columns=_LISTED)
 
 
 class _FolderReader:
@@ -268,7 +266,10 @@ def _present_files(section: ExpressionSection, base: Path, folder: Path) -> tupl
             f"{place}: at least one listed file named *{STAR_SUFFIXES[0]} must be in {folder}. "
             f"Found none; listed: {len(missing)}, in the folder: {len(found)}."
         )
-    return pd.DataFrame(rows), exclusion_table(missing)
+    files = pd.DataFrame(rows)
+    shared = files["sample"].duplicated(keep=False)  # sheets name the sample, not the aliquot
+    files.loc[shared, "sample"] += " (" + files.loc[shared, "file_name"] + ")"
+    return files, exclusion_table(missing)
 
 
 def _manifest_sizes(path: Path) -> dict[str, int]:

@@ -10,7 +10,13 @@ import pandas as pd
 
 from subfuse.data.barcodes import patient_of_barcode, site_of_barcode
 from subfuse.data.cohort_file import ExpressionSection
-from subfuse.data.expression_samples import SampleMatrix, assign_samples, read_sample_sheet, refuse_repeated
+from subfuse.data.expression_samples import (
+    SampleMatrix,
+    SampleOrigin,
+    assign_samples,
+    read_sample_sheet,
+    refuse_repeated,
+)
 from subfuse.data.numeric_tables import NumericTable, read_numeric_table
 from subfuse.errors import ConfigurationError, DataError, preview
 
@@ -192,7 +198,7 @@ def _source(path: Path, samples: pd.DataFrame) -> dict[str, str]:
     return {"table": path.name, **({"samples": f"{matched} matched to patients"} if matched else {})}
 
 
-def _sheet(section: ExpressionSection, base: Path) -> dict[str, tuple[str, int]] | None:
+def _sheet(section: ExpressionSection, base: Path) -> dict[str, SampleOrigin] | None:
     return None if section.sample_sheet is None else read_sample_sheet(base / section.sample_sheet)
 
 

@@ -1,21 +1,34 @@
 """Samples of an expression source: which patient they belong to, and which of several speak for the patient."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.data.barcodes import patient_of_barcode, sample_type_of_barcode
+from subfuse.data.barcodes import patient_of_barcode, sample_type_of_barcode, vial_of_barcode
 from subfuse.data.exclusions import exclusion_table
-from subfuse.data.tables import read_text_table
+from subfuse.data.tables import is_missing, read_text_table
 from subfuse.errors import DataError, preview
 
 PRIMARY, OTHER_TUMOUR, NORMAL = 0, 1, 2  # ranks of samples: lower ones speak for the patient, normal tissue never
-_SHEET_COLUMNS = (("sample_id", "patient_id", "sample_type"), ("SAMPLE_ID", "PATIENT_ID", "SAMPLE_TYPE"))
+FFPE = 100  # vials of formalin-fixed tissue are numbered from here: behind all frozen ones
+_SHEET_COLUMNS = ("sample_id", "patient_id", "sample_type")  # in upper case in files of cBioPortal
+_PRESERVATION = ("preservation_method", "preservation", "is_ffpe")  # columns, in any case and with spaces or _
+_NOT_TUMOUR = ("normal", "control", "non-tumo", "healthy")
+_SAYS_NOTHING = re.compile(r"tumou?r|solid|tissue|specimen|not reported|not applicable|unknown|[\s\-'_,;]")
+
+
+class SampleOrigin(NamedTuple):
+    """Which patient a sample belongs to and what speaks for or against it."""
+
+    patient_id: str  # '' if unknown
+    rank: int = PRIMARY
+    vial: int = 0  # 0 is the first frozen vial, from FFPE on formalin-fixed ones
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,7 @@ class SampleMatrix:
     """Expression as a source holds it: samples × genes in the source's own unit, before any choice."""
 
     values: Float[np.ndarray, "sample gene"]  # float32; changed in place on the way to the models' scale
-    samples: pd.DataFrame  # sample, patient_id, rank, place (words for messages: "row 3 (P7)"), one row per sample
+    samples: pd.DataFrame  # sample, patient_id, rank, vial, place (words for messages: "row 3"), one row per sample
     genes: pd.DataFrame  # name (symbol or Ensembl identifier), gene_id, gene_type ('' if unknown), label (in reports)
     unit: str
     path: Path  # for messages
@@ -38,14 +51,16 @@ class SampleMatrix:
 def rank_of_barcode(sample: str) -> int:
     """Returns the rank of a TCGA sample or aliquot barcode; an unknown type counts as primary.
 
+    Types 1 and 3 are primary tumours, solid or in blood; 10 to 19 are normal tissue and 20 to 29 controls.
+
     Example:
         >>> rank_of_barcode("TCGA-02-0047-02A"), rank_of_barcode("TCGA-02-0047-11A"), rank_of_barcode("case 7")
         (1, 2, 0)
     """
     code = sample_type_of_barcode(sample)
-    if code is None or code == 1:
+    if code in (None, 1, 3):
         return PRIMARY
-    return NORMAL if 10 <= code < 20 else OTHER_TUMOUR
+    return NORMAL if 10 <= code < 30 else OTHER_TUMOUR
 
 
 def rank_of_words(words: str) -> int:
@@ -54,51 +69,93 @@ def rank_of_words(words: str) -> int:
     Example:
         >>> rank_of_words("Primary Tumor"), rank_of_words("Solid Tissue Normal"), rank_of_words("Metastasis")
         (0, 2, 1)
+        >>> rank_of_words("Not Reported"), rank_of_words("Tumor"), rank_of_words("Additional - New Primary")
+        (0, 0, 1)
     """
     lowered = words.lower()
-    if "normal" in lowered:
+    if any(word in lowered for word in _NOT_TUMOUR):
         return NORMAL
-    return PRIMARY if "primary" in lowered or not lowered.strip(" -") else OTHER_TUMOUR
+    if is_missing(lowered.strip()) or not _SAYS_NOTHING.sub("", lowered):
+        return PRIMARY
+    return PRIMARY if "primary" in lowered and "additional" not in lowered else OTHER_TUMOUR
 
 
-def read_sample_sheet(path: Path) -> dict[str, tuple[str, int]]:
-    """Returns sample identifier to patient and rank.
+def origin_of_sample(
+    sample: str, patient: str | None = None, *, words: str = "", preservation: str = ""
+) -> SampleOrigin:
+    """Returns what barcode and description say of a sample; where they differ, what speaks against it counts.
 
     Args:
-        path: A table with `sample_id`, `patient_id` and optionally `sample_type`, or cBioPortal's
-            `data_clinical_sample.txt`, whose first lines start with #.
+        sample: Its identifier.
+        patient: Its patient; None: as the barcode says, or the sample itself.
+        words: Its type, such as `Primary Tumor`.
+        preservation: How it was kept: `FFPE`, `Frozen`, `OCT`.
+
+    Example:
+        >>> origin_of_sample("TCGA-A6-6650-01B-02R-A277-07")
+        SampleOrigin(patient_id='TCGA-A6-6650', rank=0, vial=1)
+    """
+    fixed = "ffpe" in preservation.lower() or "formalin" in preservation.lower()
+    return SampleOrigin(
+        patient_of_barcode(sample if patient is None else patient),
+        max(rank_of_barcode(sample), rank_of_words(words)),
+        ord(vial_of_barcode(sample) or "A") - ord("A") + (FFPE if fixed else 0),
+    )
+
+
+def preservation_of(record: Mapping[Any, str]) -> str:
+    """Returns what a row of a sample sheet says of its sample's preservation, '' where it says nothing.
+
+    Example:
+        >>> preservation_of({"Preservation Method": "FFPE"}), preservation_of({"IS_FFPE": "YES"})
+        ('FFPE', 'FFPE')
+    """
+    for name, cell in record.items():
+        key = str(name).lower().replace(" ", "_")
+        if key in _PRESERVATION and not is_missing(cell):
+            return ("FFPE" if cell.lower() in ("yes", "true", "1", "y") else "") if key == "is_ffpe" else cell
+    return ""
+
+
+def read_sample_sheet(path: Path) -> dict[str, SampleOrigin]:
+    """Returns where each sample comes from.
+
+    Args:
+        path: A table with `sample_id`, `patient_id` and optionally `sample_type` and `preservation_method`, or
+            cBioPortal's `data_clinical_sample.txt`, whose first lines start with #.
 
     Raises:
         DataError: Another table, an empty identifier, or a sample of two patients.
     """
     table = read_text_table(path, comment="#")
-    columns = next((names for names in _SHEET_COLUMNS if set(names[:2]) <= set(table)), None)
-    if columns is None:
+    table = table.rename(columns=lambda name: name.lower() if name.lower() in _SHEET_COLUMNS else name)
+    if not set(_SHEET_COLUMNS[:2]) <= set(table):
         raise DataError(f"{path}: the columns sample_id and patient_id are required. Found {preview(table.columns)}.")
-    sheet: dict[str, tuple[str, int]] = {}
+    sheet: dict[str, SampleOrigin] = {}
     for record in table.to_dict("records"):
-        sample, patient = record[columns[0]], patient_of_barcode(record[columns[1]])
-        if not sample or not patient:
+        sample, patient = record["sample_id"], record["patient_id"]
+        if is_missing(sample) or is_missing(patient):
             raise DataError(f"{path}: every sample needs an identifier and a patient. Found {sample!r}, {patient!r}.")
-        words = record.get(columns[2], "")
-        rank = rank_of_words(words) if words else rank_of_barcode(sample)
-        if sheet.setdefault(sample, (patient, rank))[0] != patient:
+        words = record.get("sample_type", "")
+        origin = origin_of_sample(sample, patient, words=words, preservation=preservation_of(record))
+        known = sheet.setdefault(sample, origin)
+        if known.patient_id != origin.patient_id:
             raise DataError(
-                f"{path}: a sample belongs to one patient. Found {sample} of {sheet[sample][0]}, {patient}."
+                f"{path}: a sample belongs to one patient. Found {sample} of {known.patient_id}, {origin.patient_id}."
             )
     return sheet
 
 
-def assign_samples(identifiers: list[str], sheet: Mapping[str, tuple[str, int]] | None) -> pd.DataFrame:
-    """Returns sample, patient_id and rank per identifier; samples that a given sheet lacks have patient_id ''.
+def assign_samples(identifiers: list[str], sheet: Mapping[str, SampleOrigin] | None) -> pd.DataFrame:
+    """Returns sample, patient_id, rank and vial per identifier; samples that a given sheet lacks have patient_id ''.
 
     Without a sheet, TCGA barcodes of any length name their patient, and other identifiers are patients themselves.
     """
     if sheet is None:
-        found = [(patient_of_barcode(identifier), rank_of_barcode(identifier)) for identifier in identifiers]
+        found = [origin_of_sample(identifier) for identifier in identifiers]
     else:
-        found = [sheet.get(identifier, ("", PRIMARY)) for identifier in identifiers]
-    table = pd.DataFrame(found, columns=["patient_id", "rank"])
+        found = [sheet.get(identifier, SampleOrigin("")) for identifier in identifiers]
+    table = pd.DataFrame(found, columns=list(SampleOrigin._fields))
     table.insert(0, "sample", identifiers)
     return table
 
@@ -130,12 +187,12 @@ def choose_samples(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns one sample per patient, sorted by patient, with its row number as index; and the others with reasons.
 
-    Primary tumour comes before other tumours, normal tissue is never used; then the largest total decides, then the
-    identifier.
+    Primary tumour comes before other tumours, normal tissue is never used; then the earliest vial, frozen before FFPE;
+    then the largest total count, then the identifier.
 
     Args:
-        samples: sample, patient_id, rank.
-        depth: Total per sample: counts, or whatever the unit adds up to.
+        samples: sample, patient_id, rank, vial.
+        depth: Total count per sample; equal for all where the unit does not tell it.
         path: The source, for messages.
 
     Raises:
@@ -143,10 +200,10 @@ def choose_samples(
     """
     eligible, reasons = _eligible(samples, path)
     ordered = eligible.assign(depth=depth[eligible.index]).sort_values(
-        ["patient_id", "rank", "depth", "sample"], ascending=[True, True, False, True]
+        ["patient_id", "rank", "vial", "depth", "sample"], ascending=[True, True, True, False, True]
     )
     chosen = ordered.drop_duplicates("patient_id")
-    best = chosen.set_index("patient_id")[["sample", "rank"]].to_dict("index")
+    best = chosen.set_index("patient_id")[["sample", "rank", "vial", "depth"]].to_dict("index")
     for row in ordered.drop(index=chosen.index).to_dict("records"):
         reasons.append(("expression", str(row["sample"]), _why_not(row, best[row["patient_id"]])))
     return chosen, exclusion_table(reasons)
@@ -180,5 +237,17 @@ def _eligible(samples: pd.DataFrame, path: object) -> tuple[pd.DataFrame, list[t
 
 
 def _why_not(row: Mapping[Any, Any], best: Mapping[Any, Any]) -> str:
-    rule = "a lower total" if row["rank"] == best["rank"] else "not the primary tumour"
-    return f"{best['sample']} of the same patient is used ({rule})"
+    return f"{best['sample']} of the same patient is used ({_rule(row, best)})"
+
+
+def _rule(row: Mapping[Any, Any], best: Mapping[Any, Any]) -> str:
+    """Returns in words which rule of `choose_samples` decided between two samples of a patient."""
+    if row["rank"] != best["rank"]:
+        return "not the primary tumour"
+    if row["vial"] != best["vial"]:
+        return (
+            "frozen tissue comes before FFPE"
+            if row["vial"] >= FFPE
+            else "the first vial is frozen, later ones are often FFPE"
+        )
+    return "a lower total" if row["depth"] != best["depth"] else "its identifier comes later"

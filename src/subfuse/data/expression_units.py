@@ -22,6 +22,7 @@ MODEL_SCALE = {  # unit -> scale that models take
     "log2_tpm_001": "log2_tpm",
     "zscore": "zscore",
 }
+COUNTS = ("counts", "rsem", "log2_counts")  # units whose sum is the depth of sequencing
 FINISHED = ("log2_tpm", "log2_cpm", "zscore")  # units that are scales of models already
 _OFFSETS = {"log2_tpm_001": 0.001, "log2_fpkm_001": 0.001}  # added before the logarithm; 1 in the other log2 units
 _JUDGED_GENES = 50  # fewer genes say nothing about the unit

@@ -47,6 +47,7 @@ def read_ivygap(section: ExpressionSection, base: Path) -> SampleMatrix:
     samples["surgery"] = [_surgery(name) for name in tumours]
     first = samples.groupby("patient_id")["surgery"].transform("min")
     samples["rank"] = np.where(samples["surgery"] == first, PRIMARY, OTHER_TUMOUR)
+    samples["vial"] = 0
     samples["place"] = [f"column {number} ({name})" for number, name in zip(table.column_numbers, tumours, strict=True)]
     refuse_repeated(samples, path)
     names = [symbol or gene_id for symbol, gene_id in zip(symbols, table.rows, strict=True)]
