@@ -9,7 +9,7 @@ import subfuse
 
 SOURCE = Path(subfuse.__file__).parent
 LAYERS = [
-    {"errors", "files", "execution", "__init__"},
+    {"errors", "files", "execution", "identifiers", "__init__"},
     {"data", "model"},
     {"objective"},
     {"training"},

@@ -1,6 +1,8 @@
+import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from subfuse.data.cohort_file import CohortFile, TaskSpec, cohort_file_text, read_cohort_file
 from subfuse.data.cohort_template import TEMPLATE
@@ -177,3 +179,101 @@ def test_ordered_classes_are_declared_with_their_order(tmp_path: Path) -> None:
     path.write_text(text % "ordinal: true")
     with pytest.raises(ConfigurationError, match="`ordinal` needs `classes` in their order"):
         read_cohort_file(path)
+
+
+ELSEWHERE = ["../../evil", "..", ".", ".hidden", "a/b", "a\\b", "x" * 300, "a\x07b", "a\u202eb", "", " grade", "=1+1",
+             "+x", "-x", "@x"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize(
+    "file",
+    [
+        lambda name: {"name": name},
+        lambda name: {"tasks": {name: {"column": "grade"}}},
+        lambda name: {"gene_sets": {name: "builtin"}},
+        lambda name: {"patients": None, "cohorts": [{"name": name, "patients": {"table": "p.csv"}}]},
+    ],
+    ids=["cohort", "task", "subspace", "one of several cohorts"],
+)
+def test_names_that_would_lead_elsewhere_are_refused(write, file, name):
+    content = {"name": "small", "patients": {"table": "p.csv"}} | file(name)
+    with pytest.raises(ConfigurationError, match="a name must be") as caught:
+        read_cohort_file(write(yaml.safe_dump({key: value for key, value in content.items() if value is not None})))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        *(("tasks", name) for name in ("cohort", "Explanations", "predictions.csv", "report.HTML", "config.yaml")),
+        *(("gene_sets", name) for name in ("total", "all", "slide_id", "x", "audit.json")),
+    ],
+)
+def test_names_that_every_run_has_already_are_refused(write, section, name):
+    entry = {"column": "grade"} if section == "tasks" else "builtin"
+    text = yaml.safe_dump({"name": "small", "patients": {"table": "p.csv"}, section: {name: entry}})
+    with pytest.raises(ConfigurationError, match=f"{section}.{name}: this name belongs to a file or folder"):
+        read_cohort_file(write(text))
+
+
+@pytest.mark.parametrize("name", ["grade", "WHO 2021", "Überleben", "overall.survival", "5-year", "a_b"])
+def test_ordinary_names_are_kept(write, name):
+    text = yaml.safe_dump({"name": name, "patients": {"table": "p.csv"}, "tasks": {name: {"column": "x"}}})
+    assert list(read_cohort_file(write(text)).tasks) == [name]
+
+
+def test_names_that_one_folder_would_hold_are_refused(write):
+    with pytest.raises(ConfigurationError, match="upper and lower case"):
+        read_cohort_file(write(MINIMAL + "tasks: {Grade: {column: a}, grade: {column: b}}\n"))
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB + MINIMAL, "line 6: at most 200000 entries"),
+        ("x: &x {" + "y: *x, " * 3 + "}\n" + MINIMAL, r"within its own anchor. Found \*x"),
+        ("name: &n [*n]\n", r"within its own anchor. Found \*n"),
+        ("name: " + "[" * 5000 + "]" * 5000, "at most 30 levels"),
+        ("name: " + "[" * 5000, "at most 30 levels"),
+        ("".join(f"{' ' * i}a:\n" for i in range(1000)), "at most 30 levels"),
+        ("# " + "x" * 1_100_000 + "\n" + MINIMAL, "at most 1 MB"),
+        (MINIMAL + "splits: {seed: " + "9" * 5000 + "}\n", "cohort.yaml"),
+        (MINIMAL + "role: 2001-99-99\n", "valid YAML is required"),
+        (MINIMAL + "role: " + "x" * 5000, "role: input should be"),
+    ],
+    ids=[
+        "aliases",
+        "self in a mapping",
+        "self",
+        "deep",
+        "deep and open",
+        "deep blocks",
+        "large",
+        "digits",
+        "date",
+        "long",
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_short_line(write, text, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read_cohort_file(write(text))
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_that_stay_small_are_read(write):
+    text = "name: a\npatients: &p {table: p.csv}\ntasks: {g: &t {column: g}, h: *t}\n"
+    assert read_cohort_file(write(text)).tasks["h"].column == "g"
+
+
+def test_a_pipe_or_a_folder_is_no_cohort_file(tmp_path):
+    os.mkfifo(tmp_path / "cohort.yaml")
+    for path in (tmp_path / "cohort.yaml", tmp_path):
+        with pytest.raises(ConfigurationError, match="Found a folder, pipe or device"):
+            read_cohort_file(path)

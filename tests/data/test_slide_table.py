@@ -7,6 +7,7 @@ from subfuse.data.cohort_file import SlidesSection
 from subfuse.data.feature_import import FeatureSource
 from subfuse.data.slide_table import find_features, find_slides, patient_of_slide, read_slides
 from subfuse.errors import DataError
+from subfuse.identifiers import NAME_RULE
 
 
 def touch(*paths: Path) -> None:
@@ -199,7 +200,7 @@ def test_rows_of_a_feature_table_are_slides(tmp_path):
     ]
     assert left_out.to_numpy().tolist() == [
         ["slide", "stranger", "its name begins with no patient's identifier"],
-        ["slide", "x/y", "its identifier must be a file name: no slash, no leading dot"],
+        ["slide", "x/y", f"its identifier names files: {NAME_RULE}"],
     ]
 
 

@@ -78,11 +78,14 @@ def _add_check(parser: ArgumentParser) -> None:
 
 def _check(arguments: Namespace) -> None:
     from subfuse.data.cohort_file import read_cohort_file
+
+    cohort_file = read_cohort_file(arguments.cohort)  # before the slow imports: most mistakes are here
+
     from subfuse.data.cohort_plan import plan_cohort
     from subfuse.data.feature_import import feature_sources, survey_features
     from subfuse.data.slides import inspect_slide
 
-    plan = plan_cohort(read_cohort_file(arguments.cohort))
+    plan = plan_cohort(cohort_file)
     ready = feature_sources(plan.slides)
     survey = survey_features(ready)
     unreadable = list(survey.exclusions.itertuples(index=False, name=None))

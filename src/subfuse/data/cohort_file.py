@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from subfuse.data.yaml_problems import one_line, refuse_repeated_keys
+from subfuse.data.yaml_problems import one_line, read_yaml
 from subfuse.errors import ConfigurationError
+from subfuse.identifiers import plain_name
 
 
 def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
@@ -30,7 +31,10 @@ def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time t
 
 FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file; may hold ${VARIABLES}
 TimeUnit = Literal["days", "months", "years"]
-CohortName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NOT_A_TASK = ("cohort", "explanations")  # folders of a run beside those of its tasks
+NOT_A_SUBSPACE = ("all", "total", "slide_id", "x", "y")  # columns and rows beside those of the subspaces
+_SUFFIXES_OF_RUNS = (".csv", ".json", ".yaml", ".html", ".md")
+Name = Annotated[str, AfterValidator(plain_name)]  # of what becomes a folder, a file or a column
 Role = Literal["develop", "external"]
 LinearUnit = Literal["counts", "rsem", "fpkm", "fpkm_uq", "tpm"]  # rsem: expected or normalised counts
 LogUnit = Literal[  # log2(x + 1), and with _001 log2(x + 0.001)
@@ -267,7 +271,7 @@ class SplitsSection(Section):
 class CohortSection(Section):
     """One cohort: who its patients are and where their data lie."""
 
-    name: CohortName
+    name: Name
     role: Role = "develop"
     patients: PatientsSection
     slides: SlidesSection | None = None
@@ -277,18 +281,33 @@ class CohortSection(Section):
 class CohortFile(Section):
     """A cohort file. Every section but `patients` may be absent; several cohorts stand in a list `cohorts`."""
 
-    name: CohortName
+    name: Name
     role: Role = "develop"
     patients: PatientsSection | None = None  # None with `cohorts`
     slides: SlidesSection | None = None
     expression: ExpressionSection | None = None
     cohorts: tuple[CohortSection, ...] = ()  # instead of the four above; the sections below are shared
-    gene_sets: dict[str, GeneSetSource] = Field(
+    gene_sets: dict[Name, GeneSetSource] = Field(
         default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
     )
-    tasks: dict[str, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
+    tasks: dict[Name, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
     covariates: tuple[str, ...] = ()  # numeric or two-valued columns of the patients, seen by models with expression
     splits: SplitsSection = SplitsSection(folds=5)
+
+    @model_validator(mode="after")
+    def _free_names(self) -> "CohortFile":
+        for section, names, taken in (
+            ("tasks", self.tasks or {}, NOT_A_TASK),
+            ("gene_sets", self.gene_sets, NOT_A_SUBSPACE),
+        ):
+            used = [name for name in names if name.lower() in taken or name.lower().endswith(_SUFFIXES_OF_RUNS)]
+            if used:
+                raise ValueError(
+                    f"{section}.{used[0]}: this name belongs to a file or folder of every run; choose another"
+                )
+            if len({name.lower() for name in names}) < len(names):
+                raise ValueError(f"{section}: names must differ in more than upper and lower case")
+        return self
 
     @model_validator(mode="after")
     def _one_outcome(self) -> "CohortFile":
@@ -330,19 +349,13 @@ def read_cohort_file(path: Path) -> CohortFile:
             value. One line naming file, line and key.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        node, value = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
-    except OSError as error:
+    if not path.exists():
         raise ConfigurationError(
-            f"{path}: a cohort file is required. Found: {error.strerror}. `subfuse init` writes a commented one."
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigurationError(f"{path}: valid YAML is required. Found: {problem}.") from error
+            f"{path}: a cohort file is required. Found none. `subfuse init` writes a commented one."
+        )
+    node, value = read_yaml(path, what="a cohort file")
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {type(value).__name__}.")
-    refuse_repeated_keys(path, node)
     try:
         return CohortFile.model_validate(value, context={"base": path.resolve().parent})
     except ValidationError as error:

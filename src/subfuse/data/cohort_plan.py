@@ -23,6 +23,7 @@ from subfuse.data.harmonisation import harmonise
 from subfuse.data.slides import SlideSource
 from subfuse.data.splits import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.identifiers import LONGEST_NAME, is_plain_label
 
 LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
@@ -263,6 +264,12 @@ def _resolve_classes(
         found = sorted(_developed(patients, roles)[task.column].dropna().unique())
         classes = task.classes or (tuple(found) if develops else None)
         extra = sorted(set(patients[task.column].dropna()) - set(classes)) if classes is not None else []
+        unfit = [label for label in classes or found if not is_plain_label(label)]
+        if unfit:
+            raise DataError(
+                f"tasks.{name}: classes name columns: printable, at most {LONGEST_NAME} bytes. Found "
+                f"{unfit[0][:60]!r} in {task.column}. Shorten it."
+            )
         if extra:
             raise DataError(
                 f"tasks.{name}: every label of {task.column} must be one of {preview(classes or (), limit=9)}. "

@@ -15,8 +15,8 @@ from subfuse.data.feature_import import FeatureSource
 from subfuse.data.slide_table import read_slides
 from subfuse.data.slides import SlideSource
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.identifiers import NAME_RULE, is_plain_name
 
-LONGEST_IDENTIFIER = 150  # bytes; file systems allow names of 255
 _UNIT_OF_SCALE = {"cohort_zscore": "zscore"}  # of pooled units: tpm and fpkm meet as log2_tpm, which is a unit itself
 
 
@@ -216,15 +216,9 @@ def _refuse_shared(cohorts: Sequence[CohortSources]) -> None:
 
 def _check_identifiers(patient_ids: Sequence[str], cohort: str) -> None:
     """Refuses identifiers that cannot name a folder, or that would name one elsewhere."""
-    unfit = [identifier for identifier in patient_ids if not _names_a_folder(identifier)]
+    unfit = [identifier for identifier in patient_ids if not is_plain_name(identifier)]
     if unfit:
         raise DataError(
-            f"{cohort}: patient identifiers name folders: no slash, backslash or control character, no leading dot, "
-            f"at most {LONGEST_IDENTIFIER} bytes. Found {preview([repr(name[:60]) for name in unfit])}. Rename them in "
-            "all tables."
+            f"{cohort}: patient identifiers name folders: {NAME_RULE}. Found "
+            f"{preview([repr(name[:60]) for name in unfit])}. Rename them in all tables."
         )
-
-
-def _names_a_folder(identifier: str) -> bool:
-    fits = 0 < len(identifier.encode()) <= LONGEST_IDENTIFIER and not identifier.startswith(".")
-    return fits and identifier.isprintable() and not set(identifier) & set("/\\")

@@ -15,6 +15,7 @@ from subfuse.data.feature_table import read_feature_table
 from subfuse.data.slides import SlideSource
 from subfuse.data.tables import is_missing, read_text_table, require_columns
 from subfuse.errors import DataError, preview
+from subfuse.identifiers import NAME_RULE, is_plain_name
 
 SLIDE_SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
@@ -55,8 +56,8 @@ def read_slides(
             left_out.append(("slide", slide_id, reason))
         elif path is None or not path.exists():
             left_out.append(("slide", slide_id, _absence(section, slide_id, path)))
-        elif slide_id.startswith(".") or any(character in slide_id for character in "/\\\0"):
-            left_out.append(("slide", slide_id, "its identifier must be a file name: no slash, no leading dot"))
+        elif not is_plain_name(slide_id):
+            left_out.append(("slide", slide_id, f"its identifier names files: {NAME_RULE}"))
         else:
             slides.append(_source(section, slide_id, patient_id, path, mpp))
     return tuple(slides), exclusion_table(left_out), _unlisted(section, found, {row[0] for row in listed})

@@ -25,6 +25,7 @@ from subfuse.data.tiling import MPP_PLACE, Patch, Tiling
 from subfuse.data.tissue import TISSUE_RULE
 from subfuse.data.whole_slides import ACCEPTED, WholeSlide
 from subfuse.errors import DataError
+from subfuse.identifiers import NAME_RULE, is_plain_name
 
 _FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
@@ -273,10 +274,10 @@ def _read_ahead(
 
 def _features_path(source: SlideSource, encoder_name: str, tiling: Tiling, out: Path) -> Path:
     name = source.slide_id
-    if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
+    if not is_plain_name(name):
         raise DataError(
-            f"{source.path}: a slide identifier must be a file name without slashes and a leading dot. Found {name!r}. "
-            "Correct slide_id in the slide table."
+            f"{source.path}: a slide identifier names files: {NAME_RULE}. Found {name[:60]!r}. Correct slide_id in the "
+            "slide table."
         )
     return Path(out) / tiling.folder_name / f"features_{encoder_id(encoder_name)}" / f"{name}.h5"
 

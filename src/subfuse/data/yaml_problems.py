@@ -1,6 +1,7 @@
-"""What is wrong with a YAML file and in which line, for files that are validated as a pydantic model."""
+"""YAML files of bounded size, and what is wrong with one and in which line when a pydantic model refuses it."""
 
 import difflib
+import reprlib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,74 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from subfuse.errors import ConfigurationError, preview
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LARGEST = 1_000_000  # bytes of a file
+_DEEPEST = 30  # levels; ours need six
+_MOST_NODES = 200_000  # after aliases are followed
+
+
+def read_yaml(path: Path, *, what: str) -> tuple[yaml.Node | None, Any]:
+    """Returns a YAML file as a tree with line numbers and as plain values, in time and memory that its size bounds.
+
+    Args:
+        path: The file.
+        what: What it should be, for messages.
+
+    Raises:
+        ConfigurationError: Missing file, not a regular one, too large, not YAML, nested too deeply, aliases that
+            contain themselves or grow too large, or a key that occurs twice. One line.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{path}: {what} is required. Found a folder, pipe or device. Give the file.")
+        if path.stat().st_size > _LARGEST:
+            raise ConfigurationError(f"{path}: {what} of at most 1 MB is required. Found {path.stat().st_size} bytes.")
+        text = path.read_text(encoding="utf-8-sig")
+        _refuse_bombs(path, text)
+        node, value = yaml.compose(text, _LOADER), yaml.load(text, _LOADER)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {what} is required. Found: {error.strerror}.") from error
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are not UTF-8, or such as a 32nd of May
+        problem = " ".join(str(error).split())
+        raise ConfigurationError(f"{path}: valid YAML is required. Found: {problem[:300]}.") from error
+    refuse_repeated_keys(path, node)
+    return node, value
+
+
+def _refuse_bombs(path: Path, text: str) -> None:
+    """Follows the events of a file, which takes no recursion and does not expand aliases, and adds up what they would.
+
+    Raises:
+        ConfigurationError: Too deep, too large once aliases are followed, or an alias within what it stands for.
+    """
+    sizes: dict[str, int] = {}  # nodes behind each anchor; of open ones unknown yet
+    opened: list[tuple[str | None, int]] = []  # anchor, and the nodes before it
+    n_nodes = 0
+    for event in yaml.parse(text, _LOADER):
+        line = f"{path}, line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in [anchor for anchor, _ in opened]:
+                raise ConfigurationError(
+                    f"{line}: an alias must not stand within its own anchor. Found *{event.anchor}."
+                )
+            n_nodes += sizes.get(event.anchor, 0)
+        elif isinstance(event, yaml.NodeEvent):
+            n_nodes += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                opened.append((event.anchor, n_nodes - 1))
+            elif event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor is not None:
+                sizes[anchor] = n_nodes - before
+        if len(opened) > _DEEPEST:
+            raise ConfigurationError(f"{line}: at most {_DEEPEST} levels of nesting are allowed. Found more.")
+        if n_nodes > _MOST_NODES:
+            raise ConfigurationError(
+                f"{line}: at most {_MOST_NODES} entries are allowed, aliases followed. Found more. Write them out."
+            )
 
 
 def refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, ...] = ()) -> None:
@@ -47,8 +116,8 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         model: What the file is validated as.
     """
     first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"]]
-    name = ".".join(place)
+    place = [str(part) for part in first["loc"] if part != "[key]"]
+    name = ".".join(part[:60] for part in place)
     if first["type"] == "extra_forbidden":
         valid = sorted(_keys_at(model, place[:-1]))
         near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.5)
@@ -58,7 +127,7 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         problem = f"`{name}` is required."
     else:
         message = first["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {first['input']!r}."
+        found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {reprlib.repr(first['input'])}."
         problem = f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{found}"
     more = f" ({len(others)} more problem(s) in this file.)" if others else ""
     return f"{path}, line {_line_of(node, place)}: {problem}{more}"
