@@ -82,7 +82,7 @@ def test_event_values_ignore_case_and_decimals(tmp_path):
         ),
         ("patient_id,grade\n,G2\n", "row 2: a patient identifier is required"),
         ("patient_id;grade\na;G2\n", "commas or tabs"),
-        ("patient_id,grade,grade\na,G2,G3\n", "unique. Found twice: grade"),
+        ("patient_id,site,site\na,S2,S3\n", "unique. Found twice: site"),
         ("patient_id,grade\na,G2,G3\n", "complete table"),
         ("<html>", "web page"),
         ("", "empty"),

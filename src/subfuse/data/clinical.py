@@ -13,6 +13,7 @@ from subfuse.data.clinical_columns import (
     known_text,
     map_columns,
     match_barcodes,
+    note_of_repeated,
     refuse_repeated_patients,
 )
 from subfuse.data.clinical_gdc import read_gdc
@@ -97,6 +98,7 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
     raw = read_text_table(section.table)
     columns = section.columns or {str(name): str(name) for name in raw}
     further = map_columns(raw, columns, section.table, section="patients.labels")
+    notes = () if section.columns else note_of_repeated(raw, section.table)
     taken = [name for name in further if name != "patient_id" and (name in table or name in FIXED_COLUMNS)]
     if taken:
         raise ConfigurationError(
@@ -115,7 +117,7 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
         )
     joined = table.merge(further.drop(columns="place"), on="patient_id", how="left")
     note = f"patients.labels: {found.sum()} of {len(table)} patients are in {section.table.name}"
-    return joined, () if found.all() else (f"{note}; not {preview(table.loc[~found, 'patient_id'])}",)
+    return joined, notes if found.all() else (*notes, f"{note}; not {preview(table.loc[~found, 'patient_id'])}")
 
 
 def _pair_outcome(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

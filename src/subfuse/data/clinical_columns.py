@@ -27,6 +27,7 @@ def map_columns(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, *, se
 
     Raises:
         ConfigurationError: A name that subfuse gives, or a column that is not in the table.
+        DataError: A column that the table has several times, with different cells.
     """
     columns = columns if "patient_id" in columns else {"patient_id": "patient_id", **columns}
     reserved = [name for name in columns if name in RESERVED]
@@ -35,12 +36,25 @@ def map_columns(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, *, se
             f"{section}.columns: {preview(reserved)} are names that subfuse gives. Map the column of {path} to another."
         )
     for name, column in columns.items():
+        if column in raw.attrs.get("repeated", ()):
+            raise DataError(
+                f"{path}: column {column!r}, mapped to {name}, is required once. Found it several times with different "
+                "cells. Rename or remove one."
+            )
         if column not in raw:
             raise ConfigurationError(
                 f"{section}.columns.{name}: column {column!r} is not in {path}. "
                 f"It has {preview(raw.columns, limit=20)}."
             )
     return pd.DataFrame({name: raw[column] for name, column in columns.items()})
+
+
+def note_of_repeated(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:
+    """Returns a note on the columns that `read_text_table` left out since their name stands for several."""
+    repeated = raw.attrs.get("repeated", ())
+    if not repeated:
+        return ()
+    return (f"{path.name}: several columns with different cells are called {preview(repeated)}; they are not used",)
 
 
 def labels_of_portal(

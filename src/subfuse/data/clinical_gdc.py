@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from subfuse.data.barcodes import patient_of_barcode
 from subfuse.data.clinical_columns import DAYS, first_known, known_text, labels_of_portal, map_columns, parse_days
 from subfuse.data.cohort_file import PatientsSection
-from subfuse.data.tables import is_missing, read_json, read_text_table, require_columns
+from subfuse.data.tables import archived_tables, is_missing, read_json, read_text_table, require_columns
 from subfuse.errors import DataError, preview
 
 GDC_LABELS = {
@@ -20,46 +22,127 @@ GDC_LABELS = {
 }
 _FOLLOW_UP = {"vital_status": "Dead or Alive", "days_to_death": "days", "days_to_last_follow_up": "days"}
 _PRIMARY = "diagnosis_is_primary_disease"  # of newer files; others list one diagnosis per patient
+_CASE, _PLACE, _MAIN = "#case", "#place", "#main"  # among columns, none of which begins in this way
+_OURS = (_CASE, _PLACE, _MAIN)
 _EVENTS = {"dead": True, "alive": False}
 _OWN_FIELDS = re.compile(r"^(submitter_id|state|.*_datetime)$")  # every entity of a JSON file has these
 _ENTITY = re.compile(r"[_-](?:demographic|diagnosis|exposure)\d*$")
 
 
+@dataclass(frozen=True)
+class _Table:
+    """One table of the portal: a file, a table in an archive, or the records of a JSON file as rows."""
+
+    path: Path
+    member: str  # name inside an archive, '' otherwise
+    rows: pd.DataFrame  # cells as text under bare names, with `place` and `case`, the patient
+
+    @property
+    def name(self) -> str:
+        """Name for notes."""
+        return self.member or self.path.name
+
+    @property
+    def has_vital_status(self) -> bool:
+        """True for the table of cases and diagnoses, False for those beside it (follow-up, exposure, ...)."""
+        return "vital_status" in self.rows and "days_to_death" in self.rows
+
+
 def read_gdc(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns one row per patient of every file, with `place`, and notes.
 
-    GDC writes a row per treatment and diagnosis. The latest follow-up counts, of everything else the first known
-    value, and where a file says which diagnosis is the primary disease, labels are taken from that one. An age in days
-    (`age_at_diagnosis`) becomes years.
+    GDC writes a row per treatment and diagnosis, and follow-ups, exposures and others into tables of their own. All
+    tables of an archive are read, as are further files that `table` lists. The latest follow-up counts, of everything
+    else the first known value, and where a file says which diagnosis is the primary disease, labels are taken from
+    that one. An age in days (`age_at_diagnosis`) becomes years. See `outcome_of_rows` for what contradicts itself.
 
     Raises:
         ConfigurationError: A mapped column is missing, or one that the format defines.
-        DataError: Not a clinical file of the portal, or a time that cannot be read.
+        DataError: Not a clinical file of the portal, a time that cannot be read, or a patient in two files.
     """
-    parts, notes = zip(*(_read(path, section) for path in section.table), strict=True)
-    return pd.concat(parts, ignore_index=True), sum(notes, ())
-
-
-def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    is_json = ".json" in path.suffixes[-2:]
-    raw = _read_json(path) if is_json else read_text_table(path)
-    raw.columns = pd.Index(_bare_names(list(raw.columns)))
-    identifier = "case_submitter_id" if "case_submitter_id" in raw else "submitter_id"
-    require_columns(raw, {identifier: "the patient", **_FOLLOW_UP}, path)
-    labels = labels_of_portal(section, GDC_LABELS, [str(name) for name in raw])
-    cells = map_columns(
-        raw, {"patient_id": identifier, **{name: name for name in _FOLLOW_UP}, **labels}, path, section="patients"
-    )
-    where = cells["patient_id"] if is_json else [f"row {row + 2}" for row in cells.index]
-    cells["place"] = [f"{path}, {place}" for place in where]
+    tables = [table for path in section.table for table in _read(path)]
+    used = [table for table in tables if _CASE in table.rows]
+    main = [table for table in used if table.has_vital_status]
+    if not main:
+        path = section.table[0]
+        require_columns(tables[0].rows.drop(columns=_PLACE), {"case_submitter_id": "the patient", **_FOLLOW_UP}, path)
+    _refuse_shared(main)
+    raw = pd.concat([table.rows.assign(**{_MAIN: table.has_vital_status}) for table in used], ignore_index=True)
+    raw = raw.astype(object).where(raw.notna(), "")
+    raw.attrs["repeated"] = tuple(dict.fromkeys(n for table in used for n in table.rows.attrs.get("repeated", ())))
+    require_columns(raw, _FOLLOW_UP, section.table[0])
+    labels = labels_of_portal(section, GDC_LABELS, [str(name) for name in raw if name not in _OURS])
+    fixed = {"patient_id": _CASE, "place": _PLACE, **{name: name for name in _FOLLOW_UP}}
+    cells = map_columns(raw, {**fixed, **labels}, section.table[0], section="patients")
     for name in ("days_to_death", "days_to_last_follow_up"):
         cells[name] = parse_days(cells[name], cells["place"], name)
     notes = _ages_in_years(cells, labels)
+    is_main = raw[_MAIN].astype(bool)
     if _PRIMARY in raw:
         is_primary = raw[_PRIMARY].str.lower() == "true"
         has_primary = is_primary.groupby(cells["patient_id"]).transform("any")
-        cells.loc[has_primary & ~is_primary, list(labels)] = ""
-    return _one_row_per_patient(cells, list(labels), path, notes)
+        cells.loc[is_main & has_primary & ~is_primary, list(labels)] = ""
+    known = cells["patient_id"].isin(cells.loc[is_main, "patient_id"])
+    table, notes_of_rows = _one_row_per_patient(cells[known], list(labels), ", ".join(table.name for table in main))
+    others = cells.loc[~known, "patient_id"].unique()
+    alone = f"{len(others)} case(s) without vital status are not used ({preview(others)})"
+    return table, (*_notes_of_tables(tables, section), *notes, *notes_of_rows, *([alone] if len(others) else []))
+
+
+def _read(path: Path) -> list[_Table]:
+    """Returns the tables of a file, those of an archive with clinical.tsv first."""
+    if ".json" in path.suffixes[-2:]:
+        return [_named(path, "", _read_json(path))]
+    if path.name.endswith((".tar.gz", ".tgz")):
+        further = [name for name in archived_tables(path) if name != "clinical.tsv"]
+        return [_named(path, name, read_text_table(path, member=name)) for name in ("clinical.tsv", *further)]
+    return [_named(path, "", read_text_table(path))]
+
+
+def _named(path: Path, member: str, rows: pd.DataFrame) -> _Table:
+    """Returns a table under bare names, with the patient and the place of every row."""
+    repeated = rows.attrs.get("repeated", ())
+    rows = rows.set_axis(pd.Index(_bare_names(list(rows.columns))), axis="columns")
+    identifier = next((name for name in ("case_submitter_id", "submitter_id") if name in rows), None)
+    if member and identifier == "submitter_id":  # of the entity, not of the case
+        identifier = None
+    if identifier is not None:
+        rows[_CASE] = rows[identifier].map(patient_of_barcode)
+    where = f"{path}, {member} row" if member not in ("", "clinical.tsv") else f"{path}, row"
+    is_json = ".json" in path.suffixes[-2:]
+    rows[_PLACE] = [f"{path}, {case}" for case in rows[_CASE]] if is_json else [f"{where} {i + 2}" for i in rows.index]
+    if "days_to_follow_up" in rows and "days_to_last_follow_up" not in rows:
+        rows = rows.rename(columns={"days_to_follow_up": "days_to_last_follow_up"})
+    rows.attrs["repeated"] = tuple(_bare_names(repeated))
+    return _Table(path, member, rows)
+
+
+def _refuse_shared(tables: Sequence[_Table]) -> None:
+    """Refuses a patient that two files describe: two outcomes of one person."""
+    first: dict[str, Path] = {}
+    for table in tables:
+        cases = dict.fromkeys(table.rows[_CASE], table.path)
+        shared = [case for case in cases if first.get(case, table.path) != table.path]
+        if shared:
+            raise DataError(
+                f"{table.path}: one row per patient is required. Found {preview(shared)} again (first: "
+                f"{first[shared[0]]}). Keep each patient in one file."
+            )
+        first |= cases
+
+
+def _notes_of_tables(tables: Sequence[_Table], section: PatientsSection) -> tuple[str, ...]:
+    """Returns what is known of the patients and is not read."""
+    notes = [f"{table.name} does not name its cases: not used" for table in tables if _CASE not in table.rows]
+    for path in dict.fromkeys(table.path for table in tables if table.has_vital_status and not table.member):
+        beside = [file for file in _beside(path) if file.exists() and file not in section.table]
+        notes += [f"{file.name} lies beside {path.name} and is not read: list it in patients.table" for file in beside]
+    return tuple(notes)
+
+
+def _beside(path: Path) -> list[Path]:
+    """Returns where the follow-ups of an unpacked archive would be."""
+    return [path.with_name(path.name.replace("clinical", "follow_up", 1))] if path.name.startswith("clinical.") else []
 
 
 def _bare_names(columns: Sequence[str]) -> list[str]:
@@ -80,18 +163,52 @@ def _ages_in_years(cells: pd.DataFrame, labels: Mapping[str, str]) -> tuple[str,
 
 
 def _one_row_per_patient(
-    cells: pd.DataFrame, labels: Sequence[str], path: Path, notes: tuple[str, ...]
+    cells: pd.DataFrame, labels: Sequence[str], source: str
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    text = ["vital_status", *labels]
-    for name in text:
-        cells[name] = known_text(cells[name])
-    table, notes_of_values = first_known(cells, [*text, "days_to_death"], path.name)
+    cells = cells.assign(**{name: known_text(cells[name]) for name in ("vital_status", *labels)})
+    table, notes = first_known(cells, [*labels, "days_to_death"], source)
+    outcome, notes_of_outcome = outcome_of_rows(cells.assign(vital_status=cells["vital_status"].str.lower()), source)
+    table = table.drop(columns="days_to_death").join(outcome)
+    table["place"] = cells.groupby("patient_id", sort=False)["place"].first()
+    return table.reset_index(), (*notes, *notes_of_outcome)
+
+
+def outcome_of_rows(cells: pd.DataFrame, source: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns event and time_days per patient, and a note on each way in which rows contradict one another.
+
+    Where some rows say alive and others dead, the later of death and last follow-up as alive decides; a death without
+    date is the last. Who is alive is censored at the last follow-up, whatever date of death there is; who is dead died
+    on that date, whatever follow-up there is. A date of death without vital status means dead.
+
+    Args:
+        cells: Rows with patient_id, vital_status (dead, alive, or missing), days_to_death and days_to_last_follow_up.
+        source: The file, for notes.
+    """
+    status = cells["vital_status"].map(_EVENTS)
     grouped = cells.groupby("patient_id", sort=False)
-    table["place"] = grouped["place"].first()
-    status = table["vital_status"].str.lower()
-    table["event"] = status.map(_EVENTS).astype("boolean")  # anything else is unknown
-    table["time_days"] = table["days_to_death"].where(status == "dead", grouped["days_to_last_follow_up"].max())
-    return table.drop(columns=["vital_status", "days_to_death"]).reset_index(), (*notes, *notes_of_values)
+    death, last = grouped["days_to_death"].first(), grouped["days_to_last_follow_up"].max()
+    says_dead = (status == True).groupby(cells["patient_id"], sort=False).any()  # noqa: E712 -- unknown is neither
+    says_alive = (status == False).groupby(cells["patient_id"], sort=False).any()  # noqa: E712
+    as_alive = cells["days_to_last_follow_up"].where(status == False).groupby(cells["patient_id"]).max()  # noqa: E712
+    both, unstated = says_dead & says_alive, ~says_dead & ~(says_alive & ~both) & death.notna()
+    dead = (says_dead & ~(both & (as_alive.reindex(death.index) > death))) | unstated
+    event = pd.Series(pd.NA, index=death.index, dtype="boolean").mask(says_alive, False).mask(dead, True)
+    unclear = cells.loc[status.isna() & cells["vital_status"].notna(), "patient_id"].unique()
+    found = {
+        "have rows as alive and as dead; the latest counts": both,
+        "are alive with a date of death; they count as alive at their last follow-up": ~dead
+        & says_alive
+        & death.notna(),
+        "have a follow-up after their death; the date of death counts": dead & (last > death),
+        "have a date of death without vital status; they count as dead": unstated,
+        "have a vital status other than Dead and Alive; it is unknown": death.index.isin(unclear) & event.isna(),
+    }
+    notes = tuple(
+        f"{source}: {int(which.sum())} patient(s) {words} ({preview(death.index[which])})"
+        for words, which in found.items()
+        if which.any()
+    )
+    return pd.DataFrame({"time_days": death.where(dead, last), "event": event}), notes
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -120,9 +237,12 @@ def _rows_of_case(case: Mapping[str, Any], number: int, path: Path) -> Iterator[
     patient = {"case_submitter_id": _patient_of_case(case, [demographic, *diagnoses, *exposures], number, path)}
     for diagnosis in diagnoses:
         yield patient | _fields(exposures[0] if exposures else {}) | _fields(diagnosis) | _fields(demographic)
+    for further in (*exposures[1:], *(case.get("family_histories") or [])):
+        yield patient | _fields(further)
     for follow_up in case.get("follow_ups") or []:
-        if not is_missing(str(follow_up.get("days_to_follow_up") or "")):
-            yield patient | {"days_to_last_follow_up": str(follow_up["days_to_follow_up"])}
+        fields = _fields(follow_up)
+        last = fields.pop("days_to_follow_up", None)
+        yield patient | fields | ({} if last is None else {"days_to_last_follow_up": last})
 
 
 def _fields(entity: Mapping[str, Any]) -> dict[str, str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.data.clinical_columns import DAYS, map_columns, parse_days
+from subfuse.data.clinical_columns import DAYS, FIXED_COLUMNS, map_columns, note_of_repeated, parse_days
 from subfuse.data.cohort_file import PatientsSection, TimeUnit
-from subfuse.data.tables import is_missing, read_text_table
+from subfuse.data.tables import is_missing, read_text_table, require_columns
 from subfuse.errors import ConfigurationError, DataError, preview
 
 _AMBIGUOUS_EVENT = re.compile(r"censor|vital|status", re.IGNORECASE)
@@ -24,11 +24,13 @@ def read_plain(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]
             event column or the unit of the time column must be declared.
         DataError: Unreadable table, event or time.
     """
-    return pd.concat([_read(path, section) for path in section.table], ignore_index=True), _unit_note(section)
+    parts, notes = zip(*(_read(path, section) for path in section.table), strict=True)
+    return pd.concat(parts, ignore_index=True), (*_unit_note(section), *sum(notes, ()))
 
 
-def _read(path: Path, section: PatientsSection) -> pd.DataFrame:
+def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = read_text_table(path)
+    require_columns(raw, {}, path, optional=() if section.columns else FIXED_COLUMNS)
     columns = section.columns or {str(name): str(name) for name in raw}
     table = map_columns(raw, columns, path, section="patients")
     if ("time_days" in table) != ("event" in table):
@@ -41,7 +43,7 @@ def _read(path: Path, section: PatientsSection) -> pd.DataFrame:
         unit = _unit(columns["time_days"], section.time_unit)
         table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
         table["event"] = _events(table["event"], columns["event"], section.event_values, path)
-    return table
+    return table, () if section.columns else note_of_repeated(raw, path)
 
 
 def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:

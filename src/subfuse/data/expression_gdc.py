@@ -140,7 +140,7 @@ def read_gdc_sheet(path: Path) -> pd.DataFrame:
         DataError: Unreadable, or not a sample sheet.
     """
     sheet = read_text_table(path)
-    require_columns(sheet, _SHEET_COLUMNS, path)
+    require_columns(sheet, _SHEET_COLUMNS, path, optional=("File ID", "Sample ID", *_TYPE_COLUMNS))
     rows = []
     for record in sheet.to_dict("records"):
         sample = record.get("Sample ID", "").split(",")[0].strip()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from subfuse.data.barcodes import patient_of_barcode, sample_type_of_barcode, vial_of_barcode
 from subfuse.data.exclusions import exclusion_table
-from subfuse.data.tables import is_missing, read_text_table
+from subfuse.data.tables import is_missing, read_text_table, require_columns
 from subfuse.errors import DataError, preview
 
 PRIMARY, OTHER_TUMOUR, NORMAL = 0, 1, 2  # ranks of samples: lower ones speak for the patient, normal tissue never
@@ -128,6 +128,7 @@ def read_sample_sheet(path: Path) -> dict[str, SampleOrigin]:
         DataError: Another table, an empty identifier, or a sample of two patients.
     """
     table = read_text_table(path, comment="#")
+    require_columns(table, {}, path, optional=(*_SHEET_COLUMNS, *map(str.upper, _SHEET_COLUMNS)))
     table = table.rename(columns=lambda name: name.lower() if name.lower() in _SHEET_COLUMNS else name)
     if not set(_SHEET_COLUMNS[:2]) <= set(table):
         raise DataError(f"{path}: the columns sample_id and patient_id are required. Found {preview(table.columns)}.")

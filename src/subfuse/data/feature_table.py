@@ -24,7 +24,7 @@ def read_feature_table(path: Path) -> pd.DataFrame:
         ConfigurationError: Parquet without a library that reads it.
     """
     table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else read_text_table(path)
-    require_columns(table, {"slide_id": "the slide"}, path)
+    require_columns(table, {"slide_id": "the slide"}, path, optional=table.attrs.get("repeated", ()))
     slides = table.pop("slide_id").astype(str).str.strip()
     _require_distinct(slides, path)
     if table.shape[1] == 0:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from subfuse.data.tables import read_text_table
+from subfuse.data.tables import read_text_table, require_columns
 from subfuse.errors import DataError, preview
 
 _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{5,})(?:\.\d+)?(?:_PAR_Y)?$")
@@ -53,6 +53,7 @@ def read_aliases(path: Path) -> dict[str, str]:
     """
     table = read_text_table(path)
     columns = next((pair for pair in _HEADERS if set(pair) <= set(table)), None)
+    require_columns(table, {}, path, optional=[name for pair in _HEADERS for name in pair])
     if columns is None:
         raise DataError(
             f"{path}: the columns previous and approved (or id and gene) are required. Found {preview(table.columns)}."
@@ -60,6 +61,8 @@ def read_aliases(path: Path) -> dict[str, str]:
     aliases: dict[str, str] = {}
     for row, (name, approved) in enumerate(table[list(columns)].itertuples(index=False, name=None), start=2):
         name = without_version(name)
+        if columns[0] == "id" and not approved:
+            continue  # a probe without gene
         if not name or not approved:
             raise DataError(f"{path}, row {row}: both names are required. Found {name!r} and {approved!r}.")
         if aliases.setdefault(name, approved) != approved:

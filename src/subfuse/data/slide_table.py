@@ -197,7 +197,7 @@ def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mappi
     path = section.table
     assert path is not None  # the caller checked
     table = read_text_table(path)
-    require_columns(table, {"slide_id": "the slide"}, path)
+    require_columns(table, {"slide_id": "the slide"}, path, optional=("patient_id", "path", "mpp"))
     place, of_table = section.folder or section.features, section.feature_table is not None
     if place is None and not of_table:
         require_columns(table, {"path": "where the slide lies, since there is no slides.folder"}, path)

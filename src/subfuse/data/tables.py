@@ -5,10 +5,11 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
@@ -64,7 +65,9 @@ def read_json(path: Path) -> Any:
 def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | None = None) -> pd.DataFrame:
     """Returns a table with every cell as stripped text; nothing is interpreted, missing cells are ''.
 
-    The header decides whether tabs or commas separate the columns.
+    The header decides whether tabs or commas separate the columns. Columns without a name and empty last rows, as
+    spreadsheets add them, are left out. Of several columns with one name and the same cells one stays; where the cells
+    differ none does: `require_columns` refuses what is needed of these, which `attrs["repeated"]` lists.
 
     Args:
         path: csv, tsv, txt, each also as .gz; or a .tar.gz archive.
@@ -72,8 +75,7 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
         comment: Beginning of the lines before the header that are passed over.
 
     Raises:
-        DataError: Missing, empty, binary or truncated file, text that is not UTF-8, a web page, one column only, or a
-            repeated column.
+        DataError: Missing, empty, binary or truncated file, text that is not UTF-8, a web page, or one column only.
     """
     content = _read_bytes(path, member)
     if comment is not None:
@@ -94,23 +96,47 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
     except pd.errors.ParserError as error:
         raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())  # shorter rows end in missing cells
-    names = cells.iloc[0]
-    if names.duplicated().any():
-        raise DataError(f"{path}: column names must be unique. Found twice: {preview(names[names.duplicated()])}.")
-    return cells.iloc[1:].set_axis(names.to_list(), axis="columns").reset_index(drop=True)
+    filled = np.flatnonzero((cells != "").any(axis=1))
+    rows = cells.iloc[1 : filled[-1] + 1].set_axis(cells.iloc[0].to_list(), axis="columns").reset_index(drop=True)
+    return _with_unique_columns(rows)
 
 
-def require_columns(table: pd.DataFrame, needed: Mapping[str, str], path: Path) -> None:
-    """Checks that a table has some columns.
+def archived_tables(path: Path) -> tuple[str, ...]:
+    """Returns the names of the tables (.tsv) in a .tar.gz archive, as `member` of `read_text_table`.
+
+    Raises:
+        DataError: The file is missing, or no complete archive.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            names = [Path(member.name).name for member in archive if member.isfile()]
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(
+            f"{path}: a readable table is required. Found: {_problem(error)}. Load the file again."
+        ) from error
+    return tuple(dict.fromkeys(name for name in names if name.endswith(".tsv") and not name.startswith(".")))
+
+
+def require_columns(
+    table: pd.DataFrame, needed: Mapping[str, str], path: Path, *, optional: Collection[str] = ()
+) -> None:
+    """Checks that a table has some columns, each once.
 
     Args:
         table: The table.
         needed: Column name to what it holds.
         path: Its file, for the message.
+        optional: Further columns that are used where the table has them.
 
     Raises:
-        DataError: A column is missing.
+        DataError: A column is missing, or is there several times with different cells.
     """
+    repeated = [name for name in (*needed, *optional) if name in table.attrs.get("repeated", ())]
+    if repeated:
+        raise DataError(
+            f"{path}: column names must be unique. Found twice: {preview(repeated)}, with different cells. Rename or "
+            "remove one."
+        )
     for column, meaning in needed.items():
         if column not in table:
             raise DataError(
@@ -127,6 +153,15 @@ def is_missing(cell: str) -> bool:
         (True, False)
     """
     return cell.lower() in MISSING
+
+
+def _with_unique_columns(table: pd.DataFrame) -> pd.DataFrame:
+    kept = table.loc[:, [name != "" for name in table.columns]]
+    is_again = kept.columns.duplicated()
+    differing = {name for name in kept.columns[is_again] if (kept[name].nunique(axis=1) > 1).any()}
+    unique = kept.loc[:, [not again and name not in differing for name, again in zip(kept, is_again, strict=True)]]
+    unique.attrs["repeated"] = tuple(sorted(differing))
+    return unique
 
 
 def _read_bytes(path: Path, member: str) -> bytes:
