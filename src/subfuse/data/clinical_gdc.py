@@ -184,21 +184,21 @@ def outcome_of_rows(cells: pd.DataFrame, source: str) -> tuple[pd.DataFrame, tup
         cells: Rows with patient_id, vital_status (dead, alive, or missing), days_to_death and days_to_last_follow_up.
         source: The file, for notes.
     """
-    status = cells["vital_status"].map(_EVENTS)
+    status = cells["vital_status"].map(_EVENTS)  # missing where unknown
+    patients = cells["patient_id"]
     grouped = cells.groupby("patient_id", sort=False)
     death, last = grouped["days_to_death"].first(), grouped["days_to_last_follow_up"].max()
-    says_dead = (status == True).groupby(cells["patient_id"], sort=False).any()  # noqa: E712 -- unknown is neither
-    says_alive = (status == False).groupby(cells["patient_id"], sort=False).any()  # noqa: E712
-    as_alive = cells["days_to_last_follow_up"].where(status == False).groupby(cells["patient_id"]).max()  # noqa: E712
-    both, unstated = says_dead & says_alive, ~says_dead & ~(says_alive & ~both) & death.notna()
-    dead = (says_dead & ~(both & (as_alive.reindex(death.index) > death))) | unstated
+    rows_dead, rows_alive = status.eq(True), status.eq(False)
+    says_dead, says_alive = (rows.groupby(patients, sort=False).any() for rows in (rows_dead, rows_alive))
+    last_alive = cells["days_to_last_follow_up"].where(rows_alive).groupby(patients, sort=False).max()
+    both, unstated = says_dead & says_alive, ~says_dead & ~says_alive & death.notna()
+    dead = (says_dead & ~(both & (last_alive > death))) | unstated
     event = pd.Series(pd.NA, index=death.index, dtype="boolean").mask(says_alive, False).mask(dead, True)
+    alive_with_death = says_alive & ~says_dead & death.notna()
     unclear = cells.loc[status.isna() & cells["vital_status"].notna(), "patient_id"].unique()
     found = {
         "have rows as alive and as dead; the latest counts": both,
-        "are alive with a date of death; they count as alive at their last follow-up": ~dead
-        & says_alive
-        & death.notna(),
+        "are alive with a date of death; they count as alive at their last follow-up": alive_with_death,
         "have a follow-up after their death; the date of death counts": dead & (last > death),
         "have a date of death without vital status; they count as dead": unstated,
         "have a vital status other than Dead and Alive; it is unknown": death.index.isin(unclear) & event.isna(),
