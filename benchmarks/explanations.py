@@ -21,20 +21,20 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from subfuse.data.bags import BagBatch
-from subfuse.data.cohort import Cohort, Patient, read_cohort
-from subfuse.data.feature_store import read_features
-from subfuse.data.preparation import prepare
-from subfuse.data.synthetic import simulate
-from subfuse.evaluation.run_folds import choose_repeats
+from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.cohort import Cohort, Patient, read_cohort
 from subfuse.execution import available_cores
 from subfuse.explanation import contribution_ledger, converged_gradients
 from subfuse.explanation.cohort_genes import gene_summary
 from subfuse.explanation.explained_score import ExplainedScore, explained_score, points_at_once
 from subfuse.explanation.occlusion import occlude_patches
+from subfuse.features.store import read_features
 from subfuse.files import write_table
 from subfuse.objective.objectives import ClassificationObjective
-from subfuse.training.checkpoint import FittedModel, load_fitted
+from subfuse.preparation.prepare import prepare
+from subfuse.runs.folds import choose_repeats
+from subfuse.simulation.cohort import simulate
+from subfuse.training.fitted_model import FittedModel, load_fitted
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 

@@ -57,8 +57,8 @@ def generate(folder: Path, n_patients: int, n_genes: int) -> None:
 
 def join(folder: Path) -> tuple[int, int]:
     """The package's join; returns the shape of the expression."""
-    from subfuse.data.cohort_file import read_cohort_file
-    from subfuse.data.cohort_plan import plan_cohort
+    from subfuse.cohort.cohort_file import read_cohort_file
+    from subfuse.preparation.plan import plan_cohort
 
     expression = plan_cohort(read_cohort_file(folder / "cohort.yaml")).expression
     assert expression is not None

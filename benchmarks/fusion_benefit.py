@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.data.cohort import read_cohort
-from subfuse.data.preparation import prepare
-from subfuse.data.synthetic import simulate
-from subfuse.evaluation.cross_validation import cross_validate
+from subfuse.cohort.cohort import read_cohort
 from subfuse.execution import available_cores
+from subfuse.preparation.prepare import prepare
+from subfuse.runs.cross_validation import cross_validate
+from subfuse.simulation.cohort import simulate
 
 MODELS = ("subspace", "abmil", "snn")
 HEADLINE = {"survival": "c_index", "diagnosis": "auc", "grade": "auc"}

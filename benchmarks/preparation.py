@@ -28,9 +28,9 @@ import numpy as np
 import tifffile
 import torch
 
-from subfuse.data.feature_store import SlideFeatures, read_features, write_features
-from subfuse.data.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
-from subfuse.data.slides import SlideSource, Tiling, prepare_slide
+from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
+from subfuse.features.store import SlideFeatures, read_features, write_features
+from subfuse.preparation.slide import SlideSource, Tiling, prepare_slide
 
 ROOT = Path(__file__).parents[1]
 SIDES = {"8 x 8 patches": 2048, "20 x 20 patches": 5120, "28 x 28 patches": 7168}

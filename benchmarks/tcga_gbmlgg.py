@@ -15,11 +15,11 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from subfuse.data.cohort import read_cohort
-from subfuse.data.preparation import prepare
-from subfuse.evaluation.cross_validation import cross_validate
+from subfuse.cohort.cohort import read_cohort
 from subfuse.execution import available_cores
 from subfuse.files import write_text
+from subfuse.preparation.prepare import prepare
+from subfuse.runs.cross_validation import cross_validate
 from subfuse.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parents[1]

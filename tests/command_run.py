@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from subfuse import runs
 from subfuse.cli import main
 from subfuse.explanation import cohort_explanation, explained_score, patient
+from subfuse.runs import run as runs
 
 BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
 

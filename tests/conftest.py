@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from subfuse.data.cohort import Cohort, Patient
-from subfuse.data.cohort_file import TaskSpec
-from subfuse.data.feature_store import SlideFeatures, write_features
-from subfuse.data.splits import Fold
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.task import TaskSpec
+from subfuse.features.store import SlideFeatures, write_features
 
 torch.set_num_threads(1)  # tests run in one process per core
 

@@ -9,7 +9,7 @@ from typing import Any
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["subfuse.evaluation.single_training", "subfuse.training.fitting", "anndata", "lifelines", "rich.progress"]
+    ["subfuse.runs.single_training", "subfuse.training.fitting", "anndata", "lifelines", "rich.progress"]
 )
 
 

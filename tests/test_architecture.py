@@ -8,19 +8,23 @@ from pathlib import Path
 import subfuse
 
 SOURCE = Path(subfuse.__file__).parent
-LAYERS = [
-    {"errors", "files", "execution", "identifiers", "__init__"},
-    {"data", "model"},
-    {"objective"},
+LAYERS = [  # low to high: a module imports from lower layers and from its own room
+    {"__init__", "errors", "settings", "identifiers"},
+    {"files", "execution", "tables", "model", "evaluation"},
+    {"slides", "expression", "clinical"},
+    {"features", "simulation"},
+    {"cohort"},
+    {"preparation", "objective", "run_folder"},
     {"training"},
-    {"evaluation", "explanation"},
-    {"report"},
-    {"runs", "new_patient", "demo", "doctor"},
-    {"serve"},
+    {"audit", "explanation", "report"},
+    {"runs"},
+    {"pipeline", "doctor", "serve"},
     {"cli"},
     {"__main__"},
 ]
-INDEPENDENT = [{"data", "model"}, {"evaluation", "explanation"}]
+NEIGHBOURS = {("tables", "files"), ("simulation", "features"), ("report", "audit"), ("report", "explanation")}
+MOST_FILES = 14  # of a room, beside its __init__
+LARGEST_SHARE = 0.1  # of the lines
 
 
 def imports_of(path: Path) -> set[str]:
@@ -39,15 +43,42 @@ def layer_of(part: str) -> int:
     return next(i for i, layer in enumerate(LAYERS) if part in layer)
 
 
+def rooms() -> dict[Path, list[Path]]:
+    """Every folder of modules with its files."""
+    folders = {path.parent for path in SOURCE.rglob("*.py")} - {SOURCE}
+    return {folder: sorted(folder.glob("*.py")) for folder in sorted(folders)}
+
+
 def test_imports_go_downward_only():
-    violations = []
-    for path in sorted(SOURCE.rglob("*.py")):
-        part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        for imported in imports_of(path) - {part}:
-            same_level = any({part, imported} <= pair for pair in INDEPENDENT)
-            if layer_of(imported) > layer_of(part) or same_level:
-                violations.append(f"{path.relative_to(SOURCE)} imports {imported}")
+    violations = [
+        f"{path.relative_to(SOURCE)} imports {imported}"
+        for path, part in (
+            (path, path.relative_to(SOURCE).parts[0].removesuffix(".py")) for path in SOURCE.rglob("*.py")
+        )
+        for imported in imports_of(path) - {part}
+        if layer_of(imported) >= layer_of(part) and (part, imported) not in NEIGHBOURS
+    ]
     assert not violations
+
+
+def test_evaluation_can_be_used_without_the_rest():
+    imported = set().union(*(imports_of(path) for path in (SOURCE / "evaluation").glob("*.py")))
+    assert imported <= {"evaluation", "errors"}
+
+
+def test_no_room_is_crowded():
+    crowded = {folder.name: len(files) - 1 for folder, files in rooms().items() if len(files) - 1 > MOST_FILES}
+    lines = {folder.name: sum(path.read_text().count("\n") for path in files) for folder, files in rooms().items()}
+    total = sum(path.read_text(encoding="utf-8").count("\n") for path in SOURCE.rglob("*.py"))
+    large = {name: count / total for name, count in lines.items() if count > LARGEST_SHARE * total}
+    assert not crowded
+    assert not large
+
+
+def test_tests_stand_in_the_room_of_what_they_test():
+    tests = Path(__file__).parent
+    strangers = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    assert strangers <= {folder.relative_to(SOURCE) for folder in rooms()} | {Path()}
 
 
 def test_the_model_layer_stands_alone():
@@ -67,7 +98,7 @@ def test_importing_subfuse_loads_no_heavy_library():
 
 def test_core_modules_never_load_optional_libraries():
     code = (
-        "import sys, subfuse.runs, subfuse.evaluation.cross_validation, subfuse.data.preparation; "
+        "import sys, subfuse.runs.run, subfuse.runs.cross_validation, subfuse.preparation.prepare; "
         "optional = {'torchvision', 'timm', 'transformers', 'lazyslide', 'wsidata', 'openslide', 'distributed', "
         "'sksurv', 'fastapi'}; sys.exit(', '.join(optional & set(sys.modules)))"
     )

@@ -11,8 +11,7 @@ import pytest
 
 from command_run import explain_roughly, made_by_commands
 from subfuse.cli import COMMANDS, main
-from subfuse.demo import run_demo
-from subfuse.runs import patients_to_explain
+from subfuse.pipeline import patients_to_explain, run_demo
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +130,7 @@ def test_a_run_is_the_same_in_python(run):
 
 def test_the_demo_is_the_same_path(run, monkeypatch):
     """In the folder of the commands it finds the cohort simulated and prepared, and trains what is missing."""
-    from subfuse.evaluation import cross_validation
+    from subfuse.runs import cross_validation
     from subfuse.training.settings import TrainingSettings
 
     monkeypatch.setattr(cross_validation, "TrainingSettings", lambda: TrainingSettings(epochs=1))

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from subfuse.cli import main
-from subfuse.data.cohort_file import CohortFile, read_cohort_file
-from subfuse.data.synthetic import draw_counts, draw_genes, star_table
+from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
+from subfuse.simulation.cohort import draw_counts, draw_genes, star_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

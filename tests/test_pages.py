@@ -11,7 +11,7 @@ import torch
 import subfuse
 from command_run import made_by_commands
 from subfuse.cli import COMMANDS, build_parser
-from subfuse.training.recipe import MODELS
+from subfuse.training.models import MODELS
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[1]

@@ -19,11 +19,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {  # imported on first use, so that `import subfuse` is quick
-    "read_cohort": "subfuse.data.cohort",
-    "prepare": "subfuse.data.preparation",
-    "simulate": "subfuse.data.synthetic",
-    "cross_validate": "subfuse.evaluation.cross_validation",
-    "load_run": "subfuse.runs",
+    "read_cohort": "subfuse.cohort.cohort",
+    "prepare": "subfuse.preparation.prepare",
+    "simulate": "subfuse.simulation.cohort",
+    "cross_validate": "subfuse.runs.cross_validation",
+    "load_run": "subfuse.runs.run",
     "write_report": "subfuse.report.document",
 }
 __all__ = ["__version__", *_LAZY]

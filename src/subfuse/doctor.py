@@ -28,8 +28,8 @@ def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
     """
     import torch
 
-    from subfuse.data.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
     from subfuse.execution import available_cores
+    from subfuse.features.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
 
     rows = [(name, _version(name), "") for name in ("subfuse", "torch", "lightning", "anndata")]
     for module, (package, extra) in OPTIONAL.items():

@@ -7,8 +7,8 @@ import tarfile
 import pandas as pd
 import pytest
 
-from subfuse.data.clinical import read_clinical
-from subfuse.data.cohort_file import PatientsSection
+from subfuse.clinical.reading import read_clinical
+from subfuse.clinical.source import PatientsSection
 from subfuse.errors import DataError
 
 HEADER = "case_submitter_id\tvital_status\tdays_to_death\tdays_to_last_follow_up"

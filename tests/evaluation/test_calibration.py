@@ -4,10 +4,10 @@ import pytest
 from sksurv.metrics import integrated_brier_score
 from sksurv.util import Surv
 
+from subfuse.audit.calibration import calibration_findings
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS, calibration_table, reliability_table
-from subfuse.evaluation.calibration_findings import calibration_findings
+from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.evaluation.metrics import classification_metrics
-from subfuse.evaluation.uncertainty import evaluate_predictions
 
 DAYS = np.array([200.0, 500.0, 900.0, 1400.0])
 

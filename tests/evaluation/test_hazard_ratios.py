@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
-from test_uncertainty import cohort, predictions
+from test_comparisons import cohort, predictions
 
 from subfuse.evaluation.hazard_ratios import HAZARD_RATIO_COLUMNS, hazard_ratios, standardised_risk
 from subfuse.evaluation.risk_groups import risk_groups

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from conftest import deal_folds
-from subfuse.data.cohort import Cohort
-from subfuse.data.feature_store import SlideFeatures, write_features
-from subfuse.training.checkpoint import FittedModel
+from subfuse.cohort.cohort import Cohort
+from subfuse.features.store import SlideFeatures, write_features
+from subfuse.training.fitted_model import FittedModel
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 

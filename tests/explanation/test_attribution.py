@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from subfuse.data.bags import BagBatch
+from subfuse.cohort.bags import BagBatch
 from subfuse.explanation import contribution_ledger, converged_gradients, integrated_gradients, subspace_contributions
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from subfuse.data.bags import side_by_side
-from subfuse.data.feature_store import SlideFeatures
+from subfuse.cohort.bags import side_by_side
 from subfuse.explanation.sampling import COLOURS, points_on_slides, points_um, sampled_points, sampling_map
+from subfuse.features.store import SlideFeatures
 from subfuse.model.patch_grid import spatial_cells
 
 

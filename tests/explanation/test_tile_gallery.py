@@ -5,10 +5,10 @@ import pytest
 from bright_slides import BRIGHT, TISSUE, bright_slide, prepared_slide
 from PIL import Image
 
-from subfuse.data.feature_store import read_features
-from subfuse.data.slides import SlideSource, Tiling, prepare_slide
 from subfuse.errors import DataError
 from subfuse.explanation.tile_gallery import gallery, read_tiles, strongest_tiles
+from subfuse.features.store import read_features
+from subfuse.preparation.slide import SlideSource, Tiling, prepare_slide
 
 pytest.importorskip("wsidata")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

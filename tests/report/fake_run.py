@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
-from subfuse.evaluation.findings import Audit, Finding
+from subfuse.audit.findings import Audit, Finding
 from subfuse.explanation import heat_map
 from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
 from subfuse.report import write_report

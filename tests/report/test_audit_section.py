@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from fake_run import SCRIPT, made_report
 
-from subfuse.evaluation.findings import Audit, Finding
+from subfuse.audit.findings import Audit, Finding
 from subfuse.report.audit_section import audit_section
 
 MODELS = ("subspace", "snn", "concat")

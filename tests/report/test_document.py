@@ -10,7 +10,8 @@ from fake_run import FOLDS, MODELS, SCRIPT, made_report, write_fake_run
 from PIL import Image
 
 from subfuse.errors import DataError
-from subfuse.report import pictures, write_report
+from subfuse.report import patient_section as pictures
+from subfuse.report import write_report
 
 
 class Page(HTMLParser):

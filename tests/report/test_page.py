@@ -8,8 +8,9 @@ import pytest
 from fake_run import SCRIPT, made_report, write_fake_run
 from PIL import Image
 
-from subfuse.report import patient_section, pictures, write_report
-from subfuse.report.pictures import PictureBudget
+from subfuse.report import patient_section, write_report
+from subfuse.report import patient_section as pictures
+from subfuse.report.patient_section import PictureBudget
 from subfuse.report.run_files import read_run
 from subfuse.report.task_figures import survival_figures
 

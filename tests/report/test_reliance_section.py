@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from fake_run import GENES, SCRIPT, write_fake_run
 
-from subfuse.report import cohort_figures, reliance_section
-from subfuse.report.cohort_figures import GenePoints, RemovalCurve, beeswarm, removal_curves, swarm_offsets
+from subfuse.report import reliance_section
+from subfuse.report import reliance_section as cohort_figures
+from subfuse.report.reliance_section import GenePoints, RemovalCurve, beeswarm, removal_curves, swarm_offsets
 from subfuse.report.run_files import read_run
 
 

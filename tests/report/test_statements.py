@@ -12,7 +12,7 @@ from subfuse.report.statements import (
     number,
     p_text,
 )
-from subfuse.training.recipe import MODELS
+from subfuse.training.models import MODELS
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
 
-from subfuse.data.expression_upload import LIMIT_BYTES
+from subfuse.expression.upload import LIMIT_BYTES
 from subfuse.serve.app import create_app
 from subfuse.serve.explanations import ExplanationWorker
 from subfuse.serve.protection import LOOPBACK_NAMES, Access

@@ -10,7 +10,7 @@ from viewer_page import choose, drawn, drawn_overlays, scale, served, shown_risk
 
 import chromium
 from command_run import made_by_commands
-from subfuse.runs import patients_to_explain
+from subfuse.pipeline import patients_to_explain
 
 pytestmark = chromium.MARKS
 

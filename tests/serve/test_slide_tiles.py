@@ -8,7 +8,7 @@ from openslide import OpenSlide
 from PIL import Image
 from viewer_run import HEIGHT, WIDTH, made_run
 
-from subfuse.data.cohort import Cohort, read_cohort
+from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.serve.slide_tiles import TILE_PX, SlideShelf, Unavailable
 
 

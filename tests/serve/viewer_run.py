@@ -9,14 +9,14 @@ import tifffile
 import yaml
 from PIL import Image
 
-from subfuse.data.cohort import read_cohort
-from subfuse.data.cohort_file import read_cohort_file
-from subfuse.data.cohort_plan import plan_cohort
-from subfuse.data.feature_store import SlideFeatures, write_features
-from subfuse.data.prepared import write_prepared
-from subfuse.evaluation.cross_validation import cross_validate
+from subfuse.cohort.cohort import read_cohort
+from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.features.store import SlideFeatures, write_features
 from subfuse.files import write_json
-from subfuse.runs import load_run
+from subfuse.preparation.plan import plan_cohort
+from subfuse.preparation.prepared import write_prepared
+from subfuse.runs.cross_validation import cross_validate
+from subfuse.runs.run import load_run
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 HOSTILE = "<img src=x onerror=alert(1)>"

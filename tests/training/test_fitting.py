@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from conftest import deal_folds
-from subfuse.data.bags import BagReader, FeatureCache, InputStandardiser, collate, make_target
+from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, collate, make_target
 from subfuse.errors import DataError
-from subfuse.training.checkpoint import load_fitted
+from subfuse.training.fitted_model import load_fitted
 from subfuse.training.fitting import assign, train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
-from subfuse.training.task_data import TaskData, drop_modalities, paired
+from subfuse.training.step import TaskData, drop_modalities, paired
 from subfuse.training.trainer import OPTIMIZERS
 
 SMALL = ArchitectureSettings(embed_dim=32, max_grid=8, dropout=0.0, table_size=32)

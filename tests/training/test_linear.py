@@ -6,8 +6,8 @@ import torch
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from subfuse.data.bags import BagBatch, ClassTarget, SurvivalTarget
-from subfuse.model.expression_models import LinearModel
+from subfuse.cohort.bags import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.model.baselines.expression import LinearModel
 from subfuse.objective.losses import cox_nll
 from subfuse.training.linear import COX_PATH, L1_SHARE, breslow_loss, elastic_net, fit_linear
 

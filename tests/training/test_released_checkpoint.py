@@ -1,14 +1,11 @@
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from transcription import Transcription, random_released, strip
 
 from subfuse.cli import main
 from subfuse.training.released_checkpoint import load_converted
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
-from transcription import Transcription, random_released, strip
 
 
 def test_a_converted_file_reproduces_the_released_logits(tmp_path, capsys):

@@ -7,16 +7,15 @@ import pytest
 import torch
 
 import process_pool
-from subfuse.data.bags import BagReader, FeatureCache, InputStandardiser
-from subfuse.data.gene_sets import gene_indices
+from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.errors import ConfigurationError
+from subfuse.expression.gene_sets import gene_indices
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective
 from subfuse.training.coordination import ConfidenceGuidedProjection
 from subfuse.training.processes import one_process, start_processes
 from subfuse.training.settings import TrainingSettings
-from subfuse.training.step import JointUpdate
-from subfuse.training.task_data import TaskData, paired
+from subfuse.training.step import JointUpdate, TaskData, paired
 
 SETTINGS = TrainingSettings(accelerator="cpu")
 OBJECTIVES = {

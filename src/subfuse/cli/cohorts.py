@@ -18,8 +18,8 @@ def _add_demo(parser: ArgumentParser) -> None:
 
 
 def _demo(arguments: Namespace) -> None:
-    from subfuse.demo import run_demo
-    from subfuse.training.recipe import COMPARED_MODELS
+    from subfuse.pipeline import run_demo
+    from subfuse.training.models import COMPARED_MODELS
 
     with progress_bar("demo") as progress:
         report = run_demo(
@@ -43,7 +43,7 @@ def _add_simulate(parser: ArgumentParser) -> None:
 
 
 def _simulate(arguments: Namespace) -> None:
-    from subfuse.data.synthetic import simulate
+    from subfuse.simulation.cohort import simulate
 
     with progress_bar("simulate") as progress:
         path = simulate(
@@ -62,7 +62,7 @@ def _add_init(parser: ArgumentParser) -> None:
 
 
 def _init(arguments: Namespace) -> None:
-    from subfuse.data.cohort_template import TEMPLATE
+    from subfuse.cohort.template import TEMPLATE
     from subfuse.files import write_text
 
     path = arguments.folder / "cohort.yaml"
@@ -77,13 +77,13 @@ def _add_check(parser: ArgumentParser) -> None:
 
 
 def _check(arguments: Namespace) -> None:
-    from subfuse.data.cohort_file import read_cohort_file
+    from subfuse.cohort.cohort_file import read_cohort_file
 
     cohort_file = read_cohort_file(arguments.cohort)  # before the slow imports: most mistakes are here
 
-    from subfuse.data.cohort_plan import plan_cohort
-    from subfuse.data.feature_import import feature_sources, survey_features
-    from subfuse.data.slides import inspect_slide
+    from subfuse.preparation.feature_import import feature_sources, survey_features
+    from subfuse.preparation.plan import plan_cohort
+    from subfuse.preparation.slide import inspect_slide
 
     plan = plan_cohort(cohort_file)
     ready = feature_sources(plan.slides)
@@ -131,7 +131,7 @@ def _print_exclusions(exclusions: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _add_prepare(parser: ArgumentParser) -> None:
-    from subfuse.data.patch_encoders import OFFLINE_ENCODER
+    from subfuse.features.patch_encoders import OFFLINE_ENCODER
 
     parser.add_argument("cohort", type=Path, help="Cohort file.")
     parser.add_argument("--out", type=Path, default=Path("prepared"), help="Prepared folder.")
@@ -143,7 +143,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
 
 
 def _prepare(arguments: Namespace) -> None:
-    from subfuse.data.preparation import prepare
+    from subfuse.preparation.prepare import prepare
 
     with progress_bar("prepare slides") as progress:
         done = prepare(

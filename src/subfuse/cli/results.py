@@ -28,9 +28,9 @@ def _add_predict(parser: ArgumentParser) -> None:
 
 
 def _predict(arguments: Namespace) -> None:
-    from subfuse.data.cohort import read_cohort
+    from subfuse.cohort.cohort import read_cohort
     from subfuse.files import write_table
-    from subfuse.runs import load_run
+    from subfuse.runs.run import load_run
 
     run = load_run(arguments.run)
     has_files = bool(arguments.slide or arguments.expression or arguments.mpp)
@@ -46,7 +46,7 @@ def _predict(arguments: Namespace) -> None:
 
 
 def _predict_files(run: Any, arguments: Namespace) -> Any:
-    from subfuse.new_patient import predict_new_patient
+    from subfuse.runs.new_patient import predict_new_patient
 
     found = predict_new_patient(
         run, slides=arguments.slide, mpp=arguments.mpp, expression=arguments.expression, model=arguments.model
@@ -75,8 +75,8 @@ def _add_explain(parser: ArgumentParser) -> None:
 
 
 def _explain(arguments: Namespace) -> None:
-    from subfuse.data.cohort import read_cohort
-    from subfuse.runs import load_run
+    from subfuse.cohort.cohort import read_cohort
+    from subfuse.runs.run import load_run
 
     run = load_run(arguments.run)
     cohort = run.cohort() if arguments.cohort is None else read_cohort(arguments.cohort)
@@ -102,8 +102,8 @@ def _add_audit(parser: ArgumentParser) -> None:
 
 
 def _audit(arguments: Namespace) -> None:
-    from subfuse.evaluation.audit import audit_predictions, audit_run, read_table
-    from subfuse.evaluation.findings import LEVELS
+    from subfuse.audit.audit import audit_predictions, audit_run, read_table
+    from subfuse.audit.findings import LEVELS
     from subfuse.files import write_json
 
     path, modalities = arguments.path, arguments.modalities

@@ -32,8 +32,8 @@ def _add_train(parser: ArgumentParser) -> None:
 
 
 def _train(arguments: Namespace) -> None:
-    from subfuse.data.cohort import read_cohort
-    from subfuse.evaluation.single_training import train_model
+    from subfuse.cohort.cohort import read_cohort
+    from subfuse.runs.single_training import train_model
     from subfuse.training.processes import is_first_process
     from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
@@ -61,7 +61,7 @@ def _train(arguments: Namespace) -> None:
 def _add_crossval(parser: ArgumentParser) -> None:
     from jsonargparse import ActionConfigFile
 
-    from subfuse.training.recipe import COMPARED_MODELS, MODELS
+    from subfuse.training.models import COMPARED_MODELS, MODELS
     from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
     parser.add_argument("--config", action=ActionConfigFile, help="YAML with any of these settings.")
@@ -89,10 +89,10 @@ def _add_crossval(parser: ArgumentParser) -> None:
 
 
 def _crossval(arguments: Namespace) -> None:
-    from subfuse.data.cohort import read_cohort
-    from subfuse.evaluation.cross_validation import cross_validate
+    from subfuse.cohort.cohort import read_cohort
+    from subfuse.pipeline import explain_and_report
     from subfuse.report.document import write_report
-    from subfuse.runs import explain_and_report
+    from subfuse.runs.cross_validation import cross_validate
     from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
     cohort = read_cohort(arguments.prepared)
@@ -136,9 +136,9 @@ def _add_evaluate(parser: ArgumentParser) -> None:
 
 
 def _evaluate(arguments: Namespace) -> None:
-    from subfuse.data.cohort import read_cohort
+    from subfuse.cohort.cohort import read_cohort
     from subfuse.report.document import write_report
-    from subfuse.runs import load_run
+    from subfuse.runs.run import load_run
 
     cohort = read_cohort(arguments.cohort, role=arguments.role)
     print_metrics(load_run(arguments.run).evaluate(cohort, arguments.out, seed=arguments.seed))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.evaluation.prediction_table import FOLD, PATIENT, RankedPatients
+from subfuse.evaluation.predictions import FOLD, PATIENT, RankedPatients
 
 _NOTABLE_SHARE = 0.05  # of resampled folds that are undefined: then the reason says so
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
-from subfuse.evaluation.prediction_table import (
+from subfuse.evaluation.predictions import (
     FOLD,
     TaskPredictions,
     class_probabilities,

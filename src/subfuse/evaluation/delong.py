@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from subfuse.evaluation.pairs import wins
+from subfuse.evaluation.weighted_metrics import wins
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 

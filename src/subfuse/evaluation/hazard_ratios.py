@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError
-from subfuse.evaluation.prediction_table import FOLD, PATIENT, events, read_tasks, risks, times_days
+from subfuse.evaluation.predictions import FOLD, PATIENT, events, read_tasks, risks, times_days
 from subfuse.evaluation.risk_groups import risk_groups
 
 HAZARD_RATIO_COLUMNS = (

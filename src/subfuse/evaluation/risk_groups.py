@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.metrics import Metric
-from subfuse.evaluation.prediction_table import FOLD, PATIENT, events, risks, times_days
+from subfuse.evaluation.predictions import FOLD, PATIENT, events, risks, times_days
 
 GROUPS = ("high", "low")
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from subfuse.data.bags import BagBatch
+from subfuse.cohort.bags import BagBatch
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 
 Score = Callable[[SubspaceFusionOutput], Float[Tensor, " batch"]]

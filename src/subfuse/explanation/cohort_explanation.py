@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from subfuse.data.cohort import Patient
+from subfuse.cohort.cohort import Patient
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.execution import Progress
 from subfuse.explanation.attribution import Attribution, contribution_ledger
@@ -27,7 +27,7 @@ from subfuse.explanation.faithfulness import (
     mean_curves,
 )
 from subfuse.files import sha256_of_json, write_json, write_table, write_text
-from subfuse.training.checkpoint import FittedModel
+from subfuse.training.fitted_model import FittedModel
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from subfuse.data.bags import BagBatch
+from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import ClassificationObjective
-from subfuse.training.checkpoint import FittedModel, score_weights
+from subfuse.training.fitted_model import FittedModel, score_weights
 
 RISK = "risk"  # what is explained of a survival prediction; otherwise the predicted class
 PATCHES_AT_ONCE = 4096  # patches in a pass through the model: bounds memory, and keeps small bags quick

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from subfuse.data.bags import BagBatch
+from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.attribution import Attribution
 from subfuse.explanation.explained_score import ExplainedScore, attribute_subspaces, points_at_once
-from subfuse.training.checkpoint import FittedModel
+from subfuse.training.fitted_model import FittedModel
 
 STEPS = 10  # of equal size along a curve
 RANDOM_ORDERS = 5

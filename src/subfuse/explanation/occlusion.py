@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from subfuse.data.bags import BagBatch
+from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.explained_score import ExplainedScore, points_at_once
 from subfuse.model.patch_grid import patch_pitch
 

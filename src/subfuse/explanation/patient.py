@@ -9,20 +9,20 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from subfuse.data.bags import BagBatch
-from subfuse.data.cohort import Patient
-from subfuse.data.feature_store import SlideFeatures, read_features
+from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.cohort import Patient
 from subfuse.explanation.attribution import TOLERANCE, Attribution, contribution_ledger
 from subfuse.explanation.explained_score import attribute_subspaces, explained_score
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
 from subfuse.explanation.occlusion import occlude_patches
 from subfuse.explanation.sampling import DESCRIPTION, sampled_points, sampling_map
 from subfuse.explanation.tile_gallery import SlidePlace, gallery, strongest_tiles
+from subfuse.features.store import SlideFeatures, read_features
 from subfuse.files import atomic_path, write_json, write_table
 from subfuse.model.deformable_attention import DeformableAttention
-from subfuse.model.ensemble import Ensemble
+from subfuse.model.output import Ensemble
 from subfuse.model.subspace_fusion import SubspaceFusion
-from subfuse.training.checkpoint import FittedModel
+from subfuse.training.fitted_model import FittedModel
 
 
 def explain_patient(

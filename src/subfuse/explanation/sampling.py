@@ -10,8 +10,8 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from subfuse.data.bags import side_by_side
-from subfuse.data.feature_store import SlideFeatures
+from subfuse.cohort.bags import side_by_side
+from subfuse.features.store import SlideFeatures
 from subfuse.model.patch_grid import patch_pitch, spatial_cells
 
 DESCRIPTION = "where it looked: a description, not an attribution"

@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from subfuse.data.cohort import Cohort
-from subfuse.data.cohort_file import read_cohort_file
-from subfuse.data.feature_store import SlideFeatures, read_attributes
-from subfuse.data.image_folders import ImageFolder, is_image_source
-from subfuse.data.slide_table import read_slides
-from subfuse.data.slides import SlideSource
-from subfuse.data.tiling import Tiling
-from subfuse.data.whole_slides import WholeSlide
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import DataError, SubfuseError
+from subfuse.features.store import SlideFeatures, read_attributes
+from subfuse.preparation.slide import SlideSource
+from subfuse.preparation.slide_table import read_slides
+from subfuse.slides.image_folders import ImageFolder, is_image_source
+from subfuse.slides.tissue import Tiling
+from subfuse.slides.whole_slides import WholeSlide
 
 TILES_PER_ROW = 6
 NOT_LOCATED = "it is not among the slides of the cohort file"

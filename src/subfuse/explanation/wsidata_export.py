@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from subfuse.data.feature_store import SlideFeatures
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.features.store import SlideFeatures
 
 TILES = "subfuse_tiles"
 

@@ -1,7 +1,7 @@
 """Models of a bag of patches and an expression vector."""
 
 from subfuse.model.deformable_attention import position_bias_error
-from subfuse.model.encoders import GeneEncoder
+from subfuse.model.gene_encoders import GeneEncoder
 from subfuse.model.released_weights import convert_released, unused_names
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig, SubspaceFusionOutput, SubspaceHead
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from subfuse.errors import preview
 from subfuse.model.deformable_attention import DeformableAttention
-from subfuse.model.encoders import GeneEncoder
+from subfuse.model.gene_encoders import GeneEncoder
 from subfuse.model.patch_grid import PatchCells, no_cells, raster_cells, spatial_cells
 
 

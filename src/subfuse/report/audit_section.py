@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from subfuse.report.elements import PlainTable
-from subfuse.report.statements import counted, metric_name, model_name, number, p_text, singular
+from subfuse.report.statements import PlainTable, counted, metric_name, model_name, number, p_text, singular
 
 LEVEL_NAMES = {
     "failure": "Failures",

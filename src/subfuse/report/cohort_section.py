@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import preview
-from subfuse.report.elements import PlainTable
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import counted, excluded_patients, has_expression, has_slides
+from subfuse.report.statements import PlainTable, counted, excluded_patients, has_expression, has_slides
 
 QUALITY_NAMES = {
     "n_patches": "Patches",

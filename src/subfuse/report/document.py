@@ -13,16 +13,14 @@ from subfuse.files import write_text
 from subfuse.report.audit_section import audit_section
 from subfuse.report.cohort_section import cohort_section
 from subfuse.report.drawing import numbered
-from subfuse.report.elements import prose
 from subfuse.report.model_card import model_card
-from subfuse.report.patient_section import patients_section
-from subfuse.report.pictures import PictureBudget, contact_sheets
-from subfuse.report.provenance_section import provenance_section
+from subfuse.report.patient_section import PictureBudget, contact_sheets, patients_section
+from subfuse.report.provenance_section import provenance_section, training_section
 from subfuse.report.reliance_section import reliance_section
 from subfuse.report.run_files import RunFiles, read_run
+from subfuse.report.statements import prose
 from subfuse.report.summary import summary
 from subfuse.report.task_section import task_section
-from subfuse.report.training_section import training_section
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -1,11 +1,52 @@
 """Names, numbers and verdicts of the report in plain words."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup, escape
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with what surrounds it."""
+
+    svg: Markup
+    title: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table of texts; `numeric` names the right-aligned columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[str] = frozenset()
+
+
+def prose(text: str) -> Markup:
+    """Returns text as HTML, in which only words between backticks are marked up: they are shown as code.
+
+    Example:
+        >>> print(prose("<b> run `subfuse audit`"))
+        &lt;b&gt; run <code>subfuse audit</code>
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Returns nested settings as pairs of dotted key and text."""
+    if isinstance(value, Mapping):
+        return [pair for key, item in value.items() for pair in flattened(item, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(str(item) for item in value))]
+    return [(name, "none" if value is None else str(value))]
+
 
 MODEL_NAMES = {
     "subspace": "Subspace fusion",
@@ -96,7 +137,7 @@ def metric_name(metric: str) -> str:
 
 def modalities_of(model: str) -> frozenset[str]:
     """Returns what a model of this package reads; empty for a model that the package does not know."""
-    from subfuse.training.recipe import MODELS
+    from subfuse.training.models import MODELS
 
     if model == "clinical":  # covariates come with the expression; this model sees nothing else of it
         return frozenset({"covariates"})

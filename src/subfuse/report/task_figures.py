@@ -9,9 +9,8 @@ from markupsafe import Markup
 
 from subfuse.errors import DataError
 from subfuse.report import figures
-from subfuse.report.elements import Drawn
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import counted, duration, model_name, number, p_text
+from subfuse.report.statements import Drawn, counted, duration, model_name, number, p_text
 
 MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
 

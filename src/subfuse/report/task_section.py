@@ -8,11 +8,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.report import figures
-from subfuse.report.elements import Drawn, PlainTable
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     LOWER_IS_BETTER,
     MODALITY_NAMES,
+    Drawn,
+    PlainTable,
     best_models,
     counted,
     headline_of,

@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from xstatic.pkg import leaflet
 
 from subfuse import __version__
-from subfuse.data.cohort import Patient
-from subfuse.data.expression_upload import LIMIT_BYTES
+from subfuse.cohort.cohort import Patient
 from subfuse.errors import SubfuseError
+from subfuse.expression.upload import LIMIT_BYTES
 from subfuse.serve import schema
 from subfuse.serve.explanations import (
     ExplanationShelf,

@@ -18,7 +18,7 @@ import pandas as pd
 
 from subfuse.errors import SubfuseError
 from subfuse.explanation import colour_limit
-from subfuse.runs import explanation_name
+from subfuse.runs.run import explanation_name
 from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
 
 logger = logging.getLogger(__name__)

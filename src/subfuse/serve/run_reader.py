@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.data.cohort import Cohort, Patient, read_cohort, read_patients
-from subfuse.data.cohort_file import ExpressionSection, ExpressionUnit, read_cohort_file
-from subfuse.data.covariates import covariate_values
-from subfuse.data.expression_upload import UploadedExpression, read_upload
+from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_patients
+from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.cohort.covariates import covariate_values
 from subfuse.errors import DataError
-from subfuse.evaluation.run_folder import stack_predictions
-from subfuse.runs import EXPLAINED_MODEL, Run, load_run
+from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.upload import UploadedExpression, read_upload
+from subfuse.run_folder import stack_predictions
+from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
 
 RUN_KEYS = ["task", "model", "repeat", "fold"]

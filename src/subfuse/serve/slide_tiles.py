@@ -6,11 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from subfuse.data.cohort import Cohort
-from subfuse.data.feature_store import read_features
-from subfuse.data.image_folders import is_image_source
+from subfuse.cohort.cohort import Cohort
 from subfuse.explanation.tile_gallery import NOT_LOCATED, locate_slides
+from subfuse.features.store import read_features
 from subfuse.serve.schema import SlideInfo
+from subfuse.slides.image_folders import is_image_source
 
 TILE_PX = 256
 OPEN_SLIDES = 8  # kept open at once

@@ -1,255 +1,134 @@
-"""A trained model with everything fitted beside its weights: what prediction on new patients needs."""
+"""`last.ckpt`: all that an interrupted training needs to end as if it had not been interrupted."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from subfuse import __version__
-from subfuse.data.bags import BagBatch, BagReader, InputStandardiser, draw_batches
-from subfuse.data.cohort import Cohort, Patient
-from subfuse.data.cohort_file import TaskSpec
-from subfuse.data.expression import ExpressionStandardiser
-from subfuse.data.gene_names import MatchedGenes, gene_aliases, match_genes
-from subfuse.errors import DataError, preview
-from subfuse.files import atomic_path, write_json
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.objectives import ClassificationObjective, Objective, objective_from_dict
-from subfuse.training.recipe import ModelRecipe
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.files import atomic_path
 
-PREDICTION_BATCH = 8
+RandomState = dict[str, UInt8[Tensor, " byte"]]
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Returns the state of the generators that a model on this device draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: RandomState, device: torch.device) -> None:
+    """Puts the generators back to a state of `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+@contextmanager
+def replayed(state: RandomState, device: torch.device) -> Iterator[None]:
+    """Draws the same random numbers as from `state` on, then continues where the generators were."""
+    present = random_state(device)
+    set_random_state(state, device)
+    try:
+        yield
+    finally:
+        set_random_state(present, device)
+
+
+@dataclass
+class TrainingState:
+    """How far a training is. Epochs count from 0."""
+
+    best_weights: dict[str, Tensor]
+    best_epoch: int = 0
+    best_score: tuple[float, float] = (math.inf, math.inf)  # lower is better
+    log: list[dict[str, int | float]] = field(default_factory=list)  # one row per finished epoch
+
+    def record(self, row: Mapping[str, int | float], score: tuple[float, float], model: nn.Module) -> None:
+        """Ends an epoch; its weights are kept if its score is the lowest so far."""
+        if score < self.best_score:
+            self.best_score, self.best_epoch, self.best_weights = score, len(self.log), copy_weights(model)
+        self.log.append(dict(row))
+
+    def is_over(self, *, epochs: int, patience: int) -> bool:
+        """True after the last epoch, or when the score has not improved for `patience` epochs."""
+        return len(self.log) >= epochs or len(self.log) - 1 - self.best_epoch >= patience
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the weights on the processor, to be kept."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 @dataclass(frozen=True)
-class FittedModel:
-    """A trained model, its objective and its input standardisation."""
+class Checkpoint:
+    """A file that holds a training after its last finished epoch.
 
-    task: str
-    task_spec: TaskSpec
-    recipe: ModelRecipe
-    model: nn.Module
-    objective: Objective
-    standardiser: InputStandardiser
-    baseline_logits: Float[Tensor, "subspace output"]  # mean over training patients: what is said of an unknown patient
-    genes: tuple[str, ...]
-    expression_unit: str | None  # None: trained without expression, perhaps with covariates
-    encoder: str | None
-    encoder_sha256: str | None
-    details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
+    It is replaced as a whole after every epoch, so that a process killed at any moment leaves a complete one. The
+    order of patients is drawn from seed and epoch; every other random number comes from generators whose states are
+    in the file. Tensors and plain values only: it is read without unpickling objects.
 
-    @property
-    def subspaces(self) -> tuple[str, ...]:
-        """Names of the model's subspaces; most baselines are one subspace named `all`."""
-        return self.recipe.subspaces
+    Args:
+        path: The file, in a folder that all processes see.
+        description: What decides the result of the training: settings, data, seed, number of processes.
+    """
 
-    def usable(self, patient: Patient) -> bool:
-        """True if the patient has at least one modality that this model was trained with."""
-        standardiser = self.standardiser
-        has_slides = bool(patient.slides) and standardiser.patch_mean is not None
-        has_expression = patient.expression is not None and standardiser.expression is not None
-        uses = self.recipe.modalities
-        return (has_slides and "slides" in uses) or (has_expression and "expression" in uses)
+    path: Path
+    description: Mapping[str, Any]
 
-    def batches(self, patients: Sequence[Patient], *, batch_size: int = PREDICTION_BATCH) -> Iterator[BagBatch]:
-        """Yields batches without targets, standardised as in training."""
-        reader = BagReader(self.standardiser)
-        return draw_batches(patients, reader, batch_size=batch_size, n_genes=len(self.genes))
-
-    def predict(self, patients: Sequence[Patient]) -> pd.DataFrame:
-        """Returns one row per patient: risk, survival, class probabilities and contributions of the subspaces.
-
-        Columns are those of `predictions.csv`. A patient without any modality that the model uses has NaN
-        throughout, never a default. `contribution_<subspace>` is the subspace's share of the mean hazard logit
-        (survival) or of the predicted class's logit relative to the mean over classes; the shares of a patient add up
-        to that quantity.
-        """
-        usable = [patient for patient in patients if self.usable(patient)]
-        device = next(self.model.parameters()).device
-        self.model.eval()
-        tables = []
-        with torch.inference_mode():
-            for batch in self.batches(usable):
-                output = self.model(**batch.to(device).inputs())
-                tables.append(self._table(batch, output))
-        predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
-        everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
-        everyone["has_slides"] = [bool(p.slides) and self.standardiser.patch_mean is not None for p in patients]
-        everyone["has_expression"] = [
-            p.expression is not None and self.standardiser.expression is not None for p in patients
-        ]
-        predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
-        return everyone.join(predicted.reset_index(drop=True))
-
-    def prediction_columns(self) -> list[str]:
-        """Returns the numeric columns that `predict` writes for this task."""
-        if isinstance(self.objective, ClassificationObjective):
-            columns = [f"p_{name}" for name in self.objective.classes]
-        else:
-            columns = ["risk", *(f"survival_{days:g}" for days in self.objective.survival_days)]
-        return columns + [f"contribution_{name}" for name in self.subspaces]
-
-    def _table(self, batch: BagBatch, output: SubspaceFusionOutput) -> pd.DataFrame:
-        prediction = self.objective.predict(output.logits)
-        weights = score_weights(self.objective, output.logits)
-        shares = torch.einsum("bso,bo->bs", output.subspace_logits, weights)
-        risk = None if prediction.risk is None else prediction.risk[:, None]
-        known = (prediction.probabilities, risk, prediction.survival, shares)
-        values = [part for part in known if part is not None]
-        table = pd.DataFrame(torch.cat(values, dim=1).double().cpu().numpy(), columns=self.prediction_columns())
-        table.insert(0, "patient_id", list(batch.patient_id))
-        return table
-
-    def check_compatible(self, cohort: Cohort) -> list[str]:
-        """Raises a DataError where a cohort cannot be predicted; returns notes on what is ignored.
-
-        Genes are matched by name, whatever their order, and by the approved symbol behind an earlier one (`align`).
-        """
-        notes: list[str] = []
-        has_expression = any(patient.expression is not None for patient in cohort)
-        if self.standardiser.expression is not None and has_expression:
-            if self.expression_unit is not None and cohort.expression_unit != self.expression_unit:
-                raise DataError(
-                    f"expression of cohort {cohort.name!r} must be in the unit of training, {self.expression_unit}. "
-                    f"Found {cohort.expression_unit}. Prepare the cohort from data in that unit."
-                )
-            found = self._find_genes(cohort)
-            if found.missing:
-                raise DataError(
-                    f"expression of cohort {cohort.name!r} must have the {len(self.genes)} genes of training. "
-                    f"Missing: {preview(found.missing)}. Name later symbols of these in expression.aliases of the "
-                    "cohort file, or train on the genes both cohorts share."
-                )
-            if found.renamed:
-                pairs = preview([f"{gene} as {name}" for gene, name in found.renamed.items()])
-                notes.append(f"{len(found.renamed)} genes of the model are in the cohort under another symbol: {pairs}")
-        if not any(patient.slides for patient in cohort):
-            return notes
-        if self.standardiser.patch_mean is None:
-            notes.append("the model never saw a slide in training: slides are ignored")
-        elif cohort.encoder_sha256 != self.encoder_sha256:
-            raise DataError(
-                f"slides of cohort {cohort.name!r} must be encoded by {self.encoder} as in training. "
-                f"Found {cohort.encoder}. Prepare the cohort with --encoder {self.encoder}."
-            )
-        return notes
-
-    def align(self, cohort: Cohort) -> Cohort:
-        """Returns the cohort with expression on this model's gene axis; see `check_compatible`."""
-        if cohort.genes == self.genes or not cohort.genes:
-            return cohort
-        position = {gene: i for i, gene in enumerate(cohort.genes)}
-        names = self._find_genes(cohort).names
-        order = [position[names[gene]] for gene in self.genes]
-        patients = tuple(
-            patient if patient.expression is None else replace(patient, expression=patient.expression[order])
-            for patient in cohort
-        )
-        return replace(cohort, patients=patients, genes=self.genes)
-
-    def _find_genes(self, cohort: Cohort) -> MatchedGenes:
-        """Returns where the model's genes are in a cohort; covariates have no other symbol."""
-        covariates = {*cohort.covariates, *(self.genes[index] for index in self.recipe.covariates)}
-        aliases = {**gene_aliases(), **cohort.gene_aliases}
-        symbols = {name: approved for name, approved in aliases.items() if name not in covariates}
-        return match_genes(self.genes, cohort.genes, symbols)
-
-    def save(self, folder: Path) -> None:
-        """Writes `model.safetensors` and `model.json`, each atomically."""
-        from safetensors.torch import save_file
-
-        tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
-        for name, value in _standardiser_arrays(self.standardiser).items():
-            tensors[f"inputs.{name}"] = torch.from_numpy(value)
-        tensors["baseline_logits"] = self.baseline_logits.contiguous()
-        with atomic_path(folder / "model.safetensors") as temporary:
-            save_file(tensors, temporary)
-        write_json(folder / "model.json", self.describe())
-
-    def describe(self) -> dict[str, Any]:
-        """Returns everything but the weights, as JSON."""
-        scaler = self.standardiser.expression
-        return {
-            "subfuse_version": __version__,
-            "task": self.task,
-            "task_spec": self.task_spec.model_dump(mode="json"),
-            "recipe": self.recipe.model_dump(mode="json"),
-            "objective": self.objective.to_dict(),
-            "genes": list(self.genes),
-            "gene_mean": None if scaler is None else [float(f"{value:.6g}") for value in scaler.mean],
-            "gene_scale": None if scaler is None else [float(f"{value:.6g}") for value in scaler.scale],
-            "expression_unit": self.expression_unit,
-            "encoder": self.encoder,
-            "encoder_sha256": self.encoder_sha256,
-            "details": dict(self.details),
+    def save(
+        self,
+        state: TrainingState,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        random_states: Sequence[RandomState],
+    ) -> None:
+        """Writes the file. `random_states` are those of all processes."""
+        content = {
+            "description": _plain(self.description),
+            "state": vars(state),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random_states": list(random_states),
         }
+        with atomic_path(self.path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> tuple[TrainingState, RandomState]:
+        """Loads weights and optimiser; returns the state and the random state of process `rank`.
+
+        Raises:
+            DataError: The file is damaged.
+            ConfigurationError: It belongs to another training.
+        """
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            found = content["description"]
+        except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
+            reason = preview(str(error).splitlines(), 1)
+            raise DataError(f"{self.path} must be a complete checkpoint. Found: {reason}. Remove it.") from None
+        expected = _plain(self.description)
+        differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        if differing:
+            raise ConfigurationError(
+                f"{self.path} belongs to another training (differs in: {', '.join(differing)}). "
+                "Repeat the settings it was started with, choose another --out, or remove the file."
+            )
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        return TrainingState(**content["state"]), content["random_states"][rank]
 
 
-def score_weights(objective: Objective, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
-    """Returns the weights that turn logits into the explained score.
-
-    Survival: the mean over outputs, i.e. the mean hazard logit or the log hazard (higher is worse). Classification: the
-    predicted class's logit minus the mean logit. A score that is linear in the logits is shared exactly among
-    subspaces.
-    """
-    mean = torch.full_like(logits, 1 / logits.shape[1])
-    if not isinstance(objective, ClassificationObjective):
-        return mean
-    return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits) - mean
-
-
-def load_fitted(folder: Path) -> FittedModel:
-    """Returns the model saved in a fold's folder.
-
-    Raises:
-        DataError: A file is missing or damaged, or the weights do not fit the description.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise DataError(f"{folder} must hold model.json and model.safetensors. Found: {error}. Train again.") from None
-    recipe = ModelRecipe(**description["recipe"])
-    with torch.random.fork_rng(devices=[]):
-        model = recipe.build()
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(weights)
-    inputs = {name.removeprefix("inputs."): v.numpy() for name, v in tensors.items() if name.startswith("inputs.")}
-    genes = tuple(description["genes"])
-    return FittedModel(
-        task=description["task"],
-        task_spec=TaskSpec(**description["task_spec"]),
-        recipe=recipe,
-        model=model.eval(),
-        objective=objective_from_dict(description["objective"]),
-        standardiser=_standardiser_of(inputs, genes),
-        baseline_logits=tensors["baseline_logits"],
-        genes=genes,
-        expression_unit=description["expression_unit"],
-        encoder=description["encoder"],
-        encoder_sha256=description["encoder_sha256"],
-        details=description["details"],
-    )
-
-
-def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarray]:
-    arrays = {"patch_mean": standardiser.patch_mean, "patch_scale": standardiser.patch_scale}
-    if standardiser.expression is not None:
-        arrays |= {"gene_mean": standardiser.expression.mean, "gene_scale": standardiser.expression.scale}
-    return {name: value for name, value in arrays.items() if value is not None}
-
-
-def _standardiser_of(arrays: Mapping[str, np.ndarray], genes: tuple[str, ...]) -> InputStandardiser:
-    expression = None
-    if "gene_mean" in arrays:
-        expression = ExpressionStandardiser(genes, arrays["gene_mean"], arrays["gene_scale"])
-    return InputStandardiser(expression, arrays.get("patch_mean"), arrays.get("patch_scale"))
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the value as it comes back from JSON, where tuples are lists."""
+    return json.loads(json.dumps(value))

@@ -11,27 +11,27 @@ from jaxtyping import Float
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from subfuse.data.bags import BagReader, FeatureCache, InputStandardiser, has_outcome
-from subfuse.data.bags import class_names as classes_of
-from subfuse.data.cohort import Cohort, Patient
-from subfuse.data.cohort_file import TaskSpec
-from subfuse.data.gene_sets import gene_indices
-from subfuse.data.splits import Fold
+from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, has_outcome
+from subfuse.cohort.bags import class_names as classes_of
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.execution import Progress
+from subfuse.expression.gene_sets import gene_indices
 from subfuse.files import sha256_of_json
+from subfuse.model.baselines.expression import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
-from subfuse.model.ensemble import Ensemble
-from subfuse.model.expression_models import LinearModel
+from subfuse.model.output import Ensemble
 from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective, Objective
-from subfuse.training.checkpoint import FittedModel
+from subfuse.training.checkpoint import Checkpoint
+from subfuse.training.fitted_model import FittedModel
 from subfuse.training.linear import fit_linear
 from subfuse.training.loggers import write_log
+from subfuse.training.models import LINEAR_MODELS, ModelRecipe, fitted_downsample, fitted_grid, modalities_of
 from subfuse.training.processes import one_process
-from subfuse.training.recipe import LINEAR_MODELS, ModelRecipe, fitted_downsample, fitted_grid, modalities_of
-from subfuse.training.resumption import Checkpoint
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
-from subfuse.training.task_data import TaskData
+from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
 
 COVARIATE_WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subfuse.data.bags import BagBatch, ClassTarget, SurvivalTarget
-from subfuse.model.expression_models import LinearModel
+from subfuse.cohort.bags import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.model.baselines.expression import LinearModel
 from subfuse.objective.losses import cox_nll
 
 INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from subfuse.data.cohort import Cohort
-from subfuse.data.splits import Fold
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import ConfigurationError
 from subfuse.training.fitting import train_fold
-from subfuse.training.recipe import LINEAR_MODELS
+from subfuse.training.models import LINEAR_MODELS
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from subfuse.data.cohort_file import Section
+from subfuse.settings import Section
 
 
 class TrainingSettings(Section):

@@ -12,21 +12,26 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers import Logger
 from torch import nn
 
-from subfuse.data.bags import make_target
-from subfuse.data.cohort import Patient
+from subfuse.cohort.bags import make_target
+from subfuse.cohort.cohort import Patient
 from subfuse.errors import ConfigurationError
 from subfuse.execution import Progress
 from subfuse.model.subspace_fusion import SubspaceFusion
 from subfuse.objective.objectives import Objective
+from subfuse.training.checkpoint import (
+    Checkpoint,
+    RandomState,
+    TrainingState,
+    copy_weights,
+    random_state,
+    set_random_state,
+)
 from subfuse.training.coordination import ConfidenceGuidedProjection, GradientCoordinator, NoCoordination
 from subfuse.training.loggers import tracker, write_log
 from subfuse.training.processes import gather_rows
-from subfuse.training.randomness import RandomState, random_state, set_random_state
-from subfuse.training.resumption import Checkpoint, TrainingState, copy_weights
 from subfuse.training.selection import SelectionMetric, score, selection_metric, validation_metrics
 from subfuse.training.settings import TrainingSettings
-from subfuse.training.step import JointUpdate
-from subfuse.training.task_data import TaskData
+from subfuse.training.step import JointUpdate, TaskData
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 

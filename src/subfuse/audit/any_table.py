@@ -1,0 +1,149 @@
+"""Makes any table of predictions auditable: what is missing is filled in, left out, and said."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse.audit.findings import Finding
+from subfuse.errors import DataError, preview
+
+CHECK = "completeness"
+DEFAULTS: dict[str, Any] = {
+    "cohort": "unnamed", "task": "task", "model": "model", "repeat": 0, "fold": 0, "split": "test",
+}  # fmt: skip
+_SPLITS = {"val": "validation", "valid": "validation", "training": "train", "testing": "test"}
+_EVENTS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_KEY = ["task", "model", "repeat", "fold", "cohort", "patient_id"]
+_WHY_MISSING = {
+    "split": "Without the training rows, leakage, risk groups and censoring-weighted metrics cannot be checked; every "
+    "row is taken to be a test patient.",
+    "fold": "All rows are taken to come from one model, whose risks may be ranked together.",
+    "model": "All rows are taken to be predictions of one model, so nothing can be compared.",
+}
+
+
+def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
+    """Returns the rows that can be audited, with every column of predictions.csv that audits need, and findings.
+
+    Rows without an outcome or a prediction are left out; so are further rows of the same patient in the same fold of
+    a model. Columns that are missing get one value for all rows.
+
+    Args:
+        predictions: At least patient_id, and time_days, event and risk (survival) or label and two p_<class>.
+
+    Raises:
+        DataError: These columns are missing, or no row is left.
+    """
+    _check_columns(predictions)
+    table, findings = predictions.copy(), []
+    absent = [name for name in DEFAULTS if name not in table]
+    for name in absent:
+        table[name] = DEFAULTS[name]
+        if name in _WHY_MISSING:
+            remedy = f"Add the column {name} as predictions.csv has it."
+            findings.append(Finding("note", CHECK, f"the column {name} is missing", _WHY_MISSING[name], remedy))
+    table["patient_id"] = table["patient_id"].astype(str)
+    table["cohort"] = table["cohort"].astype(str)
+    table["split"] = table["split"].astype(str).str.lower().replace(_SPLITS)
+    for name in ("time_days", "risk"):
+        table[name] = pd.to_numeric(table[name], errors="coerce") if name in table else np.nan
+    table["event"] = table["event"].astype(str).str.lower().map(_EVENTS) if "event" in table else None
+    table["label"] = table["label"].map(_class_text) if "label" in table else None
+    for keep, level, found, why in _FILTERS:
+        left_out = table[~keep(table)]
+        if len(left_out):
+            table = table.drop(left_out.index)
+            findings.append(
+                Finding(level, CHECK, found.format(**_numbers(left_out)), why, "Correct or complete these rows.")
+            )
+    if table.empty:
+        raise DataError("predictions must have rows with patient, outcome and prediction. Found none that is complete.")
+    return table.reset_index(drop=True), findings
+
+
+def is_survival(rows: pd.DataFrame) -> bool:
+    """True if the rows of a task hold risks."""
+    return bool(rows["risk"].notna().any())
+
+
+def class_columns(rows: pd.DataFrame) -> list[str]:
+    """Returns the columns `p_<class>` that these rows fill."""
+    return [name for name in map(str, rows.columns) if name.startswith("p_") and rows[name].notna().any()]
+
+
+def _check_columns(predictions: pd.DataFrame) -> None:
+    columns = [str(name) for name in predictions.columns]
+    has_survival = {"time_days", "event", "risk"} <= set(columns)
+    has_classes = "label" in columns and sum(name.startswith("p_") for name in columns) >= 2
+    if "patient_id" not in columns or not (has_survival or has_classes):
+        raise DataError(
+            "predictions need the column patient_id, and time_days, event and risk (higher is worse) for survival or "
+            f"label and p_<class> of each class. Found {preview(columns, 15)}. Rename or add columns."
+        )
+
+
+def _class_text(label: object) -> str | None:
+    if label is None or label is pd.NA or (isinstance(label, float) and np.isnan(label)):
+        return None
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "n": len(rows),
+        "which": preview(dict.fromkeys(rows["patient_id"]), 3),
+        "models": preview(dict.fromkeys(rows["model"].astype(str)), 5),
+        "splits": preview(dict.fromkeys(rows["split"]), 5),
+    }
+
+
+def _of_tasks(rows: pd.DataFrame, known: Callable[[pd.DataFrame, bool], pd.Series]) -> pd.Series:
+    """Returns a row-wise answer that depends on the kind of the row's task."""
+    parts = [known(task, is_survival(task)) for _, task in rows.groupby("task", sort=False)]
+    return pd.concat(parts).reindex(rows.index).astype(bool)
+
+
+def _has_outcome(rows: pd.DataFrame) -> pd.Series:
+    return _of_tasks(
+        rows,
+        lambda task, survival: task["time_days"].ge(0) & task["event"].notna() if survival else task["label"].notna(),
+    )
+
+
+def _has_prediction(rows: pd.DataFrame) -> pd.Series:
+    def known(task: pd.DataFrame, survival: bool) -> pd.Series:
+        columns = ["risk"] if survival else class_columns(task)
+        return pd.Series(np.isfinite(task[columns].astype(float)).all(axis=1) & bool(columns), index=task.index)
+
+    return _of_tasks(rows, known)
+
+
+# what is kept, and what is said of the rest
+_FILTERS: tuple[tuple[Callable[[pd.DataFrame], pd.Series], Any, str, str], ...] = (
+    (
+        lambda rows: rows["split"].isin(["train", "validation", "test"]),
+        "note",
+        "{n} rows of split {splits} are left out",
+        "Only train, validation and test have a meaning here.",
+    ),
+    (
+        _has_outcome,
+        "note",
+        "{n} rows have no usable outcome and are left out ({which})",
+        "Without an outcome a prediction cannot be judged.",
+    ),
+    (
+        _has_prediction,
+        "warning",
+        "{n} rows have no prediction and are left out (models {models}; patients {which})",
+        "A model that is silent on difficult patients looks better than it is.",
+    ),
+    (
+        lambda rows: ~rows.duplicated([*_KEY, "split"]),
+        "failure",
+        "{n} rows repeat a patient within a fold of a model; the first is used ({which})",
+        "Patients who count twice make intervals too narrow.",
+    ),
+)

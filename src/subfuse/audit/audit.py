@@ -1,0 +1,278 @@
+"""Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
+
+import logging
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from subfuse.audit.any_table import auditable
+from subfuse.audit.calibration import calibration_findings
+from subfuse.audit.disguised_outcomes import check_inputs
+from subfuse.audit.findings import Audit, Finding, sorted_findings
+from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, read_jobs
+from subfuse.audit.fusion import fusion_benefit
+from subfuse.audit.labels import label_findings
+from subfuse.audit.leakage import check_expression, check_patients, check_slides
+from subfuse.audit.linear_baseline import compare_with_linear
+from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
+from subfuse.cohort.cohort import Cohort, read_cohort
+from subfuse.cohort.drawn_folds import Fold
+from subfuse.errors import ConfigurationError, DataError, SubfuseError
+from subfuse.evaluation.calibration import calibration_table, reliability_table
+from subfuse.evaluation.hazard_ratios import hazard_ratios
+from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
+from subfuse.training.fitted_model import load_fitted
+
+N_BOOTSTRAP = 1000
+_NEEDS_RUN = {
+    "slide leakage": "the slides",
+    "expression leakage": "the expression",
+    "outcome in disguise": "the inputs",
+    "fitted outside training": "the fitted models",
+    SHUFFLE_NULL: "the fitted models and their inputs",
+}
+
+logger = logging.getLogger(__name__)
+
+
+def audit_predictions(
+    predictions: pd.DataFrame,
+    *,
+    modalities: Mapping[str, Collection[str]] | None = None,
+    patients: pd.DataFrame | None = None,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> Audit:
+    """Audits any table of predictions, made by this package or not.
+
+    Needs `patient_id`, and `time_days`, `event` and `risk` (survival) or `label` and `p_<class>` (classification).
+    The other columns of predictions.csv allow more checks; findings of level note say what could not be checked.
+
+    Args:
+        predictions: One row per patient, and per task, model, repeat, fold and split where there are several.
+        modalities: Model to the modalities it reads, for models that this package does not know.
+        patients: Table with patient_id and any of site, age, grade.
+        n_bootstrap: Replicates of paired comparisons.
+        seed: Of bootstrap and permutations.
+
+    Returns:
+        Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `calibration`, `reliability` and
+        `hazard_ratios`.
+
+    Raises:
+        DataError: The table lacks the columns above, or test patients.
+    """
+    findings, tables, _ = _audit_table(predictions, modalities or {}, patients, n_bootstrap=n_bootstrap, seed=seed)
+    findings += [
+        Finding(
+            "note", check, f"cannot be checked from predictions alone: it needs {what}", "", "Audit the run folder."
+        )
+        for check, what in _NEEDS_RUN.items()
+    ]
+    findings += check_selection([], predictions if "split" in predictions else pd.DataFrame({"split": []}))
+    return Audit(sorted_findings(findings), tables)
+
+
+def audit_run(
+    folder: Path,
+    *,
+    modalities: Mapping[str, Collection[str]] | None = None,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> Audit:
+    """Audits a run folder: its predictions, its fitted models and, where it still is, its prepared cohort.
+
+    Args:
+        folder: Run folder with config.yaml and predictions.csv.
+        modalities: As for `audit_predictions`.
+        n_bootstrap: Replicates of paired comparisons.
+        seed: Of bootstrap, permutations and shuffling.
+
+    Returns:
+        As `audit_predictions`; the table `fusion` also has the shuffled modalities.
+
+    Raises:
+        ConfigurationError: The folder is not a run.
+        DataError: Its predictions cannot be audited.
+    """
+    folder = Path(folder)
+    if not (folder / "predictions.csv").exists() or not (folder / "config.yaml").exists():
+        raise ConfigurationError(f"{folder} must be a run folder with config.yaml and predictions.csv, or a CSV file.")
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    predictions = read_table(folder / "predictions.csv")
+    findings, tables, table = _audit_table(
+        predictions, modalities or {}, _patients(folder), n_bootstrap=n_bootstrap, seed=seed
+    )
+    cohort, missing = _cohort(folder, config)
+    jobs = read_jobs(folder, predictions)
+    findings += check_fitting(jobs, config, cohort)
+    findings += check_selection(jobs, predictions)
+    if cohort is None:
+        findings += [
+            Finding("note", check, f"cannot be checked: {missing}", "", "Put the prepared folder back where it was.")
+            for check in _NEEDS_RUN
+            if check != "fitted outside training"
+        ]
+        return Audit(sorted_findings(findings), tables)
+    assignment = predictions[[*FOLD, "split", "patient_id"]].drop_duplicates()
+    findings += check_slides(cohort, assignment)
+    findings += check_expression(cohort, assignment)
+    findings += _input_findings(cohort, predictions, config.get("allow_inputs") or ())
+    shuffles, shuffled = _shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
+    tables["fusion"] = pd.concat([part for part in (tables["fusion"], shuffled) if len(part)] or [shuffled])
+    return Audit(sorted_findings([*findings, *shuffles]), tables)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Returns a CSV of predictions with names as text whatever they look like.
+
+    Raises:
+        DataError: There is no such table.
+    """
+    try:
+        text: dict[Hashable, type[str]] = dict.fromkeys(
+            ("patient_id", "label", "cohort", "task", "model", "event"), str
+        )
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], low_memory=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: a CSV table of predictions is required. Found: {error}.") from error
+
+
+def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    """Returns the modalities of every model: as given, else those of this package's model of that name, else none."""
+    from subfuse.training.models import MODELS, modalities_of
+
+    return {
+        model: frozenset(given[model]) if model in given else modalities_of(model) if model in MODELS else frozenset()
+        for model in models
+    }
+
+
+def _audit_table(
+    predictions: pd.DataFrame,
+    given: Mapping[str, Collection[str]],
+    patients: pd.DataFrame | None,
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> tuple[list[Finding], dict[str, pd.DataFrame], pd.DataFrame]:
+    table, findings = auditable(predictions)
+    table, leaks = check_patients(table)
+    findings += leaks
+    collected: dict[str, list[pd.DataFrame]] = {"fusion": [], "rescued": [], "label_permutation": []}
+    for task in read_tasks(table):
+        modalities = known_modalities(task.models, given)
+        findings += label_findings(task, patients)
+        permuted, null = permute_labels(task, task.models, np.random.default_rng(seed))
+        benefit = fusion_benefit(task, modalities, n_bootstrap=n_bootstrap, seed=seed)
+        findings += [*permuted, *benefit.findings]
+        findings += compare_with_linear(task, n_bootstrap=n_bootstrap, seed=seed)
+        parts = {"fusion": benefit.differences, "rescued": benefit.rescued, "label_permutation": null}
+        for name, part in parts.items():
+            collected[name].append(part)
+    tables = {name: pd.concat([p for p in parts if len(p)] or parts[:1]) for name, parts in collected.items()}
+    tables["calibration"] = calibration_table(table)
+    tables["reliability"] = reliability_table(table)
+    tables["hazard_ratios"] = hazard_ratios(table, patients=patients)
+    findings += calibration_findings(tables["calibration"])
+    return findings, tables, table
+
+
+def _patients(folder: Path) -> pd.DataFrame | None:
+    path = folder / "cohort" / "patients.csv"
+    if not path.exists():
+        return None
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+
+
+def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str]:
+    prepared = config.get("prepared")
+    if prepared is None:
+        return None, "the run does not name its prepared cohort"
+    try:
+        return read_cohort((folder / prepared).resolve()), ""
+    except SubfuseError as error:
+        return None, str(error)
+
+
+def _input_findings(cohort: Cohort, predictions: pd.DataFrame, allow: Collection[str]) -> list[Finding]:
+    """Returns the findings of `check_inputs` for every task, in any fold of the first repeat, each input once."""
+    findings: list[Finding] = []
+    for name, rows in predictions.groupby("task", sort=False):
+        if str(name) not in cohort.tasks:
+            continue
+        train = rows[(rows["repeat"] == rows["repeat"].min()) & (rows["split"] == "train")]
+        found: dict[str, Finding] = {}
+        for _, fold in train.groupby("fold"):
+            patients = tuple(fold["patient_id"].drop_duplicates())
+            for finding in check_inputs(cohort, Fold(patients, (), ()), str(name), allow=allow):
+                found.setdefault(finding.found.split(":")[0], finding)
+        ok = (
+            f"none of {len(cohort.genes)} inputs is the outcome by name or orders the training patients of a fold alone"
+        )
+        findings += found.values() or [Finding("ok", "outcome in disguise", ok, task=str(name))]
+    return findings
+
+
+def _shuffles(
+    table: pd.DataFrame,
+    jobs: list[TrainedJob],
+    cohort: Cohort,
+    given: Mapping[str, Collection[str]],
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns the modality-shuffle null of every model of two modalities."""
+    findings, tables = [], [pd.DataFrame()]
+    for task in read_tasks(table):
+        modalities = known_modalities(task.models, given)
+        for model in (model for model in task.models if len(modalities[model]) > 1):
+            chosen = [job for job in jobs if (job.task, job.model) == (task.name, model)]
+            if not chosen:
+                found = f"{model}: cannot be checked, its fitted models are not in the run"
+                findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name))
+                continue
+            for modality in sorted(modalities[model]):
+                shuffled = _shuffled_rows(task, model, chosen, cohort, modality, np.random.default_rng(seed))
+                finding, compared = shuffle_finding(task, model, shuffled, modality, n_bootstrap=n_bootstrap, seed=seed)
+                findings.append(finding)
+                tables.append(compared.assign(reference_is=f"{modality} in place"))
+    return findings, pd.concat([part for part in tables if len(part)] or tables)
+
+
+def _shuffled_rows(
+    task: TaskPredictions,
+    model: str,
+    jobs: list[TrainedJob],
+    cohort: Cohort,
+    modality: str,
+    generator: np.random.Generator,
+) -> pd.DataFrame:
+    """Returns the model's test rows with predictions from exchanged inputs."""
+    tested = task.of_model(model)
+    tested = tested[tested["split"] == "test"]
+    known = {patient.patient_id for patient in cohort}
+    parts = []
+    for job in jobs:
+        key = (tested["repeat"] == job.rows["repeat"].iloc[0]) & (tested["fold"] == job.rows["fold"].iloc[0])
+        rows = tested[key & tested["patient_id"].isin(known)].set_index("patient_id", drop=False)
+        if rows.empty:
+            continue
+        predicted = shuffled_predictions(load_fitted(job.folder), cohort, list(rows.index), modality, generator)
+        predicted = predicted.set_index("patient_id")
+        columns = [
+            name
+            for name in map(str, predicted.columns)
+            if name in rows and name.startswith(("risk", "survival_", "p_"))
+        ]
+        rows = rows.copy()
+        rows[columns] = predicted.loc[rows.index, columns]
+        parts.append(rows)
+    rows = pd.concat(parts, ignore_index=True)
+    columns = ["risk"] if task.classes is None else [f"p_{name}" for name in task.classes]
+    return rows.dropna(subset=columns)

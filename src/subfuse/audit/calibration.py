@@ -1,0 +1,74 @@
+"""What a calibration table says in words."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from subfuse.audit.findings import Finding
+
+CHECK = "calibration"
+SIGNIFICANCE = 0.05
+_WHY = "A probability that is not true misleads whoever acts on it, however well patients are ranked."
+
+
+def calibration_findings(table: pd.DataFrame) -> list[Finding]:
+    """Returns one finding per task and model of a table of `calibration_table`."""
+    return [
+        finding
+        for (task, model), rows in table.groupby(["task", "model"], sort=False)
+        for finding in _of_model(str(task), str(model), rows.set_index("measure"))
+    ]
+
+
+def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    if rows["before"].isna().all():
+        found = f"{model}: cannot be checked, {rows['reason'].iloc[0]}"
+        yield Finding("note", CHECK, found, _WHY, task=task)
+        return
+    is_off, text = _classification(rows) if "brier" in rows.index else _survival(rows)
+    if is_off is None:
+        yield Finding("note", CHECK, f"{model}: not tested, {text}", _WHY, task=task)
+        return
+    remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
+    if is_off:
+        yield Finding("warning", CHECK, f"{model}: {text}", _WHY, remedy, task)
+    else:
+        yield Finding("ok", CHECK, f"{model}: {text}", task=task)
+
+
+def _classification(rows: pd.DataFrame) -> tuple[bool, str]:
+    error, brier = rows.loc["expected_calibration_error"], rows.loc["brier"]
+    after = (
+        f"; after recalibration {error['after']:.3f} and {brier['after']:.3f}"
+        if np.isfinite(error["after"])
+        else f"; {error['reason']}"
+    )
+    if np.isfinite(error["after_isotonic"]):
+        after += f", by isotonic regression {error['after_isotonic']:.3f} and {brier['after_isotonic']:.3f}"
+    text = (
+        f"expected calibration error {error['before']:.3f} (p = {error['p_before']:.2g} if probabilities were true), "
+        f"Brier {brier['before']:.3f}{after}"
+    )
+    return bool(error["p_before"] < SIGNIFICANCE), text
+
+
+def _survival(rows: pd.DataFrame) -> tuple[bool | None, str]:
+    """Returns whether a test refuses the curves, None where none could be made, and the numbers."""
+    one, distribution = rows.loc["one_calibration_p"], rows.loc["d_calibration_p"]
+    tests = {f"1-calibration at day {one['horizon_days']:.0f}": one, "D-calibration": distribution}
+    known = {name: row for name, row in tests.items() if np.isfinite(row["before"])}
+    parts = [
+        f"{name} p = {row['before']:.2g}"
+        + (f", after recalibration {row['after']:.2g}" if np.isfinite(row["after"]) else "")
+        for name, row in known.items()
+    ]
+    brier = rows.loc["integrated_brier"]
+    if np.isfinite(brier["before"]):
+        after = f", after recalibration {brier['after']:.3f}" if np.isfinite(brier["after"]) else ""
+        parts.append(f"integrated Brier {brier['before']:.3f}{after}")
+    if rows["after"].isna().all() and rows["reason"].notna().any():
+        parts.append(str(rows["reason"].dropna().iloc[0]))
+    if not known:
+        return None, "; ".join([str(one["reason"]), *parts])
+    return any(row["before"] < SIGNIFICANCE for row in known.values()), "; ".join(dict.fromkeys(parts))

@@ -1,0 +1,171 @@
+"""What a run folder proves about its models: on whom they were fitted, and by what they were chosen."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse.audit.findings import Finding
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.drawn_folds import Fold, read_repeats
+from subfuse.errors import DataError, preview
+from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.files import sha256_of_json
+
+FITTED = "fitted outside training"
+SELECTION = "selection"
+_TOLERANCE = 1e-3  # of a gene's standard deviation; model.json keeps six digits
+_WHY_FITTED = "Anything estimated from test patients makes results on them too good."
+
+
+@dataclass(frozen=True)
+class TrainedJob:
+    """One finished job: its folder, the content of model.json and its rows of predictions.csv."""
+
+    task: str
+    model: str
+    folder: Path
+    description: Mapping[str, Any]
+    rows: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """For readers: task/model/fold."""
+        return f"{self.task}/{self.model}/{self.folder.name}"
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What was recorded when it was trained."""
+        return self.description.get("details", {})
+
+    def ids(self, split: str) -> list[str]:
+        """Returns the patients of one split."""
+        return self.rows.loc[self.rows["split"] == split, "patient_id"].tolist()
+
+
+def read_jobs(run: Path, predictions: pd.DataFrame) -> list[TrainedJob]:
+    """Returns the jobs of a run whose folder holds a model, in the order of the predictions."""
+    jobs = []
+    for (task, model, repeat, fold), rows in predictions.groupby(["task", "model", "repeat", "fold"], sort=False):
+        below = run / str(task) / str(model)
+        folder = (below if repeat == 0 else below / f"repeat_{repeat}") / f"fold_{fold}"
+        path = folder / "model.json"
+        if path.exists():
+            description = json.loads(path.read_text(encoding="utf-8"))
+            jobs.append(TrainedJob(str(task), str(model), folder, description, rows))
+    return jobs
+
+
+def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort: Cohort | None) -> list[Finding]:
+    """Returns whether every model was fitted on the training patients of its fold and nobody else.
+
+    Compared are the hash of the split that is recorded with the weights, the number of training patients, the lists
+    of the prepared cohort's fold files, and mean and scale of every gene, computed again from the training patients.
+
+    Args:
+        jobs: Finished jobs.
+        config: Content of config.yaml.
+        cohort: The prepared cohort; None if it is not there any more.
+    """
+    if not jobs:
+        return [Finding("note", FITTED, "cannot be checked: the run has no model.json", _WHY_FITTED)]
+    recorded = set(config.get("folds", []))
+    folds = _prepared_folds(cohort)
+    problems: dict[str, list[str]] = {}
+    n_scaled = 0
+    for job in jobs:
+        for problem in _split_problems(job, recorded, folds):
+            problems.setdefault(problem, []).append(job.name)
+        if cohort is not None and job.description.get("gene_mean") is not None:
+            n_scaled += 1
+            if not _is_scaled_by_training(job, cohort):
+                problem = "genes are scaled by other patients than the training patients"
+                problems.setdefault(problem, []).append(job.name)
+    remedy = "Train these models again on the prepared folds; do not use these results."
+    findings = [
+        Finding("failure", FITTED, f"{problem} ({preview(names, 3)})", _WHY_FITTED, remedy)
+        for problem, names in problems.items()
+    ]
+    if not findings:
+        n_listed = sum(job.details.get("split_sha256") in folds for job in jobs)
+        found = (
+            f"all {len(jobs)} models record the split of this run; patients agree with the fold files for {n_listed}, "
+            f"and gene scaling was recomputed from the training patients for {n_scaled}"
+        )
+        findings.append(Finding("ok", FITTED, found))
+    if recorded and folds and not recorded & set(folds):
+        found = "the prepared folder's folds are not those of the run"
+        why = "Folds were drawn for the run, or the folder was prepared again."
+        findings.append(Finding("note", FITTED, found, why))
+    return findings
+
+
+def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> list[Finding]:
+    """Returns on which patients and by which metric models were chosen, against those that are reported."""
+    why = "A model chosen on the patients it is reported on looks better than it is."
+    if not (predictions["split"] == "validation").any():
+        found = "cannot be checked: there are no rows of validation patients"
+        return [Finding("note", SELECTION, found, why, "Add rows of split validation.")]
+    seen = [job.name for job in jobs if any(column.startswith("test") for column in _log_columns(job))]
+    if seen:
+        found = f"training logs hold metrics of test patients ({preview(seen, 3)})"
+        return [Finding("failure", SELECTION, found, why, "Keep test patients out of training.")]
+    if not jobs:
+        found = "validation patients differ from test patients; by which metric models were chosen is not recorded"
+        return [Finding("note", SELECTION, found, why)]
+    chosen = {str(job.details.get("training", {}).get("selection", "loss")) for job in jobs}
+    n_validation = [job.details.get("n_validation", 0) for job in jobs]
+    found = (
+        f"models were chosen by validation {' and '.join(sorted(chosen))} on {min(n_validation)} to "
+        f"{max(n_validation)} validation patients of each fold; reported are test patients, whom training never sees"
+    )
+    return [Finding("ok", SELECTION, found)]
+
+
+def _split_problems(job: TrainedJob, recorded: set[str], folds: Mapping[str, Fold]) -> Iterator[str]:
+    hashed = str(job.details.get("split_sha256"))
+    is_first = bool((job.rows["repeat"] == 0).all())  # config.yaml has the hashes of the first repeat
+    if recorded and is_first and hashed not in recorded:
+        yield "the split hash recorded with the weights is not one of the run's folds"
+    if job.details.get("n_train") not in (None, len(job.ids("train"))):
+        yield "the recorded number of training patients is not that of predictions.csv"
+    if hashed in folds:
+        fold = folds[hashed]
+        listed = {"train": fold.train, "validation": fold.validation, "test": fold.test}
+        if any(not set(job.ids(split)) <= set(ids) for split, ids in listed.items()):
+            yield "patients of predictions.csv are not on the side of the fold file"
+
+
+def _is_scaled_by_training(job: TrainedJob, cohort: Cohort) -> bool:
+    ids = set(job.ids("train"))
+    position = {gene: i for i, gene in enumerate(cohort.genes)}
+    genes = job.description["genes"]
+    if any(gene not in position for gene in genes):
+        return False
+    order = [position[gene] for gene in genes]
+    values = [p.expression[order] for p in cohort if p.patient_id in ids and p.expression is not None]
+    if not values:
+        return False
+    again = ExpressionStandardiser.fit(np.stack(values), genes)
+    mean, scale = (np.array(job.description[name]) for name in ("gene_mean", "gene_scale"))
+    off = np.maximum(np.abs(mean - again.mean), np.abs(scale - again.scale)) / again.scale
+    return bool(off.max() < _TOLERANCE)
+
+
+def _prepared_folds(cohort: Cohort | None) -> dict[str, Fold]:
+    if cohort is None or cohort.root is None:
+        return {}
+    try:
+        folds = [fold for repeat in read_repeats(cohort.root / "splits" / "default") for fold in repeat]
+    except DataError:  # an external cohort has none
+        return {}
+    return {sha256_of_json([fold.train, fold.validation, fold.test]): fold for fold in folds}
+
+
+def _log_columns(job: TrainedJob) -> list[str]:
+    path = job.folder / "log.csv"
+    return list(pd.read_csv(path, nrows=0).columns) if path.exists() else []

@@ -1,0 +1,57 @@
+"""Is a model better than a linear one? What is not might as well be linear."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from subfuse.audit.findings import Finding, Level
+from subfuse.audit.fusion import SIGNIFICANCE, difference_text, headline_values
+from subfuse.evaluation.comparisons import compare_models
+from subfuse.evaluation.predictions import TaskPredictions
+from subfuse.training.models import LINEAR_MODELS
+
+CHECK = "linear baseline"
+_WHY = "A linear model is quicker, has no settings to speak of, and every coefficient can be read."
+
+
+def compare_with_linear(task: TaskPredictions, *, n_bootstrap: int, seed: int) -> list[Finding]:
+    """Returns whether every other model is better than the best linear one, on the patients whom both predict.
+
+    Linear models are this package's `cox`, `logistic` and `clinical`. The best is the one with the highest mean
+    headline metric on test patients: chosen after the fact, which favours it. A model below it is a warning, also where
+    the difference may be chance: with that many patients it has not earned its complexity.
+
+    Args:
+        task: Rows of all models and splits.
+        n_bootstrap: Replicates of the paired bootstrap.
+        seed: Of the replicates.
+    """
+    values = headline_values(task)
+    linear = [model for model in task.models if model in LINEAR_MODELS]
+    measured = [model for model in linear if np.isfinite(values[model])]
+    if not measured:
+        missing = f"{task.headline} of {', '.join(linear)} is undefined" if linear else "there is none"
+        found = f"cannot be checked: a linear model ({', '.join(sorted(LINEAR_MODELS))}) is needed, and {missing}"
+        remedy = "See `reason` in metrics.csv." if linear else "Run one on the same folds: it takes seconds."
+        return [Finding("note", CHECK, found, _WHY, remedy, task.name)]
+    best = max(measured, key=values.__getitem__)
+    others = [model for model in task.models if model not in LINEAR_MODELS]
+    rows = task.rows[task.rows["model"].isin([*others, best])]
+    table = compare_models(rows, reference=best, n_bootstrap=n_bootstrap, seed=seed)
+    return [_verdict(row, task.name) for row in table.to_dict("records")]
+
+
+def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
+    against = f"the best linear model, {row['reference']}"
+    if np.isnan(row["difference"]):
+        found = f"{row['model']} cannot be compared with {against}"
+        return Finding("note", CHECK, found, _WHY, f"Reason: {row['reason'] or 'the metric is undefined'}.", task)
+    evidence = difference_text(row)
+    if row["lower"] > 0 and row["p_adjusted"] < SIGNIFICANCE:
+        return Finding("ok", CHECK, f"{row['model']} is better than {against} ({evidence})", task=task)
+    is_below = row["difference"] < 0
+    level: Level = "warning" if is_below else "note"
+    found = f"{row['model']} {'loses to' if is_below else 'is not shown to be better than'} {against} ({evidence})"
+    remedy = "See whether it is trained well (training curves, --search); else prefer the linear model."
+    return Finding(level, CHECK, found, _WHY, remedy, task)

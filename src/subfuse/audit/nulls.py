@@ -1,0 +1,193 @@
+"""Null models: how good predictions look when outcomes, or one modality, are dealt out at random."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.audit.findings import Finding
+from subfuse.audit.fusion import headline_values
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.evaluation.comparisons import compare_models, grouping
+from subfuse.evaluation.predictions import (
+    TaskPredictions,
+    class_probabilities,
+    events,
+    label_indices,
+    risks,
+    times_days,
+)
+from subfuse.evaluation.weighted_metrics import known_orders, wins
+from subfuse.training.fitted_model import FittedModel
+
+LABEL_NULL = "label permutation"
+SHUFFLE_NULL = "modality shuffle"
+N_PERMUTATIONS = 200
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Comparable pairs of one fold by outcome, and which of them the predictions order rightly, per class."""
+
+    comparable: Float[np.ndarray, "class patient patient"]
+    wins: Float[np.ndarray, "class patient patient"]  # 1, 0, or one half, for every pair
+
+    def headline(self, order: np.ndarray) -> float:
+        """Returns C-index or macro AUC with the predictions dealt out in this order; NaN where undefined."""
+        dealt = self.wins[:, order][:, :, order]
+        total = self.comparable.sum(axis=(1, 2))
+        if not total.all():
+            return np.nan
+        return float(((self.comparable * dealt).sum(axis=(1, 2)) / total).mean())
+
+
+def permute_labels(
+    task: TaskPredictions, models: Sequence[str], generator: np.random.Generator
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns whether models are better than the same predictions dealt out at random among a fold's test patients.
+
+    Tests whether test predictions are related to outcomes at all. The models stay as they are: whoever was tested took
+    no part in training them, so that without a relation any order of a fold's test patients is as probable as theirs,
+    and the p-value is exact (Ojala and Garriga 2010, J Mach Learn Res 11: 1833-1863). What models trained again on
+    permuted outcomes would show beside that, whether the procedure makes results out of nothing, holds for the package
+    and not for one run: its tests train on permuted outcomes. It does not show how much a model can memorise, and it
+    sees no leak that helps test patients: see the other checks.
+
+    Args:
+        task: Rows of all models and splits.
+        models: Which models.
+        generator: Of the permutations.
+
+    Returns:
+        Findings, and a table with task, model, metric, value, null_mean, null_upper (95 % quantile), p_value.
+    """
+    by, _ = grouping(task)
+    findings, rows = [], []
+    values = headline_values(task)
+    for model in models:
+        tested = task.of_model(model)
+        folds = [_pairs(fold, task.classes) for _, fold in tested[tested["split"] == "test"].groupby(by)]
+        null = _null(folds, generator)
+        if not np.isfinite(values[model]) or not len(null):
+            found = f"{model}: cannot be checked, its {task.headline} is undefined"
+            findings.append(Finding("note", LABEL_NULL, found, task=task.name))
+            continue
+        p_value = (1 + (null >= values[model] - 1e-12).sum()) / (1 + len(null))
+        rows.append((task.name, model, task.headline, values[model], null.mean(), np.quantile(null, 0.95), p_value))
+        findings.append(_label_finding(task, model, values[model], null, p_value))
+    columns = ["task", "model", "metric", "value", "null_mean", "null_upper", "p_value"]
+    return findings, pd.DataFrame(rows, columns=columns)
+
+
+def shuffled_predictions(
+    fitted: FittedModel, cohort: Cohort, test_ids: Sequence[str], modality: str, generator: np.random.Generator
+) -> pd.DataFrame:
+    """Returns a fitted model's predictions of test patients with one modality exchanged among those who have it.
+
+    Covariates stay with their patient: they are not part of the measured expression.
+
+    Args:
+        fitted: The model of one fold.
+        cohort: The prepared cohort.
+        test_ids: The fold's test patients.
+        modality: `slides` or `expression`.
+        generator: Of the exchange.
+    """
+    patients = list(fitted.align(cohort.select(test_ids)))
+    owners = [i for i, patient in enumerate(patients) if _has(patient, modality)]
+    givers = generator.permutation(owners)
+    n_covariates = len(cohort.covariates)
+    changed = list(patients)
+    for taker, giver in zip(owners, givers, strict=True):
+        changed[taker] = _exchanged(patients[taker], patients[giver], modality, n_covariates)
+    return fitted.predict(changed)
+
+
+def shuffle_finding(
+    task: TaskPredictions, model: str, shuffled: pd.DataFrame, modality: str, *, n_bootstrap: int, seed: int
+) -> tuple[Finding, pd.DataFrame]:
+    """Returns whether a model is worse when one modality is exchanged between test patients.
+
+    Args:
+        task: Rows of all models and splits.
+        model: The model.
+        shuffled: Its test rows as predicted from exchanged inputs, with the columns of predictions.csv.
+        modality: What was exchanged.
+        n_bootstrap: Replicates of the paired bootstrap.
+        seed: Of the replicates.
+
+    Returns:
+        A finding, and one row in the columns of `compare_models`.
+    """
+    name = f"{model}, {modality} shuffled"
+    rows = pd.concat([task.of_model(model), shuffled.assign(model=name)], ignore_index=True)
+    table = compare_models(rows, reference=model, n_bootstrap=n_bootstrap, seed=seed)
+    row = table.iloc[0]
+    if np.isnan(row["difference"]):
+        found = f"{model}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
+        return Finding("note", SHUFFLE_NULL, found, task=task.name), table
+    evidence = (
+        f"{task.headline} changes by {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}"
+    )
+    if row["upper"] < 0:
+        found = f"{model} uses {modality}: exchanged between patients, {evidence}"
+        return Finding("ok", SHUFFLE_NULL, found, task=task.name), table
+    found = f"{model} does not visibly use {modality}: exchanged between patients, {evidence}"
+    why = "A modality that may be anybody's does not contribute to the result."
+    return Finding("warning", SHUFFLE_NULL, found, why, f"Compare with a model without {modality}.", task.name), table
+
+
+def _label_finding(
+    task: TaskPredictions, model: str, value: float, null: Float[np.ndarray, " permutation"], p_value: float
+) -> Finding:
+    text = (
+        f"{model}: {task.headline} {value:.3f}; with the outcomes of the test patients permuted, and the models as "
+        f"they are, {null.mean():.3f} on average (p = {p_value:.3f})"
+    )
+    if p_value < SIGNIFICANCE:
+        return Finding("ok", LABEL_NULL, text, task=task.name)
+    why = "The predictions are not shown to be related to the outcome."
+    return Finding("warning", LABEL_NULL, text, why, "Do not read anything into differences between models.", task.name)
+
+
+def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.ndarray, " permutation"]:
+    """Returns the mean headline over folds for permuted predictions; empty where no fold is defined."""
+    defined = [fold for fold in folds if np.isfinite(fold.headline(np.arange(fold.wins.shape[1])))]
+    if not defined:
+        return np.empty(0)
+    return np.array(
+        [
+            np.mean([fold.headline(generator.permutation(fold.wins.shape[1])) for fold in defined])
+            for _ in range(N_PERMUTATIONS)
+        ]
+    )
+
+
+def _pairs(fold: pd.DataFrame, classes: Sequence[str] | None) -> _Pairs:
+    if classes is None:
+        ordered = known_orders(times_days(fold), events(fold))
+        return _Pairs(ordered[None].astype(np.float64), _wins(risks(fold)[:, None]))
+    label, probabilities = label_indices(fold, classes), class_probabilities(fold, classes)
+    is_class = label[None] == np.arange(len(classes))[:, None]  # (class, patient)
+    comparable = is_class[:, :, None] & ~is_class[:, None, :]
+    return _Pairs(comparable.astype(np.float64), _wins(probabilities))
+
+
+def _wins(scores: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, "class patient patient"]:
+    return wins(scores.T[:, :, None] - scores.T[:, None, :])
+
+
+def _has(patient: Patient, modality: str) -> bool:
+    return bool(patient.slides) if modality == "slides" else patient.expression is not None
+
+
+def _exchanged(taker: Patient, giver: Patient, modality: str, n_covariates: int) -> Patient:
+    if modality == "slides":
+        return replace(taker, slides=giver.slides)
+    assert taker.expression is not None
+    assert giver.expression is not None
+    n_genes = len(giver.expression) - n_covariates
+    return replace(taker, expression=np.concatenate([giver.expression[:n_genes], taker.expression[n_genes:]]))

@@ -1,0 +1,1 @@
+"""Clinical tables: patients, outcomes and labels, from plain tables and portals."""

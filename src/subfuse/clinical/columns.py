@@ -1,0 +1,174 @@
+"""What every source of clinical tables shares: column mapping, days, words for unknown, one row per patient."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from subfuse.clinical.source import PatientsSection, TimeUnit
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.identifiers import patient_of_barcode
+from subfuse.tables import is_missing
+
+FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
+RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
+DAYS = {"days": 1.0, "months": 30.4375, "years": 365.25}  # a month is a twelfth of a Julian year
+
+
+def map_columns(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, *, section: str) -> pd.DataFrame:
+    """Returns the mapped columns of a table under our names, `patient_id` among them.
+
+    Args:
+        raw: The table.
+        columns: Our name to a column of the table; `patient_id` keeps its name where it is not given.
+        path: The table's file, for messages.
+        section: Section of the cohort file that declares the columns, for messages.
+
+    Raises:
+        ConfigurationError: A name that subfuse gives, or a column that is not in the table.
+        DataError: A column that the table has several times, with different cells.
+    """
+    columns = columns if "patient_id" in columns else {"patient_id": "patient_id", **columns}
+    reserved = [name for name in columns if name in RESERVED]
+    if reserved:
+        raise ConfigurationError(
+            f"{section}.columns: {preview(reserved)} are names that subfuse gives. Map the column of {path} to another."
+        )
+    for name, column in columns.items():
+        if column in raw.attrs.get("repeated", ()):
+            raise DataError(
+                f"{path}: column {column!r}, mapped to {name}, is required once. Found it several times with different "
+                "cells. Rename or remove one."
+            )
+        if column not in raw:
+            raise ConfigurationError(
+                f"{section}.columns.{name}: column {column!r} is not in {path}. "
+                f"It has {preview(raw.columns, limit=20)}."
+            )
+    return pd.DataFrame({name: raw[column] for name, column in columns.items()})
+
+
+def note_of_repeated(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:
+    """Returns a note on the columns that `read_text_table` left out since their name stands for several."""
+    repeated = raw.attrs.get("repeated", ())
+    if not repeated:
+        return ()
+    return (f"{path.name}: several columns with different cells are called {preview(repeated)}; they are not used",)
+
+
+def labels_of_portal(
+    section: PatientsSection, defaults: Mapping[str, Sequence[str]], found: Sequence[str]
+) -> dict[str, str]:
+    """Returns which columns of a portal's table become labels: the usual ones it has, and those of the cohort file.
+
+    Args:
+        section: `patients` of the cohort file.
+        defaults: Our name to the columns that may hold it, the first that is found counts.
+        found: Columns of the table.
+
+    Raises:
+        ConfigurationError: The cohort file maps a column that the format defines itself.
+    """
+    fixed = sorted(set(section.columns or {}) & set(FIXED_COLUMNS) - {"site"})
+    if fixed:
+        raise ConfigurationError(
+            f"patients.columns: format {section.format} defines {preview(fixed)} itself. Map only labels."
+        )
+    usual = {
+        name: next(column for column in candidates if column in found)
+        for name, candidates in defaults.items()
+        if any(column in found for column in candidates)
+    }
+    if section.derive is not None and "diagnosis" in usual:  # the derivation gives `diagnosis` and may need the other
+        usual["histology"] = usual.pop("diagnosis")
+    return usual | dict(section.columns or {})
+
+
+def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit = "days") -> pd.Series:
+    """Returns times in days, NaN where the cell says unknown.
+
+    Args:
+        cells: Text.
+        places: Where each cell is, for messages.
+        name: What the cells hold, for messages.
+        unit: Unit of the cells. Months have 30.4375 days, years 365.25.
+
+    Raises:
+        DataError: A cell that is not a finite number.
+    """
+    unknown = cells.map(is_missing)
+    times = pd.to_numeric(cells.mask(unknown), errors="coerce").astype(float)
+    bad = ~unknown & ~np.isfinite(times)
+    if bad.any():
+        row = bad.idxmax()
+        raise DataError(
+            f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. Correct or empty the cell; if "
+            "the row's cells are shifted, load the file again or remove the row."
+        )
+    return times * DAYS[unit]
+
+
+def known_text(cells: pd.Series) -> pd.Series:
+    """Returns text, None where a cell says unknown."""
+    values = [None if pd.isna(cell) or is_missing(str(cell)) else str(cell) for cell in cells]
+    return pd.Series(values, index=cells.index, dtype=object)
+
+
+def first_known(cells: pd.DataFrame, names: Sequence[str], source: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns one row per patient, with the first known value of each column, and a note on each that differs.
+
+    Args:
+        cells: Rows with `patient_id` and the columns `names`, in the order in which they count.
+        names: Columns to reduce; unknown is missing.
+        source: The file, for notes.
+    """
+    grouped = cells.groupby("patient_id", sort=False)
+    table = grouped[list(names)].first()
+    differing = grouped[list(names)].nunique() > 1
+    notes = [
+        f"{source}: {int(differing[name].sum())} patient(s) have several values of {name}; the first is used "
+        f"({preview(differing.index[differing[name]])})"
+        for name in names
+        if differing[name].any()
+    ]
+    return table, tuple(notes)
+
+
+def match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
+    """Reduces TCGA barcodes in `patient_id` to their patient, in place; returns a note where that changed any.
+
+    Raises:
+        DataError: A row without identifier. Names its `place`.
+    """
+    empty = table["patient_id"].map(is_missing)
+    if empty.any():
+        raise DataError(f"{table.loc[empty.idxmax(), 'place']}: a patient identifier is required. Found none.")
+    matched = table["patient_id"].map(patient_of_barcode)
+    changed = int((matched != table["patient_id"]).sum())
+    table["patient_id"] = matched
+    if not changed:
+        return ()
+    others = f"; the other {len(table) - changed} are used as they are" if changed < len(table) else ""
+    return (f"{changed} patient identifiers are TCGA barcodes, matched by their first 12 characters{others}",)
+
+
+def refuse_repeated_patients(table: pd.DataFrame) -> None:
+    """Checks that every patient has one row.
+
+    Raises:
+        DataError: A patient occurs again. Names both rows and the columns in which they differ.
+    """
+    repeated = table["patient_id"].duplicated()
+    if not repeated.any():
+        return
+    row = int(np.argmax(repeated))
+    patient = table["patient_id"].iloc[row]
+    first = int(np.argmax(table["patient_id"] == patient))
+    values = [str(name) for name in table if name not in ("patient_id", "place")]
+    differing = [name for name in values if str(table[name].iloc[row]) != str(table[name].iloc[first])]
+    contrast = f"with another {preview(differing)}" if differing else "with the same values"
+    raise DataError(
+        f"{table['place'].iloc[row]}: one row per patient is required. Found {patient} again (first: "
+        f"{table['place'].iloc[first]}) {contrast}; {repeated.sum()} repeated row(s). Keep one row per patient."
+    )

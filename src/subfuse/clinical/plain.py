@@ -1,0 +1,86 @@
+"""Plain clinical tables: a column mapping, the meaning of event values, the unit of time."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from subfuse.clinical.columns import DAYS, FIXED_COLUMNS, map_columns, note_of_repeated, parse_days
+from subfuse.clinical.source import PatientsSection, TimeUnit
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.tables import is_missing, read_text_table, require_columns
+
+_AMBIGUOUS_EVENT = re.compile(r"censor|vital|status", re.IGNORECASE)
+_OTHER_UNIT = re.compile(r"month|year|(?:^|[^a-z])(?:mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
+_PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
+
+
+def read_plain(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns the rows of all tables, with `place`, and notes.
+
+    Raises:
+        ConfigurationError: A mapped column is missing, only one of time and event is declared, or the meaning of the
+            event column or the unit of the time column must be declared.
+        DataError: Unreadable table, event or time.
+    """
+    parts, notes = zip(*(_read(path, section) for path in section.table), strict=True)
+    return pd.concat(parts, ignore_index=True), (*_unit_note(section), *sum(notes, ()))
+
+
+def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    raw = read_text_table(path)
+    require_columns(raw, {}, path, optional=() if section.columns else FIXED_COLUMNS)
+    columns = section.columns or {str(name): str(name) for name in raw}
+    table = map_columns(raw, columns, path, section="patients")
+    if ("time_days" in table) != ("event" in table):
+        raise ConfigurationError(
+            f"patients.columns: time_days and event are declared together. Found only "
+            f"{'time_days' if 'time_days' in table else 'event'} for {path}."
+        )
+    table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
+    if "event" in table:
+        unit = _unit(columns["time_days"], section.time_unit)
+        table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
+        table["event"] = _events(table["event"], columns["event"], section.event_values, path)
+    return table, () if section.columns else note_of_repeated(raw, path)
+
+
+def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:
+    if declared is None and _OTHER_UNIT.search(column):
+        raise ConfigurationError(
+            f"patients.time_unit: the name of column {column!r} does not say days. Declare `time_unit: months`, years "
+            "or days."
+        )
+    return declared or "days"
+
+
+def _unit_note(section: PatientsSection) -> tuple[str, ...]:
+    if section.time_unit in (None, "days"):
+        return ()
+    return (f"time_days is the declared time in {section.time_unit} × {DAYS[section.time_unit or 'days']:g}",)
+
+
+def _events(cells: pd.Series, column: str, event_values: Mapping[str, bool] | None, path: Path) -> pd.Series:
+    known = cells[~cells.map(is_missing)]
+    found = sorted(known.unique())
+    if event_values is None and _AMBIGUOUS_EVENT.search(column):
+        example = ", ".join(f"{value}: {'true' if i else 'false'}" for i, value in enumerate(found[:2]))
+        raise ConfigurationError(
+            f"patients.event_values: the name of column {column!r} does not say which value is an observed event. "
+            f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."
+        )
+    meaning = {_canonical(key): value for key, value in (event_values or _PLAIN_EVENTS).items()}
+    unclear = [value for value in found if _canonical(value) not in meaning]
+    if unclear:
+        wanted = preview(event_values) if event_values else "true, false, 1 or 0"
+        raise DataError(
+            f"{path}, column {column}: {wanted} are required. Found {preview(found)}. Declare the meaning of each in "
+            "patients.event_values."
+        )
+    return known.map(lambda value: meaning[_canonical(value)]).reindex(cells.index).astype("boolean")
+
+
+def _canonical(value: str) -> str:
+    """Returns the text by which event values are compared: lower case, 1.0 as 1."""
+    return re.sub(r"^([01])\.0*$", r"\1", value.strip().lower())

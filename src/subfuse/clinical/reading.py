@@ -1,0 +1,135 @@
+"""Clinical tables, plain or of a portal: one row per patient, event and time in one meaning, labels, diagnosis."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from subfuse.clinical.cbioportal import read_cbioportal
+from subfuse.clinical.columns import (
+    FIXED_COLUMNS,
+    RESERVED,
+    known_text,
+    map_columns,
+    match_barcodes,
+    note_of_repeated,
+    refuse_repeated_patients,
+)
+from subfuse.clinical.gdc import read_gdc
+from subfuse.clinical.glioma import derive_diagnosis
+from subfuse.clinical.plain import read_plain
+from subfuse.clinical.plausibility import outcome_warnings
+from subfuse.clinical.source import LabelsSection, PatientsSection
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.identifiers import site_of_barcode
+from subfuse.tables import exclusion_table, read_text_table
+
+__all__ = ["FIXED_COLUMNS", "RESERVED", "ClinicalTable", "outcome_warnings", "read_clinical"]
+
+_READERS = {"plain": read_plain, "gdc": read_gdc, "cbioportal": read_cbioportal}
+
+
+@dataclass(frozen=True)
+class ClinicalTable:
+    """What is known about the patients of a cohort."""
+
+    patients: pd.DataFrame  # patient_id, site, time_days (float), event (boolean), labels (text); unknown is missing
+    exclusions: pd.DataFrame  # level, id, reason
+    warnings: tuple[str, ...]
+
+
+def read_clinical(section: PatientsSection) -> ClinicalTable:
+    """Returns the clinical table that a cohort file declares, one row per patient, sorted by identifier.
+
+    TCGA barcodes of any length are matched by their patient prefix, and give the site where no column does. Time and
+    event are known together or not at all. Empty cells and words such as `not reported` are unknown. A patient with a
+    negative time is excluded, with the reason. `outcome_warnings` judges the patients that are used in the end.
+
+    Raises:
+        ConfigurationError: A mapped column is not in the table, a reserved name, or an event column or a time column
+            whose meaning must be declared.
+        DataError: Unreadable table, a patient that occurs twice, an event, time or marker that cannot be read. Names
+            file, row and value.
+    """
+    table, notes = _READERS[section.format](section)
+    notes = (*notes, *match_barcodes(table))
+    refuse_repeated_patients(table)
+    table, note_of_choice = _included(table, section)
+    table, note_of_labels = _join_labels(table, section.labels)
+    if "site" not in table:
+        table["site"] = None
+    table["site"] = [
+        site or site_of_barcode(i) for site, i in zip(known_text(table["site"]), table["patient_id"], strict=True)
+    ]
+    table, note_of_pairs = _pair_outcome(table)
+    labels = [str(name) for name in table if name not in (*FIXED_COLUMNS, "place")]
+    for name in labels:
+        table[name] = known_text(table[name])
+    negative = table["time_days"] < 0
+    exclusions = exclusion_table(
+        ("patient", str(patient), f"time_days is negative ({time:g})")
+        for patient, time in table.loc[negative, ["patient_id", "time_days"]].to_numpy()
+    )
+    patients = table.loc[~negative, [*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
+    notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs)
+    if section.derive is not None:
+        patients, note_of_diagnosis = derive_diagnosis(patients, section.derive.diagnosis)
+        notes = (*notes, *note_of_diagnosis)
+    return ClinicalTable(patients, exclusions, notes)
+
+
+def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns the patients that the cohort file asks for, and a note on how many others the table has."""
+    if section.include is None:
+        return table, ()
+    missing = sorted(set(section.include) - set(table["patient_id"]))
+    if missing:
+        raise DataError(f"patients.include: {preview(missing)} must be in {preview(section.table)}. Not found.")
+    chosen = table["patient_id"].isin(section.include)
+    note = f"patients.include: {chosen.sum()} of {len(table)} patients of the table are used"
+    return table[chosen].reset_index(drop=True), (note,)
+
+
+def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns the patients with the columns of the further table, and a note on whom it does not list."""
+    if section is None:
+        return table, ()
+    raw = read_text_table(section.table)
+    columns = section.columns or {str(name): str(name) for name in raw}
+    further = map_columns(raw, columns, section.table, section="patients.labels")
+    notes = () if section.columns else note_of_repeated(raw, section.table)
+    taken = [name for name in further if name != "patient_id" and (name in table or name in FIXED_COLUMNS)]
+    if taken:
+        raise ConfigurationError(
+            f"patients.labels.columns: {preview(taken)} is a column of patients.table already or gives the follow-up. "
+            "Map it to another name, or to the columns of one table only."
+        )
+    further["place"] = [f"{section.table}, row {row + 2}" for row in range(len(further))]
+    match_barcodes(further)
+    refuse_repeated_patients(further)
+    found = table["patient_id"].isin(further["patient_id"])
+    if not found.any():
+        raise DataError(
+            f"{section.table}: patients of patients.table are required, such as "
+            f"{preview(table['patient_id'], limit=2)}. Found "
+            f"{preview(further['patient_id'], limit=2)}. Map patient_id in patients.labels.columns."
+        )
+    joined = table.merge(further.drop(columns="place"), on="patient_id", how="left")
+    note = f"patients.labels: {found.sum()} of {len(table)} patients are in {section.table.name}"
+    return joined, notes if found.all() else (*notes, f"{note}; not {preview(table.loc[~found, 'patient_id'])}")
+
+
+def _pair_outcome(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Makes time and event unknown where only one of them is known."""
+    if "event" not in table:
+        return table.assign(time_days=np.nan, event=pd.array([pd.NA] * len(table), dtype="boolean")), ()
+    no_time, no_event = table["time_days"].isna(), table["event"].isna()
+    half = no_time != no_event
+    if not half.any():
+        return table, ()
+    note = (
+        f"{half.sum()} patient(s) have only one of time and event ({(half & no_time).sum()} without time, "
+        f"{(half & no_event).sum()} without event); their follow-up is unknown "
+        f"({preview(table.loc[half, 'patient_id'])})"
+    )
+    return table.assign(time_days=table["time_days"].mask(half), event=table["event"].mask(half)), (note,)

@@ -1,0 +1,1 @@
+"""A cohort: its file, its patients, tasks, folds and bags."""

@@ -1,0 +1,201 @@
+"""Patients and cohorts as every later stage sees them, and how a prepared folder is read."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
+from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
+from subfuse.cohort.covariates import covariate_values
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.expression.gene_names import read_aliases
+from subfuse.expression.gene_sets import read_gmt
+from subfuse.expression.reading import ExpressionTable, read_expression_h5ad
+from subfuse.tables import read_text_table, require_columns
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The unit of splitting, prediction and statistics. None means unknown, never zero."""
+
+    patient_id: str
+    cohort: str
+    slides: tuple[Path, ...] = ()  # feature files, sorted by slide identifier; empty if there is no slide
+    expression: Float[np.ndarray, " gene"] | None = None  # in Cohort.genes order; covariates NaN where unknown
+    time_days: float | None = None  # from diagnosis to event or last contact
+    event: bool | None = None  # True: the event was observed; False: right-censored
+    labels: Mapping[str, str] = field(default_factory=dict)  # every other clinical column that is known
+    site: str | None = None  # contributing hospital
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients sorted by identifier, with what they share. Patch features stay on disk until a bag is drawn."""
+
+    name: str
+    patients: tuple[Patient, ...]
+    genes: tuple[str, ...]  # the measured genes, then the covariates
+    expression_unit: str | None  # scale of the measured genes: log2_tpm, log2_cpm or zscore
+    gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> its genes and all covariates, all of them on `genes`
+    tasks: Mapping[str, TaskSpec]
+    covariates: tuple[str, ...] = ()  # the last of `genes`: age, gender=male
+    pathways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single gene sets -> measured genes
+    gene_aliases: Mapping[str, str] = field(default_factory=dict)  # declared ones, beside those that are built in
+    encoder: str | None = None
+    encoder_sha256: str | None = None
+    patch_dim: int | None = None
+    root: Path | None = None  # the prepared folder
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def __iter__(self) -> Iterator[Patient]:
+        return iter(self.patients)
+
+    def select(self, patient_ids: Collection[str]) -> "Cohort":
+        """Returns the cohort of these patients; unknown identifiers are an error."""
+        wanted = set(patient_ids)
+        missing = wanted - {patient.patient_id for patient in self.patients}
+        if missing:
+            raise KeyError(f"patient_ids must be in cohort {self.name!r}. Not found: {sorted(missing)[:5]}.")
+        return replace(self, patients=tuple(p for p in self.patients if p.patient_id in wanted))
+
+
+def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
+    """Returns a prepared cohort. Expression is read into memory once and shared; patch features stay on disk.
+
+    Covariates follow the genes: on the gene axis, in the values of every patient with expression, and in every
+    subspace. In a cohort without expression they are the whole axis, and a patient has values if any is known.
+
+    Args:
+        prepared: The prepared folder.
+        role: Whose patients of a folder with several cohorts: `develop`, `external`, or the name of one cohort.
+            Default: those to develop on, or everybody where all cohorts are external.
+
+    Raises:
+        ConfigurationError: The folder has no cohort of this role or name.
+        DataError: The folder is not completely prepared, or a feature file is gone.
+    """
+    root = Path(prepared)
+    provenance = _read_provenance(root)
+    cohort_file = read_cohort_file(root / "cohort.yaml")
+    chosen = _choose_cohorts(cohort_file, role)
+    patients = read_patients(root)
+    patients = patients[patients["cohort"].isin(chosen)]
+    table = read_expression_h5ad(root / "expression.h5ad") if (root / "expression.h5ad").exists() else None
+    gene_sets = dict.fromkeys(cohort_file.gene_sets, ()) if table is None else read_gmt(root / "gene_sets.gmt")
+    covariates = cohort_file.covariates
+    return Cohort(
+        name=chosen[0] if len(chosen) == 1 else cohort_file.name,
+        patients=_patients(patients, _slides_by_patient(root), _values_by_patient(table, patients, covariates)),
+        genes=(*(() if table is None else table.values.columns), *covariates),
+        expression_unit=None if table is None else table.scale,
+        gene_sets={name: (*genes, *covariates) for name, genes in gene_sets.items()},
+        tasks=cohort_file.tasks or {},
+        covariates=covariates,
+        pathways={} if table is None else read_gmt(root / "pathways.gmt"),
+        gene_aliases=_declared_aliases(cohort_file),
+        encoder=provenance.get("encoder"),
+        encoder_sha256=provenance.get("encoder_sha256"),
+        patch_dim=provenance.get("patch_dim"),
+        root=root,
+    )
+
+
+def read_patients(prepared: Path) -> pd.DataFrame:
+    """Returns `patients.csv` of a prepared folder with its types: text (None where unknown), days, events, counts."""
+    path = Path(prepared) / "patients.csv"
+    table = read_text_table(path)
+    require_columns(table, dict.fromkeys((*FIXED_COLUMNS, *RESERVED), "see `subfuse prepare`"), path)
+    texts = [name for name in table if name not in ("time_days", "event", "n_slides", "has_expression")]
+    for name in texts:
+        table[name] = [cell or None for cell in table[name]]
+    truth = {"True": True, "False": False, "": pd.NA}
+    table["time_days"] = pd.to_numeric(table["time_days"].mask(table["time_days"] == "")).astype(float)
+    table["event"] = table["event"].map(truth).astype("boolean")
+    table["n_slides"] = table["n_slides"].astype(int)
+    table["has_expression"] = table["has_expression"].map(truth).astype(bool)
+    return table
+
+
+def _choose_cohorts(cohort_file: CohortFile, role: str | None) -> list[str]:
+    """Returns the names of the cohorts to read."""
+    roles = {member.name: member.role for member in cohort_file.members}
+    wanted = role or ("develop" if "develop" in roles.values() else "external")
+    chosen = [name for name, its_role in roles.items() if wanted in (name, its_role)]
+    if not chosen:
+        available = preview([f"{name} ({its_role})" for name, its_role in roles.items()])
+        raise ConfigurationError(f"role must be that of a cohort, or its name. Found {role!r}; cohorts: {available}.")
+    return chosen
+
+
+def _declared_aliases(cohort_file: CohortFile) -> dict[str, str]:
+    """Returns the names that the cohorts declare; a table that has moved away since `prepare` is left out."""
+    sections = [member.expression for member in cohort_file.members if member.expression is not None]
+    tables = dict.fromkeys(section.aliases for section in sections if section.aliases is not None)
+    return {name: approved for path in tables if path.exists() for name, approved in read_aliases(path).items()}
+
+
+def _patients(
+    table: pd.DataFrame, slides: Mapping[str, tuple[Path, ...]], values: Mapping[str, np.ndarray]
+) -> tuple[Patient, ...]:
+    labels = [str(name) for name in table if name not in (*FIXED_COLUMNS, *RESERVED)]
+    return tuple(
+        Patient(
+            patient_id=record["patient_id"],
+            cohort=record["cohort"],
+            slides=slides.get(record["patient_id"], ()),
+            expression=values.get(record["patient_id"]),
+            time_days=None if pd.isna(record["time_days"]) else float(record["time_days"]),
+            event=None if pd.isna(record["event"]) else bool(record["event"]),
+            labels={name: record[name] for name in labels if record[name] is not None},
+            site=record["site"],
+        )
+        for record in table.to_dict("records")
+    )
+
+
+def _values_by_patient(
+    table: ExpressionTable | None, patients: pd.DataFrame, covariates: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Returns expression and covariates of every patient that has expression; covariates alone if no cohort has any."""
+    known = covariate_values(covariates, patients)
+    if table is None:
+        rows = zip(patients["patient_id"], known, strict=True)
+        return {patient: row for patient, row in rows if np.isfinite(row).any()}
+    if not covariates:
+        return dict(zip(table.values.index, table.values.to_numpy(), strict=True))
+    beside = pd.DataFrame(known, index=patients["patient_id"])
+    measured = table.values.index[table.values.index.isin(beside.index)]
+    values = np.concatenate([table.values.loc[measured].to_numpy(), beside.loc[measured].to_numpy()], axis=1)
+    return dict(zip(measured, values, strict=True))
+
+
+def _read_provenance(root: Path) -> dict[str, Any]:
+    try:
+        return json.loads((root / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{root}: a completely prepared folder is required. Found no readable provenance.json. "
+            "Run `subfuse prepare COHORT.yaml --out` with this folder."
+        ) from error
+
+
+def _slides_by_patient(root: Path) -> dict[str, tuple[Path, ...]]:
+    path = root / "slides.csv"
+    table = read_text_table(path)
+    require_columns(table, {"slide_id": "the slide", "patient_id": "its patient", "features": "its file"}, path)
+    slides: dict[str, tuple[Path, ...]] = {}
+    for record in table.sort_values("slide_id").to_dict("records"):
+        features = root / record["features"]
+        if not features.exists():
+            raise DataError(f"{path}: feature file {record['features']} is required. Found none. Run prepare again.")
+        slides[record["patient_id"]] = (*slides.get(record["patient_id"], ()), features)
+    return slides

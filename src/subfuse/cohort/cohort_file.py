@@ -1,0 +1,155 @@
+"""`cohort.yaml`: what the user writes, checked strictly."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from subfuse.clinical.source import PatientsSection
+from subfuse.cohort.task import TaskSpec
+from subfuse.cohort.yaml_problems import one_line, read_yaml
+from subfuse.errors import ConfigurationError
+from subfuse.expression.source import ExpressionSection, GeneSetSource
+from subfuse.identifiers import plain_name
+from subfuse.settings import FilePath, Section
+from subfuse.slides.source import SlidesSection
+
+NOT_A_TASK = ("cohort", "explanations")  # folders of a run beside those of its tasks
+NOT_A_SUBSPACE = ("all", "total", "slide_id", "x", "y")  # columns and rows beside those of the subspaces
+_SUFFIXES_OF_RUNS = (".csv", ".json", ".yaml", ".html", ".md")
+Name = Annotated[str, AfterValidator(plain_name)]  # of what becomes a folder, a file or a column
+Role = Literal["develop", "external"]
+
+
+class SplitsSection(Section):
+    """How patients are divided: stratified folds, whole sites, or given folds."""
+
+    folds: int | None = Field(default=None, ge=2)  # None with `folder`, else 5
+    by: Literal["patient", "site"] = "patient"  # site: all patients of a contributing hospital are in one fold
+    repeats: int = Field(default=1, ge=1)  # how often all folds are drawn anew
+    folder: FilePath | None = None  # one CSV per fold with the columns train and val
+    validation: float = Field(default=0.15, gt=0, lt=1)  # share of the non-test patients kept for model selection
+    stratify: tuple[str, ...] | None = None  # event or label columns; None: event, else the first label
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _five_folds(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("folder") is None and value.get("folds") is None:
+            return {**value, "folds": 5}
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SplitsSection":
+        if self.folder is not None and self.folds is not None:
+            raise ValueError("give either `folds` or a `folder` of given folds, not both")
+        if self.folder is not None and (self.repeats > 1 or self.by == "site"):
+            raise ValueError("a `folder` of given folds excludes `repeats` and `by`")
+        return self
+
+
+class CohortSection(Section):
+    """One cohort: who its patients are and where their data lie."""
+
+    name: Name
+    role: Role = "develop"
+    patients: PatientsSection
+    slides: SlidesSection | None = None
+    expression: ExpressionSection | None = None
+
+
+class CohortFile(Section):
+    """A cohort file. Every section but `patients` may be absent; several cohorts stand in a list `cohorts`."""
+
+    name: Name
+    role: Role = "develop"
+    patients: PatientsSection | None = None  # None with `cohorts`
+    slides: SlidesSection | None = None
+    expression: ExpressionSection | None = None
+    cohorts: tuple[CohortSection, ...] = ()  # instead of the four above; the sections below are shared
+    gene_sets: dict[Name, GeneSetSource] = Field(
+        default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
+    )
+    tasks: dict[Name, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
+    covariates: tuple[str, ...] = ()  # numeric or two-valued columns of the patients, seen by models with expression
+    splits: SplitsSection = SplitsSection(folds=5)
+
+    @model_validator(mode="after")
+    def _free_names(self) -> "CohortFile":
+        for section, names, taken in (
+            ("tasks", self.tasks or {}, NOT_A_TASK),
+            ("gene_sets", self.gene_sets, NOT_A_SUBSPACE),
+        ):
+            used = [name for name in names if name.lower() in taken or name.lower().endswith(_SUFFIXES_OF_RUNS)]
+            if used:
+                raise ValueError(
+                    f"{section}.{used[0]}: this name belongs to a file or folder of every run; choose another"
+                )
+            if len({name.lower() for name in names}) < len(names):
+                raise ValueError(f"{section}: names must differ in more than upper and lower case")
+        return self
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> "CohortFile":
+        for name, task in (self.tasks or {}).items():
+            if task.is_survival and (task.time, task.event) != ("time_days", "event"):
+                raise ValueError(
+                    f"tasks.{name}: a cohort has one follow-up, `time: time_days` and `event: event`; "
+                    "map your columns to these names in patients.columns"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_or_several_cohorts(self) -> "CohortFile":
+        own = [name for name in ("role", "patients", "slides", "expression") if name in self.model_fields_set]
+        names = [cohort.name for cohort in self.cohorts]
+        if self.cohorts and own:
+            raise ValueError(f"`{own[0]}` belongs to each entry of `cohorts`")
+        if not self.cohorts and self.patients is None:
+            raise ValueError("`patients` is required, or several `cohorts` with their `patients`")
+        if len(set(names)) < len(names) or set(names) & set(get_args(Role)):
+            raise ValueError(f"cohorts need distinct names other than {' and '.join(get_args(Role))}")
+        return self
+
+    @property
+    def members(self) -> tuple[CohortSection, ...]:
+        """The cohorts of the file: those of `cohorts`, or the one that it describes."""
+        if self.cohorts:
+            return self.cohorts
+        assert self.patients is not None  # checked when the file is read
+        sections = {"patients": self.patients, "slides": self.slides, "expression": self.expression}
+        return (CohortSection(name=self.name, role=self.role, **sections),)
+
+
+def read_cohort_file(path: Path) -> CohortFile:
+    """Returns a cohort file with its paths made absolute, relative to the file.
+
+    Raises:
+        ConfigurationError: Missing file, broken YAML, repeated or unknown key (with the nearest valid one), wrong
+            value. One line naming file, line and key.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ConfigurationError(
+            f"{path}: a cohort file is required. Found none. `subfuse init` writes a commented one."
+        )
+    node, value = read_yaml(path, what="a cohort file")
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {type(value).__name__}.")
+    try:
+        return CohortFile.model_validate(value, context={"base": path.resolve().parent})
+    except ValidationError as error:
+        raise ConfigurationError(one_line(path, node, error, CohortFile)) from error
+
+
+def cohort_file_text(cohort_file: CohortFile) -> str:
+    """Returns the YAML of a cohort file with every default written out; `read_cohort_file` reads it back."""
+    unused = "role" if cohort_file.cohorts else "cohorts"
+    value = cohort_file.model_dump(mode="json", exclude_none=True, exclude={unused})
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)

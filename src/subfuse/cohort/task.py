@@ -1,0 +1,42 @@
+"""What is predicted: a class, or the time to an event."""
+
+from pydantic import (
+    model_validator,
+)
+
+from subfuse.settings import Section
+
+
+class TaskSpec(Section):
+    """A task: either `time` and `event` columns (survival) or a label `column` (classification)."""
+
+    time: str | None = None
+    event: str | None = None
+    column: str | None = None
+    classes: tuple[str, ...] | None = None  # order of the classes; default: sorted
+    ordinal: bool = False  # the order of `classes` has a meaning, as in grade: then quadratic kappa is reported
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "TaskSpec":
+        survival = (self.time is not None, self.event is not None)
+        if self.column is None and not all(survival):
+            raise ValueError("give either `column` (classification) or both `time` and `event` (survival)")
+        if self.column is not None and any(survival):
+            raise ValueError("`column` (classification) excludes `time` and `event` (survival)")
+        if self.classes is not None and (self.column is None or len(set(self.classes)) != len(self.classes)):
+            raise ValueError("`classes` lists the distinct labels of `column`")
+        if self.ordinal and self.classes is None:
+            raise ValueError("`ordinal` needs `classes` in their order")
+        return self
+
+    @property
+    def label_column(self) -> str:
+        """The label column of a classification task; a survival task has none (ValueError)."""
+        if self.column is None:
+            raise ValueError("a survival task has time and event, not a label column.")
+        return self.column
+
+    @property
+    def is_survival(self) -> bool:
+        """True for a time-to-event task."""
+        return self.column is None

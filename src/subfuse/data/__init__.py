@@ -1,1 +1,0 @@
-"""Slides, expression and clinical tables become cohorts of patients; nothing here knows a model."""

@@ -1,0 +1,307 @@
+"""Metrics with their uncertainty, and paired comparisons of models, from a table of predictions.
+
+Patients are the unit. Models of different folds put their risks on different scales, so patients are ranked only
+within a fold, and a metric is the mean over folds; it is resampled over patients within folds.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.errors import preview
+from subfuse.evaluation.bootstrap import BootstrapWeights, bootstrap_p_value, mean_over_folds, percentile_interval
+from subfuse.evaluation.delong import mean_auc
+from subfuse.evaluation.metrics import Metric
+from subfuse.evaluation.predictions import (
+    FOLD,
+    PATIENT,
+    RankedPatients,
+    TaskPredictions,
+    events,
+    label_indices,
+    ranked_patients,
+    read_tasks,
+)
+from subfuse.evaluation.weighted_metrics import HORIZON_DAYS, horizon_metric
+
+METRIC_COLUMNS = (
+    "task", "model", "metric", "value", "sd", "lower", "upper", "lower_delong", "upper_delong", "truncation_days",
+    "n_patients", "n_events", "reason",
+)  # fmt: skip
+COMPARISON_COLUMNS = (
+    "task", "metric", "model", "reference", "difference", "lower", "upper",
+    "p_value", "p_adjusted", "p_value_t", "p_adjusted_t", "p_value_delong", "p_adjusted_delong",
+    "n_patients", "reason",
+)  # fmt: skip
+_TESTS = {"p_value": "p_adjusted", "p_value_t": "p_adjusted_t", "p_value_delong": "p_adjusted_delong"}
+_UNDEFINED = dict.fromkeys(("difference", "lower", "upper", *_TESTS), np.nan)
+_TRUNCATED = ("uno_c_index", "integrated_brier")  # and the AUC at a horizon
+_INFLATED = ("expected_calibration_error",)
+
+
+def evaluate_predictions(
+    predictions: pd.DataFrame, *, n_bootstrap: int = 1000, seed: int = 0, ordinal: Collection[str] = ()
+) -> pd.DataFrame:
+    """Returns every metric of every model and task on its test patients, with standard deviation and 95 % interval.
+
+    - `value`: mean over folds (and repeats) of the fold's metric; folds where it is undefined are left out and
+      counted in `reason`. C-indices are therefore never computed over patients of different fold models.
+    - `sd`: standard deviation over folds; NaN for fewer than two.
+    - `lower`, `upper`: 2.5 and 97.5 % quantiles of the value over bootstrap replicates, which draw patients with
+      replacement within folds. Models are not retrained: the interval is about patients, not about training.
+      Resampled folds that are undefined are left out, and mentioned in `reason` from 5 % on; without a defined value
+      in half of the replicates, there is no interval. Drawing patients repeatedly inflates the calibration error, an
+      absolute value of noisy gaps: its interval is moved down by the replicates' mean excess over `value`.
+    - `lower_delong`, `upper_delong`: DeLong's 95 % interval of the AUC of two classes (see `delong`).
+    - `truncation_days`: up to when the censoring-weighted survival metrics look, the earliest of the folds' truncation
+      times (see `metrics.truncation_time`).
+
+    In a small cohort folds may lack a class. Where this is so in more than half of a classification task's folds,
+    all its metrics are computed over the pooled folds of a repeat instead, as `reason` then says: probabilities,
+    unlike risks, share their scale between folds. The censoring-weighted survival metrics need the rows of training
+    patients (split `train`) of the same model, repeat and fold.
+
+    Args:
+        predictions: Columns of predictions.csv.
+        n_bootstrap: Replicates, one or more.
+        seed: Of the replicates; each task starts anew, so tasks do not influence each other.
+        ordinal: Tasks whose classes are declared to be ordered, as the `p_<class>` columns are; only these have a
+            `quadratic_kappa`, which means nothing otherwise.
+
+    Returns:
+        Columns task, model, metric, value, sd, lower, upper, lower_delong, upper_delong, truncation_days, n_patients
+        (tested), n_events (missing for classification), reason (missing where there is nothing to say).
+
+    Raises:
+        DataError: Columns, outcomes or predictions are missing.
+    """
+    rows: list[dict[str, Any]] = []
+    for task in read_tasks(predictions):
+        bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
+        by, note = grouping(task)
+        for model in task.models:
+            groups = ranked_patients(task.of_model(model), task.classes, by=by)
+            known = {"task": task.name, "model": model, **_patient_counts(task, model)}
+            summaries = _summaries(groups, bootstrap, note)
+            rows += [{**known, **s} for s in summaries if s["metric"] != "quadratic_kappa" or task.name in ordinal]
+    return _table(rows, METRIC_COLUMNS)
+
+
+def compare_models(
+    predictions: pd.DataFrame, *, reference: str = "subspace", n_bootstrap: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    r"""Returns, per task, how every other model's headline metric differs from the reference model's.
+
+    The headline is the C-index for survival and the AUC for classification, averaged over folds (or pooled) as in
+    `evaluate_predictions`, on the patients whom both models predict in the same fold.
+
+    - `difference`: the model's metric minus the reference's; negative means that the reference is better.
+    - `lower`, `upper`: 95 % percentile interval of the paired bootstrap: both models are evaluated on the same draws.
+    - `p_value`: two-sided, from that bootstrap: twice the smaller share of replicates on either side of zero, each
+      counted with one added.
+    - `p_value_t`: corrected resampled t-test (Nadeau and Bengio 2003) over the J folds of all repeats (Bouckaert and
+      Frank 2004): with their differences d, :math:`t = \bar d / \sqrt{(1/J + n_{test}/n_{train})\, s_d^2}` with J - 1
+      degrees of freedom. It includes the variation from training, which the bootstrap does not. NaN without rows of
+      training patients.
+    - `p_value_delong`: DeLong's test of two AUCs on the same patients, for two classes; a patient who is tested in
+      several repeats counts once.
+    - `p_adjusted`, `p_adjusted_t`, `p_adjusted_delong`: adjusted over the models of the task (Holm 1979).
+
+    Args:
+        predictions: Columns of predictions.csv.
+        reference: Model to compare with. A task that lacks it has undefined rows that say so.
+        n_bootstrap: Replicates, one or more.
+        seed: Of the replicates.
+
+    Returns:
+        Columns task, metric, model, reference, difference, lower, upper, p_value, p_adjusted, p_value_t, p_adjusted_t,
+        p_value_delong, p_adjusted_delong, n_patients (predicted by both), reason. No rows for a task with one model.
+
+    Raises:
+        DataError: Columns, outcomes or predictions are missing.
+    """
+    rows: list[dict[str, Any]] = []
+    for task in read_tasks(predictions):
+        bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
+        others = [model for model in task.models if model != reference]
+        compared = [_comparison(task, model, reference, bootstrap) for model in others]
+        for test, column in _TESTS.items():
+            adjusted = holm_adjusted(np.array([row[test] for row in compared], dtype=np.float64))
+            compared = [{**row, column: p_value} for row, p_value in zip(compared, adjusted, strict=True)]
+        rows += compared
+    return _table(rows, COMPARISON_COLUMNS)
+
+
+def holm_adjusted(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Returns p-values adjusted for the number of tests (Holm 1979); undefined ones stay NaN and do not count.
+
+    Example:
+        >>> holm_adjusted(np.array([0.01, 0.04, 0.03])).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    adjusted = np.full(len(p_values), np.nan)
+    order = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]  # NaN sorts last
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
+    return adjusted
+
+
+def resampled_t_test(difference: Float[np.ndarray, " fold"], test_to_train: float) -> float:
+    """Returns the two-sided p-value of the corrected resampled t-test (Nadeau and Bengio 2003).
+
+    NaN for fewer than two folds, for equal differences, and where the ratio is unknown (NaN).
+
+    Args:
+        difference: Of the metric, per fold.
+        test_to_train: Test patients divided by training patients; corrects for training sets that overlap.
+    """
+    from scipy.stats import t  # slow to import
+
+    if len(difference) < 2 or np.isnan(test_to_train) or np.ptp(difference) == 0:
+        return np.nan
+    variance = (1 / len(difference) + test_to_train) * difference.var(ddof=1)
+    return float(2 * t.sf(abs(difference.mean()) / np.sqrt(variance), df=len(difference) - 1))
+
+
+def grouping(task: TaskPredictions) -> tuple[list[str], str | None]:
+    """Returns by which columns patients are ranked together, and the note where folds are pooled.
+
+    Depends on labels only, so that every model of a task is evaluated in the same way.
+    """
+    if task.classes is None:
+        return FOLD, None
+    folds = [set(label_indices(fold, task.classes).tolist()) for _, fold in task.tested.groupby(FOLD)]
+    n_incomplete = sum(len(present) < len(task.classes) for present in folds)
+    if n_incomplete * 2 <= len(folds):
+        return FOLD, None
+    return ["repeat"], f"folds pooled: {n_incomplete} of {len(folds)} lack patients of a class"
+
+
+def _patient_counts(task: TaskPredictions, model: str) -> dict[str, Any]:
+    tested = task.tested[task.tested["model"] == model].drop_duplicates(PATIENT)
+    return {"n_patients": len(tested), "n_events": int(events(tested).sum()) if task.classes is None else pd.NA}
+
+
+def _summaries(
+    groups: Sequence[RankedPatients], bootstrap: BootstrapWeights, note: str | None
+) -> Iterator[dict[str, Any]]:
+    """Yields one row per metric; nothing for a model without test patients."""
+    resampled = [group.weighted(bootstrap.of(group)) for group in groups]
+    for metric in groups[0].metrics if groups else ():
+        values = np.array([group.metrics[metric].value for group in groups])
+        defined = np.flatnonzero(~np.isnan(values))
+        replicates = [resampled[index][metric] for index in defined]
+        value = float(values[defined].mean()) if len(defined) else np.nan
+        lower, upper, interval_note = percentile_interval(replicates, centre=value if metric in _INFLATED else None)
+        yield {
+            "metric": metric,
+            "value": value,
+            "sd": values[defined].std(ddof=1) if len(defined) > 1 else np.nan,
+            "lower": lower,
+            "upper": upper,
+            **(_delong_interval(groups) if metric == "auc" else {}),
+            "truncation_days": _truncation(groups, metric),
+            "reason": _joined(note, _undefined_folds([group.metrics[metric] for group in groups]), interval_note),
+        }
+
+
+def _delong_interval(groups: Sequence[RankedPatients]) -> dict[str, float]:
+    """Returns DeLong's interval of the mean AUC over those folds that have one."""
+    aucs = [group.delong for group in groups if group.delong is not None]
+    lower, upper = np.clip(mean_auc(aucs).interval, 0.0, 1.0) if aucs else (np.nan, np.nan)
+    return {"lower_delong": float(lower), "upper_delong": float(upper)}
+
+
+def _truncation(groups: Sequence[RankedPatients], metric: str) -> float:
+    if metric not in _TRUNCATED and metric != horizon_metric(HORIZON_DAYS):
+        return np.nan
+    return float(np.min([group.truncation_days for group in groups]))
+
+
+def _undefined_folds(metrics: Sequence[Metric]) -> str | None:
+    reasons = [metric.reason for metric in metrics if metric.reason is not None]
+    if not reasons:
+        return None
+    distinct = preview(dict.fromkeys(reasons), limit=2)
+    return distinct if len(metrics) == 1 else f"undefined in {len(reasons)} of {len(metrics)} folds: {distinct}"
+
+
+def _comparison(task: TaskPredictions, model: str, reference: str, bootstrap: BootstrapWeights) -> dict[str, Any]:
+    """Returns the row of one model against the reference, without the adjusted p-value."""
+    known = {"task": task.name, "metric": task.headline, "model": model, "reference": reference}
+    of_model, of_reference, n_left_out = _common_rows(task.of_model(model), task.of_model(reference))
+    n_patients = len(of_model[of_model["split"] == "test"].drop_duplicates(PATIENT))
+    if n_patients == 0:
+        found = "no patient is predicted by both models in the same fold"
+        return {**known, **_UNDEFINED, "n_patients": 0, "reason": found}
+    by, note = grouping(task)
+    groups = ranked_patients(of_model, task.classes, by=by)
+    reference_groups = ranked_patients(of_reference, task.classes, by=by)
+    left_out = f"patients left out, as only one of the models predicts them: {n_left_out}" if n_left_out else None
+    difference = _difference(groups, reference_groups, task.headline, bootstrap)
+    if note is not None:
+        difference["p_value_t"] = np.nan  # pooled: there are no folds to test over
+    reason = _joined(note, left_out, difference.pop("reason"))
+    return {**known, **difference, "n_patients": n_patients, "reason": reason}
+
+
+def _common_rows(of_model: pd.DataFrame, of_reference: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Returns both models' rows with the same test patients in the same order, and how many patients were left out."""
+    key = [*FOLD, *PATIENT]
+    tested = [
+        rows[rows["split"] == "test"].set_index(key, drop=False).sort_index() for rows in (of_model, of_reference)
+    ]
+    common = tested[0].index.intersection(tested[1].index)
+    kept = [rows.loc[common].reset_index(drop=True) for rows in tested]
+    with_training = [
+        pd.concat([test, rows[rows["split"] == "train"]], ignore_index=True)
+        for test, rows in zip(kept, (of_model, of_reference), strict=True)
+    ]
+    everybody = pd.concat(tested, ignore_index=True).drop_duplicates(PATIENT)
+    return with_training[0], with_training[1], len(everybody) - len(kept[0].drop_duplicates(PATIENT))
+
+
+def _difference(
+    groups: Sequence[RankedPatients],
+    reference_groups: Sequence[RankedPatients],
+    metric: str,
+    bootstrap: BootstrapWeights,
+) -> dict[str, Any]:
+    pairs = list(zip(groups, reference_groups, strict=True))
+    both = [(a, b) for a, b in pairs if a.metrics[metric].is_defined and b.metrics[metric].is_defined]
+    undefined = [b.metrics[metric] if a.metrics[metric].is_defined else a.metrics[metric] for a, b in pairs]
+    reason = _undefined_folds(undefined)
+    if not both:
+        return {**_UNDEFINED, "reason": reason}
+    difference = np.array([a.metrics[metric].value - b.metrics[metric].value for a, b in both])
+    drawn = [(a, b, bootstrap.of(a)) for a, b in both]
+    replicates = [a.weighted_headline(weights) - b.weighted_headline(weights) for a, b, weights in drawn]
+    lower, upper, interval_note = percentile_interval(replicates)
+    test_to_train = np.mean([len(b.patients) / b.n_train if b.n_train else np.nan for _, b in both])
+    return {
+        "difference": difference.mean(),
+        "lower": lower,
+        "upper": upper,
+        "p_value": np.nan if np.isnan(lower) else bootstrap_p_value(mean_over_folds(replicates)[0]),
+        "p_value_t": resampled_t_test(difference, float(test_to_train)),
+        "p_value_delong": _delong_p_value(both),
+        "reason": _joined(reason, interval_note),
+    }
+
+
+def _delong_p_value(pairs: Sequence[tuple[RankedPatients, RankedPatients]]) -> float:
+    differences = [a.delong.minus(b.delong) for a, b in pairs if a.delong is not None and b.delong is not None]
+    return mean_auc(differences).p_value if differences else np.nan
+
+
+def _joined(*notes: str | None) -> str | None:
+    return "; ".join(note for note in notes if note) or None
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=list(columns))
+    counts = [column for column in ("n_patients", "n_events") if column in table]
+    return table.astype(dict.fromkeys(counts, "Int64"))

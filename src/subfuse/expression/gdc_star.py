@@ -1,0 +1,300 @@
+"""GDC STAR counts: which file belongs to which patient, and all files of a folder as one matrix."""
+
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse.errors import DataError, preview
+from subfuse.expression.gene_names import approved_name
+from subfuse.expression.samples import (
+    NORMAL,
+    SampleMatrix,
+    SampleOrigin,
+    choose_samples,
+    origin_of_sample,
+    preservation_of,
+)
+from subfuse.expression.source import ExpressionSection
+from subfuse.identifiers import patient_of_barcode, site_of_barcode
+from subfuse.tables import (
+    exclusion_table,
+    join_exclusions,
+    read_first_line,
+    read_json,
+    read_text_table,
+    require_columns,
+)
+
+STAR_COLUMNS = {
+    "counts": "unstranded",
+    "tpm": "tpm_unstranded",
+    "fpkm": "fpkm_unstranded",
+    "fpkm_uq": "fpkm_uq_unstranded",
+}
+STAR_SUFFIXES = (".augmented_star_gene_counts.tsv", ".augmented_star_gene_counts.tsv.gz")
+_SHEET_COLUMNS = {"File Name": "a file", "Case ID": "its patient"}
+_MANIFEST_COLUMNS = {"id": "the file's identifier", "filename": "its name", "size": "its bytes"}
+_TYPE_COLUMNS = ("Sample Type", "Tissue Type", "Tumor Descriptor")
+_LISTED = ["file_id", "file_name", "sample", *SampleOrigin._fields]
+
+
+def read_gdc_star(
+    section: ExpressionSection, base: Path, keep_genes: Collection[str], aliases: Mapping[str, str]
+) -> SampleMatrix:
+    """Returns the STAR files of a folder, one row per patient; files are read one by one into one matrix.
+
+    Per patient the primary tumour comes before others and frozen tissue before FFPE, then the file with the largest
+    total count; where none of these can be read, the next. Genes are the protein-coding ones and `keep_genes`; `totals`
+    run over all genes. A file that is absent, of another size than in the manifest, or unreadable is excluded with the
+    reason.
+
+    Args:
+        section: `expression` of the cohort file: folder, sample_sheet or metadata, optionally manifest, unit.
+        base: Folder that relative paths of the section refer to.
+        keep_genes: Approved symbols that are kept whatever their type.
+        aliases: Names to approved symbols.
+
+    Raises:
+        DataError: No usable file, or files of different data releases. Names the file.
+    """
+    assert section.folder is not None  # ExpressionSection checked that format and paths fit
+    assert section.unit is not None
+    folder = base / section.folder
+    files, missing = _present_files(section, base, folder)
+    candidates = files[files["rank"] != NORMAL].sort_values(["patient_id", "rank", "vial", "sample"], kind="stable")
+    reader = _FolderReader(section.unit, candidates["patient_id"].nunique(), set(keep_genes), aliases)
+    depth, unreadable = np.zeros(len(files)), {}
+    found: dict[str, tuple[int, int]] = {}  # patient -> rank and vial of the file that speaks for it
+    for row, file in candidates.iterrows():
+        if found.get(file["patient_id"], (file["rank"], file["vial"])) != (file["rank"], file["vial"]):
+            continue
+        try:
+            content = read_star_file(file["path"], units={section.unit, "counts"})
+        except DataError as error:
+            unreadable[row] = str(error)
+            continue
+        depth[row] = reader.add(content, file["path"], file["patient_id"])
+        found[file["patient_id"]] = (file["rank"], file["vial"])
+    if reader.axis is None and unreadable:
+        raise DataError(next(iter(unreadable.values())))
+    failed = exclusion_table(("expression", files.loc[row, "path"].name, why) for row, why in unreadable.items())
+    chosen, left_out = choose_samples(files.drop(index=list(unreadable)), depth, folder)
+    rows = [reader.rows[patient] for patient in chosen["patient_id"]]
+    return SampleMatrix(
+        values=reader.values if rows == list(range(len(reader.values))) else reader.values[rows],
+        samples=chosen[["sample", *SampleOrigin._fields]].assign(place=chosen["sample"]).reset_index(drop=True),
+        genes=reader.genes(),
+        unit=section.unit,
+        path=folder,
+        source={
+            "folder": folder.name,
+            "sample_sheet": (section.sample_sheet or section.metadata or folder).name,
+            "samples": "primary tumour before recurrent, frozen before FFPE, then highest total count",
+            "genes": "protein_coding, and those of the gene sets",
+        },
+        totals=reader.totals[rows],
+        n_genes=reader.n_genes,
+        exclusions=join_exclusions([missing, failed, left_out]),
+    )
+
+
+def read_star_file(path: Path, *, units: Collection[str] = tuple(STAR_COLUMNS)) -> pd.DataFrame:
+    """Returns the genes of a GDC `augmented_star_gene_counts.tsv`, without its four `N_` rows.
+
+    Columns: gene_id (versioned Ensembl), gene_name, gene_type, and one numeric column per unit, under GDC's names.
+
+    Raises:
+        DataError: Not such a file, or a value that is not a finite number of at least 0. Names row and gene.
+    """
+    read_first_line(path)
+    needed = ["gene_id", "gene_name", "gene_type", *(STAR_COLUMNS[unit] for unit in units)]
+    try:
+        content = pd.read_csv(
+            path, sep="\t", comment="#", encoding="utf-8-sig", usecols=lambda name: name in needed, low_memory=False
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: a complete STAR file is required. Found: {' '.join(str(error).split())}.") from error
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise DataError(
+            f"{path}: a GDC augmented_star_gene_counts table is required. Missing columns: {preview(missing)}."
+        )
+    content = content.loc[[not str(name).startswith("N_") for name in content["gene_id"]], needed]
+    if content.empty:
+        raise DataError(f"{path}: at least one gene is required. Found none.")
+    for column in needed[3:]:
+        numbers = pd.to_numeric(content[column], errors="coerce")
+        bad = ~np.isfinite(numbers) | (numbers < 0)
+        if bad.any():
+            gene = content.loc[bad.idxmax()]
+            raise DataError(
+                f"{path}, gene {gene['gene_id']} ({gene['gene_name']}): {column} must be a finite number of at least "
+                f"0. Found {gene[column]!r}. Load the file again."
+            )
+        content[column] = numbers
+    return content.reset_index(drop=True)
+
+
+def read_gdc_sheet(path: Path) -> pd.DataFrame:
+    """Returns the files of a GDC sample sheet: file_id, file_name, sample, patient_id, rank, vial.
+
+    Raises:
+        DataError: Unreadable, or not a sample sheet.
+    """
+    sheet = read_text_table(path)
+    require_columns(sheet, _SHEET_COLUMNS, path, optional=("File ID", "Sample ID", *_TYPE_COLUMNS))
+    rows = []
+    for record in sheet.to_dict("records"):
+        sample = record.get("Sample ID", "").split(",")[0].strip()
+        words = " ".join(record.get(name, "") for name in _TYPE_COLUMNS)
+        patient = record["Case ID"].split(",")[0].strip()
+        origin = origin_of_sample(sample, patient, words=words, preservation=preservation_of(record))
+        name = record["File Name"]
+        rows.append((record.get("File ID", ""), name, sample or name, *origin))
+    return pd.DataFrame(rows, columns=_LISTED)
+
+
+def read_gdc_metadata(path: Path) -> pd.DataFrame:
+    """Returns the files of a GDC metadata JSON (`metadata.cart`): file_id, file_name, sample, patient_id, rank, vial.
+
+    The aliquot's barcode names sample and patient; `cases`, where the JSON has them, name those without TCGA barcodes.
+
+    Raises:
+        DataError: Unreadable, not such a file, or a file whose patient it does not name.
+    """
+    rows = []
+    for record in _json_records(path):
+        entities = record.get("associated_entities") or [{}]
+        case = (record.get("cases") or [{}])[0]
+        aliquot = str(entities[0].get("entity_submitter_id") or "")
+        patient = str(case.get("submitter_id") or "") or (patient_of_barcode(aliquot) if _is_tcga(aliquot) else "")
+        if not patient:
+            raise DataError(
+                f"{path}: the patient of {record['file_name']} is required. Found only {aliquot or 'no aliquot'}. "
+                "Give the sample sheet of the GDC portal as `sample_sheet` instead."
+            )
+        sample = {name: str(value) for name, value in (case.get("samples") or [{}])[0].items()}
+        words = sample.get("sample_type", "")
+        origin = origin_of_sample(aliquot, patient, words=words, preservation=preservation_of(sample))
+        name = record["file_name"]
+        rows.append((str(record.get("file_id", "")), name, aliquot or name, *origin))
+    return pd.DataFrame(rows, columns=_LISTED)
+
+
+class _FolderReader:
+    """Collects STAR files: one row per patient, of the file with the largest total count so far."""
+
+    def __init__(self, unit: str, n_patients: int, keep_genes: set[str], aliases: Mapping[str, str]) -> None:
+        self.axis: pd.DataFrame | None = None  # of the first file: gene_id, gene_name, gene_type
+        self.rows: dict[str, int] = {}  # patient -> row
+        self.values = np.zeros((0, 0), dtype=np.float32)
+        self.totals = np.zeros(n_patients)
+        self._unit, self._keep_genes, self._aliases = unit, keep_genes, aliases
+        self._columns = np.zeros(0, dtype=np.int64)
+        self._depth: dict[str, float] = {}
+        self._first = Path()
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes of every file."""
+        return 0 if self.axis is None else len(self.axis)
+
+    def add(self, content: pd.DataFrame, path: Path, patient: str) -> float:
+        """Takes a file in, if it has more counts than earlier ones of its patient; returns its total count."""
+        if self.axis is None:
+            self._start(content, path)
+        assert self.axis is not None
+        if not np.array_equal(content["gene_id"].to_numpy(), self.axis["gene_id"].to_numpy()):
+            raise DataError(
+                f"{path}: all STAR files must have the same genes in the same order ({len(self.axis)}, as in "
+                f"{self._first.name}). Found {len(content)}. Do not mix GDC data releases."
+            )
+        total = float(content[STAR_COLUMNS["counts"]].sum())
+        if total > self._depth.get(patient, -1.0):
+            row = self.rows.setdefault(patient, len(self.rows))
+            numbers = content[STAR_COLUMNS[self._unit]].to_numpy(dtype=np.float64)
+            self.values[row] = numbers[self._columns]
+            self.totals[row] = numbers.sum()
+            self._depth[patient] = total
+        return total
+
+    def genes(self) -> pd.DataFrame:
+        """Returns the kept genes as a SampleMatrix describes them."""
+        assert self.axis is not None
+        kept = self.axis.iloc[self._columns].reset_index(drop=True)
+        return kept.rename(columns={"gene_name": "name"}).assign(label=kept["gene_id"])
+
+    def _start(self, content: pd.DataFrame, path: Path) -> None:
+        self.axis = content[["gene_id", "gene_name", "gene_type"]].reset_index(drop=True)
+        named = self.axis["gene_name"].fillna("")
+        wanted = named.map(lambda name: approved_name(name, self._aliases) in self._keep_genes)
+        self._columns = np.flatnonzero(((self.axis["gene_type"] == "protein_coding") | wanted) & (named != ""))
+        if not len(self._columns):
+            raise DataError(
+                f"{path}: at least one protein-coding gene or gene of the gene sets is required. Found none."
+            )
+        self.values = np.zeros((len(self.totals), len(self._columns)), dtype=np.float32)
+        self._first = path
+
+
+def _present_files(section: ExpressionSection, base: Path, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the listed STAR files that are there and whole (with `path`), and those that are not."""
+    if section.sample_sheet is not None:
+        place = base / section.sample_sheet
+        listing = read_gdc_sheet(place)
+    else:
+        assert section.metadata is not None
+        place = base / section.metadata
+        listing = read_gdc_metadata(place)
+    sizes = {} if section.manifest is None else _manifest_sizes(base / section.manifest)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: a folder of STAR files is required. Found none. Check expression.folder.")
+    found = [file for file in sorted(folder.rglob("*.tsv*")) if file.is_file()]
+    by_name = {file.name: file for file in found}
+    by_folder = {(file.parent.name, file.name): file for file in found}  # the GDC client makes one folder per file
+    rows, missing = [], []
+    for record in listing[listing["file_name"].str.endswith(STAR_SUFFIXES)].to_dict("records"):
+        name = record["file_name"]
+        file = by_folder.get((record["file_id"], name)) or by_name.get(name) or by_name.get(name.removesuffix(".gz"))
+        if file is None:
+            missing.append(("expression", name, f"listed for {record['patient_id']} but not in {folder.name}/"))
+        elif file.name in sizes and file.stat().st_size != sizes[file.name]:
+            reason = f"{file.stat().st_size} of {sizes[file.name]} bytes: load the file again"
+            missing.append(("expression", name, reason))
+        else:
+            rows.append({**record, "path": file})
+    if not rows:
+        raise DataError(
+            f"{place}: at least one listed file named *{STAR_SUFFIXES[0]} must be in {folder}. "
+            f"Found none; listed: {len(missing)}, in the folder: {len(found)}."
+        )
+    files = pd.DataFrame(rows)
+    shared = files["sample"].duplicated(keep=False)  # sheets name the sample, not the aliquot
+    files.loc[shared, "sample"] += " (" + files.loc[shared, "file_name"] + ")"
+    return files, exclusion_table(missing)
+
+
+def _manifest_sizes(path: Path) -> dict[str, int]:
+    manifest = read_text_table(path)
+    require_columns(manifest, _MANIFEST_COLUMNS, path)
+    bad = ~manifest["size"].str.fullmatch(r"\d+")
+    if bad.any():
+        raise DataError(f"{path}, row {int(bad.idxmax()) + 2}: size must be a number of bytes. Found "
+                        f"{manifest['size'][bad].iloc[0]!r}.")  # fmt: skip
+    return dict(zip(manifest["filename"], manifest["size"].astype(int), strict=True))
+
+
+def _json_records(path: Path) -> list[dict[str, Any]]:
+    value = read_json(path)
+    records = value if isinstance(value, list) else []
+    if not records or not all(isinstance(record, dict) and "file_name" in record for record in records):
+        raise DataError(f"{path}: a GDC metadata JSON, a list of files with file_name, is required. Found another one.")
+    return records
+
+
+def _is_tcga(barcode: str) -> bool:
+    return site_of_barcode(barcode) is not None

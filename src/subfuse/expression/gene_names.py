@@ -1,0 +1,155 @@
+"""Gene names: approved symbols in place of earlier ones, Ensembl identifiers without version, names lost to Excel."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from subfuse.errors import DataError, preview
+from subfuse.tables import read_text_table, require_columns
+
+_ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{5,})(?:\.\d+)?(?:_PAR_Y)?$")
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec"
+_DATE = re.compile(
+    rf"^(?:\d{{1,2}}-(?:{_MONTHS})|(?:{_MONTHS})-\d{{1,2}}|\d{{4}}-\d{{2}}-\d{{2}}(?: 00:00:00)?)$", re.IGNORECASE
+)
+_HEADERS = (("previous", "approved"), ("id", "gene"))  # ours, and the probe maps of UCSC Xena
+
+
+@dataclass(frozen=True)
+class NamedGenes:
+    """Names of a gene axis, position by position."""
+
+    names: tuple[str, ...]  # approved symbols; Ensembl identifiers without version where no symbol is known
+    renamed: Mapping[str, str]  # name in the file -> approved symbol, where they differ by more than a version
+    mangled: tuple[str, ...]  # names of the file that a spreadsheet turned into dates
+
+
+@dataclass(frozen=True)
+class MatchedGenes:
+    """Wanted genes on another axis of names."""
+
+    names: Mapping[str, str]  # wanted gene -> its name there
+    missing: tuple[str, ...]  # wanted genes without any
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The wanted genes that have another name there."""
+        return {gene: name for gene, name in self.names.items() if gene != name}
+
+
+def read_aliases(path: Path) -> dict[str, str]:
+    """Returns a table of names: earlier symbol or Ensembl identifier to approved symbol.
+
+    Args:
+        path: csv or tsv with the columns `previous` and `approved`, or a probe map of UCSC Xena (`id`, `gene`).
+            Versions of Ensembl identifiers are ignored.
+
+    Raises:
+        DataError: Another table, an empty cell, or a name with two different approved symbols.
+    """
+    table = read_text_table(path)
+    columns = next((pair for pair in _HEADERS if set(pair) <= set(table)), None)
+    require_columns(table, {}, path, optional=[name for pair in _HEADERS for name in pair])
+    if columns is None:
+        raise DataError(
+            f"{path}: the columns previous and approved (or id and gene) are required. Found {preview(table.columns)}."
+        )
+    aliases: dict[str, str] = {}
+    for row, (name, approved) in enumerate(table[list(columns)].itertuples(index=False, name=None), start=2):
+        name = without_version(name)
+        if columns[0] == "id" and not approved:
+            continue  # a probe without gene
+        if not name or not approved:
+            raise DataError(f"{path}, row {row}: both names are required. Found {name!r} and {approved!r}.")
+        if aliases.setdefault(name, approved) != approved:
+            raise DataError(
+                f"{path}, row {row}: one approved symbol per name is required. Found {aliases[name]} and {approved} "
+                f"for {name}. Keep one."
+            )
+    return aliases
+
+
+def gene_aliases(extension: Path | None = None) -> dict[str, str]:
+    """Returns the built-in names, extended by those of a file, which win where both have a name.
+
+    The built-in table holds earlier symbols of HGNC for the genes of the built-in sets and for families that were
+    renamed as a whole, checked row by row against HGNC's previous and alias symbols of July 2023 (C1orf112 was renamed
+    shortly after). Symbols that once meant two genes (such as MLL2 or QARS) are not in it.
+
+    Args:
+        extension: `expression.aliases` of the cohort file.
+
+    Raises:
+        DataError: As `read_aliases`.
+    """
+    return {**_builtin_aliases(), **(read_aliases(extension) if extension is not None else {})}
+
+
+def without_version(name: str) -> str:
+    """Returns an Ensembl gene identifier without version, other names unchanged.
+
+    Example:
+        >>> without_version("ENSG00000146648.18"), without_version("EGFR"), without_version("RP11-34P13.7")
+        ('ENSG00000146648', 'EGFR', 'RP11-34P13.7')
+    """
+    match = _ENSEMBL.match(name)
+    return match[1] if match else name
+
+
+def approved_name(name: str, aliases: Mapping[str, str]) -> str:
+    """Returns the approved symbol of a name; a name that the table does not know stays, without version.
+
+    Example:
+        >>> approved_name("H2AFZ", {"H2AFZ": "H2AZ1"}), approved_name("EGFR", {})
+        ('H2AZ1', 'EGFR')
+    """
+    name = without_version(name)
+    for _ in range(3):  # an extension may lead to a name that the built-in table knows
+        if name not in aliases:
+            break
+        name = without_version(aliases[name])
+    return name
+
+
+def name_genes(names: Sequence[str], aliases: Mapping[str, str]) -> NamedGenes:
+    """Returns approved names for the genes of a file.
+
+    An earlier symbol stays as it is where the approved one is in the file as well: they may be two genes there.
+    """
+    stems = [without_version(name) for name in names]
+    present = set(stems)
+    approved = [approved_name(stem, aliases) for stem in stems]
+    final = [stem if new != stem and new in present else new for stem, new in zip(stems, approved, strict=True)]
+    renamed = {stem: new for stem, new in zip(stems, final, strict=True) if stem != new}
+    return NamedGenes(tuple(final), renamed, tuple(name for name in final if _DATE.match(name)))
+
+
+def match_genes(wanted: Sequence[str], found: Collection[str], aliases: Mapping[str, str]) -> MatchedGenes:
+    """Returns where wanted genes are among others: by name, and what is left by the approved symbol behind both names.
+
+    A symbol matches only where it is unambiguous: one wanted gene and one other that no equal name has claimed.
+
+    Example:
+        >>> match_genes(["EGFR", "H2AFZ", "TP53"], ["H2AZ1", "EGFR"], {"H2AFZ": "H2AZ1"})
+        MatchedGenes(names={'EGFR': 'EGFR', 'H2AFZ': 'H2AZ1'}, missing=('TP53',))
+    """
+    equal = set(wanted) & set(found)
+    if len(equal) == len(wanted):
+        return MatchedGenes({gene: gene for gene in wanted}, ())
+    behind = {gene: approved_name(gene, aliases) for gene in wanted if gene not in equal}
+    others = {name: approved_name(name, aliases) for name in found if name not in equal}
+    n_wanted, n_others = Counter(behind.values()), Counter(others.values())
+    of_symbol = {symbol: name for name, symbol in others.items() if n_wanted[symbol] == n_others[symbol] == 1}
+    names = {gene: gene if gene in equal else of_symbol.get(behind[gene], "") for gene in wanted}
+    missing = tuple(gene for gene, name in names.items() if not name)
+    return MatchedGenes({gene: name for gene, name in names.items() if name}, missing)
+
+
+@cache
+def _builtin_aliases() -> Mapping[str, str]:
+    with as_file(files("subfuse.expression") / "gene_sets" / "gene_aliases.tsv") as path:
+        return read_aliases(path)

@@ -1,0 +1,234 @@
+"""Expression as one matrix: plain tables in either orientation, cBioPortal, UCSC Xena, AnnData."""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.expression.numeric_tables import NumericTable, read_numeric_table
+from subfuse.expression.samples import (
+    SampleMatrix,
+    SampleOrigin,
+    assign_samples,
+    read_sample_sheet,
+    refuse_repeated,
+)
+from subfuse.expression.source import ExpressionSection
+from subfuse.identifiers import patient_of_barcode, site_of_barcode
+
+_SYMBOL_COLUMNS = ("hugo_symbol", "gene_name", "gene_symbol", "symbol")
+_GENE_TEXT = ("gene_id", "ensembl_id", "entrez_gene_id", "entrez_id", "gene_type", "gene_biotype", "description", "chr")
+_CBIOPORTAL_UNITS = (  # part of the file's name: its unit; the first that fits
+    ("zscore", "zscore"),
+    ("v2_rsem", "rsem"),
+    ("_rsem", "rsem"),
+    ("_tpm", "tpm"),
+    ("_fpkm", "fpkm"),
+    ("_rpkm", "fpkm"),
+    ("read_counts", "counts"),
+    ("raw_counts", "counts"),
+)
+_XENA_UNITS = {  # "unit" of the JSON file beside a table, without spaces
+    "log2(count+1)": "log2_counts",
+    "log2(norm_count+1)": "log2_counts",
+    "log2(expected_count+1)": "log2_counts",
+    "log2(fpkm+1)": "log2_fpkm",
+    "log2(fpkm-uq+1)": "log2_fpkm_uq",
+    "log2(tpm+1)": "log2_tpm",
+    "log2(tpm+0.001)": "log2_tpm_001",
+    "log2(fpkm+0.001)": "log2_fpkm_001",
+}
+
+
+def read_plain(section: ExpressionSection, base: Path, patients: Collection[str]) -> SampleMatrix:
+    """Returns a plain csv or tsv matrix; `patients` tell its orientation where it is not declared.
+
+    Raises:
+        ConfigurationError: The orientation is ambiguous and not declared.
+        DataError: As `read_numeric_table`; a sample that occurs twice; no patient of the cohort on either side.
+    """
+    path = _table(section, base)
+    if path.suffix == ".h5ad":
+        raise ConfigurationError(f"{path}: an AnnData file needs `format: h5ad` in `expression`.")
+    table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
+    orientation = section.orientation or recognise_orientation(table, patients, path)
+    return _matrix(table, section, base, path, _declared(section, path), orientation == "genes_by_patients")
+
+
+def read_cbioportal(section: ExpressionSection, base: Path) -> SampleMatrix:
+    """Returns a `data_mrna_seq_*.txt` of cBioPortal: genes × samples, the unit by the file's name where not declared.
+
+    Raises:
+        ConfigurationError: The unit is neither declared nor told by the name.
+        DataError: Another layout; as `read_numeric_table`.
+    """
+    path = _table(section, base)
+    columns = (*_SYMBOL_COLUMNS, *_GENE_TEXT, "cytoband")
+    table = read_numeric_table(path, text_columns=columns, comment="#", nameless_rows=True)
+    if table.corner.lower() not in ("hugo_symbol", "entrez_gene_id"):
+        raise DataError(
+            f"{path}: a cBioPortal table with Hugo_Symbol or Entrez_Gene_Id as first column is required. "
+            f"Found {table.corner!r}. Use `format: plain` for other matrices."
+        )
+    told = next((unit for part, unit in _CBIOPORTAL_UNITS if part in path.name.lower()), None)
+    return _matrix(table, section, base, path, _told_unit(section, told, path, "the file's name"), True)
+
+
+def read_xena(section: ExpressionSection, base: Path) -> SampleMatrix:
+    """Returns a table of UCSC Xena: genes × samples, the unit by the JSON file beside it where not declared.
+
+    Raises:
+        ConfigurationError: The unit is neither declared nor told.
+        DataError: As `read_numeric_table`.
+    """
+    path = _table(section, base)
+    table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
+    unit = _told_unit(section, _xena_unit(path), path, "a JSON file beside it")
+    return _matrix(table, section, base, path, unit, True)
+
+
+def read_anndata(section: ExpressionSection, base: Path) -> SampleMatrix:
+    """Returns an AnnData file: observations are samples or patients, variables genes, values in `X`.
+
+    Patients are `obs_names`, or the column `patient_column` of `obs`. A column of `var` called gene_name, gene_symbol,
+    symbol or hugo_symbol gives symbols. `uns["unit"]` gives the unit where none is declared; a file that `subfuse
+    prepare` wrote holds its values on the scale of models already.
+
+    Raises:
+        ConfigurationError: The unit is neither declared nor told.
+        DataError: Not such a file, or `patient_column` is missing.
+    """
+    import anndata
+
+    path = _table(section, base)
+    try:
+        data = anndata.read_h5ad(path)
+        values = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+        values = np.array(values, dtype=np.float32, order="C")
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: an AnnData file with values in X is required. Found: {problem}.") from error
+    identifiers = data.obs_names.astype(str).tolist()
+    samples = assign_samples(identifiers, _sheet(section, base))
+    if section.patient_column is not None:
+        if section.patient_column not in data.obs:
+            raise DataError(
+                f"{path}: obs must have the column {section.patient_column!r} (expression.patient_column). "
+                f"Found {preview(data.obs.columns)}."
+            )
+        samples["patient_id"] = [patient_of_barcode(str(name)) for name in data.obs[section.patient_column]]
+    samples["place"] = [f"observation {name}" for name in identifiers]
+    refuse_repeated(samples, path)
+    told = str(data.uns["unit"]) if "unit" in data.uns else None
+    if told is not None and "scale" in data.uns:
+        told = str(data.uns["scale"])  # written by `write_expression`: the values are finished
+    annotations = data.var.rename(columns=str.lower).astype(str).reset_index(drop=True)
+    names = data.var_names.astype(str).tolist()
+    genes = _genes(names, annotations, [f"variable {number}" for number in range(1, len(names) + 1)])
+    unit = _told_unit(section, told, path, 'uns["unit"]')
+    return SampleMatrix(values, samples, genes, unit, path, _source(path, samples))
+
+
+def recognise_orientation(table: NumericTable, patients: Collection[str], path: Path) -> str:
+    """Returns patients_by_genes or genes_by_patients, by where the patients' identifiers are.
+
+    A patient is one of `patients` or has a TCGA barcode. A column of gene symbols beside the first one makes rows
+    genes. Where nothing tells and no patients are known, rows are patients: the documented layout.
+
+    Raises:
+        ConfigurationError: Patients are on both sides.
+        DataError: Patients are known, but on neither side.
+    """
+
+    def count(names: Sequence[str]) -> int:
+        return sum(patient_of_barcode(name) in patients or site_of_barcode(name) is not None for name in names)
+
+    in_rows, in_columns = count(table.rows), count(table.columns)
+    genes_in_rows = table.annotations.shape[1] > 0
+    if in_rows and in_columns:
+        raise ConfigurationError(
+            f"{path}: the orientation is ambiguous: {in_rows} patients in the first column, {in_columns} in the "
+            "header. Give `orientation: patients_by_genes` or `genes_by_patients` in `expression`."
+        )
+    if in_columns or genes_in_rows:
+        return "genes_by_patients"
+    if not in_rows and patients:
+        raise DataError(
+            f"{path}: patients of the cohort ({preview(sorted(patients), limit=3)}) are required in the first column "
+            f"or in the header. Found {preview(table.rows, limit=3)} and {preview(table.columns, limit=3)}. Use the "
+            "same identifiers, give a `sample_sheet`, or declare the `orientation`."
+        )
+    return "patients_by_genes"
+
+
+def _matrix(
+    table: NumericTable, section: ExpressionSection, base: Path, path: Path, unit: str, genes_in_rows: bool
+) -> SampleMatrix:
+    rows = range(table.first_line, table.first_line + len(table.rows))
+    row_places = [f"row {number}" for number in rows]
+    column_places = [f"column {number}" for number in table.column_numbers]
+    identifiers, sample_places = (table.columns, column_places) if genes_in_rows else (table.rows, row_places)
+    names, gene_places = (table.rows, row_places) if genes_in_rows else (table.columns, column_places)
+    annotations = table.annotations if genes_in_rows else table.annotations.iloc[:0]
+    if "entrez_gene_id" in annotations:  # cBioPortal: rows may lack a symbol
+        names = [name or number for name, number in zip(names, annotations["entrez_gene_id"], strict=True)]
+    values = np.ascontiguousarray(table.values.T) if genes_in_rows else table.values
+    samples = assign_samples(identifiers, _sheet(section, base))
+    samples["place"] = [f"{place} ({name})" for place, name in zip(sample_places, identifiers, strict=True)]
+    refuse_repeated(samples, path)
+    return SampleMatrix(values, samples, _genes(names, annotations, gene_places), unit, path, _source(path, samples))
+
+
+def _genes(names: Sequence[str], annotations: pd.DataFrame, places: Sequence[str]) -> pd.DataFrame:
+    """Returns the gene axis: symbols of the annotation where it has some, else the names themselves."""
+    symbols = next((annotations[column].tolist() for column in _SYMBOL_COLUMNS if column in annotations), None)
+    chosen = [symbol or name for symbol, name in zip(symbols, names, strict=True)] if symbols else list(names)
+    kinds = next((annotations[name].tolist() for name in ("gene_type", "gene_biotype") if name in annotations), None)
+    labels = [f"{name} ({place})" for name, place in zip(chosen, places, strict=True)]
+    identifiers = [name if name != symbol else "" for name, symbol in zip(names, chosen, strict=True)]
+    return pd.DataFrame({"name": chosen, "gene_id": identifiers, "gene_type": kinds or "", "label": labels})
+
+
+def _source(path: Path, samples: pd.DataFrame) -> dict[str, str]:
+    matched = int((samples["patient_id"] != samples["sample"]).sum())
+    return {"table": path.name, **({"samples": f"{matched} matched to patients"} if matched else {})}
+
+
+def _sheet(section: ExpressionSection, base: Path) -> dict[str, SampleOrigin] | None:
+    return None if section.sample_sheet is None else read_sample_sheet(base / section.sample_sheet)
+
+
+def _table(section: ExpressionSection, base: Path) -> Path:
+    assert section.table is not None  # ExpressionSection checked that format and paths fit
+    return base / section.table
+
+
+def _declared(section: ExpressionSection, path: Path) -> str:
+    return _told_unit(section, None, path, "the format")
+
+
+def _told_unit(section: ExpressionSection, told: str | None, path: Path, where: str) -> str:
+    """Returns the unit: as declared, or as the source tells."""
+    unit = section.unit or told
+    if unit is None:
+        raise ConfigurationError(
+            f"{path}: `unit` of `expression` is required, since {where} does not tell it. "
+            "Declare counts, rsem, fpkm, fpkm_uq, tpm, zscore, or a log2_ unit."
+        )
+    return unit
+
+
+def _xena_unit(path: Path) -> str | None:
+    beside = path.with_name(path.name + ".json")
+    if not beside.exists():
+        return None
+    try:
+        described = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{beside}: JSON is required. Found: {' '.join(str(error).split())}.") from error
+    words = str(described.get("unit", "")) if isinstance(described, dict) else ""
+    return _XENA_UNITS.get(re.sub(r"\s", "", words).lower())

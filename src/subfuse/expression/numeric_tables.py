@@ -1,0 +1,229 @@
+"""Tables of numbers with names on both sides, of any size: read in chunks into one float32 matrix."""
+
+import csv
+import gzip
+import io
+import warnings
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.errors import DataError
+from subfuse.tables import read_first_line
+
+_CELLS_PER_CHUNK = 10_000_000  # a chunk of text and numbers stays below a few hundred megabytes
+_BYTES_PER_BLOCK = 32 << 20  # of text: some hundred rows of a table with thousands of columns
+
+
+@dataclass(frozen=True)
+class NumericTable:
+    """A table as the file holds it: its rows are patients or genes, whatever the file has."""
+
+    corner: str  # header of the first column
+    rows: list[str]  # first column
+    columns: list[str]  # headers of the numeric columns
+    annotations: pd.DataFrame  # columns of text beside the first one, one row per table row
+    values: Float[np.ndarray, "row column"]  # float32; NaN where a cell is empty or says NA
+    column_numbers: list[int]  # of `columns` in the file, counted from 1
+    first_line: int  # line of the first row in the file, counted from 1
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The header of a file and where it ends."""
+
+    names: list[str]
+    is_text: list[bool]  # by column: holds text, not numbers
+    separator: str
+    n_skipped: int  # lines before the first row, those inside quotes not counted
+    has_line_break: bool  # inside a quoted name
+
+    def positions(self, *, text: bool) -> list[int]:
+        """Positions of the columns of text, or of numbers."""
+        return [position for position, is_text in enumerate(self.is_text) if is_text == text]
+
+
+def read_numeric_table(
+    path: Path, *, text_columns: Collection[str] = (), comment: str | None = None, nameless_rows: bool = False
+) -> NumericTable:
+    """Returns a csv or tsv file of numbers with a header and a first column of names; .gz is unpacked.
+
+    Args:
+        path: The file. The header decides whether tabs or commas separate the columns.
+        text_columns: Names, in lower case, of further columns that hold text.
+        comment: Beginning of lines before the header that are passed over.
+        nameless_rows: True where the first column may be empty.
+
+    Raises:
+        DataError: A file that is missing, empty, truncated, not a table or a web page; a nameless row or column, rows
+            of other lengths, or a cell that is not a number. Names file, row and column.
+    """
+    header = _read_header(path, comment, text_columns)
+    texts, values = _parse_well_formed(path, header) or _parse_any(path, header)
+    names = texts.fillna("").map(lambda text: " ".join(text.split()))
+    rows, first_line = names[0].tolist(), header.n_skipped + 1
+    if "" in rows and not nameless_rows:
+        raise DataError(f"{path}, row {rows.index('') + first_line}: an identifier is required. Found an empty cell.")
+    numeric, described = header.positions(text=False), header.positions(text=True)[1:]  # the first are the names
+    return NumericTable(
+        corner=header.names[0],
+        rows=rows,
+        columns=[header.names[position] for position in numeric],
+        annotations=names[described].set_axis([header.names[i].lower() for i in described], axis="columns"),
+        values=values,
+        column_numbers=[position + 1 for position in numeric],
+        first_line=first_line,
+    )
+
+
+def _read_header(path: Path, comment: str | None, text_columns: Collection[str]) -> _Header:
+    read_first_line(path)  # says what else the file is
+    n_skipped = 1
+    try:
+        with _open_text(path) as file:
+            start = file.readline()
+            while comment is not None and start.startswith(comment):
+                n_skipped += 1
+                start = file.readline()
+            first = start
+            while start.count('"') % 2 and (further := file.readline()):
+                start += further  # a quoted name holds a line break
+        separator = "\t" if start.count("\t") > start.count(",") else ","
+        header = [" ".join(name.split()) for name in next(csv.reader(io.StringIO(start), delimiter=separator), [])]
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise DataError(f"{path}: a complete table is required. Found: {' '.join(str(error).split())}.") from error
+    if len(header) < 2:
+        raise DataError(
+            f"{path}: a first column of names and then columns of numbers, separated by commas or tabs, are required. "
+            f"Found a header with one column: {start.strip()[:60]!r}."
+        )
+    if not all(header[1:]):
+        raise DataError(f"{path}: every column needs a name. Column {header.index('', 1) + 1} has none.")
+    is_text = [position == 0 or name.lower() in text_columns for position, name in enumerate(header)]
+    return _Header(header, is_text, separator, n_skipped, has_line_break=start != first)
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as binary:
+        yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+
+
+def _parse_well_formed(path: Path, header: _Header) -> tuple[pd.DataFrame, Float[np.ndarray, "row column"]] | None:
+    """Returns columns of text and numbers as `_parse_any` does, in half the processor time and by several threads.
+
+    Returns None where pyarrow is not installed, or refuses the file: `_parse_any` is more tolerant, and says what is
+    wrong.
+    """
+    if header.has_line_break:  # pyarrow would take its end for a row
+        return None
+    try:
+        import pyarrow
+        from pyarrow import csv as arrow_csv
+    except ImportError:
+        return None
+    names = [str(position) for position in range(len(header.names))]
+    kinds = {True: pyarrow.string(), False: pyarrow.float32()}
+    missing = [*arrow_csv.ConvertOptions().null_values, "None", "<NA>"]  # those of pandas
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(
+                skip_rows=header.n_skipped, column_names=names, block_size=_BYTES_PER_BLOCK
+            ),
+            # names in quotes may hold line breaks, also where a block ends
+            parse_options=arrow_csv.ParseOptions(delimiter=header.separator, newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={name: kinds[is_text] for name, is_text in zip(names, header.is_text, strict=True)},
+                null_values=missing,
+                strings_can_be_null=True,
+            ),
+        )
+    except (pyarrow.ArrowException, OSError):
+        return None
+    if not len(table):
+        return None
+    numbers = table.select([names[position] for position in header.positions(text=False)])
+    values = np.empty(numbers.shape, dtype=np.float32)
+    start = 0
+    for batch in numbers.to_batches():
+        values[start : start + len(batch)] = batch.to_pandas().to_numpy(dtype=np.float32)
+        start += len(batch)
+    positions = header.positions(text=True)
+    return table.select([names[position] for position in positions]).to_pandas().set_axis(positions, axis=1), values
+
+
+def _parse_any(path: Path, header: _Header) -> tuple[pd.DataFrame, Float[np.ndarray, "row column"]]:
+    """Returns columns of text, named by their positions, and the numbers; or says what is wrong, and where."""
+    dtypes = {position: "str" if text else "float32" for position, text in enumerate(header.is_text)}
+    numeric = header.positions(text=False)
+    blocks, texts = [], []
+    try:
+        for chunk in _chunks(path, header, dtypes):
+            texts.append(chunk[header.positions(text=True)])
+            blocks.append(chunk[numeric].to_numpy(dtype=np.float32))
+    except ValueError:
+        _raise_first_text(path, header, _chunks(path, header, dict.fromkeys(dtypes, "str")))
+        raise
+    if not sum(len(block) for block in blocks):
+        raise DataError(f"{path}: at least one row below the header is required. Found only a header.")
+    return pd.concat(texts, ignore_index=True), _stack(blocks)
+
+
+def _chunks(path: Path, header: _Header, dtypes: Mapping[Any, Any]) -> Iterator[pd.DataFrame]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header would be cut off
+            yield from pd.read_csv(
+                path,
+                sep=header.separator,
+                header=None,
+                names=list(dtypes),
+                skiprows=header.n_skipped,
+                dtype=dtypes,
+                index_col=False,
+                encoding="utf-8-sig",
+                chunksize=max(1, _CELLS_PER_CHUNK // len(dtypes)),
+                low_memory=False,  # small chunks are slow for thousands of columns
+            )
+    except pd.errors.EmptyDataError:
+        return
+    except pd.errors.ParserWarning as error:
+        raise DataError(
+            f"{path}: the header must name every column. Found {len(dtypes)} names and longer rows below."
+        ) from error
+    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: a complete table is required. Found: {' '.join(str(error).split())}.") from error
+
+
+def _raise_first_text(path: Path, header: _Header, chunks: Iterator[pd.DataFrame]) -> None:
+    for chunk in chunks:
+        for column in header.positions(text=False):
+            text = pd.to_numeric(chunk[column], errors="coerce").isna() & chunk[column].notna()
+            if text.any():
+                row = int(text.idxmax())
+                place = f"row {row + header.n_skipped + 1} ({chunk.loc[row, 0]}), column {header.names[column]}"
+                raise DataError(
+                    f"{path}, {place}: a number is required. Found {str(chunk.loc[row, column])[:40]!r}. "
+                    "Correct the cell, or drop its row or column."
+                )
+
+
+def _stack(blocks: list[np.ndarray]) -> np.ndarray:
+    """Returns blocks of rows below one another, letting go of each once it is copied."""
+    if len(blocks) == 1:
+        return np.ascontiguousarray(blocks.pop())
+    values = np.empty((sum(len(block) for block in blocks), blocks[0].shape[1]), dtype=np.float32)
+    stop = len(values)
+    while blocks:
+        block = blocks.pop()
+        values[stop - len(block) : stop] = block
+        stop -= len(block)
+    return values

@@ -1,0 +1,280 @@
+"""Reading the expression that a cohort file declares, from whatever source, onto the scale and gene axis of models."""
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES, read_gdc_star, read_star_file
+from subfuse.expression.gene_names import approved_name, gene_aliases, name_genes
+from subfuse.expression.ivygap import read_ivygap
+from subfuse.expression.matrices import read_anndata, read_cbioportal, read_plain, read_xena
+from subfuse.expression.samples import SampleMatrix, choose_samples, group_samples
+from subfuse.expression.source import ExpressionSection
+from subfuse.expression.table import (
+    ExpressionStandardiser,
+    ExpressionTable,
+    read_expression_h5ad,
+    write_expression,
+)
+from subfuse.expression.units import COUNTS, FINISHED, check_values, remove_log, sum_per_sample, to_model_scale
+from subfuse.identifiers import patient_of_barcode
+from subfuse.tables import exclusion_table, join_exclusions
+
+__all__ = [
+    "STAR_COLUMNS",
+    "STAR_SUFFIXES",
+    "ExpressionStandardiser",
+    "ExpressionTable",
+    "read_expression",
+    "read_expression_h5ad",
+    "read_star_file",
+    "write_expression",
+]
+
+_FEW_PATIENTS = 20  # fewer give a poor mean and spread of a cohort
+
+
+def read_expression(
+    section: ExpressionSection,
+    base: Path = Path(),
+    *,
+    keep_genes: Collection[str] = (),
+    patients: Collection[str] = (),
+) -> ExpressionTable:
+    """Returns the expression table that a cohort file declares, on the scale that models take.
+
+    Scale: TPM become log2(TPM + 1); FPKM and FPKM-UQ become TPM first (a sample's values divided by their sum, times a
+    million: the factor that separates FPKM-UQ from FPKM cancels); counts become log2(CPM + 1), since gene lengths are
+    not known; log2_tpm, log2_cpm and zscore stay. Logarithms of other quantities are taken back first. Sums run over
+    all genes of the file; `transform` says how many.
+
+    Samples: primary tumour before others, normal tissue never, frozen before FFPE by the vial of the barcode, then the
+    highest total count, then the identifier; IvyGAP's several samples of a
+    tumour are averaged on the scale of models. `samples` names those used, `exclusions` the others.
+
+    Genes: approved symbols in place of earlier ones, Ensembl identifiers without version. Of several columns with one
+    name that with the highest mean stays. Genes of STAR files: protein-coding ones and `keep_genes`. Names that a
+    spreadsheet turned into dates are left out, with a warning.
+
+    Excluded: the genes that `exclude` names, by their approved or earlier symbols. They still count in the sums.
+
+    `standardise: cohort` divides every gene's deviation from the cohort's mean by the cohort's spread, without looking
+    at outcomes. It makes cohorts of different laboratories or units comparable where their patients are alike. It
+    needs a whole cohort also for prediction, hides real differences between cohorts, and lets test patients' expression
+    into the scale; scale `cohort_zscore` keeps such cohorts apart from others.
+
+    Args:
+        section: `expression` of the cohort file.
+        base: Folder that relative paths of the section refer to.
+        keep_genes: Symbols that are kept whatever their type: those of the gene sets.
+        patients: Identifiers of the cohort's patients: they tell the orientation of a matrix, and who is part of the
+            cohort for `standardise`. Without any, all patients of the table are.
+
+    Raises:
+        ConfigurationError: Unit or orientation must be declared; an excluded gene is not in the source.
+        DataError: A file that is missing, empty, not a table or of another layout; a value that is not a finite
+            number or contradicts the unit; a patient that occurs twice. Names file, row and gene.
+    """
+    aliases = gene_aliases(None if section.aliases is None else base / section.aliases)
+    excluded = section.exclude or ()
+    kept_names = {approved_name(name, aliases) for name in (*keep_genes, *excluded)}
+    matrix = _read(section, base, kept_names, aliases, {patient_of_barcode(patient) for patient in patients})
+    table = _on_model_scale(matrix, aliases, excluded)
+    return _standardise(table, patients) if section.standardise == "cohort" else table
+
+
+def _read(
+    section: ExpressionSection, base: Path, keep_genes: set[str], aliases: Mapping[str, str], patients: set[str]
+) -> SampleMatrix:
+    if section.format == "gdc_star":
+        return read_gdc_star(section, base, keep_genes, aliases)
+    if section.format == "plain":
+        return read_plain(section, base, patients)
+    readers = {"cbioportal": read_cbioportal, "xena": read_xena, "h5ad": read_anndata, "ivygap": read_ivygap}
+    return readers[section.format](section, base)
+
+
+@dataclass(frozen=True)
+class _GeneAxis:
+    """The genes of a source under their approved names, and which of its columns can be used."""
+
+    genes: pd.DataFrame  # name, gene_id, gene_type, label
+    is_measured: Bool[np.ndarray, " gene"]  # False where no sample has a value
+    is_usable: Bool[np.ndarray, " gene"]  # measured, with a name, and not excluded by name
+    n_renamed: int
+    exclusions: pd.DataFrame
+    warnings: tuple[str, ...]
+
+
+def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Sequence[str]) -> ExpressionTable:
+    """Returns the table of a source: checked values on the models' scale, one row per patient, one column per gene."""
+    axis = _name_axis(matrix, aliases, excluded)
+    values = matrix.values  # changed in place from here on: a large table fits in memory once
+    values[:, ~axis.is_measured] = 0
+    doubts = check_values(values, matrix.unit, _place(matrix), matrix.path)
+    remove_log(values, matrix.unit)
+    totals = sum_per_sample(values) if matrix.totals is None else matrix.totals
+    n_genes = int(axis.is_measured.sum()) if matrix.n_genes is None else matrix.n_genes
+    transform = to_model_scale(values, matrix.unit, totals, n_genes)
+    samples, silent = _drop_silent(matrix, totals)
+    if matrix.average:
+        used, left_out = group_samples(samples, matrix.path)
+    else:
+        depth = (
+            totals if matrix.unit in COUNTS else np.zeros(len(values))
+        )  # others add up to the same, but for rounding
+        used, left_out = choose_samples(samples, depth, matrix.path)
+    values, per_patient = _one_row_per_patient(values, used)
+    columns, duplicates = _one_column_per_gene(values, axis, matrix)
+    kept = axis.genes.iloc[columns]
+    described = kept.set_index("name")[["gene_id", "gene_type"]].rename_axis(index=None)
+    renamed = {"names": f"{axis.n_renamed} earlier names replaced by approved symbols"} if axis.n_renamed else {}
+    return ExpressionTable(
+        values=pd.DataFrame(
+            values if len(columns) == values.shape[1] else values[:, columns],
+            index=pd.Index(per_patient.index, name="patient_id"),
+            columns=kept["name"].tolist(),
+        ),
+        unit=matrix.unit,
+        transform=transform,
+        source={**matrix.source, **renamed},
+        genes=described if bool((described != "").to_numpy().any()) else pd.DataFrame(),
+        exclusions=join_exclusions([matrix.exclusions, silent, left_out, axis.exclusions, duplicates]),
+        samples=per_patient,
+        warnings=(*matrix.warnings, *doubts, *axis.warnings),
+    )
+
+
+def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Sequence[str]) -> _GeneAxis:
+    named = name_genes(matrix.genes["name"].tolist(), aliases)
+    genes = matrix.genes.assign(name=named.names)
+    unknown = np.flatnonzero(np.isnan(matrix.values[0]))
+    measured = np.ones(len(genes), dtype=bool)
+    measured[unknown] = ~np.isnan(matrix.values[:, unknown]).all(axis=0)
+    mangled = genes["name"].isin(named.mangled).to_numpy()
+    nameless = (genes["name"] == "").to_numpy()
+    unwanted = genes["name"].isin(_names_to_exclude(excluded, set(named.names), aliases, matrix.path)).to_numpy()
+    reasons = [
+        (unwanted, "named in expression.exclude"),
+        (~measured & ~nameless & ~unwanted, "no sample has a value"),
+        (mangled & measured & ~unwanted, "a date: its symbol was lost to a spreadsheet"),
+        (nameless, "no name"),
+    ]
+    exclusions = exclusion_table(
+        ("gene", str(label), reason) for mask, reason in reasons for label in genes.loc[mask, "label"]
+    )
+    warning = (
+        f"{matrix.path}: a spreadsheet turned {len(named.mangled)} gene(s) into dates: {preview(named.mangled)}. They "
+        "are left out. Load the original table, or name them in `expression.aliases`."
+    )
+    return _GeneAxis(
+        genes=genes,
+        is_measured=measured,
+        is_usable=measured & ~mangled & ~nameless & ~unwanted,
+        n_renamed=len(named.renamed),
+        exclusions=exclusions,
+        warnings=(warning,) if named.mangled else (),
+    )
+
+
+def _names_to_exclude(
+    excluded: Sequence[str], present: Collection[str], aliases: Mapping[str, str], path: Path
+) -> set[str]:
+    names = {name: name if name in present else approved_name(name, aliases) for name in excluded}
+    for name, approved in names.items():
+        if approved not in present:
+            of_upper = {gene.upper(): gene for gene in present}
+            near = [of_upper[gene] for gene in difflib.get_close_matches(name.upper(), of_upper)]
+            hint = f"Near: {preview(near)}. " if near else ""
+            raise ConfigurationError(
+                f"expression.exclude: {name} must be a gene of {path} ({len(present)} names). Found none of that name. "
+                f"{hint}Correct or remove it."
+            )
+    return set(names.values())
+
+
+def _place(matrix: SampleMatrix) -> Callable[[int, int], str]:
+    def words(sample: int, gene: int) -> str:
+        return f"{matrix.samples['place'].iloc[sample]}, gene {matrix.genes['name'].iloc[gene]}"
+
+    return words
+
+
+def _drop_silent(matrix: SampleMatrix, totals: Float[np.ndarray, " sample"]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the samples with any expression (units that are sums), and the others as exclusions."""
+    is_silent = np.zeros(len(totals), dtype=bool) if matrix.unit in FINISHED else totals == 0
+    if is_silent.all():
+        raise DataError(f"{matrix.path}: at least one sample with expression is required. Found only zeros.")
+    names = matrix.samples.loc[is_silent, "sample"]
+    return matrix.samples[~is_silent], exclusion_table(("expression", str(n), "no gene is expressed") for n in names)
+
+
+def _one_row_per_patient(
+    values: Float[np.ndarray, "sample gene"], used: pd.DataFrame
+) -> tuple[Float[np.ndarray, "patient gene"], pd.DataFrame]:
+    """Returns the values of each patient, averaged over its used samples; and which samples these are."""
+    groups = used.assign(row=used.index).groupby("patient_id", sort=True).agg({"sample": list, "row": list})
+    samples = pd.DataFrame(
+        {"samples": [";".join(names) for names in groups["sample"]], "n_samples": groups["sample"].map(len)},
+        index=groups.index,
+    )
+    rows = [row for several in groups["row"] for row in several]
+    if len(rows) > len(groups):
+        return np.stack([values[several].mean(axis=0, dtype=np.float64) for several in groups["row"]]).astype(
+            np.float32
+        ), samples
+    return (values if rows == list(range(len(values))) else values[rows]), samples
+
+
+def _one_column_per_gene(
+    values: Float[np.ndarray, "patient gene"], axis: _GeneAxis, matrix: SampleMatrix
+) -> tuple[list[int], pd.DataFrame]:
+    """Returns the columns to keep in their order, of every name that with the highest mean; and the others."""
+    usable = axis.genes[axis.is_usable]
+    if usable.empty:
+        raise DataError(f"{matrix.path}: at least one gene with a name and values is required. Found none.")
+    several = usable[usable["name"].duplicated(keep=False)]
+    if matrix.unit == "zscore" and len(several):
+        raise DataError(
+            f"{matrix.path}: gene symbols must be unique for z-scores. Found {several['name'].iloc[0]} twice: "
+            f"{preview(several.loc[several['name'] == several['name'].iloc[0], 'label'])}. Keep one column."
+        )
+    means = values[:, several.index].mean(axis=0, dtype=np.float64)
+    ordered = several.assign(mean=means).sort_values(["mean", "label"], ascending=[False, True], kind="stable")
+    losers = ordered[ordered["name"].duplicated()].sort_index()
+    dropped = [
+        ("gene", str(label), f"{name} occurs again with a higher mean")
+        for label, name in zip(losers["label"], losers["name"], strict=True)
+    ]
+    return usable.index.difference(losers.index).tolist(), exclusion_table(dropped)
+
+
+def _standardise(table: ExpressionTable, patients: Collection[str]) -> ExpressionTable:
+    """Returns a table whose genes have mean 0 and spread 1 among the cohort's patients."""
+    wanted = {patient_of_barcode(patient) for patient in patients}
+    values = table.values[table.values.index.isin(wanted)] if wanted else table.values
+    if len(values) < 2:
+        raise DataError(
+            f"`standardise: cohort` of expression requires at least two patients. Found {len(values)} of the cohort in "
+            f"{preview(table.source.values(), limit=1)}."
+        )
+    fitted = ExpressionStandardiser.fit(values.to_numpy(), tuple(values.columns))
+    few = f"standardise: cohort: mean and spread of only {len(values)} patients; {_FEW_PATIENTS} are advised."
+    left_out = exclusion_table(
+        ("expression", str(patient), "its patient is not in the cohort")
+        for patient in table.values.index.difference(values.index)
+    )
+    return replace(
+        table,
+        values=pd.DataFrame(fitted.transform(values.to_numpy()), index=values.index, columns=values.columns),
+        transform=f"{table.transform}; z-scores over {len(values)} patients of the cohort",
+        exclusions=join_exclusions([table.exclusions, left_out]),
+        warnings=(*table.warnings, *((few,) if len(values) < _FEW_PATIENTS else ())),
+        standardised=True,
+    )

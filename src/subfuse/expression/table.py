@@ -1,0 +1,128 @@
+"""Expression tables: one unit, one named gene axis, one row per patient; and the standardiser of training patients."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.errors import DataError, preview
+from subfuse.expression.units import MODEL_SCALE
+from subfuse.files import atomic_path
+from subfuse.tables import exclusion_table
+
+
+@dataclass(frozen=True)
+class ExpressionTable:
+    """Expression of a cohort: patients × genes, float32, without missing values."""
+
+    values: pd.DataFrame  # index: patient_id, sorted; columns: gene symbols, unique
+    unit: str  # as declared in the cohort file, or as the source tells
+    transform: str  # from the unit to `values`, in words: log2(TPM + 1), ...
+    source: Mapping[str, str]  # file or folder, and how samples were chosen
+    genes: pd.DataFrame = field(default_factory=pd.DataFrame)  # per gene, where known: gene_id (versioned), gene_type
+    exclusions: pd.DataFrame = field(default_factory=exclusion_table)  # level, id, reason
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # per patient: samples (joined by ;), n_samples
+    warnings: tuple[str, ...] = ()  # what is doubtful about the source
+    standardised: bool = False  # True: z-scores within the cohort
+
+    @property
+    def scale(self) -> str:
+        """Scale of `values`, by which cohorts are comparable: log2_tpm, log2_cpm, zscore or cohort_zscore."""
+        return "cohort_zscore" if self.standardised else MODEL_SCALE[self.unit]
+
+
+@dataclass(frozen=True)
+class ExpressionStandardiser:
+    """Mean and scale of every gene over training patients: fitted once, stored with the weights."""
+
+    genes: tuple[str, ...]
+    mean: Float[np.ndarray, " gene"]
+    scale: Float[np.ndarray, " gene"]  # standard deviation; 1 where a gene is constant
+
+    @classmethod
+    def fit(cls, values: Float[np.ndarray, "patient gene"], genes: Sequence[str]) -> "ExpressionStandardiser":
+        """Fits mean and standard deviation (divided by n) per gene, computed in float64, kept in float32.
+
+        NaN is an unknown value (of a covariate) and is ignored. A gene counts as constant when its spread is within
+        float32 rounding of its mean: it then becomes 0 everywhere instead of amplified noise.
+
+        Raises:
+            ValueError: No patient, an infinite value, or another number of genes.
+            DataError: A gene or covariate that is unknown for every patient: nothing could be learned of it.
+        """
+        if values.shape[0] == 0 or values.shape[1] != len(genes) or np.isinf(values).any():
+            raise ValueError(
+                f"values must be finite or NaN, with at least one patient and {len(genes)} genes. Found shape "
+                f"{values.shape} with {np.count_nonzero(np.isinf(values))} values that are not finite."
+            )
+        unknown = [gene for gene, known in zip(genes, ~np.isnan(values).all(axis=0), strict=True) if not known]
+        if unknown:
+            raise DataError(
+                f"{preview(unknown)} must be known for at least one training patient. Found none among "
+                f"{values.shape[0]}. Use fewer folds, or remove it from `covariates` of the cohort file."
+            )
+        mean = np.asarray(np.nanmean(values, axis=0, dtype=np.float64))
+        scale = np.asarray(np.nanstd(values, axis=0, dtype=np.float64))
+        constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+        scale[constant] = 1.0
+        return cls(tuple(genes), mean.astype(np.float32), scale.astype(np.float32))
+
+    def transform(self, values: Float[np.ndarray, "*batch gene"]) -> Float[np.ndarray, "*batch gene"]:
+        """Returns (values - mean) / scale in float32, for genes in the order of `genes`; 0, the mean, where unknown.
+
+        Raises:
+            ValueError: Another number of genes.
+        """
+        if values.shape[-1] != len(self.genes):
+            raise ValueError(f"values must have {len(self.genes)} genes. Found {values.shape[-1]}.")
+        standard = ((values.astype(np.float32) - self.mean) / self.scale).astype(np.float32)
+        return np.where(np.isnan(standard), np.float32(0), standard)
+
+
+def write_expression(path: Path, table: ExpressionTable) -> None:
+    """Writes a table as AnnData: patients × genes, unit, scale, transform and source in `uns`; atomically."""
+    import anndata
+
+    var = table.genes.reindex(table.values.columns) if len(table.genes) else pd.DataFrame(index=table.values.columns)
+    obs = table.samples.reindex(table.values.index) if len(table.samples) else pd.DataFrame(index=table.values.index)
+    data = anndata.AnnData(
+        X=table.values.to_numpy(dtype=np.float32),
+        obs=obs.fillna("").astype(str).set_axis(table.values.index.astype(str), axis="index"),
+        var=var.fillna("").astype(str),
+        uns={
+            "unit": table.unit,
+            "scale": table.scale,
+            "transform": table.transform,
+            "source": dict(table.source),
+        },
+    )
+    with atomic_path(path) as temporary:
+        data.write_h5ad(temporary)
+
+
+def read_expression_h5ad(path: Path) -> ExpressionTable:
+    """Returns a table that `write_expression` wrote.
+
+    Raises:
+        DataError: The file is missing, truncated, or lacks unit, scale and transform.
+    """
+    import anndata
+
+    try:
+        data = anndata.read_h5ad(path)
+        unit, transform = str(data.uns["unit"]), str(data.uns["transform"])
+        standardised = str(data.uns["scale"]) == "cohort_zscore"
+        source = {str(key): str(value) for key, value in data.uns["source"].items()}
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: a prepared expression file is required. Found: {problem}. Run `subfuse prepare` again."
+        ) from error
+    values = pd.DataFrame(np.asarray(data.X, dtype=np.float32), index=data.obs_names, columns=data.var_names)
+    values.index.name = "patient_id"
+    return ExpressionTable(
+        values, unit, transform, source, genes=data.var.copy(), samples=data.obs.copy(), standardised=standardised
+    )

@@ -1,0 +1,124 @@
+"""Expression of one patient as a user hands it in: checked and brought to the models' scale."""
+
+import csv
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from subfuse.errors import DataError, SubfuseError, preview
+from subfuse.expression.gene_names import gene_aliases, match_genes
+from subfuse.expression.reading import STAR_COLUMNS, STAR_SUFFIXES, ExpressionTable, read_expression
+from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.tables import read_first_line
+
+LIMIT_BYTES = 10_000_000
+MAX_GENES = 200_000
+_PATIENT = "uploaded"
+
+
+@dataclass(frozen=True)
+class UploadedExpression:
+    """Expression of one patient on a cohort's gene axis."""
+
+    values: Float[np.ndarray, " gene"]
+    scale: str  # of the values: log2_tpm, log2_cpm or zscore
+    transform: str  # from the file's unit to the values, in words
+    n_ignored: int  # genes of the file that the cohort does not have
+    n_renamed: int  # genes of the cohort that the file has under an earlier or later symbol
+
+
+def read_upload(
+    content: bytes, *, unit: ExpressionUnit, genes: Sequence[str], aliases: Path | None = None
+) -> UploadedExpression:
+    """Returns the expression in an uploaded file.
+
+    Layouts: two columns (gene, value), with or without a header; one row of values below a header of gene symbols,
+    whose first column names the patient; a GDC STAR count file. The file is read as the cohort's own would be, from a
+    temporary folder that is gone afterwards.
+
+    Args:
+        content: The file, UTF-8 text.
+        unit: Unit of its values: that of the cohort file.
+        genes: The gene axis; the file must have all of them, by these or by earlier or later symbols.
+        aliases: `expression.aliases` of the cohort file.
+
+    Raises:
+        DataError: Not such a file, a value that is not a number, more than one patient, or a gene is missing.
+    """
+    if len(content) > LIMIT_BYTES:
+        raise DataError(f"the file must have at most {LIMIT_BYTES / 1e6:g} MB. Found {len(content) / 1e6:.1f} MB.")
+    with tempfile.TemporaryDirectory(prefix="subfuse-upload-") as folder:
+        try:
+            section = _section(Path(folder), content, unit)
+            table = read_expression(section.model_copy(update={"aliases": aliases}), keep_genes=genes)
+        except SubfuseError as error:
+            message = str(error).replace(f"{folder}/", "").replace(folder, "upload")
+            raise DataError(message) from error
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"the file must be a table of numbers. Found: {' '.join(str(error).split())}.") from error
+    return _on_axis(table, genes, gene_aliases(aliases))
+
+
+def _section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSection:
+    """Writes the file to a folder and returns what a cohort file would say about it."""
+    path = folder / "upload.csv"
+    path.write_bytes(content)
+    header = read_first_line(path)
+    if header.startswith(("# gene-model", "gene_id\tgene_name")):
+        return _star_section(folder, content, unit)
+    lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+    separator = "\t" if header.count("\t") > header.count(",") else ","
+    first = next(csv.reader([header], delimiter=separator))
+    if max(len(first), len(lines)) > MAX_GENES:
+        raise DataError(f"the file must have at most {MAX_GENES} genes. Found {max(len(first), len(lines))} cells.")
+    if len(first) == 2:
+        _require_pairs(csv.reader(lines, delimiter=separator))
+        values = lines if _is_number(first[1]) else lines[1:]
+        path.write_text("\n".join([f"gene{separator}{_PATIENT}", *values]) + "\n", encoding="utf-8")
+        return ExpressionSection(table=path, unit=unit, orientation="genes_by_patients")
+    if len(lines) != 2 or len(first) < 2:
+        raise DataError(
+            "one patient is required: two columns (gene, value), or a header of gene symbols and one row of values. "
+            f"Found {len(lines)} lines of {len(first)} column(s)."
+        )
+    return ExpressionSection(table=path, unit=unit, orientation="patients_by_genes")
+
+
+def _require_pairs(rows: Iterable[Sequence[str]]) -> None:
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2:
+            raise DataError(f"line {number} must have two columns (gene, value). Found {len(row)}.")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _star_section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSection:
+    if unit not in STAR_COLUMNS:
+        raise DataError(f"values in the unit {unit} are required, as in the cohort. Found a STAR file, which has none.")
+    name = _PATIENT + STAR_SUFFIXES[0]
+    (folder / name).write_bytes(content)
+    sheet = folder / "sample_sheet.tsv"
+    sheet.write_text(f"File Name\tCase ID\n{name}\t{_PATIENT}\n", encoding="utf-8")
+    return ExpressionSection(folder=folder, format="gdc_star", sample_sheet=sheet, unit=unit)
+
+
+def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str, str]) -> UploadedExpression:
+    found = match_genes(genes, table.values.columns, aliases)
+    if found.missing:
+        raise DataError(
+            f"all {len(genes)} genes of the cohort are required. Missing {len(found.missing)}: "
+            f"{preview(found.missing)}. Give the whole profile."
+        )
+    values = table.values.iloc[0][[found.names[gene] for gene in genes]].to_numpy(dtype=np.float32)
+    n_ignored = table.values.shape[1] - len(genes)
+    return UploadedExpression(values, table.scale, table.transform, n_ignored, len(found.renamed))

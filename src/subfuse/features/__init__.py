@@ -1,0 +1,1 @@
+"""Patch features: encoders, our feature files and those of other tools."""

@@ -1,0 +1,126 @@
+"""A feature file of any tool, opened: where the patches are and how to fetch their features."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, Num
+
+from subfuse.errors import DataError
+from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, raster_corners, require_finite
+from subfuse.slides.tissue import MPP_PLACE, Tiling
+
+NO_COORDINATES = "no coordinates: the patches are laid out row by row on a square, and heat maps are refused"
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """An opened feature file: what it says about itself, and how to fetch features and places while it is open."""
+
+    layout: str  # the tool that wrote it
+    shape: tuple[int, int]  # patches, features
+    read: Callable[[], np.ndarray]  # the stored array; any leading axes have length 1
+    read_coords: Callable[[], np.ndarray] | None  # (patch, 2) top-left corners in level-0 pixels; None: there are none
+    patch_size_level0: int | None  # None: the spacing of the patches
+    level0_mpp: float  # µm per level-0 pixel; nominal without coordinates
+    tile_px: int | None  # side of the images that the encoder saw; None where unknown
+    encoder: str = UNKNOWN_ENCODER
+    encoder_sha256: str = ""
+    overlap_px: int = 0
+    slide_size_px: tuple[int, int] | None = None  # width, height; None: ends with the last patch
+    warnings: tuple[str, ...] = ()
+    dtype: type[np.floating] = np.float16  # of what `slide_features` returns
+
+    def slide_features(self, path: Path) -> SlideFeatures:
+        """Reads the features and puts them together with their places.
+
+        Args:
+            path: The file, for messages.
+
+        Raises:
+            DataError: A feature is not finite, or beyond float16; or the size of the patches cannot be told.
+        """
+        with np.errstate(over="ignore"):  # values beyond float16 are reported below
+            features = np.ascontiguousarray(np.asarray(self.read()).reshape(self.shape), self.dtype)
+        require_finite(features, path)
+        known = self.read_coords is not None
+        coords, size = self._places(path)
+        width, height = self.slide_size_px or (coords.max(axis=0) + size).tolist()
+        return SlideFeatures(
+            features=features,
+            coords=coords,
+            patch_size_level0=size,
+            level0_mpp=self.level0_mpp,
+            target_mpp=size * self.level0_mpp / self.tile_px if known and self.tile_px else math.nan,
+            encoder=self.encoder,
+            encoder_sha256=self.encoder_sha256,
+            slide_width_px=width,
+            slide_height_px=height,
+            has_coordinates=known,
+        )
+
+    def _places(self, path: Path) -> tuple[Int32[np.ndarray, "patch 2"], int]:
+        """Corners and the size of the patches."""
+        if self.read_coords is None:
+            assert self.patch_size_level0 is not None  # see `without_coordinates`
+            return raster_corners(self.shape[0], self.patch_size_level0), self.patch_size_level0
+        corners = self.read_coords()
+        size = self.patch_size_level0 or max(1, round(spacing(corners, path)))
+        return corners.round().astype(np.int32), size
+
+
+def without_coordinates(layout: str, shape: tuple[int, int], read: Callable[[], np.ndarray]) -> FeatureFile:
+    """Returns a file whose patches have no places; their size is nominal, that of `subfuse prepare`'s own."""
+    nominal = Tiling()
+    return FeatureFile(
+        layout, shape, read, None, nominal.tile_px, nominal.mpp, tile_px=None, warnings=(NO_COORDINATES,)
+    )
+
+
+def bag_shape(shape: tuple[int, ...], path: Path, found: str) -> tuple[int, int]:
+    """Returns patches and features of an array (patch, feature), (1, patch, feature) or (feature,).
+
+    Raises:
+        DataError: Another shape, or an empty one; the message says what was `found`.
+    """
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) == 1:
+        shape = (1, *shape)
+    if len(shape) != 2 or 0 in shape:
+        raise DataError(
+            f"{path}: features (patch, feature) with at least one patch are required. Found: {found}. "
+            "Extract the slide again, or leave it out."
+        )
+    return shape[0], shape[1]
+
+
+def unknown_mpp(path: Path, found: str) -> DataError:
+    """Returns the error of a file that does not record its pixel size."""
+    return DataError(
+        f"{path}: the pixel size is required (µm per level-0 pixel). Found only {found}. Declare `mpp` in {MPP_PLACE}."
+    )
+
+
+def spacing(coords: Num[np.ndarray, "patch 2"], path: Path) -> float:
+    """Returns the most frequent distance of neighbours in one row or column: the size of patches without overlap.
+
+    Raises:
+        DataError: No two patches lie in one row or column.
+    """
+    gaps = []
+    for along, across in ((0, 1), (1, 0)):
+        ordered = coords[np.lexsort((coords[:, along], coords[:, across]))]
+        same_line = np.diff(ordered[:, across]) == 0
+        gaps.append(np.diff(ordered[:, along])[same_line])
+    distances, counts = np.unique(np.concatenate(gaps), return_counts=True)
+    distances, counts = distances[distances > 0], counts[distances > 0]
+    if len(distances) == 0:
+        raise DataError(
+            f"{path}: the size of the patches is required, as attribute `patch_size_level0` of `coords`. Found none, "
+            f"and no two of the {len(coords)} patches lie in one row or column. Leave the slide out, or write the "
+            "attribute into the file."
+        )
+    return float(distances[np.argmax(counts)])

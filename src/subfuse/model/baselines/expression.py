@@ -1,0 +1,85 @@
+"""Baselines that read expression only: a self-normalising network and linear models."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from subfuse.model.gene_encoders import GeneEncoder, encode_measured
+from subfuse.model.output import one_subspace
+from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+
+
+class SNN(nn.Module):
+    """Expression only: the self-normalising gene encoder of the paper on all genes.
+
+    Args:
+        n_outputs: Number of logits.
+        n_genes: Number of genes.
+        embed_dim: Width of the embedding.
+        dropout: Probability of alpha dropout.
+    """
+
+    modalities = frozenset({"expression"})
+
+    def __init__(self, n_outputs: int, *, n_genes: int, embed_dim: int = 128, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.expression_encoder = GeneEncoder(n_genes, embed_dim, dropout=dropout)
+        self.head = SubspaceHead(1, n_outputs, embed_dim)
+
+    def forward(
+        self,
+        patches: Float[Tensor, "batch patch feature"],
+        coords: Float[Tensor, "batch patch 2"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        expression: Float[Tensor, "batch gene"],
+        expression_mask: Bool[Tensor, " batch"],
+        *,
+        need_attention: bool = False,
+    ) -> SubspaceFusionOutput:
+        """Returns logits from expression; patches are ignored, see `SubspaceFusion.forward`."""
+        embedding = encode_measured(self.expression_encoder, expression, expression_mask)
+        return one_subspace(self.head, embedding, expression_embedding=embedding)
+
+
+class LinearModel(nn.Module):
+    """Expression only: one linear layer, i.e. logistic regression or Cox regression, depending on the objective.
+
+    The embedding is the standardised expression itself; a patient without expression gets that of the average training
+    patient, 0.
+
+    Args:
+        n_outputs: Number of logits.
+        n_genes: Number of columns of `expression`.
+        columns: Which of them the model reads, for example the clinical covariates only; all if None.
+    """
+
+    modalities = frozenset({"expression"})
+    columns: Int[Tensor, " column"]
+
+    def __init__(self, n_outputs: int, *, n_genes: int, columns: Sequence[int] | None = None) -> None:
+        super().__init__()
+        chosen = torch.arange(n_genes) if columns is None else torch.tensor(columns)
+        self.register_buffer("columns", chosen, persistent=False)
+        self.head = SubspaceHead(1, n_outputs, len(chosen))
+
+    def forward(
+        self,
+        patches: Float[Tensor, "batch patch feature"],
+        coords: Float[Tensor, "batch patch 2"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        expression: Float[Tensor, "batch gene"],
+        expression_mask: Bool[Tensor, " batch"],
+        *,
+        need_attention: bool = False,
+    ) -> SubspaceFusionOutput:
+        """Returns logits from expression; patches are ignored, see `SubspaceFusion.forward`."""
+        embedding = self.embed(expression, expression_mask)
+        return one_subspace(self.head, embedding, expression_embedding=embedding)
+
+    def embed(
+        self, expression: Float[Tensor, "batch gene"], expression_mask: Bool[Tensor, " batch"]
+    ) -> Float[Tensor, "batch column"]:
+        """Returns the columns that the model reads, 0 where expression was not measured."""
+        return torch.where(expression_mask[:, None], expression[:, self.columns], 0.0)

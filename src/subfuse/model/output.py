@@ -1,0 +1,96 @@
+"""The output of a model that has one subspace."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+
+
+class Ensemble(nn.Module):
+    """Deep ensemble: networks alike but for their initial weights, whose logits are averaged.
+
+    Lakshminarayanan et al. 2017, but for averaging logits instead of probabilities: subspaces' shares of the logits are
+    averages then, and still add up to them.
+
+    Relative to the paper: there one network.
+
+    Args:
+        members: Networks with the same outputs, at least one.
+
+    Raises:
+        ValueError: If there is no member.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        if not self.members:
+            raise ValueError("members must hold at least one network. Found none.")
+
+    def forward(
+        self,
+        patches: Float[Tensor, "batch patch feature"],
+        coords: Float[Tensor, "batch patch 2"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        expression: Float[Tensor, "batch gene"],
+        expression_mask: Bool[Tensor, " batch"],
+        *,
+        need_attention: bool = False,
+    ) -> SubspaceFusionOutput:
+        """Returns means over the members; groups and heads of all members stand side by side."""
+        outputs = [
+            member(patches, coords, patch_mask, expression, expression_mask, need_attention=need_attention)
+            for member in self.members
+        ]
+        return SubspaceFusionOutput(
+            logits=_mean([output.logits for output in outputs]),
+            subspace_logits=_mean([output.subspace_logits for output in outputs]),
+            embedding=_mean([output.embedding for output in outputs]),
+            expression_embedding=_mean([output.expression_embedding for output in outputs]),
+            sampling_grid=_side_by_side([output.sampling_grid for output in outputs]),
+            attention=_side_by_side([output.attention for output in outputs]),
+        )
+
+
+def _mean(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors).mean(dim=0)
+
+
+def _side_by_side(tensors: list[Tensor | None]) -> Tensor | None:
+    known = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(known, dim=2) if known else None
+
+
+def one_subspace(
+    head: SubspaceHead,
+    embedding: Float[Tensor, "batch embed"],
+    *,
+    expression_embedding: Float[Tensor, "batch embed"] | None = None,
+    attention: Float[Tensor, "batch head patch"] | None = None,
+    alignment: Float[Tensor, " batch"] | None = None,
+) -> SubspaceFusionOutput:
+    """Returns the head's logits of the embedding, as one subspace.
+
+    Args:
+        head: A head for one subspace.
+        embedding: What the head sees.
+        expression_embedding: What of it comes from expression alone, or the expression's embedding before fusion; 0
+            where expression was not measured, and everywhere if None.
+        attention: Attention that each patch receives, if it was asked for.
+        alignment: See `SubspaceFusionOutput`.
+    """
+    subspace_logits = head(embedding[:, None])
+    if expression_embedding is None:
+        expression_embedding = torch.zeros_like(embedding)
+    return SubspaceFusionOutput(
+        logits=subspace_logits.sum(dim=1),
+        subspace_logits=subspace_logits,
+        embedding=embedding[:, None],
+        expression_embedding=expression_embedding[:, None],
+        sampling_grid=None,
+        attention=None if attention is None else attention[:, None],
+        alignment=alignment,
+    )

@@ -1,0 +1,77 @@
+"""The demo: a simulated cohort from raw files to a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from subfuse.cohort.cohort import Cohort
+from subfuse.errors import SubfuseError
+from subfuse.execution import Progress
+from subfuse.report.document import write_report
+from subfuse.runs.run import EXPLAINED_MODEL, load_run, logger
+
+N_EXPLAINED = 2  # patients of a new run with an explanation of their own
+
+
+def explain_and_report(folder: Path, cohort: Cohort, *, progress: Progress | None = None) -> Path:
+    """Explains a finished run over its cohort and two of its patients, and writes the report; returns its path.
+
+    The report is also written before, without explanations: it is there if explaining, which takes long for a large
+    cohort, is interrupted or not possible. A run without the model `subspace` is not explained.
+
+    Args:
+        folder: The run folder.
+        cohort: The run's own cohort.
+        progress: Called after each step.
+    """
+    run, report = load_run(folder), write_report(folder)
+    if EXPLAINED_MODEL not in set(run.predictions["model"]):
+        return report
+    try:
+        run.explain_cohort(cohort, progress=progress)
+        chosen = patients_to_explain(run.predictions, N_EXPLAINED)
+        for done, patient_id in enumerate(chosen, start=1):
+            run.explain(cohort, patient_id)
+            if progress is not None:
+                progress(done, len(chosen), f"explain: {patient_id}")
+    except SubfuseError as error:
+        logger.warning("the report lacks explanations: %s", error)
+    return write_report(folder)
+
+
+def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
+    """Returns test patients with both modalities, from the highest and the lowest predicted risk inwards."""
+    test = predictions[(predictions["split"] == "test") & (predictions["model"] == EXPLAINED_MODEL)]
+    test = test[test["has_slides"] & test["has_expression"] & test["risk"].notna()]
+    order = test.sort_values("risk", ascending=False)["patient_id"].tolist()
+    alternating = [patient for pair in zip(order, reversed(order), strict=True) for patient in pair]
+    return list(dict.fromkeys(alternating))[:count]
+
+
+def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, progress: Progress) -> Path:
+    """Simulates, prepares, cross-validates, explains and reports; returns the report.
+
+    Every step is resumable, so a repeated call goes on where the last one stopped.
+    """
+    from subfuse.cohort.cohort import read_cohort
+    from subfuse.pipeline import explain_and_report
+    from subfuse.preparation.prepare import prepare
+    from subfuse.runs.cross_validation import cross_validate
+    from subfuse.simulation.cohort import simulate
+
+    def step(title: str) -> Progress:
+        return lambda done, total, what: progress(done, total, f"{title}: {what}")
+
+    cohort_file = simulate(out / "cohort", patients=patients, seed=0, workers=workers, progress=step("simulate"))
+    prepare(cohort_file, out / "prepared", workers=workers, progress=step("prepare"))
+    cohort = read_cohort(out / "prepared")
+    result = cross_validate(
+        cohort,
+        task=list(cohort.tasks),
+        models=models,
+        out=out / "run",
+        workers=workers,
+        progress=step("cross-validate"),
+    )
+    return explain_and_report(result.folder, cohort, progress=progress)

@@ -1,0 +1,1 @@
+"""From a cohort file to a prepared folder: tissue, patches, features, expression, labels, folds."""

@@ -1,0 +1,308 @@
+"""From features that another tool extracted to those of a prepared folder: survey all files, then convert each."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.execution import Progress
+from subfuse.features.feature_file import FeatureFile
+from subfuse.features.feature_table import feature_row, read_feature_table
+from subfuse.features.other_tools import files_behind, opened_features
+from subfuse.features.patch_encoders import encoder_id
+from subfuse.features.store import UNKNOWN_ENCODER, read_attributes, write_features
+from subfuse.files import sha256_of_json
+from subfuse.preparation.slide import SlideSource
+from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.tables import exclusion_table
+
+FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
+
+
+@dataclass(frozen=True)
+class FeatureSource(SlideSource):
+    """A slide that comes as features. `path` is a feature file or a zarr store, or the table that has its row."""
+
+    encoder: str | None = None  # as declared, for files that do not name it
+    in_table: bool = False
+
+
+@dataclass(frozen=True)
+class FeatureHeader:
+    """What one feature file says about itself; its features are not read."""
+
+    layout: str
+    n_patches: int
+    n_features: int
+    encoder: str
+    encoder_sha256: str  # empty where unknown
+    has_coordinates: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeatureSurvey:
+    """The feature files of a cohort, all of one encoder."""
+
+    headers: Mapping[str, FeatureHeader]  # by slide; without those that cannot be used
+    exclusions: pd.DataFrame  # those, with their reason
+    encoder: str
+    encoder_sha256: str  # of the weights where recorded, else of the encoder's name and its features
+    patch_dim: int | None  # None: no file can be used
+
+    def summary(self) -> str:
+        """Returns in one line what the files are."""
+        layouts = pd.Series([header.layout for header in self.headers.values()], dtype=object).value_counts()
+        counts = preview([f"{name}: {count}" for name, count in layouts.items()]) or "none can be used"
+        bare = sum(not header.has_coordinates for header in self.headers.values())
+        without = f"; {bare} without coordinates" if bare else ""
+        return f"  slide features: {len(self.headers)} ({counts}), {self.patch_dim} of encoder {self.encoder}{without}"
+
+    def warnings(self) -> tuple[str, ...]:
+        """Returns what the files leave open, one line each."""
+        notes = group_warnings((slide_id, header.warnings) for slide_id, header in self.headers.items())
+        if self.headers and self.encoder == UNKNOWN_ENCODER:
+            notes += (
+                "the encoder of the features is not recorded: name it as slides.encoder, so that features of another "
+                "encoder are not mistaken for these",
+            )
+        return notes
+
+
+@dataclass(frozen=True)
+class FeatureRecord:
+    """One slide of `slides.csv`. None and NaN mean unknown."""
+
+    slide_id: str
+    patient_id: str
+    n_patches: int
+    mpp: float  # µm per level-0 pixel
+    width_px: int | None  # at level 0
+    height_px: int | None
+    tissue_mm2: float  # area of the patches
+    features: str  # feature file, relative to the prepared folder (the parent of `out`)
+    layout: str  # the tool that wrote the source
+    source: str  # name of the file
+    has_coordinates: bool
+    warnings: tuple[str, ...] = ()
+
+
+def feature_sources(slides: Sequence[SlideSource]) -> tuple[FeatureSource, ...]:
+    """Returns the slides if they come as features; none if they are to be encoded.
+
+    Raises:
+        ConfigurationError: There are both kinds.
+    """
+    ready = tuple(source for source in slides if isinstance(source, FeatureSource))
+    if ready and len(ready) < len(slides):
+        raise ConfigurationError(
+            f"slides: either slides or ready features are required in one cohort file. Found {len(ready)} with "
+            f"features and {len(slides) - len(ready)} slides. Extract features of all with one encoder."
+        )
+    return ready
+
+
+def survey_features(slides: Sequence[FeatureSource]) -> FeatureSurvey:
+    """Opens every feature file without reading its features.
+
+    Raises:
+        DataError: The files are of several encoders or differ in the number of features, or the table cannot be used.
+        ConfigurationError: A library for these files is missing.
+    """
+    headers, failures = {}, []
+    for source in slides:
+        try:
+            headers[source.slide_id] = _header(source)
+        except DataError as error:
+            failures.append(("slide", source.slide_id, str(error)))
+    _require_one_encoder(
+        [(source.path.name, headers[source.slide_id]) for source in slides if source.slide_id in headers]
+    )
+    first = next(iter(headers.values()), None)
+    return FeatureSurvey(
+        headers=headers,
+        exclusions=exclusion_table(failures),
+        encoder=UNKNOWN_ENCODER if first is None else first.encoder,
+        encoder_sha256="" if first is None else first.encoder_sha256 or _sha256_of_name(first),
+        patch_dim=None if first is None else first.n_features,
+    )
+
+
+def import_slides(
+    slides: Sequence[FeatureSource],
+    survey: FeatureSurvey,
+    out: Path,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[FeatureRecord], pd.DataFrame]:
+    """Converts the feature files of a cohort into a prepared folder; what is complete there is not done again.
+
+    Args:
+        slides: Feature files of patients, or rows of a feature table.
+        survey: What `survey_features` found of them.
+        out: The folder `wsi` of the prepared cohort.
+        workers: Local processes.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
+        progress: Called after each slide.
+
+    Returns:
+        The converted slides, sorted, and all that are excluded.
+
+    Raises:
+        ConfigurationError: A library is missing, or the disk is full.
+    """
+    usable = [source for source in slides if source.slide_id in survey.headers]
+    folder = out / FOLDER / f"features_{encoder_id(survey.encoder)}"
+    records, failures = run_slides(
+        import_slide,
+        [(source, folder) for source in usable],
+        workers=workers,
+        scheduler=scheduler,
+        progress=SlideProgress(len(usable), progress),
+    )
+    unusable = list(survey.exclusions.itertuples(index=False, name=None))
+    return records, exclusion_table(sorted([*unusable, *failures]))
+
+
+def import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
+    """Converts the features of one slide unless `folder` holds them from the same source.
+
+    Raises:
+        DataError: The file cannot be read, or a feature is not finite.
+        ConfigurationError: A library is missing, or the disk is full.
+    """
+    path = folder / f"{source.slide_id}.h5"
+    identity = _identity_of_source(source)
+    stored = _stored(path, identity)
+    is_new = stored is None
+    if stored is None:
+        with _opened(source) as file:
+            slide = file.slide_features(source.path)
+        side_mm = slide.patch_size_level0 * slide.level0_mpp / 1000
+        facts: dict[str, str | int | float] = {
+            "layout": file.layout,
+            "tissue_mm2": len(slide.coords) * side_mm**2 if slide.has_coordinates else math.nan,
+            "warnings": json.dumps(file.warnings),
+        }
+        write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
+        stored = read_attributes(path)
+    return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new)
+
+
+def group_warnings(warnings: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
+    """Returns one line per warning, however many slides have it.
+
+    Example:
+        >>> group_warnings([("a", ["blurred"]), ("b", ["blurred", "small"])])
+        ('slides a, b: blurred', 'slide b: small')
+    """
+    slides: dict[str, list[str]] = {}
+    for slide_id, texts in warnings:
+        for text in texts:
+            slides.setdefault(text, []).append(slide_id)
+    return tuple(f"slide{'s' * (len(ids) > 1)} {preview(ids, limit=3)}: {text}" for text, ids in slides.items())
+
+
+@contextmanager
+def _opened(source: FeatureSource) -> Iterator[FeatureFile]:
+    if not source.in_table:
+        with opened_features(source.path, mpp=source.mpp, encoder=source.encoder) as file:
+            yield file
+    else:
+        table = _table(source.path, source.path.stat().st_mtime_ns)
+        yield feature_row(table, source.slide_id, source.path)
+
+
+@lru_cache(maxsize=1)
+def _table(path: Path, modified_ns: int) -> pd.DataFrame:
+    return read_feature_table(path)
+
+
+def _header(source: FeatureSource) -> FeatureHeader:
+    with _opened(source) as file:
+        return FeatureHeader(
+            layout=file.layout,
+            n_patches=file.shape[0],
+            n_features=file.shape[1],
+            encoder=file.encoder,
+            encoder_sha256=file.encoder_sha256,
+            has_coordinates=file.read_coords is not None,
+            warnings=file.warnings,
+        )
+
+
+def _sha256_of_name(header: FeatureHeader) -> str:
+    """Stands for the weights where files do not record them: a cohort of another encoder or width differs."""
+    return sha256_of_json({"encoder": header.encoder, "features": header.n_features})
+
+
+def _require_one_encoder(headers: Sequence[tuple[str, FeatureHeader]]) -> None:
+    files: dict[tuple[str, str, int], list[str]] = {}
+    for name, header in headers:
+        files.setdefault((header.encoder, header.encoder_sha256, header.n_features), []).append(name)
+    if len(files) < 2:
+        return
+    kinds = [
+        f"{n_features} features of {'an unknown encoder' if encoder == UNKNOWN_ENCODER else encoder} in "
+        f"{preview(sorted(set(names)), limit=3)}"
+        for (encoder, _, n_features), names in sorted(files.items(), key=lambda kind: -len(kind[1]))
+    ]
+    raise DataError(
+        f"slides.features: all files must be of one encoder and one number of features. Found {'; '.join(kinds)}. "
+        "Keep one kind in the folder; name the encoder as `slides.encoder` where files do not record it."
+    )
+
+
+def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
+    """Attributes that must agree for a converted file to count as that of this source."""
+    if not source.in_table:
+        content = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files_behind(source.path)]
+    else:
+        row = _table(source.path, source.path.stat().st_mtime_ns).loc[source.slide_id]
+        content = [f"{name} {value!r}" for name, value in row.items()]
+    return {
+        "source": source.path.name,
+        "source_sha256": sha256_of_json(content),
+        "declared_mpp": "none" if source.mpp is None else source.mpp,
+        "declared_encoder": source.encoder or "none",
+    }
+
+
+def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
+    """Patches and attributes of a complete file from the same source; None: to be written."""
+    if not path.exists():
+        return None
+    try:
+        n_patches, found = read_attributes(path)
+    except DataError:
+        return None  # damaged: done again
+    return (n_patches, found) if all(found.get(name) == value for name, value in identity.items()) else None
+
+
+def _record(
+    source: FeatureSource, path: Path, folder: Path, n_patches: int, attributes: Mapping[str, Any]
+) -> FeatureRecord:
+    known = bool(attributes["has_coordinates"])
+    return FeatureRecord(
+        slide_id=source.slide_id,
+        patient_id=source.patient_id,
+        n_patches=n_patches,
+        mpp=float(attributes["level0_mpp"]) if known else math.nan,
+        width_px=int(attributes["slide_width_level0"]) if known else None,
+        height_px=int(attributes["slide_height_level0"]) if known else None,
+        tissue_mm2=float(attributes["tissue_mm2"]),
+        features=path.relative_to(folder.parents[2]).as_posix(),
+        layout=str(attributes["layout"]),
+        source=str(attributes["source"]),
+        has_coordinates=known,
+        warnings=tuple(json.loads(attributes["warnings"])),
+    )

@@ -1,0 +1,326 @@
+"""What a cohort file leads to before any slide is opened: who is used, with what, in which fold, and who is not."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED, outcome_warnings
+from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
+from subfuse.cohort.covariates import completeness, covariate_values, resolve_covariates
+from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.expression.gene_sets import coverage, load_gene_sets, load_pathways, restrict_to_axis
+from subfuse.expression.harmonisation import harmonise
+from subfuse.expression.reading import ExpressionTable
+from subfuse.identifiers import LONGEST_NAME, is_plain_label
+from subfuse.preparation.slide import SlideSource
+from subfuse.preparation.sources import (
+    CohortSources,
+    PooledSources,
+    pool_sources,
+    read_sources,
+    restrict_expression,
+)
+from subfuse.tables import exclusion_table, join_exclusions
+
+LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
+
+
+@dataclass(frozen=True)
+class CohortPlan:
+    """What a cohort file leads to, before any slide is opened."""
+
+    name: str
+    roles: Mapping[str, Role]  # cohort -> what it is for
+    patients: pd.DataFrame  # columns of patients.csv, sorted by patient_id
+    slides: tuple[SlideSource, ...]  # of these patients, existing, sorted
+    expression: ExpressionTable | None  # of these patients
+    gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> measured genes; empty tuples without expression
+    coverage: pd.DataFrame  # of the gene sets by the measured genes; no rows without expression
+    pathways: Mapping[str, tuple[str, ...]]  # single gene set -> measured genes; none without expression
+    harmonisation: pd.DataFrame  # how cohorts' expression compares; no rows where fewer than two have any
+    covariates: tuple[str, ...]  # as resolved: their names say how they are coded
+    tasks: Mapping[str, TaskSpec]
+    repeats: tuple[tuple[Fold, ...], ...]  # of the patients that models are developed on; none without any
+    exclusions: pd.DataFrame  # level, id, reason
+    warnings: tuple[str, ...]
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The folds of the first repeat; none where every cohort is external."""
+        return self.repeats[0] if self.repeats else ()
+
+    def summary(self) -> str:
+        """Returns in a few lines who is used, with what, and how much is known for each task."""
+        lines = [line for name in self.roles for line in self._lines_of_cohort(name)]
+        if self.covariates:
+            known = completeness(self.covariates, self.patients)
+            lines.append(f"  covariates: {', '.join(f'{name} known for {n}' for name, n in known.items())}")
+        if self.folds:
+            sizes = "/".join(str(len(fold.test)) for fold in self.folds)
+            times = f", drawn {len(self.repeats)} times" if len(self.repeats) > 1 else ""
+            lines.append(f"  folds: {len(self.folds)}{times}, with {sizes} test patients")
+        return "\n".join(lines)
+
+    def _lines_of_cohort(self, name: str) -> list[str]:
+        patients = self.patients[self.patients["cohort"] == name]
+        slides, expression = patients["n_slides"] > 0, patients["has_expression"]
+        lines = [
+            f"{name} ({self.roles[name]}): {len(patients)} patients",
+            f"  slides: {patients['n_slides'].sum()} of {slides.sum()} patients",
+            f"  expression: {expression.sum()} patients, {(slides & expression).sum()} of them with slides",
+        ]
+        if self.expression is not None and expression.any():
+            lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
+        for task_name, task in self.tasks.items():
+            known = patients["event" if task.column is None else task.column].dropna()
+            counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
+            shown = ", ".join(f"{value}: {count}" for value, count in counts.items())
+            lines.append(f"  {task_name}: {len(known)} patients ({shown})")
+        return lines
+
+
+def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
+    """Joins everything that a cohort file names: who is used, with what, and who is not, with the reason.
+
+    Reads tables and looks for slide files; opens no slide and writes nothing. A patient needs a slide or expression,
+    and, where there are tasks, a known outcome of at least one. A missing modality or label excludes nobody. Several
+    cohorts share one gene axis. Classes, the coding of covariates and folds come from the cohorts to develop on alone.
+
+    Raises:
+        ConfigurationError: A task's column or a covariate is not declared or not usable, or there is nothing to
+            predict or to predict from.
+        DataError: A table cannot be used, a label is outside its declared classes, cohorts do not fit together, or
+            nobody is left.
+    """
+    aliases = _aliases(cohort_file)
+    wanted = load_gene_sets(cohort_file.gene_sets, aliases=aliases)
+    keep_genes = {gene for genes in wanted.values() for gene in genes}
+    cohorts = [read_sources(section, keep_genes) for section in cohort_file.members]
+    roles = {cohort.name: cohort.role for cohort in cohorts}
+    pooled = pool_sources(cohorts)
+    tasks = _resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), roles)
+    patients, patient_exclusions = _exclude_patients(pooled.patients, tasks)
+    _refuse_nobody(cohorts, patients, patient_exclusions)
+    kept = set(patients["patient_id"])
+    expression, expression_exclusions = _expression_of(pooled, kept)
+    tasks, task_warnings = _resolve_classes(tasks, patients, roles)
+    genes = [] if expression is None else list(expression.values.columns)
+    develops = "develop" in roles.values()
+    covariates = resolve_covariates(cohort_file.covariates, _developed(patients, roles), tasks, develops=develops)
+    _check_axis(covariates, genes, patients)
+    repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, patients, roles)
+    return CohortPlan(
+        name=cohort_file.name,
+        roles=roles,
+        patients=patients,
+        slides=tuple(slide for slide in pooled.slides if slide.patient_id in kept),
+        expression=expression,
+        gene_sets=restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ()),
+        coverage=coverage(wanted, genes) if genes else coverage({}, []),
+        pathways=load_pathways(cohort_file.gene_sets, genes, aliases=aliases),
+        harmonisation=_harmonisation(cohorts, wanted, kept),
+        covariates=covariates,
+        tasks=tasks,
+        repeats=repeats,
+        exclusions=join_exclusions(
+            [pooled.exclusions, patient_exclusions, _orphans(pooled.slides, kept), expression_exclusions]
+        ).drop_duplicates(ignore_index=True),  # cohorts may share a source
+        warnings=(*_warnings_of_cohorts(cohorts, patients), *task_warnings, *fold_warnings),
+    )
+
+
+# --- who ------------------------------------------------------------------------------------------------------------
+
+
+def _developed(patients: pd.DataFrame, roles: Mapping[str, Role]) -> pd.DataFrame:
+    """Returns the patients to develop on; everybody where every cohort is external."""
+    names = [name for name, role in roles.items() if role == "develop"]
+    return patients[patients["cohort"].isin(names)] if names else patients
+
+
+def _exclude_patients(patients: pd.DataFrame, tasks: Mapping[str, TaskSpec]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    has_data = (patients["n_slides"] > 0) | patients["has_expression"]
+    columns = ["event" if task.column is None else task.column for task in tasks.values()]
+    has_outcome = patients[columns].notna().any(axis=1) if columns else pd.Series(True, index=patients.index)
+    reasons = [
+        ("patient", str(patient), "no slide and no expression" if not data else f"unknown outcome of {preview(tasks)}")
+        for patient, data, outcome in zip(patients["patient_id"], has_data, has_outcome, strict=True)
+        if not (data and outcome)
+    ]
+    return patients[has_data & has_outcome].reset_index(drop=True), exclusion_table(reasons)
+
+
+def _refuse_nobody(cohorts: Sequence[CohortSources], patients: pd.DataFrame, excluded: pd.DataFrame) -> None:
+    for cohort in cohorts:
+        if (patients["cohort"] == cohort.name).any():
+            continue
+        of_tables = cohort.exclusions[cohort.exclusions["level"] == "patient"]
+        counts = join_exclusions(
+            [of_tables, excluded[excluded["id"].isin(cohort.patients["patient_id"])]]
+        )["reason"].value_counts()  # fmt: skip
+        reasons = preview([f"{reason} ({count})" for reason, count in counts.items()])
+        raise DataError(
+            f"{cohort.name}: at least one patient with data is required. Found none among {len(cohort.patients)} of "
+            f"the clinical table. Reasons: {reasons or 'the clinical table is empty'}."
+        )
+
+
+def _orphans(slides: Sequence[SlideSource], kept: Collection[str]) -> pd.DataFrame:
+    return exclusion_table(
+        ("slide", slide.slide_id, f"{slide.patient_id} is not in the cohort")
+        for slide in slides
+        if slide.patient_id not in kept
+    )
+
+
+def _expression_of(pooled: PooledSources, kept: Collection[str]) -> tuple[ExpressionTable | None, pd.DataFrame]:
+    if pooled.expression is None:
+        return None, exclusion_table()
+    expression, left_out = restrict_expression(pooled.expression, kept)
+    return expression, join_exclusions([expression.exclusions, left_out])
+
+
+def _warnings_of_cohorts(cohorts: Sequence[CohortSources], patients: pd.DataFrame) -> list[str]:
+    """Returns the warnings of every cohort, judged by the patients in use; with its name if several."""
+    warnings = []
+    for cohort in cohorts:
+        used = patients[patients["cohort"] == cohort.name]
+        prefix = f"{cohort.name}: " if len(cohorts) > 1 else ""
+        warnings += [prefix + text for text in (*cohort.warnings, *outcome_warnings(used))]
+    return warnings
+
+
+def _aliases(cohort_file: CohortFile) -> Path | None:
+    """Returns the gene names that the gene sets are read with: those of the first cohort that declares any."""
+    declared = [member.expression.aliases for member in cohort_file.members if member.expression is not None]
+    return next((path for path in declared if path is not None), None)
+
+
+def _harmonisation(
+    cohorts: Sequence[CohortSources], gene_sets: Mapping[str, Sequence[str]], kept: Collection[str]
+) -> pd.DataFrame:
+    """Returns how the expression of every cohort compares with that of the first, a developed one where there is any.
+
+    Columns: `cohort`, `reference`, and those of `harmonise`. Genes that only some cohorts measure are still counted.
+    """
+    measured = [(c, restrict_expression(c.expression, kept)[0]) for c in cohorts if c.expression is not None]
+    measured = [(cohort, table) for cohort, table in measured if len(table.values)]
+    measured.sort(key=lambda pair: pair[0].role)  # develop before external
+    compared = []
+    for cohort, table in measured[1:]:
+        reference, its_table = measured[0]
+        rows = harmonise(its_table, table, gene_sets)
+        rows.insert(0, "cohort", cohort.name)
+        rows.insert(1, "reference", reference.name)
+        compared.append(rows)
+    return pd.concat(compared, ignore_index=True) if compared else pd.DataFrame()
+
+
+# --- what is predicted, from what -----------------------------------------------------------------------------------
+
+
+def _resolve_tasks(
+    declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, roles: Mapping[str, Role]
+) -> dict[str, TaskSpec]:
+    labels = [str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
+    followed = bool(patients["event"].notna().any())
+    tasks = declared
+    if tasks is None:
+        tasks = {"survival": TaskSpec(time="time_days", event="event")} if followed else {}
+        tasks |= {
+            name: TaskSpec(column=name) for name in LABEL_TASKS if name in labels and patients[name].notna().any()
+        }
+    if not tasks and "develop" in roles.values():
+        raise ConfigurationError(
+            "tasks: at least one is required to develop models. Map time_days and event, or a label, in "
+            f"patients.columns. Found the columns {preview(labels, limit=12)}."
+        )
+    for name, task in tasks.items():
+        if task.is_survival and not followed:
+            raise ConfigurationError(
+                f"tasks.{name}: time_days and event must be known for some patients. Found none. Map them in "
+                "patients.columns, or remove the task."
+            )
+        if task.column is not None and task.column not in labels:
+            raise ConfigurationError(
+                f"tasks.{name}.column: {task.column!r} is not a column of the patients. "
+                f"They have {preview(labels, limit=12)}. Add it to patients.columns."
+            )
+    return dict(tasks)
+
+
+def _resolve_classes(
+    tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, roles: Mapping[str, Role]
+) -> tuple[dict[str, TaskSpec], tuple[str, ...]]:
+    """Fixes the order of every classification task's classes; where all is external the trained model has them."""
+    develops = "develop" in roles.values()
+    resolved, warnings = dict(tasks), []
+    for name, task in tasks.items():
+        if task.column is None:
+            continue
+        found = sorted(_developed(patients, roles)[task.column].dropna().unique())
+        classes = task.classes or (tuple(found) if develops else None)
+        extra = sorted(set(patients[task.column].dropna()) - set(classes)) if classes is not None else []
+        unfit = [label for label in classes or found if not is_plain_label(label)]
+        if unfit:
+            raise DataError(
+                f"tasks.{name}: classes name columns: printable, at most {LONGEST_NAME} bytes. Found "
+                f"{unfit[0][:60]!r} in {task.column}. Shorten it."
+            )
+        if extra:
+            raise DataError(
+                f"tasks.{name}: every label of {task.column} must be one of {preview(classes or (), limit=9)}. "
+                f"Found {preview(extra)}. Add them to `classes`, or empty these cells."
+            )
+        if not develops:
+            continue
+        if len(found) < 2:
+            raise DataError(
+                f"tasks.{name}: at least two classes of {task.column} are required. Found {found or 'none'}."
+            )
+        resolved[name] = task.model_copy(update={"classes": classes})
+        absent = sorted(set(task.classes or ()) - set(found))
+        if absent:
+            warnings.append(f"tasks.{name}: no patient has {preview(absent)}")
+    return resolved, tuple(warnings)
+
+
+def _check_axis(covariates: Sequence[str], genes: Sequence[str], patients: pd.DataFrame) -> None:
+    """Refuses covariates that are named like a gene or hold a word where a number is declared."""
+    shared = sorted(set(covariates) & set(genes))
+    if shared:
+        raise ConfigurationError(
+            f"covariates: {preview(shared)} must not have the name of a gene. Rename it in patients.columns."
+        )
+    covariate_values(covariates, patients)
+
+
+def _make_folds(
+    splits: SplitsSection, tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, roles: Mapping[str, Role]
+) -> tuple[tuple[tuple[Fold, ...], ...], tuple[str, ...]]:
+    """Returns the folds of the patients to develop on, by default with the mixture of cohorts and of events kept."""
+    if "develop" not in roles.values():
+        return (), ()
+    patients = _developed(patients, roles)
+    stratify = splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
+    if splits.folder is None:
+        assert splits.folds is not None  # SplitsSection fills it in
+        drawn = repeated_folds(
+            patients,
+            folds=splits.folds,
+            repeats=splits.repeats,
+            validation=splits.validation,
+            stratify=stratify,
+            seed=splits.seed,
+            by=splits.by,
+        )
+        return drawn, ()
+    known = patients["patient_id"].tolist()
+    folds = given_folds(
+        splits.folder, known, validation=splits.validation, seed=splits.seed, patients=patients, stratify=stratify
+    )
+    return (folds,), unlisted_patients(splits.folder, known)

@@ -1,0 +1,207 @@
+"""From a cohort file to a prepared folder: slides become features, tables become one cohort."""
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from subfuse import __version__
+from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
+from subfuse.errors import ConfigurationError
+from subfuse.execution import Progress
+from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
+from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table
+from subfuse.preparation.feature_import import (
+    FeatureRecord,
+    feature_sources,
+    group_warnings,
+    import_slides,
+    survey_features,
+)
+from subfuse.preparation.plan import CohortPlan, plan_cohort
+from subfuse.preparation.prepared import write_prepared
+from subfuse.preparation.slide import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
+from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.slides.review import QUALITY_ONLY, quality_table
+from subfuse.tables import exclusion_table
+
+VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What `prepare` made of a cohort."""
+
+    folder: Path
+    n_patients: int
+    slides: pd.DataFrame  # one row per prepared slide
+    exclusions: pd.DataFrame  # level, id, reason
+    warnings: tuple[str, ...]
+
+
+def prepare(
+    cohort_path: Path | str,
+    out: Path | str,
+    *,
+    encoder: str = OFFLINE_ENCODER,
+    device: str = "cpu",
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> Preparation:
+    """Prepares a cohort: tissue, patches and features of every slide, expression, labels and splits.
+
+    Slides that are complete in `out` are not done again, so an interrupted run goes on where it stopped. A slide that
+    cannot be used is excluded with its reason and the rest goes on.
+
+    Args:
+        cohort_path: The cohort file.
+        out: The prepared folder.
+        encoder: Patch encoder, see `load_patch_encoder`.
+        device: Device of the encoder.
+        workers: Local processes that prepare slides.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
+        progress: Called after each slide, and within it where this process does it, with the speed and the time left.
+
+    Raises:
+        ConfigurationError: The cohort file is wrong, or `out` holds another cohort or encoder.
+        DataError: The tables cannot be used.
+    """
+    cohort_file = read_cohort_file(Path(cohort_path))
+    out = Path(out)
+    plan = plan_cohort(cohort_file)
+    provenance = _provenance(cohort_file, plan, encoder)
+    ready = feature_sources(plan.slides)
+    survey = survey_features(ready)
+    _claim(out, cohort_file, provenance["requested_encoder"])
+    records: Sequence[SlideRecord | FeatureRecord]
+    if ready:
+        records, failures = import_slides(
+            ready, survey, out / "wsi", workers=workers, scheduler=scheduler, progress=progress
+        )
+        provenance |= {name: getattr(survey, name) for name in ("encoder", "encoder_sha256", "patch_dim")}
+    else:
+        records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
+        if records:
+            loaded = _encoder(encoder, device)
+            provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
+    exclusions = pd.concat([plan.exclusions, failures], ignore_index=True)
+    exclusions = write_prepared(out, cohort_file, plan, _slide_table(records), exclusions)
+    write_table(out / "gene_set_coverage.csv", plan.coverage)
+    write_table(out / "slide_quality.csv", quality_table(records))
+    write_json(out / "provenance.json", provenance)  # last: it marks the folder complete
+    n_patients = len(pd.read_csv(out / "patients.csv", usecols=["patient_id"]))
+    of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
+    warnings = (*plan.warnings, *of_slides)
+    return Preparation(out, n_patients, _slide_table(records), exclusions, warnings)
+
+
+def prepare_one_slide(
+    source: SlideSource, encoder: str, out: Path, device: str, watch: Callable[[str, int, int], None] | None = None
+) -> FinishedSlide:
+    """Prepares one slide unless it is complete; the encoder stays loaded in its process.
+
+    Args:
+        source: The slide.
+        encoder: Patch encoder, see `load_patch_encoder`.
+        out: The folder `wsi` of the prepared cohort.
+        device: Device of the encoder.
+        watch: Called with the slide, patches encoded and patches expected.
+    """
+    done = completed_record(source, encoder, Tiling(), out)
+    if done is not None:
+        return FinishedSlide(done, is_new=False)
+    progress = None if watch is None else partial(watch, source.slide_id)
+    record = prepare_slide(source, _encoder(encoder, device), Tiling(), out, progress=progress)
+    return FinishedSlide(record, is_new=True)
+
+
+@lru_cache(maxsize=1)
+def _encoder(name: str, device: str) -> PatchEncoder:
+    return load_patch_encoder(name, device=device)
+
+
+def _prepare_slides(
+    slides: tuple[SlideSource, ...],
+    out: Path,
+    encoder: str,
+    device: str,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress | None,
+) -> tuple[list[SlideRecord], pd.DataFrame]:
+    meter = SlideProgress(len(slides), progress)
+    stays_here = scheduler is None and min(workers, len(slides)) <= 1  # other processes cannot call back
+    watch = meter.within if stays_here else None
+    jobs = [(source, encoder, out / "wsi", device, watch) for source in slides]
+    records, failures = run_slides(prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
+    return records, exclusion_table(failures)
+
+
+def _slide_table(records: Sequence[SlideRecord | FeatureRecord]) -> pd.DataFrame:
+    fields = type(records[0]).__dataclass_fields__ if records else SlideRecord.__dataclass_fields__
+    columns = [name for name in fields if name not in QUALITY_ONLY]
+    return pd.DataFrame([asdict(record) for record in records], columns=columns)
+
+
+def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict[str, Any]:
+    encodes = bool(plan.slides) and not feature_sources(plan.slides)
+    return {
+        "cohort_sha256": sha256_of_json(cohort_file_text(cohort_file)),
+        "table_sha256": {path.as_posix(): sha256_of_file(path) for path in _tables(cohort_file)},
+        "requested_encoder": encoder if encodes else None,
+        "tiling": asdict(Tiling()) if encodes else None,
+        "versions": {name: _version(name) for name in VERSIONED},
+        "python": platform.python_version(),
+        "encoder": None,
+        "encoder_sha256": None,
+        "patch_dim": None,
+    }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: tables and ready features need no slide library."""
+    try:
+        return __version__ if package == "subfuse" else version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _tables(cohort_file: CohortFile) -> list[Path]:
+    required = [path for member in cohort_file.members for path in member.patients.table]
+    sections = [section for member in cohort_file.members for section in (member.slides, member.expression) if section]
+    features = [member.slides.feature_table for member in cohort_file.members if member.slides]
+    optional = [*(section.table for section in sections), *features]
+    return [*required, *(path for path in optional if path is not None)]
+
+
+def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:
+    """Refuses a folder that holds something else; a started one is marked by `started.json`.
+
+    The same cohort may come with other tables, tasks or folders: tables are written again and slides are looked at one
+    by one, see `completed_record`.
+    """
+    mark = out / "started.json"
+    wanted = {"cohorts": [member.name for member in cohort_file.members], "encoder": encoder}
+    if mark.exists():
+        found = json.loads(mark.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ConfigurationError(
+                f"{out} must hold {_described(wanted)} or be new. Found {_described(found)}. Choose another --out, or "
+                "remove the folder."
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ConfigurationError(f"{out} must be empty or a prepared folder. Found other files. Choose another --out.")
+    write_json(mark, wanted)
+
+
+def _described(mark: dict[str, Any]) -> str:
+    cohorts, encoder = mark.get("cohorts") or ["another cohort"], mark.get("encoder")
+    return f"{', '.join(cohorts)}{f' with features of {encoder}' if encoder else ''}"

@@ -1,0 +1,325 @@
+"""Slides: open them, find tissue, cut patches at a physical resolution and store their features."""
+
+import hashlib
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Int32
+
+from subfuse.errors import DataError
+from subfuse.features.patch_encoders import PatchEncoder, encoder_id
+from subfuse.features.store import SlideFeatures, read_attributes, write_features
+from subfuse.identifiers import NAME_RULE, is_plain_name
+from subfuse.slides.image_folders import ImageFolder, is_image_source
+from subfuse.slides.review import quality_warnings, sharpness, write_pictures
+from subfuse.slides.tissue import MPP_PLACE, TISSUE_RULE, Patch, Tiling
+from subfuse.slides.whole_slides import ACCEPTED, WholeSlide
+
+_FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
+_READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
+_PLAUSIBLE_MPP = (0.05, 10.0)
+
+_Measured = tuple[Patch, float]  # a patch and its sharpness
+
+
+@dataclass(frozen=True)
+class SlideSource:
+    """Where one slide is. `path` is a slide file, a folder of PNG or JPEG images, or one such image."""
+
+    slide_id: str
+    patient_id: str
+    path: Path
+    mpp: float | None = None  # µm per level-0 pixel where the file does not say; a declared value is preferred
+
+
+@dataclass(frozen=True)
+class SlideHeader:
+    """What a slide says about itself."""
+
+    format: str  # the scanner's vendor or container, or "images"
+    width_px: int  # at level 0
+    height_px: int
+    mpp: float  # µm per level-0 pixel
+
+
+@dataclass(frozen=True)
+class SlideRecord:
+    """One prepared slide."""
+
+    slide_id: str
+    patient_id: str
+    n_patches: int
+    mpp: float  # µm per level-0 pixel
+    width_px: int  # at level 0
+    height_px: int
+    mpp_source: str  # "slide" or "slide table"
+    tissue_mm2: float  # for images: area of the patches that were kept
+    pen_share: float  # of the stained and marked area
+    sharpness: float  # median of the patches' variances of the Laplacian
+    sharpness_mpp: float  # µm per pixel at which it is measured
+    features: str  # feature file, relative to the prepared folder (the parent of `out`)
+    warnings: tuple[str, ...] = ()
+
+
+def inspect_slide(source: SlideSource) -> SlideHeader:
+    """Opens a slide and returns what its header says; pixels are not read.
+
+    Raises:
+        DataError: The slide is missing, of another kind or damaged, or its pixel size is unknown or implausible.
+        ConfigurationError: The extra `wsi` is missing.
+    """
+    with _opened(source, Tiling()) as slide:
+        return SlideHeader(slide.format, slide.width_px, slide.height_px, slide.mpp)
+
+
+def prepare_slide(
+    source: SlideSource,
+    encoder: PatchEncoder,
+    tiling: Tiling,
+    out: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> SlideRecord:
+    """Finds the tissue of a slide, encodes its patches and writes features, outline and pictures.
+
+    Files go to `features_<encoder>/<slide>.h5`, `contours_geojson/<slide>.geojson`, `thumbnails/<slide>.jpg` and
+    `contact_sheets/<slide>.jpg` under `out/<tiling>`. Each is complete or absent and the features come last, so a slide
+    with features is finished; it is not done again. The result depends on the slide, encoder and tiling alone.
+
+    Args:
+        source: The slide.
+        encoder: A loaded encoder.
+        tiling: Size and resolution of the patches.
+        out: The folder `wsi` of the prepared cohort.
+        progress: Called with patches encoded and patches expected.
+
+    Raises:
+        DataError: The slide cannot be read, its pixel size is unknown, or it has no tissue.
+        ConfigurationError: The extra `wsi` is missing.
+    """
+    done = completed_record(source, encoder.name, tiling, out, encoder_sha256=encoder.sha256)
+    if done is not None:
+        return done
+    with _opened(source, tiling) as slide:
+        coords, features, sharp = _encoded(slide, encoder, progress)
+        tissue = slide.tissue(coords)
+        if len(coords) == 0:
+            raise DataError(
+                f"{source.path}: no tissue found at {slide.mpp:g} µm per pixel ({slide.width_px} x {slide.height_px} "
+                f"px). A patch with {tiling.min_tissue_fraction:.0%} tissue is required; look at the slide, check "
+                f"`mpp` in {MPP_PLACE}, or leave the slide out."
+            )
+        size = tiling.patch_size_level0(slide.mpp)
+        write_pictures(Path(out) / tiling.folder_name, source.slide_id, slide, tissue, coords, size=size)
+        stored = SlideFeatures(
+            features=features,
+            coords=coords,
+            patch_size_level0=size,
+            level0_mpp=slide.mpp,
+            target_mpp=tiling.mpp,
+            encoder=encoder.name,
+            encoder_sha256=encoder.sha256,
+            slide_width_px=slide.width_px,
+            slide_height_px=slide.height_px,
+        )
+        attributes = _identity(source, tiling) | {
+            "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,
+            "pen_share": slide.pen_share,
+            "sharpness": sharp,
+            "warnings": json.dumps(
+                [
+                    *slide.warnings,
+                    *_upsampling(slide.mpp, tiling),
+                    *quality_warnings(pen_share=slide.pen_share, median_sharpness=sharp),
+                ]
+            ),
+        }
+    path = _features_path(source, encoder.name, tiling, out)
+    write_features(path, stored, tile_px=tiling.tile_px, overlap_px=tiling.overlap_px, attributes=attributes)
+    return _record(source, path, out)
+
+
+def completed_record(
+    source: SlideSource, encoder_name: str, tiling: Tiling, out: Path, *, encoder_sha256: str | None = None
+) -> SlideRecord | None:
+    """Returns the record of a slide that is prepared already, or None. Neither slide nor encoder is opened.
+
+    A slide counts as prepared when all its files exist and the feature file names the same encoder, tiling, declared
+    pixel size and source (by file names and sizes).
+
+    Args:
+        source: The slide.
+        encoder_name: As given to `load_patch_encoder`, or the encoder's own name.
+        tiling: Size and resolution of the patches.
+        out: The folder `wsi` of the prepared cohort.
+        encoder_sha256: Hash of the weights, where it is known.
+
+    Raises:
+        DataError: The slide's identifier is not a file name.
+    """
+    path = _features_path(source, encoder_name, tiling, out)
+    folder = path.parent.parent
+    others = [("contours_geojson", "geojson"), ("thumbnails", "jpg"), ("contact_sheets", "jpg")]
+    if not path.exists() or not all((folder / kind / f"{source.slide_id}.{end}").exists() for kind, end in others):
+        return None
+    try:
+        _, found = read_attributes(path)
+    except DataError:
+        return None  # damaged: done again
+    expected = _identity(source, tiling) | {"encoder": encoder_id(encoder_name)}
+    if encoder_sha256 is not None:
+        expected["encoder_sha256"] = encoder_sha256
+    same = all(found.get(name) == value for name, value in expected.items())
+    return _record(source, path, out) if same else None
+
+
+@contextmanager
+def _opened(source: SlideSource, tiling: Tiling) -> Iterator[Any]:
+    """Opens a slide file or images alike and checks the pixel size."""
+    if not source.path.exists():
+        raise DataError(f"{source.path}: {ACCEPTED} is required. Found nothing. Correct the path of {source.slide_id}.")
+    reader = ImageFolder if is_image_source(source.path) else WholeSlide
+    slide = reader(source.path, mpp=source.mpp, tiling=tiling)
+    try:
+        _require_mpp(slide.mpp, source)
+        yield slide
+    finally:
+        slide.close()
+
+
+def _require_mpp(mpp: float | None, source: SlideSource) -> None:
+    low, high = _PLAUSIBLE_MPP
+    if mpp is None:
+        raise DataError(
+            f"{source.path}: the pixel size is required (µm per pixel). Found none in the file. "
+            f"Declare `mpp` for {source.slide_id} in {MPP_PLACE}."
+        )
+    if not low <= mpp <= high:
+        raise DataError(
+            f"{source.path}: a pixel size between {low:g} and {high:g} µm is required. Found {mpp:g}. "
+            f"Correct or declare `mpp` for {source.slide_id} in {MPP_PLACE}."
+        )
+
+
+def _encoded(
+    slide: Any, encoder: PatchEncoder, progress: Callable[[int, int], None] | None
+) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"], float]:
+    """Corners, features and median sharpness of all patches. Threads read ahead, so the encoder does not wait."""
+    parts = slide.parts()
+    expected = len(parts) * slide.patches_per_part
+    corners: list[tuple[int, int]] = []
+    rows: list[np.ndarray] = []
+    sharp: list[float] = []
+    read = partial(_read_measured, slide.read)
+    for batch in _batches(_read_ahead(read, parts, window=_READ_AHEAD // slide.patches_per_part)):
+        corners.extend((patch.x, patch.y) for patch, _ in batch)
+        sharp.extend(value for _, value in batch)
+        with np.errstate(over="ignore"):  # values beyond float16 are reported when they are written
+            rows.append(encoder.encode(np.stack([patch.image for patch, _ in batch])).astype(np.float16))
+        if progress is not None:
+            progress(len(corners), max(expected, len(corners)))
+    if progress is not None:
+        progress(len(corners), len(corners))
+    features = np.concatenate(rows) if rows else np.empty((0, encoder.dim), np.float16)
+    return np.array(corners, np.int32).reshape(-1, 2), features, float(np.median(sharp)) if sharp else math.nan
+
+
+def _read_measured(read: Callable[[Any], list[Patch]], part: Any) -> list[_Measured]:
+    return [(patch, sharpness(patch.image)) for patch in read(part)]
+
+
+def _batches(parts: Iterator[list[_Measured]]) -> Iterator[list[_Measured]]:
+    waiting: list[_Measured] = []
+    size = _FIRST_BATCH
+    for patches in parts:
+        waiting.extend(patches)
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+            size = min(2 * size, _BATCH)
+    if waiting:
+        yield waiting
+
+
+def _read_ahead(
+    read: Callable[[Any], list[_Measured]], parts: Sequence[Any], *, window: int
+) -> Iterator[list[_Measured]]:
+    """Reads parts in threads and yields them in order, at most `window` ahead of the consumer."""
+    threads = min(8, os.cpu_count() or 1)
+    pending: deque[Future[list[_Measured]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for part in parts:
+                pending.append(pool.submit(read, part))
+                if len(pending) >= max(window, 2 * threads):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _features_path(source: SlideSource, encoder_name: str, tiling: Tiling, out: Path) -> Path:
+    name = source.slide_id
+    if not is_plain_name(name):
+        raise DataError(
+            f"{source.path}: a slide identifier names files: {NAME_RULE}. Found {name[:60]!r}. Correct slide_id in the "
+            "slide table."
+        )
+    return Path(out) / tiling.folder_name / f"features_{encoder_id(encoder_name)}" / f"{name}.h5"
+
+
+def _identity(source: SlideSource, tiling: Tiling) -> dict[str, str | int | float]:
+    """Attributes that must agree for a feature file to count as that of this slide and tiling."""
+    return {
+        "patch_size": tiling.tile_px,
+        "target_mpp": tiling.mpp,
+        "overlap": tiling.overlap_px,
+        "min_tissue_fraction": tiling.min_tissue_fraction,
+        "declared_mpp": "none" if source.mpp is None else float(source.mpp),
+        "tissue_rule": TISSUE_RULE,
+        "source_sha256": _source_sha256(source.path),
+    }
+
+
+def _source_sha256(path: Path) -> str:
+    """Hash of file names and sizes: cheap, and it notices a slide that was replaced or a folder that grew."""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in files if file.exists())
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _record(source: SlideSource, path: Path, out: Path) -> SlideRecord:
+    n_patches, attributes = read_attributes(path)
+    return SlideRecord(
+        slide_id=source.slide_id,
+        patient_id=source.patient_id,
+        n_patches=n_patches,
+        mpp=float(attributes["level0_mpp"]),
+        width_px=int(attributes["slide_width_level0"]),
+        height_px=int(attributes["slide_height_level0"]),
+        mpp_source="slide" if attributes["declared_mpp"] == "none" else "slide table",
+        tissue_mm2=float(attributes["tissue_mm2"]),
+        pen_share=float(attributes["pen_share"]),
+        sharpness=float(attributes["sharpness"]),
+        sharpness_mpp=float(attributes["target_mpp"]),
+        features=path.relative_to(Path(out).parent).as_posix(),
+        warnings=tuple(json.loads(attributes["warnings"])),
+    )
+
+
+def _upsampling(mpp: float, tiling: Tiling) -> tuple[str, ...]:
+    if mpp <= 1.2 * tiling.mpp:
+        return ()
+    return (f"scanned at {mpp:g} µm per pixel and enlarged {mpp / tiling.mpp:.1f} times: patches look blurred",)

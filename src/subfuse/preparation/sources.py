@@ -1,0 +1,224 @@
+"""The tables of every cohort of a file, read one by one and pooled: patients, slides, expression on one gene axis."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import pandas as pd
+
+from subfuse.clinical.reading import read_clinical
+from subfuse.cohort.cohort_file import CohortSection, Role
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.expression.reading import ExpressionTable, read_expression
+from subfuse.identifiers import NAME_RULE, is_plain_name
+from subfuse.preparation.feature_import import FeatureSource
+from subfuse.preparation.slide import SlideSource
+from subfuse.preparation.slide_table import read_slides
+from subfuse.tables import exclusion_table, join_exclusions
+
+_UNIT_OF_SCALE = {"cohort_zscore": "zscore"}  # of pooled units: tpm and fpkm meet as log2_tpm, which is a unit itself
+
+
+@dataclass(frozen=True)
+class CohortSources:
+    """What the tables of one cohort hold. Patients without data or outcome are still in."""
+
+    name: str
+    role: Role
+    patients: pd.DataFrame  # columns of patients.csv, sorted by patient_id
+    slides: tuple[SlideSource, ...]  # existing ones, sorted
+    expression: ExpressionTable | None
+    exclusions: pd.DataFrame  # level, id, reason
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PooledSources:
+    """What the tables of all cohorts hold together."""
+
+    patients: pd.DataFrame  # as in CohortSources; labels that a cohort lacks are None
+    slides: tuple[SlideSource, ...]
+    expression: ExpressionTable | None  # on the genes that every cohort with expression measures
+    exclusions: pd.DataFrame
+
+
+def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortSources:
+    """Returns what a cohort's tables hold; opens no slide.
+
+    Args:
+        section: The cohort.
+        keep_genes: Symbols that are kept whatever their type, see `read_expression`.
+
+    Raises:
+        ConfigurationError: Neither slides nor expression is declared.
+        DataError: A table cannot be used, or a patient's identifier cannot name a folder.
+    """
+    if section.slides is None and section.expression is None:
+        raise ConfigurationError(f"{section.name}: slides or expression must be declared. Found neither.")
+    clinical = read_clinical(section.patients)
+    _check_identifiers(clinical.patients["patient_id"].tolist(), section.name)
+    known = [*clinical.patients["patient_id"], *clinical.exclusions["id"]]  # excluded ones' slides are named as such
+    slides: tuple[SlideSource, ...] = ()
+    slide_exclusions = exclusion_table()
+    slide_warnings: tuple[str, ...] = ()
+    if section.slides is not None:
+        slides, slide_exclusions, slide_warnings = read_slides(section.slides, known)
+    expression = None
+    others = exclusion_table()  # other people in the expression source
+    if section.expression is not None:
+        expression = read_expression(section.expression, keep_genes=keep_genes, patients=known)
+        expression, others = restrict_expression(expression, clinical.patients["patient_id"].tolist())
+    return CohortSources(
+        name=section.name,
+        role=section.role,
+        patients=_describe(clinical.patients, section.name, slides, expression),
+        slides=slides,
+        expression=expression,
+        exclusions=join_exclusions([clinical.exclusions, slide_exclusions, others]),
+        warnings=(*clinical.warnings, *slide_warnings, *(() if expression is None else expression.warnings)),
+    )
+
+
+def pool_sources(cohorts: Sequence[CohortSources]) -> PooledSources:
+    """Returns the cohorts as one: patients below one another, expression on the genes that all of them measure.
+
+    Cohorts may share a source: what one of them leaves out and another uses is not listed as excluded. A gene that a
+    cohort with expression lacks is excluded, with the names of the cohorts that have it and that do not.
+
+    Raises:
+        ConfigurationError: Some cohorts have slides and others ready features.
+        DataError: A patient or a slide is in two cohorts, the expression scales differ, or no gene is shared.
+    """
+    _refuse_shared(cohorts)
+    expression, dropped = pool_expression({c.name: c.expression for c in cohorts if c.expression is not None})
+    labels = list(dict.fromkeys(str(name) for cohort in cohorts for name in cohort.patients))
+    patients = pd.concat([_with_columns(cohort.patients, labels) for cohort in cohorts], ignore_index=True)
+    return PooledSources(
+        patients=patients.sort_values("patient_id", ignore_index=True),
+        slides=tuple(sorted((s for cohort in cohorts for s in cohort.slides), key=lambda slide: slide.slide_id)),
+        expression=expression,
+        exclusions=join_exclusions([*(_left_out(cohort.exclusions, cohorts) for cohort in cohorts), dropped]),
+    )
+
+
+def pool_expression(tables: dict[str, ExpressionTable]) -> tuple[ExpressionTable | None, pd.DataFrame]:
+    """Returns several cohorts' tables below one another on their shared genes, and the genes that were dropped.
+
+    Genes are matched by name and keep the order of the first table.
+
+    Args:
+        tables: Cohort name to its table; none for None.
+
+    Raises:
+        DataError: Their scales differ, or no gene is in all of them. Names the cohorts.
+    """
+    if len(tables) < 2:
+        return next(iter(tables.values()), None), exclusion_table()
+    names, parts = list(tables), list(tables.values())
+    for name, part in zip(names[1:], parts[1:], strict=True):
+        if part.scale != parts[0].scale:
+            raise DataError(
+                f"cohorts of one file must have expression on one scale. Found {parts[0].scale} (unit {parts[0].unit}) "
+                f"in {names[0]} and {part.scale} (unit {part.unit}) in {name}. Convert one, or prepare them apart."
+            )
+    shared = reduce(lambda genes, part: genes.intersection(part.values.columns, sort=False), parts[1:],
+                    parts[0].values.columns)  # fmt: skip
+    if shared.empty:
+        examples = "; ".join(f"{name}: {preview(part.values.columns, 3)}" for name, part in tables.items())
+        raise DataError(f"cohorts of one file must share genes. Found none in all of them ({examples}).")
+    units = {part.unit for part in parts}
+    pooled = replace(
+        parts[0],
+        values=pd.concat([part.values[shared] for part in parts]).sort_index(),
+        unit=units.pop() if len(units) == 1 else _UNIT_OF_SCALE.get(parts[0].scale, parts[0].scale),
+        transform="; ".join(f"{name}: {part.transform}" for name, part in tables.items()),
+        source={f"{name}: {key}": value for name, part in tables.items() for key, value in part.source.items()},
+        exclusions=join_exclusions([part.exclusions for part in parts]),
+    )
+    return pooled, _dropped_genes(tables, set(shared))
+
+
+def restrict_expression(
+    expression: ExpressionTable, patient_ids: Collection[str]
+) -> tuple[ExpressionTable, pd.DataFrame]:
+    """Returns the rows of these patients, and the others as exclusions."""
+    used = expression.values.index.isin(list(patient_ids))
+    if used.all():
+        return expression, exclusion_table()
+    left_out = exclusion_table(
+        ("expression", str(patient), "its patient is not in the cohort") for patient in expression.values.index[~used]
+    )
+    return replace(expression, values=expression.values[used]), left_out
+
+
+def _left_out(exclusions: pd.DataFrame, cohorts: Sequence[CohortSources]) -> pd.DataFrame:
+    """Returns the exclusions without slides and expression that some cohort uses."""
+    used = {("slide", slide.slide_id) for cohort in cohorts for slide in cohort.slides}
+    for cohort in cohorts:
+        if cohort.expression is not None:
+            used |= {("expression", str(patient)) for patient in cohort.expression.values.index}
+    rows = exclusions.itertuples(index=False, name=None)
+    return exclusion_table(row for row in rows if row[:2] not in used)
+
+
+def _dropped_genes(tables: dict[str, ExpressionTable], shared: set[str]) -> pd.DataFrame:
+    measured = {name: set(part.values.columns) for name, part in tables.items()}
+    every = sorted(set().union(*measured.values()) - shared)
+    rows = []
+    for gene in every:
+        having = [name for name in tables if gene in measured[name]]
+        lacking = [name for name in tables if gene not in measured[name]]
+        rows.append(("gene", gene, f"measured in {' and '.join(having)} but not in {' and '.join(lacking)}"))
+    return exclusion_table(rows)
+
+
+def _describe(
+    clinical: pd.DataFrame, name: str, slides: Sequence[SlideSource], expression: ExpressionTable | None
+) -> pd.DataFrame:
+    counts = Counter(slide.patient_id for slide in slides)
+    measured = set() if expression is None else set(expression.values.index)
+    table = clinical.copy()
+    table.insert(1, "cohort", name)
+    return table.assign(
+        n_slides=[counts[patient] for patient in table["patient_id"]],
+        has_expression=table["patient_id"].isin(measured),
+    )
+
+
+def _with_columns(patients: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    unknown = pd.Series([None] * len(patients), index=patients.index, dtype=object)
+    return patients.assign(**{name: unknown for name in columns if name not in patients})[list(columns)]
+
+
+def _refuse_shared(cohorts: Sequence[CohortSources]) -> None:
+    """Refuses what occurs in two cohorts: it would be on both sides of a fold, or overwrite the other's files."""
+    with_slides = [cohort for cohort in cohorts if cohort.slides]
+    ready = [cohort.name for cohort in with_slides if isinstance(cohort.slides[0], FeatureSource)]
+    others = [cohort.name for cohort in with_slides if cohort.name not in ready]
+    if ready and others:
+        raise ConfigurationError(
+            f"cohorts of one file must all have slides or all have ready features, made by one encoder. Found "
+            f"features of {preview(ready)} and slides of {preview(others)}. Prepare them apart."
+        )
+    for kind, remedy in (("patient", "Choose patients with patients.include"), ("slide", "Rename one")):
+        owner: dict[str, str] = {}
+        for cohort in cohorts:
+            ids = cohort.patients["patient_id"] if kind == "patient" else [slide.slide_id for slide in cohort.slides]
+            again = [identifier for identifier in ids if identifier in owner]
+            if again:
+                raise DataError(
+                    f"a {kind} belongs to one cohort. Found {preview(again)} in {owner[again[0]]} and {cohort.name} "
+                    f"({len(again)} in all). {remedy}."
+                )
+            owner |= dict.fromkeys(ids, cohort.name)
+
+
+def _check_identifiers(patient_ids: Sequence[str], cohort: str) -> None:
+    """Refuses identifiers that cannot name a folder, or that would name one elsewhere."""
+    unfit = [identifier for identifier in patient_ids if not is_plain_name(identifier)]
+    if unfit:
+        raise DataError(
+            f"{cohort}: patient identifiers name folders: {NAME_RULE}. Found "
+            f"{preview([repr(name[:60]) for name in unfit])}. Rename them in all tables."
+        )

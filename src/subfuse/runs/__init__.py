@@ -1,0 +1,1 @@
+"""Runs: cross-validation, external validation, new patients, explanations of a trained run."""

@@ -1,0 +1,273 @@
+"""Every model on identical folds: trained, predicted, measured and compared."""
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from subfuse.audit.disguised_outcomes import check_inputs
+from subfuse.audit.findings import raise_for_failures
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.execution import Progress, failure_reason, run_jobs
+from subfuse.files import sha256_of_json, write_table
+from subfuse.run_folder import (
+    Job,
+    claim_folder,
+    copy_cohort,
+    order_columns,
+    prediction_table,
+    read_predictions,
+    stack_predictions,
+)
+from subfuse.runs.folds import choose_repeats
+from subfuse.runs.results import write_results
+from subfuse.training.fitted_model import FittedModel
+from subfuse.training.models import check_model_names, suits_task
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    import lightning.fabric
+
+
+@dataclass(frozen=True)
+class CrossValidationResult:
+    """Tables of a cross-validation; their columns are those of the files of the same name."""
+
+    predictions: pd.DataFrame
+    metrics: pd.DataFrame
+    comparisons: pd.DataFrame
+    failures: pd.DataFrame  # task, model, repeat, fold, reason
+    folder: Path
+
+
+def cross_validate(
+    cohort: Cohort,
+    *,
+    task: str | Sequence[str],
+    models: Sequence[str],
+    folds: int | Sequence[Fold] | None = None,
+    repeats: int | None = None,
+    seed: int = 0,
+    out: Path | str | None = None,
+    training: TrainingSettings | None = None,
+    architecture: ArchitectureSettings | None = None,
+    search: int = 0,
+    allow_inputs: Collection[str] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> CrossValidationResult:
+    """Trains and tests models on the same patient-level folds.
+
+    Finished folds are kept in `out` and skipped when the same call is repeated, and a neural model's training that was
+    interrupted goes on after its last epoch, to the weights of an uninterrupted one. A failed job is reported and the
+    rest goes on. The test patients of a fold are never seen by its training.
+
+    Args:
+        cohort: A prepared cohort.
+        task: One task or several.
+        models: Names of models; a linear model is left out of tasks of the other kind.
+        folds: None for the cohort's own splits; a number draws that many folds unless the cohort's own splits have
+            that number; or the folds themselves.
+        repeats: How often all folds are drawn; None for as often as the cohort's own splits, else once.
+        seed: Decides initial weights, batch order and newly drawn folds.
+        out: Run folder; a temporary one by default.
+        training: Training settings, the same for every neural model.
+        architecture: Sizes of the neural models.
+        search: Trials of a search for every neural model's settings on the inner validation patients of each fold, the
+            same number for every model; 0 takes the settings as they are. See `search_settings`.
+        allow_inputs: Genes or covariates that may be inputs although they look like the outcome; see `check_inputs`.
+        workers: Local processes.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
+        progress: Called after each job.
+
+    Raises:
+        ConfigurationError: Unknown task or model, or `out` holds another configuration's results.
+        DataError: An input is the outcome in disguise, or no job could be done.
+    """
+    tasks = [task] if isinstance(task, str) else list(task)
+    training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
+    check_tasks(tasks, cohort)
+    check_model_names(models)
+    drawn = choose_repeats(cohort, folds, repeats=repeats, seed=seed)
+    refuse_disguised_outcomes(cohort, drawn[0], tasks, allow_inputs)
+    out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
+    description = run_description(cohort, tasks, models, drawn[0], seed, training, architecture)
+    claim_folder(out, description | {"repeats": len(drawn), "search": search, "allow_inputs": sorted(allow_inputs)})
+    copy_cohort(cohort, out / "cohort")
+    jobs = [
+        Job(task_name, model, index, repeat)
+        for task_name in tasks
+        for model in models
+        if suits_task(model, is_survival=cohort.tasks[task_name].is_survival)
+        for repeat, fold_list in enumerate(drawn)
+        for index in range(len(fold_list))
+    ]
+    open_jobs = [job for job in jobs if not (job.folder(out) / "predictions.csv").exists()]
+    arguments = [
+        (cohort, drawn[job.repeat][job.fold_index], job, out, training, architecture, seed, search) for job in open_jobs
+    ]
+    failures, done = [], len(jobs) - len(open_jobs)
+    for index, outcome in run_jobs(run_job, arguments, workers=workers, scheduler=scheduler):
+        job, done = open_jobs[index], done + 1
+        if isinstance(outcome, BaseException):
+            failures.append((job.task, job.model, job.repeat, job.fold_index, failure_reason(outcome)))
+        if progress is not None:
+            progress(done, len(jobs), str(job))
+    columns = ["task", "model", "repeat", "fold", "reason"]
+    failed = pd.DataFrame(failures, columns=columns).sort_values(columns[:4])
+    return _summarise(out, jobs, failed, cohort.tasks, seed=seed)
+
+
+def run_job(
+    cohort: Cohort,
+    fold: Fold,
+    job: Job,
+    out: Path,
+    training: TrainingSettings,
+    architecture: ArchitectureSettings,
+    seed: int,
+    search: int,
+) -> None:
+    """Searches a job's settings where asked for, and trains it; see `train_job`."""
+    if search:
+        from subfuse.training.search import search_settings
+
+        found = search_settings(
+            cohort,
+            fold,
+            task=job.task,
+            model_name=job.model,
+            settings=training,
+            architecture=architecture,
+            seed=job.seed(seed),
+            trials=search,
+        )
+        training, architecture = found.settings, found.architecture
+        write_table(job.folder(out) / "search.csv", found.trials)
+    train_job(cohort, fold, job, out, training=training, architecture=architecture, seed=seed)
+
+
+def train_job(
+    cohort: Cohort,
+    fold: Fold,
+    job: Job,
+    out: Path,
+    *,
+    training: TrainingSettings,
+    architecture: ArchitectureSettings,
+    seed: int,
+    fabric: "lightning.fabric.Fabric | None" = None,
+    progress: Progress | None = None,
+) -> None:
+    """Trains one model on one fold, or goes on where it was interrupted, and writes its folder.
+
+    `last.ckpt` holds the training after its last epoch until the model is complete; `predictions.csv` comes last of
+    the other files and marks the job complete.
+
+    Args:
+        cohort: A prepared cohort.
+        fold: Who trains, validates and is tested.
+        job: Which model, task and fold.
+        out: Run folder.
+        training: Training settings.
+        architecture: Sizes of the model.
+        seed: Of the run; see `Job.seed`.
+        fabric: Device and processes; the first process writes. This process alone by default.
+        progress: Called after every epoch.
+    """
+    from subfuse.training.fitting import train_fold
+
+    folder = job.folder(out)
+    fitted = train_fold(
+        cohort,
+        fold,
+        task=job.task,
+        model_name=job.model,
+        settings=training,
+        architecture=architecture,
+        seed=job.seed(seed),
+        log_path=folder / "log.csv",
+        checkpoint_path=folder / "last.ckpt",
+        fabric=fabric,
+        progress=progress,
+    )
+    if fabric is None or fabric.is_global_zero:
+        fitted.save(folder)
+        write_table(folder / "predictions.csv", predict_fold(fitted, cohort, fold, job))
+        for checkpoint in folder.rglob("last.ckpt"):
+            checkpoint.unlink()
+
+
+def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:
+    """Returns the predictions of a job's model for its training, validation and test patients."""
+    from subfuse.training.fitting import assign
+
+    parts = assign(cohort, fold, cohort.tasks[job.task], job.model)
+    tables = [
+        prediction_table(fitted.predict(patients), patients, cohort.tasks[job.task]).assign(split=split)
+        for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+    ]
+    table = pd.concat(tables).assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
+    return order_columns(table)
+
+
+def refuse_disguised_outcomes(
+    cohort: Cohort, folds: Sequence[Fold], tasks: Sequence[str], allow_inputs: Collection[str]
+) -> None:
+    """Raises a DataError if an input column is the outcome of a task in disguise; see `check_inputs`."""
+    raise_for_failures(
+        finding for task in tasks for fold in folds for finding in check_inputs(cohort, fold, task, allow=allow_inputs)
+    )
+
+
+def run_description(
+    cohort: Cohort,
+    tasks: Sequence[str],
+    models: Sequence[str],
+    folds: Sequence[Fold],
+    seed: int,
+    training: TrainingSettings,
+    architecture: ArchitectureSettings,
+) -> dict[str, Any]:
+    """Returns what decides a run's results, as it is written to `config.yaml`."""
+    return {
+        "cohort": cohort.name,
+        "prepared": None if cohort.root is None else str(cohort.root.resolve()),
+        "n_patients": len(cohort),
+        "tasks": {name: cohort.tasks[name].model_dump(mode="json", exclude_none=True) for name in tasks},
+        "models": list(models),
+        "seed": seed,
+        "folds": [sha256_of_json([fold.train, fold.validation, fold.test]) for fold in folds],  # of repeat 0
+        "training": training.model_dump(mode="json"),
+        "architecture": architecture.model_dump(mode="json"),
+    }
+
+
+def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:
+    """Raises a ConfigurationError that lists the cohort's tasks if one is unknown."""
+    unknown = [name for name in tasks if name not in cohort.tasks]
+    if unknown:
+        raise ConfigurationError(
+            f"tasks must be declared in the cohort file ({', '.join(cohort.tasks)}). Found: {', '.join(unknown)}."
+        )
+
+
+def _summarise(
+    out: Path, jobs: Sequence[Job], failures: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, seed: int
+) -> CrossValidationResult:
+    files = [job.folder(out) / "predictions.csv" for job in jobs]
+    tables = [read_predictions(path) for path in files if path.exists()]
+    write_table(out / "failures.csv", failures)
+    if not tables:
+        first = failures.iloc[0]
+        raise DataError(f"no model could be trained. First reason ({first.task}, {first.model}): {first.reason}")
+    predictions = stack_predictions(tables)
+    metrics, comparisons = write_results(out, predictions, tasks, seed=seed)
+    return CrossValidationResult(predictions, metrics, comparisons, failures, out)

@@ -1,0 +1,71 @@
+"""Which folds a run uses: the cohort's own, newly drawn ones, or those it is given."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.cohort_file import SplitsSection, read_cohort_file
+from subfuse.cohort.drawn_folds import SPLITS, Fold, default_stratification, read_repeats, repeated_folds
+from subfuse.errors import ConfigurationError
+
+
+def choose_folds(cohort: Cohort, folds: int | Sequence[Fold] | None, *, seed: int) -> tuple[Fold, ...]:
+    """Returns the folds of a run without repetition; see `choose_repeats`."""
+    return choose_repeats(cohort, folds, repeats=1, seed=seed)[0]
+
+
+def choose_repeats(
+    cohort: Cohort, folds: int | Sequence[Fold] | None, *, repeats: int | None = None, seed: int
+) -> tuple[tuple[Fold, ...], ...]:
+    """Returns the folds of every repeat of a run.
+
+    Repeats beyond the cohort's own are drawn by the rules of its cohort file, and do not change when their number
+    grows, so that a run can be extended.
+
+    Args:
+        cohort: The cohort.
+        folds: None for the cohort's own splits; a number draws that many folds unless the cohort's own splits have
+            that number; or the folds themselves.
+        repeats: How often; None for as often as the cohort's own splits have been drawn, else once.
+        seed: Of newly drawn folds.
+
+    Raises:
+        ConfigurationError: No number of folds for a cohort without its own splits, or repeats of folds that are given.
+        DataError: Fold files were changed, or there are too few patients or sites.
+    """
+    if repeats is not None and repeats < 1:
+        raise ConfigurationError(f"repeats must be at least 1. Found {repeats}.")
+    if folds is not None and not isinstance(folds, int):
+        if repeats not in (None, 1):
+            raise ConfigurationError(f"repeats: folds that are given are used once. Found {repeats}.")
+        return (tuple(folds),)
+    own = () if cohort.root is None or not (cohort.root / SPLITS).exists() else read_repeats(cohort.root / SPLITS)
+    if folds is None and not own:
+        raise ConfigurationError(f"cohort {cohort.name!r} is not in a folder with splits. Give a number of folds.")
+    n_folds = len(own[0]) if folds is None else folds
+    if own and n_folds != len(own[0]):
+        own = ()
+    n_repeats = repeats or len(own) or 1
+    if n_repeats <= len(own):
+        return own[:n_repeats]
+    return own + _draw(cohort, n_folds, repeats=n_repeats, seed=seed)[len(own) :]
+
+
+def _draw(cohort: Cohort, folds: int, *, repeats: int, seed: int) -> tuple[tuple[Fold, ...], ...]:
+    if folds < 2:
+        raise ConfigurationError(f"folds must be at least 2. Found {folds}.")
+    rules = SplitsSection() if cohort.root is None else read_cohort_file(cohort.root / "cohort.yaml").splits
+    patients = pd.DataFrame(
+        [{"patient_id": p.patient_id, "cohort": p.cohort, "site": p.site, "event": p.event, **p.labels} for p in cohort]
+    )
+    stratify = rules.stratify if rules.stratify is not None else default_stratification(cohort.tasks, patients)
+    return repeated_folds(
+        patients,
+        folds=folds,
+        repeats=repeats,
+        validation=rules.validation,
+        stratify=[column for column in stratify if column in patients],
+        seed=seed,
+        by=rules.by,
+    )

@@ -1,0 +1,226 @@
+"""A patient of no cohort, given as slide or feature files and an expression file: predicted by all models of a run."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.upload import UploadedExpression, read_upload
+from subfuse.features.patch_encoders import load_patch_encoder
+from subfuse.features.store import UNKNOWN_ENCODER
+from subfuse.preparation.feature_import import FeatureSource, import_slides, survey_features
+from subfuse.preparation.slide import SlideSource, prepare_slide
+from subfuse.preparation.slide_table import FEATURE_SUFFIXES, feature_id_of
+from subfuse.runs.run import Run
+from subfuse.slides.tissue import Tiling
+from subfuse.training.fitted_model import FittedModel
+
+NEW_PATIENT = "new-patient"
+COHORT_SCALE = "cohort_zscore"  # see `ExpressionTable.scale`
+SUMMARY_COLUMNS = ("task", "model", "quantity", "mean", "lowest", "highest", "n_models")
+
+
+@dataclass(frozen=True)
+class NewPatientPrediction:
+    """What the models of all folds say of one patient."""
+
+    predictions: pd.DataFrame  # one row per model; columns of `predictions.csv` and risk_percentile
+    summary: pd.DataFrame  # columns SUMMARY_COLUMNS; see `summarise`
+    notes: tuple[str, ...]  # how the files were read, and what is unknown
+
+
+@dataclass(frozen=True)
+class _Slides:
+    features: tuple[Path, ...] = ()
+    encoder: str | None = None
+    encoder_sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def predict_new_patient(
+    run: Run,
+    *,
+    slides: Sequence[Path] = (),
+    mpp: float | None = None,
+    expression: Path | None = None,
+    model: str = "subspace",
+) -> NewPatientPrediction:
+    """Predicts a patient from files, through the checks of a prepared cohort; nothing is kept but what is returned.
+
+    Slide files are prepared with the run's encoder and tiling. Feature files must come from the run's encoder. The
+    expression file is read as the run's own cohort would be, in its unit, and must have all its genes; see
+    `read_upload` for the layouts. Covariates are unknown: models take those of their average training patient.
+
+    Args:
+        run: A finished run.
+        slides: Slide files, or feature files (.h5, .hdf5, .pt, .zarr) of all slides.
+        mpp: µm per level-0 pixel of all slides, for files that do not say; preferred where they do.
+        expression: One patient's expression.
+        model: Model of the run.
+
+    Raises:
+        ConfigurationError: No file, both kinds of slides, a file that is not there, a pixel size that is none or of
+            no slide, or slides that the run cannot prepare.
+        DataError: A file cannot be read, its genes, unit or encoder are not the run's, or the model uses none of it.
+    """
+    files = [*slides, *([] if expression is None else [expression])]
+    if not files:
+        raise ConfigurationError(
+            "a slide or an expression file is required. Found neither. Add --slide or --expression."
+        )
+    for path in files:
+        if not path.exists():
+            raise ConfigurationError(f"{path}: a file is required. Found none. Correct the path.")
+    if mpp is not None and not (slides and 0 < mpp < np.inf):
+        raise ConfigurationError(f"mpp must be the pixel size of slides, in µm. Found {mpp:g} of {len(slides)} slides.")
+    fitted = run.fitted(next(run.jobs(model=model)))
+    uploaded, how = (None, ()) if expression is None else _read_expression(expression, run, fitted)
+    covariates = [fitted.genes[index] for index in fitted.recipe.covariates]
+    unknown = () if uploaded is None or not covariates else (
+        f"{preview(covariates)} of the patient unknown: taken as those of an average training patient. Prepare a "
+        "cohort of this patient, with these columns, to give them",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
+        found = _read_slides(slides, mpp, Path(folder), run, fitted) if slides else _Slides()
+        values = None
+        if uploaded is not None:
+            values = np.concatenate([uploaded.values, np.full(len(covariates), np.nan, np.float32)])
+        cohort = Cohort(
+            name=NEW_PATIENT,
+            patients=(Patient(NEW_PATIENT, NEW_PATIENT, slides=found.features, expression=values),),
+            genes=fitted.genes,
+            expression_unit=None if uploaded is None else uploaded.scale,
+            gene_sets={},
+            tasks={},
+            covariates=tuple(covariates),
+            encoder=found.encoder,
+            encoder_sha256=found.encoder_sha256,
+        )
+        predictions = run.predict(cohort, model=model)
+    return NewPatientPrediction(predictions, summarise(predictions), (*how, *found.notes, *unknown))
+
+
+def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Returns mean and range, over the models of all folds, of what they say of one patient.
+
+    Quantities: class probabilities; for survival the risk percentile (0 to 100, among a model's training patients) and
+    the contributions of the subspaces to the risk. Left out are survival curves, which have other days in every fold,
+    and contributions to a class, which is that predicted by the model, and not the same in all. The range is how far
+    models disagree that were trained on other patients of the same cohort; it is no confidence interval.
+
+    Args:
+        predictions: What `Run.predict` returns for one patient.
+
+    Returns:
+        Columns task, model, quantity, mean, lowest, highest, n_models.
+    """
+    rows = []
+    for (task, model), table in predictions.groupby(["task", "model"], sort=False):
+        is_survival = table["risk_percentile"].notna().any()
+        kinds = ("risk_percentile", "contribution_") if is_survival else ("p_",)
+        names = sorted((name for name in map(str, table) if name.startswith(kinds)), key=lambda n: n != kinds[0])
+        for name in names:
+            values = table[name].dropna().to_numpy(float)
+            if len(values):
+                rows.append((task, model, name, values.mean(), values.min(), values.max(), len(values)))
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+# --- expression -------------------------------------------------------------------------------------------------------
+
+
+def _read_expression(path: Path, run: Run, fitted: FittedModel) -> tuple[UploadedExpression, tuple[str, ...]]:
+    measured = fitted.genes[: len(fitted.genes) - len(fitted.recipe.covariates)]
+    if not measured or fitted.expression_unit is None:
+        raise DataError(f"{path}: the models of {run.folder} read no expression. Leave out --expression.")
+    if fitted.expression_unit == COHORT_SCALE:
+        raise DataError(
+            f"{path}: the run's expression is standardised within its cohort, which one patient cannot be. Prepare a "
+            "cohort of patients and use --cohort."
+        )
+    section = _expression_section(run)
+    unit = (None if section is None else section.unit) or cast(ExpressionUnit, fitted.expression_unit)
+    aliases = None if section is None else section.aliases
+    try:
+        uploaded = read_upload(path.read_bytes(), unit=unit, genes=measured, aliases=aliases)
+    except DataError as error:
+        raise DataError(f"{path}: {str(error).removeprefix('upload.csv, ')}") from error
+    renamed = f" ({uploaded.n_renamed} under another symbol)" if uploaded.n_renamed else ""
+    read = f"{path.name}: {len(measured)} genes{renamed} read as {unit}, {uploaded.transform}"
+    return uploaded, (f"{read}; {uploaded.n_ignored} not used",)
+
+
+def _expression_section(run: Run) -> ExpressionSection | None:
+    """Returns how the run's cohort says expression is to be read; None where its folder is gone."""
+    if run.config["prepared"] is None or not (run.cohort_folder / "cohort.yaml").exists():
+        return None
+    members = read_cohort_file(run.cohort_folder / "cohort.yaml").members
+    sections = [member.expression for member in members if member.role == "develop" and member.expression is not None]
+    if len({section.unit for section in sections}) > 1:
+        raise DataError(
+            f"{run.folder}: one unit of expression is required to read a file of one patient. The run's cohorts have "
+            f"{preview([str(section.unit) for section in sections])}. Prepare a cohort and use --cohort."
+        )
+    return sections[0] if sections else None
+
+
+# --- slides -----------------------------------------------------------------------------------------------------------
+
+
+def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Run, fitted: FittedModel) -> _Slides:
+    names = [feature_id_of(path.name) for path in paths]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"slides must have different names. Found {preview(names)}. Give each once.")
+    ready = [path.suffix.lower() in FEATURE_SUFFIXES for path in paths]
+    if all(ready):
+        features = [FeatureSource(name, NEW_PATIENT, path, mpp) for name, path in zip(names, paths, strict=True)]
+        return _import(features, folder, fitted)
+    if any(ready):
+        raise ConfigurationError("either slides or their features are required. Found both. Give files of one kind.")
+    encoder, tiling = _encoder_and_tiling(run)
+    loaded = load_patch_encoder(encoder)
+    sources = [SlideSource(name, NEW_PATIENT, path, mpp) for name, path in zip(names, paths, strict=True)]
+    records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
+    notes = [f"{record.slide_id}: {record.n_patches} patches" for record in records]
+    notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
+    return _Slides(tuple(folder / record.features for record in records), loaded.name, loaded.sha256, tuple(notes))
+
+
+def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel) -> _Slides:
+    notes: tuple[str, ...] = ()
+    survey = survey_features(sources)
+    _require_none(survey.exclusions)
+    if survey.encoder == UNKNOWN_ENCODER and fitted.encoder != UNKNOWN_ENCODER:
+        notes = (f"the feature files do not name their encoder: taken to be {fitted.encoder}, as in training",)
+        sources = [replace(source, encoder=fitted.encoder) for source in sources]
+        survey = survey_features(sources)
+    records, failures = import_slides(sources, survey, folder / "wsi")
+    _require_none(failures)
+    features = tuple(folder / record.features for record in records)
+    return _Slides(features, survey.encoder, survey.encoder_sha256, notes)
+
+
+def _require_none(excluded: pd.DataFrame) -> None:
+    if len(excluded):
+        raise DataError(str(excluded["reason"].iloc[0]))
+
+
+def _encoder_and_tiling(run: Run) -> tuple[str, Tiling]:
+    """Returns what the run's slides were prepared with, from the copy of its cohort's provenance."""
+    path = run.folder / "cohort" / "provenance.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not found.get("requested_encoder") or not found.get("tiling"):
+        raise ConfigurationError(
+            f"{run.folder}: slides can be prepared only for a run whose own slides were, with a known encoder. Found "
+            "none. Extract features as for the run, and give these files."
+        )
+    return found["requested_encoder"], Tiling(**found["tiling"])

@@ -1,0 +1,274 @@
+"""Trained runs: load one, predict new patients, explain one patient or the cohort."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from subfuse.cohort.cohort import Cohort, read_cohort
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.execution import Progress
+from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
+from subfuse.explanation.patient import explain_patient
+from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
+from subfuse.explanation.wsidata_export import write_wsidata
+from subfuse.features.store import read_features
+from subfuse.run_folder import (
+    Job,
+    claim_folder,
+    copy_cohort,
+    order_columns,
+    prediction_table,
+    read_predictions,
+    stack_predictions,
+)
+from subfuse.runs.external_validation import external_predictions, risk_percentile
+from subfuse.runs.results import write_results
+from subfuse.slides.image_folders import is_image_source
+from subfuse.training.fitted_model import FittedModel, load_fitted
+
+logger = logging.getLogger(__name__)
+
+EXPLAINED_MODEL = "subspace"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished cross-validation on disk."""
+
+    folder: Path
+    config: dict[str, Any]
+    predictions: pd.DataFrame
+
+    @property
+    def cohort_folder(self) -> Path:
+        """Folder of the prepared cohort the run was trained on."""
+        prepared = self.config["prepared"]
+        if prepared is None:
+            raise ConfigurationError(f"{self.folder} was trained on a cohort without a folder. Pass the cohort itself.")
+        return (self.folder / prepared).resolve()
+
+    def cohort(self) -> Cohort:
+        """Returns the prepared cohort the run was trained on."""
+        return read_cohort(self.cohort_folder)
+
+    def jobs(self, *, model: str | None = None, task: str | None = None) -> Iterator[Job]:
+        """Yields the finished jobs, of one model or task if named.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        done = self.predictions[["task", "model", "fold", "repeat"]].drop_duplicates()
+        chosen = done[((done["model"] == model) | (model is None)) & ((done["task"] == task) | (task is None))]
+        if chosen.empty:
+            available = ", ".join(sorted({f"{row.task}/{row.model}" for row in done.itertuples()}))
+            raise ConfigurationError(f"{self.folder} has no model {model} for task {task}. Available: {available}.")
+        yield from (Job(*job) for job in chosen.itertuples(index=False, name=None))
+
+    def fitted(self, job: Job) -> FittedModel:
+        """Returns the trained model of a job."""
+        return load_fitted(job.folder(self.folder))
+
+    def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
+        """Returns predictions of every fold's model in the columns of `predictions.csv`, and `risk_percentile`.
+
+        A patient that the run knows is predicted only by the models that did not train on it (split `test`); a new
+        patient by the models of all folds (split `new`). Risks of different folds' models have different scales:
+        compare `risk_percentile`, the share (0 to 100) of the model's training patients with a lower risk.
+
+        Raises:
+            DataError: The cohort's genes, unit or encoder are not those of training, or no patient can be predicted.
+        """
+        jobs = list(self.jobs(model=model, task=task))
+        models = [self.fitted(job) for job in jobs]
+        for note in dict.fromkeys(note for fitted in models for note in fitted.check_compatible(cohort)):
+            logger.warning(note)
+        tables = [self._predict(job, fitted, cohort) for job, fitted in zip(jobs, models, strict=True)]
+        tables = [table for table in tables if len(table)]
+        if not tables:
+            raise DataError(
+                f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
+                "them, or lacks the modalities they need."
+            )
+        percentile = pd.concat([table.pop("risk_percentile") for table in tables], ignore_index=True)
+        return stack_predictions(tables).assign(risk_percentile=percentile)
+
+    def evaluate(self, cohort: Cohort, out: Path, *, seed: int = 0) -> pd.DataFrame:
+        """Validates every model of the run on another cohort, with everything fitted frozen; returns the metrics.
+
+        Writes the tables of a run folder into `out`, so that it can be reported and audited. See
+        `external_predictions` for how the models of the folds are combined. Patients whom the run knows are left out.
+
+        Raises:
+            ConfigurationError: `out` holds something else.
+            DataError: The cohort does not fit the models, or has no new patient with a known outcome.
+        """
+        claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
+        predictions = external_predictions(self.predict(cohort), self.predictions)
+        copy_cohort(cohort, out / "cohort")
+        tasks = {name: TaskSpec(**task) for name, task in self.config["tasks"].items()}
+        return write_results(out, predictions, tasks, seed=seed)[0]
+
+    def explain(
+        self,
+        cohort: Cohort,
+        patient_id: str,
+        out: Path | None = None,
+        *,
+        model: str = EXPLAINED_MODEL,
+        stores: Path | None = None,
+    ) -> Path:
+        """Explains one patient for every task; returns the folder with heat maps, genes, patches and the ledger.
+
+        Args:
+            cohort: The run's own cohort, or another one.
+            patient_id: The patient.
+            out: Folder; RUN/explanations/PATIENT by default.
+            model: Model of the run.
+            stores: Folder of wsidata stores, `<slide>.zarr`, to which the patch scores of the patient's slides are
+                added as `<task>_<subspace>` for lazyslide; those that do not exist are made.
+
+        Raises:
+            DataError: The patient is not in the cohort, the cohort does not fit the models, or a slide that is to be
+                stored cannot be found or opened.
+        """
+        out = self.folder / "explanations" / explanation_name(patient_id) if out is None else Path(out)
+        patient = next((p for p in cohort if p.patient_id == patient_id), None)
+        if patient is None:
+            raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}. See its patients.csv.")
+        places = locate_slides(cohort.select([patient_id]))
+        for task in dict.fromkeys(job.task for job in self.jobs(model=model)):
+            job = self._held_out_job(patient_id, model=model, task=task)
+            fitted = self.fitted(job)
+            fitted.check_compatible(cohort)
+            aligned = next(iter(fitted.align(cohort.select([patient_id]))))
+            explain_patient(fitted, aligned, out / task, fold=job.fold_index, places=places)
+        if stores is not None:
+            for found in sorted(out.glob("*/patches.csv")):
+                _store_scores(found, patient.slides, places, stores)
+        return out
+
+    def explain_cohort(
+        self,
+        cohort: Cohort,
+        out: Path | None = None,
+        *,
+        model: str = EXPLAINED_MODEL,
+        task: str | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Explains what a model relies on over the cohort, task by task; returns the folder.
+
+        Every patient is explained by the models that did not train on it: genes, subspaces, modalities, enrichment and
+        how faithful the attributions are. See `subfuse.explanation.cohort_explanation.explain_cohort` for the files.
+        Repeating the call goes on where it was interrupted.
+
+        Args:
+            cohort: The run's own cohort, or another one.
+            out: Folder; RUN/explanations/cohort by default.
+            model: Model of the run.
+            task: One task; all by default.
+            progress: Called after the model of each fold.
+
+        Raises:
+            DataError: The cohort does not fit the models, or has no patient to explain.
+        """
+        out = self.folder / "explanations" / "cohort" if out is None else Path(out)
+        jobs = list(self.jobs(model=model, task=task))
+        for name in dict.fromkeys(job.task for job in jobs):
+            of_task = [job for job in jobs if job.task == name]
+            models = (self._tested(job, cohort) for job in of_task)
+            explain_cohort(models, out / name, gene_sets=cohort.pathways, progress=progress, total=len(of_task))
+        return out
+
+    def _tested(self, job: Job, cohort: Cohort) -> FoldModel:
+        fitted = self.fitted(job)
+        fitted.check_compatible(cohort)
+        held_out, everyone = self._held_out(job)
+        patients = [p for p in fitted.align(cohort) if p.patient_id in held_out or p.patient_id not in everyone]
+        fold = f"{job.repeat}.{job.fold_index}" if job.repeat else str(job.fold_index)
+        return FoldModel(fold, fitted, tuple(patients))
+
+    def _held_out(self, job: Job) -> tuple[set[str], set[str]]:
+        """Returns the test patients of a job, and everybody whom its task and model know."""
+        known = self._known(job.task, job.model)
+        of_fold = known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
+        return set(of_fold.loc[of_fold["split"] == "test", "patient_id"]), set(known["patient_id"])
+
+    def _held_out_job(self, patient_id: str, *, model: str, task: str) -> Job:
+        known = self._known(task, model)
+        held_out = known[(known["patient_id"] == patient_id) & (known["split"] == "test")]
+        if len(held_out):
+            return Job(task, model, int(held_out["fold"].iloc[0]), int(held_out["repeat"].iloc[0]))
+        return next(self.jobs(model=model, task=task))
+
+    def _known(self, task: str, model: str) -> pd.DataFrame:
+        table = self.predictions
+        return table[(table["task"] == task) & (table["model"] == model)]
+
+    def _predict(self, job: Job, fitted: FittedModel, cohort: Cohort) -> pd.DataFrame:
+        aligned = fitted.align(cohort)
+        known = self._known(job.task, job.model)
+        of_fold = known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
+        held_out = set(of_fold.loc[of_fold["split"] == "test", "patient_id"])
+        everyone = set(known["patient_id"])
+        patients = [
+            p for p in aligned if (p.patient_id in held_out or p.patient_id not in everyone) and fitted.usable(p)
+        ]
+        table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
+        table["split"] = ["test" if p.patient_id in held_out else "new" for p in patients]
+        table = order_columns(table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index))
+        trained = np.sort(of_fold.loc[of_fold["split"] == "train", "risk"].dropna().to_numpy(float))
+        return table.assign(risk_percentile=risk_percentile(table["risk"].to_numpy(float), trained))
+
+
+def load_run(folder: Path | str) -> Run:
+    """Returns a finished run.
+
+    Raises:
+        ConfigurationError: The folder is not one.
+    """
+    folder = Path(folder)
+    config, predictions = folder / "config.yaml", folder / "predictions.csv"
+    if not config.exists() or not predictions.exists():
+        raise ConfigurationError(
+            f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
+        )
+    return Run(folder, yaml.safe_load(config.read_text(encoding="utf-8")), read_predictions(predictions))
+
+
+def explanation_name(patient_id: str) -> str:
+    """Returns the name of the folder of a patient's explanations: the identifier where that is surely a file name.
+
+    Example:
+        >>> explanation_name("TCGA-02-0047"), explanation_name("../x")
+        ('TCGA-02-0047', 'patient-d6b96a97d147daaa')
+    """
+    is_plain = patient_id.replace("-", "").replace("_", "").replace(".", "").isalnum() and patient_id[0] != "."
+    if is_plain and patient_id != "cohort":
+        return patient_id
+    return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
+
+
+def _store_scores(patches: Path, features: tuple[Path, ...], places: dict[str, SlidePlace], stores: Path) -> None:
+    """Adds the patch scores of one task's `patches.csv` to the wsidata stores of its slides."""
+    table = pd.read_csv(patches, dtype={"slide_id": str}, keep_default_na=False)
+    for path in features:
+        place = places.get(path.stem, NOT_LOCATED)
+        if isinstance(place, str):
+            raise DataError(f"slide {path.stem}: its file is required to write a wsidata store. Not found: {place}")
+        if is_image_source(place.path):
+            raise DataError(
+                f"slide {path.stem}: a slide file is required to write a wsidata store. Found images. Leave out "
+                "--wsidata."
+            )
+        rows = table[table["slide_id"] == path.stem].drop(columns=["slide_id", "x", "y"])
+        scores = {f"{patches.parent.name}_{name}": rows[name].to_numpy(float) for name in rows}
+        write_wsidata(stores / f"{path.stem}.zarr", place.path, read_features(path), scores)

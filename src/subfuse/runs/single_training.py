@@ -1,0 +1,145 @@
+"""One model on one fold, on one process or several: a run folder like that of a cross-validation."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.drawn_folds import Fold
+from subfuse.errors import ConfigurationError, SubfuseError
+from subfuse.execution import Progress
+from subfuse.run_folder import (
+    Job,
+    claim_folder,
+    copy_cohort,
+    read_predictions,
+    stack_predictions,
+)
+from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
+from subfuse.runs.folds import choose_folds
+from subfuse.runs.results import write_results
+from subfuse.training.models import check_model_names, suits_task
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    import lightning.fabric
+
+
+def train_model(
+    cohort: Cohort,
+    *,
+    task: str,
+    model: str,
+    out: Path,
+    fold: int = 0,
+    seed: int = 0,
+    training: TrainingSettings | None = None,
+    architecture: ArchitectureSettings | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    resume: bool = False,
+    allow_inputs: Collection[str] = (),
+    progress: Progress | None = None,
+) -> pd.DataFrame | None:
+    """Trains one model on one of the cohort's own folds; returns the metrics of all folds in `out` so far.
+
+    Writes what `cross_validate` writes for the same fold and seed, with the same weights, so that a run can be
+    predicted with, explained and reported. Other folds of the same task and model may be trained into the same folder.
+    Until the model is complete, `last.ckpt` in the fold's folder holds the training after its last epoch.
+
+    Args:
+        cohort: A prepared cohort with splits of its own.
+        task: One of its tasks.
+        model: Name of the model.
+        out: Run folder, on a file system that all processes see.
+        fold: Number of the fold.
+        seed: Decides initial weights and batch order.
+        training: Training settings.
+        architecture: Sizes of the model.
+        devices: Processes per machine; see `start_processes`.
+        nodes: Machines.
+        resume: Go on where an earlier call was interrupted; without it, a begun or finished fold is an error.
+        allow_inputs: Genes or covariates that may be inputs although they look like the outcome; see `check_inputs`.
+        progress: Called after every epoch.
+
+    Returns:
+        The columns of `metrics.csv`; None on processes other than the first, which write nothing.
+
+    Raises:
+        ConfigurationError: Unknown task, model or fold, another configuration's folder, or an unwanted resumption.
+        DataError: An input is the outcome in disguise, or the fold's patients do not suffice.
+    """
+    from subfuse.training.processes import start_processes
+
+    training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
+    folds = _checked_folds(cohort, task, model, fold, seed)
+    job = Job(task, model, fold)
+    folder = job.folder(out)
+    refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], allow_inputs)
+    with start_processes(training, devices=devices, nodes=nodes) as fabric:
+        description = {
+            "command": "train",
+            **run_description(cohort, [task], [model], folds, seed, training, architecture),
+            "processes": fabric.world_size,
+            "allow_inputs": sorted(allow_inputs),
+        }
+        on_first(fabric, lambda: _claim(out, description, folder, resume=resume))
+        if not (folder / "predictions.csv").exists():
+            train_job(
+                cohort,
+                folds[fold],
+                job,
+                out,
+                training=training,
+                architecture=architecture,
+                seed=seed,
+                fabric=fabric,
+                progress=progress,
+            )
+        if not fabric.is_global_zero:
+            return None
+    copy_cohort(cohort, out / "cohort")
+    files = [Job(task, model, index).folder(out) / "predictions.csv" for index in range(len(folds))]
+    predictions = stack_predictions([read_predictions(path) for path in files if path.exists()])
+    return write_results(out, predictions, cohort.tasks, seed=seed)[0]
+
+
+def on_first(fabric: "lightning.fabric.Fabric", act: Callable[[], None]) -> None:
+    """Lets the first process act while the others wait; an error of its is raised by all, so that none waits forever.
+
+    Args:
+        fabric: Connects the processes.
+        act: What to do.
+    """
+    error: SubfuseError | None = None
+    if fabric.is_global_zero:
+        try:
+            act()
+        except SubfuseError as raised:
+            error = raised
+    error = fabric.broadcast(error)
+    if error is not None:
+        raise error
+
+
+def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, seed: int) -> tuple[Fold, ...]:
+    check_tasks([task], cohort)
+    check_model_names([model])
+    if not suits_task(model, is_survival=cohort.tasks[task].is_survival):
+        raise ConfigurationError(f"model {model} is for the other kind of task than {task}. Choose another model.")
+    folds = choose_folds(cohort, None, seed=seed)
+    if not 0 <= fold < len(folds):
+        raise ConfigurationError(f"--fold must be between 0 and {len(folds) - 1}. Found {fold}.")
+    return folds
+
+
+def _claim(out: Path, description: dict[str, Any], folder: Path, *, resume: bool) -> None:
+    claim_folder(out, description)
+    begun = [name for name in ("last.ckpt", "predictions.csv") if (folder / name).exists()]
+    if begun and not resume:
+        raise ConfigurationError(
+            f"{folder} holds a {'finished' if begun[-1] == 'predictions.csv' else 'begun'} training. "
+            "Add --resume to go on with it, or choose another --out."
+        )

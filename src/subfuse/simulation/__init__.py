@@ -1,0 +1,1 @@
+"""Simulated cohorts in the raw formats, with ground truth."""

@@ -1,0 +1,1 @@
+"""Slides and folders of tiles: opening them, finding tissue, looking at their quality."""

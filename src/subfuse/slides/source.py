@@ -1,0 +1,31 @@
+"""Where slides or their ready features come from, as the cohort file declares it."""
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from subfuse.settings import FilePath, Section
+
+
+class SlidesSection(Section):
+    """Slides or their ready features: a table that assigns them to patients, the place that holds them, or both."""
+
+    table: FilePath | None = None  # slide_id, patient_id, optional path and mpp
+    folder: FilePath | None = None  # slide files and folders of tiles, searched with its subfolders
+    features: FilePath | None = None  # feature files of another tool instead, searched with its subfolders
+    feature_table: FilePath | None = None  # one row per slide instead: slide_id, then one numeric column per feature
+    encoder: str | None = Field(default=None, min_length=1)  # what made `features`, where the files do not say
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SlidesSection":
+        places = [name for name in ("folder", "features", "feature_table") if getattr(self, name) is not None]
+        if not places and self.table is None:
+            raise ValueError(
+                "give a `folder` of slides, a `table` with a `path` column, or both; or `features` or a `feature_table`"
+            )
+        if len(places) > 1:
+            raise ValueError(f"give one of `folder`, `features` and `feature_table`, not {' and '.join(places)}")
+        if self.encoder is not None and self.features is None:
+            raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
+        return self

@@ -1,0 +1,246 @@
+"""Whole-slide images: pixels at a physical resolution."""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.slides.tissue import (
+    MAX_PEN_SHARE,
+    THUMBNAIL_PX,
+    TISSUE_MPP,
+    Patch,
+    Tiling,
+    Tissue,
+    find_tissue,
+    grid_starts,
+)
+
+ACCEPTED = (
+    "a tiled pyramidal slide that OpenSlide reads (SVS, tiled TIFF, NDPI, MRXS, SCN, BIF, VMS, CZI, DICOM), "
+    "a PNG or JPEG image, or a folder of them"
+)
+
+_UM_PER_UNIT = {"µm": 1.0, "\u03bcm": 1.0, "&#181;m": 1.0, "&#xB5;m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_BLOCK_PX = 4096  # side of what is read at once, so that memory does not grow with the slide
+
+
+class WholeSlide:
+    """A slide file opened through wsidata."""
+
+    patches_per_part = 1
+
+    def __init__(self, path: Path, *, mpp: float | None, tiling: Tiling) -> None:
+        self._path = path
+        self._tiling = tiling
+        self._wsi = _opened(path)
+        self._reader = self._wsi.reader
+        properties = self._reader.properties
+        self.height_px, self.width_px = (int(n) for n in properties.shape)
+        self.format = str(self._reader.raw_properties.get("openslide.vendor", self._reader.name))
+        recorded = _recorded_mpp(self._reader)
+        self.mpp = mpp if mpp is not None else recorded
+        self.warnings = _disagreement(declared=mpp, recorded=recorded)
+        self._shapes = [(int(width), int(height)) for height, width in properties.level_shape]
+        self._downsamples = [float(n) for n in properties.level_downsample]
+        self._bounds = [int(n) for n in properties.bounds]
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._reader.detach_reader()
+
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """Returns the top-left corners (x, y) of the patches with enough tissue, row by row.
+
+        One grid spans the scanned area, so patches of neighbouring pieces of tissue neither overlap nor leave it.
+        """
+        import shapely
+
+        left, top, width, height = self._bounds
+        size, stride = (f(self._known_mpp) for f in (self._tiling.patch_size_level0, self._tiling.stride_level0))
+        y, x = np.meshgrid(
+            top + grid_starts(height, size, stride), left + grid_starts(width, size, stride), indexing="ij"
+        )
+        x, y = x.ravel(), y.ravel()
+        boxes = shapely.box(x, y, x + size, y + size)
+        fraction = _covered(boxes, self._found.outline) / size**2
+        kept = (fraction > 0) & (fraction >= self._tiling.min_tissue_fraction)
+        kept &= _covered(boxes, self._found.pen) <= MAX_PEN_SHARE * size**2
+        return list(zip(x[kept].tolist(), y[kept].tolist(), strict=True))
+
+    def read(self, part: tuple[int, int]) -> list[Patch]:
+        """Returns the patch at a place, from the coarsest level that is fine enough. Threads may call it at once."""
+        size = self._tiling.patch_size_level0(self._known_mpp)
+        level = self._coarsest_level(size / self._tiling.tile_px)
+        side = round(size / self._downsamples[level])
+        return [Patch(*part, _scaled(self._region(*part, side, side, level=level), *[self._tiling.tile_px] * 2))]
+
+    def tissue(self, coords: Int[np.ndarray, "patch 2"]) -> Any:
+        """Returns the outline of the tissue in level-0 pixels (a shapely polygon or several)."""
+        return self._found.outline
+
+    @property
+    def pen(self) -> Any:
+        """Outline of the pen marks in level-0 pixels (a shapely geometry, possibly empty)."""
+        return self._found.pen
+
+    @property
+    def pen_share(self) -> float:
+        """Share of the stained and marked area that is pen."""
+        return self._found.pen_share
+
+    def thumbnail(self) -> Image.Image:
+        """Returns the whole slide, at most `THUMBNAIL_PX` wide and high."""
+        scale = min(1.0, THUMBNAIL_PX / max(self.width_px, self.height_px))
+        return Image.fromarray(_scaled(self._overview, round(self.width_px * scale), round(self.height_px * scale)))
+
+    @property
+    def _known_mpp(self) -> float:
+        assert self.mpp is not None  # whoever opens a slide checks
+        return self.mpp
+
+    @cached_property
+    def _found(self) -> Tissue:
+        """Tissue and pen marks in level-0 pixels, searched at the same physical resolution in every slide."""
+        import shapely
+
+        factor = max(1.0, TISSUE_MPP / self._known_mpp)
+        image = _scaled(self._overview, round(self.width_px / factor), round(self.height_px / factor))
+        scale = np.array([self.width_px / image.shape[1], self.height_px / image.shape[0]])
+        found = find_tissue(image, mpp=float(scale.mean()) * self._known_mpp)
+        outline, pen = (shapely.transform(shape, lambda points: points * scale) for shape in (found.outline, found.pen))
+        left, top, width, height = self._bounds
+        inside = shapely.intersection(outline, shapely.box(left, top, left + width, top + height))
+        return replace(found, outline=inside, pen=pen)
+
+    @cached_property
+    def _overview(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The whole slide, fine enough for the search for tissue and for the thumbnail; read once.
+
+        It is read in blocks from the coarsest level that is fine enough, so a slide without a coarse level takes
+        longer, not more memory.
+        """
+        downsample = min(TISSUE_MPP / self._known_mpp, max(self.width_px, self.height_px) / THUMBNAIL_PX)
+        level = self._coarsest_level(downsample)
+        shrink = max(1, int(1.02 * downsample / self._downsamples[level]))
+        width, height = self._shapes[level]
+        block = _BLOCK_PX // shrink * shrink or shrink
+        image = np.empty((-(-height // shrink), -(-width // shrink), 3), np.uint8)
+        for top in range(0, height, block):
+            for left in range(0, width, block):
+                part = image[top // shrink : (top + block) // shrink, left // shrink : (left + block) // shrink]
+                x, y = (round(n * self._downsamples[level]) for n in (left, top))
+                size = (min(block, width - left), min(block, height - top))
+                part[:] = _scaled(self._region(x, y, *size, level=level), part.shape[1], part.shape[0])
+        return image
+
+    def _coarsest_level(self, downsample: float) -> int:
+        """The coarsest level that is fine enough; one that misses the resolution by 2 % is not passed over."""
+        return max((i for i, n in enumerate(self._downsamples) if n <= max(1.02 * downsample, 1.0)), default=0)
+
+    def _region(self, x: int, y: int, width: int, height: int, *, level: int) -> UInt8[np.ndarray, "height width 3"]:
+        with _readable(self._path, f"x={x}, y={y} (level {level})"):
+            return self._reader.get_region(x, y, width, height, level=level)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of ome-zarr, when it is imported
+            import lazyslide  # noqa: F401
+            from openslide import OpenSlide
+            from wsidata import open_wsi
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Reading slides needs wsidata and lazyslide ({error}). Run: pip install 'subfuse[wsi]'."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The image is not pyramidal", UserWarning)  # checked when it matters
+            return open_wsi(path, store=None)  # type: ignore[arg-type]  # None is its documented 'no store'
+    except (ValueError, OSError) as error:
+        vendor = OpenSlide.detect_format(path)
+        found = f"a damaged {vendor} file" if vendor else f"a {path.suffix or 'nameless'} file of another kind"
+        raise DataError(
+            f"{path}: {ACCEPTED} is required. Found {found}. Copy it again, or convert it: "
+            "vips tiffsave IN out.tif --tile --pyramid."
+        ) from error
+
+
+@contextmanager
+def _readable(path: Path, place: str) -> Iterator[None]:
+    """Turns the readers' errors about damaged pixels into one that names the slide."""
+    from openslide import OpenSlideError
+
+    try:
+        yield
+    except (OpenSlideError, OSError) as error:
+        raise DataError(
+            f"{path}: the pixels at {place} must be readable. Found damage ({error}). "
+            "Copy the slide again from its source."
+        ) from error
+
+
+def _recorded_mpp(reader: Any) -> float | None:
+    """µm per level-0 pixel from the header; the mean of both axes. OME-XML is preferred to the tags of its TIFF."""
+    described = _ome_mpp(reader.raw_properties.get("tiff.ImageDescription", ""))
+    if described is not None:
+        return described
+    axes = [reader.raw_properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+    if None in axes:
+        return None if reader.properties.mpp is None else float(reader.properties.mpp)
+    return sum(float(value) for value in axes) / 2
+
+
+def _ome_mpp(description: str) -> float | None:
+    """Physical pixel size of the first image of an OME-XML description, in µm; None where there is none."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\s[^>]*>", description)
+    if pixels is None:
+        return None
+    sizes = []
+    for axis in "XY":
+        size = re.search(rf'\sPhysicalSize{axis}="([\d.eE+-]+)"', pixels[0])
+        unit = re.search(rf'\sPhysicalSize{axis}Unit="([^"]+)"', pixels[0])
+        factor = _UM_PER_UNIT.get(unit[1] if unit else "µm")
+        if size is None or factor is None:
+            return None
+        sizes.append(float(size[1]) * factor)
+    return sum(sizes) / 2
+
+
+def _disagreement(*, declared: float | None, recorded: float | None) -> tuple[str, ...]:
+    if declared is None or recorded is None or abs(declared / recorded - 1) <= 0.05:
+        return ()
+    return (f"declared {declared:g} µm per pixel is used, but the file says {recorded:g}",)
+
+
+def _covered(boxes: Any, shape: Any) -> Float[np.ndarray, " box"]:
+    """Area of each box that a shape covers."""
+    import shapely
+
+    shapely.prepare(shape)
+    area = np.where(shapely.contains(shape, boxes), shapely.area(boxes), 0.0)
+    border = np.flatnonzero((area == 0) & shapely.intersects(shape, boxes))
+    area[border] = shapely.area(shapely.intersection(boxes[border], shape))
+    return area
+
+
+def _scaled(image: np.ndarray, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+    """Averages areas when shrinking, so nothing aliases; ten times faster than Pillow, and readers share the cores."""
+    import cv2
+
+    width, height = max(1, width), max(1, height)
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_CUBIC
+    )

@@ -1,0 +1,234 @@
+"""Text tables and JSON as they arrive: plain, gzip or inside a GDC archive; cells stay text."""
+
+import gzip
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse.errors import DataError, preview
+
+EXCLUSION_COLUMNS = ("level", "id", "reason")
+LEVELS = ("patient", "slide", "expression", "gene")  # `expression`: a sample, file or row of the expression source
+
+
+def exclusion_table(rows: Iterable[tuple[str, str, str]] = ()) -> pd.DataFrame:
+    """Returns rows (level, id, reason) as a table of strings, in the given order.
+
+    A row of level `patient` means that the patient is not in the cohort. The other levels mean that this slide, this
+    expression sample or this gene is not used; its patient may still be.
+    """
+    return pd.DataFrame(list(rows), columns=list(EXCLUSION_COLUMNS), dtype=object)
+
+
+def join_exclusions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns several exclusion tables below one another, numbered anew."""
+    rows = [row for table in tables for row in table[list(EXCLUSION_COLUMNS)].itertuples(index=False, name=None)]
+    return exclusion_table(rows)
+
+
+# How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
+MISSING = frozenset(
+    {"", "na", "n/a", "nan", "<na>", "null", "--", "'--", "unknown", "not reported", "not available", "[not available]"}
+    | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
+)
+
+_OTHER_FILES = {
+    b"\x1f\x8b": "a gzip file. Let its name end in .gz, or unpack it",
+    b"PK\x03\x04": "an Excel workbook or zip file. Export the table as CSV, or unpack it",
+    b"\xff\xfe": "UTF-16. Save the table as UTF-8",
+    b"\xfe\xff": "UTF-16. Save the table as UTF-8",
+}
+
+
+def read_first_line(path: Path, *, what: str = "table") -> str:
+    """Returns the header line of a text or gzip file, without byte order mark and line end.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Raises:
+        DataError: The file is missing, empty, binary, or a web page that was saved in its place.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            line = file.readline()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: a readable {what} is required. Found: {_problem(error)}. Check the path or load the file again."
+        ) from error
+    return _checked_header(line, path, what)
+
+
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file, plain or .gz.
+
+    Raises:
+        DataError: The file is missing, empty, truncated, not JSON, or a web page that was saved in its place.
+    """
+    read_first_line(path, what="JSON file")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return json.load(file)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path}: complete JSON is required. Found: {_problem(error)}. Load the file again.") from error
+
+
+def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | None = None) -> pd.DataFrame:
+    """Returns a table with every cell as stripped text; nothing is interpreted, missing cells are ''.
+
+    The header decides whether tabs or commas separate the columns. Columns without a name and empty last rows, as
+    spreadsheets add them, are left out. Of several columns with one name and the same cells one stays; where the cells
+    differ none does: `require_columns` refuses what is needed of these, which `attrs["repeated"]` lists.
+
+    Args:
+        path: csv, tsv, txt, each also as .gz; or a .tar.gz archive.
+        member: Name of the table inside an archive.
+        comment: Beginning of the lines before the header that are passed over.
+
+    Raises:
+        DataError: Missing, empty, binary or truncated file, text that is not UTF-8, a web page, or one column only.
+    """
+    content = _read_bytes(path, member)
+    if comment is not None:
+        content = _after_comments(content, comment.encode())
+    header = _checked_header(content.split(b"\n", 1)[0], path, "table")
+    separator = "\t" if "\t" in header else ","
+    if separator not in header:
+        raise DataError(f"{path}: columns separated by commas or tabs are required. Found one column: {header[:60]!r}.")
+    try:
+        cells = pd.read_csv(
+            io.BytesIO(content), sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: UTF-8 text is required. Found other bytes, perhaps Latin-1, in line "
+            f"{_line_of_other_bytes(content)}. Save the table as UTF-8."
+        ) from error
+    except pd.errors.ParserError as error:
+        raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
+    cells = cells.fillna("").apply(lambda column: column.str.strip())  # shorter rows end in missing cells
+    filled = np.flatnonzero((cells != "").any(axis=1))
+    rows = cells.iloc[1 : filled[-1] + 1].set_axis(cells.iloc[0].to_list(), axis="columns").reset_index(drop=True)
+    return _with_unique_columns(rows)
+
+
+def archived_tables(path: Path) -> tuple[str, ...]:
+    """Returns the names of the tables (.tsv) in a .tar.gz archive, as `member` of `read_text_table`.
+
+    Raises:
+        DataError: The file is missing, or no complete archive.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            names = [Path(member.name).name for member in archive if member.isfile()]
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(
+            f"{path}: a readable table is required. Found: {_problem(error)}. Load the file again."
+        ) from error
+    return tuple(dict.fromkeys(name for name in names if name.endswith(".tsv") and not name.startswith(".")))
+
+
+def require_columns(
+    table: pd.DataFrame, needed: Mapping[str, str], path: Path, *, optional: Collection[str] = ()
+) -> None:
+    """Checks that a table has some columns, each once.
+
+    Args:
+        table: The table.
+        needed: Column name to what it holds.
+        path: Its file, for the message.
+        optional: Further columns that are used where the table has them.
+
+    Raises:
+        DataError: A column is missing, or is there several times with different cells.
+    """
+    repeated = [name for name in (*needed, *optional) if name in table.attrs.get("repeated", ())]
+    if repeated:
+        raise DataError(
+            f"{path}: column names must be unique. Found twice: {preview(repeated)}, with different cells. Rename or "
+            "remove one."
+        )
+    for column, meaning in needed.items():
+        if column not in table:
+            raise DataError(
+                f"{path}: a column `{column}` ({meaning}) is required. Found {preview(table.columns, limit=12)}. "
+                "Rename or add the column."
+            )
+
+
+def is_missing(cell: str) -> bool:
+    """Returns True for the words that mean unknown, in any case.
+
+    Example:
+        >>> is_missing("Not Reported"), is_missing("G2")
+        (True, False)
+    """
+    return cell.lower() in MISSING
+
+
+def _with_unique_columns(table: pd.DataFrame) -> pd.DataFrame:
+    kept = table.loc[:, [name != "" for name in table.columns]]
+    is_again = kept.columns.duplicated()
+    differing = {name for name in kept.columns[is_again] if (kept[name].nunique(axis=1) > 1).any()}
+    unique = kept.loc[:, [not again and name not in differing for name, again in zip(kept, is_again, strict=True)]]
+    unique.attrs["repeated"] = tuple(sorted(differing))
+    return unique
+
+
+def _read_bytes(path: Path, member: str) -> bytes:
+    try:
+        if path.name.endswith((".tar.gz", ".tgz")):
+            with tarfile.open(path) as archive:
+                found = next((m for m in archive if m.isfile() and Path(m.name).name == member), None)
+                file = archive.extractfile(found) if found else None
+                if file is None:
+                    raise DataError(f"{path}: {member} is required inside. Found {preview(archive.getnames())}.")
+                return file.read()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return stream.read()
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(
+            f"{path}: a readable table is required. Found: {_problem(error)}. Check the path or load the file again."
+        ) from error
+
+
+def _after_comments(content: bytes, comment: bytes) -> bytes:
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    while content.startswith(comment):
+        content = content.partition(b"\n")[2]
+    return content
+
+
+def _line_of_other_bytes(content: bytes) -> int:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
+    raise ValueError("content must hold bytes that are not UTF-8.")
+
+
+def _checked_header(line: bytes, path: Path, what: str) -> str:
+    for beginning, other in _OTHER_FILES.items():
+        if line.startswith(beginning):
+            raise DataError(f"{path}: UTF-8 text is required. Found {other}.")
+    try:
+        header = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: UTF-8 text is required. Found other bytes in its first line.") from error
+    if not header.strip():
+        raise DataError(f"{path}: a {what} is required. Found an empty file or first line. Load the file again.")
+    if header.lstrip().startswith("<"):
+        raise DataError(f"{path}: a {what} is required. Found a web page (HTML or XML). Load the file itself.")
+    return header
+
+
+def _problem(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

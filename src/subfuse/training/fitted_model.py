@@ -1,0 +1,255 @@
+"""A trained model with everything fitted beside its weights: what prediction on new patients needs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from subfuse import __version__
+from subfuse.cohort.bags import BagBatch, BagReader, InputStandardiser, draw_batches
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError, preview
+from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
+from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.files import atomic_path, write_json
+from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.objective.objectives import ClassificationObjective, Objective, objective_from_dict
+from subfuse.training.models import ModelRecipe
+
+PREDICTION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A trained model, its objective and its input standardisation."""
+
+    task: str
+    task_spec: TaskSpec
+    recipe: ModelRecipe
+    model: nn.Module
+    objective: Objective
+    standardiser: InputStandardiser
+    baseline_logits: Float[Tensor, "subspace output"]  # mean over training patients: what is said of an unknown patient
+    genes: tuple[str, ...]
+    expression_unit: str | None  # None: trained without expression, perhaps with covariates
+    encoder: str | None
+    encoder_sha256: str | None
+    details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
+
+    @property
+    def subspaces(self) -> tuple[str, ...]:
+        """Names of the model's subspaces; most baselines are one subspace named `all`."""
+        return self.recipe.subspaces
+
+    def usable(self, patient: Patient) -> bool:
+        """True if the patient has at least one modality that this model was trained with."""
+        standardiser = self.standardiser
+        has_slides = bool(patient.slides) and standardiser.patch_mean is not None
+        has_expression = patient.expression is not None and standardiser.expression is not None
+        uses = self.recipe.modalities
+        return (has_slides and "slides" in uses) or (has_expression and "expression" in uses)
+
+    def batches(self, patients: Sequence[Patient], *, batch_size: int = PREDICTION_BATCH) -> Iterator[BagBatch]:
+        """Yields batches without targets, standardised as in training."""
+        reader = BagReader(self.standardiser)
+        return draw_batches(patients, reader, batch_size=batch_size, n_genes=len(self.genes))
+
+    def predict(self, patients: Sequence[Patient]) -> pd.DataFrame:
+        """Returns one row per patient: risk, survival, class probabilities and contributions of the subspaces.
+
+        Columns are those of `predictions.csv`. A patient without any modality that the model uses has NaN
+        throughout, never a default. `contribution_<subspace>` is the subspace's share of the mean hazard logit
+        (survival) or of the predicted class's logit relative to the mean over classes; the shares of a patient add up
+        to that quantity.
+        """
+        usable = [patient for patient in patients if self.usable(patient)]
+        device = next(self.model.parameters()).device
+        self.model.eval()
+        tables = []
+        with torch.inference_mode():
+            for batch in self.batches(usable):
+                output = self.model(**batch.to(device).inputs())
+                tables.append(self._table(batch, output))
+        predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
+        everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
+        everyone["has_slides"] = [bool(p.slides) and self.standardiser.patch_mean is not None for p in patients]
+        everyone["has_expression"] = [
+            p.expression is not None and self.standardiser.expression is not None for p in patients
+        ]
+        predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
+        return everyone.join(predicted.reset_index(drop=True))
+
+    def prediction_columns(self) -> list[str]:
+        """Returns the numeric columns that `predict` writes for this task."""
+        if isinstance(self.objective, ClassificationObjective):
+            columns = [f"p_{name}" for name in self.objective.classes]
+        else:
+            columns = ["risk", *(f"survival_{days:g}" for days in self.objective.survival_days)]
+        return columns + [f"contribution_{name}" for name in self.subspaces]
+
+    def _table(self, batch: BagBatch, output: SubspaceFusionOutput) -> pd.DataFrame:
+        prediction = self.objective.predict(output.logits)
+        weights = score_weights(self.objective, output.logits)
+        shares = torch.einsum("bso,bo->bs", output.subspace_logits, weights)
+        risk = None if prediction.risk is None else prediction.risk[:, None]
+        known = (prediction.probabilities, risk, prediction.survival, shares)
+        values = [part for part in known if part is not None]
+        table = pd.DataFrame(torch.cat(values, dim=1).double().cpu().numpy(), columns=self.prediction_columns())
+        table.insert(0, "patient_id", list(batch.patient_id))
+        return table
+
+    def check_compatible(self, cohort: Cohort) -> list[str]:
+        """Raises a DataError where a cohort cannot be predicted; returns notes on what is ignored.
+
+        Genes are matched by name, whatever their order, and by the approved symbol behind an earlier one (`align`).
+        """
+        notes: list[str] = []
+        has_expression = any(patient.expression is not None for patient in cohort)
+        if self.standardiser.expression is not None and has_expression:
+            if self.expression_unit is not None and cohort.expression_unit != self.expression_unit:
+                raise DataError(
+                    f"expression of cohort {cohort.name!r} must be in the unit of training, {self.expression_unit}. "
+                    f"Found {cohort.expression_unit}. Prepare the cohort from data in that unit."
+                )
+            found = self._find_genes(cohort)
+            if found.missing:
+                raise DataError(
+                    f"expression of cohort {cohort.name!r} must have the {len(self.genes)} genes of training. "
+                    f"Missing: {preview(found.missing)}. Name later symbols of these in expression.aliases of the "
+                    "cohort file, or train on the genes both cohorts share."
+                )
+            if found.renamed:
+                pairs = preview([f"{gene} as {name}" for gene, name in found.renamed.items()])
+                notes.append(f"{len(found.renamed)} genes of the model are in the cohort under another symbol: {pairs}")
+        if not any(patient.slides for patient in cohort):
+            return notes
+        if self.standardiser.patch_mean is None:
+            notes.append("the model never saw a slide in training: slides are ignored")
+        elif cohort.encoder_sha256 != self.encoder_sha256:
+            raise DataError(
+                f"slides of cohort {cohort.name!r} must be encoded by {self.encoder} as in training. "
+                f"Found {cohort.encoder}. Prepare the cohort with --encoder {self.encoder}."
+            )
+        return notes
+
+    def align(self, cohort: Cohort) -> Cohort:
+        """Returns the cohort with expression on this model's gene axis; see `check_compatible`."""
+        if cohort.genes == self.genes or not cohort.genes:
+            return cohort
+        position = {gene: i for i, gene in enumerate(cohort.genes)}
+        names = self._find_genes(cohort).names
+        order = [position[names[gene]] for gene in self.genes]
+        patients = tuple(
+            patient if patient.expression is None else replace(patient, expression=patient.expression[order])
+            for patient in cohort
+        )
+        return replace(cohort, patients=patients, genes=self.genes)
+
+    def _find_genes(self, cohort: Cohort) -> MatchedGenes:
+        """Returns where the model's genes are in a cohort; covariates have no other symbol."""
+        covariates = {*cohort.covariates, *(self.genes[index] for index in self.recipe.covariates)}
+        aliases = {**gene_aliases(), **cohort.gene_aliases}
+        symbols = {name: approved for name, approved in aliases.items() if name not in covariates}
+        return match_genes(self.genes, cohort.genes, symbols)
+
+    def save(self, folder: Path) -> None:
+        """Writes `model.safetensors` and `model.json`, each atomically."""
+        from safetensors.torch import save_file
+
+        tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
+        for name, value in _standardiser_arrays(self.standardiser).items():
+            tensors[f"inputs.{name}"] = torch.from_numpy(value)
+        tensors["baseline_logits"] = self.baseline_logits.contiguous()
+        with atomic_path(folder / "model.safetensors") as temporary:
+            save_file(tensors, temporary)
+        write_json(folder / "model.json", self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Returns everything but the weights, as JSON."""
+        scaler = self.standardiser.expression
+        return {
+            "subfuse_version": __version__,
+            "task": self.task,
+            "task_spec": self.task_spec.model_dump(mode="json"),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "objective": self.objective.to_dict(),
+            "genes": list(self.genes),
+            "gene_mean": None if scaler is None else [float(f"{value:.6g}") for value in scaler.mean],
+            "gene_scale": None if scaler is None else [float(f"{value:.6g}") for value in scaler.scale],
+            "expression_unit": self.expression_unit,
+            "encoder": self.encoder,
+            "encoder_sha256": self.encoder_sha256,
+            "details": dict(self.details),
+        }
+
+
+def score_weights(objective: Objective, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
+    """Returns the weights that turn logits into the explained score.
+
+    Survival: the mean over outputs, i.e. the mean hazard logit or the log hazard (higher is worse). Classification: the
+    predicted class's logit minus the mean logit. A score that is linear in the logits is shared exactly among
+    subspaces.
+    """
+    mean = torch.full_like(logits, 1 / logits.shape[1])
+    if not isinstance(objective, ClassificationObjective):
+        return mean
+    return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits) - mean
+
+
+def load_fitted(folder: Path) -> FittedModel:
+    """Returns the model saved in a fold's folder.
+
+    Raises:
+        DataError: A file is missing or damaged, or the weights do not fit the description.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise DataError(f"{folder} must hold model.json and model.safetensors. Found: {error}. Train again.") from None
+    recipe = ModelRecipe(**description["recipe"])
+    with torch.random.fork_rng(devices=[]):
+        model = recipe.build()
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    model.load_state_dict(weights)
+    inputs = {name.removeprefix("inputs."): v.numpy() for name, v in tensors.items() if name.startswith("inputs.")}
+    genes = tuple(description["genes"])
+    return FittedModel(
+        task=description["task"],
+        task_spec=TaskSpec(**description["task_spec"]),
+        recipe=recipe,
+        model=model.eval(),
+        objective=objective_from_dict(description["objective"]),
+        standardiser=_standardiser_of(inputs, genes),
+        baseline_logits=tensors["baseline_logits"],
+        genes=genes,
+        expression_unit=description["expression_unit"],
+        encoder=description["encoder"],
+        encoder_sha256=description["encoder_sha256"],
+        details=description["details"],
+    )
+
+
+def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarray]:
+    arrays = {"patch_mean": standardiser.patch_mean, "patch_scale": standardiser.patch_scale}
+    if standardiser.expression is not None:
+        arrays |= {"gene_mean": standardiser.expression.mean, "gene_scale": standardiser.expression.scale}
+    return {name: value for name, value in arrays.items() if value is not None}
+
+
+def _standardiser_of(arrays: Mapping[str, np.ndarray], genes: tuple[str, ...]) -> InputStandardiser:
+    expression = None
+    if "gene_mean" in arrays:
+        expression = ExpressionStandardiser(genes, arrays["gene_mean"], arrays["gene_scale"])
+    return InputStandardiser(expression, arrays.get("patch_mean"), arrays.get("patch_scale"))

@@ -1,0 +1,167 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_comparisons import cohort, predictions
+
+from subfuse.audit.audit import audit_predictions
+from subfuse.audit.findings import LEVELS, Audit
+from subfuse.errors import DataError
+
+QUICK = {"n_bootstrap": 100}
+
+
+def found(audit: Audit, check: str, level: str | None = None) -> list[str]:
+    return [f.found for f in audit.findings if f.check == check and level in (None, f.level)]
+
+
+def run_of(patients: pd.DataFrame, noises: dict[str, float], *, task: str = "survival") -> pd.DataFrame:
+    tables = [
+        predictions(patients, task=task, model=model, noise=noise, seed=index)
+        for index, (model, noise) in enumerate(noises.items())
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def patients() -> pd.DataFrame:
+    return cohort(n=150)
+
+
+def test_fusion_that_helps_and_fusion_that_does_not(patients: pd.DataFrame) -> None:
+    helps = audit_predictions(run_of(patients, {"subspace": 0.1, "snn": 2.0, "abmil": 3.0}), **QUICK)
+    hinders = audit_predictions(run_of(patients, {"subspace": 2.0, "snn": 0.1, "abmil": 3.0}), **QUICK)
+
+    assert any(
+        "subspace is better than the best single modality, snn" in text for text in found(helps, "fusion benefit", "ok")
+    )
+    assert any(
+        text.startswith("fusion does not help: subspace is worse")
+        for text in found(hinders, "fusion benefit", "warning")
+    )
+    assert any("rescues" in text for text in found(helps, "fusion benefit"))
+    table = helps.tables["fusion"].set_index(["model", "reference_is"])["difference"]
+    assert table[("subspace", "best single modality")] > 0
+    assert ("late fusion (snn + abmil)", "best single modality") in table.index
+    assert ("subspace", "late fusion") in table.index
+
+
+def test_classification_is_audited_too(patients: pd.DataFrame) -> None:
+    audit = audit_predictions(run_of(patients, {"concat": 0.3, "snn": 1.0, "abmil": 2.0}, task="grade"), **QUICK)
+
+    assert found(audit, "patient leakage", "ok")
+    assert len(found(audit, "label permutation", "ok")) == 3
+    assert any("expected calibration error" in text for text in found(audit, "calibration"))
+    assert set(audit.tables["rescued"]["change"]) <= {"rescued", "lost"}
+
+
+def test_the_smallest_table_is_audited_and_what_cannot_be_is_said() -> None:
+    generator = np.random.default_rng(0)
+    label = generator.integers(2, size=80)
+    second = 1 / (1 + np.exp(-(2 * label - 1 + generator.normal(size=80))))
+    table = pd.DataFrame({"patient_id": range(80), "label": label, "p_0": 1 - second, "p_1": second})
+
+    audit = audit_predictions(table, **QUICK)
+
+    notes = " ".join(finding.found for finding in audit.of_level("note"))
+    for words in ("column split is missing", "patients across splits: cannot be checked", "it needs the inputs",
+                  "it needs the fitted models", "models whose modalities are unknown"):  # fmt: skip
+        assert words in notes
+    assert found(audit, "label permutation", "ok")
+
+
+def test_other_names_of_modalities_are_declared(patients: pd.DataFrame) -> None:
+    table = run_of(patients, {"ours": 0.1, "rna": 2.0, "histology": 3.0})
+
+    audit = audit_predictions(
+        table, modalities={"ours": ["slides", "expression"], "rna": ["expression"], "histology": ["slides"]}, **QUICK
+    )
+
+    assert any("ours is better than the best single modality, rna" in text for text in found(audit, "fusion benefit"))
+
+
+def test_a_person_on_both_sides_is_a_failure_and_left_out(patients: pd.DataFrame) -> None:
+    table = run_of(patients, {"subspace": 0.5})
+    leaked = table[(table["fold"] == 0) & (table["split"] == "test")].iloc[:7].assign(split="train")
+
+    audit = audit_predictions(pd.concat([table, leaked]), **QUICK)
+
+    assert audit.findings[0].level == "failure"
+    assert "7 persons are tested by models that trained" in audit.findings[0].found
+
+
+def test_two_samples_of_one_tcga_patient_are_one_person(patients: pd.DataFrame) -> None:
+    table = run_of(patients, {"subspace": 0.5})
+    fold = table["fold"] == 0
+    test_id = table.loc[fold & (table["split"] == "test"), "patient_id"].iloc[0]
+    train_id = table.loc[fold & (table["split"] == "train"), "patient_id"].iloc[0]
+    names = {test_id: "TCGA-02-0047-01A", train_id: "TCGA-02-0047-02A"}
+
+    audit = audit_predictions(table.replace({"patient_id": names}), **QUICK)
+
+    assert any("TCGA-02-0047" in text for text in found(audit, "patient leakage", "failure"))
+
+
+def test_noise_is_not_told_from_permuted_outcomes(patients: pd.DataFrame) -> None:
+    generator = np.random.default_rng(1)
+    table = run_of(patients, {"snn": 1.0}).assign(risk=lambda rows: generator.normal(size=len(rows)))
+
+    assert len(found(audit_predictions(table, **QUICK), "label permutation", "warning")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "words"),
+    [
+        (lambda t: t.assign(time_days=t["time_days"] / 30), "warning", "months or years rather than days"),
+        (lambda t: t.assign(event=t["patient_id"] < "TCGA-005"), "warning", "events among 150"),
+        (lambda t: t.assign(event=True), "warning", "an event for 100%"),
+        (lambda t: t.assign(event=t["event"] ^ ((t["fold"] == 1) & (t["patient_id"] == "TCGA-001"))), "failure",
+         "different outcomes"),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_carry_a_claim(patients: pd.DataFrame, change, level: str, words: str) -> None:
+    audit = audit_predictions(change(run_of(patients, {"subspace": 0.5})), **QUICK)
+
+    assert any(words in text for text in found(audit, "labels", level))
+
+
+def test_a_site_that_gives_the_label_away_is_named(patients: pd.DataFrame) -> None:
+    table = run_of(patients, {"snn": 0.5}, task="grade")
+    site = patients["label"].map({"G2": "A", "G3": "B", "G4": "B"})
+    known = pd.DataFrame({"patient_id": patients["patient_id"], "site": site})
+
+    named = audit_predictions(table, patients=known, **QUICK)
+    silent = audit_predictions(table, patients=known.assign(site=np.resize(["A", "B"], len(known))), **QUICK)
+
+    assert "Cramér's V of 2 sites" in found(named, "site and label", "warning")[0]
+    assert found(silent, "site and label", "ok")
+
+
+def test_incomplete_rows_are_left_out_and_counted(patients: pd.DataFrame) -> None:
+    table = run_of(patients, {"subspace": 0.5, "snn": 1.0}).astype({"event": object})
+    table.loc[(table["model"] == "snn") & (table["patient_id"] == "TCGA-003"), "risk"] = np.nan
+    table.loc[table["patient_id"] == "TCGA-004", "event"] = None
+
+    audit = audit_predictions(table, **QUICK)
+
+    assert any("have no prediction" in text for text in found(audit, "completeness", "warning"))
+    assert any("have no usable outcome" in text for text in found(audit, "completeness", "note"))
+
+
+def test_repeats_and_folds_of_several_tasks_fit_into_json(patients: pd.DataFrame) -> None:
+    survival = run_of(patients, {"subspace": 0.5, "snn": 1.0})
+    table = pd.concat([survival, survival.assign(repeat=1), run_of(patients, {"snn": 1.0}, task="grade")])
+
+    content = json.loads(json.dumps(audit_predictions(table, **QUICK).to_dict(), allow_nan=False))
+
+    assert sum(content["counts"].values()) == len(content["findings"])
+    order = [LEVELS.index(finding["level"]) for finding in content["findings"]]
+    assert order == sorted(order)
+    assert {"fusion", "calibration", "reliability", "hazard_ratios"} <= set(content["tables"])
+
+
+@pytest.mark.parametrize("drop", [["patient_id"], ["risk"], ["event"], ["time_days"]])
+def test_a_table_without_predictions_is_an_error(patients: pd.DataFrame, drop: list[str]) -> None:
+    with pytest.raises(DataError, match="predictions need the column"):
+        audit_predictions(predictions(patients).drop(columns=drop))

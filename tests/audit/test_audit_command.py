@@ -1,0 +1,34 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_comparisons import cohort, predictions
+
+from subfuse.cli import main
+
+
+def test_a_table_of_others_is_audited_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "theirs.csv"
+    table = predictions(cohort(n=60), model="theirs")
+    leaked = table[(table["fold"] == 0) & (table["split"] == "test")].iloc[:2].assign(split="train")
+    pd.concat([table, leaked]).to_csv(path, index=False)
+
+    code = main(["audit", str(path), "--modalities", '{"theirs": ["expression"]}'])
+
+    shown = capsys.readouterr().out
+    content = json.loads((tmp_path / "audit.json").read_text())
+    assert code == 0
+    assert shown.index("failure (1)") < shown.index("note (") < shown.index("ok (")
+    assert content["counts"]["failure"] == 1
+    assert "whose modalities are unknown" not in shown
+
+
+@pytest.mark.parametrize(("name", "content", "code"), [("gone.csv", None, 3), ("other.csv", "a,b\n1,2\n", 3)])
+def test_what_cannot_be_audited_is_one_line(tmp_path: Path, name: str, content: str | None, code: int, capsys) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+
+    assert main(["audit", str(path)]) == code
+    assert capsys.readouterr().err.count("\n") == 1

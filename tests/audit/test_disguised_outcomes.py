@@ -1,0 +1,131 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sksurv.metrics import concordance_index_censored
+
+from subfuse.audit.disguised_outcomes import best_concordance, check_inputs
+from subfuse.audit.findings import raise_for_failures
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError
+
+TASKS = {"survival": TaskSpec(time="time_days", event="event"), "grade": TaskSpec(column="grade")}
+
+
+def cohort_with(columns: dict[str, object], *, n: int = 70, n_genes: int = 30, seed: int = 0) -> Cohort:
+    """Random genes, then columns that are values or functions of (time, event, grade index, generator)."""
+    generator = np.random.default_rng(seed)
+    time = generator.permutation(n) * 10.0 + 5
+    event, grade = generator.random(n) < 0.6, generator.integers(3, size=n)
+    extra = [column(time, event, grade, generator) for column in columns.values()]
+    values = np.column_stack([generator.normal(size=(n, n_genes)), *extra]).astype(np.float32)
+    patients = tuple(
+        Patient(
+            f"P{i:03d}",
+            "small",
+            expression=values[i],
+            time_days=time[i],
+            event=bool(event[i]),
+            labels={"grade": f"G{grade[i] + 2}"},
+        )
+        for i in range(n)
+    )
+    genes = (*(f"GENE{i}" for i in range(n_genes)), *columns)
+    return Cohort("small", patients, genes, "log2_tpm", {"tumour": genes}, TASKS)
+
+
+def fold_of(cohort: Cohort) -> Fold:
+    ids = [patient.patient_id for patient in cohort]
+    return Fold(tuple(ids[10:]), tuple(ids[:5]), tuple(ids[5:10]))
+
+
+def failing(cohort: Cohort, task: str, **options) -> list[str]:
+    return [f.found.split(":")[0].split()[1] for f in check_inputs(cohort, fold_of(cohort), task, **options)
+            if f.level == "failure"]  # fmt: skip
+
+
+def noise(time, event, grade, generator):
+    return generator.normal(size=len(time))
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "column"),
+    [
+        ("survival", "hours", lambda time, *_: time * 24),
+        ("survival", "prognosis", lambda time, *_: -np.log(time)),
+        ("survival", "alive", lambda _, event, *__: 1.0 - event),
+        ("survival", "OS.days", noise),
+        ("survival", "Vital Status", noise),
+        ("grade", "who", lambda _, __, grade, ___: grade * 1.5),
+        ("grade", "is_G4", lambda _, __, grade, ___: (grade == 2) * 1.0),
+        ("grade", "Grade", noise),
+    ],
+)
+def test_outcome_in_disguise_is_named(task: str, name: str, column) -> None:
+    cohort = cohort_with({name: column, "AGE": noise})
+
+    assert failing(cohort, task) == [name.split()[0]]
+    with pytest.raises(DataError, match="allow it with"):
+        raise_for_failures(check_inputs(cohort, fold_of(cohort), task))
+    allowed = check_inputs(cohort, fold_of(cohort), task, allow=[name])
+    assert [finding.level for finding in allowed] == ["note"]
+
+
+def test_good_predictors_and_other_tasks_are_left_alone() -> None:
+    cohort = cohort_with({"strong": lambda time, _, __, g: -time + 60 * g.normal(size=len(time))})
+
+    assert check_inputs(cohort, fold_of(cohort), "survival") == []
+    assert failing(cohort_with({"time_days": noise}), "grade") == []
+
+
+def test_only_training_patients_are_looked_at() -> None:
+    cohort = cohort_with({"copy": lambda time, *_: time})
+    fold = fold_of(cohort)
+    broken = tuple(
+        replace(p, expression=np.zeros_like(p.expression)) if p.patient_id in fold.test + fold.validation else p
+        for p in cohort
+    )
+
+    assert failing(replace(cohort, patients=broken), "survival") == ["copy"]
+
+
+def test_unknown_values_are_left_out_column_by_column() -> None:
+    def half_known(time, _, __, ___):
+        return np.where(np.arange(len(time)) % 2, time, np.nan)
+
+    assert failing(cohort_with({"copy": half_known, "AGE": noise}), "survival") == ["copy"]
+
+
+def test_so_few_patients_that_chance_orders_them_are_only_noted() -> None:
+    cohort = cohort_with({"copy": lambda _, __, grade, ___: grade * 1.0}, n=19, n_genes=400)
+
+    findings = check_inputs(cohort, fold_of(cohort), "grade")
+
+    assert [finding.level for finding in findings] == ["note"]
+    assert "some columns do by chance" in findings[0].found
+
+
+def test_noise_alone_never_stops_a_run() -> None:
+    for seed in range(5):
+        for n in (16, 22, 40):
+            cohort = cohort_with({"AGE": noise}, n=n, n_genes=3000, seed=seed)
+            assert failing(cohort, "grade") == []
+            assert failing(cohort, "survival") == []
+
+
+def test_concordance_is_exact_where_nearly_perfect() -> None:
+    generator = np.random.default_rng(1)
+    time, event = generator.permutation(60) * 1.0, generator.random(60) < 0.7
+    swapped = time.copy()
+    swapped[[3, 9]] = swapped[[9, 3]]
+    values = np.column_stack([-time, swapped, np.round(time / 3), generator.normal(size=60)])
+    later = event[:, None] & ((time > time[:, None]) | ((time == time[:, None]) & ~event))
+
+    found = best_concordance(values, later)
+
+    for column in range(4):
+        exact = concordance_index_censored(event, time, values[:, column])[0]
+        best = max(exact, 1 - exact)
+        assert found[column] == pytest.approx(best if best >= 0.99 else 0.0, abs=1e-12)

@@ -1,0 +1,91 @@
+import pandas as pd
+import pytest
+from test_comparisons import cohort, predictions
+
+from subfuse.audit.audit import audit_predictions
+from subfuse.audit.linear_baseline import CHECK, compare_with_linear
+from subfuse.evaluation.comparisons import compare_models
+from subfuse.evaluation.predictions import read_tasks
+
+
+@pytest.fixture(scope="module")
+def patients() -> pd.DataFrame:
+    return cohort(n=150)
+
+
+def table(patients: pd.DataFrame, noises: dict[str, float], task: str = "survival") -> pd.DataFrame:
+    return pd.concat(
+        [predictions(patients, task=task, model=m, noise=noise, seed=i) for i, (m, noise) in enumerate(noises.items())],
+        ignore_index=True,
+    )
+
+
+def found(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    (task,) = read_tasks(rows)
+    return [(f.level, f.found) for f in compare_with_linear(task, n_bootstrap=100, seed=0)]
+
+
+@pytest.mark.parametrize(("task", "linear"), [("survival", "cox"), ("grade", "logistic")])
+def test_a_model_that_loses_to_a_linear_one_is_seen_to(patients: pd.DataFrame, task: str, linear: str) -> None:
+    rows = table(patients, {"subspace": 0.1, "theirs": 4.0, linear: 1.5, "clinical": 5.0}, task)
+
+    levels = {text.split(" ")[0]: (level, text) for level, text in found(rows)}
+
+    assert set(levels) == {"subspace", "theirs"}
+    assert levels["subspace"][0] == "ok"
+    assert f"is better than the best linear model, {linear} " in levels["subspace"][1]
+    assert levels["theirs"][0] == "warning"
+    assert f"loses to the best linear model, {linear} " in levels["theirs"][1]
+
+
+def test_a_difference_that_may_be_chance_is_a_warning_below_and_a_note_above(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"snn": 1.0, "cox": 1.0})
+    above = compare_models(rows, reference="cox", n_bootstrap=1)["difference"].iloc[0] > 0
+    swapped = rows.replace({"model": {"snn": "cox", "cox": "snn"}})
+
+    levels = [found(rows)[0], found(swapped)[0]]
+
+    better, worse = levels if above else levels[::-1]
+    assert (better[0], worse[0]) == ("note", "warning")
+    assert "is not shown to be better than" in better[1]
+
+
+def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"subspace": 0.5, "snn": 1.0, "cox": 1.5, "clinical": 6.0})
+    expected = compare_models(rows[rows["model"] != "clinical"], reference="cox", n_bootstrap=100, seed=0)
+
+    for (_, text), row in zip(found(rows), expected.itertuples(), strict=True):
+        assert f"C-index {row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}" in text
+        assert f"adjusted p = {row.p_adjusted:.2g}" in text
+
+
+def test_without_a_linear_model_the_audit_says_that_it_cannot_tell(patients: pd.DataFrame) -> None:
+    audit = audit_predictions(table(patients, {"subspace": 0.5, "snn": 1.0}), n_bootstrap=20)
+
+    (note,) = [finding for finding in audit.findings if finding.check == CHECK]
+    assert note.level == "note"
+    assert "(clinical, cox, logistic) is needed, and there is none" in note.found
+
+
+def test_a_linear_model_that_ranks_nobody_is_named(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"snn": 1.0, "cox": 1.0})
+
+    ((level, text),) = found(rows.assign(risk=rows["risk"].where(rows["model"] == "snn", 0.0)))
+
+    assert level == "note"
+    assert "c_index of cox is undefined" in text
+
+
+def test_linear_models_alone_have_nothing_to_be_compared_with(patients: pd.DataFrame) -> None:
+    assert found(table(patients, {"cox": 1.0, "clinical": 2.0})) == []
+
+
+def test_an_undefined_comparison_says_why(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"cox": 1.0, "snn": 1.0})
+    apart = rows[(rows["model"] == "cox") | (rows["fold"] == -1)]
+    nobody = rows[rows["model"] == "snn"].assign(patient_id=lambda t: "other-" + t["patient_id"].astype(str))
+
+    ((level, text),) = found(pd.concat([apart, nobody]))
+
+    assert level == "note"
+    assert "cannot be compared" in text

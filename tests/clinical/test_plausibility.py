@@ -1,0 +1,116 @@
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter
+
+from subfuse.clinical.plausibility import trend_statistic
+from subfuse.clinical.reading import outcome_warnings, read_clinical
+from subfuse.clinical.source import PatientsSection
+
+
+def warned(patients: pd.DataFrame) -> str:
+    return " ".join(outcome_warnings(patients))
+
+
+def simulated(n: int, *, seed: int, effect: float = 0.05) -> pd.DataFrame:
+    """Deaths hasten with age, losses to follow-up do not."""
+    random = np.random.default_rng(seed)
+    age = random.uniform(25, 75, n)
+    death, loss = random.exponential(900 * np.exp(-effect * (age - 50))), random.exponential(1000, n)
+    return pd.DataFrame(
+        {
+            "time_days": np.minimum(death, loss),
+            "event": pd.array(death <= loss, dtype="boolean"),
+            "age": [f"{years:.1f}" for years in age],
+        }
+    )
+
+
+def flipped(patients: pd.DataFrame) -> pd.DataFrame:
+    return patients.assign(event=~patients["event"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flipped_events_are_seen_in_what_age_foretells(seed):
+    patients = simulated(300, seed=seed)
+    assert warned(patients) == ""
+    assert "event may be flipped: age foretells" in warned(flipped(patients))
+
+
+def test_without_a_risk_factor_nothing_is_claimed():
+    patients = simulated(300, seed=0, effect=0.0)
+    assert warned(patients) == warned(flipped(patients)) == ""
+    few = simulated(300, seed=1).assign(event=pd.array([True] * 5 + [False] * 295, dtype="boolean"))
+    assert "flipped" not in warned(few)
+
+
+def test_a_clear_risk_factor_outweighs_longer_times_of_events():
+    patients = simulated(300, seed=2)
+    early = patients["event"] | (np.arange(300) % 2 == 0)  # leaving early, whatever the age
+    patients["time_days"] = patients["time_days"].where(patients["event"], 1 + np.arange(300) % 30).where(early, 2)
+    assert "flipped" not in warned(patients)
+    assert "flipped: median time" in warned(patients.drop(columns="age"))
+
+
+def test_trend_statistic_is_the_score_test_of_cox_regression():
+    patients = simulated(80, seed=3)
+    time = np.ceil(patients["time_days"].to_numpy(dtype=float) / 200)  # many ties
+    event, age = patients["event"].to_numpy(dtype=bool), patients["age"].astype(float).to_numpy()
+    score = information = 0.0
+    for i in np.flatnonzero(event):
+        risk_set = age[time >= time[i]]
+        score, information = score + age[i] - risk_set.mean(), information + risk_set.var()
+    statistic = trend_statistic(age, time, event)
+    assert statistic == pytest.approx(score / np.sqrt(information))
+    table = pd.DataFrame({"age": age, "time": patients["time_days"], "event": event})
+    wald = CoxPHFitter().fit(table, "time", "event").summary.loc["age", "z"]
+    assert trend_statistic(age, table["time"].to_numpy(), event) == pytest.approx(wald, rel=0.2)
+    with_unknown = trend_statistic(np.append(age, np.nan), np.append(time, 3.0), np.append(event, True))
+    assert with_unknown == pytest.approx(statistic)
+    assert trend_statistic(np.ones(5), np.arange(5.0), np.ones(5, dtype=bool)) == 0
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [(1.0, ""), (1 / 30.4375, "looks like months"), (1 / 365.25, "looks like years"), (30.4375, "reaches .* years")],
+)
+def test_units_of_time(scale, message):
+    patients = simulated(200, seed=4).drop(columns="age")
+    patients["time_days"] = patients["time_days"].clip(upper=6000) * scale
+    patients.loc[0, "time_days"] = 6000 * scale
+    text = warned(patients)
+    assert (text == "") if not message else pd.Series([text]).str.contains(message).all()
+
+
+@pytest.mark.parametrize(
+    ("ages", "message"),
+    [
+        (["44", "90", None], ""),
+        (["16071", "90", None], "age exceeds 120 for 1 patient(s), up to 16071: it looks like days"),
+        (["-4", "90", "x"], "age is negative for 1 patient(s)"),
+    ],
+)
+def test_ages(ages, message):
+    patients = pd.DataFrame({"time_days": [500, 900, 800], "event": pd.array([True, False, True], dtype="boolean")})
+    assert message in warned(patients.assign(age=ages))
+    assert bool(warned(patients.assign(age=ages))) == bool(message)
+    assert message in warned(patients.assign(age=ages, time_days=np.nan))
+
+
+def test_times_of_zero():
+    patients = pd.DataFrame({"time_days": [0, 900, 0.0], "event": pd.array([True, False, False], dtype="boolean")})
+    assert "time_days is 0 for 2 patient(s)" in warned(patients)
+
+
+@pytest.mark.real_data
+def test_the_real_table_is_plausible_and_its_mutilations_are_not(real_data):
+    columns = {"patient_id": "case_id", "time_days": "os_days", "event": "os_event", "grade": "grade", "age": "age"}
+    path = real_data / "tcga_gbmlgg" / "labels.csv"
+    patients = read_clinical(PatientsSection(table=path, columns=columns)).patients
+    assert outcome_warnings(patients) == ()
+    assert "event may be flipped: grade foretells" in warned(flipped(patients))
+    assert "event may be flipped: age foretells" in warned(flipped(patients).drop(columns="grade"))
+    assert "looks like months" in warned(patients.assign(time_days=patients["time_days"] / 30.4375))
+    assert "age exceeds 120" in warned(patients.assign(age=[str(float(age) * 365.25) for age in patients["age"]]))
+    for n in (60, 120, 240):  # smaller cohorts raise no false alarm
+        assert all(warned(patients.sample(n, random_state=seed)) == "" for seed in range(10))

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+
+from subfuse.cohort.bags import (
+    Bag,
+    BagReader,
+    FeatureCache,
+    InputStandardiser,
+    class_names,
+    collate,
+    draw_batches,
+    has_outcome,
+    make_target,
+)
+from subfuse.cohort.task import TaskSpec
+from subfuse.expression.reading import ExpressionStandardiser
+
+
+@pytest.fixture
+def cohort(make_cohort):
+    return make_cohort(8)
+
+
+def reader_of(cohort, patients=None):
+    return BagReader(InputStandardiser.fit(patients or cohort.patients, cohort.genes, FeatureCache()))
+
+
+def test_training_patches_and_genes_have_mean_zero_and_deviation_one(cohort):
+    reader = reader_of(cohort)
+    bags = [reader.read(patient) for patient in cohort]
+    for values in (
+        np.concatenate([b.patches for b in bags]),
+        np.stack([b.expression for b in bags if b.expression is not None]),
+    ):
+        np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-5)
+
+
+def test_the_standardiser_ignores_patients_it_is_not_given(cohort):
+    some = cohort.patients[2:6]
+    fitted = InputStandardiser.fit(some, cohort.genes, FeatureCache())
+    np.testing.assert_array_equal(fitted.patch_mean, reader_of(cohort, some).standardiser.patch_mean)
+    assert not np.allclose(fitted.patch_mean, reader_of(cohort).standardiser.patch_mean)
+
+
+def test_slides_of_a_patient_stand_apart_and_keep_their_inner_distances(cohort):
+    patient = cohort.patients[2]
+    bag = reader_of(cohort).read(patient)
+    first, second = (FeatureCache().read(path) for path in patient.slides)
+    n = len(first.coords)
+    left, right = bag.coords[:n], bag.coords[n:]
+    pitch = 256 * 0.5
+    assert right[:, 0].min() - left[:, 0].max() == pytest.approx(5 * pitch)
+    np.testing.assert_allclose(np.diff(right, axis=0), np.diff(second.centres_um, axis=0), atol=1e-3)
+
+
+def test_a_batch_holds_each_bag_and_marks_what_is_missing(cohort):
+    reader = reader_of(cohort)
+    batch = next(draw_batches(cohort.patients, reader, batch_size=8, n_genes=len(cohort.genes)))
+    assert batch.patch_mask.any(dim=1).tolist() == [False] + [True] * 7
+    assert batch.expression_mask.tolist() == [True, False] + [True] * 6
+    for i, patient in enumerate(cohort):
+        bag = reader.read(patient)
+        np.testing.assert_array_equal(batch.patches[i][batch.patch_mask[i]].numpy(), bag.patches)
+        assert not batch.patches[i][~batch.patch_mask[i]].any()
+
+
+def test_batches_cover_the_patients_in_order_with_a_short_last_one(cohort):
+    task = cohort.tasks["grade"]
+    batches = list(
+        draw_batches(cohort.patients, reader_of(cohort), batch_size=3, n_genes=10, task=task, classes=("G2", "G4"))
+    )
+    assert [len(b.patient_id) for b in batches] == [3, 3, 2]
+    assert [i for b in batches for i in b.patient_id] == [p.patient_id for p in cohort]
+    label = torch.cat([b.target.label for b in batches]).tolist()
+    assert label == [int(p.labels["grade"] == "G4") for p in cohort]
+
+
+def test_slides_are_left_out_when_training_had_none(cohort):
+    without = [cohort.patients[0]]
+    bag = reader_of(cohort, without).read(cohort.patients[3])
+    assert len(bag.patches) == 0
+    assert bag.expression is not None
+
+
+def test_the_cache_stops_at_its_limit_but_still_reads(cohort):
+    cache = FeatureCache(limit_bytes=1)
+    path = cohort.patients[3].slides[0]
+    assert cache.read(path) is not cache.read(path)
+    unlimited = FeatureCache()
+    assert unlimited.read(path) is unlimited.read(path)
+
+
+def test_outcomes_known_and_unknown(cohort):
+    patient = cohort.patients[0]
+    assert has_outcome(patient, TaskSpec(column="grade"))
+    assert not has_outcome(patient, TaskSpec(column="diagnosis"))
+    assert class_names(cohort.patients, TaskSpec(column="grade")) == ("G2", "G4")
+    assert class_names(cohort.patients, TaskSpec(column="grade", classes=("G4", "G2"))) == ("G4", "G2")
+    with pytest.raises(ValueError, match="labels of 'grade' must be among"):
+        make_target(cohort.patients, TaskSpec(column="grade"), ["G2"])
+
+
+def test_padding_round_trips_for_very_different_lengths():
+    bags = [
+        Bag("a", np.ones((1, 3), np.float32), np.full((1, 2), 5, np.float32), None),
+        Bag("b", np.ones((7, 3), np.float32), np.zeros((7, 2), np.float32), np.arange(4, dtype=np.float32)),
+    ]
+    batch = collate(bags, n_genes=4)
+    assert batch.patches.shape == (2, 7, 3)
+    assert batch.patch_mask.sum(dim=1).tolist() == [1, 7]
+    assert batch.expression.tolist() == [[0, 0, 0, 0], [0, 1, 2, 3]]
+    assert batch.to(torch.device("cpu")).patient_id == ("a", "b")
+
+
+def test_patients_without_slides_have_an_empty_axis_of_patches():
+    bags = [
+        Bag(name, np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32), np.ones(4, np.float32)) for name in "ab"
+    ]
+    batch = collate(bags, n_genes=4)
+    assert (batch.patches.shape, batch.coords.shape, batch.patch_mask.shape) == ((2, 0, 3), (2, 0, 2), (2, 0))
+
+
+def test_a_weighted_column_has_that_spread_and_the_others_are_as_before():
+    random = np.random.default_rng(0)
+    values = random.normal(3.0, 2.0, size=(50, 4)).astype(np.float32)
+    plain = InputStandardiser(ExpressionStandardiser.fit(values, ("A", "B", "age", "C")), None, None)
+    weighted = plain.with_weight(["age"], 5.0)
+    spread = weighted.expression.transform(values).std(axis=0)
+    np.testing.assert_allclose(spread, [1, 1, 5, 1], rtol=1e-5)
+    assert InputStandardiser(None, None, None).with_weight(["age"], 5.0).expression is None

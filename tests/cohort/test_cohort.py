@@ -1,0 +1,401 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.cohort.cohort import read_cohort, read_patients
+from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
+from subfuse.cohort.drawn_folds import read_folds
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.files import write_json
+from subfuse.preparation.plan import CohortPlan, plan_cohort
+from subfuse.preparation.prepared import write_prepared
+
+N = 20
+SECTIONS = {
+    "name": "name: small",
+    "patients": "patients: {table: patients.csv}",
+    "slides": "slides: {folder: slides}",
+    "expression": "expression: {table: expression.csv, unit: tpm}",
+    "gene_sets": "gene_sets: {tumour: sets.gmt, microenvironment: {gmt: sets.gmt, sets: [B]}}",
+    "splits": "splits: {folds: 4, seed: 3}",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Patients p00 to p19: even ones have a slide, those divisible by 3 expression; p01 neither; p02 no outcome."""
+    clinical = pd.DataFrame(
+        {
+            "patient_id": [f"p{i:02d}" for i in range(N)],
+            "time_days": [100.0 + 50 * i for i in range(N)],
+            "event": pd.array([i % 4 < 2 for i in range(N)], dtype="boolean"),
+            "grade": [f"G{2 + i % 3}" for i in range(N)],
+        }
+    )
+    clinical.loc[2, ["time_days", "event", "grade"]] = None
+    clinical.loc[4, "time_days"] = -1.0
+    clinical.loc[6, "grade"] = None
+    clinical.to_csv(tmp_path / "patients.csv", index=False)
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for i in [*range(0, N, 2), 99]:
+        (slides / f"p{i:02d}_a.svs").touch()
+    (slides / "p00_b.svs").touch()
+    measured = [*range(0, N, 3), 5, 7, 11, 13, 17, 19, 77]
+    values = np.random.default_rng(0).gamma(2.0, 3.0, size=(len(measured), 4)).round(3)
+    table = pd.DataFrame(values, index=[f"p{i:02d}" for i in measured], columns=["G1", "G2", "G3", "G4"])
+    table.to_csv(tmp_path / "expression.csv", index_label="case")
+    (tmp_path / "sets.gmt").write_text("A\td\tG1\tG9\nB\td\tG3\tG2\n")
+    return tmp_path
+
+
+def cohort_file_of(folder: Path, *without: str, **changes: str) -> CohortFile:
+    sections = {name: text for name, text in (SECTIONS | changes).items() if name not in without}
+    path = folder / "cohort.yaml"
+    path.write_text("\n".join(sections.values()) + "\n")
+    return read_cohort_file(path)
+
+
+def slide_table(plan: CohortPlan, out: Path, *failed: str) -> pd.DataFrame:
+    rows = []
+    for slide in plan.slides:
+        if slide.slide_id not in failed:
+            path = Path("wsi") / f"{slide.slide_id}.h5"
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            (out / path).touch()
+            rows.append({"slide_id": slide.slide_id, "patient_id": slide.patient_id, "features": str(path)})
+    return pd.DataFrame(rows, columns=["slide_id", "patient_id", "features"])
+
+
+def reasons(exclusions: pd.DataFrame, level: str) -> dict[str, str]:
+    chosen = exclusions[exclusions["level"] == level]
+    return dict(zip(chosen["id"], chosen["reason"], strict=True))
+
+
+def test_exclusions_add_up_and_have_reasons(folder):
+    plan = plan_cohort(cohort_file_of(folder))
+    assert reasons(plan.exclusions, "patient") == {
+        "p04": "time_days is negative (-1)",
+        "p01": "no slide and no expression",
+        "p02": "unknown outcome of survival, grade",
+    }
+    assert len(plan.patients) + 3 == N
+    assert reasons(plan.exclusions, "slide") == {
+        "p02_a": "p02 is not in the cohort",
+        "p04_a": "p04 is not in the cohort",
+        "p99_a": "its name begins with no patient's identifier",
+    }
+    assert reasons(plan.exclusions, "expression") == {"p77": "its patient is not in the cohort"}
+
+
+def test_modalities_and_labels_per_patient(folder):
+    patients = plan_cohort(cohort_file_of(folder)).patients.set_index("patient_id")
+    assert list(patients.columns) == ["cohort", "site", "time_days", "event", "grade", "n_slides", "has_expression"]
+    assert patients.loc["p00", ["n_slides", "has_expression", "grade"]].tolist() == [2, True, "G2"]
+    assert patients.loc["p05", ["n_slides", "has_expression"]].tolist() == [0, True]
+    assert patients.loc["p08", ["n_slides", "has_expression"]].tolist() == [1, False]
+    assert patients.loc["p06", "grade"] is None
+
+
+def test_gene_sets_follow_the_axis(folder):
+    plan = plan_cohort(cohort_file_of(folder))
+    assert plan.gene_sets == {"tumour": ("G1", "G2", "G3"), "microenvironment": ("G2", "G3")}
+    assert plan.coverage.set_index("subspace").loc["tumour", ["n_genes", "n_found", "missing"]].tolist() == [4, 3, "G9"]
+
+
+def test_default_tasks_and_class_order(folder):
+    plan = plan_cohort(cohort_file_of(folder))
+    assert list(plan.tasks) == ["survival", "grade"]
+    assert plan.tasks["grade"].classes == ("G2", "G3", "G4")
+    plan = plan_cohort(cohort_file_of(folder, tasks="tasks: {g: {column: grade, classes: [G4, G3, G2, G1]}}"))
+    assert plan.tasks["g"].classes == ("G4", "G3", "G2", "G1")
+    assert "tasks.g: no patient has G1" in plan.warnings
+
+
+def test_summary_counts(folder):
+    lines = plan_cohort(cohort_file_of(folder)).summary().splitlines()
+    assert lines[0] == "small (develop): 17 patients"
+    assert "  slides: 9 of 8 patients" in lines
+    assert "4 genes, unit tpm" in lines[2]
+    assert lines[-1].startswith("  folds: 4, with ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"tasks": "tasks: {a: {column: gradee}}"}, ConfigurationError, "tasks.a.column: 'gradee' is not a column"),
+        ({"tasks": "tasks: {a: {column: grade, classes: [G2, G3]}}"}, DataError, "one of G2, G3. Found G4"),
+        ({"tasks": "tasks: {}"}, ConfigurationError, "tasks: at least one is required"),
+        (
+            {"patients": "patients: {table: patients.csv, columns: {grade: grade}}",
+             "tasks": "tasks: {s: {time: time_days, event: event}}"},
+            ConfigurationError,
+            "tasks.s: time_days and event must be known",
+        ),
+        ({"gene_sets": "gene_sets: {tumour: builtin}"}, DataError, "gene_sets.tumour: at least one of its 733 genes"),
+        ({"splits": "splits: {stratify: [age]}"}, ConfigurationError, "splits.stratify: age"),
+    ],
+)  # fmt: skip
+def test_impossible_cohorts(folder, changes, error, message):
+    with pytest.raises(error, match=message):
+        plan_cohort(cohort_file_of(folder, **changes))
+
+
+def test_cohort_needs_a_modality_and_a_patient(folder):
+    with pytest.raises(ConfigurationError, match="slides or expression must be declared"):
+        plan_cohort(cohort_file_of(folder, "slides", "expression"))
+    for path in (folder / "slides").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"at least one patient with data.*no slide and no expression \(19\)"):
+        plan_cohort(cohort_file_of(folder, "expression"))
+
+
+def test_single_modality_cohorts(folder):
+    only_slides = plan_cohort(cohort_file_of(folder, "expression"))
+    assert only_slides.expression is None
+    assert only_slides.gene_sets == {"tumour": (), "microenvironment": ()}
+    assert not len(only_slides.coverage)
+    only_expression = plan_cohort(cohort_file_of(folder, "slides"))
+    assert only_expression.slides == ()
+    assert only_expression.patients["has_expression"].all()
+
+
+def test_external_cohort_has_no_folds_and_leaves_classes_to_the_model(folder):
+    plan = plan_cohort(cohort_file_of(folder, role="role: external"))
+    assert plan.folds == ()
+    assert plan.tasks["grade"].classes is None
+    everybody = plan_cohort(cohort_file_of(folder, role="role: external", tasks="tasks: {}"))
+    assert "p02" in everybody.patients["patient_id"].tolist()
+
+
+def test_outcome_is_judged_by_the_patients_that_are_used(folder):
+    for path in (folder / "slides").iterdir():
+        if path.name[:3] not in ("p06", "p10", "p14", "p18"):  # all censored
+            path.unlink()
+    plan = plan_cohort(cohort_file_of(folder, "expression", splits="splits: {folds: 2}"))
+    assert sum("event is false for every patient" in warning for warning in plan.warnings) == 1
+
+
+def test_planning_writes_nothing(folder):
+    cohort_file = cohort_file_of(folder)
+    before = sorted(folder.rglob("*"))
+    plan_cohort(cohort_file)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_prepared_cohort_reads_back(folder):
+    cohort_file, out = cohort_file_of(folder), folder / "prepared"
+    plan = plan_cohort(cohort_file)
+    failed = [("slide", "p00_b", "no tissue"), ("slide", "p08_a", "unreadable")]
+    exclusions = pd.concat([plan.exclusions, pd.DataFrame(failed, columns=["level", "id", "reason"])])
+    written = write_prepared(out, cohort_file, plan, slide_table(plan, out, "p00_b", "p08_a"), exclusions)
+    write_json(out / "provenance.json", {"encoder": "e", "encoder_sha256": "00", "patch_dim": 7})
+    cohort = read_cohort(out)
+
+    assert reasons(written, "patient")["p08"] == "none of its slides could be prepared, and it has no expression"
+    assert len(pd.read_csv(out / "exclusions.csv")) == len(written)
+    assert [p.patient_id for p in cohort] == [p for p in plan.patients["patient_id"] if p != "p08"]
+    assert (cohort.encoder, cohort.patch_dim, cohort.expression_unit) == ("e", 7, "log2_tpm")
+    assert (cohort.gene_sets, dict(cohort.tasks)) == (plan.gene_sets, plan.tasks)
+    by_id = {patient.patient_id: patient for patient in cohort}
+    assert [path.name for path in by_id["p00"].slides] == ["p00_a.h5"]
+    assert (by_id["p06"].labels, by_id["p06"].event, by_id["p06"].time_days) == ({}, False, 400.0)
+    assert by_id["p10"].expression is None
+    assert plan.expression is not None
+    np.testing.assert_array_equal(by_id["p05"].expression, plan.expression.values.loc["p05"])
+    assert np.shares_memory(by_id["p05"].expression.base, by_id["p07"].expression.base)
+    assert read_patients(out).set_index("patient_id").loc["p00", "n_slides"] == 1
+
+
+def test_declared_names_of_genes_come_along_while_their_table_is_there(folder):
+    (folder / "mine.tsv").write_text("previous\tapproved\nOLD\tG2\n")
+    cohort_file = cohort_file_of(folder, expression="expression: {table: expression.csv, unit: tpm, aliases: mine.tsv}")
+    plan, out = plan_cohort(cohort_file), folder / "prepared"
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    assert read_cohort(out).gene_aliases == {"OLD": "G2"}
+    (folder / "mine.tsv").unlink()
+    assert read_cohort(out).gene_aliases == {}
+
+
+def test_lost_patients_leave_their_fold_and_the_others_stay(folder):
+    cohort_file, out = cohort_file_of(folder), folder / "prepared"
+    plan = plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out, "p08_a"), plan.exclusions)
+    for planned, read in zip(plan.folds, read_folds(out / "splits" / "default"), strict=True):
+        for side in ("train", "validation", "test"):
+            assert getattr(read, side) == tuple(p for p in getattr(planned, side) if p != "p08")
+
+
+COVARIATES = "patients: {table: patients.csv, columns: {time_days: time_days, event: event, age: age, sex: sex}}"
+
+
+@pytest.fixture
+def with_covariates(folder):
+    """Ages 40 to 59, unknown for p03; sex Male or female, unknown for p05 and p06, for which nothing is known."""
+    table = pd.read_csv(folder / "patients.csv").drop(columns="grade")
+    table["age"] = [40.0 + i for i in range(N)]
+    table["sex"] = ["Male" if i % 3 else " female" for i in range(N)]
+    table.loc[[3, 6], "age"] = None
+    table.loc[[5, 6], "sex"] = "not reported"
+    table.to_csv(folder / "patients.csv", index=False)
+    return folder
+
+
+def test_covariates_end_the_gene_axis_and_every_subspace(with_covariates):
+    cohort_file = cohort_file_of(with_covariates, patients=COVARIATES, covariates="covariates: [age, sex]")
+    out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
+    assert plan.covariates == ("age", "sex=male")
+    assert f"covariates: age known for {len(plan.patients) - 2}, sex=male known for" in plan.summary()
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    cohort = read_cohort(out)
+    by_id = {patient.patient_id: patient for patient in cohort}
+    assert (cohort.genes, cohort.covariates) == (("G1", "G2", "G3", "G4", "age", "sex=male"), ("age", "sex=male"))
+    assert cohort.gene_sets == {
+        "tumour": ("G1", "G2", "G3", "age", "sex=male"),
+        "microenvironment": ("G2", "G3", "age", "sex=male"),
+    }
+    assert cohort.pathways == {"A": ("G1",), "B": ("G2", "G3")}
+    assert plan.expression is not None
+    for name, covariates in {"p03": [np.nan, 0], "p05": [45, np.nan], "p06": [np.nan] * 2, "p07": [47, 1]}.items():
+        np.testing.assert_array_equal(by_id[name].expression[:4], plan.expression.values.loc[name])
+        np.testing.assert_array_equal(by_id[name].expression[4:], covariates)
+    assert by_id["p08"].expression is None
+    assert by_id["p07"].labels == {"age": "47.0", "sex": "Male"}
+    again = plan_cohort(read_cohort_file(out / "cohort.yaml"))
+    assert again.covariates == plan.covariates
+
+
+def test_covariates_alone_where_there_is_no_expression(with_covariates):
+    cohort_file = cohort_file_of(
+        with_covariates, "expression", patients=COVARIATES, covariates="covariates: [sex=female, age]"
+    )
+    out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    cohort = read_cohort(out)
+    by_id = {patient.patient_id: patient for patient in cohort}
+    assert cohort.gene_sets == dict.fromkeys(("tumour", "microenvironment"), cohort.covariates)
+    assert (cohort.genes, cohort.expression_unit, cohort.pathways) == (("sex=female", "age"), None, {})
+    np.testing.assert_array_equal(by_id["p12"].expression, [1, 52])
+    assert by_id["p06"].expression is None
+    assert not plan.patients["has_expression"].any()
+
+
+@pytest.mark.parametrize(
+    ("declared", "error", "message"),
+    [
+        ("[bmi]", ConfigurationError, "covariates: 'bmi' must be a column of the patients. They have age, sex"),
+        ("[time_days]", ConfigurationError, "time_days is an outcome"),
+        ("[event=true]", ConfigurationError, "event is an outcome"),
+        ("[age, age]", ConfigurationError, "age must be given once"),
+        ("[words]", ConfigurationError, r"words must hold numbers or two words. Found 3 .* a, b, c. .* `words=c`"),
+        ("[one]", ConfigurationError, r"one must hold numbers or two words. Found 1 .* `one=x`"),
+        ("[mixed]", ConfigurationError, r"mixed must hold numbers or two words. .* 90\+"),
+        ("[empty]", DataError, "empty must be known for some patients"),
+        ("[sex=mael]", ConfigurationError, "'mael' must occur in sex. Found female, male"),
+        ("[sex=male, sex=Male]", ConfigurationError, "sex=male must be given once"),
+        ("[G1]", ConfigurationError, "G1 must not have the name of a gene"),
+    ],
+)
+def test_impossible_covariates(with_covariates, declared, error, message):
+    table = pd.read_csv(with_covariates / "patients.csv")
+    table["words"] = [("a", "b", "c")[i % 3] for i in range(N)]
+    table["one"], table["empty"], table["G1"] = "x", "", 1.0
+    table["mixed"] = ["90+" if i == 9 else str(i) for i in range(N)]
+    table.to_csv(with_covariates / "patients.csv", index=False)
+    with pytest.raises(error, match=message):
+        plan_cohort(cohort_file_of(with_covariates, covariates=f"covariates: {declared}"))
+
+
+def test_an_external_cohort_takes_the_coding_that_is_declared(with_covariates):
+    table = pd.read_csv(with_covariates / "patients.csv")
+    table["sex"], table["age"] = "female", None
+    table.to_csv(with_covariates / "patients.csv", index=False)
+    external = {"patients": COVARIATES, "role": "role: external"}
+    plan = plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [age, sex=Male]", **external))
+    assert plan.covariates == ("age", "sex=male")
+    with pytest.raises(ConfigurationError, match=r"Found 1 value\(s\), among them female"):
+        plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [sex]", **external))
+
+
+def test_a_label_task_cannot_have_its_label_as_covariate(folder):
+    with pytest.raises(ConfigurationError, match="grade is an outcome"):
+        plan_cohort(cohort_file_of(folder, covariates="covariates: [grade=G4]"))
+
+
+def test_resolved_copy_can_be_planned_again(folder):
+    cohort_file, out = cohort_file_of(folder), folder / "prepared"
+    plan = plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    again = plan_cohort(read_cohort_file(out / "cohort.yaml"))
+    pd.testing.assert_frame_equal(again.patients, plan.patients)
+    assert again.folds == plan.folds
+    assert again.tasks == plan.tasks
+
+
+def test_cohort_without_expression_reads_back(folder):
+    cohort_file, out = cohort_file_of(folder, "expression"), folder / "prepared"
+    plan = plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    cohort = read_cohort(out)
+    assert (cohort.genes, cohort.expression_unit) == ((), None)
+    assert cohort.gene_sets == {"tumour": (), "microenvironment": ()}
+
+
+def test_nobody_left_after_preparing(folder):
+    cohort_file = cohort_file_of(folder, "expression")
+    plan = plan_cohort(cohort_file)
+    with pytest.raises(DataError, match="at least one patient with a prepared slide"):
+        write_prepared(folder / "out", cohort_file, plan, slide_table(plan, folder).iloc[:0], plan.exclusions)
+
+
+def test_unfinished_and_damaged_folders(folder):
+    cohort_file, out = cohort_file_of(folder), folder / "prepared"
+    plan = plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    with pytest.raises(DataError, match=r"completely prepared folder.*provenance\.json"):
+        read_cohort(out)
+    write_json(out / "provenance.json", {})
+    (out / "wsi" / "p00_a.h5").unlink()
+    with pytest.raises(DataError, match=r"feature file wsi/p00_a\.h5"):
+        read_cohort(out)
+
+
+def test_select(folder):
+    cohort_file, out = cohort_file_of(folder, "slides"), folder / "prepared"
+    plan = plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_json(out / "provenance.json", {})
+    cohort = read_cohort(out)
+    assert [p.patient_id for p in cohort.select(["p09", "p03"])] == ["p03", "p09"]
+    with pytest.raises(KeyError, match="p02"):
+        cohort.select(["p02"])
+
+
+@pytest.mark.real_data
+def test_real_tables_join(real_data, tmp_path):
+    tables = real_data / "tcga_gbmlgg"
+    columns = (
+        "{patient_id: case_id, time_days: os_days, event: os_event, grade: grade, diagnosis: who2021_cdkn2a_homozygous}"
+    )
+    (tmp_path / "cohort.yaml").write_text(
+        f"name: tcga-gbmlgg\n"
+        f"patients: {{table: {tables}/labels.csv, columns: {columns}}}\n"
+        f"expression: {{table: {tables}/expression_zscores.csv.gz, unit: zscore}}\n"
+        f"splits: {{folder: {tables}/splits}}\n"
+    )
+    cohort_file = read_cohort_file(tmp_path / "cohort.yaml")
+    plan = plan_cohort(cohort_file)
+    assert (len(plan.patients), len(plan.exclusions), plan.warnings) == (569, 0, ())
+    assert plan.patients["diagnosis"].value_counts().tolist() == [219, 173, 159, 18]
+    assert plan.coverage["n_found"].tolist() == [75, 63]
+    assert [len(fold.test) for fold in plan.folds] == [114, 114, 114, 114, 113]
+    write_prepared(tmp_path / "prepared", cohort_file, plan, slide_table(plan, tmp_path), plan.exclusions)
+    write_json(tmp_path / "prepared" / "provenance.json", {})
+    cohort = read_cohort(tmp_path / "prepared")
+    assert (len(cohort), len(cohort.genes), cohort.patients[0].site) == (569, 1544, "02")

@@ -1,0 +1,250 @@
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.expression.reading import read_expression, write_expression
+from subfuse.expression.source import ExpressionSection
+
+PATIENTS = ["TCGA-02-0001", "TCGA-02-0002", "TCGA-02-0003"]
+GENES = ["EGFR", "TP53"]
+VALUES = np.array([[1, 3], [7, 0], [0, 15]], dtype=np.float32)  # patients × genes
+
+
+def matrix(rows=PATIENTS, columns=GENES, values=VALUES) -> pd.DataFrame:
+    return pd.DataFrame(values, index=rows, columns=columns)
+
+
+def read(path: Path, *, patients=(), keep_genes=(), **keys):
+    return read_expression(ExpressionSection(table=path, **keys), patients=patients, keep_genes=keep_genes)
+
+
+# --- orientation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_both_orientations_give_the_same_table(tmp_path, transposed, declared):
+    table = matrix().T if transposed else matrix()
+    table.to_csv(tmp_path / "e.csv")
+    keys = {"orientation": "genes_by_patients" if transposed else "patients_by_genes"} if declared else {}
+    found = read(tmp_path / "e.csv", unit="tpm", **keys)
+    pd.testing.assert_frame_equal(found.values, np.log2(matrix() + 1), check_names=False)
+
+
+def test_patients_of_the_cohort_tell_the_orientation(tmp_path):
+    table = matrix(rows=["a", "b", "c"])
+    table.T.to_csv(tmp_path / "e.tsv", sep="\t")
+    found = read(tmp_path / "e.tsv", unit="tpm", patients=["b", "z"])
+    assert found.values.index.tolist() == ["a", "b", "c"]
+    assert found.values.columns.tolist() == GENES
+
+
+def test_a_symbol_column_makes_rows_genes_and_names_them(tmp_path):
+    table = matrix(columns=["ENSG00000146648.18", "ENSG00000141510.2"], rows=["a", "b", "c"]).T
+    table.insert(0, "gene_name", ["EGFR", ""])
+    table.insert(1, "gene_type", "protein_coding")
+    table.to_csv(tmp_path / "e.csv", index_label="gene_id")
+    found = read(tmp_path / "e.csv", unit="tpm")
+    assert found.values.columns.tolist() == ["EGFR", "ENSG00000141510"]
+    assert found.genes.loc["EGFR", "gene_id"] == "ENSG00000146648.18"
+
+
+def test_ambiguous_or_foreign_identifiers_need_a_declaration(tmp_path):
+    matrix(columns=PATIENTS[:2]).to_csv(tmp_path / "both.csv")
+    with pytest.raises(ConfigurationError, match=r"both\.csv: the orientation is ambiguous: 3 .* 2 in the header"):
+        read(tmp_path / "both.csv", unit="tpm")
+    matrix(rows=["x", "y", "z"]).to_csv(tmp_path / "none.csv")
+    with pytest.raises(DataError, match=r"patients of the cohort \(a, b\) are required .* Found x, y, z"):
+        read(tmp_path / "none.csv", unit="tpm", patients=["a", "b"])
+    assert len(read(tmp_path / "none.csv", unit="tpm").values) == 3  # the documented layout
+
+
+# --- samples and patients --------------------------------------------------------------------------------------------
+
+
+def test_a_sample_sheet_names_patients_and_types(tmp_path):
+    samples = ["s1", "s2", "s3", "s4"]
+    matrix(samples, values=np.array([[1, 1], [3, 3], [7, 7], [9, 9]])).to_csv(tmp_path / "e.csv")
+    sheet = "sample_id,patient_id,sample_type\ns1,a,Primary Tumor\ns2,a,Recurrent\ns3,b,Solid Tissue Normal\n"
+    (tmp_path / "sheet.csv").write_text(sheet)
+    found = read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv")
+    assert found.values.loc["a"].tolist() == [1, 1]
+    reasons = dict(zip(found.exclusions["id"], found.exclusions["reason"], strict=True))
+    assert reasons["s3"] == "normal tissue"
+    assert reasons["s4"] == "not in the sample sheet"
+    assert "s1 of the same patient" in reasons["s2"]
+
+
+@pytest.mark.parametrize(
+    ("sheet", "message"),
+    [
+        ("id,patient_id\ns1,a\n", "columns sample_id and patient_id"),
+        ("sample_id,patient_id\ns1,\n", "identifier and a patient"),
+        ("sample_id,patient_id\ns1,a\ns1,b\n", "one patient. Found s1 of a, b"),
+    ],
+)
+def test_broken_sample_sheets(tmp_path, sheet, message):
+    matrix().to_csv(tmp_path / "e.csv")
+    (tmp_path / "sheet.csv").write_text(sheet)
+    with pytest.raises(DataError, match=f"sheet.csv.*{message}"):
+        read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv")
+
+
+def test_names_with_dots_of_r_are_barcodes(tmp_path):
+    matrix([f"{p.replace('-', '.')}.01" for p in PATIENTS]).to_csv(tmp_path / "e.csv")
+    assert read(tmp_path / "e.csv", unit="tpm").values.index.tolist() == PATIENTS
+
+
+# --- cBioPortal ------------------------------------------------------------------------------------------------------
+
+
+def cbioportal(tmp_path: Path, name: str, comment: str = "") -> Path:
+    rows = ["Hugo_Symbol\tEntrez_Gene_Id\tS1-01\tS1-02\tS2-01", "EGFR\t1956\t10.5\t1\t0", "\t7157\t89.5\t1\t4"]
+    (tmp_path / name).write_text(comment + "\n".join(rows) + "\n")
+    clinical = "#Patient\tSample\tType\n#a\tb\tc\nPATIENT_ID\tSAMPLE_ID\tSAMPLE_TYPE\n"
+    sheet = "P1\tS1-01\tPrimary\nP1\tS1-02\tRecurrence\nP2\tS2-01\tPrimary\n"
+    (tmp_path / "data_clinical_sample.txt").write_text(clinical + sheet)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("comment", ["", "#version\n#second\n"])
+def test_cbioportal_rsem_becomes_log2_cpm_of_primary_samples(tmp_path, comment):
+    path = cbioportal(tmp_path, "data_mrna_seq_v2_rsem.txt", comment)
+    found = read(path, format="cbioportal", sample_sheet=tmp_path / "data_clinical_sample.txt")
+    assert (found.unit, found.scale) == ("rsem", "log2_cpm")
+    assert found.values.index.tolist() == ["P1", "P2"]
+    assert found.values.columns.tolist() == ["EGFR", "7157"]  # a row without symbol keeps its Entrez number
+    np.testing.assert_allclose(2 ** found.values.loc["P1"] - 1, [105e3, 895e3], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("data_mrna_seq_tpm.txt", "tpm"),
+        ("data_mrna_seq_fpkm.txt", "fpkm"),
+        ("data_mrna_seq_rpkm.txt", "fpkm"),
+        ("data_mrna_seq_v2_rsem_zscores_ref_all_samples.txt", "zscore"),
+    ],
+)
+def test_cbioportal_tells_the_unit_by_its_name(tmp_path, name, unit):
+    assert read(cbioportal(tmp_path, name), format="cbioportal").unit == unit
+    assert read(cbioportal(tmp_path, name), format="cbioportal", unit="rsem").unit == "rsem"  # declared: it wins
+
+
+def test_cbioportal_without_unit_or_with_another_layout(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"data_mrna_affymetrix.txt: `unit` of `expression` is required"):
+        read(cbioportal(tmp_path, "data_mrna_affymetrix.txt"), format="cbioportal")
+    matrix().to_csv(tmp_path / "data_mrna_seq_tpm.csv")
+    with pytest.raises(DataError, match="Hugo_Symbol or Entrez_Gene_Id as first column"):
+        read(tmp_path / "data_mrna_seq_tpm.csv", format="cbioportal")
+
+
+# --- Xena ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "unit", "offset"),
+    [
+        ("log2(tpm+0.001)", "log2_tpm_001", 0.001),
+        ("log2(FPKM + 1)", "log2_fpkm", 1),
+        ("log2(count+1)", "log2_counts", 1),
+    ],
+)
+def test_xena_takes_logarithms_back_and_reads_the_unit_beside(tmp_path, words, unit, offset):
+    raw = np.array([[0, 4e5], [6e5, 6e5]])  # genes × patients
+    path = tmp_path / "expression.tsv"
+    pd.DataFrame(np.log2(raw + offset).round(4), index=GENES, columns=["a", "b"]).to_csv(path, sep="\t")
+    (tmp_path / "expression.tsv.json").write_text(json.dumps({"unit": words}))
+    found = read(path, format="xena")
+    expected = raw if unit == "log2_tpm_001" else raw / raw.sum(axis=0) * 1e6
+    np.testing.assert_allclose(2 ** found.values.T.to_numpy() - 1, expected, rtol=2e-3, atol=1e-2)
+    assert found.unit == unit
+
+
+def test_xena_without_described_unit_asks_for_it(tmp_path):
+    matrix().T.to_csv(tmp_path / "e.tsv", sep="\t")
+    with pytest.raises(ConfigurationError, match="`unit` of `expression` is required"):
+        read(tmp_path / "e.tsv", format="xena")
+    assert read(tmp_path / "e.tsv", format="xena", unit="log2_tpm").values.loc[PATIENTS[1], "EGFR"] == 7
+
+
+# --- AnnData ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_anndata_with_patients_in_obs_and_symbols_in_var(tmp_path, sparse):
+    import scipy.sparse
+
+    values = scipy.sparse.csr_matrix(VALUES) if sparse else VALUES
+    obs = pd.DataFrame({"patient": ["a", "b", "c"]}, index=["s1", "s2", "s3"])
+    var = pd.DataFrame({"gene_name": GENES}, index=["ENSG00000146648.18", "ENSG00000141510.2"])
+    anndata.AnnData(values, obs=obs, var=var).write_h5ad(tmp_path / "e.h5ad")
+    found = read(tmp_path / "e.h5ad", format="h5ad", unit="tpm", patient_column="patient")
+    expected = np.log2(matrix(["a", "b", "c"]) + 1)
+    pd.testing.assert_frame_equal(found.values, expected, check_names=False)
+
+
+def test_a_prepared_table_is_a_source(tmp_path):
+    matrix().to_csv(tmp_path / "e.csv")
+    first = read(tmp_path / "e.csv", unit="counts")
+    write_expression(tmp_path / "e.h5ad", first)
+    again = read(tmp_path / "e.h5ad", format="h5ad")
+    pd.testing.assert_frame_equal(again.values, first.values, check_names=False)
+    assert again.scale == first.scale == "log2_cpm"
+
+
+def test_anndata_needs_unit_and_column(tmp_path):
+    anndata.AnnData(VALUES, obs=pd.DataFrame(index=PATIENTS), var=pd.DataFrame(index=GENES)).write_h5ad(
+        tmp_path / "e.h5ad"
+    )
+    with pytest.raises(ConfigurationError, match=r'uns\["unit"\] does not tell it'):
+        read(tmp_path / "e.h5ad", format="h5ad")
+    with pytest.raises(DataError, match=r"obs must have the column 'patient'"):
+        read(tmp_path / "e.h5ad", format="h5ad", unit="tpm", patient_column="patient")
+    with pytest.raises(ConfigurationError, match="format: h5ad"):
+        read(tmp_path / "e.h5ad", unit="tpm")
+
+
+# --- gene axis and standardising -------------------------------------------------------------------------------------
+
+
+def test_earlier_symbols_versions_and_duplicates(tmp_path):
+    columns = ["H2AFZ", "ENSG00000146648.18", "ENSG00000146648.3", "KEEP"]
+    matrix(columns=columns, values=np.array([[1, 1, 3, 1]] * 3)).to_csv(tmp_path / "e.csv")
+    found = read(tmp_path / "e.csv", unit="tpm")
+    assert found.values.columns.tolist() == ["H2AZ1", "ENSG00000146648", "KEEP"]
+    assert found.values["ENSG00000146648"].tolist() == [2, 2, 2]
+    assert found.source["names"] == "1 earlier names replaced by approved symbols"
+    assert found.exclusions["id"].tolist() == ["ENSG00000146648.18 (column 3)"]
+
+
+def test_dates_are_left_out_with_a_warning(tmp_path):
+    matrix(columns=["1-Mar", "EGFR"]).to_csv(tmp_path / "e.csv")
+    found = read(tmp_path / "e.csv", unit="tpm")
+    assert found.values.columns.tolist() == ["EGFR"]
+    assert "turned 1 gene(s) into dates: 1-Mar" in found.warnings[0]
+    (tmp_path / "aliases.csv").write_text("previous,approved\n1-Mar,MARCHF1\n")
+    assert "MARCHF1" in read(tmp_path / "e.csv", unit="tpm", aliases=tmp_path / "aliases.csv").values
+
+
+def test_standardised_cohorts_forget_scale_and_shift(tmp_path):
+    random = np.random.default_rng(0)
+    values = random.gamma(2, 20, (25, 6))
+    patients, genes = [f"p{i:02d}" for i in range(25)], [f"G{i}" for i in range(6)]
+    matrix(patients, genes, np.log2(values + 1)).to_csv(tmp_path / "a.csv")
+    matrix(patients, genes, 2 * np.log2(values + 1) + 3).to_csv(tmp_path / "b.csv")
+    a, b = (
+        read(tmp_path / f"{name}.csv", unit="log2_tpm", standardise="cohort", patients=patients[:24])
+        for name in ("a", "b")
+    )
+    np.testing.assert_allclose(a.values, b.values, atol=1e-4)
+    np.testing.assert_allclose(a.values.std(axis=0, ddof=0), 1, atol=1e-3)
+    assert (a.scale, len(a.values)) == ("cohort_zscore", 24)  # p24 is not in the cohort
+    assert "z-scores over 24 patients" in a.transform
+    write_expression(tmp_path / "a.h5ad", a)
+    assert anndata.read_h5ad(tmp_path / "a.h5ad").uns["scale"] == "cohort_zscore"

@@ -1,0 +1,127 @@
+"""One sample speaks for a patient, chosen by one rule in every source of expression."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.expression.reading import read_expression
+from subfuse.expression.samples import origin_of_sample, read_sample_sheet
+from subfuse.expression.source import ExpressionSection
+
+FIRST, DEEPER = "TCGA-A6-6650-01A-11R-1774-07", "TCGA-A6-6650-01A-11R-A278-07"
+LATER = "TCGA-A6-6650-01B-02R-A277-07"  # formalin-fixed, and the deepest
+OTHER = "TCGA-A6-5661-01A-01R-1653-07"
+DEPTHS = {LATER: 4, FIRST: 1, DEEPER: 2, OTHER: 3}
+GENES = {"EGFR": 6, "PTEN": 3, "VIM": 1}
+STAR_SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
+
+
+def matrix(unit: str) -> pd.DataFrame:
+    """Genes × samples; TPM add up to a million but for the rounding of the file."""
+    counts = pd.DataFrame({sample: {g: n * depth for g, n in GENES.items()} for sample, depth in DEPTHS.items()})
+    return counts if unit == "counts" else counts / counts.sum() * 1e6 + np.array([0.01, 0, 0.02, 0.03])
+
+
+def write(folder, source: str, unit: str) -> ExpressionSection:
+    table = matrix(unit)
+    if source == "plain":
+        table.T.to_csv(folder / "e.csv", index_label="sample")
+        return ExpressionSection(table=folder / "e.csv", unit=unit)
+    if source == "xena":
+        table.to_csv(folder / "e.tsv", sep="\t", index_label="sample")
+        return ExpressionSection(table=folder / "e.tsv", unit=unit, format="xena")
+    if source == "cbioportal":
+        table.to_csv(folder / "e.txt", sep="\t", index_label="Hugo_Symbol")
+        return ExpressionSection(table=folder / "e.txt", unit=unit, format="cbioportal")
+    if source == "h5ad":
+        import anndata
+
+        anndata.AnnData(table.T.astype(np.float32)).write_h5ad(folder / "e.h5ad")
+        return ExpressionSection(table=folder / "e.h5ad", unit=unit, format="h5ad")
+    return write_star(folder, source, unit)
+
+
+def write_star(folder, source: str, unit: str) -> ExpressionSection:
+    rows, records = [], []
+    for number, (sample, depth) in enumerate(DEPTHS.items()):
+        name = f"{'cabd'[number]}{STAR_SUFFIX}"
+        lines = [f"ENSG0{i}.1\t{g}\tprotein_coding\t{n * depth}\t{n * 1e5}" for i, (g, n) in enumerate(GENES.items())]
+        (folder / name).write_text("gene_id\tgene_name\tgene_type\tunstranded\ttpm_unstranded\n" + "\n".join(lines))
+        rows.append((name, sample[:12], sample[:16], "Primary Tumor"))
+        records.append({"file_name": name, "associated_entities": [{"entity_submitter_id": sample}]})
+    if source == "star sheet":
+        columns = ["File Name", "Case ID", "Sample ID", "Sample Type"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "sheet.tsv", sep="\t", index=False)
+        return ExpressionSection(folder=folder, format="gdc_star", unit=unit, sample_sheet=folder / "sheet.tsv")
+    (folder / "metadata.json").write_text(json.dumps(records))
+    return ExpressionSection(folder=folder, format="gdc_star", unit=unit, metadata=folder / "metadata.json")
+
+
+@pytest.mark.parametrize("unit", ["counts", "tpm"])
+@pytest.mark.parametrize("source", ["plain", "xena", "cbioportal", "h5ad", "star sheet", "star metadata"])
+def test_the_first_vial_speaks_for_the_patient_in_every_source(tmp_path, source, unit):
+    table = read_expression(write(tmp_path, source, unit))
+    assert list(table.values.index) == ["TCGA-A6-5661", "TCGA-A6-6650"]
+    used = table.samples.loc["TCGA-A6-6650", "samples"]
+    knows_depth = unit == "counts" or source.startswith("star")
+    assert used == (f"{DEEPER[:16]} (b{STAR_SUFFIX})" if source == "star sheet" else DEEPER if knows_depth else FIRST)
+    reasons = table.exclusions.set_index("id")["reason"]
+    [later] = [reason for sample, reason in reasons.items() if "01B" in sample]
+    assert "the first vial is frozen, later ones are often FFPE" in later
+    [replicate] = [reason for sample, reason in reasons.items() if "01A" in sample]
+    assert replicate.endswith("(a lower total)" if knows_depth else "(its identifier comes later)")
+
+
+def test_rounding_of_tpm_decides_nothing(tmp_path):
+    table = pd.DataFrame({"s": [FIRST, DEEPER], "EGFR": [600000, 600000.4], "VIM": [400000, 400000]})
+    table.to_csv(tmp_path / "e.csv", index=False)
+    read = read_expression(ExpressionSection(table=tmp_path / "e.csv", unit="tpm"))
+    assert read.samples["samples"].tolist() == [FIRST]
+
+
+def test_the_next_file_is_read_where_the_first_cannot_be(tmp_path):
+    section = write(tmp_path, "star metadata", "counts")
+    for name in "ab":  # both frozen aliquots
+        (tmp_path / f"{name}{STAR_SUFFIX}").write_text("damaged")
+    read = read_expression(section)
+    assert read.samples.loc["TCGA-A6-6650", "samples"] == LATER
+    assert f"a{STAR_SUFFIX}" in read.exclusions["id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("keys", "rank", "vial"),
+    [
+        ({"sample": "TCGA-02-0047-01A", "words": "Solid Tissue Normal"}, 2, 0),
+        ({"sample": "TCGA-02-0047-11A", "words": "Primary Tumor"}, 2, 0),
+        ({"sample": "tcga-02-0047-03b", "words": "Not Reported"}, 0, 1),
+        ({"sample": "TCGA-07-0227-20A"}, 2, 0),
+        ({"sample": "S1", "words": "Recurrent Tumor Tumor Recurrence"}, 1, 0),
+        ({"sample": "S1", "words": "Tumor", "preservation": "FFPE"}, 0, 100),
+        ({"sample": "TCGA.02.0047.01B.11R", "preservation": "Formalin fixed"}, 0, 101),
+        ({"sample": "S1", "preservation": "Snap Frozen"}, 0, 0),
+    ],
+)
+def test_what_barcode_and_words_say_of_a_sample(keys, rank, vial):
+    assert origin_of_sample(**keys)[1:] == (rank, vial)
+
+
+def test_sample_sheets_say_what_is_formalin_fixed(tmp_path):
+    path = tmp_path / "data_clinical_sample.txt"
+    path.write_text("#x\nPATIENT_ID\tSAMPLE_ID\tIS_FFPE\nA\tS1\tYES\nA\tS2\tNO\n")
+    assert {sample: origin.vial for sample, origin in read_sample_sheet(path).items()} == {"S1": 100, "S2": 0}
+    table = "sample,EGFR,VIM\nS1,9,9\nS2,1,1\n"
+    (tmp_path / "e.csv").write_text(table)
+    read = read_expression(ExpressionSection(table=tmp_path / "e.csv", unit="counts", sample_sheet=path))
+    assert read.samples["samples"].tolist() == ["S2"]
+    assert read.exclusions["reason"].tolist() == ["S2 of the same patient is used (frozen tissue comes before FFPE)"]
+
+
+@pytest.mark.real_data
+def test_tpm_and_counts_of_one_download_use_frozen_tissue(cases):
+    for name, unit in (("tpm", "tpm"), ("counts", "counts")):
+        section = ExpressionSection(table=cases / "ffpe_aliquot" / f"{name}.tsv", unit=unit, format="xena")
+        read = read_expression(section)
+        assert read.samples.loc["TCGA-A6-6650", "samples"].startswith("TCGA-A6-6650-01A")
+        assert "FFPE" in read.exclusions.set_index("id")["reason"][LATER]

@@ -1,0 +1,123 @@
+import contextlib
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from subfuse.errors import DataError
+from subfuse.expression.upload import LIMIT_BYTES, read_upload
+
+GENES = ("EGFR", "CD8A", "PTEN")
+VALUES = {"EGFR": 7.0, "PTEN": 0.0, "CD8A": 1.5, "EXTRA": 3.0}
+EXPECTED = np.log2([8.0, 2.5, 1.0])
+
+
+def pairs(separator: str, header: str = "") -> str:
+    return header + "\n".join(f"{gene}{separator}{value}" for gene, value in VALUES.items())
+
+
+STAR = "# gene-model: GENCODE v36\n" + "\n".join(
+    "\t".join(map(str, row))
+    for row in [
+        ("gene_id", "gene_name", "gene_type", "unstranded", "stranded_first", "stranded_second", "tpm_unstranded",
+         "fpkm_unstranded", "fpkm_uq_unstranded"),
+        ("N_unmapped", "", "", 5, 5, 5, "", "", ""),
+        *((f"ENSG0000000000{i}.1", gene, "protein_coding", 9, 4, 5, value, 1, 1)
+          for i, (gene, value) in enumerate(VALUES.items())),
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pairs(","),
+        pairs("\t", "gene\tvalue\n"),
+        "\ufeff" + pairs(",", "symbol,tpm\r\n").replace("\n", "\r\n"),
+        pairs(",") + "\n\n",
+        "patient," + ",".join(VALUES) + "\nP1," + ",".join(map(str, VALUES.values())),
+        "\t" + "\t".join(VALUES) + "\nP1\t" + "\t".join(map(str, VALUES.values())) + "\n",
+        STAR,
+    ],
+)
+def test_every_layout_gives_the_values_of_the_genes(text):
+    uploaded = read_upload(text.encode(), unit="tpm", genes=GENES)
+    np.testing.assert_allclose(uploaded.values, EXPECTED, rtol=1e-6)
+    assert uploaded.transform == "log2(TPM + 1)"
+    assert uploaded.n_ignored == 1
+
+
+def test_z_scores_stay_as_they_are():
+    uploaded = read_upload(b"EGFR,-1\nCD8A,0.5\nPTEN,2", unit="zscore", genes=GENES)
+    np.testing.assert_array_equal(uploaded.values, np.array([-1, 0.5, 2], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"\x00\x01\xff\xfe", "UTF-8"),
+        (b"<html><body>sign in</body></html>", "web page"),
+        (b"EGFR", "one patient is required"),
+        (b"id,EGFR,CD8A,PTEN\nP1,1,2,3\nP2,1,2,3", "one patient is required"),
+        (b"EGFR,1\nCD8A,2", "Missing 1: PTEN"),
+        (b"EGFR,1\nCD8A,2\nPTEN,high", "PTEN"),
+        (b"EGFR,1\nCD8A,2\nPTEN,-1", "at least 0"),
+        (b"EGFR,1\nCD8A,2\nPTEN,", "PTEN"),
+        (b"EGFR,1\nCD8A,2\nPTEN,inf", "PTEN"),
+        (b"EGFR,1\nCD8A,2,3\nPTEN,4", "line 2 must have two columns"),
+        (b"EGFR,0\nCD8A,0\nPTEN,0", "Found only zeros"),
+        (b"gene,value", "Found only a header"),
+        (b"a," * 300_000, "at most 200000 genes"),
+        (b"EGFR," + b"1" * (LIMIT_BYTES + 1), "at most 10 MB"),
+        (b"EGFR," + b"1" * 200_000, "field larger"),
+    ],
+)
+def test_a_broken_file_is_one_sentence_without_our_folders(content, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_upload(content, unit="tpm", genes=GENES)
+    assert tempfile.gettempdir() not in str(caught.value)
+
+
+def test_a_star_file_has_no_z_scores():
+    with pytest.raises(DataError, match="zscore"):
+        read_upload(STAR.encode(), unit="zscore", genes=GENES)
+
+
+def leftovers() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("subfuse-upload-*"))
+
+
+@pytest.mark.parametrize("content", [pairs(",").encode(), b"EGFR,high"])
+def test_the_temporary_file_is_gone_afterwards(content, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with contextlib.suppress(DataError):
+        read_upload(content, unit="tpm", genes=GENES)
+    assert leftovers() == []
+
+
+cells = st.text(max_size=6) | st.sampled_from([*VALUES, "1", "2.5", "-1", "nan", '"', "1e400", "#"])
+
+
+def as_text(rows: list[list[str]], separator: str) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=separator).writerows(rows)
+    return buffer.getvalue().encode("utf-8", "surrogatepass")
+
+
+tables = st.builds(as_text, st.lists(st.lists(cells, min_size=1, max_size=4), max_size=5), st.sampled_from(",\t"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(content=st.binary(max_size=60) | tables, unit=st.sampled_from(["tpm", "counts", "fpkm", "log2_tpm", "zscore"]))
+def test_whatever_is_uploaded_is_finite_or_an_error_with_a_reason(content, unit):
+    try:
+        uploaded = read_upload(content, unit=unit, genes=GENES)
+    except DataError:
+        return
+    assert np.isfinite(uploaded.values).all()

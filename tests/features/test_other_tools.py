@@ -1,0 +1,293 @@
+"""Feature files of other tools, written here as those tools write them."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from subfuse.errors import DataError
+from subfuse.features.feature_file import NO_COORDINATES
+from subfuse.features.other_tools import NO_PATCH_SIZE, files_behind, opened_features
+from subfuse.features.store import SlideFeatures, write_features
+
+N_PATCHES, N_FEATURES = 6, 4
+FEATURES = np.random.default_rng(0).normal(size=(N_PATCHES, N_FEATURES)).astype(np.float32)
+CORNERS = np.array([[0, 0], [512, 0], [1024, 0], [0, 512], [512, 512], [3000, 2048]])
+TRIDENT = {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40, "target_magnification": 20}
+STAMP = {"unit": "um", "tile_size_um": 256.0, "tile_size_px": 224, "extractor": "mahmood-uni", "feat_type": "tile"}
+
+
+def write_hdf5(path: Path, *, on_file: dict | None = None, on_coords: dict | None = None, **datasets) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, values in datasets.items():
+            file[name] = values
+        file.attrs.update(on_file or {})
+        if on_coords:
+            file["coords"].attrs.update(on_coords)
+    return path
+
+
+def read(path: Path, **declared) -> tuple[SlideFeatures, str, tuple[str, ...]]:
+    with opened_features(path, **declared) as file:
+        return file.slide_features(path), file.layout, file.warnings
+
+
+@pytest.mark.parametrize("leading", [(), (1,)])
+def test_trident(tmp_path, leading):
+    features = FEATURES.reshape(*leading, N_PATCHES, N_FEATURES)
+    path = write_hdf5(tmp_path / "features_uni_v1" / "s.h5", features=features, coords=CORNERS, on_coords=TRIDENT)
+
+    slide, layout, warnings = read(path, mpp=0.23)
+
+    assert (layout, warnings) == ("TRIDENT", ())
+    np.testing.assert_array_equal(slide.features, FEATURES.astype(np.float16))
+    np.testing.assert_array_equal(slide.coords, CORNERS)
+    assert (slide.level0_mpp, slide.patch_size_level0, slide.encoder) == (0.23, 512, "uni_v1")
+    assert slide.target_mpp == pytest.approx(0.46)
+    assert (slide.slide_width_px, slide.slide_height_px) == (3512, 2560)
+
+
+def test_clam_takes_the_size_of_patches_from_their_spacing_and_says_so(tmp_path):
+    path = write_hdf5(tmp_path / "s.h5", features=FEATURES, coords=CORNERS)
+
+    slide, layout, warnings = read(path, mpp=0.25)
+
+    assert layout == "CLAM"
+    assert slide.patch_size_level0 == 512
+    assert np.isnan(slide.target_mpp)
+    assert warnings == (NO_PATCH_SIZE,)
+
+
+def test_clam_tensor_has_coordinates_only_beside_its_hdf5_file(tmp_path):
+    path = tmp_path / "pt_files" / "s.pt"
+    path.parent.mkdir()
+    torch.save(torch.from_numpy(FEATURES), path)
+
+    slide, layout, warnings = read(path)
+    assert (layout, warnings, slide.has_coordinates) == ("tensor", (NO_COORDINATES,), False)
+    assert slide.coords.tolist() == [[0, 0], [256, 0], [512, 0], [0, 256], [256, 256], [512, 256]]
+    assert files_behind(path) == [path]
+
+    sibling = write_hdf5(tmp_path / "h5_files" / "s.h5", features=np.zeros_like(FEATURES), coords=CORNERS)
+    slide, layout, _ = read(path, mpp=0.25)
+    assert (layout, slide.has_coordinates, slide.coords.tolist()) == ("CLAM", True, CORNERS.tolist())
+    np.testing.assert_array_equal(slide.features, FEATURES.astype(np.float16))
+    assert files_behind(path) == [path, sibling]
+
+
+def test_tensor_of_another_length_than_its_hdf5_file(tmp_path):
+    write_hdf5(tmp_path / "h5_files" / "s.h5", features=FEATURES, coords=CORNERS)
+    (tmp_path / "pt_files").mkdir()
+    torch.save(torch.zeros(5, N_FEATURES), tmp_path / "pt_files" / "s.pt")
+    with pytest.raises(DataError, match=r"s\.pt: its 5 patches x 4 features must be those of .*s\.h5. Found 6 x 4"):
+        read(tmp_path / "pt_files" / "s.pt", mpp=0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_any_precision(tmp_path, dtype):
+    torch.save(torch.full((1, 3, 2), 0.5, dtype=dtype), tmp_path / "s.pt")
+    assert (read(tmp_path / "s.pt")[0].features == 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["feats", "patch_embeddings"])
+def test_stamp_in_micrometres(tmp_path, name):
+    where = CORNERS * 0.5 + 0.1  # slide of 0.5 µm per pixel
+    path = write_hdf5(tmp_path / "s.h5", coords=where, on_file=STAMP, **{name: FEATURES.astype(np.float16)})
+
+    slide, layout, warnings = read(path, mpp=0.5)
+
+    assert (layout, warnings, slide.encoder) == ("STAMP", (), "mahmood-uni")
+    np.testing.assert_array_equal(slide.coords, CORNERS)
+    assert slide.patch_size_level0 == 512
+    assert slide.target_mpp == pytest.approx(256 / 224)
+    np.testing.assert_allclose(slide.centres_um, where + 128, atol=0.3)
+
+
+def test_stamp_without_the_slides_pixel_size_keeps_places_and_says_so(tmp_path):
+    path = write_hdf5(tmp_path / "s.h5", feats=FEATURES, coords=CORNERS * 0.5, on_file=STAMP)
+
+    slide, _, warnings = read(path)
+
+    np.testing.assert_allclose(slide.centres_um, CORNERS * 0.5 + 128, atol=0.6)
+    assert slide.level0_mpp == pytest.approx(256 / 224)
+    assert "own pixel size is not recorded" in warnings[0]
+
+
+@pytest.mark.parametrize("attributes", [{"unit": "um", "tile_size": 256.0, "extractor": "x"}, {"extractor": "x"}])
+def test_older_stamp_layouts(tmp_path, attributes):
+    """2.0 called the size in µm `tile_size`; before, coordinates were pixels of 256 µm / 224."""
+    in_um = np.array([[0, 0], [256, 0], [512, 0], [0, 256], [256, 256], [1024, 512]], float)
+    coords = in_um if "unit" in attributes else in_um * 224 / 256
+    path = write_hdf5(tmp_path / "s.h5", feats=FEATURES, coords=coords, on_file=attributes)
+    slide = read(path, mpp=0.5)[0]
+    np.testing.assert_array_equal(slide.coords, in_um / 0.5)
+    assert slide.patch_size_level0 == 512
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5)])
+def test_stamp_vector_of_a_slide_is_a_bag_of_one_patch(tmp_path, shape):
+    attributes = {"feat_type": "slide", "encoder": "titan"}
+    slide, _, warnings = read(write_hdf5(tmp_path / "s.h5", feats=np.ones(shape), on_file=attributes))
+    assert (slide.features.shape, slide.has_coordinates, slide.encoder) == ((1, 5), False, "titan")
+    assert warnings == (NO_COORDINATES,)
+
+
+@pytest.mark.parametrize("leading", [(), (1,)])
+def test_released_code_has_no_coordinates(tmp_path, leading):
+    path = write_hdf5(tmp_path / "s.h5", Res_feature=FEATURES.reshape(*leading, N_PATCHES, N_FEATURES))
+    slide, layout, _ = read(path)
+    assert (layout, slide.has_coordinates) == ("released code", False)
+    np.testing.assert_array_equal(slide.features, FEATURES.astype(np.float16))
+
+
+@pytest.mark.parametrize("has_coordinates", [True, False])
+def test_own_files_are_read_again(tmp_path, has_coordinates):
+    slide = SlideFeatures(
+        features=FEATURES,
+        coords=CORNERS.astype(np.int32),
+        patch_size_level0=512,
+        level0_mpp=0.25,
+        target_mpp=0.5,
+        encoder="uni",
+        encoder_sha256="ab",
+        slide_width_px=9000,
+        slide_height_px=8000,
+        has_coordinates=has_coordinates,
+    )
+    write_features(tmp_path / "s.h5", slide, tile_px=256)
+    again = read(tmp_path / "s.h5")[0]
+    assert (again.encoder, again.encoder_sha256, again.has_coordinates) == ("uni", "ab", has_coordinates)
+    np.testing.assert_array_equal(again.features, FEATURES)
+    if has_coordinates:
+        assert (again.slide_width_px, again.level0_mpp, again.target_mpp) == (9000, 0.25, 0.5)
+        np.testing.assert_array_equal(again.coords, slide.coords)
+
+
+def test_a_declared_pixel_size_and_encoder_win_over_folder_names(tmp_path):
+    path = write_hdf5(
+        tmp_path / "features_a" / "s.h5", features=FEATURES, coords=CORNERS, on_coords=TRIDENT | {"level0_mpp": 0.5}
+    )
+    assert read(path)[0].level0_mpp == 0.5
+    slide = read(path, mpp=0.25, encoder="b")[0]
+    assert (slide.level0_mpp, slide.encoder) == (0.25, "b")
+
+
+def test_opening_a_file_reads_no_features(tmp_path):
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.create_dataset("features", shape=(10, 10**10), dtype=np.float32)  # 400 GB that are nowhere stored
+        file["coords"] = np.arange(10)[:, None] * [256, 0]
+    with opened_features(tmp_path / "s.h5", mpp=0.5) as opened:
+        assert opened.shape == (10, 10**10)
+
+
+def html_page(path: Path) -> None:
+    path.write_text("<html><body>404 Not Found</body></html>")
+
+
+def zero_bytes(path: Path) -> None:
+    path.touch()
+
+
+def truncated(path: Path) -> None:
+    write_hdf5(path, features=FEATURES, coords=CORNERS)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def unknown_names(path: Path) -> None:
+    write_hdf5(path, embeddings=FEATURES, coords=CORNERS, on_file={"model": "uni"})
+
+
+def two_kinds(path: Path) -> None:
+    write_hdf5(path, features=FEATURES, feats=FEATURES, coords=CORNERS)
+
+
+def text_features(path: Path) -> None:
+    write_hdf5(path, features=[[b"a", b"b"]], coords=[[0, 0]])
+
+
+def no_patches(path: Path) -> None:
+    write_hdf5(path, features=np.zeros((0, 4)), coords=np.zeros((0, 2)))
+
+
+def fewer_coordinates(path: Path) -> None:
+    write_hdf5(path, features=FEATURES, coords=CORNERS[:-1])
+
+
+def no_pixel_size(path: Path) -> None:
+    write_hdf5(path, features=FEATURES, coords=CORNERS, on_coords=TRIDENT)
+
+
+def infinite_coordinates(path: Path) -> None:
+    write_hdf5(path, features=FEATURES, coords=np.full((N_PATCHES, 2), np.nan))
+
+
+def scattered_patches(path: Path) -> None:
+    write_hdf5(path, features=FEATURES[:2], coords=[[0, 0], [700, 900]], on_coords={"level0_mpp": 0.5})
+
+
+def negative_patch_size(path: Path) -> None:
+    attributes = TRIDENT | {"patch_size_level0": -1, "level0_mpp": 0.5}
+    write_hdf5(path, features=FEATURES, coords=CORNERS, on_coords=attributes)
+
+
+def stamp_of_unknown_unit(path: Path) -> None:
+    write_hdf5(path, feats=FEATURES, coords=CORNERS, on_file={"unit": "px", "tile_size": 224})
+
+
+def beyond_float16(path: Path) -> None:
+    write_hdf5(path, Res_feature=[[1.0, 1e6]])
+
+
+DAMAGED = [
+    (html_page, r"complete HDF5 file is required. Found 39 bytes"),
+    (zero_bytes, r"complete HDF5 file is required. Found 0 bytes"),
+    (truncated, r"complete HDF5 file is required"),
+    (unknown_names, r"Found: coords \(6, 2\), embeddings \(6, 4\); attributes model"),
+    (two_kinds, r"one dataset of features is required.*feats \(6, 4\), features \(6, 4\)"),
+    (text_features, r"features must be numbers"),
+    (no_patches, r"at least one patch are required. Found: coords \(0, 2\), features \(0, 4\)"),
+    (fewer_coordinates, r"one row for each of the 6 patches. Found: coords \(5, 2\)"),
+    (no_pixel_size, r"magnification is nominal. Declare `mpp` in the slide table"),
+    (infinite_coordinates, r"`coords` must be finite"),
+    (scattered_patches, r"no two of the 2 patches lie in one row or column"),
+    (negative_patch_size, r"`patch_size_level0` must be a positive number. Found .*-1"),
+    (stamp_of_unknown_unit, r"coordinates in µm are required.*attributes tile_size, unit"),
+    (beyond_float16, r"finite and below 65504. Found 1 of 1 patches"),
+]
+
+
+@pytest.mark.parametrize(("write", "message"), DAMAGED, ids=[case[0].__name__ for case in DAMAGED])
+def test_unusable_hdf5_files(tmp_path, write, message):
+    path = tmp_path / "ein Schnitt ß.h5"
+    write(path)
+    declared = 0.5 if write is infinite_coordinates else None
+    with pytest.raises(DataError, match=f"ein Schnitt ß.h5.*{message}") as caught:
+        read(path, mpp=declared)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"features": torch.zeros(3, 2)}, "one tensor .* is required. Found a dict with features"),
+        (torch.zeros(2, 3, 4), r"a tensor \(2, 3, 4\)"),
+        (print, "nothing but tensors is unpickled"),
+        (b"", "Found 0 bytes that cannot be loaded"),
+        (b"<html>not found</html>", "Found 22 bytes that cannot be loaded"),
+    ],
+)
+def test_unusable_tensors(tmp_path, content, message):
+    if isinstance(content, bytes):
+        (tmp_path / "s.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "s.pt")
+    with pytest.raises(DataError, match=rf"s\.pt: .*{message}"):
+        read(tmp_path / "s.pt")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.h5: a feature file is required"):
+        read(tmp_path / "absent.h5")

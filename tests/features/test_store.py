@@ -1,0 +1,135 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from subfuse.errors import DataError
+from subfuse.features.store import (
+    SlideFeatures,
+    raster_corners,
+    read_attributes,
+    read_features,
+    write_features,
+)
+
+
+@pytest.fixture
+def slide() -> SlideFeatures:
+    rng = np.random.default_rng(0)
+    return SlideFeatures(
+        features=rng.normal(size=(7, 5)).astype(np.float16),
+        coords=rng.integers(0, 40_000, size=(7, 2)).astype(np.int32),
+        patch_size_level0=507,
+        level0_mpp=0.2526,
+        target_mpp=0.5,
+        encoder="resnet50",
+        encoder_sha256="ab" * 32,
+        slide_width_px=50_001,
+        slide_height_px=40_507,
+    )
+
+
+def test_features_survive_the_file(slide: SlideFeatures, tmp_path: Path) -> None:
+    write_features(tmp_path / "new folder" / "slide.h5", slide, tile_px=256)
+
+    read = read_features(tmp_path / "new folder" / "slide.h5")
+
+    np.testing.assert_array_equal(read.features, slide.features)
+    np.testing.assert_array_equal(read.coords, slide.coords)
+    for name in vars(slide).keys() - {"features", "coords"}:
+        assert getattr(read, name) == getattr(slide, name), name
+
+
+def test_file_has_tridents_names_and_contiguous_datasets(slide: SlideFeatures, tmp_path: Path) -> None:
+    write_features(tmp_path / "slide.h5", slide, tile_px=256, overlap_px=16, attributes={"tissue_mm2": 1.5})
+
+    with h5py.File(tmp_path / "slide.h5") as file:
+        assert file["features"].chunks is None
+        assert file["coords"].chunks is None
+        assert file["features"].dtype == np.float16
+        attributes = dict(file["coords"].attrs)
+    assert attributes["patch_size"] == 256
+    assert attributes["patch_size_level0"] == 507
+    assert attributes["overlap"] == 16
+    assert attributes["tissue_mm2"] == 1.5
+    assert attributes["target_magnification"] == 20
+    assert {"level0_mpp", "target_mpp", "encoder", "encoder_sha256", "subfuse_version"} <= attributes.keys()
+
+
+def test_attributes_are_read_without_features(slide: SlideFeatures, tmp_path: Path) -> None:
+    write_features(tmp_path / "slide.h5", slide, tile_px=256, attributes={"tissue_mm2": 1.5})
+
+    n_patches, attributes = read_attributes(tmp_path / "slide.h5")
+
+    assert (n_patches, attributes["tissue_mm2"]) == (7, 1.5)
+
+
+def test_centres_are_in_micrometres(slide: SlideFeatures) -> None:
+    coords = np.array([[0, 100]], np.int32)
+    slide = replace(slide, features=slide.features[:1], coords=coords, patch_size_level0=512, level0_mpp=0.25)
+
+    np.testing.assert_allclose(slide.centres_um, [[64.0, 89.0]])
+
+
+def test_patches_without_places_stand_on_a_square_in_list_order() -> None:
+    assert raster_corners(5, 10).tolist() == [[0, 0], [10, 0], [20, 0], [0, 10], [10, 10]]
+    assert raster_corners(1, 256).tolist() == [[0, 0]]
+    assert raster_corners(2500, 1).max(axis=0).tolist() == [49, 49]
+
+
+def test_what_is_unknown_stays_unknown(slide: SlideFeatures, tmp_path: Path) -> None:
+    bare = replace(slide, target_mpp=math.nan, has_coordinates=False, features=slide.features.astype(np.float32))
+
+    write_features(tmp_path / "slide.h5", bare, tile_px=None)
+    read = read_features(tmp_path / "slide.h5")
+
+    assert not read.has_coordinates
+    assert math.isnan(read.target_mpp)
+    assert read.features.dtype == np.float32
+    assert "patch_size" not in read_attributes(tmp_path / "slide.h5")[1]
+
+
+def test_files_of_other_tools_are_refused_with_what_they_hold(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "slide.h5", "w") as file:
+        file["features"], file["coords"] = np.zeros((3, 4)), np.zeros((3, 2))
+        file.create_group("tiles")
+        file.attrs["extractor"] = "uni"
+
+    found = r"Found: coords \(3, 2\), features \(3, 4\), tiles a group; attributes extractor.*slides.features"
+    with pytest.raises(DataError, match=found):
+        read_features(tmp_path / "slide.h5")
+
+
+@pytest.mark.parametrize("kept", [0, 100, -10])
+def test_damaged_file_is_an_error(kept: int, slide: SlideFeatures, tmp_path: Path) -> None:
+    path = tmp_path / "slide.h5"
+    write_features(path, slide, tile_px=256)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(DataError, match="complete HDF5 file is required"):
+        read_features(path)
+
+
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.h5"):
+        read_features(tmp_path / "absent.h5")
+
+
+def test_empty_bag_is_not_written(slide: SlideFeatures, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one patch"):
+        write_features(
+            tmp_path / "slide.h5", replace(slide, features=slide.features[:0], coords=slide.coords[:0]), tile_px=8
+        )
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_that_are_not_finite_are_not_written(slide: SlideFeatures, tmp_path: Path) -> None:
+    features = slide.features.copy()
+    features[3, 1] = np.inf
+
+    with pytest.raises(DataError, match="1 of 7 patches that are not, the first at row 3"):
+        write_features(tmp_path / "slide.h5", replace(slide, features=features), tile_px=256)

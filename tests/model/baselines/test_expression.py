@@ -1,0 +1,42 @@
+import pytest
+import torch
+from baseline_inputs import BATCH, GENE, OUTPUT, build, inputs
+from torch import nn
+
+from subfuse.model.baselines.expression import SNN, LinearModel
+
+
+@pytest.mark.parametrize("name", ["snn", "linear", "clinical"])
+def test_unmeasured_expression_gives_the_bias(name: str):
+    model, batch = build(name).eval(), inputs()
+    batch["expression_mask"][3] = False
+    output = model(**batch)
+    torch.testing.assert_close(output.logits[3], model.head.bias)
+    assert output.embedding[3].abs().max() == 0
+
+
+def test_the_linear_model_is_linear_in_expression():
+    model, batch = build("linear"), inputs()
+    expected = batch["expression"] @ model.head.weight[0].T + model.head.bias
+    torch.testing.assert_close(model(**batch).logits, expected)
+
+
+def test_a_linear_model_of_some_columns_reads_nothing_else():
+    model, batch = LinearModel(OUTPUT, n_genes=GENE, columns=(7, 2)).double(), inputs()
+    expected = batch["expression"][:, [7, 2]] @ model.head.weight[0].T + model.head.bias
+    torch.testing.assert_close(model(**batch).logits, expected)
+    assert model.head.weight.shape == (1, OUTPUT, 2)
+    assert model.embed(batch["expression"], torch.zeros(BATCH, dtype=torch.bool)).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [
+        # 431 genes: 64, 48, 32, 128; head
+        (SNN(4, n_genes=431), 432 * 64 + 65 * 48 + 49 * 32 + 33 * 128 + 516),
+        (LinearModel(1, n_genes=431), 432),
+        (LinearModel(1, n_genes=431, columns=(429, 430)), 3),
+    ],
+)
+def test_sizes(model: nn.Module, count: int):
+    assert sum(p.numel() for p in model.parameters()) == count

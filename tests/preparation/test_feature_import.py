@@ -1,0 +1,322 @@
+"""Ready features through the commands: check, prepare, crossval; damage, a full disk and a kill on the way."""
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import process_pool
+from subfuse.cli import main
+from subfuse.cohort.cohort import read_cohort
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.features.store import read_features
+from subfuse.preparation.feature_import import FeatureSource, feature_sources, survey_features
+from subfuse.preparation.slide import SlideSource
+
+PATIENTS = [f"P{i:02d}" for i in range(12)]
+BRIEF = (
+    "--explain",
+    "false",
+    "--train.epochs",
+    "1",
+    "--model.embed_dim",
+    "16",
+    "--model.max_grid",
+    "8",
+    "--model.table_size",
+    "32",
+)
+
+
+def write_features(path: Path, n_patches: int, *, n_features: int = 6, seed: int = 0, **attributes) -> None:
+    """As CLAM writes them, in rows of three patches."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["features"] = np.random.default_rng(seed).normal(size=(n_patches, n_features)).astype(np.float32)
+        index = np.arange(n_patches)
+        file["coords"] = np.stack([index % 3, index // 3], axis=1) * 512
+        file["coords"].attrs.update(attributes)
+
+
+def write_cohort(folder: Path, slides: dict, **sections: dict) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame({"patient_id": PATIENTS, "time_days": np.arange(12) * 90 + 100, "event": [0, 1] * 6})
+    table.assign(grade=["G2", "G2", "G4"] * 4).to_csv(folder / "patients.csv", index=False)
+    content = {
+        "name": "ready",
+        "patients": {"table": "patients.csv"},
+        "slides": slides,
+        **sections,
+        "tasks": {"grade": {"column": "grade"}},
+        "splits": {"folds": 2, "validation": 0.3, "stratify": ["grade"]},
+    }
+    path = folder / "cohort.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Twelve patients with one CLAM file each, in a folder with a space and a letter outside ASCII."""
+    folder = tmp_path / "Kohorte ß"
+    for i, patient in enumerate(PATIENTS):
+        write_features(folder / "CLAM features" / f"{patient} é.h5", 4 + i, seed=i)
+    rows = pd.DataFrame({"slide_id": [f"{patient} é" for patient in PATIENTS], "patient_id": PATIENTS, "mpp": 0.25})
+    folder.mkdir(exist_ok=True)
+    rows.to_csv(folder / "slides.csv", index=False)
+    return write_cohort(folder, {"table": "slides.csv", "features": "CLAM features", "encoder": "resnet50"})
+
+
+def prepare(cohort: Path, code: int = 0) -> Path:
+    out = cohort.parent / "prepared"
+    assert main(["prepare", str(cohort), "--out", str(out), "--workers", "1"]) == code
+    return out
+
+
+def excluded(out: Path) -> dict[str, str]:
+    return pd.read_csv(out / "exclusions.csv").set_index("id")["reason"].to_dict()
+
+
+def test_clam_features_through_check_prepare_and_crossval(cohort, capsys):
+    assert main(["check", str(cohort)]) == 0
+    checked = capsys.readouterr()
+    assert "slide features: 12 (CLAM: 12), 6 of encoder resnet50" in checked.out
+    assert "slides P00 é, P01 é, P02 é and 9 more: the size of the patches is not recorded" in checked.err
+
+    out = prepare(cohort)
+    slides = pd.read_csv(out / "slides.csv")
+    assert slides["n_patches"].tolist() == list(range(4, 16))
+    assert set(slides["mpp"]) == {0.25}
+    assert slides["tissue_mm2"].iloc[0] == pytest.approx(4 * 0.128**2)
+    path = out / "wsi" / "imported" / "features_resnet50" / "P03 é.h5"
+    assert out / slides["features"].iloc[3] == path
+    with h5py.File(path) as file:
+        assert (file["features"].dtype, file["features"].chunks) == (np.float16, None)
+    assert read_features(path).coords[:2].tolist() == [[0, 0], [512, 0]]
+    prepared = read_cohort(out)
+    assert (prepared.encoder, prepared.patch_dim, len(prepared)) == ("resnet50", 6, 12)
+
+    run = cohort.parent / "run"
+    arguments = ["crossval", str(out), "--tasks", "grade", "--models", "abmil", "--workers", "1"]
+    assert main([*arguments, "--out", str(run), *BRIEF]) == 0
+    assert pd.read_csv(run / "predictions.csv")["patient_id"].nunique() == 12
+
+
+def test_a_feature_table_of_any_width_through_check_prepare_and_crossval(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(12, 3)), columns=["leading edge", "tumour", "necrosis"])
+    table.insert(0, "slide_id", [f"{patient}-DX1" for patient in PATIENTS])
+    path = write_cohort(tmp_path, {"feature_table": "areas.csv"}, expression={"table": "genes.csv", "unit": "tpm"})
+    genes = pd.DataFrame(random.gamma(2, 20, (12, 4)), columns=["EGFR", "CD44", "CD3D", "VWF"], index=PATIENTS)
+    genes.to_csv(tmp_path / "genes.csv", index_label="patient_id")
+    table.to_csv(tmp_path / "areas.csv", index=False)
+
+    assert main(["check", str(path)]) == 0
+    assert "(feature table: 12), 3 of encoder areas; 12 without coordinates" in capsys.readouterr().out
+    out = prepare(path)
+    assert pd.read_csv(out / "slides.csv")["n_patches"].tolist() == [1] * 12
+    slide = read_features(out / "wsi" / "imported" / "features_areas" / "P03-DX1.h5")
+    np.testing.assert_array_equal(slide.features[0], table.iloc[3, 1:].to_numpy(np.float32))
+    assert not slide.has_coordinates
+    run = tmp_path / "run"
+    arguments = ["crossval", str(out), "--tasks", "grade", "--models", "subspace", "--workers", "1"]
+    assert main([*arguments, "--explain", "false", "--out", str(run), *BRIEF]) == 0
+    assert pd.read_csv(run / "predictions.csv")["patient_id"].nunique() == 12
+
+
+def test_preparing_again_does_only_what_changed(cohort):
+    out = prepare(cohort)
+    before = {path.stem: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
+    (out / "wsi" / "imported" / "features_resnet50" / "P01 é.h5").write_bytes(b"half")
+    write_features(cohort.parent / "CLAM features" / "P02 é.h5", 6, seed=99)  # the same size, other features
+
+    prepare(cohort)
+
+    after = {path.stem: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
+    assert {name for name in after if after[name] != before[name]} == {"P01 é", "P02 é"}
+    with h5py.File(cohort.parent / "CLAM features" / "P02 é.h5") as file:
+        changed = file["features"][()].astype(np.float16)
+    np.testing.assert_array_equal(read_features(out / "wsi/imported/features_resnet50/P02 é.h5").features, changed)
+
+
+def absent(folder: Path) -> None:
+    (folder / "CLAM features" / "P00 é.h5").unlink()
+
+
+def zero_bytes(folder: Path) -> None:
+    (folder / "CLAM features" / "P00 é.h5").write_bytes(b"")
+
+
+def web_page(folder: Path) -> None:
+    (folder / "CLAM features" / "P00 é.h5").write_text("<html>not found</html>")
+
+
+def not_finite(folder: Path) -> None:
+    with h5py.File(folder / "CLAM features" / "P00 é.h5", "a") as file:
+        file["features"][1, 2] = np.nan
+
+
+def stranger(folder: Path) -> None:
+    table = pd.read_csv(folder / "slides.csv")
+    table.loc[0, "patient_id"] = "nobody"
+    table.to_csv(folder / "slides.csv", index=False)
+
+
+def no_mpp(folder: Path) -> None:
+    table = pd.read_csv(folder / "slides.csv")
+    table.loc[0, "mpp"] = np.nan
+    table.to_csv(folder / "slides.csv", index=False)
+
+
+EXCLUDED = [
+    (absent, "no feature file in"),
+    (zero_bytes, "complete HDF5 file is required. Found 0 bytes"),
+    (web_page, "complete HDF5 file is required. Found 22 bytes"),
+    (not_finite, "features must be finite"),
+    (stranger, "nobody is not in the cohort"),
+    (no_mpp, "Declare `mpp` in the slide table"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), EXCLUDED, ids=[case[0].__name__ for case in EXCLUDED])
+def test_a_slide_that_cannot_be_used_is_listed_and_the_rest_goes_on(cohort, capsys, damage, reason):
+    damage(cohort.parent)
+    assert main(["check", str(cohort)]) == 0
+    if damage is not not_finite:  # features are read by prepare only
+        checked = capsys.readouterr().out.split("Excluded")[1]
+        assert reason.split()[0] in checked
+        assert "P00 é" in checked
+    out = prepare(cohort)
+    reasons = excluded(out)
+    assert set(reasons) == {"P00 é", "P00"}
+    assert reason in reasons["P00 é"]
+    assert len(pd.read_csv(out / "slides.csv")) == 11
+    assert not list(out.rglob("*.part*"))
+
+
+def other_width(folder: Path) -> None:
+    write_features(folder / "CLAM features" / "P07 é.h5", 5, n_features=9)
+
+
+def other_encoder(folder: Path) -> None:
+    write_features(folder / "CLAM features" / "P07 é.h5", 5, encoder="uni")
+
+
+def listed_twice(folder: Path) -> None:
+    table = pd.read_csv(folder / "slides.csv")
+    pd.concat([table, table.tail(1)]).to_csv(folder / "slides.csv", index=False)
+
+
+def two_files(folder: Path) -> None:
+    write_features(folder / "CLAM features" / "more" / "P07 é.h5", 5)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (
+            other_width,
+            "6 features of resnet50 in P00 é.h5, P01 é.h5, P02 é.h5 and 8 more; 9 features of resnet50 in P07",
+        ),
+        (other_encoder, "6 features of uni in P07 é.h5"),
+        (listed_twice, "row 14: slide_id must be given once. Found P11 é again (first: row 13)"),
+        (two_files, "Found 'P07 é' as"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "prepare"])
+def test_a_cohort_that_cannot_be_used_is_one_line_and_nothing_is_written(cohort, capsys, damage, named, command):
+    damage(cohort.parent)
+    out = cohort.parent / "prepared"
+    assert main([command, str(cohort), *(["--out", str(out)] if command == "prepare" else [])]) == 3
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not out.exists()
+
+
+def test_a_full_disk_stops_with_one_line_and_leaves_nothing_half_written(cohort, capsys, monkeypatch):
+    """The disk is full from the fourth slide on; once there is space the same command goes on."""
+    create = h5py.Group.create_dataset
+    calls = []
+
+    def full(group, name, **options):
+        calls.append(name)
+        if len(calls) > 7:  # two datasets per slide: the features of the fourth are written, its places are not
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return create(group, name, **options)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    out = prepare(cohort, code=2)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("subfuse: error: ")
+    assert "free disk space is required" in error
+    assert len(list(out.rglob("*.h5"))) == 3
+    assert not list(out.rglob("*.part*"))
+    assert not (out / "provenance.json").exists()
+
+    monkeypatch.undo()
+    prepare(cohort)
+    assert len(pd.read_csv(out / "slides.csv")) == 12
+
+
+def prepare_until_killed(*arguments: str) -> None:
+    """Dies while it writes the fifth file."""
+    create, calls = h5py.Group.create_dataset, []
+
+    def killed(group, name, **options):
+        calls.append(name)
+        if len(calls) == 10:
+            group.file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return create(group, name, **options)
+
+    h5py.Group.create_dataset = killed
+    main(arguments)
+
+
+def test_a_rerun_after_a_kill_does_only_what_is_missing(cohort):
+    out, clean = cohort.parent / "prepared", cohort.parent / "clean"
+    arguments = ["prepare", str(cohort), "--workers", "1", "--out"]
+    killed = process_pool.start(prepare_until_killed, *arguments, str(out))
+    killed.join(timeout=60)
+    assert killed.exitcode == -signal.SIGKILL
+    done = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*.h5")}
+    assert len(done) == 4
+    assert len(list(out.rglob(".*.part.h5"))) == 1  # the half-written fifth
+    with pytest.raises(DataError, match="completely prepared folder"):
+        read_cohort(out)
+
+    assert main([*arguments, str(out)]) == 0
+    assert main([*arguments, str(clean)]) == 0
+
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    for name in ("slides.csv", "patients.csv", "exclusions.csv"):
+        assert (out / name).read_bytes() == (clean / name).read_bytes()
+    for path in clean.rglob("*.h5"):
+        ours, theirs = read_features(path), read_features(out / path.relative_to(clean))
+        np.testing.assert_array_equal(ours.features, theirs.features)
+        np.testing.assert_array_equal(ours.coords, theirs.coords)
+    assert json.loads((out / "provenance.json").read_text()) == json.loads((clean / "provenance.json").read_text())
+
+
+def test_unnamed_encoders_are_a_warning_and_widths_stay_distinct(tmp_path):
+    for width in (4, 5):
+        write_features(tmp_path / f"{width}.h5", 3, n_features=width, level0_mpp=0.5)
+    surveys = [survey_features([FeatureSource("s", "p", tmp_path / f"{width}.h5")]) for width in (4, 5)]
+    assert [survey.encoder for survey in surveys] == ["unknown", "unknown"]
+    assert surveys[0].encoder_sha256 != surveys[1].encoder_sha256
+    assert "name it as slides.encoder" in surveys[0].warnings()[-1]
+
+
+def test_slides_and_ready_features_do_not_mix(tmp_path):
+    sources = [FeatureSource("a", "p", tmp_path / "a.h5"), SlideSource("b", "p", tmp_path / "b.svs")]
+    with pytest.raises(ConfigurationError, match="Found 1 with features and 1 slides"):
+        feature_sources(sources)
+    assert feature_sources(sources[1:]) == ()

@@ -1,0 +1,223 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from subfuse.errors import DataError
+from subfuse.identifiers import NAME_RULE
+from subfuse.preparation.feature_import import FeatureSource
+from subfuse.preparation.slide_table import find_features, find_slides, patient_of_slide, read_slides
+from subfuse.slides.source import SlidesSection
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One slide as GDC lays it out, one of an identifier with dots, a folder of tiles, a single image."""
+    folder = tmp_path / "slides"
+    touch(
+        folder / "0a1b" / "TCGA-02-0047-01Z-00-DX1.4755.svs",
+        folder / "0a1b" / "logs" / "x.parcel",
+        folder / "case.7 slide.OME.TIFF",
+        folder / "case-1_tiles" / "0_0.png",
+        folder / "case-1_tiles" / "0_1.jpg",
+        folder / "case-12.png",
+        folder / ".hidden.svs",
+    )
+    return folder
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_find_slides(folder):
+    assert {name: path.name for name, path in find_slides(folder).items()} == {
+        "TCGA-02-0047-01Z-00-DX1.4755": "TCGA-02-0047-01Z-00-DX1.4755.svs",
+        "case.7 slide": "case.7 slide.OME.TIFF",
+        "case-1_tiles": "case-1_tiles",
+        "case-12": "case-12.png",
+    }
+
+
+def test_dicom_files_of_a_subfolder_are_the_levels_of_one_slide(tmp_path):
+    folder = tmp_path / "slides"
+    touch(*(folder / "case-1_dx" / f"{level}.dcm" for level in "abc"), folder / "case-1_dx" / "case-1_other.svs")
+    touch(folder / "case-2.dcm", folder / "case-3.dcm", folder / "uuid" / "case-4.dcm")
+    assert find_slides(folder) == {
+        "case-1_dx": folder / "case-1_dx" / "a.dcm",
+        "case-1_other": folder / "case-1_dx" / "case-1_other.svs",
+        "case-2": folder / "case-2.dcm",
+        "case-3": folder / "case-3.dcm",
+        "case-4": folder / "uuid" / "case-4.dcm",
+    }
+    table = write(tmp_path / "slides.csv", "slide_id,patient_id,path\ns,case-1,case-1_dx\n")
+    (found,), _, _ = read_slides(SlidesSection(table=table, folder=folder), ["case-1"])
+    assert (found.slide_id, found.path) == ("s", folder / "case-1_dx" / "a.dcm")
+
+
+def test_two_files_of_one_identifier(folder):
+    touch(folder / "case-12.svs")
+    with pytest.raises(DataError, match=r"identifiers must be unique. Found 'case-12'"):
+        find_slides(folder)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(DataError, match=r"Check slides\.folder"):
+        find_slides(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("slide", "patient"),
+    [("case-1_tiles", "case-1"), ("case-12", "case-12"), ("case-123", None), ("case.7 slide", "case.7"), ("x", None)],
+)
+def test_patient_is_the_longest_prefix_that_ends_a_word(slide, patient):
+    assert patient_of_slide(slide, {"case-1", "case-12", "case", "case.7"} - {"case"}) == patient
+
+
+def test_folder_alone(folder):
+    slides, left_out, warnings = read_slides(SlidesSection(folder=folder), ["TCGA-02-0047", "case-1", "case.7"])
+    assert [(s.slide_id, s.patient_id, s.mpp) for s in slides] == [
+        ("TCGA-02-0047-01Z-00-DX1.4755", "TCGA-02-0047", None),
+        ("case-1_tiles", "case-1", None),
+        ("case.7 slide", "case.7", None),
+    ]
+    assert left_out.to_numpy().tolist() == [["slide", "case-12", "its name begins with no patient's identifier"]]
+    assert warnings == ()
+
+
+def test_table_and_folder(folder, tmp_path):
+    text = (
+        "slide_id,patient_id,mpp\ncase-12.png,case-1,0.25\ncase-1_tiles,stranger,\ngone,case-1,\n"
+        "TCGA-02-0047-01Z-00-DX1.4755,TCGA-02-0047-01Z,0.5\n"
+    )
+    section = SlidesSection(table=write(tmp_path / "slides.csv", text), folder=folder)
+    slides, left_out, warnings = read_slides(section, ["TCGA-02-0047", "case-1"])
+    assert [(s.slide_id, s.patient_id, s.mpp) for s in slides] == [
+        ("TCGA-02-0047-01Z-00-DX1.4755", "TCGA-02-0047", 0.5),
+        ("case-12", "case-1", 0.25),
+    ]
+    assert left_out.to_numpy().tolist() == [
+        ["slide", "case-1_tiles", "stranger is not in the cohort"],
+        ["slide", "gone", "no such file: gone"],
+    ]
+    assert "1 slides" in warnings[0]
+    assert "case.7 slide" in warnings[0]
+
+
+def test_table_with_paths_relative_to_the_table(folder, tmp_path):
+    text = "slide_id\tpatient_id\tpath\ns1\tp\tslides/case-12.png\ns2\tp\tslides/none.svs\n"
+    slides, left_out, _ = read_slides(SlidesSection(table=write(tmp_path / "slides.tsv", text)), ["p"])
+    assert [slide.path for slide in slides] == [folder / "case-12.png"]
+    assert left_out["id"].tolist() == ["s2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "slide_id,patient_id,path\na,p,x\na,p,y\n",
+            r"row 3: slide_id must be given once. Found a again \(first: row 2\)",
+        ),
+        ("slide_id,patient_id,path\n,p,x\n", "row 2: slide_id must be given once. Found an empty cell"),
+        ("slide_id,path,mpp\na,x,-1\n", "row 2: mpp must be a positive number .*Found '-1'"),
+        ("slide_id,path,mpp\na,x,fine\n", "row 2: mpp must be"),
+        ("patient_id,path\np,x\n", "a column `slide_id`"),
+        ("slide_id,patient_id\na,p\n", "a column `path`"),
+    ],
+)
+def test_bad_slide_tables(tmp_path, text, message):
+    with pytest.raises(DataError, match=f"slides.csv.*{message}"):
+        read_slides(SlidesSection(table=write(tmp_path / "slides.csv", text)), ["p"])
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Both files of CLAM for one slide, a file in a subfolder, a zarr store, and what is no feature file."""
+    folder = tmp_path / "Merkmale ü"
+    touch(
+        folder / "h5_files" / "case-1 a.h5",
+        folder / "pt_files" / "case-1 a.pt",
+        folder / "pt_files" / "case-12.pt",
+        folder / "TCGA-02-0047-01Z-00-DX1.4755.svs.h5",
+        folder / "case.7.zarr" / "zarr.json",
+        folder / "case.7.zarr" / "tables" / "x.h5",
+        folder / "case-1 a.jpg",
+        folder / ".part.h5",
+    )
+    return folder
+
+
+def test_find_features(features):
+    found = {name: path.relative_to(features).as_posix() for name, path in find_features(features).items()}
+    assert found == {
+        "case-1 a": "h5_files/case-1 a.h5",
+        "case-12": "pt_files/case-12.pt",
+        "TCGA-02-0047-01Z-00-DX1.4755": "TCGA-02-0047-01Z-00-DX1.4755.svs.h5",
+        "case.7": "case.7.zarr",
+    }
+
+
+def test_features_of_two_encoders_in_one_folder(features):
+    touch(features / "features_uni" / "case-12.h5")
+    with pytest.raises(DataError, match=r"Found 'case-12' as .*Name the folder of one encoder as slides\.features"):
+        find_features(features)
+    with pytest.raises(DataError, match=r"Check slides\.features"):
+        find_features(features / "none")
+
+
+def test_feature_files_join_the_table(features, tmp_path):
+    text = (
+        "slide_id,patient_id,mpp,path\ncase-1 a.h5,case-1,0.25,\ncase-12.svs,case-1,,\n"
+        "other,case-1,,pt_files/case-12.pt\ngone,case-1,0.5,\n"
+    )
+    section = SlidesSection(table=write(tmp_path / "slides.csv", text), features=features, encoder="uni")
+    slides, left_out, warnings = read_slides(section, ["case-1"])
+    assert [(s.slide_id, s.path.name, s.mpp) for s in slides] == [
+        ("case-1 a", "case-1 a.h5", 0.25),
+        ("case-12", "case-12.pt", None),
+        ("other", "case-12.pt", None),
+    ]
+    assert all(isinstance(s, FeatureSource) and s.encoder == "uni" and not s.in_table for s in slides)
+    assert left_out.to_numpy().tolist() == [["slide", "gone", f"no feature file in {features}"]]
+    assert warnings == (
+        f"2 slides of {features} are not in slides.csv and are not used (TCGA-02-0047-01Z-00-DX1.4755, case.7)",
+    )
+
+
+def test_rows_of_a_feature_table_are_slides(tmp_path):
+    table = write(tmp_path / "areas.csv", "slide_id,area\ncase-1.svs,1\ncase-2_b,2\nx/y,3\nstranger,4\n")
+    slides, left_out, _ = read_slides(SlidesSection(feature_table=table), ["case-1", "case-2", "x"])
+    assert [(s.slide_id, s.patient_id, s.path, s.in_table) for s in slides] == [
+        ("case-1.svs", "case-1", table, True),
+        ("case-2_b", "case-2", table, True),
+    ]
+    assert left_out.to_numpy().tolist() == [
+        ["slide", "stranger", "its name begins with no patient's identifier"],
+        ["slide", "x/y", f"its identifier names files: {NAME_RULE}"],
+    ]
+
+
+def test_a_slide_table_assigns_the_rows_of_a_feature_table(tmp_path):
+    table = write(tmp_path / "areas.csv", "slide_id,area\na,1\nb,2\n")
+    listed = write(tmp_path / "slides.csv", "slide_id,patient_id\na,p\nc,p\n")
+    slides, left_out, warnings = read_slides(SlidesSection(table=listed, feature_table=table), ["p"])
+    assert [slide.slide_id for slide in slides] == ["a"]
+    assert left_out.to_numpy().tolist() == [["slide", "c", "no row in areas.csv"]]
+    assert "1 slides" in warnings[0]
+
+
+@pytest.mark.real_data
+def test_real_slide_table_joins_every_patient(real_data, tmp_path):
+    table = pd.read_csv(real_data / "tcga_gbmlgg" / "slides.csv")
+    touch(*(tmp_path / f"{name}.svs" for name in table["slide_id"][:20]))
+    section = SlidesSection(table=real_data / "tcga_gbmlgg" / "slides.csv", folder=tmp_path)
+    slides, left_out, _ = read_slides(section, set(table["case_id"]))
+    assert (len(slides), len(left_out)) == (20, 991)
+    assert {(s.slide_id, s.patient_id) for s in slides} <= set(zip(table["slide_id"], table["case_id"], strict=True))

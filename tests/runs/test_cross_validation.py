@@ -1,0 +1,280 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from conftest import deal_folds
+from subfuse.cohort.drawn_folds import SPLITS, Fold, write_folds
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.run_folder import read_predictions
+from subfuse.runs.cross_validation import cross_validate
+from subfuse.runs.run import load_run
+from subfuse.runs.single_training import train_model
+from subfuse.training.checkpoint import Checkpoint
+from subfuse.training.search import search_settings
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+BRIEF = {
+    "training": TrainingSettings(epochs=2, batch_size=8),
+    "architecture": ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+    "allow_inputs": ["GENE0"],  # shows the latent behind both outcomes
+}
+
+
+def run(cohort, out, models=("subspace", "snn"), task=("survival", "grade"), **changes):
+    options = {"folds": deal_folds(cohort), **BRIEF, **changes}
+    return cross_validate(cohort, task=task, models=models, out=out, **options)
+
+
+@pytest.fixture
+def cohort(make_cohort):
+    return make_cohort(30)
+
+
+@pytest.fixture(scope="module")
+def kept() -> list:
+    """Holds one result for all tests that only look at it."""
+    return []
+
+
+@pytest.fixture
+def result(kept, cohort, tmp_path_factory):
+    """Two tasks, two models, two folds."""
+    if not kept:
+        kept.append(run(cohort, tmp_path_factory.mktemp("kept") / "run"))
+    return kept[0]
+
+
+def test_every_patient_is_tested_once_per_model_and_never_by_a_model_that_saw_it(cohort, result):
+    table = result.predictions
+    test = table[table["split"] == "test"]
+    assert not test.duplicated(["task", "model", "patient_id"]).any()
+    assert set(test["patient_id"]) == {p.patient_id for p in cohort}
+    seen = table[table["split"] != "test"][["task", "model", "fold", "patient_id"]]
+    assert test.merge(seen, on=["task", "model", "fold", "patient_id"]).empty
+
+
+def test_files_hold_what_is_returned(result):
+    pd.testing.assert_frame_equal(read_predictions(result.folder / "predictions.csv"), result.predictions)
+    for name in ("metrics", "comparisons", "failures"):
+        stored = pd.read_csv(result.folder / f"{name}.csv")
+        returned = getattr(result, name).replace({None: np.nan})
+        pd.testing.assert_frame_equal(stored, returned, check_dtype=False)
+    assert (result.folder / "grade" / "snn" / "fold_1" / "model.safetensors").exists()
+    assert set(yaml.safe_load((result.folder / "config.yaml").read_text())["tasks"]) == {"survival", "grade"}
+
+
+def test_the_same_seed_gives_the_same_tables_however_many_workers(cohort, tmp_path):
+    first = run(cohort, tmp_path / "a", task="grade", models=["concat"])
+    second = run(cohort, tmp_path / "b", task="grade", models=["concat"], workers=2)
+    pd.testing.assert_frame_equal(first.metrics, second.metrics)
+    pd.testing.assert_frame_equal(first.predictions, second.predictions)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+def test_a_dask_cluster_gives_the_same_tables_and_goes_on_after_a_failed_job(cohort, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    options = {"task": "grade", "models": ["abmil", "logistic"]}
+    here = run(without, tmp_path / "a", **options)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as there:
+        remote = run(without, tmp_path / "b", scheduler=there.scheduler_address, **options)
+    pd.testing.assert_frame_equal(remote.predictions, here.predictions)
+    pd.testing.assert_frame_equal(remote.failures.reset_index(drop=True), here.failures.reset_index(drop=True))
+    assert remote.failures["model"].tolist() == ["abmil", "abmil"]
+
+
+def test_every_model_has_the_same_folds_budget_and_selection(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", task="grade", models=["snn", "concat", "logistic"])
+    for fold in range(2):
+        described = {
+            model: json.loads((tmp_path / "run" / "grade" / model / f"fold_{fold}" / "model.json").read_text())[
+                "details"
+            ]
+            for model in ("snn", "concat", "logistic")
+        }
+        for same in ("split_sha256", "training"):  # training: epochs, patience, selection, ...
+            assert described["snn"][same] == described["concat"][same] == described["logistic"][same]
+        rows = result.predictions[result.predictions["fold"] == fold]
+        sides = {
+            model: {split: set(part["patient_id"]) for split, part in of_model.groupby("split")}
+            for model, of_model in rows.groupby("model")
+        }
+        assert sides["snn"] == sides["logistic"]
+        for split, patients in sides["concat"].items():  # reads slides, so one patient more
+            assert patients - sides["snn"][split] <= {"P001"}
+
+
+def test_a_rerun_does_only_what_is_missing(cohort, tmp_path):
+    first = run(cohort, tmp_path / "run", task="grade", models=["concat", "snn"])
+    finished = tmp_path / "run" / "grade" / "snn" / "fold_0" / "predictions.csv"
+    removed = tmp_path / "run" / "grade" / "snn" / "fold_1" / "predictions.csv"
+    stamp = finished.stat().st_mtime_ns
+    removed.unlink()
+    again = run(cohort, tmp_path / "run", task="grade", models=["concat", "snn"])
+    assert finished.stat().st_mtime_ns == stamp
+    pd.testing.assert_frame_equal(first.predictions, again.predictions)
+
+
+def test_a_killed_job_goes_on_after_its_last_epoch_and_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
+    options = {"task": "grade", "models": ["concat"], "training": TrainingSettings(epochs=3, batch_size=8)}
+    whole = run(cohort, tmp_path / "whole", **options)
+    save, saved = Checkpoint.save, []
+
+    def save_and_stop(checkpoint, *arguments):
+        save(checkpoint, *arguments)
+        saved.append(checkpoint.path)
+        if len(saved) == 5:  # the second epoch of the second fold
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, tmp_path / "run", **options)
+    folder = tmp_path / "run" / "grade" / "concat" / "fold_1"
+    assert (folder / "last.ckpt").exists()
+    assert not (folder / "predictions.csv").exists()
+    resumed = run(cohort, tmp_path / "run", **options)
+    assert saved[5:] == [folder / "last.ckpt"]  # one epoch was left
+    assert not list((tmp_path / "run").rglob("last.ckpt"))
+    for fold in ("fold_0", "fold_1"):
+        expected, found = (load_file(tmp_path / out / "grade" / "concat" / fold / "model.safetensors")
+                           for out in ("whole", "run"))  # fmt: skip
+        assert all(found[name].equal(expected[name]) for name in expected)
+    pd.testing.assert_frame_equal(resumed.predictions, whole.predictions)
+
+
+def test_another_configuration_is_not_overwritten(cohort, tmp_path):
+    run(cohort, tmp_path / "run", task="grade", models=["snn"])
+    with pytest.raises(ConfigurationError, match="differs in: seed"):
+        run(cohort, tmp_path / "run", task="grade", models=["snn"], seed=7)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(ConfigurationError, match="must be empty or a run folder"):
+        run(cohort, tmp_path / "other")
+
+
+def test_a_failed_model_is_reported_and_the_others_go_on(cohort, tmp_path):
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    result = run(without, tmp_path / "run", task="grade", models=["abmil", "snn"])
+    assert set(result.failures["model"]) == {"abmil"}
+    assert result.failures["reason"].str.contains("needs training and validation patients with slides").all()
+    assert set(result.predictions["model"]) == {"snn"}
+    with pytest.raises(DataError, match="no model could be trained"):
+        run(without, tmp_path / "none", task="grade", models=["abmil"])
+
+
+def test_linear_models_run_on_their_own_kind_of_task(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", models=["cox", "logistic"])
+    done = set(map(tuple, result.predictions[["task", "model"]].drop_duplicates().to_numpy()))
+    assert done == {("survival", "cox"), ("grade", "logistic")}
+
+
+def test_unknown_names_list_the_valid_ones(cohort, tmp_path):
+    with pytest.raises(ConfigurationError, match="models must be among subspace, mean, abmil"):
+        run(cohort, tmp_path / "a", models=["subspaces"])
+    with pytest.raises(ConfigurationError, match=r"declared in the cohort file \(survival, grade\)"):
+        run(cohort, tmp_path / "b", task="diagnosis")
+
+
+def test_a_cohort_in_memory_needs_folds(cohort, tmp_path):
+    with pytest.raises(ConfigurationError, match="Give a number of folds"):
+        run(cohort, tmp_path / "a", folds=None)
+    drawn = run(cohort, tmp_path / "b", folds=3, task="grade", models=["snn"])
+    assert drawn.predictions["fold"].nunique() == 3
+
+
+def test_a_run_predicts_known_patients_only_with_models_that_did_not_train_on_them(cohort, tmp_path, make_cohort):
+    result = run(cohort, tmp_path / "run", task="survival", models=["snn"])
+    predicted = load_run(tmp_path / "run").predict(cohort)
+    test = result.predictions[result.predictions["split"] == "test"]
+    merged = predicted.merge(test, on=["patient_id", "fold"], suffixes=("", "_before"))
+    assert len(predicted) == len(test) == len(merged)
+    np.testing.assert_allclose(merged["risk"], merged["risk_before"], atol=1e-6)
+    assert predicted["risk_percentile"].between(0, 100).all()
+
+
+def test_a_run_predicts_new_patients_with_every_fold(cohort, tmp_path):
+    known = cohort.select([p.patient_id for p in cohort.patients[:24]])
+    run(known, tmp_path / "run", task="survival", models=["snn"])
+    predicted = load_run(tmp_path / "run").predict(cohort)
+    new = predicted[predicted["split"] == "new"]
+    assert set(new["patient_id"]) == {p.patient_id for p in cohort.patients[24:]}
+    assert (new.groupby("patient_id")["fold"].nunique() == 2).all()
+
+
+def test_repeats_are_drawn_anew_and_kept_apart(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", folds=3, repeats=2, task="grade", models=["logistic"])
+    test = result.predictions[result.predictions["split"] == "test"]
+    assert (test.groupby("patient_id")["repeat"].nunique() == 2).all()
+    sides = [set(map(frozenset, rows.groupby("fold")["patient_id"].agg(list))) for _, rows in test.groupby("repeat")]
+    assert sides[0] != sides[1]
+    assert (tmp_path / "run" / "grade" / "logistic" / "repeat_1" / "fold_2" / "model.json").exists()
+    predicted = load_run(tmp_path / "run").predict(cohort, model="logistic")
+    merged = predicted.merge(test, on=["patient_id", "repeat", "fold"], suffixes=("", "_before"))
+    assert len(merged) == len(predicted) == len(test)
+    np.testing.assert_allclose(merged["p_G2"], merged["p_G2_before"], atol=1e-6)
+
+
+def test_a_search_takes_the_best_settings_of_the_inner_validation(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", task="grade", models=["snn"], search=3)
+    for fold in range(2):
+        folder = tmp_path / "run" / "grade" / "snn" / f"fold_{fold}"
+        tried = pd.read_csv(folder / "search.csv")
+        assert tried["lr"].tolist()[0] == BRIEF["training"].lr
+        best = tried.loc[tried["validation_score"].idxmin()]
+        described = json.loads((folder / "model.json").read_text())
+        assert described["details"]["training"]["lr"] == pytest.approx(best["lr"])
+        assert described["details"]["validation_score"] == pytest.approx(best["validation_score"])
+    assert len(result.failures) == 0
+
+
+def test_a_search_tries_as_often_for_every_network_and_never_looks_at_test_patients(cohort, tmp_path):
+    fold = deal_folds(cohort)[0]
+    spoilt = tuple(
+        replace(p, labels={"grade": "G2"}, expression=None, slides=()) if p.patient_id in fold.test else p
+        for p in cohort
+    )
+    found = [
+        search_settings(of, fold, task="grade", model_name=model, settings=BRIEF["training"],
+                        architecture=BRIEF["architecture"], seed=4, trials=2)
+        for of, model in ((cohort, "snn"), (replace(cohort, patients=spoilt), "snn"), (cohort, "concat"),
+                          (cohort, "logistic"))
+    ]  # fmt: skip
+    assert [len(result.trials) for result in found] == [2, 2, 2, 0]
+    pd.testing.assert_frame_equal(found[0].trials, found[1].trials)
+    assert found[0].settings == found[1].settings
+    assert found[3].settings == BRIEF["training"]
+
+
+def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_path):
+    leaking = replace(
+        cohort,
+        patients=tuple(
+            p if p.expression is None else replace(p, expression=np.append(p.expression, np.float32(p.time_days)))
+            for p in cohort
+        ),
+        genes=(*cohort.genes, "days_to_death"),
+    )
+    with pytest.raises(DataError, match="days_to_death"):
+        run(leaking, tmp_path / "a", task="survival", models=["cox"])
+    write_folds(tmp_path / "prepared" / SPLITS, deal_folds(leaking))
+    prepared = replace(leaking, root=tmp_path / "prepared")
+    with pytest.raises(DataError, match="days_to_death"):
+        train_model(prepared, task="survival", model="cox", out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    result = run(leaking, tmp_path / "a", task="survival", models=["cox"], allow_inputs=["GENE0", "days_to_death"])
+    assert set(result.predictions["model"]) == {"cox"}
+
+
+def test_folds_cannot_share_patients():
+    with pytest.raises(DataError, match="Found in both: P001"):
+        Fold(("P001", "P002"), ("P003",), ("P001",))
+
+
+def test_a_run_folder_is_required(tmp_path):
+    with pytest.raises(ConfigurationError, match="must be a finished run"):
+        load_run(tmp_path)

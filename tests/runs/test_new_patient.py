@@ -1,0 +1,208 @@
+"""One patient from files: the same numbers as from a prepared cohort, and the same refusals."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from conftest import deal_folds
+from subfuse.cli import main
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.features.patch_encoders import OFFLINE_ENCODER
+from subfuse.features.store import read_features, write_features
+from subfuse.preparation.feature_import import FeatureSource, survey_features
+from subfuse.runs.cross_validation import cross_validate
+from subfuse.runs.new_patient import predict_new_patient, summarise
+from subfuse.runs.run import load_run
+from subfuse.slides.tissue import Tiling
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of 22 patients with age beside ten genes, one of an earlier symbol, and the cohort of all 24."""
+    from conftest import make_cohort
+
+    cohort = make_cohort.__wrapped__(tmp_path_factory.mktemp("cohort"))(24)
+    ages = np.random.default_rng(0).uniform(30, 80, len(cohort)).astype(np.float32)
+    with_age = tuple(
+        p if p.expression is None else replace(p, expression=np.append(p.expression + 10, age))
+        for p, age in zip(cohort, ages, strict=True)
+    )
+    genes = ("GENE0", "H2AFZ", *cohort.genes[2:])
+    gene_sets = {"tumour": genes[:4], "microenvironment": genes[3:9]}
+    cohort = replace(
+        cohort, patients=with_age, genes=(*genes, "age"), covariates=("age",), gene_sets=gene_sets, pathways={}
+    )
+    known = cohort.select([p.patient_id for p in cohort.patients[:22]])
+    out = tmp_path_factory.mktemp("run") / "run"
+    cross_validate(
+        known,
+        task="survival",
+        models=["concat"],
+        folds=deal_folds(known),
+        out=out,
+        training=TrainingSettings(epochs=2, batch_size=8, accelerator="cpu"),
+        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16),
+        allow_inputs=["GENE0"],
+    )
+    return load_run(out), cohort
+
+
+def write_pairs(path, cohort, patient, **names):
+    values = zip(cohort.genes[:-1], patient.expression[:-1].tolist(), strict=True)
+    rows = [f"{names.get(gene, gene)},{value!r}" for gene, value in values]
+    path.write_text("\n".join(["gene,value", *reversed(rows), "EXTRA,1.5"]) + "\n")
+    return path
+
+
+def of_unknown_age(cohort, patient):
+    unknown = replace(patient, expression=np.append(patient.expression[:-1], np.float32(np.nan)))
+    return replace(cohort, patients=(unknown,))
+
+
+def test_files_of_a_patient_give_the_prediction_of_the_prepared_patient(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    expression = write_pairs(tmp_path / "rna.csv", cohort, patient)
+
+    found = predict_new_patient(run, slides=patient.slides, expression=expression, model="concat")
+
+    expected = run.predict(of_unknown_age(cohort, patient), model="concat")
+    columns = [name for name in expected if name.startswith(("risk", "p_", "survival_", "contribution_"))]
+    np.testing.assert_allclose(found.predictions[columns].astype(float), expected[columns].astype(float), atol=1e-5)
+    assert found.predictions[["has_slides", "has_expression"]].all(axis=None)
+    assert (found.predictions.groupby("task")["fold"].nunique() == 2).all()
+    assert any("age of the patient unknown" in note for note in found.notes)
+    assert any(
+        "10 genes (1 under another symbol) read as log2_tpm" in note and "1 not used" in note for note in found.notes
+    )
+    for row in found.summary.itertuples():
+        values = expected.loc[expected["task"] == row.task, row.quantity].astype(float)
+        assert (row.lowest, row.mean, row.highest) == pytest.approx((values.min(), values.mean(), values.max()))
+        assert row.n_models == 2
+    assert "risk_percentile" in set(found.summary["quantity"])
+
+
+def test_genes_are_found_under_earlier_and_later_symbols(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    found = [
+        predict_new_patient(
+            run, expression=write_pairs(tmp_path / f"{name}.csv", cohort, patient, H2AFZ=name), model="concat"
+        )
+        for name in ("H2AFZ", "H2AZ1")
+    ]
+    pd.testing.assert_frame_equal(found[0].predictions, found[1].predictions)
+    assert all("10 genes (1 under another symbol) read as" in of_one.notes[0] for of_one in found)
+
+
+def test_the_summary_says_how_far_models_disagree():
+    rows = pd.DataFrame({"task": "grade", "model": "concat", "risk_percentile": np.nan, "p_G2": [0.1, 0.4, 0.1]})
+    table = summarise(rows.assign(p_G4=1 - rows["p_G2"]))
+    assert table["quantity"].tolist() == ["p_G2", "p_G4"]  # what is unknown is left out
+    np.testing.assert_allclose(table[["mean", "lowest", "highest"]], [[0.2, 0.1, 0.4], [0.8, 0.6, 0.9]])
+    assert table["n_models"].tolist() == [3, 3]
+
+
+def test_one_modality_is_enough(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[22]
+    expression = write_pairs(tmp_path / "rna.csv", cohort, patient)
+    for files, has_slides in (({"slides": patient.slides}, True), ({"expression": expression}, False)):
+        table = predict_new_patient(run, model="concat", **files).predictions
+        assert set(table["has_slides"]) == {has_slides}
+        assert set(table["has_expression"]) == {not has_slides}
+
+
+def test_features_of_another_encoder_and_missing_genes_are_refused(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    other = tmp_path / "other.h5"
+    write_features(other, replace(read_features(patient.slides[0]), encoder_sha256="1" * 64), tile_px=256)
+    with pytest.raises(DataError, match="must be encoded by fake as in training"):
+        predict_new_patient(run, slides=[other], model="concat")
+    (tmp_path / "few.csv").write_text("GENE0,1.5\nGENE3,2.5\n")
+    with pytest.raises(DataError, match=r"few.csv: all 10 genes of the cohort are required. Missing 8"):
+        predict_new_patient(run, expression=tmp_path / "few.csv", model="concat")
+
+
+def test_wrong_use_is_named(trained, tmp_path):
+    run, cohort = trained
+    features = cohort.patients[23].slides[0]
+    with pytest.raises(ConfigurationError, match="a slide or an expression file is required"):
+        predict_new_patient(run, model="concat")
+    with pytest.raises(ConfigurationError, match=r"gone.svs: a file is required"):
+        predict_new_patient(run, slides=[tmp_path / "gone.svs"], model="concat")
+    with pytest.raises(ConfigurationError, match="must have different names"):
+        predict_new_patient(run, slides=[features, features], model="concat")
+    (tmp_path / "slide.svs").touch()
+    with pytest.raises(ConfigurationError, match="Found both"):
+        predict_new_patient(run, slides=[features, tmp_path / "slide.svs"], model="concat")
+    with pytest.raises(ConfigurationError, match="Extract features as for the run"):
+        predict_new_patient(run, slides=[tmp_path / "slide.svs"], model="concat")
+
+
+def write_bare_features(path, stored):
+    """Features as TRIDENT writes them: neither encoder nor pixel size."""
+    with h5py.File(path, "w") as file:
+        file["features"] = stored.features
+        coords = file.create_dataset("coords", data=stored.coords)
+        coords.attrs.update(patch_size_level0=256, level0_magnification=20, target_magnification=20, patch_size=256)
+    return path
+
+
+def with_changes(run, folder, *, encoder_sha256=None, provenance=None):
+    """A copy of the run whose models know other weights of their encoder, or whose cohort was prepared otherwise."""
+    shutil.copytree(run.folder, folder)
+    for path in folder.rglob("model.json"):
+        described = json.loads(path.read_text())
+        path.write_text(json.dumps(described | {"encoder_sha256": encoder_sha256 or described["encoder_sha256"]}))
+    if provenance is not None:
+        (folder / "cohort").mkdir(exist_ok=True)
+        (folder / "cohort" / "provenance.json").write_text(json.dumps(provenance))
+    return load_run(folder)
+
+
+def test_the_pixel_size_of_features_is_declared_where_the_file_lacks_it(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    bare = write_bare_features(tmp_path / "bare.h5", read_features(patient.slides[0]))
+    with pytest.raises(DataError, match=r"bare\.h5: the pixel size is required .* --mpp"):
+        predict_new_patient(run, slides=[bare], model="concat")
+    with pytest.raises(DataError, match="must be encoded by fake"):  # its weights are known, and not in this file
+        predict_new_patient(run, slides=[bare], mpp=0.5, model="concat")
+
+    declared = survey_features([FeatureSource("bare", "p", bare, 0.5, encoder="fake")]).encoder_sha256
+    run = with_changes(run, tmp_path / "run", encoder_sha256=declared)
+    found = predict_new_patient(run, slides=[bare], mpp=0.5, model="concat")
+    expected = run.predict(replace(cohort, patients=(replace(patient, expression=None),), encoder_sha256=declared),
+                           model="concat")  # fmt: skip
+    np.testing.assert_allclose(found.predictions["risk"], expected["risk"], atol=1e-6)
+    assert "taken to be fake, as in training" in found.notes[0]
+
+
+def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, tmp_path, capsys):
+    """The whole way of the command; its last word is that this encoder is not that of the run's invented features."""
+    prepared = {"requested_encoder": OFFLINE_ENCODER, "tiling": asdict(Tiling())}
+    run = with_changes(trained[0], tmp_path / "run", provenance=prepared)
+    tissue = np.random.default_rng(0).normal((200, 120, 170), 25, (300, 300, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(tissue).save(tmp_path / "new.png")
+    command = ["predict", str(run.folder), "--slide", str(tmp_path / "new.png"), "--model", "concat"]
+    for options, code, words in (
+        ([], 3, "the pixel size is required (µm per pixel). Found none in the file"),
+        (["--mpp", "50"], 3, "a pixel size between 0.05 and 10 µm is required. Found 50"),
+        (["--mpp", "0.5"], 3, "must be encoded by fake as in training. Found efficientnet-lite0"),
+        (["--mpp", "-1"], 2, "mpp must be the pixel size of slides"),
+        (["--mpp", "0.5", "--cohort", "elsewhere"], 2, "either --cohort, or files of one patient"),
+    ):
+        assert main([*command, *options, "--out", str(tmp_path / "new.csv")]) == code
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("subfuse: error: ")]
+        assert words in line
+        assert options or "--mpp" in line
+        assert not (tmp_path / "new.csv").exists()

@@ -1,0 +1,146 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import deal_folds
+from subfuse.errors import DataError
+from subfuse.training.fitted_model import load_fitted, score_weights
+from subfuse.training.fitting import train_fold
+from subfuse.training.models import suits_task
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+
+def fit(cohort, model="subspace", task="survival"):
+    return train_fold(
+        cohort,
+        deal_folds(cohort)[0],
+        task=task,
+        model_name=model,
+        settings=TrainingSettings(epochs=1, batch_size=8),
+        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+@pytest.mark.parametrize("model", ["subspace", "abmil", "snn", "concat", "cox", "logistic"])
+def test_a_loaded_model_predicts_identically(make_cohort, tmp_path, model, task):
+    cohort = make_cohort()
+    if not suits_task(model, is_survival=task == "survival"):
+        pytest.skip("a linear model of the other kind of task")
+    fitted = fit(cohort, model, task)
+    fitted.save(tmp_path)
+    loaded = load_fitted(tmp_path)
+    pd.testing.assert_frame_equal(loaded.predict(cohort.patients), fitted.predict(cohort.patients))
+    assert loaded.describe() == fitted.describe()
+    assert torch.equal(loaded.baseline_logits, fitted.baseline_logits)
+
+
+def test_patients_without_the_modality_are_not_predicted(make_cohort):
+    cohort = make_cohort()
+    table = fit(cohort, "abmil", "grade").predict(cohort.patients).set_index("patient_id")
+    assert table.loc["P000", ["p_G2", "p_G4"]].isna().all()
+    assert not table.loc["P000", "has_slides"]
+    assert table.drop(index="P000")[["p_G2", "p_G4"]].sum(axis=1).to_numpy() == pytest.approx(1)
+
+
+def test_nobody_to_predict_is_a_table_of_unknowns(make_cohort):
+    cohort = make_cohort()
+    table = fit(cohort, "abmil", "grade").predict(cohort.patients[:1])
+    assert table["p_G2"].isna().tolist() == [True]
+    assert table["p_G2"].dtype == float
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_contributions_of_the_subspaces_add_up_to_the_score(make_cohort, task):
+    cohort = make_cohort()
+    fitted = fit(cohort, task=task)
+    table = fitted.predict(cohort.patients)
+    batch = next(fitted.batches(cohort.patients, batch_size=len(cohort)))
+    with torch.inference_mode():
+        logits = fitted.model(**batch.inputs()).logits
+    score = (logits * score_weights(fitted.objective, logits)).sum(dim=1)
+    total = table[["contribution_tumour", "contribution_microenvironment"]].sum(axis=1)
+    np.testing.assert_allclose(total, score.numpy(), atol=1e-5)
+
+
+def test_gene_order_does_not_matter_and_a_missing_gene_is_named(make_cohort):
+    cohort = make_cohort()
+    fitted = fit(cohort)
+    order = np.random.default_rng(0).permutation(len(cohort.genes))
+    shuffled = replace(
+        cohort,
+        genes=tuple(cohort.genes[i] for i in order),
+        patients=tuple(p if p.expression is None else replace(p, expression=p.expression[order]) for p in cohort),
+    )
+    assert fitted.check_compatible(shuffled) == []
+    aligned = fitted.align(shuffled)
+    pd.testing.assert_frame_equal(fitted.predict(aligned.patients), fitted.predict(cohort.patients))
+    with pytest.raises(DataError, match="Missing: GENE9"):
+        fitted.check_compatible(replace(cohort, genes=cohort.genes[:9]))
+
+
+def named(cohort, **names):
+    def rename(genes):
+        return tuple(names.get(gene, gene) for gene in genes)
+
+    sets = {kind: {k: rename(v) for k, v in getattr(cohort, kind).items()} for kind in ("gene_sets", "pathways")}
+    return replace(cohort, genes=rename(cohort.genes), **sets)
+
+
+def test_genes_are_matched_by_the_approved_symbols_behind_their_names(make_cohort):
+    """The model knows GENE3 and GENE7 by symbols that a newer cohort has replaced, one of them by declaration."""
+    cohort = make_cohort()
+    model = fit(named(cohort, GENE3="H2AFZ", GENE7="MYOLD"))
+    newer = replace(named(cohort, GENE3="H2AZ1", GENE7="MYNEW"), gene_aliases={"MYOLD": "MYNEW"})
+    order = np.random.default_rng(0).permutation(len(cohort.genes))
+    newer = replace(
+        newer,
+        genes=tuple(newer.genes[i] for i in order),
+        patients=tuple(p if p.expression is None else replace(p, expression=p.expression[order]) for p in newer),
+    )
+    assert model.check_compatible(newer) == [
+        "2 genes of the model are in the cohort under another symbol: H2AFZ as H2AZ1, MYOLD as MYNEW"
+    ]
+    pd.testing.assert_frame_equal(model.predict(model.align(newer).patients), model.predict(cohort.patients))
+    with pytest.raises(DataError, match=r"Missing: MYOLD\. Name later symbols of these in expression\.aliases"):
+        model.check_compatible(replace(newer, gene_aliases={}))
+
+
+def test_a_covariate_is_never_taken_for_a_gene_of_another_symbol(make_cohort):
+    cohort = replace(named(make_cohort(), GENE9="H2AFZ"), covariates=("H2AFZ",))
+    fitted = fit(cohort)
+    with pytest.raises(DataError, match="Missing: H2AFZ"):
+        fitted.check_compatible(replace(named(cohort, H2AFZ="H2AZ1"), covariates=()))
+
+
+def test_other_units_and_encoders_are_refused_by_name(make_cohort):
+    cohort = make_cohort()
+    fitted = fit(cohort)
+    with pytest.raises(DataError, match=r"unit of training, log2_tpm\. Found zscore"):
+        fitted.check_compatible(replace(cohort, expression_unit="zscore"))
+    with pytest.raises(DataError, match=r"encoded by fake as in training\. Found other"):
+        fitted.check_compatible(replace(cohort, encoder="other", encoder_sha256="1" * 64))
+
+
+def test_slides_are_ignored_aloud_when_training_had_none(make_cohort):
+    cohort = make_cohort()
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort if p.expression is not None))
+    fitted = fit(without)
+    assert fitted.check_compatible(cohort) == ["the model never saw a slide in training: slides are ignored"]
+    assert not fitted.predict(cohort.patients)["has_slides"].any()
+
+
+def test_no_pickle_and_a_damaged_file_is_an_error(make_cohort, tmp_path):
+    fitted = fit(make_cohort())
+    fitted.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"model.json", "model.safetensors"}
+    json.loads((tmp_path / "model.json").read_text())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"must hold model\.json and model\.safetensors"):
+        load_fitted(tmp_path)

@@ -1,0 +1,167 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import deal_folds
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.objective.objectives import CoxObjective
+from subfuse.training.fitted_model import load_fitted
+from subfuse.training.fitting import train_fold
+from subfuse.training.models import BUILDERS, MODELS, ModelRecipe, check_model_names, fitted_downsample, suits_task
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+SMALL = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
+
+
+def recipe(name: str, **changes) -> ModelRecipe:
+    described = ModelRecipe(
+        name=name,
+        n_outputs=3,
+        patch_dim=6,
+        n_genes=9,
+        gene_sets={"tumour": (0, 1, 2, 7, 8), "microenvironment": (3, 4, 7, 8)},
+        pathways={"one": (0, 1), "two": (2, 3)},
+        covariates=(7, 8),
+        grid=(8, 8),
+        architecture=SMALL,
+    )
+    return described.model_copy(update=changes)
+
+
+def train(cohort, model: str, task: str, **settings):
+    return train_fold(
+        cohort,
+        deal_folds(cohort)[0],
+        task=task,
+        model_name=model,
+        settings=TrainingSettings(epochs=1, batch_size=8, **settings),
+        architecture=SMALL,
+        seed=0,
+    )
+
+
+def with_covariates(cohort):
+    """The cohort with its last two genes as covariates, in every subspace as the cohort's reader puts them."""
+    covariates = cohort.genes[-2:]
+    gene_sets = {name: tuple(dict.fromkeys((*genes, *covariates))) for name, genes in cohort.gene_sets.items()}
+    return replace(cohort, covariates=covariates, gene_sets=gene_sets)
+
+
+def test_every_model_can_be_built_from_its_description():
+    assert list(BUILDERS) == list(MODELS)
+    for name, kind in MODELS.items():
+        described = recipe(name)
+        again = ModelRecipe(**described.model_dump(mode="json"))
+        assert again == described
+        model, loaded = described.build(), again.build()
+        assert type(model) is kind
+        loaded.load_state_dict(model.state_dict())
+        assert tuple(model.head.weight.shape[:2]) == (len(described.subspaces), 3)
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+@pytest.mark.parametrize("model", sorted(set(MODELS) - {"subspace", "abmil", "snn", "concat", "cox", "logistic"}))
+def test_further_models_train_save_and_predict_patients_with_either_modality(make_cohort, tmp_path, model, task):
+    cohort = with_covariates(make_cohort(16))
+    fitted = train(cohort, model, task)
+    fitted.save(tmp_path)
+    loaded = load_fitted(tmp_path)
+    table = fitted.predict(cohort.patients)
+    pd.testing.assert_frame_equal(loaded.predict(cohort.patients), table)
+    usable = [fitted.usable(patient) for patient in cohort]
+    score = table["risk" if task == "survival" else "p_G4"]
+    assert np.isfinite(score[usable]).all()
+    assert score[~np.array(usable)].isna().all()
+    contributions = table.filter(like="contribution_").columns
+    assert list(contributions) == [f"contribution_{name}" for name in fitted.subspaces]
+    assert isinstance(fitted.objective, CoxObjective) is (model == "clinical" and task == "survival")
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_no_patches_are_as_good_as_one_that_is_masked(model):
+    """Prediction, gradient and attention of patients without slides, who have an axis of patches of length 0."""
+    torch.manual_seed(0)
+    network = recipe(model).build().eval()
+    one = {
+        "patches": torch.randn(4, 1, 6),
+        "coords": torch.randn(4, 1, 2),
+        "patch_mask": torch.zeros(4, 1, dtype=torch.bool),
+        "expression": torch.randn(4, 9),
+        "expression_mask": torch.ones(4, dtype=torch.bool),
+    }
+    none = one | {name: one[name][:, :0] for name in ("patches", "coords", "patch_mask")}
+    outputs, gradients = [], []
+    for batch in (one, none):
+        network.zero_grad()
+        outputs.append(network(**batch))
+        outputs[-1].logits.square().sum().backward()
+        gradients.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()])
+    for field in ("logits", "embedding", "expression_embedding", "sampling_grid"):
+        torch.testing.assert_close(*(getattr(output, field) for output in outputs))
+    torch.testing.assert_close(*gradients)
+    attention = network(**none, need_attention=True).attention
+    assert attention is None or attention.shape[-1] == 0
+
+
+def test_late_fusion_shows_its_branches():
+    assert recipe("late-fusion").subspaces == ("slides", "expression")
+    assert recipe("subspace").subspaces == ("tumour", "microenvironment")
+    assert recipe("mcat").subspaces == ("all",)
+
+
+def test_survpath_has_a_token_for_the_covariates():
+    assert len(recipe("survpath").build().pathway_tokens.encoders) == 3
+    assert len(recipe("survpath", covariates=()).build().pathway_tokens.encoders) == 2
+
+
+def test_the_clinical_model_sees_the_covariates_only():
+    assert recipe("clinical").build().columns.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("survpath", {"pathways": {}}, "survpath needs pathways. The cohort has none."),
+        ("clinical", {"covariates": ()}, "clinical needs covariates. .* under covariates"),
+        ("mcat", {"n_genes": 0, "gene_sets": {}}, "mcat needs expression"),
+        ("subspace", {"n_genes": 0, "gene_sets": {}}, "subspace needs expression"),
+    ],
+)
+def test_what_the_cohort_lacks_is_named(name: str, changes: dict, message: str):
+    with pytest.raises(DataError, match=message):
+        recipe(name, **changes).build()
+
+
+def test_unknown_models_are_refused_with_the_known_names():
+    with pytest.raises(ConfigurationError, match=r"transmil.*survpath.*Found: nonsense"):
+        check_model_names(["snn", "nonsense"])
+
+
+def test_tasks_of_linear_models():
+    assert suits_task("clinical", is_survival=True)
+    assert suits_task("clinical", is_survival=False)
+    assert not suits_task("cox", is_survival=False)
+    assert not suits_task("logistic", is_survival=True)
+
+
+def test_late_fusion_is_trained_without_coordination_of_its_branches(make_cohort):
+    cohort = make_cohort(16)
+    paper, none = (train(cohort, "late-fusion", "grade", coordination=rule) for rule in ("paper", "none"))
+    assert torch.equal(paper.model.head.weight, none.model.head.weight)
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (8, 20), (12, 12), (20, 40), (31, 50), (50, 50)])
+def test_about_as_many_positions_are_sampled_as_in_the_paper_and_they_stay_near_the_slide(grid):
+    model = recipe("subspace", grid=grid, downsample=fitted_downsample(grid)).build()
+    rows, columns = model.subspaces["tumour"].attention.points
+    assert min(144, grid[0] * grid[1]) / 1.6 <= rows * columns <= 144 * 1.6
+    assert model.config.offset_scale <= (min(rows, columns) - 1) * 0.6
+
+
+def test_the_grid_of_the_paper_is_sampled_as_in_the_paper():
+    model = recipe("subspace", grid=(50, 50), downsample=fitted_downsample((50, 50))).build()
+    assert model.subspaces["tumour"].attention.points == (12, 12)
+    assert (model.config.downsample, model.config.offset_kernel) == (4, 6)
