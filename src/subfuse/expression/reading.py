@@ -119,6 +119,7 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
     values[:, ~axis.is_measured] = 0
     doubts = check_values(values, matrix.unit, _place(matrix), matrix.path)
     remove_log(values, matrix.unit)
+    values[:, ~axis.is_measured] = 0  # no share of the sums
     totals = sum_per_sample(values) if matrix.totals is None else matrix.totals
     n_genes = int(axis.is_measured.sum()) if matrix.n_genes is None else matrix.n_genes
     transform = to_model_scale(values, matrix.unit, totals, n_genes)

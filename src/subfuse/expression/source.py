@@ -18,7 +18,13 @@ LogUnit = Literal[  # log2(x + 1), and with _001 log2(x + 0.001)
 ExpressionUnit = Literal[LinearUnit, LogUnit, "zscore"]
 
 
-_FORMAT_OF_KEY = {"metadata": "gdc_star", "manifest": "gdc_star", "patient_column": "h5ad", "orientation": "plain"}
+_FORMAT_OF_KEY = {
+    "metadata": "gdc_star",
+    "manifest": "gdc_star",
+    "patient_column": "h5ad",
+    "layer": "h5ad",
+    "orientation": "plain",
+}
 
 
 class ExpressionSection(Section):
@@ -33,6 +39,7 @@ class ExpressionSection(Section):
     metadata: FilePath | None = None  # gdc_star: metadata JSON instead of the sample sheet
     manifest: FilePath | None = None  # gdc_star: finds incomplete downloads
     patient_column: str | None = None  # h5ad: column of obs; None: obs_names
+    layer: str | None = None  # h5ad: one of `layers`, or `raw` for raw.X; None: X
     aliases: FilePath | None = None  # previous and approved gene names, in addition to the built-in ones
     standardise: Literal["cohort"] | None = None  # z-scores within the cohort
     exclude: tuple[str, ...] | None = Field(default=None, min_length=1)  # genes that models must not see

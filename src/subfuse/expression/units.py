@@ -26,6 +26,8 @@ COUNTS = ("counts", "rsem", "log2_counts")  # units whose sum is the depth of se
 FINISHED = ("log2_tpm", "log2_cpm", "zscore")  # units that are scales of models already
 _OFFSETS = {"log2_tpm_001": 0.001, "log2_fpkm_001": 0.001}  # added before the logarithm; 1 in the other log2 units
 _JUDGED_GENES = 50  # fewer genes say nothing about the unit
+_MOST_GENES = 1000  # shares of fewer genes may add up to anything below a million
+_MILLION = {"tpm": "TPM", "log2_tpm": "TPM", "log2_tpm_001": "TPM", "log2_cpm": "CPM"}  # sum to it, over all genes
 _LARGEST_LOG = 40.0  # 2 to the 40 exceeds any count
 
 
@@ -72,6 +74,17 @@ def remove_log(values: Float[np.ndarray, "sample gene"], unit: str) -> None:
     for rows in row_blocks(values):
         block = np.exp2(values[rows]) - offset
         values[rows] = np.maximum(block, 0)  # rounding of the file leaves zeros slightly negative
+
+
+def stated_sums(values: Float[np.ndarray, "sample gene"], unit: str) -> Float[np.ndarray, " sample"] | None:
+    """Returns what each sample's shares of a million add up to; None for units that are no such shares."""
+    if unit not in _MILLION:
+        return None
+    if unit == "tpm":
+        return sum_per_sample(values)
+    offset = _OFFSETS.get(unit, 1.0)
+    blocks = (np.exp2(values[rows], dtype=np.float64).sum(axis=1) for rows in row_blocks(values))
+    return np.concatenate([*blocks, np.zeros(0)]) - offset * values.shape[1]
 
 
 def sum_per_sample(values: Float[np.ndarray, "sample gene"]) -> Float[np.ndarray, " sample"]:
@@ -148,8 +161,24 @@ def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
         )
     if not unit.startswith("log2_") and 0 < high < 25:
         return f"values look like logarithms (largest {high:g}), declared unit {unit}. Check the unit."
-    if unit == "tpm":
-        total = float(np.median(sum_per_sample(values)))
-        if total > 1.5e6:
-            return f"TPM sum to one million per sample. Found a median of {total:g}. Check the unit."
+    if unit in _OFFSETS and low >= 0:
+        return (
+            f"{unit} of a gene without expression is {np.log2(_OFFSETS[unit]):.4g}. Found no value below 0, as of "
+            f"log2(x + 1), which is {unit.removesuffix('_001')}. Check the unit."
+        )
+    return _doubt_of_sums(values, unit)
+
+
+def _doubt_of_sums(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
+    sums = stated_sums(values, unit)
+    if sums is None:
+        return None
+    total, name = float(np.median(sums)), _MILLION[unit]
+    if total > 1.2e6:
+        return f"{name} sum to one million per sample. Found a median of {total:g}. Check the unit."
+    if total < 0.6e6 and values.shape[1] >= _MOST_GENES:
+        return (
+            f"{name} sum to one million per sample. Found a median of {total:g} over {values.shape[1]} genes. Where "
+            "these are not a part of the measured genes, the unit is another one, or the logarithm is not to base 2."
+        )
     return None
