@@ -47,6 +47,15 @@ def test_fusion_that_helps_and_fusion_that_does_not(patients: pd.DataFrame) -> N
     assert ("subspace", "late fusion") in table.index
 
 
+def test_a_finding_that_begins_with_a_model_is_of_that_model(patients: pd.DataFrame) -> None:
+    audit = audit_predictions(run_of(patients, {"subspace": 0.5, "snn": 1.0, "cox": 2.0, "abmil": 3.0}), **QUICK)
+
+    models = ("subspace", "snn", "cox", "abmil")
+    named = [(model, f) for f in audit.findings for model in models if f.found.startswith((f"{model}:", f"{model} "))]
+    assert {model for model, _ in named} == set(models)
+    assert all(finding.model == model for model, finding in named)
+
+
 def test_classification_is_audited_too(patients: pd.DataFrame) -> None:
     audit = audit_predictions(run_of(patients, {"concat": 0.3, "snn": 1.0, "abmil": 2.0}, task="grade"), **QUICK)
 

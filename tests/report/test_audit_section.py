@@ -8,11 +8,9 @@ from fake_run import SCRIPT, made_report
 from subfuse.audit.findings import Audit, Finding
 from subfuse.report.audit_section import audit_section
 
-MODELS = ("subspace", "snn", "concat")
-
 
 def section(*findings: Finding, **tables: pd.DataFrame) -> dict:
-    return audit_section(Audit(findings, tables).to_dict(), models=MODELS)
+    return audit_section(Audit(findings, tables).to_dict())
 
 
 def test_findings_and_numbers_are_shown_and_escaped(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -36,22 +34,22 @@ def test_each_adjusted_p_says_over_which_comparisons(tmp_path_factory: pytest.Te
 def test_findings_alike_are_said_once_with_their_tasks_and_models() -> None:
     late = "late fusion (abmil + snn)"
     texts = [
-        ("grade", "subspace is not shown to be better than the best single modality, snn", "Prefer snn."),
-        ("grade", f"{late} is not shown to be better than the best single modality, snn", "Prefer snn."),
-        ("survival", f"concat is not shown to be better than {late}", f"Prefer {late}."),
-        ("survival", "subspace is not shown to be better than snn", "Prefer snn."),
+        ("grade", "subspace", "is not shown to be better than the best single modality, snn", "Prefer snn."),
+        ("grade", late, "is not shown to be better than the best single modality, snn", "Prefer snn."),
+        ("survival", "concat", f"is not shown to be better than {late}", f"Prefer {late}."),
+        ("survival", "subspace", "is not shown to be better than snn", "Prefer snn."),
     ]
-    findings = [Finding("warning", "fusion benefit", found, "Two cost twice.", *rest) for task, found, remedy in texts
-                for rest in [(remedy, task)]]  # fmt: skip
-    findings.append(Finding("warning", "calibration", "snn: off", "Misleads.", "Recalibrate.", "grade"))
+    findings = [Finding("warning", "fusion benefit", found, "Two cost twice.", remedy, task, model)
+                for task, model, found, remedy in texts]  # fmt: skip
+    findings.append(Finding("warning", "calibration", "off", "Misleads.", "Recalibrate.", "grade", "snn"))
 
     (level,) = section(*findings)["levels"]
 
     assert (level["name"], level["count"]) == ("Warnings", 5)
     fusion, calibration = level["kinds"]
-    assert fusion["of"] == "Grade: Subspace fusion, Late fusion; Survival: Concatenation, Subspace fusion"
-    assert [row[1] for row in fusion["table"].rows] == [found for _, found, _ in texts]
-    assert [row[2] for row in fusion["table"].rows] == [remedy for _, _, remedy in texts]
+    assert fusion["of"] == f"Grade: Subspace fusion, {late}; Survival: Concatenation, Subspace fusion"
+    assert [row[1] for row in fusion["table"].rows] == [found for *_, found, _ in texts]
+    assert [row[2] for row in fusion["table"].rows] == [remedy for *_, remedy in texts]
     assert (fusion["why"], fusion["count"], fusion["open"]) == ("Two cost twice.", "4 findings", False)
     assert calibration["of"] == "Grade: SNN"
     assert (calibration["why"], calibration["open"]) == ("Misleads. Recalibrate.", True)
@@ -90,7 +88,7 @@ def test_an_audit_without_isotonic_regression_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_run_without_an_audit_says_so() -> None:
-    shown = audit_section(None, models=MODELS)
+    shown = audit_section(None)
 
     assert shown["levels"] == []
     assert shown["lede"].startswith("This run was not audited. `subfuse audit` looks for leakage")

@@ -23,7 +23,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_audit(run: Path, level: str, found: str) -> None:
-    finding = {"level": level, "check": "calibration", "task": "survival", "found": found, "why": "", "remedy": ""}
+    finding = {"level": level, "check": "calibration", "task": "survival", "found": found, "why": "", "remedy": "",
+               "model": "subspace"}  # fmt: skip
     (run / "audit.json").write_text(json.dumps({"counts": {level: 1}, "findings": [finding], "tables": {}}))
 
 

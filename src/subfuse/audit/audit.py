@@ -235,7 +235,7 @@ def _shuffles(
             chosen = [job for job in jobs if (job.task, job.model) == (task.name, model)]
             if not chosen:
                 found = f"{model}: cannot be checked, its fitted models are not in the run"
-                findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name))
+                findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
                 continue
             for modality in sorted(modalities[model]):
                 shuffled = _shuffled_rows(task, model, chosen, cohort, modality, np.random.default_rng(seed))

@@ -24,17 +24,17 @@ def calibration_findings(table: pd.DataFrame) -> list[Finding]:
 def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
     if rows["before"].isna().all():
         found = f"{model}: cannot be checked, {rows['reason'].iloc[0]}"
-        yield Finding("note", CHECK, found, _WHY, task=task)
+        yield Finding("note", CHECK, found, _WHY, task=task, model=model)
         return
     is_off, text = _classification(rows) if "brier" in rows.index else _survival(rows)
     if is_off is None:
-        yield Finding("note", CHECK, f"{model}: not tested, {text}", _WHY, task=task)
+        yield Finding("note", CHECK, f"{model}: not tested, {text}", _WHY, task=task, model=model)
         return
     remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
     if is_off:
-        yield Finding("warning", CHECK, f"{model}: {text}", _WHY, remedy, task)
+        yield Finding("warning", CHECK, f"{model}: {text}", _WHY, remedy, task, model)
     else:
-        yield Finding("ok", CHECK, f"{model}: {text}", task=task)
+        yield Finding("ok", CHECK, f"{model}: {text}", task=task, model=model)
 
 
 def _classification(rows: pd.DataFrame) -> tuple[bool, str]:

@@ -27,6 +27,7 @@ class Finding:
     why: str = ""  # why it matters; empty for ok
     remedy: str = ""
     task: str | None = None  # None: of every task
+    model: str | None = None  # None: of no single model
 
 
 @dataclass(frozen=True)

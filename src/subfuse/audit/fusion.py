@@ -156,7 +156,7 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
         f"(rightly {what} by one of them only; p = {p_value:.2g})"
     )
     level: Level = "warning" if n_lost > n_rescued and p_value < SIGNIFICANCE else "note"
-    return Finding(level, CHECK, found, "A mean gain may hide patients who lose.", "", task.name), patients
+    return Finding(level, CHECK, found, "A mean gain may hide patients who lose.", "", task.name, model), patients
 
 
 def _differences(
@@ -188,17 +188,18 @@ def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
     )
     if np.isnan(row["difference"]):
         found = f"{row['model']} cannot be compared with {against}"
-        return Finding("note", CHECK, found, _WHY, "See `reason` in comparisons.csv.", task)
+        return Finding("note", CHECK, found, _WHY, "See `reason` in comparisons.csv.", task, row["model"])
     evidence = difference_text(row)
     is_clear = row["p_adjusted"] < SIGNIFICANCE
     if is_clear and row["lower"] > 0:
-        return Finding("ok", CHECK, f"{row['model']} is better than {against} ({evidence})", task=task)
+        found = f"{row['model']} is better than {against} ({evidence})"
+        return Finding("ok", CHECK, found, task=task, model=row["model"])
     remedy = f"Prefer {row['reference']}, which is simpler, unless more patients show a benefit."
     if is_clear and row["upper"] < 0:
         found = f"fusion does not help: {row['model']} is worse than {against} ({evidence})"
-        return Finding("warning", CHECK, found, _WHY, remedy, task)
+        return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])
     found = f"fusion does not help here: {row['model']} is not shown to be better than {against} ({evidence})"
-    return Finding("warning", CHECK, found, _WHY, remedy, task)
+    return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])
 
 
 def _comparable(rows: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:

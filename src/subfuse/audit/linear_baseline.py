@@ -46,12 +46,14 @@ def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
     against = f"the best linear model, {row['reference']}"
     if np.isnan(row["difference"]):
         found = f"{row['model']} cannot be compared with {against}"
-        return Finding("note", CHECK, found, _WHY, f"Reason: {row['reason'] or 'the metric is undefined'}.", task)
+        remedy = f"Reason: {row['reason'] or 'the metric is undefined'}."
+        return Finding("note", CHECK, found, _WHY, remedy, task, row["model"])
     evidence = difference_text(row)
     if row["lower"] > 0 and row["p_adjusted"] < SIGNIFICANCE:
-        return Finding("ok", CHECK, f"{row['model']} is better than {against} ({evidence})", task=task)
+        found = f"{row['model']} is better than {against} ({evidence})"
+        return Finding("ok", CHECK, found, task=task, model=row["model"])
     is_below = row["difference"] < 0
     level: Level = "warning" if is_below else "note"
     found = f"{row['model']} {'loses to' if is_below else 'is not shown to be better than'} {against} ({evidence})"
     remedy = "See whether it is trained well (training curves, --search); else prefer the linear model."
-    return Finding(level, CHECK, found, _WHY, remedy, task)
+    return Finding(level, CHECK, found, _WHY, remedy, task, row["model"])

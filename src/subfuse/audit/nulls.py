@@ -73,7 +73,7 @@ def permute_labels(
         null = _null(folds, generator)
         if not np.isfinite(values[model]) or not len(null):
             found = f"{model}: cannot be checked, its {task.headline} is undefined"
-            findings.append(Finding("note", LABEL_NULL, found, task=task.name))
+            findings.append(Finding("note", LABEL_NULL, found, task=task.name, model=model))
             continue
         p_value = (1 + (null >= values[model] - 1e-12).sum()) / (1 + len(null))
         rows.append((task.name, model, task.headline, values[model], null.mean(), np.quantile(null, 0.95), p_value))
@@ -128,16 +128,17 @@ def shuffle_finding(
     row = table.iloc[0]
     if np.isnan(row["difference"]):
         found = f"{model}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
-        return Finding("note", SHUFFLE_NULL, found, task=task.name), table
+        return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
     evidence = (
         f"{task.headline} changes by {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}"
     )
     if row["upper"] < 0:
         found = f"{model} uses {modality}: exchanged between patients, {evidence}"
-        return Finding("ok", SHUFFLE_NULL, found, task=task.name), table
+        return Finding("ok", SHUFFLE_NULL, found, task=task.name, model=model), table
     found = f"{model} does not visibly use {modality}: exchanged between patients, {evidence}"
     why = "A modality that may be anybody's does not contribute to the result."
-    return Finding("warning", SHUFFLE_NULL, found, why, f"Compare with a model without {modality}.", task.name), table
+    remedy = f"Compare with a model without {modality}."
+    return Finding("warning", SHUFFLE_NULL, found, why, remedy, task.name, model), table
 
 
 def _label_finding(
@@ -148,9 +149,10 @@ def _label_finding(
         f"they are, {null.mean():.3f} on average (p = {p_value:.3f})"
     )
     if p_value < SIGNIFICANCE:
-        return Finding("ok", LABEL_NULL, text, task=task.name)
+        return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
     why = "The predictions are not shown to be related to the outcome."
-    return Finding("warning", LABEL_NULL, text, why, "Do not read anything into differences between models.", task.name)
+    remedy = "Do not read anything into differences between models."
+    return Finding("warning", LABEL_NULL, text, why, remedy, task.name, model)
 
 
 def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.ndarray, " permutation"]:

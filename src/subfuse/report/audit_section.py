@@ -1,6 +1,5 @@
 """The audit in the report: findings by level and kind, and the tables they are based on, from audit.json."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,14 +28,10 @@ NO_AUDIT = (
 )
 
 
-def audit_section(audit: Mapping[str, Any] | None, *, models: Sequence[str]) -> dict[str, Any]:
+def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns what the report shows of the content of a run's audit.json; that there is none without one.
 
     Texts are given as they are: the template escapes them.
-
-    Args:
-        audit: The content.
-        models: The models of the run: findings alike are said once, with the models that they are of.
     """
     if audit is None:
         return {"lede": NO_AUDIT, "levels": [], "tables": []}
@@ -45,7 +40,7 @@ def audit_section(audit: Mapping[str, Any] | None, *, models: Sequence[str]) -> 
              _hazards(tables.get("hazard_ratios", []))]  # fmt: skip
     return {
         "lede": _lede(audit.get("counts", {})),
-        "levels": [level for name in LEVEL_NAMES if (level := _level(name, audit["findings"], models)) is not None],
+        "levels": [level for name in LEVEL_NAMES if (level := _level(name, audit["findings"])) is not None],
         "tables": [table for table in shown if table is not None],
     }
 
@@ -56,7 +51,7 @@ def _lede(counts: Mapping[str, int]) -> str:
     return f"{', '.join(found)}, {counts.get('ok', 0)} passed.{settled}"
 
 
-def _level(level: str, findings: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[str, Any] | None:
+def _level(level: str, findings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     chosen = [finding for finding in findings if finding["level"] == level]
     if not chosen:
         return None
@@ -65,12 +60,12 @@ def _level(level: str, findings: Sequence[Mapping[str, Any]], models: Sequence[s
         kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         for finding in chosen:
             kinds.setdefault((finding["check"], finding["why"]), []).append(finding)
-        return shown | {"kinds": [_kind(alike, models) for alike in kinds.values()]}
+        return shown | {"kinds": [_kind(alike) for alike in kinds.values()]}
     rows = [(_task(finding), finding["check"], singular(str(finding["found"]))) for finding in chosen]
     return shown | {"table": PlainTable(("Task", "Check", "Found"), rows)}
 
 
-def _kind(findings: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[str, Any]:
+def _kind(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns findings of one check that matter for the same reason; a remedy of all of them is said once."""
     first, remedies = findings[0], {finding["remedy"] for finding in findings}
     columns = ("Task", "Found", *(("Remedy",) if len(remedies) > 1 else ()))
@@ -78,7 +73,7 @@ def _kind(findings: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[
     rows = [(_task(finding), *(singular(str(finding[key])) for key in keys)) for finding in findings]
     return {
         "name": str(first["check"]).capitalize(),
-        "of": _concerned([(_task(finding), _model_of(str(finding["found"]), models)) for finding in findings]),
+        "of": _concerned([(_task(finding), _model_of(finding)) for finding in findings]),
         "why": " ".join(part for part in (first["why"], *(remedies if len(remedies) == 1 else ())) if part),
         "count": counted(len(findings), "finding"),
         "table": PlainTable(columns, rows),
@@ -86,11 +81,8 @@ def _kind(findings: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[
     }
 
 
-def _model_of(text: str, models: Sequence[str]) -> str:
-    """Returns the model that a finding is of: the first one that it names."""
-    names = "|".join(re.escape(name) for name in ("late fusion", *sorted(models, key=len, reverse=True)))
-    found = re.search(rf"(?<![\w-])(?:{names})(?![\w-])", text)
-    return model_name(found[0].replace("late fusion", "late-fusion")) if found else ""
+def _model_of(finding: Mapping[str, Any]) -> str:
+    return model_name(finding["model"]) if finding.get("model") else ""
 
 
 def _concerned(pairs: Sequence[tuple[str, str]]) -> str:

@@ -75,7 +75,7 @@ def _content(run: RunFiles) -> dict[str, Any]:
         "tasks": tasks,
         "reliance": reliance_section(run),
         "explanations": explanations,
-        "audit": audit_section(run.audit, models=list(run.metrics["model"].unique())),
+        "audit": audit_section(run.audit),
         "training": training_section(run),
         "provenance": provenance_section(run),
     }

@@ -148,7 +148,7 @@ def calibration_sentence(run: RunFiles, task: str) -> str:
         (
             found
             for found in _findings(run)
-            if (found["check"], found["task"]) == ("calibration", task) and str(found["found"]).startswith(f"{model}: ")
+            if (found["check"], found["task"], found.get("model")) == ("calibration", task, model)
         ),
         None,
     )
