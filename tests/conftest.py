@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,17 @@ def slide_features(random: np.random.Generator, latent: float, patch_dim: int) -
         slide_width_px=1100,
         slide_height_px=1300,
     )
+
+
+def with_covariates(cohort: Cohort) -> Cohort:
+    """The cohort with age and gender; of the fourth patient nothing is known, of the fifth no age."""
+    random = np.random.default_rng(1)
+    known = [
+        {"age": f"{random.integers(30, 80)}", "gender": "Male" if random.random() < 0.5 else "female"} for _ in cohort
+    ]
+    known[3], known[4] = {}, {"gender": "male"}
+    patients = tuple(replace(p, covariates=values) for p, values in zip(cohort, known, strict=True))
+    return replace(cohort, patients=patients, covariates=("age", "gender=male"))
 
 
 def deal_folds(cohort: Cohort, n_folds: int = 2) -> tuple[Fold, ...]:

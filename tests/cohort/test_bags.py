@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import with_covariates
 from subfuse.cohort.bags import (
     Bag,
     BagReader,
@@ -13,8 +14,8 @@ from subfuse.cohort.bags import (
     has_outcome,
     make_target,
 )
+from subfuse.cohort.covariates import WEIGHT
 from subfuse.cohort.task import TaskSpec
-from subfuse.expression.reading import ExpressionStandardiser
 
 
 @pytest.fixture
@@ -122,11 +123,21 @@ def test_patients_without_slides_have_an_empty_axis_of_patches():
     assert (batch.patches.shape, batch.coords.shape, batch.patch_mask.shape) == ((2, 0, 3), (2, 0, 2), (2, 0))
 
 
-def test_a_weighted_column_has_that_spread_and_the_others_are_as_before():
-    random = np.random.default_rng(0)
-    values = random.normal(3.0, 2.0, size=(50, 4)).astype(np.float32)
-    plain = InputStandardiser(ExpressionStandardiser.fit(values, ("A", "B", "age", "C")), None, None)
-    weighted = plain.with_weight(["age"], 5.0)
-    spread = weighted.expression.transform(values).std(axis=0)
-    np.testing.assert_allclose(spread, [1, 1, 5, 1], rtol=1e-5)
-    assert InputStandardiser(None, None, None).with_weight(["age"], 5.0).expression is None
+def test_covariates_follow_the_genes_with_their_own_spread(make_cohort):
+    cohort = with_covariates(make_cohort())
+    fitted = InputStandardiser.fit(cohort.patients, cohort.genes, FeatureCache(), cohort.covariates)
+    measured = [patient for patient in cohort if patient.expression is not None]
+    profiles = np.stack([fitted.profile(patient) for patient in measured])
+
+    ages = np.array([float(p.covariates["age"]) if "age" in p.covariates else np.nan for p in measured])
+    expected = WEIGHT * (ages - np.nanmean(ages)) / np.nanstd(ages)
+    np.testing.assert_allclose(profiles[:, 10], np.nan_to_num(expected), atol=1e-5)
+    np.testing.assert_array_equal(profiles[:, :10], fitted.expression.transform([p.expression for p in measured]))
+    assert fitted.profile(cohort.patients[1]) is None  # covariates are read beside expression only
+
+
+def test_without_genes_the_covariates_are_read_where_any_is_known(make_cohort):
+    cohort = with_covariates(make_cohort())
+    fitted = InputStandardiser.fit(cohort.patients, (), FeatureCache(), cohort.covariates)
+    assert [fitted.has_profile(patient) for patient in cohort.patients[:5]] == [True, True, True, False, True]
+    assert fitted.profile(cohort.patients[4])[0] == 0  # unknown: that of the average patient

@@ -6,6 +6,7 @@ import pytest
 
 from subfuse.cohort.cohort import read_cohort, read_patients
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
+from subfuse.cohort.covariates import coded
 from subfuse.cohort.drawn_folds import read_folds
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import write_json
@@ -244,7 +245,7 @@ def with_covariates(folder):
     return folder
 
 
-def test_covariates_end_the_gene_axis_and_every_subspace(with_covariates):
+def test_covariates_are_no_genes(with_covariates):
     cohort_file = cohort_file_of(with_covariates, patients=COVARIATES, covariates="covariates: [age, sex]")
     out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
     assert plan.covariates == ("age", "sex=male")
@@ -253,17 +254,15 @@ def test_covariates_end_the_gene_axis_and_every_subspace(with_covariates):
     write_json(out / "provenance.json", {})
     cohort = read_cohort(out)
     by_id = {patient.patient_id: patient for patient in cohort}
-    assert (cohort.genes, cohort.covariates) == (("G1", "G2", "G3", "G4", "age", "sex=male"), ("age", "sex=male"))
-    assert cohort.gene_sets == {
-        "tumour": ("G1", "G2", "G3", "age", "sex=male"),
-        "microenvironment": ("G2", "G3", "age", "sex=male"),
-    }
+    assert (cohort.genes, cohort.covariates) == (("G1", "G2", "G3", "G4"), ("age", "sex=male"))
+    assert cohort.gene_sets == {"tumour": ("G1", "G2", "G3"), "microenvironment": ("G2", "G3")}
     assert cohort.pathways == {"A": ("G1",), "B": ("G2", "G3")}
     assert plan.expression is not None
     for name, covariates in {"p03": [np.nan, 0], "p05": [45, np.nan], "p06": [np.nan] * 2, "p07": [47, 1]}.items():
-        np.testing.assert_array_equal(by_id[name].expression[:4], plan.expression.values.loc[name])
-        np.testing.assert_array_equal(by_id[name].expression[4:], covariates)
+        np.testing.assert_array_equal(by_id[name].expression, plan.expression.values.loc[name])
+        np.testing.assert_array_equal([coded(key, by_id[name].covariates) for key in plan.covariates], covariates)
     assert by_id["p08"].expression is None
+    assert by_id["p08"].covariates == {"age": "48.0", "sex": "Male"}
     assert by_id["p07"].labels == {"age": "47.0", "sex": "Male"}
     again = plan_cohort(read_cohort_file(out / "cohort.yaml"))
     assert again.covariates == plan.covariates
@@ -278,10 +277,10 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
     write_json(out / "provenance.json", {})
     cohort = read_cohort(out)
     by_id = {patient.patient_id: patient for patient in cohort}
-    assert cohort.gene_sets == dict.fromkeys(("tumour", "microenvironment"), cohort.covariates)
-    assert (cohort.genes, cohort.expression_unit, cohort.pathways) == (("sex=female", "age"), None, {})
-    np.testing.assert_array_equal(by_id["p12"].expression, [1, 52])
-    assert by_id["p06"].expression is None
+    assert cohort.gene_sets == dict.fromkeys(("tumour", "microenvironment"), ())
+    assert (cohort.genes, cohort.expression_unit, cohort.pathways) == ((), None, {})
+    assert [coded(name, by_id["p12"].covariates) for name in cohort.covariates] == [1, 52]
+    assert by_id["p06"].covariates == {}
     assert not plan.patients["has_expression"].any()
 
 
@@ -293,7 +292,11 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
         ("[event=true]", ConfigurationError, "event is an outcome"),
         ("[age, age]", ConfigurationError, "age must be given once"),
         ("[words]", ConfigurationError, r"words must hold numbers or two words. Found 3 .* a, b, c. .* `words=c`"),
-        ("[one]", ConfigurationError, r"one must hold numbers or two words. Found 1 .* `one=x`"),
+        (
+            "[one]",
+            ConfigurationError,
+            "one must differ between patients to be learned from. Found 'x' for all. Remove it",
+        ),
         ("[mixed]", ConfigurationError, r"mixed must hold numbers or two words. .* 90\+"),
         ("[empty]", DataError, "empty must be known for some patients"),
         ("[sex=mael]", ConfigurationError, "'mael' must occur in sex. Found female, male"),
@@ -311,15 +314,15 @@ def test_impossible_covariates(with_covariates, declared, error, message):
         plan_cohort(cohort_file_of(with_covariates, covariates=f"covariates: {declared}"))
 
 
-def test_an_external_cohort_takes_the_coding_that_is_declared(with_covariates):
+def test_an_external_cohort_needs_no_coding_and_keeps_one_that_is_declared(with_covariates):
     table = pd.read_csv(with_covariates / "patients.csv")
     table["sex"], table["age"] = "female", None
     table.to_csv(with_covariates / "patients.csv", index=False)
     external = {"patients": COVARIATES, "role": "role: external"}
     plan = plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [age, sex=Male]", **external))
     assert plan.covariates == ("age", "sex=male")
-    with pytest.raises(ConfigurationError, match=r"Found 1 value\(s\), among them female"):
-        plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [sex]", **external))
+    plan = plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [sex]", **external))
+    assert plan.covariates == ("sex",)  # the trained model knows which word is coded 1
 
 
 def test_a_label_task_cannot_have_its_label_as_covariate(folder):

@@ -31,14 +31,12 @@ def trained(tmp_path_factory):
     cohort = make_cohort.__wrapped__(tmp_path_factory.mktemp("cohort"))(24)
     ages = np.random.default_rng(0).uniform(30, 80, len(cohort)).astype(np.float32)
     with_age = tuple(
-        p if p.expression is None else replace(p, expression=np.append(p.expression + 10, age))
+        replace(p, expression=None if p.expression is None else p.expression + 10, covariates={"age": float(age)})
         for p, age in zip(cohort, ages, strict=True)
     )
     genes = ("GENE0", "H2AFZ", *cohort.genes[2:])
     gene_sets = {"tumour": genes[:4], "microenvironment": genes[3:9]}
-    cohort = replace(
-        cohort, patients=with_age, genes=(*genes, "age"), covariates=("age",), gene_sets=gene_sets, pathways={}
-    )
+    cohort = replace(cohort, patients=with_age, genes=genes, covariates=("age",), gene_sets=gene_sets, pathways={})
     known = cohort.select([p.patient_id for p in cohort.patients[:22]])
     out = tmp_path_factory.mktemp("run") / "run"
     cross_validate(
@@ -55,15 +53,14 @@ def trained(tmp_path_factory):
 
 
 def write_pairs(path, cohort, patient, **names):
-    values = zip(cohort.genes[:-1], patient.expression[:-1].tolist(), strict=True)
+    values = zip(cohort.genes, patient.expression.tolist(), strict=True)
     rows = [f"{names.get(gene, gene)},{value!r}" for gene, value in values]
     path.write_text("\n".join(["gene,value", *reversed(rows), "EXTRA,1.5"]) + "\n")
     return path
 
 
 def of_unknown_age(cohort, patient):
-    unknown = replace(patient, expression=np.append(patient.expression[:-1], np.float32(np.nan)))
-    return replace(cohort, patients=(unknown,))
+    return replace(cohort, patients=(replace(patient, covariates={}),))
 
 
 def test_files_of_a_patient_give_the_prediction_of_the_prepared_patient(trained, tmp_path):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import deal_folds
+from conftest import deal_folds, with_covariates
 from subfuse.errors import DataError
 from subfuse.training.fitted_model import load_fitted, score_weights
 from subfuse.training.fitting import train_fold
@@ -111,11 +111,73 @@ def test_genes_are_matched_by_the_approved_symbols_behind_their_names(make_cohor
         model.check_compatible(replace(newer, gene_aliases={}))
 
 
-def test_a_covariate_is_never_taken_for_a_gene_of_another_symbol(make_cohort):
-    cohort = replace(named(make_cohort(), GENE9="H2AFZ"), covariates=("H2AFZ",))
-    fitted = fit(cohort)
-    with pytest.raises(DataError, match="Missing: H2AFZ"):
-        fitted.check_compatible(replace(named(cohort, H2AFZ="H2AZ1"), covariates=()))
+def test_a_cohort_without_a_covariate_of_the_model_is_refused_by_its_name(make_cohort):
+    fitted = fit(with_covariates(make_cohort()))
+    with pytest.raises(DataError, match=r"Missing: age, gender\. Map these columns"):
+        fitted.check_compatible(make_cohort())
+
+
+def test_patients_of_one_sex_are_predicted_as_among_others(make_cohort):
+    cohort = with_covariates(make_cohort())
+    fitted = fit(cohort, "clinical")
+    males = [patient for patient in cohort if patient.covariates.get("gender") == "Male"]
+    of_one_sex = replace(cohort, patients=tuple(males), covariates=("age", "gender"))  # as an external cohort declares
+
+    assert [note for note in fitted.check_compatible(of_one_sex) if "gender" in note] == []
+    together = fitted.predict(cohort.patients).set_index("patient_id").loc[[p.patient_id for p in males]]
+    alone = fitted.predict(fitted.align(of_one_sex).patients).set_index("patient_id")
+    pd.testing.assert_frame_equal(alone, together)
+
+
+def test_unknown_and_unseen_covariates_are_said_and_taken_as_average(make_cohort):
+    cohort = with_covariates(make_cohort())
+    fitted = fit(cohort, "clinical")
+    patient = cohort.patients[7]
+    variants = [{"age": "50", "gender": "diverse"}, {"age": "50"}, {"gender": "diverse"}]
+    new = replace(cohort, patients=tuple(replace(patient, covariates=known) for known in variants))
+
+    notes = fitted.check_compatible(new)
+    assert "gender: diverse never occurred in training, which had female, male; taken as unknown for 2 of 3" in notes[1]
+    assert "age: unknown for 1 of 3 patients" in notes[0]
+    risk = fitted.predict(new.patients)["risk"]
+    assert risk[0] == risk[1]
+    assert np.isnan(risk[2])  # nothing is known
+
+
+def test_the_clinical_model_predicts_whose_covariates_are_known_and_knows_no_gene(make_cohort):
+    cohort = with_covariates(make_cohort())
+    fitted = fit(cohort, "clinical")
+    bare = [replace(patient, slides=(), expression=None) for patient in cohort]
+    pd.testing.assert_frame_equal(fitted.predict(bare), fitted.predict(cohort.patients))
+    known = [bool(patient.covariates) for patient in cohort]
+    assert fitted.predict(bare)["risk"].notna().tolist() == known
+    assert (fitted.genes, fitted.covariates) == ((), ("age", "gender=male"))
+    assert fitted.check_compatible(replace(cohort, expression_unit="zscore")) is not None  # it reads no expression
+
+
+@pytest.mark.parametrize("model", ["subspace", "clinical", "cox"])
+def test_what_kept_covariates_at_the_end_of_the_gene_axis_is_still_read(make_cohort, tmp_path, model):
+    from safetensors.torch import load_file, save_file
+
+    cohort = with_covariates(make_cohort())
+    fitted = fit(cohort, model)
+    fitted.save(tmp_path)
+    description, tensors = json.loads((tmp_path / "model.json").read_text()), load_file(tmp_path / "model.safetensors")
+    names = [known["name"] for known in description.pop("covariates")]
+    recipe, genes = description["recipe"], list(cohort.genes)
+    places = [len(genes), len(genes) + 1]
+    del recipe["n_covariates"]
+    recipe |= {"n_genes": len(genes) + 2, "covariates": places}
+    recipe["gene_sets"] = {name: [*found, *places] for name, found in recipe["gene_sets"].items()}
+    description["genes"] = [*genes, *names]
+    mean, scale = (tensors.pop(f"inputs.covariate_{kind}") for kind in ("mean", "scale"))
+    for kind, own in (("mean", mean), ("scale", scale / 5)):
+        of_genes = tensors.get(f"inputs.gene_{kind}", torch.ones(len(genes)))
+        tensors[f"inputs.gene_{kind}"] = torch.cat([of_genes, own])
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    save_file(tensors, tmp_path / "model.safetensors")
+
+    pd.testing.assert_frame_equal(load_fitted(tmp_path).predict(cohort.patients), fitted.predict(cohort.patients))
 
 
 def test_other_units_and_encoders_are_refused_by_name(make_cohort):

@@ -103,8 +103,6 @@ def test_a_training_patient_does_influence_the_weights(make_cohort):
 @pytest.mark.parametrize("model", ["subspace", "abmil", "snn", "concat", "cox", "logistic"])
 def test_models_learn_a_strong_signal(make_cohort, model):
     cohort = make_cohort(40)
-    if model == "clinical":
-        cohort = replace(cohort, covariates=cohort.genes)  # as if all of them were
     task = "survival" if model == "cox" else "grade"
     settings = TrainingSettings(epochs=25, batch_size=8, lr=5e-3, patience=25)
     fitted = train(cohort, model, task, settings)

@@ -6,7 +6,7 @@ import torch
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from subfuse.cohort.bags import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.cohort.bags import BagBatch, SurvivalTarget
 from subfuse.model.baselines.expression import LinearModel
 from subfuse.objective.losses import cox_nll
 from subfuse.training.linear import COX_PATH, L1_SHARE, breslow_loss, elastic_net, fit_linear
@@ -71,23 +71,3 @@ def test_a_quadratic_is_solved_by_hand():
     # minimise (w - 3)^2 / 2 + |w| / 2 + w^2 / 4: w - 3 + 1/2 + w/2 = 0, so w = 5/3
     weight = elastic_net(lambda w: 0.5 * (w - 3).square().sum(), torch.zeros(1, dtype=torch.float64), penalty=1.0)
     assert float(weight) == pytest.approx(5 / 3, abs=1e-4)
-
-
-def test_a_model_of_some_columns_is_fitted_on_these_columns_only():
-    generator = torch.Generator().manual_seed(0)
-    n = 40
-    expression = torch.randn(n, 5, generator=generator)
-    batch = BagBatch(
-        patient_id=tuple(f"P{i}" for i in range(n)),
-        patches=torch.zeros(n, 1, 1),
-        coords=torch.zeros(n, 1, 2),
-        patch_mask=torch.zeros(n, 1, dtype=torch.bool),
-        expression=expression,
-        expression_mask=torch.ones(n, dtype=torch.bool),
-        target=ClassTarget((expression[:, 3] > 0).long()),
-    )
-    some, alone = LinearModel(2, n_genes=5, columns=(3, 1)), LinearModel(2, n_genes=2)
-    fit_linear(some, batch, batch)
-    fit_linear(alone, *(2 * [replace(batch, expression=expression[:, [3, 1]])]))
-    torch.testing.assert_close(some.head.weight, alone.head.weight)
-    assert some.head.weight[0, :, 0].abs().max() > 5 * some.head.weight[0, :, 1].abs().max()

@@ -1,11 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from conftest import deal_folds
+from conftest import deal_folds, with_covariates
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.objectives import CoxObjective
 from subfuse.training.fitted_model import load_fitted
@@ -21,10 +19,10 @@ def recipe(name: str, **changes) -> ModelRecipe:
         name=name,
         n_outputs=3,
         patch_dim=6,
-        n_genes=9,
-        gene_sets={"tumour": (0, 1, 2, 7, 8), "microenvironment": (3, 4, 7, 8)},
+        n_genes=7,
+        n_covariates=2,
+        gene_sets={"tumour": (0, 1, 2), "microenvironment": (3, 4)},
         pathways={"one": (0, 1), "two": (2, 3)},
-        covariates=(7, 8),
         grid=(8, 8),
         architecture=SMALL,
     )
@@ -41,13 +39,6 @@ def train(cohort, model: str, task: str, **settings):
         architecture=SMALL,
         seed=0,
     )
-
-
-def with_covariates(cohort):
-    """The cohort with its last two genes as covariates, in every subspace as the cohort's reader puts them."""
-    covariates = cohort.genes[-2:]
-    gene_sets = {name: tuple(dict.fromkeys((*genes, *covariates))) for name, genes in cohort.gene_sets.items()}
-    return replace(cohort, covariates=covariates, gene_sets=gene_sets)
 
 
 def test_every_model_can_be_built_from_its_description():
@@ -114,20 +105,21 @@ def test_late_fusion_shows_its_branches():
 
 def test_survpath_has_a_token_for_the_covariates():
     assert len(recipe("survpath").build().pathway_tokens.encoders) == 3
-    assert len(recipe("survpath", covariates=()).build().pathway_tokens.encoders) == 2
+    assert len(recipe("survpath", n_covariates=0).build().pathway_tokens.encoders) == 2
 
 
-def test_the_clinical_model_sees_the_covariates_only():
-    assert recipe("clinical").build().columns.tolist() == [7, 8]
+def test_covariates_follow_the_genes_of_every_subspace():
+    assert recipe("subspace").subspace_inputs == {"tumour": (0, 1, 2, 7, 8), "microenvironment": (3, 4, 7, 8)}
+    assert recipe("snn").n_inputs == 9
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
         ("survpath", {"pathways": {}}, "survpath needs pathways. The cohort has none."),
-        ("clinical", {"covariates": ()}, "clinical needs covariates. .* under covariates"),
-        ("mcat", {"n_genes": 0, "gene_sets": {}}, "mcat needs expression"),
-        ("subspace", {"n_genes": 0, "gene_sets": {}}, "subspace needs expression"),
+        ("clinical", {"n_covariates": 0}, "clinical needs covariates. .* under covariates"),
+        ("mcat", {"n_genes": 0, "n_covariates": 0, "gene_sets": {}}, "mcat needs expression"),
+        ("subspace", {"n_genes": 0, "n_covariates": 0, "gene_sets": {}}, "subspace needs expression"),
     ],
 )
 def test_what_the_cohort_lacks_is_named(name: str, changes: dict, message: str):

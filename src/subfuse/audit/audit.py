@@ -211,9 +211,8 @@ def _input_findings(cohort: Cohort, predictions: pd.DataFrame, allow: Collection
             patients = tuple(fold["patient_id"].drop_duplicates())
             for finding in check_inputs(cohort, Fold(patients, (), ()), str(name), allow=allow):
                 found.setdefault(finding.found.split(":")[0], finding)
-        ok = (
-            f"none of {len(cohort.genes)} inputs is the outcome by name or orders the training patients of a fold alone"
-        )
+        n_inputs = len(cohort.genes) + len(cohort.covariates)
+        ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
         findings += found.values() or [Finding("ok", "outcome in disguise", ok, task=str(name))]
     return findings
 
@@ -237,7 +236,7 @@ def _shuffles(
                 found = f"{model}: cannot be checked, its fitted models are not in the run"
                 findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
                 continue
-            for modality in sorted(modalities[model]):
+            for modality in sorted(modalities[model] - (set() if cohort.genes else {"expression"})):
                 shuffled = _shuffled_rows(task, model, chosen, cohort, modality, np.random.default_rng(seed))
                 finding, compared = shuffle_finding(task, model, shuffled, modality, n_bootstrap=n_bootstrap, seed=seed)
                 findings.append(finding)

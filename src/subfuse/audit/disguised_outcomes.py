@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from subfuse.audit.findings import Finding
 from subfuse.cohort.bags import class_names, has_outcome
 from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.covariates import coded
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import preview
@@ -60,12 +61,11 @@ def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str
     """
     spec = cohort.tasks[task]
     wanted = set(fold.train)
-    patients = [p for p in cohort if p.patient_id in wanted and p.expression is not None and has_outcome(p, spec)]
-    if not cohort.genes or not patients:
-        return []
-    suspicious = dict(_by_name(cohort.genes, spec))
+    patients = [p for p in cohort if p.patient_id in wanted and has_outcome(p, spec)]
+    names = (*cohort.genes, *cohort.covariates)
+    suspicious = dict(_by_name(names, spec)) if patients else {}
     notes = []
-    for name, reason, is_sure in _by_order(cohort.genes, patients, spec):
+    for name, reason, is_sure in _by_order(cohort, patients, spec, log_limit=math.log(BY_CHANCE / max(1, len(names)))):
         if is_sure:
             suspicious.setdefault(name, reason)
         else:
@@ -107,20 +107,30 @@ def _canonical(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _by_order(names: Sequence[str], patients: Sequence[Patient], spec: TaskSpec) -> Iterator[tuple[str, str, bool]]:
+def _by_order(
+    cohort: Cohort, patients: Sequence[Patient], spec: TaskSpec, *, log_limit: float
+) -> Iterator[tuple[str, str, bool]]:
     """Yields columns that are nearly perfect: name, how, and whether chance is ruled out."""
-    values = np.stack([patient.expression for patient in patients if patient.expression is not None])
-    complete = ~np.isnan(values).any(axis=0)
-    groups = [(np.flatnonzero(complete), np.ones(len(patients), dtype=bool))]
-    groups += [(np.array([column]), ~np.isnan(values[:, column])) for column in np.flatnonzero(~complete)]
-    for columns, known in groups:
-        kept = [patient for patient, is_known in zip(patients, known, strict=True) if is_known]
-        for ordering in _orderings(values[np.ix_(known, columns)], kept, spec):
-            limit = math.log(BY_CHANCE / len(names))
+    for names, values, known in _columns(cohort, patients):
+        for ordering in _orderings(values, known, spec):
             for index in np.flatnonzero(ordering.share >= NEARLY_PERFECT):
                 share = math.floor(1000 * ordering.share[index]) / 1000
                 reason = f"it alone orders the training patients ({ordering.meaning.format(share)})"
-                yield names[columns[index]], reason, ordering.log_chance < limit
+                yield names[index], reason, ordering.log_chance < log_limit
+
+
+def _columns(
+    cohort: Cohort, patients: Sequence[Patient]
+) -> Iterator[tuple[Sequence[str], Float[np.ndarray, "known column"], list[Patient]]]:
+    """Yields columns that are known for the same patients: all genes, then each covariate."""
+    measured = [patient for patient in patients if patient.expression is not None]
+    if measured:
+        values = np.stack([patient.expression for patient in measured if patient.expression is not None])
+        yield cohort.genes, values, measured
+    for name in cohort.covariates:
+        column = np.array([coded(name, patient.covariates) for patient in patients])
+        known = np.flatnonzero(~np.isnan(column))
+        yield (name,), column[known, None], [patients[place] for place in known]
 
 
 def _orderings(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.findings import Finding
+from subfuse.cohort.bags import fit_profile
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold, read_repeats
 from subfuse.errors import DataError, preview
-from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.files import sha256_of_json
 
 FITTED = "fitted outside training"
@@ -64,7 +64,8 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
     """Returns whether every model was fitted on the training patients of its fold and nobody else.
 
     Compared are the hash of the split that is recorded with the weights, the number of training patients, the lists
-    of the prepared cohort's fold files, and mean and scale of every gene, computed again from the training patients.
+    of the prepared cohort's fold files, and mean and scale of every gene and covariate, fitted again on the training
+    patients as training fits them. Models whose patients or genes the cohort has no more are not fitted again.
 
     Args:
         jobs: Finished jobs.
@@ -80,11 +81,11 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
     for job in jobs:
         for problem in _split_problems(job, recorded, folds):
             problems.setdefault(problem, []).append(job.name)
-        if cohort is not None and job.description.get("gene_mean") is not None:
-            n_scaled += 1
-            if not _is_scaled_by_training(job, cohort):
-                problem = "genes are scaled by other patients than the training patients"
-                problems.setdefault(problem, []).append(job.name)
+        is_scaled = None if cohort is None else _is_scaled_by_training(job, cohort)
+        n_scaled += is_scaled is not None
+        if is_scaled is False:
+            problem = "expression or covariates are scaled by other patients than the training patients"
+            problems.setdefault(problem, []).append(job.name)
     remedy = "Train these models again on the prepared folds; do not use these results."
     findings = [
         Finding("failure", FITTED, f"{problem} ({preview(names, 3)})", _WHY_FITTED, remedy)
@@ -94,7 +95,7 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
         n_listed = sum(job.details.get("split_sha256") in folds for job in jobs)
         found = (
             f"all {len(jobs)} models record the split of this run; patients agree with the fold files for {n_listed}, "
-            f"and gene scaling was recomputed from the training patients for {n_scaled}"
+            f"and scaling was recomputed from the training patients for {n_scaled}"
         )
         findings.append(Finding("ok", FITTED, found))
     if recorded and folds and not recorded & set(folds):
@@ -140,20 +141,31 @@ def _split_problems(job: TrainedJob, recorded: set[str], folds: Mapping[str, Fol
             yield "patients of predictions.csv are not on the side of the fold file"
 
 
-def _is_scaled_by_training(job: TrainedJob, cohort: Cohort) -> bool:
-    ids = set(job.ids("train"))
-    position = {gene: i for i, gene in enumerate(cohort.genes)}
-    genes = job.description["genes"]
-    if any(gene not in position for gene in genes):
-        return False
+def _is_scaled_by_training(job: TrainedJob, cohort: Cohort) -> bool | None:
+    """Returns whether the recorded scales are those of the training patients, None where nothing can be fitted."""
+    recorded = _recorded_scales(job.description)
+    genes, ids = tuple(job.description["genes"]), set(job.ids("train"))
+    patients = [patient for patient in cohort if patient.patient_id in ids]
+    if not recorded or len(patients) < len(ids) or not set(genes) <= set(cohort.genes):
+        return None
+    position = {gene: place for place, gene in enumerate(cohort.genes)}
     order = [position[gene] for gene in genes]
-    values = [p.expression[order] for p in cohort if p.patient_id in ids and p.expression is not None]
-    if not values:
-        return False
-    again = ExpressionStandardiser.fit(np.stack(values), genes)
-    mean, scale = (np.array(job.description[name]) for name in ("gene_mean", "gene_scale"))
-    off = np.maximum(np.abs(mean - again.mean), np.abs(scale - again.scale)) / again.scale
-    return bool(off.max() < _TOLERANCE)
+    patients = [p if p.expression is None else replace(p, expression=p.expression[order]) for p in patients]
+    names = tuple(known["name"] for known in job.description.get("covariates", ()))
+    expression, coding = fit_profile(patients, genes, names)
+    again = [scaler for scaler in (expression, coding.scaler if coding is not None else None) if scaler is not None]
+    return len(again) == len(recorded) and all(
+        (np.maximum(np.abs(mean - fitted.mean), np.abs(scale - fitted.scale)) / fitted.scale).max() < _TOLERANCE
+        for (mean, scale), fitted in zip(recorded, again, strict=True)
+    )
+
+
+def _recorded_scales(description: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns mean and scale of the genes and of the covariates, each where the model was given any."""
+    covariates = description.get("covariates", ())
+    pairs = [(description.get("gene_mean"), description.get("gene_scale"))]
+    pairs += [tuple([known[name] for known in covariates] for name in ("mean", "scale"))] if covariates else []
+    return [(np.array(mean), np.array(scale)) for mean, scale in pairs if mean is not None]
 
 
 def _prepared_folds(cohort: Cohort | None) -> dict[str, Fold]:

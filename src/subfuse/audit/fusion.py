@@ -77,7 +77,8 @@ def fusion_benefit(
     best = max(measured, key=values.__getitem__)
     references = {best: "best single modality"}
     rows = task.rows
-    late = late_fusion(task, {model: known[model] for model in measured}, values)
+    fusible = frozenset[str]().union(*(known[model] for model in fused))
+    late = late_fusion(task, {model: known[model] for model in measured if known[model] <= fusible}, values)
     if late is not None:
         rows = pd.concat([rows, late], ignore_index=True)
         references[str(late["model"].iloc[0])] = "late fusion"

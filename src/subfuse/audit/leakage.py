@@ -108,7 +108,6 @@ def check_expression(cohort: Cohort, assignment: pd.DataFrame) -> list[Finding]:
     if len(measured) < 3:
         return []
     values = np.stack([patient.expression for patient in measured if patient.expression is not None])
-    values = values[:, ~np.isnan(values).any(axis=0)]  # covariates may be unknown
     values = values[:, values.std(axis=0) > 0]
     if values.shape[1] < MIN_GENES:
         found = f"near-duplicate expression: cannot be checked with {values.shape[1]} genes, {MIN_GENES} are needed"

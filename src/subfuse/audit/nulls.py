@@ -99,10 +99,9 @@ def shuffled_predictions(
     patients = list(fitted.align(cohort.select(test_ids)))
     owners = [i for i, patient in enumerate(patients) if _has(patient, modality)]
     givers = generator.permutation(owners)
-    n_covariates = len(cohort.covariates)
     changed = list(patients)
     for taker, giver in zip(owners, givers, strict=True):
-        changed[taker] = _exchanged(patients[taker], patients[giver], modality, n_covariates)
+        changed[taker] = _exchanged(patients[taker], patients[giver], modality)
     return fitted.predict(changed)
 
 
@@ -186,10 +185,5 @@ def _has(patient: Patient, modality: str) -> bool:
     return bool(patient.slides) if modality == "slides" else patient.expression is not None
 
 
-def _exchanged(taker: Patient, giver: Patient, modality: str, n_covariates: int) -> Patient:
-    if modality == "slides":
-        return replace(taker, slides=giver.slides)
-    assert taker.expression is not None
-    assert giver.expression is not None
-    n_genes = len(giver.expression) - n_covariates
-    return replace(taker, expression=np.concatenate([giver.expression[:n_genes], taker.expression[n_genes:]]))
+def _exchanged(taker: Patient, giver: Patient, modality: str) -> Patient:
+    return replace(taker, slides=giver.slides) if modality == "slides" else replace(taker, expression=giver.expression)

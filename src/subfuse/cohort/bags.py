@@ -1,7 +1,7 @@
 """Bags: the patches and the expression of one patient, and padded batches of them."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from subfuse.cohort.cohort import Patient
+from subfuse.cohort.covariates import CovariateCoding
 from subfuse.cohort.task import TaskSpec
 from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.features.store import SlideFeatures, read_features
@@ -45,12 +46,12 @@ Target = SurvivalTarget | ClassTarget
 
 @dataclass(frozen=True)
 class Bag:
-    """All patches of one patient, slides side by side, and the standardised expression."""
+    """All patches of one patient, slides side by side, and the standardised expression and covariates."""
 
     patient_id: str
     patches: Float[np.ndarray, "patch feature"]  # no rows if the patient has no slide
     coords: Float[np.ndarray, "patch 2"]  # patch centres in µm, (x, y); slides stand side by side
-    expression: Float[np.ndarray, " gene"] | None
+    expression: Float[np.ndarray, " gene"] | None  # genes, then covariates; see `InputStandardiser.profile`
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class BagBatch:
     patches: Float[Tensor, "batch patch feature"]  # padded with zeros
     coords: Float[Tensor, "batch patch 2"]  # patch centres in µm, (x, y)
     patch_mask: Bool[Tensor, "batch patch"]  # True where a patch is real
-    expression: Float[Tensor, "batch gene"]  # standardised; zeros where not measured
+    expression: Float[Tensor, "batch gene"]  # standardised genes, then covariates; zeros where not measured
     expression_mask: Bool[Tensor, " batch"]  # False where expression was not measured
     target: Target | None
 
@@ -89,35 +90,69 @@ class InputStandardiser:
     expression: ExpressionStandardiser | None  # None: no training patient has expression
     patch_mean: Float[np.ndarray, " feature"] | None  # None: no training patient has slides
     patch_scale: Float[np.ndarray, " feature"] | None
+    covariates: CovariateCoding | None = None  # None: there are none, or none that is read
 
     @classmethod
-    def fit(cls, patients: Sequence[Patient], genes: Sequence[str], features: "FeatureCache") -> "InputStandardiser":
+    def fit(
+        cls,
+        patients: Sequence[Patient],
+        genes: Sequence[str],
+        features: "FeatureCache",
+        covariates: Sequence[str] = (),
+    ) -> "InputStandardiser":
         """Fits on training patients; patches are read slide by slide, so memory does not grow with the cohort."""
-        measured = [p.expression for p in patients if p.expression is not None]
-        expression = ExpressionStandardiser.fit(np.stack(measured), tuple(genes)) if measured else None
+        expression, coding = fit_profile(patients, genes, covariates)
         count, total, squares = 0, np.zeros(()), np.zeros(())
         for path in (path for patient in patients for path in patient.slides):
             values = features.read(path).features.astype(np.float64)
             count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)
         if not count:
-            return cls(expression, None, None)
+            return cls(expression, None, None, coding)
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         scale = np.where(deviation > 1e-6, deviation, 1.0)
-        return cls(expression, mean.astype(np.float32), scale.astype(np.float32))
+        return cls(expression, mean.astype(np.float32), scale.astype(np.float32), coding)
 
-    def with_weight(self, columns: Collection[str], weight: float) -> "InputStandardiser":
-        """Returns a standardiser that multiplies some columns of the expression axis.
+    def has_profile(self, patient: Patient) -> bool:
+        """True if `profile` returns one."""
+        if self.expression is not None:
+            return patient.expression is not None
+        return self.covariates is not None and bool(np.isfinite(self.covariates.encode(patient.covariates)).any())
 
-        Args:
-            columns: Names on the axis.
-            weight: Their spread afterwards, where the others have 1.
+    def profile(self, patient: Patient) -> Float[np.ndarray, " gene"] | None:
+        """Returns the standardised expression, then the covariates: the one place where they are joined.
+
+        None without expression; for a model that reads no gene, None where no covariate is known.
         """
-        if self.expression is None:
-            return self
-        is_weighted = np.isin(self.expression.genes, list(columns))
-        scale = np.where(is_weighted, self.expression.scale / np.float32(weight), self.expression.scale)
-        return replace(self, expression=replace(self.expression, scale=scale.astype(np.float32)))
+        if not self.has_profile(patient):
+            return None
+        parts = []
+        if self.expression is not None and patient.expression is not None:
+            parts.append(self.expression.transform(patient.expression))
+        if self.covariates is not None:
+            parts.append(self.covariates.transform(patient.covariates))
+        return np.concatenate(parts)
+
+
+def fit_profile(
+    patients: Sequence[Patient], genes: Sequence[str], covariates: Sequence[str]
+) -> tuple[ExpressionStandardiser | None, CovariateCoding | None]:
+    """Returns what is fitted of expression and covariates on the training patients whose profile a model sees.
+
+    These are the patients with expression; where no gene is read, those with a known covariate.
+    """
+    seen = [patient for patient in patients if reads_profile(patient, genes)]
+    if not seen:
+        return None, None
+    measured = [patient.expression for patient in seen if patient.expression is not None]
+    expression = ExpressionStandardiser.fit(np.stack(measured), tuple(genes)) if genes else None
+    coding = CovariateCoding.fit(covariates, [patient.covariates for patient in seen]) if covariates else None
+    return expression, coding
+
+
+def reads_profile(patient: Patient, genes: Sequence[str]) -> bool:
+    """True if a model of these genes has something to read beside slides: expression, or without genes a covariate."""
+    return patient.expression is not None if genes else bool(patient.covariates)
 
 
 @dataclass(frozen=True)
@@ -148,14 +183,12 @@ class BagReader:
         """Returns the bag of one patient.
 
         Slides stand side by side, four patch widths apart, so that patches of different slides never become
-        neighbours. Slides are left out when no training patient had any, expression likewise.
+        neighbours. Slides are left out when no training patient had any, expression and covariates likewise.
         """
         scaler = self.standardiser
         has_patches = scaler.patch_mean is not None and scaler.patch_scale is not None
         slides = [self.features.read(path) for path in patient.slides] if has_patches else []
-        expression = None
-        if patient.expression is not None and scaler.expression is not None:
-            expression = scaler.expression.transform(patient.expression)
+        expression = scaler.profile(patient)
         if not slides:
             n_features = 1 if scaler.patch_mean is None else len(scaler.patch_mean)  # a model needs one feature
             return Bag(patient.patient_id, np.zeros((0, n_features), np.float32), _no_coords(), expression)
@@ -208,7 +241,13 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
 
 
 def collate(bags: Sequence[Bag], *, n_genes: int, target: Target | None = None) -> BagBatch:
-    """Returns a batch padded to the longest bag, of no patches if nobody has a slide; what is missing is masked."""
+    """Returns a batch padded to the longest bag, of no patches if nobody has a slide; what is missing is masked.
+
+    Args:
+        bags: At least one.
+        n_genes: Genes and covariates that the model reads.
+        target: Of the patients.
+    """
     n_patches = max(len(bag.patches) for bag in bags)
     patches = torch.zeros(len(bags), n_patches, bags[0].patches.shape[1])
     coords = torch.zeros(len(bags), n_patches, 2)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
-from subfuse.cohort.covariates import covariate_values
+from subfuse.cohort.covariates import CovariateValues, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.gene_names import read_aliases
@@ -28,7 +28,8 @@ class Patient:
     patient_id: str
     cohort: str
     slides: tuple[Path, ...] = ()  # feature files, sorted by slide identifier; empty if there is no slide
-    expression: Float[np.ndarray, " gene"] | None = None  # in Cohort.genes order; covariates NaN where unknown
+    expression: Float[np.ndarray, " gene"] | None = None  # in Cohort.genes order
+    covariates: CovariateValues = field(default_factory=dict)  # column -> value, where known
     time_days: float | None = None  # from diagnosis to event or last contact
     event: bool | None = None  # True: the event was observed; False: right-censored
     labels: Mapping[str, str] = field(default_factory=dict)  # every other clinical column that is known
@@ -41,11 +42,11 @@ class Cohort:
 
     name: str
     patients: tuple[Patient, ...]
-    genes: tuple[str, ...]  # the measured genes, then the covariates
+    genes: tuple[str, ...]  # the measured ones
     expression_unit: str | None  # scale of the measured genes: log2_tpm, log2_cpm or zscore
-    gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> its genes and all covariates, all of them on `genes`
+    gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> its genes, all of them on `genes`
     tasks: Mapping[str, TaskSpec]
-    covariates: tuple[str, ...] = ()  # the last of `genes`: age, gender=male
+    covariates: tuple[str, ...] = ()  # age, gender=male (that word is coded 1); every subspace sees all of them
     pathways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single gene sets -> measured genes
     gene_aliases: Mapping[str, str] = field(default_factory=dict)  # declared ones, beside those that are built in
     encoder: str | None = None
@@ -71,9 +72,6 @@ class Cohort:
 def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     """Returns a prepared cohort. Expression is read into memory once and shared; patch features stay on disk.
 
-    Covariates follow the genes: on the gene axis, in the values of every patient with expression, and in every
-    subspace. In a cohort without expression they are the whole axis, and a patient has values if any is known.
-
     Args:
         prepared: The prepared folder.
         role: Whose patients of a folder with several cohorts: `develop`, `external`, or the name of one cohort.
@@ -94,10 +92,10 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     covariates = cohort_file.covariates
     return Cohort(
         name=chosen[0] if len(chosen) == 1 else cohort_file.name,
-        patients=_patients(patients, _slides_by_patient(root), _values_by_patient(table, patients, covariates)),
-        genes=(*(() if table is None else table.values.columns), *covariates),
+        patients=_patients(patients, _slides_by_patient(root), _values_by_patient(table), covariates),
+        genes=() if table is None else tuple(table.values.columns),
         expression_unit=None if table is None else table.scale,
-        gene_sets={name: (*genes, *covariates) for name, genes in gene_sets.items()},
+        gene_sets=gene_sets,
         tasks=cohort_file.tasks or {},
         covariates=covariates,
         pathways={} if table is None else read_gmt(root / "pathways.gmt"),
@@ -144,8 +142,12 @@ def _declared_aliases(cohort_file: CohortFile) -> dict[str, str]:
 
 
 def _patients(
-    table: pd.DataFrame, slides: Mapping[str, tuple[Path, ...]], values: Mapping[str, np.ndarray]
+    table: pd.DataFrame,
+    slides: Mapping[str, tuple[Path, ...]],
+    values: Mapping[str, np.ndarray],
+    covariates: Sequence[str],
 ) -> tuple[Patient, ...]:
+    columns = [column_of(name) for name in covariates]
     labels = [str(name) for name in table if name not in (*FIXED_COLUMNS, *RESERVED)]
     return tuple(
         Patient(
@@ -153,6 +155,7 @@ def _patients(
             cohort=record["cohort"],
             slides=slides.get(record["patient_id"], ()),
             expression=values.get(record["patient_id"]),
+            covariates={name: record[name] for name in columns if record[name] is not None},
             time_days=None if pd.isna(record["time_days"]) else float(record["time_days"]),
             event=None if pd.isna(record["event"]) else bool(record["event"]),
             labels={name: record[name] for name in labels if record[name] is not None},
@@ -162,20 +165,8 @@ def _patients(
     )
 
 
-def _values_by_patient(
-    table: ExpressionTable | None, patients: pd.DataFrame, covariates: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Returns expression and covariates of every patient that has expression; covariates alone if no cohort has any."""
-    known = covariate_values(covariates, patients)
-    if table is None:
-        rows = zip(patients["patient_id"], known, strict=True)
-        return {patient: row for patient, row in rows if np.isfinite(row).any()}
-    if not covariates:
-        return dict(zip(table.values.index, table.values.to_numpy(), strict=True))
-    beside = pd.DataFrame(known, index=patients["patient_id"])
-    measured = table.values.index[table.values.index.isin(beside.index)]
-    values = np.concatenate([table.values.loc[measured].to_numpy(), beside.loc[measured].to_numpy()], axis=1)
-    return dict(zip(measured, values, strict=True))
+def _values_by_patient(table: ExpressionTable | None) -> dict[str, np.ndarray]:
+    return {} if table is None else dict(zip(table.values.index, table.values.to_numpy(), strict=True))
 
 
 def _read_provenance(root: Path) -> dict[str, Any]:

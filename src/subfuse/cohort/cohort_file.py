@@ -77,7 +77,7 @@ class CohortFile(Section):
         default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
     )
     tasks: dict[Name, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
-    covariates: tuple[str, ...] = ()  # numeric or two-valued columns of the patients, seen by models with expression
+    covariates: tuple[str, ...] = ()  # numeric or two-valued columns of the patients, seen beside expression
     splits: SplitsSection = SplitsSection(folds=5)
 
     @model_validator(mode="after")

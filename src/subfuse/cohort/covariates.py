@@ -1,6 +1,7 @@
 """Covariates: columns of the patients, such as age and gender, as numbers beside expression."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from jaxtyping import Float
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.expression.table import ExpressionStandardiser
+
+CovariateValues = Mapping[str, str | float]  # what is known of one patient: column -> value
+WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
 
 
 def resolve_covariates(
@@ -26,7 +31,7 @@ def resolve_covariates(
         patients: Patients with their columns as text, None where unknown.
         tasks: Tasks, whose outcomes cannot be covariates.
         develops: True where models are trained on these patients; only then must a covariate be known for some, and a
-            word that is coded 1 occur. A trained model takes an unknown covariate for that of its average patient.
+            word that is coded 1 occur. Elsewhere a column of words keeps its name: trained models know their coding.
 
     Raises:
         ConfigurationError: Not a column of the patients, an outcome, given twice, a column of words that are not two,
@@ -55,18 +60,97 @@ def resolve_covariates(
     return tuple(names)
 
 
-def covariate_values(names: Sequence[str], patients: pd.DataFrame) -> Float[np.ndarray, "patient covariate"]:
-    """Returns the covariates of patients in float32, NaN where unknown.
+@dataclass(frozen=True)
+class CovariateCoding:
+    """How a model reads covariates: the words that training knew, and mean and spread over training patients."""
 
-    Args:
-        names: From `resolve_covariates`.
-        patients: Patients with their columns as text, None where unknown.
+    levels: Mapping[str, tuple[str, ...]]  # covariate -> words of training; none where it is a number, or not recorded
+    scaler: ExpressionStandardiser  # of the coded values
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The covariates, in the order of the coded values."""
+        return self.scaler.genes
+
+    @classmethod
+    def fit(cls, names: Sequence[str], patients: Sequence[CovariateValues]) -> "CovariateCoding":
+        """Fits on training patients.
+
+        Args:
+            names: From `resolve_covariates`.
+            patients: What is known of each patient: column -> value.
+
+        Raises:
+            DataError: A covariate is unknown for all of them, or a number is none.
+        """
+        values = np.array([[coded(name, known) for name in names] for known in patients], dtype=np.float32)
+        scaler = ExpressionStandardiser.fit(values, tuple(names))
+        return cls({name: _words(name, patients) for name in names}, scaler)
+
+    def encode(self, known: CovariateValues) -> Float[np.ndarray, " covariate"]:
+        """Returns the coded values of one patient, NaN where unknown or a word that training never saw."""
+        values = [np.nan if self._unseen(name, known) else coded(name, known) for name in self.names]
+        return np.array(values, dtype=np.float32)
+
+    def transform(self, known: CovariateValues) -> Float[np.ndarray, " covariate"]:
+        """Returns the covariates of one patient as models read them; 0, that of the average patient, where unknown."""
+        return self.scaler.transform(self.encode(known)) * np.float32(WEIGHT)
+
+    def notes(self, patients: Sequence[CovariateValues]) -> list[str]:
+        """Returns in words for how many patients a covariate is taken as that of the average training patient."""
+        notes = []
+        for name in self.names:
+            column = column_of(name)
+            unseen = [_canonical(known[column]) for known in patients if self._unseen(name, known)]
+            if unseen:
+                notes.append(
+                    f"{column}: {preview(sorted(set(unseen)))} never occurred in training, which had "
+                    f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients"
+                )
+            n_missing = sum(column not in known for known in patients)
+            if n_missing:
+                notes.append(
+                    f"{column}: unknown for {n_missing} of {len(patients)} patients, taken as that of an average "
+                    "training patient"
+                )
+        return notes
+
+    def _unseen(self, name: str, known: CovariateValues) -> bool:
+        words = self.levels[name]
+        return bool(words) and column_of(name) in known and _canonical(known[column_of(name)]) not in words
+
+
+def coded(name: str, known: CovariateValues) -> float:
+    """Returns a covariate of one patient as a number, NaN where unknown.
 
     Raises:
-        DataError: A value of a numeric covariate is not a finite number. Names the patient.
+        DataError: The covariate is a number, and the value is none.
+
+    Example:
+        >>> coded("gender=male", {"gender": "Male"}), coded("age", {"age": "61"})
+        (1.0, 61.0)
     """
-    columns = [_numbers(name, patients) for name in names]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(patients), 0), dtype=np.float32)
+    column, has_word, word = name.partition("=")
+    if column not in known:
+        return float("nan")
+    if has_word:
+        return float(_canonical(known[column]) == word)
+    number = float(pd.to_numeric(known[column], errors="coerce"))
+    if not np.isfinite(number):
+        raise DataError(f"covariates: {name} must be a number. Found {known[column]!r}. Correct or empty the cell.")
+    return number
+
+
+def check_values(names: Sequence[str], patients: pd.DataFrame) -> None:
+    """Raises a DataError that names the patient where the value of a numeric covariate is not a finite number."""
+    for name in names:
+        for patient, cell in zip(patients["patient_id"], patients[column_of(name)], strict=True):
+            try:
+                coded(name, {} if cell is None or pd.isna(cell) else {column_of(name): cell})
+            except DataError:
+                raise DataError(
+                    f"covariates: {name} must be a number. Found {cell!r} for {patient}. Correct or empty the cell."
+                ) from None
 
 
 def completeness(names: Sequence[str], patients: pd.DataFrame) -> dict[str, int]:
@@ -96,33 +180,26 @@ def _coded_name(entry: str, known: pd.Series, *, develops: bool) -> str:
     numeric = np.isfinite(pd.to_numeric(known, errors="coerce"))
     if numeric.all():
         return entry
+    if not develops:
+        return entry
     words = sorted({_canonical(cell) for cell in known})
-    if len(words) != 2:
+    if len(words) == 1:
+        raise ConfigurationError(
+            f"covariates: {entry} must differ between patients to be learned from. Found {words[0]!r} for all. "
+            "Remove it."
+        )
+    if len(words) > 2:
         shown = sorted({_canonical(cell) for cell in known[~numeric]})
         raise ConfigurationError(
-            f"covariates: {entry} must hold numbers or two words. Found {len(words)} value(s), among them "
+            f"covariates: {entry} must hold numbers or two words. Found {len(words)} values, among them "
             f"{preview(shown)}. Correct the column, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
         )
     return f"{entry}={words[1]}"
 
 
-def _numbers(name: str, patients: pd.DataFrame) -> Float[np.ndarray, " patient"]:
-    cells = patients[column_of(name)]
-    known = cells.notna().to_numpy()
-    values = np.full(len(cells), np.nan, dtype=np.float32)
-    if "=" in name:
-        word = _canonical(name.partition("=")[2])
-        values[known] = [_canonical(cell) == word for cell in cells[known]]
-        return values
-    numbers = pd.to_numeric(cells[known], errors="coerce").to_numpy(dtype=np.float32)
-    if not np.isfinite(numbers).all():
-        row = np.flatnonzero(known)[np.argmin(np.isfinite(numbers))]
-        patient, cell = patients["patient_id"].iloc[row], cells.iloc[row]
-        raise DataError(
-            f"covariates: {name} must be a number. Found {cell!r} for {patient}. Correct or empty the cell."
-        )
-    values[known] = numbers
-    return values
+def _words(name: str, patients: Sequence[CovariateValues]) -> tuple[str, ...]:
+    column = column_of(name)
+    return tuple(sorted({_canonical(known[column]) for known in patients if column in known})) if "=" in name else ()
 
 
 def _canonical(value: Any) -> str:

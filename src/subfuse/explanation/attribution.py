@@ -28,7 +28,7 @@ class Attribution:
     """What each patch and gene adds to a score, relative to the baseline bag."""
 
     patch: Float[Tensor, "batch patch"]  # zero on padding
-    gene: Float[Tensor, "batch gene"]  # zero where expression was not measured
+    gene: Float[Tensor, "batch gene"]  # genes, then covariates; zero where expression was not measured
     gap: Float[Tensor, " batch"]  # score(input) - score(baseline) - sum of the attributions
     steps: int  # integration points
 
@@ -236,7 +236,7 @@ def _logits_by_modality(
     """Returns the subspace logits with (slides, expression) present or hidden; absent altogether is the baseline."""
     inputs = batch.inputs()
     has_slides = batch.patch_mask.any(dim=1) & ("slides" in modalities)
-    has_expression = batch.expression_mask & ("expression" in modalities)
+    has_expression = batch.expression_mask & bool({"expression", "covariates"} & set(modalities))
     paired = has_slides & has_expression  # only they have something to hide; models refuse a patient without any data
     without_expression = {"expression_mask": batch.expression_mask & ~paired}
     without_slides = {"patch_mask": batch.patch_mask & ~paired[:, None]}

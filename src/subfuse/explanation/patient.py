@@ -104,7 +104,13 @@ def _plain(value: Any) -> Any:
 def _write_genes(path: Path, fitted: FittedModel, attributions: dict[str, Attribution]) -> None:
     tables = []
     for name, attribution in attributions.items():
-        table = pd.DataFrame({"gene": fitted.genes, "subspace": name, "contribution": attribution.gene[0].numpy()})
+        table = pd.DataFrame(
+            {
+                "gene": fitted.genes,
+                "subspace": name,
+                "contribution": attribution.gene[0, : len(fitted.genes)].numpy(),
+            }
+        )
         tables.append(table[table["contribution"] != 0])
     table = pd.concat(tables, ignore_index=True)
     order = table["contribution"].abs().sort_values(ascending=False, kind="stable").index

@@ -8,7 +8,7 @@ import pandas as pd
 
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED, outcome_warnings
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
-from subfuse.cohort.covariates import completeness, covariate_values, resolve_covariates
+from subfuse.cohort.covariates import check_values, completeness, resolve_covariates
 from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -111,7 +111,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     genes = [] if expression is None else list(expression.values.columns)
     develops = "develop" in roles.values()
     covariates = resolve_covariates(cohort_file.covariates, _developed(patients, roles), tasks, develops=develops)
-    _check_axis(covariates, genes, patients)
+    _check_axis(covariates, genes, patients if develops else patients.iloc[:0])
     repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, patients, roles)
     return CohortPlan(
         name=cohort_file.name,
@@ -296,7 +296,7 @@ def _check_axis(covariates: Sequence[str], genes: Sequence[str], patients: pd.Da
         raise ConfigurationError(
             f"covariates: {preview(shared)} must not have the name of a gene. Rename it in patients.columns."
         )
-    covariate_values(covariates, patients)
+    check_values(covariates, patients)
 
 
 def _make_folds(

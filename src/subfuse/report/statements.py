@@ -139,8 +139,6 @@ def modalities_of(model: str) -> frozenset[str]:
     """Returns what a model of this package reads; empty for a model that the package does not know."""
     from subfuse.training.models import MODELS
 
-    if model == "clinical":  # covariates come with the expression; this model sees nothing else of it
-        return frozenset({"covariates"})
     return frozenset(getattr(MODELS.get(model), "modalities", ()))
 
 

@@ -242,6 +242,7 @@ def run_description(
         "prepared": None if cohort.root is None else str(cohort.root.resolve()),
         "n_patients": len(cohort),
         "tasks": {name: cohort.tasks[name].model_dump(mode="json", exclude_none=True) for name in tasks},
+        **({"covariates": list(cohort.covariates)} if cohort.covariates else {}),
         "models": list(models),
         "seed": seed,
         "folds": [sha256_of_json([fold.train, fold.validation, fold.test]) for fold in folds],  # of repeat 0

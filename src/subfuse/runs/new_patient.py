@@ -84,16 +84,14 @@ def predict_new_patient(
         raise ConfigurationError(f"mpp must be the pixel size of slides, in µm. Found {mpp:g} of {len(slides)} slides.")
     fitted = run.fitted(next(run.jobs(model=model)))
     uploaded, how = (None, ()) if expression is None else _read_expression(expression, run, fitted)
-    covariates = [fitted.genes[index] for index in fitted.recipe.covariates]
+    covariates = fitted.covariates
     unknown = () if uploaded is None or not covariates else (
         f"{preview(covariates)} of the patient unknown: taken as those of an average training patient. Prepare a "
         "cohort of this patient, with these columns, to give them",
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
         found = _read_slides(slides, mpp, Path(folder), run, fitted) if slides else _Slides()
-        values = None
-        if uploaded is not None:
-            values = np.concatenate([uploaded.values, np.full(len(covariates), np.nan, np.float32)])
+        values = None if uploaded is None else uploaded.values
         cohort = Cohort(
             name=NEW_PATIENT,
             patients=(Patient(NEW_PATIENT, NEW_PATIENT, slides=found.features, expression=values),),
@@ -101,7 +99,7 @@ def predict_new_patient(
             expression_unit=None if uploaded is None else uploaded.scale,
             gene_sets={},
             tasks={},
-            covariates=tuple(covariates),
+            covariates=covariates,
             encoder=found.encoder,
             encoder_sha256=found.encoder_sha256,
         )
@@ -139,7 +137,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_expression(path: Path, run: Run, fitted: FittedModel) -> tuple[UploadedExpression, tuple[str, ...]]:
-    measured = fitted.genes[: len(fitted.genes) - len(fitted.recipe.covariates)]
+    measured = fitted.genes
     if not measured or fitted.expression_unit is None:
         raise DataError(f"{path}: the models of {run.folder} read no expression. Leave out --expression.")
     if fitted.expression_unit == COHORT_SCALE:

@@ -9,11 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_patients
+from subfuse.cohort.cohort import Cohort, Patient, read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
-from subfuse.cohort.covariates import covariate_values
 from subfuse.errors import DataError
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
@@ -37,11 +35,6 @@ class RunReader:
         """The model that explanations are made of: subspace fusion where the run has it."""
         models = list(dict.fromkeys(self.run.predictions["model"]))
         return EXPLAINED_MODEL if EXPLAINED_MODEL in models else str(models[0])
-
-    @property
-    def measured_genes(self) -> tuple[str, ...]:
-        """The gene axis without the covariates at its end."""
-        return self.cohort.genes[: len(self.cohort.genes) - len(self.cohort.covariates)]
 
     def upload_unit(self, patient: Patient) -> ExpressionUnit | None:
         """Returns the unit that an uploaded file of this patient must be in, or None where nothing can be uploaded.
@@ -149,9 +142,8 @@ class RunReader:
                 "a cohort with expression that is not standardised within the cohort is required: it says in which "
                 f"unit a file is. Found none for {patient.cohort!r}."
             )
-        uploaded = read_upload(content, unit=unit, genes=self.measured_genes, aliases=section.aliases)
-        expression = np.concatenate([uploaded.values, self._covariates(patient)])
-        changed = replace(self.cohort, patients=(replace(patient, expression=expression),))
+        uploaded = read_upload(content, unit=unit, genes=self.cohort.genes, aliases=section.aliases)
+        changed = replace(self.cohort, patients=(replace(patient, expression=uploaded.values),))
         return uploaded, as_predictions(self.run.predict(changed, model=model))
 
     def _expression_section(self, patient: Patient) -> ExpressionSection | None:
@@ -159,16 +151,6 @@ class RunReader:
             return None
         members = read_cohort_file(self.cohort.root / "cohort.yaml").members
         return next((member.expression for member in members if member.name == patient.cohort), None)
-
-    def _covariates(self, patient: Patient) -> Float[np.ndarray, " covariate"]:
-        names = self.cohort.covariates
-        if not names:
-            return np.zeros(0, np.float32)
-        if patient.expression is not None:
-            return patient.expression[len(self.measured_genes) :]
-        assert self.cohort.root is not None  # it has an expression unit
-        table = read_patients(self.cohort.root)
-        return covariate_values(names, table[table["patient_id"] == patient.patient_id])[0]
 
 
 def open_run(run_folder: Path, cohort_folder: Path | None = None) -> RunReader:

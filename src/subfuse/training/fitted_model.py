@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from subfuse import __version__
 from subfuse.cohort.bags import BagBatch, BagReader, InputStandardiser, draw_batches
 from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.covariates import WEIGHT, CovariateCoding, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
@@ -38,7 +39,7 @@ class FittedModel:
     objective: Objective
     standardiser: InputStandardiser
     baseline_logits: Float[Tensor, "subspace output"]  # mean over training patients: what is said of an unknown patient
-    genes: tuple[str, ...]
+    genes: tuple[str, ...]  # measured ones that the model reads; its covariates are in `standardiser`
     expression_unit: str | None  # None: trained without expression, perhaps with covariates
     encoder: str | None
     encoder_sha256: str | None
@@ -49,18 +50,21 @@ class FittedModel:
         """Names of the model's subspaces; most baselines are one subspace named `all`."""
         return self.recipe.subspaces
 
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the covariates that the model reads."""
+        return () if self.standardiser.covariates is None else self.standardiser.covariates.names
+
     def usable(self, patient: Patient) -> bool:
         """True if the patient has at least one modality that this model was trained with."""
-        standardiser = self.standardiser
+        standardiser, uses = self.standardiser, self.recipe.modalities
         has_slides = bool(patient.slides) and standardiser.patch_mean is not None
-        has_expression = patient.expression is not None and standardiser.expression is not None
-        uses = self.recipe.modalities
-        return (has_slides and "slides" in uses) or (has_expression and "expression" in uses)
+        return (has_slides and "slides" in uses) or (uses != {"slides"} and standardiser.has_profile(patient))
 
     def batches(self, patients: Sequence[Patient], *, batch_size: int = PREDICTION_BATCH) -> Iterator[BagBatch]:
         """Yields batches without targets, standardised as in training."""
         reader = BagReader(self.standardiser)
-        return draw_batches(patients, reader, batch_size=batch_size, n_genes=len(self.genes))
+        return draw_batches(patients, reader, batch_size=batch_size, n_genes=self.recipe.n_inputs)
 
     def predict(self, patients: Sequence[Patient]) -> pd.DataFrame:
         """Returns one row per patient: risk, survival, class probabilities and contributions of the subspaces.
@@ -107,7 +111,7 @@ class FittedModel:
         return table
 
     def check_compatible(self, cohort: Cohort) -> list[str]:
-        """Raises a DataError where a cohort cannot be predicted; returns notes on what is ignored.
+        """Raises a DataError where a cohort cannot be predicted; returns notes on what is ignored or unknown.
 
         Genes are matched by name, whatever their order, and by the approved symbol behind an earlier one (`align`).
         """
@@ -129,6 +133,7 @@ class FittedModel:
             if found.renamed:
                 pairs = preview([f"{gene} as {name}" for gene, name in found.renamed.items()])
                 notes.append(f"{len(found.renamed)} genes of the model are in the cohort under another symbol: {pairs}")
+        notes += self._covariate_notes(cohort)
         if not any(patient.slides for patient in cohort):
             return notes
         if self.standardiser.patch_mean is None:
@@ -139,6 +144,20 @@ class FittedModel:
                 f"Found {cohort.encoder}. Prepare the cohort with --encoder {self.encoder}."
             )
         return notes
+
+    def _covariate_notes(self, cohort: Cohort) -> list[str]:
+        """Returns what is unknown of covariates; a DataError if the cohort does not declare one of the model's."""
+        if self.standardiser.covariates is None or self.recipe.modalities == {"slides"}:
+            return []
+        declared = {column_of(name) for name in cohort.covariates}
+        missing = [name for name in map(column_of, self.covariates) if name not in declared]
+        if missing:
+            raise DataError(
+                f"cohort {cohort.name!r} must have the covariates of training, {preview(self.covariates)}. Missing: "
+                f"{preview(missing)}. Map these columns in patients.columns, name them under covariates of the cohort "
+                "file, and prepare it again; empty cells are taken as those of an average training patient."
+            )
+        return self.standardiser.covariates.notes([patient.covariates for patient in cohort])
 
     def align(self, cohort: Cohort) -> Cohort:
         """Returns the cohort with expression on this model's gene axis; see `check_compatible`."""
@@ -154,11 +173,8 @@ class FittedModel:
         return replace(cohort, patients=patients, genes=self.genes)
 
     def _find_genes(self, cohort: Cohort) -> MatchedGenes:
-        """Returns where the model's genes are in a cohort; covariates have no other symbol."""
-        covariates = {*cohort.covariates, *(self.genes[index] for index in self.recipe.covariates)}
-        aliases = {**gene_aliases(), **cohort.gene_aliases}
-        symbols = {name: approved for name, approved in aliases.items() if name not in covariates}
-        return match_genes(self.genes, cohort.genes, symbols)
+        """Returns where the model's genes are in a cohort."""
+        return match_genes(self.genes, cohort.genes, {**gene_aliases(), **cohort.gene_aliases})
 
     def save(self, folder: Path) -> None:
         """Writes `model.safetensors` and `model.json`, each atomically."""
@@ -184,6 +200,7 @@ class FittedModel:
             "genes": list(self.genes),
             "gene_mean": None if scaler is None else [float(f"{value:.6g}") for value in scaler.mean],
             "gene_scale": None if scaler is None else [float(f"{value:.6g}") for value in scaler.scale],
+            "covariates": _describe_covariates(self.standardiser.covariates),
             "expression_unit": self.expression_unit,
             "encoder": self.encoder,
             "encoder_sha256": self.encoder_sha256,
@@ -218,12 +235,14 @@ def load_fitted(folder: Path) -> FittedModel:
         tensors = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise DataError(f"{folder} must hold model.json and model.safetensors. Found: {error}. Train again.") from None
+    inputs = {name.removeprefix("inputs."): v.numpy() for name, v in tensors.items() if name.startswith("inputs.")}
+    if "covariates" not in description:
+        description, inputs = _with_covariates_apart(description, inputs)
     recipe = ModelRecipe(**description["recipe"])
     with torch.random.fork_rng(devices=[]):
         model = recipe.build()
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     model.load_state_dict(weights)
-    inputs = {name.removeprefix("inputs."): v.numpy() for name, v in tensors.items() if name.startswith("inputs.")}
     genes = tuple(description["genes"])
     return FittedModel(
         task=description["task"],
@@ -231,7 +250,7 @@ def load_fitted(folder: Path) -> FittedModel:
         recipe=recipe,
         model=model.eval(),
         objective=objective_from_dict(description["objective"]),
-        standardiser=_standardiser_of(inputs, genes),
+        standardiser=_standardiser_of(inputs, genes, description["covariates"]),
         baseline_logits=tensors["baseline_logits"],
         genes=genes,
         expression_unit=description["expression_unit"],
@@ -245,11 +264,60 @@ def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarra
     arrays = {"patch_mean": standardiser.patch_mean, "patch_scale": standardiser.patch_scale}
     if standardiser.expression is not None:
         arrays |= {"gene_mean": standardiser.expression.mean, "gene_scale": standardiser.expression.scale}
+    if standardiser.covariates is not None:
+        scaler = standardiser.covariates.scaler
+        arrays |= {"covariate_mean": scaler.mean, "covariate_scale": scaler.scale}
     return {name: value for name, value in arrays.items() if value is not None}
 
 
-def _standardiser_of(arrays: Mapping[str, np.ndarray], genes: tuple[str, ...]) -> InputStandardiser:
-    expression = None
+def _standardiser_of(
+    arrays: Mapping[str, np.ndarray], genes: tuple[str, ...], covariates: Sequence[Mapping[str, Any]]
+) -> InputStandardiser:
+    expression = coding = None
     if "gene_mean" in arrays:
         expression = ExpressionStandardiser(genes, arrays["gene_mean"], arrays["gene_scale"])
-    return InputStandardiser(expression, arrays.get("patch_mean"), arrays.get("patch_scale"))
+    if "covariate_mean" in arrays:
+        names = tuple(known["name"] for known in covariates)
+        scaler = ExpressionStandardiser(names, arrays["covariate_mean"], arrays["covariate_scale"])
+        coding = CovariateCoding({known["name"]: tuple(known["levels"]) for known in covariates}, scaler)
+    return InputStandardiser(expression, arrays.get("patch_mean"), arrays.get("patch_scale"), coding)
+
+
+def _describe_covariates(coding: CovariateCoding | None) -> list[dict[str, Any]]:
+    if coding is None:
+        return []
+    scaled = zip(coding.names, coding.scaler.mean, coding.scaler.scale, strict=True)
+    return [
+        {
+            "name": name,
+            "levels": list(coding.levels[name]),
+            "mean": float(f"{mean:.6g}"),
+            "scale": float(f"{scale:.6g}"),
+        }
+        for name, mean, scale in scaled
+    ]
+
+
+def _with_covariates_apart(
+    description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what earlier versions wrote, which kept covariates at the end of the gene axis, as it is written now.
+
+    The words that training knew were not recorded: every other one is coded 0.
+    """
+    recipe, genes, arrays = dict(description["recipe"]), list(description["genes"]), dict(arrays)
+    n_covariates = len(recipe.pop("covariates", ()))
+    n_genes = len(genes) - n_covariates
+    names = genes[n_genes:]
+    if n_covariates and "gene_mean" in arrays:
+        mean, scale = arrays.pop("gene_mean"), arrays.pop("gene_scale")
+        arrays |= {"covariate_mean": mean[n_genes:], "covariate_scale": scale[n_genes:] * np.float32(WEIGHT)}
+        if n_genes and recipe["name"] != "clinical":
+            arrays |= {"gene_mean": mean[:n_genes], "gene_scale": scale[:n_genes]}
+    if recipe["name"] == "clinical":
+        n_genes = 0
+        recipe |= {"gene_sets": dict.fromkeys(recipe["gene_sets"], ()), "pathways": {}}
+    sets = {name: tuple(place for place in places if place < n_genes) for name, places in recipe["gene_sets"].items()}
+    recipe |= {"n_genes": n_genes, "n_covariates": n_covariates, "gene_sets": sets}
+    known = [{"name": name, "levels": ()} for name in names]
+    return {**description, "recipe": recipe, "genes": genes[:n_genes], "covariates": known}, arrays

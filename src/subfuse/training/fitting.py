@@ -1,7 +1,7 @@
 """From a fold of a cohort to a fitted model."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, has_outcome
+from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, has_outcome, reads_profile
 from subfuse.cohort.bags import class_names as classes_of
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.drawn_folds import Fold
@@ -34,8 +34,6 @@ from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
 
-COVARIATE_WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
-
 
 @dataclass(frozen=True)
 class Assignment:
@@ -53,9 +51,10 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
         DataError: No training or no validation patient is left.
     """
     uses = modalities_of(model_name)
+    genes = genes_read(cohort, model_name)
 
     def eligible(patient: Patient) -> bool:
-        seen = ("slides" in uses and patient.slides) or ("expression" in uses and patient.expression is not None)
+        seen = ("slides" in uses and patient.slides) or (uses != {"slides"} and reads_profile(patient, genes))
         return bool(seen) and has_outcome(patient, task)
 
     by_id = {patient.patient_id: patient for patient in cohort}
@@ -69,6 +68,11 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
             f"outcome. Found {len(parts[0])} and {len(parts[1])}. Check `subfuse check`, or leave the model out."
         )
     return Assignment(*parts)
+
+
+def genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
+    """Returns the genes that the named model is given: none where it reads covariates alone."""
+    return cohort.genes if modalities_of(model_name) != {"covariates"} else ()
 
 
 def fit_objective(
@@ -148,7 +152,7 @@ def train_fold(
         objective=problem.objective,
         standardiser=problem.data.reader.standardiser,
         baseline_logits=_mean_logits(model, problem),
-        genes=cohort.genes,
+        genes=problem.genes,
         expression_unit=cohort.expression_unit,
         encoder=cohort.encoder,
         encoder_sha256=cohort.encoder_sha256,
@@ -166,6 +170,7 @@ class _Problem:
     """What there is to be learned from, and what is fitted before any training."""
 
     parts: Assignment
+    genes: tuple[str, ...]
     data: TaskData
     objective: Objective
     recipe: ModelRecipe
@@ -183,25 +188,31 @@ def _pose(
     classes = () if task.is_survival else classes_of(cohort.patients, task)
     features = FeatureCache()
     seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
-    standardiser = InputStandardiser.fit(seen, cohort.genes, features)
-    standardiser = standardiser.with_weight(cohort.covariates, COVARIATE_WEIGHT)
+    genes = genes_read(cohort, model_name)
+    standardiser = InputStandardiser.fit(seen, genes, features, cohort.covariates)
     objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=settings)
     grid = fitted_grid(seen, features, largest=architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
         n_outputs=objective.n_outputs,
         patch_dim=1 if standardiser.patch_mean is None else len(standardiser.patch_mean),
-        n_genes=len(cohort.genes),
-        gene_sets={name: tuple(i) for name, i in gene_indices(cohort.gene_sets, cohort.genes).items()},
-        pathways={name: tuple(i) for name, i in gene_indices(cohort.pathways, cohort.genes).items()},
-        covariates=tuple(range(len(cohort.genes) - len(cohort.covariates), len(cohort.genes))),
+        n_genes=len(genes),
+        n_covariates=len(cohort.covariates),
+        gene_sets=_positions(cohort.gene_sets, genes),
+        pathways=_positions(cohort.pathways, genes) if genes else {},
         grid=grid,
         downsample=fitted_downsample(grid),
         architecture=architecture,
         members=1 if model_name in LINEAR_MODELS else settings.members,
     )
-    data = TaskData(BagReader(standardiser, features), task, classes, len(cohort.genes))
-    return _Problem(parts, data, objective, recipe)
+    data = TaskData(BagReader(standardiser, features), task, classes, recipe.n_inputs)
+    return _Problem(parts, genes, data, objective, recipe)
+
+
+def _positions(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    if not genes:
+        return dict.fromkeys(gene_sets, ())
+    return {name: tuple(places) for name, places in gene_indices(gene_sets, genes).items()}
 
 
 def _fit_networks(problem: _Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
@@ -240,7 +251,7 @@ def _mean_logits(model: nn.Module, problem: _Problem) -> Float[Tensor, "subspace
 
 
 def _fingerprint(problem: _Problem) -> dict[str, str]:
-    """Returns hashes of the model and of what training sees: who, their outcomes, their expression, and their slides.
+    """Returns hashes of the model and of what training sees: who, their outcomes, covariates, expression and slides.
 
     Slides enter by name and, those of training patients, by the mean and scale of their features.
     """
@@ -249,7 +260,7 @@ def _fingerprint(problem: _Problem) -> dict[str, str]:
     for patient in (*problem.parts.train, *problem.parts.validation):
         outcome = (patient.time_days, patient.event) if task.is_survival else patient.labels[task.label_column]
         slides = [path.name for path in patient.slides]
-        digest.update(repr((patient.patient_id, outcome, slides)).encode())
+        digest.update(repr((patient.patient_id, outcome, slides, sorted(patient.covariates.items()))).encode())
         digest.update(b"" if patient.expression is None else patient.expression.tobytes())
     for values in (standardiser.patch_mean, standardiser.patch_scale):
         digest.update(b"" if values is None else values.tobytes())

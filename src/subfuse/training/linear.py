@@ -45,7 +45,7 @@ def fit_linear(model: LinearModel, train: BagBatch, validation: BagBatch) -> lis
 
 
 def _read_by(model: LinearModel, batch: BagBatch) -> BagBatch:
-    """Returns the batch with the columns of expression that the model reads."""
+    """Returns the batch with expression as the model reads it."""
     return replace(batch, expression=model.embed(batch.expression, batch.expression_mask))
 
 

@@ -9,7 +9,7 @@ from subfuse.cohort.bags import FeatureCache, side_by_side
 from subfuse.cohort.cohort import Patient
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.model.baselines.cmta import CMTA
-from subfuse.model.baselines.expression import SNN, LinearModel
+from subfuse.model.baselines.expression import SNN, ClinicalModel, LinearModel
 from subfuse.model.baselines.fusion import ConcatFusion, LateFusion
 from subfuse.model.baselines.kronecker_fusion import PORPOISE, PathomicFusion
 from subfuse.model.baselines.mcat import MCAT
@@ -42,7 +42,7 @@ MODELS: dict[str, type[Model]] = {
     "mcat": MCAT,
     "cmta": CMTA,
     "survpath": SurvPath,
-    "clinical": LinearModel,
+    "clinical": ClinicalModel,
     "cox": LinearModel,
     "logistic": LinearModel,
 }
@@ -59,10 +59,10 @@ class ModelRecipe(Section):
     name: str
     n_outputs: int
     patch_dim: int
-    n_genes: int
+    n_genes: int = Field(description="Measured genes; covariates follow them in what the model reads.")
+    n_covariates: int = 0
     gene_sets: Mapping[str, tuple[int, ...]] = Field(description="Subspace -> positions on the gene axis.")
     pathways: Mapping[str, tuple[int, ...]] = Field({}, description="Pathway -> positions on the gene axis.")
-    covariates: tuple[int, ...] = Field((), description="Positions of the clinical covariates on the gene axis.")
     grid: tuple[int, int] = Field(description="Rows and columns of the spatial layout.")
     downsample: int = Field(4, ge=1, description="Cells per sampling point of the attention, along each axis.")
     architecture: ArchitectureSettings = ArchitectureSettings()
@@ -70,8 +70,23 @@ class ModelRecipe(Section):
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Which of `slides` and `expression` the model uses."""
+        """Which of `slides`, `expression` and `covariates` the model uses."""
         return modalities_of(self.name)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of columns that the model reads beside slides: genes, then covariates."""
+        return self.n_genes + self.n_covariates
+
+    @property
+    def covariates(self) -> tuple[int, ...]:
+        """Places of the covariates among the inputs."""
+        return tuple(range(self.n_genes, self.n_inputs))
+
+    @property
+    def subspace_inputs(self) -> dict[str, tuple[int, ...]]:
+        """What each subspace reads: its genes and all covariates."""
+        return {name: (*genes, *self.covariates) for name, genes in self.gene_sets.items()}
 
     @property
     def subspaces(self) -> tuple[str, ...]:
@@ -96,9 +111,9 @@ class ModelRecipe(Section):
     def _check_inputs(self) -> None:
         """Raises a DataError if there is no expression, pathway or covariate for a model that cannot be without."""
         required = {
-            "expression": "expression" in self.modalities and self.n_genes == 0,
+            "expression": "expression" in self.modalities and self.n_inputs == 0,
             "pathways": self.name == "survpath" and not self.pathways,
-            "covariates": self.name == "clinical" and not self.covariates,
+            "covariates": self.modalities == {"covariates"} and self.n_covariates == 0,
         }
         remedies = {
             "expression": "Add an expression section to the cohort file and prepare again",
@@ -122,7 +137,7 @@ def _subspace_fusion(recipe: ModelRecipe) -> SubspaceFusion:
         table_size=sizes.table_size,
         dropout=sizes.dropout,
     )
-    return SubspaceFusion(config, recipe.gene_sets, n_genes=recipe.n_genes)
+    return SubspaceFusion(config, recipe.subspace_inputs, n_genes=recipe.n_inputs)
 
 
 def _abmil(recipe: ModelRecipe, *, gated: bool = False) -> ABMIL:
@@ -134,7 +149,7 @@ def _of_abmil_and_snn(
 ) -> Callable[[ModelRecipe], ConcatFusion | LateFusion]:
     return lambda recipe: model(
         recipe.n_outputs,
-        n_genes=recipe.n_genes,
+        n_genes=recipe.n_inputs,
         patch_dim=recipe.patch_dim,
         embed_dim=recipe.architecture.embed_dim,
         dropout=recipe.architecture.dropout,
@@ -148,7 +163,7 @@ def _survpath(recipe: ModelRecipe) -> SurvPath:
 
 
 def _linear(recipe: ModelRecipe) -> LinearModel:
-    return LinearModel(recipe.n_outputs, n_genes=recipe.n_genes)
+    return LinearModel(recipe.n_outputs, n_genes=recipe.n_inputs)
 
 
 BUILDERS: dict[str, Callable[[ModelRecipe], Model]] = {
@@ -160,29 +175,29 @@ BUILDERS: dict[str, Callable[[ModelRecipe], Model]] = {
     "dsmil": lambda r: DSMIL(r.n_outputs, patch_dim=r.patch_dim, embed_dim=r.architecture.embed_dim),
     "transmil": lambda r: TransMIL(r.n_outputs, patch_dim=r.patch_dim),
     "snn": lambda r: SNN(
-        r.n_outputs, n_genes=r.n_genes, embed_dim=r.architecture.embed_dim, dropout=r.architecture.dropout
+        r.n_outputs, n_genes=r.n_inputs, embed_dim=r.architecture.embed_dim, dropout=r.architecture.dropout
     ),
     "concat": _of_abmil_and_snn(ConcatFusion),
     "late-fusion": _of_abmil_and_snn(LateFusion),
     "pathomic": lambda r: PathomicFusion(
         r.n_outputs,
-        n_genes=r.n_genes,
+        n_genes=r.n_inputs,
         patch_dim=r.patch_dim,
         embed_dim=r.architecture.embed_dim,
         gene_dropout=r.architecture.dropout,
     ),
-    "porpoise": lambda r: PORPOISE(r.n_outputs, n_genes=r.n_genes, patch_dim=r.patch_dim),
-    "mcat": lambda r: MCAT(r.n_outputs, gene_sets=r.gene_sets, patch_dim=r.patch_dim),
-    "cmta": lambda r: CMTA(r.n_outputs, gene_sets=r.gene_sets, patch_dim=r.patch_dim),
+    "porpoise": lambda r: PORPOISE(r.n_outputs, n_genes=r.n_inputs, patch_dim=r.patch_dim),
+    "mcat": lambda r: MCAT(r.n_outputs, gene_sets=r.subspace_inputs, patch_dim=r.patch_dim),
+    "cmta": lambda r: CMTA(r.n_outputs, gene_sets=r.subspace_inputs, patch_dim=r.patch_dim),
     "survpath": _survpath,
-    "clinical": lambda r: LinearModel(r.n_outputs, n_genes=r.n_genes, columns=r.covariates),
+    "clinical": lambda r: ClinicalModel(r.n_outputs, n_genes=r.n_inputs),
     "cox": _linear,
     "logistic": _linear,
 }
 
 
 def modalities_of(name: str) -> frozenset[str]:
-    """Returns which of `slides` and `expression` the named model uses."""
+    """Returns which of `slides`, `expression` and `covariates` the named model uses."""
     return MODELS[name].modalities
 
 

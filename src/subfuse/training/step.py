@@ -37,7 +37,7 @@ class TaskData:
     reader: BagReader
     task: TaskSpec
     classes: tuple[str, ...]
-    n_genes: int
+    n_genes: int  # genes and covariates that the model reads
 
     def batches(self, patients: Sequence[Patient], batch_size: int) -> Iterator[BagBatch]:
         """Yields batches with targets, in the given order."""

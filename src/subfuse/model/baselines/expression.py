@@ -1,9 +1,7 @@
 """Baselines that read expression only: a self-normalising network and linear models."""
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from subfuse.model.gene_encoders import GeneEncoder, encode_measured
@@ -52,17 +50,13 @@ class LinearModel(nn.Module):
     Args:
         n_outputs: Number of logits.
         n_genes: Number of columns of `expression`.
-        columns: Which of them the model reads, for example the clinical covariates only; all if None.
     """
 
     modalities = frozenset({"expression"})
-    columns: Int[Tensor, " column"]
 
-    def __init__(self, n_outputs: int, *, n_genes: int, columns: Sequence[int] | None = None) -> None:
+    def __init__(self, n_outputs: int, *, n_genes: int) -> None:
         super().__init__()
-        chosen = torch.arange(n_genes) if columns is None else torch.tensor(columns)
-        self.register_buffer("columns", chosen, persistent=False)
-        self.head = SubspaceHead(1, n_outputs, len(chosen))
+        self.head = SubspaceHead(1, n_outputs, n_genes)
 
     def forward(
         self,
@@ -80,6 +74,12 @@ class LinearModel(nn.Module):
 
     def embed(
         self, expression: Float[Tensor, "batch gene"], expression_mask: Bool[Tensor, " batch"]
-    ) -> Float[Tensor, "batch column"]:
-        """Returns the columns that the model reads, 0 where expression was not measured."""
-        return torch.where(expression_mask[:, None], expression[:, self.columns], 0.0)
+    ) -> Float[Tensor, "batch gene"]:
+        """Returns expression, 0 where it was not measured."""
+        return torch.where(expression_mask[:, None], expression, 0.0)
+
+
+class ClinicalModel(LinearModel):
+    """Covariates only: the linear model of patients whose `expression` holds their covariates and no gene."""
+
+    modalities = frozenset({"covariates"})

@@ -1,0 +1,120 @@
+"""No false alarm: the audit of a run in which nothing is wrong finds no failure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import deal_folds, with_covariates
+from subfuse.audit import audit as audit_module
+from subfuse.audit.audit import audit_predictions, audit_run
+from subfuse.audit.findings import Audit
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.fold_files import write_repeats
+from subfuse.files import write_table
+from subfuse.run_folder import Job, claim_folder, read_predictions, stack_predictions
+from subfuse.runs.cross_validation import run_description, run_job
+from subfuse.runs.external_validation import external_predictions
+from subfuse.training.models import suits_task
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+ARCHITECTURE = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16)
+ONE_OF_EACH_KIND = ["subspace", "abmil", "snn", "concat", "survpath", "clinical", "logistic"]
+
+
+def audited(
+    cohort: Cohort,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    models: Sequence[str],
+    tasks: Sequence[str] = ("grade",),
+    repeats: Sequence[Sequence[Fold]] = (),
+    search: int = 0,
+    **settings: object,
+) -> tuple[Audit, pd.DataFrame]:
+    """The audit of a run, and its predictions: trained as `crossval` does, without the tables that it writes beside."""
+    repeats = repeats or [deal_folds(cohort)]
+    cohort = replace(cohort, root=out / "prepared")
+    write_repeats(cohort.root / "splits" / "default", [tuple(folds) for folds in repeats])
+    training = TrainingSettings(epochs=1, batch_size=16, **settings)
+    run = out / "run"
+    claim_folder(run, run_description(cohort, list(tasks), list(models), repeats[0], 0, training, ARCHITECTURE))
+    jobs = [
+        (fold, Job(task, model, index, repeat))
+        for task in tasks
+        for model in models
+        if suits_task(model, is_survival=task == "survival")
+        for repeat, folds in enumerate(repeats)
+        for index, fold in enumerate(folds)
+    ]
+    for fold, job in jobs:
+        run_job(cohort, fold, job, run, training, ARCHITECTURE, 0, search)
+    predictions = stack_predictions([read_predictions(job.folder(run) / "predictions.csv") for _, job in jobs])
+    write_table(run / "predictions.csv", predictions)
+    monkeypatch.setattr(audit_module, "_cohort", lambda folder, config: (cohort, ""))
+    return audit_run(run, n_bootstrap=5), predictions
+
+
+def fitting(audit: Audit) -> str:
+    return next(finding.found for finding in audit.findings if finding.check == "fitted outside training")
+
+
+def test_models_of_every_kind_beside_covariates(make_cohort, tmp_path, monkeypatch):
+    cohort = with_covariates(make_cohort(24, n_genes=24))
+    one_fold = [deal_folds(cohort)[:1]]
+    audit, _ = audited(cohort, tmp_path, monkeypatch, models=ONE_OF_EACH_KIND, repeats=one_fold)
+
+    assert audit.of_level("failure") == ()
+    n_models = len(ONE_OF_EACH_KIND)
+    assert f"agree with the fold files for {n_models}, and scaling was recomputed" in fitting(audit)
+    assert fitting(audit).endswith(f"for {n_models}")
+
+
+@pytest.mark.parametrize("has_expression", [True, False])
+def test_both_tasks_and_repeated_folds(make_cohort, tmp_path, monkeypatch, has_expression):
+    cohort = with_covariates(make_cohort(24, n_genes=24))
+    if not has_expression:
+        bare = tuple(replace(patient, expression=None) for patient in cohort)
+        sets = dict.fromkeys(cohort.gene_sets, ())
+        cohort = replace(cohort, patients=bare, genes=(), gene_sets=sets, pathways={}, expression_unit=None)
+    repeats = [deal_folds(cohort), deal_folds(cohort)[::-1]]
+    audit, predictions = audited(
+        cohort, tmp_path, monkeypatch, models=["snn", "clinical"], tasks=("grade", "survival"), repeats=repeats
+    )
+
+    assert audit.of_level("failure") == ()
+    assert "scaling was recomputed from the training patients for" in fitting(audit)
+    external = external_predictions(
+        predictions.query("split == 'test'").assign(split="new", patient_id=lambda rows: "E" + rows["patient_id"],
+                                                    risk_percentile=50.0),
+        predictions,
+    )  # fmt: skip
+    assert audit_predictions(external, n_bootstrap=5).of_level("failure") == ()
+
+
+@pytest.mark.parametrize("options", [{"search": 1}, {"members": 2, "modality_dropout": 0.5}], ids=str)
+def test_options_of_training_and_folds_by_site(make_cohort, tmp_path, monkeypatch, options):
+    cohort = with_covariates(make_cohort(24, n_genes=24))
+    sites = tuple(replace(p, site="AB"[index % 2]) for index, p in enumerate(cohort))
+    cohort = replace(cohort, patients=sites)
+    by_site = [tuple(p.patient_id for p in cohort if p.site == site) for site in "AB"]
+    folds = [Fold(others[4:], others[:4], tested) for others, tested in (by_site, by_site[::-1])]
+    audit, _ = audited(cohort, tmp_path, monkeypatch, models=["concat", "clinical"], repeats=[folds], **options)
+
+    assert audit.of_level("failure") == ()
+
+
+def test_a_cohort_that_was_prepared_again_is_noted_and_no_leak(make_cohort, tmp_path, monkeypatch):
+    cohort = with_covariates(make_cohort(24, n_genes=24))
+    audited(cohort, tmp_path, monkeypatch, models=["snn"])
+    fewer = replace(cohort, patients=cohort.patients[:-6], root=tmp_path / "prepared")
+    monkeypatch.setattr(audit_module, "_cohort", lambda folder, config: (fewer, ""))
+
+    audit = audit_run(tmp_path / "run", n_bootstrap=5)
+
+    assert audit.of_level("failure") == ()
+    assert fitting(audit).endswith("for 0")
