@@ -5,9 +5,14 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
 
-from subfuse.audit.audit import audit_predictions
+from subfuse.audit.audit import audit_predictions, known_modalities
+from subfuse.audit.calibration import calibration_findings
 from subfuse.audit.findings import LEVELS, Audit
 from subfuse.errors import DataError
+from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
+from subfuse.evaluation.comparison_family import compared_with_reference
+from subfuse.evaluation.comparisons import evaluate_predictions
+from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED
 
 QUICK = {"n_bootstrap": 100}
 
@@ -54,6 +59,61 @@ def test_a_finding_that_begins_with_a_model_is_of_that_model(patients: pd.DataFr
     named = [(model, f) for f in audit.findings for model in models if f.found.startswith((f"{model}:", f"{model} "))]
     assert {model for model, _ in named} == set(models)
     assert all(finding.model == model for model, finding in named)
+
+
+def test_a_pair_has_one_adjusted_p_wherever_it_is_told(patients: pd.DataFrame) -> None:
+    table = run_of(patients, {"subspace": 1.0, "snn": 1.1, "cox": 1.2, "abmil": 1.5, "concat": 1.3}, task="survival")
+    told = compared_with_reference(table, known_modalities(table["model"].unique(), {}), n_bootstrap=100, seed=0)
+    audit = audit_predictions(table, n_bootstrap=100, seed=0)
+
+    assert list(told["model"]) == ["snn", "cox", "abmil", "concat"]
+    fusion = audit.tables["fusion"]
+    shared = fusion[fusion["model"] == "subspace"].merge(told, left_on="reference", right_on="model")
+    assert len(shared) == 1  # the best single modality; late fusion is of the audit alone
+    np.testing.assert_allclose(shared["p_adjusted_x"], shared["p_adjusted_y"])
+    np.testing.assert_allclose(shared["difference_x"], -shared["difference_y"])
+    np.testing.assert_allclose(shared["lower_x"], -shared["upper_y"])
+    p_cox = told.set_index("model").loc["cox", "p_adjusted"]
+    linear = [text for text in found(audit, "linear baseline") if text.startswith("subspace ")]
+    assert f"adjusted p = {p_cox:.2g}" in linear[0]
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_too_few_patients_have_no_interval_no_p_and_no_verdict(task: str) -> None:
+    few = cohort(n=40)
+    if task == "survival":
+        few["event"] = np.arange(40) < LEAST - 1
+    else:
+        few["label"] = np.where(np.arange(40) < LEAST - 1, "G4", np.where(np.arange(40) % 2, "G2", "G3"))
+    table = run_of(few, {"subspace": 0.1, "snn": 1.0, "abmil": 2.0, "cox": 2.0}, task=task)
+
+    metrics = evaluate_predictions(table, n_bootstrap=20)
+    audit = audit_predictions(table, n_bootstrap=20)
+
+    assert metrics[["lower", "upper", "lower_delong", "upper_delong"]].isna().all(axis=None)
+    assert metrics["reason"].str.contains(f"no interval: {LEAST - 1} ").all()
+    for check in ("fusion benefit", "label permutation", "linear baseline"):
+        findings = [f for f in audit.findings if f.check == check and f.model and "rescues" not in f.found]
+        assert all(f.level == "note" and f"{LEAST} are needed" in f.found for f in findings), check
+    assert audit.tables["hazard_ratios"]["hazard_ratio"].isna().all()
+
+
+def test_calibration_is_worded_by_its_evidence() -> None:
+    rows = pd.DataFrame(
+        [
+            ("grade", "snn", measure, np.nan, 0.2, p, np.nan, "Platt", np.nan, n, "few", None)
+            for measure, p, n in (("expected_calibration_error", p_value, n_patients), ("brier", np.nan, n_patients))
+        ]
+        for p_value, n_patients in ((0.023, 39), (0.0004, 39), (0.4, 39), (0.0004, LEAST_CALIBRATED - 1))
+    )
+    tables = [pd.DataFrame(list(row), columns=list(CALIBRATION_COLUMNS)) for row in rows.to_numpy()]
+    weak, clear, none, few = (calibration_findings(table)[0] for table in tables)
+
+    assert "some evidence that probabilities are off" in weak.found
+    assert "clear evidence that probabilities are off" in clear.found
+    assert none.level == "ok"
+    assert (few.level, f"{LEAST_CALIBRATED} are needed" in few.found) == ("note", True)
+    assert not any("wrong" in finding.found for finding in (weak, clear, none, few))
 
 
 def test_classification_is_audited_too(patients: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ from test_comparisons import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.linear_baseline import CHECK, compare_with_linear
+from subfuse.evaluation.comparison_family import compare_task
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.predictions import read_tasks
 
@@ -22,7 +23,8 @@ def table(patients: pd.DataFrame, noises: dict[str, float], task: str = "surviva
 
 def found(rows: pd.DataFrame) -> list[tuple[str, str]]:
     (task,) = read_tasks(rows)
-    return [(f.level, f.found) for f in compare_with_linear(task, n_bootstrap=100, seed=0)]
+    _, comparisons = compare_task(task, {}, reference="none", n_bootstrap=100, seed=0)
+    return [(f.level, f.found) for f in compare_with_linear(task, comparisons)]
 
 
 @pytest.mark.parametrize(("task", "linear"), [("survival", "cox"), ("grade", "logistic")])

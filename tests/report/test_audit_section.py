@@ -27,8 +27,8 @@ def test_findings_and_numbers_are_shown_and_escaped(tmp_path_factory: pytest.Tem
 def test_each_adjusted_p_says_over_which_comparisons(tmp_path_factory: pytest.TempPathFactory) -> None:
     html = (made_report(tmp_path_factory) / "report.html").read_text(encoding="utf-8")
 
-    assert html.count("p adjusted (Holm) for the models in this table.") == 2  # of two tasks
-    assert html.count("p adjusted (Holm) over the rows of a task against the same model;") == 1
+    assert html.count("p adjusted (Holm) over all comparisons of the task.") == 2
+    assert html.count("p adjusted (Holm) over all comparisons of a task;") == 1
 
 
 def test_findings_alike_are_said_once_with_their_tasks_and_models() -> None:

@@ -56,8 +56,8 @@ def test_what_was_not_tested_is_said_once(run):
 @pytest.mark.parametrize(
     ("level", "words"),
     [
-        ("ok", "no sign that the probabilities of Subspace fusion are wrong (p = 0.4)"),
-        ("warning", "the probabilities of Subspace fusion are wrong and need recalibration (p = 0.4)"),
+        ("ok", "no sign that the probabilities of Subspace fusion are off (p = 0.4)"),
+        ("warning", "recalibrate the probabilities of Subspace fusion before use (p = 0.4)"),
         ("note", "the probabilities of Subspace fusion were not tested (p = 0.4)"),
     ],
 )

@@ -6,7 +6,8 @@ import torch
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from subfuse.cohort.bags import BagBatch, SurvivalTarget
+from subfuse.cohort.bags import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.errors import DataError
 from subfuse.model.baselines.expression import LinearModel
 from subfuse.objective.losses import cox_nll
 from subfuse.training.linear import COX_PATH, L1_SHARE, breslow_loss, elastic_net, fit_linear
@@ -65,6 +66,42 @@ def test_every_cox_model_that_can_be_chosen_ranks_patients():
     fits = fit_linear(LinearModel(1, n_genes=30), batch, nobody_died)  # all penalties validate alike
     assert len(fits) == len(COX_PATH)
     assert all(np.any(fit.weight) for fit in fits)
+
+
+def classified(label, seed=0):
+    n = len(label)
+    expression = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
+    expression[:, 0] += 3 * torch.tensor(label)
+    return BagBatch(
+        patient_id=tuple(f"P{i}" for i in range(n)),
+        patches=torch.zeros(n, 0, 1),
+        coords=torch.zeros(n, 0, 2),
+        patch_mask=torch.zeros(n, 0, dtype=torch.bool),
+        expression=expression,
+        expression_mask=torch.ones(n, dtype=torch.bool),
+        target=ClassTarget(torch.tensor(label)),
+    )
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2, 3])
+def test_a_class_without_training_patients_has_no_probability_and_the_others_are_as_without_it(absent):
+    present = [label for label in range(4) if label != absent]
+    train, validation = classified(present * 8), classified([0, 1, 2, 3] * 2, seed=1)
+    model, three = LinearModel(4, n_genes=5), LinearModel(3, n_genes=5)
+    fit_linear(model, train, validation)
+    renumbered = replace(train, target=ClassTarget(torch.arange(3).repeat(8)))
+    known = torch.tensor([label != absent for label in [0, 1, 2, 3] * 2])
+    chosen = replace(validation, expression=validation.expression[known], expression_mask=known[known])
+    fit_linear(three, renumbered, replace(chosen, target=ClassTarget(torch.arange(3).repeat(2))))
+
+    probability = model(**validation.inputs()).logits.softmax(dim=1)
+    assert probability[:, absent].max() < 1e-8
+    torch.testing.assert_close(probability[:, present], three(**validation.inputs()).logits.softmax(dim=1))
+
+
+def test_training_patients_of_one_class_are_refused():
+    with pytest.raises(DataError, match=r"training patients of two classes\. Found one class among 6"):
+        fit_linear(LinearModel(2, n_genes=5), classified([1] * 6), classified([0, 1]))
 
 
 def test_a_quadratic_is_solved_by_hand():

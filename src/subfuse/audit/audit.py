@@ -23,6 +23,7 @@ from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
+from subfuse.evaluation.comparison_family import compare_task, reference_model
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
 from subfuse.training.fitted_model import load_fitted
@@ -168,9 +169,12 @@ def _audit_table(
         modalities = known_modalities(task.models, given)
         findings += label_findings(task, patients)
         permuted, null = permute_labels(task, task.models, np.random.default_rng(seed))
-        benefit = fusion_benefit(task, modalities, n_bootstrap=n_bootstrap, seed=seed)
+        contest, comparisons = compare_task(
+            task, modalities, reference=reference_model(table["model"]), n_bootstrap=n_bootstrap, seed=seed
+        )
+        benefit = fusion_benefit(contest, comparisons)
         findings += [*permuted, *benefit.findings]
-        findings += compare_with_linear(task, n_bootstrap=n_bootstrap, seed=seed)
+        findings += compare_with_linear(task, comparisons)
         parts = {"fusion": benefit.differences, "rescued": benefit.rescued, "label_permutation": null}
         for name, part in parts.items():
             collected[name].append(part)

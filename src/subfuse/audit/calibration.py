@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.findings import Finding
+from subfuse.evaluation.floors import LEAST_CALIBRATED
 
 CHECK = "calibration"
 SIGNIFICANCE = 0.05
+CLEAR = 0.001  # there are several tests per model and several models: 0.05 alone is weak
 _WHY = "A probability that is not true misleads whoever acts on it, however well patients are ranked."
 
 
@@ -26,18 +28,23 @@ def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
         found = f"{model}: cannot be checked, {rows['reason'].iloc[0]}"
         yield Finding("note", CHECK, found, _WHY, task=task, model=model)
         return
-    is_off, text = _classification(rows) if "brier" in rows.index else _survival(rows)
-    if is_off is None:
-        yield Finding("note", CHECK, f"{model}: not tested, {text}", _WHY, task=task, model=model)
+    p_value, text = _classification(rows) if "brier" in rows.index else _survival(rows)
+    n_patients = int(rows["n_patients"].iloc[0])
+    if p_value is None or n_patients < LEAST_CALIBRATED:
+        few = f"{n_patients} patients, {LEAST_CALIBRATED} are needed; " if n_patients < LEAST_CALIBRATED else ""
+        yield Finding("note", CHECK, f"{model}: not tested, {few}{text}", _WHY, task=task, model=model)
         return
     remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
-    if is_off:
-        yield Finding("warning", CHECK, f"{model}: {text}", _WHY, remedy, task, model)
+    if p_value < SIGNIFICANCE:
+        evidence = "clear" if p_value < CLEAR else "some"
+        found = f"{model}: {evidence} evidence that probabilities are off, {text}"
+        yield Finding("warning", CHECK, found, _WHY, remedy, task, model)
     else:
         yield Finding("ok", CHECK, f"{model}: {text}", task=task, model=model)
 
 
-def _classification(rows: pd.DataFrame) -> tuple[bool, str]:
+def _classification(rows: pd.DataFrame) -> tuple[float, str]:
+    """Returns the p-value of true probabilities, and the numbers."""
     error, brier = rows.loc["expected_calibration_error"], rows.loc["brier"]
     after = (
         f"; after recalibration {error['after']:.3f} and {brier['after']:.3f}"
@@ -50,11 +57,11 @@ def _classification(rows: pd.DataFrame) -> tuple[bool, str]:
         f"expected calibration error {error['before']:.3f} (p = {error['p_before']:.2g} if probabilities were true), "
         f"Brier {brier['before']:.3f}{after}"
     )
-    return bool(error["p_before"] < SIGNIFICANCE), text
+    return float(error["p_before"]), text
 
 
-def _survival(rows: pd.DataFrame) -> tuple[bool | None, str]:
-    """Returns whether a test refuses the curves, None where none could be made, and the numbers."""
+def _survival(rows: pd.DataFrame) -> tuple[float | None, str]:
+    """Returns the smaller p-value of the tests of the curves, None where none could be made, and the numbers."""
     one, distribution = rows.loc["one_calibration_p"], rows.loc["d_calibration_p"]
     tests = {f"1-calibration at day {one['horizon_days']:.0f}": one, "D-calibration": distribution}
     known = {name: row for name, row in tests.items() if np.isfinite(row["before"])}
@@ -71,4 +78,4 @@ def _survival(rows: pd.DataFrame) -> tuple[bool | None, str]:
         parts.append(str(rows["reason"].dropna().iloc[0]))
     if not known:
         return None, "; ".join([str(one["reason"]), *parts])
-    return any(row["before"] < SIGNIFICANCE for row in known.values()), "; ".join(dict.fromkeys(parts))
+    return min(float(row["before"]) for row in known.values()), "; ".join(dict.fromkeys(parts))

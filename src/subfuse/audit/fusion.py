@@ -1,7 +1,7 @@
 """Does fusion help: against the best single modality, against late fusion, and for which patients."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from subfuse.audit.findings import Finding, Level
 from subfuse.errors import preview
-from subfuse.evaluation.comparisons import compare_models, grouping
+from subfuse.evaluation.comparisons import grouping
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -42,10 +42,51 @@ class FusionBenefit:
     rescued: pd.DataFrame  # RESCUE_COLUMNS; one row per patient whom fusion rescues or loses
 
 
-def fusion_benefit(
-    task: TaskPredictions, modalities: Mapping[str, Collection[str]], *, n_bootstrap: int, seed: int
-) -> FusionBenefit:
-    """Compares every model of two modalities or more with the best single modality and with late fusion.
+@dataclass(frozen=True)
+class Comparisons:
+    """All paired comparisons of a task: one family of p-values, so that a pair has one adjusted p everywhere."""
+
+    table: pd.DataFrame  # columns of `compare_models`; each pair once, in either direction
+
+    def row(self, model: str, reference: str) -> dict[str, Any]:
+        """Returns the comparison of a model with a reference, turned round where the family has the reverse.
+
+        Raises:
+            KeyError: The pair is not of the family.
+        """
+        for row in self.table.to_dict("records"):
+            if (row["model"], row["reference"]) == (model, reference):
+                return {str(name): value for name, value in row.items()}
+            if (row["reference"], row["model"]) == (model, reference):
+                turned = {"difference": -row["difference"], "lower": -row["upper"], "upper": -row["lower"]}
+                return {**row, **turned, "model": model, "reference": reference}
+        raise KeyError(f"{model} and {reference} are not compared.")
+
+    def against(self, reference: str, models: Sequence[str]) -> pd.DataFrame:
+        """Returns the comparisons of models with one reference."""
+        rows = [self.row(model, reference) for model in models if model != reference]
+        return pd.DataFrame(rows, columns=list(self.table.columns))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is compared in a task to tell whether fusion helps."""
+
+    task: TaskPredictions  # with the rows of late fusion
+    fused: tuple[str, ...]  # models of two modalities or more
+    references: Mapping[str, str]  # model -> what it stands for; empty where nothing can be compared
+    unknown: tuple[str, ...]  # models whose modalities are unknown
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every fused model against each reference, and late fusion against the best single modality."""
+        references = list(self.references)
+        later = [(other, references[0]) for other in references[1:]]
+        return [(model, reference) for reference in references for model in self.fused] + later
+
+
+def fusion_contest(task: TaskPredictions, modalities: Mapping[str, Collection[str]]) -> Contest:
+    """Returns who is compared: every model of two modalities, the best single modality and late fusion.
 
     The best single modality is the one-modality model with the highest mean headline metric on test patients: chosen
     after the fact, which favours it, so that a benefit of fusion is not owed to a weak opponent. Late fusion averages
@@ -55,40 +96,53 @@ def fusion_benefit(
     Args:
         task: Rows of all models and splits.
         modalities: Model to modalities; a model that is absent or has none is left out.
-        n_bootstrap: Replicates of the paired bootstrap.
-        seed: Of the replicates.
     """
     known = {model: frozenset(modalities.get(model, ())) for model in task.models}
-    fused = [model for model in task.models if len(known[model]) > 1]
-    single = [model for model in task.models if len(known[model]) == 1]
-    unknown = [model for model in task.models if not known[model]]
-    findings = []
-    if unknown:
-        found = f"models whose modalities are unknown are left out: {preview(unknown, 8)}"
-        remedy = "Say which of slides and expression they read (--modalities)."
-        findings.append(Finding("note", CHECK, found, _WHY, remedy, task.name))
-    empty = pd.DataFrame(columns=list(BENEFIT_COLUMNS)), pd.DataFrame(columns=list(RESCUE_COLUMNS))
+    fused = tuple(model for model in task.models if len(known[model]) > 1)
+    unknown = tuple(model for model in task.models if not known[model])
     values = headline_values(task)
-    measured = [model for model in single if np.isfinite(values[model])]
+    measured = [model for model in task.models if len(known[model]) == 1 and np.isfinite(values[model])]
     if not fused or not measured:
-        found = "cannot be checked: it needs a model of two modalities and one of a single modality, both with a result"
-        findings.append(Finding("note", CHECK, found, _WHY, "Run such models on the same folds.", task.name))
-        return FusionBenefit(tuple(findings), *empty)
+        return Contest(task, fused, {}, unknown)
     best = max(measured, key=values.__getitem__)
     references = {best: "best single modality"}
-    rows = task.rows
     fusible = frozenset[str]().union(*(known[model] for model in fused))
     late = late_fusion(task, {model: known[model] for model in measured if known[model] <= fusible}, values)
     if late is not None:
-        rows = pd.concat([rows, late], ignore_index=True)
+        task = replace(task, rows=pd.concat([task.rows, late], ignore_index=True))
         references[str(late["model"].iloc[0])] = "late fusion"
-    table = _differences(rows, [*fused, *references], references, n_bootstrap=n_bootstrap, seed=seed)
-    findings += [_verdict(row, task.name) for row in table.to_dict("records")]
+    return Contest(task, fused, references, unknown)
+
+
+def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
+    """Returns whether fusion helps: the verdict of every pair of the contest, and whom fusion rescues or loses.
+
+    Args:
+        contest: Of a task.
+        comparisons: Of the task, which has these pairs.
+    """
+    task, findings = contest.task, []
+    if contest.unknown:
+        found = f"models whose modalities are unknown are left out: {preview(contest.unknown, 8)}"
+        remedy = "Say which of slides and expression they read (--modalities)."
+        findings.append(Finding("note", CHECK, found, _WHY, remedy, task.name))
+    if not contest.references:
+        found = "cannot be checked: it needs a model of two modalities and one of a single modality, both with a result"
+        findings.append(Finding("note", CHECK, found, _WHY, "Run such models on the same folds.", task.name))
+        empty = pd.DataFrame(columns=list(BENEFIT_COLUMNS)), pd.DataFrame(columns=list(RESCUE_COLUMNS))
+        return FusionBenefit(tuple(findings), *empty)
+    rows = [
+        {**comparisons.row(model, reference), "reference_is": contest.references[reference]}
+        for model, reference in contest.pairs
+    ]
+    findings += [_verdict(row, task.name) for row in rows]
+    best = next(iter(contest.references))
     rescued = []
-    for model in fused:
+    for model in contest.fused:
         finding, patients = rescue(task, model, best)
         findings.append(finding)
         rescued.append(patients)
+    table = pd.DataFrame(rows)[list(BENEFIT_COLUMNS)]
     return FusionBenefit(tuple(findings), table, pd.concat(rescued, ignore_index=True))
 
 
@@ -160,20 +214,6 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     return Finding(level, CHECK, found, "A mean gain may hide patients who lose.", "", task.name, model), patients
 
 
-def _differences(
-    rows: pd.DataFrame, models: Sequence[str], references: Mapping[str, str], *, n_bootstrap: int, seed: int
-) -> pd.DataFrame:
-    """Returns how every fused model differs from each reference, and late fusion from the best single modality."""
-    tables = []
-    for reference, meaning in references.items():
-        later = list(references)[list(references).index(reference) + 1 :]
-        compared = [model for model in models if model not in references or model in later]
-        chosen = rows[rows["model"].isin([*compared, reference])]
-        table = compare_models(chosen, reference=reference, n_bootstrap=n_bootstrap, seed=seed)
-        tables.append(table.assign(reference_is=meaning))
-    return pd.concat(tables, ignore_index=True)[list(BENEFIT_COLUMNS)]
-
-
 def difference_text(row: Mapping[Hashable, Any]) -> str:
     """Returns a row of `compare_models` in words: the difference, its interval and the adjusted p-value."""
     name = {"c_index": "C-index", "auc": "AUC"}[row["metric"]]
@@ -190,6 +230,9 @@ def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
     if np.isnan(row["difference"]):
         found = f"{row['model']} cannot be compared with {against}"
         return Finding("note", CHECK, found, _WHY, "See `reason` in comparisons.csv.", task, row["model"])
+    if np.isnan(row["p_adjusted"]):
+        found = f"{row['model']} is not tested against {against}: {row['reason'] or 'no interval'}"
+        return Finding("note", CHECK, found, _WHY, "More patients are needed.", task, row["model"])
     evidence = difference_text(row)
     is_clear = row["p_adjusted"] < SIGNIFICANCE
     if is_clear and row["lower"] > 0:

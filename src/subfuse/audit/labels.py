@@ -8,13 +8,11 @@ from jaxtyping import Float
 
 from subfuse.audit.findings import Finding
 from subfuse.errors import preview
+from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SITE
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
 from subfuse.identifiers import site_of_barcode
 
-MIN_OF_CLASS = 10  # test patients
-MIN_EVENTS = 20  # among test patients
 EVENT_SHARE_RANGE = 0.25  # between folds
-MIN_OF_SITE = 5  # patients of a site that enters Cramér's V
 CONFOUNDED = 0.3  # Cramér's V, corrected for chance
 SIGNIFICANCE = 0.01
 LONGEST_DAYS = 365.25 * 50
@@ -67,13 +65,13 @@ def _contradictions(task: TaskPredictions) -> Iterator[Finding]:
 def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Finding]:
     assert task.classes is not None
     counts = tested["label"].value_counts().reindex(list(task.classes), fill_value=0)
-    few = counts[counts < MIN_OF_CLASS]
+    few = counts[counts < LEAST_OF_CLASS]
     text = ", ".join(f"{name} {count}" for name, count in counts.items())
     if len(few):
         yield Finding(
             "warning",
             "labels",
-            f"fewer than {MIN_OF_CLASS} test patients of class {preview(few.index, 5)} ({text})",
+            f"fewer than {LEAST_OF_CLASS} test patients of class {preview(few.index, 5)} ({text})",
             "Averages over classes then hang on a handful of patients.",
             "Join classes, or read the intervals and not the values.",
             task.name,
@@ -97,7 +95,7 @@ def _survival_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[
     time_days, event = tested["time_days"].to_numpy(dtype=np.float64), events(tested)
     share = event.mean()
     text = f"{event.sum()} events among {len(tested)} test patients, median observed time {np.median(time_days):g} days"
-    if event.sum() < MIN_EVENTS:
+    if event.sum() < LEAST_EVENTS:
         why = "A C-index of so few events says little, whatever its value."
         yield Finding("warning", "labels", text, why, "Follow up longer or pool cohorts.", task.name)
     else:
@@ -135,10 +133,10 @@ def _time_findings(task: TaskPredictions, time_days: Float[np.ndarray, " patient
 
 def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.DataFrame | None) -> Iterator[Finding]:
     site = _sites(tested, patients)
-    common = site.map(site.value_counts()) >= MIN_OF_SITE
+    common = site.map(site.value_counts()) >= LEAST_OF_SITE
     check = "site and label"
     if site[common].nunique() < 2:
-        found = f"{check}: cannot be checked, fewer than two sites with {MIN_OF_SITE} patients are known"
+        found = f"{check}: cannot be checked, fewer than two sites with {LEAST_OF_SITE} patients are known"
         yield Finding("note", check, found, "A model may recognise the hospital instead of the disease.",
                       "Give `site` in the patients' table.", task.name)  # fmt: skip
         return

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.audit.fusion import SIGNIFICANCE, difference_text, headline_values
-from subfuse.evaluation.comparisons import compare_models
+from subfuse.audit.fusion import SIGNIFICANCE, Comparisons, difference_text, headline_values
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import LINEAR_MODELS
 
@@ -15,31 +14,38 @@ CHECK = "linear baseline"
 _WHY = "A linear model is quicker, has no settings to speak of, and every coefficient can be read."
 
 
-def compare_with_linear(task: TaskPredictions, *, n_bootstrap: int, seed: int) -> list[Finding]:
-    """Returns whether every other model is better than the best linear one, on the patients whom both predict.
+def linear_pairs(task: TaskPredictions) -> list[tuple[str, str]]:
+    """Returns every other model against the best linear one; none where no linear model has a result.
 
     Linear models are this package's `cox`, `logistic` and `clinical`. The best is the one with the highest mean
-    headline metric on test patients: chosen after the fact, which favours it. A model below it is a warning, also where
-    the difference may be chance: with that many patients it has not earned its complexity.
+    headline metric on test patients: chosen after the fact, which favours it.
+    """
+    values = headline_values(task)
+    measured = [model for model in task.models if model in LINEAR_MODELS and np.isfinite(values[model])]
+    if not measured:
+        return []
+    best = max(measured, key=values.__getitem__)
+    return [(model, best) for model in task.models if model not in LINEAR_MODELS]
+
+
+def compare_with_linear(task: TaskPredictions, comparisons: Comparisons) -> list[Finding]:
+    """Returns whether every other model is better than the best linear one, on the patients whom both predict.
+
+    A model below it is a warning, also where the difference may be chance: with that many patients it has not earned
+    its complexity.
 
     Args:
         task: Rows of all models and splits.
-        n_bootstrap: Replicates of the paired bootstrap.
-        seed: Of the replicates.
+        comparisons: Of the task, which has the pairs of `linear_pairs`.
     """
-    values = headline_values(task)
+    pairs = linear_pairs(task)
     linear = [model for model in task.models if model in LINEAR_MODELS]
-    measured = [model for model in linear if np.isfinite(values[model])]
-    if not measured:
+    if not pairs and len(linear) < len(task.models):
         missing = f"{task.headline} of {', '.join(linear)} is undefined" if linear else "there is none"
         found = f"cannot be checked: a linear model ({', '.join(sorted(LINEAR_MODELS))}) is needed, and {missing}"
         remedy = "See `reason` in metrics.csv." if linear else "Run one on the same folds: it takes seconds."
         return [Finding("note", CHECK, found, _WHY, remedy, task.name)]
-    best = max(measured, key=values.__getitem__)
-    others = [model for model in task.models if model not in LINEAR_MODELS]
-    rows = task.rows[task.rows["model"].isin([*others, best])]
-    table = compare_models(rows, reference=best, n_bootstrap=n_bootstrap, seed=seed)
-    return [_verdict(row, task.name) for row in table.to_dict("records")]
+    return [_verdict(comparisons.row(model, best), task.name) for model, best in pairs]
 
 
 def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
@@ -48,6 +54,9 @@ def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
         found = f"{row['model']} cannot be compared with {against}"
         remedy = f"Reason: {row['reason'] or 'the metric is undefined'}."
         return Finding("note", CHECK, found, _WHY, remedy, task, row["model"])
+    if np.isnan(row["p_adjusted"]):
+        found = f"{row['model']} is not tested against {against}: {row['reason'] or 'no interval'}"
+        return Finding("note", CHECK, found, _WHY, "More patients are needed.", task, row["model"])
     evidence = difference_text(row)
     if row["lower"] > 0 and row["p_adjusted"] < SIGNIFICANCE:
         found = f"{row['model']} is better than {against} ({evidence})"

@@ -11,7 +11,9 @@ from subfuse.audit.findings import Finding
 from subfuse.audit.fusion import headline_values
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.comparisons import compare_models, grouping
+from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.predictions import (
+    PATIENT,
     TaskPredictions,
     class_probabilities,
     events,
@@ -69,7 +71,12 @@ def permute_labels(
     values = headline_values(task)
     for model in models:
         tested = task.of_model(model)
-        folds = [_pairs(fold, task.classes) for _, fold in tested[tested["split"] == "test"].groupby(by)]
+        tested = tested[tested["split"] == "test"]
+        few = too_few(tested.drop_duplicates(PATIENT), task.classes)
+        if few is not None:
+            findings.append(Finding("note", LABEL_NULL, f"{model}: not tested, {few}", task=task.name, model=model))
+            continue
+        folds = [_pairs(fold, task.classes) for _, fold in tested.groupby(by)]
         null = _null(folds, generator)
         if not np.isfinite(values[model]) or not len(null):
             found = f"{model}: cannot be checked, its {task.headline} is undefined"
@@ -125,7 +132,7 @@ def shuffle_finding(
     rows = pd.concat([task.of_model(model), shuffled.assign(model=name)], ignore_index=True)
     table = compare_models(rows, reference=model, n_bootstrap=n_bootstrap, seed=seed)
     row = table.iloc[0]
-    if np.isnan(row["difference"]):
+    if np.isnan(row["lower"]):
         found = f"{model}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
         return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
     evidence = (

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from subfuse.evaluation.floors import LEAST_ISOTONIC, LEAST_VALIDATION
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
 from subfuse.evaluation.predictions import (
     FOLD,
@@ -35,8 +36,6 @@ CALIBRATION_COLUMNS = (
 RELIABILITY_COLUMNS = ("task", "model", "group", "n_patients", "predicted", "observed")
 RELIABILITY_BINS = 10
 _REPLICATES = 1000
-MIN_VALIDATION = 10  # patients, and events for survival, to fit one or two numbers on
-MIN_ISOTONIC = 200  # patients to fit a function of free shape on; with fewer it follows chance
 _NO_ISOTONIC_CURVES = "isotonic regression is for classes only: who is censored has no observed outcome"
 
 
@@ -162,7 +161,7 @@ def _recalibrated(
 def _unfit_for_isotonic(
     validation: Mapping[Any, pd.DataFrame], tested: Mapping[Any, pd.DataFrame], classes: Sequence[str]
 ) -> str | None:
-    few = _few(validation, tested, "patients", least=MIN_ISOTONIC)
+    few = _few(validation, tested, "patients", least=LEAST_ISOTONIC)
     if few is None and any(validation[key]["label"].nunique() < len(classes) for key in tested):
         return "not recalibrated: a fold has no validation patients of a class"
     return few
@@ -210,7 +209,7 @@ def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     validation = {
         key: fold
         for key, fold in rows[rows["split"] == "validation"].groupby(FOLD)
-        if events(fold).sum() >= MIN_VALIDATION
+        if events(fold).sum() >= LEAST_VALIDATION
     }
     reason = _few(validation, before, "events")
     after = None
@@ -306,7 +305,7 @@ def _survival_groups(tested: pd.DataFrame) -> pd.DataFrame:
 
 
 def _few(
-    validation: Mapping[Any, pd.DataFrame], tested: Mapping[Any, Any], what: str, *, least: int = MIN_VALIDATION
+    validation: Mapping[Any, pd.DataFrame], tested: Mapping[Any, Any], what: str, *, least: int = LEAST_VALIDATION
 ) -> str | None:
     """Returns why recalibration cannot be fitted in every fold, None if it can."""
     if any(key not in validation or len(validation[key]) < least for key in tested):

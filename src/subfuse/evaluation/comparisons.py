@@ -14,6 +14,7 @@ from jaxtyping import Float
 from subfuse.errors import preview
 from subfuse.evaluation.bootstrap import BootstrapWeights, bootstrap_p_value, mean_over_folds, percentile_interval
 from subfuse.evaluation.delong import mean_auc
+from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.metrics import Metric
 from subfuse.evaluation.predictions import (
     FOLD,
@@ -53,7 +54,8 @@ def evaluate_predictions(
     - `lower`, `upper`: 2.5 and 97.5 % quantiles of the value over bootstrap replicates, which draw patients with
       replacement within folds. Models are not retrained: the interval is about patients, not about training.
       Resampled folds that are undefined are left out, and mentioned in `reason` from 5 % on; without a defined value
-      in half of the replicates, there is no interval. Drawing patients repeatedly inflates the calibration error, an
+      in half of the replicates, there is no interval, nor with too few test patients (`too_few`).
+      Drawing patients repeatedly inflates the calibration error, an
       absolute value of noisy gaps: its interval is moved down by the replicates' mean excess over `value`.
     - `lower_delong`, `upper_delong`: DeLong's 95 % interval of the AUC of two classes (see `delong`).
     - `truncation_days`: up to when the censoring-weighted survival metrics look, the earliest of the folds' truncation
@@ -85,7 +87,8 @@ def evaluate_predictions(
         for model in task.models:
             groups = ranked_patients(task.of_model(model), task.classes, by=by)
             known = {"task": task.name, "model": model, **_patient_counts(task, model)}
-            summaries = _summaries(groups, bootstrap, note)
+            tested = task.tested[task.tested["model"] == model].drop_duplicates(PATIENT)
+            summaries = _summaries(groups, bootstrap, note, too_few(tested, task.classes))
             rows += [{**known, **s} for s in summaries if s["metric"] != "quadratic_kappa" or task.name in ordinal]
     return _table(rows, METRIC_COLUMNS)
 
@@ -123,15 +126,29 @@ def compare_models(
     Raises:
         DataError: Columns, outcomes or predictions are missing.
     """
-    rows: list[dict[str, Any]] = []
+    tables = [_table([], COMPARISON_COLUMNS)]
     for task in read_tasks(predictions):
-        bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
-        others = [model for model in task.models if model != reference]
-        compared = [_comparison(task, model, reference, bootstrap) for model in others]
-        for test, column in _TESTS.items():
-            adjusted = holm_adjusted(np.array([row[test] for row in compared], dtype=np.float64))
-            compared = [{**row, column: p_value} for row, p_value in zip(compared, adjusted, strict=True)]
-        rows += compared
+        pairs = [(model, reference) for model in task.models if model != reference]
+        tables.append(compare_pairs(task, pairs, n_bootstrap=n_bootstrap, seed=seed))
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def compare_pairs(
+    task: TaskPredictions, pairs: Sequence[tuple[str, str]], *, n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Returns the rows of `compare_models` for pairs of a model and its reference, p-values adjusted over all of them.
+
+    Args:
+        task: Rows of all models.
+        pairs: Each once.
+        n_bootstrap: Replicates, one or more.
+        seed: Of the replicates.
+    """
+    bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
+    rows = [_comparison(task, model, reference, bootstrap) for model, reference in pairs]
+    for test, column in _TESTS.items():
+        adjusted = holm_adjusted(np.array([row[test] for row in rows], dtype=np.float64))
+        rows = [{**row, column: p_value} for row, p_value in zip(rows, adjusted, strict=True)]
     return _table(rows, COMPARISON_COLUMNS)
 
 
@@ -186,9 +203,9 @@ def _patient_counts(task: TaskPredictions, model: str) -> dict[str, Any]:
 
 
 def _summaries(
-    groups: Sequence[RankedPatients], bootstrap: BootstrapWeights, note: str | None
+    groups: Sequence[RankedPatients], bootstrap: BootstrapWeights, note: str | None, few: str | None
 ) -> Iterator[dict[str, Any]]:
-    """Yields one row per metric; nothing for a model without test patients."""
+    """Yields one row per metric; nothing for a model without test patients. Too few of them have no interval."""
     resampled = [group.weighted(bootstrap.of(group)) for group in groups]
     for metric in groups[0].metrics if groups else ():
         values = np.array([group.metrics[metric].value for group in groups])
@@ -196,13 +213,15 @@ def _summaries(
         replicates = [resampled[index][metric] for index in defined]
         value = float(values[defined].mean()) if len(defined) else np.nan
         lower, upper, interval_note = percentile_interval(replicates, centre=value if metric in _INFLATED else None)
+        if few is not None:
+            lower, upper, interval_note = np.nan, np.nan, f"no interval: {few}"
         yield {
             "metric": metric,
             "value": value,
             "sd": values[defined].std(ddof=1) if len(defined) > 1 else np.nan,
             "lower": lower,
             "upper": upper,
-            **(_delong_interval(groups) if metric == "auc" else {}),
+            **(_delong_interval(groups) if metric == "auc" and few is None else {}),
             "truncation_days": _truncation(groups, metric),
             "reason": _joined(note, _undefined_folds([group.metrics[metric] for group in groups]), interval_note),
         }
@@ -242,6 +261,10 @@ def _comparison(task: TaskPredictions, model: str, reference: str, bootstrap: Bo
     reference_groups = ranked_patients(of_reference, task.classes, by=by)
     left_out = f"patients left out, as only one of the models predicts them: {n_left_out}" if n_left_out else None
     difference = _difference(groups, reference_groups, task.headline, bootstrap)
+    few = too_few(of_model[of_model["split"] == "test"].drop_duplicates(PATIENT), task.classes)
+    if few is not None:
+        unknown = dict.fromkeys(("lower", "upper", *_TESTS), np.nan)
+        difference |= unknown | {"reason": _joined(difference["reason"], f"no interval and no p-value: {few}")}
     if note is not None:
         difference["p_value_t"] = np.nan  # pooled: there are no folds to test over
     reason = _joined(note, left_out, difference.pop("reason"))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError
+from subfuse.evaluation.floors import LEAST_OF_CATEGORY, too_few
 from subfuse.evaluation.predictions import FOLD, PATIENT, events, read_tasks, risks, times_days
 from subfuse.evaluation.risk_groups import risk_groups
 
@@ -17,7 +18,6 @@ HAZARD_RATIO_COLUMNS = (
 )  # fmt: skip
 ADJUST_FOR = ("age", "grade")
 EVENTS_PER_VARIABLE = 10  # Peduzzi 1995; fewer are noted
-MIN_GROUP = 5  # patients of a category; smaller ones are joined as "other"
 _YEARS = 10.0  # age enters per decade
 
 
@@ -119,9 +119,9 @@ def _with_covariates(table: pd.DataFrame, patients: pd.DataFrame | None) -> tupl
 def _fit(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     """Returns the hazard ratio of `risk` in a Cox model with the covariates."""
     counts = {"n_patients": len(table), "n_events": int(table["event"].sum())}
-    if not table["event"].any() or table["risk"].nunique() < 2:
-        reason = "no event was observed" if not table["event"].any() else "the risk is the same for every patient"
-        return _undefined(reason) | counts
+    few = too_few(table, None)
+    if few is not None or table["risk"].nunique() < 2:
+        return _undefined(few or "the risk is the same for every patient") | counts
     from lifelines import CoxPHFitter  # slow to import
     from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 
@@ -137,8 +137,8 @@ def _fit(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     row = fitted.summary.loc["risk"]
     ratio, lower, upper = (float(np.exp(row[name])) for name in ("coef", "coef lower 95%", "coef upper 95%"))
     n_variables = design.shape[1] - 2
-    few = f"{counts['n_events']} events for {n_variables} variables: fewer than {EVENTS_PER_VARIABLE} each"
-    note = few if counts["n_events"] < EVENTS_PER_VARIABLE * n_variables else None
+    crowded = f"{counts['n_events']} events for {n_variables} variables: fewer than {EVENTS_PER_VARIABLE} each"
+    note = crowded if counts["n_events"] < EVENTS_PER_VARIABLE * n_variables else None
     estimate = {"hazard_ratio": ratio, "lower": lower, "upper": upper, "p_value": float(row["p"])}
     return {**estimate, **counts, "reason": note}
 
@@ -150,7 +150,7 @@ def _design(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
             design["age"] = table["age"] / _YEARS
             continue
         sizes = table[name].map(table[name].value_counts())
-        category = table[name].astype(str).where(sizes >= MIN_GROUP, "other")
+        category = table[name].astype(str).where(sizes >= LEAST_OF_CATEGORY, "other")
         design = design.join(pd.get_dummies(category, prefix=name, drop_first=True, dtype=float))
     return design
 

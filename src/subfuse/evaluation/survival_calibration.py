@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from subfuse.evaluation.floors import LEAST_CALIBRATED_EVENTS
 from subfuse.evaluation.metrics import Metric
 from subfuse.evaluation.weighted_metrics import HORIZON_DAYS
 
-MIN_EVENTS = 10  # by the horizon
 EXPECTED_PER_GROUP = 5  # events, and patients without; the chi-squared distribution needs as many
 MAX_GROUPS = 10
 D_BINS = 10
@@ -67,7 +67,7 @@ def one_calibration(
         return Metric(np.nan, f"the predicted curves end on day {curves.days[-1]:g}, before day {horizon_days:g}")
     table = calibration_groups(time_days, event, curves, horizon_days=horizon_days)
     if len(table) < 2:
-        return Metric(np.nan, f"fewer than {MIN_EVENTS} events by day {horizon_days:g}")
+        return Metric(np.nan, f"fewer than {LEAST_CALIBRATED_EVENTS} events by day {horizon_days:g}")
     if table["observed"].isna().any():
         return Metric(np.nan, f"nobody of a risk group was followed to day {horizon_days:g}")
     from scipy.stats import chi2
@@ -92,7 +92,7 @@ def calibration_groups(
         with fewer than ten events by the horizon.
     """
     columns = ["n_patients", "predicted", "observed", "variance"]
-    if (event & (time_days <= horizon_days)).sum() < MIN_EVENTS:
+    if (event & (time_days <= horizon_days)).sum() < LEAST_CALIBRATED_EVENTS:
         return pd.DataFrame(columns=columns)
     probability = 1 - curves.at_horizon(horizon_days)
     groups = _groups(probability)

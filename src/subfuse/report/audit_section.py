@@ -113,8 +113,7 @@ def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     ]
     caption = (
         "Positive favours the model; with a modality shuffled between patients, negative means that it is used. "
-        "p adjusted (Holm) over the rows of a task against the same model; of shuffled modalities, not adjusted. "
-        "Paired comparisons in the section of a task adjust over other models: the same pair may have another p there."
+        "p adjusted (Holm) over all comparisons of a task; of shuffled modalities, not adjusted."
     )
     return _table("Does fusion help", caption, columns, body, first_number=4)
 

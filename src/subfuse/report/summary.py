@@ -157,8 +157,8 @@ def calibration_sentence(run: RunFiles, task: str) -> str:
     detail = singular(str(finding["found"]).removeprefix(f"{model}: "))
     detail = detail.removeprefix("not tested, ").removeprefix("cannot be checked, ")
     words = {
-        "ok": f"no sign that the probabilities of {model_name(model)} are wrong",
-        "warning": f"the probabilities of {model_name(model)} are wrong and need recalibration",
+        "ok": f"no sign that the probabilities of {model_name(model)} are off",
+        "warning": f"recalibrate the probabilities of {model_name(model)} before use",
     }
     return f"{words.get(finding['level'], f'the probabilities of {model_name(model)} were not tested')} ({detail})."
 

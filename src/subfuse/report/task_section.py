@@ -168,7 +168,8 @@ def _comparison_caption(comparisons: pd.DataFrame) -> str:
     first = comparisons.iloc[0]
     return (
         f"{metric_name(first['metric'])} of each model minus that of {model_name(first['reference'])} on the same "
-        f"patients: negative favours {model_name(first['reference'])}. p adjusted (Holm) for the models in this table."
+        f"patients: negative favours {model_name(first['reference'])}. p adjusted (Holm) "
+        "over all comparisons of the task."
     )
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.audit import audit_run
+from subfuse.audit.audit import N_BOOTSTRAP, audit_run, known_modalities
 from subfuse.cohort.task import TaskSpec
-from subfuse.evaluation.comparisons import compare_models, evaluate_predictions
+from subfuse.evaluation.comparison_family import compared_with_reference
+from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.files import write_json, write_table
 from subfuse.run_folder import provenance
 
@@ -30,8 +31,8 @@ def write_results(
     """
     ordinal = [name for name, task in tasks.items() if task.ordinal]
     metrics = evaluate_predictions(predictions, seed=seed, ordinal=ordinal)
-    reference = "subspace" if "subspace" in set(predictions["model"]) else str(predictions["model"].iloc[0])
-    comparisons = compare_models(predictions, reference=reference, seed=seed)
+    modalities = known_modalities(set(predictions["model"]), {})
+    comparisons = compared_with_reference(predictions, modalities, n_bootstrap=N_BOOTSTRAP, seed=seed)
     write_table(out / "predictions.csv", predictions)
     write_table(out / "metrics.csv", metrics)
     write_table(out / "comparisons.csv", comparisons)

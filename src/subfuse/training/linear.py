@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from subfuse.cohort.bags import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.errors import DataError
 from subfuse.model.baselines.expression import LinearModel
 from subfuse.objective.losses import cox_nll
 
 INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
 COX_PATH = np.logspace(0, -1.7, 15)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
 L1_SHARE = 0.5
+ABSENT_LOGIT = -30.0  # finite, so that contributions to a class stay defined
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,15 @@ def fit_linear(model: LinearModel, train: BagBatch, validation: BagBatch) -> lis
         model: Receives the coefficients.
         train: All training patients as one batch, standardised, with targets.
         validation: The inner validation patients; decides the penalty.
+
+    Raises:
+        DataError: All training patients are of one class.
     """
-    fit = _fit_cox if isinstance(train.target, SurvivalTarget) else _fit_logistic
-    fits = fit(_read_by(model, train), _read_by(model, validation))
+    train, validation = _read_by(model, train), _read_by(model, validation)
+    if isinstance(train.target, SurvivalTarget):
+        fits = _fit_cox(train, validation)
+    else:
+        fits = _fit_logistic(train, validation, n_classes=len(model.head.bias))
     best = min(fits, key=lambda candidate: candidate.validation_loss)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(best.weight)[None])
@@ -49,12 +57,19 @@ def _read_by(model: LinearModel, batch: BagBatch) -> BagBatch:
     return replace(batch, expression=model.embed(batch.expression, batch.expression_mask))
 
 
-def _fit_logistic(train: BagBatch, validation: BagBatch) -> list[LinearFit]:
+def _fit_logistic(train: BagBatch, validation: BagBatch, *, n_classes: int) -> list[LinearFit]:
     from sklearn.linear_model import LogisticRegression
 
     assert isinstance(train.target, ClassTarget)
     assert isinstance(validation.target, ClassTarget)
     label = train.target.label.numpy()
+    present = np.unique(label)
+    if len(present) < 2:
+        raise DataError(
+            f"logistic regression needs training patients of two classes. Found one class among {len(label)} patients. "
+            "Use fewer folds, stratify them by this label, or leave the model out."
+        )
+    learnt = torch.from_numpy(np.isin(validation.target.label.numpy(), present))  # the others decide nothing
     fits = []
     for penalty in INVERSE_PENALTIES:
         estimator = LogisticRegression(C=penalty, max_iter=1000, class_weight="balanced")
@@ -62,8 +77,9 @@ def _fit_logistic(train: BagBatch, validation: BagBatch) -> list[LinearFit]:
         weight, bias = estimator.coef_, estimator.intercept_
         if len(weight) == 1:  # scikit-learn keeps one row for two classes
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        weight, bias = _of_all_classes(weight, bias, present, n_classes)
         logits = validation.expression.double() @ torch.from_numpy(weight).double().T + torch.from_numpy(bias)
-        loss = torch.nn.functional.cross_entropy(logits, validation.target.label)
+        loss = torch.nn.functional.cross_entropy(logits[learnt], validation.target.label[learnt])
         fits.append(LinearFit(weight.astype(np.float32), bias.astype(np.float32), float(penalty), float(loss)))
     return fits
 
@@ -84,6 +100,18 @@ def _fit_cox(train: BagBatch, validation: BagBatch) -> list[LinearFit]:
         coefficients = weight.float().numpy()[None]
         fits.append(LinearFit(coefficients, np.zeros(1, np.float32), float(penalty), validation_loss))
     return fits
+
+
+def _of_all_classes(
+    weight: Float[np.ndarray, "present gene"],
+    bias: Float[np.ndarray, " present"],
+    present: Int[np.ndarray, " present"],
+    n_classes: int,
+) -> tuple[Float[np.ndarray, "class gene"], Float[np.ndarray, " class"]]:
+    """Returns the coefficients of all classes; one without training patients has a probability of practically 0."""
+    every_weight, every_bias = np.zeros((n_classes, weight.shape[1])), np.full(n_classes, ABSENT_LOGIT)
+    every_weight[present], every_bias[present] = weight, bias
+    return every_weight, every_bias
 
 
 def breslow_loss(

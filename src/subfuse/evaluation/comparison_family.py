@@ -1,0 +1,55 @@
+"""Which models of a task are compared: one family, computed once, quoted wherever a comparison is told."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pandas as pd
+
+from subfuse.audit.fusion import Comparisons, Contest, fusion_contest
+from subfuse.audit.linear_baseline import linear_pairs
+from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_pairs
+from subfuse.evaluation.predictions import TaskPredictions, read_tasks
+
+
+def compare_task(
+    task: TaskPredictions, modalities: Mapping[str, Collection[str]], *, reference: str, n_bootstrap: int, seed: int
+) -> tuple[Contest, Comparisons]:
+    """Returns who is compared in a task, and all its comparisons with p-values adjusted together (Holm 1979).
+
+    The family: every model against the reference, every fused model against the best single modality and late fusion,
+    and every other model against the best linear one; each pair once.
+
+    Args:
+        task: Rows of all models and splits.
+        modalities: Model to the modalities it reads.
+        reference: See `reference_model`.
+        n_bootstrap: Replicates of the paired bootstrap.
+        seed: Of the replicates.
+    """
+    contest = fusion_contest(task, modalities)
+    pairs = [(model, reference) for model in task.models if model != reference and reference in task.models]
+    known: dict[frozenset[str], tuple[str, str]] = {}
+    for pair in (*pairs, *contest.pairs, *linear_pairs(task)):
+        known.setdefault(frozenset(pair), pair)
+    table = compare_pairs(contest.task, list(known.values()), n_bootstrap=n_bootstrap, seed=seed)
+    return contest, Comparisons(table)
+
+
+def compared_with_reference(
+    predictions: pd.DataFrame, modalities: Mapping[str, Collection[str]], *, n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Returns the content of comparisons.csv: every model against the reference, adjusted over the task's family."""
+    tables, reference = [pd.DataFrame(columns=list(COMPARISON_COLUMNS))], reference_model(predictions["model"])
+    for task in read_tasks(predictions):
+        if reference not in task.models:
+            lacking = [(model, reference) for model in task.models]
+            tables.append(compare_pairs(task, lacking, n_bootstrap=n_bootstrap, seed=seed))
+            continue
+        _, comparisons = compare_task(task, modalities, reference=reference, n_bootstrap=n_bootstrap, seed=seed)
+        tables.append(comparisons.against(reference, task.models))
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+
+
+def reference_model(models: Sequence[str]) -> str:
+    """Returns the model that others are compared with: subspace fusion, or the first where it was not run."""
+    return "subspace" if "subspace" in set(models) else str(next(iter(models)))

@@ -1,0 +1,41 @@
+"""Below how many patients a statistic says nothing, and is not given."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+# Patients of the rarest class, or patients with an event, among those tested. Of four there are 35 different bootstrap
+# samples, of which the usual ones are so few that a 2.5 % quantile is the draw of one of them; of five, 126.
+LEAST = 5
+# Patients of whom calibration is tested: the error has 15 bins, and of fewer patients it is the chance of each bin.
+LEAST_CALIBRATED = 20
+# Events by the horizon, so that the groups of 1-calibration, and D-calibration, have some.
+LEAST_CALIBRATED_EVENTS = 10
+# Validation patients, and events for survival, to fit one or two numbers of a recalibration on.
+LEAST_VALIDATION = 10
+# Validation patients to fit a function of free shape on; with fewer it follows chance.
+LEAST_ISOTONIC = 200
+# Test patients of a class, and events, with which a task is worth a claim: fewer are a warning, not a refusal.
+LEAST_OF_CLASS, LEAST_EVENTS = 10, 20
+# Patients of a site that enters the association of site and outcome.
+LEAST_OF_SITE = 5
+# Patients of a category in an adjusted hazard ratio; smaller ones are joined.
+LEAST_OF_CATEGORY = 5
+
+
+def too_few(tested: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
+    """Returns why test patients are too few for an interval, a p-value or a verdict; None where they suffice.
+
+    Args:
+        tested: Rows of test patients of one task, each patient once.
+        classes: Of the task; None for survival. A class without any patient leaves its metrics undefined, and does not
+            count here.
+    """
+    if classes is None:
+        n_events = int(tested["event"].astype(bool).sum())
+        return None if n_events >= LEAST else f"{n_events} events among the test patients, {LEAST} are needed"
+    counts = tested["label"].astype(str).value_counts()
+    rarest = counts.index[int(np.argmin(counts))] if len(counts) else ""
+    few = len(counts) > 0 and counts.min() < LEAST
+    return f"{counts.min()} test patients of class {rarest}, {LEAST} are needed" if few else None
