@@ -132,7 +132,8 @@ def test_covariates_follow_the_genes_with_their_own_spread(make_cohort):
     ages = np.array([float(p.covariates["age"]) if "age" in p.covariates else np.nan for p in measured])
     expected = WEIGHT * (ages - np.nanmean(ages)) / np.nanstd(ages)
     np.testing.assert_allclose(profiles[:, 10], np.nan_to_num(expected), atol=1e-5)
-    np.testing.assert_array_equal(profiles[:, :10], fitted.expression.transform([p.expression for p in measured]))
+    expression = np.stack([patient.expression for patient in measured])
+    np.testing.assert_array_equal(profiles[:, :10], fitted.expression.transform(expression))
     assert fitted.profile(cohort.patients[1]) is None  # covariates are read beside expression only
 
 
