@@ -22,7 +22,7 @@ from subfuse.training.models import suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 ARCHITECTURE = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16)
-ONE_OF_EACH_KIND = ["subspace", "abmil", "snn", "concat", "survpath", "clinical", "logistic"]
+ONE_OF_EACH_KIND = ["subspace", "abmil", "clinical", "logistic"]
 
 
 def audited(

@@ -170,7 +170,7 @@ def _audit_table(
         findings += label_findings(task, patients)
         permuted, null = permute_labels(task, task.models, np.random.default_rng(seed))
         contest, comparisons = compare_task(
-            task, modalities, reference=reference_model(table["model"]), n_bootstrap=n_bootstrap, seed=seed
+            task, modalities, reference=reference_model(table), n_bootstrap=n_bootstrap, seed=seed
         )
         benefit = fusion_benefit(contest, comparisons)
         findings += [*permuted, *benefit.findings]

@@ -1,6 +1,6 @@
 """Which models of a task are compared: one family, computed once, quoted wherever a comparison is told."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
@@ -38,7 +38,7 @@ def compared_with_reference(
     predictions: pd.DataFrame, modalities: Mapping[str, Collection[str]], *, n_bootstrap: int, seed: int
 ) -> pd.DataFrame:
     """Returns the content of comparisons.csv: every model against the reference, adjusted over the task's family."""
-    tables, reference = [pd.DataFrame(columns=list(COMPARISON_COLUMNS))], reference_model(predictions["model"])
+    tables, reference = [pd.DataFrame(columns=list(COMPARISON_COLUMNS))], reference_model(predictions)
     for task in read_tasks(predictions):
         if reference not in task.models:
             lacking = [(model, reference) for model in task.models]
@@ -50,6 +50,7 @@ def compared_with_reference(
     return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
 
-def reference_model(models: Sequence[str]) -> str:
+def reference_model(predictions: pd.DataFrame) -> str:
     """Returns the model that others are compared with: subspace fusion, or the first where it was not run."""
-    return "subspace" if "subspace" in set(models) else str(next(iter(models)))
+    models = predictions["model"].astype(str)
+    return "subspace" if (models == "subspace").any() else models.iloc[0]
