@@ -7,10 +7,10 @@ from test_comparisons import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions, known_modalities
 from subfuse.audit.calibration import calibration_findings
+from subfuse.audit.comparison_family import compared_with_reference
 from subfuse.audit.findings import LEVELS, Audit
 from subfuse.errors import DataError
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
-from subfuse.evaluation.comparison_family import compared_with_reference
 from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED
 

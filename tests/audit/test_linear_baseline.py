@@ -3,8 +3,8 @@ import pytest
 from test_comparisons import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.linear_baseline import CHECK, compare_with_linear
-from subfuse.evaluation.comparison_family import compare_task
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.predictions import read_tasks
 

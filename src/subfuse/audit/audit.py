@@ -11,6 +11,7 @@ import yaml
 
 from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings
+from subfuse.audit.comparison_family import compare_task, reference_model
 from subfuse.audit.disguised_outcomes import check_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, read_jobs
@@ -23,7 +24,6 @@ from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
-from subfuse.evaluation.comparison_family import compare_task, reference_model
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
 from subfuse.training.fitted_model import load_fitted

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.audit.audit import N_BOOTSTRAP, audit_run, known_modalities
+from subfuse.audit.comparison_family import compared_with_reference
 from subfuse.cohort.task import TaskSpec
-from subfuse.evaluation.comparison_family import compared_with_reference
 from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.files import write_json, write_table
 from subfuse.run_folder import provenance
