@@ -92,10 +92,15 @@ def test_only_training_patients_are_looked_at() -> None:
 
 
 def test_unknown_values_are_left_out_column_by_column() -> None:
-    def half_known(time, _, __, ___):
-        return np.where(np.arange(len(time)) % 2, time, np.nan)
+    cohort = cohort_with({"AGE": noise})
+    half_known = tuple(
+        replace(
+            p, covariates={"copy": p.time_days} if index % 2 else {}, expression=None if index % 3 else p.expression
+        )
+        for index, p in enumerate(cohort)
+    )
 
-    assert failing(cohort_with({"copy": half_known, "AGE": noise}), "survival") == ["copy"]
+    assert failing(replace(cohort, patients=half_known, covariates=("copy",)), "survival") == ["copy"]
 
 
 def test_so_few_patients_that_chance_orders_them_are_only_noted() -> None:

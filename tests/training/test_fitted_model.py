@@ -132,9 +132,8 @@ def test_patients_of_one_sex_are_predicted_as_among_others(make_cohort):
 def test_unknown_and_unseen_covariates_are_said_and_taken_as_average(make_cohort):
     cohort = with_covariates(make_cohort())
     fitted = fit(cohort, "clinical")
-    patient = cohort.patients[7]
     variants = [{"age": "50", "gender": "diverse"}, {"age": "50"}, {"gender": "diverse"}]
-    new = replace(cohort, patients=tuple(replace(patient, covariates=known) for known in variants))
+    new = replace(cohort, patients=tuple(replace(p, covariates=v) for p, v in zip(cohort, variants, strict=False)))
 
     notes = fitted.check_compatible(new)
     assert "gender: diverse never occurred in training, which had female, male; taken as unknown for 2 of 3" in notes[1]
