@@ -81,5 +81,7 @@ def test_every_model_has_a_name_for_readers_and_says_if_it_reads_one_kind_of_dat
     assert set(MODEL_NAMES) == set(MODELS)
     assert model_label("clam-sb") == "CLAM-SB (slides only)"
     assert model_label("cox") == "Cox regression (expression only)"
+    assert model_label("cox", ["age"]) == "Cox regression (expression and covariates)"
+    assert model_label("mcat", ["age"]) == "MCAT"
     assert model_label("clinical") == "Clinical model (covariates only)"
     assert model_label("mcat") == "MCAT"

@@ -13,13 +13,12 @@ from subfuse.errors import preview
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
-    MODALITY_NAMES,
     counted,
     has_expression,
     headline_of,
+    inputs_of,
     main_model,
     metric_name,
-    modalities_of,
     model_name,
     number,
     singular,
@@ -74,8 +73,7 @@ def escaped(value: object) -> str:
 def _model(run: RunFiles) -> Iterator[str]:
     for task in run.tasks:
         name = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
-        modalities = modalities_of(name)
-        reads = MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "unknown inputs")
+        reads = inputs_of(name, run.covariates) or "unknown inputs"
         yield f"- {escaped(task)}: {escaped(model_name(name))} ({reads}){_trained(run, task, name)}"
     others = [model_name(str(name)) for name in dict.fromkeys(run.metrics["model"])]
     yield f"- Models compared on the same folds: {escaped(', '.join(others))}."

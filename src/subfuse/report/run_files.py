@@ -101,6 +101,11 @@ class RunFiles:
         return str(self.config.get("evaluated") or self.config.get("cohort") or self.folder.resolve().name)
 
     @property
+    def covariates(self) -> tuple[str, ...]:
+        """Covariates that models see beside expression."""
+        return tuple(self.config.get("covariates") or ())
+
+    @property
     def tasks(self) -> list[str]:
         """Tasks that have metrics, in the order of the configuration."""
         measured = list(dict.fromkeys(self.metrics["task"]))

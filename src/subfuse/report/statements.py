@@ -122,10 +122,29 @@ def model_name(model: str) -> str:
     return MODEL_NAMES.get(model, model)
 
 
-def model_label(model: str) -> str:
-    """Returns a model's name with its modality, where it uses only one."""
-    single = MODALITY_NAMES.get(modalities_of(model))
-    return f"{model_name(model)} ({single})" if single else model_name(model)
+def model_label(model: str, covariates: Sequence[str] = ()) -> str:
+    """Returns a model's name with what it reads, where it uses one modality.
+
+    Args:
+        model: The model.
+        covariates: Those of the run, which models see beside expression.
+    """
+    return (
+        f"{model_name(model)} ({inputs_of(model, covariates)})" if len(modalities_of(model)) == 1 else model_name(model)
+    )
+
+
+def inputs_of(model: str, covariates: Sequence[str] = ()) -> str:
+    """Returns what a model reads, in words; empty for a model that the package does not know.
+
+    Example:
+        >>> inputs_of("cox"), inputs_of("cox", ["age"]), inputs_of("abmil", ["age"])
+        ('expression only', 'expression and covariates', 'slides only')
+    """
+    modalities = modalities_of(model)
+    if covariates and "expression" in modalities:
+        return "expression and covariates" if len(modalities) == 1 else "slides, expression and covariates"
+    return MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "")
 
 
 def metric_name(metric: str) -> str:

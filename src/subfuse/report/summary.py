@@ -1,6 +1,6 @@
 """The summary of the report: five lines that a clinician understands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,17 +88,14 @@ def _accuracy(run: RunFiles, task: str) -> str:
     metrics = run.metrics[run.metrics["task"] == task]
     headline, main = headline_of(metrics), main_model(list(metrics["model"]))
     rows = metrics[metrics["metric"] == headline].set_index("model")
-    start = f"{task.capitalize()}: "
+    start, highest = f"{task.capitalize()}: ", _highest(metrics, headline, main, run.covariates)
     row = dict(rows.loc[main]) if main in rows.index else {"value": np.nan}
     if np.isnan(row["value"]):
-        return f"{start}{metric_name(headline)} of {model_name(main)} is undefined{_highest(metrics, headline, main)}."
+        return f"{start}{metric_name(headline)} of {model_name(main)} is undefined{highest}."
     meaning = _meaning(headline, row["value"])
     interval = interval_text(row["lower"], row["upper"])
     interval = interval if interval == "no interval" else f"95 % interval {interval}"
-    return (
-        f"{start}{meaning}{model_name(main)}, {metric_name(headline)} {number(row['value'])}, {interval}"
-        f"{_highest(metrics, headline, main)}."
-    )
+    return f"{start}{meaning}{model_name(main)}, {metric_name(headline)} {number(row['value'])}, {interval}{highest}."
 
 
 def _meaning(headline: str, value: float) -> str:
@@ -110,12 +107,12 @@ def _meaning(headline: str, value: float) -> str:
     return ""
 
 
-def _highest(metrics: pd.DataFrame, headline: str, main: str) -> str:
+def _highest(metrics: pd.DataFrame, headline: str, main: str, covariates: Sequence[str]) -> str:
     best = best_models(metrics).get(headline, set())
     if not best or main in best:
         return ""
     rows = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)]
-    return f"; the highest is {model_label(rows['model'].iloc[0])} with {number(rows['value'].iloc[0])}"
+    return f"; the highest is {model_label(rows['model'].iloc[0], covariates)} with {number(rows['value'].iloc[0])}"
 
 
 def fusion_sentence(run: RunFiles, task: str) -> str:
@@ -128,7 +125,7 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
     benefit = fusion_benefit(metrics, comparisons, model=model)
     if benefit is None:
         return f"Whether {model_name(model)} is better than one modality alone was not tested."
-    against = f"the best single modality, {model_label(benefit.unimodal)}"
+    against = f"the best single modality, {model_label(benefit.unimodal, run.covariates)}"
     evidence = (
         f"difference {number(benefit.gain, signed=True)}, 95 % interval "
         f"{interval_text(benefit.lower, benefit.upper)}, adjusted {p_text(benefit.p_adjusted)}"

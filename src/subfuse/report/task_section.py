@@ -11,16 +11,15 @@ from subfuse.report import figures
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     LOWER_IS_BETTER,
-    MODALITY_NAMES,
     Drawn,
     PlainTable,
     best_models,
     counted,
     headline_of,
+    inputs_of,
     interval_text,
     main_model,
     metric_name,
-    modalities_of,
     model_label,
     model_name,
     number,
@@ -39,7 +38,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> dict[str, Any]:
     headline, main = headline_of(metrics), main_model(list(metrics["model"]))
     columns = [headline, *(metric for metric in dict.fromkeys(metrics["metric"]) if metric != headline)]
     notes: list[str] = []
-    rows = [_metric_row(metrics, model, columns, notes) for model in models]
+    rows = [_metric_row(metrics, model, columns, notes, run.covariates) for model in models]
     tested = run.test_predictions(task, main)
     is_survival = headline == "c_index"
     drawn = survival_figures(run, task, main) if is_survival else classification_figures(tested, main)
@@ -54,7 +53,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> dict[str, Any]:
         "metrics": [{"name": metric_name(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
         "rows": rows,
         "notes": notes,
-        "forest": _forest(metrics, headline, main),
+        "forest": _forest(metrics, headline, main, run.covariates),
         "comparisons": None if compared.empty else _comparison_table(compared),
         "comparisons_notes": [] if compared.empty else _comparison_notes(compared),
         "comparisons_caption": "" if compared.empty else _comparison_caption(compared),
@@ -78,7 +77,9 @@ _NOT_MEASURED: dict[Any, Any] = dict.fromkeys(("value", "lower", "upper"), np.na
 }
 
 
-def _metric_row(metrics: pd.DataFrame, model: str, columns: Sequence[str], notes: list[str]) -> dict[str, Any]:
+def _metric_row(
+    metrics: pd.DataFrame, model: str, columns: Sequence[str], notes: list[str], covariates: Sequence[str]
+) -> dict[str, Any]:
     best = best_models(metrics)
     rows = metrics[metrics["model"] == model].set_index("metric")
     cells = []
@@ -97,7 +98,7 @@ def _metric_row(metrics: pd.DataFrame, model: str, columns: Sequence[str], notes
                 "note": _note_number(row["reason"], notes),
             }
         )
-    detail = MODALITY_NAMES.get(modalities_of(model), "slides + expression" if modalities_of(model) else "")
+    detail = inputs_of(model, covariates)
     n_patients = int(rows.iloc[0]["n_patients"])
     if n_patients != metrics["n_patients"].max():  # models may need a modality that some patients lack
         detail = ", ".join(part for part in (detail, f"n = {n_patients}") if part)
@@ -118,17 +119,17 @@ def _note_number(reason: Any, notes: list[str]) -> int | None:
     return notes.index(reason) + 1
 
 
-def _forest(metrics: pd.DataFrame, headline: str, main: str) -> Drawn | None:
+def _forest(metrics: pd.DataFrame, headline: str, main: str, covariates: Sequence[str]) -> Drawn | None:
     rows = metrics[(metrics["metric"] == headline) & metrics["value"].notna()]
     if rows.empty:
         return None
     rows = rows.sort_values("value", ascending=False, kind="stable")
     estimates = [
-        figures.Estimate(model_label(row["model"]), row["value"], row["lower"], row["upper"])
+        figures.Estimate(model_label(row["model"], covariates), row["value"], row["lower"], row["upper"])
         for _, row in rows.iterrows()
     ]
     name = metric_name(headline)
-    svg = figures.forest_plot(estimates, label=name, highlight=model_label(main), reference=CHANCE)
+    svg = figures.forest_plot(estimates, label=name, highlight=model_label(main, covariates), reference=CHANCE)
     described = "; ".join(f"{row.name} {number(row.value)}" for row in estimates)
     return Drawn(
         Markup(svg),
