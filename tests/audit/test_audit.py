@@ -14,7 +14,7 @@ from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
 from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED
 
-QUICK = {"n_bootstrap": 100}
+QUICK = {"n_bootstrap": 300}  # fewer cannot show a small p-value of a family
 
 
 def found(audit: Audit, check: str, level: str | None = None) -> list[str]:
