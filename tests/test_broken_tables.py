@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from subfuse import tables
 from subfuse.cli import main
+from subfuse.clinical.columns import parse_days
+from subfuse.errors import DataError
+from subfuse.tables import read_first_line, read_json, read_text_table
 
 PATIENTS = [f"TCGA-02-{i:04d}" for i in range(12)]
 DONORS = [f"W{i}" for i in range(12)]
@@ -169,3 +174,38 @@ def test_a_damaged_file_is_named_in_one_line(cohort, name, damage, capsys):
     assert name.rpartition("/")[2] in line or (damage, name) == ("absent", "splits/fold_1.csv")
     assert not line.endswith(":")
     assert sorted(cohort.parent.rglob("*")) == before
+
+
+def test_a_pipe_is_refused_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "p.csv")
+    for read in (read_text_table, read_first_line, read_json):
+        with pytest.raises(DataError, match=r"p.csv: .* Found a pipe or device"):
+            read(tmp_path / "p.csv")
+    with pytest.raises(DataError, match="Found a folder"):
+        read_text_table(tmp_path)
+
+
+def test_archives_that_unpack_to_more_than_a_table_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_LARGEST_TEXT", 1000)
+    with gzip.open(tmp_path / "p.csv.gz", "wb") as file:
+        file.write(b"a,b\n" + b"0,0\n" * 1000)
+    with pytest.raises(DataError, match=r"p.csv.gz: a table of at most .* unpacked"):
+        read_text_table(tmp_path / "p.csv.gz")
+    monkeypatch.setattr(tables, "_LARGEST_LINE", 2)
+    with pytest.raises(DataError, match="Found a first line above"):
+        read_first_line(tmp_path / "p.csv.gz")
+
+
+def test_other_separators_say_what_to_do(tmp_path):
+    (tmp_path / "p.csv").write_text("a;b\n1,5;2\n")
+    with pytest.raises(DataError, match="Semicolons seem to separate them: save the table as CSV with commas"):
+        read_text_table(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [("423,5", "decimal point, as 423.5"), ("2012-05-03", "This is a date"), ("3.5.2012", "This is a date")],
+)
+def test_times_that_are_no_numbers_say_what_to_do(cell, words):
+    with pytest.raises(DataError, match=f"row 2: time_days must be .*{words}"):
+        parse_days(pd.Series([cell]), pd.Series(["p.csv, row 2"]), "time_days")

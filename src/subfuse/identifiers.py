@@ -1,6 +1,10 @@
 """One rule for names: whatever becomes a folder, a file or a column is a plain name on every system."""
 
+import difflib
 import re
+from collections.abc import Collection
+
+from subfuse.errors import preview
 
 # R writes dots where column names have dashes
 _BARCODE = re.compile(r"^TCGA([-.])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d{2})([A-Z]?).*)?$", re.IGNORECASE)
@@ -52,6 +56,7 @@ def vial_of_barcode(identifier: str) -> str | None:
     return match[5].upper() if match and match[5] else None
 
 
+_COMPARED = 50  # names of each side that are compared letter by letter
 LONGEST_NAME = 150  # bytes; file systems allow 255 for a name, and ours get prefixes and suffixes
 NAME_RULE = (
     f"printable, at most {LONGEST_NAME} bytes, without slash or backslash, not beginning with a dot, =, +, - or @, and "
@@ -92,3 +97,37 @@ def is_plain_label(label: str) -> bool:
         (True, True, False, False)
     """
     return 0 < len(label.encode(errors="replace")) <= LONGEST_NAME and label.isprintable()
+
+
+def describe_mismatch(ours: Collection[str], theirs: Collection[str], *, of_ours: str, of_theirs: str) -> str:
+    """Returns why identifiers of two sources may not meet: three of each side, and the nearest pair.
+
+    Args:
+        ours: Identifiers of one source.
+        theirs: Those of the other, with none of `ours` among them.
+        of_ours: What the first are, for the text.
+        of_theirs: What the second are.
+
+    Example:
+        >>> describe_mismatch(["P01", "P02"], ["p1", "p2"], of_ours="patients", of_theirs="slides")
+        'patients: P01, P02; slides: p1, p2; nearest: P01 and p1, which differ only in case, zeros or separators'
+    """
+    ours, theirs = sorted(ours), sorted(theirs)
+    shown = f"{of_ours}: {preview(ours, 3) or 'none'}; {of_theirs}: {preview(theirs, 3) or 'none'}"
+    like = {_canonical(name): name for name in reversed(theirs)}
+    alike = next(((name, like[_canonical(name)]) for name in ours if _canonical(name) in like), None)
+    if alike is not None:
+        return f"{shown}; nearest: {alike[0]} and {alike[1]}, which differ only in case, zeros or separators"
+    for name in ours[:_COMPARED]:
+        longer = next((other for other in theirs if other.startswith(name) or name.startswith(other)), None)
+        if longer is not None:
+            return f"{shown}; nearest: {name} and {longer}"
+        near = difflib.get_close_matches(name.lower(), [other.lower() for other in theirs[:_COMPARED]], n=1)
+        if near:
+            return f"{shown}; nearest: {name} and {next(other for other in theirs if other.lower() == near[0])}"
+    return shown
+
+
+def _canonical(name: str) -> str:
+    """The letters and digits of a name, in lower case and without leading zeros."""
+    return re.sub(r"[\W_]+", "", re.sub(r"(?<!\d)0+(?=\d)", "", name.lower()))

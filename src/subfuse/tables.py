@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,6 +34,45 @@ def join_exclusions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return exclusion_table(rows)
 
 
+class NothingLeft(DataError):
+    """Everything of a kind that the cohort file declares is excluded; carries what was excluded and why."""
+
+    def __init__(self, message: str, exclusions: pd.DataFrame) -> None:
+        """Takes the message and all exclusions so far, which `prepare` writes all the same."""
+        super().__init__(message)
+        self.exclusions = exclusions
+
+
+def group_reasons(exclusions: pd.DataFrame) -> pd.DataFrame:
+    """Returns one row per level and kind of reason, the commonest first: level, reason of the first, n, ids.
+
+    Reasons are of one kind when they differ only in words that hold a digit or a slash, such as identifiers and paths.
+
+    Example:
+        >>> rows = [("slide", "a1", "a1.svs is absent"), ("slide", "b2", "b2.svs is absent"), ("gene", "X", "no name")]
+        >>> group_reasons(exclusion_table(rows))[["reason", "n"]].values.tolist()
+        [['a1.svs is absent', 2], ['no name', 1]]
+    """
+    kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for level, name, reason in exclusions[list(EXCLUSION_COLUMNS)].itertuples(index=False, name=None):
+        kind = re.sub(r"\S*[\d/\\]\S*", "#", reason.replace(name, "#"))
+        kinds.setdefault((level, kind), []).append((name, reason))
+    rows = [(level, found[0][1], len(found), [name for name, _ in found]) for (level, _), found in kinds.items()]
+    rows.sort(key=lambda row: -row[2])
+    return pd.DataFrame(rows, columns=["level", "reason", "n", "ids"])
+
+
+def commonest_reasons(exclusions: pd.DataFrame, limit: int = 2) -> str:
+    """Returns the commonest reasons with their numbers, for a message.
+
+    Example:
+        >>> commonest_reasons(exclusion_table([("slide", "a", "no tissue"), ("slide", "b", "no tissue")]))
+        'no tissue (2)'
+    """
+    grouped = group_reasons(exclusions)
+    return preview([f"{row.reason.rstrip('.')} ({row.n})" for row in grouped.itertuples()], limit) or "none is listed"
+
+
 # How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
 MISSING = frozenset(
     {"", "na", "n/a", "nan", "<na>", "null", "--", "'--", "unknown", "not reported", "not available", "[not available]"}
@@ -47,6 +87,48 @@ _OTHER_FILES = {
 }
 
 
+_LARGEST_LINE = 64 << 20  # bytes of a header; 100,000 sample barcodes take three million
+_LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
+
+
+def separator_hint(header: str) -> str:
+    """Returns what to do about a header in which neither commas nor tabs separate columns.
+
+    Example:
+        >>> separator_hint("patient_id;event")
+        ' Semicolons seem to separate them: save the table as CSV with commas, and numbers with decimal points.'
+    """
+    kinds = {";": "Semicolons", "|": "Vertical bars"}
+    kind = next((words for mark, words in kinds.items() if mark in header), None)
+    return (
+        f" {kind} seem to separate them: save the table as CSV with commas, and numbers with decimal points."
+        if (kind)
+        else ""
+    )
+
+
+def require_regular_file(path: Path, what: str = "table") -> None:
+    """Checks that a path is no folder, pipe or device, which could not be read to an end.
+
+    Raises:
+        DataError: It is one.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or device"
+        raise DataError(f"{path}: a readable {what} is required. Found {kind}. Give the file itself.")
+
+
+def _bounded(file: Any, path: Path) -> bytes:
+    """Reads a file to its end, or refuses one that is larger, unpacked, than a table of text can be."""
+    content = file.read(_LARGEST_TEXT + 1)
+    if len(content) > _LARGEST_TEXT:
+        raise DataError(
+            f"{path}: a table of at most {_LARGEST_TEXT >> 20} MB, unpacked, is required. Found more. Check that it is "
+            "the right file, or keep the columns that are needed."
+        )
+    return content
+
+
 def read_first_line(path: Path, *, what: str = "table") -> str:
     """Returns the header line of a text or gzip file, without byte order mark and line end.
 
@@ -57,13 +139,16 @@ def read_first_line(path: Path, *, what: str = "table") -> str:
     Raises:
         DataError: The file is missing, empty, binary, or a web page that was saved in its place.
     """
+    require_regular_file(path, what)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline()
+            line = file.readline(_LARGEST_LINE + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: a readable {what} is required. Found: {_problem(error)}. Check the path or load the file again."
         ) from error
+    if len(line) > _LARGEST_LINE:
+        raise DataError(f"{path}: a {what} with a header is required. Found a first line above 64 MB. Check the file.")
     return _checked_header(line, path, what)
 
 
@@ -76,7 +161,7 @@ def read_json(path: Path) -> Any:
     read_first_line(path, what="JSON file")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return json.load(file)
+            return json.loads(_bounded(file, path))
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: complete JSON is required. Found: {_problem(error)}. Load the file again.") from error
 
@@ -102,7 +187,10 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
     header = _checked_header(content.split(b"\n", 1)[0], path, "table")
     separator = "\t" if "\t" in header else ","
     if separator not in header:
-        raise DataError(f"{path}: columns separated by commas or tabs are required. Found one column: {header[:60]!r}.")
+        raise DataError(
+            f"{path}: columns separated by commas or tabs are required. Found one column: {header[:60]!r}."
+            + separator_hint(header)
+        )
     try:
         cells = pd.read_csv(
             io.BytesIO(content), sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
@@ -184,6 +272,7 @@ def _with_unique_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_bytes(path: Path, member: str) -> bytes:
+    require_regular_file(path)
     try:
         if path.name.endswith((".tar.gz", ".tgz")):
             with tarfile.open(path) as archive:
@@ -191,9 +280,9 @@ def _read_bytes(path: Path, member: str) -> bytes:
                 file = archive.extractfile(found) if found else None
                 if file is None:
                     raise DataError(f"{path}: {member} is required inside. Found {preview(archive.getnames())}.")
-                return file.read()
+                return _bounded(file, path)
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            return stream.read()
+            return _bounded(stream, path)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(
             f"{path}: a readable table is required. Found: {_problem(error)}. Check the path or load the file again."

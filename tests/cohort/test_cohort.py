@@ -12,6 +12,8 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import write_json
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
+from subfuse.preparation.remaining import remaining
+from subfuse.tables import NothingLeft, exclusion_table
 
 N = 20
 SECTIONS = {
@@ -117,7 +119,7 @@ def test_default_tasks_and_class_order(folder):
 
 def test_summary_counts(folder):
     lines = plan_cohort(cohort_file_of(folder)).summary().splitlines()
-    assert lines[0] == "small (develop): 17 patients"
+    assert lines[0] == "small (develop): 17 of 20 patients (3 excluded)"
     assert "  slides: 9 of 8 patients" in lines
     assert "4 genes, unit tpm" in lines[2]
     assert lines[-1].startswith("  folds: 4, with ")
@@ -149,7 +151,7 @@ def test_cohort_needs_a_modality_and_a_patient(folder):
         plan_cohort(cohort_file_of(folder, "slides", "expression"))
     for path in (folder / "slides").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"at least one patient with data.*no slide and no expression \(19\)"):
+    with pytest.raises(DataError, match=r"slides of the cohort's patients are required .* Found no slide"):
         plan_cohort(cohort_file_of(folder, "expression"))
 
 
@@ -190,8 +192,9 @@ def test_prepared_cohort_reads_back(folder):
     cohort_file, out = cohort_file_of(folder), folder / "prepared"
     plan = plan_cohort(cohort_file)
     failed = [("slide", "p00_b", "no tissue"), ("slide", "p08_a", "unreadable")]
-    exclusions = pd.concat([plan.exclusions, pd.DataFrame(failed, columns=["level", "id", "reason"])])
-    written = write_prepared(out, cohort_file, plan, slide_table(plan, out, "p00_b", "p08_a"), exclusions)
+    left = remaining(plan, exclusion_table(failed))
+    write_prepared(out, cohort_file, left, slide_table(plan, out, "p00_b", "p08_a"))
+    written = left.exclusions
     write_json(out / "provenance.json", {"encoder": "e", "encoder_sha256": "00", "patch_dim": 7})
     cohort = read_cohort(out)
 
@@ -214,7 +217,7 @@ def test_declared_names_of_genes_come_along_while_their_table_is_there(folder):
     (folder / "mine.tsv").write_text("previous\tapproved\nOLD\tG2\n")
     cohort_file = cohort_file_of(folder, expression="expression: {table: expression.csv, unit: tpm, aliases: mine.tsv}")
     plan, out = plan_cohort(cohort_file), folder / "prepared"
-    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
     write_json(out / "provenance.json", {})
     assert read_cohort(out).gene_aliases == {"OLD": "G2"}
     (folder / "mine.tsv").unlink()
@@ -224,7 +227,8 @@ def test_declared_names_of_genes_come_along_while_their_table_is_there(folder):
 def test_lost_patients_leave_their_fold_and_the_others_stay(folder):
     cohort_file, out = cohort_file_of(folder), folder / "prepared"
     plan = plan_cohort(cohort_file)
-    write_prepared(out, cohort_file, plan, slide_table(plan, out, "p08_a"), plan.exclusions)
+    left = remaining(plan, exclusion_table([("slide", "p08_a", "unreadable")]))
+    write_prepared(out, cohort_file, left, slide_table(plan, out, "p08_a"))
     for planned, read in zip(plan.folds, read_folds(out / "splits" / "default"), strict=True):
         for side in ("train", "validation", "test"):
             assert getattr(read, side) == tuple(p for p in getattr(planned, side) if p != "p08")
@@ -250,7 +254,7 @@ def test_covariates_are_no_genes(with_covariates):
     out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
     assert plan.covariates == ("age", "sex=male")
     assert f"covariates: age known for {len(plan.patients) - 2}, sex=male known for" in plan.summary()
-    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
     write_json(out / "provenance.json", {})
     cohort = read_cohort(out)
     by_id = {patient.patient_id: patient for patient in cohort}
@@ -273,7 +277,7 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
         with_covariates, "expression", patients=COVARIATES, covariates="covariates: [sex=female, age]"
     )
     out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
-    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
     write_json(out / "provenance.json", {})
     cohort = read_cohort(out)
     by_id = {patient.patient_id: patient for patient in cohort}
@@ -333,7 +337,7 @@ def test_a_label_task_cannot_have_its_label_as_covariate(folder):
 def test_resolved_copy_can_be_planned_again(folder):
     cohort_file, out = cohort_file_of(folder), folder / "prepared"
     plan = plan_cohort(cohort_file)
-    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
     again = plan_cohort(read_cohort_file(out / "cohort.yaml"))
     pd.testing.assert_frame_equal(again.patients, plan.patients)
     assert again.folds == plan.folds
@@ -343,7 +347,7 @@ def test_resolved_copy_can_be_planned_again(folder):
 def test_cohort_without_expression_reads_back(folder):
     cohort_file, out = cohort_file_of(folder, "expression"), folder / "prepared"
     plan = plan_cohort(cohort_file)
-    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
     write_json(out / "provenance.json", {})
     cohort = read_cohort(out)
     assert (cohort.genes, cohort.expression_unit) == ((), None)
@@ -353,14 +357,16 @@ def test_cohort_without_expression_reads_back(folder):
 def test_nobody_left_after_preparing(folder):
     cohort_file = cohort_file_of(folder, "expression")
     plan = plan_cohort(cohort_file)
-    with pytest.raises(DataError, match="at least one patient with a prepared slide"):
-        write_prepared(folder / "out", cohort_file, plan, slide_table(plan, folder).iloc[:0], plan.exclusions)
+    failed = exclusion_table(("slide", slide.slide_id, f"{slide.path}: no tissue found") for slide in plan.slides)
+    with pytest.raises(NothingLeft, match=r"none that can. Commonest reason: .* no tissue found") as caught:
+        remaining(plan, failed)
+    assert len(caught.value.exclusions) == len(plan.exclusions) + len(failed) + len(plan.patients)
 
 
 def test_unfinished_and_damaged_folders(folder):
     cohort_file, out = cohort_file_of(folder), folder / "prepared"
     plan = plan_cohort(cohort_file)
-    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
     with pytest.raises(DataError, match=r"completely prepared folder.*provenance\.json"):
         read_cohort(out)
     write_json(out / "provenance.json", {})
@@ -372,7 +378,7 @@ def test_unfinished_and_damaged_folders(folder):
 def test_select(folder):
     cohort_file, out = cohort_file_of(folder, "slides"), folder / "prepared"
     plan = plan_cohort(cohort_file)
-    write_prepared(out, cohort_file, plan, slide_table(plan, out), plan.exclusions)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
     write_json(out / "provenance.json", {})
     cohort = read_cohort(out)
     assert [p.patient_id for p in cohort.select(["p09", "p03"])] == ["p03", "p09"]
@@ -398,7 +404,18 @@ def test_real_tables_join(real_data, tmp_path):
     assert plan.patients["diagnosis"].value_counts().tolist() == [219, 173, 159, 18]
     assert plan.coverage["n_found"].tolist() == [75, 63]
     assert [len(fold.test) for fold in plan.folds] == [114, 114, 114, 114, 113]
-    write_prepared(tmp_path / "prepared", cohort_file, plan, slide_table(plan, tmp_path), plan.exclusions)
+    write_prepared(tmp_path / "prepared", cohort_file, plan, slide_table(plan, tmp_path))
     write_json(tmp_path / "prepared" / "provenance.json", {})
     cohort = read_cohort(tmp_path / "prepared")
     assert (len(cohort), len(cohort.genes), cohort.patients[0].site) == (569, 1544, "02")
+
+
+def test_a_cohort_prints_as_a_short_table(make_cohort):
+    cohort = make_cohort(24)
+    events = sum(bool(patient.event) for patient in cohort)
+    lines = repr(cohort).splitlines()
+    assert lines[0] == "Cohort small"
+    assert lines[1].split(maxsplit=1) == ["patients", "24: 23 with slides, 23 with expression, 22 with both"]
+    assert lines[2].endswith(f"24 patients, {events} events")
+    assert "24 patients (G2: " in lines[3]
+    assert (str(cohort), len(lines)) == (repr(cohort), 7)

@@ -73,7 +73,7 @@ def prepare(folder: Path, plan: CohortPlan) -> Path:
     out.mkdir()
     for name in slides["features"]:
         (out / name).touch()
-    write_prepared(out, read_cohort_file(folder / "cohort.yaml"), plan, slides, plan.exclusions)
+    write_prepared(out, read_cohort_file(folder / "cohort.yaml"), plan, slides)
     write_json(out / "provenance.json", {})
     return out
 

@@ -68,7 +68,7 @@ def write_prepared_folder(out: Path, cohort_path: Path, generator: np.random.Gen
         image.save(folder / "thumbnails" / f"{source.slide_id}.jpg")
         features = path.relative_to(out).as_posix()
         records.append({"slide_id": source.slide_id, "patient_id": source.patient_id, "features": features})
-    write_prepared(out, cohort_file, plan, pd.DataFrame(records), plan.exclusions)
+    write_prepared(out, cohort_file, plan, pd.DataFrame(records))
     write_json(out / "provenance.json", {"encoder": "random", "encoder_sha256": "0" * 64, "patch_dim": 5})
 
 

@@ -10,6 +10,8 @@ from subfuse.cli.command import Command, add_workers, n_workers
 from subfuse.cli.console import DISCLAIMER, print_table, print_warnings, progress_bar
 from subfuse.errors import ConfigurationError, SubfuseError, preview
 
+_SECONDS_OF_LOOKING = 10.0  # that `check` spends on the values of ready features
+
 
 def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("subfuse-demo"), help="Folder for everything.")
@@ -81,31 +83,47 @@ def _check(arguments: Namespace) -> None:
 
     cohort_file = read_cohort_file(arguments.cohort)  # before the slow imports: most mistakes are here
 
-    from subfuse.preparation.feature_import import feature_sources, survey_features
     from subfuse.preparation.plan import plan_cohort
-    from subfuse.preparation.slide import inspect_slide
+    from subfuse.preparation.remaining import remaining
+    from subfuse.tables import NothingLeft
 
-    plan = plan_cohort(cohort_file)
-    ready = feature_sources(plan.slides)
-    survey = survey_features(ready)
-    unreadable = list(survey.exclusions.itertuples(index=False, name=None))
-    for source in plan.slides if not ready else ():
-        try:
-            inspect_slide(source)
-        except SubfuseError as error:
-            unreadable.append(("slide", source.slide_id, str(error)))
-    exclusions = [*plan.exclusions.itertuples(index=False, name=None), *unreadable]
-    print(plan.summary())
-    if ready:
-        print(survey.summary())
-    _print_exclusions(exclusions)
+    try:
+        plan = plan_cohort(cohort_file)
+        failures, notes, warnings = _opened_slides(plan.slides)
+        plan = remaining(plan, failures)
+    except NothingLeft as error:
+        _print_exclusions(error.exclusions)
+        raise
+    print("\n".join([plan.summary(), *notes]))
+    _print_exclusions(plan.exclusions)
     print_table(
         "Gene sets",
         ("subspace", "genes", "measured", "not measured", "shared with"),
         [(row.subspace, row.n_genes, row.n_found, row.missing, row.overlap) for row in plan.coverage.itertuples()],
     )
     _print_harmonisation(plan.harmonisation)
-    print_warnings([*plan.warnings, *survey.warnings()])
+    print_warnings([*plan.warnings, *warnings])
+
+
+def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ...]]:
+    """Returns the slides that cannot be opened, with their reasons; what was looked at; and warnings."""
+    from subfuse.preparation.feature_import import feature_sources, look_into_features, survey_features
+    from subfuse.preparation.slide import inspect_slide
+    from subfuse.tables import exclusion_table
+
+    ready = feature_sources(slides)
+    if ready:
+        survey, n_read = look_into_features(ready, survey_features(ready), seconds=_SECONDS_OF_LOOKING)
+        looked = f"  looked at: headers of all slide features, and the values of {n_read}; `prepare` reads all values"
+        return survey.exclusions, [survey.summary(), looked], survey.warnings()
+    unreadable = []
+    for source in slides:
+        try:
+            inspect_slide(source)
+        except SubfuseError as error:
+            unreadable.append(("slide", source.slide_id, str(error)))
+    looked = "  looked at: headers of all slides; `prepare` looks for tissue, and reads pixels"
+    return exclusion_table(unreadable), [looked] if slides else [], ()
 
 
 def _print_harmonisation(harmonisation: Any) -> None:
@@ -122,11 +140,10 @@ def _print_harmonisation(harmonisation: Any) -> None:
     )
 
 
-def _print_exclusions(exclusions: Sequence[tuple[str, str, str]]) -> None:
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for level, name, reason in exclusions:
-        by_reason.setdefault((level, reason), []).append(name)
-    rows = [(level, len(names), reason, preview(names, 3)) for (level, reason), names in by_reason.items()]
+def _print_exclusions(exclusions: Any) -> None:
+    from subfuse.tables import group_reasons
+
+    rows = [(row.level, row.n, row.reason, preview(row.ids, 3)) for row in group_reasons(exclusions).itertuples()]
     print_table(f"Excluded ({len(exclusions)})", ("level", "number", "reason", "which"), rows)
 
 
@@ -156,8 +173,7 @@ def _prepare(arguments: Namespace) -> None:
             progress=progress,
         )
     print_warnings(done.warnings)
-    print(f"Prepared {done.n_patients} patients and {len(done.slides)} slides in {done.folder}; "
-          f"{len(done.exclusions)} exclusions (exclusions.csv).")  # fmt: skip
+    print(done.summary())
     print(f"Next: subfuse crossval {done.folder} --out run")
 
 

@@ -1,5 +1,6 @@
 """What every source of clinical tables shares: column mapping, days, words for unknown, one row per patient."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -102,11 +103,18 @@ def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit
     bad = ~unknown & ~np.isfinite(times)
     if bad.any():
         row = bad.idxmax()
-        raise DataError(
-            f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. Correct or empty the cell; if "
-            "the row's cells are shifted, load the file again or remove the row."
-        )
+        raise DataError(f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. "
+                        f"{_remedy(str(cells[row]), unit)}")  # fmt: skip
     return times * DAYS[unit]
+
+
+def _remedy(cell: str, unit: TimeUnit) -> str:
+    """Returns what to do about a time that is no number."""
+    if re.fullmatch(r"[+-]?\d+,\d+", cell):
+        return f"Write it with a decimal point, as {cell.replace(',', '.')}, like all numbers of the table."
+    if re.match(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}", cell):
+        return f"This is a date: give the {unit} from diagnosis to it, which a spreadsheet subtracts."
+    return "Correct or empty the cell; if the row's cells are shifted, load the file again or remove the row."
 
 
 def known_text(cells: pd.Series) -> pd.Series:

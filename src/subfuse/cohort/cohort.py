@@ -1,6 +1,7 @@
 """Patients and cohorts as every later stage sees them, and how a prepared folder is read."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ class Patient:
     site: str | None = None  # contributing hospital
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cohort:
     """Patients sorted by identifier, with what they share. Patch features stay on disk until a bag is drawn."""
 
@@ -56,6 +57,28 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.patients)
+
+    def __repr__(self) -> str:
+        """Returns a short table: patients by modality, what is known for each task, genes, encoder."""
+        slides, measured = [bool(p.slides) for p in self], [p.expression is not None for p in self]
+        both = sum(a and b for a, b in zip(slides, measured, strict=True))
+        rows = [
+            ("patients", f"{len(self)}: {sum(slides)} with slides, {sum(measured)} with expression, {both} with both"),
+            *((f"task {name}", self._known(task)) for name, task in self.tasks.items()),
+            ("genes", f"{len(self.genes)} ({self.expression_unit or 'no expression'})"),
+            ("subspaces", ", ".join(f"{name}: {len(genes)}" for name, genes in self.gene_sets.items())),
+            ("encoder", f"{self.encoder or 'none'}{f', {self.patch_dim} features' if self.patch_dim else ''}"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([f"Cohort {self.name}", *(f"  {name:<{width}}  {text}" for name, text in rows)])
+
+    def _known(self, task: TaskSpec) -> str:
+        """How many patients a task has, and their events or classes."""
+        if task.is_survival:
+            events = [p.event for p in self if p.event is not None and p.time_days is not None]
+            return f"{len(events)} patients, {sum(events)} events"
+        labels = Counter(p.labels[task.label_column] for p in self if task.label_column in p.labels)
+        return f"{labels.total()} patients ({', '.join(f'{name}: {n}' for name, n in sorted(labels.items()))})"
 
     def __iter__(self) -> Iterator[Patient]:
         return iter(self.patients)

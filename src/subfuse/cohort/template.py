@@ -40,8 +40,9 @@ slides:                          # leave out if there are none
   table: slides.csv              # slide_id, patient_id; optional path, mpp (µm per pixel where the slide lacks it)
   folder: slides/                # <slide_id>.svs, .tiff, ... or folders of tiles named <slide_id>. Without a table,
                                  # names must start with the patient identifier
+  # mpp: 0.5                     # µm per pixel of every slide that neither says so itself nor in the table
   # features: features/          # instead of a folder of slides: feature files of CLAM (.h5, .pt), TRIDENT, STAMP or
-                                 #   wsidata (.zarr), named <slide_id>; most need the column mpp of the slide table
+                                 #   wsidata (.zarr), named <slide_id>; most need mpp, here or in the slide table
   # encoder: uni_v1              #   what made them, where the files do not say
   # feature_table: slide_features.csv   # or one vector per slide: slide_id, then one numeric column per feature
 

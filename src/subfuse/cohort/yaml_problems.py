@@ -52,10 +52,11 @@ def _refuse_bombs(path: Path, text: str) -> None:
     Raises:
         ConfigurationError: Too deep, too large once aliases are followed, or an alias within what it stands for.
     """
-    sizes: dict[str, int] = {}  # nodes behind each anchor; of open ones unknown yet
+    sizes: dict[str | None, int] = {}  # nodes behind each anchor; of open ones unknown yet
     opened: list[tuple[str | None, int]] = []  # anchor, and the nodes before it
     n_nodes = 0
-    for event in yaml.parse(text, _LOADER):
+    events: Any = yaml.parse(text, _LOADER)
+    for event in events:
         line = f"{path}, line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in [anchor for anchor, _ in opened]:

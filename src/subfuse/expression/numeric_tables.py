@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError
-from subfuse.tables import read_first_line
+from subfuse.tables import read_first_line, separator_hint
 
 _CELLS_PER_CHUNK = 10_000_000  # a chunk of text and numbers stays below a few hundred megabytes
 _BYTES_PER_BLOCK = 32 << 20  # of text: some hundred rows of a table with thousands of columns
@@ -102,7 +102,7 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
     if len(header) < 2:
         raise DataError(
             f"{path}: a first column of names and then columns of numbers, separated by commas or tabs, are required. "
-            f"Found a header with one column: {start.strip()[:60]!r}."
+            f"Found a header with one column: {start.strip()[:60]!r}.{separator_hint(start)}"
         )
     if not all(header[1:]):
         raise DataError(f"{path}: every column needs a name. Column {header.index('', 1) + 1} has none.")

@@ -124,6 +124,23 @@ def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> Patc
     return TimmEncoder(encoder_id(name), model, sha256=sha256, device=device)
 
 
+def require_device(device: str) -> None:
+    """Checks that computations can run on a device.
+
+    Raises:
+        ConfigurationError: There is none of this name here.
+    """
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch's own, by kind of device
+        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        found += ["mps"] if torch.backends.mps.is_available() else []
+        raise ConfigurationError(
+            f"--device {device}: a device of this machine is required. Found {preview(['cpu', *found])}. Use one of "
+            "these; `subfuse doctor` says more."
+        ) from error
+
+
 def encoder_id(name: str) -> str:
     """Returns the encoder's identifier in file names and feature files; applying it twice changes nothing.
 

@@ -2,13 +2,15 @@
 
 import json
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -21,7 +23,7 @@ from subfuse.features.store import UNKNOWN_ENCODER, read_attributes, write_featu
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
-from subfuse.tables import exclusion_table
+from subfuse.tables import exclusion_table, join_exclusions
 
 FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
 
@@ -133,6 +135,37 @@ def survey_features(slides: Sequence[FeatureSource]) -> FeatureSurvey:
         encoder_sha256="" if first is None else first.encoder_sha256 or _sha256_of_name(first),
         patch_dim=None if first is None else first.n_features,
     )
+
+
+def look_into_features(
+    slides: Sequence[FeatureSource], survey: FeatureSurvey, *, seconds: float
+) -> tuple[FeatureSurvey, int]:
+    """Reads the features of as many files as a time allows, and leaves out what cannot be imported.
+
+    Args:
+        slides: The feature files.
+        survey: What `survey_features` found of them.
+        seconds: After this no further file is begun.
+
+    Returns:
+        The survey without them, and how many files were read; those are spread over the cohort.
+    """
+    usable = [source for source in slides if source.slide_id in survey.headers]
+    failures: list[tuple[str, str, str]] = []
+    end, n_read = time.monotonic() + seconds, 0
+    for index in np.random.default_rng(0).permutation(len(usable)):
+        if time.monotonic() > end:
+            break
+        source, n_read = usable[index], n_read + 1
+        try:
+            with _opened(source) as file:
+                file.slide_features(source.path)
+        except DataError as error:
+            failures.append(("slide", source.slide_id, str(error)))
+    failed = {name for _, name, _ in failures}
+    headers = {name: header for name, header in survey.headers.items() if name not in failed}
+    exclusions = join_exclusions([survey.exclusions, exclusion_table(sorted(failures))])
+    return replace(survey, headers=headers, exclusions=exclusions), n_read
 
 
 def import_slides(

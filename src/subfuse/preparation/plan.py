@@ -24,8 +24,9 @@ from subfuse.preparation.sources import (
     read_sources,
     restrict_expression,
 )
-from subfuse.tables import exclusion_table, join_exclusions
+from subfuse.tables import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 
+_MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
 LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
 
@@ -47,6 +48,9 @@ class CohortPlan:
     repeats: tuple[tuple[Fold, ...], ...]  # of the patients that models are developed on; none without any
     exclusions: pd.DataFrame  # level, id, reason
     warnings: tuple[str, ...]
+    n_listed: Mapping[
+        str, int
+    ]  # cohort -> patients of its clinical table; those that are not in `patients` are excluded
 
     @property
     def folds(self) -> tuple[Fold, ...]:
@@ -69,7 +73,7 @@ class CohortPlan:
         patients = self.patients[self.patients["cohort"] == name]
         slides, expression = patients["n_slides"] > 0, patients["has_expression"]
         lines = [
-            f"{name} ({self.roles[name]}): {len(patients)} patients",
+            f"{name} ({self.roles[name]}): {used_of_listed(len(patients), self.n_listed[name])}",
             f"  slides: {patients['n_slides'].sum()} of {slides.sum()} patients",
             f"  expression: {expression.sum()} patients, {(slides & expression).sum()} of them with slides",
         ]
@@ -105,6 +109,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     tasks = _resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), roles)
     patients, patient_exclusions = _exclude_patients(pooled.patients, tasks)
     _refuse_nobody(cohorts, patients, patient_exclusions)
+    _refuse_no_data(cohorts, patients, patient_exclusions)
     kept = set(patients["patient_id"])
     expression, expression_exclusions = _expression_of(pooled, kept)
     tasks, task_warnings = _resolve_classes(tasks, patients, roles)
@@ -129,8 +134,24 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         exclusions=join_exclusions(
             [pooled.exclusions, patient_exclusions, _orphans(pooled.slides, kept), expression_exclusions]
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
-        warnings=(*_warnings_of_cohorts(cohorts, patients), *task_warnings, *fold_warnings),
+        warnings=(
+            *_warnings_of_cohorts(cohorts, patients),
+            *task_warnings,
+            *fold_warnings,
+            *_warnings_of_rare_classes(tasks, patients, repeats),
+        ),
+        n_listed={cohort.name: cohort.n_listed for cohort in cohorts},
     )
+
+
+def used_of_listed(used: int, listed: int) -> str:
+    """Returns how many patients of the clinical table are used.
+
+    Example:
+        >>> used_of_listed(40, 42), used_of_listed(40, 40)
+        ('40 of 42 patients (2 excluded)', '40 patients')
+    """
+    return f"{used} patients" if used == listed else f"{used} of {listed} patients ({listed - used} excluded)"
 
 
 # --- who ------------------------------------------------------------------------------------------------------------
@@ -163,10 +184,27 @@ def _refuse_nobody(cohorts: Sequence[CohortSources], patients: pd.DataFrame, exc
             [of_tables, excluded[excluded["id"].isin(cohort.patients["patient_id"])]]
         )["reason"].value_counts()  # fmt: skip
         reasons = preview([f"{reason} ({count})" for reason, count in counts.items()])
-        raise DataError(
-            f"{cohort.name}: at least one patient with data is required. Found none among {len(cohort.patients)} of "
-            f"the clinical table. Reasons: {reasons or 'the clinical table is empty'}."
+        raise NothingLeft(
+            f"{cohort.name}: at least one patient with data is required. Found none among {cohort.n_listed} of "
+            f"the clinical table. Reasons: {reasons or 'the clinical table is empty'}.",
+            join_exclusions([*(each.exclusions for each in cohorts), excluded]),
         )
+
+
+def _refuse_no_data(cohorts: Sequence[CohortSources], patients: pd.DataFrame, excluded: pd.DataFrame) -> None:
+    """Refuses a cohort whose slides or whose expression all belong to patients that are excluded."""
+    for cohort in cohorts:
+        used = patients[patients["cohort"] == cohort.name]
+        lost = [("slides", bool(cohort.slides) and not used["n_slides"].any()),
+                ("expression", cohort.expression is not None and not used["has_expression"].any())]  # fmt: skip
+        for kind, is_lost in lost:
+            if is_lost:
+                raise NothingLeft(
+                    f"{cohort.name}: {kind} of a patient that is used are required where `{kind}` is declared. Found "
+                    f"only those of excluded patients. Commonest reasons: {commonest_reasons(excluded)}. Correct the "
+                    f"clinical table, or remove `{kind}`.",
+                    join_exclusions([*(each.exclusions for each in cohorts), excluded]),
+                )
 
 
 def _orphans(slides: Sequence[SlideSource], kept: Collection[str]) -> pd.DataFrame:
@@ -278,6 +316,8 @@ def _resolve_classes(
             )
         if not develops:
             continue
+        if task.classes is None:
+            _refuse_many_classes(name, task.column, _developed(patients, roles)[task.column].dropna())
         if len(found) < 2:
             raise DataError(
                 f"tasks.{name}: at least two classes of {task.column} are required. Found {found or 'none'}."
@@ -287,6 +327,49 @@ def _resolve_classes(
         if absent:
             warnings.append(f"tasks.{name}: no patient has {preview(absent)}")
     return resolved, tuple(warnings)
+
+
+def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
+    """Refuses a measurement or a name that would become about as many classes as there are patients.
+
+    Raises:
+        DataError: Names the column, its number of values and what to do.
+    """
+    n_values = labels.nunique()
+    numbers = pd.to_numeric(labels, errors="coerce")
+    is_measured = bool(numbers.notna().all()) and (n_values > _MOST_NUMBERS or bool((numbers % 1 != 0).any()))
+    if (is_measured and n_values > 2) or (n_values > _MOST_NUMBERS and 2 * n_values > len(labels)):
+        kind = "different numbers" if numbers.notna().all() else "different values"
+        raise DataError(
+            f"tasks.{task}: classes are required, each of several patients. Found {n_values} {kind} among the "
+            f"{len(labels)} patients with a known `{column}` ({preview(labels.unique(), 3)}). Group them in the table "
+            "(such as low, high) and name that column, or list the values as `classes`; a time to an event is a task "
+            "with `time` and `event`."
+        )
+
+
+def _warnings_of_rare_classes(
+    tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, repeats: Sequence[Sequence[Fold]]
+) -> list[str]:
+    """Returns one line per class that some fold of the first repeat lacks in training or in testing."""
+    warnings = []
+    folds = repeats[0] if repeats else ()
+    for name, task in tasks.items():
+        if task.column is None:
+            continue
+        labels = patients.set_index("patient_id")[task.column]
+        for label, count in labels.value_counts().sort_index().items():
+            having = set(labels.index[labels == label])
+            untrained = [k for k, fold in enumerate(folds) if having.isdisjoint(fold.train)]
+            untested = [k for k, fold in enumerate(folds) if having.isdisjoint(fold.test)]
+            sides = (("train on", untrained), ("test", untested))
+            lacking = [f"to {verb} in fold {preview(of, 10)}" for verb, of in sides if of]
+            if lacking:
+                warnings.append(
+                    f"tasks.{name}: class {label} has {count} patient(s), and none {' and none '.join(lacking)}. Merge "
+                    f"it with another class, use fewer folds, or set `splits.stratify: [{task.column}]`"
+                )
+    return warnings
 
 
 def _check_axis(covariates: Sequence[str], genes: Sequence[str], patients: pd.DataFrame) -> None:

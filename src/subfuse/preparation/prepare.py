@@ -13,9 +13,9 @@ import pandas as pd
 
 from subfuse import __version__
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.execution import Progress
-from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
+from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder, require_device
 from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.feature_import import (
     FeatureRecord,
@@ -24,13 +24,15 @@ from subfuse.preparation.feature_import import (
     import_slides,
     survey_features,
 )
-from subfuse.preparation.plan import CohortPlan, plan_cohort
+from subfuse.preparation.plan import CohortPlan, plan_cohort, used_of_listed
 from subfuse.preparation.prepared import write_prepared
+from subfuse.preparation.remaining import remaining
 from subfuse.preparation.slide import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.review import QUALITY_ONLY, quality_table
-from subfuse.tables import exclusion_table
+from subfuse.tables import NothingLeft, exclusion_table
 
+_MARK = "started.json"
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
 
 
@@ -39,10 +41,23 @@ class Preparation:
     """What `prepare` made of a cohort."""
 
     folder: Path
-    n_patients: int
+    plan: CohortPlan  # what remains of it
     slides: pd.DataFrame  # one row per prepared slide
-    exclusions: pd.DataFrame  # level, id, reason
     warnings: tuple[str, ...]
+
+    @property
+    def exclusions(self) -> pd.DataFrame:
+        """Level, id and reason of all that is not used."""
+        return self.plan.exclusions
+
+    def summary(self) -> str:
+        """Returns in one line how many patients and slides there are, and what is excluded."""
+        patients = used_of_listed(len(self.plan.patients), sum(self.plan.n_listed.values()))
+        others = self.exclusions.loc[self.exclusions["level"] != "patient", "level"].value_counts()
+        left_out = preview([f"{level}: {count}" for level, count in others.items()])
+        return f"Prepared {patients} and {len(self.slides)} slides in {self.folder}" + (
+            f"; also excluded, by level: {left_out} (exclusions.csv)" if left_out else ""
+        )
 
 
 def prepare(
@@ -70,36 +85,40 @@ def prepare(
         progress: Called after each slide, and within it where this process does it, with the speed and the time left.
 
     Raises:
-        ConfigurationError: The cohort file is wrong, or `out` holds another cohort or encoder.
-        DataError: The tables cannot be used.
+        ConfigurationError: The cohort file is wrong, there is no such device, or `out` holds another cohort or encoder.
+        DataError: The tables cannot be used, or nothing is left of what is declared; then `out` has exclusions.csv.
     """
-    cohort_file = read_cohort_file(Path(cohort_path))
-    out = Path(out)
-    plan = plan_cohort(cohort_file)
-    provenance = _provenance(cohort_file, plan, encoder)
-    ready = feature_sources(plan.slides)
-    survey = survey_features(ready)
-    _claim(out, cohort_file, provenance["requested_encoder"])
-    records: Sequence[SlideRecord | FeatureRecord]
-    if ready:
-        records, failures = import_slides(
-            ready, survey, out / "wsi", workers=workers, scheduler=scheduler, progress=progress
-        )
-        provenance |= {name: getattr(survey, name) for name in ("encoder", "encoder_sha256", "patch_dim")}
-    else:
-        records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
-        if records:
-            loaded = _encoder(encoder, device)
-            provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
-    exclusions = pd.concat([plan.exclusions, failures], ignore_index=True)
-    exclusions = write_prepared(out, cohort_file, plan, _slide_table(records), exclusions)
+    cohort_file, out = read_cohort_file(Path(cohort_path)), Path(out)
+    try:
+        plan = plan_cohort(cohort_file)
+        ready = feature_sources(plan.slides)
+        survey = survey_features(ready)
+        if plan.slides and not ready and scheduler is None:
+            require_device(device)
+        provenance = _provenance(cohort_file, plan, encoder)
+        _claim(out, cohort_file, provenance["requested_encoder"])
+        records: Sequence[SlideRecord | FeatureRecord]
+        if ready:
+            records, failures = import_slides(
+                ready, survey, out / "wsi", workers=workers, scheduler=scheduler, progress=progress
+            )
+            provenance |= {name: getattr(survey, name) for name in ("encoder", "encoder_sha256", "patch_dim")}
+        else:
+            records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
+            if records:
+                loaded = _encoder(encoder, device)
+                provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
+        plan = remaining(plan, failures)
+    except NothingLeft as error:
+        _require_own(out, cohort_file)
+        write_table(out / "exclusions.csv", error.exclusions)
+        raise DataError(f"{error} All are in {out / 'exclusions.csv'}.") from error
+    write_prepared(out, cohort_file, plan, _slide_table(records))
     write_table(out / "gene_set_coverage.csv", plan.coverage)
     write_table(out / "slide_quality.csv", quality_table(records))
     write_json(out / "provenance.json", provenance)  # last: it marks the folder complete
-    n_patients = len(pd.read_csv(out / "patients.csv", usecols=["patient_id"]))
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
-    warnings = (*plan.warnings, *of_slides)
-    return Preparation(out, n_patients, _slide_table(records), exclusions, warnings)
+    return Preparation(out, plan, _slide_table(records), (*plan.warnings, *of_slides))
 
 
 def prepare_one_slide(
@@ -185,21 +204,38 @@ def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:
     """Refuses a folder that holds something else; a started one is marked by `started.json`.
 
     The same cohort may come with other tables, tasks or folders: tables are written again and slides are looked at one
-    by one, see `completed_record`.
+    by one, see `completed_record`. Another encoder may take the folder as long as nothing is encoded in it.
     """
-    mark = out / "started.json"
+    found = _require_own(out, cohort_file)
     wanted = {"cohorts": [member.name for member in cohort_file.members], "encoder": encoder}
-    if mark.exists():
-        found = json.loads(mark.read_text(encoding="utf-8"))
-        if found != wanted:
-            raise ConfigurationError(
-                f"{out} must hold {_described(wanted)} or be new. Found {_described(found)}. Choose another --out, or "
-                "remove the folder."
-            )
-        return
-    if out.exists() and any(out.iterdir()):
+    if found is not None and found.get("encoder") != encoder and any(out.glob("wsi/*/features_*/*.h5")):
+        raise ConfigurationError(_another(out, wanted, found))
+    if found != wanted:
+        write_json(out / _MARK, wanted)
+
+
+def _require_own(out: Path, cohort_file: CohortFile) -> dict[str, Any] | None:
+    """Returns the mark of a folder that was started for these cohorts, None for a new one.
+
+    Raises:
+        ConfigurationError: It holds something else.
+    """
+    wanted = {"cohorts": [member.name for member in cohort_file.members]}
+    if (out / _MARK).exists():
+        found = json.loads((out / _MARK).read_text(encoding="utf-8"))
+        if found.get("cohorts") != wanted["cohorts"]:
+            raise ConfigurationError(_another(out, wanted, found))
+        return found
+    if out.exists() and any(path.name != "exclusions.csv" for path in out.iterdir()):
         raise ConfigurationError(f"{out} must be empty or a prepared folder. Found other files. Choose another --out.")
-    write_json(mark, wanted)
+    return None
+
+
+def _another(out: Path, wanted: dict[str, Any], found: dict[str, Any]) -> str:
+    return (
+        f"{out} must hold {_described(wanted)} or be new. Found {_described(found)}. Choose another --out, or "
+        "remove the folder."
+    )
 
 
 def _described(mark: dict[str, Any]) -> str:

@@ -22,12 +22,11 @@ from subfuse.features.store import SlideFeatures, read_attributes, write_feature
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.slides.image_folders import ImageFolder, is_image_source
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
-from subfuse.slides.tissue import MPP_PLACE, TISSUE_RULE, Patch, Tiling
+from subfuse.slides.tissue import MPP_PLACE, TISSUE_RULE, Patch, Tiling, doubt_of_mpp
 from subfuse.slides.whole_slides import ACCEPTED, WholeSlide
 
 _FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
-_PLAUSIBLE_MPP = (0.05, 10.0)
 
 _Measured = tuple[Patch, float]  # a patch and its sharpness
 
@@ -198,15 +197,15 @@ def _opened(source: SlideSource, tiling: Tiling) -> Iterator[Any]:
 
 
 def _require_mpp(mpp: float | None, source: SlideSource) -> None:
-    low, high = _PLAUSIBLE_MPP
     if mpp is None:
         raise DataError(
             f"{source.path}: the pixel size is required (µm per pixel). Found none in the file. "
             f"Declare `mpp` for {source.slide_id} in {MPP_PLACE}."
         )
-    if not low <= mpp <= high:
+    doubt = doubt_of_mpp(mpp)
+    if doubt is not None:
         raise DataError(
-            f"{source.path}: a pixel size between {low:g} and {high:g} µm is required. Found {mpp:g}. "
+            f"{source.path}: a pixel size {doubt}, is required. Found {mpp:g}. "
             f"Correct or declare `mpp` for {source.slide_id} in {MPP_PLACE}."
         )
 

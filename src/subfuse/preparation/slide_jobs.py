@@ -87,12 +87,15 @@ def run_slides(
         ConfigurationError: No slide can be done: a library, the encoder or space on the disk is missing.
     """
     records, failures = [], []
+    defects: dict[str, str] = {}  # told of once each, with a traceback
     for index, outcome in run_jobs(function, jobs, workers=workers, scheduler=scheduler):
         slide_id = jobs[index][0].slide_id
         if isinstance(outcome, ConfigurationError):
             raise outcome
         if isinstance(outcome, BaseException):
-            failures.append(("slide", slide_id, failure_reason(outcome)))
+            kind = repr(outcome)
+            defects[kind] = defects.get(kind) or failure_reason(outcome)
+            failures.append(("slide", slide_id, defects[kind]))
             progress.finished(slide_id, n_patches=0, is_new=False)
         else:
             records.append(outcome.record)

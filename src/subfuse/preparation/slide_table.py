@@ -9,11 +9,12 @@ import pandas as pd
 
 from subfuse.errors import DataError, preview
 from subfuse.features.feature_table import read_feature_table
-from subfuse.identifiers import NAME_RULE, is_plain_name, patient_of_barcode
+from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, patient_of_barcode
 from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide import SlideSource
 from subfuse.slides.source import SlidesSection
-from subfuse.tables import exclusion_table, is_missing, read_text_table, require_columns
+from subfuse.slides.tissue import doubt_of_mpp
+from subfuse.tables import NothingLeft, commonest_reasons, exclusion_table, is_missing, read_text_table, require_columns
 
 SLIDE_SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
@@ -59,6 +60,51 @@ def read_slides(
         else:
             slides.append(_source(section, slide_id, patient_id, path, mpp))
     return tuple(slides), exclusion_table(left_out), _unlisted(section, found, {row[0] for row in listed})
+
+
+def require_slides(
+    section: SlidesSection, patient_ids: Collection[str], slides: Collection[SlideSource], exclusions: pd.DataFrame
+) -> None:
+    """Checks that there is a slide at all.
+
+    Args:
+        section: `slides` of the cohort file.
+        patient_ids: Patients of the clinical table.
+        slides: Those that exist and belong to a patient.
+        exclusions: Of the tables, with those of slides among them.
+
+    Raises:
+        NothingLeft: There is none. Names the commonest reason, and the identifiers that do not meet.
+    """
+    if slides:
+        return
+    of_slides = exclusions[exclusions["level"] == "slide"]
+    place = section.table or section.folder or section.features or section.feature_table
+    why = f"{len(of_slides)} and none that can be used. Commonest reason: {commonest_reasons(of_slides, 1)}"
+    raise NothingLeft(
+        f"{place}: slides of the cohort's patients are required where `slides` is declared. Found "
+        f"{why if len(of_slides) else 'no slide'}. {_mismatch(section, patient_ids)}. Correct the identifiers or "
+        "paths, or remove `slides`.",
+        exclusions,
+    )
+
+
+def _mismatch(section: SlidesSection, patient_ids: Collection[str]) -> str:
+    """Which identifiers do not meet: those of patients, or those of the slides listed and found."""
+    known, found = frozenset(patient_ids), _found(section)
+    if section.table is None:
+        return describe_mismatch(known, found, of_ours="patients", of_theirs="slides")
+    listed = _listed_in_table(section, known, found)
+    owners = {patient or slide_id for slide_id, patient, _, _ in listed}
+    if not owners & known:
+        return describe_mismatch(known, owners, of_ours="patients", of_theirs=f"in {section.table.name}")
+    paths = {slide_id: path for slide_id, _, path, _ in listed}
+    return describe_mismatch(
+        [name for name, path in paths.items() if path is None or not path.exists()] or paths,
+        set(found) - set(paths),
+        of_ours=f"slides of {section.table.name}",
+        of_theirs="found",
+    )
 
 
 def find_slides(folder: Path) -> dict[str, Path]:
@@ -161,6 +207,7 @@ def patient_of_slide(slide_id: str, patient_ids: Collection[str]) -> str | None:
     return next((start for start in starts if start in patient_ids), None)
 
 
+_MPP_REMEDY = "Correct it, or empty the cell where the slide itself says it."
 Listed = list[tuple[str, str | None, Path | None, float | None]]  # slide, patient, path, mpp
 
 
@@ -173,6 +220,7 @@ def _found(section: SlidesSection) -> dict[str, Path]:
 
 
 def _source(section: SlidesSection, slide_id: str, patient_id: str, path: Path, mpp: float | None) -> SlideSource:
+    mpp = section.mpp if mpp is None else mpp
     if section.features is None and section.feature_table is None:
         return SlideSource(slide_id, patient_id, path, mpp)
     in_table = section.feature_table is not None
@@ -232,7 +280,10 @@ def _mpp(cell: str, place: str) -> float | None:
         return None
     mpp = pd.to_numeric(cell, errors="coerce")
     if not (np.isfinite(mpp) and mpp > 0):
-        raise DataError(f"{place}: mpp must be a positive number of µm per pixel. Found {cell!r}.")
+        raise DataError(f"{place}: mpp must be a positive number of µm per pixel. Found {cell!r}. {_MPP_REMEDY}")
+    doubt = doubt_of_mpp(float(mpp))
+    if doubt is not None:
+        raise DataError(f"{place}: mpp must be {doubt}. Found {cell!r}. {_MPP_REMEDY}")
     return float(mpp)
 
 

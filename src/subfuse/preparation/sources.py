@@ -11,11 +11,11 @@ from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortSection, Role
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.reading import ExpressionTable, read_expression
-from subfuse.identifiers import NAME_RULE, is_plain_name
+from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name
 from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide import SlideSource
-from subfuse.preparation.slide_table import read_slides
-from subfuse.tables import exclusion_table, join_exclusions
+from subfuse.preparation.slide_table import read_slides, require_slides
+from subfuse.tables import NothingLeft, exclusion_table, join_exclusions
 
 _UNIT_OF_SCALE = {"cohort_zscore": "zscore"}  # of pooled units: tpm and fpkm meet as log2_tpm, which is a unit itself
 
@@ -31,6 +31,7 @@ class CohortSources:
     expression: ExpressionTable | None
     exclusions: pd.DataFrame  # level, id, reason
     warnings: tuple[str, ...]
+    n_listed: int  # patients of the clinical table, those that it excludes itself among them
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
     Raises:
         ConfigurationError: Neither slides nor expression is declared.
         DataError: A table cannot be used, or a patient's identifier cannot name a folder.
+        NothingLeft: Slides or expression are declared, and no patient has any.
     """
     if section.slides is None and section.expression is None:
         raise ConfigurationError(f"{section.name}: slides or expression must be declared. Found neither.")
@@ -64,11 +66,21 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
     slide_warnings: tuple[str, ...] = ()
     if section.slides is not None:
         slides, slide_exclusions, slide_warnings = read_slides(section.slides, known)
+        require_slides(section.slides, known, slides, join_exclusions([clinical.exclusions, slide_exclusions]))
     expression = None
     others = exclusion_table()  # other people in the expression source
     if section.expression is not None:
         expression = read_expression(section.expression, keep_genes=keep_genes, patients=known)
+        measured = expression.values.index
         expression, others = restrict_expression(expression, clinical.patients["patient_id"].tolist())
+        if expression.values.empty:
+            raise NothingLeft(
+                f"{section.expression.table or section.expression.folder}: expression of the cohort's patients is "
+                f"required where `expression` is declared. Found that of {len(measured)} others. "
+                f"{describe_mismatch(known, measured, of_ours='patients', of_theirs='expression')}. Correct the "
+                "identifiers, give a sample_sheet, or remove `expression`.",
+                join_exclusions([clinical.exclusions, slide_exclusions, others]),
+            )
     return CohortSources(
         name=section.name,
         role=section.role,
@@ -77,6 +89,7 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
         expression=expression,
         exclusions=join_exclusions([clinical.exclusions, slide_exclusions, others]),
         warnings=(*clinical.warnings, *slide_warnings, *(() if expression is None else expression.warnings)),
+        n_listed=len(set(known)),
     )
 
 

@@ -2,10 +2,13 @@
 
 from pydantic import (
     Field,
+    field_validator,
     model_validator,
 )
 
+from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, Section
+from subfuse.slides.tissue import doubt_of_mpp
 
 
 class SlidesSection(Section):
@@ -16,6 +19,22 @@ class SlidesSection(Section):
     features: FilePath | None = None  # feature files of another tool instead, searched with its subfolders
     feature_table: FilePath | None = None  # one row per slide instead: slide_id, then one numeric column per feature
     encoder: str | None = Field(default=None, min_length=1)  # what made `features`, where the files do not say
+    mpp: float | None = None  # µm per level-0 pixel of every slide that the table gives none for
+
+    @field_validator("mpp")
+    @classmethod
+    def _plausible(cls, mpp: float | None) -> float | None:
+        doubt = None if mpp is None else doubt_of_mpp(mpp)
+        if doubt is not None:
+            raise ValueError(f"must be {doubt}")
+        return mpp
+
+    @field_validator("encoder")
+    @classmethod
+    def _names_a_folder(cls, encoder: str | None) -> str | None:
+        if encoder is not None:
+            plain_name(encoder.replace("/", "-"))  # as `encoder_id` does
+        return encoder
 
     @model_validator(mode="after")
     def _one_source(self) -> "SlidesSection":

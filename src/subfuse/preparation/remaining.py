@@ -1,0 +1,79 @@
+"""What remains of a plan once its slides have been opened: patients, folds and expression without what failed."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import pandas as pd
+
+from subfuse.cohort.fold import Fold
+from subfuse.preparation.plan import CohortPlan
+from subfuse.preparation.sources import restrict_expression
+from subfuse.tables import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
+
+
+def remaining(plan: CohortPlan, failures: pd.DataFrame) -> CohortPlan:
+    """Returns the plan without slides that failed, with these among its exclusions.
+
+    A patient whose slides all failed and who has no expression is excluded, and leaves its fold; the others stay where
+    they were.
+
+    Args:
+        plan: What was planned.
+        failures: Level, id and reason of the slides that cannot be used.
+
+    Raises:
+        NothingLeft: All slides of a cohort failed, nobody is left, or a fold loses all its training, validation or test
+            patients.
+    """
+    failed = set(failures.loc[failures["level"] == "slide", "id"])
+    slides = tuple(source for source in plan.slides if source.slide_id not in failed)
+    counts = pd.Series([source.patient_id for source in slides], dtype=object).value_counts()
+    patients = plan.patients.assign(n_slides=plan.patients["patient_id"].map(counts).fillna(0).astype(int))
+    usable = (patients["n_slides"] > 0) | patients["has_expression"]
+    lost = exclusion_table(
+        ("patient", str(patient), "none of its slides could be prepared, and it has no expression")
+        for patient in patients.loc[~usable, "patient_id"]
+    )
+    exclusions = join_exclusions([plan.exclusions, failures, lost])
+    _require_slides(plan, patients, failures, exclusions)
+    patients = patients[usable].reset_index(drop=True)
+    kept = set(patients["patient_id"])
+    return replace(
+        plan,
+        patients=patients,
+        slides=slides,
+        expression=None if plan.expression is None else restrict_expression(plan.expression, kept)[0],
+        repeats=tuple(
+            tuple(_restricted(fold, kept, f"repeat {r}, fold {k}" if r else f"fold {k}", failures, exclusions)
+                  for k, fold in enumerate(folds))
+            for r, folds in enumerate(plan.repeats)
+        ),
+        exclusions=exclusions,
+    )  # fmt: skip
+
+
+def _require_slides(plan: CohortPlan, patients: pd.DataFrame, failures: pd.DataFrame, exclusions: pd.DataFrame) -> None:
+    """Checks that every cohort that has slides keeps one."""
+    before = plan.patients.groupby("cohort")["n_slides"].sum()
+    after = patients.groupby("cohort")["n_slides"].sum()
+    for cohort in before.index[(before > 0) & (after == 0)]:
+        of_cohort = set(plan.patients.loc[plan.patients["cohort"] == cohort, "patient_id"])
+        names = {source.slide_id for source in plan.slides if source.patient_id in of_cohort}
+        raise NothingLeft(
+            f"{cohort}: a slide that can be used is required where `slides` is declared. Found {len(names)} and none "
+            f"that can. Commonest reason: {commonest_reasons(failures[failures['id'].isin(names)], 1)}. "
+            "Repair them, or remove `slides`.",
+            exclusions,
+        )
+
+
+def _restricted(fold: Fold, kept: Collection[str], name: str, failures: pd.DataFrame, exclusions: pd.DataFrame) -> Fold:
+    sides = [tuple(patient for patient in side if patient in kept) for side in (fold.train, fold.validation, fold.test)]
+    if not all(sides):
+        raise NothingLeft(
+            f"{name}: patients to train on, validate with and test are required. After exclusions there are "
+            f"{len(sides[0])}, {len(sides[1])} and {len(sides[2])}. Commonest reasons: {commonest_reasons(failures)}. "
+            "Use fewer folds, or repair the excluded slides.",
+            exclusions,
+        )
+    return Fold(*sides)

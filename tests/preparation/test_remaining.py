@@ -1,0 +1,143 @@
+"""What is declared and ends empty is an error with its cause, and what was excluded is written all the same."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.features.patch_encoders import require_device
+from subfuse.preparation import prepare as preparation
+from subfuse.preparation.plan import plan_cohort
+from subfuse.preparation.prepare import prepare
+from subfuse.tables import NothingLeft
+
+PATIENTS = [f"P{i:03d}" for i in range(12)]
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Writes a cohort of ready features, with changes: of patients in the slide table, slides, values, sections."""
+
+    def write(owners=PATIENTS, names=PATIENTS, value=1.0, **sections) -> Path:
+        (tmp_path / "features").mkdir()
+        clinical = pd.DataFrame({"patient_id": PATIENTS, "grade": ["G2", "G3"] * 6, "age": np.arange(12) + 40.5})
+        clinical.assign(rare=["A"] * 11 + ["B"]).to_csv(tmp_path / "patients.csv", index=False)
+        pd.DataFrame({"slide_id": names, "patient_id": owners, "mpp": 0.5}).to_csv(tmp_path / "slides.csv", index=False)
+        for patient in PATIENTS:
+            with h5py.File(tmp_path / "features" / f"{patient}.h5", "w") as file:
+                file["features"] = np.full((1, 4, 3), value, np.float32)
+                file["coords"] = np.array([[[0, 0], [512, 0], [0, 512], [512, 512]]])
+                file["coords"].attrs["patch_size_level0"] = 512
+        content = {
+            "name": "small",
+            "patients": {"table": "patients.csv"},
+            "slides": {"table": "slides.csv", "features": "features", "encoder": "uni"},
+            "tasks": {"grade": {"column": "grade"}},
+            "splits": {"folds": 2, "validation": 0.3},
+        }
+        path = tmp_path / "cohort.yaml"
+        path.write_text(yaml.safe_dump(content | sections))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"owners": [p.lower() for p in PATIENTS]}, ["nearest: P000 and p000", "differ only in case", "(12)"]),
+        ({"owners": [f"P{i}" for i in range(12)]}, ["patients: P000, P001, P002", "nearest: P000 and P0,"]),
+        (
+            {"names": [f"P{i}" for i in range(12)]},
+            ["no feature file", "slides of slides.csv: P0, P1", "nearest: P0 and"],
+        ),
+        ({"value": np.nan}, ["P000.h5: features must be finite", "(12)"]),
+    ],
+    ids=["case", "leading zeros", "slide identifiers", "values"],
+)
+def test_slides_that_are_all_lost_are_an_error_with_the_cause(write, tmp_path, changes, words):
+    out = tmp_path / "out"
+    with pytest.raises(DataError) as caught:
+        prepare(write(**changes), out)
+    assert [word for word in words if word not in str(caught.value)] == []
+    excluded = pd.read_csv(out / "exclusions.csv")
+    assert (excluded["level"] == "slide").sum() == len(PATIENTS)
+    assert not (out / "provenance.json").exists()
+
+
+def test_expression_of_other_people_is_an_error_that_names_both_sides(write, tmp_path):
+    values = pd.DataFrame(np.ones((12, 2)), index=[f"{p}-01A" for p in PATIENTS], columns=["EGFR", "CD3D"])
+    values.to_csv(tmp_path / "expression.csv", index_label="patient_id")
+    path = write(expression={"table": "expression.csv", "unit": "tpm", "orientation": "patients_by_genes"})
+    with pytest.raises(DataError, match=r"patients: P000, P001, P002 .*: P000-01A.*nearest: P000 and P000-01A"):
+        plan_cohort(read_cohort_file(path))
+
+
+def test_one_pixel_size_for_the_whole_folder(write):
+    path = write(slides={"features": "features", "encoder": "uni", "mpp": 0.5})
+    assert {slide.mpp for slide in plan_cohort(read_cohort_file(path)).slides} == {0.5}
+
+
+@pytest.mark.parametrize(("mpp", "words"), [(40, "magnification"), (252, "nanometres"), (0, "0.05"), (-1, "0.05")])
+def test_implausible_pixel_sizes_are_questioned(write, mpp, words):
+    path = write(slides={"features": "features", "mpp": mpp})
+    with pytest.raises(ConfigurationError, match=rf"slides.mpp: must be .*{words}"):
+        read_cohort_file(path)
+
+
+@pytest.mark.parametrize("mpp", ["40", "252", "0", "many"])
+def test_implausible_pixel_sizes_of_the_slide_table_name_the_row(write, tmp_path, mpp):
+    path = write()
+    table = pd.read_csv(tmp_path / "slides.csv", dtype=str)
+    table.loc[2, "mpp"] = mpp
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    with pytest.raises(DataError, match=f"row 4: mpp must be .* Found '{mpp}'"):
+        plan_cohort(read_cohort_file(path))
+
+
+def test_a_measurement_is_no_class(write):
+    path = write(tasks={"old": {"column": "age"}})
+    with pytest.raises(DataError, match=r"tasks.old: .* Found 12 different numbers among the 12 patients .*`age`"):
+        plan_cohort(read_cohort_file(path))
+
+
+def test_a_class_that_a_fold_cannot_train_or_test_is_named(write):
+    plan = plan_cohort(read_cohort_file(write(tasks={"rare": {"column": "rare"}})))
+    (warning,) = [text for text in plan.warnings if "class B" in text]
+    assert "class B has 1 patient(s), and none to train on in fold" in warning
+    assert "class A" not in " ".join(plan.warnings)
+
+
+def test_devices_are_checked_before_work():
+    require_device("cpu")
+    for name in ("warp-drive", "cuda:99"):
+        with pytest.raises(ConfigurationError, match=f"--device {name}: .* Found cpu"):
+            require_device(name)
+
+
+def test_a_folder_in_which_nothing_was_encoded_is_free_for_another_encoder(write, tmp_path):
+    cohort_file, out = read_cohort_file(write()), tmp_path / "out"
+    preparation._claim(out, cohort_file, "a")
+    preparation._claim(out, cohort_file, "b")
+    features = out / "wsi" / "20x" / "features_b" / "P000.h5"
+    features.parent.mkdir(parents=True)
+    features.touch()
+    preparation._claim(out, cohort_file, "b")
+    with pytest.raises(ConfigurationError, match="Found small with features of b"):
+        preparation._claim(out, cohort_file, "c")
+
+
+def test_a_fold_that_loses_its_patients_names_the_cause(write):
+    from subfuse.preparation.remaining import remaining
+    from subfuse.tables import exclusion_table
+
+    plan = plan_cohort(read_cohort_file(write()))
+    failed = exclusion_table(("slide", name, "no tissue") for name in plan.folds[0].test)
+    with pytest.raises(NothingLeft, match=r"fold 0: .* Commonest reasons: no tissue \(6\)") as caught:
+        remaining(plan, failed)
+    assert set(failed["id"]) <= set(caught.value.exclusions["id"])
