@@ -9,7 +9,16 @@ from subfuse.cli import main
 from subfuse.explanation import cohort_explanation, explained_score, patient
 from subfuse.runs import run as runs
 
-BRIEF = ("--train.epochs", "2", "--model.embed_dim", "16", "--model.max_grid", "8", "--model.table_size", "32")
+BRIEF = (
+    "--train.epochs",
+    "2",
+    "--architecture.embed_dim",
+    "16",
+    "--architecture.max_grid",
+    "8",
+    "--architecture.table_size",
+    "32",
+)
 
 
 def explain_roughly(patch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,9 @@ def test_predicting_the_own_cohort_uses_held_out_models_only(run, tmp_path):
     assert set(predicted["split"]) == {"test"}
     test = known[(known["split"] == "test") & (known["model"] == "subspace")]
     assert len(predicted) == len(test)
+    of_patients = pd.read_csv(tmp_path / "predictions_patients.csv")
+    assert not of_patients.duplicated(["patient_id", "task"]).any()
+    assert set(of_patients["patient_id"]) == set(predicted["patient_id"])
 
 
 def test_slide_and_expression_files_give_the_prediction_of_the_prepared_patient(run, tmp_path, capsys):

@@ -1,19 +1,25 @@
-"""Atomic writes and hashes: a file is either complete or absent."""
+"""Our own files: written atomically, so that one is either complete or absent; tables read as they were written."""
 
 import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     import pandas
+
+# Columns of our tables that hold names, which are text whatever they look like
+TEXT_COLUMNS = frozenset(
+    {"patient_id", "cohort", "reference", "site", "label", "task", "model", "split", "metric", "reason", "level", "id"}
+    | {"slide_id", "slide", "features", "gene", "subspace", "gene_set", "leading_genes", "explained"}
+)
 
 
 @contextmanager
@@ -64,6 +70,38 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
     """Writes a DataFrame as CSV without its index, atomically."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_table(path: Path, *, text: Collection[str] = ()) -> "pandas.DataFrame":
+    """Returns a CSV table as `write_table` writes it: names as they stand there, numbers to the last digit.
+
+    Only an empty cell is missing: a class or a patient may be called NA, None or nan.
+
+    Args:
+        path: The file; an empty one is a table without columns.
+        text: Columns of names beside `TEXT_COLUMNS`.
+
+    Raises:
+        DataError: There is no such table.
+    """
+    import pandas
+
+    try:
+        if not path.read_bytes().strip():
+            return pandas.DataFrame()
+        names: dict[Hashable, type[str]] = dict.fromkeys((*TEXT_COLUMNS, *text), str)
+        return pandas.read_csv(
+            path,
+            dtype=names,
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8-sig",
+            low_memory=False,
+            float_precision="round_trip",
+        )
+    except (OSError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{path}: a CSV table in UTF-8 is required. Found: {problem}.") from error
 
 
 def sha256_of_file(path: Path) -> str:

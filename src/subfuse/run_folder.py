@@ -1,5 +1,6 @@
-"""The folder of a run: whose results it holds, where each job's files lie, its tables."""
+"""The folder of a run: the only place that knows where its files lie and what its tables hold."""
 
+import json
 import os
 import platform
 import shlex
@@ -10,15 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import yaml
 
-from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.cohort import Cohort, read_patients
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError
-from subfuse.files import atomic_path, write_text
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.files import atomic_path, read_table, write_text
 
 COHORT_FILES = (
     "patients.csv",
@@ -46,6 +47,15 @@ class Job:
         model = out / self.task / self.model
         return (model / f"repeat_{self.repeat}" if self.repeat else model) / f"fold_{self.fold_index}"
 
+    def log(self, out: Path) -> pd.DataFrame:
+        """Returns `log.csv`, one row per epoch or penalty; empty where there is none."""
+        return read_optional(self.folder(out) / "log.csv")
+
+    def description(self, out: Path) -> dict[str, Any] | None:
+        """Returns `model.json`; None where the model is not there."""
+        path = self.folder(out) / "model.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
     def seed(self, seed: int) -> int:
         """Returns the seed of this job's weights and batch order, given that of the run."""
         return seed + 1000 * self.fold_index + 1_000_000 * self.repeat
@@ -64,7 +74,7 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
     path = out / "config.yaml"
     stored = {**description, "prepared": _relative(description["prepared"], out)}
     if path.exists():
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_config(out)
         differing = sorted(key for key in stored.keys() | found.keys() if stored.get(key) != found.get(key))
         if differing:
             raise ConfigurationError(
@@ -108,9 +118,57 @@ def provenance(predictions: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def require_run(folder: Path) -> None:
+    """Raises a ConfigurationError unless the folder is a run with results."""
+    missing = [name for name in ("config.yaml", "predictions.csv") if not (folder / name).exists()]
+    if missing:
+        raise ConfigurationError(
+            f"{folder} must be a finished run with config.yaml and predictions.csv. Missing: {', '.join(missing)}. "
+            "Make one with `subfuse crossval`."
+        )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns what a run was asked for; empty where `config.yaml` is missing."""
+    path = folder / "config.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Returns a `predictions.csv` with names as text whatever they look like, and events as True, False or unknown."""
-    return pd.read_csv(path, dtype={"patient_id": str, "label": str, "cohort": str, "event": "boolean"})
+    """Returns a `predictions.csv` with events as True, False or unknown; see `read_table`.
+
+    Raises:
+        DataError: There is no such table, or an event is neither True nor False.
+    """
+    table = read_table(path, text=["event"])
+    if "event" in table:
+        unknown = table["event"].notna() & ~table["event"].isin(["True", "False"])
+        if unknown.any():
+            raise DataError(
+                f"{path}, line {unknown.idxmax() + 2}: event must be True, False or empty. Found "
+                f"{table.loc[unknown, 'event'].iloc[0]!r}. Correct it."
+            )
+        table["event"] = table["event"].map({"True": True, "False": False}).astype("boolean")
+    return table
+
+
+def read_run_patients(folder: Path) -> pd.DataFrame | None:
+    """Returns the patients of a run's cohort from the run's copy; None where there is none. See `read_patients`."""
+    return read_patients(folder / "cohort") if (folder / "cohort" / "patients.csv").exists() else None
+
+
+def read_optional(path: Path) -> pd.DataFrame:
+    """Returns a table, empty where it was not written; see `read_table`."""
+    return read_table(path) if path.exists() else pd.DataFrame()
+
+
+def jobs_of(predictions: pd.DataFrame) -> list[tuple[Job, pd.DataFrame]]:
+    """Returns every job with its rows, in the order of the predictions."""
+    found = []
+    for key, rows in predictions.groupby(["task", "model", "fold", "repeat"], sort=False):
+        task, model, fold, repeat = cast(tuple[str, str, int, int], key)
+        found.append((Job(str(task), str(model), int(fold), int(repeat)), rows))
+    return found
 
 
 def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec) -> pd.DataFrame:
@@ -125,22 +183,22 @@ def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec
 
 FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
                  "risk")  # fmt: skip
+PREFIXES = ("survival_", "p_", "contribution_")
 LAST_COLUMNS = ("has_slides", "has_expression")
+OPTIONAL_COLUMNS = ("n_models", "reason")  # of predictions of new patients; so is risk_percentile, beside risk
 
 
 def order_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Returns the table with the columns of `predictions.csv` in their documented order."""
-    named = [*FIRST_COLUMNS, *LAST_COLUMNS]
-    middle = [column for column in table.columns if column not in named]
-    middle.sort(key=lambda column: ("survival_", "p_", "contribution_").index(_prefix(column)))
-    return table.reindex(columns=[*FIRST_COLUMNS, *middle, *LAST_COLUMNS])
+    middle = [column for column in map(str, table) if column.startswith(PREFIXES)]
+    middle.sort(key=lambda column: next(i for i, prefix in enumerate(PREFIXES) if column.startswith(prefix)))
+    percentile = [column for column in ("risk_percentile",) if column in table]
+    optional = [column for column in OPTIONAL_COLUMNS if column in table]
+    return table.reindex(columns=[*FIRST_COLUMNS, *percentile, *middle, *LAST_COLUMNS, *optional])
 
 
 def stack_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Returns tables of several tasks and models below one another; columns that one lacks are empty there."""
     filled = [table.dropna(axis=1, how="all") for table in tables]  # all-empty columns would decide the type
-    return order_columns(pd.concat(filled, ignore_index=True))
-
-
-def _prefix(column: str) -> str:
-    return next(prefix for prefix in ("survival_", "p_", "contribution_") if column.startswith(prefix))
+    columns = dict.fromkeys(column for table in tables for column in table)
+    return order_columns(pd.concat(filled, ignore_index=True).reindex(columns=list(columns)))

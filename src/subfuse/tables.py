@@ -186,7 +186,7 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
         content = _after_comments(content, comment.encode())
     header = _checked_header(content.split(b"\n", 1)[0], path, "table")
     separator = "\t" if "\t" in header else ","
-    if separator not in header:
+    if separator not in header and not re.fullmatch(r'"?[\w.-]+"?', header):  # one word may be the only column
         raise DataError(
             f"{path}: columns separated by commas or tabs are required. Found one column: {header[:60]!r}."
             + separator_hint(header)

@@ -7,14 +7,15 @@ import pytest
 
 from conftest import deal_folds
 from subfuse.audit import audit as audit_module
-from subfuse.audit.audit import audit_run, read_table
+from subfuse.audit.audit import audit_run
 from subfuse.audit.fitting import check_fitting, check_selection, read_jobs
 from subfuse.audit.leakage import check_expression, check_slides, near_duplicates
 from subfuse.audit.nulls import shuffled_predictions
 from subfuse.cohort.cohort import Cohort
 from subfuse.errors import ConfigurationError
 from subfuse.features.store import read_features, write_features
-from subfuse.files import sha256_of_json
+from subfuse.files import sha256_of_json, write_table
+from subfuse.run_folder import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.training.fitted_model import load_fitted
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
@@ -78,7 +79,7 @@ def test_without_the_prepared_cohort_what_needs_it_is_named(run: Path) -> None:
 
 
 def test_models_fitted_elsewhere_are_failures(run: Path, cohort: Cohort) -> None:
-    predictions = read_table(run / "predictions.csv")
+    predictions = read_predictions(run / "predictions.csv")
     jobs = read_jobs(run, predictions)
     foreign = replace(jobs[0], description={**jobs[0].description, "details": {"split_sha256": "0" * 64}})
     fewer = replace(jobs[1], rows=jobs[1].rows.iloc[1:])
@@ -94,12 +95,12 @@ def test_models_fitted_elsewhere_are_failures(run: Path, cohort: Cohort) -> None
 
 
 def test_selection_is_told_and_test_metrics_in_a_log_are_a_failure(run: Path, tmp_path: Path) -> None:
-    predictions = read_table(run / "predictions.csv")
+    predictions = read_predictions(run / "predictions.csv")
     jobs = read_jobs(run, predictions)
-    pd.DataFrame({"epoch": [0], "test_auc": [0.9]}).to_csv(tmp_path / "log.csv", index=False)
+    write_table(jobs[0].job.folder(tmp_path) / "log.csv", pd.DataFrame({"epoch": [0], "test_auc": [0.9]}))
 
     assert "chosen by validation ranking" in check_selection(jobs, predictions)[0].found
-    assert check_selection([replace(jobs[0], folder=tmp_path)], predictions)[0].level == "failure"
+    assert check_selection([replace(jobs[0], run=tmp_path)], predictions)[0].level == "failure"
     tested = predictions[predictions["split"] == "test"]
     assert "no rows of validation" in check_selection(jobs, tested)[0].found
 

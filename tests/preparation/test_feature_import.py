@@ -26,11 +26,11 @@ BRIEF = (
     "false",
     "--train.epochs",
     "1",
-    "--model.embed_dim",
+    "--architecture.embed_dim",
     "16",
-    "--model.max_grid",
+    "--architecture.max_grid",
     "8",
-    "--model.table_size",
+    "--architecture.table_size",
     "32",
 )
 

@@ -1,4 +1,6 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -6,8 +8,17 @@ import pytest
 
 from conftest import deal_folds
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
+from subfuse.evaluation.horizons import HORIZON_COLUMNS
+from subfuse.files import read_table
+from subfuse.run_folder import read_predictions
 from subfuse.runs.cross_validation import cross_validate
-from subfuse.runs.external_validation import risk_percentile, with_percentiles
+from subfuse.runs.external_validation import (
+    mean_predictions,
+    on_one_scale,
+    risk_percentile,
+    with_percentiles,
+)
 from subfuse.runs.run import load_run
 
 
@@ -38,7 +49,40 @@ def test_a_percentile_is_the_share_of_training_patients_below():
 def test_percentiles_do_not_depend_on_the_scale_of_a_folds_risks(run_and_others):
     known = run_and_others[0].predictions.query("task == 'survival'")
     stretched = known.assign(risk=np.where(known["fold"] == 1, known["risk"] * 7 + 100, known["risk"]))
-    pd.testing.assert_series_equal(with_percentiles(known)["risk"], with_percentiles(stretched)["risk"])
+    columns = [with_percentiles(table)["risk_percentile"] for table in (known, stretched)]
+    pd.testing.assert_series_equal(*columns)
+
+
+def test_models_on_one_scale_keep_their_mean_and_spread_over_the_folds(run_and_others):
+    known = run_and_others[0].predictions.query("task == 'survival'")
+    stretched = known.assign(risk=np.where(known["fold"] == 1, known["risk"] * 7 + 100, known["risk"]))
+    before, after = (table.query("split == 'train'").groupby("fold")["risk"].agg(["mean", "std"])
+                     for table in (stretched, on_one_scale(stretched)))  # fmt: skip
+    np.testing.assert_allclose(after, np.broadcast_to(before.mean(), after.shape))
+    ranks = [table.groupby("fold")["risk"].rank() for table in (known, on_one_scale(stretched))]
+    pd.testing.assert_series_equal(*ranks)
+
+
+def test_a_patient_has_the_mean_of_the_models_and_says_where_they_cannot_be_averaged():
+    predicted = pd.DataFrame(
+        {
+            "patient_id": ["A", "A", "B", "B"], "cohort": "c", "task": "grade", "model": "snn", "repeat": 0,
+            "fold": [0, 1, 0, 1], "split": "new", "time_days": np.nan, "event": None, "label": None, "risk": np.nan,
+            "risk_percentile": np.nan, "p_G2": [0.2, 0.4, 0.3, 0.7], "p_G4": [0.8, 0.6, 0.7, 0.3],
+            "contribution_tumour": [1.0, 2.0, 3.0, 4.0], "has_slides": False, "has_expression": True,
+        }
+    )  # fmt: skip
+    table = mean_predictions(predicted).set_index("patient_id")
+    np.testing.assert_allclose(table["p_G2"], [0.3, 0.5])
+    np.testing.assert_allclose(table["contribution_tumour"], [1.5, np.nan])  # the models see B in different classes
+    assert table["n_models"].tolist() == [2, 2]
+    survival = predicted.drop(columns=["p_G2", "p_G4"]).assign(
+        task="survival", risk=[1.0, 3.0, 0.0, 1.0], survival_365=0.5, survival_1825=[0.2, np.nan, 0.3, np.nan]
+    )
+    table = mean_predictions(survival).set_index("patient_id")
+    assert table["risk"].tolist() == [2.0, 0.5]
+    assert table["survival_1825"].tolist() == [0.2, 0.3]
+    assert set(table["reason"]) == {"survival_1825: follow-up of the training patients of 1 of 2 models ends before"}
 
 
 def test_every_new_patient_is_tested_once_by_the_mean_of_all_folds(run_and_others, tmp_path):
@@ -53,6 +97,28 @@ def test_every_new_patient_is_tested_once_by_the_mean_of_all_folds(run_and_other
     np.testing.assert_allclose(shown, single[shown.index], atol=1e-9)
     value = metrics.set_index(["task", "metric"]).loc[("survival", "c_index"), "value"]
     assert 0.5 < value <= 1  # the first gene shows the outcome
+    of_models = run.predict(others, task="survival").groupby("patient_id")
+    shown = test[test["task"] == "survival"].set_index("patient_id")
+    for column in ("risk", "risk_percentile"):  # each keeps its own meaning
+        np.testing.assert_allclose(shown[column], of_models[column].mean()[shown.index], atol=1e-9)
+    assert shown["risk_percentile"].between(0, 100).all()
+
+
+def test_patients_without_any_outcome_are_predicted_with_survival_at_the_horizons(run_and_others):
+    run, others = run_and_others
+    unknown = tuple(replace(p, time_days=None, event=None, labels={}) for p in others)
+    predicted = run.predict(replace(others, patients=unknown, tasks={}))
+    known = run.predict(others)
+    assert set(predicted["split"]) == {"new"}
+    assert predicted[["time_days", "event", "label"]].isna().all(axis=None)
+    columns = ["patient_id", "task", "fold", "risk", "p_G2", *HORIZON_COLUMNS, "reason"]
+    pd.testing.assert_frame_equal(predicted[columns], known[columns])
+    survival = predicted[predicted["task"] == "survival"]
+    longest = run.predictions.query("split == 'train' and task == 'survival'").groupby("fold")["time_days"].max()
+    for column in HORIZON_COLUMNS:
+        reached = survival["fold"].map(longest) >= float(column.removeprefix("survival_"))
+        assert survival[column].notna().tolist() == reached.tolist()
+    assert (survival["reason"].notna() == survival[list(HORIZON_COLUMNS)].isna().any(axis=1)).all()
 
 
 def test_training_rows_are_the_patients_of_development(run_and_others, tmp_path):
@@ -61,7 +127,8 @@ def test_training_rows_are_the_patients_of_development(run_and_others, tmp_path)
     table = load_run(tmp_path / "external").predictions
     train = table[(table["split"] == "train") & (table["task"] == "survival")]
     assert set(train["patient_id"]) == set(run.predictions.query("task == 'survival'")["patient_id"])
-    assert train["risk"].between(0, 100).all()
+    assert train["risk_percentile"].between(0, 100).all()
+    assert not train["risk"].between(0, 100).all()  # a percentile is never called a risk
 
 
 def test_known_patients_or_unknown_outcomes_alone_cannot_validate(run_and_others, tmp_path):
@@ -70,10 +137,10 @@ def test_known_patients_or_unknown_outcomes_alone_cannot_validate(run_and_others
     known = replace(
         others, patients=tuple(replace(p, patient_id=f"P{i:03d}") for i, p in enumerate(outcomes_known, start=3))
     )
-    with pytest.raises(DataError, match="new patients with a known outcome"):
+    with pytest.raises(DataError, match=r"All \d+ patients of elsewhere took part in the run"):
         run.evaluate(known, tmp_path / "a")
     nothing = tuple(replace(p, time_days=None, event=None, labels={}) for p in others)
-    with pytest.raises(DataError, match="new patients with a known outcome"):
+    with pytest.raises(DataError, match=r"The 14 patients of elsewhere have no outcome"):
         run.evaluate(replace(others, patients=nothing), tmp_path / "b")
 
 
@@ -82,3 +149,24 @@ def test_results_of_another_cohort_are_not_overwritten(run_and_others, tmp_path)
     run.evaluate(others, tmp_path / "external")
     with pytest.raises(ConfigurationError, match="differs in: evaluated"):
         run.evaluate(replace(others, name="third"), tmp_path / "external")
+
+
+def test_the_documented_columns_are_those_of_the_files(run_and_others, tmp_path):
+    run, others = run_and_others
+    run.evaluate(others, tmp_path / "external")
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    section = text.split("\n## Columns\n")[1].split("\n## ")[0]
+    predictions, metrics, comparisons = (
+        {name for row in re.findall(r"^\|([^|]*)\|", part, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)}
+        for part in section.split("\nOf `")[1:]
+    )
+    tables = [read_predictions(run.folder / "predictions.csv"), run.predict(others),
+              mean_predictions(run.predict(others)), load_run(tmp_path / "external").predictions]  # fmt: skip
+    kinds = ("survival_", "p_", "contribution_")
+    placeholders = dict(zip(kinds, ("survival_<days>", "p_<class>", "contribution_<subspace>"), strict=True))
+    written = {
+        next((placeholders[kind] for kind in kinds if name.startswith(kind)), name) for t in tables for name in t
+    }
+    assert written == predictions
+    assert set(read_table(run.folder / "metrics.csv")) == metrics
+    assert set(COMPARISON_COLUMNS) == comparisons

@@ -6,7 +6,8 @@ import pytest
 from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
 
 from subfuse.errors import ConfigurationError
-from subfuse.serve.run_reader import RunReader, open_run, with_percentiles
+from subfuse.runs.external_validation import with_percentiles
+from subfuse.serve.run_reader import RunReader, open_run
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Makes any table of predictions auditable: what is missing is filled in, left out, and said."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,15 @@ DEFAULTS: dict[str, Any] = {
     "cohort": "unnamed", "task": "task", "model": "model", "repeat": 0, "fold": 0, "split": "test",
 }  # fmt: skip
 _SPLITS = {"val": "validation", "valid": "validation", "training": "train", "testing": "test"}
-_EVENTS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_MISSING = frozenset({"", "nan", "none", "na", "n/a", "<na>", "null"})
+_EVENTS = dict.fromkeys(
+    ("true", "1", "1.0", "yes", "y", "event", "dead", "deceased", "died", "death", "1:deceased"), True
+) | dict.fromkeys(
+    ("false", "0", "0.0", "no", "n", "censored", "alive", "living", "0:living"), False
+)  # fmt: skip
+_DAYS = re.compile(r"\s*(?:d|days?)$", re.IGNORECASE)
+_ROUNDED = 0.02  # how far from 1 rounding may move a row of probabilities
+_TABLE = "reading"
 _KEY = ["task", "model", "repeat", "fold", "cohort", "patient_id"]
 _WHY_MISSING = {
     "split": "Without the training rows, leakage, risk groups and censoring-weighted metrics cannot be checked; every "
@@ -47,9 +56,13 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     table["patient_id"] = table["patient_id"].astype(str)
     table["cohort"] = table["cohort"].astype(str)
     table["split"] = table["split"].astype(str).str.lower().replace(_SPLITS)
-    for name in ("time_days", "risk"):
-        table[name] = pd.to_numeric(table[name], errors="coerce") if name in table else np.nan
-    table["event"] = table["event"].astype(str).str.lower().map(_EVENTS) if "event" in table else None
+    for name, remedy in (("time_days", "Convert it to days"), ("risk", "Give one number a patient, higher is worse")):
+        table[name] = _numbers_of(table, name, remedy) if name in table else np.nan
+    table["event"] = _events(table) if "event" in table else None
+    for name in (name for name in map(str, table) if name.startswith("p_")):
+        table[name] = _numbers_of(table, name, "Give one probability a patient")
+    table, read = _with_probabilities(table)
+    findings += read
     table["label"] = table["label"].map(_class_text) if "label" in table else None
     for keep, level, found, why in _FILTERS:
         left_out = table[~keep(table)]
@@ -82,6 +95,67 @@ def _check_columns(predictions: pd.DataFrame) -> None:
             "predictions need the column patient_id, and time_days, event and risk (higher is worse) for survival or "
             f"label and p_<class> of each class. Found {preview(columns, 15)}. Rename or add columns."
         )
+
+
+def _numbers_of(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
+    """Returns a column as numbers; a number followed by `d` or `days` is one. Words for unknown are missing."""
+    cells = table[name].astype(str).str.strip().str.replace(_DAYS, "", regex=True)
+    cells = cells.mask(cells.str.lower().isin(_MISSING))
+    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+    _refuse(table, name, cells.notna() & numbers.isna(), "a number", remedy)
+    return numbers
+
+
+def _events(table: pd.DataFrame) -> pd.Series:
+    """Returns the column `event` as True, False or None, from any of the words that have one meaning."""
+    cells = table["event"].astype(str).str.strip().str.lower()
+    cells = cells.mask(cells.isin(_MISSING))
+    found = cells.map(_EVENTS)
+    _refuse(table, "event", cells.notna() & found.isna(), "true or false", "Write true where the event was observed")
+    return found
+
+
+def _refuse(table: pd.DataFrame, name: str, unclear: pd.Series, required: str, remedy: str) -> None:
+    if unclear.any():
+        row = table[unclear].iloc[0]
+        raise DataError(
+            f"column {name}: {required} is required for every patient. Found {str(row[name])!r} for patient "
+            f"{row['patient_id']}, and {int(unclear.sum()) - 1} more such rows. {remedy}."
+        )
+
+
+def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
+    """Returns the table with class probabilities that sum to 1 in every row, and what was done for it.
+
+    Per cent and sums that rounding moved away from 1 have one meaning. Anything else, such as logits, has not.
+    """
+    findings = []
+    for name, rows in table.groupby("task", sort=False):
+        columns = class_columns(rows)
+        values = rows[columns].to_numpy(float)
+        complete = rows.index[np.isfinite(values).all(axis=1)] if columns else rows.index[:0]
+        if is_survival(rows) or complete.empty:
+            continue
+        sums = table.loc[complete, columns].sum(axis=1)
+        per_cent = 100.0 if ((sums - 100).abs() <= 100 * _ROUNDED + 1e-9).all() else 1.0
+        sums = sums / per_cent
+        off = ((sums - 1).abs() > _ROUNDED + 1e-9) | (table.loc[complete, columns] < 0).any(axis=1)
+        if off.any():
+            first = off.idxmax()
+            raise DataError(
+                f"columns {preview(columns, 4)}: probabilities from 0 to 1 that sum to 1 are required (or per cent). "
+                f"Found {preview(table.loc[first, columns].map('{:g}'.format), 4)}, in sum "
+                f"{table.loc[first, columns].sum():.3g}, for patient {table.loc[first, 'patient_id']}, and "
+                f"{int(off.sum()) - 1} more such rows. Give softmax outputs, not logits, of every class."
+            )
+        done = [text for text, is_so in (("read as per cent", per_cent > 1), (
+            f"divided by their sums, {sums.min():.3g} to {sums.max():.3g}", bool(((sums - 1).abs() > 1e-3).any())
+        )) if is_so]  # fmt: skip
+        table.loc[complete, columns] = table.loc[complete, columns].div(sums * per_cent, axis=0)
+        if done:
+            found = f"the probabilities of {preview(columns, 4)} were {' and '.join(done)}"
+            findings.append(Finding("note", _TABLE, found, task=str(name)))
+    return table, findings
 
 
 def _class_text(label: object) -> str | None:

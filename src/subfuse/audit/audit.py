@@ -1,13 +1,12 @@
 """Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
 
 import logging
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings
@@ -22,10 +21,11 @@ from subfuse.audit.linear_baseline import compare_with_linear
 from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
-from subfuse.errors import ConfigurationError, DataError, SubfuseError
+from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
+from subfuse.run_folder import read_config, read_predictions, read_run_patients, require_run
 from subfuse.training.fitted_model import load_fitted
 
 N_BOOTSTRAP = 1000
@@ -101,12 +101,10 @@ def audit_run(
         DataError: Its predictions cannot be audited.
     """
     folder = Path(folder)
-    if not (folder / "predictions.csv").exists() or not (folder / "config.yaml").exists():
-        raise ConfigurationError(f"{folder} must be a run folder with config.yaml and predictions.csv, or a CSV file.")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    predictions = read_table(folder / "predictions.csv")
+    require_run(folder)
+    config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
     findings, tables, table = _audit_table(
-        predictions, modalities or {}, _patients(folder), n_bootstrap=n_bootstrap, seed=seed
+        predictions, modalities or {}, read_run_patients(folder), n_bootstrap=n_bootstrap, seed=seed
     )
     cohort, missing = _cohort(folder, config)
     jobs = read_jobs(folder, predictions)
@@ -126,21 +124,6 @@ def audit_run(
     shuffles, shuffled = _shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
     tables["fusion"] = pd.concat([part for part in (tables["fusion"], shuffled) if len(part)] or [shuffled])
     return Audit(sorted_findings([*findings, *shuffles]), tables)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Returns a CSV of predictions with names as text whatever they look like.
-
-    Raises:
-        DataError: There is no such table.
-    """
-    try:
-        text: dict[Hashable, type[str]] = dict.fromkeys(
-            ("patient_id", "label", "cohort", "task", "model", "event"), str
-        )
-        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], low_memory=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: a CSV table of predictions is required. Found: {error}.") from error
 
 
 def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
@@ -186,13 +169,6 @@ def _audit_table(
     return findings, tables, table
 
 
-def _patients(folder: Path) -> pd.DataFrame | None:
-    path = folder / "cohort" / "patients.csv"
-    if not path.exists():
-        return None
-    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-
-
 def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str]:
     prepared = config.get("prepared")
     if prepared is None:
@@ -235,7 +211,7 @@ def _shuffles(
     for task in read_tasks(table):
         modalities = known_modalities(task.models, given)
         for model in (model for model in task.models if len(modalities[model]) > 1):
-            chosen = [job for job in jobs if (job.task, job.model) == (task.name, model)]
+            chosen = [job for job in jobs if (job.job.task, job.job.model) == (task.name, model)]
             if not chosen:
                 found = f"{model}: cannot be checked, its fitted models are not in the run"
                 findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
@@ -262,7 +238,7 @@ def _shuffled_rows(
     known = {patient.patient_id for patient in cohort}
     parts = []
     for job in jobs:
-        key = (tested["repeat"] == job.rows["repeat"].iloc[0]) & (tested["fold"] == job.rows["fold"].iloc[0])
+        key = (tested["repeat"] == job.job.repeat) & (tested["fold"] == job.job.fold_index)
         rows = tested[key & tested["patient_id"].isin(known)].set_index("patient_id", drop=False)
         if rows.empty:
             continue

@@ -1,6 +1,5 @@
 """What a run folder proves about its models: on whom they were fitted, and by what they were chosen."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
+from subfuse.run_folder import Job, jobs_of
 
 FITTED = "fitted outside training"
 SELECTION = "selection"
@@ -24,18 +24,22 @@ _WHY_FITTED = "Anything estimated from test patients makes results on them too g
 
 @dataclass(frozen=True)
 class TrainedJob:
-    """One finished job: its folder, the content of model.json and its rows of predictions.csv."""
+    """One finished job: the run it is in, the content of model.json and its rows of predictions.csv."""
 
-    task: str
-    model: str
-    folder: Path
+    job: Job
+    run: Path
     description: Mapping[str, Any]
     rows: pd.DataFrame
 
     @property
     def name(self) -> str:
         """For readers: task/model/fold."""
-        return f"{self.task}/{self.model}/{self.folder.name}"
+        return self.folder.relative_to(self.run).as_posix()
+
+    @property
+    def folder(self) -> Path:
+        """Where the model lies."""
+        return self.job.folder(self.run)
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -49,15 +53,8 @@ class TrainedJob:
 
 def read_jobs(run: Path, predictions: pd.DataFrame) -> list[TrainedJob]:
     """Returns the jobs of a run whose folder holds a model, in the order of the predictions."""
-    jobs = []
-    for (task, model, repeat, fold), rows in predictions.groupby(["task", "model", "repeat", "fold"], sort=False):
-        below = run / str(task) / str(model)
-        folder = (below if repeat == 0 else below / f"repeat_{repeat}") / f"fold_{fold}"
-        path = folder / "model.json"
-        if path.exists():
-            description = json.loads(path.read_text(encoding="utf-8"))
-            jobs.append(TrainedJob(str(task), str(model), folder, description, rows))
-    return jobs
+    described = ((job, rows, job.description(run)) for job, rows in jobs_of(predictions))
+    return [TrainedJob(job, run, found, rows) for job, rows, found in described if found is not None]
 
 
 def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort: Cohort | None) -> list[Finding]:
@@ -111,7 +108,7 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
     if not (predictions["split"] == "validation").any():
         found = "cannot be checked: there are no rows of validation patients"
         return [Finding("note", SELECTION, found, why, "Add rows of split validation.")]
-    seen = [job.name for job in jobs if any(column.startswith("test") for column in _log_columns(job))]
+    seen = [job.name for job in jobs if any(str(column).startswith("test") for column in job.job.log(job.run))]
     if seen:
         found = f"training logs hold metrics of test patients ({preview(seen, 3)})"
         return [Finding("failure", SELECTION, found, why, "Keep test patients out of training.")]
@@ -176,8 +173,3 @@ def _prepared_folds(cohort: Cohort | None) -> dict[str, Fold]:
     except DataError:  # an external cohort has none
         return {}
     return {sha256_of_json([fold.train, fold.validation, fold.test]): fold for fold in folds}
-
-
-def _log_columns(job: TrainedJob) -> list[str]:
-    path = job.folder / "log.csv"
-    return list(pd.read_csv(path, nrows=0).columns) if path.exists() else []

@@ -28,6 +28,7 @@ LABEL_NULL = "label permutation"
 SHUFFLE_NULL = "modality shuffle"
 N_PERMUTATIONS = 200
 SIGNIFICANCE = 0.05
+REVERSED = 0.4  # C-index or AUC below which, and below all permutations, predictions are the wrong way round
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,12 @@ def _label_finding(
     )
     if p_value < SIGNIFICANCE:
         return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
+    if value < REVERSED and (null > value).all():
+        what = "risk" if task.classes is None else "order of the classes"
+        found = f"the {what} is reversed: {text}, every one of them higher"
+        why = "The predictions order patients against their outcomes."
+        remedy = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
+        return Finding("failure", LABEL_NULL, found, why, remedy, task.name, model)
     why = "The predictions are not shown to be related to the outcome."
     remedy = "Do not read anything into differences between models."
     return Finding("warning", LABEL_NULL, text, why, remedy, task.name, model)

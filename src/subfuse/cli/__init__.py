@@ -7,12 +7,13 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
+from jsonargparse import Namespace
 
 from subfuse import __version__
 from subfuse.cli import cohorts, environment, results, training
 from subfuse.cli.console import DISCLAIMER
-from subfuse.errors import SubfuseError
+from subfuse.cli.options import Parser
+from subfuse.errors import ConfigurationError, SubfuseError
 
 COMMANDS = {**cohorts.COMMANDS, **training.COMMANDS, **results.COMMANDS, **environment.COMMANDS}
 
@@ -24,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        parser = build_parser(arguments[0] if arguments else None)
-        parsed = parser.parse_args(arguments or ["--help"])
+        parsed = _parse(arguments)
         COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
     except SubfuseError as error:
         if debug:
@@ -38,9 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser(chosen: str | None = None) -> ArgumentParser:
+def _parse(arguments: Sequence[str]) -> Namespace:
+    """Returns the parsed arguments; what is wrong with one ends the process as wrong usage."""
+    arguments = [_current_spelling(argument) for argument in arguments] or ["--help"]
+    parser = build_parser(arguments[0])
+    try:
+        return parser.parse_args(arguments)
+    except ConfigurationError as error:
+        parser.error(str(error).removesuffix("."))
+
+
+def _current_spelling(argument: str) -> str:
+    """Returns an argument as it is spelled today: sizes of `crossval` were once `--model.NAME`."""
+    return argument.replace("--model.", "--architecture.", 1) if argument.startswith("--model.") else argument
+
+
+def build_parser(chosen: str | None = None) -> Parser:
     """Returns the parser; only the chosen subcommand gets its arguments, so that `--help` is instant."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="subfuse",
         version=__version__,
         description="Subspace fusion of histology and gene expression, from raw files to a report. " + DISCLAIMER,
@@ -48,7 +63,7 @@ def build_parser(chosen: str | None = None) -> ArgumentParser:
     )
     subcommands = parser.add_subcommands(metavar="COMMAND")
     for name, command in COMMANDS.items():
-        subparser = ArgumentParser(description=f"{command.summary} Example: {command.example}")
+        subparser = Parser(description=f"{command.summary} Example: {command.example}")
         if name == chosen:
             command.add_arguments(subparser)
         subcommands.add_subcommand(name, subparser, help=command.summary)

@@ -6,20 +6,22 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command
+from subfuse.cli.command import Command, add_role, read_other_cohort
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
+from subfuse.cli.options import add_number
 from subfuse.errors import ConfigurationError
 
 
 def _add_predict(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder of the patients to predict.")
+    parser.add_argument(
+        "--cohort", type=Path, default=None, help="Prepared folder of the patients to predict; needs no outcomes."
+    )
+    add_role(parser)
     parser.add_argument(
         "--slide", type=Path, nargs="+", action="extend", default=[], help="Slide or feature files of one new patient."
     )
-    parser.add_argument(
-        "--mpp", type=float, default=None, help="Pixel size (µm at level 0) of slides whose files do not say it."
-    )
+    add_number(parser, "--mpp", float, None, "Pixel size (µm at level 0) of slides whose files do not say it.", gt=0)
     parser.add_argument(
         "--expression", type=Path, default=None, help="The new patient's expression: columns gene, value; or one row."
     )
@@ -28,21 +30,27 @@ def _add_predict(parser: ArgumentParser) -> None:
 
 
 def _predict(arguments: Namespace) -> None:
-    from subfuse.cohort.cohort import read_cohort
     from subfuse.files import write_table
+    from subfuse.runs.external_validation import mean_predictions
     from subfuse.runs.run import load_run
 
-    run = load_run(arguments.run)
     has_files = bool(arguments.slide or arguments.expression or arguments.mpp)
     if has_files == (arguments.cohort is not None):
         raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
+    run = load_run(arguments.run)
     if has_files:
         table = _predict_files(run, arguments)
     else:
-        table = run.predict(read_cohort(arguments.cohort), model=arguments.model)
+        table = run.predict(read_other_cohort(arguments), model=arguments.model)
+    of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
     write_table(arguments.out, table)
+    write_table(of_patients, mean_predictions(table))
     n_patients = table["patient_id"].nunique()
-    print(f"Predicted {n_patients} patient{'' if n_patients == 1 else 's'}: {arguments.out}\n{DISCLAIMER}")
+    print(
+        f"Predicted {n_patients} patient{'' if n_patients == 1 else 's'}\n"
+        f"One row a patient and task, the mean of the models: {of_patients}\n"
+        f"One row a model: {arguments.out}\n{DISCLAIMER}"
+    )
 
 
 def _predict_files(run: Any, arguments: Namespace) -> Any:
@@ -102,15 +110,15 @@ def _add_audit(parser: ArgumentParser) -> None:
 
 
 def _audit(arguments: Namespace) -> None:
-    from subfuse.audit.audit import audit_predictions, audit_run, read_table
+    from subfuse.audit.audit import audit_predictions, audit_run
     from subfuse.audit.findings import LEVELS
-    from subfuse.files import write_json
+    from subfuse.files import read_table, write_json
 
     path, modalities = arguments.path, arguments.modalities
     if path.is_dir():
         audit = audit_run(path, modalities=modalities)
     else:
-        audit = audit_predictions(read_table(path), modalities=modalities)
+        audit = audit_predictions(read_table(path, text=["event"]), modalities=modalities)
     out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
     write_json(out, audit.to_dict())
     for level in LEVELS:
@@ -134,7 +142,7 @@ def _report(arguments: Namespace) -> None:
 def _add_serve(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
-    parser.add_argument("--port", type=int, default=8000, help="Port; 0: a free one.")
+    add_number(parser, "--port", int, 8000, "Port; 0: a free one.", ge=0, le=65535)
     parser.add_argument("--host", type=str, default="127.0.0.1", help="Address; beyond loopback a token is required.")
 
 

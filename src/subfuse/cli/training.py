@@ -2,56 +2,72 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command, add_workers, n_workers
+from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_other_cohort
 from subfuse.cli.console import DISCLAIMER, print_metrics, print_warnings, progress_bar
+from subfuse.cli.options import add_number, add_settings, require_distinct
 
 
-def _add_train(parser: ArgumentParser) -> None:
+def _add_shared(parser: ArgumentParser) -> None:
+    """Adds what `train` and `crossval` have in common."""
     from jsonargparse import ActionConfigFile
 
     from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
     parser.add_argument("--config", action=ActionConfigFile, help="YAML with any of these settings.")
     parser.add_argument("prepared", type=Path, help="Prepared folder.")
-    parser.add_argument("--task", type=str, required=True, help="Task of the cohort file.")
-    parser.add_argument("--model", type=str, default="subspace", help="Name of the model, as for crossval.")
-    parser.add_argument("--fold", type=int, default=0, help="Fold of the cohort's own splits, from 0.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of weights and batch order.")
+    add_number(parser, "--seed", int, 0, "Seed of weights and batch order.", ge=0)
     parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
-    parser.add_argument("--resume", action="store_true", help="Go on with an interrupted training, if there is one.")
     parser.add_argument(
         "--allow-inputs", type=str, nargs="+", default=[], help="Genes or covariates that may look like the outcome."
     )
-    parser.add_argument("--devices", type=int, default=1, help="Processes per machine; torchrun overrides it.")
-    parser.add_argument("--nodes", type=int, default=1, help="Machines; torchrun overrides it.")
-    parser.add_class_arguments(TrainingSettings, "train")
-    parser.add_class_arguments(ArchitectureSettings, "architecture")
+    add_settings(parser, TrainingSettings, "train", "training")
+    add_settings(parser, ArchitectureSettings, "architecture", "sizes of the neural models")
+
+
+def _settings(arguments: Namespace) -> dict[str, Any]:
+    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+    return {
+        "training": TrainingSettings(**arguments.train.as_dict()),
+        "architecture": ArchitectureSettings(**arguments.architecture.as_dict()),
+        "seed": arguments.seed,
+        "out": arguments.out,
+        "allow_inputs": arguments.allow_inputs,
+    }
+
+
+def _add_train(parser: ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--task", type=str, required=True, help="Task of the cohort file.")
+    parser.add_argument("--model", type=str, default="subspace", help="Name of the model, as for crossval.")
+    add_number(parser, "--fold", int, 0, "Fold of the cohort's own splits, from 0.", ge=0)
+    parser.add_argument("--resume", action="store_true", help="Go on with an interrupted training, if there is one.")
+    add_number(parser, "--devices", int, 1, "Processes per machine; torchrun overrides it.", ge=1)
+    add_number(parser, "--nodes", int, 1, "Machines; torchrun overrides it.", ge=1)
 
 
 def _train(arguments: Namespace) -> None:
     from subfuse.cohort.cohort import read_cohort
     from subfuse.runs.single_training import train_model
+    from subfuse.training.models import check_model_names
     from subfuse.training.processes import is_first_process
-    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
+    check_model_names([arguments.model])
     with progress_bar("train") if is_first_process() else nullcontext() as progress:
         metrics = train_model(
             read_cohort(arguments.prepared),
             task=arguments.task,
             model=arguments.model,
-            out=arguments.out,
             fold=arguments.fold,
-            seed=arguments.seed,
-            training=TrainingSettings(**arguments.train.as_dict()),
-            architecture=ArchitectureSettings(**arguments.architecture.as_dict()),
             devices=arguments.devices,
             nodes=arguments.nodes,
             resume=arguments.resume,
-            allow_inputs=arguments.allow_inputs,
             progress=progress,
+            **_settings(arguments),
         )
     if metrics is not None:
         print_metrics(metrics)
@@ -59,32 +75,19 @@ def _train(arguments: Namespace) -> None:
 
 
 def _add_crossval(parser: ArgumentParser) -> None:
-    from jsonargparse import ActionConfigFile
 
     from subfuse.training.models import COMPARED_MODELS, MODELS
-    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML with any of these settings.")
-    parser.add_argument("prepared", type=Path, help="Prepared folder.")
+    _add_shared(parser)
     parser.add_argument("--tasks", type=str, nargs="+", default=None, help="Tasks of the cohort file; default: all.")
     parser.add_argument("--models", type=str, nargs="+", default=list(COMPARED_MODELS), help=f"{', '.join(MODELS)}.")
-    parser.add_argument(
-        "--folds", type=int, default=None, help="Draw this many folds; default: the cohort's own splits."
-    )
-    parser.add_argument("--repeats", type=int, default=None, help="Draw all folds this often; default: as prepared.")
-    parser.add_argument(
-        "--search", type=int, default=0, help="Trials of a search for each neural model's settings, on inner splits."
-    )
-    parser.add_argument(
-        "--allow-inputs", type=str, nargs="+", default=[], help="Genes or covariates that may look like the outcome."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Seed of weights and batch order.")
+    add_number(parser, "--folds", int, None, "Draw this many folds; default: the cohort's own splits.", ge=2)
+    add_number(parser, "--repeats", int, None, "Draw all folds this often; default: as prepared.", ge=1)
+    searched = "Trials of a search for each neural model's settings, on inner splits."
+    add_number(parser, "--search", int, 0, searched, ge=0)
     parser.add_argument(
         "--explain", type=bool, default=True, help="Explain cohort and two patients before the report; slow if large."
     )
-    parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
-    parser.add_class_arguments(TrainingSettings, "train")
-    parser.add_class_arguments(ArchitectureSettings, "model")
     add_workers(parser)
 
 
@@ -93,8 +96,11 @@ def _crossval(arguments: Namespace) -> None:
     from subfuse.pipeline import explain_and_report
     from subfuse.report.document import write_report
     from subfuse.runs.cross_validation import cross_validate
-    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+    from subfuse.training.models import check_model_names
 
+    require_distinct("--tasks", arguments.tasks)
+    require_distinct("--models", arguments.models)
+    check_model_names(arguments.models)
     cohort = read_cohort(arguments.prepared)
     with progress_bar("cross-validate") as progress:
         result = cross_validate(
@@ -103,15 +109,11 @@ def _crossval(arguments: Namespace) -> None:
             models=arguments.models,
             folds=arguments.folds,
             repeats=arguments.repeats,
-            seed=arguments.seed,
-            out=arguments.out,
-            training=TrainingSettings(**arguments.train.as_dict()),
-            architecture=ArchitectureSettings(**arguments.model.as_dict()),
             search=arguments.search,
-            allow_inputs=arguments.allow_inputs,
             workers=n_workers(arguments),
             scheduler=arguments.scheduler,
             progress=progress,
+            **_settings(arguments),
         )
     print_metrics(result.metrics)
     print_warnings(
@@ -128,20 +130,19 @@ def _crossval(arguments: Namespace) -> None:
 def _add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--cohort", type=Path, required=True, help="Prepared folder of the other cohort.")
-    parser.add_argument(
-        "--role", type=str, default=None, help="Where that folder has several cohorts: external, or a cohort's name."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the bootstrap.")
+    add_role(parser)
+    add_number(parser, "--seed", int, 0, "Seed of the bootstrap.", ge=0)
     parser.add_argument("--out", type=Path, default=Path("external"), help="Folder for the results.")
 
 
 def _evaluate(arguments: Namespace) -> None:
-    from subfuse.cohort.cohort import read_cohort
     from subfuse.report.document import write_report
     from subfuse.runs.run import load_run
 
-    cohort = read_cohort(arguments.cohort, role=arguments.role)
-    print_metrics(load_run(arguments.run).evaluate(cohort, arguments.out, seed=arguments.seed))
+    run = load_run(arguments.run)
+    cohort = read_other_cohort(arguments)
+    metrics = run.evaluate(cohort, arguments.out, seed=arguments.seed)
+    print_metrics(metrics)
     print(f"Report: {write_report(arguments.out)}\n{DISCLAIMER}")
 
 

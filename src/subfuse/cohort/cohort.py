@@ -130,6 +130,11 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     )
 
 
+def roles_of(prepared: Path | str) -> dict[str, str]:
+    """Returns the cohorts of a prepared folder: name to role, `develop` or `external`."""
+    return {member.name: member.role for member in read_cohort_file(Path(prepared) / "cohort.yaml").members}
+
+
 def read_patients(prepared: Path) -> pd.DataFrame:
     """Returns `patients.csv` of a prepared folder with its types: text (None where unknown), days, events, counts."""
     path = Path(prepared) / "patients.csv"

@@ -1,10 +1,9 @@
 """What the models of a cross-validation rely on, over all patients that they did not train on."""
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from subfuse.explanation.faithfulness import (
     faithfulness_summary,
     mean_curves,
 )
-from subfuse.files import sha256_of_json, write_json, write_table, write_text
+from subfuse.files import read_table, sha256_of_json, write_json, write_table, write_text
 from subfuse.training.fitted_model import FittedModel
 
 logger = logging.getLogger(__name__)
@@ -121,7 +120,7 @@ def _explained_model(tested: FoldModel, folder: Path, *, tolerance: float, seed:
     key = sha256_of_json([tested.fitted.describe(), identifiers, tolerance, seed, TABLES])
     marker = folder / "done.txt"
     if marker.exists() and marker.read_text(encoding="utf-8").strip() == key:
-        return {name: _read(folder / f"{name}.csv") for name in TABLES}
+        return {name: read_table(folder / f"{name}.csv", text=["fold"]) for name in TABLES}
     rows: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     generator = np.random.default_rng([seed, *map(ord, tested.fold)])
     usable = [patient for patient in tested.patients if tested.fitted.usable(patient)]
@@ -137,17 +136,6 @@ def _explained_model(tested: FoldModel, folder: Path, *, tolerance: float, seed:
         write_table(folder / f"{name}.csv", table)
     write_text(marker, key + "\n")
     return found
-
-
-def _read(path: Path) -> pd.DataFrame:
-    texts = dict.fromkeys(("patient_id", "fold", "gene", "subspace", "explained"), str)
-    return pd.read_csv(
-        path,
-        keep_default_na=False,
-        na_values=[""],
-        dtype=cast(dict[Hashable, type[str]], texts),
-        float_precision="round_trip",
-    )
 
 
 def _explained_patient(

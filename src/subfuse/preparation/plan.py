@@ -91,8 +91,9 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     """Joins everything that a cohort file names: who is used, with what, and who is not, with the reason.
 
     Reads tables and looks for slide files; opens no slide and writes nothing. A patient needs a slide or expression,
-    and, where there are tasks, a known outcome of at least one. A missing modality or label excludes nobody. Several
-    cohorts share one gene axis. Classes, the coding of covariates and folds come from the cohorts to develop on alone.
+    and, to develop on, a known outcome of at least one task; external patients need none. A missing modality or label
+    excludes nobody. Several cohorts share one gene axis. Classes, the coding of covariates and folds come from the
+    cohorts to develop on alone.
 
     Raises:
         ConfigurationError: A task's column or a covariate is not declared or not usable, or there is nothing to
@@ -107,7 +108,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     roles = {cohort.name: cohort.role for cohort in cohorts}
     pooled = pool_sources(cohorts)
     tasks = _resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), roles)
-    patients, patient_exclusions = _exclude_patients(pooled.patients, tasks)
+    patients, patient_exclusions = _exclude_patients(pooled.patients, tasks, roles)
     _refuse_nobody(cohorts, patients, patient_exclusions)
     _refuse_no_data(cohorts, patients, patient_exclusions)
     kept = set(patients["patient_id"])
@@ -136,6 +137,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
         warnings=(
             *_warnings_of_cohorts(cohorts, patients),
+            *_unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *fold_warnings,
             *_warnings_of_rare_classes(tasks, patients, repeats),
@@ -163,10 +165,13 @@ def _developed(patients: pd.DataFrame, roles: Mapping[str, Role]) -> pd.DataFram
     return patients[patients["cohort"].isin(names)] if names else patients
 
 
-def _exclude_patients(patients: pd.DataFrame, tasks: Mapping[str, TaskSpec]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _exclude_patients(
+    patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], roles: Mapping[str, Role]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     has_data = (patients["n_slides"] > 0) | patients["has_expression"]
     columns = ["event" if task.column is None else task.column for task in tasks.values()]
-    has_outcome = patients[columns].notna().any(axis=1) if columns else pd.Series(True, index=patients.index)
+    is_external = patients["cohort"].map(roles) == "external"  # predicted with or without an outcome
+    has_outcome = is_external | patients[columns].notna().any(axis=1)
     reasons = [
         ("patient", str(patient), "no slide and no expression" if not data else f"unknown outcome of {preview(tasks)}")
         for patient, data, outcome in zip(patients["patient_id"], has_data, has_outcome, strict=True)
@@ -277,6 +282,9 @@ def _resolve_tasks(
             "tasks: at least one is required to develop models. Map time_days and event, or a label, in "
             f"patients.columns. Found the columns {preview(labels, limit=12)}."
         )
+    if "develop" not in roles.values():  # predicting needs no outcome
+        known = [name for name, task in tasks.items() if (followed if task.column is None else task.column in labels)]
+        return {name: tasks[name] for name in known}
     for name, task in tasks.items():
         if task.is_survival and not followed:
             raise ConfigurationError(
@@ -289,6 +297,14 @@ def _resolve_tasks(
                 f"They have {preview(labels, limit=12)}. Add it to patients.columns."
             )
     return dict(tasks)
+
+
+def _unknown_outcomes(declared: Collection[str], resolved: Collection[str]) -> list[str]:
+    absent = [name for name in declared if name not in resolved]
+    text = (
+        f"tasks: no patient has an outcome of {preview(absent)}; they can be predicted, but nothing evaluated on them"
+    )
+    return [text] if absent else []
 
 
 def _resolve_classes(

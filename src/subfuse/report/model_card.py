@@ -1,6 +1,5 @@
 """The model card of a run, as Markdown, from the run's files alone."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -87,10 +86,10 @@ def _model(run: RunFiles) -> Iterator[str]:
 
 def _trained(run: RunFiles, task: str, model: str) -> str:
     """Returns what the first trained model of a task says about itself, and where its weights are."""
-    path = next(iter(sorted((run.folder / task / model).glob("fold_*/model.json"))), None)
-    if path is None:
+    found = (job.description(run.folder) for job in run.jobs(task, model))
+    described = next((description for description in found if description is not None), None)
+    if described is None:
         return "; its weights are not in this folder."
-    described = json.loads(path.read_text(encoding="utf-8"))
     n_genes = {name: len(genes) for name, genes in described.get("recipe", {}).get("gene_sets", {}).items()}
     genes = f"; genes per subspace: {', '.join(f'{name} {n}' for name, n in n_genes.items())}" if n_genes else ""
     encoder = f"; patch encoder {described['encoder']}" if described.get("encoder") else ""

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from subfuse.files import sha256_of_file
 from subfuse.report import figures
-from subfuse.report.run_files import RunFiles, read_table
+from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, PlainTable, flattened, main_model, model_name
 
 
@@ -20,7 +20,7 @@ def training_section(run: RunFiles) -> dict[str, Any]:
     for task in run.tasks:
         models = list(dict.fromkeys(run.metrics.loc[run.metrics["task"] == task, "model"]))
         for model in models:
-            logs = [read_table(path) for path in sorted((run.folder / task / model).glob("fold_*/log.csv"))]
+            logs = [job.log(run.folder) for job in run.jobs(task, model)]
             logs = [log for log in logs if {"epoch", "validation_loss"} <= set(log.columns)]
             if not logs:
                 continue

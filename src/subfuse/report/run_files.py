@@ -1,32 +1,16 @@
 """What a report is made of: the files of a run, read once; optional ones may be absent."""
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from subfuse.errors import DataError
+from subfuse.run_folder import Job, jobs_of, read_config, read_optional, read_predictions
 
-_TEXT: dict[Hashable, type[str]] = dict.fromkeys(
-    (
-        "patient_id",
-        "cohort",
-        "site",
-        "label",
-        "id",
-        "slide_id",
-        "slide",
-        "gene",
-        "subspace",
-        "gene_set",
-        "leading_genes",
-    ),
-    str,
-)
 COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
 
 
@@ -112,6 +96,11 @@ class RunFiles:
         named = [task for task in self.config.get("tasks", ()) if task in measured]
         return named + [task for task in measured if task not in named]
 
+    def jobs(self, task: str, model: str) -> list[Job]:
+        """Returns the jobs of one model, of every fold and repeat."""
+        table = self.predictions
+        return [job for job, _ in jobs_of(table[(table["task"] == task) & (table["model"] == model)])]
+
     def test_predictions(self, task: str, model: str) -> pd.DataFrame:
         """Returns the out-of-fold predictions of one model, first repeat: one row per patient."""
         table = self.predictions
@@ -135,14 +124,14 @@ def read_run(folder: Path) -> RunFiles:
     explanations = sorted((folder / "explanations").rglob("explanation.json"))
     return RunFiles(
         folder=folder,
-        config=_read_yaml(folder / "config.yaml"),
+        config=read_config(folder),
         provenance=_read_json(folder / "provenance.json"),
         prepared=_read_json(folder / "cohort" / "provenance.json"),
-        predictions=read_table(folder / "predictions.csv"),
-        metrics=read_table(folder / "metrics.csv"),
-        comparisons=read_table(folder / "comparisons.csv"),
-        failures=read_table(folder / "failures.csv"),
-        cohort={name: read_table(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
+        predictions=read_predictions(folder / "predictions.csv"),
+        metrics=read_optional(folder / "metrics.csv"),
+        comparisons=read_optional(folder / "comparisons.csv"),
+        failures=read_optional(folder / "failures.csv"),
+        cohort={name: read_optional(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=tuple(_read_explanation(path.parent) for path in explanations),
         cohort_explanations=tuple(
@@ -152,21 +141,13 @@ def read_run(folder: Path) -> RunFiles:
     )
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Returns a CSV file with names as text whatever they look like; empty if there is no such file."""
-    if not path.exists() or not path.read_bytes().strip():
-        return pd.DataFrame()
-    # only empty cells are missing: a class may be called NA, None or nan
-    return pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""], low_memory=False)
-
-
 def _read_explanation(folder: Path) -> Explanation:
     content = _read_json(folder / "explanation.json")
     return Explanation(
         folder=folder,
         content=content,
         ledger=pd.DataFrame(content.get("ledger", []), columns=["subspace", "modality", "contribution"]),
-        genes=read_table(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"]),
+        genes=read_optional(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"]),
     )
 
 
@@ -174,18 +155,14 @@ def _read_cohort_explanation(folder: Path) -> CohortExplanation:
     enrichment = folder / "enrichment.csv"
     return CohortExplanation(
         task=folder.name,
-        genes=read_table(folder / "genes.csv"),
-        values=read_table(folder / "gene_values.csv"),
-        stability=read_table(folder / "gene_stability.csv"),
-        enrichment=read_table(enrichment) if enrichment.exists() else None,
+        genes=read_optional(folder / "genes.csv"),
+        values=read_optional(folder / "gene_values.csv"),
+        stability=read_optional(folder / "gene_stability.csv"),
+        enrichment=read_optional(enrichment) if enrichment.exists() else None,
         faithfulness=_read_json(folder / "faithfulness.json"),
-        curves=read_table(folder / "faithfulness_curves.csv"),
+        curves=read_optional(folder / "faithfulness_curves.csv"),
         summary=_read_json(folder / "summary.json"),
     )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -88,13 +88,19 @@ def cross_validate(
         progress: Called after each job.
 
     Raises:
-        ConfigurationError: Unknown task or model, or `out` holds another configuration's results.
+        ConfigurationError: Unknown or repeated task or model, a number or device that cannot be, or `out` holds another
+            configuration's results.
         DataError: An input is the outcome in disguise, or no job could be done.
     """
+    from subfuse.training.processes import one_process
+
     tasks = [task] if isinstance(task, str) else list(task)
     training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
     check_tasks(tasks, cohort)
     check_model_names(models)
+    check_options(tasks, models, search=search, workers=workers)
+    if scheduler is None:
+        one_process(training)  # the device is there
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=seed)
     refuse_disguised_outcomes(cohort, drawn[0], tasks, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
@@ -249,6 +255,15 @@ def run_description(
         "training": training.model_dump(mode="json"),
         "architecture": architecture.model_dump(mode="json"),
     }
+
+
+def check_options(tasks: Sequence[str], models: Sequence[str], *, search: int, workers: int) -> None:
+    """Raises a ConfigurationError if a task or model is named twice or not at all, or a number is too small."""
+    for what, names in (("tasks", tasks), ("models", models)):
+        if not names or len(set(names)) < len(names):
+            raise ConfigurationError(f"{what} must be named once each, one at least. Found: {', '.join(names) or '-'}.")
+    if search < 0 or workers < 1:
+        raise ConfigurationError(f"search must be at least 0 and workers 1. Found {search} and {workers}.")
 
 
 def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:

@@ -1,49 +1,90 @@
-"""External validation: patients whom no model has seen, predicted by those of all folds with nothing refitted."""
+"""New patients, predicted by the models of all folds with nothing refitted: their mean, and validation on them."""
 
 import numpy as np
 import pandas as pd
 
-from subfuse.errors import DataError
+from subfuse.errors import DataError, preview
+from subfuse.evaluation.horizons import HORIZON_COLUMNS
 from subfuse.run_folder import order_columns
 
 GROUP = ["task", "model"]
+MODEL = [*GROUP, "repeat", "fold"]
+MEAN = "mean"  # in the column `fold`: the row of a patient, beside those of the models
+_OF_PATIENT = ("split", "cohort", "time_days", "event", "label", "has_slides", "has_expression")
+
+
+def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
+    """Returns one row per patient, task and model: the mean over the models of all folds and repeats.
+
+    Risks, percentiles, survival and class probabilities are averaged as they are. Contributions to a class are those to
+    the class that a model predicts: they are averaged where all models predict the same one, and empty elsewhere.
+    Survival at a horizon is the mean over the models whose training patients were followed so far, as `reason` says.
+
+    Args:
+        predicted: What `Run.predict` returns.
+
+    Returns:
+        Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
+    """
+    numbers = [name for name in map(str, predicted) if name.startswith(("risk", "survival_", "p_", "contribution_"))]
+    how = dict.fromkeys(numbers, "mean") | dict.fromkeys(_OF_PATIENT, "first")
+    grouped = predicted.groupby([*GROUP, "patient_id"], sort=False)
+    table = grouped.agg(how)
+    table["n_models"] = grouped.size()
+    contributions = [name for name in numbers if name.startswith("contribution_")]
+    table.loc[~_agreed(predicted).reindex(table.index), contributions] = np.nan
+    horizons = [name for name in HORIZON_COLUMNS if name in predicted]
+    reached = grouped[horizons].count()
+    table["reason"] = [
+        _reason(dict(zip(horizons, counts, strict=True)), n_models) if is_survival else None
+        for counts, n_models, is_survival in zip(
+            reached.to_numpy().tolist(), table["n_models"].tolist(), table["risk"].notna(), strict=True
+        )
+    ]
+    return order_columns(table.reset_index().assign(fold=MEAN, repeat=pd.NA))
 
 
 def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Returns one test row per new patient, task and model: the mean over the models of all folds and repeats.
-
-    Class probabilities and contributions are averaged. Risks of different folds have different scales, so `risk` is
-    the mean percentile (0 to 100) of the patient among each model's training patients. Survival curves have other days
-    in every fold and are left out.
+    """Returns one test row per new patient, task and model: the mean over the models, see `mean_predictions`.
 
     Args:
         predicted: What `Run.predict` returns for the new patients; rows of split `new` are used.
-        known: The run's own predictions. Their test patients are returned as rows of split `train`, with their
-            percentile as risk: censoring and thresholds come from the patients whom the models were developed on.
+        known: The run's own predictions. Their test patients are returned as rows of split `train`: censoring and
+            thresholds come from the patients whom the models were developed on. Each was predicted by one model, whose
+            risks have their own location and spread: they are moved to the mean location and spread of the models.
 
     Raises:
         DataError: There is no new patient with a known outcome.
     """
-    new = predicted[(predicted["split"] == "new") & (predicted["event"].notna() | predicted["label"].notna())]
+    new = predicted[predicted["split"] == "new"]
+    cohorts, n_predicted = preview(predicted["cohort"].unique()), predicted["patient_id"].nunique()
     if new.empty:
         raise DataError(
-            "external validation needs new patients with a known outcome of the run's tasks. Found none among "
-            f"{predicted['patient_id'].nunique()} predicted patients. Declare the outcomes in the cohort file."
+            "external validation needs new patients with a known outcome. All "
+            f"{n_predicted} patients of {cohorts} took part in the run. Choose another --cohort or --role."
         )
-    tested = _averaged(new.assign(risk=new["risk_percentile"]), "test")
-    developed = _averaged(with_percentiles(known).query("split == 'test'"), "train")
-    groups = pd.MultiIndex.from_frame(tested[GROUP].drop_duplicates())
-    developed = developed[pd.MultiIndex.from_frame(developed[GROUP]).isin(groups)]
+    new = new[new["event"].notna() | new["label"].notna()]
+    if new.empty:
+        raise DataError(
+            f"external validation needs new patients with a known outcome of {preview(predicted['task'].unique())}. "
+            f"The {n_predicted} patients of {cohorts} have no outcome. Map it in patients.columns and prepare again, "
+            "or use `subfuse predict`, which needs none."
+        )
+    tested = _complete_horizons(mean_predictions(new)).assign(split="test")
+    of_tested = pd.MultiIndex.from_frame(known[GROUP]).isin(pd.MultiIndex.from_frame(tested[GROUP]))
+    developed = with_percentiles(on_one_scale(known[of_tested])).query("split == 'test'")
+    survival = [name for name in map(str, developed) if name.startswith("survival_")]  # other days in every fold
+    developed = mean_predictions(developed.drop(columns=survival)).assign(split="train")
     return order_columns(pd.concat([developed, tested], ignore_index=True).assign(repeat=0, fold=0))
 
 
 def with_percentiles(known: pd.DataFrame) -> pd.DataFrame:
-    """Returns predictions with `risk` as the percentile (0 to 100) among the training patients of the same model."""
-    table = known.copy()
-    for _, rows in known.groupby([*GROUP, "repeat", "fold"], sort=False):
+    """Returns predictions with `risk_percentile`, the percentile (0 to 100) among the model's training patients."""
+    percentile = pd.Series(np.nan, index=known.index)
+    for _, rows in known.groupby(MODEL, sort=False):
         trained = np.sort(rows.loc[rows["split"] == "train", "risk"].dropna().to_numpy(float))
-        table.loc[rows.index, "risk"] = risk_percentile(rows["risk"].to_numpy(float), trained)
-    return table
+        percentile.loc[rows.index] = risk_percentile(rows["risk"].to_numpy(float), trained)
+    return known.assign(risk_percentile=percentile)
 
 
 def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:
@@ -58,8 +99,41 @@ def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(risk), np.nan, np.searchsorted(trained, risk) / len(trained) * 100)
 
 
-def _averaged(rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    averaged = [name for name in map(str, rows) if name.startswith(("p_", "contribution_"))]
-    fixed = ["cohort", "time_days", "event", "label", "has_slides", "has_expression"]
-    how = {"risk": "mean"} | dict.fromkeys(averaged, "mean") | dict.fromkeys(fixed, "first")
-    return rows.groupby([*GROUP, "patient_id"], sort=False, as_index=False).agg(how).assign(split=split)
+def on_one_scale(known: pd.DataFrame) -> pd.DataFrame:
+    """Returns predictions whose risks have, model by model of a task, the same mean and spread of training patients.
+
+    These are the averages over the folds' models. Without a spread of its own a model's risks are only moved.
+    """
+    trained = known[known["split"] == "train"].groupby(MODEL, sort=False)["risk"]
+    own = pd.DataFrame({"mean": trained.mean(), "spread": trained.std()})
+    shared = own.groupby(level=GROUP).transform("mean")
+    factor = (shared["spread"] / own["spread"]).where(own["spread"] > 0, 1.0)
+    of_row = pd.MultiIndex.from_frame(known[MODEL])
+    mean, target, scale = (part.reindex(of_row).to_numpy(float) for part in (own["mean"], shared["mean"], factor))
+    return known.assign(risk=(known["risk"].to_numpy(float) - mean) * scale + target)
+
+
+def _agreed(predicted: pd.DataFrame) -> pd.Series:
+    """Returns per patient, task and model whether all models predict the same class; survival has none to disagree."""
+    classes = [name for name in map(str, predicted) if name.startswith("p_")]
+    if not classes:
+        return predicted.groupby([*GROUP, "patient_id"]).size() > 0
+    best = predicted[classes].fillna(-1.0).to_numpy(float).argmax(axis=1)
+    return predicted.assign(best=best).groupby([*GROUP, "patient_id"])["best"].nunique() == 1
+
+
+def _reason(reached: dict[str, int], n_models: int) -> str | None:
+    """Returns which horizons lie beyond the training follow-up of how many models."""
+    parts = [
+        f"{name}: follow-up of the training patients of {n_models - count} of {n_models} models ends before"
+        for name, count in reached.items()
+        if count < n_models
+    ]
+    return "; ".join(parts) or None
+
+
+def _complete_horizons(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table without survival at a horizon that a model cannot predict for every patient."""
+    horizons = [name for name in HORIZON_COLUMNS if name in table]
+    missing = table[horizons].isna().groupby([table[name] for name in GROUP]).transform("any")
+    return table.assign(**table[horizons].mask(missing))

@@ -110,9 +110,9 @@ def predict_new_patient(
 def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     """Returns mean and range, over the models of all folds, of what they say of one patient.
 
-    Quantities: class probabilities; for survival the risk percentile (0 to 100, among a model's training patients) and
-    the contributions of the subspaces to the risk. Left out are survival curves, which have other days in every fold,
-    and contributions to a class, which is that predicted by the model, and not the same in all. The range is how far
+    Quantities: class probabilities; for survival the risk percentile (0 to 100, among a model's training patients),
+    survival at one, three and five years and the contributions of the subspaces to the risk. Left out are contributions
+    to a class, which is that predicted by the model, and not the same in all. The range is how far
     models disagree that were trained on other patients of the same cohort; it is no confidence interval.
 
     Args:
@@ -124,8 +124,8 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (task, model), table in predictions.groupby(["task", "model"], sort=False):
         is_survival = table["risk_percentile"].notna().any()
-        kinds = ("risk_percentile", "contribution_") if is_survival else ("p_",)
-        names = sorted((name for name in map(str, table) if name.startswith(kinds)), key=lambda n: n != kinds[0])
+        kinds = ("risk_percentile", "survival_", "contribution_") if is_survival else ("p_",)
+        names = [name for name in map(str, table) if name.startswith(kinds)]  # in the order of predictions.csv
         for name in names:
             values = table[name].dropna().to_numpy(float)
             if len(values):

@@ -9,24 +9,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.horizons import with_horizons
 from subfuse.execution import Progress
 from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
 from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
 from subfuse.explanation.wsidata_export import write_wsidata
 from subfuse.features.store import read_features
+from subfuse.files import read_table
 from subfuse.run_folder import (
     Job,
     claim_folder,
     copy_cohort,
+    jobs_of,
     order_columns,
     prediction_table,
+    read_config,
     read_predictions,
+    require_run,
     stack_predictions,
 )
 from subfuse.runs.external_validation import external_predictions, risk_percentile
@@ -65,23 +69,24 @@ class Run:
         Raises:
             ConfigurationError: There is none.
         """
-        done = self.predictions[["task", "model", "fold", "repeat"]].drop_duplicates()
-        chosen = done[((done["model"] == model) | (model is None)) & ((done["task"] == task) | (task is None))]
-        if chosen.empty:
-            available = ", ".join(sorted({f"{row.task}/{row.model}" for row in done.itertuples()}))
+        done = [job for job, _ in jobs_of(self.predictions)]
+        chosen = [job for job in done if model in (None, job.model) and task in (None, job.task)]
+        if not chosen:
+            available = ", ".join(sorted({f"{job.task}/{job.model}" for job in done}))
             raise ConfigurationError(f"{self.folder} has no model {model} for task {task}. Available: {available}.")
-        yield from (Job(*job) for job in chosen.itertuples(index=False, name=None))
+        yield from chosen
 
     def fitted(self, job: Job) -> FittedModel:
         """Returns the trained model of a job."""
         return load_fitted(job.folder(self.folder))
 
     def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
-        """Returns predictions of every fold's model in the columns of `predictions.csv`, and `risk_percentile`.
+        """Returns predictions of every fold's model: columns of `predictions.csv`, `risk_percentile` and `reason`.
 
         A patient that the run knows is predicted only by the models that did not train on it (split `test`); a new
-        patient by the models of all folds (split `new`). Risks of different folds' models have different scales:
-        compare `risk_percentile`, the share (0 to 100) of the model's training patients with a lower risk.
+        patient by the models of all folds (split `new`), see `mean_predictions`. No outcome is needed. Risks of
+        different folds' models have different scales: compare `risk_percentile`, the share (0 to 100) of the model's
+        training patients with a lower risk. Survival is that of `HORIZONS_DAYS`, see `with_horizons`.
 
         Raises:
             DataError: The cohort's genes, unit or encoder are not those of training, or no patient can be predicted.
@@ -97,8 +102,7 @@ class Run:
                 f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
                 "them, or lacks the modalities they need."
             )
-        percentile = pd.concat([table.pop("risk_percentile") for table in tables], ignore_index=True)
-        return stack_predictions(tables).assign(risk_percentile=percentile)
+        return stack_predictions(tables)
 
     def evaluate(self, cohort: Cohort, out: Path, *, seed: int = 0) -> pd.DataFrame:
         """Validates every model of the run on another cohort, with everything fitted frozen; returns the metrics.
@@ -222,11 +226,14 @@ class Run:
         patients = [
             p for p in aligned if (p.patient_id in held_out or p.patient_id not in everyone) and fitted.usable(p)
         ]
+        trained = of_fold[of_fold["split"] == "train"].dropna(subset=["risk"])
         table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
         table["split"] = ["test" if p.patient_id in held_out else "new" for p in patients]
-        table = order_columns(table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index))
-        trained = np.sort(of_fold.loc[of_fold["split"] == "train", "risk"].dropna().to_numpy(float))
-        return table.assign(risk_percentile=risk_percentile(table["risk"].to_numpy(float), trained))
+        table = table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
+        if not fitted.task_spec.is_survival:
+            return order_columns(table.assign(risk=np.nan, risk_percentile=np.nan))
+        table["risk_percentile"] = risk_percentile(table["risk"].to_numpy(float), np.sort(trained["risk"].to_numpy()))
+        return order_columns(with_horizons(table, trained))
 
 
 def load_run(folder: Path | str) -> Run:
@@ -236,12 +243,8 @@ def load_run(folder: Path | str) -> Run:
         ConfigurationError: The folder is not one.
     """
     folder = Path(folder)
-    config, predictions = folder / "config.yaml", folder / "predictions.csv"
-    if not config.exists() or not predictions.exists():
-        raise ConfigurationError(
-            f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
-        )
-    return Run(folder, yaml.safe_load(config.read_text(encoding="utf-8")), read_predictions(predictions))
+    require_run(folder)
+    return Run(folder, read_config(folder), read_predictions(folder / "predictions.csv"))
 
 
 def explanation_name(patient_id: str) -> str:
@@ -259,7 +262,7 @@ def explanation_name(patient_id: str) -> str:
 
 def _store_scores(patches: Path, features: tuple[Path, ...], places: dict[str, SlidePlace], stores: Path) -> None:
     """Adds the patch scores of one task's `patches.csv` to the wsidata stores of its slides."""
-    table = pd.read_csv(patches, dtype={"slide_id": str}, keep_default_na=False)
+    table = read_table(patches)
     for path in features:
         place = places.get(path.stem, NOT_LOCATED)
         if isinstance(place, str):

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
@@ -18,6 +18,7 @@ import pandas as pd
 
 from subfuse.errors import SubfuseError
 from subfuse.explanation import colour_limit
+from subfuse.run_folder import read_optional
 from subfuse.runs.run import explanation_name
 from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
 
@@ -63,7 +64,7 @@ class ExplanationShelf:
 def read_explanation(folder: Path, *, genes_per_subspace: int) -> ExplanationInfo:
     """Returns ledger and strongest genes of an explanation."""
     content = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
-    genes = _read_table(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"])
+    genes = read_optional(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"])
     strongest = genes.loc[genes["contribution"].abs().sort_values(ascending=False, kind="stable").index]
     shown = strongest.groupby("subspace", sort=False).head(genes_per_subspace)
     return ExplanationInfo(
@@ -83,7 +84,7 @@ def read_explanation(folder: Path, *, genes_per_subspace: int) -> ExplanationInf
 def read_patch_scores(folder: Path, slide_id: str, *, patch_size_px: int) -> PatchScores | None:
     """Returns the scores of one slide's patches, or None if the explanation has none of it."""
     content = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
-    table = _read_table(folder / "patches.csv")
+    table = read_optional(folder / "patches.csv")
     if table.empty or slide_id not in set(table["slide_id"]):
         return None
     names = [str(name) for name in table.columns if name not in ("slide_id", "x", "y")]
@@ -111,7 +112,7 @@ def _limits(scores: pd.DataFrame, subspaces: Mapping[str, Any]) -> dict[str, flo
 
 
 def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[list[float]]]:
-    table = _read_table(folder / POINTS_FILE)
+    table = read_optional(folder / POINTS_FILE)
     if table.empty:
         return {}
     of_slide = table[table["slide_id"] == slide_id]
@@ -119,14 +120,6 @@ def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[list[float]]]
         str(subspace): rows[["x", "y"]].to_numpy(float).tolist()
         for subspace, rows in of_slide.groupby("subspace", sort=False)
     }
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """Returns a table with names as text whatever they look like (a gene may be called NAN); empty if it is absent."""
-    if not path.exists():
-        return pd.DataFrame()
-    names: dict[Hashable, type[str]] = dict.fromkeys(("slide_id", "gene", "subspace"), str)
-    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 class ExplanationWorker:

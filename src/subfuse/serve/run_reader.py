@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort
@@ -16,10 +15,9 @@ from subfuse.errors import DataError
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.run_folder import stack_predictions
+from subfuse.runs.external_validation import with_percentiles
 from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
-
-RUN_KEYS = ["task", "model", "repeat", "fold"]
 
 
 @dataclass(frozen=True)
@@ -173,25 +171,11 @@ def open_run(run_folder: Path, cohort_folder: Path | None = None) -> RunReader:
     tables = [table for table in tables if len(table)]
     if not tables:
         raise DataError(f"{run_folder}: at least one predicted patient of cohort {cohort.name!r} is required.")
-    percentile = pd.concat([table["risk_percentile"] for table in tables], ignore_index=True)
-    stacked = stack_predictions([table.drop(columns="risk_percentile") for table in tables])
-    return RunReader(run, cohort, stacked.assign(risk_percentile=percentile))
+    return RunReader(run, cohort, stack_predictions(tables))
 
 
 def _explain(run_folder: Path, cohort_folder: Path, model: str, patient_id: str, out: Path) -> None:
     load_run(run_folder).explain(read_cohort(cohort_folder), patient_id, out, model=model)
-
-
-def with_percentiles(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Returns predictions with `risk_percentile`: the share (0 to 100) of the model's training patients below."""
-    percentile = pd.Series(np.nan, index=predictions.index)
-    for _, rows in predictions.groupby(RUN_KEYS):
-        risk = rows["risk"].to_numpy(float)
-        train = np.sort(risk[(rows["split"] == "train").to_numpy() & np.isfinite(risk)])
-        if len(train):
-            below = np.searchsorted(train, risk) / len(train) * 100
-            percentile.loc[rows.index] = np.where(np.isfinite(risk), below, np.nan)
-    return predictions.assign(risk_percentile=percentile)
 
 
 def as_predictions(rows: pd.DataFrame) -> list[Prediction]:

@@ -1,6 +1,7 @@
 """What is needed to build a model again: its name, its sizes and its gene sets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 from pydantic import Field
@@ -205,7 +206,9 @@ def check_model_names(names: Sequence[str]) -> None:
     """Raises a ConfigurationError that lists the valid names if one is unknown."""
     unknown = [name for name in names if name not in MODELS]
     if unknown:
-        raise ConfigurationError(f"models must be among {', '.join(MODELS)}. Found: {', '.join(unknown)}.")
+        nearest = get_close_matches(unknown[0], MODELS, n=1)
+        meant = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigurationError(f"models must be among {', '.join(MODELS)}. Found: {', '.join(unknown)}.{meant}")
 
 
 def suits_task(name: str, *, is_survival: bool) -> bool:

@@ -15,8 +15,21 @@ from subfuse.training.settings import TrainingSettings
 
 
 def one_process(settings: TrainingSettings) -> Fabric:
-    """Returns Fabric for this process alone."""
-    return Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
+    """Returns Fabric for this process alone.
+
+    Raises:
+        ConfigurationError: This machine has no such device.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"accelerator {settings.accelerator} with precision {settings.precision} cannot be had here: {problem} "
+            "Choose another --train.accelerator or --train.precision."
+        ) from None
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from subfuse.settings import Section
 
 
 class TrainingSettings(Section):
     """How a neural model is trained; identical for every model of a comparison."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     epochs: int = Field(30, ge=1, description="At most this many passes over the training patients.")
     members: int = Field(
@@ -37,7 +39,7 @@ class TrainingSettings(Section):
     )
     time_bins: int = Field(4, ge=2, description="Discrete time bins for survival.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Numerical precision.")
-    accelerator: str = Field("auto", description="auto, cpu, gpu or mps.")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Device that trains.")
     logger: Literal["csv", "tensorboard", "mlflow", "wandb"] = Field(
         "csv", description="log.csv is always written; another name adds that tracker."
     )

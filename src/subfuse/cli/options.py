@@ -1,0 +1,95 @@
+"""Options that are checked when they are read, before any work; what is wrong is said in one line."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
+
+from jsonargparse import ArgumentParser
+from jsonargparse._formatters import DefaultHelpFormatter
+
+from subfuse.errors import ConfigurationError, preview
+
+if TYPE_CHECKING:
+    import pydantic
+
+
+class PlainHelp(DefaultHelpFormatter):
+    """Help with defaults and without the types of Python."""
+
+    def _get_type_str(self, action: Any) -> str | None:
+        return None
+
+    def _expand_help(self, action: Any) -> str:
+        return super()._expand_help(action).removesuffix(" (default: null)")
+
+
+class Parser(ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=PlainHelp, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the message and ends with exit code 2."""
+        print(f"subfuse: error: {' '.join(message.split())}. See `{self.prog} --help`.", file=sys.stderr)
+        raise SystemExit(2) from ex
+
+
+def add_number(
+    parser: ArgumentParser,
+    name: str,
+    kind: type[int] | type[float],
+    default: int | float | None,
+    help: str,
+    **limits: int | float,
+) -> None:
+    """Adds an option that takes a number within limits.
+
+    Args:
+        parser: The command's.
+        name: With its dashes.
+        kind: int or float.
+        default: Without the option; not checked.
+        help: What it means.
+        **limits: As pydantic's `Field` calls them: ge, gt, le, lt.
+    """
+    from pydantic import Field
+
+    parser.add_argument(name, type=_checked(name, Annotated[kind, Field(**limits)]), default=default, help=help)
+
+
+def add_settings(parser: ArgumentParser, settings: "type[pydantic.BaseModel]", prefix: str, title: str) -> None:
+    """Adds an option `--PREFIX.NAME` for every setting, with the limits of the setting."""
+    from pydantic import Field
+
+    group = parser.add_argument_group(title)
+    for name, setting in settings.model_fields.items():
+        option = f"--{prefix}.{name}"
+        kind = _checked(option, Annotated[setting.annotation, Field(), *setting.metadata])
+        choices = get_args(setting.annotation)
+        shown = f"{{{','.join(choices)}}}" if choices else None
+        group.add_argument(option, type=kind, default=setting.default, metavar=shown, help=setting.description)
+
+
+def require_distinct(name: str, values: Sequence[str] | None) -> None:
+    """Raises a ConfigurationError if an option names something twice."""
+    given = list(values or ())
+    repeated = [value for index, value in enumerate(given) if value in given[:index]]
+    if repeated:
+        raise ConfigurationError(f"{name} must name each once. Found twice: {preview(dict.fromkeys(repeated))}.")
+
+
+def _checked(option: str, kind: Any) -> Callable[[Any], Any]:
+    """Returns what reads an option's text, or raises a ConfigurationError that names the option."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+
+    def read(value: Any) -> Any:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            required = error.errors()[0]["msg"].removeprefix("Input should ").partition(", unable")[0]
+            raise ConfigurationError(f"{option} must {required}. Found {value}.") from None
+
+    return read

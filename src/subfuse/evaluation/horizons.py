@@ -1,0 +1,72 @@
+"""Survival at one, three and five years from the predictions of one model, on days that all models share."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+HORIZONS_DAYS = (365, 1095, 1825)
+HORIZON_COLUMNS = tuple(f"survival_{days}" for days in HORIZONS_DAYS)
+
+
+def with_horizons(predicted: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
+    """Returns one model's predictions with its own survival columns replaced by those of `HORIZONS_DAYS`.
+
+    A model that predicts a survival curve (discrete hazards) is read between its days with a constant hazard. Its last,
+    open time bin ends with the last event of the training patients: after it, as in a Kaplan-Meier curve, survival
+    stays until the end of their follow-up. A model that predicts log hazards (Cox) is read with Breslow's baseline
+    (1974) of its training patients. Where their follow-up ends before a horizon nothing is known: NaN, and the column
+    `reason` says so.
+
+    Args:
+        predicted: Columns of `predictions.csv` of new patients.
+        trained: The model's training patients: risk, time_days, event, all known.
+    """
+    curves = [str(name) for name in predicted if str(name).startswith("survival_")]
+    table = predicted.drop(columns=curves).assign(reason=None)
+    if "risk" not in table or table["risk"].isna().all():
+        return table
+    time_days, event = trained["time_days"].to_numpy(float), trained["event"].to_numpy(bool)
+    last_day = float(time_days.max()) if len(trained) else 0.0
+    if curves:
+        found = _of_curves(predicted, curves, time_days[event].max() if event.any() else last_day)
+    else:
+        found = _of_log_hazards(predicted["risk"].to_numpy(float), trained["risk"].to_numpy(float), time_days, event)
+    known = np.array(HORIZONS_DAYS) <= last_day
+    table[list(HORIZON_COLUMNS)] = np.where(known, found, np.nan)
+    if not known.all():
+        unknown = ", ".join(str(days) for days, is_known in zip(HORIZONS_DAYS, known, strict=True) if not is_known)
+        reason = f"no survival at {unknown} days: follow-up of the training patients ends after {last_day:g} days"
+        table["reason"] = np.where(table["risk"].notna(), reason, None)
+    return table
+
+
+def _of_curves(
+    predicted: pd.DataFrame, columns: list[str], last_event_day: float
+) -> Float[np.ndarray, "patient horizon"]:
+    """Returns survival between the days of a curve; the risk is minus the sum of the curve and its value at the end."""
+    columns = sorted(columns, key=_days)
+    curve = predicted[columns].to_numpy(float)
+    end = np.clip(-predicted["risk"].to_numpy(float) - curve.sum(axis=1), 0, curve[:, -1])
+    days = [0.0, *map(_days, columns)]
+    days.append(max(last_event_day, days[-1] + 1.0))
+    survival = np.column_stack([np.ones(len(curve)), curve, end])
+    logs = np.log(np.maximum(survival, np.finfo(float).tiny))
+    return np.exp(np.stack([np.interp(HORIZONS_DAYS, days, row) for row in logs])) if len(logs) else np.empty((0, 3))
+
+
+def _of_log_hazards(
+    risk: Float[np.ndarray, " patient"],
+    trained_risk: Float[np.ndarray, " trained"],
+    time_days: Float[np.ndarray, " trained"],
+    event: Bool[np.ndarray, " trained"],
+) -> Float[np.ndarray, "patient horizon"]:
+    """Returns survival from Breslow's baseline: at each event, 1 over the summed hazard ratios of those at risk."""
+    centre = trained_risk.mean() if len(trained_risk) else 0.0
+    ratio = np.exp(trained_risk - centre)
+    steps = np.array([1 / ratio[time_days >= day].sum() for day in time_days[event]])
+    cumulative = np.array([steps[time_days[event] <= days].sum() for days in HORIZONS_DAYS])
+    return np.exp(-np.exp(risk - centre)[:, None] * cumulative)
+
+
+def _days(column: str) -> float:
+    return float(column.removeprefix("survival_"))

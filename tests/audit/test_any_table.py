@@ -1,0 +1,87 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.audit.any_table import auditable
+from subfuse.audit.audit import audit_predictions
+from subfuse.cli import main
+from subfuse.errors import DataError
+
+SURVIVAL = pd.DataFrame(
+    {"patient_id": ["A", "B", "C", "D"], "time_days": [100, 200, 300, 400], "event": True, "risk": [4.0, 3, 2, 1]}
+)
+CLASSES = pd.DataFrame({"patient_id": ["A", "B"], "label": ["x", "y"], "p_x": [0.75, 0.25], "p_y": [0.25, 0.75]})
+
+
+@pytest.mark.parametrize(
+    "words", [("yes", "no"), ("1:DECEASED", "0:LIVING"), ("Dead", "alive"), ("TRUE", "False"), (1.0, 0.0), ("1", "0")]
+)
+def test_events_are_read_from_words_of_one_meaning(words):
+    table, findings = auditable(SURVIVAL.assign(event=[words[0], words[1], words[0], words[1]]))
+    assert table["event"].tolist() == [True, False, True, False]
+    assert not [finding for finding in findings if "left out" in finding.found]
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        (SURVIVAL.assign(event=["2", "1", "2", "1"]), r"column event: true or false .* Found '2' for patient A"),
+        (SURVIVAL.assign(event=["progression"] * 4), r"column event: .* and 3 more such rows\. Write true where"),
+        (SURVIVAL.assign(time_days="12 months"), r"column time_days: a number .* '12 months' .* Convert it to days"),
+        (SURVIVAL.assign(risk="high"), r"column risk: a number .* 'high'"),
+        (CLASSES.assign(p_x=[2.6, -1.0], p_y=[0.4, 4.0]), r"columns p_x, p_y: probabilities .* not logits"),
+        (CLASSES.assign(p_x=[0.4, 0.4], p_y=[0.3, 0.3]), r"columns p_x, p_y: .* in sum 0\.7, for patient A"),
+        (CLASSES.assign(p_x="0.7;"), r"column p_x: a number .* '0\.7;'"),
+    ],
+)
+def test_what_has_no_certain_meaning_is_named_with_its_remedy(table, named):
+    with pytest.raises(DataError, match=named) as raised:
+        auditable(table)
+    assert "\n" not in str(raised.value)
+
+
+def test_days_may_carry_their_unit():
+    table, _ = auditable(SURVIVAL.assign(time_days=["100 d", "200days", "300", " 400 day"]))
+    assert table["time_days"].tolist() == [100, 200, 300, 400]
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(100.0, "read as per cent"), (0.98, "divided by their sums"), (1.02, "divided by their sums")]
+)
+def test_per_cent_and_rounded_probabilities_become_those_that_sum_to_one(factor, words):
+    changed = CLASSES.assign(p_x=CLASSES["p_x"] * factor, p_y=CLASSES["p_y"] * factor)
+    table, findings = auditable(changed)
+    np.testing.assert_allclose(table[["p_x", "p_y"]], CLASSES[["p_x", "p_y"]])
+    assert [words in finding.found for finding in findings if finding.check == "reading"] == [True]
+    untouched, findings = auditable(CLASSES)
+    assert not [finding for finding in findings if finding.check == "reading"]
+    pd.testing.assert_frame_equal(untouched[["p_x", "p_y"]], CLASSES[["p_x", "p_y"]])
+
+
+def test_a_reversed_risk_is_a_failure_and_the_right_one_is_not():
+    draw = np.random.default_rng(0)
+    risk = draw.normal(size=60)
+    time = 1000 * np.exp(-risk + 0.5 * draw.normal(size=60))
+    table = pd.DataFrame({"patient_id": range(60), "time_days": time, "event": True, "risk": risk})
+    found = {
+        sign: list(audit_predictions(table.assign(risk=sign * risk), n_bootstrap=20).of_level("failure"))
+        for sign in (1, -1)
+    }
+    assert not found[1]
+    assert [finding.found.startswith("the risk is reversed") for finding in found[-1]] == [True]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("cbio", 0, ""), ("yes", 0, ""), ("unit", 0, ""), ("percent", 0, ""), ("reversed", 0, "the risk is reversed"),
+        ("logits", 3, "p_G2, p_G3"), ("notsum", 3, "p_G2, p_G3"), ("rounded1", 3, "p_G2, p_G3"),
+    ],
+)  # fmt: skip
+def test_tables_of_others_are_read_or_refused_in_one_line(cases, tmp_path, capsys, name, code, said):
+    assert main(["audit", str(cases / "audit_tables" / f"{name}.csv"), "--out", str(tmp_path / "audit.json")]) == code
+    shown = capsys.readouterr()
+    assert said in " ".join((shown.out + shown.err).split())
+    if code:
+        assert shown.err.count("\n") == 1

@@ -1,0 +1,85 @@
+"""Options of every command: checked before any work, with one line and exit code 2; help in plain words."""
+
+import inspect
+
+import pytest
+
+import subfuse
+from subfuse.cli import COMMANDS, main
+from subfuse.cli.options import Parser
+from subfuse.cli.training import _add_crossval, _add_train
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["crossval", "p", "--train.lr", "inf"], "--train.lr must be a finite number. Found inf"),
+        (["crossval", "p", "--train.lr", "nan"], "--train.lr must be a finite number. Found nan"),
+        (["crossval", "p", "--train.lr", "-1"], "--train.lr must be greater than 0. Found -1"),
+        (["train", "p", "--task", "t", "--train.epochs", "0"], "--train.epochs must be greater than or equal to 1"),
+        (["train", "p", "--task", "t", "--train.accelerator", "tpv"], "--train.accelerator must be 'auto', 'cpu'"),
+        (["crossval", "p", "--architecture.dropout", "1"], "--architecture.dropout must be less than 1. Found 1"),
+        (["crossval", "p", "--model.embed_dim", "1"], "--architecture.embed_dim must be greater than or equal to 8"),
+        (["crossval", "p", "--search", "-1"], "--search must be greater than or equal to 0"),
+        (["crossval", "p", "--workers", "-3"], "--workers must be greater than or equal to 0"),
+        (["crossval", "p", "--folds", "1"], "--folds must be greater than or equal to 2"),
+        (["crossval", "p", "--repeats", "0"], "--repeats must be greater than or equal to 1"),
+        (["crossval", "p", "--models", "snn", "snn"], "--models must name each once. Found twice: snn"),
+        (["crossval", "p", "--tasks", "a", "b", "a"], "--tasks must name each once. Found twice: a"),
+        (["crossval", "p", "--models", "subspac"], "Did you mean subspace?"),
+        (["train", "p", "--task", "t", "--model", "abmill"], "Did you mean abmil?"),
+        (["train", "p", "--task", "t", "--devices", "0"], "--devices must be greater than or equal to 1"),
+        (["train", "p", "--task", "t", "--fold", "-1"], "--fold must be greater than or equal to 0"),
+        (["simulate", "out", "--visibility", "2"], "--visibility must be less than or equal to 1"),
+        (["simulate", "out", "--patients", "no"], "--patients must be a valid integer"),
+        (["serve", "run", "--port", "70000"], "--port must be less than or equal to 65535"),
+        (["predict", "run", "--slide", "a.svs", "--mpp", "0"], "--mpp must be greater than 0"),
+        (["crossval", "p", "--train.epocs", "3"], "unrecognized arguments: --train.epocs"),
+    ],
+)
+def test_a_wrong_option_is_one_line_before_any_work(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:
+        code = stopped.code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_value_in_a_configuration_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("train: {lr: .inf}\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main(["crossval", "prepared", "--config", str(tmp_path / "run.yaml")])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "--train.lr must be a finite number" in lines[0]
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_shows_no_types_of_python(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert not [word for word in ("Annotated", "<class", "Ge(", "type:", "dict[", "Literal", "null") if word in shown]
+
+
+def test_train_and_crossval_spell_the_same_options_alike():
+    options = []
+    for add in (_add_train, _add_crossval):
+        parser = Parser()
+        add(parser)
+        options.append({name: action.default for action in parser._actions for name in action.option_strings})
+    shared = {name for name in options[0] if name.split(".")[0] in ("--train", "--architecture")}
+    shared |= {"--seed", "--out", "--allow-inputs", "--config"}
+    assert len(shared) > 20
+    assert shared == {name for name in options[1] if name in shared or "." in name}
+    assert {name: options[0][name] for name in shared} == {name: options[1][name] for name in shared}
+
+
+def test_public_names_are_shown_by_completion():
+    assert set(subfuse.__all__) <= set(dir(subfuse))
+    assert all(inspect.getdoc(getattr(subfuse, name)) for name in subfuse.__all__ if name != "__version__")
