@@ -8,6 +8,9 @@ class SubfuseError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
+
 
 class ConfigurationError(SubfuseError):
     """Wrong usage or configuration (exit code 2)."""
@@ -19,6 +22,16 @@ class DataError(SubfuseError):
     """Data that cannot be used as it is (exit code 3): names the file, row or gene."""
 
     exit_code = 3
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with everything escaped that no terminal or table can show: names in files may be any bytes.
+
+    Example:
+        >>> print(printable("P1\udcff µm"))
+        P1\udcff µm
+    """
+    return "".join(c if c.isprintable() or c in "\n\xa0" else ascii(c)[1:-1] for c in text)
 
 
 def preview(names: Iterable[object], limit: int = 5) -> str:

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,9 @@ from subfuse.cohort.bags import (
 )
 from subfuse.cohort.covariates import WEIGHT
 from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError
+from subfuse.features import store
+from subfuse.features.store import write_features
 
 
 @pytest.fixture
@@ -142,3 +148,28 @@ def test_without_genes_the_covariates_are_read_where_any_is_known(make_cohort):
     fitted = InputStandardiser.fit(cohort.patients, (), FeatureCache(), cohort.covariates)
     assert [fitted.has_profile(patient) for patient in cohort.patients[:5]] == [True, True, True, False, True]
     assert fitted.profile(cohort.patients[4])[0] == 0  # unknown: that of the average patient
+
+
+def test_features_that_changed_are_named_and_each_file_is_verified_once(make_cohort, monkeypatch):
+    cohort = make_cohort(4)
+    first, second = cohort.patients[1].slides[0], cohort.patients[3].slides[0]
+    cache = FeatureCache(limit_bytes=0)
+    cache.read(first)
+    cache.read(second)
+    monkeypatch.setattr(store, "require_content", None)  # would be called
+    cache.read(first)
+    monkeypatch.undo()
+    with h5py.File(second, "a") as file:
+        file["features"][0, 0] += 1
+    with pytest.raises(DataError, match=rf"{second.name}.*Run `subfuse prepare` again"):
+        FeatureCache().read(second)
+
+
+def test_another_number_of_features_is_named(make_cohort, tmp_path):
+    cache = FeatureCache()
+    first = cache.read(make_cohort(4).patients[1].slides[0])
+    write_features(
+        tmp_path / "wide.h5", replace(first, features=np.zeros((len(first.coords), 9), np.float16)), tile_px=8
+    )
+    with pytest.raises(DataError, match=r"wide\.h5: 6 features per patch are required.*Found 9"):
+        cache.read(tmp_path / "wide.h5")

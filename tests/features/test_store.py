@@ -133,3 +133,67 @@ def test_features_that_are_not_finite_are_not_written(slide: SlideFeatures, tmp_
 
     with pytest.raises(DataError, match="1 of 7 patches that are not, the first at row 3"):
         write_features(tmp_path / "slide.h5", replace(slide, features=features), tile_px=256)
+
+
+def change_one_byte(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["features"][3, 2] += 1
+
+
+def zero_the_tail(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["features"][5:] = 0
+
+
+def not_a_number(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["features"][0, 0] = np.nan
+
+
+def other_places(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["coords"][0] = 0
+
+
+def other_pixel_size(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["coords"].attrs["level0_mpp"] = 0.5
+
+
+def no_hash(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["coords"].attrs["content_sha256"]
+
+
+CHANGES = [change_one_byte, zero_the_tail, not_a_number, other_places, other_pixel_size, no_hash]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_changed_content_is_named_when_it_is_read(change, slide: SlideFeatures, tmp_path: Path) -> None:
+    path = tmp_path / "slide.h5"
+    write_features(path, slide, tile_px=256, attributes={"tissue_mm2": math.nan, "source": "ä"})
+    read_features(path)
+    change(path)
+
+    with pytest.raises(DataError, match=r"slide\.h5: the content .* is required.*Run `subfuse prepare` again"):
+        read_features(path)
+    with pytest.raises(DataError, match=r"slide\.h5"):
+        read_attributes(path, verify=True)
+
+
+def test_the_file_of_another_slide_is_named(slide: SlideFeatures, tmp_path: Path) -> None:
+    write_features(tmp_path / "a.1.h5", slide, tile_px=256)
+    (tmp_path / "a.1.h5").rename(tmp_path / "b.h5")
+    with pytest.raises(DataError, match=r"b\.h5: .*Found that of slide a\.1"):
+        read_features(tmp_path / "b.h5")
+
+
+def test_the_area_of_patches_is_that_of_their_union(slide: SlideFeatures) -> None:
+    shapely = pytest.importorskip("shapely")
+    corners = np.random.default_rng(1).integers(0, 1500, (60, 2)).astype(np.int32)
+    spread = replace(
+        slide, features=np.zeros((60, 5), np.float16), coords=corners, patch_size_level0=200, level0_mpp=0.5
+    )
+    union = shapely.union_all(shapely.box(*corners.T, *(corners + 200).T)).area
+    assert spread.area_mm2 == pytest.approx(union * 0.25 / 1e6)
+    assert math.isnan(replace(spread, has_coordinates=False).area_mm2)

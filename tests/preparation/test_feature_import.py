@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -16,8 +17,9 @@ import process_pool
 from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.features.other_tools import opened_features
 from subfuse.features.store import read_features
-from subfuse.preparation.feature_import import FeatureSource, feature_sources, survey_features
+from subfuse.preparation.feature_import import FeatureSource, feature_sources, import_slides, survey_features
 from subfuse.preparation.slide import SlideSource
 
 PATIENTS = [f"P{i:02d}" for i in range(12)]
@@ -320,3 +322,85 @@ def test_slides_and_ready_features_do_not_mix(tmp_path):
     with pytest.raises(ConfigurationError, match="Found 1 with features and 1 slides"):
         feature_sources(sources)
     assert feature_sources(sources[1:]) == ()
+
+
+def imported(folder: Path, **files: dict) -> dict:
+    """Imports feature files of these attributes; the records by slide."""
+    for name, attributes in files.items():
+        write_features(folder / f"{name}.h5", 9, **attributes)
+    sources = [FeatureSource(name, "p", folder / f"{name}.h5", encoder="toy") for name in files]
+    records, failures = import_slides(sources, survey_features(sources), folder / "out" / "wsi")
+    return {record.slide_id: record for record in records} | dict(zip(failures["id"], failures["reason"], strict=True))
+
+
+def test_changed_features_are_imported_again_and_the_others_are_kept(tmp_path):
+    attributes = {"patch_size_level0": 512, "level0_mpp": 0.25}
+    imported(tmp_path, a=attributes, b=attributes)
+    folder = tmp_path / "out" / "wsi" / "imported" / "features_toy"
+    with h5py.File(folder / "a.h5", "a") as file:
+        file["features"][4:] = 0
+    kept = (folder / "b.h5").stat().st_mtime_ns
+    sources = [FeatureSource(name, "p", tmp_path / f"{name}.h5", encoder="toy") for name in "ab"]
+    import_slides(sources, survey_features(sources), tmp_path / "out" / "wsi")
+    assert read_features(folder / "a.h5").features[4:].any()
+    assert (folder / "b.h5").stat().st_mtime_ns == kept
+
+
+def test_overlap_and_repetition_are_not_counted_as_tissue(tmp_path):
+    slides = imported(
+        tmp_path,
+        apart={"patch_size_level0": 512, "level0_mpp": 0.25},
+        half_over={"patch_size_level0": 1024, "level0_mpp": 0.25},
+    )
+    assert slides["apart"].tissue_mm2 == pytest.approx(9 * 0.128**2)
+    assert slides["half_over"].tissue_mm2 == pytest.approx(16 * 0.128**2)
+    with h5py.File(tmp_path / "apart.h5", "a") as file:
+        file["coords"][...] = 0
+    again = imported(tmp_path, same={"patch_size_level0": 512, "level0_mpp": 0.25})["same"]
+    assert again.warnings == ()
+    sources = [FeatureSource("apart", "p", tmp_path / "apart.h5", encoder="toy")]
+    records, _ = import_slides(sources, survey_features(sources), tmp_path / "other" / "wsi")
+    assert records[0].tissue_mm2 == pytest.approx(0.128**2)
+    assert "9 patches stand on 1 places" in records[0].warnings[0]
+
+
+@pytest.mark.parametrize("place", ["features", "coords", "/"])
+def test_the_encoder_is_read_wherever_it_stands(tmp_path, place):
+    for name, encoder in (("a", "uni_v1"), ("b", "uni_v1"), ("c", np.bytes_(b"conch_v15"))):
+        write_features(tmp_path / f"{name}.h5", 3, level0_mpp=0.5)
+        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
+            file[place].attrs["encoder"] = encoder
+    sources = [FeatureSource(name, "p", tmp_path / f"{name}.h5") for name in "abc"]
+    assert survey_features(sources[:2]).encoder == "uni_v1"
+    with pytest.raises(DataError, match=r"features of uni_v1 in a\.h5, b\.h5; 6 features of conch_v15 in c\.h5"):
+        survey_features(sources)
+
+
+def test_a_declared_encoder_that_the_files_contradict_is_said(tmp_path):
+    write_features(tmp_path / "a.h5", 3, level0_mpp=0.5, encoder="uni_v1")
+    survey = survey_features([FeatureSource("a", "p", tmp_path / "a.h5", encoder="conch")])
+    assert survey.encoder == "uni_v1"
+    assert "slides.encoder says conch" in survey.warnings()[-1]
+
+
+@pytest.mark.real_data
+def test_given_layouts(cases):
+    def read(name: str, pattern: str, mpp: float | None = None) -> dict:
+        found = {}
+        for path in sorted((cases / name).glob(pattern)):
+            with suppress(DataError), opened_features(path, mpp=mpp) as file:
+                found[path.stem] = file.slide_features(path)
+        return found
+
+    areas = {name: slide.area_mm2 for name, slide in read("overlapping_patches", "feats/*.h5", 0.25).items()}
+    assert len(areas) == 8
+    assert max(areas.values()) == min(areas.values()) == pytest.approx(0.147, abs=0.001)
+    shapes = read("feature_shapes", "feats/*.h5", 0.25)
+    assert shapes["P007"].area_mm2 == pytest.approx(shapes["P003"].area_mm2)
+    assert "P008" not in shapes
+    stamp = read("stamp_2_0", "feats/*.h5")
+    assert set(stamp) == {f"S{i}" for i in (0, 1, 2, 4, 6, 7, 8)}
+    np.testing.assert_allclose(stamp["S0"].centres_um, stamp["S1"].centres_um, atol=1)
+    sources = [FeatureSource(path.stem, "p", path) for path in sorted((cases / "two_encoders" / "feats").glob("*.h5"))]
+    with pytest.raises(DataError, match=r"(conch_v15 in P.*uni_v1 in P|uni_v1 in P.*conch_v15 in P)"):
+        survey_features(sources)

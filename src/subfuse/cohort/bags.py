@@ -12,6 +12,7 @@ from torch import Tensor
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.covariates import CovariateCoding
 from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError
 from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.features.store import SlideFeatures, read_features
 
@@ -157,16 +158,32 @@ def reads_profile(patient: Patient, genes: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Slide features kept in memory up to a limit; beyond it they are read from disk each time."""
+    """Slide features kept in memory up to a limit; beyond it they are read from disk each time.
+
+    The content of every file is verified once, when it is read first.
+    """
 
     limit_bytes: int = 1 << 30
     _kept: dict[Path, SlideFeatures] = field(default_factory=dict)
+    _width_of: dict[Path, int] = field(default_factory=dict)  # of every file that was verified
 
     def read(self, path: Path) -> SlideFeatures:
-        """Returns the features of one slide."""
+        """Returns the features of one slide.
+
+        Raises:
+            DataError: The file is damaged, changed since it was written, or has another number of features than the
+                first one that was read.
+        """
         if path in self._kept:
             return self._kept[path]
-        slide = read_features(path)
+        slide = read_features(path, verify=path not in self._width_of)
+        self._width_of[path] = slide.features.shape[1]
+        first, n_features = next(iter(self._width_of.items()))
+        if slide.features.shape[1] != n_features:
+            raise DataError(
+                f"{path}: {n_features} features per patch are required, as in {first}. "
+                f"Found {slide.features.shape[1]}. Run `subfuse prepare` again into a new folder."
+            )
         if sum(kept.features.nbytes for kept in self._kept.values()) + slide.features.nbytes <= self.limit_bytes:
             self._kept[path] = slide
         return slide

@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Int32, Num
 
 from subfuse.errors import DataError
+from subfuse.features.hdf5_files import damage_named
 from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, raster_corners, require_finite
 from subfuse.slides.tissue import MPP_PLACE, Tiling
 
+_LARGEST_PX = 1 << 24  # no slide is wider, in level-0 pixels
 NO_COORDINATES = "no coordinates: the patches are laid out row by row on a square, and heat maps are refused"
 
 
@@ -40,9 +42,10 @@ class FeatureFile:
             path: The file, for messages.
 
         Raises:
-            DataError: A feature is not finite, or beyond float16; or the size of the patches cannot be told.
+            DataError: The file is damaged; a feature is not finite, or beyond float16; a patch does not lie on the
+                slide; or the size of the patches cannot be told.
         """
-        with np.errstate(over="ignore"):  # values beyond float16 are reported below
+        with np.errstate(over="ignore"), damage_named(path, "a complete file"):  # beyond float16: reported below
             features = np.ascontiguousarray(np.asarray(self.read()).reshape(self.shape), self.dtype)
         require_finite(features, path)
         known = self.read_coords is not None
@@ -66,9 +69,28 @@ class FeatureFile:
         if self.read_coords is None:
             assert self.patch_size_level0 is not None  # see `without_coordinates`
             return raster_corners(self.shape[0], self.patch_size_level0), self.patch_size_level0
-        corners = self.read_coords()
+        with damage_named(path, "a complete file"):
+            corners = np.asarray(self.read_coords(), np.float64).round()
+        self._require_on_slide(corners, path)
         size = self.patch_size_level0 or max(1, round(spacing(corners, path)))
-        return corners.round().astype(np.int32), size
+        return corners.astype(np.int32), size
+
+    def _require_on_slide(self, corners: Num[np.ndarray, "patch 2"], path: Path) -> None:
+        """Refuses places that lie left of or above the slide, beyond its recorded size, or beyond that of any slide."""
+        if corners.shape != (self.shape[0], 2):
+            raise DataError(
+                f"{path}: one place (x, y) of each of the {self.shape[0]} patches is required. Found an array "
+                f"{corners.shape}. Extract the slide again."
+            )
+        outside = ~((corners >= 0) & (corners < (self.slide_size_px or (_LARGEST_PX, _LARGEST_PX))))  # NaN too
+        if outside.any():
+            first = np.flatnonzero(outside.any(axis=1))[0]
+            area = " x ".join(f"{n:,}" for n in self.slide_size_px or ())
+            raise DataError(
+                f"{path}: patches must lie on the slide{f' of {area} px' if area else ''}, their corners in level-0 "
+                f"pixels from its top left. Found ({corners[first, 0]:.0f}, {corners[first, 1]:.0f}) in row {first}, "
+                f"and {np.count_nonzero(outside.any(axis=1))} such patches. Extract the slide again."
+            )
 
 
 def without_coordinates(layout: str, shape: tuple[int, int], read: Callable[[], np.ndarray]) -> FeatureFile:

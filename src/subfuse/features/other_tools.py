@@ -9,7 +9,6 @@
 | wsidata | zarr store with a table of features of tiles |
 """
 
-import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +22,24 @@ from jaxtyping import Num
 
 from subfuse.errors import DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, spacing, unknown_mpp, without_coordinates
-from subfuse.features.store import UNKNOWN_ENCODER, hdf5_listing, opened_hdf5
+from subfuse.features.hdf5_files import (
+    Attributes,
+    damage_named,
+    hdf5_listing,
+    is_held,
+    opened_hdf5,
+    require_plausible_size,
+    stored_array,
+)
+from subfuse.features.store import CONTENT_HASH, UNKNOWN_ENCODER, require_content
 from subfuse.features.wsidata import read_wsidata
-from subfuse.slides.tissue import MPP_PLACE
+from subfuse.slides.tissue import MPP_PLACE, disagreement, square_pixel
 
 NO_PATCH_SIZE = "the size of the patches is not recorded: taken from their spacing, as without overlap"
+_ENCODER_NAMES = ("encoder", "extractor", "patch_encoder", "encoder_name", "feature_extractor", "model_name")
 _STAMP_V1_PX, _STAMP_V1_UM = 224, 256.0  # STAMP before 2.0: coordinates in pixels of 256 µm / 224
+_MICROMETRES = ("um", "µm", "\u03bcm")
+_SAME_SCALE = 1.5  # nominal magnifications of scanners differ less from 10 / mpp
 
 
 @contextmanager
@@ -48,7 +59,7 @@ def opened_features(path: Path, *, mpp: float | None = None, encoder: str | None
     path = Path(path)
     if path.is_dir():
         yield _named(read_wsidata(path, mpp, encoder), path, encoder)
-    elif zipfile.is_zipfile(path) or path.suffix.lower() == ".pt":
+    elif path.is_file() and (path.suffix.lower() == ".pt" or zipfile.is_zipfile(path)):
         with _opened_tensor(path, mpp) as file:
             yield _named(file, path, encoder)
     else:
@@ -65,95 +76,151 @@ def files_behind(path: Path) -> list[Path]:
 
 def _named(file: FeatureFile, path: Path, declared: str | None) -> FeatureFile:
     """Fills in the encoder: the file's own word, else the declared, else the folder `features_<encoder>` (TRIDENT)."""
-    if file.encoder != UNKNOWN_ENCODER:
-        return file
     folder = path.parent.name.removeprefix("features_")
-    return replace(file, encoder=declared or (folder if folder != path.parent.name else UNKNOWN_ENCODER))
+    of_folder = folder if folder != path.parent.name else None
+    if file.encoder == UNKNOWN_ENCODER:
+        return replace(file, encoder=declared or of_folder or UNKNOWN_ENCODER)
+    other = declared or of_folder
+    if other in (None, file.encoder):
+        return file
+    where = "slides.encoder" if declared else "the folder"
+    note = f"the features are of encoder {file.encoder}, as their files say; {where} says {other}"
+    return replace(file, warnings=(*file.warnings, note))
 
 
 def _read_hdf5(file: h5py.File, path: Path, mpp: float | None) -> FeatureFile:
-    found = [name for name in _HDF5_LAYOUTS if isinstance(file.get(name), h5py.Dataset)]
+    found = [name for name in _HDF5_LAYOUTS if is_held(file, name)]
     if len(found) != 1:
         raise DataError(
             f"{path}: one dataset of features is required, named {', '.join(_HDF5_LAYOUTS)}. "
             f"Found: {hdf5_listing(file)}. See the layouts that `slides.features` reads in the documentation."
         )
-    return _HDF5_LAYOUTS[found[0]](file, file[found[0]], path, mpp)
+    return _HDF5_LAYOUTS[found[0]](file, stored_array(file, found[0], path), path, mpp)
 
 
 def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float | None) -> FeatureFile:
     """Coordinates in level-0 pixels. TRIDENT records the patch size, CLAM leaves it to the spacing of the patches."""
     shape = _hdf5_shape(features, path, file)
-    attributes = dict(file["coords"].attrs) if "coords" in file else {}
-    encoder = str(attributes.get("encoder", UNKNOWN_ENCODER))
-    encoder_sha256 = str(attributes.get("encoder_sha256", ""))
-    dtype = features.dtype.type if "subfuse_version" in attributes else np.float16  # ours keep their precision
-    if "coords" not in file or features.ndim == 1 or not attributes.get("has_coordinates", True):
-        bare = without_coordinates("HDF5", shape, lambda: features[()])
+    coords = stored_array(file, "coords", path) if is_held(file, "coords") else None
+    attributes = Attributes([place for place in (coords, features, file) if place is not None], path)
+    encoder = attributes.text(*_ENCODER_NAMES) or UNKNOWN_ENCODER
+    encoder_sha256 = attributes.text("encoder_sha256") or ""
+    is_ours = "subfuse_version" in attributes
+    dtype = features.dtype.type if is_ours else np.float16  # ours keep their precision
+    read = _verified(features, coords, path) if is_ours and coords is not None else lambda: features[()]
+    if coords is None or features.ndim == 1 or attributes.number("has_coordinates", least=0) == 0:
+        bare = without_coordinates("HDF5", shape, read)
         return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256, dtype=dtype)
-    _require_coords(file, shape, path)
-    level0_mpp = mpp or _recorded(attributes, "level0_mpp", path)
-    if level0_mpp is None:
-        raise unknown_mpp(
-            path, f"attributes {preview(sorted(attributes), limit=12) or 'none'}; magnification is nominal"
-        )
-    size = _recorded(attributes, "patch_size_level0", path)
+    _require_coords(coords, shape, path, file)
+    level0_mpp, mpp_notes = _pixel_size(attributes, mpp, path)
+    size, tile_px, size_notes = _patch_size(attributes, path)
     return FeatureFile(
-        layout="subfuse" if "subfuse_version" in attributes else "CLAM" if size is None else "TRIDENT",
+        layout="subfuse" if is_ours else "CLAM" if size is None else "TRIDENT",
         shape=shape,
-        read=lambda: features[()],
-        read_coords=lambda: _corners(file, path),
-        patch_size_level0=None if size is None else round(size),
+        read=read,
+        read_coords=lambda: _corners(coords, path),
+        patch_size_level0=size,
         level0_mpp=level0_mpp,
-        tile_px=int(attributes["patch_size"]) if size and "patch_size" in attributes else None,
+        tile_px=tile_px,
         encoder=encoder,
         encoder_sha256=encoder_sha256,
-        overlap_px=int(attributes.get("overlap", 0)),
+        overlap_px=attributes.whole("overlap", least=0) or 0,
         slide_size_px=_slide_size(attributes),
-        warnings=(NO_PATCH_SIZE,) if size is None else (),
+        warnings=(*mpp_notes, *size_notes),
         dtype=dtype,
     )
 
 
+def _verified(features: h5py.Dataset, coords: h5py.Dataset, path: Path) -> Callable[[], np.ndarray]:
+    """Reads features that `write_features` wrote, and compares them with their hash."""
+
+    def read() -> np.ndarray:
+        values, attributes = features[()], dict(coords.attrs)
+        if CONTENT_HASH in attributes:
+            require_content(values, coords[()], attributes, path)
+        return values
+
+    return read
+
+
+def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> tuple[float, tuple[str, ...]]:
+    """µm per level-0 pixel, the declared one first, and what contradicts it in the file."""
+    recorded = attributes.number("level0_mpp") or attributes.number("mpp")
+    x, y = attributes.number("mpp_x"), attributes.number("mpp_y")
+    if recorded is None and declared is None and x is not None and y is not None:
+        recorded = square_pixel(x, y, path)
+    recorded = recorded or x or y
+    mpp = declared or recorded
+    if mpp is None:
+        found = preview(attributes.names(), limit=12) or "none"
+        raise unknown_mpp(path, f"attributes {found}; magnification is nominal")
+    magnification = attributes.number("level0_magnification")
+    notes = disagreement(declared=declared, recorded=recorded)
+    if magnification is not None and not 1 / _SAME_SCALE < mpp * magnification / 10 < _SAME_SCALE:
+        notes += (
+            f"{mpp:g} µm per pixel is used, but the file calls it {magnification:g}x (about {10 / magnification:g})",
+        )
+    return mpp, notes
+
+
+def _patch_size(attributes: Attributes, path: Path) -> tuple[int | None, int | None, tuple[str, ...]]:
+    """Side of a patch in level-0 pixels and in those of the encoder's images; None where the file does not tell."""
+    size, tile_px = attributes.number("patch_size_level0"), attributes.whole("patch_size")
+    scales = [attributes.number(name) for name in ("level0_magnification", "target_magnification", "downsample")]
+    if size is None and tile_px is not None and scales[0] and scales[1]:
+        size = tile_px * scales[0] / scales[1]
+    elif size is None and tile_px is not None and scales[2]:  # CLAM's files of coordinates
+        size = tile_px * scales[2]
+    if size is not None:
+        return max(1, round(size)), tile_px, ()
+    if attributes.number("overlap", least=0):
+        raise DataError(
+            f"{path}: the attribute `patch_size_level0` is required where patches overlap. Found `overlap` "
+            f"{attributes.number('overlap', least=0):g} alone. Write it into the file, or extract the slide again."
+        )
+    return None, None, (NO_PATCH_SIZE,)
+
+
 def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float | None) -> FeatureFile:
     """Coordinates in µm since STAMP 2.0. One vector per slide or patient has none."""
-    shape, attributes = _hdf5_shape(features, path, file), dict(file.attrs)
-    encoder = str(attributes.get("extractor", attributes.get("encoder", UNKNOWN_ENCODER)))
-    if "coords" not in file:
+    shape = _hdf5_shape(features, path, file)
+    coords = stored_array(file, "coords", path) if is_held(file, "coords") else None
+    attributes = Attributes([place for place in (file, features, coords) if place is not None], path)
+    encoder = attributes.text(*_ENCODER_NAMES) or UNKNOWN_ENCODER
+    if coords is None:
         return replace(without_coordinates("STAMP", shape, lambda: features[()]), encoder=encoder)
-    _require_coords(file, shape, path)
-    tile_um, tile_px, unit_um = _stamp_tile(file, path), _recorded(attributes, "tile_size_px", path), 1.0
+    _require_coords(coords, shape, path, file)
+    tile_um, tile_px, unit_um = _stamp_tile(coords, attributes, path, file), attributes.whole("tile_size_px"), 1.0
     if tile_um is None:  # the layout before 2.0
         tile_um, tile_px, unit_um = _STAMP_V1_UM, _STAMP_V1_PX, _STAMP_V1_UM / _STAMP_V1_PX
-    level0_mpp = mpp or (tile_um / tile_px if tile_px else None)
-    if level0_mpp is None:
-        raise unknown_mpp(path, f"attributes {preview(sorted(attributes), limit=12)}")
+    kept_mpp = mpp or (tile_um / tile_px if tile_px else 1.0)  # places in µm need no pixel size
+    pixels = f"pixels of the encoder's images ({kept_mpp:.4g} µm)" if tile_px else "µm"
     note = (
-        "the slide's own pixel size is not recorded: positions are kept in pixels of the encoder's images "
-        f"({level0_mpp:.4g} µm). Declare `mpp` in {MPP_PLACE} for outlines in level-0 pixels"
+        f"the slide's own pixel size is not recorded: positions are kept in {pixels}. "
+        f"Declare `mpp` in {MPP_PLACE} for outlines in level-0 pixels"
     )
     return FeatureFile(
         layout="STAMP",
         shape=shape,
         read=lambda: features[()],
-        read_coords=lambda: _corners(file, path) * (unit_um / level0_mpp),
-        patch_size_level0=max(1, round(tile_um / level0_mpp)),
-        level0_mpp=level0_mpp,
-        tile_px=None if tile_px is None else int(tile_px),
+        read_coords=lambda: _corners(coords, path) * (unit_um / kept_mpp),
+        patch_size_level0=max(1, round(tile_um / kept_mpp)),
+        level0_mpp=kept_mpp,
+        tile_px=tile_px,
         encoder=encoder,
         warnings=() if mpp else (note,),
     )
 
 
-def _stamp_tile(file: h5py.File, path: Path) -> float | None:
+def _stamp_tile(coords: h5py.Dataset, attributes: Attributes, path: Path, file: h5py.File) -> float | None:
     """Side of a tile in µm; None: the file has the layout of STAMP before 2.0, which recorded no unit."""
-    attributes = dict(file.attrs)
-    if "tile_size_um" in attributes:
-        return _recorded(attributes, "tile_size_um", path)
-    size = _recorded(attributes, "tile_size", path)
-    if size is not None and attributes.get("unit") == "um":
+    unit = attributes.text("unit")
+    in_um, size = attributes.number("tile_size_um"), attributes.number("tile_size")
+    if unit in (None, *_MICROMETRES) and in_um is not None:
+        return in_um
+    if unit in _MICROMETRES and size is not None:
         return size
-    if "unit" not in attributes and round(size or spacing(_corners(file, path), path)) == _STAMP_V1_PX:
+    if unit is None and round(size or spacing(_corners(coords, path), path)) == _STAMP_V1_PX:
         return None
     raise DataError(
         f"{path}: coordinates in µm are required, with `tile_size_um`, or `tile_size` and `unit` um, as STAMP writes. "
@@ -201,21 +268,21 @@ def _loaded_tensor(path: Path) -> Any:
     """Loads without unpickling code; a file in the usual zip format is mapped, not read."""
     import torch
 
-    try:
+    required = "a complete file with one tensor (nothing but tensors is unpickled)"
+    with damage_named(path, required):
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        size = f"{path.stat().st_size} bytes" if path.exists() else "none"
-        raise DataError(
-            f"{path}: a complete file with one tensor is required, and nothing but tensors is unpickled. "
-            f"Found {size} that cannot be loaded ({first[:120]}). Extract the slide again, or use the HDF5 file."
-        ) from error
     if not isinstance(loaded, torch.Tensor):
         keys = f" with {preview(loaded, limit=10)}" if isinstance(loaded, dict) else ""
         raise DataError(
             f"{path}: one tensor (patch, feature) is required. Found a {type(loaded).__name__}{keys}. "
             "Save the features alone, or use the HDF5 file."
         )
+    if loaded.layout != torch.strided or loaded.is_quantized or loaded.is_complex() or loaded.device.type != "cpu":
+        raise DataError(
+            f"{path}: features must be plain real numbers. Found a tensor {loaded.dtype}, {loaded.layout}, on "
+            f"{loaded.device}. Save `features.float().cpu()`."
+        )
+    require_plausible_size(path, "the tensor", loaded.numel(), loaded.element_size(), path.stat().st_size)
     return loaded
 
 
@@ -225,34 +292,25 @@ def _hdf5_shape(features: h5py.Dataset, path: Path, file: h5py.File) -> tuple[in
     return bag_shape(features.shape, path, hdf5_listing(file))
 
 
-def _require_coords(file: h5py.File, shape: tuple[int, int], path: Path) -> None:
-    stored, n_patches = file["coords"], shape[0]
-    if getattr(stored, "shape", None) in ((n_patches, 2), (1, n_patches, 2)) and stored.dtype.kind in "fiu":
+def _require_coords(coords: h5py.Dataset, shape: tuple[int, int], path: Path, file: h5py.File) -> None:
+    if coords.shape in ((shape[0], 2), (1, shape[0], 2)) and coords.dtype.kind in "fiu":
         return
     raise DataError(
-        f"{path}: `coords` (patch, 2) is required with one row for each of the {n_patches} patches. "
+        f"{path}: `coords` (patch, 2) is required with one row for each of the {shape[0]} patches. "
         f"Found: {hdf5_listing(file)}. Extract the slide again."
     )
 
 
-def _corners(file: h5py.File, path: Path) -> Num[np.ndarray, "patch 2"]:
-    coords = file["coords"][()].reshape(-1, 2)
-    if not np.isfinite(coords).all():
+def _corners(coords: h5py.Dataset, path: Path) -> Num[np.ndarray, "patch 2"]:
+    corners = coords[()].reshape(-1, 2).astype(np.float64)
+    if not np.isfinite(corners).all():
         raise DataError(f"{path}: `coords` must be finite. Found NaN or infinity. Extract the slide again.")
-    return coords
+    return corners
 
 
-def _recorded(attributes: Mapping[str, Any], name: str, path: Path) -> float | None:
-    if name not in attributes:
-        return None
-    value = np.asarray(attributes[name])
-    if value.size != 1 or value.dtype.kind not in "fiu" or not (np.isfinite(value) and value > 0).all():
-        raise DataError(f"{path}: attribute `{name}` must be a positive number. Found {attributes[name]!r}.")
-    return float(value.item())
-
-
-def _slide_size(attributes: Mapping[str, Any]) -> tuple[int, int] | None:
-    for width, height in (("slide_width_level0", "slide_height_level0"), ("level0_width", "level0_height")):
-        if width in attributes and height in attributes:
-            return int(attributes[width]), int(attributes[height])
+def _slide_size(attributes: Attributes) -> tuple[int, int] | None:
+    for names in (("slide_width_level0", "slide_height_level0"), ("level0_width", "level0_height")):
+        width, height = (attributes.whole(name) for name in names)
+        if width is not None and height is not None:
+            return width, height
     return None

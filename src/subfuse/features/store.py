@@ -3,9 +3,10 @@
 Files of other tools are read by `subfuse.features.other_tools` and converted to this one.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import numpy as np
 from jaxtyping import Float16, Float32, Int32
 
 import subfuse
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError
+from subfuse.features.hdf5_files import hdf5_listing, opened_hdf5, stored_array
 from subfuse.files import atomic_path
+from subfuse.slides.tissue import covered_px2
 
 UNKNOWN_ENCODER = "unknown"
+CONTENT_HASH = "content_sha256"  # of features, places and all other attributes; see `require_content`
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,13 @@ class SlideFeatures:
     def centres_um(self) -> Float32[np.ndarray, "patch 2"]:
         """Patch centres (x, y) in µm from the slide's top-left corner."""
         return ((self.coords + self.patch_size_level0 / 2) * self.level0_mpp).astype(np.float32)
+
+    @property
+    def area_mm2(self) -> float:
+        """Area that the patches cover together, where they overlap counted once; NaN where places are unknown."""
+        if not self.has_coordinates:
+            return math.nan
+        return covered_px2(self.coords, self.patch_size_level0) * self.level0_mpp**2 / 1e6
 
 
 def raster_corners(n_patches: int, patch_size_level0: int) -> Int32[np.ndarray, "patch 2"]:
@@ -68,12 +79,12 @@ def write_features(
     overlap_px: int = 0,
     attributes: Mapping[str, str | int | float] | None = None,
 ) -> None:
-    """Writes the features of one slide, complete or not at all.
+    """Writes the features of one slide, complete or not at all, with a hash of its content.
 
     Datasets are contiguous: files chunked by rows read 8 to 20 times slower.
 
     Args:
-        path: File to write; replaced when it exists.
+        path: File to write, named by the slide; replaced when it exists.
         slide: At least one patch, all features finite.
         tile_px: Side of a patch in pixels at `slide.target_mpp`; None where unknown.
         overlap_px: Overlap of neighbouring patches, in the same pixels.
@@ -93,60 +104,79 @@ def write_features(
         coords = file.create_dataset("coords", data=slide.coords)
         coords.attrs.update(attributes or {})
         coords.attrs.update(_attributes_of(slide, tile_px=tile_px, overlap_px=overlap_px))
+        coords.attrs["slide_id"] = path.stem
+        coords.attrs[CONTENT_HASH] = _content_sha256(slide.features, slide.coords, dict(coords.attrs))
 
 
-def read_features(path: Path) -> SlideFeatures:
+def read_features(path: Path, *, verify: bool = True) -> SlideFeatures:
     """Reads the features of one slide from a file that `write_features` wrote.
 
+    Args:
+        path: The file.
+        verify: Whether the content must agree with its hash; a file that was verified before need not be again.
+
     Raises:
-        DataError: The file is missing, damaged or of another layout.
+        DataError: The file is missing, damaged, of another layout or slide, or changed since it was written.
     """
+    path = Path(path)
     with opened_hdf5(path) as file:
         _require_layout(file, path)
         features, coords = file["features"][()], file["coords"][()]
         attributes = dict(file["coords"].attrs)
-    return SlideFeatures(
-        features=features,
-        coords=coords,
-        patch_size_level0=int(attributes["patch_size_level0"]),
-        level0_mpp=float(attributes["level0_mpp"]),
-        target_mpp=float(attributes.get("target_mpp", np.nan)),
-        encoder=str(attributes["encoder"]),
-        encoder_sha256=str(attributes["encoder_sha256"]),
-        slide_width_px=int(attributes["slide_width_level0"]),
-        slide_height_px=int(attributes["slide_height_level0"]),
-        has_coordinates=bool(attributes.get("has_coordinates", True)),
-    )
+        if verify:
+            require_content(features, coords, attributes, path)
+        return SlideFeatures(
+            features=features,
+            coords=coords,
+            patch_size_level0=int(attributes["patch_size_level0"]),
+            level0_mpp=float(attributes["level0_mpp"]),
+            target_mpp=float(attributes.get("target_mpp", np.nan)),
+            encoder=str(attributes["encoder"]),
+            encoder_sha256=str(attributes["encoder_sha256"]),
+            slide_width_px=int(attributes["slide_width_level0"]),
+            slide_height_px=int(attributes["slide_height_level0"]),
+            has_coordinates=bool(attributes.get("has_coordinates", True)),
+        )
 
 
-def read_attributes(path: Path) -> tuple[int, dict[str, Any]]:
-    """Reads the number of patches and the attributes of `coords`, without the features.
+def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str, Any]]:
+    """Reads the number of patches and the attributes of `coords`.
+
+    Args:
+        path: The file.
+        verify: Whether all of the file is read to compare its content with its hash.
 
     Raises:
-        DataError: The file is missing, damaged or of another layout.
+        DataError: The file is missing, damaged or of another layout; verified, as for `read_features`.
     """
+    path = Path(path)
     with opened_hdf5(path) as file:
         _require_layout(file, path)
-        return len(file["coords"]), dict(file["coords"].attrs)
+        attributes = dict(file["coords"].attrs)
+        if verify:
+            require_content(file["features"][()], file["coords"][()], attributes, path)
+        return len(file["coords"]), attributes
 
 
-@contextmanager
-def opened_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Opens a file for reading. No locks: files appear complete, and read-only network folders cannot lock.
+def require_content(features: np.ndarray, coords: np.ndarray, attributes: Mapping[str, Any], path: Path) -> None:
+    """Compares what was read from a file with the hash and the slide that it was written with.
 
     Raises:
-        DataError: The file is missing, empty, truncated or no HDF5 file; also when reading inside the block fails.
+        DataError: Something changed since: a byte, a zeroed tail, an exchanged file. Names the file.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: a feature file is required. Found none; run `subfuse prepare` or correct the path.")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except OSError as error:
-        raise DataError(
-            f"{path}: a complete HDF5 file is required. Found {Path(path).stat().st_size} bytes that cannot be read "
-            f"({' '.join(str(error).split())}). Delete the file and write it again."
-        ) from error
+    found = attributes.get(CONTENT_HASH)
+    if found is None:
+        words = "Found no hash of it, as in files of an earlier version"
+    elif found != _content_sha256(features, coords, attributes):
+        words = "Found another one: bytes changed on the disk or on the way to it"
+    elif attributes.get("slide_id") != path.stem:
+        words = f"Found that of slide {attributes.get('slide_id')}"
+    else:
+        return
+    raise DataError(
+        f"{path}: the content with which the file was written is required. {words}. Run `subfuse prepare` again: it "
+        "makes this slide anew and keeps the others."
+    )
 
 
 def require_finite(
@@ -159,13 +189,6 @@ def require_finite(
             f"{path}: features must be finite and below 65504. Found {np.count_nonzero(~is_finite)} of "
             f"{len(features)} patches that are not, the first at row {np.argmin(is_finite)}. Extract the slide again."
         )
-
-
-def hdf5_listing(file: h5py.File) -> str:
-    """Returns what a file holds, for messages: names with shapes, then the names of its attributes."""
-    shapes = [f"{name} {getattr(file[name], 'shape', 'a group')}" for name in sorted(file)]
-    listing = preview(shapes, limit=10) or "an empty file"
-    return f"{listing}; attributes {preview(sorted(file.attrs), limit=10)}" if len(file.attrs) else listing
 
 
 def _attributes_of(slide: SlideFeatures, *, tile_px: int | None, overlap_px: int) -> dict[str, str | int | float]:
@@ -189,12 +212,24 @@ def _attributes_of(slide: SlideFeatures, *, tile_px: int | None, overlap_px: int
     return known
 
 
+def _content_sha256(features: np.ndarray, coords: np.ndarray, attributes: Mapping[str, Any]) -> str:
+    """Hexadecimal SHA-256 of both arrays, with shape and type, and of all attributes but the hash itself."""
+    digest = hashlib.sha256()
+    for array in (features, coords):
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    plain = {name: getattr(value, "item", lambda value=value: value)() for name, value in attributes.items()}
+    plain.pop(CONTENT_HASH, None)
+    digest.update(json.dumps(plain, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
 def _require_layout(file: h5py.File, path: Path) -> None:
-    shapes = {name: file[name].shape for name in sorted(file) if isinstance(file[name], h5py.Dataset)}
-    features, coords = shapes.get("features", ()), shapes.get("coords", ())
-    is_bag = len(features) == 2 and features[0] > 0 and coords == (features[0], 2)
-    if is_bag and "subfuse_version" in file["coords"].attrs:
-        return
+    if set(file) >= {"features", "coords"}:
+        features, coords = (stored_array(file, name, path) for name in ("features", "coords"))
+        is_bag = features.ndim == 2 and len(features) > 0 and coords.shape == (len(features), 2)
+        if is_bag and "subfuse_version" in coords.attrs:
+            return
     raise DataError(
         f"{path}: a feature file that subfuse wrote is required, with `features` (patch, feature) and `coords` "
         f"(patch, 2). Found: {hdf5_listing(file)}. Files of other tools go through `subfuse prepare`, as "

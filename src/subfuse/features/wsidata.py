@@ -1,7 +1,7 @@
 """Features in a zarr store of wsidata: a table of features whose rows are tiles, with the tiles' outlines."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,12 @@ from jaxtyping import Num
 
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, unknown_mpp
+from subfuse.features.hdf5_files import damage_named, require_plausible_size
+from subfuse.slides.tissue import disagreement
+
+_STORE = (
+    "a complete wsidata store: a table of features in `tables`, its tiles in `shapes`, `tile_spec` in the attributes"
+)
 
 
 def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureFile:
@@ -30,40 +36,62 @@ def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureF
         raise ConfigurationError(
             f"{path}: zarr stores need wsidata. Install it with: pip install 'subfuse[wsi]'."
         ) from None
-    with _incomplete_store_named(path):
+    with damage_named(path, _STORE):
         store: Any = zarr.open_group(path, mode="r")
         name, region = _feature_table(store, path, encoder)
         table, spec = store["tables"][name], store.attrs["tile_spec"][region]
+        _require_plain_arrays(table, path)
         shape = bag_shape(table["X"].shape, path, f"{name} {table['X'].shape}")
-        patch_size_level0 = int(spec["width"] * spec["base_downsample"])
+        tile_px, stride_px = _side_of_squares(spec, path)
+        patch_size_level0 = int(tile_px * spec["base_downsample"])
         properties = store.attrs.get("slide_properties", {})
-    level0_mpp = mpp or properties.get("mpp")
+        recorded = None if properties.get("mpp") is None else float(properties["mpp"])
+        height, width = (int(n) for n in properties.get("shape") or (0, 0))
+    level0_mpp = mpp or recorded
     if level0_mpp is None:
         raise unknown_mpp(path, "no mpp in slide_properties")
-    height, width = properties.get("shape") or (0, 0)
+    if not 0 < level0_mpp < math.inf:
+        raise DataError(f"{path}: `mpp` in slide_properties must be a positive number. Found {level0_mpp:g}.")
     return FeatureFile(
         layout="wsidata",
         shape=shape,
         read=lambda: table["X"][...],
         read_coords=lambda: _tile_corners(path, table, region),
         patch_size_level0=patch_size_level0,
-        level0_mpp=float(level0_mpp),
-        tile_px=int(spec["width"]),
+        level0_mpp=level0_mpp,
+        tile_px=tile_px,
         encoder=name.removesuffix(f"_{region}"),
-        overlap_px=int(spec["width"] - spec["stride_width"]),
-        slide_size_px=(int(width), int(height)) if width else None,
+        overlap_px=max(0, tile_px - stride_px),
+        slide_size_px=(width, height) if width > 0 and height > 0 else None,
+        warnings=disagreement(declared=mpp, recorded=recorded),
     )
 
 
-@contextmanager
-def _incomplete_store_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: a complete wsidata store is required: a table of features in `tables`, its tiles in `shapes`, "
-            f"`tile_spec` in the attributes. Found: {type(error).__name__}: {' '.join(str(error).split())[:160]}."
-        ) from error
+def _side_of_squares(spec: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """Side and distance of the tiles in pixels of the encoder's images."""
+    width, height = int(spec["width"]), int(spec.get("height", spec["width"]))
+    if width != height or width <= 0:
+        raise DataError(f"{path}: square tiles are required. Found tiles of {width} x {height} px. Tile it again.")
+    return width, int(spec["stride_width"])
+
+
+def _require_plain_arrays(table: Any, path: Path) -> None:
+    """Refuses arrays that declare far more than the store holds, and pickles, which would run as code."""
+    import zarr
+
+    files = [file for file in path.rglob("*") if file.is_file()]
+    stored = sum(file.stat().st_size for file in files)
+    for name, array in table.members(max_depth=None):
+        if isinstance(array, zarr.Array):
+            chunk = math.prod(array.chunks)
+            require_plausible_size(path, name, max(int(array.size), chunk), array.dtype.itemsize or 1, stored)
+            if name == "X" and array.nchunks_initialized < array.nchunks:
+                raise DataError(
+                    f"{path}: `X` must be written completely. Found {array.nchunks_initialized} of {array.nchunks} "
+                    "parts. Extract the slide again."
+                )
+    if any(b'"pickle"' in file.read_bytes() for file in files if file.name in ("zarr.json", ".zarray")):
+        raise DataError(f"{path}: arrays without pickled objects are required. Found a pickle codec. Write numbers.")
 
 
 def _tile_corners(path: Path, table: Any, region: str) -> Num[np.ndarray, "patch 2"]:
@@ -71,7 +99,7 @@ def _tile_corners(path: Path, table: Any, region: str) -> Num[np.ndarray, "patch
     import anndata
     import spatialdata
 
-    with _incomplete_store_named(path):
+    with damage_named(path, _STORE):
         tile_id = np.asarray(anndata.io.read_elem(table["obs"])[table.attrs["instance_key"]])
         tiles = spatialdata.read_zarr(path, selection=("shapes",)).shapes[region]
         tiles = tiles.set_index("tile_id") if "tile_id" in tiles else tiles

@@ -19,7 +19,7 @@ from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import files_behind, opened_features
 from subfuse.features.patch_encoders import encoder_id
-from subfuse.features.store import UNKNOWN_ENCODER, read_attributes, write_features
+from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, read_attributes, write_features
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
@@ -88,7 +88,7 @@ class FeatureRecord:
     mpp: float  # µm per level-0 pixel
     width_px: int | None  # at level 0
     height_px: int | None
-    tissue_mm2: float  # area of the patches
+    tissue_mm2: float  # area that the patches cover together
     features: str  # feature file, relative to the prepared folder (the parent of `out`)
     layout: str  # the tool that wrote the source
     source: str  # name of the file
@@ -220,15 +220,21 @@ def import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
     if stored is None:
         with _opened(source) as file:
             slide = file.slide_features(source.path)
-        side_mm = slide.patch_size_level0 * slide.level0_mpp / 1000
         facts: dict[str, str | int | float] = {
             "layout": file.layout,
-            "tissue_mm2": len(slide.coords) * side_mm**2 if slide.has_coordinates else math.nan,
-            "warnings": json.dumps(file.warnings),
+            "tissue_mm2": slide.area_mm2,
+            "warnings": json.dumps([*file.warnings, *_repeated_places(slide)]),
         }
         write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
         stored = read_attributes(path)
     return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new)
+
+
+def _repeated_places(slide: SlideFeatures) -> tuple[str, ...]:
+    n_places = len(np.unique(slide.coords, axis=0))
+    if n_places == len(slide.coords):
+        return ()
+    return (f"{len(slide.coords)} patches stand on {n_places} places: those that are there again weigh again",)
 
 
 def group_warnings(warnings: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
@@ -315,9 +321,9 @@ def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int,
     if not path.exists():
         return None
     try:
-        n_patches, found = read_attributes(path)
+        n_patches, found = read_attributes(path, verify=True)
     except DataError:
-        return None  # damaged: done again
+        return None  # damaged or changed: done again
     return (n_patches, found) if all(found.get(name) == value for name, value in identity.items()) else None
 
 

@@ -172,9 +172,9 @@ def completed_record(
     if not path.exists() or not all((folder / kind / f"{source.slide_id}.{end}").exists() for kind, end in others):
         return None
     try:
-        _, found = read_attributes(path)
+        _, found = read_attributes(path, verify=True)
     except DataError:
-        return None  # damaged: done again
+        return None  # damaged or changed: done again
     expected = _identity(source, tiling) | {"encoder": encoder_id(encoder_name)}
     if encoder_sha256 is not None:
         expected["encoder_sha256"] = encoder_sha256

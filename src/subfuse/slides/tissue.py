@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
+from subfuse.errors import DataError
+
 THUMBNAIL_PX = 1024  # longer side of the pictures of a slide
 MPP_PLACE = "the slide table or for all as slides.mpp (of one new patient: --mpp)"  # where `mpp` is declared
 PLAUSIBLE_MPP = (0.05, 10.0)  # µm per level-0 pixel
@@ -71,6 +73,48 @@ class Tiling:
     def stride_level0(self, mpp: float) -> int:
         """Returns the distance of neighbouring patches in whole level-0 pixels."""
         return max(1, round((self.tile_px - self.overlap_px) * self.mpp / mpp))
+
+
+def covered_px2(corners: Int[np.ndarray, "patch 2"], size: int) -> int:
+    """Returns the area that equal squares cover together, in square pixels; where they overlap it counts once.
+
+    Args:
+        corners: Their top-left corners (x, y).
+        size: Their side.
+
+    Example:
+        >>> covered_px2(np.array([[0, 0], [5, 0], [0, 0]]), 10)
+        150
+    """
+    x, y = corners[np.argsort(corners[:, 0], kind="stable")].astype(np.int64).T
+    edges = np.unique(np.concatenate([x, x + size]))
+    area = 0
+    for left, right in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        starts = np.sort(y[np.searchsorted(x, left - size, "right") : np.searchsorted(x, left, "right")])
+        if len(starts):
+            area += (right - left) * (int(np.minimum(np.diff(starts), size).sum()) + size)
+    return area
+
+
+def disagreement(*, declared: float | None, recorded: float | None) -> tuple[str, ...]:
+    """Returns a warning where a declared pixel size (µm) is not that of the file."""
+    if declared is None or recorded is None or abs(declared / recorded - 1) <= 0.05:
+        return ()
+    return (f"declared {declared:g} µm per pixel is used, but the file says {recorded:g}",)
+
+
+def square_pixel(x: float, y: float, place: object) -> float:
+    """Returns the side of pixels of `x` by `y` µm: patches of them are square on the glass.
+
+    Raises:
+        DataError: The sides differ by more than 5 %.
+    """
+    if abs(x / y - 1) > 0.05:
+        raise DataError(
+            f"{place}: square pixels are required. Found {x:g} x {y:g} µm. Resample the slide, or, where its header is "
+            f"wrong, declare `mpp` in {MPP_PLACE}."
+        )
+    return (x + y) / 2
 
 
 def grid_starts(length: int, size: int, stride: int) -> Int[np.ndarray, " start"]:
