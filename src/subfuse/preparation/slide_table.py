@@ -12,9 +12,18 @@ from subfuse.features.feature_table import read_feature_table
 from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, patient_of_barcode
 from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide import SlideSource
+from subfuse.preparation.slide_samples import choose_slides, rank_of_slide
 from subfuse.slides.source import SlidesSection
 from subfuse.slides.tissue import doubt_of_mpp
-from subfuse.tables import NothingLeft, commonest_reasons, exclusion_table, is_missing, read_text_table, require_columns
+from subfuse.tables import (
+    NothingLeft,
+    commonest_reasons,
+    exclusion_table,
+    is_missing,
+    join_exclusions,
+    read_text_table,
+    require_columns,
+)
 
 SLIDE_SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
@@ -41,13 +50,13 @@ def read_slides(
 
     Raises:
         DataError: Missing folder or column, a slide identifier that occurs twice, an mpp that is not a positive
-            number, or a feature table that cannot be used.
+            number, a slide to include that is not there, or a feature table that cannot be used.
     """
     known = frozenset(patient_ids)
     found = _found(section)
     listed = _listed_in_folder(found, known) if section.table is None else _listed_in_table(section, known, found)
     slides, left_out = [], []
-    for slide_id, patient_id, path, mpp in sorted(listed, key=lambda row: row[0]):
+    for slide_id, patient_id, path, mpp, _ in sorted(listed, key=lambda row: row[0]):
         if patient_id not in known:
             reason = (
                 f"{patient_id} is not in the cohort" if patient_id else "its name begins with no patient's identifier"
@@ -59,7 +68,10 @@ def read_slides(
             left_out.append(("slide", slide_id, f"its identifier names files: {NAME_RULE}"))
         else:
             slides.append(_source(section, slide_id, patient_id, path, mpp))
-    return tuple(slides), exclusion_table(left_out), _unlisted(section, found, {row[0] for row in listed})
+    ranks = {row[0]: row[4] for row in listed}
+    used, other_tissue = choose_slides(slides, ranks, section.include)
+    exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
+    return used, exclusions, _unlisted(section, found, set(ranks))
 
 
 def require_slides(
@@ -198,17 +210,20 @@ def slide_id_of(name: str) -> str:
 def patient_of_slide(slide_id: str, patient_ids: Collection[str]) -> str | None:
     """Returns the patient whose identifier begins the slide's and ends at a letter or digit; the longest such.
 
+    TCGA barcodes name their patient in lower case as well.
+
     Example:
         >>> patient_of_slide("case-12_a", {"case-1", "case-12"}), patient_of_slide("case-123", {"case-12"})
         ('case-12', None)
     """
     ends = [i for i, character in enumerate(slide_id) if not character.isalnum()]
     starts = (slide_id[:end] for end in (len(slide_id), *reversed(ends)))
-    return next((start for start in starts if start in patient_ids), None)
+    of_barcode = patient_of_barcode(slide_id)
+    return next((start for start in (*starts, of_barcode) if start in patient_ids), None)
 
 
 _MPP_REMEDY = "Correct it, or empty the cell where the slide itself says it."
-Listed = list[tuple[str, str | None, Path | None, float | None]]  # slide, patient, path, mpp
+Listed = list[tuple[str, str | None, Path | None, float | None, int]]  # slide, patient, path, mpp, rank of the sample
 
 
 def _found(section: SlidesSection) -> dict[str, Path]:
@@ -236,14 +251,17 @@ def _absence(section: SlidesSection, slide_id: str, path: Path | None) -> str:
 
 
 def _listed_in_folder(found: Mapping[str, Path], known: frozenset[str]) -> Listed:
-    return [(slide_id, patient_of_slide(slide_id, known), path, None) for slide_id, path in found.items()]
+    return [
+        (slide_id, patient_of_slide(slide_id, known), path, None, rank_of_slide(slide_id))
+        for slide_id, path in found.items()
+    ]
 
 
 def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mapping[str, Path]) -> Listed:
     path = section.table
     assert path is not None  # the caller checked
     table = read_text_table(path)
-    require_columns(table, {"slide_id": "the slide"}, path, optional=("patient_id", "path", "mpp"))
+    require_columns(table, {"slide_id": "the slide"}, path, optional=("patient_id", "path", "mpp", "sample_type"))
     place, of_table = section.folder or section.features, section.feature_table is not None
     if place is None and not of_table:
         require_columns(table, {"path": "where the slide lies, since there is no slides.folder"}, path)
@@ -264,6 +282,7 @@ def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mappi
                 patient_of_slide(slide_id, known) if patient is None else patient_of_barcode(patient),
                 found.get(slide_id) if is_missing(given) else _slide_at((place or path.parent) / given),
                 _mpp(str(record.get("mpp", "")), f"{path}, row {row}"),
+                rank_of_slide(slide_id, patient or "", str(record.get("sample_type", ""))),
             )
         )
     return listed

@@ -19,6 +19,7 @@ class SlidesSection(Section):
     features: FilePath | None = None  # feature files of another tool instead, searched with its subfolders
     feature_table: FilePath | None = None  # one row per slide instead: slide_id, then one numeric column per feature
     encoder: str | None = Field(default=None, min_length=1)  # what made `features`, where the files do not say
+    include: tuple[str, ...] = ()  # slides that are used although they show a recurrence or normal tissue
     mpp: float | None = None  # µm per level-0 pixel of every slide that the table gives none for
 
     @field_validator("mpp")
