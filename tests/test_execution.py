@@ -4,7 +4,7 @@ import pytest
 from distributed import LocalCluster
 
 from subfuse.errors import DataError
-from subfuse.execution import available_cores, failure_reason, run_jobs
+from subfuse.execution import available_cores, failure_reason, run_jobs, with_time_left
 
 
 def divide(a: int, b: int) -> float:
@@ -58,3 +58,11 @@ def test_a_reason_is_one_line_and_only_a_defect_is_logged(caplog):
     assert not caplog.records
     assert failure_reason(ValueError("two\nlines")) == "unexpected ValueError: two lines"
     assert caplog.records
+
+
+def test_time_left_counts_only_what_was_done_since():
+    told, clock = [], iter([100.0, 130.0, 220.0, 400.0])
+    report = with_time_left(lambda *step: told.append(step), done=3, clock=lambda: next(clock))
+    for done in (4, 5, 6):
+        report(done, 6, "fold")
+    assert told == [(4, 6, "fold, 60 s left"), (5, 6, "fold, 60 s left"), (6, 6, "fold")]

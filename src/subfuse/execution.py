@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -46,6 +47,36 @@ def run_jobs(
         for future in as_completed(futures):
             error = future.exception()  # the worker itself died
             yield futures[future], future.result() if error is None else error
+
+
+def with_time_left(progress: Progress, *, done: int = 0, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Returns a progress that also says how long the rest takes, by the speed since this call.
+
+    Args:
+        progress: Told of every step.
+        done: Steps that were complete before: they took no time and tell nothing.
+        clock: Seconds that grow.
+    """
+    start = clock()
+
+    def told(n_done: int, total: int, what: str) -> None:
+        left = (clock() - start) / max(1, n_done - done) * (total - n_done)
+        progress(n_done, total, f"{what}, {duration(left)} left" if n_done < total else what)
+
+    return told
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds, minutes, or hours and minutes.
+
+    Example:
+        >>> duration(42.0), duration(300.0), duration(8000.0)
+        ('42 s', '5 min', '2 h 13 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def failure_reason(error: BaseException) -> str:

@@ -7,14 +7,21 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
 from subfuse.errors import SubfuseError
-from subfuse.execution import Progress
+from subfuse.execution import Progress, run_jobs
 from subfuse.report.document import write_report
-from subfuse.runs.run import EXPLAINED_MODEL, load_run, logger
+from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run, logger
 
 N_EXPLAINED = 2  # patients of a new run with an explanation of their own
 
 
-def explain_and_report(folder: Path, cohort: Cohort, *, progress: Progress | None = None) -> Path:
+def explain_and_report(
+    folder: Path,
+    cohort: Cohort,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Explains a finished run over its cohort and two of its patients, and writes the report; returns its path.
 
     The report is also written before, without explanations: it is there if explaining, which takes long for a large
@@ -23,18 +30,21 @@ def explain_and_report(folder: Path, cohort: Cohort, *, progress: Progress | Non
     Args:
         folder: The run folder.
         cohort: The run's own cohort.
+        workers: Local processes.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each step.
     """
     run, report = load_run(folder), write_report(folder)
     if EXPLAINED_MODEL not in set(run.predictions["model"]):
         return report
     try:
-        run.explain_cohort(cohort, progress=progress)
-        chosen = patients_to_explain(run.predictions, N_EXPLAINED)
-        for done, patient_id in enumerate(chosen, start=1):
-            run.explain(cohort, patient_id)
+        run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=progress)
+        jobs = [(run, cohort, patient_id) for patient_id in patients_to_explain(run.predictions, N_EXPLAINED)]
+        for done, (index, outcome) in enumerate(run_jobs(Run.explain, jobs, workers=workers, scheduler=scheduler), 1):
+            if isinstance(outcome, BaseException):
+                raise outcome
             if progress is not None:
-                progress(done, len(chosen), f"explain: {patient_id}")
+                progress(done, len(jobs), f"explain: {jobs[index][2]}")
     except SubfuseError as error:
         logger.warning("the report lacks explanations: %s", error)
     return write_report(folder)
@@ -55,7 +65,6 @@ def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, p
     Every step is resumable, so a repeated call goes on where the last one stopped.
     """
     from subfuse.cohort.cohort import read_cohort
-    from subfuse.pipeline import explain_and_report
     from subfuse.preparation.prepare import prepare
     from subfuse.runs.cross_validation import cross_validate
     from subfuse.simulation.cohort import simulate
@@ -74,4 +83,4 @@ def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, p
         workers=workers,
         progress=step("cross-validate"),
     )
-    return explain_and_report(result.folder, cohort, progress=progress)
+    return explain_and_report(result.folder, cohort, workers=workers, progress=progress)

@@ -6,6 +6,7 @@ from torch import nn
 
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation import contribution_ledger, converged_gradients, integrated_gradients, subspace_contributions
+from subfuse.explanation.integration import Interval, Path
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 
 BATCH, PATCH, FEATURE, GENE, SUBSPACE, OUTPUT = 3, 5, 4, 7, 2, 6
@@ -79,7 +80,6 @@ def test_integrated_gradients_are_exact_for_a_linear_model(batch):
     counts = batch.patch_mask.sum(dim=1, keepdim=True)
     patch = batch.patches @ model.patch_weight.sum(dim=0)[2] / counts
     gene = batch.expression * model.gene_weight.sum(dim=0)[2]
-    # Captum keeps its integration weights in single precision
     torch.testing.assert_close(attribution.patch, patch.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(attribution.gene, gene.detach(), rtol=1e-5, atol=1e-6)
     assert attribution.gap.abs().max() < 1e-5
@@ -263,7 +263,43 @@ def test_points_are_added_until_the_gap_is_small(batch):
     assert 2 < fine.steps <= 256
 
 
-def test_the_best_attempt_is_returned_when_the_cap_is_reached(batch):
+def test_points_are_added_where_the_kink_is_and_errors_cannot_hide_in_each_other(batch):
+    def kinked(output):
+        return torch.relu(output.logits[:, 2] - 0.3) - torch.relu(output.logits[:, 3] - 0.9)
+
+    smooth = converged_gradients(AdditiveModel(), batch, third_logit, tolerance=1e-6)
+    assert smooth.steps == 8
+    path = Path.from_baseline(AdditiveModel().eval(), batch, kinked)
+    rough, fine = (
+        sum(
+            part.gap.abs()
+            for part in path.integrate([Interval(i / n, (i + 1) / n) for i in range(n)], points=4, chunk=9)
+        )
+        for n in (2, 64)
+    )
+    found = converged_gradients(AdditiveModel(), batch, kinked, tolerance=1e-4)
+    total = found.patch.abs().sum(dim=1) + found.gene.abs().sum(dim=1)
+    assert (rough / total).max() > 1e-4
+    assert found.relative_gap.max() <= 1e-4
+    assert found.steps < 4 * 64
+    assert (fine / total).max() > 1e-4  # as many points everywhere are worse
+
+
+def test_gradients_agree_with_captum(batch):
+    captum = pytest.importorskip("captum.attr")
+    model = AdditiveModel(interaction=0.5).eval()
+    inputs = batch.inputs()
+
+    def score(patches, expression):
+        return model(**inputs | {"patches": patches, "expression": expression}).logits[:, 2]
+
+    expected = captum.IntegratedGradients(score).attribute((inputs["patches"], inputs["expression"]), n_steps=6)
+    found = integrated_gradients(model, batch, third_logit, steps=6)
+    torch.testing.assert_close(found.patch, expected[0].sum(dim=2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.gene, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_no_more_points_than_allowed_are_evaluated(batch):
     def jump(output):
         return (output.logits[:, 2] > 0).to(output.logits) + 1e-3 * output.logits[:, 2]
 

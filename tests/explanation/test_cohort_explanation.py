@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,6 @@ from subfuse.errors import DataError
 from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort, modality_shares
 
 GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
-pytestmark = pytest.mark.filterwarnings("ignore")  # of gseapy's dependencies, and few permutations
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def models(make_cohort):
 
 def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tmp_path, monkeypatch):
     out, done = tmp_path / "survival", []
-    explain_cohort(models, out, gene_sets=GENE_SETS, tolerance=1.0, progress=lambda *step: done.append(step), total=2)
+    explain_cohort(models, tmp_path, gene_sets=GENE_SETS, tolerance=1.0, progress=lambda *step: done.append(step))
     tested = {patient.patient_id: model for model in models for patient in model.patients}
     contributions = pd.read_csv(out / "contributions.csv")
     assert set(contributions["patient_id"]) == set(tested)
@@ -43,7 +43,11 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     assert len(of_gene) == 5  # the second patient has no expression
     enrichment = pd.read_csv(out / "enrichment.csv")
     assert set(enrichment["ranking"]) == {"strength", "direction"}
-    assert enrichment["fdr"].between(0, 1).all()
+    assert set(enrichment["subspace"]) == {"microenvironment"}  # the other has too few genes to compare with
+    assert enrichment["p_value"].between(0, 1, inclusive="right").all()
+    stability = pd.read_csv(out / "gene_stability.csv").set_index("subspace")["mean_rank_correlation"]
+    np.testing.assert_allclose(enrichment["stability"], stability["microenvironment"])
+    assert (enrichment["fdr"].notna() == (enrichment["stability"] >= 0.5)).all()
     faithfulness = json.loads((out / "faithfulness.json").read_text())
     assert set(faithfulness) == {"patches", "genes"}
     assert faithfulness["genes"]["deletion"]["n_patients"] == 5
@@ -55,12 +59,30 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     summary = json.loads((out / "summary.json").read_text())
     assert summary["n_patients"] == 6
     assert sum(row["share"] for row in summary["shares"]) == pytest.approx(1)
-    assert done == [(1, 2, "explain: survival · model 0"), (2, 2, "explain: survival · model 1")]
+    assert [step[:2] for step in done] == [(1, 2), (2, 2)]
+    assert done[0][2].startswith("explain: survival · model 0, ")
+    assert done[0][2].endswith(" left")
+    assert done[1][2] == "explain: survival · model 1"
 
     before = (out / "genes.csv").read_bytes()
     monkeypatch.setattr("subfuse.explanation.cohort_explanation._explained_patient", None)  # not called again
-    explain_cohort(models, out, gene_sets=GENE_SETS, tolerance=1.0)
+    explain_cohort(models, tmp_path, gene_sets=GENE_SETS, tolerance=1.0)
     assert (out / "genes.csv").read_bytes() == before
+
+
+def test_the_models_are_jobs_of_the_runs_workers(models, tmp_path, monkeypatch):
+    seen = {}
+
+    def run_jobs(function, jobs, **where):
+        seen.update(where, n_jobs=len(jobs))
+        for index, job in enumerate(pickle.loads(pickle.dumps(jobs))):  # as they reach another process
+            yield index, DataError("damaged") if index == 0 else function(*job)
+
+    monkeypatch.setattr("subfuse.explanation.cohort_explanation.run_jobs", run_jobs)
+    with pytest.raises(DataError, match="damaged"):
+        explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0, workers=3, scheduler="tcp://host:1")
+    assert seen == {"workers": 3, "scheduler": "tcp://host:1", "n_jobs": 2}
+    assert (tmp_path / "survival" / "models" / "1" / "done.txt").exists()  # the others are kept
 
 
 def test_nobody_to_explain_is_an_error(tmp_path):

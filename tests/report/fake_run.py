@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from subfuse.audit.findings import Audit, Finding
 from subfuse.explanation import heat_map
 from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
+from subfuse.explanation.enrichment import COLUMNS
 from subfuse.report import write_report
 
 SCRIPT = "<script>alert(1)</script>"
@@ -242,10 +243,15 @@ def _write_cohort_explanation(generator: np.random.Generator, folder: Path, tabl
     summary.to_csv(folder / "genes.csv", index=False)
     values_of_top_genes(values, summary).to_csv(folder / "gene_values.csv", index=False)
     rank_stability(values).to_csv(folder / "gene_stability.csv", index=False)
-    found = [("strength", f"{SCRIPT} set {number}", 12, 0.5, 1.7 - number / 10, 0.002, 0.01 + number / 50,
-              "EGFR PTEN IDH1 CDK4 CDKN2A MDM2 TP53 NF1 PDGFRA") for number in range(20)]  # fmt: skip
-    columns = ["ranking", "gene_set", "n_genes", "es", "nes", "p_value", "fdr", "leading_genes"]
-    pd.DataFrame(found, columns=columns).to_csv(folder / "enrichment.csv", index=False)
+    leading = "EGFR PTEN IDH1 CDK4 CDKN2A MDM2 TP53 NF1 PDGFRA"
+    found = [
+        (subspace, "strength", f"{SCRIPT} set {n}", 12, 0.5, 1.7 - n / 10, 0.002, 0.01 + n / 50, 0.7, leading)
+        for subspace in GENES
+        for n in range(20)
+    ]
+    enrichment = pd.DataFrame(found, columns=COLUMNS)
+    enrichment.loc[enrichment["subspace"] == list(GENES)[-1], ["fdr", "stability"]] = np.nan, 0.2
+    enrichment.to_csv(folder / "enrichment.csv", index=False)
     entry = {"n_patients": 12, "mean": 0.21, "lower": 0.15, "upper": 0.27, "better_than_random": 0.92}
     undefined = {"n_patients": 1, "mean": None, "lower": None, "upper": None}
     faithfulness = {"patches": {"deletion": entry, "insertion": entry, "random_weights": undefined}}

@@ -41,9 +41,18 @@ def test_genes_have_no_direction_where_every_patient_has_another_class_explained
 
 def test_gene_sets_are_text_and_only_the_first_are_shown(run):
     table = reliance_section.reliance_section(read_run(run))[0]["enrichment"]
-    assert len(table.rows) == reliance_section.TOP_SETS
-    assert table.rows[0][1] == f"{SCRIPT} set 0"
+    assert len(table.rows) == reliance_section.TOP_SETS * len(GENES)
+    assert [row[0] for row in table.rows[:: reliance_section.TOP_SETS]] == list(GENES)
+    assert table.rows[0][2] == f"{SCRIPT} set 0"
     assert table.rows[0][-1].endswith(" and 1 more")
+
+
+def test_gene_sets_of_genes_that_are_not_stable_have_no_fdr(run):
+    table = reliance_section.reliance_section(read_run(run))[0]["enrichment"]
+    by_subspace = {row[0]: row[6] for row in table.rows}
+    stable, unstable = list(GENES)
+    assert "stable" not in by_subspace[stable]
+    assert by_subspace[unstable] == "none: genes not stable over folds"
 
 
 def test_undefined_tests_of_truth_are_named(run):

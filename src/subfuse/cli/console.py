@@ -33,7 +33,8 @@ def progress_bar(title: str) -> Iterator[Progress]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[what]}"))  # fmt: skip
-    with rich_progress.Progress(*columns, console=console) as bar:
+    # a step may take minutes: the speed is that of the last hours
+    with rich_progress.Progress(*columns, console=console, speed_estimate_period=7200) as bar:
         task = bar.add_task(title, total=None, what="")
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
 

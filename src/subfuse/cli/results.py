@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command, add_role, read_other_cohort
+from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_other_cohort
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
 from subfuse.cli.options import add_number
 from subfuse.errors import ConfigurationError
@@ -80,6 +80,7 @@ def _add_explain(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--wsidata", type=Path, default=None, help="Folder of SLIDE.zarr stores to add the patient's patch scores to."
     )
+    add_workers(parser)
 
 
 def _explain(arguments: Namespace) -> None:
@@ -92,7 +93,14 @@ def _explain(arguments: Namespace) -> None:
         if arguments.wsidata is not None:
             raise ConfigurationError("--wsidata stores patch scores of one patient. Name it with --patient.")
         with progress_bar("explain") as progress:
-            folder = run.explain_cohort(cohort, arguments.out, model=arguments.model, progress=progress)
+            folder = run.explain_cohort(
+                cohort,
+                arguments.out,
+                model=arguments.model,
+                workers=n_workers(arguments),
+                scheduler=arguments.scheduler,
+                progress=progress,
+            )
     else:
         folder = run.explain(cohort, arguments.patient, arguments.out, model=arguments.model, stores=arguments.wsidata)
     print(f"Explained {arguments.patient or cohort.name}: {folder}\n{DISCLAIMER}")

@@ -121,7 +121,13 @@ def _crossval(arguments: Namespace) -> None:
     )
     if arguments.explain:
         with progress_bar("explain") as progress:
-            report = explain_and_report(result.folder, cohort, progress=progress)
+            report = explain_and_report(
+                result.folder,
+                cohort,
+                workers=n_workers(arguments),
+                scheduler=arguments.scheduler,
+                progress=progress,
+            )
     else:
         report = write_report(result.folder)
     print(f"Report: {report}\n{DISCLAIMER}")

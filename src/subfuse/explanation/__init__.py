@@ -8,7 +8,7 @@ from subfuse.explanation.attribution import (
     subspace_contributions,
 )
 from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
-from subfuse.explanation.enrichment import enrich
+from subfuse.explanation.enrichment import enrich, enrich_subspaces
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "contribution_ledger",
     "converged_gradients",
     "enrich",
+    "enrich_subspaces",
     "explain_cohort",
     "heat_map",
     "integrated_gradients",

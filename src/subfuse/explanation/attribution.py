@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from math import factorial
 
 import pandas as pd
@@ -12,15 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagBatch
+from subfuse.explanation.integration import Integral, Interval, Path, Score
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 
-Score = Callable[[SubspaceFusionOutput], Float[Tensor, " batch"]]
 LogitScore = Callable[[Float[Tensor, "batch output"]], Float[Tensor, " batch"]]
 
 MODALITIES = ("slides", "expression")
 MAX_PLAYERS = 12  # 4096 coalitions, six subspaces; the exact Shapley value doubles in cost with every player
 TOLERANCE = 0.02  # of the sum of absolute attributions: the completeness gap that is small enough
 MAX_STEPS = 256
+POINTS = 4  # of an interval: intervals are halved where that is too few
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,14 @@ def integrated_gradients(
     Returns:
         Attributions and the completeness gap of each patient.
 
-    Source: Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017, through Captum.
+    Source: Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017.
     """
     if steps < 1 or chunk < 1:
         raise ValueError(f"steps and chunk must be at least 1. Found steps={steps}, chunk={chunk}.")
-    present = {"patches": batch.patch_mask[..., None], "expression": batch.expression_mask[:, None]}
-    given = {"patches": baseline_patches, "expression": baseline_expression}
-    start = {name: _masked_baseline(getattr(batch, name), given[name], present[name]) for name in present}
+    path = Path.from_baseline(model, batch, score, patches=baseline_patches, expression=baseline_expression)
     with _evaluation_mode(model):
-        attributed = _integrate(model, batch, score, start=start, steps=steps, chunk=chunk)
-        with torch.no_grad():
-            change = _score_at(model, batch, score) - _score_at(model, batch, score, **start)
-    patch, gene = attributed["patches"].sum(dim=-1), attributed["expression"]
-    return Attribution(patch=patch, gene=gene, gap=change - patch.sum(dim=1) - gene.sum(dim=1), steps=steps)
+        (whole,) = path.integrate([Interval(0.0, 1.0)], points=steps, chunk=chunk)
+    return Attribution(whole.patch, whole.gene, whole.gap, steps)
 
 
 def converged_gradients(
@@ -92,15 +88,17 @@ def converged_gradients(
     score: Score,
     *,
     tolerance: float = TOLERANCE,
-    steps: int = 32,
+    steps: int = 8,
     max_steps: int = MAX_STEPS,
     chunk: int = 4,
 ) -> Attribution:
     """Integrated gradients with as many integration points as completeness needs.
 
     Kinks of the network along the path (rectifiers, corners of interpolation) make the integral converge slowly for
-    some patients. Points are added until the gap of every patient is at most `tolerance` of the sum of absolute
-    attributions, or `max_steps` is reached; the best attempt is returned and its `relative_gap` says how good it is.
+    some patients. The path is divided into intervals that each have a few points and a gap of their own; those with a
+    large gap are halved until the absolute gaps add up to at most `tolerance` of the sum of absolute attributions for
+    every patient, so that errors of one interval cannot hide in those of another, or until `max_steps` is reached.
+    `relative_gap` says how good the result is.
 
     Args:
         model: As for `integrated_gradients`, whose baseline is zero.
@@ -108,16 +106,45 @@ def converged_gradients(
         score: What is explained.
         tolerance: Largest relative gap.
         steps: Integration points of the first attempt.
-        max_steps: No attempt has more.
+        max_steps: No more points are evaluated.
         chunk: Integration points evaluated at once.
     """
-    best = integrated_gradients(model, batch, score, steps=steps, chunk=chunk)
-    while best.relative_gap.max() > tolerance and steps < max_steps:
-        needed = steps * float(best.relative_gap.max()) / tolerance  # with kinks the gap falls like 1 / steps
-        steps = int(min(max_steps, max(2 * steps, needed)))
-        finer = integrated_gradients(model, batch, score, steps=steps, chunk=chunk)
-        best = finer if finer.relative_gap.max() <= best.relative_gap.max() else best
-    return best
+    points = min(steps, POINTS)
+    edges = [place / (steps // points) for place in range(steps // points + 1)]
+    path = Path.from_baseline(model, batch, score)
+    with _evaluation_mode(model):
+        integrals = path.integrate([Interval(*ends) for ends in pairwise(edges)], points=points, chunk=chunk)
+        steps = points * len(integrals)
+        while True:
+            coarse = _too_coarse(integrals, tolerance)[: (max_steps - steps) // (2 * points)]
+            if not coarse:
+                break
+            halves = [half for integral in coarse for half in integral.interval.halves()]
+            integrals = [integral for integral in integrals if all(integral is not other for other in coarse)]
+            integrals += path.integrate(halves, points=points, chunk=chunk)
+            steps += points * len(halves)
+    return Attribution(
+        patch=torch.stack([part.patch for part in integrals]).sum(dim=0),
+        gene=torch.stack([part.gene for part in integrals]).sum(dim=0),
+        gap=torch.stack([part.gap for part in integrals]).sum(dim=0),
+        steps=steps,
+    )
+
+
+def _too_coarse(integrals: Sequence[Integral], tolerance: float) -> list[Integral]:
+    """Returns the intervals with more than their share of the allowed gap, worst first; none if all patients' is small.
+
+    An interval's share is its length: if the gaps add up to too much, at least one interval has more than its share.
+    """
+    total = sum(
+        torch.stack([getattr(part, of) for part in integrals]).sum(dim=0).abs().sum(dim=1) for of in ("patch", "gene")
+    )
+    gaps = torch.stack([part.gap.abs() for part in integrals])  # interval, patient
+    is_open = gaps.sum(dim=0) > tolerance * total
+    length = gaps.new_tensor([part.interval.length for part in integrals])[:, None]
+    excess = ((gaps - tolerance * total * length) * is_open).amax(dim=1)
+    order = excess.argsort(descending=True, stable=True).tolist()
+    return [integrals[place] for place in order if excess[place] > 0]
 
 
 def subspace_contributions(output: SubspaceFusionOutput) -> Float[Tensor, "batch subspace output"]:
@@ -187,47 +214,6 @@ def contribution_ledger(
     ledger = pd.DataFrame(rows)
     order = {patient: place for place, patient in enumerate(batch.patient_id)}
     return ledger.sort_values("patient_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
-
-
-def _masked_baseline(values: Tensor, baseline: Tensor | None, present: Tensor) -> Tensor:
-    """Returns the start of the path; where nothing is present it equals the input, so nothing is attributed there."""
-    if baseline is None:
-        baseline = torch.zeros_like(values)
-    if baseline.shape != values.shape:
-        raise ValueError(f"A baseline must have the shape of its input {tuple(values.shape)}. Found {baseline.shape}.")
-    return torch.where(present, baseline, values)
-
-
-def _integrate(
-    model: nn.Module, batch: BagBatch, score: Score, *, start: dict[str, Tensor], steps: int, chunk: int
-) -> dict[str, Tensor]:
-    """Returns the attribution of every element of the patches and the expression."""
-    from captum.attr import IntegratedGradients  # imports slowly
-
-    names = [name for name in start if start[name].numel()]  # Captum cannot reshape an input without elements
-    fixed = [name for name in batch.inputs() if name not in names]
-
-    def forward(*tensors: Tensor) -> Tensor:
-        inputs = dict(zip([*names, *fixed], tensors, strict=True))
-        value = score(model(**inputs))
-        # a slide-only model never uses the expression: without this, autograd refuses its gradient instead of giving 0
-        return value + sum(0.0 * inputs[name].flatten(1).sum(dim=1) for name in names)
-
-    attributed = {name: torch.zeros_like(value) for name, value in start.items()}
-    if names:
-        values = IntegratedGradients(forward).attribute(
-            tuple(getattr(batch, name) for name in names),
-            baselines=tuple(start[name] for name in names),
-            additional_forward_args=tuple(batch.inputs()[name] for name in fixed),
-            n_steps=steps,
-            internal_batch_size=chunk * len(batch.patient_id),
-        )
-        attributed |= {name: value.detach() for name, value in zip(names, values, strict=True)}
-    return attributed
-
-
-def _score_at(model: nn.Module, batch: BagBatch, score: Score, **replaced: Tensor) -> Float[Tensor, " batch"]:
-    return score(model(**(batch.inputs() | replaced)))
 
 
 def _logits_by_modality(

@@ -1,6 +1,5 @@
 """What the models of a cross-validation rely on, over all patients that they did not train on."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,18 @@ import pandas as pd
 import torch
 
 from subfuse.cohort.cohort import Patient
-from subfuse.errors import ConfigurationError, DataError
-from subfuse.execution import Progress
+from subfuse.errors import DataError
+from subfuse.execution import Progress, run_jobs, with_time_left
 from subfuse.explanation.attribution import Attribution, contribution_ledger
 from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
-from subfuse.explanation.enrichment import COLUMNS as ENRICHMENT_COLUMNS
-from subfuse.explanation.enrichment import enrich
-from subfuse.explanation.explained_score import RISK, ExplainedScore, attribute_subspaces, explained_score
+from subfuse.explanation.enrichment import enrich_subspaces
+from subfuse.explanation.explained_score import (
+    RISK,
+    ExplainedScore,
+    attribute_subspaces,
+    explained_score,
+    subspace_parts,
+)
 from subfuse.explanation.faithfulness import COLUMNS as FAITHFULNESS_COLUMNS
 from subfuse.explanation.faithfulness import (
     CURVE_COLUMNS,
@@ -25,13 +29,12 @@ from subfuse.explanation.faithfulness import (
     faithfulness_summary,
     mean_curves,
 )
+from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.files import read_table, sha256_of_json, write_json, write_table, write_text
 from subfuse.training.fitted_model import FittedModel
 
-logger = logging.getLogger(__name__)
-
 TOLERANCE = 0.05  # relative gap: means over patients need less precision than one patient
-FAITHFULNESS_PATIENTS = 5  # of each model: every one costs some hundred passes through it
+FAITHFULNESS_PATIENTS = 3  # of each model: every one costs as much as three that are only explained
 TABLES = ("genes", "contributions", "gaps", "faithfulness", "curves")
 
 
@@ -45,60 +48,89 @@ class FoldModel:
 
 
 def explain_cohort(
-    models: Iterable[FoldModel],
+    models: Sequence[FoldModel],
     out: Path,
     *,
     gene_sets: Mapping[str, Sequence[str]],
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    workers: int = 1,
+    scheduler: str | None = None,
     progress: Progress | None = None,
-    total: int = 0,
 ) -> Path:
-    """Writes what the models of one task rely on; returns the folder.
+    """Writes what the models of each task rely on into `out/<task>`; returns `out`.
 
-    Every patient is explained by a model that did not train on it. Files:
+    Every patient is explained by a model that did not train on it. Files of a task:
 
     - `genes.csv`: `gene_summary`; `gene_values.csv`: per-patient expression and attribution of the top genes;
       `gene_stability.csv`: `rank_stability`.
     - `contributions.csv`: the ledger of every patient, subspace x modality.
-    - `enrichment.csv`: gene sets among the genes, ranked by `strength` and, for survival, by `direction` (strength
-      with the sign of the direction).
+    - `enrichment.csv`: `enrich_subspaces` of the genes, ranked by `strength` and, for survival, by `direction`
+      (strength with the sign of the direction).
     - `faithfulness.csv` and `faithfulness.json`: `faithfulness_of` for some patients of each model, and its summary;
       `faithfulness_curves.csv`: `mean_curves` of the same patients.
     - `summary.json`: shares of subspaces and modalities, completeness gaps.
 
-    Finished models are kept in `models/` and not explained again.
+    Models are independent jobs. Finished ones are kept in `models/` and not explained again.
 
     Args:
-        models: The models of one task.
+        models: The models of one task or several.
         out: Folder to write to.
         gene_sets: Sets to look for among the ranked genes.
         tolerance: Completeness gap at which integration stops; see `converged_gradients`.
-        seed: Of random orders, random weights and permutations.
+        seed: Of random orders, random weights and random outcomes.
+        workers: Local processes.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each model.
-        total: Number of models, for the progress.
 
     Raises:
-        DataError: No model has a patient to explain.
+        DataError: There is no model, or a task has no patient to explain.
     """
-    parts: list[dict[str, pd.DataFrame]] = []
-    for done, tested in enumerate(models, start=1):
-        parts.append(_explained_model(tested, out / "models" / tested.fold, tolerance=tolerance, seed=seed))
-        if progress is not None:
-            progress(done, total, f"explain: {out.name} · model {tested.fold}")
-    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES} if parts else {}
-    if not tables or tables["contributions"].empty:
-        raise DataError(f"{out}: a patient with the modalities of the model is required to explain it. Found none.")
+    if not models:
+        raise DataError(f"{out}: a model is required to explain a cohort. Found none.")
+    jobs = [(tested, _folder(tested, out), tolerance, seed) for tested in models]
+    open_jobs = [job for job in jobs if not _is_explained(*job)]
+    done = len(jobs) - len(open_jobs)
+    report = None if progress is None else with_time_left(progress, done=done)
+    errors = []
+    for index, outcome in run_jobs(explain_model, open_jobs, workers=workers, scheduler=scheduler):
+        tested, done = open_jobs[index][0], done + 1
+        errors += [outcome] if isinstance(outcome, BaseException) else []
+        if report is not None:
+            report(done, len(jobs), f"explain: {tested.fitted.task} · model {tested.fold}")
+    if errors:
+        raise errors[0]  # what the others found is kept
+    by_task: dict[str, list[FoldModel]] = {}
+    for tested in models:
+        by_task.setdefault(tested.fitted.task, []).append(tested)
+    for task, of_task in by_task.items():
+        _write_task(of_task, out / task, out, gene_sets=gene_sets, tolerance=tolerance, seed=seed)
+    return out
+
+
+def _write_task(
+    models: Sequence[FoldModel],
+    folder: Path,
+    out: Path,
+    *,
+    gene_sets: Mapping[str, Sequence[str]],
+    tolerance: float,
+    seed: int,
+) -> None:
+    """Writes the tables of one task from those of its models."""
+    parts = [{name: read_table(_folder(tested, out) / f"{name}.csv", text=["fold"]) for name in TABLES} for tested in models]
+    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES}
+    if tables["contributions"].empty:
+        raise DataError(f"{folder}: a patient with the modalities of the model is required to explain it. Found none.")
     values, contributions, faithfulness = tables["genes"], tables["contributions"], tables["faithfulness"]
     if len(values):
-        _write_genes(out, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()), seed=seed)
-    write_table(out / "contributions.csv", contributions)
-    write_table(out / "faithfulness.csv", faithfulness)
-    write_table(out / "faithfulness_curves.csv", mean_curves(tables["curves"]))
+        _write_genes(folder, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()), seed=seed)
+    write_table(folder / "contributions.csv", contributions)
+    write_table(folder / "faithfulness.csv", faithfulness)
+    write_table(folder / "faithfulness_curves.csv", mean_curves(tables["curves"]))
     generator = np.random.default_rng(seed)
-    write_json(out / "faithfulness.json", faithfulness_summary(faithfulness, generator=generator))
-    write_json(out / "summary.json", _summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
-    return out
+    write_json(folder / "faithfulness.json", faithfulness_summary(faithfulness, generator=generator))
+    write_json(folder / "summary.json", _summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
 
 
 def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
@@ -114,39 +146,61 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
     return table.assign(share=table["mean_absolute"] / total if total > 0 else np.nan)
 
 
-def _explained_model(tested: FoldModel, folder: Path, *, tolerance: float, seed: int) -> dict[str, pd.DataFrame]:
-    """Explains the patients of one model, or reads what was written when that was done before."""
-    identifiers = [patient.patient_id for patient in tested.patients]
-    key = sha256_of_json([tested.fitted.describe(), identifiers, tolerance, seed, TABLES])
-    marker = folder / "done.txt"
-    if marker.exists() and marker.read_text(encoding="utf-8").strip() == key:
-        return {name: read_table(folder / f"{name}.csv", text=["fold"]) for name in TABLES}
+def explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> None:
+    """Explains the patients of one model and writes the tables of `TABLES`, and last of all that they are complete."""
     rows: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     generator = np.random.default_rng([seed, *map(ord, tested.fold)])
     usable = [patient for patient in tested.patients if tested.fitted.usable(patient)]
     scrutinised = set(generator.permutation(len(usable))[:FAITHFULNESS_PATIENTS].tolist())
+    explained = _ExplainedModel.of(tested.fitted)
     for index, patient in enumerate(usable):
-        explained = _explained_patient(
-            tested.fitted, patient, generator, tolerance=tolerance, scrutinise=index in scrutinised
-        )
-        for name, table in explained:
+        found = _explained_patient(explained, patient, generator, tolerance=tolerance, scrutinise=index in scrutinised)
+        for name, table in found:
             rows[name].append(table.assign(fold=tested.fold))
-    found = {name: pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name) for name in TABLES}
-    for name, table in found.items():
-        write_table(folder / f"{name}.csv", table)
-    write_text(marker, key + "\n")
-    return found
+    for name in TABLES:
+        write_table(folder / f"{name}.csv", pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name))
+    write_text(folder / "done.txt", _key(tested, tolerance, seed) + "\n")
+
+
+def _folder(tested: FoldModel, out: Path) -> Path:
+    return out / tested.fitted.task / "models" / tested.fold
+
+
+def _key(tested: FoldModel, tolerance: float, seed: int) -> str:
+    """Returns what the tables of a model depend on."""
+    identifiers = [patient.patient_id for patient in tested.patients]
+    return sha256_of_json([tested.fitted.describe(), identifiers, tolerance, seed, TABLES, FAITHFULNESS_PATIENTS])
+
+
+def _is_explained(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> bool:
+    marker = folder / "done.txt"
+    return marker.exists() and marker.read_text(encoding="utf-8").strip() == _key(tested, tolerance, seed)
+
+
+@dataclass(frozen=True)
+class _ExplainedModel:
+    """A trained model, and what is evaluated in its stead for all its patients."""
+
+    fitted: FittedModel
+    whole: ProjectedModel
+    parts: Sequence[ProjectedModel]
+
+    @classmethod
+    def of(cls, fitted: FittedModel) -> "_ExplainedModel":
+        return cls(fitted, project_patches(fitted.model, range(len(fitted.subspaces))), subspace_parts(fitted))
 
 
 def _explained_patient(
-    fitted: FittedModel, patient: Patient, generator: np.random.Generator, *, tolerance: float, scrutinise: bool
+    explained: _ExplainedModel, patient: Patient, generator: np.random.Generator, *, tolerance: float, scrutinise: bool
 ) -> Iterable[tuple[str, pd.DataFrame]]:
+    fitted, model = explained.fitted, explained.whole.model
     batch = next(fitted.batches([patient]))
+    projected = explained.whole.project(batch)
     score = explained_score(fitted, batch)
-    attributions = attribute_subspaces(fitted, batch, score, tolerance=tolerance)
+    attributions = attribute_subspaces(fitted, batch, score, tolerance=tolerance, parts=explained.parts)
     ledger = contribution_ledger(
-        fitted.model,
-        batch,
+        model,
+        projected,
         score.of_logits,
         baseline=fitted.baseline_logits,
         subspaces=fitted.subspaces,
@@ -161,11 +215,11 @@ def _explained_patient(
     if batch.expression_mask[0] and "expression" in fitted.recipe.modalities:
         expression = batch.expression[0].double().numpy()
         with torch.inference_mode():
-            shares = score.of_subspaces(fitted.model(**batch.inputs()))[0].tolist()
+            shares = score.of_subspaces(model(**projected.inputs()))[0].tolist()
         rows = _gene_rows(fitted, patient, score, attributions, expression)
         yield "genes", rows.assign(share=rows["subspace"].map(dict(zip(fitted.subspaces, shares, strict=True))))
     if scrutinise:
-        curves = faithfulness_curves(fitted.model, batch, score, attributions, generator=generator)
+        curves = faithfulness_curves(model, projected, score, attributions, generator=generator)
         yield "curves", curves
         yield "faithfulness", faithfulness_of(fitted, batch, score, attributions, curves, generator=generator)
 
@@ -199,22 +253,22 @@ def _gene_rows(
 def _write_genes(
     out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequence[str]], *, is_survival: bool, seed: int
 ) -> None:
-    summary = gene_summary(values)
+    summary, stability = gene_summary(values), rank_stability(values)
     write_table(out / "genes.csv", summary)
     write_table(out / "gene_values.csv", values_of_top_genes(values, summary))
-    write_table(out / "gene_stability.csv", rank_stability(values))
-    strength = summary.groupby("gene", sort=False)["mean_absolute"].sum()
-    rankings = {"strength": strength}
+    write_table(out / "gene_stability.csv", stability)
+    by_gene = summary.set_index(["subspace", "gene"])
+    rankings = {"strength": by_gene["mean_absolute"]}
     if is_survival:  # the explained class changes from patient to patient: a direction would mix them
-        signed = summary.assign(signed=summary["mean_absolute"] * np.sign(summary["direction"].fillna(0)))
-        rankings["direction"] = signed.groupby("gene", sort=False)["signed"].sum()
-    try:
-        found = [enrich(ranking, gene_sets, name=name, seed=seed) for name, ranking in rankings.items()]
-    except ConfigurationError as error:
-        logger.warning("no enrichment.csv: %s", error)
-        return
-    filled = [table for table in found if len(table)]
-    write_table(out / "enrichment.csv", pd.concat(filled) if filled else pd.DataFrame(columns=list(ENRICHMENT_COLUMNS)))
+        rankings["direction"] = by_gene["mean_absolute"] * np.sign(by_gene["direction"].fillna(0))
+    table = enrich_subspaces(
+        rankings,
+        gene_sets,
+        expression=values.pivot_table(index="patient_id", columns="gene", values="expression"),
+        stability=stability.set_index("subspace")["mean_rank_correlation"].to_dict(),
+        seed=seed,
+    )
+    write_table(out / "enrichment.csv", table)
 
 
 def _summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, object]:

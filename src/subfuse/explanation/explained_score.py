@@ -1,5 +1,6 @@
 """What is explained of a prediction: one number per patient, shared between the subspaces."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
+from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import ClassificationObjective
 from subfuse.training.fitted_model import FittedModel, score_weights
@@ -58,7 +60,7 @@ def attribute_subspaces(
     score: ExplainedScore,
     *,
     tolerance: float = TOLERANCE,
-    model: nn.Module | None = None,
+    parts: Sequence[ProjectedModel] | None = None,
 ) -> dict[str, Attribution]:
     """Returns what each patch and gene adds to every subspace's share of the score of one patient.
 
@@ -67,13 +69,26 @@ def attribute_subspaces(
         batch: One patient.
         score: What is explained.
         tolerance: Largest relative gap; see `converged_gradients`.
+        parts: From `subspace_parts`; those of the trained model by default.
+    """
+    parts, chunk = subspace_parts(fitted) if parts is None else parts, points_at_once(batch)
+    return {
+        name: converged_gradients(
+            part.model, part.project(batch), score.share_of(part.place_of(index)), tolerance=tolerance, chunk=chunk
+        )
+        for (index, name), part in zip(enumerate(fitted.subspaces), parts, strict=True)
+    }
+
+
+def subspace_parts(fitted: FittedModel, model: nn.Module | None = None) -> list[ProjectedModel]:
+    """Returns what is evaluated to explain each subspace's share, for all patients of a model.
+
+    Args:
+        fitted: The trained model.
         model: Weights to explain instead of the trained ones.
     """
-    chunk, model = points_at_once(batch), fitted.model if model is None else model
-    return {
-        name: converged_gradients(model, batch, score.share_of(index), tolerance=tolerance, chunk=chunk)
-        for index, name in enumerate(fitted.subspaces)
-    }
+    model = fitted.model if model is None else model
+    return [project_patches(model, [index]) for index in range(len(fitted.subspaces))]
 
 
 def points_at_once(batch: BagBatch) -> int:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.attribution import Attribution
-from subfuse.explanation.explained_score import ExplainedScore, attribute_subspaces, points_at_once
+from subfuse.explanation.explained_score import ExplainedScore, attribute_subspaces, points_at_once, subspace_parts
 from subfuse.training.fitted_model import FittedModel
 
 STEPS = 10  # of equal size along a curve
-RANDOM_ORDERS = 5
+RANDOM_ORDERS = 3
 BOOTSTRAP = 2000
 INPUTS = ("patches", "genes")
 COLUMNS = ("patient_id", "fold", "input", "deletion", "insertion", "random_weights", "random_weights_absolute")
@@ -138,17 +138,20 @@ def deletion_scores(
     inputs = batch.inputs()
     name = "patches" if input_name == "patches" else "expression"
     curves = np.zeros((n_orders, STEPS + 1))
-    jobs = [(row, column) for row in range(n_orders) for column in range(STEPS + 1)]
+    # all orders start and end with the same input: that of the first one serves them all
+    jobs = [(row, column) for row in range(n_orders) for column in range(STEPS + 1) if not row or 0 < column < STEPS]
     at_once = points_at_once(batch)
     with torch.inference_mode():
         for start in range(0, len(jobs), at_once):
             some = jobs[start : start + at_once]
-            copies = {key: value.repeat(len(some), *[1] * (value.ndim - 1)) for key, value in inputs.items()}
+            copies = {key: value.expand(len(some), *value.shape[1:]) for key, value in inputs.items()}
+            copies[name] = copies[name].clone()
             for copy, (row, column) in enumerate(some):
                 copies[name][copy, torch.from_numpy(orders[row, : removed[column]].copy())] = 0.0
             values = score.of_logits(model(**copies).logits).double().cpu().numpy()
             for value, (row, column) in zip(values, some, strict=True):
                 curves[row, column] = value
+    curves[:, [0, -1]] = curves[0, [0, -1]]
     return curves
 
 
@@ -234,7 +237,7 @@ def _with_random_weights(
         torch.manual_seed(seed)
         model = fitted.recipe.build().to(batch.patches.device).eval()
     # a rough integral suffices for a correlation of ranks
-    return attribute_subspaces(fitted, batch, score, model=model, tolerance=1.0)
+    return attribute_subspaces(fitted, batch, score, parts=subspace_parts(fitted, model), tolerance=1.0)
 
 
 def _rank_correlation(first: Float[np.ndarray, " element"], second: Float[np.ndarray, " element"]) -> float:

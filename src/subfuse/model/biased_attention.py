@@ -97,7 +97,7 @@ class _TableAttention(torch.autograd.Function):
         grad_output = grad_output / (1 - ctx.dropout)
         grads = [torch.empty_like(tensor) for tensor in (query, key, value, key_bias, x_weight, y_weight)]
         grad_query, grad_key, grad_value, grad_key_bias, grad_x, grad_y = grads
-        grad_runs = torch.zeros_like(runs)
+        grad_runs = torch.zeros_like(runs) if ctx.needs_input_grad[4] else None  # not of a model that is explained
         parts = _chunks(len(query), key.shape[1] * reading.n_cells, _budget(query))
         for index, part in enumerate(parts):
             attention = _attention(query, key, key_bias, runs, reading, cell, part)
@@ -115,7 +115,8 @@ class _TableAttention(torch.autograd.Function):
             grad_key_bias[part] = grad.sum(2)
             grad = _to_cells(grad, cell, part, reading.n_cells)
             grad_x[part], grad_y[part] = reading.weight_gradients(runs, part, grad)
-            reading.add_run_gradients(grad_runs, part, grad)
+            if grad_runs is not None:
+                reading.add_run_gradients(grad_runs, part, grad)
         return grad_query, grad_key, grad_value, grad_key_bias, grad_runs, grad_x, grad_y, None, None, None
 
 

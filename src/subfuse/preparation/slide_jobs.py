@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from subfuse.errors import ConfigurationError
-from subfuse.execution import Progress, failure_reason, run_jobs
+from subfuse.execution import Progress, duration, failure_reason, run_jobs
 
 _SECONDS_BETWEEN = 10.0  # reports within one slide
 
@@ -59,7 +59,7 @@ class SlideProgress:
         n_slides, n_patches = self._n_new + share, self._n_patches + n_patches
         if elapsed > 0 and n_slides > 0:
             left = elapsed / n_slides * (self._n_slides - self._n_done - share)
-            what += f", {n_patches / elapsed:,.0f} patches/s, {_duration(left)} left"
+            what += f", {n_patches / elapsed:,.0f} patches/s, {duration(left)} left"
         self._report(self._n_done, self._n_slides, what)
 
 
@@ -101,16 +101,3 @@ def run_slides(
             records.append(outcome.record)
             progress.finished(slide_id, n_patches=outcome.record.n_patches, is_new=outcome.is_new)
     return sorted(records, key=lambda record: record.slide_id), sorted(failures)
-
-
-def _duration(seconds: float) -> str:
-    """Seconds, minutes, or hours and minutes.
-
-    Example:
-        >>> _duration(42.0), _duration(300.0), _duration(8000.0)
-        ('42 s', '5 min', '2 h 13 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

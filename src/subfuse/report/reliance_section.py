@@ -263,21 +263,26 @@ def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
         return "Enrichment of gene sets was not computed."
     if table.empty:
         return "No gene set has enough ranked genes for a test of enrichment."
-    columns = ("Ranking", "Gene set", "Genes", "Normalised score", "p", "FDR", "Leading genes")
+    columns = ("Subspace", "Ranking", "Gene set", "Genes", "Normalised score", "p", "FDR", "Leading genes")
     rows = [
         (
+            str(row["subspace"]),
             str(row["ranking"]),
             str(row["gene_set"]),
             str(row["n_genes"]),
             number(row["nes"], signed=True),
-            p_text(row["p_value"]).removeprefix("p ").removeprefix("= "),
-            p_text(row["fdr"]).removeprefix("p ").removeprefix("= "),
+            _p_value(row["p_value"]),
+            "none: genes not stable over folds" if pd.isna(row["fdr"]) else _p_value(row["fdr"]),
             "" if pd.isna(row["leading_genes"]) else _first_genes(str(row["leading_genes"])),
         )
-        for ranking in dict.fromkeys(table["ranking"])
-        for row in table[table["ranking"] == ranking].head(TOP_SETS).to_dict("records")
+        for _, found in table.groupby(["subspace", "ranking"], sort=False)
+        for row in found.head(TOP_SETS).to_dict("records")
     ]
-    return PlainTable(columns, rows, frozenset(columns[2:6]))
+    return PlainTable(columns, rows, frozenset(columns[3:7]))
+
+
+def _p_value(value: float) -> str:
+    return p_text(value).removeprefix("p ").removeprefix("= ")
 
 
 def _first_genes(genes: str) -> str:

@@ -166,6 +166,8 @@ class Run:
         *,
         model: str = EXPLAINED_MODEL,
         task: str | None = None,
+        workers: int = 1,
+        scheduler: str | None = None,
         progress: Progress | None = None,
     ) -> Path:
         """Explains what a model relies on over the cohort, task by task; returns the folder.
@@ -179,18 +181,22 @@ class Run:
             out: Folder; RUN/explanations/cohort by default.
             model: Model of the run.
             task: One task; all by default.
+            workers: Local processes.
+            scheduler: Address of a running Dask scheduler, instead of local processes.
             progress: Called after the model of each fold.
 
         Raises:
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
         out = self.folder / "explanations" / "cohort" if out is None else Path(out)
-        jobs = list(self.jobs(model=model, task=task))
-        for name in dict.fromkeys(job.task for job in jobs):
-            of_task = [job for job in jobs if job.task == name]
-            models = (self._tested(job, cohort) for job in of_task)
-            explain_cohort(models, out / name, gene_sets=cohort.pathways, progress=progress, total=len(of_task))
-        return out
+        return explain_cohort(
+            [self._tested(job, cohort) for job in self.jobs(model=model, task=task)],
+            out,
+            gene_sets=cohort.pathways,
+            workers=workers,
+            scheduler=scheduler,
+            progress=progress,
+        )
 
     def _tested(self, job: Job, cohort: Cohort) -> FoldModel:
         fitted = self.fitted(job)
