@@ -6,7 +6,7 @@ from torch import nn
 
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation import contribution_ledger, converged_gradients, integrated_gradients, subspace_contributions
-from subfuse.explanation.integration import Interval, Path
+from subfuse.explanation.integration import Interval, StraightPath
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 
 BATCH, PATCH, FEATURE, GENE, SUBSPACE, OUTPUT = 3, 5, 4, 7, 2, 6
@@ -269,7 +269,7 @@ def test_points_are_added_where_the_kink_is_and_errors_cannot_hide_in_each_other
 
     smooth = converged_gradients(AdditiveModel(), batch, third_logit, tolerance=1e-6)
     assert smooth.steps == 8
-    path = Path.from_baseline(AdditiveModel().eval(), batch, kinked)
+    path = StraightPath.from_baseline(AdditiveModel().eval(), batch, kinked)
     rough, fine = (
         sum(
             part.gap.abs()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagBatch
-from subfuse.explanation.integration import Integral, Interval, Path, Score
+from subfuse.explanation.integration import Integral, Interval, Score, StraightPath
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 
 LogitScore = Callable[[Float[Tensor, "batch output"]], Float[Tensor, " batch"]]
@@ -76,7 +76,7 @@ def integrated_gradients(
     """
     if steps < 1 or chunk < 1:
         raise ValueError(f"steps and chunk must be at least 1. Found steps={steps}, chunk={chunk}.")
-    path = Path.from_baseline(model, batch, score, patches=baseline_patches, expression=baseline_expression)
+    path = StraightPath.from_baseline(model, batch, score, patches=baseline_patches, expression=baseline_expression)
     with _evaluation_mode(model):
         (whole,) = path.integrate([Interval(0.0, 1.0)], points=steps, chunk=chunk)
     return Attribution(whole.patch, whole.gene, whole.gap, steps)
@@ -111,7 +111,7 @@ def converged_gradients(
     """
     points = min(steps, POINTS)
     edges = [place / (steps // points) for place in range(steps // points + 1)]
-    path = Path.from_baseline(model, batch, score)
+    path = StraightPath.from_baseline(model, batch, score)
     with _evaluation_mode(model):
         integrals = path.integrate([Interval(*ends) for ends in pairwise(edges)], points=points, chunk=chunk)
         steps = points * len(integrals)

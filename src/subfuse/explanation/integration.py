@@ -43,7 +43,7 @@ class Integral:
 
 
 @dataclass(frozen=True)
-class Path:
+class StraightPath:
     """The line from a baseline bag to the bags of some patients, and a score along it.
 
     The move from baseline to patient is a factor per patch and per gene, so that the derivative with respect to the
@@ -64,7 +64,7 @@ class Path:
         *,
         patches: Float[Tensor, "batch patch feature"] | None = None,
         expression: Float[Tensor, "batch gene"] | None = None,
-    ) -> "Path":
+    ) -> "StraightPath":
         """Returns the path from a baseline, zeros if None; where nothing is present it equals the input.
 
         Raises:
