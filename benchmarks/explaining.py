@@ -25,7 +25,7 @@ from subfuse.features.store import SlideFeatures, write_features
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.folds import choose_repeats
 from subfuse.runs.run import load_run
-from subfuse.training.recipe import COMPARED_MODELS
+from subfuse.training.models import COMPARED_MODELS
 
 TASKS = {
     "survival": TaskSpec(time="time_days", event="event"),

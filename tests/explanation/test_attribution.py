@@ -7,7 +7,7 @@ from torch import nn
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation import contribution_ledger, converged_gradients, integrated_gradients, subspace_contributions
 from subfuse.explanation.integration import Interval, StraightPath
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.model.output import SubspaceFusionOutput
 
 BATCH, PATCH, FEATURE, GENE, SUBSPACE, OUTPUT = 3, 5, 4, 7, 2, 6
 SUBSPACES = ("tumour", "microenvironment")

@@ -6,8 +6,8 @@ import torch
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.attribution import integrated_gradients
 from subfuse.explanation.projection import project_patches
-from subfuse.model.ensemble import Ensemble
-from subfuse.model.slide_models import MeanMIL
+from subfuse.model.baselines.mil import MeanMIL
+from subfuse.model.output import Ensemble
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 
 GENE_SETS = {"tumour": [0, 2, 1], "microenvironment": [1, 3, 4, 5], "third": [6]}

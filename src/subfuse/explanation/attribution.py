@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.integration import Integral, Interval, Score, StraightPath
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.model.output import SubspaceFusionOutput
 
 LogitScore = Callable[[Float[Tensor, "batch output"]], Float[Tensor, " batch"]]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
 from subfuse.explanation.projection import ProjectedModel, project_patches
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objectives import ClassificationObjective
 from subfuse.training.fitted_model import FittedModel, score_weights
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagBatch
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.model.output import SubspaceFusionOutput
 
 Score = Callable[[SubspaceFusionOutput], Float[Tensor, " batch"]]
 

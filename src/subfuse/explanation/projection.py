@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagBatch
-from subfuse.model.ensemble import Ensemble
+from subfuse.model.output import Ensemble
 from subfuse.model.subspace_fusion import SubspaceFusion
 
 
