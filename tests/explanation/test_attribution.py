@@ -293,7 +293,9 @@ def test_gradients_agree_with_captum(batch):
     def score(patches, expression):
         return model(**inputs | {"patches": patches, "expression": expression}).logits[:, 2]
 
-    expected = captum.IntegratedGradients(score).attribute((inputs["patches"], inputs["expression"]), n_steps=6)
+    expected = captum.IntegratedGradients(score).attribute(
+        (inputs["patches"], inputs["expression"]), n_steps=6, internal_batch_size=BATCH
+    )
     found = integrated_gradients(model, batch, third_logit, steps=6)
     torch.testing.assert_close(found.patch, expected[0].sum(dim=2), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.gene, expected[1], rtol=1e-4, atol=1e-5)
