@@ -118,7 +118,9 @@ def _write_task(
     seed: int,
 ) -> None:
     """Writes the tables of one task from those of its models."""
-    parts = [{name: read_table(_folder(tested, out) / f"{name}.csv", text=["fold"]) for name in TABLES} for tested in models]
+    parts = [
+        {name: read_table(_folder(tested, out) / f"{name}.csv", text=["fold"]) for name in TABLES} for tested in models
+    ]
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES}
     if tables["contributions"].empty:
         raise DataError(f"{folder}: a patient with the modalities of the model is required to explain it. Found none.")
