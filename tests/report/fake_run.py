@@ -45,13 +45,14 @@ def made_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_audit(run: Path) -> None:
     """Writes findings that hold a hostile name, and how fusion compares."""
     fusion = pd.DataFrame(
-        [("survival", "subspace", "snn", "best single modality", "c_index", -0.0123, -0.04, None, 0.5, 90)],
+        [("survival", "subspace", "snn", "best single modality", "c_index", 0.0512, 0.011, 0.092, 0.012, 90),
+         ("grade", "subspace", "snn", "best single modality", "auc", -0.0123, -0.04, None, 0.5, 90)],
         columns=["task", "model", "reference", "reference_is", "metric", "difference", "lower", "upper", "p_adjusted",
                  "n_patients"],
     )  # fmt: skip
     findings = (
         Finding("failure", "patient leakage", f"7 persons {SCRIPT}", "why", "Split by patient."),
-        Finding("warning", "fusion benefit", "fusion does not help", "why", "Prefer snn.", "survival"),
+        Finding("warning", "fusion benefit", "fusion does not help", "why", "Prefer snn.", "grade", "subspace"),
         Finding("ok", "labels", "test patients: G2 20", task="grade"),
     )
     (run / "audit.json").write_text(json.dumps(Audit(findings, {"fusion": fusion}).to_dict()), encoding="utf-8")

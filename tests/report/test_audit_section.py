@@ -10,17 +10,20 @@ from subfuse.report.audit_section import audit_section
 
 
 def section(*findings: Finding, **tables: pd.DataFrame) -> dict:
-    return audit_section(Audit(findings, tables).to_dict())
+    found = audit_section(Audit(findings, tables).to_dict())
+    assert found is not None
+    return found.content
 
 
 def test_findings_and_numbers_are_shown_and_escaped(tmp_path_factory: pytest.TempPathFactory) -> None:
     html = (made_report(tmp_path_factory) / "report.html").read_text(encoding="utf-8")
+    audit = html[html.index('id="audit-title"') :]
 
     assert SCRIPT not in html
-    assert "7 persons &lt;script&gt;" in html
+    assert "7 persons &lt;script&gt;" in audit
     for words in ("1 failure, 1 warning, 0 notes, 1 passed", "Do not use these results", "−0.012", "undefined"):
-        assert words in html
-    assert html.index("7 persons") < html.index("fusion does not help") < html.index("test patients: G2 20")
+        assert words in audit
+    assert audit.index("7 persons") < audit.index("fusion does not help") < audit.index("test patients: G2 20")
     assert re.search(r'<li><a href="#audit">', html)
 
 
@@ -34,26 +37,35 @@ def test_each_adjusted_p_says_over_which_comparisons(tmp_path_factory: pytest.Te
 def test_findings_alike_are_said_once_with_their_tasks_and_models() -> None:
     late = "late fusion (abmil + snn)"
     texts = [
-        ("grade", "subspace", "is not shown to be better than the best single modality, snn", "Prefer snn."),
-        ("grade", late, "is not shown to be better than the best single modality, snn", "Prefer snn."),
-        ("survival", "concat", f"is not shown to be better than {late}", f"Prefer {late}."),
-        ("survival", "subspace", "is not shown to be better than snn", "Prefer snn."),
+        ("grade", "subspace", "Prefer snn."),
+        ("grade", "concat", "Prefer snn."),
+        ("survival", "concat", f"Prefer {late}."),
+        ("survival", "subspace", "Prefer snn."),
     ]
-    findings = [Finding("warning", "fusion benefit", found, "Two cost twice.", remedy, task, model)
-                for task, model, found, remedy in texts]  # fmt: skip
-    findings.append(Finding("warning", "calibration", "off", "Misleads.", "Recalibrate.", "grade", "snn"))
+    findings = [Finding("warning", "fusion benefit", f"{model} is not better", "Two cost twice.", remedy, task, model)
+                for task, model, remedy in texts]  # fmt: skip
+    findings.append(Finding("warning", "calibration", "snn: off", "Misleads.", "Recalibrate.", "grade", "snn"))
 
-    (level,) = section(*findings)["levels"]
+    fusion, calibration = section(*findings)["kinds"]
 
-    assert (level["name"], level["count"]) == ("Warnings", 5)
-    fusion, calibration = level["kinds"]
-    assert fusion["of"] == f"Grade: Subspace fusion, {late}; Survival: Concatenation, Subspace fusion"
-    assert [row[1] for row in fusion["table"].rows] == [found for *_, found, _ in texts]
-    assert [row[2] for row in fusion["table"].rows] == [remedy for *_, remedy in texts]
-    assert (fusion["why"], fusion["count"], fusion["open"]) == ("Two cost twice.", "4 findings", False)
-    assert calibration["of"] == "Grade: SNN"
-    assert (calibration["why"], calibration["open"]) == ("Misleads. Recalibrate.", True)
+    assert (
+        fusion["gist"] == "4 warnings · Grade: Subspace fusion, Concatenation; Survival: Concatenation, Subspace fusion"
+    )
+    assert [row[1] for row in fusion["table"].rows] == [f"{model} is not better" for _, model, _ in texts]
+    assert [row[2] for row in fusion["table"].rows] == [remedy for _, _, remedy in texts]
+    assert (fusion["why"], fusion["open"]) == ("Two cost twice.", False)
+    assert calibration["gist"] == "1 warning · Grade: SNN"
+    assert calibration["why"] == "Misleads. Recalibrate."
     assert calibration["table"].columns == ("Task", "Found")
+
+
+def test_failures_are_open_and_all_else_is_folded_and_counted() -> None:
+    levels = ["ok"] * 3 + ["note"] * 2 + ["warning", "failure"]
+    kinds = section(*(Finding(level, f"{level} check", "found", "why") for level in levels))["kinds"]
+
+    assert [kind["open"] for kind in kinds] == [True, False, False, False]
+    assert [kind["gist"] for kind in kinds[2:]] == ["note check 2", "ok check 3"]
+    assert sum(len(kind["table"].rows) for kind in kinds) == len(levels)
 
 
 def test_both_recalibrations_are_shown_and_why_one_is_undefined() -> None:
@@ -87,8 +99,5 @@ def test_an_audit_without_isotonic_regression_is_shown(tmp_path: Path) -> None:
     assert shown["notes"] == []
 
 
-def test_a_run_without_an_audit_says_so() -> None:
-    shown = audit_section(None)
-
-    assert shown["levels"] == []
-    assert shown["lede"].startswith("This run was not audited. `subfuse audit` looks for leakage")
+def test_a_run_without_an_audit_has_no_section() -> None:
+    assert audit_section(None) is None

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from fake_run import SCRIPT, write_fake_run
 
+from subfuse.audit.findings import Audit, Finding
 from subfuse.report.model_card import escaped, model_card
 from subfuse.report.provenance_section import command, provenance_section
 from subfuse.report.run_files import read_run
@@ -20,7 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_card_has_every_part_in_order(run):
     titles = re.findall(r"^## (.*)$", model_card(read_run(run)), re.MULTILINE)
     assert titles == [
-        "The model", "Data", "Intended use", "Limits", "Metrics", "Calibration", "What fusion adds", "To reproduce",
+        "In short", "The model", "Data", "Intended use", "Limits", "Metrics", "To reproduce",
     ]  # fmt: skip
 
 
@@ -51,7 +52,24 @@ def test_trained_models_and_findings_are_named(tmp_path):
     (run / "audit.json").write_text(json.dumps({"findings": [finding], "tables": {}}))
     card = model_card(read_run(run))
     assert "genes per subspace: tumour 3, microenvironment 1; expression in log2\\_tpm; patch encoder uni\\_v2" in card
-    assert "- Failure of the audit. 1 patient twice" in card
+    assert "- Leakage, 1 failure · All: 1 patient twice." in card
+    assert card.index("Do not use these results") < card.index("## The model")
+
+
+def test_warnings_are_counted_by_kind_not_listed(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), optional=False)
+    of_models = [("fusion benefit", model) for model in ("subspace", "concat")] + [("calibration", "snn")] * 20
+    findings = [
+        Finding("warning", check, f"{model}: found {number}", "why", "what to do", "grade", model)
+        for number, (check, model) in enumerate(of_models)
+    ]
+    (run / "audit.json").write_text(json.dumps(Audit(tuple(findings)).to_dict()))
+    card = model_card(read_run(run))
+    assert "The audit found no failure and 22 warnings." in card
+    assert [line for line in card.splitlines() if "warning" in line][1:] == [
+        "- Fusion benefit, 2 warnings · Grade: Subspace fusion, Concatenation.",
+        "- Calibration, 20 warnings · Grade: SNN.",
+    ]
 
 
 def test_hostile_names_are_text(tmp_path):
@@ -81,7 +99,7 @@ def test_a_run_from_python_is_repeated_by_python_that_can_be_read(tmp_path):
 
 
 def test_hashes_of_the_runs_files_are_listed(run):
-    groups = {group["name"]: dict(group["pairs"]) for group in provenance_section(read_run(run))["groups"]}
+    groups = {group["name"]: dict(group["pairs"]) for group in provenance_section(read_run(run)).content["groups"]}
     assert set(groups["Files of this run, sha256"]) == {
         "config.yaml", "predictions.csv", "metrics.csv", "comparisons.csv",
     }  # fmt: skip

@@ -1,3 +1,5 @@
+from dataclasses import astuple
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,27 +31,14 @@ def test_verdict_needs_interval_and_adjusted_p_value(lower, upper, p_adjusted, v
     assert FusionBenefit("snn", 0.02, lower, upper, p_adjusted).verdict == verdict
 
 
-def test_benefit_is_against_the_best_single_modality_and_has_its_sign():
-    metrics = pd.DataFrame(
-        {
-            "model": ["subspace", "abmil", "snn", "concat"],
-            "metric": "c_index",
-            "value": [0.75, 0.60, 0.70, 0.74],
-        }
-    )
-    comparisons = pd.DataFrame(
-        {
-            "model": ["abmil", "snn", "concat"],
-            "reference": "subspace",
-            "metric": "c_index",
-            "difference": [-0.15, -0.05, -0.01],
-            "lower": [-0.2, -0.09, -0.03],
-            "upper": [-0.1, -0.02, 0.01],
-            "p_adjusted": [0.001, 0.01, 0.4],
-        }
-    )
-    benefit = fusion_benefit(metrics, comparisons, model="subspace")
-    assert benefit == FusionBenefit("snn", 0.05, 0.02, 0.09, 0.01)
+def test_benefit_is_what_the_audit_found_against_the_best_single_modality():
+    row = {"task": "grade", "model": "subspace", "reference": "snn", "reference_is": "best single modality"}
+    row |= {"difference": 0.05, "lower": 0.02, "upper": None, "p_adjusted": 0.01}
+    others = [row | {"task": "survival"}, row | {"model": "concat"}, row | {"reference_is": "late fusion"}]
+    benefit = fusion_benefit({"tables": {"fusion": [*others, row]}}, task="grade", model="subspace")
+    np.testing.assert_equal(astuple(benefit), ("snn", 0.05, 0.02, np.nan, 0.01))
+    for audit in (None, {"tables": {}}, {"tables": {"fusion": others}}):
+        assert fusion_benefit(audit, task="grade", model="subspace") is None
 
 
 def test_ties_share_the_best_place_and_undefined_models_have_none():

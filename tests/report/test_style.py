@@ -10,9 +10,11 @@ import subfuse.report
 CSS = (Path(subfuse.report.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 TEXT = [
     *((ink, surface) for ink in ("ink", "muted", "accent") for surface in ("page", "card")),
+    *(("ink", tint) for tint in ("warn-tint", "bad-tint")),
+    *(("accent", tint) for tint in ("warn-tint", "bad-tint")),
     ("warn", "warn-tint"),
 ]
-MARKS = [*(f"series-{index}" for index in range(1, 7)), "positive", "negative"]
+MARKS = [*(f"series-{index}" for index in range(1, 7)), "positive", "negative", "bad"]
 
 
 def colours(theme: str) -> dict[str, str]:

@@ -5,16 +5,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from fake_run import write_fake_run
+from fake_run import write_audit, write_fake_run
 
 from subfuse.report import write_report
 from subfuse.report.run_files import read_run
 from subfuse.report.statements import counted, duration, metric_name, singular
-from subfuse.report.summary import NO_CALIBRATION, summary
+from subfuse.report.summary import Caution, TaskCard, caution, cohort_sentence, task_card
 
 
-def lines(run: Path) -> dict[str, tuple[str, ...]]:
-    return {line.heading: line.sentences for line in summary(read_run(run))}
+def card_of(run: Path, task: str) -> TaskCard:
+    return task_card(read_run(run), task, anchor="task-1")
+
+
+def lines_of(run: Path, task: str) -> dict[str, str]:
+    return {line.heading: line.sentence for line in card_of(run, task).lines}
 
 
 @pytest.fixture(scope="module")
@@ -22,22 +26,50 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_fake_run(tmp_path_factory.mktemp("summary") / "run", patients=50, explained=0)
 
 
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = write_fake_run(tmp_path_factory.mktemp("summary") / "audited", patients=50, explained=0)
+    write_audit(run)
+    return run
+
+
 def with_audit(run: Path, level: str, found: str) -> None:
-    finding = {"level": level, "check": "calibration", "task": "survival", "found": found, "why": "", "remedy": "",
-               "model": "subspace"}  # fmt: skip
+    finding = {"level": level, "check": "calibration", "task": "survival", "model": "subspace", "found": found}
+    finding |= {"why": "", "remedy": ""}
     (run / "audit.json").write_text(json.dumps({"counts": {level: 1}, "findings": [finding], "tables": {}}))
 
 
-def test_there_are_five_lines_whatever_the_tasks(run):
-    assert list(lines(run)) == ["Patients", "Accuracy", "Fusion", "Probabilities", "Before use"]
-
-
-def test_accuracy_is_said_in_pairs_of_patients_and_as_in_the_table(run):
+def test_a_card_gives_the_number_of_the_table_and_what_it_means(run):
     table = pd.read_csv(run / "metrics.csv").set_index(["task", "model", "metric"])
     row = table.loc[("survival", "subspace", "c_index")]
-    text = lines(run)["Accuracy"][0].replace("\u00a0", " ")
+    card = card_of(run, "survival")
+    assert (card.metric, card.model, card.value) == ("C-index", "Subspace fusion", f"{row['value']:.3f}")
+    assert card.interval == f"{row['lower']:.3f} to {row['upper']:.3f}"
+    text = card.meaning.replace("\u00a0", " ")
     assert f"gets the higher risk in {row['value']:.0%}".replace("%", " % of pairs (chance: 50 %)") in text
-    assert f"C-index {row['value']:.3f}, 95 % interval {row['lower']:.3f} to {row['upper']:.3f}" in text
+    assert card.size.startswith("50 test patients, ")
+
+
+def test_a_card_gives_the_verdict_on_fusion_with_its_evidence(audited):
+    better, open_ = card_of(audited, "survival"), card_of(audited, "grade")
+    assert (better.verdict, better.tone) == ("Fusion helps.", "good")
+    assert (open_.verdict, open_.tone) == ("Fusion is not shown to help.", "open")
+    value = pd.read_csv(audited / "metrics.csv").set_index(["task", "model", "metric"])["value"]
+    shown = lines_of(audited, "survival")
+    assert shown["Best single modality"] == f"SNN (expression only) {value[('survival', 'snn', 'c_index')]:.3f}"
+    assert shown["Difference"] == "+0.051, 95 % interval 0.011 to 0.092, adjusted p\u00a0=\u00a00.012"
+    assert lines_of(audited, "grade")["Difference"] == "−0.012, no interval, adjusted p\u00a0=\u00a00.500"
+
+
+def test_bars_of_a_card_lie_as_their_numbers_do(audited):
+    rows = pd.read_csv(audited / "metrics.csv").query("task == 'survival' and metric == 'c_index'").set_index("model")
+    card = card_of(audited, "survival")
+    assert [bar.name for bar in card.bars] == ["Subspace fusion", "SNN"]
+    scale = [bar_end for bar in card.bars for bar_end in (bar.lower, bar.value, bar.upper)]
+    known = rows.loc[["subspace", "snn"], ["lower", "value", "upper"]].to_numpy().ravel()
+    expected = (known - 0.5) / (known.max() - 0.5)
+    assert scale == pytest.approx(expected, abs=1e-4)
+    assert card.chance == 0
 
 
 def test_a_better_model_than_the_main_one_is_named(tmp_path):
@@ -45,36 +77,57 @@ def test_a_better_model_than_the_main_one_is_named(tmp_path):
     table = pd.read_csv(run / "metrics.csv")
     table.loc[(table["model"] == "snn") & (table["metric"] == "c_index"), "value"] = 0.987
     table.to_csv(run / "metrics.csv", index=False)
-    assert "; the highest is SNN (expression only) with 0.987." in lines(run)["Accuracy"][0]
+    assert lines_of(run, "survival")["Highest of all"] == "SNN (expression only) 0.987"
 
 
-def test_what_was_not_tested_is_said_once(run):
-    assert lines(run)["Probabilities"] == (NO_CALIBRATION,)
-    assert lines(run)["Before use"][0].startswith("This run was not audited")
+def test_an_undefined_number_has_its_reason_and_no_interval(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    table = pd.read_csv(run / "metrics.csv")
+    main = (table["model"] == "subspace") & (table["metric"] == "c_index")
+    table.loc[main, ["value", "lower", "upper"]] = float("nan")
+    table["reason"] = table["reason"].astype(object).mask(main, "1 patients in a fold")
+    table.to_csv(run / "metrics.csv", index=False)
+    card = card_of(run, "survival")
+    assert (card.value, card.is_defined, card.interval, card.meaning) == ("undefined", False, "", "")
+    assert lines_of(run, "survival")["Remark"] == "1 patient in a fold"
+
+
+def test_what_was_not_tested_is_said(run):
+    assert card_of(run, "grade").verdict == "Whether fusion helps was not tested."
+    assert lines_of(run, "grade")["Probabilities"] == "not tested"
+    found = caution(read_run(run))
+    assert found.sentence.startswith("This run was not audited")
+    assert not found.is_detailed
 
 
 @pytest.mark.parametrize(
     ("level", "words"),
     [
-        ("ok", "no sign that the probabilities of Subspace fusion are off (p = 0.4)"),
-        ("warning", "recalibrate the probabilities of Subspace fusion before use (p = 0.4)"),
-        ("note", "the probabilities of Subspace fusion were not tested (p = 0.4)"),
+        ("ok", "no sign that they are off"),
+        ("warning", "signs that they are off: recalibrate before use"),
+        ("note", "not tested"),
     ],
 )
 def test_calibration_of_the_main_model_comes_from_the_audit(tmp_path, level, words):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
     with_audit(run, level, "subspace: p = 0.4")
-    assert lines(run)["Probabilities"] == (words + ".",)
-    assert ("1 warning." in lines(run)["Before use"][0]) == (level == "warning")
+    assert lines_of(run, "survival")["Probabilities"] == words
+    assert ("and 1 warning." in caution(read_run(run)).sentence) == (level == "warning")
+
+
+def test_failures_stand_first_whole_and_once(audited):
+    found = caution(read_run(audited))
+    assert found == Caution("bad", found.sentence, is_detailed=True)
+    assert found.sentence.startswith("Do not use these results before this is settled: patient leakage: 7 persons ")
 
 
 def test_external_validation_is_named(tmp_path):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
     (run / "config.yaml").write_text(yaml.safe_dump({"trained": "run-a", "evaluated": "hospital"}))
-    text = lines(run)
-    assert "an external cohort, predicted by the finished models of run-a" in text["Patients"][0]
-    assert "other hospitals" not in text["Before use"][0]
-    assert read_run(run).title == "hospital"
+    files = read_run(run)
+    assert "an external cohort, predicted by the finished models of run-a" in cohort_sentence(files)
+    assert "other hospitals" not in caution(files).sentence
+    assert files.title == "hospital"
 
 
 def test_one_of_a_kind_is_singular_everywhere(tmp_path):

@@ -119,7 +119,7 @@ def _add_audit(parser: ArgumentParser) -> None:
 
 def _audit(arguments: Namespace) -> None:
     from subfuse.audit.audit import audit_predictions, audit_run
-    from subfuse.audit.findings import LEVELS
+    from subfuse.cli.audit_text import print_audit
     from subfuse.files import read_table, write_json
 
     path, modalities = arguments.path, arguments.modalities
@@ -129,12 +129,8 @@ def _audit(arguments: Namespace) -> None:
         audit = audit_predictions(read_table(path, text=["event"]), modalities=modalities)
     out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
     write_json(out, audit.to_dict())
-    for level in LEVELS:
-        rows = [(finding.task or "all", finding.check, finding.found, finding.remedy)
-                for finding in audit.of_level(level)]  # fmt: skip
-        if rows:
-            print_table(f"{level} ({len(rows)})", ("task", "check", "found", "remedy"), rows)
-    print(f"Audit: {out}\n{DISCLAIMER}")
+    print_audit(audit)
+    print(f"All findings: {out}\n{DISCLAIMER}")
 
 
 def _add_report(parser: ArgumentParser) -> None:

@@ -1,16 +1,11 @@
 """The audit in the report: findings by level and kind, and the tables they are based on, from audit.json."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subfuse.report.statements import PlainTable, counted, metric_name, model_name, number, p_text, singular
+from subfuse.report.statements import PlainTable, Section, counted, metric_name, model_name, number, p_text, singular
 
-LEVEL_NAMES = {
-    "failure": "Failures",
-    "warning": "Warnings",
-    "note": "Notes and what was not checked",
-    "ok": "Checked, nothing found",
-}
 _MEASURES = {
     "expected_calibration_error": "Calibration error",
     "brier": "Brier",
@@ -18,9 +13,8 @@ _MEASURES = {
     "one_calibration_p": "1-calibration, p",
     "d_calibration_p": "D-calibration, p",
 }
-_FEW_FINDINGS = 3  # are shown at once
 _COMPARISONS = {"per_sd": "per SD of risk", "high_vs_low": "high against low risk"}
-
+_REST = {"note": "Notes, and what was not checked", "ok": "Checked, nothing found"}
 
 NO_AUDIT = (
     "This run was not audited. `subfuse audit` looks for leakage, tests whether fusion helps and whether "
@@ -28,41 +22,42 @@ NO_AUDIT = (
 )
 
 
-def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what the report shows of the content of a run's audit.json; that there is none without one.
+def audit_section(audit: Mapping[str, Any] | None) -> Section | None:
+    """Returns what the report shows of the content of a run's audit.json; None without one.
 
-    Texts are given as they are: the template escapes them.
+    Failures are open, warnings folded by kind, notes and passed checks folded into one table each. Texts are given as
+    they are: the template escapes them.
     """
     if audit is None:
-        return {"lede": NO_AUDIT, "levels": [], "tables": []}
-    tables = audit.get("tables", {})
+        return None
+    tables, counts = audit.get("tables", {}), audit.get("counts", {})
     shown = [_fusion(tables.get("fusion", [])), _calibration(tables.get("calibration", [])),
              _hazards(tables.get("hazard_ratios", []))]  # fmt: skip
-    return {
-        "lede": _lede(audit.get("counts", {})),
-        "levels": [level for name in LEVEL_NAMES if (level := _level(name, audit["findings"])) is not None],
+    content = {
+        "lede": _lede(counts),
+        "kinds": [*serious_kinds(audit["findings"]), *_rest(audit["findings"])],
         "tables": [table for table in shown if table is not None],
     }
+    gist = ", ".join(counted(counts.get(level, 0), level) for level in ("failure", "warning", "note"))
+    return Section("audit", "Audit", f"{gist}, {counts.get('ok', 0)} passed", "audit.html.j2", content)
 
 
 def _lede(counts: Mapping[str, int]) -> str:
-    found = [counted(counts.get(level, 0), level) for level in ("failure", "warning", "note")]
-    settled = "" if not counts.get("failure") else " Do not use these results before the failures are settled."
-    return f"{', '.join(found)}, {counts.get('ok', 0)} passed.{settled}"
+    if counts.get("failure"):
+        return "Do not use these results before the failures are settled."
+    if counts.get("warning"):
+        return "No failure. Warnings change how a result is read."
+    return "Nothing found that stands against these results."
 
 
-def _level(level: str, findings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    chosen = [finding for finding in findings if finding["level"] == level]
-    if not chosen:
-        return None
-    shown = {"name": LEVEL_NAMES[level], "count": len(chosen)}
-    if level in ("failure", "warning"):
+def serious_kinds(findings: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields failures, then warnings, by check and reason."""
+    for level in ("failure", "warning"):
         kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        for finding in chosen:
-            kinds.setdefault((finding["check"], finding["why"]), []).append(finding)
-        return shown | {"kinds": [_kind(alike) for alike in kinds.values()]}
-    rows = [(_task(finding), finding["check"], singular(str(finding["found"]))) for finding in chosen]
-    return shown | {"table": PlainTable(("Task", "Check", "Found"), rows)}
+        for finding in findings:
+            if finding["level"] == level:
+                kinds.setdefault((finding["check"], finding["why"]), []).append(finding)
+        yield from (_kind(alike) for alike in kinds.values())
 
 
 def _kind(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -71,17 +66,29 @@ def _kind(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     columns = ("Task", "Found", *(("Remedy",) if len(remedies) > 1 else ()))
     keys = ("found", *(("remedy",) if len(remedies) > 1 else ()))
     rows = [(_task(finding), *(singular(str(finding[key])) for key in keys)) for finding in findings]
+    concerned = _concerned([(_task(finding), _model(finding)) for finding in findings])
     return {
+        "level": first["level"],
         "name": str(first["check"]).capitalize(),
-        "of": _concerned([(_task(finding), _model_of(finding)) for finding in findings]),
+        "gist": f"{counted(len(findings), str(first['level']))} · {concerned}",
         "why": " ".join(part for part in (first["why"], *(remedies if len(remedies) == 1 else ())) if part),
-        "count": counted(len(findings), "finding"),
         "table": PlainTable(columns, rows),
-        "open": len(findings) <= _FEW_FINDINGS or first["level"] == "failure",
+        "open": first["level"] == "failure",
     }
 
 
-def _model_of(finding: Mapping[str, Any]) -> str:
+def _rest(findings: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields what is no warning: one table of notes, one of checks that found nothing."""
+    for level, name in _REST.items():
+        chosen = [finding for finding in findings if finding["level"] == level]
+        rows = [(_task(finding), str(finding["check"]), singular(str(finding["found"]))) for finding in chosen]
+        checks = ", ".join(f"{check} {count}" for check, count in Counter(row[1] for row in rows).items())
+        if rows:
+            table = PlainTable(("Task", "Check", "Found"), rows)
+            yield {"name": name, "gist": checks, "why": "", "table": table, "open": False}
+
+
+def _model(finding: Mapping[str, Any]) -> str:
     return model_name(finding["model"]) if finding.get("model") else ""
 
 
@@ -115,7 +122,7 @@ def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "Positive favours the model; with a modality shuffled between patients, negative means that it is used. "
         "p adjusted (Holm) over all comparisons of a task; of shuffled modalities, not adjusted."
     )
-    return _table("Does fusion help", caption, columns, body, first_number=4)
+    return _table("Does fusion help", caption, columns, body, first_number=4, of="comparison")
 
 
 def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -135,7 +142,7 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "Of test patients; recalibrated on validation patients by temperature (classes) or by level and slope "
         "(survival curves), and by isotonic regression. A small p says that the probabilities are wrong."
     )
-    table = _table("Calibration", caption, columns, body, first_number=3)
+    table = _table("Calibration", caption, columns, body, first_number=3, of="measure")
     if table is None:
         return None
     notes = [*_undefined(measured, "after", "reason"), *_undefined(measured, "after_isotonic", "reason_isotonic")]
@@ -173,16 +180,16 @@ def _hazards(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         if row["hazard_ratio"] is not None
     ]
     caption = "Cox model of test patients; risks are scaled, and thresholds chosen, by training patients."
-    return _table("Hazard ratios", caption, columns, body, first_number=4)
+    return _table("Hazard ratios", caption, columns, body, first_number=4, of="ratio")
 
 
 def _table(
-    title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, first_number: int
+    title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, first_number: int, of: str
 ) -> dict[str, Any] | None:
     if not rows:
         return None
     table = PlainTable(columns, rows, frozenset(columns[first_number:]))
-    return {"title": title, "caption": caption, "table": table, "notes": []}
+    return {"title": title, "gist": counted(len(rows), of), "caption": caption, "table": table, "notes": []}
 
 
 def _p(value: float) -> str:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import preview
+from subfuse.report.patient_section import PictureBudget, contact_sheets
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import PlainTable, counted, excluded_patients, has_expression, has_slides
+from subfuse.report.statements import PlainTable, Section, counted, excluded_patients, has_expression, has_slides
 
 QUALITY_NAMES = {
     "n_patches": "Patches",
@@ -19,23 +20,40 @@ QUALITY_NAMES = {
     "width_px": "Width, pixels",
     "height_px": "Height, pixels",
 }
+_PARTS = {
+    "exclusions": "exclusions",
+    "quality": "quality of the slides",
+    "harmonisation": "expression of the cohorts",
+    "coverage": "genes measured",
+    "sheets": "pictures of slides",
+}
 _SHIFTS = {"shift": "Shift, median", "shift_max": "Shift, largest", "ks": "KS"}
 
 
-def cohort_section(run: RunFiles) -> dict[str, Any]:
+def cohort_section(run: RunFiles, pictures: PictureBudget) -> Section:
     """Returns the flow of patients, exclusions by reason, slide quality, harmonisation and gene-set coverage."""
-    exclusions, coverage = run.cohort["exclusions"], run.cohort["gene_set_coverage"]
-    return {
+    exclusions = run.cohort["exclusions"]
+    sheets = contact_sheets(run, pictures)
+    content = {
         "flow": _flow(run),
         "exclusions": None if exclusions.empty else _exclusion_table(exclusions),
-        "no_exclusions": "Nothing was excluded."
-        if (run.folder / "cohort" / "exclusions.csv").exists()
-        else "The run keeps no list of exclusions.",
         "quality": _quality_table(slide_table(run)),
         "warnings": _warning_table(slide_table(run)),
         "harmonisation": _harmonisation_table(run.cohort["harmonisation"]),
-        "coverage": coverage.fillna("").to_dict("records"),
+        "coverage": run.cohort["gene_set_coverage"].fillna("").to_dict("records"),
+        "sheets": sheets,
     }
+    parts = [name for part, name in _PARTS.items() if content[part]]
+    hidden = len(run.contact_sheets) - len(sheets)
+    more = [f"{hidden} more pictures of slides in the run's folder cohort/contact_sheets/."] if hidden else []
+    notes = [*([] if content["exclusions"] else [_no_exclusions(run)]), *more]
+    gist = f"Flow of patients{', ' if parts else ''}{', '.join(parts)}"
+    return Section("cohort", "Cohort", gist, "cohort.html.j2", content | {"notes": notes})
+
+
+def _no_exclusions(run: RunFiles) -> str:
+    is_kept = (run.folder / "cohort" / "exclusions.csv").exists()
+    return "Nothing was excluded." if is_kept else "The run keeps no list of exclusions."
 
 
 def slide_table(run: RunFiles) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The report of a run as one HTML file that needs nothing else, offline and for years."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,24 @@ from markupsafe import Markup
 
 from subfuse import __version__
 from subfuse.files import write_text
-from subfuse.report.audit_section import audit_section
+from subfuse.report.audit_section import NO_AUDIT, audit_section
 from subfuse.report.cohort_section import cohort_section
 from subfuse.report.drawing import numbered
 from subfuse.report.model_card import model_card
-from subfuse.report.patient_section import PictureBudget, contact_sheets, patients_section
+from subfuse.report.patient_section import PictureBudget, patients_section
 from subfuse.report.provenance_section import provenance_section, training_section
 from subfuse.report.reliance_section import reliance_section
 from subfuse.report.run_files import RunFiles, read_run
-from subfuse.report.statements import prose
-from subfuse.report.summary import summary
+from subfuse.report.statements import Section, prose
+from subfuse.report.summary import caution, cohort_sentence, task_card
 from subfuse.report.task_section import task_section
 
 TEMPLATES = Path(__file__).parent / "templates"
+ABSENT = {
+    "reliance": "What models rely on was not computed: `subfuse explain` without a patient explains the whole cohort.",
+    "audit": NO_AUDIT,
+    "training": "This run keeps no training log.",
+}
 
 
 def write_report(run: Path) -> Path:
@@ -62,31 +67,30 @@ def write_report(run: Path) -> Path:
 
 
 def _content(run: RunFiles) -> dict[str, Any]:
-    pictures = PictureBudget()
-    tasks = [task_section(run, task, index=index) for index, task in enumerate(run.tasks, start=1)]
-    explanations = patients_section(run, pictures)  # before the contact sheets: they matter more
+    sections = list(_sections(run))
     return {
         "version": __version__,
         "title": run.title,
         "date": str(run.provenance.get("date", ""))[:10],
-        "contents": _contents(tasks, explanations["patients"]),
-        "summary": summary(run),
-        "cohort": cohort_section(run) | contact_sheets(run, pictures),
-        "tasks": tasks,
-        "reliance": reliance_section(run),
-        "explanations": explanations,
-        "audit": audit_section(run.audit),
-        "training": training_section(run),
-        "provenance": provenance_section(run),
+        "patients": cohort_sentence(run),
+        "caution": caution(run),
+        "cards": [task_card(run, task, anchor=f"task-{index}") for index, task in enumerate(run.tasks, start=1)],
+        "sections": sections,
+        "absent": [text for anchor, text in ABSENT.items() if anchor not in {section.anchor for section in sections}],
     }
 
 
-def _contents(tasks: Sequence[Mapping[str, Any]], patients: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Returns the entries of the contents list: anchor and title."""
-    entries = [("summary", "Summary"), ("cohort", "Cohort")]
-    entries += [(f"task-{task['index']}", task["title"]) for task in tasks]
-    entries.append(("reliance", "What models rely on"))
-    if patients:
-        entries.append(("patients", "Explained patients"))
-    entries += [("audit", "Audit"), ("training", "Training"), ("provenance", "Provenance")]
-    return [{"anchor": anchor, "title": name} for anchor, name in entries]
+def _sections(run: RunFiles) -> Iterator[Section]:
+    """Yields what opens below the cards, without the sections that have no content in this run."""
+    pictures = PictureBudget()
+    patients = patients_section(run, pictures)  # before the contact sheets: they matter more
+    yield cohort_section(run, pictures)
+    for index, task in enumerate(run.tasks, start=1):
+        yield task_section(run, task, index=index)
+    if parts := reliance_section(run):
+        gist = "Subspaces, modalities and genes over all patients, and whether the explanations are true"
+        yield Section("reliance", "What models rely on", gist, "reliance.html.j2", {"parts": parts})
+    for section in (patients, audit_section(run.audit), training_section(run)):
+        if section is not None:
+            yield section
+    yield provenance_section(run)

@@ -1,14 +1,14 @@
 """The model card of a run, as Markdown, from the run's files alone."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from subfuse import __version__
 from subfuse.errors import preview
+from subfuse.report.audit_section import serious_kinds
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -16,13 +16,15 @@ from subfuse.report.statements import (
     has_expression,
     headline_of,
     inputs_of,
+    interval_text,
     main_model,
     metric_name,
     model_name,
     number,
+    outcomes,
     singular,
 )
-from subfuse.report.summary import calibration_sentence, cohort_sentence, fusion_sentence
+from subfuse.report.summary import calibration_sentence, caution, cohort_sentence, fusion_sentence
 
 _READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 _LEVELS = {"expression": "expression profile"}
@@ -39,18 +41,17 @@ _LIMITS = (
 
 
 def model_card(run: RunFiles) -> str:
-    """Returns the card: the model, its data, use, limits, metrics, calibration, what fusion adds, how to repeat it.
+    """Returns the card: the verdict, the model, its data, use, limits, metrics, how to repeat it.
 
     Names from data are escaped, so that none acts as markup.
     """
     parts: list[tuple[str, Iterator[str]]] = [
+        ("In short", _in_short(run)),
         ("The model", _model(run)),
         ("Data", _data(run)),
         ("Intended use", iter(_INTENDED.splitlines())),
         ("Limits", _limits(run)),
         ("Metrics", _metrics(run)),
-        ("Calibration", _by_task(run, calibration_sentence)),
-        ("What fusion adds", _by_task(run, fusion_sentence)),
         ("To reproduce", _reproduce(run)),
     ]
     head = f"# Model card: {escaped(run.title)}\n\n**Research use only. Not a medical device.**\n"
@@ -67,6 +68,22 @@ def escaped(value: object) -> str:
     """
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _READS_MARKDOWN.sub(r"\\\1", text)
+
+
+def _in_short(run: RunFiles) -> Iterator[str]:
+    yield f"- {escaped(caution(run).sentence)}"
+    for task in run.tasks:
+        table = run.metrics[run.metrics["task"] == task]
+        main, headline = main_model(list(table["model"])), headline_of(table)
+        rows = table[(table["model"] == main) & (table["metric"] == headline)].to_dict("records")
+        measured = "".join(f"{model_name(main)}, {_measured(row)}. " for row in rows)
+        calibration = calibration_sentence(run, task)
+        yield f"- {escaped(task.capitalize())}: {escaped(f'{measured}{fusion_sentence(run, task)} {calibration}')}"
+
+
+def _measured(row: Mapping[Any, Any]) -> str:
+    interval = interval_text(row["lower"], row["upper"])
+    return f"{metric_name(row['metric'])} {number(row['value'])}, 95 % interval {interval}"
 
 
 def _model(run: RunFiles) -> Iterator[str]:
@@ -102,7 +119,7 @@ def _data(run: RunFiles) -> Iterator[str]:
     patients, slides = run.cohort["patients"], run.cohort["slides"]
     for task in run.tasks:
         tested = run.test_predictions(task, main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"])))
-        yield f"- {escaped(task)}: {escaped(_outcomes(tested))}"
+        yield f"- {escaped(task)}: {escaped(outcomes(tested))}"
     for column, noun in (("cohort", "cohort"), ("site", "site")):
         if column in patients and patients[column].notna().any():
             names = patients[column].value_counts()
@@ -119,27 +136,14 @@ def _data(run: RunFiles) -> Iterator[str]:
         yield f"- Excluded: {counted(len(rows), _LEVELS.get(str(level), str(level)))}, {escaped(reason)}."
 
 
-def _outcomes(tested: pd.DataFrame) -> str:
-    if tested.get("time_days", pd.Series(dtype=float)).notna().any():
-        events = tested["event"].astype(str) == "True"
-        years = tested["time_days"].median() / 365.25
-        return (
-            f"{counted(len(tested), 'test patient')}, {counted(int(events.sum()), 'event')}; median observed time "
-            f"{years:.1f} years."
-        )
-    counts = ", ".join(f"{name} {count}" for name, count in tested["label"].value_counts().items())
-    return f"{counted(len(tested), 'test patient')}: {counts}."
-
-
 def _limits(run: RunFiles) -> Iterator[str]:
     yield from (f"- {limit}" for limit in _LIMITS)
     if run.audit is None:
         yield "- This run was not audited (`subfuse audit`)."
         return
-    serious = [finding for finding in run.audit["findings"] if finding["level"] in ("failure", "warning")]
-    for finding in serious:
-        task = f"{finding['task']}: " if finding.get("task") else ""
-        yield f"- {finding['level'].capitalize()} of the audit. {escaped(task + singular(str(finding['found'])))}"
+    for kind in serious_kinds(run.audit["findings"]):
+        found = "; ".join(dict.fromkeys(row[1] for row in kind["table"].rows)) if kind["level"] == "failure" else ""
+        yield f"- {escaped(kind['name'])}, {escaped(kind['gist'])}{f': {escaped(found)}' if found else ''}."
 
 
 def _metrics(run: RunFiles) -> Iterator[str]:
@@ -169,11 +173,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
     yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
-def _by_task(run: RunFiles, sentence: Callable[[RunFiles, str], str]) -> Iterator[str]:
-    for task in run.tasks:
-        yield f"- {escaped(task)}: {escaped(sentence(run, task))}"
 
 
 def _reproduce(run: RunFiles) -> Iterator[str]:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from subfuse.errors import preview
 from subfuse.report import figures
 from subfuse.report.run_files import Explanation, RunFiles
-from subfuse.report.statements import Drawn, counted, duration, model_name, number
+from subfuse.report.statements import Drawn, Section, counted, duration, model_name, number
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB
 PICTURE_WIDTH_PX = 900
@@ -65,16 +66,10 @@ def patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterato
             yield {"source": source, "alt": alt, "caption": caption, "wide": wide}
 
 
-def contact_sheets(run: RunFiles, budget: PictureBudget) -> dict[str, Any]:
-    """Returns the first contact sheets and how many more there are."""
-    shown = []
-    for path in run.contact_sheets[:MAX_CONTACT_SHEETS]:
-        source = budget.embed(path)
-        if source is not None:
-            shown.append({"source": source, "name": path.stem})
-    hidden = len(run.contact_sheets) - len(shown)
-    note = f"{hidden} more in the run's folder cohort/contact_sheets/." if hidden else ""
-    return {"sheets": shown, "sheets_note": note}
+def contact_sheets(run: RunFiles, budget: PictureBudget) -> list[Mapping[str, Any]]:
+    """Returns the first contact sheets of the slides."""
+    found = ((path, budget.embed(path)) for path in run.contact_sheets[:MAX_CONTACT_SHEETS])
+    return [{"source": source, "name": path.stem} for path, source in found if source is not None]
 
 
 TOP_GENES = 12
@@ -83,8 +78,10 @@ TOP_GENES = 12
 MAX_FIGURE_BYTES = 2_000_000  # of all patients' figures; a report stays below 15 MB however many are explained
 
 
-def patients_section(run: RunFiles, budget: PictureBudget) -> dict[str, Any]:
-    """Returns the explained predictions with their pictures, as many as there is room for, and what is left out."""
+def patients_section(run: RunFiles, budget: PictureBudget) -> Section | None:
+    """Returns the explained predictions with their pictures, as many as there is room for; None without any."""
+    if not run.explanations:
+        return None
     shown: list[dict[str, Any]] = []
     room = MAX_FIGURE_BYTES
     for index, explanation in enumerate(run.explanations, start=1):
@@ -98,7 +95,9 @@ def patients_section(run: RunFiles, budget: PictureBudget) -> dict[str, Any]:
     notes = [f"{counted(hidden, 'more explained prediction')}"] if hidden else []
     notes += [f"{counted(budget.left_out, 'more picture')}"] if budget.left_out else []
     note = f"In the run's folder explanations/, not shown here: {' and '.join(notes)}." if notes else ""
-    return {"patients": shown, "note": note}
+    names = list(dict.fromkeys(patient["name"] for patient in shown))
+    gist = f"{counted(len(shown), 'prediction')} of {preview(names, limit=3)}"
+    return Section("patients", "Explained patients", gist, "patients.html.j2", {"patients": shown, "note": note})
 
 
 def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]:
@@ -106,13 +105,13 @@ def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]
     content = explanation.content
     patient, task, model = (str(content[key]) for key in ("patient_id", "task", "model"))
     row = _predicted_row(run, explanation)
-    subtitle = [task.capitalize(), model_name(model), f"model of fold {content['fold']}"]
+    subtitle = [model_name(model), f"model of fold {content['fold']}"]
     if "split" in row:
         subtitle.append("not seen in training" if row["split"] == "test" else f"{row['split']} patient of this model")
     return {
         "name": patient,
         "task": task.capitalize(),
-        "subtitle": " · ".join(subtitle),
+        "gist": " · ".join(subtitle),
         "facts": [*_prediction_facts(content["prediction"]), *_outcome_facts(row)],
         "figures": [*_ledger_figure(explanation), *_gene_figures(explanation)],
         "remarks": list(_remarks(content)),

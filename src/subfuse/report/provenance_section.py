@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,13 @@ from markupsafe import Markup
 from subfuse.files import sha256_of_file
 from subfuse.report import figures
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, PlainTable, flattened, main_model, model_name
+from subfuse.report.statements import Drawn, PlainTable, Section, flattened, main_model, model_name
+
+_PARTS = {"failures": "failed jobs", "table": "epochs", "figures": "learning curves", "settings": "settings"}
 
 
-def training_section(run: RunFiles) -> dict[str, Any]:
-    """Returns epochs per model, learning curves of the main model, settings and failed jobs."""
+def training_section(run: RunFiles) -> Section | None:
+    """Returns epochs per model, learning curves of the main model, settings and failed jobs; None without any."""
     rows, drawn = [], []
     for task in run.tasks:
         models = list(dict.fromkeys(run.metrics.loc[run.metrics["task"] == task, "model"]))
@@ -29,12 +30,16 @@ def training_section(run: RunFiles) -> dict[str, Any]:
                 drawn.append(_learning_figure(task, model, logs))
     settings = [pair for part in ("training", "architecture") for pair in flattened(run.config.get(part, {}), part)]
     columns = ("Task", "Model", "Folds", "Epochs", "Chosen epoch", "Validation loss")
-    return {
+    content = {
+        "failures": None if run.failures.empty else _failure_table(run.failures),
         "table": PlainTable(columns, rows, frozenset(columns[2:])) if rows else None,
         "figures": drawn,
         "settings": settings,
-        "failures": None if run.failures.empty else _failure_table(run.failures),
     }
+    parts = [name for part, name in _PARTS.items() if content[part]]
+    return (
+        Section("training", "Training", ", ".join(parts).capitalize(), "training.html.j2", content) if parts else None
+    )
 
 
 def _epoch_row(task: str, model: str, logs: Sequence[pd.DataFrame]) -> tuple[str, ...]:
@@ -90,7 +95,7 @@ DESCRIBED = (
 HASHED = ("config.yaml", "predictions.csv", "metrics.csv", "comparisons.csv", "audit.json")
 
 
-def provenance_section(run: RunFiles) -> dict[str, Any]:
+def provenance_section(run: RunFiles) -> Section:
     """Returns the command and the groups of facts: run, splits, versions, prepared data, hashes of the run's files."""
     known = {key: value for key, value in run.provenance.items() if key != "command"}
     groups = {
@@ -101,10 +106,12 @@ def provenance_section(run: RunFiles) -> dict[str, Any]:
             (name, sha256_of_file(run.folder / name)) for name in HASHED if (run.folder / name).exists()
         ],
     }
-    return {
+    content = {
         "command": command(run),
         "groups": [{"name": name, "pairs": pairs} for name, pairs in groups.items() if pairs],
     }
+    gist = "The command that repeats the run, versions, hashes of data and results"
+    return Section("provenance", "Provenance", gist, "provenance.html.j2", content)
 
 
 def command(run: RunFiles) -> str:

@@ -151,6 +151,7 @@ def reliance_section(run: RunFiles) -> list[dict[str, Any]]:
 def _of_task(explained: CohortExplanation) -> dict[str, Any]:
     return {
         "title": explained.task.capitalize(),
+        "gist": _most(explained.summary.get("shares", ())),
         "lede": _lede(explained.summary),
         "shares": _share_rows(explained.summary.get("shares", [])),
         "figures": [*_beeswarms(explained), *_removal_figures(explained.curves)],
@@ -173,6 +174,15 @@ def _lede(summary: Mapping[str, Any]) -> str:
     explained = summary.get("explained", {})
     score = ", ".join(f"{name} ({counted(n, 'patient')})" for name, n in explained.items())
     return f"{size}. What is explained: {score}.{detail}" if score else f"{size}.{detail}"
+
+
+def _most(shares: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the subspace and modality with the largest share of the contributions; empty if none is known."""
+    known = [row for row in shares if row["share"] is not None]
+    if not known:
+        return ""
+    row = max(known, key=lambda row: row["share"])
+    return f"most on {row['modality']}, {row['subspace']} ({row['share']:.0%})"
 
 
 def _share_rows(shares: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -29,6 +29,17 @@ class PlainTable:
     numeric: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Section:
+    """A section of the report, folded under its heading; `gist` says in few words what opens."""
+
+    anchor: str
+    title: str
+    gist: str
+    template: str
+    content: Mapping[str, Any]
+
+
 def prose(text: str) -> Markup:
     """Returns text as HTML, in which only words between backticks are marked up: they are shown as code.
 
@@ -181,22 +192,15 @@ def main_model(models: Sequence[str]) -> str:
     return "subspace" if "subspace" in models else models[0]
 
 
-def fusion_benefit(metrics: pd.DataFrame, comparisons: pd.DataFrame, *, model: str) -> FusionBenefit | None:
-    """Returns one task's comparison of a model with the best unimodal one; None if there is none to compare with."""
-    if comparisons.empty:
+def fusion_benefit(audit: Mapping[str, Any] | None, *, task: str, model: str) -> FusionBenefit | None:
+    """Returns the audit's comparison of a model with the best single modality; None where there is none."""
+    rows = audit["tables"].get("fusion", ()) if audit else ()
+    wanted = (task, model, "best single modality")
+    row = next((row for row in rows if (row["task"], row["model"], row["reference_is"]) == wanted), None)
+    if row is None:
         return None
-    headline = headline_of(metrics)
-    values = metrics[metrics["metric"] == headline].set_index("model")["value"].dropna()
-    unimodal = [name for name in values.index if len(modalities_of(name)) == 1]
-    if not unimodal:
-        return None
-    rival = str(values[unimodal].idxmax())
-    chosen = (comparisons["model"] == rival) & (comparisons["reference"] == model) & (comparisons["metric"] == headline)
-    rows = comparisons[chosen]
-    if rows.empty:
-        return None
-    row = rows.iloc[0]  # its difference is the rival's value minus the main model's
-    return FusionBenefit(rival, -row["difference"], -row["upper"], -row["lower"], row["p_adjusted"])
+    numbers = (np.nan if row[name] is None else row[name] for name in ("difference", "lower", "upper", "p_adjusted"))
+    return FusionBenefit(str(row["reference"]), *numbers)
 
 
 def counted(count: int, noun: str) -> str:
@@ -263,3 +267,22 @@ def has_expression(patients: pd.DataFrame) -> pd.Series:
 def excluded_patients(exclusions: pd.DataFrame) -> set[str]:
     """Returns the patients that are not in the cohort."""
     return set() if exclusions.empty else set(exclusions.loc[exclusions["level"] == "patient", "id"])
+
+
+def class_names(predictions: pd.DataFrame) -> list[str]:
+    """Returns the classes of a task, in the order of the columns; other tasks' columns are empty."""
+    names = [
+        column for column in map(str, predictions) if column.startswith("p_") and predictions[column].notna().any()
+    ]
+    return [name.removeprefix("p_") for name in names]
+
+
+def outcomes(tested: pd.DataFrame) -> str:
+    """Returns how many test patients a task has, and their events or classes."""
+    n_tested = counted(len(tested), "test patient")
+    if tested.get("time_days", pd.Series(dtype=float)).notna().any():
+        n_events = int((tested["event"].astype(str) == "True").sum())
+        years = tested["time_days"].median() / 365.25
+        return f"{n_tested}, {counted(n_events, 'event')}; median observed time {years:.1f} years."
+    counts = tested["label"].value_counts().reindex(class_names(tested), fill_value=0)
+    return f"{n_tested}: {', '.join(f'{name} {count}' for name, count in counts.items())}."

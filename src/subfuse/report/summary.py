@@ -1,14 +1,15 @@
-"""The summary of the report: five lines that a clinician understands."""
+"""The first screen of the report: who was studied, one card per task, and what to heed before use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
+    FusionBenefit,
     best_models,
     counted,
     excluded_patients,
@@ -23,37 +24,135 @@ from subfuse.report.statements import (
     model_label,
     model_name,
     number,
+    outcomes,
     p_text,
     singular,
 )
 
-NO_CALIBRATION = "Whether predicted probabilities come true was not tested: run `subfuse audit` on this run."
+CHANCE = 0.5  # of the C-index and the AUC
+VERDICTS = {
+    "better": "Fusion helps.",
+    "worse": "Fusion does not help: one modality alone is better.",
+    "open": "Fusion is not shown to help.",
+}
+
+Tone = Literal["good", "open", "bad"]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the summary: a heading and its sentences, of which there is one per task at most."""
+    """A line of a card: a heading and its sentence."""
 
     heading: str
-    sentences: tuple[str, ...]
+    sentence: str
 
 
-def summary(run: RunFiles) -> tuple[Line, ...]:
-    """Returns the patients, how well outcomes are ranked, what fusion adds, whether probabilities hold, cautions."""
-    return (
-        Line("Patients", (cohort_sentence(run),)),
-        Line("Accuracy", tuple(_accuracy(run, task) for task in run.tasks)),
-        Line("Fusion", _once([(task, fusion_sentence(run, task)) for task in run.tasks])),
-        Line("Probabilities", _once([(task, calibration_sentence(run, task)) for task in run.tasks])),
-        Line("Before use", (_before_use(run),)),
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval, drawn on a common scale; all three as shares of its width."""
+
+    name: str
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """What a reader must know of one task; the rest is in its section."""
+
+    anchor: str  # of the task's section
+    title: str
+    size: str
+    metric: str
+    model: str
+    value: str
+    is_defined: bool
+    interval: str
+    meaning: str
+    bars: tuple[Bar, ...]
+    chance: float  # on the scale of the bars
+    verdict: str
+    tone: Tone
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Caution:
+    """What the audit says of the whole run, in one line."""
+
+    tone: Tone
+    sentence: str
+    is_detailed: bool  # the report has a section of the audit
+
+
+def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
+    """Returns one task: its headline metric, what it is compared with, and the verdict."""
+    metrics = run.metrics[run.metrics["task"] == task]
+    headline, main = headline_of(metrics), main_model(list(metrics["model"]))
+    rows = metrics[metrics["metric"] == headline].set_index("model")
+    row = dict(rows.loc[main]) if main in rows.index else {"value": np.nan, "lower": np.nan, "upper": np.nan}
+    benefit = fusion_benefit(run.audit, task=task, model=main)
+    bars, chance = _bars(rows, [main, *([benefit.unimodal] if benefit else [])])
+    verdict, tone = _verdict(main, benefit)
+    return TaskCard(
+        anchor=anchor,
+        title=task.capitalize(),
+        size=outcomes(run.test_predictions(task, main)),
+        metric=metric_name(headline),
+        model=model_name(main),
+        value=number(row["value"]),
+        is_defined=not np.isnan(row["value"]),
+        interval="" if np.isnan(row["value"]) else interval_text(row["lower"], row["upper"]),
+        meaning=_meaning(headline, row["value"]),
+        bars=bars,
+        chance=chance,
+        verdict=verdict,
+        tone=tone,
+        lines=tuple(_lines(run, task, row=row, metrics=metrics, benefit=benefit)),
     )
 
 
-def _once(sentences: list[tuple[str, str]]) -> tuple[str, ...]:
-    """Returns one sentence per task, or a single one if it is the same for all."""
-    if len({sentence for _, sentence in sentences}) == 1:
-        return (sentences[0][1],)
-    return tuple(f"{task.capitalize()}: {sentence}" for task, sentence in sentences)
+def _lines(
+    run: RunFiles, task: str, *, row: Mapping[str, Any], metrics: pd.DataFrame, benefit: FusionBenefit | None
+) -> Iterator[Line]:
+    headline, main = headline_of(metrics), main_model(list(metrics["model"]))
+    if isinstance(row.get("reason"), str):
+        yield Line("Remark", singular(row["reason"]))
+    if benefit is not None:
+        rows = metrics[(metrics["metric"] == headline) & (metrics["model"] == benefit.unimodal)]
+        value = f" {number(rows['value'].iloc[0])}" if len(rows) else ""
+        yield Line("Best single modality", f"{model_label(benefit.unimodal, run.covariates)}{value}")
+        yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0"))
+    best = best_models(metrics).get(headline, set())
+    if best and main not in best and not (benefit and benefit.unimodal in best):
+        highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
+        yield Line("Highest of all", f"{model_label(highest['model'], run.covariates)} {number(highest['value'])}")
+    yield Line("Probabilities", _calibration(run, task)[0])
+
+
+def _verdict(model: str, benefit: FusionBenefit | None) -> tuple[str, Tone]:
+    tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
+    if benefit is not None:
+        return VERDICTS[benefit.verdict], tones.get(benefit.verdict, "open")
+    return _untested(model), "open"
+
+
+def _untested(model: str) -> str:
+    if len(modalities_of(model)) == 1:
+        return "No model here uses both modalities."
+    return "Whether fusion helps was not tested."
+
+
+def _bars(rows: pd.DataFrame, models: list[str]) -> tuple[tuple[Bar, ...], float]:
+    """Returns the intervals of two models on one scale, and where chance is on it; none unless both are known."""
+    found = rows[rows.index.isin(models)].loc[:, ["value", "lower", "upper"]].astype(float).dropna()
+    if len(models) < 2 or len(found) < len(models):
+        return (), 0.0
+    low, high = min(CHANCE, found["lower"].min()), found["upper"].max()
+    scaled = (found - low) / max(high - low, 1e-9)
+    bars = (Bar(model_name(model), *(round(float(share), 4) for share in scaled.loc[model])) for model in models)
+    return tuple(bars), round((CHANCE - low) / max(high - low, 1e-9), 4)
 
 
 def cohort_sentence(run: RunFiles) -> str:
@@ -84,93 +183,79 @@ def _tested_how(run: RunFiles) -> str:
     return f"each is predicted by models that never saw them, in {len(tested) // n_repeats} folds{repeats}"
 
 
-def _accuracy(run: RunFiles, task: str) -> str:
-    metrics = run.metrics[run.metrics["task"] == task]
-    headline, main = headline_of(metrics), main_model(list(metrics["model"]))
-    rows = metrics[metrics["metric"] == headline].set_index("model")
-    start, highest = f"{task.capitalize()}: ", _highest(metrics, headline, main, run.covariates)
-    row = dict(rows.loc[main]) if main in rows.index else {"value": np.nan}
-    if np.isnan(row["value"]):
-        return f"{start}{metric_name(headline)} of {model_name(main)} is undefined{highest}."
-    meaning = _meaning(headline, row["value"])
-    interval = interval_text(row["lower"], row["upper"])
-    interval = interval if interval == "no interval" else f"95 % interval {interval}"
-    return f"{start}{meaning}{model_name(main)}, {metric_name(headline)} {number(row['value'])}, {interval}{highest}."
-
-
 def _meaning(headline: str, value: float) -> str:
-    share = f"{value:.0%}".replace("%", "\u00a0% of pairs (chance: 50\u00a0%)")
-    if headline == "c_index":
-        return f"of two patients, the one with the earlier event gets the higher risk in {share}: "
-    if headline == "auc":
-        return f"of two patients, the one who has a class gets the higher probability of it in {share}: "
-    return ""
-
-
-def _highest(metrics: pd.DataFrame, headline: str, main: str, covariates: Sequence[str]) -> str:
-    best = best_models(metrics).get(headline, set())
-    if not best or main in best:
+    """Returns a headline metric in pairs of patients; empty where it is undefined or another metric."""
+    who = {
+        "c_index": "Of two patients, the one with the earlier event gets the higher risk",
+        "auc": "Of two patients, the one who has a class gets the higher probability of it",
+    }
+    if headline not in who or np.isnan(value):
         return ""
-    rows = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)]
-    return f"; the highest is {model_label(rows['model'].iloc[0], covariates)} with {number(rows['value'].iloc[0])}"
+    return f"{who[headline]} in {value:.0%} of pairs (chance: 50%).".replace("%", "\u00a0%")
 
 
 def fusion_sentence(run: RunFiles, task: str) -> str:
     """Returns whether the main model is better than the best model of one modality."""
-    metrics = run.metrics[run.metrics["task"] == task]
-    model = main_model(list(metrics["model"]))
-    comparisons = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
-    if len(modalities_of(model)) == 1:
-        return "No model here uses both modalities."
-    benefit = fusion_benefit(metrics, comparisons, model=model)
+    model = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
+    benefit = fusion_benefit(run.audit, task=task, model=model)
     if benefit is None:
-        return f"Whether {model_name(model)} is better than one modality alone was not tested."
-    against = f"the best single modality, {model_label(benefit.unimodal, run.covariates)}"
-    evidence = (
-        f"difference {number(benefit.gain, signed=True)}, 95 % interval "
-        f"{interval_text(benefit.lower, benefit.upper)}, adjusted {p_text(benefit.p_adjusted)}"
+        return _untested(model)
+    unimodal = model_label(benefit.unimodal, run.covariates)
+    is_what = {"better": "is better than", "worse": "is worse than", "open": "is not shown to be better than"}
+    return (
+        f"{model_name(model)} {is_what[benefit.verdict]} the best single modality, {unimodal} ({_evidence(benefit)})."
     )
-    sentence = {
-        "better": f"{model_name(model)} is better than {against} ({evidence}).",
-        "worse": f"{model_name(model)} is worse than {against} ({evidence}).",
-        "open": f"This cohort does not show that {model_name(model)} is better than {against} ({evidence}).",
-    }
-    return sentence[benefit.verdict]
+
+
+def _evidence(benefit: FusionBenefit) -> str:
+    interval = interval_text(benefit.lower, benefit.upper)
+    interval = interval if interval == "no interval" else f"95 % interval {interval}"
+    return f"{number(benefit.gain, signed=True)}, {interval}, adjusted {p_text(benefit.p_adjusted)}"
 
 
 def calibration_sentence(run: RunFiles, task: str) -> str:
-    """Returns what the audit says of the main model's probabilities."""
+    """Returns what the audit says of the main model's probabilities, with the numbers."""
+    words, detail = _calibration(run, task)
+    return f"Probabilities: {words}{f' ({detail})' if detail else ''}."
+
+
+def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
+    """Returns the verdict on the main model's probabilities, and its numbers."""
     model = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
-    finding = next(
+    found = next(
         (
-            found
-            for found in _findings(run)
-            if (found["check"], found["task"], found.get("model")) == ("calibration", task, model)
+            finding
+            for finding in _findings(run)
+            if (finding["check"], finding["task"], finding.get("model")) == ("calibration", task, model)
         ),
         None,
     )
-    if finding is None:
-        return NO_CALIBRATION
-    detail = singular(str(finding["found"]).removeprefix(f"{model}: "))
-    detail = detail.removeprefix("not tested, ").removeprefix("cannot be checked, ")
-    words = {
-        "ok": f"no sign that the probabilities of {model_name(model)} are off",
-        "warning": f"recalibrate the probabilities of {model_name(model)} before use",
-    }
-    return f"{words.get(finding['level'], f'the probabilities of {model_name(model)} were not tested')} ({detail})."
+    if found is None:
+        return "not tested", ""
+    words = {"ok": "no sign that they are off", "warning": "signs that they are off: recalibrate before use"}
+    detail = singular(str(found["found"]).removeprefix(f"{model}: "))
+    return words.get(found["level"], "not tested"), detail.removeprefix("not tested, ").removeprefix(
+        "cannot be checked, "
+    )
 
 
 def _findings(run: RunFiles) -> list[Mapping[str, Any]]:
     return list(run.audit.get("findings", ())) if run.audit else []
 
 
-def _before_use(run: RunFiles) -> str:
-    if run.audit is None:
-        audit = "This run was not audited for leakage and other mistakes: run `subfuse audit` on it."
-    else:
-        levels = [finding["level"] for finding in _findings(run)]
-        failures, warnings = levels.count("failure"), levels.count("warning")
-        audit = f"The audit found {counted(failures, 'failure')} and {counted(warnings, 'warning')}."
-        audit += " Do not use these results before the failures are settled." if failures else ""
+def caution(run: RunFiles) -> Caution:
+    """Returns what to heed before the results are used."""
     external = "" if "trained" in run.config else " Patients of other hospitals may be predicted worse."
-    return f"{audit}{external} For research only: not for decisions about patients."
+    if run.audit is None:
+        untested = "This run was not audited for leakage and other mistakes: run `subfuse audit` on it."
+        return Caution("open", untested + external, is_detailed=False)
+    failures = [finding for finding in _findings(run) if finding["level"] == "failure"]
+    if failures:
+        found = "; ".join(
+            dict.fromkeys(f"{finding['check']}: {singular(str(finding['found']))}" for finding in failures)
+        )
+        return Caution("bad", f"Do not use these results before this is settled: {found}.", is_detailed=True)
+    n_warnings = sum(finding["level"] == "warning" for finding in _findings(run))
+    return Caution(
+        "open", f"The audit found no failure and {counted(n_warnings, 'warning')}.{external}", is_detailed=True
+    )

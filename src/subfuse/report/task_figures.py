@@ -10,17 +10,9 @@ from markupsafe import Markup
 from subfuse.errors import DataError
 from subfuse.report import figures
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, counted, duration, model_name, number, p_text
+from subfuse.report.statements import Drawn, class_names, counted, duration, model_name, number, p_text
 
 MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
-
-
-def class_names(predictions: pd.DataFrame) -> list[str]:
-    """Returns the classes of a task, in the order of the columns; other tasks' columns are empty."""
-    names = [
-        column for column in map(str, predictions) if column.startswith("p_") and predictions[column].notna().any()
-    ]
-    return [name.removeprefix("p_") for name in names]
 
 
 def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:

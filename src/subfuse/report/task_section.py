@@ -13,6 +13,7 @@ from subfuse.report.statements import (
     LOWER_IS_BETTER,
     Drawn,
     PlainTable,
+    Section,
     best_models,
     counted,
     headline_of,
@@ -23,15 +24,17 @@ from subfuse.report.statements import (
     model_label,
     model_name,
     number,
+    outcomes,
     p_text,
     singular,
 )
-from subfuse.report.task_figures import class_names, classification_figures, survival_figures
+from subfuse.report.summary import fusion_sentence
+from subfuse.report.task_figures import classification_figures, survival_figures
 
 CHANCE = 0.5  # of the C-index and the AUC
 
 
-def task_section(run: RunFiles, task: str, *, index: int) -> dict[str, Any]:
+def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     """Returns one task: its metrics as printed, comparisons and figures of the main model."""
     metrics = run.metrics[run.metrics["task"] == task]
     models = list(dict.fromkeys(metrics["model"]))
@@ -43,11 +46,10 @@ def task_section(run: RunFiles, task: str, *, index: int) -> dict[str, Any]:
     is_survival = headline == "c_index"
     drawn = survival_figures(run, task, main) if is_survival else classification_figures(tested, main)
     compared = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
-    return {
+    content = {
         "index": index,
         "name": task,
-        "title": task.capitalize(),
-        "lede": _task_lede(tested, is_survival=is_survival),
+        "lede": f"{outcomes(tested)} {fusion_sentence(run, task)}",
         "table_caption": "Mean over test folds with the 95 % bootstrap interval over patients below; best value bold; "
         f"↓ lower is better.{'' if is_survival else ' AUC to F1 are averages over classes (macro).'}",
         "metrics": [{"name": metric_name(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
@@ -59,17 +61,10 @@ def task_section(run: RunFiles, task: str, *, index: int) -> dict[str, Any]:
         "comparisons_caption": "" if compared.empty else _comparison_caption(compared),
         **drawn,
     }
-
-
-def _task_lede(tested: pd.DataFrame, *, is_survival: bool) -> str:
-    if is_survival:
-        events = tested["event"].astype(str) == "True"
-        median = tested["time_days"].median() / 365.25
-        size = f"{counted(len(tested), 'test patient')}, {counted(int(events.sum()), 'event')}"
-        return f"{size}; median observed time {median:.1f} years."
-    counts = tested["label"].value_counts().reindex(class_names(tested), fill_value=0)
-    detail = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"{counted(len(tested), 'test patient')}: {detail}."
+    parts = [f"{counted(len(columns), 'metric')} of {counted(len(models), 'model')}"]
+    parts += ["paired comparisons"] if content["comparisons"] else []
+    parts += ["figures"] if content["figures"] else []
+    return Section(f"task-{index}", task.capitalize(), ", ".join(parts), "task.html.j2", content)
 
 
 _NOT_MEASURED: dict[Any, Any] = dict.fromkeys(("value", "lower", "upper"), np.nan) | {

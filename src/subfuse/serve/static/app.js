@@ -104,6 +104,19 @@ async function start() {
   document.title = `${state.run.cohort} · subfuse viewer`;
   fill(at("task"), state.run.tasks.map(({ name }) => [name, name]));
   await chooseTask();
+  await openNamed();
+  if (!state.patient && state.rows.length) {
+    const unknown = at("error").textContent;
+    await choosePatient(state.rows[0].patient_id);
+    fail(unknown ? new Error(unknown) : null);
+  }
+}
+
+// Opens the patient that the address names: #patient=IDENTIFIER.
+async function openNamed() {
+  const named = new URLSearchParams(location.hash.slice(1)).get("patient");
+  if (named === null || named === state.selected) return;
+  await guarded(choosePatient)(named);
 }
 
 async function chooseTask() {
@@ -132,7 +145,10 @@ async function loadPatients() {
 function showPatients() {
   const rows = state.rows.slice(0, MAX_ROWS);
   const hidden = state.rows.length - rows.length;
-  at("count").textContent = `${state.rows.length} ${state.rows.length === 1 ? "patient" : "patients"}${hidden ? `, the first ${MAX_ROWS} shown` : ""}`;
+  at("count").textContent = rows.length
+    ? `${state.rows.length} ${state.rows.length === 1 ? "patient" : "patients"}${hidden ? `, the first ${MAX_ROWS} shown` : ""}`
+    : "No patient matches.";
+  at("list").hidden = rows.length === 0;
   at("list").replaceChildren(...rows.map(patientRow));
   markSelected();
 }
@@ -186,6 +202,8 @@ async function choosePatient(patientId) {
   if (state.selected !== patientId) return; // another one was chosen meanwhile
   fail(null);
   state.patient = patient;
+  history.replaceState(null, "", `#patient=${part(patientId)}`);
+  at("detail").hidden = at("slide-section").hidden = false;
   at("patient-title").textContent = patient.patient_id;
   const facts = [["cohort", patient.cohort], ["site", patient.site], ...Object.entries(patient.labels)];
   at("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [
@@ -193,7 +211,7 @@ async function choosePatient(patientId) {
   showUpload();
   fill(at("slide"), patient.slides.map((name) => [name, name]));
   await showTask();
-  await showSlide();
+  if (state.patient === patient) await showSlide();
 }
 
 const heldOut = ({ split }) => split === "test" || split === "new";
@@ -289,6 +307,7 @@ async function explain() {
 async function showSlide() {
   const slideId = at("slide").value;
   viewer.show(null);
+  at("slide-panel").hidden = !slideId;
   at("slide-state").textContent = slideId ? "" : "This patient has no slide.";
   if (!slideId) return showPatches();
   const slide = await api(`slides/${part(slideId)}`);
@@ -312,8 +331,8 @@ async function showPatches() {
     input.addEventListener("change", showOverlay);
     return make("label", { className: "check" }, input, scoreName(name));
   }));
-  at("overlays").disabled = names.length === 0;
-  at("points").disabled = !state.patches || Object.keys(state.patches.points).length === 0;
+  at("overlays").hidden = at("opacity-label").hidden = at("below").hidden = names.length === 0;
+  at("points-label").hidden = !state.patches || Object.keys(state.patches.points).length === 0;
   viewer.setOverlay({ patches: state.patches });
   showOverlay();
 }
@@ -327,7 +346,7 @@ function scoreName(name) {
 function showOverlay() {
   const name = at("overlay-choices").querySelector("input:checked")?.value ?? "";
   const { patches } = state;
-  viewer.setOverlay({ name, opacity: at("opacity").value / 100, showPoints: at("points").checked && !at("points").disabled });
+  viewer.setOverlay({ name, opacity: at("opacity").value / 100, showPoints: at("points").checked && !at("points-label").hidden });
   at("legend").hidden = !patches || !name;
   if (patches && name) {
     at("legend-low").textContent = `−${patches.limits[name].toPrecision(2)}`;
@@ -367,7 +386,8 @@ function showUpload() {
   const unit = state.patient.upload_unit;
   at("compared").replaceChildren();
   at("upload-state").textContent = "";
-  Object.assign(at("file"), { value: "", disabled: !unit });
+  at("file").value = "";
+  at("drop").hidden = !unit;
   at("upload-help").textContent = unit
     ? `CSV or TSV of one patient: gene and value per line, one row below a header, or a GDC STAR file. Unit: ${unit}, ` +
       `as in the cohort. At most ${state.run.upload_limit_bytes / 1e6} MB. The file is not kept.`
@@ -439,4 +459,5 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   });
 }
 at("drop").addEventListener("drop", guarded((event) => upload(event.dataTransfer.files[0])));
+addEventListener("hashchange", guarded(openNamed));
 guarded(start)();
