@@ -9,7 +9,8 @@ import subfuse
 
 SOURCE = Path(subfuse.__file__).parent
 LAYERS = [  # low to high: a module imports from lower layers and from its own room
-    {"__init__", "errors", "settings", "identifiers"},
+    {"__init__", "errors", "settings"},
+    {"identifiers"},
     {"files", "execution", "tables", "model", "evaluation"},
     {"slides", "expression", "clinical"},
     {"features", "simulation"},
