@@ -8,6 +8,7 @@ import torch
 
 from conftest import deal_folds, with_covariates
 from subfuse.errors import DataError
+from subfuse.expression.units import ShareBasis
 from subfuse.training.fitted_model import load_fitted, score_weights
 from subfuse.training.fitting import train_fold
 from subfuse.training.models import suits_task
@@ -82,6 +83,38 @@ def test_gene_order_does_not_matter_and_a_missing_gene_is_named(make_cohort):
     pd.testing.assert_frame_equal(fitted.predict(aligned.patients), fitted.predict(cohort.patients))
     with pytest.raises(DataError, match="Missing: GENE9"):
         fitted.check_compatible(replace(cohort, genes=cohort.genes[:9]))
+
+
+def shares_over(cohort, part, *further):
+    """The cohort with shares of a million, of which its genes have a part and further genes the rest."""
+
+    def shares(values):
+        positive = np.exp2(values.astype(float))
+        return np.log2(positive / positive.sum() * 1e6 * part + 1).astype(np.float32)
+
+    patients = tuple(p if p.expression is None else replace(p, expression=shares(p.expression)) for p in cohort)
+    return replace(cohort, patients=patients, expression_basis=ShareBasis.of([*cohort.genes, *further]))
+
+
+def test_shares_over_more_genes_are_taken_as_those_of_training(make_cohort, tmp_path):
+    cohort = make_cohort()
+    fit(shares_over(cohort, 1)).save(tmp_path)
+    fitted = load_fitted(tmp_path)
+    same, more = shares_over(cohort, 1), shares_over(cohort, 0.1, *(f"OTHER{i}" for i in range(90)))
+    assert fitted.check_compatible(same) == []
+    [note] = fitted.check_compatible(more)
+    assert "shares over 100 genes: taken as shares over the 10 genes of training" in note
+    found, expected = (fitted.predict(fitted.align(c).patients) for c in (more, same))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-3)
+
+
+def test_shares_over_other_genes_are_refused_with_both_numbers(make_cohort):
+    cohort = make_cohort()
+    fitted = fit(shares_over(cohort, 0.1, *(f"OTHER{i}" for i in range(90))))
+    with pytest.raises(DataError, match=r"shares over the 100 genes of training\. Found shares over 10 genes"):
+        fitted.check_compatible(shares_over(cohort, 1))
+    close = shares_over(cohort, 0.1, *(f"OTHER{i}" for i in range(88)))
+    assert "98 genes, not exactly the 100 genes" in fitted.check_compatible(close)[0]
 
 
 def named(cohort, **names):

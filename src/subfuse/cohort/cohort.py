@@ -19,6 +19,7 @@ from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
 from subfuse.expression.reading import ExpressionTable, read_expression_h5ad
+from subfuse.expression.units import ShareBasis
 from subfuse.tables import read_text_table, require_columns
 
 
@@ -45,6 +46,7 @@ class Cohort:
     patients: tuple[Patient, ...]
     genes: tuple[str, ...]  # the measured ones
     expression_unit: str | None  # scale of the measured genes: log2_tpm, log2_cpm or zscore
+    expression_basis: ShareBasis | None = field(default=None, kw_only=True)  # genes below the sums of shares
     gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> its genes, all of them on `genes`
     tasks: Mapping[str, TaskSpec]
     covariates: tuple[str, ...] = ()  # age, gender=male (that word is coded 1); every subspace sees all of them
@@ -118,6 +120,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         patients=_patients(patients, _slides_by_patient(root), _values_by_patient(table), covariates),
         genes=() if table is None else tuple(table.values.columns),
         expression_unit=None if table is None else table.scale,
+        expression_basis=None if table is None else table.basis,
         gene_sets=gene_sets,
         tasks=cohort_file.tasks or {},
         covariates=covariates,

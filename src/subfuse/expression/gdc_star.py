@@ -97,7 +97,7 @@ def read_gdc_star(
             "genes": "protein_coding, and those of the gene sets",
         },
         totals=reader.totals[rows],
-        n_genes=reader.n_genes,
+        summed=reader.summed,
         exclusions=join_exclusions([missing, failed, left_out]),
     )
 
@@ -199,9 +199,9 @@ class _FolderReader:
         self._first = Path()
 
     @property
-    def n_genes(self) -> int:
-        """Number of genes of every file."""
-        return 0 if self.axis is None else len(self.axis)
+    def summed(self) -> tuple[str, ...]:
+        """The genes of every file."""
+        return () if self.axis is None else tuple(self.axis["gene_id"].astype(str))
 
     def add(self, content: pd.DataFrame, path: Path, patient: str) -> float:
         """Takes a file in, if it has more counts than earlier ones of its patient; returns its total count."""

@@ -22,7 +22,16 @@ from subfuse.expression.table import (
     read_expression_h5ad,
     write_expression,
 )
-from subfuse.expression.units import COUNTS, FINISHED, check_values, remove_log, sum_per_sample, to_model_scale
+from subfuse.expression.units import (
+    COUNTS,
+    FINISHED,
+    ShareBasis,
+    check_values,
+    remove_log,
+    stated_sums,
+    sum_per_sample,
+    to_model_scale,
+)
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import exclusion_table, join_exclusions
 
@@ -121,8 +130,9 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
     remove_log(values, matrix.unit)
     values[:, ~axis.is_measured] = 0  # no share of the sums
     totals = sum_per_sample(values) if matrix.totals is None else matrix.totals
-    n_genes = int(axis.is_measured.sum()) if matrix.n_genes is None else matrix.n_genes
-    transform = to_model_scale(values, matrix.unit, totals, n_genes)
+    summed = axis.genes.loc[axis.is_measured, "name"].tolist() if matrix.summed is None else matrix.summed
+    basis = _basis(values, matrix, summed)
+    transform = to_model_scale(values, matrix.unit, totals, len(summed))
     samples, silent = _drop_silent(matrix, totals)
     if matrix.average:
         used, left_out = group_samples(samples, matrix.path)
@@ -149,7 +159,26 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
         exclusions=join_exclusions([matrix.exclusions, silent, left_out, axis.exclusions, duplicates]),
         samples=per_patient,
         warnings=(*matrix.warnings, *doubts, *axis.warnings),
+        basis=basis,
     )
+
+
+def _basis(values: Float[np.ndarray, "sample gene"], matrix: SampleMatrix, summed: Sequence[str]) -> ShareBasis | None:
+    """Returns the genes below the sums that values are shares of; None where the file has a part of them only."""
+    if matrix.unit == "zscore":
+        return None
+    stated = (
+        matrix.totals
+        if matrix.unit == "tpm" and matrix.totals is not None
+        else stated_sums(values[:64], _left(matrix.unit))
+    )
+    complete = stated is None or bool(np.all(np.abs(stated - 1e6) < 1e4))
+    return ShareBasis.of(summed) if complete else None
+
+
+def _left(unit: str) -> str:
+    """Returns the unit that `remove_log` leaves."""
+    return unit if unit in FINISHED or not unit.startswith("log2_") else unit.removeprefix("log2_").removesuffix("_001")
 
 
 def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Sequence[str]) -> _GeneAxis:
@@ -278,4 +307,5 @@ def _standardise(table: ExpressionTable, patients: Collection[str]) -> Expressio
         exclusions=join_exclusions([table.exclusions, left_out]),
         warnings=(*table.warnings, *((few,) if len(values) < _FEW_PATIENTS else ())),
         standardised=True,
+        basis=None,
     )

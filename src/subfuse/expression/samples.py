@@ -41,7 +41,7 @@ class SampleMatrix:
     path: Path  # for messages
     source: Mapping[str, str]
     totals: Float[np.ndarray, " sample"] | None = None  # sums over all genes of the file, where `values` has fewer
-    n_genes: int | None = None  # number of genes that `totals` run over
+    summed: tuple[str, ...] | None = None  # the genes that `totals` run over
     average: bool = False  # True: a patient's samples are averaged; False: one of them is chosen
     exclusions: pd.DataFrame = field(default_factory=exclusion_table)
     warnings: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Expression tables: one unit, one named gene axis, one row per patient; and the standardiser of training patients."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError, preview
-from subfuse.expression.units import MODEL_SCALE
+from subfuse.expression.units import MODEL_SCALE, ShareBasis
 from subfuse.files import atomic_path
 from subfuse.tables import exclusion_table
 
@@ -27,6 +27,7 @@ class ExpressionTable:
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # per patient: samples (joined by ;), n_samples
     warnings: tuple[str, ...] = ()  # what is doubtful about the source
     standardised: bool = False  # True: z-scores within the cohort
+    basis: ShareBasis | None = None  # genes below the sums of shares; None: no shares, or a part of unknown genes
 
     @property
     def scale(self) -> str:
@@ -97,6 +98,7 @@ def write_expression(path: Path, table: ExpressionTable) -> None:
             "scale": table.scale,
             "transform": table.transform,
             "source": dict(table.source),
+            **({} if table.basis is None else {"basis": asdict(table.basis)}),
         },
     )
     with atomic_path(path) as temporary:
@@ -116,6 +118,8 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
         unit, transform = str(data.uns["unit"]), str(data.uns["transform"])
         standardised = str(data.uns["scale"]) == "cohort_zscore"
         source = {str(key): str(value) for key, value in data.uns["source"].items()}
+        stored = data.uns.get("basis")
+        basis = None if stored is None else ShareBasis(int(stored["n_genes"]), str(stored["sha256"]))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         problem = " ".join(str(error).split())[:200]
         raise DataError(
@@ -124,5 +128,12 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
     values = pd.DataFrame(np.asarray(data.X, dtype=np.float32), index=data.obs_names, columns=data.var_names)
     values.index.name = "patient_id"
     return ExpressionTable(
-        values, unit, transform, source, genes=data.var.copy(), samples=data.obs.copy(), standardised=standardised
+        values,
+        unit,
+        transform,
+        source,
+        genes=data.var.copy(),
+        samples=data.obs.copy(),
+        standardised=standardised,
+        basis=basis,
     )

@@ -1,11 +1,13 @@
 """Units of expression: what a table must look like in its unit, and the way from there to the scale of models."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from subfuse.errors import DataError
+from subfuse.files import sha256_of_json
 
 MODEL_SCALE = {  # unit -> scale that models take
     "counts": "log2_cpm",
@@ -29,6 +31,26 @@ _JUDGED_GENES = 50  # fewer genes say nothing about the unit
 _MOST_GENES = 1000  # shares of fewer genes may add up to anything below a million
 _MILLION = {"tpm": "TPM", "log2_tpm": "TPM", "log2_tpm_001": "TPM", "log2_cpm": "CPM"}  # sum to it, over all genes
 _LARGEST_LOG = 40.0  # 2 to the 40 exceeds any count
+
+
+@dataclass(frozen=True)
+class ShareBasis:
+    """The genes below a sum: a share of a million means something only together with them."""
+
+    n_genes: int
+    sha256: str  # of their sorted names
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> "ShareBasis":
+        """Returns the basis of shares over these genes."""
+        return cls(len(names), sha256_of_json(sorted(names)))
+
+
+def renormalise(values: Float[np.ndarray, "sample gene"]) -> Float[np.ndarray, "sample gene"]:
+    """Returns log2(share + 1) with the shares over these genes alone, whatever they were shares of."""
+    shares = np.exp2(values, dtype=np.float64) - 1
+    sums = shares.sum(axis=1, keepdims=True)
+    return np.log2(shares * (1e6 / np.where(sums > 0, sums, 1)) + 1).astype(np.float32)
 
 
 def check_values(

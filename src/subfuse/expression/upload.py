@@ -13,6 +13,7 @@ from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gene_names import gene_aliases, match_genes
 from subfuse.expression.reading import STAR_COLUMNS, STAR_SUFFIXES, ExpressionTable, read_expression
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.units import ShareBasis
 from subfuse.tables import read_first_line
 
 LIMIT_BYTES = 10_000_000
@@ -27,6 +28,7 @@ class UploadedExpression:
     values: Float[np.ndarray, " gene"]
     scale: str  # of the values: log2_tpm, log2_cpm or zscore
     transform: str  # from the file's unit to the values, in words
+    basis: ShareBasis | None  # the genes below the sums
     n_ignored: int  # genes of the file that the cohort does not have
     n_renamed: int  # genes of the cohort that the file has under an earlier or later symbol
 
@@ -121,4 +123,4 @@ def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str,
         )
     values = table.values.iloc[0][[found.names[gene] for gene in genes]].to_numpy(dtype=np.float32)
     n_ignored = table.values.shape[1] - len(genes)
-    return UploadedExpression(values, table.scale, table.transform, n_ignored, len(found.renamed))
+    return UploadedExpression(values, table.scale, table.transform, table.basis, n_ignored, len(found.renamed))

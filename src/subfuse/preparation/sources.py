@@ -11,6 +11,7 @@ from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortSection, Role
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.reading import ExpressionTable, read_expression
+from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name
 from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide import SlideSource
@@ -140,16 +141,27 @@ def pool_expression(tables: dict[str, ExpressionTable]) -> tuple[ExpressionTable
     if shared.empty:
         examples = "; ".join(f"{name}: {preview(part.values.columns, 3)}" for name, part in tables.items())
         raise DataError(f"cohorts of one file must share genes. Found none in all of them ({examples}).")
+    bases = {part.basis for part in parts}
+    as_they_are = len(bases) == 1 or None in bases  # shares over unknown genes are those of the whole transcriptome
+    values = [part.values[shared] if as_they_are else _on_shared_genes(part, shared) for part in parts]
     units = {part.unit for part in parts}
     pooled = replace(
         parts[0],
-        values=pd.concat([part.values[shared] for part in parts]).sort_index(),
+        values=pd.concat(values).sort_index(),
+        basis=(bases.pop() if len(bases) == 1 else None) if as_they_are else ShareBasis.of(list(shared)),
         unit=units.pop() if len(units) == 1 else _UNIT_OF_SCALE.get(parts[0].scale, parts[0].scale),
-        transform="; ".join(f"{name}: {part.transform}" for name, part in tables.items()),
+        transform="; ".join(f"{name}: {part.transform}" for name, part in tables.items())
+        + ("" if as_they_are else f"; then as shares over the {len(shared)} genes of all"),
         source={f"{name}: {key}": value for name, part in tables.items() for key, value in part.source.items()},
         exclusions=join_exclusions([part.exclusions for part in parts]),
     )
     return pooled, _dropped_genes(tables, set(shared))
+
+
+def _on_shared_genes(part: ExpressionTable, shared: pd.Index) -> pd.DataFrame:
+    """Returns shares over the genes of all cohorts: those over other genes cannot be compared."""
+    values = part.values[shared]
+    return pd.DataFrame(renormalise(values.to_numpy()), index=values.index, columns=shared)
 
 
 def restrict_expression(

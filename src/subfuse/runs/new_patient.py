@@ -97,6 +97,7 @@ def predict_new_patient(
             patients=(Patient(NEW_PATIENT, NEW_PATIENT, slides=found.features, expression=values),),
             genes=fitted.genes,
             expression_unit=None if uploaded is None else uploaded.scale,
+            expression_basis=None if uploaded is None else uploaded.basis,
             gene_sets={},
             tasks={},
             covariates=covariates,

@@ -141,7 +141,8 @@ class RunReader:
                 f"unit a file is. Found none for {patient.cohort!r}."
             )
         uploaded = read_upload(content, unit=unit, genes=self.cohort.genes, aliases=section.aliases)
-        changed = replace(self.cohort, patients=(replace(patient, expression=uploaded.values),))
+        only = (replace(patient, expression=uploaded.values),)
+        changed = replace(self.cohort, patients=only, expression_basis=uploaded.basis)
         return uploaded, as_predictions(self.run.predict(changed, model=model))
 
     def _expression_section(self, patient: Patient) -> ExpressionSection | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
 from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, write_json
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import ClassificationObjective, Objective, objective_from_dict
 from subfuse.training.models import ModelRecipe
 
 PREDICTION_BATCH = 8
+CLOSE_BASIS = 0.05  # of the number of genes: data releases differ by less, and by genes that hardly count
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class FittedModel:
     expression_unit: str | None  # None: trained without expression, perhaps with covariates
     encoder: str | None
     encoder_sha256: str | None
+    expression_basis: ShareBasis | None = None  # genes below the sums of training's shares; None: unknown or no shares
     details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
 
     @property
@@ -123,6 +126,7 @@ class FittedModel:
                     f"expression of cohort {cohort.name!r} must be in the unit of training, {self.expression_unit}. "
                     f"Found {cohort.expression_unit}. Prepare the cohort from data in that unit."
                 )
+            notes += self._check_basis(cohort)
             found = self._find_genes(cohort)
             if found.missing:
                 raise DataError(
@@ -161,7 +165,11 @@ class FittedModel:
 
     def align(self, cohort: Cohort) -> Cohort:
         """Returns the cohort with expression on this model's gene axis; see `check_compatible`."""
-        if cohort.genes == self.genes or not cohort.genes:
+        if not cohort.genes:
+            return cohort
+        if self._sums_over_axis and cohort.expression_basis != self.expression_basis:
+            cohort = self._renormalised(cohort)
+        if cohort.genes == self.genes:
             return cohort
         position = {gene: i for i, gene in enumerate(cohort.genes)}
         names = self._find_genes(cohort).names
@@ -171,6 +179,51 @@ class FittedModel:
             for patient in cohort
         )
         return replace(cohort, patients=patients, genes=self.genes)
+
+    @property
+    def _sums_over_axis(self) -> bool:
+        """True where training's shares are those of the model's genes: new ones can be made so from any others."""
+        return self.expression_basis is not None and self.expression_basis == ShareBasis.of(self.genes)
+
+    def _check_basis(self, cohort: Cohort) -> list[str]:
+        """Refuses shares over other genes than in training, where they cannot be made shares over the model's genes."""
+        own, other = self.expression_basis, cohort.expression_basis
+        if own is None or own == other:
+            return []
+        found = "a part of unknown genes" if other is None else f"{other.n_genes} genes"
+        if self._sums_over_axis:
+            return [
+                f"expression of {cohort.name!r} has shares over {found}: taken as shares over the {own.n_genes} genes "
+                "of training"
+            ]
+        close = other is not None and abs(other.n_genes - own.n_genes) <= CLOSE_BASIS * own.n_genes
+        if other is not None and not close:
+            raise DataError(
+                f"expression of cohort {cohort.name!r} must be shares over the {own.n_genes} genes of training. Found "
+                f"shares over {found}. Give a table of the same genes, or train on the genes that both have."
+            )
+        return [
+            f"expression of {cohort.name!r} has shares over {found}, not exactly the {own.n_genes} genes of training"
+        ]
+
+    def _renormalised(self, cohort: Cohort) -> Cohort:
+        """Returns the cohort with shares over the model's measured genes."""
+        names = self._find_genes(cohort).names
+        position = {gene: i for i, gene in enumerate(cohort.genes)}
+        columns = [position[names[gene]] for gene in self.genes]
+
+        def renormalised(values: np.ndarray) -> np.ndarray:
+            values = values.copy()
+            values[columns] = renormalise(values[None, columns])[0]
+            return values
+
+        patients = tuple(
+            patient
+            if patient.expression is None or np.isnan(patient.expression[columns]).any()
+            else replace(patient, expression=renormalised(patient.expression))
+            for patient in cohort
+        )
+        return replace(cohort, patients=patients, expression_basis=self.expression_basis)
 
     def _find_genes(self, cohort: Cohort) -> MatchedGenes:
         """Returns where the model's genes are in a cohort."""
@@ -202,6 +255,7 @@ class FittedModel:
             "gene_scale": None if scaler is None else [float(f"{value:.6g}") for value in scaler.scale],
             "covariates": _describe_covariates(self.standardiser.covariates),
             "expression_unit": self.expression_unit,
+            "expression_basis": None if self.expression_basis is None else asdict(self.expression_basis),
             "encoder": self.encoder,
             "encoder_sha256": self.encoder_sha256,
             "details": dict(self.details),
@@ -256,8 +310,13 @@ def load_fitted(folder: Path) -> FittedModel:
         expression_unit=description["expression_unit"],
         encoder=description["encoder"],
         encoder_sha256=description["encoder_sha256"],
+        expression_basis=_basis_of(description.get("expression_basis")),
         details=description["details"],
     )
+
+
+def _basis_of(stored: Mapping[str, Any] | None) -> ShareBasis | None:
+    return None if stored is None else ShareBasis(int(stored["n_genes"]), str(stored["sha256"]))
 
 
 def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarray]:

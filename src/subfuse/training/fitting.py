@@ -154,6 +154,7 @@ def train_fold(
         baseline_logits=_mean_logits(model, problem),
         genes=problem.genes,
         expression_unit=cohort.expression_unit,
+        expression_basis=cohort.expression_basis,
         encoder=cohort.encoder,
         encoder_sha256=cohort.encoder_sha256,
         details={
