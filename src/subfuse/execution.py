@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from subfuse.errors import ConfigurationError, SubfuseError
+import pandas as pd
+
+from subfuse.errors import ConfigurationError, DataError, SubfuseError
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +88,59 @@ def failure_reason(error: BaseException) -> str:
         >>> failure_reason(ConfigurationError("the disk is full"))
         'the disk is full'
     """
-    if isinstance(error, SubfuseError):
-        return str(error)
-    logger.error("a job failed", exc_info=error)
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+    if not isinstance(error, SubfuseError):
+        logger.error("a job failed", exc_info=error)
+    return _one_line(error)
+
+
+class Attempts:
+    """Steps of which one that fails does not keep the others from being done."""
+
+    def __init__(self, *, on_failure: Callable[[str, str], None] | None = None) -> None:
+        """Takes what is told of each failure at once: which step, and why."""
+        self._errors: list[tuple[str, Exception]] = []
+        self._on_failure = on_failure
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Ends at the first exception of the block, which is kept."""
+        try:
+            yield
+        except Exception as error:
+            self.failed(what, error)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Keeps why a step failed."""
+        logger.debug("%s failed", what, exc_info=error)
+        self._errors.append((what, error))
+        if self._on_failure is not None:
+            self._on_failure(what, _one_line(error))
+
+    def table(self) -> pd.DataFrame:
+        """Returns which steps failed, and why: what, reason."""
+        rows = [(what, _one_line(error)) for what, error in self._errors]
+        return pd.DataFrame(rows, columns=["what", "reason"], dtype=str)
+
+    def raise_for_failures(self) -> None:
+        """Raises what stopped a step, at the end of all of them.
+
+        Raises:
+            Exception: That of the only step that failed, or of all that failed if it is the same.
+            DataError: Several steps failed for different reasons.
+        """
+        steps: dict[str, list[str]] = {}
+        for what, error in self._errors:
+            steps.setdefault(_one_line(error), []).append(what)
+        if len(steps) == 1:
+            raise self._errors[0][1]
+        if steps:
+            parts = [f"{', '.join(names)}: {reason.rstrip('.')}" for reason, names in steps.items()]
+            raise DataError("; ".join(parts) + ".") from self._errors[0][1]
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SubfuseError) else f"unexpected {type(error).__name__}: {text}"
 
 
 def _outcome(function: Callable[..., Any], job: tuple) -> Any:

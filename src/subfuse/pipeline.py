@@ -1,15 +1,19 @@
 """The demo: a simulated cohort from raw files to a report."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
-from subfuse.errors import SubfuseError
-from subfuse.execution import Progress, run_jobs
+from subfuse.execution import Attempts, Progress, run_jobs
+from subfuse.files import write_table
 from subfuse.report.document import write_report
-from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run, logger
+from subfuse.report.run_files import FAILED_EXPLANATIONS
+from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run
+
+logger = logging.getLogger(__name__)
 
 N_EXPLAINED = 2  # patients of a new run with an explanation of their own
 
@@ -18,36 +22,57 @@ def explain_and_report(
     folder: Path,
     cohort: Cohort,
     *,
+    explain: bool = True,
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> Path | None:
     """Explains a finished run over its cohort and two of its patients, and writes the report; returns its path.
 
-    The report is also written before, without explanations: it is there if explaining, which takes long for a large
-    cohort, is interrupted or not possible. A run without the model `subspace` is not explained.
+    Nothing here makes a finished training a failure: what cannot be explained or reported is logged with its reason,
+    and the rest goes on. `explanations/failures.csv` lists it for the report. The report is also written before,
+    without explanations: it is there if explaining, which takes long for a large cohort, is interrupted. A run without
+    the model `subspace` is not explained.
 
     Args:
         folder: The run folder.
         cohort: The run's own cohort.
+        explain: False: only the report.
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each step.
+
+    Returns:
+        The report; None if it could not be written.
     """
-    run, report = load_run(folder), write_report(folder)
-    if EXPLAINED_MODEL not in set(run.predictions["model"]):
-        return report
-    try:
-        run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=progress)
+    report = _reported(folder)
+    attempts = Attempts(on_failure=lambda what, reason: logger.warning("not explained: %s: %s", what, reason))
+    with attempts.attempt("the run"):
+        run = load_run(folder)
+        if not explain or EXPLAINED_MODEL not in set(run.predictions["model"]):
+            return report
+        with attempts.attempt("the cohort"):
+            run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=progress)
         jobs = [(run, cohort, patient_id) for patient_id in patients_to_explain(run.predictions, N_EXPLAINED)]
         for done, (index, outcome) in enumerate(run_jobs(Run.explain, jobs, workers=workers, scheduler=scheduler), 1):
-            if isinstance(outcome, BaseException):
-                raise outcome
+            if isinstance(outcome, Exception):
+                attempts.failed(f"patient {jobs[index][2]}", outcome)
             if progress is not None:
                 progress(done, len(jobs), f"explain: {jobs[index][2]}")
-    except SubfuseError as error:
-        logger.warning("the report lacks explanations: %s", error)
-    return write_report(folder)
+    return _reported(folder, attempts)
+
+
+def _reported(folder: Path, explained: Attempts | None = None) -> Path | None:
+    """Writes what could not be explained, then the report; returns its path, or None with a warning."""
+
+    def warn(what: str, reason: str) -> None:
+        logger.warning("%s: %s. Once that is mended: subfuse report %s", what, reason, folder)
+
+    with Attempts(on_failure=warn).attempt("the report could not be written"):
+        if explained is not None:
+            write_table(folder / FAILED_EXPLANATIONS, explained.table())
+        return write_report(folder)
+    return None
 
 
 def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
@@ -59,8 +84,8 @@ def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
     return list(dict.fromkeys(alternating))[:count]
 
 
-def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, progress: Progress) -> Path:
-    """Simulates, prepares, cross-validates, explains and reports; returns the report.
+def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, progress: Progress) -> Path | None:
+    """Simulates, prepares, cross-validates, explains and reports; returns the report, if it could be written.
 
     Every step is resumable, so a repeated call goes on where the last one stopped.
     """

@@ -39,7 +39,7 @@ def test_the_overlay_covers_the_same_tissue_at_any_scale(scale):
                 thumbnail(60 * s, 30 * s), np.array([[700, 1400]]), 350, **slide, scores=np.array([1.0]), label="risk"
             ),
             30 * s,
-        )
+        )[:, : 60 * s]
         for s in (1, scale)
     )
     np.testing.assert_array_equal(np.kron(small, np.ones((scale, scale), dtype=bool)), large)
@@ -95,7 +95,8 @@ def test_the_colour_limit_ignores_a_single_extreme_patch_and_is_never_zero():
 def test_geojson_has_one_square_per_patch_in_level0_pixels(tmp_path):
     path = tmp_path / "patches.geojson"
     scores = {"total": np.array([-1.5, 0.0, 2.0]), "tumour": np.array([0.25, 0.5, 0.75])}
-    write_geojson(path, np.array([[0, 512], [512, 512], [1024, 512]]), 512, scores, classify_by="total")
+    corners = np.array([[0, 512], [512, 512], [1024, 512]])
+    write_geojson(path, corners, 512, scores, classify_by="total", score_name="the score of G4")
     features = json.loads(path.read_text())["features"]
     assert features[0]["geometry"] == {
         "type": "Polygon",
@@ -103,10 +104,30 @@ def test_geojson_has_one_square_per_patch_in_level0_pixels(tmp_path):
     }
     assert features[0]["properties"]["measurements"] == {"total": -1.5, "tumour": 0.25}
     classes = [feature["properties"].get("classification", {}).get("name") for feature in features]
-    assert classes == ["lowers the score", None, "raises the score"]
+    assert classes == ["lowers the score of G4", None, "raises the score of G4"]
+
+
+def test_geojson_of_a_slide_with_bounds_lies_on_what_qupath_shows(tmp_path):
+    path = tmp_path / "patches.geojson"
+    patches = (np.array([[1024, 1536], [1536, 2048]]), 512, {"total": np.ones(2)})
+    write_geojson(path, *patches, classify_by="total", score_name="the risk", bounds_corner=(1024, 1536))
+    content = json.loads(path.read_text())
+    first, second = (feature["geometry"]["coordinates"][0] for feature in content["features"])
+    assert first == [[0, 0], [512, 0], [512, 512], [0, 512], [0, 0]]
+    assert second[0] == [512, 512]
+    assert content["subfuse"]["bounds_corner"] == [1024, 1536]
+    assert "QuPath" in content["subfuse"]["frame"]
+
+
+def test_a_narrow_slide_has_a_readable_label_beside_it():
+    picture = heat_map(thumbnail(5, 400), np.array([[0, 0]]), 512, **SLIDE, scores=np.ones(1), label="risk")
+    assert picture.width >= 200
+    assert (np.asarray(picture)[:400, 5:] == 255).all()
 
 
 def test_geojson_rejects_scores_of_another_length(tmp_path):
     with pytest.raises(ValueError, match="each of the 1 patches"):
-        write_geojson(tmp_path / "a.geojson", np.zeros((1, 2)), 512, {"total": np.ones(2)}, classify_by="total")
+        write_geojson(
+            tmp_path / "a.geojson", np.zeros((1, 2)), 512, {"total": np.ones(2)}, classify_by="total", score_name="risk"
+        )
     assert not list(tmp_path.iterdir())

@@ -28,7 +28,7 @@ def test_a_patient_with_two_slides_of_which_one_is_on_this_machine(make_cohort, 
     out = tmp_path / "out"
     assert_files_agree_with_each_other_and_with_the_prediction(out, slides, fitted, patient)
     assert_points_lie_on_their_slides_and_are_called_a_description(out, slides)
-    assert_galleries_are_made_of_the_slide_that_is_here(out)
+    assert_galleries_name_the_slide_that_is_not_here(out)
     assert_objects_for_qupath_have_classes_and_measurements(out, slides)
 
 
@@ -38,6 +38,8 @@ def assert_files_agree_with_each_other_and_with_the_prediction(out, slides, fitt
     prediction = fitted.predict([patient]).iloc[0]
     shares = {name: prediction[f"contribution_{name}"] for name in fitted.subspaces}
     assert content["explained"] == max(("G2", "G4"), key=lambda name: prediction[f"p_{name}"])
+    assert content["score_name"] == f"the score of {content['explained']}"
+    assert content["drawn_on_places"] == content["not_drawn"] == {}
     assert content["score"] == pytest.approx(sum(shares.values()), abs=1e-5)
     assert sum(row["contribution"] for row in content["ledger"]) == pytest.approx(content["score"], abs=1e-5)
     for name in fitted.subspaces:
@@ -62,14 +64,14 @@ def assert_points_lie_on_their_slides_and_are_called_a_description(out, slides):
             assert picture.width == slide.slide_width_px // 2
 
 
-def assert_galleries_are_made_of_the_slide_that_is_here(out):
+def assert_galleries_name_the_slide_that_is_not_here(out):
     content = json.loads((out / "explanation.json").read_text())
     assert content["tiles_not_shown"] == {"b": "the disk is elsewhere"}
     assert list(out.glob("gallery_*.jpg"))
 
 
 def assert_objects_for_qupath_have_classes_and_measurements(out, slides):
-    patches = pd.read_csv(out / "patches.csv")
+    patches, content = pd.read_csv(out / "patches.csv"), json.loads((out / "explanation.json").read_text())
     for name, slide in slides.items():
         features = json.loads((out / f"{name}.geojson").read_text())["features"]
         assert len(features) == len(slide.coords)
@@ -79,6 +81,9 @@ def assert_objects_for_qupath_have_classes_and_measurements(out, slides):
             assert feature["properties"]["measurements"]["total"] == pytest.approx(row["total"], abs=1e-6)
             sign = np.sign(row["total"])
             assert ("classification" in feature["properties"]) == (sign != 0)
+            if sign:
+                word = "raises" if sign > 0 else "lowers"
+                assert feature["properties"]["classification"]["name"] == f"{word} {content['score_name']}"
 
 
 def test_the_bright_patch_of_each_slide_is_coloured_on_its_own_heat_maps(make_cohort, tmp_path):
@@ -105,6 +110,49 @@ def test_the_bright_patch_of_each_slide_is_coloured_on_its_own_heat_maps(make_co
             elsewhere = pixels[~expected]
             assert np.ptp(elsewhere, axis=0).max() <= 3
             assert (np.abs(pixels[expected] - elsewhere[0]).max(axis=1) > 10).all()
+
+
+@pytest.fixture(scope="module")
+def slides_without_pictures(tmp_path_factory):
+    """Three slides of one patient: without a thumbnail, with a truncated one, without places."""
+    folder = tmp_path_factory.mktemp("slides")
+    slide = bright_slide(folder / "a.tiff", width=700, height=520, size=150, bright=(300, 150))
+    paths = {
+        "a": prepared_slide(folder, slide, "a"),
+        "b": prepared_slide(folder, replace(slide, slide_height_px=2000, bounds_corner=(50, 20)), "b"),
+        "c": prepared_slide(folder, replace(slide, has_coordinates=False), "c"),
+    }
+    thumbnails = folder / "thumbnails"
+    (thumbnails / "a.jpg").unlink()
+    (thumbnails / "b.jpg").write_bytes((thumbnails / "b.jpg").read_bytes()[:300])
+    return slide, tuple(paths.values())
+
+
+def test_slides_without_a_picture_are_drawn_on_the_places_of_their_patches(
+    make_cohort, tmp_path, slides_without_pictures
+):
+    slide, paths = slides_without_pictures
+    cohort = make_cohort()
+    explain_patient(fit(cohort), replace(cohort.patients[5], slides=paths), tmp_path / "out", fold=0)
+    out = tmp_path / "out"
+    content = json.loads((out / "explanation.json").read_text())
+    assert list(content["drawn_on_places"]) == ["a", "b"]
+    assert "b.jpg cannot be read" in content["drawn_on_places"]["b"]
+    assert list(content["not_drawn"]) == ["c"]
+    for name, height in (("a", 520), ("b", 2000)):
+        with Image.open(out / f"heatmap_total_{name}.png") as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        scale = min(1.0, 1024 / max(700, height))
+        assert picture.height > round(height * scale)
+        patch, beside = pixels[int(75 * scale), int(75 * scale)], pixels[int(515 * scale), int(690 * scale)]
+        assert patch.sum() < beside.sum() - 50  # a patch, and the glass between the last patch and the edge
+    assert not list(out.glob("*_c.*")) + list(out.glob("c.*"))
+    assert list(out.glob("gallery_*.jpg"))
+    objects = json.loads((out / "b.geojson").read_text())
+    assert objects["features"][0]["geometry"]["coordinates"][0][0] == [-50, -20]
+    patches = pd.read_csv(out / "patches.csv")
+    assert patches.groupby("slide_id").size().to_dict() == dict.fromkeys("abc", len(slide.coords))
+    assert patches[["x", "y"]].isna().all(axis=1).equals(patches["slide_id"] == "c")
 
 
 def test_a_patient_without_slides_has_genes_only(make_cohort, tmp_path):

@@ -6,7 +6,8 @@ from bright_slides import BRIGHT, TISSUE, bright_slide, prepared_slide
 from PIL import Image
 
 from subfuse.errors import DataError
-from subfuse.explanation.tile_gallery import gallery, read_tiles, strongest_tiles
+from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
+from subfuse.explanation.tile_gallery import NOT_LOCATED, gallery, read_tiles, strongest_tiles
 from subfuse.features.store import read_features
 from subfuse.preparation.slide import SlideSource, Tiling, prepare_slide
 
@@ -46,17 +47,30 @@ def test_the_strongest_tiles_are_the_bright_ones_at_level_0(two_slides):
     assert all((tile.image == TISSUE).all() for tile in low)
 
 
-def test_a_slide_that_is_not_here_is_named_and_the_others_are_shown(two_slides, tmp_path):
+def test_a_slide_that_is_not_here_is_named_and_its_patches_are_shown_by_where_they_lie(two_slides, tmp_path):
     slides, features, places = two_slides
-    scores = {"a": np.full(len(slides["a"].coords), 2.0), "b": np.ones(len(slides["b"].coords))}
+    scores = {"a": np.full(len(slides["a"].coords), -2.0), "b": -np.ones(len(slides["b"].coords))}
+    scores["a"][5], scores["b"][0] = 3.0, 1.0
     gone = {**places, "a": replace(places["a"], path=tmp_path / "gone.tiff")}
     high, _, missing = strongest_tiles(scores, slides, features, gone)
-    assert {tile.slide_id for tile in high} == {"b"}
+    assert [(tile.slide_id, tile.score) for tile in high] == [("a", 3.0), ("b", 1.0)]
+    assert (high[1].image == TISSUE).all()
     assert list(missing) == ["a"]
     assert "gone.tiff" in missing["a"]
-    high, low, missing = strongest_tiles(scores, slides, features, {"a": "the disk is elsewhere"})
-    assert (high, low) == ([], [])
-    assert missing["a"] == "the disk is elsewhere"
+    _, low, missing = strongest_tiles(scores, slides, features, {"a": "the disk is elsewhere"})
+    assert missing == {"a": "the disk is elsewhere", "b": NOT_LOCATED}
+    assert len(low) == 6
+
+
+def test_the_place_of_a_patch_is_coloured_by_its_sign_among_the_patches_of_its_slide(two_slides):
+    slides, features, _ = two_slides
+    scores = {"a": np.zeros(len(slides["a"].coords))}  # 4 x 3 patches of 150 px
+    scores["a"][0], scores["a"][-1] = 1.0, -1.0
+    (first,), (last,), _ = strongest_tiles(scores, {"a": slides["a"]}, features, {})
+    side = first.image.shape[0]
+    assert tuple(first.image[side // 8, side // 8]) == POSITIVE_RGB
+    assert tuple(last.image[5 * side // 8, 7 * side // 8]) == NEGATIVE_RGB
+    assert len(set(first.image[7 * side // 8, side // 8].tolist())) == 1  # grey: no patch there
 
 
 def test_another_slide_under_the_same_name_is_refused(two_slides):
@@ -84,7 +98,7 @@ def test_a_gallery_shows_both_ends_and_is_absent_without_tiles(two_slides):
     slides, features, places = two_slides
     scores = {name: slide.features[:, 0].astype(float) - 0.5 for name, slide in slides.items()}
     high, low, _ = strongest_tiles(scores, slides, features, places, count=2)
-    picture = gallery(high, low, label="tumour")
+    picture = gallery(high, low, label="tumour", score_name="the risk")
     pixels = np.asarray(picture)
     assert (pixels == BRIGHT).all(axis=2).sum() == 2 * 150**2
-    assert gallery([], [], label="tumour") is None
+    assert gallery([], [], label="tumour", score_name="the risk") is None

@@ -266,6 +266,7 @@ def _write_cohort_explanation(generator: np.random.Generator, folder: Path, tabl
     ]
     explained = {"risk": len(table)} if folder.name == "survival" else {"class G2": 20, "class G3": len(table) - 20}
     content = {"n_patients": len(table), "n_models": FOLDS, "explained": explained, "shares": shares}
+    content["score_name"] = "the risk" if folder.name == "survival" else "the score of the predicted class"
     content["relative_gap"] = {"median": 0.012, "largest": 0.11}
     (folder / "summary.json").write_text(json.dumps(content))
 

@@ -63,9 +63,9 @@ def test_undefined_tests_of_truth_are_named(run):
 
 def test_curves_of_deletion_are_described_and_drawn_with_their_intervals(run, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(cohort_figures, "removal_curves", lambda curves: drawn.update(curves) or "<svg></svg>")
+    monkeypatch.setattr(cohort_figures, "removal_curves", lambda curves, **_: drawn.update(curves) or "<svg></svg>")
     figures = reliance_section.reliance_section(read_run(run))[0]["figures"]
-    described = "Change of the score with half of the patches replaced: highest first −0.300; lowest first −0.100; "
+    described = "Change of the risk with half of the patches replaced: highest first −0.300; lowest first −0.100; "
     assert figures[-1].alt == f"{described}random order −0.200."
     assert "Mean over 12 patients" in figures[-1].caption
     np.testing.assert_allclose(drawn["deletion"].change - drawn["deletion"].lower, 0.02)
@@ -75,7 +75,7 @@ def test_curves_of_deletion_are_described_and_drawn_with_their_intervals(run, mo
 
 def test_an_order_that_is_absent_is_not_drawn():
     line = np.linspace(0, 1, 5)
-    svg = removal_curves({"deletion": RemovalCurve(line, -line, line * np.nan, line * np.nan)})
+    svg = removal_curves({"deletion": RemovalCurve(line, -line, line * np.nan, line * np.nan)}, score_name="the risk")
     assert "highest first" in svg
     assert "random order" not in svg
 
@@ -113,8 +113,8 @@ def test_points_of_one_value_lie_apart_and_within_their_row():
 
 def test_every_patient_up_to_the_limit_is_a_point_and_extremes_are_kept():
     contribution = np.linspace(-1, 3, 1000)
-    few = beeswarm([GenePoints("A", contribution[:50], np.ones(50))])
-    many = beeswarm([GenePoints("A", contribution, np.ones(1000))])
+    few = beeswarm([GenePoints("A", contribution[:50], np.ones(50))], score_name="the risk")
+    many = beeswarm([GenePoints("A", contribution, np.ones(1000))], score_name="the risk")
     assert few.count("var(--positive)") - 1 >= 50  # the marker's definition has the colour too
     assert many.count("<use") < few.count("<use") + cohort_figures.MAX_POINTS
     kept = cohort_figures._thinned(GenePoints("A", contribution, contribution))

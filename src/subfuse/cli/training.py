@@ -94,7 +94,6 @@ def _add_crossval(parser: ArgumentParser) -> None:
 def _crossval(arguments: Namespace) -> None:
     from subfuse.cohort.cohort import read_cohort
     from subfuse.pipeline import explain_and_report
-    from subfuse.report.document import write_report
     from subfuse.runs.cross_validation import cross_validate
     from subfuse.training.models import check_model_names
 
@@ -119,18 +118,16 @@ def _crossval(arguments: Namespace) -> None:
     print_warnings(
         [f"{row.task} · {row.model} · fold {row.fold} failed: {row.reason}" for row in result.failures.itertuples()]
     )
-    if arguments.explain:
-        with progress_bar("explain") as progress:
-            report = explain_and_report(
-                result.folder,
-                cohort,
-                workers=n_workers(arguments),
-                scheduler=arguments.scheduler,
-                progress=progress,
-            )
-    else:
-        report = write_report(result.folder)
-    print(f"Report: {report}\n{DISCLAIMER}")
+    with progress_bar("explain") as progress:
+        report = explain_and_report(
+            result.folder,
+            cohort,
+            explain=arguments.explain,
+            workers=n_workers(arguments),
+            scheduler=arguments.scheduler,
+            progress=progress,
+        )
+    print(f"Report: {report or 'not written, see the warning'}\n{DISCLAIMER}")
 
 
 def _add_evaluate(parser: ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from subfuse.cohort.cohort import Patient
 from subfuse.errors import DataError
-from subfuse.execution import Progress, run_jobs, with_time_left
+from subfuse.execution import Attempts, Progress, run_jobs, with_time_left
 from subfuse.explanation.attribution import Attribution, contribution_ledger
 from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
 from subfuse.explanation.enrichment import enrich_subspaces
@@ -19,6 +19,7 @@ from subfuse.explanation.explained_score import (
     ExplainedScore,
     attribute_subspaces,
     explained_score,
+    score_name,
     subspace_parts,
 )
 from subfuse.explanation.faithfulness import COLUMNS as FAITHFULNESS_COLUMNS
@@ -84,7 +85,8 @@ def explain_cohort(
         progress: Called after each model.
 
     Raises:
-        DataError: There is no model, or a task has no patient to explain.
+        DataError: There is no model, or a task has no patient to explain or could not be explained. Other tasks are
+            written all the same.
     """
     if not models:
         raise DataError(f"{out}: a model is required to explain a cohort. Found none.")
@@ -92,19 +94,23 @@ def explain_cohort(
     open_jobs = [job for job in jobs if not _is_explained(*job)]
     done = len(jobs) - len(open_jobs)
     report = None if progress is None else with_time_left(progress, done=done)
-    errors = []
+    attempts, failed = Attempts(), set()
     for index, outcome in run_jobs(explain_model, open_jobs, workers=workers, scheduler=scheduler):
         tested, done = open_jobs[index][0], done + 1
-        errors += [outcome] if isinstance(outcome, BaseException) else []
+        if isinstance(outcome, Exception):
+            attempts.failed(f"{tested.fitted.task}, model {tested.fold}", outcome)
+            failed.add(tested.fitted.task)
         if report is not None:
             report(done, len(jobs), f"explain: {tested.fitted.task} · model {tested.fold}")
-    if errors:
-        raise errors[0]  # what the others found is kept
     by_task: dict[str, list[FoldModel]] = {}
     for tested in models:
         by_task.setdefault(tested.fitted.task, []).append(tested)
     for task, of_task in by_task.items():
-        _write_task(of_task, out / task, out, gene_sets=gene_sets, tolerance=tolerance, seed=seed)
+        if task in failed:
+            continue
+        with attempts.attempt(task):
+            _write_task(of_task, out / task, out, gene_sets=gene_sets, tolerance=tolerance, seed=seed)
+    attempts.raise_for_failures()
     return out
 
 
@@ -280,6 +286,7 @@ def _summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, objec
     ]
     gap = gaps["relative_gap"].replace(np.inf, np.nan).dropna()
     return {
+        "score_name": score_name(*contributions["explained"].unique()),
         "n_patients": int(contributions["patient_id"].nunique()),
         "n_models": int(contributions["fold"].nunique()),
         "explained": contributions.drop_duplicates(["patient_id", "fold"])["explained"].value_counts().to_dict(),

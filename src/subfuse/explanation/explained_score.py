@@ -29,6 +29,11 @@ class ExplainedScore:
     explained: str  # `risk`, or the predicted class
     weights: Float[Tensor, " output"]
 
+    @property
+    def name(self) -> str:
+        """What is explained, in words."""
+        return score_name(self.explained)
+
     def of_logits(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, " batch"]:
         """Returns the score."""
         return logits @ self.weights
@@ -40,6 +45,18 @@ class ExplainedScore:
     def share_of(self, subspace: int) -> Score:
         """Returns the function that gives one subspace's share."""
         return lambda output: output.subspace_logits[:, subspace] @ self.weights
+
+
+def score_name(*explained: str) -> str:
+    """Returns in words what contributions add up to, given what is explained of one or several patients.
+
+    Example:
+        >>> score_name("risk"), score_name("G4"), score_name("G4", "G2")
+        ('the risk', 'the score of G4', 'the score of the predicted class')
+    """
+    if explained == (RISK,):
+        return "the risk"
+    return f"the score of {explained[0]}" if len(explained) == 1 else "the score of the predicted class"
 
 
 def explained_score(fitted: FittedModel, batch: BagBatch) -> ExplainedScore:

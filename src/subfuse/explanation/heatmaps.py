@@ -1,19 +1,20 @@
 """Heat maps: patch scores over the slide, as a picture and as objects for QuPath."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Num, UInt8
+from jaxtyping import Float, Num, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from subfuse.files import write_text
+from subfuse.explanation.ground import pixel_edges
+from subfuse.slides.qupath import write_qupath
 
 # blue for negative, orange for positive: told apart with every common colour-vision deficiency, and neither is a stain
 NEGATIVE_RGB = (20, 92, 196)
 POSITIVE_RGB = (232, 97, 0)
 MAX_ALPHA = 0.85
+MIN_WIDTH_PX = 240  # of a heat map, so that its label can be read
 
 
 def heat_map(
@@ -45,13 +46,13 @@ def heat_map(
             compared; None takes the 99th percentile of the non-zero absolute scores.
 
     Returns:
-        An RGB picture as wide as the thumbnail.
+        An RGB picture as wide as the thumbnail; white is added to the right of a narrow one.
     """
     picture = Image.open(thumbnail) if isinstance(thumbnail, Path) else thumbnail
     scores = np.asarray(scores, dtype=np.float64)
     _require_finite(scores, n_patches=len(coords))
     limit = colour_limit(scores) if limit is None else limit
-    edges = _pixel_edges(coords, patch_size_level0, (slide_width_px, slide_height_px), picture.size)
+    edges = pixel_edges(coords, patch_size_level0, (slide_width_px, slide_height_px), picture.size)
     mean, covered = _mean_per_pixel(edges, scores, picture.size)
     colour, alpha = _colours(mean, limit)
     alpha = np.where(covered, alpha, 0.0)[..., None]
@@ -74,9 +75,12 @@ def write_geojson(
     scores: Mapping[str, np.ndarray],
     *,
     classify_by: str,
-    names: tuple[str, str] = ("lowers the score", "raises the score"),
+    score_name: str,
+    bounds_corner: tuple[int, int] = (0, 0),
 ) -> None:
     """Writes the patches as GeoJSON that QuPath imports: squares in level-0 pixels with scores as measurements.
+
+    The frame is QuPath's, see `subfuse.slides.qupath`.
 
     Args:
         path: File to write, `.geojson`.
@@ -84,29 +88,26 @@ def write_geojson(
         patch_size_level0: Edge of a patch in level-0 pixels.
         scores: One finite value per patch by measurement name, for example `total` and one per subspace.
         classify_by: The measurement whose sign decides the class and colour of a patch; zero gets no class.
-        names: Class names for a negative and a positive value.
+        score_name: What the scores add to, for example `the risk` or `the score of G4`: names the classes.
+        bounds_corner: Top left corner of the slide's scanned bounds in level-0 pixels, (x, y).
     """
     if classify_by not in scores:
         raise ValueError(f"classify_by must be one of the scores: {', '.join(scores)}. Found {classify_by!r}.")
     for values in scores.values():
         _require_finite(np.asarray(values), n_patches=len(coords))
     classes = {
-        -1: {"name": names[0], "color": list(NEGATIVE_RGB)},
-        1: {"name": names[1], "color": list(POSITIVE_RGB)},
+        -1: {"name": f"lowers {score_name}", "color": list(NEGATIVE_RGB)},
+        1: {"name": f"raises {score_name}", "color": list(POSITIVE_RGB)},
     }
-    features = []
+    tiles = []
     for index, (left, top) in enumerate(np.asarray(coords, dtype=np.float64).tolist()):
-        properties: dict = {
-            "objectType": "tile",
-            "measurements": {name: float(values[index]) for name, values in scores.items()},
-        }
+        measurements = {name: float(values[index]) for name, values in scores.items()}
+        properties: dict = {"objectType": "tile", "measurements": measurements}
         sign = int(np.sign(scores[classify_by][index]))
         if sign:
             properties["classification"] = classes[sign]
-        features.append(
-            {"type": "Feature", "geometry": _square(left, top, patch_size_level0), "properties": properties}
-        )
-    write_text(path, json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False) + "\n")
+        tiles.append(([_square(left, top, patch_size_level0)], properties))
+    write_qupath(path, tiles, bounds_corner=bounds_corner)
 
 
 def _require_finite(scores: np.ndarray, *, n_patches: int) -> None:
@@ -117,27 +118,9 @@ def _require_finite(scores: np.ndarray, *, n_patches: int) -> None:
         )
 
 
-def _square(left: float, top: float, size: float | int) -> dict:
+def _square(left: float, top: float, size: float | int) -> list[list[float]]:
     right, bottom = left + size, top + size
-    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
-    return {"type": "Polygon", "coordinates": [ring]}
-
-
-def _pixel_edges(
-    coords: np.ndarray,
-    patch_size: float | int,
-    slide_size: tuple[float | int, float | int],
-    picture_size: tuple[int, int],
-) -> Int[np.ndarray, "patch 4"]:
-    """Returns left, top, right, bottom thumbnail pixels (right and bottom exclusive); at least one pixel each way.
-
-    Both edges of a patch are rounded, not its size: neighbours then share an edge, without gaps or overlaps.
-    """
-    scale = np.asarray(picture_size) / np.asarray(slide_size)  # (x, y)
-    corners = np.asarray(coords, dtype=np.float64)
-    start = np.floor(corners * scale + 0.5).astype(np.int64)
-    stop = np.maximum(np.floor((corners + patch_size) * scale + 0.5).astype(np.int64), start + 1)
-    return np.concatenate([start, stop], axis=1).clip(0, np.tile(picture_size, 2))
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
 
 
 def _mean_per_pixel(
@@ -169,8 +152,9 @@ def _with_colour_bar(picture: Image.Image, label: str, limit: float | int) -> Im
     width, height = picture.size
     size = max(12, width // 34)
     font = ImageFont.load_default(size)
+    shown, width = picture, max(width, MIN_WIDTH_PX)
     canvas = Image.new("RGB", (width, height + round(3.7 * size)), "white")
-    canvas.paste(picture, (0, 0))
+    canvas.paste(shown, (0, 0))
     draw = ImageDraw.Draw(canvas)
     margin, top = size // 2, height + round(1.55 * size)
     bar_height = round(0.65 * size)

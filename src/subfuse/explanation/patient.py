@@ -13,6 +13,7 @@ from subfuse.cohort.bags import BagBatch
 from subfuse.cohort.cohort import Patient
 from subfuse.explanation.attribution import TOLERANCE, Attribution, contribution_ledger
 from subfuse.explanation.explained_score import attribute_subspaces, explained_score
+from subfuse.explanation.ground import NO_PLACES, Ground, slide_ground
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
 from subfuse.explanation.occlusion import occlude_patches
 from subfuse.explanation.sampling import DESCRIPTION, sampled_points, sampling_map
@@ -33,20 +34,24 @@ def explain_patient(
     What is explained is the score of `score_weights`: the mean hazard logit (survival) or the predicted class's logit
     minus the mean logit. Files:
 
-    - `explanation.json`: prediction, ledger of subspace x modality, completeness gaps, which tiles could be shown.
+    - `explanation.json`: prediction, ledger of subspace x modality, completeness gaps; which slides are drawn as the
+      places of their patches, which cannot be drawn, and whose tiles cannot be shown.
     - `genes.csv`: gene, subspace, contribution.
     - `patches.csv`: slide, x, y in level-0 pixels; integrated gradients per subspace and their total; occlusion per
-      subspace (`occlusion_<subspace>`).
+      subspace (`occlusion_<subspace>`). Rows of a slide are in the order of its feature file.
     - `points.csv` and `sampling_<slide>.png`: where the deformable attention looked, which is no attribution.
-    - `heatmap_<subspace>_<slide>.png` and `<slide>.geojson` per slide.
-    - `gallery_<subspace>.jpg`: the patches that raise and lower the score most, where the slide can be read.
+    - `heatmap_<subspace>_<slide>.png` and `<slide>.geojson` per slide, on its thumbnail or its patches' places.
+    - `gallery_<subspace>.jpg`: the patches that raise and lower the score most, or their places where the slide cannot
+      be read.
+
+    A slide whose patches have no known places is in `patches.csv` alone, without x and y.
 
     Args:
         fitted: The model; its gene axis must be the patient's.
         patient: Patient with at least one modality the model uses.
         out: Folder to write to.
         fold: Which fold's model this is, for the record.
-        places: Where the slides are (`locate_slides`); without it there are no galleries.
+        places: Where the slides are (`locate_slides`); without it galleries show places.
     """
     batch = next(fitted.batches([patient]))
     score = explained_score(fitted, batch)
@@ -68,9 +73,20 @@ def explain_patient(
         scores["total"] = np.sum(list(scores.values()), axis=0)
         falls = occlude_patches(fitted.model, batch, score).double().numpy()
         scores |= {f"occlusion_{name}": fall for name, fall in zip(fitted.subspaces, falls, strict=True)}
-        _write_patches(out, patient, slides, scores, subspaces=fitted.subspaces)
-        seen["points"] = _write_points(out, fitted, batch, patient, slides)
-        seen["tiles_not_shown"] = _write_galleries(out, fitted, patient, slides, scores, places or {})
+        by_slide = {name: _by_slide(values, slides) for name, values in scores.items()}
+        _write_patch_table(out / "patches.csv", slides, by_slide)
+        files = {path.stem: path for path in patient.slides}
+        placed = {slide_id: slide for slide_id, slide in slides.items() if slide.has_coordinates}
+        grounds = {slide_id: slide_ground(files[slide_id], slide) for slide_id, slide in placed.items()}
+        _write_maps(out, placed, grounds, by_slide, subspaces=fitted.subspaces, score_name=score.name)
+        seen = {
+            "drawn_on_places": {name: ground.reason for name, ground in grounds.items() if ground.reason is not None},
+            "not_drawn": {slide_id: NO_PLACES for slide_id in slides if slide_id not in placed},
+            "points": _write_points(out, fitted, batch, slides, grounds),
+            "tiles_not_shown": _write_galleries(
+                out, placed, files, by_slide, places or {}, subspaces=fitted.subspaces, score_name=score.name
+            ),
+        }
     prediction = fitted.predict([patient]).iloc[0].to_dict()
     with torch.inference_mode():
         value = float(score.of_logits(fitted.model(**batch.inputs()).logits))
@@ -82,6 +98,7 @@ def explain_patient(
             "model": fitted.recipe.name,
             "fold": fold,
             "explained": score.explained,
+            "score_name": score.name,
             "score": value,
             "prediction": {name: _plain(value) for name, value in prediction.items()},
             "ledger": ledger.drop(columns="patient_id").to_dict("records"),
@@ -123,48 +140,68 @@ def _by_slide(values: np.ndarray, slides: Mapping[str, SlideFeatures]) -> dict[s
     return dict(zip(slides, np.split(values, ends[:-1]), strict=True))
 
 
-def _write_patches(
+def _write_patch_table(
+    path: Path, slides: Mapping[str, SlideFeatures], by_slide: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Writes the scores of all patches."""
+    tables = []
+    for slide_id, slide in slides.items():
+        x, y = (pd.array(column, dtype="Int64") for column in slide.coords.T)
+        places = {"x": x, "y": y} if slide.has_coordinates else {"x": pd.NA, "y": pd.NA}
+        of_slide = {name: values[slide_id] for name, values in by_slide.items()}
+        table = pd.DataFrame({"slide_id": slide_id, **places, **of_slide}, index=range(len(slide.coords)))
+        tables.append(table.astype({"x": "Int64", "y": "Int64"}))
+    write_table(path, pd.concat(tables))
+
+
+def _write_maps(
     out: Path,
-    patient: Patient,
     slides: Mapping[str, SlideFeatures],
-    scores: Mapping[str, np.ndarray],
+    grounds: Mapping[str, Ground],
+    by_slide: Mapping[str, Mapping[str, np.ndarray]],
     *,
     subspaces: tuple[str, ...],
+    score_name: str,
 ) -> None:
-    """Writes the scores of all patches as a table, and of every slide as objects and pictures."""
+    """Writes the scores of every slide as objects and pictures."""
     shown = (*subspaces, "total")
-    limit = colour_limit(*(scores[name] for name in shown))
-    by_slide = {name: _by_slide(values, slides) for name, values in scores.items()}
-    tables = []
-    for path in patient.slides:
-        slide_id, slide = path.stem, slides[path.stem]
+    limit = colour_limit(*(values for name in shown for values in by_slide[name].values()))
+    for slide_id, slide in slides.items():
         of_slide = {name: values[slide_id] for name, values in by_slide.items()}
-        coords = {"slide_id": slide_id, "x": slide.coords[:, 0], "y": slide.coords[:, 1]}
-        tables.append(pd.DataFrame({**coords, **of_slide}))
-        write_geojson(out / f"{slide_id}.geojson", slide.coords, slide.patch_size_level0, of_slide, classify_by="total")
+        write_geojson(
+            out / f"{slide_id}.geojson",
+            slide.coords,
+            slide.patch_size_level0,
+            of_slide,
+            classify_by="total",
+            score_name=score_name,
+            bounds_corner=slide.bounds_corner,
+        )
         for name in shown:
             picture = heat_map(
-                _thumbnail(path),
+                grounds[slide_id].picture,
                 slide.coords,
                 slide.patch_size_level0,
                 slide_width_px=slide.slide_width_px,
                 slide_height_px=slide.slide_height_px,
                 scores=of_slide[name],
-                label=f"{name}: contribution to the score",
+                label=f"{name}: contribution to {score_name}",
                 limit=limit,
             )
             _save(picture, out / f"heatmap_{name}_{slide_id}.png")
-    write_table(out / "patches.csv", pd.concat(tables))
 
 
 def _write_points(
-    out: Path, fitted: FittedModel, batch: BagBatch, patient: Patient, slides: Mapping[str, SlideFeatures]
+    out: Path,
+    fitted: FittedModel,
+    batch: BagBatch,
+    slides: Mapping[str, SlideFeatures],
+    grounds: Mapping[str, Ground],
 ) -> dict[str, Any] | None:
     """Writes where the attention looked; returns how many points there are, None for a model that has none."""
     networks = fitted.model.members if isinstance(fitted.model, Ensemble) else [fitted.model]
     model = networks[0]  # all have the same sizes
-    has_places = all(slide.has_coordinates for slide in slides.values())
-    if not isinstance(model, SubspaceFusion) or model.config.layout != "spatial" or not has_places:
+    if not isinstance(model, SubspaceFusion) or model.config.layout != "spatial" or slides.keys() != grounds.keys():
         return None
     with torch.inference_mode():
         grid = fitted.model(**batch.inputs()).sampling_grid[0]
@@ -178,41 +215,37 @@ def _write_points(
         points=attention.points,
     )
     write_table(out / "points.csv", table)
-    for path in patient.slides:
-        slide = slides[path.stem]
+    for slide_id, slide in slides.items():
         picture = sampling_map(
-            _thumbnail(path),
-            table[table["slide_id"] == path.stem],
+            grounds[slide_id].picture,
+            table[table["slide_id"] == slide_id],
             slide_width_px=slide.slide_width_px,
             slide_height_px=slide.slide_height_px,
             subspaces=fitted.subspaces,
         )
-        _save(picture, out / f"sampling_{path.stem}.png")
+        _save(picture, out / f"sampling_{slide_id}.png")
     return {"meaning": DESCRIPTION, "sampled": int(grid[..., 0].numel()), "on_slides": len(table)}
 
 
 def _write_galleries(
     out: Path,
-    fitted: FittedModel,
-    patient: Patient,
     slides: Mapping[str, SlideFeatures],
-    scores: Mapping[str, np.ndarray],
+    features: Mapping[str, Path],
+    by_slide: Mapping[str, Mapping[str, np.ndarray]],
     places: Mapping[str, SlidePlace],
+    *,
+    subspaces: tuple[str, ...],
+    score_name: str,
 ) -> dict[str, str]:
     """Writes one gallery per subspace; returns the slides whose tiles cannot be shown, with the reason."""
-    features = {path.stem: path for path in patient.slides}
     not_shown: dict[str, str] = {}
-    for name in fitted.subspaces:
-        high, low, missing = strongest_tiles(_by_slide(scores[name], slides), slides, features, places)
+    for name in subspaces:
+        high, low, missing = strongest_tiles(by_slide[name], slides, features, places)
         not_shown |= missing
-        picture = gallery(high, low, label=f"{name}: contribution to the score, patches at the slide's own resolution")
+        picture = gallery(high, low, label=f"{name}: contribution to {score_name}", score_name=score_name)
         if picture is not None:
             _save(picture, out / f"gallery_{name}.jpg")
     return not_shown
-
-
-def _thumbnail(features: Path) -> Path:
-    return features.parent.parent / "thumbnails" / f"{features.stem}.jpg"
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The patches that matter most, at the slide's own resolution."""
+"""The patches that matter most: at the slide's own resolution, or where they lie if it cannot be read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import DataError, SubfuseError
+from subfuse.explanation.ground import picture_of_place
+from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
 from subfuse.features.store import SlideFeatures, read_attributes
+from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_table import read_slides
 from subfuse.slides.image_folders import ImageFolder, is_image_source
@@ -21,6 +24,7 @@ from subfuse.slides.whole_slides import WholeSlide
 
 TILES_PER_ROW = 6
 NOT_LOCATED = "it is not among the slides of the cohort file"
+ONLY_FEATURES = "the cohort has its features, not its image"
 
 SlidePlace = SlideSource | str  # where a slide is, or why that is not known
 
@@ -29,7 +33,7 @@ SlidePlace = SlideSource | str  # where a slide is, or why that is not known
 class GalleryTile:
     """One patch of a gallery."""
 
-    image: UInt8[np.ndarray, "height width 3"]
+    image: UInt8[np.ndarray, "height width 3"]  # its pixels, or where it lies on its slide
     score: float
     slide_id: str
     x: int  # top left corner in level-0 pixels
@@ -44,17 +48,21 @@ def locate_slides(cohort: Cohort) -> dict[str, SlidePlace]:
     if cohort.root is None:
         return {}
     places: dict[str, SlidePlace] = {}
-    for member in read_cohort_file(cohort.root / "cohort.yaml").members:
+    try:
+        members = read_cohort_file(cohort.root / "cohort.yaml").members
+    except SubfuseError as error:
+        return {path.stem: str(error) for patient in cohort for path in patient.slides}
+    for member in members:
         patients = [patient for patient in cohort if patient.cohort == member.name]
         if member.slides is None or not patients:
             continue
         try:
             found, missing, _ = read_slides(member.slides, [patient.patient_id for patient in patients])
-        except SubfuseError as error:
+        except (SubfuseError, OSError) as error:
             places |= {path.stem: str(error) for patient in patients for path in patient.slides}
             continue
         places |= dict(zip(missing["id"], missing["reason"], strict=True))
-        places |= {slide.slide_id: slide for slide in found if isinstance(slide, SlideSource)}
+        places |= {slide.slide_id: ONLY_FEATURES if isinstance(slide, FeatureSource) else slide for slide in found}
     return places
 
 
@@ -94,58 +102,64 @@ def strongest_tiles(
     *,
     count: int = TILES_PER_ROW,
 ) -> tuple[list[GalleryTile], list[GalleryTile], dict[str, str]]:
-    """Returns the patches with the highest and the lowest scores, and the slides that cannot be read with the reason.
+    """Returns the patches with the highest and the lowest scores, and the slides without pixels with the reason.
 
-    Patches are chosen among the slides that can be read. Only patches that raise the score are among the highest and
-    only those that lower it among the lowest, so there may be fewer than `count`.
+    A patch of a slide that cannot be read is shown by where it lies. Only patches that raise the score are among the
+    highest and only those that lower it among the lowest, so there may be fewer than `count`.
 
     Args:
         scores: One value per patch, by slide.
-        slides: Features by slide.
+        slides: Features by slide; the places of their patches must be known.
         features: Feature files by slide.
         places: Where the slides are.
         count: Patches of each kind.
     """
-    unavailable = {name: str(places.get(name, NOT_LOCATED)) for name in slides if not _is_here(places.get(name))}
-    while True:
-        ranked = sorted(
-            (float(value), name, row)
-            for name in slides
-            if name not in unavailable
-            for row, value in enumerate(scores[name])
-        )
-        low = [entry for entry in ranked[:count] if entry[0] < 0]
-        high = [entry for entry in ranked[::-1][:count] if entry[0] > 0]
-        images: dict[tuple[str, int], np.ndarray] = {}
-        try:
-            for name in dict.fromkeys(entry[1] for entry in (*high, *low)):
-                current, place = name, places[name]
-                assert isinstance(place, SlideSource)
-                rows = [row for _, slide, row in (*high, *low) if slide == name]
+    ranked = sorted((float(value), name, row) for name in slides for row, value in enumerate(scores[name]))
+    low = [entry for entry in ranked[:count] if entry[0] < 0]
+    high = [entry for entry in ranked[::-1][:count] if entry[0] > 0]
+    images: dict[tuple[str, int], np.ndarray] = {}
+    unavailable: dict[str, str] = {}
+    for name in slides:
+        rows = [row for _, slide, row in (*high, *low) if slide == name]
+        place = places.get(name, NOT_LOCATED)
+        if isinstance(place, str):
+            unavailable[name] = place
+        elif rows:
+            try:
                 pixels = read_tiles(place, features[name], slides[name], rows)
                 images |= {(name, row): image for row, image in pixels.items()}
-        except SubfuseError as error:
-            unavailable[current] = str(error)
-            continue
-        tiles = [
-            [
-                GalleryTile(images[name, row], value, name, *slides[name].coords[row].tolist())
-                for value, name, row in entries
-                if (name, row) in images
-            ]
-            for entries in (high, low)
-        ]
-        return tiles[0], tiles[1], unavailable
+            except SubfuseError as error:
+                unavailable[name] = str(error)
+    tiles = [[_tile(*entry, slides[entry[1]], images) for entry in entries] for entries in (high, low)]
+    return tiles[0], tiles[1], unavailable
 
 
-def gallery(high: Sequence[GalleryTile], low: Sequence[GalleryTile], *, label: str) -> Image.Image | None:
-    """Returns a picture of the highest tiles above the lowest, each with its score and place; None without tiles."""
+def _tile(
+    score: float, name: str, row: int, slide: SlideFeatures, images: Mapping[tuple[str, int], np.ndarray]
+) -> GalleryTile:
+    image = images.get((name, row))
+    if image is None:
+        image = np.asarray(picture_of_place(slide, row, POSITIVE_RGB if score > 0 else NEGATIVE_RGB))
+    return GalleryTile(image, score, name, *slide.coords[row].tolist())
+
+
+def gallery(
+    high: Sequence[GalleryTile], low: Sequence[GalleryTile], *, label: str, score_name: str
+) -> Image.Image | None:
+    """Returns a picture of the highest tiles above the lowest, each with its score and place; None without tiles.
+
+    Args:
+        high: Tiles that raise the score.
+        low: Tiles that lower it.
+        label: Heading of the picture.
+        score_name: What the scores add to, for example `the risk`.
+    """
     tiles = [*high, *low]
     if not tiles:
         return None
     side = max(max(tile.image.shape[:2]) for tile in tiles)
     text, gap = max(11, side // 16), max(4, side // 32)
-    rows = [row for row in (("raises the score", high), ("lowers the score", low)) if row[1]]
+    rows = [row for row in ((f"raises {score_name}", high), (f"lowers {score_name}", low)) if row[1]]
     columns = max(len(row) for _, row in rows)
     height = round(2 * text) + len(rows) * (side + gap + round(5.2 * text))
     canvas = Image.new("RGB", (max(columns * (side + gap) + gap, 20 * text), height), "white")
@@ -163,10 +177,6 @@ def gallery(high: Sequence[GalleryTile], low: Sequence[GalleryTile], *, label: s
             )
         top += side + gap + round(5.2 * text)
     return canvas
-
-
-def _is_here(place: SlidePlace | None) -> bool:
-    return isinstance(place, SlideSource)
 
 
 def _prepared_tiling(features: Path) -> Tiling:

@@ -26,9 +26,12 @@ def add_scores(wsi: Any, slide: SlideFeatures, scores: Mapping[str, np.ndarray],
         tile_key: Name of the tiles.
 
     Raises:
-        DataError: The slide has another size, or none of the tiles of that name is one of the patches.
+        DataError: The patches have no places, the slide has another size, or none of the tiles of that name is one of
+            the patches.
         ConfigurationError: The extra `wsi` is missing.
     """
+    if not slide.has_coordinates:
+        raise DataError("the places of the patches are required to add their scores to a slide. Found none recorded.")
     height, width = (int(length) for length in wsi.properties.shape)
     if (width, height) != (slide.slide_width_px, slide.slide_height_px):
         raise DataError(

@@ -32,6 +32,7 @@ class FeatureFile:
     encoder_sha256: str = ""
     overlap_px: int = 0
     slide_size_px: tuple[int, int] | None = None  # width, height; None: ends with the last patch
+    bounds_corner: tuple[int, int] = (0, 0)  # of the scanned area in level-0 pixels
     warnings: tuple[str, ...] = ()
     dtype: type[np.floating] = np.float16  # of what `slide_features` returns
 
@@ -62,6 +63,7 @@ class FeatureFile:
             slide_width_px=width,
             slide_height_px=height,
             has_coordinates=known,
+            bounds_corner=self.bounds_corner,
         )
 
     def _places(self, path: Path) -> tuple[Int32[np.ndarray, "patch 2"], int]:

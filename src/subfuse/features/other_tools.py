@@ -126,6 +126,10 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
         encoder_sha256=encoder_sha256,
         overlap_px=attributes.whole("overlap", least=0) or 0,
         slide_size_px=_slide_size(attributes),
+        bounds_corner=(
+            attributes.whole("bounds_x_level0", least=0) or 0,
+            attributes.whole("bounds_y_level0", least=0) or 0,
+        ),
         warnings=(*mpp_notes, *size_notes),
         dtype=dtype,
     )

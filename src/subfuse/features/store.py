@@ -39,6 +39,10 @@ class SlideFeatures:
     slide_width_px: int  # at level 0
     slide_height_px: int
     has_coordinates: bool = True  # False: coords are a square raster in list order, see `raster_corners`
+    bounds_corner: tuple[int, int] = (
+        0,
+        0,
+    )  # top left (x, y) of the scanned area in level-0 pixels, to which QuPath crops
 
     @property
     def centres_um(self) -> Float32[np.ndarray, "patch 2"]:
@@ -121,22 +125,21 @@ def read_features(path: Path, *, verify: bool = True) -> SlideFeatures:
     path = Path(path)
     with opened_hdf5(path) as file:
         _require_layout(file, path)
-        features, coords = file["features"][()], file["coords"][()]
-        attributes = dict(file["coords"].attrs)
+        features = file["features"][()]
         if verify:
-            require_content(features, coords, attributes, path)
-        return SlideFeatures(
-            features=features,
-            coords=coords,
-            patch_size_level0=int(attributes["patch_size_level0"]),
-            level0_mpp=float(attributes["level0_mpp"]),
-            target_mpp=float(attributes.get("target_mpp", np.nan)),
-            encoder=str(attributes["encoder"]),
-            encoder_sha256=str(attributes["encoder_sha256"]),
-            slide_width_px=int(attributes["slide_width_level0"]),
-            slide_height_px=int(attributes["slide_height_level0"]),
-            has_coordinates=bool(attributes.get("has_coordinates", True)),
-        )
+            require_content(features, file["coords"][()], dict(file["coords"].attrs), path)
+        return _slide_features(file, features)
+
+
+def read_places(path: Path) -> SlideFeatures:
+    """Reads where the patches of one slide are, with features of no columns.
+
+    Raises:
+        DataError: The file is missing, damaged or of another layout.
+    """
+    with opened_hdf5(path) as file:
+        _require_layout(file, path)
+        return _slide_features(file, np.empty((len(file["coords"]), 0), np.float16))
 
 
 def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str, Any]]:
@@ -191,6 +194,23 @@ def require_finite(
         )
 
 
+def _slide_features(file: h5py.File, features: np.ndarray) -> SlideFeatures:
+    attributes = dict(file["coords"].attrs)
+    return SlideFeatures(
+        features=features,
+        coords=file["coords"][()],
+        patch_size_level0=int(attributes["patch_size_level0"]),
+        level0_mpp=float(attributes["level0_mpp"]),
+        target_mpp=float(attributes.get("target_mpp", np.nan)),
+        encoder=str(attributes["encoder"]),
+        encoder_sha256=str(attributes["encoder_sha256"]),
+        slide_width_px=int(attributes["slide_width_level0"]),
+        slide_height_px=int(attributes["slide_height_level0"]),
+        has_coordinates=bool(attributes.get("has_coordinates", True)),
+        bounds_corner=(int(attributes.get("bounds_x_level0", 0)), int(attributes.get("bounds_y_level0", 0))),
+    )
+
+
 def _attributes_of(slide: SlideFeatures, *, tile_px: int | None, overlap_px: int) -> dict[str, str | int | float]:
     """Attributes of `coords`: TRIDENT's names first, then ours. Magnification is 10 / mpp by convention."""
     known: dict[str, str | int | float] = {
@@ -204,6 +224,8 @@ def _attributes_of(slide: SlideFeatures, *, tile_px: int | None, overlap_px: int
         "slide_width_level0": slide.slide_width_px,
         "slide_height_level0": slide.slide_height_px,
         "has_coordinates": slide.has_coordinates,
+        "bounds_x_level0": slide.bounds_corner[0],
+        "bounds_y_level0": slide.bounds_corner[1],
     }
     if tile_px is not None:
         known["patch_size"] = tile_px

@@ -52,6 +52,7 @@ def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureF
         raise unknown_mpp(path, "no mpp in slide_properties")
     if not 0 < level0_mpp < math.inf:
         raise DataError(f"{path}: `mpp` in slide_properties must be a positive number. Found {level0_mpp:g}.")
+    left, top, *_ = properties.get("bounds") or (0, 0)
     return FeatureFile(
         layout="wsidata",
         shape=shape,
@@ -63,6 +64,7 @@ def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureF
         encoder=name.removesuffix(f"_{region}"),
         overlap_px=max(0, tile_px - stride_px),
         slide_size_px=(width, height) if width > 0 and height > 0 else None,
+        bounds_corner=(int(left), int(top)),
         warnings=disagreement(declared=mpp, recorded=recorded),
     )
 

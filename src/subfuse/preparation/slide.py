@@ -130,6 +130,7 @@ def prepare_slide(
             encoder_sha256=encoder.sha256,
             slide_width_px=slide.width_px,
             slide_height_px=slide.height_px,
+            bounds_corner=slide.bounds_corner,
         )
         attributes = _identity(source, tiling) | {
             "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from subfuse import __version__
+from subfuse.execution import Attempts
 from subfuse.files import write_text
 from subfuse.report.audit_section import NO_AUDIT, audit_section
 from subfuse.report.cohort_section import cohort_section
@@ -67,7 +68,11 @@ def write_report(run: Path) -> Path:
 
 
 def _content(run: RunFiles) -> dict[str, Any]:
-    sections = list(_sections(run))
+    attempts = Attempts()
+    sections = list(_sections(run, attempts))
+    shown = {section.anchor for section in sections}
+    missing = [f"Not explained: {row.what}: {row.reason}" for row in run.failed_explanations.itertuples()]
+    missing += [f"Not shown: {row.what}: {row.reason}" for row in attempts.table().itertuples()]
     return {
         "version": __version__,
         "title": run.title,
@@ -76,20 +81,24 @@ def _content(run: RunFiles) -> dict[str, Any]:
         "caution": caution(run),
         "cards": [task_card(run, task, anchor=f"task-{index}") for index, task in enumerate(run.tasks, start=1)],
         "sections": sections,
-        "absent": [text for anchor, text in ABSENT.items() if anchor not in {section.anchor for section in sections}],
+        "absent": [*missing, *(text for anchor, text in ABSENT.items() if anchor not in shown)],
     }
 
 
-def _sections(run: RunFiles) -> Iterator[Section]:
-    """Yields what opens below the cards, without the sections that have no content in this run."""
+def _sections(run: RunFiles, attempts: Attempts) -> Iterator[Section]:
+    """Yields what opens below the cards, without the sections that have no content in this run, or fail."""
     pictures = PictureBudget()
-    patients = patients_section(run, pictures)  # before the contact sheets: they matter more
-    yield cohort_section(run, pictures)
+    patients: Section | None = None
+    with attempts.attempt("explained patients"):
+        patients = patients_section(run, pictures, attempts)  # before the contact sheets: they matter more
+    with attempts.attempt("cohort"):
+        yield cohort_section(run, pictures)
     for index, task in enumerate(run.tasks, start=1):
         yield task_section(run, task, index=index)
-    if parts := reliance_section(run):
-        gist = "Subspaces, modalities and genes over all patients, and whether the explanations are true"
-        yield Section("reliance", "What models rely on", gist, "reliance.html.j2", {"parts": parts})
+    with attempts.attempt("what models rely on"):
+        if parts := reliance_section(run):
+            gist = "Subspaces, modalities and genes over all patients, and whether the explanations are true"
+            yield Section("reliance", "What models rely on", gist, "reliance.html.j2", {"parts": parts})
     for section in (patients, audit_section(run.audit), training_section(run)):
         if section is not None:
             yield section

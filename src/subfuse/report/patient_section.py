@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.errors import preview
+from subfuse.execution import Attempts
 from subfuse.report import figures
 from subfuse.report.run_files import Explanation, RunFiles
 from subfuse.report.statements import Drawn, Section, counted, duration, model_name, number
@@ -73,25 +74,32 @@ def contact_sheets(run: RunFiles, budget: PictureBudget) -> list[Mapping[str, An
 
 
 TOP_GENES = 12
-
+NOT_SHOWN = {
+    "drawn_on_places": "Drawn on the places of the patches",
+    "not_drawn": "No heat map and no tiles",
+    "tiles_not_shown": "Tiles are shown by where they lie",
+}
 
 MAX_FIGURE_BYTES = 2_000_000  # of all patients' figures; a report stays below 15 MB however many are explained
 
 
-def patients_section(run: RunFiles, budget: PictureBudget) -> Section | None:
+def patients_section(run: RunFiles, budget: PictureBudget, attempts: Attempts) -> Section | None:
     """Returns the explained predictions with their pictures, as many as there is room for; None without any."""
     if not run.explanations:
         return None
     shown: list[dict[str, Any]] = []
     room = MAX_FIGURE_BYTES
     for index, explanation in enumerate(run.explanations, start=1):
-        patient = explained_patient(run, explanation)
-        room -= sum(len(drawn.svg) for drawn in patient["figures"])
-        if room < 0:
-            break
-        anchor = {"anchor": f"patient-{index}", "maps": list(patient_pictures(explanation, budget))}
-        shown.append(patient | anchor)
-    hidden = len(run.explanations) - len(shown)
+        with attempts.attempt(explanation.folder.relative_to(run.folder).as_posix()):
+            patient = explained_patient(run, explanation)
+            room -= sum(len(drawn.svg) for drawn in patient["figures"])
+            if room < 0:
+                break
+            anchor = {"anchor": f"patient-{index}", "maps": list(patient_pictures(explanation, budget))}
+            shown.append(patient | anchor)
+    hidden = len(run.explanations) - len(shown) - len(attempts.table())
+    if not shown:
+        return None
     notes = [f"{counted(hidden, 'more explained prediction')}"] if hidden else []
     notes += [f"{counted(budget.left_out, 'more picture')}"] if budget.left_out else []
     note = f"In the run's folder explanations/, not shown here: {' and '.join(notes)}." if notes else ""
@@ -119,7 +127,7 @@ def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]
 
 
 def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what limits an explanation: attributions that do not add up, and tiles that could not be read."""
+    """Yields what limits an explanation: attributions that do not add up, and what could not be drawn."""
     tolerance = content.get("gap_tolerance")
     gaps = {name: gap for name, gap in content.get("relative_gap", {}).items() if gap is not None}
     large = [f"{name} {gap:.0%}" for name, gap in gaps.items() if tolerance is not None and gap > tolerance]
@@ -128,9 +136,12 @@ def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
             f"Attributions of genes and patches do not add up within {tolerance:.0%}: {', '.join(large)} of their sum "
             "is missing. Read them as an order, not as amounts."
         )
-    not_shown = content.get("tiles_not_shown") or {}
-    for slide, reason in not_shown.items():
-        yield f"No tiles of slide {slide}: {reason}"
+    for key, what in NOT_SHOWN.items():
+        slides_of: dict[str, list[str]] = {}
+        for slide, reason in (content.get(key) or {}).items():
+            slides_of.setdefault(str(reason), []).append(str(slide))
+        for reason, slides in slides_of.items():
+            yield f"{what} ({preview(slides)}): {reason}."
 
 
 def _predicted_row(run: RunFiles, explanation: Explanation) -> dict[str, Any]:
@@ -184,19 +195,17 @@ def _ledger_figure(explanation: Explanation) -> list[Drawn]:
         Drawn(
             Markup(svg),
             title="Contributions",
-            caption=f"Shapley shares of {_score_name(explanation.content)}: the baseline {number(baseline)}, an "
+            caption=f"Shapley shares of {_definition(explanation)}: the baseline {number(baseline)}, an "
             f"average training patient, and the bars add up to {number(total)}.",
             alt="; ".join(f"{' '.join(row)} {number(value, signed=True)}" for row, value in values.items()),
         )
     ]
 
 
-def _score_name(content: Mapping[str, Any]) -> str:
-    probabilities = {name: value for name, value in content["prediction"].items() if name.startswith("p_")}
-    if not probabilities:
-        return "the mean hazard logit (higher is worse)"
-    predicted = max(probabilities, key=lambda name: probabilities[name])
-    return f"the logit of {predicted.removeprefix('p_')} relative to the mean over classes"
+def _definition(explanation: Explanation) -> str:
+    is_class = any(name.startswith("p_") for name in explanation.content["prediction"])
+    unit = "its logit relative to the mean over classes" if is_class else "the mean hazard logit, higher is worse"
+    return f"{explanation.score_name} ({unit})"
 
 
 def _gene_figures(explanation: Explanation) -> list[Drawn]:
@@ -214,7 +223,8 @@ def _gene_figures(explanation: Explanation) -> list[Drawn]:
             Drawn(
                 Markup(svg),
                 title=f"Top genes, {subspace}",
-                caption=f"{len(genes)} of {len(rows)} genes with an influence, by integrated gradients{gap}.",
+                caption=f"{len(genes)} of {len(rows)} genes that raise or lower {explanation.score_name}, by "
+                f"integrated gradients{gap}.",
                 alt="; ".join(f"{g} {number(c, signed=True)}" for g, c in zip(genes, contributions, strict=True)),
             )
         )

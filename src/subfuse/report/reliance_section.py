@@ -48,7 +48,7 @@ class RemovalCurve:
 
 
 @matplotlib.rc_context(STYLE)
-def beeswarm(genes: Sequence[GenePoints]) -> str:
+def beeswarm(genes: Sequence[GenePoints], *, score_name: str) -> str:
     """Draws one row of points per gene, one point per patient, by contribution to the score.
 
     Triangles: expression above the training mean; circles: below it. At most `MAX_POINTS` of a gene are drawn, evenly
@@ -56,6 +56,7 @@ def beeswarm(genes: Sequence[GenePoints]) -> str:
 
     Args:
         genes: Rows from top to bottom; only finite values.
+        score_name: What is contributed to, for example `the risk`.
     """
     figure, axes = new_figure(6.2, 0.6 + 0.28 * len(genes))
     thinned = [_thinned(row) for row in genes]
@@ -72,16 +73,17 @@ def beeswarm(genes: Sequence[GenePoints]) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("Contribution to the score")
+    axes.set_xlabel(f"Contribution to {score_name}")
     return svg_text(figure)
 
 
 @matplotlib.rc_context(STYLE)
-def removal_curves(curves: Mapping[str, RemovalCurve]) -> str:
+def removal_curves(curves: Mapping[str, RemovalCurve], *, score_name: str) -> str:
     """Draws how the score changes while inputs are replaced: the most raising first, in random order, last.
 
     Args:
         curves: By order: `deletion`, `random` and `insertion`; an absent one is not drawn.
+        score_name: What changes, for example `the risk`.
     """
     figure, axes = new_figure(4.2, 3.0)
     axes.axhline(0, color=MUTED, linewidth=0.7)
@@ -94,7 +96,7 @@ def removal_curves(curves: Mapping[str, RemovalCurve]) -> str:
             curve = curves[order]
             axes.plot(100 * curve.removed, curve.change, color=colour, linestyle=dash, linewidth=1.7, label=label)
             axes.fill_between(100 * curve.removed, curve.lower, curve.upper, color=colour, alpha=0.13, linewidth=0)
-    axes.set(xlabel="Replaced by the average, %", ylabel="Change of the score", xlim=(-1, 101))
+    axes.set(xlabel="Replaced by the average, %", ylabel=f"Change of {score_name}", xlim=(-1, 101))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, columnspacing=1.2)
     return svg_text(figure)
@@ -154,7 +156,7 @@ def _of_task(explained: CohortExplanation) -> dict[str, Any]:
         "gist": _most(explained.summary.get("shares", ())),
         "lede": _lede(explained.summary),
         "shares": _share_rows(explained.summary.get("shares", [])),
-        "figures": [*_beeswarms(explained), *_removal_figures(explained.curves)],
+        "figures": [*_beeswarms(explained), *_removal_figures(explained)],
         "genes": _gene_table(explained),
         "stability": _stability(explained.stability),
         "enrichment": _enrichment_table(explained.enrichment),
@@ -219,11 +221,12 @@ def _beeswarms(explained: CohortExplanation) -> Iterator[Drawn]:
             continue
         directions = [f"{row['gene']} {_direction(explained, row)}".strip() for row in rows.to_dict("records")]
         yield Drawn(
-            Markup(cohort_figures.beeswarm(points)),
+            Markup(cohort_figures.beeswarm(points, score_name=_score_name(explained))),
             title=f"Genes over patients, {subspace}",
-            caption="One point per patient, strongest gene on top; integrated gradients. Triangles: expression above "
-            "the training mean; circles: below.",
-            alt=f"Contribution of the strongest genes of {subspace} in every patient: {'; '.join(directions)}.",
+            caption=f"One point per patient, by contribution to {_score_name(explained)}, strongest gene on top; "
+            "integrated gradients. Triangles: expression above the training mean; circles: below.",
+            alt=f"Contribution of the strongest genes of {subspace} to {_score_name(explained)} in every patient: "
+            f"{'; '.join(directions)}.",
         )
 
 
@@ -234,12 +237,17 @@ def _direction(explained: CohortExplanation, row: Mapping[Any, Any]) -> str:
         return ""
     if np.isnan(correlation) or abs(correlation) < _DIRECTION:
         return "no clear direction"
-    return "higher expression raises the score" if correlation > 0 else "higher expression lowers the score"
+    return f"higher expression {'raises' if correlation > 0 else 'lowers'} {_score_name(explained)}"
+
+
+def _score_name(explained: CohortExplanation) -> str:
+    """Returns what is explained: the risk, the score of a class, or that of each patient's predicted class."""
+    return str(explained.summary.get("score_name", "the explained score"))
 
 
 def _gene_table(explained: CohortExplanation) -> PlainTable | None:
     columns = ("Subspace", "Rank", "Gene", "Mean |contribution|", "Folds with it on top",
-               "Expression and share of the score", "Direction")  # fmt: skip
+               "Expression and share", "Direction")  # fmt: skip
     rows = [
         (
             subspace,
@@ -321,19 +329,24 @@ def _interval(entry: Mapping[str, Any]) -> str:
     return interval_text(*(np.nan if entry[name] is None else entry[name] for name in ("lower", "upper")))
 
 
-def _removal_figures(curves: pd.DataFrame) -> Iterator[Drawn]:
+def _removal_figures(explained: CohortExplanation) -> Iterator[Drawn]:
     """Yields, per kind of input, how the score changes while it is replaced in three orders."""
+    curves, score = explained.curves, _score_name(explained)
     for inputs, rows in curves.groupby("input", sort=False) if len(curves) else ():
         by_order = {str(order): of_order.sort_values("removed") for order, of_order in rows.groupby("order")}
         half = {order: number(float(found["change"].iloc[len(found) // 2])) for order, found in by_order.items()}
         described = "; ".join(f"{ORDERS[order]} {change}" for order, change in half.items())
         yield Drawn(
-            Markup(cohort_figures.removal_curves({name: _removal_curve(found) for name, found in by_order.items()})),
+            Markup(
+                cohort_figures.removal_curves(
+                    {name: _removal_curve(found) for name, found in by_order.items()}, score_name=score
+                )
+            ),
             title=f"Are the explanations true? {str(inputs).capitalize()}",
             caption=f"Mean over {counted(int(rows['n_patients'].max()), 'patient')} while {inputs} are replaced by the "
-            "average one. If the attributions are true, replacing the highest first lowers the score faster than "
+            f"average one. If the attributions are true, replacing the highest first lowers {score} faster than "
             "random order, and the lowest first slower. Bands: 95 % interval of the difference from random order.",
-            alt=f"Change of the score with half of the {inputs} replaced: {described}.",
+            alt=f"Change of {score} with half of the {inputs} replaced: {described}.",
         )
 
 

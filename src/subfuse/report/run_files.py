@@ -1,16 +1,20 @@
 """What a report is made of: the files of a run, read once; optional ones may be absent."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from subfuse.errors import DataError
+from subfuse.execution import Attempts
 from subfuse.run_folder import Job, jobs_of, read_config, read_optional, read_predictions
 
+Read = TypeVar("Read")
+
+FAILED_EXPLANATIONS = "explanations/failures.csv"  # what, reason: what could not be explained
 COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
 
 
@@ -29,20 +33,27 @@ class Explanation:
         shares = self.ledger[self.ledger["modality"] != "baseline"]
         return list(dict.fromkeys([*shares["subspace"], *self.genes["subspace"].dropna()]))
 
+    @property
+    def score_name(self) -> str:
+        """What is explained, for people: `the risk`, or `the score of G4`."""
+        return str(self.content.get("score_name", "the explained score"))
+
     def pictures(self) -> list[tuple[Path, str, str]]:
         """Returns path, caption and description of the pictures that exist: maps and points by slide, then tiles."""
-        shown = []
+        shown, score = [], self.score_name
+        on_places = self.content.get("drawn_on_places", {})
         for slide in map(str, self.content.get("slides", ())):
+            where = f"the places of the patches of slide {slide}" if slide in on_places else f"slide {slide}"
             for name in dict.fromkeys(("total", *self.subspaces)):
                 part = "all subspaces" if name == "total" else name
-                alt = f"Heat map of slide {slide}: where {part} raises or lowers the score."
-                shown.append((self.folder / f"heatmap_{name}_{slide}.png", f"{part}, slide {slide}", alt))
-            caption = f"Where the attention looked on slide {slide}: a description, not an attribution"
-            alt = f"Slide {slide} with the points that the deformable attention sampled, coloured by subspace."
+                alt = f"Heat map on {where}: where {part} raises or lowers {score}."
+                shown.append((self.folder / f"heatmap_{name}_{slide}.png", f"{part}, {where}: {score}", alt))
+            caption = f"Where the attention looked on {where}: a description, not an attribution"
+            alt = f"{where.capitalize()} with the points that the deformable attention sampled, coloured by subspace."
             shown.append((self.folder / f"sampling_{slide}.png", caption, alt))
         for name in self.subspaces:
-            alt = f"Tiles at native resolution: the patches that raise the share of {name} most, and lower it most."
-            caption = f"Patches that raise and lower the score most, {name}"
+            caption = f"Patches that raise and lower {score} most, {name}"
+            alt = f"The patches that raise the share of {name} in {score} most, and that lower it most."
             shown.append((self.folder / f"gallery_{name}.jpg", caption, alt))
         return [found for found in shown if found[0].exists()]
 
@@ -77,6 +88,7 @@ class RunFiles:
     contact_sheets: tuple[Path, ...]
     explanations: tuple[Explanation, ...]
     cohort_explanations: tuple[CohortExplanation, ...]
+    failed_explanations: pd.DataFrame  # what, reason
     audit: Mapping[str, Any] | None  # content of audit.json; None: the run was not audited
 
     @property
@@ -121,7 +133,9 @@ def read_run(folder: Path) -> RunFiles:
                 f"{folder / name}: required for a report, not found. "
                 "Run `subfuse crossval` or `subfuse evaluate` with --out set to this folder first."
             )
-    explanations = sorted((folder / "explanations").rglob("explanation.json"))
+    attempts = Attempts()
+    explanations = _read_each(folder, "explanations/**/explanation.json", _read_explanation, attempts)
+    of_cohort = _read_each(folder, "explanations/cohort/*/summary.json", _read_cohort_explanation, attempts)
     return RunFiles(
         folder=folder,
         config=read_config(folder),
@@ -133,12 +147,20 @@ def read_run(folder: Path) -> RunFiles:
         failures=read_optional(folder / "failures.csv"),
         cohort={name: read_optional(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
-        explanations=tuple(_read_explanation(path.parent) for path in explanations),
-        cohort_explanations=tuple(
-            _read_cohort_explanation(path.parent) for path in sorted(folder.glob("explanations/cohort/*/summary.json"))
-        ),
+        explanations=explanations,
+        cohort_explanations=of_cohort,
+        failed_explanations=pd.concat([read_optional(folder / FAILED_EXPLANATIONS), attempts.table()]),
         audit=_read_json(folder / "audit.json") or None,
     )
+
+
+def _read_each(folder: Path, pattern: str, read: Callable[[Path], Read], attempts: Attempts) -> tuple[Read, ...]:
+    """Reads the folders of all files of a pattern; those that cannot be read are noted."""
+    found = []
+    for path in sorted(folder.glob(pattern)):
+        with attempts.attempt(path.parent.relative_to(folder).as_posix()):
+            found.append(read(path.parent))
+    return tuple(found)
 
 
 def _read_explanation(folder: Path) -> Explanation:

@@ -14,7 +14,7 @@ from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.horizons import with_horizons
-from subfuse.execution import Progress
+from subfuse.execution import Attempts, Progress
 from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
 from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
@@ -129,7 +129,9 @@ class Run:
         model: str = EXPLAINED_MODEL,
         stores: Path | None = None,
     ) -> Path:
-        """Explains one patient for every task; returns the folder with heat maps, genes, patches and the ledger.
+        """Explains one patient; returns the folder with heat maps, genes, patches and the ledger of every task.
+
+        A task that fails does not keep the others from being explained.
 
         Args:
             cohort: The run's own cohort, or another one.
@@ -140,20 +142,23 @@ class Run:
                 added as `<task>_<subspace>` for lazyslide; those that do not exist are made.
 
         Raises:
-            DataError: The patient is not in the cohort, the cohort does not fit the models, or a slide that is to be
-                stored cannot be found or opened.
+            DataError: The patient is not in the cohort, the cohort does not fit the models, a task could not be
+                explained, or a slide that is to be stored cannot be found or opened.
         """
         out = self.folder / "explanations" / explanation_name(patient_id) if out is None else Path(out)
         patient = next((p for p in cohort if p.patient_id == patient_id), None)
         if patient is None:
             raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}. See its patients.csv.")
         places = locate_slides(cohort.select([patient_id]))
-        for task in dict.fromkeys(job.task for job in self.jobs(model=model)):
-            job = self._held_out_job(patient_id, model=model, task=task)
-            fitted = self.fitted(job)
-            fitted.check_compatible(cohort)
-            aligned = next(iter(fitted.align(cohort.select([patient_id]))))
-            explain_patient(fitted, aligned, out / task, fold=job.fold_index, places=places)
+        attempts = Attempts()
+        for name in dict.fromkeys(job.task for job in self.jobs(model=model)):
+            with attempts.attempt(name):
+                job = self._held_out_job(patient_id, model=model, task=name)
+                fitted = self.fitted(job)
+                fitted.check_compatible(cohort)
+                aligned = next(iter(fitted.align(cohort.select([patient_id]))))
+                explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
+        attempts.raise_for_failures()
         if stores is not None:
             for found in sorted(out.glob("*/patches.csv")):
                 _store_scores(found, patient.slides, places, stores)

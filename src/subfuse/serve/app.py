@@ -230,8 +230,8 @@ def _add_slides(app: FastAPI, slides: SlideShelf) -> None:
 
     @app.get("/api/slides/{slide_id}/thumbnail.jpg", tags=["slides"], responses=JPEG, response_class=Response)
     def thumbnail(slide_id: str) -> Response:
-        """The whole slide as a small picture."""
-        return FileResponse(slides.thumbnail(slide_id), media_type="image/jpeg")
+        """The whole slide as a small picture, or the places of its patches."""
+        return Response(slides.thumbnail(slide_id), media_type="image/jpeg")
 
     @app.get("/api/slides/{slide_id}/{level}/{x}_{y}.jpg", tags=["slides"], responses=JPEG, response_class=Response)
     def tile(slide_id: str, level: int, x: int, y: int) -> Response:

@@ -57,7 +57,10 @@ class ExplanationShelf:
     def _content(self, path: Path) -> dict[str, Any]:
         changed = path.stat().st_mtime_ns
         if self._known.get(path, (0, {}))[0] != changed:
-            self._known[path] = (changed, json.loads(path.read_text(encoding="utf-8")))
+            try:
+                self._known[path] = (changed, json.loads(path.read_text(encoding="utf-8")))
+            except ValueError:  # damaged: as if it were not there
+                self._known[path] = (changed, {})
         return self._known[path][1]
 
 
@@ -73,11 +76,12 @@ def read_explanation(folder: Path, *, genes_per_subspace: int) -> ExplanationInf
         model=content["model"],
         fold=content["fold"],
         score=content["score"],
+        score_name=content.get("score_name", "the explained score"),
         ledger=[LedgerRow(**{name: row[name] for name in LedgerRow.model_fields}) for row in content.get("ledger", ())],
         gap=content.get("gap", {}),
         genes=[GeneRow.model_validate(row) for row in shown.to_dict("records")],
         n_genes=len(genes),
-        slides=content.get("slides", []),
+        slides=[slide for slide in content.get("slides", []) if slide not in content.get("not_drawn", {})],
     )
 
 
@@ -89,6 +93,8 @@ def read_patch_scores(folder: Path, slide_id: str, *, patch_size_px: int) -> Pat
         return None
     names = [str(name) for name in table.columns if name not in ("slide_id", "x", "y")]
     of_slide = table[table["slide_id"] == slide_id]
+    if of_slide["x"].isna().any():  # the places of the patches are not known
+        return None
     return PatchScores(
         slide_id=slide_id,
         patch_size_px=patch_size_px,

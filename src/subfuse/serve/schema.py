@@ -100,9 +100,11 @@ class SlideInfo(Answer):
     patch_size_px: int
     tile_px: int
     levels: int
-    available: bool = Field(description="False: only the thumbnail can be shown.")
+    available: bool = Field(description="False: only the picture of the whole slide can be shown.")
     reason: str | None
-    has_thumbnail: bool
+    picture: Literal["slide", "places", "none"] = Field(
+        description="What thumbnail.jpg shows: the slide, the places of its patches, or nothing as these are unknown."
+    )
 
 
 class PatientDetail(Answer):
@@ -120,7 +122,7 @@ class PatientDetail(Answer):
 
 
 class LedgerRow(Answer):
-    """What one modality adds to the score through one subspace; the rows of a ledger add up to the score."""
+    """What one modality adds to the explained score through one subspace; the rows of a ledger add up to it."""
 
     subspace: str
     modality: str
@@ -128,7 +130,7 @@ class LedgerRow(Answer):
 
 
 class GeneRow(Answer):
-    """What one gene adds to the score through one subspace."""
+    """What one gene adds to the explained score through one subspace."""
 
     gene: str
     subspace: str
@@ -143,6 +145,7 @@ class ExplanationInfo(Answer):
     model: str
     fold: int
     score: float
+    score_name: str = Field(description="What is explained: `the risk`, or `the score of` a class.")
     ledger: list[LedgerRow]
     gap: dict[str, float] = Field(description="Completeness gap of the attributions, per subspace.")
     genes: list[GeneRow] = Field(description="The strongest genes of every subspace.")

@@ -4,17 +4,19 @@ import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from subfuse.cohort.cohort import Cohort
+from subfuse.explanation.ground import NO_PLACES, slide_ground, thumbnail_path
 from subfuse.explanation.tile_gallery import NOT_LOCATED, locate_slides
-from subfuse.features.store import read_features
+from subfuse.features.store import read_places
 from subfuse.serve.schema import SlideInfo
 from subfuse.slides.image_folders import is_image_source
 
 TILE_PX = 256
 OPEN_SLIDES = 8  # kept open at once
 JPEG_QUALITY = 80
+PICTURES = 64  # of whole slides kept in memory
 
 
 class Unavailable(LookupError):
@@ -26,10 +28,6 @@ class _Slide:
     slide_id: str
     patient_id: str
     features: Path
-
-    @property
-    def thumbnail(self) -> Path:
-        return self.features.parent.parent / "thumbnails" / f"{self.slide_id}.jpg"
 
 
 class SlideShelf:
@@ -43,6 +41,7 @@ class SlideShelf:
         # a slide that falls out of the cache is closed when the last thread has let go of it
         self._pyramid = lru_cache(maxsize=OPEN_SLIDES)(self._open)
         self._size = lru_cache(maxsize=None)(_size_of)
+        self._picture = lru_cache(maxsize=PICTURES)(_picture_of)
 
     def info(self, slide_id: str) -> SlideInfo:
         """Returns a slide's size and pyramid, and whether its pixels can be read here.
@@ -51,7 +50,7 @@ class SlideShelf:
             Unavailable: There is no such slide.
         """
         slide = self._found(slide_id)
-        width, height, mpp, patch_size = self._size(slide.features)
+        width, height, mpp, patch_size, has_places = self._size(slide.features)
         reason = None
         try:
             self._pyramid(slide_id)
@@ -68,7 +67,7 @@ class SlideShelf:
             levels=(max(width, height) - 1).bit_length() + 1,
             available=reason is None,
             reason=reason,
-            has_thumbnail=slide.thumbnail.exists(),
+            picture=self._shown(slide, has_places),
         )
 
     def tile(self, slide_id: str, level: int, column: int, row: int) -> bytes:
@@ -100,16 +99,21 @@ class SlideShelf:
         picture.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()
 
-    def thumbnail(self, slide_id: str) -> Path:
-        """Returns the picture of the whole slide.
+    def thumbnail(self, slide_id: str) -> bytes:
+        """Returns the picture of the whole slide as JPEG, or that of the places of its patches.
 
         Raises:
-            Unavailable: There is none.
+            Unavailable: There is no such slide, or neither is known.
         """
-        path = self._found(slide_id).thumbnail
-        if not path.exists():
-            raise Unavailable(f"slide {slide_id} has no thumbnail.")
-        return path
+        slide = self._found(slide_id)
+        if self._shown(slide, self._size(slide.features)[4]) == "none":
+            raise Unavailable(f"slide {slide_id} has no picture, and {NO_PLACES}.")
+        return self._picture(slide.features)[0]
+
+    def _shown(self, slide: _Slide, has_places: bool) -> Literal["slide", "places", "none"]:
+        if thumbnail_path(slide.features).exists() and self._picture(slide.features)[1] is None:
+            return "slide"
+        return "places" if has_places else "none"
 
     def features(self, slide_id: str) -> Path:
         """Returns the feature file of a slide.
@@ -127,7 +131,7 @@ class SlideShelf:
     def _open(self, slide_id: str) -> Any:
         place = self._places.get(slide_id, NOT_LOCATED)
         if isinstance(place, str):
-            raise Unavailable(f"slide {slide_id} is not on this machine: {place.rstrip('.')}.")
+            raise Unavailable(f"slide {slide_id} cannot be read here: {place.rstrip('.')}.")
         path = place.path
         if is_image_source(path):
             raise Unavailable(f"slide {slide_id} consists of images, which have no pyramid.")
@@ -140,14 +144,22 @@ class SlideShelf:
             opened = OpenSlide(path)
         except (OpenSlideError, OSError) as error:
             raise Unavailable(f"slide {slide_id} cannot be opened: {error}.") from error
-        width, height, _, _ = self._size(self._slides[slide_id].features)
+        width, height, *_ = self._size(self._slides[slide_id].features)
         if opened.dimensions != (width, height):
             found = " x ".join(str(length) for length in opened.dimensions)
             raise Unavailable(f"slide {slide_id} had {width} x {height} px when it was prepared. Found {found}.")
         return DeepZoomGenerator(opened, tile_size=TILE_PX, overlap=0, limit_bounds=False)
 
 
-def _size_of(features: Path) -> tuple[int, int, float, int]:
-    """Width, height and patch size in level-0 pixels, and µm per pixel."""
-    slide = read_features(features)
-    return slide.slide_width_px, slide.slide_height_px, slide.level0_mpp, slide.patch_size_level0
+def _size_of(features: Path) -> tuple[int, int, float, int, bool]:
+    """Width and height in level-0 pixels, µm per pixel, patch size in pixels; whether patches have known places."""
+    slide = read_places(features)
+    size = (slide.slide_width_px, slide.slide_height_px)
+    return *size, slide.level0_mpp, slide.patch_size_level0, slide.has_coordinates
+
+
+def _picture_of(features: Path) -> tuple[bytes, str | None]:
+    """The picture of a slide as JPEG, and why it shows the places of the patches instead."""
+    ground, buffer = slide_ground(features, read_places(features)), io.BytesIO()
+    ground.picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue(), ground.reason

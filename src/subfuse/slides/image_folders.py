@@ -64,6 +64,7 @@ class ImageFolder:
         self._path = path
         self._columns = math.ceil(math.sqrt(len(self._images)))
         self._cell = (max(width for width, _ in self._sizes), max(height for _, height in self._sizes))
+        self.bounds_corner = (0, 0)
         self.width_px = self._cell[0] * self._columns
         self.height_px = self._cell[1] * math.ceil(len(self._images) / self._columns)
 

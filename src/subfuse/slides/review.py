@@ -10,7 +10,8 @@ import pandas as pd
 from jaxtyping import Int32, UInt8
 from PIL import Image, ImageDraw
 
-from subfuse.files import atomic_path, write_text
+from subfuse.files import atomic_path
+from subfuse.slides.qupath import write_qupath
 
 _PATCH_COLOUR, _TISSUE_COLOUR, _PEN_COLOUR = (30, 90, 200), (0, 160, 80), (220, 30, 30)
 
@@ -28,7 +29,7 @@ def write_pictures(
         coords: Top-left corners (x, y) of the patches that were kept, in level-0 pixels.
         size: Side of a patch in level-0 pixels.
     """
-    _write_outline(folder / "contours_geojson" / f"{slide_id}.geojson", tissue)
+    _write_outline(folder / "contours_geojson" / f"{slide_id}.geojson", tissue, slide.bounds_corner)
     thumbnail = slide.thumbnail()
     _write_jpeg(folder / "thumbnails" / f"{slide_id}.jpg", thumbnail)
     scale = thumbnail.width / slide.width_px
@@ -36,16 +37,13 @@ def write_pictures(
     _write_jpeg(folder / "contact_sheets" / f"{slide_id}.jpg", sheet)
 
 
-def _write_outline(path: Path, tissue: Any) -> None:
-    """Writes the tissue as QuPath annotations in level-0 pixels."""
+def _write_outline(path: Path, tissue: Any, bounds_corner: tuple[int, int]) -> None:
+    """Writes the tissue as annotations for QuPath."""
     import shapely
 
     properties = {"objectType": "annotation", "classification": {"name": "Tissue", "color": [0, 160, 80]}}
-    features = [
-        {"type": "Feature", "geometry": json.loads(shapely.to_geojson(polygon)), "properties": properties}
-        for polygon in _polygons(tissue)
-    ]
-    write_text(path, json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
+    polygons = [(json.loads(shapely.to_geojson(polygon))["coordinates"], properties) for polygon in _polygons(tissue)]
+    write_qupath(path, polygons, bounds_corner=bounds_corner)
 
 
 def _contact_sheet(

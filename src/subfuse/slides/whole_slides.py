@@ -53,6 +53,7 @@ class WholeSlide:
         self._shapes = [(int(width), int(height)) for height, width in properties.level_shape]
         self._downsamples = [float(n) for n in properties.level_downsample]
         self._bounds = [int(n) for n in properties.bounds]
+        self.bounds_corner = (self._bounds[0], self._bounds[1])  # of the scanned area in level-0 pixels, (x, y)
 
     def close(self) -> None:
         """Closes the file."""

@@ -257,26 +257,29 @@ async function showExplanation() {
   at("explain-state").textContent = exists ? "" : "Not explained yet.";
   state.explanation = exists ? await api(`${patientPath(patient.patient_id)}/explanations/${part(name)}?genes=${GENES_SHOWN}`) : null;
   if (patient !== state.patient || name !== task().name) return;
+  const score = state.explanation?.score_name ?? "the prediction";
+  at("score-title").textContent = `What ${score} is made of`;
+  at("legend-words").textContent = `lowers ${score} · raises ${score}`;
   at("ledger").replaceChildren(...(state.explanation ? ledger(state.explanation) : []));
   at("genes").replaceChildren(...(state.explanation ? genes(state.explanation) : []));
   await showPatches();
 }
 
-function ledger({ ledger: rows, score, model, fold }) {
+function ledger({ ledger: rows, score, score_name: name_of_score, model, fold }) {
   const limit = Math.max(...rows.map((row) => Math.abs(row.contribution)));
   const name = ({ subspace, modality }) => (modality === "baseline" ? "an unknown patient" : `${subspace} · ${modality}`);
   const line = (text, value, key) => [text, signedBar(value, limit), number(value, signed(value), key)];
   const lines = rows.map((row) => line(name(row), row.contribution, `${row.subspace}/${row.modality}`));
-  return [table(`Contributions to the score of ${model}, fold ${fold}`, ["from", "", "adds"], [...lines, line("score", score, "score")])];
+  return [table(`Contributions to ${name_of_score} (${model}, fold ${fold})`, ["from", "", "adds"], [...lines, line(name_of_score, score, "score")])];
 }
 
-function genes({ genes: rows, n_genes: total }) {
+function genes({ genes: rows, n_genes: total, score_name: name }) {
   const limit = Math.max(0, ...rows.map((row) => Math.abs(row.contribution)));
   return [...new Set(rows.map(({ subspace }) => subspace))].map((subspace, index) => {
     const lines = rows.filter((row) => row.subspace === subspace)
       .map((row) => [row.gene, signedBar(row.contribution, limit), number(row.contribution, signed(row.contribution), row.gene)]);
     return make("details", { open: index === 0 }, make("summary", { textContent: `Genes: ${subspace}` }),
-      table(`The strongest of ${total} contributions of genes`, ["gene", "", "adds"], lines));
+      table(`The strongest of ${total} contributions of genes to ${name}`, ["gene", "", "adds"], lines));
   });
 }
 
@@ -313,7 +316,9 @@ async function showSlide() {
   const slide = await api(`slides/${part(slideId)}`);
   if (slideId !== at("slide").value) return;
   viewer.show(slide);
-  at("slide-state").textContent = slide.available ? "" : `Only the thumbnail can be shown: ${slide.reason}`;
+  const shows = { slide: "Only the thumbnail can be shown", places: "Only the places of the patches can be shown",
+    none: "Neither the slide nor the places of its patches are known here" }[slide.picture];
+  at("slide-state").textContent = slide.available ? "" : `${shows}: ${slide.reason}`;
   await showPatches();
 }
 

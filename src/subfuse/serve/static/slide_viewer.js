@@ -69,7 +69,7 @@ export class SlideViewer extends EventTarget {
     const base = `/api/slides/${encodeURIComponent(slide.slide_id)}`;
     this.map.setMaxBounds(bounds.pad(0.5));
     this.fit();
-    if (slide.has_thumbnail) L.imageOverlay(`${base}/thumbnail.jpg`, bounds, { pane: "thumbnail" }).addTo(this.ground);
+    if (slide.picture !== "none") L.imageOverlay(`${base}/thumbnail.jpg`, bounds, { pane: "thumbnail" }).addTo(this.ground);
     if (slide.available) this.pyramid(base, bounds).addTo(this.ground);
     this.bar = new ScaleBar({ mpp: slide.mpp }).addTo(this.map);
   }
