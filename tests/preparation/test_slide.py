@@ -524,6 +524,27 @@ def test_containers_of_scanners_hold_the_same_patches_as_a_tiff(container: str, 
     np.testing.assert_allclose(other.features, expected.features, atol=0.02)
 
 
+@pytest.mark.real_data
+def test_objects_for_qupath_lie_on_the_scanned_area_of_a_mirax_slide(cases: Path, tmp_path: Path) -> None:
+    """QuPath crops to the bounds, whose corner is (1024, 1536)."""
+    from openslide import OpenSlide
+
+    path = cases / "mrxs_bounds" / "slides" / "P1.mrxs"
+    with OpenSlide(path) as opened:
+        bounds = [int(opened.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")]
+    record = prepare_slide(SlideSource("P1", "p", path, 0.5), ColourEncoder(), Tiling(), tmp_path / "wsi")
+    stored = read_features(tmp_path / record.features)
+    written = json.loads((tmp_path / "wsi" / FOLDER / "contours_geojson" / "P1.geojson").read_text())
+    points = np.concatenate([feature["geometry"]["coordinates"][0] for feature in written["features"]])
+    assert stored.bounds_corner == tuple(bounds[:2]) == (1024, 1536)
+    assert written["subfuse"]["bounds_corner"] == bounds[:2]
+    assert (points >= 0).all()
+    assert (points <= bounds[2:]).all()
+    overlap = [(stored.coords - bounds[:2]).min(axis=0), (stored.coords - bounds[:2]).max(axis=0)]
+    assert (points.min(axis=0) <= overlap[0] + 256).all()
+    assert (points.max(axis=0) >= overlap[1]).all()
+
+
 @pytest.mark.parametrize("slide_id", ["a/b", "..", "", ".hidden", "a\\b"])
 def test_identifier_must_be_a_file_name(slide_id: str, slide: SlideSource, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a slide identifier names files"):

@@ -14,7 +14,7 @@ from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, raster_corner
 from subfuse.slides.tissue import MPP_PLACE, Tiling
 
 _LARGEST_PX = 1 << 24  # no slide is wider, in level-0 pixels
-NO_COORDINATES = "no coordinates: the patches are laid out row by row on a square, and heat maps are refused"
+NO_COORDINATES = "no coordinates: the patches are laid out row by row on a square, and no heat maps are drawn"
 
 
 @dataclass(frozen=True)
