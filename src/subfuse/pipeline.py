@@ -78,8 +78,10 @@ def _reported(folder: Path, explained: Attempts | None = None) -> Path | None:
 def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
     """Returns test patients with both modalities, from the highest and the lowest predicted risk inwards."""
     test = predictions[(predictions["split"] == "test") & (predictions["model"] == EXPLAINED_MODEL)]
-    test = test[test["has_slides"] & test["has_expression"] & test["risk"].notna()]
-    order = test.sort_values("risk", ascending=False)["patient_id"].tolist()
+    test = test[test["has_slides"] & test["has_expression"]]
+    if test["risk"].isna().all():  # no task is survival: from the surest to the least sure
+        test = test.assign(risk=test.filter(regex="^p_").max(axis=1))
+    order = test.dropna(subset=["risk"]).sort_values("risk", ascending=False)["patient_id"].tolist()
     alternating = [patient for pair in zip(order, reversed(order), strict=True) for patient in pair]
     return list(dict.fromkeys(alternating))[:count]
 

@@ -94,7 +94,8 @@ def explain_cohort(
     open_jobs = [job for job in jobs if not _is_explained(*job)]
     done = len(jobs) - len(open_jobs)
     report = None if progress is None else with_time_left(progress, done=done)
-    attempts, failed = Attempts(), set()
+    attempts = Attempts()
+    failed: set[str] = set()
     for index, outcome in run_jobs(explain_model, open_jobs, workers=workers, scheduler=scheduler):
         tested, done = open_jobs[index][0], done + 1
         if isinstance(outcome, Exception):
