@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -145,7 +146,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         unknown = table["event"].notna() & ~table["event"].isin(["True", "False"])
         if unknown.any():
             raise DataError(
-                f"{path}, line {unknown.idxmax() + 2}: event must be True, False or empty. Found "
+                f"{path}, line {int(np.flatnonzero(unknown)[0]) + 2}: event must be True, False or empty. Found "
                 f"{table.loc[unknown, 'event'].iloc[0]!r}. Correct it."
             )
         table["event"] = table["event"].map({"True": True, "False": False}).astype("boolean")

@@ -70,7 +70,13 @@ def commonest_reasons(exclusions: pd.DataFrame, limit: int = 2) -> str:
         'no tissue (2)'
     """
     grouped = group_reasons(exclusions)
-    return preview([f"{row.reason.rstrip('.')} ({row.n})" for row in grouped.itertuples()], limit) or "none is listed"
+    return (
+        preview(
+            [f"{str(reason).rstrip('.')} ({n})" for reason, n in zip(grouped["reason"], grouped["n"], strict=True)],
+            limit,
+        )
+        or "none is listed"
+    )
 
 
 # How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
@@ -265,7 +271,9 @@ def is_missing(cell: str) -> bool:
 def _with_unique_columns(table: pd.DataFrame) -> pd.DataFrame:
     kept = table.loc[:, [name != "" for name in table.columns]]
     is_again = kept.columns.duplicated()
-    differing = {name for name in kept.columns[is_again] if (kept[name].nunique(axis=1) > 1).any()}
+    differing = {
+        name for name in kept.columns[is_again] if (kept.loc[:, kept.columns == name].nunique(axis=1) > 1).any()
+    }
     unique = kept.loc[:, [not again and name not in differing for name, again in zip(kept, is_again, strict=True)]]
     unique.attrs["repeated"] = tuple(sorted(differing))
     return unique

@@ -141,11 +141,12 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
         sums = sums / per_cent
         off = ((sums - 1).abs() > _ROUNDED + 1e-9) | (table.loc[complete, columns] < 0).any(axis=1)
         if off.any():
-            first = off.idxmax()
+            row = table.loc[off].iloc[0]
+            numbers = row[columns].astype(float)
             raise DataError(
                 f"columns {preview(columns, 4)}: probabilities from 0 to 1 that sum to 1 are required (or per cent). "
-                f"Found {preview(table.loc[first, columns].map('{:g}'.format), 4)}, in sum "
-                f"{table.loc[first, columns].sum():.3g}, for patient {table.loc[first, 'patient_id']}, and "
+                f"Found {preview(numbers.map('{:g}'.format), 4)}, in sum "
+                f"{numbers.sum():.3g}, for patient {row['patient_id']}, and "
                 f"{int(off.sum()) - 1} more such rows. Give softmax outputs, not logits, of every class."
             )
         done = [text for text, is_so in (("read as per cent", per_cent > 1), (

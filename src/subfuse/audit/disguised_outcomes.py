@@ -113,7 +113,7 @@ def _by_order(
     """Yields columns that are nearly perfect: name, how, and whether chance is ruled out."""
     for names, values, known in _columns(cohort, patients):
         for ordering in _orderings(values, known, spec):
-            for index in np.flatnonzero(ordering.share >= NEARLY_PERFECT):
+            for index in np.flatnonzero(ordering.share >= NEARLY_PERFECT).tolist():
                 share = math.floor(1000 * ordering.share[index]) / 1000
                 reason = f"it alone orders the training patients ({ordering.meaning.format(share)})"
                 yield names[index], reason, ordering.log_chance < log_limit
@@ -130,7 +130,7 @@ def _columns(
     for name in cohort.covariates:
         column = np.array([coded(name, patient.covariates) for patient in patients])
         known = np.flatnonzero(~np.isnan(column))
-        yield (name,), column[known, None], [patients[place] for place in known]
+        yield (name,), column[known, None], [patients[place] for place in known.tolist()]
 
 
 def _orderings(

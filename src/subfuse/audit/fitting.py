@@ -161,7 +161,8 @@ def _recorded_scales(description: Mapping[str, Any]) -> list[tuple[np.ndarray, n
     """Returns mean and scale of the genes and of the covariates, each where the model was given any."""
     covariates = description.get("covariates", ())
     pairs = [(description.get("gene_mean"), description.get("gene_scale"))]
-    pairs += [tuple([known[name] for known in covariates] for name in ("mean", "scale"))] if covariates else []
+    if covariates:
+        pairs.append(([known["mean"] for known in covariates], [known["scale"] for known in covariates]))
     return [(np.array(mean), np.array(scale)) for mean, scale in pairs if mean is not None]
 
 

@@ -1,6 +1,6 @@
 """Does fusion help: against the best single modality, against late fusion, and for which patients."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,9 +54,10 @@ class Comparisons:
         Raises:
             KeyError: The pair is not of the family.
         """
-        for row in self.table.to_dict("records"):
+        for record in self.table.to_dict("records"):
+            row = {str(name): value for name, value in record.items()}
             if (row["model"], row["reference"]) == (model, reference):
-                return {str(name): value for name, value in row.items()}
+                return row
             if (row["reference"], row["model"]) == (model, reference):
                 turned = {"difference": -row["difference"], "lower": -row["upper"], "upper": -row["lower"]}
                 return {**row, **turned, "model": model, "reference": reference}
@@ -214,7 +215,7 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     return Finding(level, CHECK, found, "A mean gain may hide patients who lose.", "", task.name, model), patients
 
 
-def difference_text(row: Mapping[Hashable, Any]) -> str:
+def difference_text(row: Mapping[str, Any]) -> str:
     """Returns a row of `compare_models` in words: the difference, its interval and the adjusted p-value."""
     name = {"c_index": "C-index", "auc": "AUC"}[row["metric"]]
     return (
@@ -223,7 +224,7 @@ def difference_text(row: Mapping[Hashable, Any]) -> str:
     )
 
 
-def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
+def _verdict(row: Mapping[str, Any], task: str) -> Finding:
     against = (
         f"the {row['reference_is']}, {row['reference']}" if row["reference_is"] != "late fusion" else row["reference"]
     )

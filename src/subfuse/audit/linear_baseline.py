@@ -1,6 +1,6 @@
 """Is a model better than a linear one? What is not might as well be linear."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def compare_with_linear(task: TaskPredictions, comparisons: Comparisons) -> list
     return [_verdict(comparisons.row(model, best), task.name) for model, best in pairs]
 
 
-def _verdict(row: Mapping[Hashable, Any], task: str) -> Finding:
+def _verdict(row: Mapping[str, Any], task: str) -> Finding:
     against = f"the best linear model, {row['reference']}"
     if np.isnan(row["difference"]):
         found = f"{row['model']} cannot be compared with {against}"

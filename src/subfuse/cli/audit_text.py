@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from subfuse.audit.findings import Audit, Finding
+from subfuse.audit.findings import Audit, Finding, Level
 
 
 def print_audit(audit: Audit) -> None:
@@ -23,7 +23,8 @@ def audit_lines(audit: Audit) -> Iterator[str]:
     n_failures, n_warnings = (len(audit.of_level(level)) for level in ("failure", "warning"))
     failures = f"Do not use these results: {_counted(n_failures, 'failure')}" if n_failures else "No failure"
     yield f"{failures}, {_counted(n_warnings, 'warning')}."
-    for level in ("failure", "warning"):
+    problems: tuple[Level, ...] = ("failure", "warning")
+    for level in problems:
         kinds: dict[tuple[str, str], list[Finding]] = {}
         for finding in audit.of_level(level):
             kinds.setdefault((finding.check, finding.why), []).append(finding)
@@ -31,7 +32,8 @@ def audit_lines(audit: Audit) -> Iterator[str]:
             yield ""
             yield from _kind_lines(findings)
     yield ""
-    for level, title in (("note", "Notes and what was not checked"), ("ok", "Checked, nothing found")):
+    rest: dict[Level, str] = {"note": "Notes and what was not checked", "ok": "Checked, nothing found"}
+    for level, title in rest.items():
         checks = Counter(finding.check for finding in audit.of_level(level))
         if checks:
             yield f"{title} ({checks.total()}): {', '.join(f'{check} {count}' for check, count in checks.items())}"

@@ -143,7 +143,8 @@ def _print_harmonisation(harmonisation: Any) -> None:
 def _print_exclusions(exclusions: Any) -> None:
     from subfuse.tables import group_reasons
 
-    rows = [(row.level, row.n, row.reason, preview(row.ids, 3)) for row in group_reasons(exclusions).itertuples()]
+    grouped = group_reasons(exclusions).to_dict("records")
+    rows = [(row["level"], row["n"], row["reason"], preview(row["ids"], 3)) for row in grouped]
     print_table(f"Excluded ({len(exclusions)})", ("level", "number", "reason", "which"), rows)
 
 

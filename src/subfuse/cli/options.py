@@ -41,7 +41,7 @@ def add_number(
     kind: type[int] | type[float],
     default: int | float | None,
     help: str,
-    **limits: int | float,
+    **limits: Any,
 ) -> None:
     """Adds an option that takes a number within limits.
 

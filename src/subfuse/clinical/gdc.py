@@ -196,12 +196,12 @@ def outcome_of_rows(cells: pd.DataFrame, source: str) -> tuple[pd.DataFrame, tup
     event = pd.Series(pd.NA, index=death.index, dtype="boolean").mask(says_alive, False).mask(dead, True)
     alive_with_death = says_alive & ~says_dead & death.notna()
     unclear = cells.loc[status.isna() & cells["vital_status"].notna(), "patient_id"].unique()
-    found = {
+    found: dict[str, pd.Series] = {
         "have rows as alive and as dead; the latest counts": both,
         "are alive with a date of death; they count as alive at their last follow-up": alive_with_death,
         "have a follow-up after their death; the date of death counts": dead & (last > death),
         "have a date of death without vital status; they count as dead": unstated,
-        "have a vital status other than Dead and Alive; it is unknown": death.index.isin(unclear) & event.isna(),
+        "have a vital status other than Dead and Alive; it is unknown": event.isna() & death.index.isin(unclear),
     }
     notes = tuple(
         f"{source}: {int(which.sum())} patient(s) {words} ({preview(death.index[which])})"

@@ -36,7 +36,7 @@ def with_horizons(predicted: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFram
     if not known.all():
         unknown = ", ".join(str(days) for days, is_known in zip(HORIZONS_DAYS, known, strict=True) if not is_known)
         reason = f"no survival at {unknown} days: follow-up of the training patients ends after {last_day:g} days"
-        table["reason"] = np.where(table["risk"].notna(), reason, None)
+        table.loc[table["risk"].notna(), "reason"] = reason
     return table
 
 

@@ -274,7 +274,7 @@ def _write_genes(
         rankings,
         gene_sets,
         expression=values.pivot_table(index="patient_id", columns="gene", values="expression"),
-        stability=stability.set_index("subspace")["mean_rank_correlation"].to_dict(),
+        stability=dict(zip(stability["subspace"], stability["mean_rank_correlation"], strict=True)),
         seed=seed,
     )
     write_table(out / "enrichment.csv", table)

@@ -67,9 +67,10 @@ def read_gdc_star(
     files, missing = _present_files(section, base, folder)
     candidates = files[files["rank"] != NORMAL].sort_values(["patient_id", "rank", "vial", "sample"], kind="stable")
     reader = _FolderReader(section.unit, candidates["patient_id"].nunique(), set(keep_genes), aliases)
-    depth, unreadable = np.zeros(len(files)), {}
+    depth = np.zeros(len(files))
+    unreadable: dict[int, str] = {}
     found: dict[str, tuple[int, int]] = {}  # patient -> rank and vial of the file that speaks for it
-    for row, file in candidates.iterrows():
+    for row, file in zip(candidates.index.tolist(), candidates.to_dict("records"), strict=True):
         if found.get(file["patient_id"], (file["rank"], file["vial"])) != (file["rank"], file["vial"]):
             continue
         try:
@@ -81,7 +82,7 @@ def read_gdc_star(
         found[file["patient_id"]] = (file["rank"], file["vial"])
     if reader.axis is None and unreadable:
         raise DataError(next(iter(unreadable.values())))
-    failed = exclusion_table(("expression", files.loc[row, "path"].name, why) for row, why in unreadable.items())
+    failed = exclusion_table(("expression", Path(files["path"].loc[row]).name, why) for row, why in unreadable.items())
     chosen, left_out = choose_samples(files.drop(index=list(unreadable)), depth, folder)
     rows = [reader.rows[patient] for patient in chosen["patient_id"]]
     return SampleMatrix(

@@ -239,7 +239,7 @@ def _content_sha256(features: np.ndarray, coords: np.ndarray, attributes: Mappin
     digest = hashlib.sha256()
     for array in (features, coords):
         digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     plain = {name: getattr(value, "item", lambda value=value: value)() for name, value in attributes.items()}
     plain.pop(CONTENT_HASH, None)
     digest.update(json.dumps(plain, sort_keys=True).encode())

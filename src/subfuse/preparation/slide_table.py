@@ -107,10 +107,10 @@ def _mismatch(section: SlidesSection, patient_ids: Collection[str]) -> str:
     if section.table is None:
         return describe_mismatch(known, found, of_ours="patients", of_theirs="slides")
     listed = _listed_in_table(section, known, found)
-    owners = {patient or slide_id for slide_id, patient, _, _ in listed}
+    owners = {patient or slide_id for slide_id, patient, *_ in listed}
     if not owners & known:
         return describe_mismatch(known, owners, of_ours="patients", of_theirs=f"in {section.table.name}")
-    paths = {slide_id: path for slide_id, _, path, _ in listed}
+    paths = {slide_id: path for slide_id, _, path, *_ in listed}
     return describe_mismatch(
         [name for name, path in paths.items() if path is None or not path.exists()] or paths,
         set(found) - set(paths),

@@ -41,7 +41,7 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
             reached.to_numpy().tolist(), table["n_models"].tolist(), table["risk"].notna(), strict=True
         )
     ]
-    return order_columns(table.reset_index().assign(fold=MEAN, repeat=pd.NA))
+    return order_columns(table.reset_index().assign(fold=MEAN, repeat=None))
 
 
 def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
