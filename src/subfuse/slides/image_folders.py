@@ -25,6 +25,7 @@ from subfuse.slides.whole_slides import ACCEPTED
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
+_FORMATS = ("PNG", "JPEG")  # whatever the name says: other decoders are not asked
 _WHITE = 220  # a pixel with every channel above is empty glass
 _BLACK = 35  # a pixel with every channel below is unscanned or a fold
 
@@ -101,7 +102,7 @@ class ImageFolder:
         """Returns an image's patches with tissue and without pen marks, row by row; none if it cannot be decoded."""
         try:
             image = _decoded(self._images[part])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # damaged images lead Pillow to errors of any type
             self._unreadable[self._images[part].name] = str(error)
             return []
         self._small[part] = image.resize(self._small_box(part)[2:], Image.Resampling.BOX)
@@ -200,9 +201,9 @@ class ImageFolder:
 
     def _size_of(self, image: Path) -> tuple[int, int] | None:
         try:
-            with Image.open(image) as opened:
+            with Image.open(image, formats=_FORMATS) as opened:
                 return opened.size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # damaged images lead Pillow to errors of any type
             self._unreadable[image.name] = str(error)
             return None
 
@@ -231,7 +232,7 @@ def _images_of(path: Path) -> list[Path]:
 
 
 def _decoded(path: Path) -> Image.Image:
-    with Image.open(path) as opened:
+    with Image.open(path, formats=_FORMATS) as opened:
         if opened.mode.startswith(("I", "F")):
             raise ValueError(f"{opened.mode} pixels, 8 bits per channel are required")
         return opened.convert("RGB")

@@ -1,8 +1,9 @@
 """Whole-slide images: pixels at a physical resolution."""
 
+import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -13,16 +14,19 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.slides.tissue import (
     MAX_PEN_SHARE,
+    MPP_PLACE,
     THUMBNAIL_PX,
     TISSUE_MPP,
     Patch,
     Tiling,
     Tissue,
+    disagreement,
     find_tissue,
     grid_starts,
+    square_pixel,
 )
 
 ACCEPTED = (
@@ -35,29 +39,28 @@ _BLOCK_PX = 4096  # side of what is read at once, so that memory does not grow w
 
 
 class WholeSlide:
-    """A slide file opened through wsidata."""
+    """A slide file opened through OpenSlide."""
 
     patches_per_part = 1
 
     def __init__(self, path: Path, *, mpp: float | None, tiling: Tiling) -> None:
         self._path = path
         self._tiling = tiling
-        self._wsi = _opened(path)
-        self._reader = self._wsi.reader
-        properties = self._reader.properties
-        self.height_px, self.width_px = (int(n) for n in properties.shape)
-        self.format = str(self._reader.raw_properties.get("openslide.vendor", self._reader.name))
-        recorded = _recorded_mpp(self._reader)
-        self.mpp = mpp if mpp is not None else recorded
-        self.warnings = _disagreement(declared=mpp, recorded=recorded)
-        self._shapes = [(int(width), int(height)) for height, width in properties.level_shape]
-        self._downsamples = [float(n) for n in properties.level_downsample]
-        self._bounds = [int(n) for n in properties.bounds]
+        self._slide = _opened(path)
+        properties = self._slide.properties
+        self.width_px, self.height_px = self._slide.dimensions
+        self.format = properties.get("openslide.vendor", "OpenSlide")
+        self.mpp, pixel_notes = _pixel_size(properties, mpp, path)
+        self._shapes = self._slide.level_dimensions
+        self._downsamples, level_notes = _downsamples(self._slide)
+        self.warnings = (*pixel_notes, *level_notes)
+        whole = {"x": 0, "y": 0, "width": self.width_px, "height": self.height_px}
+        self._bounds = [int(properties.get(f"openslide.bounds-{name}", n)) for name, n in whole.items()]
         self.bounds_corner = (self._bounds[0], self._bounds[1])  # of the scanned area in level-0 pixels, (x, y)
 
     def close(self) -> None:
         """Closes the file."""
-        self._reader.detach_reader()
+        self._slide.close()
 
     def parts(self) -> Sequence[tuple[int, int]]:
         """Returns the top-left corners (x, y) of the patches with enough tissue, row by row.
@@ -150,7 +153,8 @@ class WholeSlide:
 
     def _region(self, x: int, y: int, width: int, height: int, *, level: int) -> UInt8[np.ndarray, "height width 3"]:
         with _readable(self._path, f"x={x}, y={y} (level {level})"):
-            return self._reader.get_region(x, y, width, height, level=level)
+            pixels = np.asarray(self._slide.read_region((x, y), level, (width, height)))
+        return np.ascontiguousarray(pixels[:, :, :3])
 
 
 def _opened(path: Path) -> Any:
@@ -159,69 +163,104 @@ def _opened(path: Path) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # of ome-zarr, when it is imported
             import lazyslide  # noqa: F401
             from openslide import OpenSlide
-            from wsidata import open_wsi
     except ImportError as error:
         raise ConfigurationError(
-            f"Reading slides needs wsidata and lazyslide ({error}). Run: pip install 'subfuse[wsi]'."
+            f"Reading slides needs OpenSlide and lazyslide ({error}). Run: pip install 'subfuse[wsi]'."
         ) from error
+    vendor = None
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The image is not pyramidal", UserWarning)  # checked when it matters
-            return open_wsi(path, store=None)  # type: ignore[arg-type]  # None is its documented 'no store'
-    except (ValueError, OSError) as error:
         vendor = OpenSlide.detect_format(path)
-        found = f"a damaged {vendor} file" if vendor else f"a {path.suffix or 'nameless'} file of another kind"
+        return OpenSlide(path)
+    except Exception as error:  # damaged files lead readers to errors of any type
+        found = f"a {vendor} file" if vendor else f"a {path.suffix or 'nameless'} file of another kind"
         raise DataError(
-            f"{path}: {ACCEPTED} is required. Found {found}. Copy it again, or convert it: "
-            "vips tiffsave IN out.tif --tile --pyramid."
+            f"{path}: {ACCEPTED} is required. Found {found}, of which OpenSlide says: {' '.join(str(error).split())}. "
+            "Copy it again, or convert it: vips tiffsave IN out.tif --tile --pyramid."
         ) from error
 
 
 @contextmanager
 def _readable(path: Path, place: str) -> Iterator[None]:
-    """Turns the readers' errors about damaged pixels into one that names the slide."""
-    from openslide import OpenSlideError
-
+    """Turns the reader's errors about damaged pixels into one that names the slide."""
     try:
         yield
-    except (OpenSlideError, OSError) as error:
+    except Exception as error:  # damaged files lead readers to errors of any type
         raise DataError(
             f"{path}: the pixels at {place} must be readable. Found damage ({error}). "
             "Copy the slide again from its source."
         ) from error
 
 
-def _recorded_mpp(reader: Any) -> float | None:
-    """µm per level-0 pixel from the header; the mean of both axes. OME-XML is preferred to the tags of its TIFF."""
-    described = _ome_mpp(reader.raw_properties.get("tiff.ImageDescription", ""))
-    if described is not None:
-        return described
-    axes = [reader.raw_properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-    if None in axes:
-        return None if reader.properties.mpp is None else float(reader.properties.mpp)
-    return sum(float(value) for value in axes) / 2
+def _pixel_size(
+    properties: Mapping[str, str], declared: float | None, path: Path
+) -> tuple[float | None, tuple[str, ...]]:
+    """µm per level-0 pixel, the declared one first, and what contradicts it in the header; None: it says nothing.
+
+    Raises:
+        DataError: What the header says cannot be read, or pixels are not square; a declared size is taken all the same.
+    """
+    try:
+        recorded = _recorded_mpp(properties, path)
+    except DataError as error:
+        if declared is None:
+            raise
+        return declared, (f"declared {declared:g} µm per pixel is used, although the file says another: {error}",)
+    return declared or recorded, disagreement(declared=declared, recorded=recorded)
 
 
-def _ome_mpp(description: str) -> float | None:
-    """Physical pixel size of the first image of an OME-XML description, in µm; None where there is none."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\s[^>]*>", description)
-    if pixels is None:
+def _recorded_mpp(properties: Mapping[str, str], path: Path) -> float | None:
+    """The pixel size of the header; OME-XML is preferred to the tags of its TIFF, they to the vendor's own words."""
+    sizes = _ome_sizes(properties.get("tiff.ImageDescription", ""), path)
+    for names in (("openslide.mpp-x", "openslide.mpp-y"), ("aperio.MPP",)):
+        sizes = sizes or [_number(properties[name], path) for name in names if name in properties]
+    if not sizes:
         return None
+    return square_pixel(sizes[0], sizes[-1], path)
+
+
+def _ome_sizes(description: str, path: Path) -> list[float]:
+    """Physical size of the pixels of an OME-XML description's first image, in µm by axis; none where there is none."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\s[^>]*>", description)
     sizes = []
-    for axis in "XY":
-        size = re.search(rf'\sPhysicalSize{axis}="([\d.eE+-]+)"', pixels[0])
-        unit = re.search(rf'\sPhysicalSize{axis}Unit="([^"]+)"', pixels[0])
+    for axis in "XY" if pixels else "":
+        size = re.search(rf"""\sPhysicalSize{axis}=["']([^"']*)["']""", pixels[0]) if pixels else None
+        unit = re.search(rf"""\sPhysicalSize{axis}Unit=["']([^"']+)["']""", pixels[0]) if pixels else None
+        if size is None:
+            continue
         factor = _UM_PER_UNIT.get(unit[1] if unit else "µm")
-        if size is None or factor is None:
-            return None
-        sizes.append(float(size[1]) * factor)
-    return sum(sizes) / 2
+        if factor is None:
+            raise _unreadable_size(f"{size[1]} {unit[1] if unit else ''}", path)
+        sizes.append(_number(size[1], path) * factor)
+    return sizes
 
 
-def _disagreement(*, declared: float | None, recorded: float | None) -> tuple[str, ...]:
-    if declared is None or recorded is None or abs(declared / recorded - 1) <= 0.05:
-        return ()
-    return (f"declared {declared:g} µm per pixel is used, but the file says {recorded:g}",)
+def _number(text: str, path: Path) -> float:
+    """A number as scanners write it, also with a decimal comma."""
+    try:
+        number = float(text.strip().replace(",", "."))
+    except ValueError:
+        raise _unreadable_size(text, path) from None
+    if not 0 < number < math.inf:
+        raise _unreadable_size(text, path)
+    return number
+
+
+def _unreadable_size(words: str, path: Path) -> DataError:
+    return DataError(
+        f"{path}: the pixel size is required (µm per pixel). Found {words[:40]!r} in the header. Declare `mpp` in "
+        f"{MPP_PLACE}."
+    )
+
+
+def _downsamples(slide: Any) -> tuple[list[float], tuple[str, ...]]:
+    """How much coarser each level is; infinitely, where its shape is that of another picture (a label, a macro)."""
+    (width, height), found, others = slide.dimensions, [], []
+    for level, (columns, rows) in enumerate(slide.level_dimensions):
+        fits = abs(width * rows - height * columns) <= 0.05 * height * columns + max(width, height)
+        found.append(float(slide.level_downsamples[level]) if fits else math.inf)
+        others += [] if fits else [f"{columns} x {rows} px"]
+    note = f"levels of another shape are not used: {preview(others)} of a slide of {width} x {height} px"
+    return found, (note,) if others else ()
 
 
 def _covered(boxes: Any, shape: Any) -> Float[np.ndarray, " box"]:
