@@ -185,6 +185,19 @@ def read_given(folder, patients: pd.DataFrame):
     )
 
 
+def test_a_test_column_is_the_test_fold_and_val_validates(folder):
+    (folder / "splits_0.csv").write_text(",train,val,test\n0,p1,p3,p4\n1,p2,,\n")
+    (folder / "splits_1.csv").write_text("train,test\np1,p2\np3,\np4,\n")
+    (folder / "splits_1_bool.csv").write_text(",train,val,test\np1,True,False,False\n")
+    first, second = read_given(folder, patients_of("p1", "p2", "p3", "p4", "p5", "p6"))
+    assert (first.train, first.validation, first.test) == (("p1", "p2"), ("p3",), ("p4",))
+    assert second.test == ("p2",)
+    assert sorted(second.train + second.validation) == ["p1", "p3", "p4"]
+    (folder / "splits_1.csv").write_text("train,val,test\np1,p2,p2\np3,,\n")
+    with pytest.raises(DataError, match=r"splits_1\.csv: val and test patients must differ\. Found in both: p2"):
+        read_given(folder, patients_of("p1", "p2", "p3", "p4", "p5", "p6"))
+
+
 def test_val_column_is_the_test_fold(folder):
     patients = patients_of("p1", "p2", "p3", "p4", "p5", "TCGA-02-0047")
     first, second = read_given(folder, patients)
@@ -202,8 +215,8 @@ def test_val_column_is_the_test_fold(folder):
     [
         ("train,val\np1,p1\np2,p9\n", r"splits_1.csv: train and val patients must differ. Found in both: p1"),
         ("train,val\np1,p4\np2,\n", r"splits_1.csv: a patient is tested in one fold only. p4: also in splits_0.csv"),
-        ("train,val\np1,gone\np2,\n", r"splits_1.csv: at least two train and one val .* Found 2 and 0 among 6"),
-        ("train,test\np1,p2\n", r"splits_1.csv: a column `val` \(test patients\) is required"),
+        ("train,val\np1,gone\np2,\n", r"splits_1.csv: at least two train .* Found 2, 0 and 0 among 6"),
+        ("train,other\np1,p2\n", r"splits_1.csv: a column `val` \(test patients\) is required"),
     ],
 )
 def test_bad_given_folds(folder, content, message):

@@ -1,6 +1,7 @@
-"""Folds that a folder gives, as published ones are: one CSV per fold with the columns `train` and `val`."""
+"""Folds that a folder gives, as published ones are: one CSV per fold with the columns `train`, `val` and `test`."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ def given_folds(
     patients: pd.DataFrame,
     stratify: Sequence[str],
 ) -> tuple[Fold, ...]:
-    """Returns folds that a folder gives: one CSV per fold with the columns `train` and `val`, in the order of names.
+    """Returns folds that a folder gives: one CSV per fold with the columns `train`, `val` and `test`, by name.
 
-    `val` holds the fold's test patients: in published folds nothing else is held out. Validation patients are drawn
-    from `train`. Identifiers that are not in the cohort are left out (see `unlisted_patients`).
+    With a column `test` that names patients, these are tested and `val` validates. Without, `val` holds the test
+    patients, as in published folds that hold out nothing else. Where nothing validates, validation patients are drawn
+    from `train`. Identifiers that are not in the cohort are left out (see `unlisted_patients`). The files
+    `*_bool.csv` and `*_descriptor.csv`, which CLAM writes beside its splits, say the same again and are not read.
 
     Args:
         folder: The folder.
@@ -43,24 +46,26 @@ def given_folds(
     random = np.random.default_rng(seed)
     folds: list[Fold] = []
     tested: dict[str, Path] = {}
-    for path, (train, test) in _read_given(folder).items():
-        shared = train & test
-        again = sorted(patient for patient in test if patient in tested)
-        if shared:
-            raise DataError(f"{path}: train and val patients must differ. Found in both: {preview(sorted(shared))}.")
+    for path, given in _read_given(folder).items():
+        again = sorted(patient for patient in given.test if patient in tested)
         if again:
             raise DataError(
                 f"{path}: a patient is tested in one fold only. {preview(again)}: also in {tested[again[0]].name}."
             )
-        tested |= dict.fromkeys(test, path)
-        training, testing = np.isin(identifiers, sorted(train)), np.isin(identifiers, sorted(test))
-        if training.sum() < 2 or not testing.any():
+        tested |= dict.fromkeys(given.test, path)
+        sides = (given.train, given.validation, given.test)
+        training, validating, testing = (np.isin(identifiers, sorted(side)) for side in sides)
+        if training.sum() < 2 or not testing.any() or (given.validation and not validating.any()):
             raise DataError(
-                f"{path}: at least two train and one val patient of the cohort are required. Found "
-                f"{training.sum()} and {testing.sum()} among {len(identifiers)} patients of the cohort."
+                f"{path}: at least two train patients of the cohort, one to test and, where it names some, one to "
+                f"validate are required. Found {training.sum()}, {testing.sum()} and {validating.sum()} among "
+                f"{len(identifiers)} patients of the cohort."
             )
-        strata = strata_of(table[training], stratify, 2)
-        folds.append(with_validation(identifiers[training], strata, validation, random, identifiers[testing]))
+        if validating.any():
+            folds.append(Fold(*(tuple(identifiers[side].tolist()) for side in (training, validating, testing))))
+        else:
+            strata = strata_of(table[training], stratify, 2)
+            folds.append(with_validation(identifiers[training], strata, validation, random, identifiers[testing]))
     return tuple(folds)
 
 
@@ -72,8 +77,8 @@ def unlisted_patients(folder: Path, patient_ids: Collection[str]) -> tuple[str, 
         patient_ids: Patients of the cohort.
     """
     sides = _read_given(folder).values()
-    listed = set().union(*(train | test for train, test in sides))
-    tested = set().union(*(test for _, test in sides))
+    listed = set().union(*(given.train | given.validation | given.test for given in sides))
+    tested = set().union(*(given.test for given in sides))
     unknown, never = sorted(listed - set(patient_ids)), sorted(set(patient_ids) - tested)
     warnings = []
     if unknown:
@@ -85,18 +90,41 @@ def unlisted_patients(folder: Path, patient_ids: Collection[str]) -> tuple[str, 
     return tuple(warnings)
 
 
-def _read_given(folder: Path) -> dict[Path, tuple[set[str], set[str]]]:
-    paths = sorted(folder.glob("*.csv"), key=lambda path: (len(path.name), path.name))  # splits_10 after splits_9
+@dataclass(frozen=True)
+class _Given:
+    """The patients that a file names, in the cohort or not."""
+
+    train: frozenset[str]
+    validation: frozenset[str]  # none where they are to be drawn
+    test: frozenset[str]
+
+
+def _read_given(folder: Path) -> dict[Path, _Given]:
+    files = [path for path in folder.glob("*.csv") if not path.stem.endswith(("_bool", "_descriptor"))]
+    paths = sorted(files, key=lambda path: (len(path.name), path.name))  # splits_10 after splits_9
     if len(paths) < 2:
         raise DataError(
             f"{folder}: one CSV per fold, at least two, is required. Found {len(paths)}. Check splits.folder."
         )
-    given = {}
-    for path in paths:
-        table = read_text_table(path)
-        require_columns(table, {"train": "training patients", "val": "test patients"}, path)
-        train, test = (
-            {patient_of_barcode(cell) for cell in table[column] if not is_missing(cell)} for column in ("train", "val")
-        )
-        given[path] = (train, test)
+    return {path: _read_file(path) for path in paths}
+
+
+def _read_file(path: Path) -> _Given:
+    table = read_text_table(path)
+    tests = "test" in table and not table["test"].map(is_missing).all()
+    needed = {"train": "training patients", **({} if tests else {"val": "test patients"})}
+    require_columns(table, needed, path, optional=("val", "test"))
+    train, val, test = (_patients(table, name) for name in ("train", "val", "test"))
+    given = _Given(train, val if tests else frozenset(), test if tests else val)
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = _patients(table, first) & _patients(table, second)
+        if shared:
+            raise DataError(
+                f"{path}: {first} and {second} patients must differ. Found in both: {preview(sorted(shared))}."
+            )
     return given
+
+
+def _patients(table: pd.DataFrame, column: str) -> frozenset[str]:
+    cells = table.get(column, [])
+    return frozenset(patient_of_barcode(cell) for cell in cells if not is_missing(cell))
