@@ -55,7 +55,7 @@ READERS = {  # name of the file, content, reader
     "star": ("s.tsv", STAR, read_star_file),
     "gdc sheet": ("s.tsv", "File Name\tCase ID\tSample ID\tSample Type\na\tA\tA-1\tPrimary Tumor\n", read_gdc_sheet),
     "gdc metadata": ("m.json", json.dumps(FILES), read_gdc_metadata),
-    "sample sheet": ("s.csv", "sample_id,patient_id,sample_type\nS1,A,Primary Tumor\nS2,A,Metastasis\n", read_sample_sheet),
+    "sample sheet": ("s.csv", "sample_id,patient_id,sample_type\nS1,A,Primary\nS2,A,Metastasis\n", read_sample_sheet),
     "aliases": ("a.csv", "previous,approved\nH2AFZ,H2AZ1\nHN1,JPT1\n", read_aliases),
     "gmt": ("s.gmt", "one\tx\tEGFR\tTP53\ntwo\tx\tVIM\n", read_gmt),
     "plain clinical": ("p.csv", "patient_id,time_days,event,age\nA,5,1,60\nB,9,0,50\n", clinical("plain")),
