@@ -33,7 +33,7 @@ from subfuse.cli.training import _add_crossval, _add_train
         (["simulate", "out", "--visibility", "2"], "--visibility must be less than or equal to 1"),
         (["simulate", "out", "--patients", "no"], "--patients must be a valid integer"),
         (["serve", "run", "--port", "70000"], "--port must be less than or equal to 65535"),
-        (["predict", "run", "--slide", "a.svs", "--mpp", "0"], "--mpp must be greater than 0"),
+        (["predict", "run", "--slide", "a.svs", "--mpp", "inf"], "--mpp must be a finite number"),
         (["crossval", "p", "--train.epocs", "3"], "unrecognized arguments: --train.epocs"),
     ],
 )

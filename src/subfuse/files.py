@@ -72,14 +72,15 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def read_table(path: Path, *, text: Collection[str] = ()) -> "pandas.DataFrame":
-    """Returns a CSV table as `write_table` writes it: names as they stand there, numbers to the last digit.
+def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -> "pandas.DataFrame":
+    """Returns a CSV table as `write_table` writes it, with names as they stand there.
 
     Only an empty cell is missing: a class or a patient may be called NA, None or nan.
 
     Args:
         path: The file; an empty one is a table without columns.
         text: Columns of names beside `TEXT_COLUMNS`.
+        exact: Numbers to their last bit, which takes longer.
 
     Raises:
         DataError: There is no such table.
@@ -97,7 +98,7 @@ def read_table(path: Path, *, text: Collection[str] = ()) -> "pandas.DataFrame":
             na_values=[""],
             encoding="utf-8-sig",
             low_memory=False,
-            float_precision="round_trip",
+            float_precision="round_trip" if exact else None,
         )
     except (OSError, ValueError) as error:
         problem = " ".join(str(error).split())

@@ -119,14 +119,9 @@ def provenance(predictions: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def require_run(folder: Path) -> None:
-    """Raises a ConfigurationError unless the folder is a run with results."""
-    missing = [name for name in ("config.yaml", "predictions.csv") if not (folder / name).exists()]
-    if missing:
-        raise ConfigurationError(
-            f"{folder} must be a finished run with config.yaml and predictions.csv. Missing: {', '.join(missing)}. "
-            "Make one with `subfuse crossval`."
-        )
+def is_run(folder: Path) -> bool:
+    """True if the folder is a run with results."""
+    return (folder / "config.yaml").exists() and (folder / "predictions.csv").exists()
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from fake_run import FOLDS, MODELS, SCRIPT, made_report, write_fake_run
 from PIL import Image
 
 from subfuse.errors import DataError
-from subfuse.files import read_table
 from subfuse.report import patient_section as pictures
 from subfuse.report import write_report
 
@@ -56,7 +55,7 @@ def written(folder: Path, **options) -> str:
 
 
 def test_every_metric_in_the_page_equals_the_table(run, page):
-    table = read_table(run / "metrics.csv").set_index(["task", "model", "metric"])["value"]
+    table = pd.read_csv(run / "metrics.csv").set_index(["task", "model", "metric"])["value"]
     cells = {
         (a["data-task"], a["data-model"], a["data-metric"]): float(a["data-value"])
         for a in page.of("td")

@@ -21,11 +21,11 @@ from subfuse.audit.linear_baseline import compare_with_linear
 from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
-from subfuse.errors import SubfuseError
+from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
-from subfuse.run_folder import read_config, read_predictions, read_run_patients, require_run
+from subfuse.run_folder import is_run, read_config, read_predictions, read_run_patients
 from subfuse.training.fitted_model import load_fitted
 
 N_BOOTSTRAP = 1000
@@ -101,7 +101,8 @@ def audit_run(
         DataError: Its predictions cannot be audited.
     """
     folder = Path(folder)
-    require_run(folder)
+    if not is_run(folder):
+        raise ConfigurationError(f"{folder} must be a run folder with config.yaml and predictions.csv, or a CSV file.")
     config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
     findings, tables, table = _audit_table(
         predictions, modalities or {}, read_run_patients(folder), n_bootstrap=n_bootstrap, seed=seed

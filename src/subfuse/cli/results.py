@@ -21,7 +21,7 @@ def _add_predict(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--slide", type=Path, nargs="+", action="extend", default=[], help="Slide or feature files of one new patient."
     )
-    add_number(parser, "--mpp", float, None, "Pixel size (µm at level 0) of slides whose files do not say it.", gt=0)
+    add_number(parser, "--mpp", float, None, "Pixel size (µm at level 0) of slides whose files do not say it.")
     parser.add_argument(
         "--expression", type=Path, default=None, help="The new patient's expression: columns gene, value; or one row."
     )

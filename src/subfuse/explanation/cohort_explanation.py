@@ -126,7 +126,8 @@ def _write_task(
 ) -> None:
     """Writes the tables of one task from those of its models."""
     parts = [
-        {name: read_table(_folder(tested, out) / f"{name}.csv", text=["fold"]) for name in TABLES} for tested in models
+        {name: read_table(_folder(tested, out) / f"{name}.csv", text=["fold"], exact=True) for name in TABLES}
+        for tested in models
     ]
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES}
     if tables["contributions"].empty:

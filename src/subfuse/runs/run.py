@@ -25,12 +25,12 @@ from subfuse.run_folder import (
     Job,
     claim_folder,
     copy_cohort,
+    is_run,
     jobs_of,
     order_columns,
     prediction_table,
     read_config,
     read_predictions,
-    require_run,
     stack_predictions,
 )
 from subfuse.runs.external_validation import external_predictions, risk_percentile
@@ -254,7 +254,10 @@ def load_run(folder: Path | str) -> Run:
         ConfigurationError: The folder is not one.
     """
     folder = Path(folder)
-    require_run(folder)
+    if not is_run(folder):
+        raise ConfigurationError(
+            f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
+        )
     return Run(folder, read_config(folder), read_predictions(folder / "predictions.csv"))
 
 
