@@ -130,10 +130,10 @@ def test_bad_gdc_json(tmp_path, content, message):
         ("a.json", b'[{"demographic"', "complete JSON"),
         ("a.json", b"\xff\xfe", "Found UTF-16"),
         ("a.json", b"[\n\xff]", "complete JSON"),
-        ("a.json", gzip.compress(b"[]"), "Let its name end in .gz"),
+        ("a.json", gzip.compress(b"[]", mtime=0), "Let its name end in .gz"),
         ("a.json.gz", b"[]", "a readable JSON file"),
-        ("a.json.gz", gzip.compress(b"[" + b" " * 9999 + b"]")[:-9], "a readable JSON file"),
-        ("a.json.gz", gzip.compress(b"[\n" + bytes(9999))[:-9], "complete JSON"),
+        ("a.json.gz", gzip.compress(b"[" + b" " * 9999 + b"]", mtime=0)[:-9], "a readable JSON file"),
+        ("a.json.gz", gzip.compress(b"[\n" + bytes(9999), mtime=0)[:-9], "complete JSON"),
     ],
 )
 def test_broken_json(tmp_path, name, content, message):
