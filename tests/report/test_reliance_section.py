@@ -29,8 +29,8 @@ def test_the_strongest_gene_and_its_direction_are_named(run):
     first = {row[0]: row for row in reversed(part["genes"].rows)}
     for subspace, genes in GENES.items():
         assert first[subspace][2] == genes[0]
-        assert first[subspace][-1] == "higher expression raises the score"
-    assert f"{GENES['tumour'][0]} higher expression raises the score" in part["figures"][0].alt
+        assert first[subspace][-1] == "higher expression raises the risk"
+    assert f"{GENES['tumour'][0]} higher expression raises the risk" in part["figures"][0].alt
 
 
 def test_genes_have_no_direction_where_every_patient_has_another_class_explained(run):
