@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,10 @@ DROPPED = """content => {
   transfer.items.add(new File([content], "dropped.csv", { type: "text/csv" }));
   return transfer;
 }"""
+
+# boxes that are seen and hold nothing
+EMPTY = """() => [...document.querySelectorAll("section, ul, dl, fieldset, .below, #drop")]
+  .filter(e => e.offsetHeight > 0 && !e.innerText.trim()).map(e => e.outerHTML.slice(0, 80))"""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +71,28 @@ def test_the_shown_numbers_are_those_of_the_file(page, viewer_run):
     row = rows.query("task == 'grade' and model == 'snn' and patient_id == @HOSTILE").iloc[0]
     assert value_of(page, ".prediction [data-name=p_G4]") == row["p_G4"]
     assert page.locator("#notice").is_visible()
+
+
+def test_it_opens_on_the_first_patient_or_on_that_of_its_address(browser, address):
+    title = "id => document.querySelector('#patient-title').textContent === id"
+    with viewed(browser, address) as page:
+        first = page.locator("#list li").first.get_attribute("data-patient")
+        page.wait_for_function(title, arg=first)
+        page.wait_for_selector(".prediction")
+    with viewed(browser, f"{address}#patient={quote(HOSTILE)}") as page:
+        page.wait_for_function(title, arg=HOSTILE)
+        page.evaluate("location.hash = '#patient=P01'")
+        page.wait_for_function(title, arg="P01")
+        page.fill("#query", "nobody")
+        page.wait_for_function("() => document.querySelector('#count').textContent === 'No patient matches.'")
+        assert not page.locator("#list").is_visible()
+
+
+def test_a_telephone_needs_no_scrolling_sideways_and_nothing_is_empty(browser, address):
+    with chromium.opened(browser, f"{address}#patient=P01", viewport={"width": 390, "height": 844}) as (page, _):
+        page.wait_for_selector("#ledger table")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate(EMPTY) == []
 
 
 def test_overlays_switch_and_patches_tell_their_scores(page, viewer_run):

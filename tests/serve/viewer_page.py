@@ -20,6 +20,7 @@ from subfuse.serve.protection import Access
 from subfuse.serve.run_reader import open_run
 
 RISKS = "lines => lines.map(line => [line.dataset.patient, +line.querySelector('.number').dataset.value])"
+SETTLED = "main[aria-busy=false]"  # a patient is shown with everything
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def viewed(browser, address: str) -> Iterator:
         asked,
     ):
         page.wait_for_selector("#list li")
+        page.wait_for_selector(SETTLED)
         yield page
     assert {urlsplit(url).netloc for url in asked} == {urlsplit(address).netloc}
     assert len(asked) > 5
@@ -55,7 +57,7 @@ def viewed(browser, address: str) -> Iterator:
 def choose(page, patient: str) -> None:
     page.locator("#list li").filter(has=page.get_by_text(patient, exact=True)).click()
     page.wait_for_function("id => document.querySelector('#patient-title').textContent === id", arg=patient)
-    page.wait_for_selector(".prediction")
+    page.wait_for_selector(f"{SETTLED} .prediction")
 
 
 def value_of(page, selector: str) -> float:

@@ -198,6 +198,16 @@ function pressInList(event) {
 async function choosePatient(patientId) {
   state.selected = patientId;
   markSelected();
+  const page = document.querySelector("main");
+  page.ariaBusy = "true";
+  try {
+    await showPatient(patientId);
+  } finally {
+    if (state.selected === patientId) page.ariaBusy = "false"; // else another one was chosen meanwhile
+  }
+}
+
+async function showPatient(patientId) {
   const patient = await api(patientPath(patientId));
   if (state.selected !== patientId) return; // another one was chosen meanwhile
   fail(null);
