@@ -1,9 +1,11 @@
 """Damaged tables: every reader ends with a table or with one line of ours, whatever the bytes."""
 
+import contextlib
+import copy
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anndata
@@ -150,6 +152,37 @@ def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir()
     path.write_bytes(content)
     return path
+
+
+CASE = {
+    "submitter_id": "A", "demographic": {"vital_status": "Dead", "days_to_death": 5},
+    "diagnoses": [{"tumor_grade": "G2"}], "exposures": [{"a": "b"}, {"c": 1}], "family_histories": [{"d": "e"}],
+    "follow_ups": [{"days_to_follow_up": 3}],
+}  # fmt: skip
+SAMPLE = {"sample_type": "Primary Tumor", "is_ffpe": False}
+FILE = {**FILES[0], "cases": [{"submitter_id": "A", "samples": [SAMPLE]}]}
+OTHERS = (None, 1, True, float("inf"), "text", [], {}, [None], ["a"], [[]], [{}], {"a": [1]})
+
+
+def replaced(value: object, other: object) -> Iterator[object]:
+    """Yields the value with each of its parts in turn replaced by another."""
+    yield other
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in list(parts):
+        for changed in replaced(part, other):
+            whole = copy.copy(value)
+            whole[key] = changed
+            yield whole
+
+
+@pytest.mark.parametrize(("content", "read"), [([CASE], clinical("gdc")), ([FILE], read_gdc_metadata)])
+def test_other_json_ends_in_a_line_of_ours(tmp_path, content, read):
+    path = tmp_path / "x.json"
+    for other in OTHERS:
+        for changed in replaced(content, other):
+            path.write_text(json.dumps(changed))
+            with contextlib.suppress(DataError, ConfigurationError):
+                read(path)
 
 
 @pytest.mark.faults

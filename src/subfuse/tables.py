@@ -258,6 +258,24 @@ def require_columns(
             )
 
 
+def records_below(record: Mapping[str, Any], name: str, place: str) -> list[dict[str, Any]]:
+    """Returns the records that a JSON record lists under a name, one on its own as a list; none where it has none.
+
+    Args:
+        record: The record.
+        name: Its key.
+        place: Where the record is, for the message.
+
+    Raises:
+        DataError: Something else stands there.
+    """
+    found = record.get(name) or []
+    records = [found] if isinstance(found, dict) else found
+    if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+        raise DataError(f"{place}: {name} must be a list of records. Found {str(found)[:60]!r}. Load the file again.")
+    return records
+
+
 def is_missing(cell: str) -> bool:
     """Returns True for the words that mean unknown, in any case.
 

@@ -12,7 +12,7 @@ from subfuse.clinical.columns import DAYS, first_known, known_text, labels_of_po
 from subfuse.clinical.source import PatientsSection
 from subfuse.errors import DataError, preview
 from subfuse.identifiers import patient_of_barcode
-from subfuse.tables import archived_tables, is_missing, read_json, read_text_table, require_columns
+from subfuse.tables import archived_tables, is_missing, read_json, read_text_table, records_below, require_columns
 
 GDC_LABELS = {
     "grade": ("tumor_grade",),
@@ -232,14 +232,18 @@ def _read_json(path: Path) -> pd.DataFrame:
 
 
 def _rows_of_case(case: Mapping[str, Any], number: int, path: Path) -> Iterator[dict[str, str]]:
-    demographic, exposures = case.get("demographic") or {}, case.get("exposures") or []
-    diagnoses = case.get("diagnoses") or [{}]
+    place = f"{path}, record {number}"
+    demographics, diagnoses, exposures, relatives, follow_ups = (
+        records_below(case, name, place)
+        for name in ("demographic", "diagnoses", "exposures", "family_histories", "follow_ups")
+    )
+    demographic = demographics[0] if demographics else {}
     patient = {"case_submitter_id": _patient_of_case(case, [demographic, *diagnoses, *exposures], number, path)}
-    for diagnosis in diagnoses:
+    for diagnosis in diagnoses or [{}]:
         yield patient | _fields(exposures[0] if exposures else {}) | _fields(diagnosis) | _fields(demographic)
-    for further in (*exposures[1:], *(case.get("family_histories") or [])):
+    for further in (*exposures[1:], *relatives):
         yield patient | _fields(further)
-    for follow_up in case.get("follow_ups") or []:
+    for follow_up in follow_ups:
         fields = _fields(follow_up)
         last = fields.pop("days_to_follow_up", None)
         yield patient | fields | ({} if last is None else {"days_to_last_follow_up": last})

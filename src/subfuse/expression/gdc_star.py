@@ -26,6 +26,7 @@ from subfuse.tables import (
     read_first_line,
     read_json,
     read_text_table,
+    records_below,
     require_columns,
 )
 
@@ -169,16 +170,18 @@ def read_gdc_metadata(path: Path) -> pd.DataFrame:
     """
     rows = []
     for record in _json_records(path):
-        entities = record.get("associated_entities") or [{}]
-        case = (record.get("cases") or [{}])[0]
-        aliquot = str(entities[0].get("entity_submitter_id") or "")
+        place = f"{path}, {record['file_name']}"
+        entities, cases = (records_below(record, name, place) for name in ("associated_entities", "cases"))
+        case = cases[0] if cases else {}
+        aliquot = str(entities[0].get("entity_submitter_id") or "") if entities else ""
         patient = str(case.get("submitter_id") or "") or (patient_of_barcode(aliquot) if _is_tcga(aliquot) else "")
         if not patient:
             raise DataError(
                 f"{path}: the patient of {record['file_name']} is required. Found only {aliquot or 'no aliquot'}. "
                 "Give the sample sheet of the GDC portal as `sample_sheet` instead."
             )
-        sample = {name: str(value) for name, value in (case.get("samples") or [{}])[0].items()}
+        samples = records_below(case, "samples", place)
+        sample = {name: str(value) for name, value in samples[0].items()} if samples else {}
         words = sample.get("sample_type", "")
         origin = origin_of_sample(aliquot, patient, words=words, preservation=preservation_of(sample))
         name = record["file_name"]
