@@ -100,7 +100,7 @@ def test_the_report_tells_of_the_training_of_every_repeat(named_run):
     for job, _ in jobs_of(result.predictions):
         log = pd.DataFrame({"epoch": [0, 1], "validation_loss": [0.9, 0.8]})
         write_table(job.folder(result.folder) / "log.csv", log)
-    table = training_section(read_run(result.folder))["table"]
+    table = training_section(read_run(result.folder)).content["table"]
     (row,) = table.rows
     assert dict(zip(table.columns, row, strict=True))["Folds"] == "4"
 
