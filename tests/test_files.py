@@ -1,12 +1,15 @@
+import csv
 import errno
 import os
+import re
 import stat
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from subfuse.errors import ConfigurationError
-from subfuse.files import atomic_path, sha256_of_file, sha256_of_json, write_json, write_table, write_text
+from subfuse.files import atomic_path, read_table, sha256_of_file, sha256_of_json, write_json, write_table, write_text
 
 
 def write_half(path):
@@ -58,6 +61,35 @@ def test_tables_round_trip_with_unusual_characters(tmp_path):
     table = pd.DataFrame({"patient_id": ["a,b", 'say "hi"', "Müller"], "value": [1.5, 2.0, float("nan")]})
     write_table(tmp_path / "t.csv", table)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), table)
+
+
+EXECUTABLE = ["=1+1", "+1", "-x", "@f", "\tcmd", "-1+2", "'=1", "''-x", '=HYPERLINK("x")', "--"]
+HARMLESS = ["a=b", "'quoted'", "it's", "-1", "-2.5e-3", "", "G4"]
+
+
+def test_no_text_of_a_table_is_executable_and_all_comes_back(tmp_path):
+    cells = EXECUTABLE + HARMLESS
+    numbers = np.linspace(-1, 1, len(cells))
+    columns = {"label": cells, "=note": cells, "kind": pd.Categorical(cells), "mixed": [-1.5, None, *cells[2:]]}
+    table = pd.DataFrame(columns | {"value": numbers, "count": -np.arange(len(cells))})
+    write_table(tmp_path / "t.csv", table)
+
+    with open(tmp_path / "t.csv", encoding="utf-8", newline="") as file:
+        written = list(csv.reader(file))
+    dangerous = [cell for row in written for cell in row if cell and cell[0] in "=+-@\t\r" and not is_number(cell)]
+    assert not dangerous
+    assert [row[0] for row in written[1 + len(EXECUTABLE) :]] == HARMLESS  # as they stand
+    assert [float(row[4]) for row in written[1:]] == numbers.tolist()
+    reread = read_table(tmp_path / "t.csv", text=["kind"])
+    assert list(reread) == list(table)
+    for name in ("label", "=note", "kind"):
+        assert reread[name].fillna("").tolist() == cells
+    np.testing.assert_array_equal(reread["value"], numbers)
+    assert list(table["label"]) == cells  # the caller's table is as it was
+
+
+def is_number(cell):
+    return re.fullmatch(r"-[\d.]+(e-?\d+)?", cell) is not None
 
 
 def test_the_hash_of_json_ignores_key_order_but_not_values(tmp_path):

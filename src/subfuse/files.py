@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ TEXT_COLUMNS = frozenset(
     {"patient_id", "cohort", "reference", "site", "label", "task", "model", "split", "metric", "reason", "level", "id"}
     | {"slide_id", "slide", "features", "gene", "subspace", "gene_set", "leading_genes", "explained"}
 )
+
+# Spreadsheets execute text that begins so; our tables mark it with an apostrophe, and what began with the mark as well
+_EXECUTABLE = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 @contextmanager
@@ -67,9 +72,39 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, table: "pandas.DataFrame") -> None:
-    """Writes a DataFrame as CSV without its index, atomically."""
+    """Writes a DataFrame as CSV without its index, atomically; text that a spreadsheet would execute is marked.
+
+    `read_table` takes the mark, a leading apostrophe, off again. Numbers stay as they are.
+    """
+    import pandas
+
+    marked = table.rename(columns=_marked)
+    for position, dtype in enumerate(table.dtypes):
+        if dtype.kind == "O":  # text, and whatever is mixed with text
+            cells = [_marked(cell) for cell in table.iloc[:, position]]
+            marked.isetitem(position, pandas.Series(cells, index=table.index, dtype=object))
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        marked.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def without_marks(table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """Returns a table that was read from CSV with its text as `write_table` was given it."""
+    unmarked = table.rename(columns=_unmarked)
+    for position in range(table.shape[1]):
+        column = table.iloc[:, position]
+        is_marked = [_unmarked(cell) is not cell for cell in column] if column.dtype.kind == "O" else []
+        if any(is_marked):
+            unmarked.isetitem(position, column.mask(is_marked, column.str[1:]))
+    return unmarked
+
+
+def _marked(cell: Any) -> Any:
+    executable = isinstance(cell, str) and _EXECUTABLE.match(cell) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if executable else cell
+
+
+def _unmarked(cell: Any) -> Any:
+    return cell[1:] if isinstance(cell, str) and cell.startswith("'") and _EXECUTABLE.match(cell) else cell
 
 
 def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -> "pandas.DataFrame":
@@ -91,7 +126,7 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
         if not path.read_bytes().strip():
             return pandas.DataFrame()
         names: dict[Hashable, type[str]] = dict.fromkeys((*TEXT_COLUMNS, *text), str)
-        return pandas.read_csv(
+        table = pandas.read_csv(
             path,
             dtype=names,
             keep_default_na=False,
@@ -100,6 +135,7 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
             low_memory=False,
             float_precision="round_trip" if exact else None,
         )
+        return without_marks(table)
     except (OSError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise DataError(f"{path}: a CSV table in UTF-8 is required. Found: {problem}.") from error

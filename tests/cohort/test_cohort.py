@@ -9,7 +9,7 @@ from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import coded
 from subfuse.cohort.drawn_folds import read_folds
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import write_json
+from subfuse.files import write_json, write_table
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
@@ -419,3 +419,11 @@ def test_a_cohort_prints_as_a_short_table(make_cohort):
     assert lines[2].endswith(f"24 patients, {events} events")
     assert "24 patients (G2: " in lines[3]
     assert (str(cohort), len(lines)) == (repr(cohort), 7)
+
+
+def test_labels_that_a_spreadsheet_would_execute_are_read_back(tmp_path):
+    known = {"patient_id": ["p0", "p1"], "cohort": "a", "site": ["-", None], "time_days": [1.0, None]}
+    known |= {"event": [True, None], "n_slides": [1, 0], "has_expression": [True, False], "who": ["=1+1", "'@x"]}
+    write_table(tmp_path / "patients.csv", pd.DataFrame(known))
+    table = read_patients(tmp_path)
+    assert (table["who"].tolist(), table["site"].tolist()) == (["=1+1", "'@x"], ["-", None])

@@ -143,13 +143,13 @@ def test_roles_read_back_from_one_prepared_folder(folder):
     assert sizes == {None: 23, "develop": 23, "external": 5, "a": 14, "b": 9, "c": 5}
     develop, external = read_cohort(out), read_cohort(out, role="external")
     assert (develop.name, external.name) == ("all", "c")
-    assert develop.genes == external.genes == ("G1", "G2", "G3", "age", "sex=male")
+    assert develop.genes == external.genes == ("G1", "G2", "G3")
+    assert develop.covariates == external.covariates == ("age", "sex=male")
     assert develop.tasks == external.tasks
     assert develop.tasks["grade"].classes == ("G2", "G3")
     by_id = {patient.patient_id: patient for patient in (*develop, *external)}
     assert {patient.cohort for patient in external} == {"c"}
-    assert np.isnan(by_id["c01"].expression[3])
-    assert by_id["c01"].expression[4] == 0
+    assert by_id["c01"].covariates == {"sex": "female"}
     assert "age" not in by_id["c01"].labels
     assert [path.name for path in by_id["a02"].slides] == ["a02_x.h5"]
     assert read_repeats(out / "splits" / "default") == plan.repeats
@@ -241,8 +241,8 @@ def test_labels_that_no_model_would_know(folder):
 
 
 def test_a_cohort_without_patients_is_named(folder):
-    pd.read_csv(folder / "c.csv").assign(time_days=None, event=None, grade=None).to_csv(folder / "c.csv", index=False)
-    with pytest.raises(DataError, match=r"c: at least one patient .* unknown outcome of survival, grade \(5\)"):
+    pd.read_csv(folder / "b.csv").assign(time_days=None, event=None, grade=None).to_csv(folder / "b.csv", index=False)
+    with pytest.raises(DataError, match=r"b: at least one patient .* unknown outcome of survival, grade \(9\)"):
         plan_of(folder)
 
 

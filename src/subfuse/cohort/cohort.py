@@ -20,6 +20,7 @@ from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
 from subfuse.expression.reading import ExpressionTable, read_expression_h5ad
 from subfuse.expression.units import ShareBasis
+from subfuse.files import without_marks
 from subfuse.tables import read_text_table, require_columns
 
 
@@ -141,7 +142,7 @@ def roles_of(prepared: Path | str) -> dict[str, str]:
 def read_patients(prepared: Path) -> pd.DataFrame:
     """Returns `patients.csv` of a prepared folder with its types: text (None where unknown), days, events, counts."""
     path = Path(prepared) / "patients.csv"
-    table = read_text_table(path)
+    table = without_marks(read_text_table(path))
     require_columns(table, dict.fromkeys((*FIXED_COLUMNS, *RESERVED), "see `subfuse prepare`"), path)
     texts = [name for name in table if name not in ("time_days", "event", "n_slides", "has_expression")]
     for name in texts:
@@ -152,6 +153,16 @@ def read_patients(prepared: Path) -> pd.DataFrame:
     table["n_slides"] = table["n_slides"].astype(int)
     table["has_expression"] = table["has_expression"].map(truth).astype(bool)
     return table
+
+
+def used_of_listed(used: int, listed: int) -> str:
+    """Returns how many patients of the clinical table are used.
+
+    Example:
+        >>> used_of_listed(40, 42), used_of_listed(40, 40)
+        ('40 of 42 patients (2 excluded)', '40 patients')
+    """
+    return f"{used} patients" if used == listed else f"{used} of {listed} patients ({listed - used} excluded)"
 
 
 def _choose_cohorts(cohort_file: CohortFile, role: str | None) -> list[str]:
@@ -212,7 +223,7 @@ def _read_provenance(root: Path) -> dict[str, Any]:
 
 def _slides_by_patient(root: Path) -> dict[str, tuple[Path, ...]]:
     path = root / "slides.csv"
-    table = read_text_table(path)
+    table = without_marks(read_text_table(path))
     require_columns(table, {"slide_id": "the slide", "patient_id": "its patient", "features": "its file"}, path)
     slides: dict[str, tuple[Path, ...]] = {}
     for record in table.sort_values("slide_id").to_dict("records"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED, outcome_warnings
+from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
 from subfuse.cohort.covariates import check_values, completeness, resolve_covariates
 from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
@@ -144,16 +145,6 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         ),
         n_listed={cohort.name: cohort.n_listed for cohort in cohorts},
     )
-
-
-def used_of_listed(used: int, listed: int) -> str:
-    """Returns how many patients of the clinical table are used.
-
-    Example:
-        >>> used_of_listed(40, 42), used_of_listed(40, 40)
-        ('40 of 42 patients (2 excluded)', '40 patients')
-    """
-    return f"{used} patients" if used == listed else f"{used} of {listed} patients ({listed - used} excluded)"
 
 
 # --- who ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from subfuse import __version__
+from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.execution import Progress
@@ -24,7 +25,7 @@ from subfuse.preparation.feature_import import (
     import_slides,
     survey_features,
 )
-from subfuse.preparation.plan import CohortPlan, plan_cohort, used_of_listed
+from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
 from subfuse.preparation.slide import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
