@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 from sksurv.metrics import concordance_index_censored
 
 from subfuse.errors import DataError
+from subfuse.evaluation.bootstrap import replicates_of_family
 from subfuse.evaluation.comparisons import (
     COMPARISON_COLUMNS,
     METRIC_COLUMNS,
@@ -390,6 +391,20 @@ def test_adjustment_is_within_the_task() -> None:
     assert comparison.loc[("grade", "b"), "p_adjusted"] == comparison.loc[("grade", "b"), "p_value"]
     of_survival = comparison.loc["survival"]
     np.testing.assert_allclose(of_survival["p_adjusted"], holm_adjusted(of_survival["p_value"].to_numpy()))
+
+
+def test_a_clear_difference_is_significant_in_a_family_of_any_size() -> None:
+    good = predictions(cohort(n=45), noise=0.01)
+    reversed_order = good.assign(risk=-good["risk"])
+    one, many = (
+        compare_models(pd.concat([good, *[reversed_order.assign(model=f"m{i}") for i in range(n)]])) for n in (1, 8)
+    )
+
+    assert one["p_value"].iloc[0] == pytest.approx(2 / 1001)
+    assert (many["p_adjusted"] <= 0.01).all()
+    assert replicates_of_family(1, 1000) == replicates_of_family(5, 1000) == 1000
+    for n_tests in (6, 45, 153):
+        assert n_tests * 2 / (replicates_of_family(n_tests, 1000) + 1) <= 0.01
 
 
 def test_missing_reference_is_undefined_with_its_reason() -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from subfuse.evaluation.predictions import FOLD, PATIENT, RankedPatients
 
+_PAIRS_AT_ONCE = 5  # tests that a number of replicates is meant for; larger families take more
 _NOTABLE_SHARE = 0.05  # of resampled folds that are undefined: then the reason says so
 
 
@@ -76,3 +77,16 @@ def bootstrap_p_value(difference: Float[np.ndarray, " replicate"]) -> float:
     difference = difference[~np.isnan(difference)]
     smaller = min((difference <= 0).sum(), (difference >= 0).sum())
     return float(min(1.0, 2 * (smaller + 1) / (len(difference) + 1)))
+
+
+def replicates_of_family(n_tests: int, n_bootstrap: int) -> int:
+    """Returns how many replicates a family of tests takes, in proportion to its size beyond five.
+
+    The smallest p-value of a bootstrap is 2 / (replicates + 1), and the first step of Holm multiplies it by the number
+    of tests. So the smallest adjusted p-value of a large family stays that of five: below 0.01 with 1000 replicates.
+
+    Example:
+        >>> replicates_of_family(3, 1000), replicates_of_family(45, 1000)
+        (1000, 9000)
+    """
+    return -(-n_bootstrap * max(n_tests, _PAIRS_AT_ONCE) // _PAIRS_AT_ONCE)

@@ -12,7 +12,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import preview
-from subfuse.evaluation.bootstrap import BootstrapWeights, bootstrap_p_value, mean_over_folds, percentile_interval
+from subfuse.evaluation.bootstrap import (
+    BootstrapWeights,
+    bootstrap_p_value,
+    mean_over_folds,
+    percentile_interval,
+    replicates_of_family,
+)
 from subfuse.evaluation.delong import mean_auc
 from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.metrics import Metric
@@ -116,7 +122,7 @@ def compare_models(
     Args:
         predictions: Columns of predictions.csv.
         reference: Model to compare with. A task that lacks it has undefined rows that say so.
-        n_bootstrap: Replicates, one or more.
+        n_bootstrap: Replicates for up to five pairs, one or more; see `replicates_of_family`.
         seed: Of the replicates.
 
     Returns:
@@ -141,10 +147,11 @@ def compare_pairs(
     Args:
         task: Rows of all models.
         pairs: Each once.
-        n_bootstrap: Replicates, one or more.
+        n_bootstrap: Replicates for up to five pairs, one or more; see `replicates_of_family`.
         seed: Of the replicates.
     """
-    bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
+    n_replicates = replicates_of_family(len(pairs), n_bootstrap)
+    bootstrap = BootstrapWeights.draw(task.tested, n_replicates, np.random.default_rng(seed))
     rows = [_comparison(task, model, reference, bootstrap) for model, reference in pairs]
     for test, column in _TESTS.items():
         adjusted = holm_adjusted(np.array([row[test] for row in rows], dtype=np.float64))
