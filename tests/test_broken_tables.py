@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from subfuse import tables
 from subfuse.cli import main
 from subfuse.clinical.columns import parse_days
 from subfuse.errors import DataError
+from subfuse.expression import numeric_tables
+from subfuse.expression.gdc_star import read_star_file
+from subfuse.expression.numeric_tables import read_numeric_table
 from subfuse.tables import read_first_line, read_json, read_text_table
 
 PATIENTS = [f"TCGA-02-{i:04d}" for i in range(12)]
@@ -194,6 +198,38 @@ def test_archives_that_unpack_to_more_than_a_table_are_refused(tmp_path, monkeyp
     monkeypatch.setattr(tables, "_LARGEST_LINE", 2)
     with pytest.raises(DataError, match="Found a first line above"):
         read_first_line(tmp_path / "p.csv.gz")
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.csv.gz"])
+@pytest.mark.parametrize("read", [read_numeric_table, read_star_file])
+def test_a_giant_line_or_what_unpacks_to_gigabytes_is_refused_after_little_of_it(tmp_path, monkeypatch, name, read):
+    path, most = tmp_path / name, 1 << 20
+    monkeypatch.setattr(tables, "_LARGEST_LINE", most)
+    monkeypatch.setattr(tables, "_LARGEST_TEXT", most)
+    monkeypatch.setattr(numeric_tables, "_BYTES_PER_BLOCK", most)
+    header = b"gene_id\tgene_name\tgene_type\tunstranded\n"
+    keys = {"units": ["counts"]} if read is read_star_file else {"text_columns": ("gene_name", "gene_type")}
+    opened = gzip.open if name.endswith(".gz") else open
+    for content in (b"0" * (64 * most), b"A\tA\tx\t0\n" * (4 * most)):
+        with opened(path, "wb") as file:
+            file.write(header + b"A\tA\tx\t" + content)
+        if b"\n" in content and not name.endswith(".gz"):
+            continue  # a large plain table is a table
+        tracemalloc.start()
+        with pytest.raises(DataError, match=r"p.csv.*: a table .* Found a (line above 1 MB|file that unpacks to more)"):
+            read(path, **keys)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 128 * most  # parsers keep several words a byte
+
+
+@pytest.mark.parametrize("read", [read_numeric_table, read_star_file])
+def test_other_bytes_are_named_with_their_line(tmp_path, read):
+    rows = ["gene_id\tgene_name\tgene_type\tunstranded", "A\tA\tx\t1", "B\tCAFÉ\tx\t2"]
+    (tmp_path / "p.tsv").write_bytes("\n".join(rows).encode("latin-1"))
+    keys = {"units": ["counts"]} if read is read_star_file else {"text_columns": ("gene_name", "gene_type")}
+    with pytest.raises(DataError, match=r"p.tsv: UTF-8 text is required. Found other bytes, .* in line 3"):
+        read(tmp_path / "p.tsv", **keys)
 
 
 def test_other_separators_say_what_to_do(tmp_path):

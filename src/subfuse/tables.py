@@ -6,7 +6,8 @@ import json
 import re
 import tarfile
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,72 @@ _OTHER_FILES = {
 }
 
 
-_LARGEST_LINE = 64 << 20  # bytes of a header; 100,000 sample barcodes take three million
+_LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
 _LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
+_UNPACKED = 100  # times its file, beyond `_LARGEST_TEXT`; expression tables unpack to some ten times
+
+
+class _BoundedStream(io.RawIOBase):
+    """Bytes of a table of any size, up to a line or a whole that no table has."""
+
+    def __init__(self, stream: io.BufferedIOBase, path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._most = max(_LARGEST_TEXT, _UNPACKED * path.stat().st_size)
+        self._n_read = self._line = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._stream.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        self._n_read += len(chunk)
+        end = chunk.find(b"\n")
+        if self._line + (end if end >= 0 else len(chunk)) > _LARGEST_LINE:
+            raise DataError(
+                f"{self._path}: a table with one row a line is required. Found a line above {_LARGEST_LINE >> 20} MB. "
+                "Check that it is the right file, with line ends."
+            )
+        if self._n_read > self._most:
+            raise DataError(
+                f"{self._path}: a table is required. Found a file that unpacks to more than {_UNPACKED} times its "
+                f"size, above {self._most >> 20} MB. Check that it is the right file, or unpack it."
+            )
+        self._line = self._line + len(chunk) if end < 0 else len(chunk) - 1 - chunk.rfind(b"\n")
+        return len(chunk)
+
+
+@contextmanager
+def open_bounded(path: Path) -> Iterator[io.BufferedReader]:
+    """Opens a plain or gzip file of any size; reading it needs little memory, whatever it unpacks to.
+
+    Raises:
+        DataError: While reading: a line above 16 MB, or more than 512 MB that are above a hundred times the file.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        yield io.BufferedReader(_BoundedStream(stream, path), buffer_size=1 << 20)
+
+
+def other_bytes(path: Path) -> DataError:
+    """Returns the error of a table that is not UTF-8; names the first such line."""
+    with open_bounded(path) as file:
+        return _other_bytes(path, file)
+
+
+def _other_bytes(path: Path, lines: Iterable[bytes]) -> DataError:
+    number = next(number for number, line in enumerate(lines, start=1) if not _is_utf8(line))
+    return DataError(
+        f"{path}: UTF-8 text is required. Found other bytes, perhaps Latin-1, in line {number}. "
+        "Save the table as UTF-8."
+    )
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def separator_hint(header: str) -> str:
@@ -154,7 +219,10 @@ def read_first_line(path: Path, *, what: str = "table") -> str:
             f"{path}: a readable {what} is required. Found: {_problem(error)}. Check the path or load the file again."
         ) from error
     if len(line) > _LARGEST_LINE:
-        raise DataError(f"{path}: a {what} with a header is required. Found a first line above 64 MB. Check the file.")
+        raise DataError(
+            f"{path}: a {what} with a header is required. Found a first line above {_LARGEST_LINE >> 20} MB. Check the "
+            "file."
+        )
     return _checked_header(line, path, what)
 
 
@@ -202,10 +270,7 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
             io.BytesIO(content), sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: UTF-8 text is required. Found other bytes, perhaps Latin-1, in line "
-            f"{_line_of_other_bytes(content)}. Save the table as UTF-8."
-        ) from error
+        raise _other_bytes(path, io.BytesIO(content)) from error
     except pd.errors.ParserError as error:
         raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())  # shorter rows end in missing cells
@@ -320,14 +385,6 @@ def _after_comments(content: bytes, comment: bytes) -> bytes:
     while content.startswith(comment):
         content = content.partition(b"\n")[2]
     return content
-
-
-def _line_of_other_bytes(content: bytes) -> int:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return content.count(b"\n", 0, error.start) + 1
-    raise ValueError("content must hold bytes that are not UTF-8.")
 
 
 def _checked_header(line: bytes, path: Path, what: str) -> str:

@@ -230,3 +230,13 @@ def test_given_hostile_files(cases):
     for path in found.values():
         with pytest.raises(DataError, match=path.name):
             read(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 151, "uni\x1b[2J", "é" * 76])
+def test_a_name_of_an_encoder_that_is_none_is_refused(tmp_path, name):
+    refusal = (
+        r"s\.h5: (the encoder's name must be printable, at most 150 bytes|attribute `encoder` must be a short text)"
+    )
+    with pytest.raises(DataError, match=refusal) as caught:
+        read(write(tmp_path / "s.h5", encoder=name))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))

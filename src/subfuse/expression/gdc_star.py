@@ -23,6 +23,8 @@ from subfuse.identifiers import patient_of_barcode, site_of_barcode
 from subfuse.tables import (
     exclusion_table,
     join_exclusions,
+    open_bounded,
+    other_bytes,
     read_first_line,
     read_json,
     read_text_table,
@@ -115,10 +117,13 @@ def read_star_file(path: Path, *, units: Collection[str] = tuple(STAR_COLUMNS)) 
     read_first_line(path)
     needed = ["gene_id", "gene_name", "gene_type", *(STAR_COLUMNS[unit] for unit in units)]
     try:
-        content = pd.read_csv(
-            path, sep="\t", comment="#", encoding="utf-8-sig", usecols=lambda name: name in needed, low_memory=False
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, EOFError, OSError, zlib.error) as error:
+        with open_bounded(path) as file:
+            content = pd.read_csv(
+                file, sep="\t", comment="#", encoding="utf-8-sig", usecols=lambda name: name in needed, low_memory=False
+            )
+    except UnicodeDecodeError as error:
+        raise other_bytes(path) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: a complete STAR file is required. Found: {' '.join(str(error).split())}.") from error
     missing = [name for name in needed if name not in content]
     if missing:

@@ -1,7 +1,6 @@
 """Tables of numbers with names on both sides, of any size: read in chunks into one float32 matrix."""
 
 import csv
-import gzip
 import io
 import warnings
 import zlib
@@ -16,9 +15,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError
-from subfuse.tables import read_first_line, separator_hint
+from subfuse.tables import open_bounded, other_bytes, read_first_line, separator_hint
 
 _CELLS_PER_CHUNK = 10_000_000  # a chunk of text and numbers stays below a few hundred megabytes
+_LONGEST_HEADER = 64 << 20  # characters of a header whose names hold line breaks
 _BYTES_PER_BLOCK = 32 << 20  # of text: some hundred rows of a table with thousands of columns
 
 
@@ -92,12 +92,15 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
             while comment is not None and start.startswith(comment):
                 n_skipped += 1
                 start = file.readline()
-            first = start
-            while start.count('"') % 2 and (further := file.readline()):
+            first, n_quotes = start, start.count('"')
+            while n_quotes % 2 and len(start) < _LONGEST_HEADER and (further := file.readline()):
                 start += further  # a quoted name holds a line break
+                n_quotes += further.count('"')
         separator = "\t" if start.count("\t") > start.count(",") else ","
         header = [" ".join(name.split()) for name in next(csv.reader(io.StringIO(start), delimiter=separator), [])]
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise other_bytes(path) from error
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: a complete table is required. Found: {' '.join(str(error).split())}.") from error
     if len(header) < 2:
         raise DataError(
@@ -112,7 +115,7 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as binary:
+    with open_bounded(path) as binary:
         yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
 
 
@@ -133,20 +136,21 @@ def _parse_well_formed(path: Path, header: _Header) -> tuple[pd.DataFrame, Float
     kinds = {True: pyarrow.string(), False: pyarrow.float32()}
     missing = [*arrow_csv.ConvertOptions().null_values, "None", "<NA>"]  # those of pandas
     try:
-        table = arrow_csv.read_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(
-                skip_rows=header.n_skipped, column_names=names, block_size=_BYTES_PER_BLOCK
-            ),
-            # names in quotes may hold line breaks, also where a block ends
-            parse_options=arrow_csv.ParseOptions(delimiter=header.separator, newlines_in_values=True),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types={name: kinds[is_text] for name, is_text in zip(names, header.is_text, strict=True)},
-                null_values=missing,
-                strings_can_be_null=True,
-            ),
-        )
-    except (pyarrow.ArrowException, OSError):
+        with open_bounded(path) as file:
+            table = arrow_csv.read_csv(
+                file,
+                read_options=arrow_csv.ReadOptions(
+                    skip_rows=header.n_skipped, column_names=names, block_size=_BYTES_PER_BLOCK
+                ),
+                # names in quotes may hold line breaks, also where a block ends
+                parse_options=arrow_csv.ParseOptions(delimiter=header.separator, newlines_in_values=True),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types={name: kinds[is_text] for name, is_text in zip(names, header.is_text, strict=True)},
+                    null_values=missing,
+                    strings_can_be_null=True,
+                ),
+            )
+    except (pyarrow.ArrowException, OSError, EOFError, zlib.error):
         return None
     if not len(table):
         return None
@@ -181,25 +185,28 @@ def _chunks(path: Path, header: _Header, dtypes: Mapping[Any, Any]) -> Iterator[
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header would be cut off
-            yield from pd.read_csv(
-                path,
-                sep=header.separator,
-                header=None,
-                names=list(dtypes),
-                skiprows=header.n_skipped,
-                dtype=dtypes,
-                index_col=False,
-                encoding="utf-8-sig",
-                chunksize=max(1, _CELLS_PER_CHUNK // len(dtypes)),
-                low_memory=False,  # small chunks are slow for thousands of columns
-            )
+            with open_bounded(path) as file:
+                yield from pd.read_csv(
+                    file,
+                    sep=header.separator,
+                    header=None,
+                    names=list(dtypes),
+                    skiprows=header.n_skipped,
+                    dtype=dtypes,
+                    index_col=False,
+                    encoding="utf-8-sig",
+                    chunksize=max(1, _CELLS_PER_CHUNK // len(dtypes)),
+                    low_memory=False,  # small chunks are slow for thousands of columns
+                )
     except pd.errors.EmptyDataError:
         return
     except pd.errors.ParserWarning as error:
         raise DataError(
             f"{path}: the header must name every column. Found {len(dtypes)} names and longer rows below."
         ) from error
-    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        raise other_bytes(path) from error
+    except (pd.errors.ParserError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: a complete table is required. Found: {' '.join(str(error).split())}.") from error
 
 

@@ -33,6 +33,7 @@ from subfuse.features.hdf5_files import (
 )
 from subfuse.features.store import CONTENT_HASH, UNKNOWN_ENCODER, require_content
 from subfuse.features.wsidata import read_wsidata
+from subfuse.identifiers import LONGEST_NAME, is_plain_label
 from subfuse.slides.tissue import MPP_PLACE, disagreement, square_pixel
 
 NO_PATCH_SIZE = "the size of the patches is not recorded: taken from their spacing, as without overlap"
@@ -75,7 +76,16 @@ def files_behind(path: Path) -> list[Path]:
 
 
 def _named(file: FeatureFile, path: Path, declared: str | None) -> FeatureFile:
-    """Fills in the encoder: the file's own word, else the declared, else the folder `features_<encoder>` (TRIDENT)."""
+    """Fills in the encoder: the file's own word, else the declared, else the folder `features_<encoder>` (TRIDENT).
+
+    Raises:
+        DataError: The file's own word is no name.
+    """
+    if not is_plain_label(file.encoder):
+        raise DataError(
+            f"{path}: the encoder's name must be printable, at most {LONGEST_NAME} bytes. Found "
+            f"{file.encoder[:40]!r} ({len(file.encoder)} characters). Extract the slide again."
+        )
     folder = path.parent.name.removeprefix("features_")
     of_folder = folder if folder != path.parent.name else None
     if file.encoder == UNKNOWN_ENCODER:
