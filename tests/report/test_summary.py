@@ -8,9 +8,12 @@ import yaml
 from fake_run import write_audit, write_fake_run
 
 from subfuse.report import write_report
+from subfuse.report.cohort_section import cohort_section
+from subfuse.report.model_card import escaped, model_card
+from subfuse.report.patient_section import PictureBudget
 from subfuse.report.run_files import read_run
 from subfuse.report.statements import counted, duration, metric_name, singular
-from subfuse.report.summary import Caution, TaskCard, caution, cohort_sentence, task_card
+from subfuse.report.summary import Caution, TaskCard, caution, cohort_sentence, patients_of_run, task_card
 
 
 def card_of(run: Path, task: str) -> TaskCard:
@@ -128,6 +131,51 @@ def test_external_validation_is_named(tmp_path):
     assert "an external cohort, predicted by the finished models of run-a" in cohort_sentence(files)
     assert "other hospitals" not in caution(files).sentence
     assert files.title == "hospital"
+
+
+def test_patients_are_counted_in_one_way_wherever_they_are_told(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, explained=0)
+    patients = pd.read_csv(run / "cohort" / "patients.csv")
+    again = pd.DataFrame([("patient", name, "told twice") for name in (patients["patient_id"][0], "TCGA-99-0000")])
+    exclusions = pd.concat(
+        [pd.read_csv(run / "cohort" / "exclusions.csv"), again.set_axis(["level", "id", "reason"], axis=1)]
+    )
+    exclusions.to_csv(run / "cohort" / "exclusions.csv", index=False)
+    predictions = pd.read_csv(run / "predictions.csv")
+    of_grade = (predictions["task"] == "grade") & (predictions["patient_id"] == patients["patient_id"][1])
+    predictions[~of_grade].to_csv(run / "predictions.csv", index=False)
+    files = read_run(run)
+    lines = patients_of_run(files)
+    assert lines[0].startswith("40 of 52 patients (12 excluded): ")
+    assert lines[0].endswith("; each is predicted by models that never saw them, in 5 folds.")
+    assert lines[1].startswith("survival: 40 test patients, ")
+    assert lines[2].startswith("grade: 39 test patients: ")
+    card = model_card(files)
+    assert all(escaped(line) in card for line in lines)
+    boxes = [(box["count"], box["label"]) for box in cohort_section(files, PictureBudget()).content["flow"]]
+    assert boxes[:3] == [("52", "patients found"), ("12", "excluded"), ("40", "in the cohort")]
+
+
+@pytest.mark.parametrize(("absent", "other"), [("slides", "expression"), ("expression", "slides")])
+def test_only_modalities_that_somebody_has_are_named(tmp_path, absent, other):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), explained=0)
+    patients = pd.read_csv(run / "cohort" / "patients.csv").assign(n_slides=1, has_expression=True)
+    changes = {"n_slides": 0} if absent == "slides" else {"has_expression": False}
+    patients.assign(**changes).to_csv(run / "cohort" / "patients.csv", index=False)
+    if absent == "slides":
+        pd.DataFrame(columns=["slide_id", "patient_id", "n_patches"]).to_csv(run / "cohort" / "slides.csv", index=False)
+    files = read_run(run)
+    card = model_card(files)
+    told = [
+        cohort_sentence(files),
+        card[: card.index("- Models compared")],
+        card[card.index("## Data") : card.index("- Excluded")],
+    ]
+    told += [box["label"] for box in cohort_section(files, PictureBudget()).content["flow"]]
+    assert absent not in " ".join(told).replace("gene expression", "expression")
+    assert f"40 with {'gene ' if other == 'expression' else ''}{other}" in told[0]
+    assert f"Subspace fusion ({other} only)" in card
+    assert "rest on the other alone" not in card
 
 
 def test_one_of_a_kind_is_singular_everywhere(tmp_path):

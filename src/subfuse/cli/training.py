@@ -94,6 +94,8 @@ def _add_crossval(parser: ArgumentParser) -> None:
 def _crossval(arguments: Namespace) -> None:
     from subfuse.cohort.cohort import read_cohort
     from subfuse.pipeline import explain_and_report
+    from subfuse.report.run_files import read_run
+    from subfuse.report.summary import patients_of_run
     from subfuse.runs.cross_validation import cross_validate
     from subfuse.training.models import check_model_names
 
@@ -115,6 +117,7 @@ def _crossval(arguments: Namespace) -> None:
             **_settings(arguments),
         )
     print_metrics(result.metrics)
+    print("\n".join(patients_of_run(read_run(result.folder))))
     print_warnings(
         [f"{row.task} · {row.model} · fold {row.fold} failed: {row.reason}" for row in result.failures.itertuples()]
     )

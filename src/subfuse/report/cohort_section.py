@@ -8,7 +8,7 @@ import pandas as pd
 from subfuse.errors import preview
 from subfuse.report.patient_section import PictureBudget, contact_sheets
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import PlainTable, Section, counted, excluded_patients, has_expression, has_slides
+from subfuse.report.statements import PlainTable, Section, counted
 
 QUALITY_NAMES = {
     "n_patches": "Patches",
@@ -66,25 +66,21 @@ def slide_table(run: RunFiles) -> pd.DataFrame:
 
 
 def _flow(run: RunFiles) -> list[dict[str, Any]]:
-    patients, exclusions = run.cohort["patients"], run.cohort["exclusions"]
+    patients, flow = run.cohort["patients"], run.flow
     if patients.empty:
-        return [_box(run.predictions["patient_id"].nunique(), "patient", "with predictions")]
-    excluded = len(excluded_patients(exclusions) - set(patients["patient_id"]))
+        return [_box(flow.used, "patient", "with predictions")]
     boxes = []
-    if len(exclusions):
-        boxes = [_box(len(patients) + excluded, "patient", "found"), _box(excluded, "", "excluded", removed=True)]
-    boxes.append(_box(len(patients), "", "in the cohort"))
+    if len(run.cohort["exclusions"]):
+        boxes = [
+            _box(flow.used + flow.excluded, "patient", "found"),
+            _box(flow.excluded, "", "excluded", removed=True),
+        ]
+    boxes.append(_box(flow.used, "", "in the cohort"))
     if "cohort" in patients and patients["cohort"].nunique() > 1:
         boxes += [_box(count, "", f"of {name}") for name, count in patients["cohort"].value_counts().items()]
-    if {"n_slides", "has_expression"} <= set(patients.columns):
-        slides, expression = has_slides(patients), has_expression(patients)
-        n_slides = int(patients["n_slides"].fillna(0).sum())
-        boxes += [
-            _box(int(slides.sum()), "", f"with slides ({counted(n_slides, 'slide')})"),
-            _box(int(expression.sum()), "", "with expression"),
-            _box(int((slides & expression).sum()), "", "with both"),
-        ]
-    if "n_patches" in run.cohort["slides"]:
+    words = {"slides": f"with slides ({counted(flow.n_slides or 0, 'slide')})"}
+    boxes += [_box(count, "", words.get(name, f"with {name}")) for name, count in flow.having.items()]
+    if run.cohort["slides"].get("n_patches", pd.Series(dtype=int)).any():
         boxes.append(_box(int(run.cohort["slides"]["n_patches"].sum()), "patch", "", plural="patches"))
     return boxes
 

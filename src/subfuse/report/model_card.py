@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from subfuse import __version__
 from subfuse.errors import preview
@@ -13,7 +14,6 @@ from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     counted,
-    has_expression,
     headline_of,
     inputs_of,
     interval_text,
@@ -21,10 +21,9 @@ from subfuse.report.statements import (
     metric_name,
     model_name,
     number,
-    outcomes,
     singular,
 )
-from subfuse.report.summary import calibration_sentence, caution, cohort_sentence, fusion_sentence
+from subfuse.report.summary import calibration_sentence, caution, fusion_sentence, patients_of_run
 
 _READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 _LEVELS = {"expression": "expression profile"}
@@ -36,7 +35,6 @@ describe the model, not causes of disease."""
 _LIMITS = (
     "Cross-validation estimates how well patients of the same sources are predicted, not those of other hospitals.",
     "Intervals reflect the sampling of test patients, not the choice of a model among several or of their settings.",
-    "Predictions of patients who lack a modality rest on the other alone.",
 )
 
 
@@ -89,7 +87,7 @@ def _measured(row: Mapping[Any, Any]) -> str:
 def _model(run: RunFiles) -> Iterator[str]:
     for task in run.tasks:
         name = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
-        reads = inputs_of(name, run.covariates) or "unknown inputs"
+        reads = inputs_of(name, run.covariates, absent=run.flow.absent) or "unknown inputs"
         yield f"- {escaped(task)}: {escaped(model_name(name))} ({reads}){_trained(run, task, name)}"
     others = [model_name(str(name)) for name in dict.fromkeys(run.metrics["model"])]
     yield f"- Models compared on the same folds: {escaped(', '.join(others))}."
@@ -115,18 +113,16 @@ def _trained(run: RunFiles, task: str, model: str) -> str:
 
 
 def _data(run: RunFiles) -> Iterator[str]:
-    yield f"- {escaped(cohort_sentence(run))}"
-    patients, slides = run.cohort["patients"], run.cohort["slides"]
-    for task in run.tasks:
-        tested = run.test_predictions(task, main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"])))
-        yield f"- {escaped(task)}: {escaped(outcomes(tested))}"
+    patients, slides, flow = run.cohort["patients"], run.cohort["slides"], run.flow
+    yield from (f"- {escaped(line)}" for line in patients_of_run(run))
     for column, noun in (("cohort", "cohort"), ("site", "site")):
         if column in patients and patients[column].notna().any():
             names = patients[column].value_counts()
             yield f"- {counted(len(names), noun)}: {escaped(preview(f'{name} ({n})' for name, n in names.items()))}."
-    if "has_expression" in patients and not has_expression(patients).all():
-        yield f"- {counted(int((~has_expression(patients)).sum()), 'patient')} without expression."
-    if "n_patches" in slides:
+    for name, count in flow.having.items() if "both" in flow.having else ():
+        if name != "both" and count < flow.used:
+            yield f"- {counted(flow.used - count, 'patient')} without {name}."
+    if slides.get("n_patches", pd.Series(dtype=int)).any():
         yield f"- {counted(len(slides), 'slide')}; patches: {int(slides['n_patches'].sum())}."
     if run.prepared.get("tiling"):
         tiling = run.prepared["tiling"]
@@ -138,6 +134,8 @@ def _data(run: RunFiles) -> Iterator[str]:
 
 def _limits(run: RunFiles) -> Iterator[str]:
     yield from (f"- {limit}" for limit in _LIMITS)
+    if not run.flow.absent:
+        yield "- Predictions of patients who lack a modality rest on the other alone."
     if run.audit is None:
         yield "- This run was not audited (`subfuse audit`)."
         return

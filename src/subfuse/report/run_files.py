@@ -73,6 +73,38 @@ class CohortExplanation:
 
 
 @dataclass(frozen=True)
+class PatientFlow:
+    """Who of the clinical table is used, and with what: one count for all that is told of a run."""
+
+    used: int  # patients of the prepared cohort; where the run keeps no table of them, those with predictions
+    excluded: int  # other patients of the clinical table
+    n_slides: int | None  # of the patients used; None where the run keeps no table of them
+    having: Mapping[
+        str, int
+    ]  # patients with slides, with expression, with both; a modality that nobody has is left out
+
+    @classmethod
+    def count(cls, patients: pd.DataFrame, exclusions: pd.DataFrame, predictions: pd.DataFrame) -> "PatientFlow":
+        """Counts patients.csv and exclusions.csv of the prepared cohort; both may be empty."""
+        if patients.empty:
+            return cls(predictions["patient_id"].nunique(), 0, None, {})
+        is_patient = exclusions["level"] == "patient" if len(exclusions) else []
+        excluded = set(exclusions.loc[is_patient, "id"]) - set(patients["patient_id"]) if len(exclusions) else set()
+        if not {"n_slides", "has_expression"} <= set(patients.columns):
+            return cls(len(patients), len(excluded), None, {})
+        n_slides = patients["n_slides"].fillna(0).astype(int)
+        slides, expression = n_slides > 0, patients["has_expression"].astype(str) == "True"
+        having = {"slides": int(slides.sum()), "expression": int(expression.sum())}
+        having |= {"both": int((slides & expression).sum())} if all(having.values()) else {}
+        return cls(len(patients), len(excluded), int(n_slides.sum()), {name: n for name, n in having.items() if n})
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Modalities that nobody has."""
+        return tuple(name for name in ("slides", "expression") if self.having and name not in self.having)
+
+
+@dataclass(frozen=True)
 class RunFiles:
     """A run folder in memory."""
 
@@ -100,6 +132,11 @@ class RunFiles:
     def covariates(self) -> tuple[str, ...]:
         """Covariates that models see beside expression."""
         return tuple(self.config.get("covariates") or ())
+
+    @property
+    def flow(self) -> PatientFlow:
+        """How many patients of the clinical table are used, and with what."""
+        return PatientFlow.count(self.cohort["patients"], self.cohort["exclusions"], self.predictions)
 
     @property
     def tasks(self) -> list[str]:

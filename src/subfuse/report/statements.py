@@ -1,7 +1,7 @@
 """Names, numbers and verdicts of the report in plain words."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,14 +145,19 @@ def model_label(model: str, covariates: Sequence[str] = ()) -> str:
     )
 
 
-def inputs_of(model: str, covariates: Sequence[str] = ()) -> str:
+def inputs_of(model: str, covariates: Sequence[str] = (), *, absent: Collection[str] = ()) -> str:
     """Returns what a model reads, in words; empty for a model that the package does not know.
 
+    Args:
+        model: The model.
+        covariates: Those of the run, which models see beside expression.
+        absent: Modalities that no patient of the run has.
+
     Example:
-        >>> inputs_of("cox"), inputs_of("cox", ["age"]), inputs_of("abmil", ["age"])
-        ('expression only', 'expression and covariates', 'slides only')
+        >>> inputs_of("cox"), inputs_of("cox", ["age"]), inputs_of("subspace", absent=["slides"])
+        ('expression only', 'expression and covariates', 'expression only')
     """
-    modalities = modalities_of(model)
+    modalities = modalities_of(model) - set(absent)
     if covariates and "expression" in modalities:
         return "expression and covariates" if len(modalities) == 1 else "slides, expression and covariates"
     return MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "")
@@ -252,21 +257,6 @@ def p_text(value: float) -> str:
     if np.isnan(value):
         return "p undefined"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def has_slides(patients: pd.DataFrame) -> pd.Series:
-    """Returns, per patient, whether there is any slide."""
-    return patients["n_slides"].fillna(0).astype(int) > 0
-
-
-def has_expression(patients: pd.DataFrame) -> pd.Series:
-    """Returns, per patient, whether expression was measured."""
-    return patients["has_expression"].astype(str) == "True"
-
-
-def excluded_patients(exclusions: pd.DataFrame) -> set[str]:
-    """Returns the patients that are not in the cohort."""
-    return set() if exclusions.empty else set(exclusions.loc[exclusions["level"] == "patient", "id"])
 
 
 def class_names(predictions: pd.DataFrame) -> list[str]:

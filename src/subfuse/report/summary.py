@@ -7,15 +7,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from subfuse.cohort.cohort import used_of_listed
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
     best_models,
     counted,
-    excluded_patients,
     fusion_benefit,
-    has_expression,
-    has_slides,
     headline_of,
     interval_text,
     main_model,
@@ -156,31 +154,35 @@ def _bars(rows: pd.DataFrame, models: list[str]) -> tuple[tuple[Bar, ...], float
 
 
 def cohort_sentence(run: RunFiles) -> str:
-    """Returns how many patients there are, with which data, and how they were tested."""
-    patients = run.cohort["patients"]
-    n_patients = len(patients) if len(patients) else run.predictions["patient_id"].nunique()
-    parts = []
-    if {"n_slides", "has_expression"} <= set(patients.columns):
-        slides, expression = has_slides(patients), has_expression(patients)
-        parts.append(
-            f"{int(slides.sum())} with slides, {int(expression.sum())} with gene expression, "
-            f"{int((slides & expression).sum())} with both"
-        )
-    if len(run.cohort["exclusions"]):
-        parts.append(f"{len(excluded_patients(run.cohort['exclusions']))} excluded")
-    detail = f" ({'; '.join(parts)})" if parts else ""
-    return f"{counted(n_patients, 'patient')}{detail}; {_tested_how(run)}."
+    """Returns how many patients of the clinical table are used, with which data, and how they were tested."""
+    flow = run.flow
+    names = {"slides": "with slides", "expression": "with gene expression", "both": "with both"}
+    data = ", ".join(f"{count} {names[name]}" for name, count in flow.having.items())
+    patients = singular(used_of_listed(flow.used, flow.used + flow.excluded))
+    return f"{patients}{f': {data}' if data else ''}; {_tested_how(run, flow.used)}."
 
 
-def _tested_how(run: RunFiles) -> str:
-    tested = run.predictions.loc[run.predictions["split"] == "test", ["repeat", "fold"]].drop_duplicates()
+def patients_of_run(run: RunFiles) -> list[str]:
+    """Returns `cohort_sentence`, and per task how many of these patients have an outcome."""
+    lines = [cohort_sentence(run)]
+    for task in run.tasks:
+        tested = run.predictions[(run.predictions["task"] == task) & (run.predictions["split"] == "test")]
+        lines.append(f"{task}: {outcomes(tested.drop_duplicates(['cohort', 'patient_id']))}")
+    return lines
+
+
+def _tested_how(run: RunFiles, n_used: int) -> str:
+    tested = run.predictions.loc[run.predictions["split"] == "test", ["repeat", "fold", "cohort", "patient_id"]]
+    n_tested = len(tested.drop_duplicates(["cohort", "patient_id"]))
+    tested = tested[["repeat", "fold"]].drop_duplicates()
     n_repeats = tested["repeat"].nunique()
     if "trained" in run.config:
         return f"an external cohort, predicted by the finished models of {run.config['trained']}"
     if len(tested) < 2:
         return "predicted by models that never saw them"
     repeats = f", {counted(n_repeats, 'time')} over" if n_repeats > 1 else ""
-    return f"each is predicted by models that never saw them, in {len(tested) // n_repeats} folds{repeats}"
+    who = "each is" if n_tested == n_used else f"{n_tested} of them are"
+    return f"{who} predicted by models that never saw them, in {len(tested) // n_repeats} folds{repeats}"
 
 
 def _meaning(headline: str, value: float) -> str:
