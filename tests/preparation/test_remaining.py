@@ -1,5 +1,6 @@
 """What is declared and ends empty is an error with its cause, and what was excluded is written all the same."""
 
+import re
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from subfuse.cli import main
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.patch_encoders import require_device
@@ -141,3 +143,43 @@ def test_a_fold_that_loses_its_patients_names_the_cause(write):
     with pytest.raises(NothingLeft, match=r"fold 0: .* Commonest reasons: no tissue \(6\)") as caught:
         remaining(plan, failed)
     assert set(failed["id"]) <= set(caught.value.exclusions["id"])
+
+
+def test_check_says_which_ready_features_prepare_will_exclude(write, tmp_path, capsys):
+    path = write()
+    damage(tmp_path / "features" / "P003.h5")
+    assert main(["check", str(path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "small (develop): 11 of 12 patients (1 excluded) slides: 11 of 11 patients" in shown
+    assert "P003.h5: features must be finite" in shown
+    assert main(["prepare", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert "Prepared 11 of 12 patients (1 excluded) and 11 slides" in " ".join(capsys.readouterr().out.split())
+    for name in PATIENTS:
+        damage(tmp_path / "features" / f"{name}.h5")
+    assert main(["check", str(path)]) == 3
+    error = capsys.readouterr().err
+    assert "small: a slide that can be used is required" in error
+    assert re.search(r"Commonest reason: .*P000.h5: features must be finite.* \(12\)", error)
+
+
+def test_prepare_ends_with_the_cause_where_all_slides_are_lost(write, tmp_path, capsys):
+    path = write(owners=[name.lower() for name in PATIENTS])
+    assert main(["prepare", str(path), "--out", str(tmp_path / "out")]) == 3
+    shown = capsys.readouterr()
+    assert "Next:" not in shown.out
+    error = shown.err
+    assert error.count("\n") == 1
+    assert "(12)" in error
+    assert "nearest: P000 and p000" in error
+    assert str(tmp_path / "out" / "exclusions.csv") in error
+
+
+def test_one_pixel_size_for_a_folder_through_the_commands(write, tmp_path, capsys):
+    path = write(slides={"features": "features", "encoder": "uni", "mpp": 0.5})
+    assert main(["prepare", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert set(pd.read_csv(tmp_path / "out" / "slides.csv")["mpp"]) == {0.5}
+
+
+def damage(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["features"][0, 1, 2] = np.nan
