@@ -1,8 +1,8 @@
 """The HTTP interface: runs, patients, predictions, explanations, slides, and prediction from an uploaded file."""
 
 import contextlib
-import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +10,6 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.concurrency import run_in_threadpool
 from xstatic.pkg import leaflet
 
 from subfuse import __version__
@@ -24,6 +23,7 @@ from subfuse.serve.explanations import (
     read_explanation,
     read_patch_scores,
 )
+from subfuse.serve.prediction_queue import PredictionQueue
 from subfuse.serve.protection import Access, Protection
 from subfuse.serve.run_reader import RunReader
 from subfuse.serve.slide_tiles import SlideShelf, Unavailable
@@ -39,6 +39,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     409: {"model": schema.Problem, "description": "Not now"},
     413: {"model": schema.Problem, "description": "The file is too large"},
     422: {"model": schema.Problem, "description": "A value or file that cannot be used"},
+    429: {"model": schema.Problem, "description": "Too many predictions wait; Retry-After says for how many seconds"},
 }
 
 
@@ -52,10 +53,13 @@ def create_app(reader: RunReader, access: Access) -> FastAPI:
     slides, explanations = SlideShelf(reader.cohort), ExplanationShelf(reader.run.folder / "explanations")
     worker = ExplanationWorker(explanations, explain=reader.explain, n_tasks=reader.n_explained_tasks)
 
+    queue = PredictionQueue()
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         worker.stop()
+        queue.stop()
 
     app = FastAPI(
         title="subfuse viewer",
@@ -74,7 +78,7 @@ def create_app(reader: RunReader, access: Access) -> FastAPI:
     _add_pages(app)
     _add_run(app, reader)
     _add_explanations(app, reader, explanations, worker, slides)
-    _add_prediction(app, reader)
+    _add_prediction(app, reader, queue)
     _add_patients(app, reader, explanations)  # last: a patient's identifier may hold slashes
     _add_slides(app, slides)
     return app
@@ -191,8 +195,7 @@ def _add_explanations(
         return status
 
 
-def _add_prediction(app: FastAPI, reader: RunReader) -> None:
-    one_at_a_time = threading.Lock()
+def _add_prediction(app: FastAPI, reader: RunReader, queue: PredictionQueue) -> None:
     body = {"content": {"text/csv": {"schema": {"type": "string", "maxLength": LIMIT_BYTES}}}, "required": True}
 
     @app.post("/api/patients/{patient_id:path}/predict", tags=["predictions"], openapi_extra={"requestBody": body})
@@ -200,16 +203,16 @@ def _add_prediction(app: FastAPI, reader: RunReader) -> None:
         """Predictions of the patient's slides with the expression file in the body, beside those before.
 
         The file: two columns (gene, value); or a header of gene symbols and one row of values; or a GDC STAR count
-        file. Its unit is that of the cohort. Nothing is kept.
+        file. Its unit is that of the cohort. Nothing is kept. Files are predicted one after another.
         """
         patient = _require_patient(reader, patient_id)
         _require_model(reader, None, model)
+        queue.require_place()  # before a file is read that cannot be used
         content = await _limited_body(request)
-        return await run_in_threadpool(predicted, patient, content, model)
+        return await queue.run(partial(predicted, patient, content, model))
 
     def predicted(patient: Patient, content: bytes, model: str) -> schema.NewPrediction:
-        with one_at_a_time:
-            uploaded, after = reader.predict_with(patient, content, model=model)
+        uploaded, after = reader.predict_with(patient, content, model=model)
         before = [p for p in reader.of_patient(patient.patient_id) if p.model == model and p.split in ("test", "new")]
         return schema.NewPrediction(
             patient_id=patient.patient_id,

@@ -48,8 +48,8 @@ def serve(
             f"The viewer needs fastapi, uvicorn and Leaflet ({error}). Run: pip install 'subfuse[serve]'."
         ) from error
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    app = create_app(open_run(run, cohort), Access.for_host(host, token))
-    with _bound(host, port) as bound:
+    with _bound(host, port) as bound:  # before the run is read, which may take long
+        app = create_app(open_run(run, cohort), Access.for_host(host, token))
         announce(_address(host, bound.getsockname()[1], token))
         config = uvicorn.Config(
             app,
