@@ -15,6 +15,8 @@ from subfuse.errors import ConfigurationError, DataError, SubfuseError
 
 logger = logging.getLogger(__name__)
 
+SECONDS_TO_CONNECT = 15  # to a scheduler
+
 Progress = Callable[[int, int, str], None]  # done, total, what was done last
 
 
@@ -163,7 +165,14 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
         from distributed import Client
     except ImportError:
         raise ConfigurationError("--scheduler needs Dask. Install it with: pip install 'subfuse[cluster]'.") from None
-    with Client(scheduler, set_as_default=False) as client:
+    try:
+        client = Client(scheduler, set_as_default=False, timeout=SECONDS_TO_CONNECT)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"--scheduler must be the address of a running Dask scheduler, such as tcp://host:8786. Found {scheduler}: "
+            f"{' '.join(str(error).split())}."
+        ) from error
+    with client:
         yield client.get_executor(pure=False)
 
 

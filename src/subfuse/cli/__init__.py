@@ -3,7 +3,9 @@
 Libraries that are slow to load are imported inside the command that needs them, so that `--help` is instant.
 """
 
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,29 +15,58 @@ from subfuse import __version__
 from subfuse.cli import cohorts, environment, results, training
 from subfuse.cli.console import DISCLAIMER
 from subfuse.cli.options import Parser
-from subfuse.errors import ConfigurationError, SubfuseError
+from subfuse.errors import ConfigurationError, DataError, SubfuseError, printable
 
 COMMANDS = {**cohorts.COMMANDS, **training.COMMANDS, **results.COMMANDS, **environment.COMMANDS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0 done, 1 a defect, 2 wrong usage, 3 bad data."""
+    """Runs the command line and returns its exit code: 0 done, 1 a defect, 2 wrong usage, 3 bad data.
+
+    What the system refuses, such as a file that may not be written, is bad data; 141 if nobody reads the output any
+    more, as of a command that SIGPIPE ends.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        parsed = _parse(arguments)
-        COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
+        try:
+            parsed = _parse(arguments)
+            COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
+        finally:
+            sys.stdout.flush()  # here and not when Python ends: nobody may read it any more
     except SubfuseError as error:
         if debug:
             raise
         print(f"subfuse: error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        _close_output()
+        return 141
+    except OSError as error:
+        if debug:
+            raise
+        print(f"subfuse: error: {_of_system(error)}", file=sys.stderr)
+        return DataError.exit_code
     except KeyboardInterrupt:
         print("subfuse: stopped. What is complete is kept; the same command goes on from there.", file=sys.stderr)
         return 130
     return 0
+
+
+def _of_system(error: OSError) -> str:
+    """Returns in one line what the system refused, and where."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    problem = " ".join((error.strerror or str(error)).split())
+    text = f"{where}the system must allow this. Found: {problem}. Correct the path or its permissions."
+    return printable(text).replace("\n", "\\n")
+
+
+def _close_output() -> None:
+    """Lets what is still to be printed go nowhere, so that Python says nothing of it when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:

@@ -15,7 +15,7 @@ def _add_convert(parser: ArgumentParser) -> None:
 
 
 def _convert(arguments: Namespace) -> None:
-    from subfuse.training.released_checkpoint import convert_file
+    from subfuse.runs.released_checkpoint import convert_file
 
     unused = convert_file(arguments.released, arguments.out)
     print(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser
@@ -77,6 +78,14 @@ def require_distinct(name: str, values: Sequence[str] | None) -> None:
     repeated = [value for index, value in enumerate(given) if value in given[:index]]
     if repeated:
         raise ConfigurationError(f"{name} must name each once. Found twice: {preview(dict.fromkeys(repeated))}.")
+
+
+def require_new_file(option: str, path: Path, inputs: Sequence[Path | None]) -> None:
+    """Raises a ConfigurationError if an output is a folder, or a file that the command reads."""
+    if path.is_dir():
+        raise ConfigurationError(f"{option} must be a file. Found the folder {path}.")
+    if path.resolve() in {file.resolve() for file in inputs if file is not None}:
+        raise ConfigurationError(f"{option} must be another file than those that are read. Found {path}.")
 
 
 def _checked(option: str, kind: Any) -> Callable[[Any], Any]:

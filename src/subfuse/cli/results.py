@@ -8,8 +8,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_other_cohort
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
-from subfuse.cli.options import add_number
+from subfuse.cli.options import add_number, require_new_file
 from subfuse.errors import ConfigurationError
+
+_TABLES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv")  # of a run
 
 
 def _add_predict(parser: ArgumentParser) -> None:
@@ -37,12 +39,15 @@ def _predict(arguments: Namespace) -> None:
     has_files = bool(arguments.slide or arguments.expression or arguments.mpp)
     if has_files == (arguments.cohort is not None):
         raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
+    of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
+    read = [*arguments.slide, arguments.expression, *(arguments.run / name for name in _TABLES)]
+    for path in (arguments.out, of_patients):
+        require_new_file("--out", path, read)
     run = load_run(arguments.run)
     if has_files:
         table = _predict_files(run, arguments)
     else:
         table = run.predict(read_other_cohort(arguments), model=arguments.model)
-    of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
     write_table(arguments.out, table)
     write_table(of_patients, mean_predictions(table))
     n_patients = table["patient_id"].nunique()
@@ -87,11 +92,11 @@ def _explain(arguments: Namespace) -> None:
     from subfuse.cohort.cohort import read_cohort
     from subfuse.runs.run import load_run
 
+    if arguments.patient is None and arguments.wsidata is not None:
+        raise ConfigurationError("--wsidata stores patch scores of one patient. Name it with --patient.")
     run = load_run(arguments.run)
     cohort = run.cohort() if arguments.cohort is None else read_cohort(arguments.cohort)
     if arguments.patient is None:
-        if arguments.wsidata is not None:
-            raise ConfigurationError("--wsidata stores patch scores of one patient. Name it with --patient.")
         with progress_bar("explain") as progress:
             folder = run.explain_cohort(
                 cohort,
@@ -123,11 +128,12 @@ def _audit(arguments: Namespace) -> None:
     from subfuse.files import read_table, write_json
 
     path, modalities = arguments.path, arguments.modalities
+    out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
+    require_new_file("--out", out, [path, *(path / name for name in ("config.yaml", *_TABLES))])
     if path.is_dir():
         audit = audit_run(path, modalities=modalities)
     else:
         audit = audit_predictions(read_table(path, text=["event"]), modalities=modalities)
-    out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
     write_json(out, audit.to_dict())
     print_audit(audit)
     print(f"All findings: {out}\n{DISCLAIMER}")

@@ -6,6 +6,9 @@ from pydantic import ConfigDict, Field
 
 from subfuse.settings import Section
 
+LARGEST_ENSEMBLE = 100  # these bounds keep a slip of the finger from asking for more memory than there is
+LARGEST_GRID = 1000
+
 
 class TrainingSettings(Section):
     """How a neural model is trained; identical for every model of a comparison."""
@@ -14,7 +17,10 @@ class TrainingSettings(Section):
 
     epochs: int = Field(30, ge=1, description="At most this many passes over the training patients.")
     members: int = Field(
-        1, ge=1, description="Networks that differ in their initial weights; their logits are averaged (deep ensemble)."
+        1,
+        ge=1,
+        le=LARGEST_ENSEMBLE,
+        description="Networks that differ in their initial weights; their logits are averaged (deep ensemble).",
     )
     patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation metric.")
     selection: Literal["ranking", "loss"] = Field(
@@ -37,7 +43,7 @@ class TrainingSettings(Section):
     modality_dropout: float = Field(
         0.15, ge=0, lt=1, description="Chance that a patient with both modalities is shown with only one of them."
     )
-    time_bins: int = Field(4, ge=2, description="Discrete time bins for survival.")
+    time_bins: int = Field(4, ge=2, le=100, description="Discrete time bins for survival.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Numerical precision.")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Device that trains.")
     logger: Literal["csv", "tensorboard", "mlflow", "wandb"] = Field(
@@ -48,8 +54,10 @@ class TrainingSettings(Section):
 class ArchitectureSettings(Section):
     """Sizes of the neural models; the defaults are the paper's."""
 
-    embed_dim: int = Field(128, ge=8, description="Width of the embeddings.")
-    max_grid: int = Field(50, ge=4, description="Largest grid side; the grid is fitted to the training patients.")
+    embed_dim: int = Field(128, ge=8, le=8192, description="Width of the embeddings.")
+    max_grid: int = Field(
+        50, ge=4, le=LARGEST_GRID, description="Largest grid side; the grid is fitted to the training patients."
+    )
     position_bias: Literal["table", "exact"] = Field("table", description="Position bias of the deformable attention.")
-    table_size: int = Field(64, ge=16, description="Rows of the position-bias table; its error is recorded.")
+    table_size: int = Field(64, ge=16, le=8192, description="Rows of the position-bias table; its error is recorded.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the attention, alpha dropout of the gene encoder.")
