@@ -45,9 +45,10 @@ def train_model(
 ) -> pd.DataFrame | None:
     """Trains one model on one of the cohort's own folds; returns the metrics of all folds in `out` so far.
 
-    Writes what `cross_validate` writes for the same fold and seed, with the same weights, so that a run can be
-    predicted with, explained and reported. Other folds of the same task and model may be trained into the same folder.
-    Until the model is complete, `last.ckpt` in the fold's folder holds the training after its last epoch.
+    Writes what `cross_validate` writes for the same fold and seed, so that a run can be predicted with, explained and
+    reported; with the same weights, on the same machine and number of threads. Other folds of the same task and model
+    may be trained into the same folder. Until the model is complete, `last.ckpt` in the fold's folder holds the
+    training after its last epoch.
 
     Args:
         cohort: A prepared cohort with splits of its own.

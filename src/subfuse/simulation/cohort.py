@@ -142,7 +142,8 @@ def simulate(
     Slides (tiled pyramids, 0.5 µm per pixel), STAR count files, sample sheet, GDC clinical table and slide table, and
     under `truth/` what caused them. One patient has no slide, one no expression, one a primary and a recurrent sample.
 
-    The same arguments give the same bytes, whatever `workers` is. An interrupted simulation goes on where it stopped.
+    The same arguments give the same bytes with the same libraries, whatever `workers` is. An interrupted simulation
+    goes on where it stopped.
 
     Args:
         out: Folder; new, empty, or of the same simulation.

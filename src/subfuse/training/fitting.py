@@ -118,8 +118,8 @@ def train_fold(
         log_path: CSV with a row per epoch; trackers write into its folder. Further networks of an ensemble have a
             folder of their own there; see `Trainer.member`.
         checkpoint_path: Where a neural model's training is kept after every epoch. If the file exists, training goes
-            on from it and ends with the weights of an uninterrupted one. Left to the caller to remove, with those of
-            further networks.
+            on from it and ends with the weights of an uninterrupted one, on the same processor and number of threads.
+            Left to the caller to remove, with those of further networks.
         fabric: Device and processes, from `start_processes`; this process alone by default.
         progress: Called after every epoch.
 
