@@ -34,9 +34,10 @@ from subfuse.objective.objectives import ClassificationObjective
 from subfuse.preparation.prepare import prepare
 from subfuse.runs.folds import choose_repeats
 from subfuse.simulation.cohort import simulate
-from subfuse.training.fitted_model import FittedModel, load_fitted
+from subfuse.training.fitted_model import FittedModel
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.stored_model import load_fitted
 
 PLANTED = ("lymphocyte", "vascular", "necrotic")
 # The class that each latent speaks most against in the simulation: the score explained is the mean of the other classes

@@ -33,11 +33,12 @@ def test_a_missing_or_damaged_table_is_named(tmp_path):
 
 def test_events_are_true_false_or_unknown(tmp_path):
     path = tmp_path / "predictions.csv"
-    path.write_text("patient_id,event\nNA,True\nnull,\nNone,False\n", encoding="utf-8")
+    header, job = "patient_id,event,task,model,repeat,fold,split\n", "grade,snn,0,0,test\n"
+    path.write_text(f"{header}NA,True,{job}null,,{job}None,False,{job}", encoding="utf-8")
     table = read_predictions(path)
     assert table["event"].tolist() == [True, pd.NA, False]
     assert table["patient_id"].tolist() == ["NA", "null", "None"]
-    path.write_text("patient_id,event\nA,True\nB,1\n", encoding="utf-8")
+    path.write_text(f"{header}A,True,{job}B,1,{job}", encoding="utf-8")
     with pytest.raises(DataError, match=r"line 3: event must be True, False or empty\. Found '1'"):
         read_predictions(path)
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,19 +35,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     keeps the suffix of `path`, since many writers choose a format by it.
 
     Raises:
-        ConfigurationError: The disk or the quota is full (exit code 2). Not a DataError: no input is at fault, and a
-            command must stop where it would exclude a slide that cannot be read.
+        ConfigurationError: The disk or the quota is full, or nothing can be written there (exit code 2). Not a
+            DataError: no input is at fault, and a command must stop where it would exclude a slide that cannot be read.
     """
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}")
+        with _writable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            descriptor, name = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}"
+            )
         os.close(descriptor)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        with _writable(path):
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     except Exception as error:
         if _is_disk_full(error):
             raise ConfigurationError(
@@ -60,6 +66,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Says of a place where nothing can be written which it is; a full disk is told by `atomic_path`."""
+    try:
+        yield
+    except OSError as error:
+        if _is_disk_full(error):
+            raise
+        raise ConfigurationError(
+            f"{path}: a place where files can be written is required. Found: {error.strerror or error}. Choose another "
+            "--out, or correct its permissions."
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically, with Unix line ends on every platform."""
     with atomic_path(path) as temporary:
@@ -69,6 +89,40 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically: keys in their order (of subspaces it means something), two spaces, no NaN."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes an object as JSON with the SHA-256 of its content, order of keys included, under `sha256`."""
+    write_json(path, {**content, "sha256": sha256_of_json(content, in_order=True)})
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Returns what `write_sealed_json` wrote, without the hash; a file of an earlier version may have none.
+
+    Raises:
+        DataError: See `read_json`; or the content is not what was written.
+    """
+    content = read_json(path)
+    expected = content.pop("sha256", None)
+    if expected is not None and expected != sha256_of_json(content, in_order=True):
+        raise DataError(f"{path}: what was written is required. Found that it was changed since. Make it again.")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file of ours.
+
+    Raises:
+        DataError: It is missing, not UTF-8, no JSON, nested too deeply, or something else than an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{path}: complete JSON in UTF-8 is required. Found: {problem}. Make it again.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: a JSON object is required. Found {type(content).__name__}. Make it again.")
+    return content
 
 
 def write_table(path: Path, table: "pandas.DataFrame") -> None:
@@ -147,15 +201,18 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of_json(value: Any) -> str:
-    """Returns the hexadecimal SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def sha256_of_json(value: Any, *, in_order: bool = False) -> str:
+    """Returns the hexadecimal SHA-256 of a value's canonical JSON; keys are sorted unless their order counts."""
+    text = json.dumps(value, sort_keys=not in_order, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
     """Also where closing the file failed as well, with an error of its own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, OSError | RuntimeError) and "No space left on device" in str(error):  # within HDF5
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,12 +1,11 @@
 """The folder of a run: the only place that knows where its files lie and what its tables hold."""
 
-import json
 import os
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,11 +15,14 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import yaml
+from pydantic import BaseModel, Field, ValidationError
 
 from subfuse.cohort.cohort import Cohort, read_patients
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import atomic_path, read_table, write_text
+from subfuse.cohort.yaml_problems import read_yaml
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.files import atomic_path, read_sealed_json, read_table, write_text
+from subfuse.identifiers import NAME_RULE, is_plain_name
 
 COHORT_FILES = (
     "patients.csv",
@@ -32,6 +34,26 @@ COHORT_FILES = (
     "provenance.json",
 )
 CONTACT_SHEETS = 6  # shown in the report
+
+
+class RunConfig(BaseModel):
+    """What `config.yaml` of a run may say; it may be of an earlier version, which said less."""
+
+    cohort: str = ""
+    prepared: str | None = None
+    n_patients: int = Field(0, ge=0)
+    tasks: dict[str, TaskSpec] = {}
+    covariates: list[str] = []
+    models: list[str] = []
+    seed: int = 0
+    folds: list[str] = []
+    training: dict[str, Any] = {}
+    architecture: dict[str, Any] = {}
+    repeats: int = Field(1, ge=1)
+    search: int = Field(0, ge=0)
+    allow_inputs: list[str] = []
+    trained: str | None = None
+    evaluated: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,31 @@ class Job:
     def description(self, out: Path) -> dict[str, Any] | None:
         """Returns `model.json`; None where the model is not there."""
         path = self.folder(out) / "model.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_sealed_json(path) if path.exists() else None
+
+    def check_model(self, out: Path, config: Mapping[str, Any], *, task: str, model: str, details: Mapping) -> None:
+        """Raises a DataError unless the model in the job's folder is that of this job: folders may be exchanged.
+
+        Args:
+            out: Run folder.
+            config: Of the run: its seed, and the hashes of the first repeat's folds.
+            task: What the model was trained for.
+            model: Its name.
+            details: What was recorded when it was trained.
+        """
+        folds = config.get("folds", [])
+        listed = folds[self.fold_index] if self.repeat == 0 and self.fold_index < len(folds) else None
+        expected = {"task": self.task, "model": self.model, "split_sha256": listed}
+        if "seed" in config:
+            expected["seed"] = self.seed(config["seed"])
+        found = {"task": task, "model": model, **{name: details.get(name) for name in ("split_sha256", "seed")}}
+        differing = [name for name, value in expected.items() if value is not None and value != found[name]]
+        if differing:
+            raise DataError(
+                f"{self.folder(out) / 'model.json'}: the model of {self} is required. Found another one, which differs "
+                f"in {', '.join(differing)}: folders of the run were exchanged. Copy the run again from where it was "
+                "made."
+            )
 
     def seed(self, seed: int) -> int:
         """Returns the seed of this job's weights and batch order, given that of the run."""
@@ -125,18 +171,34 @@ def is_run(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns what a run was asked for; empty where `config.yaml` is missing."""
+    """Returns what a run was asked for; empty where `config.yaml` is missing.
+
+    Raises:
+        ConfigurationError: It is no YAML, see `read_yaml`.
+        DataError: An entry is of the wrong kind.
+    """
     path = folder / "config.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    if not path.exists():
+        return {}
+    value = read_yaml(path, what="what the run was asked for")[1] or {}
+    try:
+        RunConfig.model_validate(value)
+    except ValidationError as error:
+        raise DataError(f"{path}: {_problem(error)}. Copy the run again from where it was made.") from error
+    return value
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Returns a `predictions.csv` with events as True, False or unknown; see `read_table`.
 
     Raises:
-        DataError: There is no such table, or an event is neither True nor False.
+        DataError: There is no such table, it lacks a column that every one has, a job is named as no run names one, a
+            number is none, or an event is neither True nor False.
     """
     table = read_table(path, text=["event"])
+    _check_jobs(path, table)
+    numeric = [c for c in map(str, table) if c in ("time_days", "risk", "risk_percentile") or c.startswith(PREFIXES)]
+    _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numeric}, "numbers")
     if "event" in table:
         unknown = table["event"].notna() & ~table["event"].isin(["True", "False"])
         if unknown.any():
@@ -148,6 +210,34 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
+def _check_jobs(path: Path, table: pd.DataFrame) -> None:
+    """Raises a DataError unless every row names its patient, a side of the split, and a job whose folder is its own."""
+    required = ("patient_id", "task", "model", "repeat", "fold", "split")
+    missing = [name for name in required if name not in table]
+    if missing:
+        raise DataError(f"{path}: the columns {preview(required, 6)} are required. Missing: {preview(missing)}.")
+    _require(path, table, {name: bool(table[name].notna().all()) for name in required}, "values in every row")
+    _require(path, table, {name: _counts(table[name]) for name in ("repeat", "fold")}, "whole numbers from 0")
+    plain = {name: all(map(is_plain_name, table[name].astype(str).unique())) for name in ("task", "model")}
+    _require(path, table, plain, f"names ({NAME_RULE})")
+
+
+def _require(path: Path, table: pd.DataFrame, kept: Mapping[str, bool], what: str) -> None:
+    broken = [name for name, is_kept in kept.items() if not is_kept]
+    if broken and len(table):
+        raise DataError(f"{path}: {what} are required in {preview(broken)}. Found others. Make the table again.")
+
+
+def _counts(column: pd.Series) -> bool:
+    return pd.api.types.is_integer_dtype(column) and bool((column >= 0).all()) and bool((column < 10**6).all())
+
+
+def _problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "its content"
+    return f"{where}: {' '.join(first['msg'].split())}"
+
+
 def read_run_patients(folder: Path) -> pd.DataFrame | None:
     """Returns the patients of a run's cohort from the run's copy; None where there is none. See `read_patients`."""
     return read_patients(folder / "cohort") if (folder / "cohort" / "patients.csv").exists() else None
@@ -156,6 +246,23 @@ def read_run_patients(folder: Path) -> pd.DataFrame | None:
 def read_optional(path: Path) -> pd.DataFrame:
     """Returns a table, empty where it was not written; see `read_table`."""
     return read_table(path) if path.exists() else pd.DataFrame()
+
+
+def read_columns(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """Returns a table like `read_optional` that has these columns, with names in every row of the first two.
+
+    Raises:
+        DataError: It lacks a column, or holds something else in one.
+    """
+    table = read_optional(path)
+    if table.empty:
+        return table
+    missing = [name for name in (*text, *numbers) if name not in table]
+    if missing:
+        raise DataError(f"{path}: the column {missing[0]} is required. Found {preview(table.columns)}.")
+    _require(path, table, {name: bool(table[name].notna().all()) for name in text[:2]}, "names")
+    _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numbers}, "numbers")
+    return table
 
 
 def jobs_of(predictions: pd.DataFrame) -> list[tuple[Job, pd.DataFrame]]:

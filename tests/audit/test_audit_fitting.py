@@ -17,8 +17,8 @@ from subfuse.features.store import read_features, write_features
 from subfuse.files import sha256_of_json, write_table
 from subfuse.run_folder import read_predictions
 from subfuse.runs.cross_validation import cross_validate
-from subfuse.training.fitted_model import load_fitted
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.stored_model import load_fitted
 
 
 @pytest.fixture(scope="module")

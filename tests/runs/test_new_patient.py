@@ -15,6 +15,7 @@ from subfuse.cli import main
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.patch_encoders import OFFLINE_ENCODER
 from subfuse.features.store import read_features, write_features
+from subfuse.files import write_sealed_json
 from subfuse.preparation.feature_import import FeatureSource, survey_features
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.new_patient import predict_new_patient, summarise
@@ -159,7 +160,8 @@ def with_changes(run, folder, *, encoder_sha256=None, provenance=None):
     shutil.copytree(run.folder, folder)
     for path in folder.rglob("model.json"):
         described = json.loads(path.read_text())
-        path.write_text(json.dumps(described | {"encoder_sha256": encoder_sha256 or described["encoder_sha256"]}))
+        del described["sha256"]
+        write_sealed_json(path, described | {"encoder_sha256": encoder_sha256 or described["encoder_sha256"]})
     if provenance is not None:
         (folder / "cohort").mkdir(exist_ok=True)
         (folder / "cohort" / "provenance.json").write_text(json.dumps(provenance))

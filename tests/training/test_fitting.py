@@ -9,10 +9,10 @@ import torch
 from conftest import deal_folds
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, collate, make_target
 from subfuse.errors import DataError
-from subfuse.training.fitted_model import load_fitted
 from subfuse.training.fitting import assign, train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.step import TaskData, drop_modalities, paired
+from subfuse.training.stored_model import load_fitted
 from subfuse.training.trainer import OPTIMIZERS
 
 SMALL = ArchitectureSettings(embed_dim=32, max_grid=8, dropout=0.0, table_size=32)

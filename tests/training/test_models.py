@@ -6,10 +6,10 @@ import torch
 from conftest import deal_folds, with_covariates
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.objectives import CoxObjective
-from subfuse.training.fitted_model import load_fitted
 from subfuse.training.fitting import train_fold
 from subfuse.training.models import BUILDERS, MODELS, ModelRecipe, check_model_names, fitted_downsample, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.stored_model import load_fitted
 
 SMALL = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
 

@@ -26,7 +26,7 @@ from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
 from subfuse.run_folder import is_run, read_config, read_predictions, read_run_patients
-from subfuse.training.fitted_model import load_fitted
+from subfuse.training.stored_model import load_fitted
 
 N_BOOTSTRAP = 1000
 _NEEDS_RUN = {

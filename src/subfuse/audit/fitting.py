@@ -71,7 +71,7 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
     """
     if not jobs:
         return [Finding("note", FITTED, "cannot be checked: the run has no model.json", _WHY_FITTED)]
-    recorded = set(config.get("folds", []))
+    recorded = list(config.get("folds", []))
     folds = _prepared_folds(cohort)
     problems: dict[str, list[str]] = {}
     n_scaled = 0
@@ -95,7 +95,7 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
             f"and scaling was recomputed from the training patients for {n_scaled}"
         )
         findings.append(Finding("ok", FITTED, found))
-    if recorded and folds and not recorded & set(folds):
+    if recorded and folds and not set(recorded) & set(folds):
         found = "the prepared folder's folds are not those of the run"
         why = "Folds were drawn for the run, or the folder was prepared again."
         findings.append(Finding("note", FITTED, found, why))
@@ -124,11 +124,11 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
     return [Finding("ok", SELECTION, found)]
 
 
-def _split_problems(job: TrainedJob, recorded: set[str], folds: Mapping[str, Fold]) -> Iterator[str]:
+def _split_problems(job: TrainedJob, recorded: Sequence[str], folds: Mapping[str, Fold]) -> Iterator[str]:
     hashed = str(job.details.get("split_sha256"))
     is_first = bool((job.rows["repeat"] == 0).all())  # config.yaml has the hashes of the first repeat
-    if recorded and is_first and hashed not in recorded:
-        yield "the split hash recorded with the weights is not one of the run's folds"
+    if recorded and is_first and hashed not in recorded[job.job.fold_index : job.job.fold_index + 1]:
+        yield "the split hash recorded with the weights is not that of the run's fold"
     if job.details.get("n_train") not in (None, len(job.ids("train"))):
         yield "the recorded number of training patients is not that of predictions.csv"
     if hashed in folds:

@@ -1,6 +1,5 @@
 """What a report is made of: the files of a run, read once; optional ones may be absent."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ import pandas as pd
 
 from subfuse.errors import DataError
 from subfuse.execution import Attempts
-from subfuse.run_folder import Job, jobs_of, read_config, read_optional, read_predictions
+from subfuse.files import read_json
+from subfuse.run_folder import Job, jobs_of, read_columns, read_config, read_optional, read_predictions
 
 Read = TypeVar("Read")
 
@@ -179,15 +179,23 @@ def read_run(folder: Path) -> RunFiles:
         provenance=_read_json(folder / "provenance.json"),
         prepared=_read_json(folder / "cohort" / "provenance.json"),
         predictions=read_predictions(folder / "predictions.csv"),
-        metrics=read_optional(folder / "metrics.csv"),
-        comparisons=read_optional(folder / "comparisons.csv"),
-        failures=read_optional(folder / "failures.csv"),
+        metrics=read_columns(
+            folder / "metrics.csv",
+            text=("task", "model", "metric"),
+            numbers=("value", "sd", "lower", "upper", "n_patients"),
+        ),
+        comparisons=read_columns(
+            folder / "comparisons.csv",
+            text=("task", "model", "metric", "reference"),
+            numbers=("difference", "lower", "upper", "p_adjusted"),
+        ),
+        failures=read_columns(folder / "failures.csv", text=("task", "model", "fold", "reason")),
         cohort={name: read_optional(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=explanations,
         cohort_explanations=of_cohort,
         failed_explanations=pd.concat([read_optional(folder / FAILED_EXPLANATIONS), attempts.table()]),
-        audit=_read_json(folder / "audit.json") or None,
+        audit=_read_audit(folder / "audit.json"),
     )
 
 
@@ -224,5 +232,17 @@ def _read_cohort_explanation(folder: Path) -> CohortExplanation:
     )
 
 
+def _read_audit(path: Path) -> dict[str, Any] | None:
+    """Returns an audit with its findings and tables; None where there is none."""
+    found = _read_json(path)
+    if not found:
+        return None
+    findings, tables = found.get("findings"), found.get("tables")
+    is_whole = isinstance(findings, list) and all(isinstance(row, dict) for row in findings)
+    if not is_whole or not isinstance(tables, dict):
+        raise DataError(f"{path}: an audit with its findings and tables is required. Run `subfuse audit` again.")
+    return found
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

@@ -1,6 +1,5 @@
 """A patient of no cohort, given as slide or feature files and an expression file: predicted by all models of a run."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
+from subfuse.files import read_json
 from subfuse.preparation.feature_import import FeatureSource, import_slides, survey_features
 from subfuse.preparation.slide import SlideSource, prepare_slide
 from subfuse.preparation.slide_table import FEATURE_SUFFIXES, feature_id_of
@@ -216,10 +216,13 @@ def _require_none(excluded: pd.DataFrame) -> None:
 def _encoder_and_tiling(run: Run) -> tuple[str, Tiling]:
     """Returns what the run's slides were prepared with, from the copy of its cohort's provenance."""
     path = run.folder / "cohort" / "provenance.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = read_json(path) if path.exists() else {}
     if not found.get("requested_encoder") or not found.get("tiling"):
         raise ConfigurationError(
             f"{run.folder}: slides can be prepared only for a run whose own slides were, with a known encoder. Found "
             "none. Extract features as for the run, and give these files."
         )
-    return found["requested_encoder"], Tiling(**found["tiling"])
+    try:
+        return str(found["requested_encoder"]), Tiling(**found["tiling"])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: the tiling is required. Found: {error}. Make the run again.") from error

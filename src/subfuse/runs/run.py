@@ -36,7 +36,8 @@ from subfuse.run_folder import (
 from subfuse.runs.external_validation import external_predictions, risk_percentile
 from subfuse.runs.results import write_results
 from subfuse.slides.image_folders import is_image_source
-from subfuse.training.fitted_model import FittedModel, load_fitted
+from subfuse.training.fitted_model import FittedModel
+from subfuse.training.stored_model import load_fitted
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Run:
     @property
     def cohort_folder(self) -> Path:
         """Folder of the prepared cohort the run was trained on."""
-        prepared = self.config["prepared"]
+        prepared = self.config.get("prepared")
         if prepared is None:
             raise ConfigurationError(f"{self.folder} was trained on a cohort without a folder. Pass the cohort itself.")
         return (self.folder / prepared).resolve()
@@ -77,8 +78,14 @@ class Run:
         yield from chosen
 
     def fitted(self, job: Job) -> FittedModel:
-        """Returns the trained model of a job."""
-        return load_fitted(job.folder(self.folder))
+        """Returns the trained model of a job.
+
+        Raises:
+            DataError: Its files are missing or damaged, or are those of another job.
+        """
+        found = load_fitted(job.folder(self.folder))
+        job.check_model(self.folder, self.config, task=found.task, model=found.recipe.name, details=found.details)
+        return found
 
     def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
         """Returns predictions of every fold's model: columns of `predictions.csv`, `risk_percentile` and `reason`.
@@ -117,7 +124,7 @@ class Run:
         claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
         predictions = external_predictions(self.predict(cohort), self.predictions)
         copy_cohort(cohort, out / "cohort")
-        tasks = {name: TaskSpec(**task) for name, task in self.config["tasks"].items()}
+        tasks = {name: TaskSpec(**task) for name, task in self.config.get("tasks", {}).items()}
         return write_results(out, predictions, tasks, seed=seed)[0]
 
     def explain(
@@ -252,6 +259,7 @@ def load_run(folder: Path | str) -> Run:
 
     Raises:
         ConfigurationError: The folder is not one.
+        DataError: What it says of itself cannot be read, or its predictions cannot.
     """
     folder = Path(folder)
     if not is_run(folder):

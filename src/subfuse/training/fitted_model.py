@@ -1,6 +1,5 @@
 """A trained model with everything fitted beside its weights: what prediction on new patients needs."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,15 +14,14 @@ from torch import Tensor, nn
 from subfuse import __version__
 from subfuse.cohort.bags import BagBatch, BagReader, InputStandardiser, draw_batches
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.covariates import WEIGHT, CovariateCoding, column_of
+from subfuse.cohort.covariates import CovariateCoding, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
-from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.expression.units import ShareBasis, renormalise
-from subfuse.files import atomic_path, write_json
+from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.objectives import ClassificationObjective, Objective, objective_from_dict
+from subfuse.objective.objectives import ClassificationObjective, Objective
 from subfuse.training.models import ModelRecipe
 
 PREDICTION_BATCH = 8
@@ -230,7 +228,7 @@ class FittedModel:
         return match_genes(self.genes, cohort.genes, {**gene_aliases(), **cohort.gene_aliases})
 
     def save(self, folder: Path) -> None:
-        """Writes `model.safetensors` and `model.json`, each atomically."""
+        """Writes `model.safetensors` and `model.json`, each atomically; `load_fitted` reads and checks them."""
         from safetensors.torch import save_file
 
         tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
@@ -239,7 +237,8 @@ class FittedModel:
         tensors["baseline_logits"] = self.baseline_logits.contiguous()
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(tensors, temporary)
-        write_json(folder / "model.json", self.describe())
+        weights_sha256 = sha256_of_file(folder / "model.safetensors")
+        write_sealed_json(folder / "model.json", {"weights_sha256": weights_sha256, **self.describe()})
 
     def describe(self) -> dict[str, Any]:
         """Returns everything but the weights, as JSON."""
@@ -275,50 +274,6 @@ def score_weights(objective: Objective, logits: Float[Tensor, "batch output"]) -
     return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits) - mean
 
 
-def load_fitted(folder: Path) -> FittedModel:
-    """Returns the model saved in a fold's folder.
-
-    Raises:
-        DataError: A file is missing or damaged, or the weights do not fit the description.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise DataError(f"{folder} must hold model.json and model.safetensors. Found: {error}. Train again.") from None
-    inputs = {name.removeprefix("inputs."): v.numpy() for name, v in tensors.items() if name.startswith("inputs.")}
-    if "covariates" not in description:
-        description, inputs = _with_covariates_apart(description, inputs)
-    recipe = ModelRecipe(**description["recipe"])
-    with torch.random.fork_rng(devices=[]):
-        model = recipe.build()
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(weights)
-    genes = tuple(description["genes"])
-    return FittedModel(
-        task=description["task"],
-        task_spec=TaskSpec(**description["task_spec"]),
-        recipe=recipe,
-        model=model.eval(),
-        objective=objective_from_dict(description["objective"]),
-        standardiser=_standardiser_of(inputs, genes, description["covariates"]),
-        baseline_logits=tensors["baseline_logits"],
-        genes=genes,
-        expression_unit=description["expression_unit"],
-        encoder=description["encoder"],
-        encoder_sha256=description["encoder_sha256"],
-        expression_basis=_basis_of(description.get("expression_basis")),
-        details=description["details"],
-    )
-
-
-def _basis_of(stored: Mapping[str, Any] | None) -> ShareBasis | None:
-    return None if stored is None else ShareBasis(int(stored["n_genes"]), str(stored["sha256"]))
-
-
 def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarray]:
     arrays = {"patch_mean": standardiser.patch_mean, "patch_scale": standardiser.patch_scale}
     if standardiser.expression is not None:
@@ -327,19 +282,6 @@ def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarra
         scaler = standardiser.covariates.scaler
         arrays |= {"covariate_mean": scaler.mean, "covariate_scale": scaler.scale}
     return {name: value for name, value in arrays.items() if value is not None}
-
-
-def _standardiser_of(
-    arrays: Mapping[str, np.ndarray], genes: tuple[str, ...], covariates: Sequence[Mapping[str, Any]]
-) -> InputStandardiser:
-    expression = coding = None
-    if "gene_mean" in arrays:
-        expression = ExpressionStandardiser(genes, arrays["gene_mean"], arrays["gene_scale"])
-    if "covariate_mean" in arrays:
-        names = tuple(known["name"] for known in covariates)
-        scaler = ExpressionStandardiser(names, arrays["covariate_mean"], arrays["covariate_scale"])
-        coding = CovariateCoding({known["name"]: tuple(known["levels"]) for known in covariates}, scaler)
-    return InputStandardiser(expression, arrays.get("patch_mean"), arrays.get("patch_scale"), coding)
 
 
 def _describe_covariates(coding: CovariateCoding | None) -> list[dict[str, Any]]:
@@ -355,28 +297,3 @@ def _describe_covariates(coding: CovariateCoding | None) -> list[dict[str, Any]]
         }
         for name, mean, scale in scaled
     ]
-
-
-def _with_covariates_apart(
-    description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns what earlier versions wrote, which kept covariates at the end of the gene axis, as it is written now.
-
-    The words that training knew were not recorded: every other one is coded 0.
-    """
-    recipe, genes, arrays = dict(description["recipe"]), list(description["genes"]), dict(arrays)
-    n_covariates = len(recipe.pop("covariates", ()))
-    n_genes = len(genes) - n_covariates
-    names = genes[n_genes:]
-    if n_covariates and "gene_mean" in arrays:
-        mean, scale = arrays.pop("gene_mean"), arrays.pop("gene_scale")
-        arrays |= {"covariate_mean": mean[n_genes:], "covariate_scale": scale[n_genes:] * np.float32(WEIGHT)}
-        if n_genes and recipe["name"] != "clinical":
-            arrays |= {"gene_mean": mean[:n_genes], "gene_scale": scale[:n_genes]}
-    if recipe["name"] == "clinical":
-        n_genes = 0
-        recipe |= {"gene_sets": dict.fromkeys(recipe["gene_sets"], ()), "pathways": {}}
-    sets = {name: tuple(place for place in places if place < n_genes) for name, places in recipe["gene_sets"].items()}
-    recipe |= {"n_genes": n_genes, "n_covariates": n_covariates, "gene_sets": sets}
-    known = [{"name": name, "levels": ()} for name in names]
-    return {**description, "recipe": recipe, "genes": genes[:n_genes], "covariates": known}, arrays

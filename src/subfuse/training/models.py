@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from subfuse.cohort.bags import FeatureCache, side_by_side
 from subfuse.cohort.cohort import Patient
@@ -20,7 +21,7 @@ from subfuse.model.baselines.transmil import TransMIL
 from subfuse.model.output import Ensemble
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 from subfuse.settings import Section
-from subfuse.training.settings import ArchitectureSettings
+from subfuse.training.settings import LARGEST_ENSEMBLE, LARGEST_GRID, ArchitectureSettings
 
 SlideModel = MeanMIL | ABMIL | CLAMSB | DSMIL | TransMIL
 ExpressionModel = SNN | LinearModel
@@ -51,6 +52,8 @@ LINEAR_MODELS = {"clinical", "cox", "logistic"}
 # What is compared unless models are named. A neural model that loses to a linear one must be seen to
 COMPARED_MODELS = ("subspace", "abmil", "snn", "concat", "cox", "logistic")
 SMALLEST_GRID = 8
+LARGEST_PATCH_DIM = 65_536
+Side = Annotated[int, Field(ge=1, le=LARGEST_GRID)]
 SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
 
 
@@ -58,16 +61,27 @@ class ModelRecipe(Section):
     """A model's name and sizes. `build` gives an untrained model; the trained weights fit into it."""
 
     name: str
-    n_outputs: int
-    patch_dim: int
-    n_genes: int = Field(description="Measured genes; covariates follow them in what the model reads.")
-    n_covariates: int = 0
+    n_outputs: int = Field(ge=1)
+    patch_dim: int = Field(ge=0, le=LARGEST_PATCH_DIM)
+    n_genes: int = Field(ge=0, description="Measured genes; covariates follow them in what the model reads.")
+    n_covariates: int = Field(0, ge=0)
     gene_sets: Mapping[str, tuple[int, ...]] = Field(description="Subspace -> positions on the gene axis.")
     pathways: Mapping[str, tuple[int, ...]] = Field({}, description="Pathway -> positions on the gene axis.")
-    grid: tuple[int, int] = Field(description="Rows and columns of the spatial layout.")
-    downsample: int = Field(4, ge=1, description="Cells per sampling point of the attention, along each axis.")
+    grid: tuple[Side, Side] = Field(description="Rows and columns of the spatial layout.")
+    downsample: int = Field(
+        4, ge=1, le=LARGEST_GRID, description="Cells per sampling point of the attention, along each axis."
+    )
     architecture: ArchitectureSettings = ArchitectureSettings()
-    members: int = Field(1, ge=1, description="Networks whose logits are averaged.")
+    members: int = Field(1, ge=1, le=LARGEST_ENSEMBLE, description="Networks whose logits are averaged.")
+
+    @model_validator(mode="after")
+    def _names_and_places_are_known(self) -> "ModelRecipe":
+        if self.name not in MODELS:
+            raise ValueError(f"name must be one of {', '.join(MODELS)}. Found {self.name!r}")
+        for name, places in {**self.gene_sets, **self.pathways}.items():
+            if not all(0 <= place < self.n_genes for place in places):
+                raise ValueError(f"{name} must hold places on the axis of {self.n_genes} genes")
+        return self
 
     @property
     def modalities(self) -> frozenset[str]:

@@ -1,15 +1,13 @@
 """A checkpoint file of the published code, as files of this package."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from pydantic import TypeAdapter
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import atomic_path, write_json
+from subfuse.files import atomic_path, read_json, write_json
 from subfuse.model import SubspaceFusion, SubspaceFusionConfig
 from subfuse.model.released_weights import convert_released, unused_names
 
@@ -36,14 +34,17 @@ def convert_file(path: Path, out: Path) -> tuple[str, ...]:
         raise ConfigurationError(f"{out} holds a model already. Choose another --out.")
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+    except Exception as error:  # a damaged stream of pickle instructions fails in any way
         reason = next(iter(str(error).splitlines()), "an empty file")
         raise DataError(f"{path} must be a state dict saved by torch.save, tensors only. Found: {reason}.") from None
-    if not isinstance(state_dict, dict) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
-        raise DataError(f"{path} must be a plain state dict: names to tensors. Found {type(state_dict).__name__}.")
+    if not isinstance(state_dict, dict) or not all(_is_named_array(*item) for item in state_dict.items()):
+        raise DataError(
+            f"{path} must be a plain state dict: names to dense tensors of floating-point numbers. Found another "
+            f"{type(state_dict).__name__}."
+        )
     try:
         config, weights = convert_released(state_dict)
-    except ValueError as error:
+    except (ValueError, LookupError, RuntimeError) as error:  # also tensors without axes
         raise DataError(f"{path}: {error}") from None
     n_genes = {
         name: weights[f"subspaces.{name}.expression_encoder.layers.0.weight"].shape[1]
@@ -59,13 +60,35 @@ def load_converted(folder: Path) -> SubspaceFusion:
     """Returns the model of a folder that `convert_file` wrote; it reproduces the released logits.
 
     Its gene axis holds the released tumour vector, then the microenvironment vector; patches keep their list order.
+
+    Raises:
+        DataError: A file is missing or damaged, or does not fit the other.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    config = TypeAdapter(SubspaceFusionConfig).validate_python(described["config"])
-    n_tumour, n_micro = described["n_genes"]["tumour"], described["n_genes"]["microenvironment"]
-    genes = {"tumour": range(n_tumour), "microenvironment": range(n_tumour, n_tumour + n_micro)}
-    model = SubspaceFusion(config, genes, n_genes=n_tumour + n_micro)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    described = read_json(folder / "model.json")
+    try:
+        config = TypeAdapter(SubspaceFusionConfig).validate_python(described["config"])
+        n_tumour, n_micro = (int(described["n_genes"][name]) for name in ("tumour", "microenvironment"))
+        genes = {"tumour": range(n_tumour), "microenvironment": range(n_tumour, n_tumour + n_micro)}
+        with torch.device("meta"):
+            model = SubspaceFusion(config, genes, n_genes=n_tumour + n_micro)
+        weights = load_file(folder / "model.safetensors")
+        if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in model.state_dict().items()}:
+            raise ValueError("names and shapes of the weights are others")
+        model = SubspaceFusion(config, genes, n_genes=n_tumour + n_micro)
+        model.load_state_dict(weights)
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{folder}: a converted model is required. Found: {problem}. Convert it again.") from error
     return model.eval()
+
+
+def _is_named_array(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.layout is torch.strided
+    )

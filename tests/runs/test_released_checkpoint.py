@@ -5,7 +5,8 @@ import torch
 from transcription import Transcription, random_released, strip
 
 from subfuse.cli import main
-from subfuse.training.released_checkpoint import load_converted
+from subfuse.errors import DataError
+from subfuse.runs.released_checkpoint import load_converted
 
 
 def test_a_converted_file_reproduces_the_released_logits(tmp_path, capsys):
@@ -48,3 +49,37 @@ def test_an_unreadable_file_is_one_line(tmp_path, capsys, content):
 def test_pickled_objects_are_refused(tmp_path):
     torch.save({"weights": Path("anything")}, tmp_path / "released.pth")
     assert main(["convert", str(tmp_path / "released.pth"), "--out", str(tmp_path / "ours")]) == 3
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{1: torch.ones(2)}, {"classifier.weight": torch.ones(2, dtype=torch.int64)}, {"a": torch.eye(2).to_sparse()}],
+    ids=["number as name", "integers", "sparse"],
+)
+def test_other_tensors_than_a_state_dict_are_one_line(tmp_path, capsys, weights):
+    torch.save(weights, tmp_path / "released.pth")
+    assert main(["convert", str(tmp_path / "released.pth"), "--out", str(tmp_path / "ours")]) == 3
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_tensors_without_axes_are_one_line(tmp_path, capsys):
+    weights = {name: torch.tensor(1.0) for name in random_released(n_tumour=7, n_micro=11, n_classes=3)}
+    torch.save(weights, tmp_path / "released.pth")
+    assert main(["convert", str(tmp_path / "released.pth"), "--out", str(tmp_path / "ours")]) == 3
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.real_data
+def test_hostile_checkpoints_are_one_line(tmp_path, capsys, cases):
+    files = sorted((cases / "hostile_checkpoints").iterdir())
+    assert files
+    for path in files:
+        assert main(["convert", str(path), "--out", str(tmp_path / "ours")]) == 3
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"config": {"n_outputs": 0}, "n_genes": {}}', "\ufeff{"])
+def test_a_damaged_converted_model_is_one_line(tmp_path, content):
+    (tmp_path / "model.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        load_converted(tmp_path)

@@ -1,0 +1,159 @@
+"""A run whose files were exchanged, cut or changed ends in one line of ours."""
+
+import os
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from conftest import deal_folds
+from subfuse.cohort.bags import InputStandardiser
+from subfuse.errors import DataError, SubfuseError
+from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.files import read_json, sha256_of_json, write_json, write_table
+from subfuse.objective.objectives import ClassificationObjective
+from subfuse.report.run_files import read_run
+from subfuse.run_folder import Job, claim_folder, stack_predictions
+from subfuse.runs.cross_validation import predict_fold
+from subfuse.runs.run import load_run
+from subfuse.training.fitted_model import FittedModel
+from subfuse.training.models import ModelRecipe
+from subfuse.training.settings import ArchitectureSettings
+
+ROUNDS = int(os.environ.get("SUBFUSE_FUZZ_ROUNDS", "25"))  # of each file; some thousands find what is rare
+JUNK = (b"", b"\xff\xfe", b"\x00", b"\n", b",,,", b"nan", b"-1", b"1e999", b'"', b"{", b"[]", b": &a [*a]", b"../x")
+
+
+def untrained(cohort, fold, job):
+    genes = cohort.genes
+    recipe = ModelRecipe(
+        name="snn",
+        n_outputs=2,
+        patch_dim=cohort.patch_dim,
+        n_genes=len(genes),
+        gene_sets={"tumour": (0, 1)},
+        grid=(8, 8),
+        architecture=ArchitectureSettings(embed_dim=8),
+    )
+    scaler = ExpressionStandardiser(genes, np.zeros(len(genes), np.float32), np.ones(len(genes), np.float32))
+    return FittedModel(
+        task="grade",
+        task_spec=cohort.tasks["grade"],
+        recipe=recipe,
+        model=recipe.build().eval(),
+        objective=ClassificationObjective(("G2", "G4")),
+        standardiser=InputStandardiser(scaler, None, None, None),
+        baseline_logits=torch.zeros(1, 2),
+        genes=genes,
+        expression_unit=cohort.expression_unit,
+        encoder=cohort.encoder,
+        encoder_sha256=cohort.encoder_sha256,
+        details={"seed": job.seed(0), "split_sha256": sha256_of_json([fold.train, fold.validation, fold.test])},
+    )
+
+
+@pytest.fixture
+def made(make_cohort, tmp_path):
+    """A cohort, and a run of untrained models on it."""
+    cohort, out = make_cohort(12), tmp_path / "run"
+    folds, tables = deal_folds(cohort), []
+    hashes = [sha256_of_json([fold.train, fold.validation, fold.test]) for fold in folds]
+    tasks = {"grade": cohort.tasks["grade"].model_dump(mode="json", exclude_none=True)}
+    claim_folder(out, {"cohort": "small", "prepared": None, "tasks": tasks, "seed": 0, "folds": hashes})
+    for index, fold in enumerate(folds):
+        job = Job("grade", "snn", index)
+        fitted = untrained(cohort, fold, job)
+        fitted.save(job.folder(out))
+        tables.append(predict_fold(fitted, cohort, fold, job))
+    write_table(out / "predictions.csv", stack_predictions(tables))
+    (out / "metrics.csv").write_text(
+        "task,model,metric,value,sd,lower,upper,n_patients,n_events,reason\ngrade,snn,auc,0.5,0.1,0.4,0.6,12,,\n"
+    )
+    (out / "failures.csv").write_text("task,model,repeat,fold,reason\ngrade,snn,0,1,too few\n")
+    write_json(out / "provenance.json", {"date": "2024-01-01", "versions": {"subfuse": "0.1.0"}})
+    return cohort, out
+
+
+def test_exchanged_folds_are_noticed(made):
+    cohort, out = made
+    assert len(load_run(out).predict(cohort)) == 12 - 1  # one has no expression
+    first, second = (Job("grade", "snn", index).folder(out) for index in range(2))
+    first.rename(out / "aside")
+    second.rename(first)
+    (out / "aside").rename(second)
+    with pytest.raises(
+        DataError, match=r"fold_0/model\.json: the model of grade · snn · fold 0 is required.*exchanged"
+    ):
+        load_run(out).predict(cohort)
+
+
+def test_a_fold_of_another_repeat_is_noticed(made):
+    cohort, out = made
+    table = (out / "predictions.csv").read_text()
+    (out / "predictions.csv").write_text(table.replace("grade,snn,0,", "grade,snn,1,"))
+    shutil.copytree(out / "grade" / "snn", out / "aside")
+    shutil.copytree(out / "aside", out / "grade" / "snn" / "repeat_1")
+    with pytest.raises(DataError, match="differs in seed"):
+        load_run(out).predict(cohort)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("grade,snn,0,", "../../x,snn,0,", "names .* are required in task"),
+        ("grade,snn,0,", "grade,snn,-1,", "whole numbers from 0 are required in repeat"),
+        ("grade,snn,0,", "grade,snn,x,", "whole numbers from 0 are required in repeat"),
+        ("p_G2", "q_G2", ""),
+        ("patient_id", "patient", "Missing: patient_id"),
+    ],
+)
+def test_predictions_that_no_run_writes_are_refused(made, old, new, named):
+    cohort, out = made
+    path = out / "predictions.csv"
+    path.write_text(path.read_text().replace(old, new))
+    if not named:
+        assert len(load_run(out).predict(cohort))
+        return
+    with pytest.raises(DataError, match=rf"predictions\.csv: .*{named}"):
+        load_run(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tasks", ["grade"]), ("folds", "x"), ("seed", "first"), ("prepared", 3), ("tasks", {"grade": {"column": 3}})],
+)
+def test_a_configuration_of_the_wrong_kind_is_named(made, name, value):
+    _, out = made
+    config = yaml.safe_load((out / "config.yaml").read_text()) | {name: value}
+    (out / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(DataError, match=rf"config\.yaml: {name}"):
+        load_run(out)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["config.yaml", "predictions.csv", "metrics.csv", "failures.csv", "provenance.json"])
+def test_damaged_files_end_in_our_error_or_are_read(made, name):
+    _, out = made
+    whole, generator, n_refused = (out / name).read_bytes(), random.Random(name), 0
+    for _ in range(ROUNDS):
+        place, end = sorted(generator.randrange(len(whole) + 1) for _ in range(2))
+        end = min(end, place + 30) if generator.random() < 0.7 else end
+        (out / name).write_bytes(whole[:place] + generator.choice(JUNK) + whole[end:])
+        try:
+            load_run(out).jobs(task="grade")
+            read_run(out)
+        except SubfuseError as error:
+            n_refused += 1
+            assert "\n" not in str(error), error  # noqa: PT017
+    assert n_refused
+
+
+def test_what_was_sealed_says_where_it_was_changed(made):
+    cohort, out = made
+    path = Job("grade", "snn", 1).folder(out) / "model.json"
+    write_json(path, {**read_json(path), "expression_unit": "counts"})
+    with pytest.raises(DataError, match=r"fold_1/model\.json: .* was changed since"):
+        load_run(out).predict(cohort)

@@ -1,0 +1,218 @@
+"""A stored model that was cut, changed or exchanged ends in one line of ours, never in another error."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from subfuse.cohort.bags import InputStandardiser
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError
+from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.files import read_sealed_json, write_json, write_sealed_json
+from subfuse.objective.objectives import ClassificationObjective
+from subfuse.training.fitted_model import FittedModel
+from subfuse.training.models import MODELS, ModelRecipe
+from subfuse.training.settings import ArchitectureSettings
+from subfuse.training.stored_model import load_fitted
+
+GENES = ("A", "B", "C", "D", "E")
+ROUNDS = int(os.environ.get("SUBFUSE_FUZZ_ROUNDS", "40"))  # of each file; some thousands find what is rare
+WRONG = (None, True, -1, 0, 7, 10**30, 1e308, "x", "", [], {}, [1], [["a"]], {"a": 1}, "\ud800")
+
+
+def untrained(name: str = "subspace", members: int = 1) -> FittedModel:
+    recipe = ModelRecipe(
+        name=name,
+        n_outputs=3,
+        patch_dim=4,
+        n_genes=5,
+        gene_sets={"tumour": (0, 1, 2), "microenvironment": (2, 3, 4)},
+        pathways={"first": (0, 1), "second": (3,)},
+        grid=(8, 9),
+        architecture=ArchitectureSettings(embed_dim=16, table_size=16),
+        members=members,
+    )
+    scaler = ExpressionStandardiser(GENES, np.arange(5, dtype=np.float32), np.ones(5, np.float32))
+    patches = np.zeros(4, np.float32), np.ones(4, np.float32)
+    return FittedModel(
+        task="grade",
+        task_spec=TaskSpec(column="grade", classes=("G2", "G3", "G4"), ordinal=True),
+        recipe=recipe,
+        model=recipe.build().eval(),
+        objective=ClassificationObjective(("G2", "G3", "G4")),
+        standardiser=InputStandardiser(scaler, *patches, None),
+        baseline_logits=torch.zeros(len(recipe.subspaces), 3),
+        genes=GENES,
+        expression_unit="log2_tpm",
+        encoder="fake",
+        encoder_sha256="0" * 64,
+        details={"seed": 0, "split_sha256": "1" * 64},
+    )
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stored")
+    untrained().save(folder)
+    return folder
+
+
+def load_unsealed(stored: Path, folder: Path, described: object) -> FittedModel:
+    """Loads the weights with a description that no hash vouches for, as earlier versions wrote it."""
+    shutil.copyfile(stored / "model.safetensors", folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(described), encoding="utf-8")
+    return load_fitted(folder)
+
+
+def plain_description(stored: Path) -> dict:
+    return {k: v for k, v in read_sealed_json(stored / "model.json").items() if k != "weights_sha256"}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"clinical"}))
+def test_every_model_is_compared_with_its_weights_before_it_is_built(tmp_path, name):
+    fitted = untrained(name, members=2 if name == "snn" else 1)
+    fitted.save(tmp_path)
+    assert load_fitted(tmp_path).describe() == fitted.describe()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"task": ""}, "task"),
+        ({"genes": ["A", "B", "C", "D", "D"]}, "named once"),
+        ({"genes": ["A"]}, "n_genes must be 1. Found 5"),
+        ({"recipe.members": 100_000}, "recipe.members"),
+        ({"recipe.members": 100}, "members must have weights each"),
+        ({"recipe.members": 2}, "names and shapes"),
+        ({"recipe.name": "resnet"}, "Found 'resnet'"),
+        ({"recipe.n_outputs": 4}, "n_outputs must be 3. Found 4"),
+        ({"recipe.n_covariates": 10**15}, "n_covariates must be 0"),
+        ({"recipe.patch_dim": 10**15}, "recipe.patch_dim"),
+        ({"recipe.patch_dim": 5}, "inputs.patch_"),
+        ({"recipe.grid": [10**6, 2]}, "recipe.grid.0"),
+        ({"recipe.gene_sets": {"tumour": [0, 1, 99], "microenvironment": [2, 3, 4]}}, "tumour must hold places"),
+        ({"recipe.gene_sets": {"tumour": [0, 1], "microenvironment": [2, 3, 4]}}, "names and shapes"),
+        ({"recipe.architecture.embed_dim": 10**9}, "embed_dim"),
+        ({"objective.classes": ["G4", "G3", "G2"]}, "classes must be those of task_spec"),
+        ({"objective.classes": ["G2", "G3"]}, "classes"),
+        ({"objective.name": "other"}, "Found 'other'"),
+        ({"objective": {"name": "cox"}}, "same kind of task"),
+        ({"gene_mean": [0, 1, 2, 3, 5]}, "gene_mean must be that of the weights"),
+        ({"gene_scale": None}, "gene_scale must be that of the weights"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_what_does_not_fit_is_named(stored, tmp_path, change, named):
+    described = plain_description(stored)
+    for place, value in change.items():
+        *parents, last = place.split(".")
+        target = described
+        for name in parents:
+            target = target[name]
+        target[last] = value
+    with pytest.raises(DataError) as found:
+        load_unsealed(stored, tmp_path, described)
+    message = str(found.value)
+    assert named in message
+    assert "model.json" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("member", ["genes", "gene_sets"])
+def test_a_changed_order_is_noticed(stored, tmp_path, member):
+    shutil.copytree(stored, tmp_path, dirs_exist_ok=True)
+    described = json.loads((tmp_path / "model.json").read_text())
+    if member == "genes":
+        described["genes"] = described["genes"][::-1]
+    else:
+        described["recipe"]["gene_sets"] = dict(reversed(described["recipe"]["gene_sets"].items()))
+    write_json(tmp_path / "model.json", described)
+    with pytest.raises(DataError, match=r"model\.json: .* was changed since"):
+        load_fitted(tmp_path)
+
+
+def test_weights_of_another_model_are_noticed(stored, tmp_path):
+    untrained().save(tmp_path)  # the same sizes, other numbers
+    shutil.copyfile(stored / "model.json", tmp_path / "model.json")
+    with pytest.raises(DataError, match=r"model\.safetensors: the weights that model\.json names are required"):
+        load_fitted(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_named(stored, tmp_path):
+    fitted = untrained()
+    with torch.no_grad():
+        next(fitted.model.parameters()).fill_(float("nan"))
+    fitted.save(tmp_path)
+    with pytest.raises(DataError, match=r"model\.safetensors: arrays of finite 32-bit numbers"):
+        load_fitted(tmp_path)
+
+
+def damaged(content: bytes, generator: random.Random) -> bytes:
+    """The content cut, or with some bytes changed or inserted."""
+    kind, place = generator.randrange(3), generator.randrange(len(content))
+    junk = generator.randbytes(generator.randrange(1, 9))
+    if kind == 0:
+        return content[:place]
+    return content[:place] + junk + content[place + (len(junk) if kind == 1 else 0) :]
+
+
+def places_of(value: object, path: tuple = ()) -> list[tuple]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in items for place in places_of(item, (*path, key)))]
+
+
+def with_value(value: object, path: tuple, new: object) -> object:
+    if not path:
+        return new
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied[path[0]] = with_value(copied[path[0]], path[1:], new)
+    return copied
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_damaged_bytes_are_noticed(stored, tmp_path, name):
+    shutil.copytree(stored, tmp_path, dirs_exist_ok=True)
+    generator, whole = random.Random(0), (stored / name).read_bytes()
+    for _ in range(ROUNDS):
+        content = damaged(whole, generator)
+        (tmp_path / name).write_bytes(content)
+        if content != whole:
+            with pytest.raises(DataError, match=r"model\.(json|safetensors)"):
+                load_fitted(tmp_path)
+
+
+@pytest.mark.faults
+def test_values_of_the_wrong_kind_end_in_our_error_or_change_nothing(stored, tmp_path):
+    described, generator = plain_description(stored), random.Random(1)
+    places, messages = places_of(described), []
+    for _ in range(ROUNDS):
+        changed = with_value(described, generator.choice(places), generator.choice(WRONG))
+        try:
+            load_unsealed(stored, tmp_path, changed)
+        except DataError as error:
+            messages.append(str(error))
+    assert messages
+    assert not [message for message in messages if "\n" in message]
+
+
+@pytest.mark.real_data
+def test_hostile_descriptions_are_one_line(stored, tmp_path, cases):
+    shutil.copytree(stored, tmp_path, dirs_exist_ok=True)
+    files = sorted((cases / "hostile_model_json").glob("*.json"))
+    assert files
+    for path in files:
+        shutil.copyfile(path, tmp_path / "model.json")
+        with pytest.raises(DataError, match=r"model\.json"):
+            load_fitted(tmp_path)
+
+
+def test_a_sealed_description_is_read_back(tmp_path):
+    write_sealed_json(tmp_path / "x.json", {"b": 1, "a": [1.5, "é"]})
+    assert list(read_sealed_json(tmp_path / "x.json").items()) == [("b", 1), ("a", [1.5, "é"])]
