@@ -130,13 +130,10 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
 
     `read_table` takes the mark, a leading apostrophe, off again. Numbers stay as they are.
     """
-    import pandas
-
     marked = table.rename(columns=_marked)
     for position, dtype in enumerate(table.dtypes):
         if dtype.kind == "O":  # text, and whatever is mixed with text
-            cells = [_marked(cell) for cell in table.iloc[:, position]]
-            marked.isetitem(position, pandas.Series(cells, index=table.index, dtype=object))
+            marked.isetitem(position, table.iloc[:, position].map(_marked).array)
     with atomic_path(path) as temporary:
         marked.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -146,9 +143,8 @@ def without_marks(table: "pandas.DataFrame") -> "pandas.DataFrame":
     unmarked = table.rename(columns=_unmarked)
     for position in range(table.shape[1]):
         column = table.iloc[:, position]
-        is_marked = [_unmarked(cell) is not cell for cell in column] if column.dtype.kind == "O" else []
-        if any(is_marked):
-            unmarked.isetitem(position, column.mask(is_marked, column.str[1:]))
+        if column.dtype.kind == "O" and any(_unmarked(cell) is not cell for cell in column):
+            unmarked.isetitem(position, column.map(_unmarked).array)
     return unmarked
 
 

@@ -126,5 +126,5 @@ def _read_file(path: Path) -> _Given:
 
 
 def _patients(table: pd.DataFrame, column: str) -> frozenset[str]:
-    cells = table.get(column, [])
+    cells = table.get(column, pd.Series(dtype=str))
     return frozenset(patient_of_barcode(cell) for cell in cells if not is_missing(cell))

@@ -79,17 +79,15 @@ class PatientFlow:
     used: int  # patients of the prepared cohort; where the run keeps no table of them, those with predictions
     excluded: int  # other patients of the clinical table
     n_slides: int | None  # of the patients used; None where the run keeps no table of them
-    having: Mapping[
-        str, int
-    ]  # patients with slides, with expression, with both; a modality that nobody has is left out
+    having: Mapping[str, int]  # patients with slides, expression, both; a modality that nobody has is left out
 
     @classmethod
     def count(cls, patients: pd.DataFrame, exclusions: pd.DataFrame, predictions: pd.DataFrame) -> "PatientFlow":
         """Counts patients.csv and exclusions.csv of the prepared cohort; both may be empty."""
         if patients.empty:
             return cls(predictions["patient_id"].nunique(), 0, None, {})
-        is_patient = exclusions["level"] == "patient" if len(exclusions) else []
-        excluded = set(exclusions.loc[is_patient, "id"]) - set(patients["patient_id"]) if len(exclusions) else set()
+        listed = exclusions.loc[exclusions["level"] == "patient", "id"] if len(exclusions) else ()
+        excluded = set(listed) - set(patients["patient_id"])
         if not {"n_slides", "has_expression"} <= set(patients.columns):
             return cls(len(patients), len(excluded), None, {})
         n_slides = patients["n_slides"].fillna(0).astype(int)

@@ -91,9 +91,9 @@ def load_fitted(folder: Path) -> FittedModel:
         message = " ".join(problem["msg"].removeprefix("Value error, ").split()).rstrip(".")
         raise DataError(f"{described_in}: {where}: {message}. {REMEDY}.") from error
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, DataError) as error:
-        problem = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
-            f"{described_in}: a model and its weights that fit are required. {problem}. {REMEDY}."
+            f"{described_in}: a model and its weights that fit are required. {reason}. {REMEDY}."
         ) from error
     return _fitted(description, objective, model, inputs, tensors["baseline_logits"])
 
@@ -165,10 +165,10 @@ def _check_sizes(
     if len(set(names)) < len(names):
         raise ValueError("every gene and covariate must be named once")
     _check_inputs(description, inputs)
-    expected = (len(recipe.subspaces), recipe.n_outputs)
-    if tensors["baseline_logits"].shape != expected:
+    shape = (len(recipe.subspaces), recipe.n_outputs)
+    if tensors["baseline_logits"].shape != shape:
         raise ValueError(
-            f"baseline_logits must have the shape {expected}. Found {tuple(tensors['baseline_logits'].shape)}"
+            f"baseline_logits must have the shape {shape}. Found {tuple(tensors['baseline_logits'].shape)}"
         )
 
 
