@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-faults check bench clean
 
 setup: $(READY)
 
@@ -18,6 +18,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto
+
+test-faults: setup
+	OMP_NUM_THREADS=1 SUBFUSE_FAULT_POINTS=25 $(BIN)/python -m pytest --quiet -m faults
 
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks

@@ -3,13 +3,25 @@ import errno
 import os
 import re
 import stat
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from subfuse.errors import ConfigurationError
-from subfuse.files import atomic_path, read_table, sha256_of_file, sha256_of_json, write_json, write_table, write_text
+from subfuse.files import (
+    atomic_path,
+    holds_files,
+    read_table,
+    remove_parts,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+    write_table,
+    write_text,
+)
 
 
 def write_half(path):
@@ -97,3 +109,43 @@ def test_the_hash_of_json_ignores_key_order_but_not_values(tmp_path):
     assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})
     (tmp_path / "empty").touch()
     assert sha256_of_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")  # SHA-256 of nothing
+
+
+def abandoned(path: Path) -> Path:
+    """The temporary file of a process that was killed while it wrote."""
+    child = os.fork()
+    if not child:
+        with atomic_path(path):
+            os._exit(9)
+    os.waitpid(child, 0)
+    (part,) = path.parent.glob(".*.part*")
+    return part
+
+
+def test_the_temporary_files_of_killed_processes_are_removed_and_those_being_written_stay(tmp_path):
+    part = abandoned(tmp_path / "below" / "table.csv")
+    with atomic_path(tmp_path / "other.csv") as temporary:
+        temporary.write_text("whole")
+        remove_parts(tmp_path)
+        assert not part.exists()
+    assert (tmp_path / "other.csv").read_text() == "whole"
+
+
+def test_those_of_another_machine_stay_for_a_day(tmp_path):
+    part = tmp_path / ".table.elsewhere-1.abcdefgh.part.csv"
+    part.touch()
+    remove_parts(tmp_path)
+    assert part.exists()
+    os.utime(part, (time.time() - 90_000,) * 2)
+    remove_parts(tmp_path)
+    assert not part.exists()
+
+
+def test_a_folder_of_hidden_files_and_empty_folders_holds_nothing(tmp_path):
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    (tmp_path / "empty" / ".table.part.csv").touch()
+    (tmp_path / "exclusions.csv").touch()
+    assert not holds_files(tmp_path, beside="exclusions.csv")
+    assert holds_files(tmp_path)
+    (tmp_path / "empty" / "thesis.tex").touch()
+    assert holds_files(tmp_path, beside="exclusions.csv")

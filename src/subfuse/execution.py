@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, resource_tracker
 from typing import Any
 
 import pandas as pd
@@ -16,6 +18,7 @@ from subfuse.errors import ConfigurationError, DataError, SubfuseError
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_CONNECT = 15  # to a scheduler
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 Progress = Callable[[int, int, str], None]  # done, total, what was done last
 
@@ -34,7 +37,8 @@ def run_jobs(
 ) -> Iterator[tuple[int, Any]]:
     """Yields `(index, outcome)` of `function(*jobs[index])` as jobs finish.
 
-    The outcome of a job that raised is its exception: one failed job never stops the others.
+    The outcome of a job that raised is its exception: one failed job never stops the others. Local processes end with
+    this one, however it ends, and at once when it is interrupted.
 
     Args:
         function: A module-level function, so that other processes can import it.
@@ -47,10 +51,40 @@ def run_jobs(
             yield index, _outcome(function, job)
         return
     with _executor(min(workers, len(jobs)), scheduler) as executor:
-        futures = {executor.submit(_outcome, function, job): index for index, job in enumerate(jobs)}
+        with ctrl_c_held():
+            futures = {executor.submit(_outcome, function, job): index for index, job in enumerate(jobs)}
         for future in as_completed(futures):
             error = future.exception()  # the worker itself died
             yield futures[future], future.result() if error is None else error
+
+
+@contextmanager
+def ctrl_c_held() -> Iterator[None]:
+    """Processes started within never see Ctrl-C, which a terminal sends to all of them: their parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # else it starts with the first process, and lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process soon after its parent has ended, whatever it is doing then; files are complete or absent.
+
+    Args:
+        parent: The parent's process number.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def with_time_left(progress: Progress, *, done: int = 0, clock: Callable[[], float] = time.monotonic) -> Progress:
@@ -156,10 +190,17 @@ def _outcome(function: Callable[..., Any], job: tuple) -> Any:
 def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
     if scheduler is None:
         threads = max(1, available_cores() // workers)
+        others = set(active_children())
         with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,)
+            workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(), threads)
         ) as executor:
-            yield executor
+            try:
+                yield executor
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                for process in set(active_children()) - others:
+                    process.terminate()
+                raise
         return
     try:
         from distributed import Client
@@ -176,7 +217,8 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-def _limit_threads(threads: int) -> None:
+def _start_worker(parent: int, threads: int) -> None:
+    end_with_parent(parent)
     import torch
 
     torch.set_num_threads(threads)

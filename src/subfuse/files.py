@@ -4,10 +4,12 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import tempfile
+import time
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ TEXT_COLUMNS = frozenset(
 # Spreadsheets execute text that begins so; our tables mark it with an apostrophe, and what began with the mark as well
 _EXECUTABLE = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
+_HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:20] or "host"
+_SECONDS_OF_A_DAY = 86400.0
 
 
 @contextmanager
@@ -45,9 +49,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            descriptor, name = tempfile.mkstemp(
-                dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}"
-            )
+            prefix = f".{path.stem[:40]}.{_HOST}-{os.getpid()}."
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".part{path.suffix}")
         os.close(descriptor)
         temporary = Path(name)
         yield temporary
@@ -78,6 +81,26 @@ def _writable(path: Path) -> Iterator[None]:
             f"{path}: a place where files can be written is required. Found: {error.strerror or error}. Choose another "
             "--out, or correct its permissions."
         ) from error
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes the temporary files that killed processes left in a folder and below it.
+
+    A file stays as long as the process that writes it lives. Those of other machines are told by their age: a day.
+    """
+    for path in folder.rglob(".*.part*"):
+        with suppress(OSError):  # finished or removed by another process meanwhile
+            if _is_abandoned(path):
+                path.unlink()
+
+
+def holds_files(folder: Path, *, beside: str | None = None) -> bool:
+    """True if a folder holds more than empty folders, hidden files and, directly in it, the file `beside`.
+
+    Hidden files may be those that another process is writing, or that a killed one left.
+    """
+    others = (path for path in folder.rglob("*") if path != folder / (beside or ".") and not path.is_dir())
+    return any(not path.name.startswith(".") for path in others)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -201,6 +224,17 @@ def sha256_of_json(value: Any, *, in_order: bool = False) -> str:
     """Returns the hexadecimal SHA-256 of a value's canonical JSON; keys are sorted unless their order counts."""
     text = json.dumps(value, sort_keys=not in_order, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _is_abandoned(part: Path) -> bool:
+    writer = re.search(r"\.([A-Za-z0-9]+)-(\d+)\.[^.]*\.part", part.name)
+    if writer is None or writer[1] != _HOST:
+        return time.time() - part.stat().st_mtime > _SECONDS_OF_A_DAY
+    try:
+        os.kill(int(writer[2]), 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -1,11 +1,12 @@
 """The folder of a run: the only place that knows where its files lie and what its tables hold."""
 
+import json
 import os
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,7 +22,15 @@ from subfuse.cohort.cohort import Cohort, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.files import atomic_path, read_sealed_json, read_table, write_text
+from subfuse.files import (
+    atomic_path,
+    holds_files,
+    read_sealed_json,
+    read_table,
+    remove_parts,
+    write_json,
+    write_text,
+)
 from subfuse.identifiers import NAME_RULE, is_plain_name
 
 COHORT_FILES = (
@@ -33,6 +42,17 @@ COHORT_FILES = (
     "harmonisation.csv",
     "provenance.json",
 )
+JOB_FILES = (
+    "predictions.csv",
+    "last.ckpt",
+    "model.json",
+    "model.safetensors",
+    "log.csv",
+    "search.csv",
+    "inputs.json",  # last: it says what the others were made from
+)
+RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", "audit.json", "provenance.json",
+                "report.html", "MODEL_CARD.md")  # fmt: skip
 CONTACT_SHEETS = 6  # shown in the report
 
 
@@ -103,6 +123,36 @@ class Job:
                 "made."
             )
 
+    def is_finished(self, out: Path) -> bool:
+        """True once `predictions.csv`, which comes last, is there."""
+        return (self.folder(out) / "predictions.csv").exists()
+
+    def changed_inputs(self, out: Path, inputs: Mapping[str, str]) -> tuple[str, ...]:
+        """Returns by name what the job's files were made from and is different now; none if there are no files."""
+        path = self.folder(out) / "inputs.json"
+        if not path.exists() and not self.is_finished(out):
+            return ()
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return ("no record of its inputs",)
+        return tuple(name for name in {**inputs, **found} if inputs.get(name) != found.get(name))
+
+    def begin(self, out: Path, inputs: Mapping[str, str]) -> None:
+        """Removes files that were made from other inputs, then writes `inputs.json`, which comes before all others."""
+        folder = self.folder(out)
+        if self.changed_inputs(out, inputs):
+            for name in JOB_FILES:  # predictions first: they mark the job complete
+                for path in sorted(folder.rglob(name)):
+                    path.unlink()
+        if not (folder / "inputs.json").exists():
+            write_json(folder / "inputs.json", dict(inputs))
+
+    def finish(self, out: Path) -> None:
+        """Removes what only an unfinished training needs."""
+        for checkpoint in sorted(self.folder(out).rglob("last.ckpt")):
+            checkpoint.unlink()
+
     def seed(self, seed: int) -> int:
         """Returns the seed of this job's weights and batch order, given that of the run."""
         return seed + 1000 * self.fold_index + 1_000_000 * self.repeat
@@ -118,6 +168,7 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
     Raises:
         ConfigurationError: The folder holds results of another configuration, or something else.
     """
+    remove_parts(out)
     path = out / "config.yaml"
     stored = {**description, "prepared": _relative(description["prepared"], out)}
     if path.exists():
@@ -129,8 +180,7 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
                 "Choose another --out, or remove the folder."
             )
         return
-    # Hidden files may be those that another process is writing, or that a killed one left
-    if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+    if holds_files(out):
         raise ConfigurationError(f"{out} must be empty or a run folder. Found other files. Choose another --out.")
     write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
 
@@ -139,18 +189,39 @@ def _relative(prepared: str | None, out: Path) -> str | None:
     return None if prepared is None else Path(os.path.relpath(prepared, out.resolve())).as_posix()
 
 
+def remove_results(out: Path, tasks: Collection[str]) -> None:
+    """Removes what is made from the models of these tasks, before they or their patients change.
+
+    These are the tables of the run, whose `predictions.csv` goes first and so marks it unfinished, its report, and the
+    explanations of these tasks. What single models were explained with knows its own inputs, and is kept.
+    """
+    for name in RESULT_FILES:
+        (out / name).unlink(missing_ok=True)
+    explained = [path for path in (out / "explanations").glob("*/*") if path.name in tasks]
+    for path in (path for folder in explained for path in folder.iterdir() if path.is_file()):
+        path.unlink()
+
+
 def copy_cohort(cohort: Cohort, folder: Path) -> None:
-    """Copies what a report tells about the cohort, so that a run folder can be read without the prepared one."""
+    """Copies what a report tells about the cohort, so that a run folder can be read without the prepared one.
+
+    What the cohort does not have any more is removed there.
+    """
     if cohort.root is None:
         return
     contact_sheets = sorted(cohort.root.glob("wsi/*/contact_sheets/*.jpg"))[:CONTACT_SHEETS]
     copies = {name: cohort.root / name for name in COHORT_FILES} | {
         f"contact_sheets/{p.name}": p for p in contact_sheets
     }
+    for path in folder.glob("contact_sheets/*.jpg"):
+        if f"contact_sheets/{path.name}" not in copies:
+            path.unlink()
     for name, source in copies.items():
         if source.exists():
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def provenance(predictions: pd.DataFrame) -> dict[str, Any]:

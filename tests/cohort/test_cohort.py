@@ -8,8 +8,9 @@ from subfuse.cohort.cohort import read_cohort, read_patients
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import coded
 from subfuse.cohort.drawn_folds import read_folds
+from subfuse.cohort.marker import mark_complete
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import write_json, write_table
+from subfuse.files import write_table
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
@@ -195,7 +196,7 @@ def test_prepared_cohort_reads_back(folder):
     left = remaining(plan, exclusion_table(failed))
     write_prepared(out, cohort_file, left, slide_table(plan, out, "p00_b", "p08_a"))
     written = left.exclusions
-    write_json(out / "provenance.json", {"encoder": "e", "encoder_sha256": "00", "patch_dim": 7})
+    mark_complete(out, {"encoder": "e", "encoder_sha256": "00", "patch_dim": 7})
     cohort = read_cohort(out)
 
     assert reasons(written, "patient")["p08"] == "none of its slides could be prepared, and it has no expression"
@@ -218,7 +219,7 @@ def test_declared_names_of_genes_come_along_while_their_table_is_there(folder):
     cohort_file = cohort_file_of(folder, expression="expression: {table: expression.csv, unit: tpm, aliases: mine.tsv}")
     plan, out = plan_cohort(cohort_file), folder / "prepared"
     write_prepared(out, cohort_file, plan, slide_table(plan, out))
-    write_json(out / "provenance.json", {})
+    mark_complete(out, {})
     assert read_cohort(out).gene_aliases == {"OLD": "G2"}
     (folder / "mine.tsv").unlink()
     assert read_cohort(out).gene_aliases == {}
@@ -255,7 +256,7 @@ def test_covariates_are_no_genes(with_covariates):
     assert plan.covariates == ("age", "sex=male")
     assert f"covariates: age known for {len(plan.patients) - 2}, sex=male known for" in plan.summary()
     write_prepared(out, cohort_file, plan, slide_table(plan, out))
-    write_json(out / "provenance.json", {})
+    mark_complete(out, {})
     cohort = read_cohort(out)
     by_id = {patient.patient_id: patient for patient in cohort}
     assert (cohort.genes, cohort.covariates) == (("G1", "G2", "G3", "G4"), ("age", "sex=male"))
@@ -278,7 +279,7 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
     )
     out, plan = with_covariates / "prepared", plan_cohort(cohort_file)
     write_prepared(out, cohort_file, plan, slide_table(plan, out))
-    write_json(out / "provenance.json", {})
+    mark_complete(out, {})
     cohort = read_cohort(out)
     by_id = {patient.patient_id: patient for patient in cohort}
     assert cohort.gene_sets == dict.fromkeys(("tumour", "microenvironment"), ())
@@ -348,7 +349,7 @@ def test_cohort_without_expression_reads_back(folder):
     cohort_file, out = cohort_file_of(folder, "expression"), folder / "prepared"
     plan = plan_cohort(cohort_file)
     write_prepared(out, cohort_file, plan, slide_table(plan, out))
-    write_json(out / "provenance.json", {})
+    mark_complete(out, {})
     cohort = read_cohort(out)
     assert (cohort.genes, cohort.expression_unit) == ((), None)
     assert cohort.gene_sets == {"tumour": (), "microenvironment": ()}
@@ -369,7 +370,7 @@ def test_unfinished_and_damaged_folders(folder):
     write_prepared(out, cohort_file, plan, slide_table(plan, out))
     with pytest.raises(DataError, match=r"completely prepared folder.*provenance\.json"):
         read_cohort(out)
-    write_json(out / "provenance.json", {})
+    mark_complete(out, {})
     (out / "wsi" / "p00_a.h5").unlink()
     with pytest.raises(DataError, match=r"feature file wsi/p00_a\.h5"):
         read_cohort(out)
@@ -379,7 +380,7 @@ def test_select(folder):
     cohort_file, out = cohort_file_of(folder, "slides"), folder / "prepared"
     plan = plan_cohort(cohort_file)
     write_prepared(out, cohort_file, plan, slide_table(plan, out))
-    write_json(out / "provenance.json", {})
+    mark_complete(out, {})
     cohort = read_cohort(out)
     assert [p.patient_id for p in cohort.select(["p09", "p03"])] == ["p03", "p09"]
     with pytest.raises(KeyError, match="p02"):
@@ -405,7 +406,7 @@ def test_real_tables_join(real_data, tmp_path):
     assert plan.coverage["n_found"].tolist() == [75, 63]
     assert [len(fold.test) for fold in plan.folds] == [114, 114, 114, 114, 113]
     write_prepared(tmp_path / "prepared", cohort_file, plan, slide_table(plan, tmp_path))
-    write_json(tmp_path / "prepared" / "provenance.json", {})
+    mark_complete(tmp_path / "prepared", {})
     cohort = read_cohort(tmp_path / "prepared")
     assert (len(cohort), len(cohort.genes), cohort.patients[0].site) == (569, 1544, "02")
 

@@ -8,9 +8,9 @@ from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.cohort.drawn_folds import read_repeats
+from subfuse.cohort.marker import mark_complete
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.expression.reading import ExpressionTable
-from subfuse.files import write_json
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.sources import pool_expression
@@ -74,7 +74,7 @@ def prepare(folder: Path, plan: CohortPlan) -> Path:
     for name in slides["features"]:
         (out / name).touch()
     write_prepared(out, read_cohort_file(folder / "cohort.yaml"), plan, slides)
-    write_json(out / "provenance.json", {})
+    mark_complete(out, {})
     return out
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from subfuse.cohort.cohort import read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.cohort.marker import mark_complete
 from subfuse.features.store import SlideFeatures, write_features
-from subfuse.files import write_json
 from subfuse.preparation.plan import plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.runs.cross_validation import cross_validate
@@ -69,7 +69,7 @@ def write_prepared_folder(out: Path, cohort_path: Path, generator: np.random.Gen
         features = path.relative_to(out).as_posix()
         records.append({"slide_id": source.slide_id, "patient_id": source.patient_id, "features": features})
     write_prepared(out, cohort_file, plan, pd.DataFrame(records))
-    write_json(out / "provenance.json", {"encoder": "random", "encoder_sha256": "0" * 64, "patch_dim": 5})
+    mark_complete(out, {"encoder": "random", "encoder_sha256": "0" * 64, "patch_dim": 5})
 
 
 def random_features(generator: np.random.Generator, width: int, height: int) -> SlideFeatures:

@@ -6,8 +6,11 @@ Libraries that are slow to load are imported inside the command that needs them,
 import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from jsonargparse import Namespace
 
@@ -21,10 +24,11 @@ COMMANDS = {**cohorts.COMMANDS, **training.COMMANDS, **results.COMMANDS, **envir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0 done, 1 a defect, 2 wrong usage, 3 bad data.
+    """Runs the command line and returns its exit code.
 
-    What the system refuses, such as a file that may not be written, is bad data; 141 if nobody reads the output any
-    more, as of a command that SIGPIPE ends.
+    0 done, 1 a defect, 2 wrong usage, 3 bad data, which is also what the system refuses, such as a file that may not be
+    written; 130 stopped by Ctrl-C (SIGINT), 143 by SIGTERM, 141 if nobody reads the output any more, as of a command
+    that SIGPIPE ends.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -32,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         try:
-            parsed = _parse(arguments)
-            COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
+            with _terminations_raised():
+                parsed = _parse(arguments)
+                COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
         finally:
             sys.stdout.flush()  # here and not when Python ends: nobody may read it any more
     except SubfuseError as error:
@@ -49,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"subfuse: error: {_of_system(error)}", file=sys.stderr)
         return DataError.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("subfuse: stopped. What is complete is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
     return 0
 
 
@@ -67,6 +72,27 @@ def _close_output() -> None:
     """Lets what is still to be printed go nowhere, so that Python says nothing of it when it ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which Slurm, systemd and containers send: an end as clean as that of Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _terminations_raised() -> Iterator[None]:
+    """Raises SIGTERM as an exception, so that workers and temporary files go too; only a main thread can."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:

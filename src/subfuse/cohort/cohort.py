@@ -1,11 +1,9 @@
 """Patients and cohorts as every later stage sees them, and how a prepared folder is read."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +12,7 @@ from jaxtyping import Float
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import CovariateValues, column_of
+from subfuse.cohort.marker import read_mark
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.gene_names import read_aliases
@@ -105,10 +104,10 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
 
     Raises:
         ConfigurationError: The folder has no cohort of this role or name.
-        DataError: The folder is not completely prepared, or a feature file is gone.
+        DataError: The folder is not completely prepared, a table was changed since, or a feature file is gone.
     """
     root = Path(prepared)
-    provenance = _read_provenance(root)
+    provenance = read_mark(root)
     cohort_file = read_cohort_file(root / "cohort.yaml")
     chosen = _choose_cohorts(cohort_file, role)
     patients = read_patients(root)
@@ -209,16 +208,6 @@ def _patients(
 
 def _values_by_patient(table: ExpressionTable | None) -> dict[str, np.ndarray]:
     return {} if table is None else dict(zip(table.values.index, table.values.to_numpy(), strict=True))
-
-
-def _read_provenance(root: Path) -> dict[str, Any]:
-    try:
-        return json.loads((root / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{root}: a completely prepared folder is required. Found no readable provenance.json. "
-            "Run `subfuse prepare COHORT.yaml --out` with this folder."
-        ) from error
 
 
 def _slides_by_patient(root: Path) -> dict[str, tuple[Path, ...]]:

@@ -21,7 +21,7 @@ def write_repeats(folder: Path, repeats: Sequence[Sequence[Fold]]) -> None:
     """Writes `fold_<k>.json` for the first repeat and `repeat_<r>/fold_<k>.json` for further ones.
 
     A file holds train, validation and test patients, its own place among all folds, and the SHA-256 of both. Files of
-    an earlier run that are not overwritten are removed.
+    an earlier run that are not overwritten are removed: all of them where there are no folds.
     """
     kept = set()
     for r, folds in enumerate(repeats):
@@ -33,7 +33,7 @@ def write_repeats(folder: Path, repeats: Sequence[Sequence[Fold]]) -> None:
             kept.add(path)
     for path in {*folder.glob("fold_*.json"), *folder.glob("repeat_*/fold_*.json")} - kept:
         path.unlink()
-    for path in folder.glob("repeat_*"):
+    for path in (*folder.glob("repeat_*"), folder):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 

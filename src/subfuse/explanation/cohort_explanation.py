@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from subfuse import __version__
 from subfuse.cohort.cohort import Patient
+from subfuse.cohort.fingerprint import fingerprint_of
 from subfuse.errors import DataError
 from subfuse.execution import Attempts, Progress, run_jobs, with_time_left
 from subfuse.explanation.attribution import Attribution, contribution_ledger
@@ -132,6 +134,7 @@ def _write_task(
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES}
     if tables["contributions"].empty:
         raise DataError(f"{folder}: a patient with the modalities of the model is required to explain it. Found none.")
+    (folder / "summary.json").unlink(missing_ok=True)  # it marks the folder complete
     values, contributions, faithfulness = tables["genes"], tables["contributions"], tables["faithfulness"]
     if len(values):
         _write_genes(folder, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()), seed=seed)
@@ -167,6 +170,7 @@ def explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) 
         found = _explained_patient(explained, patient, generator, tolerance=tolerance, scrutinise=index in scrutinised)
         for name, table in found:
             rows[name].append(table.assign(fold=tested.fold))
+    (folder / "done.txt").unlink(missing_ok=True)  # of tables that were made from something else
     for name in TABLES:
         write_table(folder / f"{name}.csv", pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name))
     write_text(folder / "done.txt", _key(tested, tolerance, seed) + "\n")
@@ -178,8 +182,10 @@ def _folder(tested: FoldModel, out: Path) -> Path:
 
 def _key(tested: FoldModel, tolerance: float, seed: int) -> str:
     """Returns what the tables of a model depend on."""
-    identifiers = [patient.patient_id for patient in tested.patients]
-    return sha256_of_json([tested.fitted.describe(), identifiers, tolerance, seed, TABLES, FAITHFULNESS_PATIENTS])
+    fitted = tested.fitted
+    inputs = fingerprint_of(tested.patients, modalities=fitted.recipe.modalities)
+    model = [fitted.describe(), fitted.arrays_sha256()]
+    return sha256_of_json([__version__, *model, inputs, tolerance, seed, TABLES, FAITHFULNESS_PATIENTS])
 
 
 def _is_explained(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> bool:

@@ -53,6 +53,7 @@ def explain_patient(
         fold: Which fold's model this is, for the record.
         places: Where the slides are (`locate_slides`); without it galleries show places.
     """
+    (out / "explanation.json").unlink(missing_ok=True)  # written last: it marks the folder complete
     batch = next(fitted.batches([patient]))
     score = explained_score(fitted, batch)
     attributions = attribute_subspaces(fitted, batch, score)

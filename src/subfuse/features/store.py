@@ -161,6 +161,15 @@ def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str,
         return len(file["coords"]), attributes
 
 
+def recorded_hash(path: Path) -> str:
+    """Returns the hash of its content that a feature file was written with; empty where it has none.
+
+    Raises:
+        DataError: As for `read_attributes`.
+    """
+    return str(read_attributes(path)[1].get(CONTENT_HASH, ""))
+
+
 def require_content(features: np.ndarray, coords: np.ndarray, attributes: Mapping[str, Any], path: Path) -> None:
     """Compares what was read from a file with the hash and the slide that it was written with.
 

@@ -14,10 +14,11 @@ import pandas as pd
 from subfuse import __version__
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
+from subfuse.cohort.marker import mark_complete, mark_incomplete
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.execution import Progress
 from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder, require_device
-from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table
+from subfuse.files import holds_files, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.feature_import import (
     FeatureRecord,
     feature_sources,
@@ -98,6 +99,7 @@ def prepare(
             require_device(device)
         provenance = _provenance(cohort_file, plan, encoder)
         _claim(out, cohort_file, provenance["requested_encoder"])
+        mark_incomplete(out)
         records: Sequence[SlideRecord | FeatureRecord]
         if ready:
             records, failures = import_slides(
@@ -117,7 +119,7 @@ def prepare(
     write_prepared(out, cohort_file, plan, _slide_table(records))
     write_table(out / "gene_set_coverage.csv", plan.coverage)
     write_table(out / "slide_quality.csv", quality_table(records))
-    write_json(out / "provenance.json", provenance)  # last: it marks the folder complete
+    mark_complete(out, provenance)
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
     return Preparation(out, plan, _slide_table(records), (*plan.warnings, *of_slides))
 
@@ -207,6 +209,7 @@ def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:
     The same cohort may come with other tables, tasks or folders: tables are written again and slides are looked at one
     by one, see `completed_record`. Another encoder may take the folder as long as nothing is encoded in it.
     """
+    remove_parts(out)
     found = _require_own(out, cohort_file)
     wanted = {"cohorts": [member.name for member in cohort_file.members], "encoder": encoder}
     if found is not None and found.get("encoder") != encoder and any(out.glob("wsi/*/features_*/*.h5")):
@@ -227,7 +230,7 @@ def _require_own(out: Path, cohort_file: CohortFile) -> dict[str, Any] | None:
         if found.get("cohorts") != wanted["cohorts"]:
             raise ConfigurationError(_another(out, wanted, found))
         return found
-    if out.exists() and any(path.name != "exclusions.csv" for path in out.iterdir()):
+    if holds_files(out, beside="exclusions.csv"):
         raise ConfigurationError(f"{out} must be empty or a prepared folder. Found other files. Choose another --out.")
     return None
 

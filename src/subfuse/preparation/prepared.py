@@ -11,13 +11,16 @@ from subfuse.expression.reading import write_expression
 from subfuse.files import write_table, write_text
 from subfuse.preparation.plan import CohortPlan
 
+EXPRESSION_FILES = ("expression.h5ad", "gene_sets.gmt", "pathways.gmt")
+
 
 def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides: pd.DataFrame) -> None:
     """Writes the tables of a prepared folder.
 
     These are patients.csv, slides.csv, exclusions.csv, expression.h5ad, gene_sets.gmt (measured genes of each
     subspace), pathways.gmt (those of every single set), harmonisation.csv (where several cohorts have expression), the
-    resolved cohort.yaml and the folds. `provenance.json` is left to the caller: it marks the folder complete.
+    resolved cohort.yaml and the folds. What an earlier preparation had beside these is removed. The mark that the
+    folder is complete (`mark_complete`) is left to the caller.
 
     Args:
         out: The prepared folder.
@@ -29,16 +32,20 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
     write_table(out / "patients.csv", plan.patients)
     write_table(out / "slides.csv", slides.sort_values("slide_id"))
     write_table(out / "exclusions.csv", plan.exclusions)
-    if plan.expression is not None:
+    if plan.expression is None:
+        for name in EXPRESSION_FILES:
+            (out / name).unlink(missing_ok=True)
+    else:
         write_expression(out / "expression.h5ad", plan.expression)
         write_text(out / "gene_sets.gmt", _gmt_text(plan.gene_sets, "measured genes of the subspace"))
         write_text(out / "pathways.gmt", _gmt_text(plan.pathways, "measured genes of the set"))
-    if not plan.harmonisation.empty:
+    if plan.harmonisation.empty:
+        (out / "harmonisation.csv").unlink(missing_ok=True)
+    else:
         write_table(out / "harmonisation.csv", plan.harmonisation)
     resolved = {"tasks": dict(plan.tasks), "covariates": plan.covariates}
     write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update=resolved)))
-    if plan.repeats:
-        write_repeats(out / SPLITS, plan.repeats)
+    write_repeats(out / SPLITS, plan.repeats)
 
 
 def _gmt_text(gene_sets: Mapping[str, Sequence[str]], description: str) -> str:

@@ -26,6 +26,7 @@ from subfuse.run_folder import (
     stack_predictions,
 )
 from subfuse.runs.folds import choose_repeats
+from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import check_model_names, suits_task
@@ -66,8 +67,9 @@ def cross_validate(
     """Trains and tests models on the same patient-level folds.
 
     Finished folds are kept in `out` and skipped when the same call is repeated, and a neural model's training that was
-    interrupted goes on after its last epoch, to the weights of an uninterrupted one. A failed job is reported and the
-    rest goes on. The test patients of a fold are never seen by its training.
+    interrupted goes on after its last epoch, to the weights of an uninterrupted one. Folds whose patients, outcomes or
+    inputs have changed since are done again. A failed job is reported and the rest goes on. The test patients of a fold
+    are never seen by its training.
 
     Args:
         cohort: A prepared cohort.
@@ -106,7 +108,6 @@ def cross_validate(
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     description = run_description(cohort, tasks, models, drawn[0], seed, training, architecture)
     claim_folder(out, description | {"repeats": len(drawn), "search": search, "allow_inputs": sorted(allow_inputs)})
-    copy_cohort(cohort, out / "cohort")
     jobs = [
         Job(task_name, model, index, repeat)
         for task_name in tasks
@@ -115,7 +116,11 @@ def cross_validate(
         for repeat, fold_list in enumerate(drawn)
         for index in range(len(fold_list))
     ]
-    open_jobs = [job for job in jobs if not (job.folder(out) / "predictions.csv").exists()]
+    settings: Any = {"training": training, "architecture": architecture, "seed": seed, "search": search}
+    open_jobs = begin_jobs(
+        out, {job: job_inputs(cohort, drawn[job.repeat][job.fold_index], job, **settings) for job in jobs}
+    )
+    copy_cohort(cohort, out / "cohort")
     arguments = [
         (cohort, drawn[job.repeat][job.fold_index], job, out, training, architecture, seed, search) for job in open_jobs
     ]
@@ -207,8 +212,7 @@ def train_job(
     if fabric is None or fabric.is_global_zero:
         fitted.save(folder)
         write_table(folder / "predictions.csv", predict_fold(fitted, cohort, fold, job))
-        for checkpoint in folder.rglob("last.ckpt"):
-            checkpoint.unlink()
+        job.finish(out)
 
 
 def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:

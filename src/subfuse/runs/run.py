@@ -20,7 +20,7 @@ from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
 from subfuse.explanation.wsidata_export import write_wsidata
 from subfuse.features.store import read_features
-from subfuse.files import read_table
+from subfuse.files import read_table, remove_parts
 from subfuse.run_folder import (
     Job,
     claim_folder,
@@ -31,6 +31,7 @@ from subfuse.run_folder import (
     prediction_table,
     read_config,
     read_predictions,
+    remove_results,
     stack_predictions,
 )
 from subfuse.runs.external_validation import external_predictions, risk_percentile
@@ -123,6 +124,7 @@ class Run:
         """
         claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
         predictions = external_predictions(self.predict(cohort), self.predictions)
+        remove_results(out, self.config["tasks"])
         copy_cohort(cohort, out / "cohort")
         tasks = {name: TaskSpec(**task) for name, task in self.config.get("tasks", {}).items()}
         return write_results(out, predictions, tasks, seed=seed)[0]
@@ -153,6 +155,7 @@ class Run:
                 explained, or a slide that is to be stored cannot be found or opened.
         """
         out = self.folder / "explanations" / explanation_name(patient_id) if out is None else Path(out)
+        remove_parts(out)
         patient = next((p for p in cohort if p.patient_id == patient_id), None)
         if patient is None:
             raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}. See its patients.csv.")
@@ -201,6 +204,7 @@ class Run:
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
         out = self.folder / "explanations" / "cohort" if out is None else Path(out)
+        remove_parts(out)
         return explain_cohort(
             [self._tested(job, cohort) for job in self.jobs(model=model, task=task)],
             out,

@@ -1,6 +1,6 @@
 """One model on one fold, on one process or several: a run folder like that of a cross-validation."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from subfuse.run_folder import (
 )
 from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
 from subfuse.runs.folds import choose_folds
+from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.results import write_results
 from subfuse.training.models import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
@@ -61,7 +62,8 @@ def train_model(
         architecture: Sizes of the model.
         devices: Processes per machine; see `start_processes`.
         nodes: Machines.
-        resume: Go on where an earlier call was interrupted; without it, a begun or finished fold is an error.
+        resume: Go on where an earlier call was interrupted, or begin again where patients, outcomes or inputs have
+            changed since; without it, a begun or finished fold is an error.
         allow_inputs: Genes or covariates that may be inputs although they look like the outcome; see `check_inputs`.
         progress: Called after every epoch.
 
@@ -77,7 +79,6 @@ def train_model(
     training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
     folds = _checked_folds(cohort, task, model, fold, seed)
     job = Job(task, model, fold)
-    folder = job.folder(out)
     refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], allow_inputs)
     with start_processes(training, devices=devices, nodes=nodes) as fabric:
         description = {
@@ -86,8 +87,9 @@ def train_model(
             "processes": fabric.world_size,
             "allow_inputs": sorted(allow_inputs),
         }
-        on_first(fabric, lambda: _claim(out, description, folder, resume=resume))
-        if not (folder / "predictions.csv").exists():
+        inputs = job_inputs(cohort, folds[fold], job, training=training, architecture=architecture, seed=seed)
+        on_first(fabric, lambda: _claim(out, description, job, inputs, resume=resume))
+        if not job.is_finished(out):
             train_job(
                 cohort,
                 folds[fold],
@@ -136,11 +138,13 @@ def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, seed: int) 
     return folds
 
 
-def _claim(out: Path, description: dict[str, Any], folder: Path, *, resume: bool) -> None:
+def _claim(out: Path, description: dict[str, Any], job: Job, inputs: Mapping[str, str], *, resume: bool) -> None:
     claim_folder(out, description)
+    folder = job.folder(out)
     begun = [name for name in ("last.ckpt", "predictions.csv") if (folder / name).exists()]
     if begun and not resume:
         raise ConfigurationError(
             f"{folder} holds a {'finished' if begun[-1] == 'predictions.csv' else 'begun'} training. "
             "Add --resume to go on with it, or choose another --out."
         )
+    begin_jobs(out, {job: inputs})

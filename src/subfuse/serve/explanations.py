@@ -1,14 +1,13 @@
 """Explanations of a run: those that exist, and one more in a process of its own."""
 
-import contextlib
 import json
 import logging
-import signal
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from subfuse.errors import SubfuseError
+from subfuse.execution import ctrl_c_held, end_with_parent
 from subfuse.explanation import colour_limit
 from subfuse.run_folder import read_optional
 from subfuse.runs.run import explanation_name
@@ -226,31 +226,21 @@ class _Running:
 def _started(job: Job, explain: Callable[[str, Path], object], folder: Path) -> _Running:
     context = get_context("spawn")  # a fork of a process with threads can hang
     answer, sender = context.Pipe(duplex=False)
-    # a daemon: should the viewer end without `stop`, the process ends too
-    process = context.Process(target=_explained, args=(explain, job.patient_id, folder, sender), daemon=True)
+    process = context.Process(
+        target=_explained, args=(os.getpid(), explain, job.patient_id, folder, sender), daemon=True
+    )
     started_ns = time.time_ns()
-    with _ctrl_c_held():
+    with ctrl_c_held():
         process.start()
     sender.close()
     return _Running(job.job_id, job.patient_id, folder, started_ns, process, answer)
 
 
-@contextlib.contextmanager
-def _ctrl_c_held() -> Iterator[None]:
-    """Processes started within never see Ctrl-C, which a terminal sends to all of them: the viewer ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # else it starts with the first process, and lets Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _explained(explain: Callable[[str, Path], object], patient_id: str, folder: Path, answer: Connection) -> None:
-    """Explains in a process of its own; says why it failed, and ends with 1."""
+def _explained(
+    parent: int, explain: Callable[[str, Path], object], patient_id: str, folder: Path, answer: Connection
+) -> None:
+    """Explains in a process of its own, which ends with its parent; says why it failed, and ends with 1."""
+    end_with_parent(parent)
     try:
         explain(patient_id, folder)
     except SubfuseError as problem:

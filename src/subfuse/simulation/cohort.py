@@ -7,9 +7,7 @@ model does on it says nothing about real tumours.
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 
 from subfuse.errors import ConfigurationError
+from subfuse.execution import run_jobs
 from subfuse.expression.gene_sets import load_gene_sets
 from subfuse.expression.source import GeneSetSource
-from subfuse.files import atomic_path, write_json, write_table, write_text
+from subfuse.files import atomic_path, holds_files, remove_parts, write_json, write_table, write_text
 from subfuse.simulation.patients import DIAGNOSES, LATENTS, MODALITIES, SyntheticPatients, draw_patients
 from subfuse.simulation.slide import CELL_PX, MPP, REGIONS, Staining, draw_layout, draw_slide
 
@@ -267,7 +266,8 @@ def _claim_folder(out: Path, arguments: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigurationError(f"{out}: a new or empty folder is required. Found a file. Give another folder.")
     marker = out / "truth" / "simulation.json"
-    if out.is_dir() and any(out.iterdir()):
+    remove_parts(out)
+    if marker.exists() or holds_files(out):
         try:
             found = json.loads(marker.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -329,13 +329,10 @@ def _run(jobs: Sequence[_PatientJob], workers: int, progress: Callable[[int, int
 
 
 def _finished(jobs: Sequence[_PatientJob], workers: int) -> Iterator[str]:
-    if workers == 1:
-        yield from map(_write_patient, jobs)
-        return
-    # Started afresh: a fork of a process with threads can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_write_patient, job) for job in jobs]):
-            yield future.result()
+    for _, outcome in run_jobs(_write_patient, [(job,) for job in jobs], workers=workers):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        yield outcome
 
 
 def _write_patient(job: _PatientJob) -> str:

@@ -1,5 +1,6 @@
 """A trained model with everything fitted beside its weights: what prediction on new patients needs."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -231,14 +232,25 @@ class FittedModel:
         """Writes `model.safetensors` and `model.json`, each atomically; `load_fitted` reads and checks them."""
         from safetensors.torch import save_file
 
+        with atomic_path(folder / "model.safetensors") as temporary:
+            save_file(self._tensors(), temporary)
+        weights_sha256 = sha256_of_file(folder / "model.safetensors")
+        write_sealed_json(folder / "model.json", {"weights_sha256": weights_sha256, **self.describe()})
+
+    def arrays_sha256(self) -> str:
+        """Returns the hexadecimal SHA-256 of weights and standardisation, which `describe` does not tell."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self._tensors().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All arrays, by name."""
         tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
         for name, value in _standardiser_arrays(self.standardiser).items():
             tensors[f"inputs.{name}"] = torch.from_numpy(value)
-        tensors["baseline_logits"] = self.baseline_logits.contiguous()
-        with atomic_path(folder / "model.safetensors") as temporary:
-            save_file(tensors, temporary)
-        weights_sha256 = sha256_of_file(folder / "model.safetensors")
-        write_sealed_json(folder / "model.json", {"weights_sha256": weights_sha256, **self.describe()})
+        return {**tensors, "baseline_logits": self.baseline_logits.contiguous()}
 
     def describe(self) -> dict[str, Any]:
         """Returns everything but the weights, as JSON."""

@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from subfuse.errors import ConfigurationError
+from subfuse.execution import end_with_parent
 from subfuse.training.settings import TrainingSettings
 
 
@@ -65,7 +66,10 @@ def start_processes(settings: TrainingSettings, *, devices: int, nodes: int) -> 
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigurationError(f"--devices {devices} --nodes {nodes} cannot be had: {error}") from None
+    parent = os.getppid()
     fabric.launch()
+    if not is_first_process() and not distributed.is_torchelastic_launched():
+        end_with_parent(parent)  # the first process, or Slurm's step
     try:
         yield fabric
     finally:

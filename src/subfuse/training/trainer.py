@@ -101,6 +101,8 @@ class Trainer:
             fabric, model, optimizer, objective, self._coordinator(model), settings.clip, settings.gene_penalty
         )
         state = self._start(model, optimizer)
+        if state.log and self.log_path is not None and self.fabric.is_global_zero:
+            write_log(self.log_path, state.log)  # an interruption after the checkpoint left it without the last row
         with self._tracker(state) as logger:
             while not state.is_over(epochs=settings.epochs, patience=settings.patience):
                 row = {"epoch": len(state.log), **self._epoch(update, train, data, len(state.log))}

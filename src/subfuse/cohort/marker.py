@@ -1,0 +1,60 @@
+"""`provenance.json`: written last, it marks a prepared folder complete and holds the hashes of its tables."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from subfuse.errors import DataError
+from subfuse.files import sha256_of_file, write_json
+
+NAME = "provenance.json"
+TABLES = ("cohort.yaml", "patients.csv", "slides.csv", "expression.h5ad", "gene_sets.gmt", "pathways.gmt")
+FOLDS = "splits/**/fold_*.json"
+
+
+def mark_incomplete(root: Path) -> None:
+    """Removes the mark, before anything in the folder changes."""
+    (root / NAME).unlink(missing_ok=True)
+
+
+def mark_complete(root: Path, provenance: Mapping[str, Any]) -> None:
+    """Writes the mark: where the tables come from, and their hashes."""
+    write_json(root / NAME, {**provenance, "files": _hashes(root)})
+
+
+def read_mark(root: Path) -> dict[str, Any]:
+    """Returns where the tables of a prepared folder come from.
+
+    Raises:
+        DataError: The folder is not completely prepared, or a table is not the one that it was completed with.
+    """
+    try:
+        found = json.loads((root / NAME).read_text(encoding="utf-8"))
+        recorded = dict(found["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{root}: a completely prepared folder is required. Found no {NAME} with the hashes of its tables. "
+            f"{_remedy(root)}"
+        ) from error
+    present = _hashes(root)
+    differing = [name for name in {**recorded, **present} if recorded.get(name) != present.get(name)]
+    if differing:
+        name = differing[0]
+        problem = "nothing" if name not in present else "another one" if name in recorded else "one of another time"
+        wanted = "the file" if name in recorded else "no file"
+        raise DataError(
+            f"{root / name}: {wanted} with which the folder was completed is required. Found {problem}: it was "
+            f"changed, or a preparation was interrupted. {_remedy(root)}"
+        )
+    return found
+
+
+def _remedy(root: Path) -> str:
+    return f"Run `subfuse prepare COHORT.yaml --out {root}`: it keeps the slides that are done."
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    """Returns the hash of every table and fold that is there, by its path in the folder."""
+    paths = [*(root / name for name in TABLES), *sorted(root.glob(FOLDS))]
+    return {path.relative_to(root).as_posix(): sha256_of_file(path) for path in paths if path.exists()}

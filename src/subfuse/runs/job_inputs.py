@@ -1,0 +1,91 @@
+"""What a job of a run is made from: whatever of it changes, the job is done again."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from subfuse import __version__
+from subfuse.cohort.bags import class_names
+from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.fingerprint import fingerprint_of
+from subfuse.cohort.fold import Fold
+from subfuse.files import sha256_of_json
+from subfuse.run_folder import Job, remove_results
+from subfuse.training.models import modalities_of
+from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+
+def job_inputs(
+    cohort: Cohort,
+    fold: Fold,
+    job: Job,
+    *,
+    training: TrainingSettings,
+    architecture: ArchitectureSettings,
+    seed: int,
+    search: int = 0,
+) -> dict[str, str]:
+    """Returns what decides a job's weights and predictions, by name: hashes, and the version of the package.
+
+    Args:
+        cohort: A prepared cohort.
+        fold: Who trains, validates and is tested.
+        job: Which model, task and fold.
+        training: Training settings.
+        architecture: Sizes of the model.
+        seed: Of the run; see `Job.seed`.
+        search: Trials of the search for settings.
+    """
+    task = cohort.tasks[job.task]
+    known = {patient.patient_id: patient for patient in cohort}
+    patients = [known[name] for side in (fold.train, fold.validation, fold.test) for name in side if name in known]
+    settings = [training.model_dump(mode="json"), architecture.model_dump(mode="json"), job.seed(seed), search]
+    return {
+        "version": __version__,
+        "settings": sha256_of_json(settings),
+        "fold": sha256_of_json([fold.train, fold.validation, fold.test]),
+        "task": sha256_of_json([task.model_dump(mode="json"), *class_names_of(cohort, job)]),
+        "genes": sha256_of_json(
+            [
+                cohort.genes,
+                cohort.expression_unit,
+                repr(cohort.expression_basis),
+                dict(cohort.gene_sets),
+                dict(cohort.pathways),
+                cohort.covariates,
+            ]
+        ),
+        "encoder": str(cohort.encoder_sha256),
+        **fingerprint_of(patients, modalities=modalities_of(job.model), task=task),
+    }
+
+
+def class_names_of(cohort: Cohort, job: Job) -> tuple[str, ...]:
+    """Returns the classes of a job's task, none for survival."""
+    task = cohort.tasks[job.task]
+    return () if task.is_survival else class_names(cohort.patients, task)
+
+
+def begin_jobs(out: Path, inputs: Mapping[Job, Mapping[str, str]]) -> list[Job]:
+    """Returns the jobs that are to be done, with nothing left in their folders that was made from other inputs.
+
+    Results of the run that rest on such files are removed first, and it is logged how many jobs are done again and why.
+
+    Args:
+        out: Run folder.
+        inputs: What every job of the run is made from now.
+    """
+    changed = {job: names for job in inputs if (names := job.changed_inputs(out, inputs[job]))}
+    if changed:
+        reasons = Counter(name for names in changed.values() for name in names)
+        counted = ", ".join(f"{name} ({count})" for name, count in reasons.items())
+        logger.warning("%d of %d jobs are done again. Changed since: %s", len(changed), len(inputs), counted)
+        remove_results(out, {job.task for job in changed})
+    for job, now in inputs.items():
+        job.begin(out, now)
+        if job.is_finished(out):
+            job.finish(out)
+    return [job for job in inputs if not job.is_finished(out)]
