@@ -39,10 +39,10 @@ def _predict(arguments: Namespace) -> None:
     has_files = bool(arguments.slide or arguments.expression or arguments.mpp)
     if has_files == (arguments.cohort is not None):
         raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
-    of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
     read = [*arguments.slide, arguments.expression, *(arguments.run / name for name in _TABLES)]
-    for path in (arguments.out, of_patients):
-        require_new_file("--out", path, read)
+    require_new_file("--out", arguments.out, read)
+    of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
+    require_new_file("--out", of_patients, read)
     run = load_run(arguments.run)
     if has_files:
         table = _predict_files(run, arguments)
