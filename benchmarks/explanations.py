@@ -27,7 +27,7 @@ from subfuse.execution import available_cores
 from subfuse.explanation import contribution_ledger, converged_gradients
 from subfuse.explanation.cohort_genes import gene_summary
 from subfuse.explanation.explained_score import ExplainedScore, explained_score, points_at_once
-from subfuse.explanation.occlusion import occlude_patches
+from subfuse.explanation.faithfulness import occlude_patches
 from subfuse.features.store import read_features
 from subfuse.files import write_table
 from subfuse.objective.objectives import ClassificationObjective

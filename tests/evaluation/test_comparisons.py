@@ -165,7 +165,9 @@ def test_metric_undefined_in_every_fold_is_nan() -> None:
     row = row_of(evaluate_predictions(table, n_bootstrap=20), "c_index")
 
     assert row[["value", "sd", "lower", "upper"]].isna().all()
-    assert row["reason"] == "undefined in 3 of 3 folds: no event was observed"
+    assert row["reason"] == (
+        "undefined in 3 of 3 folds: no event was observed; no interval: 0 events among the test patients, 5 are needed"
+    )
 
 
 def test_folds_that_lack_classes_are_pooled() -> None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from subfuse.cohort.bags import BagBatch
 from subfuse.explanation.explained_score import ExplainedScore
-from subfuse.explanation.occlusion import occlude_patches, windows_of
+from subfuse.explanation.faithfulness import occlude_patches, windows_of
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 
 FEATURE, GENE, OUTPUT = 4, 3, 2

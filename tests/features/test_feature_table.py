@@ -63,7 +63,7 @@ def test_a_cell_that_is_no_finite_number_costs_its_slide_only(tmp_path, cell, sh
         ("slide_id,area\na,1\n,2\n", r"slide_id must be given once per row. Found an empty cell in row 3"),
         ("slide,area\na,1\n", r"a column `slide_id`"),
         ("slide_id;area\na;1\n", r"separated by commas or tabs"),
-        ("slide_id\na\n", r"separated by commas or tabs"),
+        ("slide_id\na\n", r"at least one column of a feature"),
         ("<!doctype html><html>", r"a web page"),
         ("", r"empty"),
         (b"\xff\xfe\x00\x01,\n", r"UTF-8"),

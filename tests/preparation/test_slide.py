@@ -316,7 +316,7 @@ def test_pixel_size_is_required_and_can_be_declared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mpp", [0.01, 12.0, float("nan")])
 def test_implausible_pixel_size_is_an_error(mpp: float, slide: SlideSource) -> None:
-    with pytest.raises(DataError, match=r"between 0\.05 and 10 µm is required"):
+    with pytest.raises(DataError, match=r"between 0\.05 and 10 µm per pixel.* is required"):
         inspect_slide(replace(slide, mpp=mpp))
 
 

@@ -195,7 +195,11 @@ def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, 
     command = ["predict", str(run.folder), "--slide", str(tmp_path / "new.png"), "--model", "concat"]
     for options, code, words in (
         ([], 3, "the pixel size is required (µm per pixel). Found none in the file"),
-        (["--mpp", "50"], 3, "a pixel size between 0.05 and 10 µm is required. Found 50"),
+        (
+            ["--mpp", "50"],
+            3,
+            "(50 looks like nanometres, that is 0.05 µm) is required. Found 50",
+        ),
         (["--mpp", "0.5"], 3, "must be encoded by fake as in training. Found efficientnet-lite0"),
         (["--mpp", "-1"], 2, "mpp must be the pixel size of slides"),
         (["--mpp", "0.5", "--cohort", "elsewhere"], 2, "either --cohort, or files of one patient"),

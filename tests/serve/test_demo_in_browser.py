@@ -42,7 +42,7 @@ def browser() -> Iterator:
 def test_the_report_of_the_demo_opens_from_disk_and_shows_the_predictions(run, risks, explained, browser):
     address = (run / "report.html").as_uri()
     with chromium.opened(browser, address) as (page, asked):
-        facts = page.locator(f'article.patient[aria-label="{explained}, Survival"] dl.facts').inner_text()
+        facts = page.locator(f'article.patient[aria-label="{explained}, Survival"] dl.facts').text_content()
         assert f"{risks[explained]:.3f}".replace("-", "−") in facts
         metrics = pd.read_csv(run / "metrics.csv").dropna(subset=["value"])
         for row in metrics.itertuples():

@@ -46,6 +46,7 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
         DataError: These columns are missing, or no row is left.
     """
     _check_columns(predictions)
+    predictions = predictions.reset_index(drop=True)  # tables of several runs may be stacked
     table, findings = predictions.copy(), []
     absent = [name for name in DEFAULTS if name not in table]
     for name in absent:

@@ -229,13 +229,15 @@ def survival_curves(
 ) -> tuple[Float[np.ndarray, "patient time"] | None, Float[np.ndarray, " time"] | None]:
     """Returns the survival columns that this fold's model fills, and their days; None without any.
 
-    Time bins differ between folds.
+    Time bins differ between folds: of pooled folds, only the days that all share.
 
     Raises:
         DataError: A value is missing, or a column is not named `survival_<days>`.
     """
     days = {_days(column): column for column in map(str, tested.columns) if column.startswith("survival_")}
     filled = sorted(day for day, column in days.items() if np.isfinite(day) and tested[column].notna().any())
+    if tested["fold"].nunique() > 1:  # pooled: a day of one fold says nothing about patients of the others
+        filled = [day for day in filled if tested[days[day]].notna().all()]
     if not filled:
         return None, None
     curves = [_column(tested, days[day], tested[days[day]]) for day in filled]

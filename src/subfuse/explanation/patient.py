@@ -13,9 +13,9 @@ from subfuse.cohort.bags import BagBatch
 from subfuse.cohort.cohort import Patient
 from subfuse.explanation.attribution import TOLERANCE, Attribution, contribution_ledger
 from subfuse.explanation.explained_score import attribute_subspaces, explained_score
+from subfuse.explanation.faithfulness import occlude_patches
 from subfuse.explanation.ground import NO_PLACES, Ground, slide_ground
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
-from subfuse.explanation.occlusion import occlude_patches
 from subfuse.explanation.sampling import DESCRIPTION, sampled_points, sampling_map
 from subfuse.explanation.tile_gallery import SlidePlace, gallery, strongest_tiles
 from subfuse.features.store import SlideFeatures, read_features

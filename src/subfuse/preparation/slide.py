@@ -206,7 +206,7 @@ def _require_mpp(mpp: float | None, source: SlideSource) -> None:
     doubt = doubt_of_mpp(mpp)
     if doubt is not None:
         raise DataError(
-            f"{source.path}: a pixel size {doubt}, is required. Found {mpp:g}. "
+            f"{source.path}: a pixel size {doubt} is required. Found {mpp:g}. "
             f"Correct or declare `mpp` for {source.slide_id} in {MPP_PLACE}."
         )
 

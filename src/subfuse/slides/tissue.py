@@ -18,18 +18,18 @@ def doubt_of_mpp(mpp: float) -> str | None:
 
     Example:
         >>> doubt_of_mpp(0.25) is None, doubt_of_mpp(40.0)
-        (True, 'between 0.05 and 10 µm per pixel; 40 looks like a magnification, and 40x is about 0.25 µm')
+        (True, 'between 0.05 and 10 µm per pixel (40 looks like a magnification, and 40x is about 0.25 µm)')
         >>> doubt_of_mpp(252.0)
-        'between 0.05 and 10 µm per pixel; 252 looks like nanometres, that is 0.252 µm'
+        'between 0.05 and 10 µm per pixel (252 looks like nanometres, that is 0.252 µm)'
     """
     low, high = PLAUSIBLE_MPP
     if low <= mpp <= high and mpp != high:
         return None
     wanted = f"between {low:g} and {high:g} µm per pixel"
     if mpp in (10, 20, 40, 60, 80, 100):
-        return f"{wanted}; {mpp:g} looks like a magnification, and {mpp:g}x is about {10 / mpp:g} µm"
+        return f"{wanted} ({mpp:g} looks like a magnification, and {mpp:g}x is about {10 / mpp:g} µm)"
     if high < mpp <= 1000 * high:
-        return f"{wanted}; {mpp:g} looks like nanometres, that is {mpp / 1000:g} µm"
+        return f"{wanted} ({mpp:g} looks like nanometres, that is {mpp / 1000:g} µm)"
     return wanted
 
 
