@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.modules["torch"] = SimpleNamespace(
-    set_num_threads=lambda number: None
-)  # workers start without seconds of importing
+if __name__ in ("__main__", "__mp_main__"):  # the command and its workers start without seconds of importing
+    sys.modules["torch"] = SimpleNamespace(set_num_threads=lambda number: None)
 
 from subfuse import cli  # noqa: E402
 from subfuse.cli.command import Command  # noqa: E402
