@@ -9,9 +9,9 @@ from types import SimpleNamespace
 if __name__ in ("__main__", "__mp_main__"):  # the command and its workers start without seconds of importing
     sys.modules["torch"] = SimpleNamespace(set_num_threads=lambda number: None)
 
-from subfuse import cli  # noqa: E402
-from subfuse.cli.command import Command  # noqa: E402
-from subfuse.execution import run_jobs  # noqa: E402
+from subfuse import cli
+from subfuse.cli.command import Command
+from subfuse.execution import run_jobs
 
 
 def sleep(folder: Path, name: str) -> None:
