@@ -92,5 +92,5 @@ def test_train_and_crossval_spell_the_same_options_alike():
 
 
 def test_public_names_are_shown_by_completion():
-    assert set(subfuse.__all__) <= set(dir(subfuse))
+    assert set(dir(subfuse)) == set(subfuse.__all__)
     assert all(inspect.getdoc(getattr(subfuse, name)) for name in subfuse.__all__ if name != "__version__")

@@ -8,6 +8,7 @@ from bright_slides import fit
 
 from conftest import deal_folds
 from subfuse.errors import DataError
+from subfuse.explanation import cohort_explanation
 from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort, modality_shares
 
 GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
@@ -84,6 +85,44 @@ def test_the_models_are_jobs_of_the_runs_workers(models, tmp_path, monkeypatch):
         explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0, workers=3, scheduler="tcp://host:1")
     assert seen == {"workers": 3, "scheduler": "tcp://host:1", "n_jobs": 2}
     assert (tmp_path / "survival" / "models" / "1" / "done.txt").exists()  # the others are kept
+
+
+def fail_for(monkeypatch, *patients):
+    explain = cohort_explanation._explained_patient
+
+    def explain_one(explained, patient, *rest, **options):
+        for index, part in enumerate(explain(explained, patient, *rest, **options)):
+            if index == 1 and patient.patient_id in patients:  # after the ledger of the patient
+                raise RuntimeError("no memory left")
+            yield part
+
+    monkeypatch.setattr(cohort_explanation, "_explained_patient", explain_one)
+
+
+def test_a_patient_who_fails_is_named_and_left_out_of_all_tables(models, tmp_path, monkeypatch, caplog):
+    failing, *others = (patient.patient_id for patient in models[0].patients)
+    with monkeypatch.context() as patch:
+        fail_for(patch, failing)
+        explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0)
+    out = tmp_path / "survival"
+    kept = {*others, *(patient.patient_id for patient in models[1].patients)}
+    assert set(pd.read_csv(out / "contributions.csv")["patient_id"]) == kept
+    assert failing not in set(pd.read_csv(out / "gene_values.csv")["patient_id"])
+    named = [record.message for record in caplog.records if "not explained" in record.message]
+    assert len(named) == 1
+    assert "survival, model 0" in named[0]
+    assert failing in named[0]
+    assert "no memory left" in named[0]
+
+    explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0)  # the model with the failure is tried again
+    assert set(pd.read_csv(out / "contributions.csv")["patient_id"]) == {failing, *kept}
+
+
+def test_a_model_of_which_nobody_can_be_explained_is_an_error(models, tmp_path, monkeypatch):
+    fail_for(monkeypatch, *(patient.patient_id for model in models for patient in model.patients))
+    with pytest.raises((DataError, RuntimeError), match="no memory left"):
+        explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0)
+    assert not (tmp_path / "survival" / "summary.json").exists()
 
 
 def test_nobody_to_explain_is_an_error(tmp_path):

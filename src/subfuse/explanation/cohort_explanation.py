@@ -1,5 +1,6 @@
 """What the models of a cross-validation rely on, over all patients that they did not train on."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from subfuse.explanation.faithfulness import (
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.files import read_table, sha256_of_json, write_json, write_table, write_text
 from subfuse.training.fitted_model import FittedModel
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.05  # relative gap: means over patients need less precision than one patient
 FAITHFULNESS_PATIENTS = 3  # of each model: every one costs as much as three that are only explained
@@ -160,20 +163,37 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
 
 
 def explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> None:
-    """Explains the patients of one model and writes the tables of `TABLES`, and last of all that they are complete."""
+    """Explains the patients of one model and writes the tables of `TABLES`, and last of all that they are complete.
+
+    A patient who cannot be explained is left out with a warning, and the others go on. Such a model is not marked as
+    complete, so that repeating the call tries it again.
+
+    Raises:
+        DataError: None of the model's patients could be explained.
+    """
     rows: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     generator = np.random.default_rng([seed, *map(ord, tested.fold)])
     usable = [patient for patient in tested.patients if tested.fitted.usable(patient)]
     scrutinised = set(generator.permutation(len(usable))[:FAITHFULNESS_PATIENTS].tolist())
     explained = _ExplainedModel.of(tested.fitted)
+    of_model = f"{tested.fitted.task}, model {tested.fold}"
+    attempts = Attempts(
+        on_failure=lambda who, reason: logger.warning("%s: %s not explained: %s", of_model, who, reason)
+    )
     for index, patient in enumerate(usable):
-        found = _explained_patient(explained, patient, generator, tolerance=tolerance, scrutinise=index in scrutinised)
-        for name, table in found:
-            rows[name].append(table.assign(fold=tested.fold))
+        with attempts.attempt(f"patient {patient.patient_id}"):
+            found = list(  # whole before it is kept: half an explanation would count the patient in some tables alone
+                _explained_patient(explained, patient, generator, tolerance=tolerance, scrutinise=index in scrutinised)
+            )
+            for name, table in found:
+                rows[name].append(table.assign(fold=tested.fold))
+    if usable and not rows["contributions"]:
+        attempts.raise_for_failures()
     (folder / "done.txt").unlink(missing_ok=True)  # of tables that were made from something else
     for name in TABLES:
         write_table(folder / f"{name}.csv", pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name))
-    write_text(folder / "done.txt", _key(tested, tolerance, seed) + "\n")
+    if attempts.table().empty:
+        write_text(folder / "done.txt", _key(tested, tolerance, seed) + "\n")
 
 
 def _folder(tested: FoldModel, out: Path) -> Path:
