@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, resource_tracker
+from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from typing import Any
 
 import pandas as pd
@@ -76,11 +76,14 @@ def end_with_parent(parent: int) -> None:
     """Ends this process soon after its parent has ended, whatever it is doing then; files are complete or absent.
 
     Args:
-        parent: The parent's process number.
+        parent: The parent's process number, for a process that multiprocessing did not start.
     """
+    starter = parent_process()  # not the parent, where a fork server stands between them
 
     def watch() -> None:
-        while os.getppid() == parent:
+        if starter is not None:
+            starter.join()
+        while starter is None and os.getppid() == parent:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         os._exit(1)
 
