@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -31,7 +32,10 @@ def kill_at(act: Callable[[], Any], folder: Path, change: int) -> None:
 def _run(act: Callable[[], Any], folder: Path, counter: "Synchronized[int]", change: int) -> int:
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        while _has_members(child):  # killed workers end a little later
+            time.sleep(0.01)
+        return code
     code = 1
     try:
         os.setsid()
@@ -43,6 +47,14 @@ def _run(act: Callable[[], Any], folder: Path, counter: "Synchronized[int]", cha
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _has_members(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _hook(folder: str, counter: "Synchronized[int]", change: int) -> Callable[[str, tuple[Any, ...]], None]:

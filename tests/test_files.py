@@ -131,6 +131,18 @@ def test_the_temporary_files_of_killed_processes_are_removed_and_those_being_wri
     assert (tmp_path / "other.csv").read_text() == "whole"
 
 
+def test_a_writer_that_has_ended_and_was_not_noticed_yet_is_no_writer(tmp_path):
+    child = os.fork()
+    if not child:
+        with atomic_path(tmp_path / "table.csv"):
+            os._exit(9)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it stays until it is waited for without WNOWAIT
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_parts(tmp_path)
+    os.waitpid(child, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_those_of_another_machine_stay_for_a_day(tmp_path):
     part = tmp_path / ".table.elsewhere-1.abcdefgh.part.csv"
     part.touch()

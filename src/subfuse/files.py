@@ -230,11 +230,17 @@ def _is_abandoned(part: Path) -> bool:
     writer = re.search(r"\.([A-Za-z0-9]+)-(\d+)\.[^.]*\.part", part.name)
     if writer is None or writer[1] != _HOST:
         return time.time() - part.stat().st_mtime > _SECONDS_OF_A_DAY
+    return not _is_running(int(writer[2]))
+
+
+def _is_running(process: int) -> bool:
+    """True if there is a process of this number; one that has ended and waits to be noticed (Linux) does not run."""
     try:
-        os.kill(int(writer[2]), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
-        return True
-    return False
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
