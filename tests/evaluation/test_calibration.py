@@ -7,7 +7,9 @@ from sksurv.util import Surv
 from subfuse.audit.calibration import calibration_findings
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS, calibration_table, reliability_table
 from subfuse.evaluation.comparisons import evaluate_predictions
-from subfuse.evaluation.metrics import classification_metrics
+from subfuse.evaluation.metrics import classification_metrics, survival_metrics
+from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
+from subfuse.evaluation.survival_calibration import SurvivalCurves
 
 DAYS = np.array([200.0, 500.0, 900.0, 1400.0])
 
@@ -106,15 +108,73 @@ def test_test_patients_are_pooled_and_repeats_averaged() -> None:
         assert measure(found, name)["n_patients"] == 300
 
 
-def test_what_is_fitted_on_validation_patients_does_not_see_test_patients() -> None:
+def test_without_validation_patients_nothing_is_recalibrated() -> None:
     rows = classified(300, ("A", "B"), sharpened=2.0)
     without = rows[rows["split"] != "validation"]
 
     found = calibration_table(without)
 
+    assert found["measure"].tolist() == ["expected_calibration_error", "brier"]
     assert found["after"].isna().all()
     assert found["reason"].str.contains("fewer than 10 validation patients").all()
     pd.testing.assert_series_equal(found["before"], calibration_table(rows)["before"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "scaling"), [(("A", "B"), PlattScaling), (("A", "B", "C"), TemperatureScaling)], ids=["two", "three"]
+)
+def test_classes_are_recalibrated_by_the_validation_patients_of_their_own_fold(classes, scaling) -> None:
+    rows = classified(690, classes, sharpened=3.0)
+    columns = [f"p_{name}" for name in classes]
+
+    def expected(scaling: type, fitted_on: str) -> pd.Series:
+        labels, told = [], []
+        for _, fold in rows.groupby("fold"):
+            known, tested = fold[fold["split"] == fitted_on], fold[fold["split"] == "test"]
+            fitted = scaling.fit(known[columns].to_numpy(), known["label"].map(classes.index).to_numpy())
+            labels.append(tested["label"].map(classes.index).to_numpy())
+            told.append(fitted.apply(tested[columns].to_numpy()))
+        metrics = classification_metrics(np.concatenate(labels), np.concatenate(told))
+        return pd.Series({name: metrics[name].value for name in ("expected_calibration_error", "brier")})
+
+    found = calibration_table(rows).set_index("measure")
+
+    for column, fitted in (("after", scaling), ("after_isotonic", IsotonicScaling)):
+        pd.testing.assert_series_equal(found[column], expected(fitted, "validation"), check_names=False)
+        for other in ("test", "train"):
+            assert (found[column] - expected(fitted, other)).abs().max() > 1e-5
+
+
+def test_hazards_are_recalibrated_by_the_validation_patients_of_their_own_fold() -> None:
+    rows = survived(240, factor=2.5)
+
+    def outcome(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        return part["time_days"].to_numpy(), part["event"].to_numpy()
+
+    def curves(part: pd.DataFrame) -> SurvivalCurves:
+        return SurvivalCurves(DAYS, part[[f"survival_{day:g}" for day in DAYS]].to_numpy())
+
+    def expected(fitted_on: str) -> float:
+        values = []
+        for _, fold in rows.groupby("fold"):
+            known, tested, train = (fold[fold["split"] == split] for split in (fitted_on, "test", "train"))
+            fitted = HazardRecalibration.fit(curves(known), *outcome(known))
+            metrics = survival_metrics(
+                *outcome(tested),
+                tested["risk"].to_numpy(),
+                train_time_days=outcome(train)[0],
+                train_event=outcome(train)[1],
+                survival=fitted.apply(curves(tested)).survival,
+                survival_days=DAYS,
+            )
+            values.append(metrics["integrated_brier"].value)
+        return float(np.mean(values))
+
+    found = measure(calibration_table(rows), "integrated_brier")["after"]
+
+    assert found == pytest.approx(expected("validation"), abs=1e-12)
+    for other in ("test", "train"):
+        assert abs(found - expected(other)) > 1e-6
 
 
 def test_level_of_hazards_is_mended() -> None:

@@ -113,3 +113,17 @@ def test_level_and_slope_of_hazards_are_recovered(level: float, slope: float) ->
     assert (fitted.level, fitted.slope) == pytest.approx((level, slope), abs=0.12)
     truth = np.exp(-rate[:, None] * DAYS)
     assert np.abs(fitted.apply(predicted).survival - truth).mean() < 0.03
+
+
+def test_what_happens_beyond_the_end_of_the_curves_does_not_recalibrate_them() -> None:
+    generator = np.random.default_rng(5)
+    hazard = np.exp(generator.normal(size=80)) / 1500
+    predicted = SurvivalCurves(DAYS, np.exp(-hazard[:, None] * DAYS))
+    time_days, event = generator.exponential(1 / hazard), generator.random(80) < 0.7
+    is_beyond = time_days > DAYS[-1]
+    assert event[is_beyond].any()
+
+    fitted = HazardRecalibration.fit(predicted, time_days, event)
+
+    until_then = HazardRecalibration.fit(predicted, np.minimum(time_days, DAYS[-1]), event & ~is_beyond)
+    assert fitted == until_then

@@ -64,6 +64,20 @@ def test_patient_of_several_models_has_one_row_by_majority() -> None:
     assert groups["share_high"].tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
+def test_a_patient_whom_half_of_the_models_call_high_is_in_the_high_group() -> None:
+    predictions = pd.concat(
+        [
+            fold_rows(0, train=[1, 2, 3], test={"a": 5.0, "b": 0.0}),
+            fold_rows(1, train=[1, 2, 3], test={"a": 0.0, "b": 0.0}),
+        ]
+    )
+
+    groups = risk_groups(predictions).set_index("patient_id")
+
+    assert groups["share_high"].to_dict() == {"a": 0.5, "b": 0.0}
+    assert groups["group"].to_dict() == {"a": "high", "b": "low"}
+
+
 def test_fold_without_training_patients_is_an_error() -> None:
     predictions = pd.concat(
         [fold_rows(0, train=[1, 2], test={"a": 1.0}), fold_rows(1, train=[], test={"b": 1.0})], ignore_index=True

@@ -95,6 +95,19 @@ def test_d_calibration_counts_are_those_of_the_definition() -> None:
     np.testing.assert_allclose(d_calibration_counts(survival, event.astype(bool)), expected, atol=1e-9)
 
 
+def test_what_happens_beyond_the_end_of_the_curves_is_not_held_against_them() -> None:
+    time_days, event, hazard = cohort(200, 4)
+    short = curves(hazard, np.linspace(20.0, 400.0, 20))
+    is_beyond = time_days > 400
+    assert (event & is_beyond).sum() > 50
+
+    found = d_calibration(time_days, event, short).value
+
+    assert found > 0.05  # they are true
+    assert d_calibration(np.minimum(time_days, 400.0), event & ~is_beyond, short).value == pytest.approx(found)
+    assert d_calibration(np.where(is_beyond, 9999.0, time_days), event | is_beyond, short).value == pytest.approx(found)
+
+
 def test_what_cannot_be_tested_has_a_reason() -> None:
     time_days, event, hazard = cohort(60, 3)
     short = curves(hazard, np.array([100.0, 500.0]))

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
@@ -76,6 +78,24 @@ def test_every_answer_has_a_strict_policy(answer):
     assert "http" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_websocket_is_closed_before_the_application_sees_it():
+    sent = []
+
+    async def application(scope, receive, send):
+        raise AssertionError("the application saw it")
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    protected = Protection(application, access=Access.for_host("127.0.0.1", None))
+    asyncio.run(protected({"type": "websocket", "path": "/", "headers": [(b"host", b"127.0.0.1")]}, receive, send))
+
+    assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "viewer.example"])

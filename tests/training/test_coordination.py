@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -84,7 +85,35 @@ def test_three_subspaces_give_way_one_after_the_other():
     torch.testing.assert_close(result[1:], gradients[1:])
 
 
+def test_the_least_confident_gives_way_to_what_the_one_before_became():
+    gradients = torch.tensor([[[1.0, 0.0]], [[-1.0, 1.0]], [[0.5, -1.0]]])
+    expected = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.0]]])  # against (-1, 1) it would be (0, -0.25)
+    torch.testing.assert_close(PAPER.coordinate(gradients, torch.tensor([0.9, 0.5, 0.1])), expected)
+
+
 # --- properties ---------------------------------------------------------------------------------------------------
+
+
+def one_after_the_other(gradients: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Projections (Gram-Schmidt where there is a conflict), one subspace, superior and output at a time."""
+    found = gradients.copy()
+    ranked = sorted(range(len(gradients)), key=lambda index: -confidence[index])
+    for rank, index in enumerate(ranked):
+        for superior in reversed(ranked[:rank]):
+            for row in range(gradients.shape[1]):
+                ours, theirs = found[index, row], found[superior, row]
+                if ours @ theirs < 0:
+                    found[index, row] = ours - (ours @ theirs) / (theirs @ theirs) * theirs
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_projections_are_those_of_one_pair_after_the_other(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    gradients = torch.randn(5, 7, 3, generator=generator, dtype=torch.float64)
+    confidence = torch.randperm(5, generator=generator).double()
+    expected = torch.from_numpy(one_after_the_other(gradients.numpy(), confidence.numpy()))
+    torch.testing.assert_close(PAPER.coordinate(gradients, confidence), expected)
 
 
 @RULES

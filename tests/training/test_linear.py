@@ -102,6 +102,19 @@ def test_a_class_without_training_patients_has_no_probability_and_the_others_are
     torch.testing.assert_close(probability[:, present], three(**everybody.inputs()).logits.softmax(dim=1))
 
 
+def test_classes_count_alike_however_many_patients_they_have():
+    """At the optimum an intercept without penalty makes weighted probabilities as frequent as weighted classes."""
+    counts = {0: 24, 1: 4, 2: 9}
+    train = classified([label for label, n in counts.items() for _ in range(n)])
+    model = LinearModel(3, n_genes=5)
+
+    for fit in fit_linear(model, train, classified([0, 1, 2] * 3, seed=1)):
+        logits = train.expression.numpy() @ fit.weight.T + fit.bias
+        probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        of_class = [probability[train.target.label.numpy() == label].mean(axis=0) for label in counts]
+        np.testing.assert_allclose(np.mean(of_class, axis=0), 1 / 3, atol=2e-3)
+
+
 def test_training_patients_of_one_class_are_refused():
     with pytest.raises(DataError, match=r"training patients of two classes\. Found one class among 6"):
         fit_linear(LinearModel(2, n_genes=5), classified([1] * 6), classified([0, 1]))
