@@ -114,6 +114,9 @@ def test_calibration_is_worded_by_its_evidence() -> None:
     assert none.level == "ok"
     assert (few.level, f"{LEAST_CALIBRATED} are needed" in few.found) == ("note", True)
     assert not any("wrong" in finding.found for finding in (weak, clear, none, few))
+    assert "cannot be recalibrated" in weak.remedy
+    recalibrated = calibration_findings(tables[0].assign(after=0.1))[0]
+    assert recalibrated.remedy.startswith("Recalibrate on validation patients (Platt)")
 
 
 def test_classification_is_audited_too(patients: pd.DataFrame) -> None:

@@ -99,10 +99,24 @@ def test_selection_is_told_and_test_metrics_in_a_log_are_a_failure(run: Path, tm
     jobs = read_jobs(run, predictions)
     write_table(jobs[0].job.folder(tmp_path) / "log.csv", pd.DataFrame({"epoch": [0], "test_auc": [0.9]}))
 
-    assert "chosen by validation ranking" in check_selection(jobs, predictions)[0].found
+    ranked = check_selection(jobs, predictions)[0]
+    assert (ranked.level, "ranking (3)" in ranked.found) == ("ok", True)
     assert check_selection([replace(jobs[0], run=tmp_path)], predictions)[0].level == "failure"
     tested = predictions[predictions["split"] == "test"]
     assert "no rows of validation" in check_selection(jobs, tested)[0].found
+
+
+def test_a_metric_that_fell_back_is_told_by_task_model_and_folds(run: Path, tmp_path: Path) -> None:
+    predictions = read_predictions(run / "predictions.csv")
+    jobs = [replace(job, run=tmp_path) for job in read_jobs(run, predictions)]
+    for index, job in enumerate(jobs):
+        metrics = {"validation_loss": [0.7], **({"validation_auc": [0.6]} if index == 0 else {})}
+        write_table(job.folder / "log.csv", pd.DataFrame(metrics))
+
+    chosen, fallen = check_selection(jobs, predictions)
+    assert "by validation loss (3) and ranking (1)" in chosen.found
+    assert (fallen.level, fallen.task) == ("note", "grade")
+    assert "concat in 1 of 2 folds, snn in 2 of 2 folds" in fallen.found
 
 
 def test_a_slide_of_two_patients_is_found_whatever_its_name(cohort: Cohort, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from test_comparisons import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.comparison_family import compare_task
+from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.linear_baseline import CHECK, compare_with_linear
+from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.predictions import read_tasks
 
@@ -91,3 +93,24 @@ def test_an_undefined_comparison_says_why(patients: pd.DataFrame) -> None:
 
     assert level == "note"
     assert "cannot be compared" in text
+
+
+def test_a_model_that_predicts_one_class_is_not_recommended(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"subspace": 4.0, "logistic": 0.5, "abmil": 6.0}, "grade")
+    columns = [name for name in rows if name.startswith("p_")]
+    linear = rows["model"] == "logistic"
+    rows.loc[linear, columns] *= 0.001  # as good a ranking as before, but one class for everybody
+    rows.loc[linear, columns[0]] += 1 - rows.loc[linear, columns].sum(axis=1)
+    (task,) = read_tasks(rows)
+    modalities = {"subspace": {"slides", "expression"}, "logistic": {"expression"}, "abmil": {"slides"}}
+    contest, comparisons = compare_task(task, modalities, reference="none", n_bootstrap=100, seed=0)
+    verdicts = [*compare_with_linear(task, comparisons), *fusion_benefit(contest, comparisons).findings]
+    against = [f.remedy for f in verdicts if f.model == "subspace"]
+
+    assert unfit(task, "logistic") == "it predicts one class in every fold"
+    assert unfit(task, "subspace") is None
+    assert any("no alternative: it predicts one class in every fold" in remedy for remedy in against)
+    assert not any("Prefer logistic" in remedy or "prefer the linear" in remedy for remedy in against)
+    rows.loc[linear, columns] = [0.6, 0.4, 0.0]
+    rows.loc[linear & (rows["patient_id"].str[-1] < "5"), columns] = [0.4, 0.6, 0.0]
+    assert unfit(next(iter(read_tasks(rows))), "logistic") == f"it never predicts class {columns[2][2:]}"

@@ -31,6 +31,18 @@ def test_template_is_valid_and_has_every_section(write):
     assert list(cohort_file.tasks or {}) == ["survival", "grade", "diagnosis"]
 
 
+def test_whole_numbers_are_class_names_and_other_values_need_quotes(write):
+    task = "tasks: {grade: {column: grade, classes: %s}}\n"
+    tasks = read_cohort_file(write(MINIMAL + task % "[2, 3, '4']")).tasks
+    assert tasks is not None
+    assert tasks["grade"].classes == ("2", "3", "4")
+    for value, kind in (("[2.5, 3]", "a number"), ("[yes, no]", "yes or no"), ("[2020-01-02, b]", "a date")):
+        with pytest.raises(ConfigurationError, match=rf"classes\.0` must be text\. .*{kind}: write it in quotes"):
+            read_cohort_file(write(MINIMAL + task % value))
+    with pytest.raises(ConfigurationError, match=r"line 2: `patients\.include\.0` must be text\. Found 12.*quotes"):
+        read_cohort_file(write("name: small\npatients: {table: p.csv, include: [12]}\n"))
+
+
 def test_paths_are_relative_to_the_file(write, tmp_path):
     assert read_cohort_file(write(MINIMAL)).patients.table == (tmp_path / "patients.csv",)
 

@@ -1,5 +1,4 @@
 import json
-import logging
 import math
 from dataclasses import replace
 
@@ -191,11 +190,9 @@ def test_class_weights_are_inverse_frequencies_with_mean_one_over_patients():
     assert objective.class_weights[labels].mean().item() == pytest.approx(1)
 
 
-def test_a_class_without_training_patients_is_weighted_as_one_and_reported(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.WARNING):
-        objective = ClassificationObjective.fit(np.array([0, 0, 2]), classes=GRADES)
+def test_a_class_without_training_patients_is_weighted_as_one():
+    objective = ClassificationObjective.fit(np.array([0, 0, 2]), classes=GRADES)
     torch.testing.assert_close(objective.class_weights, torch.tensor([0.5, 1.0, 1.0]))
-    assert "G3" in caplog.text
 
 
 @pytest.mark.parametrize("labels", [[], [0, 3]])

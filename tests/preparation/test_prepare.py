@@ -104,7 +104,7 @@ def test_unusable_slides_are_excluded_and_the_rest_goes_on(
     quality = pd.read_csv(tmp_path / "prepared" / "slide_quality.csv")
     assert tuple(quality.columns) == QUALITY_COLUMNS
     assert quality["slide_id"].tolist() == sorted(f"slide {i}" for i in range(4, N_SLIDES))
-    assert (quality["mpp_source"] == "slide table").all()
+    assert (quality["mpp_source"] == "declared").all()
     assert (quality["sharpness"] > 1000).all()
 
 

@@ -50,6 +50,17 @@ def test_speed_and_time_left_are_those_of_this_run() -> None:
     assert lines[4] == (5, 9, "e, 8 patches/s, 8 min left")
 
 
+def test_loading_an_encoder_is_not_work_on_slides() -> None:
+    clock, lines = Clock(), Lines()
+    progress = SlideProgress(11, lines, clock=clock)
+    clock.seconds = 300.0
+    progress.finished("a", n_patches=600, is_new=True, seconds=60.0)
+    clock.seconds = 360.0
+    progress.finished("b", n_patches=600, is_new=True, seconds=60.0)
+
+    assert lines == [(1, 11, "a, 10 patches/s, 10 min left"), (2, 11, "b, 10 patches/s, 9 min left")]
+
+
 def test_within_a_slide_it_is_told_now_and_then() -> None:
     clock, lines = Clock(), Lines()
     progress = SlideProgress(2, lines, clock=clock)

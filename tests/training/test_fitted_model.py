@@ -227,8 +227,9 @@ def test_slides_are_ignored_aloud_when_training_had_none(make_cohort):
     cohort = make_cohort()
     without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort if p.expression is not None))
     fitted = fit(without)
-    assert fitted.check_compatible(cohort) == ["the model never saw a slide in training: slides are ignored"]
+    assert fitted.check_compatible(cohort) == ["no training patient had slides: slides are ignored"]
     assert not fitted.predict(cohort.patients)["has_slides"].any()
+    assert fit(cohort, model="snn").check_compatible(cohort) == []  # it reads none by design
 
 
 def test_no_pickle_and_a_damaged_file_is_an_error(make_cohort, tmp_path):

@@ -35,6 +35,8 @@ def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("note", CHECK, f"{model}: not tested, {few}{text}", _WHY, task=task, model=model)
         return
     remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
+    if rows["after"].isna().all():
+        remedy = "Do not use the probabilities: they cannot be recalibrated either. Raise `splits.validation`."
     if p_value < SIGNIFICANCE:
         evidence = "clear" if p_value < CLEAR else "some"
         found = f"{model}: {evidence} evidence that probabilities are off, {text}"

@@ -1,5 +1,6 @@
 """What a run folder proves about its models: on whom they were fitted, and by what they were chosen."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from subfuse.cohort.drawn_folds import Fold, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
 from subfuse.run_folder import Job, jobs_of
+from subfuse.training.models import LINEAR_MODELS
 
 FITTED = "fitted outside training"
 SELECTION = "selection"
@@ -115,13 +117,46 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
     if not jobs:
         found = "validation patients differ from test patients; by which metric models were chosen is not recorded"
         return [Finding("note", SELECTION, found, why)]
-    chosen = {str(job.details.get("training", {}).get("selection", "loss")) for job in jobs}
-    n_validation = [job.details.get("n_validation", 0) for job in jobs]
+    counts = Counter(_chosen_by(job) for job in jobs)
     found = (
-        f"models were chosen by validation {' and '.join(sorted(chosen))} on {min(n_validation)} to "
-        f"{max(n_validation)} validation patients of each fold; reported are test patients, whom training never sees"
+        f"models were chosen by validation {' and '.join(f'{name} ({n})' for name, n in sorted(counts.items()))} on "
+        f"{_validated(jobs)} of each fold; reported are test patients, whom training never sees"
     )
-    return [Finding("ok", SELECTION, found)]
+    return [Finding("ok", SELECTION, found), *_fallbacks(jobs)]
+
+
+def _chosen_by(job: TrainedJob) -> str:
+    """Returns by what the epoch or the penalty was chosen in fact, as the log tells: `ranking` or `loss`."""
+    log = job.job.log(job.run)
+    if log.empty:
+        return str(job.details.get("training", {}).get("selection", "loss"))
+    return "ranking" if {"validation_c_index", "validation_auc"} & set(log.columns) else "loss"
+
+
+def _fallbacks(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
+    """Yields for each task whose models were to be chosen by ranking and were chosen by the loss, in how many folds."""
+    wanted = [
+        job
+        for job in jobs
+        if job.job.model not in LINEAR_MODELS and job.details.get("training", {}).get("selection") == "ranking"
+    ]
+    for task in dict.fromkeys(job.job.task for job in wanted):
+        of_task = [job for job in wanted if job.job.task == task]
+        fallen = [job for job in of_task if _chosen_by(job) == "loss"]
+        if not fallen:
+            continue
+        totals = Counter(job.job.model for job in of_task)
+        counts = Counter(job.job.model for job in fallen)
+        models = preview([f"{model} in {n} of {totals[model]} folds" for model, n in counts.items()], 12)
+        found = f"chosen by the validation loss, not by ranking: {models}; {_validated(fallen)} cannot be ranked"
+        why = "The loss of few patients is a noisy judge of epochs."
+        yield Finding("note", SELECTION, found, why, "Use fewer folds, or raise `splits.validation`.", task)
+
+
+def _validated(jobs: Sequence[TrainedJob]) -> str:
+    numbers = [int(job.details.get("n_validation", 0)) for job in jobs]
+    low, high = min(numbers), max(numbers)
+    return f"{low if low == high else f'{low} to {high}'} validation patient{'s' if high != 1 else ''}"
 
 
 def _split_problems(job: TrainedJob, recorded: Sequence[str], folds: Mapping[str, Fold]) -> Iterator[str]:

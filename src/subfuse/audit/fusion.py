@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.audit.findings import Finding, Level
+from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
 from subfuse.evaluation.comparisons import grouping
 from subfuse.evaluation.predictions import (
@@ -136,7 +137,7 @@ def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
         {**comparisons.row(model, reference), "reference_is": contest.references[reference]}
         for model, reference in contest.pairs
     ]
-    findings += [_verdict(row, task.name) for row in rows]
+    findings += [_verdict(row, task) for row in rows]
     best = next(iter(contest.references))
     rescued = []
     for model in contest.fused:
@@ -224,7 +225,8 @@ def difference_text(row: Mapping[str, Any]) -> str:
     )
 
 
-def _verdict(row: Mapping[str, Any], task: str) -> Finding:
+def _verdict(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+    task = predictions.name
     against = (
         f"the {row['reference_is']}, {row['reference']}" if row["reference_is"] != "late fusion" else row["reference"]
     )
@@ -239,7 +241,10 @@ def _verdict(row: Mapping[str, Any], task: str) -> Finding:
     if is_clear and row["lower"] > 0:
         found = f"{row['model']} is better than {against} ({evidence})"
         return Finding("ok", CHECK, found, task=task, model=row["model"])
+    flaw = unfit(predictions, row["reference"])
     remedy = f"Prefer {row['reference']}, which is simpler, unless more patients show a benefit."
+    if flaw is not None:
+        remedy = f"{row['reference']} is no alternative: {flaw}. See whether the models are trained well."
     if is_clear and row["upper"] < 0:
         found = f"fusion does not help: {row['model']} is worse than {against} ({evidence})"
         return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])

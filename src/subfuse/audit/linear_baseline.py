@@ -7,6 +7,7 @@ import numpy as np
 
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import SIGNIFICANCE, Comparisons, difference_text, headline_values
+from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import LINEAR_MODELS
 
@@ -45,10 +46,11 @@ def compare_with_linear(task: TaskPredictions, comparisons: Comparisons) -> list
         found = f"cannot be checked: a linear model ({', '.join(sorted(LINEAR_MODELS))}) is needed, and {missing}"
         remedy = "See `reason` in metrics.csv." if linear else "Run one on the same folds: it takes seconds."
         return [Finding("note", CHECK, found, _WHY, remedy, task.name)]
-    return [_verdict(comparisons.row(model, best), task.name) for model, best in pairs]
+    return [_verdict(comparisons.row(model, best), task) for model, best in pairs]
 
 
-def _verdict(row: Mapping[str, Any], task: str) -> Finding:
+def _verdict(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+    task = predictions.name
     against = f"the best linear model, {row['reference']}"
     if np.isnan(row["difference"]):
         found = f"{row['model']} cannot be compared with {against}"
@@ -64,5 +66,7 @@ def _verdict(row: Mapping[str, Any], task: str) -> Finding:
     is_below = row["difference"] < 0
     level: Level = "warning" if is_below else "note"
     found = f"{row['model']} {'loses to' if is_below else 'is not shown to be better than'} {against} ({evidence})"
-    remedy = "See whether it is trained well (training curves, --search); else prefer the linear model."
+    flaw = unfit(predictions, row["reference"])
+    otherwise = "else prefer the linear model" if flaw is None else f"the linear model is no alternative: {flaw}"
+    remedy = f"See whether it is trained well (training curves, --search); {otherwise}."
     return Finding(level, CHECK, found, _WHY, remedy, task, row["model"])

@@ -92,7 +92,7 @@ def _check(arguments: Namespace) -> None:
         failures, notes, warnings = _opened_slides(plan.slides)
         plan = remaining(plan, failures)
     except NothingLeft as error:
-        _print_exclusions(error.exclusions)
+        _print_exclusions(error.exclusions, told=str(error))
         raise
     print("\n".join([plan.summary(), *notes]))
     _print_exclusions(plan.exclusions)
@@ -140,12 +140,17 @@ def _print_harmonisation(harmonisation: Any) -> None:
     )
 
 
-def _print_exclusions(exclusions: Any) -> None:
+def _print_exclusions(exclusions: Any, *, told: str = "") -> None:
+    """Prints exclusions by reason; nothing where there are none, nor reasons that a message tells."""
     from subfuse.tables import group_reasons
 
-    grouped = group_reasons(exclusions).to_dict("records")
+    grouped = [row for row in group_reasons(exclusions).to_dict("records") if row["reason"].rstrip(".") not in told]
     rows = [(row["level"], row["n"], row["reason"], preview(row["ids"], 3)) for row in grouped]
-    print_table(f"Excluded ({len(exclusions)})", ("level", "number", "reason", "which"), rows)
+    if rows:
+        total = sum(row["n"] for row in grouped)
+        print_table(
+            f"{'Also excluded' if told else 'Excluded'} ({total})", ("level", "number", "reason", "which"), rows
+        )
 
 
 def _add_prepare(parser: ArgumentParser) -> None:
@@ -175,7 +180,15 @@ def _prepare(arguments: Namespace) -> None:
         )
     print_warnings(done.warnings)
     print(done.summary())
-    print(f"Next: subfuse crossval {done.folder} --out run")
+    print(f"Next: {_next_step(done.folder, done.plan)}")
+
+
+def _next_step(folder: Path, plan: Any) -> str:
+    """Returns the command that a prepared cohort is for: an external one has no folds to train on."""
+    if plan.repeats:
+        return f"subfuse crossval {folder} --out run"
+    evaluated = f"subfuse evaluate RUN --cohort {folder}, or " if plan.tasks else ""
+    return f"{evaluated}subfuse predict RUN --cohort {folder}, with the RUN of another cohort"
 
 
 COMMANDS = {

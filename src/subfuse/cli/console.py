@@ -1,5 +1,6 @@
 """What commands print: progress, tables, warnings."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,13 +54,21 @@ def print_table(title: str, columns: Sequence[str], rows: Any) -> None:
 
 
 def print_metrics(metrics: Any) -> None:
-    """Prints the headline metric of every task and model with its interval."""
+    """Prints the headline metric of every task and model with its interval; why one is undefined, once a reason."""
     headline = metrics[metrics["metric"].isin(["c_index", "auc"])]
-    rows = [
-        (row.task, row.model, row.metric, f"{row.value:.3f}", f"{row.lower:.3f} to {row.upper:.3f}")
-        for row in headline.itertuples()
-    ]
+    rows, reasons = [], dict[str, dict[str, list[str]]]()
+    for row in headline.itertuples():
+        bounds = (row.lower, row.upper)
+        interval = "undefined" if any(map(math.isnan, bounds)) else f"{row.lower:.3f} to {row.upper:.3f}"
+        value = "undefined" if math.isnan(row.value) else f"{row.value:.3f}"
+        rows.append((row.task, row.model, row.metric, value, interval))
+        if interval == "undefined":
+            reason = row.reason if isinstance(row.reason, str) else "no reason is recorded"
+            reasons.setdefault(reason, {}).setdefault(row.task, []).append(row.model)
     print_table("Test folds", ("task", "model", "metric", "mean", "95 % interval"), rows)
+    for reason, tasks in reasons.items():
+        concerned = "; ".join(f"{task} ({', '.join(models)})" for task, models in tasks.items())
+        print(f"Undefined for {concerned}: {reason}")
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

@@ -1,6 +1,9 @@
 """What is predicted: a class, or the time to an event."""
 
+from typing import Any
+
 from pydantic import (
+    field_validator,
     model_validator,
 )
 
@@ -15,6 +18,14 @@ class TaskSpec(Section):
     column: str | None = None
     classes: tuple[str, ...] | None = None  # order of the classes; default: sorted
     ordinal: bool = False  # the order of `classes` has a meaning, as in grade: then quadratic kappa is reported
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _numbers_are_labels(cls, value: Any) -> Any:
+        """Whole numbers have one spelling as labels; what else YAML does not read as text needs quotes."""
+        if not isinstance(value, list | tuple):
+            return value
+        return [str(item) if type(item) is int else item for item in value]
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskSpec":

@@ -1,5 +1,6 @@
 """YAML files of bounded size, and what is wrong with one and in which line when a pydantic model refuses it."""
 
+import datetime
 import difflib
 import reprlib
 import types
@@ -126,6 +127,9 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=12)}."
     elif first["type"] == "missing":
         problem = f"`{name}` is required."
+    elif first["type"] == "string_type" and isinstance(first["input"], bool | int | float | datetime.date):
+        kind = {bool: "yes or no", int: "a number", float: "a number"}.get(type(first["input"]), "a date")
+        problem = f"`{name}` must be text. Found {first['input']}, which YAML reads as {kind}: write it in quotes."
     else:
         message = first["msg"].removeprefix("Value error, ")
         found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {reprlib.repr(first['input'])}."

@@ -1,6 +1,5 @@
 """Objectives: the only place that knows what a task is. Models return logits, objectives interpret them."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from subfuse.cohort.bags import ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError, preview
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.losses import consistency_loss, cox_nll, discrete_hazard_nll
-
-logger = logging.getLogger(__name__)
 
 Consistency = Literal["positions", "offsets"]  # what of the sampling positions follows expression
 Values = Sequence[Any] | np.ndarray | Tensor  # one number per patient
@@ -141,7 +138,7 @@ class ClassificationObjective(Objective):
         """Returns the objective with weights inversely proportional to class frequency.
 
         Weights are patients / (classes × patients of the class): their mean over the training patients is 1. A class
-        without a training patient is weighted as if it had one, with a warning: it cannot be learnt.
+        without a training patient is weighted as if it had one: it cannot be learnt.
 
         Args:
             labels: Class index of every training patient.
@@ -155,9 +152,6 @@ class ClassificationObjective(Objective):
                 f"labels must be indices of the {len(classes)} classes {preview(classes)} of at least one training "
                 f"patient. Found {count.sum()} labels up to {len(count) - 1}. Check the classes of the task."
             )
-        missing = [name for name, n in zip(classes, count, strict=True) if n == 0]
-        if missing:
-            logger.warning("no training patient has class %s: it cannot be predicted", preview(missing))
         weights = count.sum() / (len(classes) * np.maximum(count, 1))
         return cls(classes, weights, consistency_weight=consistency_weight, consistency_of=consistency_of)
 

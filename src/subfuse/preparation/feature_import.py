@@ -93,6 +93,7 @@ class FeatureRecord:
     layout: str  # the tool that wrote the source
     source: str  # name of the file
     has_coordinates: bool
+    mpp_source: str | None  # "file" or "declared": in the slide table or as slides.mpp; None without coordinates
     warnings: tuple[str, ...] = ()
 
 
@@ -343,5 +344,6 @@ def _record(
         layout=str(attributes["layout"]),
         source=str(attributes["source"]),
         has_coordinates=known,
+        mpp_source=("file" if attributes["declared_mpp"] == "none" else "declared") if known else None,
         warnings=tuple(json.loads(attributes["warnings"])),
     )

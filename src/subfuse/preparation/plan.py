@@ -25,6 +25,7 @@ from subfuse.preparation.sources import (
     read_sources,
     restrict_expression,
 )
+from subfuse.preparation.weak_folds import weak_folds
 from subfuse.tables import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 
 _MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
@@ -141,7 +142,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             *_unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *fold_warnings,
-            *_warnings_of_rare_classes(tasks, patients, repeats),
+            *_weak_folds(cohort_file.splits, tasks, patients, roles, repeats),
         ),
         n_listed={cohort.name: cohort.n_listed for cohort in cohorts},
     )
@@ -355,30 +356,6 @@ def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
         )
 
 
-def _warnings_of_rare_classes(
-    tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, repeats: Sequence[Sequence[Fold]]
-) -> list[str]:
-    """Returns one line per class that some fold of the first repeat lacks in training or in testing."""
-    warnings = []
-    folds = repeats[0] if repeats else ()
-    for name, task in tasks.items():
-        if task.column is None:
-            continue
-        labels = patients.set_index("patient_id")[task.column]
-        for label, count in labels.value_counts().sort_index().items():
-            having = set(labels.index[labels == label])
-            untrained = [k for k, fold in enumerate(folds) if having.isdisjoint(fold.train)]
-            untested = [k for k, fold in enumerate(folds) if having.isdisjoint(fold.test)]
-            sides = (("train on", untrained), ("test", untested))
-            lacking = [f"to {verb} in fold {preview(of, 10)}" for verb, of in sides if of]
-            if lacking:
-                warnings.append(
-                    f"tasks.{name}: class {label} has {count} patient(s), and none {' and none '.join(lacking)}. Merge "
-                    f"it with another class, use fewer folds, or set `splits.stratify: [{task.column}]`"
-                )
-    return warnings
-
-
 def _check_axis(covariates: Sequence[str], genes: Sequence[str], patients: pd.DataFrame) -> None:
     """Refuses covariates that are named like a gene or hold a word where a number is declared."""
     shared = sorted(set(covariates) & set(genes))
@@ -389,6 +366,24 @@ def _check_axis(covariates: Sequence[str], genes: Sequence[str], patients: pd.Da
     check_values(covariates, patients)
 
 
+def _weak_folds(
+    splits: SplitsSection,
+    tasks: Mapping[str, TaskSpec],
+    patients: pd.DataFrame,
+    roles: Mapping[str, Role],
+    repeats: Sequence[Sequence[Fold]],
+) -> list[str]:
+    """Returns what the folds of the first repeat lack."""
+    if not repeats:
+        return []
+    developed = _developed(patients, roles)
+    return weak_folds(tasks, developed, repeats[0], _stratification(splits, tasks, developed))
+
+
+def _stratification(splits: SplitsSection, tasks: Mapping[str, TaskSpec], patients: pd.DataFrame) -> tuple[str, ...]:
+    return splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
+
+
 def _make_folds(
     splits: SplitsSection, tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, roles: Mapping[str, Role]
 ) -> tuple[tuple[tuple[Fold, ...], ...], tuple[str, ...]]:
@@ -396,7 +391,7 @@ def _make_folds(
     if "develop" not in roles.values():
         return (), ()
     patients = _developed(patients, roles)
-    stratify = splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
+    stratify = _stratification(splits, tasks, patients)
     if splits.folder is None:
         assert splits.folds is not None  # SplitsSection fills it in
         drawn = repeated_folds(

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -140,8 +141,10 @@ def prepare_one_slide(
     if done is not None:
         return FinishedSlide(done, is_new=False)
     progress = None if watch is None else partial(watch, source.slide_id)
-    record = prepare_slide(source, _encoder(encoder, device), Tiling(), out, progress=progress)
-    return FinishedSlide(record, is_new=True)
+    loaded = _encoder(encoder, device)
+    start = time.monotonic()
+    record = prepare_slide(source, loaded, Tiling(), out, progress=progress)
+    return FinishedSlide(record, is_new=True, seconds=time.monotonic() - start)
 
 
 @lru_cache(maxsize=1)
@@ -158,8 +161,10 @@ def _prepare_slides(
     scheduler: str | None,
     progress: Progress | None,
 ) -> tuple[list[SlideRecord], pd.DataFrame]:
-    meter = SlideProgress(len(slides), progress)
     stays_here = scheduler is None and min(workers, len(slides)) <= 1  # other processes cannot call back
+    if slides and stays_here:
+        _encoder(encoder, device)  # loaded before the clock starts
+    meter = SlideProgress(len(slides), progress)
     watch = meter.within if stays_here else None
     jobs = [(source, encoder, out / "wsi", device, watch) for source in slides]
     records, failures = run_slides(prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)

@@ -61,7 +61,7 @@ class SlideRecord:
     mpp: float  # µm per level-0 pixel
     width_px: int  # at level 0
     height_px: int
-    mpp_source: str  # "slide" or "slide table"
+    mpp_source: str  # "slide" or "declared": in the slide table or as slides.mpp
     tissue_mm2: float  # for images: area of the patches that were kept
     pen_share: float  # of the stained and marked area
     sharpness: float  # median of the patches' variances of the Laplacian
@@ -309,7 +309,7 @@ def _record(source: SlideSource, path: Path, out: Path) -> SlideRecord:
         mpp=float(attributes["level0_mpp"]),
         width_px=int(attributes["slide_width_level0"]),
         height_px=int(attributes["slide_height_level0"]),
-        mpp_source="slide" if attributes["declared_mpp"] == "none" else "slide table",
+        mpp_source="slide" if attributes["declared_mpp"] == "none" else "declared",
         tissue_mm2=float(attributes["tissue_mm2"]),
         pen_share=float(attributes["pen_share"]),
         sharpness=float(attributes["sharpness"]),

@@ -15,12 +15,14 @@ class FinishedSlide(NamedTuple):
 
     record: Any  # has `slide_id` and `n_patches`
     is_new: bool  # False: it was complete before
+    seconds: float | None = None  # of work on the slide, without what its process needed to start
 
 
 class SlideProgress:
     """Says how many slides are done, how many patches pass per second and how long the rest takes.
 
-    Both are taken over what this run did itself: slides that were complete before take no time and tell nothing.
+    Both are taken over what this run did itself: slides that were complete before take no time and tell nothing, and
+    what processes need to start, such as loading the encoder, is not work on slides.
     """
 
     def __init__(self, n_slides: int, report: Progress | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,10 +44,19 @@ class SlideProgress:
         if n_patches < n_expected and self._clock() - self._reported >= _SECONDS_BETWEEN:
             self._tell(f"{slide_id} ({n_patches} of {n_expected} patches)", n_patches, n_patches / n_expected)
 
-    def finished(self, slide_id: str, *, n_patches: int, is_new: bool) -> None:
-        """Tells that a slide is done; one that failed or was complete before is not `is_new`."""
+    def finished(self, slide_id: str, *, n_patches: int, is_new: bool, seconds: float | None = None) -> None:
+        """Tells that a slide is done.
+
+        Args:
+            slide_id: The slide.
+            n_patches: Its patches.
+            is_new: False for one that failed or was complete before.
+            seconds: Of work on it: the clock starts with the first slide's. None: with this object.
+        """
         self._n_done += 1
         if is_new:
+            if self._n_new == 0 and seconds is not None:
+                self._start = max(self._start, self._clock() - seconds)
             self._n_new += 1
             self._n_patches += n_patches
         self._tell(slide_id)
@@ -99,5 +110,6 @@ def run_slides(
             progress.finished(slide_id, n_patches=0, is_new=False)
         else:
             records.append(outcome.record)
-            progress.finished(slide_id, n_patches=outcome.record.n_patches, is_new=outcome.is_new)
+            n_patches = outcome.record.n_patches
+            progress.finished(slide_id, n_patches=n_patches, is_new=outcome.is_new, seconds=outcome.seconds)
     return sorted(records, key=lambda record: record.slide_id), sorted(failures)

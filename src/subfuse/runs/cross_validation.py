@@ -1,5 +1,6 @@
 """Every model on identical folds: trained, predicted, measured and compared."""
 
+import logging
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from subfuse.run_folder import (
 )
 from subfuse.runs.folds import choose_repeats
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
+from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import check_model_names, suits_task
@@ -34,6 +36,8 @@ from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 if TYPE_CHECKING:
     import lightning.fabric
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,12 @@ def cross_validate(
         for index in range(len(fold_list))
     ]
     settings: Any = {"training": training, "architecture": architecture, "seed": seed, "search": search}
-    open_jobs = begin_jobs(
-        out, {job: job_inputs(cohort, drawn[job.repeat][job.fold_index], job, **settings) for job in jobs}
-    )
+    fold_of = {job: drawn[job.repeat][job.fold_index] for job in jobs}
+    open_jobs = begin_jobs(out, {job: job_inputs(cohort, fold, job, **settings) for job, fold in fold_of.items()})
+    for warning in fold_warnings(cohort, fold_of, selection=training.selection):
+        logger.warning(warning)
     copy_cohort(cohort, out / "cohort")
-    arguments = [
-        (cohort, drawn[job.repeat][job.fold_index], job, out, training, architecture, seed, search) for job in open_jobs
-    ]
+    arguments = [(cohort, fold_of[job], job, out, training, architecture, seed, search) for job in open_jobs]
     failures, done = [], len(jobs) - len(open_jobs)
     for index, outcome in run_jobs(run_job, arguments, workers=workers, scheduler=scheduler):
         job, done = open_jobs[index], done + 1

@@ -35,6 +35,7 @@ from subfuse.run_folder import (
     stack_predictions,
 )
 from subfuse.runs.external_validation import external_predictions, risk_percentile
+from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
 from subfuse.slides.image_folders import is_image_source
 from subfuse.training.fitted_model import FittedModel
@@ -101,9 +102,10 @@ class Run:
         """
         jobs = list(self.jobs(model=model, task=task))
         models = [self.fitted(job) for job in jobs]
-        for note in dict.fromkeys(note for fitted in models for note in fitted.check_compatible(cohort)):
-            logger.warning(note)
-        tables = [self._predict(job, fitted, cohort) for job, fitted in zip(jobs, models, strict=True)]
+        pairs = list(zip(jobs, models, strict=True))
+        for line in told_once((job, note) for job, fitted in pairs for note in fitted.check_compatible(cohort)):
+            logger.warning(line)
+        tables = [self._predict(job, fitted, cohort) for job, fitted in pairs]
         tables = [table for table in tables if len(table)]
         if not tables:
             raise DataError(

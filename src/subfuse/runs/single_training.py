@@ -1,5 +1,6 @@
 """One model on one fold, on one process or several: a run folder like that of a cross-validation."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,15 @@ from subfuse.run_folder import (
 from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
 from subfuse.runs.folds import choose_folds
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
+from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.models import check_model_names, suits_task
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 if TYPE_CHECKING:
     import lightning.fabric
+
+logger = logging.getLogger(__name__)
 
 
 def train_model(
@@ -89,6 +93,9 @@ def train_model(
         }
         inputs = job_inputs(cohort, folds[fold], job, training=training, architecture=architecture, seed=seed)
         on_first(fabric, lambda: _claim(out, description, job, inputs, resume=resume))
+        if fabric.is_global_zero:
+            for warning in fold_warnings(cohort, {job: folds[fold]}, selection=training.selection):
+                logger.warning(warning)
         if not job.is_finished(out):
             train_job(
                 cohort,

@@ -139,8 +139,10 @@ class FittedModel:
         notes += self._covariate_notes(cohort)
         if not any(patient.slides for patient in cohort):
             return notes
+        if "slides" not in self.recipe.modalities:
+            return notes
         if self.standardiser.patch_mean is None:
-            notes.append("the model never saw a slide in training: slides are ignored")
+            notes.append("no training patient had slides: slides are ignored")
         elif cohort.encoder_sha256 != self.encoder_sha256:
             raise DataError(
                 f"slides of cohort {cohort.name!r} must be encoded by {self.encoder} as in training. "

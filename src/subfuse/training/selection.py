@@ -1,6 +1,5 @@
 """The metric of the inner validation patients that decides which epoch's weights are kept."""
 
-import logging
 from dataclasses import replace
 from typing import Literal
 
@@ -13,30 +12,27 @@ from subfuse.objective.objectives import Objective, concordance
 Selection = Literal["ranking", "loss"]
 SelectionMetric = Literal["c_index", "auc", "loss"]
 
-logger = logging.getLogger(__name__)
-
 
 def selection_metric(selection: Selection, target: Target) -> SelectionMetric:
     """Returns the metric that chooses the epoch: for `ranking` the C-index of survival, the AUC of classes.
 
-    Where the validation patients cannot be ranked, whatever the model predicts (no comparable pair, a single class),
-    the loss chooses instead; this is logged, and recorded with the model.
+    Where the validation patients cannot be ranked (`can_be_ranked`), the loss chooses instead: the training log then
+    has no other metric of theirs.
 
     Args:
         selection: As in the settings.
         target: Outcome of the validation patients.
     """
-    if selection == "loss":
+    if selection == "loss" or not can_be_ranked(target):
         return "loss"
+    return "c_index" if isinstance(target, SurvivalTarget) else "auc"
+
+
+def can_be_ranked(target: Target) -> bool:
+    """Returns whether patients have a ranking that predictions can be compared with: a comparable pair, two classes."""
     if isinstance(target, SurvivalTarget):
-        metric: SelectionMetric = "c_index"
-        undefined = bool(concordance(target.time_days[:, None], target).isnan().any())
-    else:
-        metric, undefined = "auc", len(target.label.unique()) < 2
-    if undefined:
-        logger.warning("the validation patients cannot be ranked: the epoch is chosen by their loss")
-        return "loss"
-    return metric
+        return not bool(concordance(target.time_days[:, None], target).isnan().any())
+    return len(target.label.unique()) > 1
 
 
 def validation_metrics(

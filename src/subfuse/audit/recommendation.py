@@ -1,0 +1,30 @@
+"""Whether a model is fit to be recommended in place of another."""
+
+import numpy as np
+
+from subfuse.errors import preview
+from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities
+
+
+def unfit(task: TaskPredictions, model: str) -> str | None:
+    """Returns why a model should not be recommended, whatever its headline metric; None where nothing speaks against.
+
+    A model that predicts one class, or one risk, in every fold tells patients apart by traces at best; of one that
+    never predicts a class, precision and F1 are undefined.
+
+    Args:
+        task: Rows of all models and splits.
+        model: One of its models.
+    """
+    rows = task.of_model(model)
+    tested = rows[rows["split"] == "test"]
+    folds = [fold for _, fold in tested.groupby(FOLD)]
+    if task.classes is None:
+        same = all(np.ptp(fold["risk"].to_numpy(dtype=np.float64)) == 0 for fold in folds)
+        return "it predicts the same risk for every patient of a fold" if same else None
+    predicted = [set(class_probabilities(fold, task.classes).argmax(axis=1).tolist()) for fold in folds]
+    if all(len(found) == 1 for found in predicted):
+        return "it predicts one class in every fold"
+    missing = [name for index, name in enumerate(task.classes) if not any(index in found for found in predicted)]
+    missing = [name for name in missing if (tested["label"] == name).any()]
+    return f"it never predicts class {preview(missing)}" if missing else None
