@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from subfuse.errors import preview
 
@@ -126,6 +126,22 @@ def describe_mismatch(ours: Collection[str], theirs: Collection[str], *, of_ours
         if near:
             return f"{shown}; nearest: {name} and {next(other for other in theirs if other.lower() == near[0])}"
     return shown
+
+
+def spelt_otherwise(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Returns, for each name that is not known but is in another spelling, that difference in words.
+
+    Example:
+        >>> spelt_otherwise(["P01", "P02", "P03"], ["p1", "P02"])
+        {'P01': '; p1 is, which differs only in case, zeros or separators'}
+    """
+    exact = frozenset(known)
+    like = {_canonical(name): name for name in sorted(exact, reverse=True)}
+    return {
+        name: f"; {like[_canonical(name)]} is, which differs only in case, zeros or separators"
+        for name in names
+        if name not in exact and _canonical(name) in like
+    }
 
 
 def _canonical(name: str) -> str:

@@ -17,7 +17,8 @@ import pandas as pd
 from subfuse.errors import DataError, preview
 
 EXCLUSION_COLUMNS = ("level", "id", "reason")
-LEVELS = ("patient", "slide", "expression", "gene")  # `expression`: a sample, file or row of the expression source
+# `expression`: a sample, file or row of the expression source; `sample`: one of the clinical source
+LEVELS = ("patient", "sample", "slide", "expression", "gene")
 
 
 def exclusion_table(rows: Iterable[tuple[str, str, str]] = ()) -> pd.DataFrame:

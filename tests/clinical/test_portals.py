@@ -203,6 +203,22 @@ def test_cbioportal_samples_join_with_the_primary_tumour_first(tmp_path):
     assert any("1 patient(s) have several samples" in note for note in table.warnings)
 
 
+def test_cbioportal_samples_follow_the_rule_of_expression_samples_and_others_are_listed(tmp_path):
+    text = (
+        "PATIENT_ID\tSAMPLE_ID\tSAMPLE_TYPE\tGRADE\n"
+        "a\ta0\tSolid Tissue Normal\tG1\na\ta1\tRecurrence\tG4\na\ta2\tPrimary\t\n"
+        "TCGA-02-0001\tTCGA-02-0001-11\t\tG1\nTCGA-02-0001\tTCGA-02-0001-03\t\tG3\n"
+    )
+    table = cbioportal(tmp_path, text)
+    assert table.patients.set_index("patient_id")["grade"].to_dict() == {"a": "G4", "TCGA-02-0001": "G3"}
+    assert set(table.exclusions["level"]) == {"sample"}
+    assert table.exclusions.set_index("id")["reason"].to_dict() == {
+        "a0": "normal tissue",
+        "TCGA-02-0001-11": "normal tissue",
+        "a1": "a2 of the same patient is used (not the primary tumour)",
+    }
+
+
 def test_cbioportal_sample_types_in_words(tmp_path):
     text = (
         "PATIENT_ID\tSAMPLE_ID\tSAMPLE_TYPE\tGRADE\na\ta2\tRecurrence\tG4\na\ta1\tPrimary\tG2\n"

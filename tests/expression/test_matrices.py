@@ -198,6 +198,27 @@ def test_a_prepared_table_is_a_source(tmp_path):
     assert again.scale == first.scale == "log2_cpm"
 
 
+def test_a_declared_unit_that_the_source_contradicts_is_refused_or_named(tmp_path):
+    data = anndata.AnnData(VALUES, obs=pd.DataFrame(index=PATIENTS), var=pd.DataFrame(index=GENES))
+    data.uns["unit"], data.layers["tpm"] = "counts", VALUES
+    data.write_h5ad(tmp_path / "e.h5ad")
+    with pytest.raises(DataError, match=r"e\.h5ad: `unit` .* Found tpm declared and counts in uns"):
+        read(tmp_path / "e.h5ad", format="h5ad", unit="tpm")
+    assert read(tmp_path / "e.h5ad", format="h5ad", unit="counts").unit == "counts"
+    assert read(tmp_path / "e.h5ad", format="h5ad", unit="tpm", layer="tpm").unit == "tpm"  # uns speaks of X
+
+    matrix().T.to_csv(tmp_path / "e.tsv", sep="\t")
+    (tmp_path / "e.tsv.json").write_text(json.dumps({"unit": "log2(count+1)"}))
+    with pytest.raises(DataError, match="Found log2_tpm declared and log2_counts in the JSON file"):
+        read(tmp_path / "e.tsv", format="xena", unit="log2_tpm")
+
+    path = tmp_path / "data_mrna_seq_v2_rsem.txt"
+    matrix().T.rename_axis("Hugo_Symbol").to_csv(path, sep="\t")
+    renamed = read(path, format="cbioportal", unit="fpkm")
+    assert any("unit fpkm is declared and used, but the file's name says rsem" in text for text in renamed.warnings)
+    assert not any("the file's name" in text for text in read(path, format="cbioportal").warnings)
+
+
 def test_anndata_needs_unit_and_column(tmp_path):
     anndata.AnnData(VALUES, obs=pd.DataFrame(index=PATIENTS), var=pd.DataFrame(index=GENES)).write_h5ad(
         tmp_path / "e.h5ad"

@@ -90,3 +90,20 @@ def test_broken_gzip_is_named(tmp_path):
     path.write_bytes(gzip.compress(b"id,G1\n" + b"a,1\n" * 5000, mtime=0)[:-20])
     with pytest.raises(DataError, match=r"table\.csv\.gz: a complete table is required"):
         read_numeric_table(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["id,a,b,,\nx,1,2,,\ny,3,4,,\n", "id,a,b,\nx,1,2\ny,3,4,\n", "id,a,b\nx,1,2,\ny,3,4,\n"]
+)
+def test_empty_columns_at_the_end_of_lines_are_passed_over(tmp_path, text):
+    path = tmp_path / "e.csv"
+    path.write_text(text)
+    table = read_numeric_table(path)
+    assert (table.columns, table.rows, table.values.tolist()) == (["a", "b"], ["x", "y"], [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize(("text", "column"), [("id,a,b,,\nx,1,2,,7\n", 5), ("id,a,,b\nx,1,,2\n", 3)])
+def test_a_nameless_column_with_values_or_before_named_ones_is_refused(tmp_path, text, column):
+    (tmp_path / "e.csv").write_text(text)
+    with pytest.raises(DataError, match=f"every column needs a name. Column {column} has"):
+        read_numeric_table(tmp_path / "e.csv")

@@ -9,8 +9,8 @@ import pandas as pd
 from subfuse.clinical.columns import DAYS, first_known, known_text, labels_of_portal, map_columns, parse_days
 from subfuse.clinical.source import PatientsSection
 from subfuse.errors import DataError, preview
-from subfuse.identifiers import patient_of_barcode, sample_type_of_barcode
-from subfuse.tables import is_missing, read_text_table, require_columns
+from subfuse.expression.samples import NORMAL, choose_samples, origin_of_sample, preservation_of
+from subfuse.tables import exclusion_table, is_missing, read_text_table, require_columns
 
 CBIOPORTAL_LABELS = {
     "grade": ("GRADE", "TUMOR_GRADE", "HISTOLOGICAL_GRADE"),
@@ -22,35 +22,36 @@ _EVENTS = {"deceased": True, "dead": True, "living": False, "alive": False}  # a
 _PLACE = "#place"  # among attributes, none of which begins in this way
 
 
-def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Returns one row per patient, with `place`, and notes.
+def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
+    """Returns one row per patient, with `place`; notes; and the samples that do not speak for their patient.
 
-    A file with a column SAMPLE_ID describes samples. Its attributes join the patients: of several samples the primary
-    tumour's come first, and the first known value counts. OS_MONTHS × 30.4375 are days.
+    A file with a column SAMPLE_ID describes samples. Its attributes join the patients, by the rule for samples of
+    expression (`choose_samples`): normal tissue never, the primary tumour before others. Of the others a value counts
+    where the first has none. OS_MONTHS × 30.4375 are days.
 
     Raises:
         ConfigurationError: A mapped attribute is missing, or one that the format defines.
         DataError: Not a clinical file of cBioPortal, an unknown word in OS_STATUS, or a time that cannot be read.
     """
     tables = [_read(path) for path in section.table]
-    samples, notes = _one_row_per_patient([table for table in tables if "SAMPLE_ID" in table])
+    samples, notes, left_out = _one_row_per_patient([table for table in tables if "SAMPLE_ID" in table], section)
     patients = [table for table in tables if "SAMPLE_ID" not in table]
     raw = pd.concat(patients, ignore_index=True) if patients else samples
     if patients and not samples.empty:
         own = [name for name in samples if name == "PATIENT_ID" or name not in raw]
-        left_out = sorted(set(samples["PATIENT_ID"]) - set(raw["PATIENT_ID"]))
-        if left_out:
-            notes = (*notes, f"{len(left_out)} patient(s) are only in the file of samples ({preview(left_out)})")
+        strangers = sorted(set(samples["PATIENT_ID"]) - set(raw["PATIENT_ID"]))
+        if strangers:
+            notes = (*notes, f"{len(strangers)} patient(s) are only in the file of samples ({preview(strangers)})")
         raw = raw.merge(samples[own], on="PATIENT_ID", how="left")
     raw = raw.fillna("")
     labels = labels_of_portal(section, CBIOPORTAL_LABELS, [str(name) for name in raw])
     named = {"patient_id": "PATIENT_ID", "place": _PLACE, **labels}
     table = map_columns(raw, named, section.table[0], section="patients")
     if "OS_STATUS" not in raw or "OS_MONTHS" not in raw:
-        return table, (*notes, "no OS_STATUS and OS_MONTHS: the follow-up of every patient is unknown")
+        return table, (*notes, "no OS_STATUS and OS_MONTHS: the follow-up of every patient is unknown"), left_out
     table["event"] = _events(raw["OS_STATUS"], raw[_PLACE])
     table["time_days"] = parse_days(raw["OS_MONTHS"], raw[_PLACE], "OS_MONTHS", unit="months")
-    return table, (*notes, f"time_days is OS_MONTHS × {DAYS['months']:g}")
+    return table, (*notes, f"time_days is OS_MONTHS × {DAYS['months']:g}"), left_out
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -60,31 +61,27 @@ def _read(path: Path) -> pd.DataFrame:
     return table
 
 
-def _one_row_per_patient(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _one_row_per_patient(
+    tables: Sequence[pd.DataFrame], section: PatientsSection
+) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
     if not tables:
-        return pd.DataFrame({"PATIENT_ID": []}, dtype=object), ()
-    samples = pd.concat(tables, ignore_index=True)
-    samples["patient_id"] = samples["PATIENT_ID"].map(patient_of_barcode)
-    order = np.argsort(_rank(samples), kind="stable")
-    names = [str(name) for name in samples if name not in ("patient_id", "SAMPLE_ID")]
-    known = samples.assign(**{name: known_text(samples[name]) for name in names}).iloc[order]
-    several = int((samples["patient_id"].value_counts() > 1).sum())
+        return pd.DataFrame({"PATIENT_ID": []}, dtype=object), (), exclusion_table()
+    samples = pd.concat(tables, ignore_index=True).fillna("")
+    names = [str(name) for name in samples if name != "SAMPLE_ID"]
+    origins = [
+        origin_of_sample(
+            row["SAMPLE_ID"], row["PATIENT_ID"], words=row.get("SAMPLE_TYPE", ""), preservation=preservation_of(row)
+        )
+        for row in samples.to_dict("records")
+    ]
+    samples = samples.assign(sample=samples["SAMPLE_ID"], **pd.DataFrame(origins, index=samples.index))
+    _, left_out = choose_samples(samples, np.zeros(len(samples)), preview(section.table))
+    tumours = samples[samples["rank"] != NORMAL].sort_values(["rank", "vial", "sample"], kind="stable")
+    known = tumours.assign(**{name: known_text(tumours[name]) for name in names})
+    several = int((known["patient_id"].value_counts() > 1).sum())
     table, _ = first_known(known, names, "samples")
     note = f"{several} patient(s) have several samples; the primary tumour's attributes come first"
-    return table.reset_index(drop=True), (note,) if several else ()
-
-
-def _rank(samples: pd.DataFrame) -> np.ndarray:
-    """Returns 0 for primary tumours, 1 for samples that do not say, 2 for others: by barcode, else by SAMPLE_TYPE."""
-    words = samples["SAMPLE_TYPE"].str.lower() if "SAMPLE_TYPE" in samples else pd.Series("", index=samples.index)
-    ranks = []
-    for identifier, word in zip(samples["SAMPLE_ID"], words, strict=True):
-        code = sample_type_of_barcode(identifier)
-        if code is None and is_missing(word):
-            ranks.append(1)
-        else:
-            ranks.append(0 if code == 1 or (code is None and "primary" in word) else 2)
-    return np.array(ranks)
+    return table.reset_index(drop=True), (note,) if several else (), left_out.assign(level="sample")
 
 
 def _events(cells: pd.Series, places: pd.Series) -> pd.Series:

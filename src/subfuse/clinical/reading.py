@@ -21,12 +21,10 @@ from subfuse.clinical.plain import read_plain
 from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.clinical.source import LabelsSection, PatientsSection
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.identifiers import site_of_barcode
-from subfuse.tables import exclusion_table, read_text_table
+from subfuse.identifiers import site_of_barcode, spelt_otherwise
+from subfuse.tables import exclusion_table, join_exclusions, read_text_table
 
 __all__ = ["FIXED_COLUMNS", "RESERVED", "ClinicalTable", "outcome_warnings", "read_clinical"]
-
-_READERS = {"plain": read_plain, "gdc": read_gdc, "cbioportal": read_cbioportal}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
         DataError: Unreadable table, a patient that occurs twice, an event, time or marker that cannot be read. Names
             file, row and value.
     """
-    table, notes = _READERS[section.format](section)
+    table, notes, left_out = _read(section)
     notes = (*notes, *match_barcodes(table))
     refuse_repeated_patients(table)
     table, note_of_choice = _included(table, section)
@@ -75,7 +73,15 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     if section.derive is not None:
         patients, note_of_diagnosis = derive_diagnosis(patients, section.derive.diagnosis)
         notes = (*notes, *note_of_diagnosis)
-    return ClinicalTable(patients, exclusions, notes)
+    return ClinicalTable(patients, join_exclusions([left_out, exclusions]), notes)
+
+
+def _read(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
+    """Returns the table of a source with `place`, notes, and what of it is not used."""
+    if section.format == "cbioportal":
+        return read_cbioportal(section)
+    table, notes = read_gdc(section) if section.format == "gdc" else read_plain(section)
+    return table, notes, exclusion_table()
 
 
 def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -84,7 +90,9 @@ def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFra
         return table, ()
     missing = sorted(set(section.include) - set(table["patient_id"]))
     if missing:
-        raise DataError(f"patients.include: {preview(missing)} must be in {preview(section.table)}. Not found.")
+        like = spelt_otherwise(missing, table["patient_id"].tolist())
+        shown = preview([name + like.get(name, "") for name in sorted(missing, key=lambda name: name not in like)])
+        raise DataError(f"patients.include: patients of {preview(section.table)} are required. Not found: {shown}.")
     chosen = table["patient_id"].isin(section.include)
     note = f"patients.include: {chosen.sum()} of {len(table)} patients of the table are used"
     return table[chosen].reset_index(drop=True), (note,)

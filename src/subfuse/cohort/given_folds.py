@@ -9,7 +9,7 @@ import pandas as pd
 
 from subfuse.cohort.fold import Fold, strata_of, with_validation
 from subfuse.errors import DataError, preview
-from subfuse.identifiers import patient_of_barcode
+from subfuse.identifiers import patient_of_barcode, spelt_otherwise
 from subfuse.tables import is_missing, read_text_table, require_columns
 
 
@@ -82,9 +82,9 @@ def unlisted_patients(folder: Path, patient_ids: Collection[str]) -> tuple[str, 
     unknown, never = sorted(listed - set(patient_ids)), sorted(set(patient_ids) - tested)
     warnings = []
     if unknown:
-        warnings.append(
-            f"{folder.name}: {len(unknown)} patients of the folds are not in the cohort ({preview(unknown)})"
-        )
+        like = [name + words for name, words in spelt_otherwise(unknown, patient_ids).items()]
+        shown = preview(like or unknown, 1 if like else 5)
+        warnings.append(f"{folder.name}: {len(unknown)} patients of the folds are not in the cohort ({shown})")
     if never:
         warnings.append(f"{folder.name}: {len(never)} patients of the cohort are never tested ({preview(never)})")
     return tuple(warnings)

@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,11 @@ def read_cbioportal(section: ExpressionSection, base: Path) -> SampleMatrix:
             f"Found {table.corner!r}. Use `format: plain` for other matrices."
         )
     told = next((unit for part, unit in _CBIOPORTAL_UNITS if part in path.name.lower()), None)
-    return _matrix(table, section, base, path, _told_unit(section, told, path, "the file's name"), True)
+    matrix = _matrix(table, section, base, path, _told_unit(section, told, path, "the file's name"), True)
+    if told in (None, matrix.unit):
+        return matrix
+    note = f"{path}: unit {matrix.unit} is declared and used, but the file's name says {told}. Check the unit."
+    return replace(matrix, warnings=(*matrix.warnings, note))
 
 
 def read_xena(section: ExpressionSection, base: Path) -> SampleMatrix:
@@ -92,7 +97,9 @@ def read_xena(section: ExpressionSection, base: Path) -> SampleMatrix:
     """
     path = _table(section, base)
     table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
-    unit = _told_unit(section, _xena_unit(path), path, "a JSON file beside it")
+    told = _xena_unit(path)
+    _refuse_other_unit(section, told, path, "the JSON file beside it")
+    unit = _told_unit(section, told, path, "a JSON file beside it")
     return _matrix(table, section, base, path, unit, True)
 
 
@@ -131,6 +138,8 @@ def read_anndata(section: ExpressionSection, base: Path) -> SampleMatrix:
     told = str(data.uns["unit"]) if "unit" in data.uns else None
     if told is not None and "scale" in data.uns:
         told = str(data.uns["scale"])  # written by `write_expression`: the values are finished
+    if section.layer is None:  # else it speaks of X
+        _refuse_other_unit(section, told, path, 'uns["unit"]')
     unit = _told_unit(section, told, path, 'uns["unit"]')
     _refuse_other_logarithm(data.uns, unit, section.layer, path)
     return SampleMatrix(
@@ -295,6 +304,15 @@ def _told_unit(section: ExpressionSection, told: str | None, path: Path, where: 
             "Declare counts, rsem, fpkm, fpkm_uq, tpm, zscore, or a log2_ unit."
         )
     return unit
+
+
+def _refuse_other_unit(section: ExpressionSection, told: str | None, path: Path, where: str) -> None:
+    """Refuses a declared unit that the source itself contradicts: one of them is wrong, and nothing tells which."""
+    if section.unit is not None and told is not None and told != section.unit:
+        raise DataError(
+            f"{path}: `unit` of `expression` must be that of the source. Found {section.unit} declared and {told} in "
+            f"{where}. Correct `unit` or remove it, or correct the source."
+        )
 
 
 def _xena_unit(path: Path) -> str | None:

@@ -62,8 +62,9 @@ def read_numeric_table(
         nameless_rows: True where the first column may be empty.
 
     Raises:
-        DataError: A file that is missing, empty, truncated, not a table or a web page; a nameless row or column, rows
-            of other lengths, or a cell that is not a number. Names file, row and column.
+        DataError: A file that is missing, empty, truncated, not a table or a web page; a nameless row or column (empty
+            ones at the end of lines are passed over), rows of other lengths, or a cell that is not a number. Names
+            file, row and column.
     """
     header = _read_header(path, comment, text_columns)
     texts, values = _parse_well_formed(path, header) or _parse_any(path, header)
@@ -72,6 +73,11 @@ def read_numeric_table(
     if "" in rows and not nameless_rows:
         raise DataError(f"{path}, row {rows.index('') + first_line}: an identifier is required. Found an empty cell.")
     numeric, described = header.positions(text=False), header.positions(text=True)[1:]  # the first are the names
+    nameless = [position for position in described if not header.names[position]]
+    described = [position for position in described if header.names[position]]
+    for position in nameless:
+        if (names[position] != "").any():
+            raise DataError(f"{path}: every column needs a name. Column {position + 1} has none, but values.")
     return NumericTable(
         corner=header.names[0],
         rows=rows,
@@ -107,9 +113,14 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
             f"{path}: a first column of names and then columns of numbers, separated by commas or tabs, are required. "
             f"Found a header with one column: {start.strip()[:60]!r}.{separator_hint(start)}"
         )
-    if not all(header[1:]):
+    n_named = max(position for position, name in enumerate(header) if name or position == 0) + 1
+    if not all(header[1:n_named]):
         raise DataError(f"{path}: every column needs a name. Column {header.index('', 1) + 1} has none.")
-    is_text = [position == 0 or name.lower() in text_columns for position, name in enumerate(header)]
+    # separators at the end of lines: read as text, which must be empty
+    is_text = [
+        position in (0, *range(n_named, len(header))) or name.lower() in text_columns
+        for position, name in enumerate(header)
+    ]
     return _Header(header, is_text, separator, n_skipped, has_line_break=start != first)
 
 

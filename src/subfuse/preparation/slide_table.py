@@ -9,7 +9,7 @@ import pandas as pd
 
 from subfuse.errors import DataError, preview
 from subfuse.features.feature_table import read_feature_table
-from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, patient_of_barcode
+from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, patient_of_barcode, spelt_otherwise
 from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_samples import choose_slides, rank_of_slide
@@ -56,12 +56,12 @@ def read_slides(
     found = _found(section)
     listed = _listed_in_folder(found, known) if section.table is None else _listed_in_table(section, known, found)
     slides, left_out = [], []
+    like = spelt_otherwise((row[1] for row in listed if row[1]), known)
     for slide_id, patient_id, path, mpp, _ in sorted(listed, key=lambda row: row[0]):
-        if patient_id not in known:
-            reason = (
-                f"{patient_id} is not in the cohort" if patient_id else "its name begins with no patient's identifier"
-            )
-            left_out.append(("slide", slide_id, reason))
+        if not patient_id:
+            left_out.append(("slide", slide_id, "its name begins with no patient's identifier"))
+        elif patient_id not in known:
+            left_out.append(("slide", slide_id, f"{patient_id} is not in the cohort{like.get(patient_id, '')}"))
         elif path is None or not path.exists():
             left_out.append(("slide", slide_id, _absence(section, slide_id, path)))
         elif not is_plain_name(slide_id):

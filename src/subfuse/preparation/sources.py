@@ -12,7 +12,7 @@ from subfuse.cohort.cohort_file import CohortSection, Role
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.reading import ExpressionTable, read_expression
 from subfuse.expression.units import ShareBasis, renormalise
-from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name
+from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, spelt_otherwise
 from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_table import read_slides, require_slides
@@ -171,8 +171,10 @@ def restrict_expression(
     used = expression.values.index.isin(list(patient_ids))
     if used.all():
         return expression, exclusion_table()
+    others = expression.values.index[~used].astype(str)
+    like = spelt_otherwise(others, patient_ids)
     left_out = exclusion_table(
-        ("expression", str(patient), "its patient is not in the cohort") for patient in expression.values.index[~used]
+        ("expression", patient, f"its patient is not in the cohort{like.get(patient, '')}") for patient in others
     )
     return replace(expression, values=expression.values[used]), left_out
 

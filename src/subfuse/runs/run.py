@@ -21,6 +21,7 @@ from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_sli
 from subfuse.explanation.wsidata_export import write_wsidata
 from subfuse.features.store import read_features
 from subfuse.files import read_table, remove_parts
+from subfuse.identifiers import spelt_otherwise
 from subfuse.run_folder import (
     Job,
     claim_folder,
@@ -160,7 +161,8 @@ class Run:
         remove_parts(out)
         patient = next((p for p in cohort if p.patient_id == patient_id), None)
         if patient is None:
-            raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}. See its patients.csv.")
+            like = spelt_otherwise([patient_id], [p.patient_id for p in cohort]).get(patient_id, "")
+            raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}{like}. See its patients.csv.")
         places = locate_slides(cohort.select([patient_id]))
         attempts = Attempts()
         for name in dict.fromkeys(job.task for job in self.jobs(model=model)):
