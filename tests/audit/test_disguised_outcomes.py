@@ -1,10 +1,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sksurv.metrics import concordance_index_censored
 
-from subfuse.audit.disguised_outcomes import best_concordance, check_inputs
+from subfuse.audit.disguised_outcomes import best_concordance, check_inputs, input_findings, suspicious_inputs
 from subfuse.audit.findings import raise_for_failures
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.drawn_folds import Fold
@@ -110,6 +111,23 @@ def test_so_few_patients_that_chance_orders_them_are_only_noted() -> None:
 
     assert [finding.level for finding in findings] == ["note"]
     assert "some columns do by chance" in findings[0].found
+
+
+def test_many_columns_that_chance_orders_are_one_note_with_the_strongest_and_their_number() -> None:
+    cohort = cohort_with({"AGE": noise}, n=14, n_genes=3000)  # four train
+    table = suspicious_inputs(cohort, fold_of(cohort), "survival")
+    twice = pd.concat([table, table.assign(share=table["share"] - 0.5)])  # as of another fold
+
+    [note] = input_findings(twice, "survival")
+
+    n_inputs = table["input"].nunique()
+    assert n_inputs > 100
+    assert note.found.startswith(f"{n_inputs} input(s) order the 4 training patients")
+    assert note.found.count("it alone orders") == 3
+    assert f"{n_inputs - 3} more" in note.found
+    assert len(note.found) < 500
+    strongest = table.sort_values("share", ascending=False, kind="stable")["input"].iloc[0]
+    assert f"Strongest: {strongest} (" in note.found
 
 
 def test_noise_alone_never_stops_a_run() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings
 from subfuse.audit.comparison_family import compare_task, reference_model
-from subfuse.audit.disguised_outcomes import check_inputs
+from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, read_jobs
 from subfuse.audit.fusion import fusion_benefit
@@ -94,7 +94,8 @@ def audit_run(
         seed: Of bootstrap, permutations and shuffling.
 
     Returns:
-        As `audit_predictions`; the table `fusion` also has the shuffled modalities.
+        As `audit_predictions`; the table `fusion` also has the shuffled modalities, and `suspicious_inputs` names all
+        inputs that order training patients almost perfectly.
 
     Raises:
         ConfigurationError: The folder is not a run.
@@ -121,7 +122,8 @@ def audit_run(
     assignment = predictions[[*FOLD, "split", "patient_id"]].drop_duplicates()
     findings += check_slides(cohort, assignment)
     findings += check_expression(cohort, assignment)
-    findings += _input_findings(cohort, predictions, config.get("allow_inputs") or ())
+    inputs, tables["suspicious_inputs"] = _input_findings(cohort, predictions, config.get("allow_inputs") or ())
+    findings += inputs
     shuffles, shuffled = _shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
     tables["fusion"] = pd.concat([part for part in (tables["fusion"], shuffled) if len(part)] or [shuffled])
     return Audit(sorted_findings([*findings, *shuffles]), tables)
@@ -180,22 +182,24 @@ def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str
         return None, str(error)
 
 
-def _input_findings(cohort: Cohort, predictions: pd.DataFrame, allow: Collection[str]) -> list[Finding]:
-    """Returns the findings of `check_inputs` for every task, in any fold of the first repeat, each input once."""
+def _input_findings(
+    cohort: Cohort, predictions: pd.DataFrame, allow: Collection[str]
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns the findings of `check_inputs` for every task, over the folds of the first repeat, and what they name."""
     findings: list[Finding] = []
+    tables = [pd.DataFrame(columns=list(SUSPICIOUS_COLUMNS))]
     for name, rows in predictions.groupby("task", sort=False):
         if str(name) not in cohort.tasks:
             continue
         train = rows[(rows["repeat"] == rows["repeat"].min()) & (rows["split"] == "train")]
-        found: dict[str, Finding] = {}
-        for _, fold in train.groupby("fold"):
-            patients = tuple(fold["patient_id"].drop_duplicates())
-            for finding in check_inputs(cohort, Fold(patients, (), ()), str(name), allow=allow):
-                found.setdefault(finding.found.split(":")[0], finding)
+        folds = [tuple(fold["patient_id"].drop_duplicates()) for _, fold in train.groupby("fold")]
+        of_task = [suspicious_inputs(cohort, Fold(patients, (), ()), str(name)) for patients in folds]
+        tables += [table for table in of_task if len(table)]
+        found = input_findings(pd.concat(of_task), str(name), allow=allow) if of_task else []
         n_inputs = len(cohort.genes) + len(cohort.covariates)
         ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
-        findings += found.values() or [Finding("ok", "outcome in disguise", ok, task=str(name))]
-    return findings
+        findings += found or [Finding("ok", "outcome in disguise", ok, task=str(name))]
+    return findings, pd.concat(tables[1:] or tables, ignore_index=True).drop_duplicates(["task", "input", "reason"])
 
 
 def _shuffles(

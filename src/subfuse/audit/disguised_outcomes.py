@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.audit.findings import Finding
@@ -28,6 +29,7 @@ OUTCOME_NAMES = frozenset(
         "dead", "died", "death", "deceased", "is_dead", "status", "pfs", "pfs_days", "dss", "dfs",
     }
 )  # fmt: skip
+SUSPICIOUS_COLUMNS = ("task", "input", "reason", "share", "is_sure", "n_patients")  # share: C-index or AUC, or 1
 _BLOCK = 4  # events compared at a time, before columns that can no longer be nearly perfect are dropped
 _WHY = (
     "A model that reads its own outcome, or a batch that goes with it (cohorts scaled separately), is measured on "
@@ -45,13 +47,10 @@ class _Ordering:
 
 
 def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str] = ()) -> list[Finding]:
-    """Returns a failure for every input column that is the outcome of the task in disguise.
+    """Returns a failure for every input column that is the outcome of the task in disguise; see `suspicious_inputs`.
 
-    A column is a gene or covariate. It is named if its name is that of the outcome (the task's columns, for survival
-    also common names of time and vital status), or if it alone orders the fold's training patients with a C-index or
-    AUC of at least 0.99 or at most 0.01: survival by time and by event, classes one against the rest. Validation and
-    test patients are not looked at. Where so few patients are compared that such a column is expected by chance
-    (more than 0.01 among all columns), this is noted instead.
+    Where so few patients are compared that such a column is expected by chance (more than 0.01 among all columns),
+    this is noted instead, once for all of them.
 
     Args:
         cohort: The cohort.
@@ -59,30 +58,56 @@ def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str
         task: Name of the task.
         allow: Columns that are known to be legitimate; they are noted.
     """
+    return input_findings(suspicious_inputs(cohort, fold, task), task, allow=allow)
+
+
+def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
+    """Returns input columns that may be the outcome, one row per way, with `SUSPICIOUS_COLUMNS`.
+
+    A column is a gene or covariate. It is named if its name is that of the outcome (the task's columns, for survival
+    also common names of time and vital status), or if it alone orders the fold's training patients with a C-index or
+    AUC of at least 0.99 or at most 0.01: survival by time and by event, classes one against the rest. Validation and
+    test patients are not looked at.
+
+    Args:
+        cohort: The cohort.
+        fold: Its training patients are ordered.
+        task: Name of the task.
+    """
     spec = cohort.tasks[task]
     wanted = set(fold.train)
     patients = [p for p in cohort if p.patient_id in wanted and has_outcome(p, spec)]
     names = (*cohort.genes, *cohort.covariates)
-    suspicious = dict(_by_name(names, spec)) if patients else {}
-    notes = []
-    for name, reason, is_sure in _by_order(cohort, patients, spec, log_limit=math.log(BY_CHANCE / max(1, len(names)))):
-        if is_sure:
-            suspicious.setdefault(name, reason)
-        else:
-            notes.append(f"{name} ({reason})")
-    findings = [_finding(name, reason, task, is_allowed=name in allow) for name, reason in suspicious.items()]
-    if notes:
-        findings.append(
-            Finding(
-                "note",
-                CHECK,
-                f"{preview(notes, 3)}: orders the {len(patients)} training patients almost perfectly, but with so few "
-                "patients some columns do by chance",
-                _WHY,
-                "Look at these columns; more patients would settle it.",
-                task,
-            )
+    log_limit = math.log(BY_CHANCE / max(1, len(names)))
+    rows = [(name, reason, 1.0, True) for name, reason in _by_name(names, spec)] if patients else []
+    rows += _by_order(cohort, patients, spec, log_limit=log_limit)
+    table = pd.DataFrame([(task, *row, len(patients)) for row in rows], columns=list(SUSPICIOUS_COLUMNS))
+    return table.astype({"share": float, "is_sure": bool, "n_patients": int})
+
+
+def input_findings(table: pd.DataFrame, task: str, *, allow: Collection[str] = ()) -> list[Finding]:
+    """Returns findings on suspicious inputs of one fold or several, strongest first, each input once.
+
+    Args:
+        table: Rows of `suspicious_inputs`.
+        task: Name of the task.
+        allow: Columns that are known to be legitimate; they are noted.
+    """
+    order = table.sort_values(["is_sure", "share"], ascending=False, kind="stable")
+    strongest = order.drop_duplicates("input")
+    sure, by_chance = strongest[strongest["is_sure"]], strongest[~strongest["is_sure"]]
+    findings = [
+        _finding(str(name), str(reason), task, is_allowed=name in allow)
+        for name, reason in zip(sure["input"], sure["reason"], strict=True)
+    ]
+    if len(by_chance):
+        shown = [f"{name} ({reason})" for name, reason in zip(by_chance["input"], by_chance["reason"], strict=True)]
+        found = (
+            f"{len(by_chance)} input(s) order the {by_chance['n_patients'].min()} training patients of a fold almost "
+            f"perfectly, but with so few patients some columns do by chance. Strongest: {preview(shown, 3)}"
         )
+        remedy = "Look at these columns (suspicious_inputs in audit.json); more patients would settle it."
+        findings.append(Finding("note", CHECK, found, _WHY, remedy, task))
     return findings
 
 
@@ -109,14 +134,14 @@ def _canonical(name: str) -> str:
 
 def _by_order(
     cohort: Cohort, patients: Sequence[Patient], spec: TaskSpec, *, log_limit: float
-) -> Iterator[tuple[str, str, bool]]:
-    """Yields columns that are nearly perfect: name, how, and whether chance is ruled out."""
+) -> Iterator[tuple[str, str, float, bool]]:
+    """Yields columns that are nearly perfect: name, how, how well, and whether chance is ruled out."""
     for names, values, known in _columns(cohort, patients):
         for ordering in _orderings(values, known, spec):
             for index in np.flatnonzero(ordering.share >= NEARLY_PERFECT).tolist():
                 share = math.floor(1000 * ordering.share[index]) / 1000
                 reason = f"it alone orders the training patients ({ordering.meaning.format(share)})"
-                yield names[index], reason, ordering.log_chance < log_limit
+                yield names[index], reason, share, ordering.log_chance < log_limit
 
 
 def _columns(

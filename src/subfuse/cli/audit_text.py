@@ -1,4 +1,4 @@
-"""What an audit found, on a terminal: the verdict, failures and warnings by check, the number of everything else."""
+"""What an audit found, on a terminal: the verdict, failures, warnings by kind, the number of everything else."""
 
 import shutil
 import sys
@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from subfuse.audit.findings import Audit, Finding, Level
+
+_MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
+_MOST_OF_KIND = 10  # other findings of one kind
 
 
 def print_audit(audit: Audit) -> None:
@@ -19,7 +22,7 @@ def print_audit(audit: Audit) -> None:
 
 
 def audit_lines(audit: Audit) -> Iterator[str]:
-    """Yields the verdict, failures and warnings whole, and one line each of notes and passed checks."""
+    """Yields the verdict, failures whole, warnings by kind, and one line each of notes and passed checks."""
     n_failures, n_warnings = (len(audit.of_level(level)) for level in ("failure", "warning"))
     failures = f"Do not use these results: {_counted(n_failures, 'failure')}" if n_failures else "No failure"
     yield f"{failures}, {_counted(n_warnings, 'warning')}."
@@ -40,15 +43,29 @@ def audit_lines(audit: Audit) -> Iterator[str]:
 
 
 def _kind_lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yields findings of one check and reason by task; a remedy of all of them is said once."""
+    """Yields findings of one check and reason; warnings of many models as the first of them and who else."""
     first, remedies = findings[0], {finding.remedy for finding in findings}
+    is_long = first.level == "warning" and len(findings) > _MOST_WHOLE and all(finding.model for finding in findings)
+    shown = findings[:1] if is_long else findings[:_MOST_OF_KIND]
     common = [part for part in (first.why, *(remedies if len(remedies) == 1 else ())) if part]
     yield f"{first.level.upper()} {first.check} ({len(findings)}){': ' if common else ''}{' '.join(common)}"
-    tasks = list(dict.fromkeys(finding.task for finding in findings))
-    for finding in sorted(findings, key=lambda finding: tasks.index(finding.task)):
+    tasks = list(dict.fromkeys(finding.task for finding in shown))
+    for finding in sorted(shown, key=lambda finding: tasks.index(finding.task)):
         task = f"{finding.task}: " if finding.task else ""
         own = f". {finding.remedy}" if len(remedies) > 1 and finding.remedy else ""
         yield f"  {task}{finding.found}{own}"
+    if is_long:
+        yield f"  likewise {_concerned(findings[1:])}"
+    elif len(findings) > len(shown):
+        yield f"  and {len(findings) - len(shown)} more"
+
+
+def _concerned(findings: Sequence[Finding]) -> str:
+    """Returns tasks with their models, each once: `grade: snn, abmil; survival: snn`."""
+    models: dict[str, dict[str | None, None]] = {}
+    for finding in findings:
+        models.setdefault(finding.task or "every task", {})[finding.model] = None
+    return "; ".join(f"{task}: {', '.join(map(str, names))}" for task, names in models.items())
 
 
 def _counted(count: int, noun: str) -> str:
