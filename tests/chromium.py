@@ -36,4 +36,5 @@ def opened(browser: "sync_api.Browser", address: str, **options) -> Iterator[tup
     page.goto(address)
     yield page, asked
     context.close()
-    assert [problem for problem in problems if "422" not in problem] == []  # a refused file is logged by the browser
+    problems = [problem for problem in problems if "422" not in problem]  # a refused file is logged by the browser
+    assert not problems, f"the page reported: {problems}"

@@ -16,6 +16,7 @@ from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run
 logger = logging.getLogger(__name__)
 
 N_EXPLAINED = 2  # patients of a new run with an explanation of their own
+DEMO_FOLDS = 3  # the whole path in minutes; five, the default elsewhere, would show no more of it
 
 
 def explain_and_report(
@@ -106,6 +107,7 @@ def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, p
         cohort,
         task=list(cohort.tasks),
         models=models,
+        folds=DEMO_FOLDS,
         out=out / "run",
         workers=workers,
         progress=step("cross-validate"),

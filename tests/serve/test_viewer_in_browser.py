@@ -9,7 +9,18 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pytest
-from viewer_page import choose, drawn, drawn_overlays, pixels, scale, served, shown_risks, value_of, viewed
+from viewer_page import (
+    SETTLED,
+    choose,
+    drawn,
+    drawn_overlays,
+    pixels,
+    scale,
+    served,
+    shown_risks,
+    value_of,
+    viewed,
+)
 from viewer_run import GENES, HEIGHT, HOSTILE, N_PATIENTS, WIDTH, made_run
 
 import chromium
@@ -86,6 +97,16 @@ def test_it_opens_on_the_first_patient_or_on_that_of_its_address(browser, addres
         page.fill("#query", "nobody")
         page.wait_for_function("() => document.querySelector('#count').textContent === 'No patient matches.'")
         assert not page.locator("#list").is_visible()
+
+
+def test_a_slide_is_fitted_before_the_browser_tells_the_size_of_the_stage(browser, address):
+    late = "window.ResizeObserver = class { observe() {} }"
+    with chromium.opened(browser, f"{address}#patient=P01", viewport={"width": 1400, "height": 900}) as (page, _):
+        page.add_init_script(late)
+        page.reload()
+        page.wait_for_selector(f"{SETTLED} .prediction")
+        assert 0.1 < float(page.locator("#stage").get_attribute("data-scale")) < 2
+        page.wait_for_function("() => document.querySelectorAll('#stage img.leaflet-tile-loaded').length > 0")
 
 
 def test_a_telephone_needs_no_scrolling_sideways_and_nothing_is_empty(browser, address):

@@ -392,8 +392,9 @@ def _downsampled(image: UInt8[np.ndarray, "height width 3"], factor: int) -> UIn
     if factor == 1:
         return image
     rows, columns = image.shape[0] // factor, image.shape[1] // factor
-    squares = image[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor, 3)
-    total = squares.sum(axis=(1, 3), dtype=np.uint32)
+    image = image[: rows * factor, : columns * factor]
+    lines = sum(image[line::factor].astype(np.uint32) for line in range(factor))
+    total = sum(lines[:, place::factor] for place in range(factor))
     return ((total + factor**2 // 2) // factor**2).astype(np.uint8)
 
 

@@ -87,6 +87,7 @@ export class SlideViewer extends EventTarget {
   fit() {
     if (!this.slide) return;
     const { levels, width_px: width, height_px: height } = this.slide;
+    this.map.invalidateSize({ animate: false }); // the stage may have been unhidden since the last frame
     this.map.setMinZoom(-levels).fitBounds(box(0, 0, width, height), { animate: false });
     this.map.setMinZoom(this.map.getZoom() - ZOOMS_OUT);
     this.tellScale();
