@@ -53,14 +53,23 @@ def explain_and_report(
         if not explain or EXPLAINED_MODEL not in set(run.predictions["model"]):
             return report
         with attempts.attempt("the cohort"):
-            run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=progress)
+            told = _then(progress, "now tables of the cohort, then single patients")
+            run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=told)
         jobs = [(run, cohort, patient_id) for patient_id in patients_to_explain(run.predictions, N_EXPLAINED)]
+        told = _then(progress, "now the report")
         for done, (index, outcome) in enumerate(run_jobs(Run.explain, jobs, workers=workers, scheduler=scheduler), 1):
             if isinstance(outcome, Exception):
                 attempts.failed(f"patient {jobs[index][2]}", outcome)
-            if progress is not None:
-                progress(done, len(jobs), f"explain: {jobs[index][2]}")
+            if told is not None:
+                told(done, len(jobs), f"explain: {jobs[index][2]}")
     return _reported(folder, attempts)
+
+
+def _then(progress: Progress | None, following: str) -> Progress | None:
+    """Returns a progress that says with its last step what follows, which takes a while and has no steps."""
+    if progress is None:
+        return None
+    return lambda done, total, what: progress(done, total, what if done < total else f"{what}; {following}")
 
 
 def _reported(folder: Path, explained: Attempts | None = None) -> Path | None:

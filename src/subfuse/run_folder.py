@@ -49,6 +49,7 @@ JOB_FILES = (
     "model.safetensors",
     "log.csv",
     "search.csv",
+    "provenance.json",
     "inputs.json",  # last: it says what the others were made from
 )
 RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", "audit.json", "provenance.json",

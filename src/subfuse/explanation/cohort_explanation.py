@@ -1,6 +1,7 @@
 """What the models of a cross-validation rely on, over all patients that they did not train on."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def explain_cohort(
     """
     if not models:
         raise DataError(f"{out}: a model is required to explain a cohort. Found none.")
-    jobs = [(tested, _folder(tested, out), tolerance, seed) for tested in models]
+    jobs = [(tested, model_folder(tested, out), tolerance, seed) for tested in models]
     open_jobs = [job for job in jobs if not _is_explained(*job)]
     done = len(jobs) - len(open_jobs)
     report = None if progress is None else with_time_left(progress, done=done)
@@ -131,7 +132,7 @@ def _write_task(
 ) -> None:
     """Writes the tables of one task from those of its models."""
     parts = [
-        {name: read_table(_folder(tested, out) / f"{name}.csv", text=["fold"], exact=True) for name in TABLES}
+        {name: read_table(model_folder(tested, out) / f"{name}.csv", text=["fold"], exact=True) for name in TABLES}
         for tested in models
     ]
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES}
@@ -172,6 +173,7 @@ def explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) 
         DataError: None of the model's patients could be explained.
     """
     rows: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    start = time.monotonic()
     generator = np.random.default_rng([seed, *map(ord, tested.fold)])
     usable = [patient for patient in tested.patients if tested.fitted.usable(patient)]
     scrutinised = set(generator.permutation(len(usable))[:FAITHFULNESS_PATIENTS].tolist())
@@ -192,11 +194,13 @@ def explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) 
     (folder / "done.txt").unlink(missing_ok=True)  # of tables that were made from something else
     for name in TABLES:
         write_table(folder / f"{name}.csv", pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name))
+    write_json(folder / "provenance.json", {"explaining_seconds": round(time.monotonic() - start, 2)})
     if attempts.table().empty:
         write_text(folder / "done.txt", _key(tested, tolerance, seed) + "\n")
 
 
-def _folder(tested: FoldModel, out: Path) -> Path:
+def model_folder(tested: FoldModel, out: Path) -> Path:
+    """Returns where the tables of one model are kept."""
     return out / tested.fitted.task / "models" / tested.fold
 
 

@@ -11,6 +11,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.files import write_json, write_table
 from subfuse.run_folder import provenance
+from subfuse.runs.timing import training_seconds
 
 
 def write_results(
@@ -36,6 +37,9 @@ def write_results(
     write_table(out / "predictions.csv", predictions)
     write_table(out / "metrics.csv", metrics)
     write_table(out / "comparisons.csv", comparisons)
-    write_json(out / "provenance.json", provenance(predictions))
+    seconds = {"training_seconds": training_seconds(out, predictions)}
+    write_json(
+        out / "provenance.json", {**provenance(predictions), **{key: told for key, told in seconds.items() if told}}
+    )
     write_json(out / "audit.json", audit_run(out, seed=seed).to_dict())
     return metrics, comparisons

@@ -15,7 +15,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.horizons import with_horizons
 from subfuse.execution import Attempts, Progress
-from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
+from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort, model_folder
 from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
 from subfuse.explanation.wsidata_export import write_wsidata
@@ -38,6 +38,7 @@ from subfuse.run_folder import (
 from subfuse.runs.external_validation import external_predictions, risk_percentile
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
+from subfuse.runs.timing import add_to_provenance, explaining_seconds
 from subfuse.slides.image_folders import is_image_source
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.stored_model import load_fitted
@@ -207,16 +208,15 @@ class Run:
         Raises:
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
+        is_own = out is None
         out = self.folder / "explanations" / "cohort" if out is None else Path(out)
         remove_parts(out)
-        return explain_cohort(
-            [self._tested(job, cohort) for job in self.jobs(model=model, task=task)],
-            out,
-            gene_sets=cohort.pathways,
-            workers=workers,
-            scheduler=scheduler,
-            progress=progress,
-        )
+        models = [self._tested(job, cohort) for job in self.jobs(model=model, task=task)]
+        explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
+        if is_own:
+            folders = [(tested.fitted.task, model, model_folder(tested, out)) for tested in models]
+            add_to_provenance(self.folder, {"explaining_seconds": explaining_seconds(folders)})
+        return out
 
     def _tested(self, job: Job, cohort: Cohort) -> FoldModel:
         fitted = self.fitted(job)
