@@ -16,7 +16,7 @@ import yaml
 
 from subfuse.cli import main
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
-from subfuse.simulation.cohort import draw_counts, draw_genes, star_table
+from subfuse.simulation.genes import draw_counts, draw_genes, star_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

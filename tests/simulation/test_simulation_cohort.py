@@ -15,20 +15,12 @@ from subfuse.expression.gene_sets import load_gene_sets
 from subfuse.expression.reading import read_expression
 from subfuse.files import sha256_of_file
 from subfuse.preparation.slide_table import read_slides
-from subfuse.simulation.cohort import _STAR_SUFFIX, draw_counts, draw_genes, simulate, star_table
+from subfuse.simulation.cohort import simulate
+from subfuse.simulation.genes import draw_counts, draw_genes, star_table
+from subfuse.simulation.layout import CELL_PX, GLASS, LYMPHOCYTE, MALIGNANT, NECROTIC, REGIONS, VASCULAR, draw_layout
 from subfuse.simulation.patients import DIAGNOSES, LATENTS, draw_patients, view_strength
-from subfuse.simulation.slide import (
-    CELL_PX,
-    GLASS,
-    LYMPHOCYTE,
-    MALIGNANT,
-    NECROTIC,
-    REGIONS,
-    VASCULAR,
-    Staining,
-    draw_layout,
-    draw_slide,
-)
+from subfuse.simulation.plan import STAR_SUFFIX
+from subfuse.simulation.slide import Staining, draw_slide
 
 PATIENTS = 3
 GDC_STAR_HEAD = [
@@ -141,7 +133,7 @@ def test_count_files_have_the_gdc_layout(cohort_yaml):
 
 @pytest.mark.real_data
 def test_count_files_have_the_header_of_a_real_one(real_data):
-    real = (real_data / "gdc" / f"star_counts_3_genes{_STAR_SUFFIX.removeprefix('.rna_seq')}").read_text().splitlines()
+    real = (real_data / "gdc" / f"star_counts_3_genes{STAR_SUFFIX.removeprefix('.rna_seq')}").read_text().splitlines()
 
     assert real[:2] == GDC_STAR_HEAD
     assert {line.count("\t") for line in real[1:]} == {8}
