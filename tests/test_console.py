@@ -1,7 +1,8 @@
 import pandas as pd
 
-from subfuse.cli.cohorts import _next_step
+from subfuse.cli.cohorts import _next_step, _print_exclusions
 from subfuse.cli.console import print_metrics
+from subfuse.tables import commonest_reasons, exclusion_table
 
 
 def test_what_is_undefined_is_said_once_and_no_nan_is_printed(capsys):
@@ -30,3 +31,16 @@ def test_the_next_step_after_preparing_an_external_cohort_uses_a_run(tmp_path):
     predicted = f"subfuse predict RUN --cohort {tmp_path}, with the RUN of another cohort"
     assert _next_step(tmp_path, Plan((), {"os": 1})) == evaluated + predicted
     assert _next_step(tmp_path, Plan((), {})) == predicted
+
+
+def test_exclusions_are_printed_where_there_are_any_and_a_reason_that_an_error_tells_once(capsys):
+    _print_exclusions(exclusion_table())
+    assert capsys.readouterr().out == ""
+    reason = "a.h5: the pixel size is required. Declare `mpp`."
+    table = exclusion_table([("slide", "a", reason), ("slide", "b", "no tissue")])
+    _print_exclusions(table)
+    assert "Excluded (2)" in capsys.readouterr().out
+    _print_exclusions(table, told=f"c: a slide is required. Commonest reason: {commonest_reasons(table, 1)}.")
+    shown = capsys.readouterr().out
+    assert "Also excluded (1)" in shown
+    assert "pixel size" not in shown

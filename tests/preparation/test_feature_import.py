@@ -96,6 +96,7 @@ def test_clam_features_through_check_prepare_and_crossval(cohort, capsys):
     slides = pd.read_csv(out / "slides.csv")
     assert slides["n_patches"].tolist() == list(range(4, 16))
     assert set(slides["mpp"]) == {0.25}
+    assert set(pd.read_csv(out / "slide_quality.csv")["mpp_source"]) == {"declared"}
     assert slides["tissue_mm2"].iloc[0] == pytest.approx(4 * 0.128**2)
     path = out / "wsi" / "imported" / "features_resnet50" / "P03 é.h5"
     assert out / slides["features"].iloc[3] == path
