@@ -9,6 +9,7 @@ import pandas as pd
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.gene_names import approved_name, gene_aliases
 from subfuse.expression.source import GeneSetSource
+from subfuse.tables import require_regular_file
 
 BUILTIN = ("tumour", "microenvironment")
 
@@ -23,6 +24,7 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
         DataError: A line has fewer than three fields, a gene with spaces (two symbols glued together), a name that
             occurred before, or the file has no set. Names file and line.
     """
+    require_regular_file(Path(path), "GMT file")
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:

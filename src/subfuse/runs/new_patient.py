@@ -22,6 +22,7 @@ from subfuse.preparation.slide import SlideSource, prepare_slide
 from subfuse.preparation.slide_table import FEATURE_SUFFIXES, feature_id_of
 from subfuse.runs.run import Run
 from subfuse.slides.tissue import Tiling
+from subfuse.tables import require_regular_file
 from subfuse.training.fitted_model import FittedModel
 
 NEW_PATIENT = "new-patient"
@@ -138,6 +139,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_expression(path: Path, run: Run, fitted: FittedModel) -> tuple[UploadedExpression, tuple[str, ...]]:
+    require_regular_file(path, "expression file")
     measured = fitted.genes
     if not measured or fitted.expression_unit is None:
         raise DataError(f"{path}: the models of {run.folder} read no expression. Leave out --expression.")

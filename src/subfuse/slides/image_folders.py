@@ -22,6 +22,7 @@ from subfuse.slides.tissue import (
     stained_and_pen,
 )
 from subfuse.slides.whole_slides import ACCEPTED
+from subfuse.tables import require_regular_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -201,6 +202,7 @@ class ImageFolder:
 
     def _size_of(self, image: Path) -> tuple[int, int] | None:
         try:
+            require_regular_file(image, "image")
             with Image.open(image, formats=_FORMATS) as opened:
                 return opened.size
         except Exception as error:  # damaged images lead Pillow to errors of any type
@@ -232,6 +234,7 @@ def _images_of(path: Path) -> list[Path]:
 
 
 def _decoded(path: Path) -> Image.Image:
+    require_regular_file(path, "image")
     with Image.open(path, formats=_FORMATS) as opened:
         if opened.mode.startswith(("I", "F")):
             raise ValueError(f"{opened.mode} pixels, 8 bits per channel are required")

@@ -28,6 +28,7 @@ from subfuse.slides.tissue import (
     grid_starts,
     square_pixel,
 )
+from subfuse.tables import require_regular_file
 
 ACCEPTED = (
     "a tiled pyramidal slide that OpenSlide reads (SVS, tiled TIFF, NDPI, MRXS, SCN, BIF, VMS, CZI, DICOM), "
@@ -167,6 +168,7 @@ def _opened(path: Path) -> Any:
         raise ConfigurationError(
             f"Reading slides needs OpenSlide and lazyslide ({error}). Run: pip install 'subfuse[wsi]'."
         ) from error
+    require_regular_file(path, "slide")
     vendor = None
     try:
         vendor = OpenSlide.detect_format(path)
