@@ -74,7 +74,7 @@ def _one_row_per_patient(
         )
         for row in samples.to_dict("records")
     ]
-    samples = samples.assign(sample=samples["SAMPLE_ID"], **pd.DataFrame(origins, index=samples.index))
+    samples = samples.assign(sample=samples["SAMPLE_ID"]).join(pd.DataFrame(origins, index=samples.index))
     _, left_out = choose_samples(samples, np.zeros(len(samples)), preview(section.table))
     tumours = samples[samples["rank"] != NORMAL].sort_values(["rank", "vial", "sample"], kind="stable")
     known = tumours.assign(**{name: known_text(tumours[name]) for name in names})
