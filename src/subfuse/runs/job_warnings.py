@@ -29,12 +29,12 @@ def concerned(jobs: Iterable[Job]) -> str:
     for (task, model), names in folds.items():
         models.setdefault((task, tuple(names)), []).append(model)
     tasks: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
-    for (task, names), of_task in models.items():
-        tasks.setdefault((tuple(of_task), names), []).append(task)
+    for (task, indices), of_task in models.items():
+        tasks.setdefault((tuple(of_task), indices), []).append(task)
     return "; ".join(
         f"{preview(of, _MOST_NAMES)} · {preview(who, _MOST_NAMES)} · "
-        f"fold{'s' if len(names) > 1 else ''} {preview(names, _MOST_NAMES)}"
-        for (who, names), of in tasks.items()
+        f"fold{'s' if len(indices) > 1 else ''} {preview(indices, _MOST_NAMES)}"
+        for (who, indices), of in tasks.items()
     )
 
 

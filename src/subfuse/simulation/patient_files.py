@@ -92,8 +92,9 @@ def _downsampled(image: UInt8[np.ndarray, "height width 3"], factor: int) -> UIn
         return image
     rows, columns = image.shape[0] // factor, image.shape[1] // factor
     image = image[: rows * factor, : columns * factor]
-    lines = sum(image[line::factor].astype(np.uint32) for line in range(factor))
-    total = sum(lines[:, place::factor] for place in range(factor))
+    total = np.zeros((rows, columns, 3), dtype=np.uint32)
+    for line, place in np.ndindex(factor, factor):
+        total += image[line::factor, place::factor]
     return ((total + factor**2 // 2) // factor**2).astype(np.uint8)
 
 
