@@ -79,6 +79,7 @@ def test_combined_columns_with_rare_strata_merged():
     patients = table_of([True, False] * 20, ["G2", "G2", "G4", "G4"] * 9 + ["G3", None, "G1", "G1"])
     folds = draw(patients, stratify=("event", "grade"))
     grades = patients.set_index("patient_id")["grade"]
+    assert len(folds) == 5
     assert all(3 <= (grades[list(fold.test)] == "G2").sum() <= 4 for fold in folds)
 
 

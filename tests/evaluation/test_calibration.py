@@ -216,6 +216,7 @@ def test_a_model_without_curves_says_so() -> None:
     rows = survived(150, factor=1.0)
     found = calibration_table(rows.drop(columns=[name for name in rows if name.startswith("survival_")]))
 
+    assert found["measure"].tolist() == ["integrated_brier", "one_calibration_p", "d_calibration_p"]
     assert found["before"].isna().all()
     assert (found["reason"] == "the model predicts no survival curve").all()
     assert calibration_findings(found)[0].level == "note"

@@ -119,7 +119,8 @@ def test_hostile_names_in_every_table_stay_text(tmp_path):
         hostile = path.read_text().replace("G3", "<img src=x>$a_b$").replace("EGFR", "<b>&").replace("concat", "<i>")
         path.write_text(hostile)
     page = Page(write_report(run).read_text())
-    assert not page.of("i") or all("style" in attributes for attributes in page.of("i"))
+    assert all("style" in attributes for attributes in page.of("i"))
+    assert page.of("img")
     assert all(attributes["src"].startswith("data:image/") for attributes in page.of("img"))
     assert any("<img src=x>$a_b$" in part for part in page.text)
 
@@ -220,7 +221,7 @@ def test_disclaimer_command_and_hashes_are_there(run, text):
     assert "Research use only. Not a medical device." in text
     assert " ".join(provenance["command"]) in text
     assert provenance["hashes"]["encoder"] in text
-    assert all(f"{FOLDS}</td>" in text for _ in MODELS)
+    assert text.count(f"{FOLDS}</td>") >= len(MODELS)
 
 
 def test_the_same_run_gives_the_same_report(run, text):

@@ -105,4 +105,6 @@ def test_figures_drawn_alike_get_identifiers_of_their_own(drawn):
     first, second = (numbered(drawn["roc"], place) for place in (1, 2))
     identifiers = [set(re.findall(r'\bid="(.*?)"', text)) for text in (first, second)]
     assert identifiers[0] & identifiers[1] == set()
-    assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', second)) <= identifiers[1]
+    named = set(re.findall(r'(?:href="#|url\(#)([^")]*)', second))
+    assert named
+    assert named <= identifiers[1]

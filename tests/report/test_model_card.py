@@ -28,7 +28,9 @@ def test_the_card_has_every_part_in_order(run):
 def test_every_metric_of_the_main_model_is_in_the_card_as_in_the_table(run):
     card = model_card(read_run(run))
     table = pd.read_csv(run / "metrics.csv")
-    for row in table[table["model"] == "subspace"].to_dict("records"):
+    of_model = table[table["model"] == "subspace"].to_dict("records")
+    assert of_model
+    for row in of_model:
         assert f"| {row['value']:.3f} | {row['lower']:.3f} to {row['upper']:.3f} |" in card
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert all(len(re.findall(r"(?<!\\)\|", line)) in (5, 6) for line in rows)

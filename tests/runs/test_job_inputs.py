@@ -87,7 +87,9 @@ def test_after_a_correction_the_run_is_that_of_the_corrected_cohort(make_cohort,
     afresh = run(corrected, tmp_path / "afresh")
     pd.testing.assert_frame_equal(again.predictions, afresh.predictions)
     pd.testing.assert_frame_equal(again.metrics, afresh.metrics)
-    for path in (out / "survival").rglob("model.safetensors"):
+    models = list((out / "survival").rglob("model.safetensors"))
+    assert models
+    for path in models:
         expected, found = load_file(tmp_path / "afresh" / path.relative_to(out)), load_file(path)
         assert found.keys() == expected.keys()
         assert all(found[name].equal(expected[name]) for name in expected)

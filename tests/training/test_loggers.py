@@ -103,6 +103,7 @@ def test_wandb_gets_a_run_of_its_own_for_every_network(make_cohort, tmp_path, wa
         assert run.given["epochs"] == 2
         for name in SHOWN:
             assert {row["trainer/global_step"]: row[name] for row in run.rows} == logged(place, name)
+        assert run.rows
         assert all(UNDEFINED not in row for row in run.rows)
 
 

@@ -141,7 +141,7 @@ class HazardRecalibration:
         from sklearn.linear_model import PoissonRegressor
 
         end = curves.days[-1]
-        expected = np.maximum(-np.log(np.maximum(curves.at(np.minimum(time_days, end)), _TINY)), _TINY)
+        expected = np.maximum(-np.log(np.maximum(curves.at(time_days), _TINY)), _TINY)
         count = (event & (time_days <= end)).astype(np.float64)
         predictor = _log_hazard_at_end(curves)
         centre = float(predictor.mean())

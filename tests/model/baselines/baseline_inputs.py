@@ -1,4 +1,4 @@
-"""Every baseline at a small size, and inputs for it."""
+"""Every model at a small size, and inputs for it."""
 
 import pytest
 import torch
@@ -12,12 +12,18 @@ from subfuse.model.baselines.mcat import MCAT
 from subfuse.model.baselines.mil import ABMIL, CLAMSB, DSMIL, MeanMIL
 from subfuse.model.baselines.survpath import SurvPath
 from subfuse.model.baselines.transmil import TransMIL
+from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 
 BATCH, PATCH, FEATURE, GENE, OUTPUT = 5, 7, 6, 11, 3
 GENE_SETS = {"tumour": (0, 1, 2, 3), "microenvironment": (3, 4, 5, 6, 7, 8, 9, 10)}
 PATHWAYS = {"one": (0, 4, 5), "two.named": (1, 2), "three": (3, 6, 7, 8), "four": (9, 10)}
 
+SMALL = SubspaceFusionConfig(
+    n_outputs=OUTPUT, patch_dim=FEATURE, embed_dim=8, grid=(9, 10), table_size=16, heads=2, head_dim=4, offset_groups=2
+)
+
 MODELS = {
+    "subspace": lambda: SubspaceFusion(SMALL, GENE_SETS),
     "mean": lambda: MeanMIL(OUTPUT, patch_dim=FEATURE, embed_dim=4),
     "abmil": lambda: ABMIL(OUTPUT, patch_dim=FEATURE, embed_dim=4),
     "gated-abmil": lambda: ABMIL(OUTPUT, patch_dim=FEATURE, embed_dim=4, gated=True),
@@ -37,7 +43,7 @@ MODELS = {
 }
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
 SLIDE_ONLY = ["mean", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil"]
-MULTIMODAL = ["concat", "late-fusion", "pathomic", "porpoise", "mcat", "cmta", "survpath"]
+MULTIMODAL = ["subspace", "concat", "late-fusion", "pathomic", "porpoise", "mcat", "cmta", "survpath"]
 
 
 def build(name: str) -> nn.Module:
