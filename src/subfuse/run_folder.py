@@ -52,8 +52,9 @@ JOB_FILES = (
     "provenance.json",
     "inputs.json",  # last: it says what the others were made from
 )
-RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", "audit.json", "provenance.json",
-                "report.html", "MODEL_CARD.md")  # fmt: skip
+FAILED_RESULTS = "failed_results.csv"  # what, reason: what could not be made of the predictions; absent where all was
+RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", FAILED_RESULTS, "audit.json",
+                "provenance.json", "report.html", "MODEL_CARD.md")  # fmt: skip
 CONTACT_SHEETS = 6  # shown in the report
 
 

@@ -9,6 +9,7 @@ import pytest
 from subfuse.errors import DataError
 from subfuse.features.store import (
     SlideFeatures,
+    add_missing_hash,
     raster_corners,
     read_attributes,
     read_features,
@@ -179,6 +180,26 @@ def test_changed_content_is_named_when_it_is_read(change, slide: SlideFeatures, 
         read_features(path)
     with pytest.raises(DataError, match=r"slide\.h5"):
         read_attributes(path, verify=True)
+
+
+def test_a_file_of_an_earlier_version_gets_its_hash_if_its_values_are_finite(
+    slide: SlideFeatures, tmp_path: Path
+) -> None:
+    path = tmp_path / "slide.h5"
+    write_features(path, slide, tile_px=256, attributes={"tissue_mm2": math.nan, "source": "ä"})
+    written = read_attributes(path)
+    no_hash(path)
+    add_missing_hash(path)
+    assert str(read_attributes(path, verify=True)) == str(written)
+    change_one_byte(path)
+    add_missing_hash(path)  # never replaces one
+    with pytest.raises(DataError, match="bytes changed"):
+        read_features(path)
+    no_hash(path)
+    not_a_number(path)
+    with pytest.raises(DataError, match=r"slide\.h5: features must be finite"):
+        add_missing_hash(path)
+    assert "content_sha256" not in read_attributes(path)[1]
 
 
 def test_the_file_of_another_slide_is_named(slide: SlideFeatures, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from slide_files import write_dicom, write_mrxs, write_ndpi
 
 from subfuse.errors import DataError
 from subfuse.features.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
-from subfuse.features.store import read_features
+from subfuse.features.store import CONTENT_HASH, read_features, recorded_hash
 from subfuse.preparation.slide import SlideSource, Tiling, completed_record, inspect_slide, prepare_slide
 from subfuse.preparation.slide_table import find_slides
 from subfuse.slides import whole_slides
@@ -220,6 +221,11 @@ def test_finished_slide_is_not_done_again(slide: SlideSource, tmp_path: Path) ->
     assert encoder.n_images == n_images > 0
     moved = completed_record(replace(slide, patient_id="other"), "colour", Tiling(), tmp_path / "wsi")
     assert moved == replace(first, patient_id="other")
+    with h5py.File(tmp_path / first.features, "a") as file:  # as an earlier version wrote it
+        del file["coords"].attrs[CONTENT_HASH]
+    assert prepare_slide(slide, encoder, Tiling(), tmp_path / "wsi") == first
+    assert encoder.n_images == n_images
+    assert recorded_hash(tmp_path / first.features)
 
 
 @pytest.mark.parametrize(

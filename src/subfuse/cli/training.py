@@ -93,6 +93,7 @@ def _add_crossval(parser: ArgumentParser) -> None:
 
 def _crossval(arguments: Namespace) -> None:
     from subfuse.cohort.cohort import read_cohort
+    from subfuse.execution import Attempts
     from subfuse.pipeline import explain_and_report
     from subfuse.report.run_files import read_run
     from subfuse.report.summary import patients_of_run
@@ -117,7 +118,9 @@ def _crossval(arguments: Namespace) -> None:
             **_settings(arguments),
         )
     print_metrics(result.metrics)
-    print("\n".join(patients_of_run(read_run(result.folder))))
+    attempts = Attempts(on_failure=lambda what, reason: print_warnings([f"{what}: {reason}"]))
+    with attempts.attempt("the patients of the run are not counted"):
+        print("\n".join(patients_of_run(read_run(result.folder))))
     print_warnings(
         [f"{row.task} · {row.model} · fold {row.fold} failed: {row.reason}" for row in result.failures.itertuples()]
     )

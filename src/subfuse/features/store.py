@@ -6,6 +6,7 @@ Files of other tools are read by `subfuse.features.other_tools` and converted to
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,29 @@ def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str,
         return len(file["coords"]), attributes
 
 
+def add_missing_hash(path: Path) -> None:
+    """Adds the hash of its content to a file of an earlier version, which had none; others stay as they are.
+
+    Raises:
+        DataError: The file is missing, damaged, of another layout or slide, or a feature is not finite.
+    """
+    path = Path(path)
+    with opened_hdf5(path) as file:
+        _require_layout(file, path)
+        attributes = dict(file["coords"].attrs)
+        if CONTENT_HASH in attributes:
+            return
+        features, coords = file["features"][()], file["coords"][()]
+    require_finite(features, path)
+    attributes["slide_id"] = attributes.get("slide_id", path.stem)
+    attributes[CONTENT_HASH] = _content_sha256(features, coords, attributes)
+    require_content(features, coords, attributes, path)
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            file["coords"].attrs.update({name: attributes[name] for name in ("slide_id", CONTENT_HASH)})
+
+
 def recorded_hash(path: Path) -> str:
     """Returns the hash of its content that a feature file was written with; empty where it has none.
 
@@ -187,7 +211,7 @@ def require_content(features: np.ndarray, coords: np.ndarray, attributes: Mappin
         return
     raise DataError(
         f"{path}: the content with which the file was written is required. {words}. Run `subfuse prepare` again: it "
-        "makes this slide anew and keeps the others."
+        f"{'adds it' if found is None else 'makes this slide anew and keeps the others'}."
     )
 
 

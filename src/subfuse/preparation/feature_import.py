@@ -19,7 +19,7 @@ from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import files_behind, opened_features
 from subfuse.features.patch_encoders import encoder_id
-from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, read_attributes, write_features
+from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, add_missing_hash, read_attributes, write_features
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
@@ -322,6 +322,7 @@ def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int,
     if not path.exists():
         return None
     try:
+        add_missing_hash(path)
         n_patches, found = read_attributes(path, verify=True)
     except DataError:
         return None  # damaged or changed: done again

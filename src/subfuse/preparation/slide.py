@@ -18,7 +18,7 @@ from jaxtyping import Float16, Int32
 
 from subfuse.errors import DataError
 from subfuse.features.patch_encoders import PatchEncoder, encoder_id
-from subfuse.features.store import SlideFeatures, read_attributes, write_features
+from subfuse.features.store import SlideFeatures, add_missing_hash, read_attributes, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.slides.image_folders import ImageFolder, is_image_source
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
@@ -173,6 +173,7 @@ def completed_record(
     if not path.exists() or not all((folder / kind / f"{source.slide_id}.{end}").exists() for kind, end in others):
         return None
     try:
+        add_missing_hash(path)
         _, found = read_attributes(path, verify=True)
     except DataError:
         return None  # damaged or changed: done again

@@ -60,18 +60,22 @@ def write_report(run: Path) -> Path:
     places = count(1)
     environment.filters["prose"] = prose
     environment.filters["placed"] = lambda svg: Markup(numbered(str(svg), next(places)))
-    html = environment.get_template("report.html.j2").render(_content(files))
+    attempts = Attempts()
+    card = files.folder / "MODEL_CARD.md"
+    card.unlink(missing_ok=True)
+    with attempts.attempt("model card"):
+        write_text(card, model_card(files))
+    html = environment.get_template("report.html.j2").render(_content(files, attempts))
     path = files.folder / "report.html"
     write_text(path, html)
-    write_text(files.folder / "MODEL_CARD.md", model_card(files))
     return path
 
 
-def _content(run: RunFiles) -> dict[str, Any]:
-    attempts = Attempts()
+def _content(run: RunFiles, attempts: Attempts) -> dict[str, Any]:
     sections = list(_sections(run, attempts))
     shown = {section.anchor for section in sections}
     missing = [f"Not explained: {row.what}: {row.reason}" for row in run.failed_explanations.itertuples()]
+    missing += [f"{row.what}: {row.reason}" for row in run.failed_results.itertuples()]
     missing += [f"Not shown: {row.what}: {row.reason}" for row in attempts.table().itertuples()]
     return {
         "version": __version__,
@@ -94,12 +98,19 @@ def _sections(run: RunFiles, attempts: Attempts) -> Iterator[Section]:
     with attempts.attempt("cohort"):
         yield cohort_section(run, pictures)
     for index, task in enumerate(run.tasks, start=1):
-        yield task_section(run, task, index=index)
+        with attempts.attempt(f"task {task}"):
+            yield task_section(run, task, index=index)
     with attempts.attempt("what models rely on"):
         if parts := reliance_section(run):
             gist = "Subspaces, modalities and genes over all patients, and whether the explanations are true"
             yield Section("reliance", "What models rely on", gist, "reliance.html.j2", {"parts": parts})
-    for section in (patients, audit_section(run.audit), training_section(run)):
-        if section is not None:
-            yield section
-    yield provenance_section(run)
+    if patients is not None:
+        yield patients
+    with attempts.attempt("audit"):
+        if audit := audit_section(run.audit):
+            yield audit
+    with attempts.attempt("training"):
+        if training := training_section(run):
+            yield training
+    with attempts.attempt("provenance"):
+        yield provenance_section(run)

@@ -10,7 +10,7 @@ import pandas as pd
 from subfuse.errors import DataError
 from subfuse.execution import Attempts
 from subfuse.files import read_json
-from subfuse.run_folder import Job, jobs_of, read_columns, read_config, read_optional, read_predictions
+from subfuse.run_folder import FAILED_RESULTS, Job, jobs_of, read_columns, read_config, read_optional, read_predictions
 
 Read = TypeVar("Read")
 
@@ -118,6 +118,7 @@ class RunFiles:
     contact_sheets: tuple[Path, ...]
     explanations: tuple[Explanation, ...]
     cohort_explanations: tuple[CohortExplanation, ...]
+    failed_results: pd.DataFrame  # what, reason
     failed_explanations: pd.DataFrame  # what, reason
     audit: Mapping[str, Any] | None  # content of audit.json; None: the run was not audited
 
@@ -192,6 +193,7 @@ def read_run(folder: Path) -> RunFiles:
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=explanations,
         cohort_explanations=of_cohort,
+        failed_results=read_optional(folder / FAILED_RESULTS),
         failed_explanations=pd.concat([read_optional(folder / FAILED_EXPLANATIONS), attempts.table()]),
         audit=_read_audit(folder / "audit.json"),
     )

@@ -1,6 +1,8 @@
 """The tables of a run: its predictions measured, compared and audited."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +10,18 @@ import pandas as pd
 from subfuse.audit.audit import N_BOOTSTRAP, audit_run, known_modalities
 from subfuse.audit.comparison_family import compared_with_reference
 from subfuse.cohort.task import TaskSpec
-from subfuse.evaluation.comparisons import evaluate_predictions
+from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, METRIC_COLUMNS, evaluate_predictions
+from subfuse.execution import Attempts
 from subfuse.files import write_json, write_table
-from subfuse.run_folder import provenance
+from subfuse.run_folder import FAILED_RESULTS, provenance
 from subfuse.runs.timing import training_seconds
+
+logger = logging.getLogger(__name__)
+
+_REMEDY = (
+    "The predictions are kept. Once that is mended, repeat the command (`train` with --resume): trained models are not "
+    "trained again."
+)
 
 
 def write_results(
@@ -19,7 +29,9 @@ def write_results(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Writes predictions.csv, metrics.csv, comparisons.csv, provenance.json and audit.json into a run folder.
 
-    Models are compared with subspace fusion, or with the first model where it is absent.
+    Models are compared with subspace fusion, or with the first model where it is absent. The predictions come first:
+    what cannot be made of them afterwards does not take them away. Its file is then absent, the reason is logged and
+    stands in `failed_results.csv`, and the rest is written.
 
     Args:
         out: Run folder; holds config.yaml, and each job's files where there are any.
@@ -28,18 +40,38 @@ def write_results(
         seed: Of bootstrap and permutations.
 
     Returns:
-        Metrics and comparisons.
+        Metrics and comparisons; without rows where they failed.
     """
-    ordinal = [name for name, task in tasks.items() if task.ordinal]
-    metrics = evaluate_predictions(predictions, seed=seed, ordinal=ordinal)
-    modalities = known_modalities(set(predictions["model"]), {})
-    comparisons = compared_with_reference(predictions, modalities, n_bootstrap=N_BOOTSTRAP, seed=seed)
     write_table(out / "predictions.csv", predictions)
-    write_table(out / "metrics.csv", metrics)
-    write_table(out / "comparisons.csv", comparisons)
-    seconds = {"training_seconds": training_seconds(out, predictions)}
-    write_json(
-        out / "provenance.json", {**provenance(predictions), **{key: told for key, told in seconds.items() if told}}
-    )
-    write_json(out / "audit.json", audit_run(out, seed=seed).to_dict())
+    ordinal = [name for name, task in tasks.items() if task.ordinal]
+    modalities = known_modalities(set(predictions["model"]), {})
+    metrics, comparisons = pd.DataFrame(columns=list(METRIC_COLUMNS)), pd.DataFrame(columns=list(COMPARISON_COLUMNS))
+    attempts = Attempts(on_failure=lambda what, reason: logger.warning("%s: %s. %s", what, reason, _REMEDY))
+    with _made(out / "metrics.csv", attempts) as path:
+        metrics = evaluate_predictions(predictions, seed=seed, ordinal=ordinal)
+        write_table(path, metrics)
+    with _made(out / "comparisons.csv", attempts) as path:
+        comparisons = compared_with_reference(predictions, modalities, n_bootstrap=N_BOOTSTRAP, seed=seed)
+        write_table(path, comparisons)
+    with _made(out / "provenance.json", attempts) as path:
+        seconds = training_seconds(out, predictions)
+        write_json(path, provenance(predictions) | ({"training_seconds": seconds} if seconds else {}))
+    with _made(out / "audit.json", attempts) as path:
+        write_json(path, audit_run(out, seed=seed).to_dict())
+    failed = attempts.table()
+    if failed.empty:
+        (out / FAILED_RESULTS).unlink(missing_ok=True)
+    else:
+        write_table(out / FAILED_RESULTS, failed)
     return metrics, comparisons
+
+
+@contextmanager
+def _made(path: Path, attempts: Attempts) -> Iterator[Path]:
+    """Attempts to make a file; where that fails, none is there, as one would be of other predictions."""
+    done = False
+    with attempts.attempt(f"{path.name} was not written"):
+        yield path
+        done = True
+    if not done:
+        path.unlink(missing_ok=True)
