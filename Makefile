@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-faults check bench clean
+.PHONY: setup demo test test-faults test-mutants check bench clean
 
 setup: $(READY)
 
@@ -21,6 +21,11 @@ test: setup
 
 test-faults: setup
 	OMP_NUM_THREADS=1 SUBFUSE_FAULT_POINTS=25 $(BIN)/python -m pytest --quiet -m faults
+
+# hours; MODULES="evaluation/delong training/coordination" for some
+test-mutants: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'cosmic-ray>=8.4'
+	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python benchmarks/mutants.py $(MODULES)
 
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from subfuse.evaluation.delong import binary_auc, mean_auc
+from subfuse.evaluation.delong import BinaryAuc, binary_auc, mean_auc
 
 
 def scored(n: int, seed: int, *, decimals: int = 1) -> tuple[np.ndarray, np.ndarray, pd.Index]:
@@ -43,6 +44,14 @@ def test_variance_of_a_difference_is_that_of_the_covariance_matrix() -> None:
     assert 0 < difference.p_value < 1
 
 
+@pytest.mark.parametrize("value", [0.1, -0.3])
+def test_interval_and_p_value_are_those_of_the_normal_distribution(value: float) -> None:
+    auc = BinaryAuc(value, pd.Series([0.06, -0.08]))  # standard error 0.1
+
+    assert auc.p_value == pytest.approx(2 * norm.sf(abs(value) / 0.1))
+    assert auc.interval == pytest.approx(norm.interval(0.95, loc=value, scale=0.1))
+
+
 def test_interval_covers_at_the_nominal_rate() -> None:
     truth = 0.7142  # of normal scores 0.8 apart
     covered = [
@@ -66,5 +75,8 @@ def test_equal_models_have_no_p_value_and_one_case_no_variance() -> None:
     auc = binary_auc(is_case, score, patients)
 
     assert np.isnan(auc.minus(auc).p_value)
-    with pytest.raises(ValueError, match="two cases and two controls"):
-        binary_auc(np.array([True, False, False]), np.array([1.0, 2.0, 3.0]), pd.Index(list("abc")))
+    one = np.array([True, False, False])
+    for is_case, counted in ((one, "1 and 2"), (~one, "2 and 1")):
+        with pytest.raises(ValueError, match=f"two cases and two controls. Found {counted}"):
+            binary_auc(is_case, np.array([1.0, 2.0, 3.0]), pd.Index(list("abc")))
+    assert binary_auc(np.arange(4) < 2, np.array([2.0, 4.0, 1.0, 3.0]), pd.RangeIndex(4)).value == 0.75

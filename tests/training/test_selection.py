@@ -52,6 +52,7 @@ def test_the_loss_is_always_reported():
 def test_the_metric_follows_from_the_outcome():
     assert selection_metric("ranking", FOLLOW_UP) == "c_index"
     assert selection_metric("ranking", LABELS) == "auc"
+    assert selection_metric("ranking", ClassTarget(torch.tensor([0, 1]))) == "auc"
     assert {selection_metric("loss", target) for target in (FOLLOW_UP, LABELS)} == {"loss"}
 
 

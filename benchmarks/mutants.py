@@ -1,0 +1,220 @@
+"""Plants single small faults (mutants) in the scientific modules and counts those that the modules' own tests find.
+
+Cosmic Ray makes the mutants: an operator, a comparison, a number, a truth value changed, a loop not run. Each runs the
+tests of its module in a forked process that has the slow libraries already, against a copy of the sources. A mutant
+that no test finds, and that is not listed as equivalent in `equivalent_mutants.toml`, survives.
+
+    python benchmarks/mutants.py evaluation/delong training/coordination    # all modules without names
+"""
+
+import argparse
+import ast
+import compileall
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
+OPERATORS = re.compile(
+    r"core/(ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Div|Div_Mul|FloorDiv_Mul|Mod_Add|Pow_Mul|BitAnd_BitOr|BitOr_BitAnd"
+    r"|BitXor_BitAnd)|ReplaceComparisonOperator_(Lt_LtE|LtE_Lt|Gt_GtE|GtE_Gt|Eq_NotEq|NotEq_Eq|Is_IsNot|IsNot_Is|Lt_Gt"
+    r"|Gt_Lt|LtE_GtE|GtE_LtE)|ReplaceUnaryOperator_Delete_(USub|Invert|Not)|AddNot|Replace(TrueWithFalse|FalseWithTrue"
+    r"|AndWithOr|OrWithAnd|BreakWithContinue|ContinueWithBreak)|ExceptionReplacer|NumberReplacer|ZeroIterationForLoop)"
+)
+SLOW_LIBRARIES = (
+    "torch", "pandas", "pyarrow", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.isotonic",
+    "anndata", "lifelines", "sksurv.metrics", "h5py", "lightning.fabric", "captum.attr", "torchsurv.loss.cox",
+    "beartype", "jaxtyping", "pydantic", "matplotlib.figure", "hypothesis.strategies", "torchmil.models",
+)  # fmt: skip
+TESTS = {
+    "model/biased_attention": "model/test_biased_attention.py model/test_deformable_attention.py",
+    "model/deformable_attention": "model/test_deformable_attention.py model/test_subspace_fusion.py",
+    "model/gene_encoders": "model/test_gene_encoders.py model/baselines/test_baselines.py",
+    "model/output": "model/test_output.py model/test_subspace_fusion.py",
+    "model/patch_grid": "model/test_patch_grid.py model/test_subspace_fusion.py",
+    "model/position_bias": "model/test_position_bias.py model/test_subspace_fusion.py",
+    "model/released_weights": "model/test_released_weights.py model/test_subspace_fusion.py",
+    "model/subspace_fusion": "model/test_subspace_fusion.py model/baselines/test_baselines.py",
+    "objective/losses": "objective/test_losses.py",
+    "objective/objectives": "objective/test_objectives.py objective/test_losses.py",
+    "training/coordination": "training/test_coordination.py",
+    "training/linear": "training/test_linear.py",
+    "training/selection": "training/test_selection.py",
+    "evaluation/bootstrap": "evaluation/test_comparisons.py",
+    "evaluation/calibration": "evaluation/test_calibration.py",
+    "evaluation/comparisons": "evaluation/test_comparisons.py",
+    "evaluation/delong": "evaluation/test_delong.py",
+    "evaluation/floors": "evaluation/test_floors.py audit/test_audit.py",
+    "evaluation/hazard_ratios": "evaluation/test_hazard_ratios.py",
+    "evaluation/horizons": "evaluation/test_horizons.py",
+    "evaluation/metrics": "evaluation/test_metrics.py",
+    "evaluation/predictions": "evaluation/test_comparisons.py",
+    "evaluation/recalibration": "evaluation/test_recalibration.py",
+    "evaluation/risk_groups": "evaluation/test_risk_groups.py",
+    "evaluation/survival_calibration": "evaluation/test_survival_calibration.py",
+    "evaluation/weighted_metrics": "evaluation/test_weighted_metrics.py evaluation/test_metrics.py "
+    "evaluation/test_comparisons.py",
+    "cohort/drawn_folds": "cohort/test_drawn_folds.py",
+    "expression/units": "expression/test_scale_of_expression.py expression/test_share_basis.py "
+    "expression/test_expression_reading.py",
+    "clinical/glioma": "clinical/test_glioma.py",
+    "explanation/attribution": "explanation/test_attribution.py",
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one fault."""
+
+    module: str
+    line: int
+    change: str  # the line before and after
+    source: str
+
+
+def mutants_of(module: str) -> Iterator[Mutant]:
+    """Yields every mutant of a module that Python can compile; how functions are declared is left alone."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    source = (ROOT / "src" / "subfuse" / f"{module}.py").read_text(encoding="utf-8")
+    untouched, seen = _declarations(source), {source}
+    for name in filter(OPERATORS.fullmatch, operator_names()):
+        operator = get_operator(name)()
+        places = [place for node in ast_nodes(get_ast(source)) for place in operator.mutation_positions(node)]
+        for occurrence, (start, _) in enumerate(places):
+            mutated = mutate_code(source, operator, occurrence)
+            if any(first <= start < last for first, last in untouched) or mutated in seen:
+                continue
+            seen.add(mutated)
+            with contextlib.suppress(SyntaxError):
+                compile(mutated, module, "exec", dont_inherit=True)
+                yield Mutant(module, start[0], _changed_line(source, mutated), mutated)
+
+
+def _declarations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Returns where annotations, decorators and the stars before keyword arguments begin and end."""
+    parts: list[ast.expr | None] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            parts += node.decorator_list
+        if isinstance(node, ast.FunctionDef):
+            parts.append(node.returns)
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            parts.append(node.annotation)
+    spans = [((p.lineno, p.col_offset), (p.end_lineno or 0, p.end_col_offset or 0)) for p in parts if p is not None]
+    stars = [(n, match.start()) for n, line in enumerate(source.splitlines(), 1) for match in re.finditer(r"\*,", line)]
+    return spans + [(place, (place[0], place[1] + 1)) for place in stars]
+
+
+def _changed_line(before: str, after: str) -> str:
+    pairs = zip(before.splitlines(), after.splitlines(), strict=False)
+    return next(f"{old.strip()} -> {re.sub(' +', ' ', new.strip())}" for old, new in pairs if old != new)
+
+
+def run_tests(folder: Path, tests: list[str], cpu_seconds: int) -> int:
+    """Returns the exit status of the tests against the sources in a folder; of a process that was ended, 1."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+            code = _tests_of_child(folder, tests)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1
+
+
+def _tests_of_child(folder: Path, tests: list[str]) -> int:
+    output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they are slow to import
+    import pytest
+
+    # without run-time checks of shapes, which find faults that no property of a test does
+    options = ["-qx", "--assert=plain", "-pno:cacheprovider", "-pno:xdist", "-oaddopts=", f"--rootdir={ROOT}"]
+    return int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), *tests]))
+
+
+def run_module(module: str, folder: Path, log: Path) -> dict[str, int]:
+    """Returns how many mutants of a module there are by outcome; what the log says was found is not run again.
+
+    Raises:
+        RuntimeError: The tests fail without a mutant.
+    """
+    tests = [str(ROOT / "tests" / name) for name in TESTS[module].split() if (ROOT / "tests" / name).exists()]
+    target = folder / "subfuse" / f"{module}.py"
+    original = target.read_text(encoding="utf-8")
+    Path(importlib.util.cache_from_source(str(target))).unlink(missing_ok=True)
+    known = set(log.read_text(encoding="utf-8").splitlines()) if log.exists() else set()
+    equivalent = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get(module, {})
+    start = time.monotonic()
+    if run_tests(folder, tests, 3600):
+        raise RuntimeError(
+            f"tests of {module} must pass before a fault is planted.\n{(folder / 'output.txt').read_text()}"
+        )
+    limit = 20 + 5 * int(time.monotonic() - start)
+    counts = dict.fromkeys(("killed", "equivalent", "survived"), 0)
+    for mutant in mutants_of(module):
+        entry = json.dumps([module, mutant.line, mutant.change])
+        if mutant.change in equivalent:
+            outcome = "equivalent"
+        elif entry in known:
+            outcome = "killed"
+        else:
+            target.write_text(mutant.source, encoding="utf-8")
+            outcome = "killed" if run_tests(folder, tests, limit) else "survived"
+            if outcome == "killed":
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"{entry}\n")
+            else:
+                print(f"survived {module}:{mutant.line}: {mutant.change}", flush=True)
+        counts[outcome] += 1
+    target.write_text(original, encoding="utf-8")
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", default=list(TESTS), help="such as evaluation/delong; all by default")
+    parser.add_argument("--log", type=Path, default=ROOT / "build" / "mutants.jsonl", help="what was found already")
+    options = parser.parse_args()
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    os.chdir(ROOT)
+    for name in SLOW_LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        shutil.copytree(ROOT / "src" / "subfuse", folder / "subfuse", ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(folder, quiet=2)
+        compileall.compile_dir(ROOT / "tests", quiet=2)
+        sys.dont_write_bytecode = True  # one mutant would be taken for another of the same second and length
+        print("| module | mutants | killed | equivalent | survived |\n| --- | --- | --- | --- | --- |")
+        for module in options.modules:
+            counts = run_module(module, folder, options.log)
+            print(f"| `{module}` | {sum(counts.values())} | {' | '.join(map(str, counts.values()))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
