@@ -27,28 +27,29 @@ CONTENT = {
 }
 
 
-def trident_cohort(folder: Path, *, seed: int = 0) -> Path:
+def trident_cohort(folder: Path, *, seed: int = 0, site: str = "PT", outcomes: bool = True, **content: object) -> Path:
     """Writes the cohort and returns its `cohort.yaml`. One latent drives outcomes, expression and features.
 
-    One patient has no RNA, one no slide, one two slides of different sizes.
+    One patient has no RNA, one no slide, one two slides of different sizes. Other sites have other patients.
     """
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    patients = [f"PT-{i:02d}" for i in range(N_PATIENTS)]
+    patients = [f"{site}-{i:02d}" for i in range(N_PATIENTS)]
+    names = {name: name.replace("PT", site) for name in (WITHOUT_RNA, WITHOUT_SLIDES, TWO_SLIDES)}
     latent = np.where(np.arange(N_PATIENTS) % 2, 1.0, -1.0) + 0.3 * random.normal(size=N_PATIENTS)
-    _write_patients(folder / "patients.csv", patients, latent, random)
+    _write_patients(folder / "patients.csv", patients, latent, random, outcomes=outcomes)
     slides = []
     for patient, value in zip(patients, latent.tolist(), strict=True):
-        for k in range({WITHOUT_SLIDES: 0, TWO_SLIDES: 2}.get(patient, 1)):
+        for k in range({names[WITHOUT_SLIDES]: 0, names[TWO_SLIDES]: 2}.get(patient, 1)):
             slides.append({"slide_id": f"{patient}_{k}", "patient_id": patient, "mpp": 0.25})
             write_trident(folder / FEATURES / f"{patient}_{k}.h5", random, value, columns=3 + k)
     pd.DataFrame(slides).to_csv(folder / "slides.csv", index=False)
     expression = pd.DataFrame([expression_of(random, value) for value in latent], index=patients, columns=list(GENES))
-    expression.rename_axis("patient_id").drop(index=WITHOUT_RNA).to_csv(folder / "expression.csv")
+    expression.rename_axis("patient_id").drop(index=names[WITHOUT_RNA]).to_csv(folder / "expression.csv")
     (folder / "tumour.gmt").write_text("one\t\t" + "\t".join(GENES[:6]) + "\n")
     (folder / "microenvironment.gmt").write_text("two\t\t" + "\t".join(GENES[4:14]) + "\n")
     path = folder / "cohort.yaml"
-    path.write_text(yaml.safe_dump(CONTENT, sort_keys=False))
+    path.write_text(yaml.safe_dump(CONTENT | content, sort_keys=False))
     return path
 
 
@@ -75,9 +76,11 @@ def expression_of(random: np.random.Generator, latent: float) -> np.ndarray:
     return (1e6 * values / values.sum()).round(2)
 
 
-def _write_patients(path: Path, patients: list[str], latent: np.ndarray, random: np.random.Generator) -> None:
+def _write_patients(
+    path: Path, patients: list[str], latent: np.ndarray, random: np.random.Generator, *, outcomes: bool
+) -> None:
     n = len(patients)
-    pd.DataFrame(
+    table = pd.DataFrame(
         {
             "patient_id": patients,
             "time_days": np.round(600 * np.exp(-latent + 0.2 * random.normal(size=n))) + 1,
@@ -87,4 +90,5 @@ def _write_patients(path: Path, patients: list[str], latent: np.ndarray, random:
             "age": random.integers(30, 80, n),
             "gender": np.where(np.arange(n) % 3 == 0, "f", "m"),
         }
-    ).to_csv(path, index=False)
+    )
+    (table if outcomes else table[["patient_id", "age", "gender"]]).to_csv(path, index=False)
