@@ -93,6 +93,8 @@ def test_subtype_needs_only_idh_and_1p19q(markers, subtype):
         (read_cdkn2a, ["0", "1.0", "2", "diploid", "intact", "Not deleted", "gain"], "none"),
         (read_grade, ["G3", "Grade III", "WHO grade 3", "3", "3.0", "iii", "g3"], 3),
         (read_grade, ["IV", "G4", "4"], 4),
+        (read_grade, ["II", "G2"], 2),
+        (read_grade, ["I", "Grade 1"], 1),
         (read_grade, ["GX", "GB"], None),
     ],
 )
@@ -175,6 +177,15 @@ def test_bad_columns():
         derive_diagnosis(PATIENTS.drop(columns="codel"), rule())
     with pytest.raises(ConfigurationError, match="a column `idh` is required"):
         derive_diagnosis(PATIENTS.drop(columns="idh"), rule())
+
+
+@pytest.mark.parametrize("absent", ["codel", "idh"])
+def test_of_many_columns_the_first_twenty_are_named(absent):
+    many = PATIENTS.drop(columns=absent).assign(**{f"column{number:02d}": None for number in range(30)})
+    with pytest.raises(ConfigurationError) as caught:
+        derive_diagnosis(many, rule())
+    assert "column15" in str(caught.value)
+    assert "column16" not in str(caught.value)
 
 
 @pytest.mark.real_data

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from lifelines import KaplanMeierFitter
@@ -68,6 +70,53 @@ def test_patients_lost_before_the_horizon_enlarge_the_variance() -> None:
     assert (partial["variance"] > 1.2 * full["variance"]).all()
 
 
+def halves(n: int) -> SurvivalCurves:
+    """Curves by which half of the patients are alive on day 1000."""
+    return SurvivalCurves(np.array([1000.0, 2000.0]), np.tile([0.5, 0.25], (n, 1)))
+
+
+@pytest.mark.parametrize(("n", "groups"), [(20, 2), (29, 2), (30, 3), (40, 4), (200, 10)])
+def test_every_group_expects_five_events_and_five_survivors(n: int, groups: int) -> None:
+    time_days, event = np.linspace(500.0, 2500.0, n), np.ones(n, dtype=bool)
+    time_days[:10] = 400.0
+
+    table = calibration_groups(time_days, event, halves(n), horizon_days=1000.0)
+
+    assert len(table) == groups
+    assert np.isfinite(one_calibration(time_days, event, halves(n), horizon_days=1000.0).value)
+    assert np.isfinite(one_calibration(time_days, event, halves(n), horizon_days=2000.0).value)  # where they end
+
+
+def test_variance_is_greenwoods_under_the_predicted_curve() -> None:
+    time_days = np.tile([10.0, 30.0, 590.0, 950.0], 5)  # in the middle of steps, and nobody is left in the last two
+    event = np.ones(20, dtype=bool)
+
+    table = calibration_groups(time_days, event, halves(20), horizon_days=1000.0)
+
+    days = np.linspace(0, 1000, 51)
+    hazard = -np.log(1 - 0.5 * days / 1000)
+    expected = []
+    for group in np.array_split(time_days, 2):
+        n_at_risk = [max(sum(t >= (a + b) / 2 for t in group), 1) for a, b in pairwise(days)]
+        expected.append(0.25 * sum(np.diff(hazard) / n_at_risk))
+    np.testing.assert_allclose(table["variance"], expected)
+
+
+@pytest.mark.parametrize(
+    ("last", "is_event", "observed"),
+    [(1000.0, False, 5 / 6), (1000.0, True, 1.0), (900.0, True, 1.0), (900.0, False, np.nan), (1001.0, True, 5 / 6)],
+)
+def test_observed_is_known_where_somebody_was_followed_or_nobody_is_left(last, is_event, observed) -> None:
+    time_days, event = np.tile([100.0, 200.0, 200.0, 300.0, 400.0, last], 2), np.array([True] * 5 + [is_event])
+
+    table = calibration_groups(time_days, np.tile(event, 2), halves(12), horizon_days=1000.0)
+
+    np.testing.assert_allclose(table["observed"], observed)
+    assert np.isnan(one_calibration(time_days, np.tile(event, 2), halves(12), horizon_days=1000.0).value) == np.isnan(
+        observed
+    )
+
+
 @pytest.mark.parametrize("test", [one_calibration, d_calibration])
 def test_true_curves_pass_and_wrong_ones_do_not(test) -> None:
     days = np.linspace(50.0, 3000.0, 60)  # dense, so that straight lines are close to the truth
@@ -82,7 +131,8 @@ def test_true_curves_pass_and_wrong_ones_do_not(test) -> None:
 
 def test_d_calibration_counts_are_those_of_the_definition() -> None:
     generator = np.random.default_rng(2)
-    survival, event = np.append(generator.random(40), [1.0, 0.1, 0.3]), np.append(generator.random(40) < 0.5, [1, 0, 1])
+    survival = np.append(generator.random(40), [1.0, 0.1, 0.3, 0.0, 0.05])
+    event = np.append(generator.random(40) < 0.5, [1, 0, 1, 1, 1])
     expected = np.zeros(10)
     for s, seen in zip(survival, event, strict=True):
         own = next(b for b in range(10) if s <= (b + 1) / 10 + 1e-12)
@@ -108,11 +158,17 @@ def test_what_happens_beyond_the_end_of_the_curves_is_not_held_against_them() ->
     assert d_calibration(np.where(is_beyond, 9999.0, time_days), event | is_beyond, short).value == pytest.approx(found)
 
 
+def test_an_event_on_the_last_day_of_the_curves_is_seen() -> None:
+    time_days = np.full(50, 1000.0)  # fifty patients suffice
+    seen = d_calibration(time_days, np.ones(50, bool), SurvivalCurves(np.array([1000.0]), np.full((50, 1), 0.55)))
+    assert seen.value == pytest.approx(chi2.sf(9 * 5 + 45**2 / 5, 9))
+
+
 def test_what_cannot_be_tested_has_a_reason() -> None:
     time_days, event, hazard = cohort(60, 3)
     short = curves(hazard, np.array([100.0, 500.0]))
 
     assert "end on day 500" in one_calibration(time_days, event, short).reason
     assert "fewer than 10 events" in one_calibration(time_days, np.zeros(60, bool), curves(hazard)).reason
-    assert "fewer than 50 patients" in d_calibration(time_days[:20], event[:20], curves(hazard[:20])).reason
+    assert "fewer than 50 patients" in d_calibration(time_days[:49], event[:49], curves(hazard[:49])).reason
     assert "no event" in d_calibration(time_days, np.zeros(60, bool), curves(hazard)).reason
