@@ -25,7 +25,7 @@ from subfuse.features.store import SlideFeatures, write_features
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.folds import choose_repeats
 from subfuse.runs.run import load_run
-from subfuse.training.models import COMPARED_MODELS
+from subfuse.training.models import compared_models
 
 TASKS = {
     "survival": TaskSpec(time="time_days", event="event"),
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name, value in (("patients", 40), ("patches", 1000), ("tasks", 3), ("folds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--models", nargs="+", default=list(COMPARED_MODELS))
+    parser.add_argument("--models", nargs="+", default=compared_models())
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,8 @@ from subfuse.execution import Attempts, Progress, run_jobs
 from subfuse.files import write_table
 from subfuse.report.document import write_report
 from subfuse.report.run_files import FAILED_EXPLANATIONS
-from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run
+from subfuse.runs.run import Run, load_run
+from subfuse.training.models import MAIN_MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def explain_and_report(
     attempts = Attempts(on_failure=lambda what, reason: logger.warning("not explained: %s: %s", what, reason))
     with attempts.attempt("the run"):
         run = load_run(folder)
-        if not explain or EXPLAINED_MODEL not in set(run.predictions["model"]):
+        if not explain or MAIN_MODEL not in set(run.predictions["model"]):
             return report
         with attempts.attempt("the cohort"):
             told = _then(progress, "now tables of the cohort, then single patients")
@@ -87,7 +88,7 @@ def _reported(folder: Path, explained: Attempts | None = None) -> Path | None:
 
 def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
     """Returns test patients with both modalities, from the highest and the lowest predicted risk inwards."""
-    test = predictions[(predictions["split"] == "test") & (predictions["model"] == EXPLAINED_MODEL)]
+    test = predictions[(predictions["split"] == "test") & (predictions["model"] == MAIN_MODEL)]
     test = test[test["has_slides"] & test["has_expression"]]
     if test["risk"].isna().all():  # no task is survival: from the surest to the least sure
         test = test.assign(risk=test.filter(regex="^p_").max(axis=1))

@@ -18,7 +18,7 @@ from subfuse.files import write_table
 from subfuse.run_folder import Job, claim_folder, read_predictions, stack_predictions
 from subfuse.runs.cross_validation import run_description, run_job
 from subfuse.runs.external_validation import external_predictions
-from subfuse.training.models import suits_task
+from subfuse.training.models import MODELS
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 ARCHITECTURE = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16)
@@ -47,7 +47,7 @@ def audited(
         (fold, Job(task, model, index, repeat))
         for task in tasks
         for model in models
-        if suits_task(model, is_survival=task == "survival")
+        if MODELS[model].suits(cohort.tasks[task])
         for repeat, folds in enumerate(repeats)
         for index, fold in enumerate(folds)
     ]

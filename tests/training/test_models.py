@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from conftest import deal_folds, with_covariates
+from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.objectives import CoxObjective
-from subfuse.training.fitting import train_fold
-from subfuse.training.models import BUILDERS, MODELS, ModelRecipe, check_model_names, fitted_downsample, suits_task
+from subfuse.training.fitting import fitted_downsample, train_fold
+from subfuse.training.models import MODELS, ModelRecipe, check_model_names, compared_models
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
@@ -42,19 +43,18 @@ def train(cohort, model: str, task: str, **settings):
 
 
 def test_every_model_can_be_built_from_its_description():
-    assert list(BUILDERS) == list(MODELS)
-    for name, kind in MODELS.items():
+    for name, entry in MODELS.items():
         described = recipe(name)
         again = ModelRecipe(**described.model_dump(mode="json"))
         assert again == described
         model, loaded = described.build(), again.build()
-        assert type(model) is kind
+        assert f"{type(model).__module__}:{type(model).__name__}" == entry.implementation
         loaded.load_state_dict(model.state_dict())
         assert tuple(model.head.weight.shape[:2]) == (len(described.subspaces), 3)
 
 
 @pytest.mark.parametrize("task", ["survival", "grade"])
-@pytest.mark.parametrize("model", sorted(set(MODELS) - {"subspace", "abmil", "snn", "concat", "cox", "logistic"}))
+@pytest.mark.parametrize("model", sorted(set(MODELS) - set(compared_models())))
 def test_further_models_train_save_and_predict_patients_with_either_modality(make_cohort, tmp_path, model, task):
     cohort = with_covariates(make_cohort(16))
     fitted = train(cohort, model, task)
@@ -97,6 +97,23 @@ def test_no_patches_are_as_good_as_one_that_is_masked(model):
     assert attention is None or attention.shape[-1] == 0
 
 
+def test_an_entry_says_what_the_network_reads():
+    for name, entry in MODELS.items():
+        network = recipe(name).build().eval()
+        batch = {
+            "patches": torch.randn(3, 4, 6),
+            "coords": 256.0 * torch.randint(8, (3, 4, 2)),
+            "patch_mask": torch.ones(3, 4, dtype=torch.bool),
+            "expression": torch.randn(3, 9),
+            "expression_mask": torch.ones(3, dtype=torch.bool),
+        }
+        seen = {
+            what: not torch.equal(network(**batch).logits, network(**batch | {what: batch[what] + 1}).logits)
+            for what in ("patches", "expression")
+        }
+        assert seen == {"patches": "slides" in entry.modalities, "expression": entry.modalities != {"slides"}}, name
+
+
 def test_late_fusion_shows_its_branches():
     assert recipe("late-fusion").subspaces == ("slides", "expression")
     assert recipe("subspace").subspaces == ("tumour", "microenvironment")
@@ -133,10 +150,15 @@ def test_unknown_models_are_refused_with_the_known_names():
 
 
 def test_tasks_of_linear_models():
-    assert suits_task("clinical", is_survival=True)
-    assert suits_task("clinical", is_survival=False)
-    assert not suits_task("cox", is_survival=False)
-    assert not suits_task("logistic", is_survival=True)
+    survival, grade = TaskSpec(time="time_days", event="event"), TaskSpec(column="grade")
+    suited = {name: (MODELS[name].suits(survival), MODELS[name].suits(grade)) for name in MODELS}
+    assert suited.pop("cox") == (True, False)
+    assert suited.pop("logistic") == (False, True)
+    assert set(suited.values()) == {(True, True)}
+
+
+def test_what_is_compared_unless_models_are_named_has_linear_models_of_every_task_in_it():
+    assert compared_models() == ["subspace", "abmil", "snn", "concat", "cox", "logistic"]
 
 
 def test_late_fusion_is_trained_without_coordination_of_its_branches(make_cohort):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings
-from subfuse.audit.comparison_family import compare_task, reference_model
+from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, read_jobs
@@ -26,6 +26,7 @@ from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
 from subfuse.run_folder import is_run, read_config, read_predictions, read_run_patients
+from subfuse.training.models import main_model, modalities_of
 from subfuse.training.stored_model import load_fitted
 
 N_BOOTSTRAP = 1000
@@ -131,12 +132,7 @@ def audit_run(
 
 def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
     """Returns the modalities of every model: as given, else those of this package's model of that name, else none."""
-    from subfuse.training.models import MODELS, modalities_of
-
-    return {
-        model: frozenset(given[model]) if model in given else modalities_of(model) if model in MODELS else frozenset()
-        for model in models
-    }
+    return {model: frozenset(given[model]) if model in given else modalities_of(model) for model in models}
 
 
 def _audit_table(
@@ -156,7 +152,7 @@ def _audit_table(
         findings += label_findings(task, patients)
         permuted, null = permute_labels(task, task.models, np.random.default_rng(seed))
         contest, comparisons = compare_task(
-            task, modalities, reference=reference_model(table), n_bootstrap=n_bootstrap, seed=seed
+            task, modalities, reference=main_model(list(table["model"])), n_bootstrap=n_bootstrap, seed=seed
         )
         benefit = fusion_benefit(contest, comparisons)
         findings += [*permuted, *benefit.findings]

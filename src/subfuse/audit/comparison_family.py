@@ -8,6 +8,7 @@ from subfuse.audit.fusion import Comparisons, Contest, fusion_contest
 from subfuse.audit.linear_baseline import linear_pairs
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_pairs
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
+from subfuse.training.models import main_model
 
 
 def compare_task(
@@ -21,7 +22,7 @@ def compare_task(
     Args:
         task: Rows of all models and splits.
         modalities: Model to the modalities it reads.
-        reference: See `reference_model`.
+        reference: See `main_model`.
         n_bootstrap: Replicates of the paired bootstrap.
         seed: Of the replicates.
     """
@@ -38,7 +39,7 @@ def compared_with_reference(
     predictions: pd.DataFrame, modalities: Mapping[str, Collection[str]], *, n_bootstrap: int, seed: int
 ) -> pd.DataFrame:
     """Returns the content of comparisons.csv: every model against the reference, adjusted over the task's family."""
-    tables, reference = [pd.DataFrame(columns=list(COMPARISON_COLUMNS))], reference_model(predictions)
+    tables, reference = [pd.DataFrame(columns=list(COMPARISON_COLUMNS))], main_model(list(predictions["model"]))
     for task in read_tasks(predictions):
         if reference not in task.models:
             lacking = [(model, reference) for model in task.models]
@@ -48,9 +49,3 @@ def compared_with_reference(
         tables.append(comparisons.against(reference, task.models))
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else tables[0]
-
-
-def reference_model(predictions: pd.DataFrame) -> str:
-    """Returns the model that others are compared with: subspace fusion, or the first where it was not run."""
-    models = predictions["model"].astype(str)
-    return "subspace" if (models == "subspace").any() else models.iloc[0]

@@ -16,7 +16,7 @@ from subfuse.cohort.drawn_folds import Fold, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
 from subfuse.run_folder import Job, jobs_of
-from subfuse.training.models import LINEAR_MODELS
+from subfuse.training.models import is_linear
 
 FITTED = "fitted outside training"
 SELECTION = "selection"
@@ -138,7 +138,7 @@ def _fallbacks(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
     wanted = [
         job
         for job in jobs
-        if job.job.model not in LINEAR_MODELS and job.details.get("training", {}).get("selection") == "ranking"
+        if not is_linear(job.job.model) and job.details.get("training", {}).get("selection") == "ranking"
     ]
     for task in dict.fromkeys(job.job.task for job in wanted):
         of_task = [job for job in wanted if job.job.task == task]

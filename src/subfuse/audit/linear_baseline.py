@@ -9,7 +9,7 @@ from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import SIGNIFICANCE, Comparisons, difference_text, headline_values
 from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.predictions import TaskPredictions
-from subfuse.training.models import LINEAR_MODELS
+from subfuse.training.models import MODELS, is_linear
 
 CHECK = "linear baseline"
 _WHY = "A linear model is quicker, has no settings to speak of, and every coefficient can be read."
@@ -22,11 +22,11 @@ def linear_pairs(task: TaskPredictions) -> list[tuple[str, str]]:
     headline metric on test patients: chosen after the fact, which favours it.
     """
     values = headline_values(task)
-    measured = [model for model in task.models if model in LINEAR_MODELS and np.isfinite(values[model])]
+    measured = [model for model in task.models if is_linear(model) and np.isfinite(values[model])]
     if not measured:
         return []
     best = max(measured, key=values.__getitem__)
-    return [(model, best) for model in task.models if model not in LINEAR_MODELS]
+    return [(model, best) for model in task.models if not is_linear(model)]
 
 
 def compare_with_linear(task: TaskPredictions, comparisons: Comparisons) -> list[Finding]:
@@ -40,10 +40,11 @@ def compare_with_linear(task: TaskPredictions, comparisons: Comparisons) -> list
         comparisons: Of the task, which has the pairs of `linear_pairs`.
     """
     pairs = linear_pairs(task)
-    linear = [model for model in task.models if model in LINEAR_MODELS]
+    linear = [model for model in task.models if is_linear(model)]
     if not pairs and len(linear) < len(task.models):
         missing = f"{task.headline} of {', '.join(linear)} is undefined" if linear else "there is none"
-        found = f"cannot be checked: a linear model ({', '.join(sorted(LINEAR_MODELS))}) is needed, and {missing}"
+        known = ", ".join(sorted(filter(is_linear, MODELS)))
+        found = f"cannot be checked: a linear model ({known}) is needed, and {missing}"
         remedy = "See `reason` in metrics.csv." if linear else "Run one on the same folds: it takes seconds."
         return [Finding("note", CHECK, found, _WHY, remedy, task.name)]
     return [_verdict(comparisons.row(model, best), task) for model, best in pairs]

@@ -22,13 +22,13 @@ def _add_demo(parser: ArgumentParser) -> None:
 
 def _demo(arguments: Namespace) -> None:
     from subfuse.pipeline import run_demo
-    from subfuse.training.models import COMPARED_MODELS
+    from subfuse.training.models import compared_models
 
     with progress_bar("demo") as progress:
         report = run_demo(
             arguments.out,
             patients=arguments.patients,
-            models=COMPARED_MODELS,
+            models=compared_models(),
             workers=n_workers(arguments),
             progress=progress,
         )

@@ -75,12 +75,11 @@ def _train(arguments: Namespace) -> None:
 
 
 def _add_crossval(parser: ArgumentParser) -> None:
-
-    from subfuse.training.models import COMPARED_MODELS, MODELS
+    from subfuse.training.models import MODELS, compared_models
 
     _add_shared(parser)
     parser.add_argument("--tasks", type=str, nargs="+", default=None, help="Tasks of the cohort file; default: all.")
-    parser.add_argument("--models", type=str, nargs="+", default=list(COMPARED_MODELS), help=f"{', '.join(MODELS)}.")
+    parser.add_argument("--models", type=str, nargs="+", default=compared_models(), help=f"{', '.join(MODELS)}.")
     add_number(parser, "--folds", int, None, "Draw this many folds; default: the cohort's own splits.", ge=2)
     add_number(parser, "--repeats", int, None, "Draw all folds this often; default: as prepared.", ge=1)
     searched = "Trials of a search for each neural model's settings, on inner splits."

@@ -226,8 +226,6 @@ class SubspaceFusion(nn.Module):
         torch.Size([1, 3])
     """
 
-    modalities = frozenset({"slides", "expression"})
-
     def __init__(
         self, config: SubspaceFusionConfig, gene_sets: Mapping[str, Sequence[int]], *, n_genes: int | None = None
     ) -> None:

@@ -17,13 +17,13 @@ from subfuse.report.statements import (
     headline_of,
     inputs_of,
     interval_text,
-    main_model,
     metric_name,
     model_name,
     number,
     singular,
 )
 from subfuse.report.summary import calibration_sentence, caution, fusion_sentence, patients_of_run
+from subfuse.training.models import main_model
 
 _READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 _LEVELS = {"expression": "expression profile"}

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from subfuse.files import sha256_of_file
 from subfuse.report import figures
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, PlainTable, Section, flattened, main_model, model_name
+from subfuse.report.statements import Drawn, PlainTable, Section, flattened, model_name
+from subfuse.training.models import main_model
 
 _PARTS = {"failures": "failed jobs", "table": "epochs", "figures": "learning curves", "settings": "settings"}
 

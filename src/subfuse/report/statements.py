@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
+from subfuse.training.models import MODELS, modalities_of
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -59,26 +61,6 @@ def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, "none" if value is None else str(value))]
 
 
-MODEL_NAMES = {
-    "subspace": "Subspace fusion",
-    "mean": "Mean pooling",
-    "abmil": "ABMIL",
-    "gated-abmil": "Gated ABMIL",
-    "clam-sb": "CLAM-SB",
-    "dsmil": "DSMIL",
-    "transmil": "TransMIL",
-    "snn": "SNN",
-    "concat": "Concatenation",
-    "late-fusion": "Late fusion",
-    "pathomic": "Pathomic Fusion",
-    "porpoise": "PORPOISE",
-    "mcat": "MCAT",
-    "cmta": "CMTA",
-    "survpath": "SurvPath",
-    "clinical": "Clinical model",
-    "cox": "Cox regression",
-    "logistic": "Logistic regression",
-}
 METRIC_NAMES = {
     "c_index": "C-index",
     "uno_c_index": "Uno C-index",
@@ -130,7 +112,7 @@ class FusionBenefit:
 
 def model_name(model: str) -> str:
     """Returns a model's name for readers."""
-    return MODEL_NAMES.get(model, model)
+    return MODELS[model].title if model in MODELS else model
 
 
 def model_label(model: str, covariates: Sequence[str] = ()) -> str:
@@ -170,13 +152,6 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric)
 
 
-def modalities_of(model: str) -> frozenset[str]:
-    """Returns what a model of this package reads; empty for a model that the package does not know."""
-    from subfuse.training.models import MODELS
-
-    return frozenset(getattr(MODELS.get(model), "modalities", ()))
-
-
 def headline_of(metrics: pd.DataFrame) -> str:
     """Returns the metric by which a task is summarised."""
     measured = list(metrics["metric"])
@@ -190,11 +165,6 @@ def best_models(metrics: pd.DataFrame) -> dict[str, set[str]]:
         extreme = rows["value"].min() if metric in LOWER_IS_BETTER else rows["value"].max()
         best[str(metric)] = set(rows.loc[rows["value"] == extreme, "model"])
     return best
-
-
-def main_model(models: Sequence[str]) -> str:
-    """Returns the model whose figures are shown: subspace fusion where it was run, else the first."""
-    return "subspace" if "subspace" in models else models[0]
 
 
 def fusion_benefit(audit: Mapping[str, Any] | None, *, task: str, model: str) -> FusionBenefit | None:

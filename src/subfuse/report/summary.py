@@ -16,9 +16,7 @@ from subfuse.report.statements import (
     fusion_benefit,
     headline_of,
     interval_text,
-    main_model,
     metric_name,
-    modalities_of,
     model_label,
     model_name,
     number,
@@ -26,6 +24,7 @@ from subfuse.report.statements import (
     p_text,
     singular,
 )
+from subfuse.training.models import main_model, modalities_of
 
 CHANCE = 0.5  # of the C-index and the AUC
 VERDICTS = {

@@ -19,7 +19,6 @@ from subfuse.report.statements import (
     headline_of,
     inputs_of,
     interval_text,
-    main_model,
     metric_name,
     model_label,
     model_name,
@@ -30,6 +29,7 @@ from subfuse.report.statements import (
 )
 from subfuse.report.summary import fusion_sentence
 from subfuse.report.task_figures import classification_figures, survival_figures
+from subfuse.training.models import main_model
 
 CHANCE = 0.5  # of the C-index and the AUC
 

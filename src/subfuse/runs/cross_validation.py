@@ -32,7 +32,7 @@ from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
-from subfuse.training.models import check_model_names, suits_task
+from subfuse.training.models import MODELS, check_model_names
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def cross_validate(
         Job(task_name, model, index, repeat)
         for task_name in tasks
         for model in models
-        if suits_task(model, is_survival=cohort.tasks[task_name].is_survival)
+        if MODELS[model].suits(cohort.tasks[task_name])
         for repeat, fold_list in enumerate(drawn)
         for index in range(len(fold_list))
     ]

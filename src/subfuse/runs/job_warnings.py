@@ -8,7 +8,7 @@ from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import DataError, preview
 from subfuse.run_folder import Job
 from subfuse.training.fitting import assign
-from subfuse.training.models import LINEAR_MODELS
+from subfuse.training.models import is_linear
 from subfuse.training.selection import Selection, can_be_ranked
 
 _MOST_NAMES = 12
@@ -72,7 +72,7 @@ def _weaknesses(cohort: Cohort, fold: Fold, job: Job, selection: Selection) -> I
                 f"no training patient has class {preview(missing)}, which cannot be predicted. Join it with another "
                 f"class, use fewer folds, or set `splits.stratify: [{task.label_column}]` in the cohort file"
             )
-    if selection == "loss" or job.model in LINEAR_MODELS:
+    if selection == "loss" or is_linear(job.model):
         return
     if not can_be_ranked(make_target(parts.validation, task, classes)):
         why = "no comparable pair" if task.is_survival else "all of one class"

@@ -41,11 +41,10 @@ from subfuse.runs.results import write_results
 from subfuse.runs.timing import add_to_provenance, explaining_seconds
 from subfuse.slides.image_folders import is_image_source
 from subfuse.training.fitted_model import FittedModel
+from subfuse.training.models import MAIN_MODEL
 from subfuse.training.stored_model import load_fitted
 
 logger = logging.getLogger(__name__)
-
-EXPLAINED_MODEL = "subspace"
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Run:
         patient_id: str,
         out: Path | None = None,
         *,
-        model: str = EXPLAINED_MODEL,
+        model: str = MAIN_MODEL,
         stores: Path | None = None,
     ) -> Path:
         """Explains one patient; returns the folder with heat maps, genes, patches and the ledger of every task.
@@ -184,7 +183,7 @@ class Run:
         cohort: Cohort,
         out: Path | None = None,
         *,
-        model: str = EXPLAINED_MODEL,
+        model: str = MAIN_MODEL,
         task: str | None = None,
         workers: int = 1,
         scheduler: str | None = None,

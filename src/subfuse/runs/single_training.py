@@ -23,7 +23,7 @@ from subfuse.runs.folds import choose_folds
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
-from subfuse.training.models import check_model_names, suits_task
+from subfuse.training.models import MODELS, check_model_names
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def on_first(fabric: "lightning.fabric.Fabric", act: Callable[[], None]) -> None
 def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, seed: int) -> tuple[Fold, ...]:
     check_tasks([task], cohort)
     check_model_names([model])
-    if not suits_task(model, is_survival=cohort.tasks[task].is_survival):
+    if not MODELS[model].suits(cohort.tasks[task]):
         raise ConfigurationError(f"model {model} is for the other kind of task than {task}. Choose another model.")
     folds = choose_folds(cohort, None, seed=seed)
     if not 0 <= fold < len(folds):

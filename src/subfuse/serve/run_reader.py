@@ -16,8 +16,9 @@ from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.run_folder import stack_predictions
 from subfuse.runs.external_validation import with_percentiles
-from subfuse.runs.run import EXPLAINED_MODEL, Run, load_run
+from subfuse.runs.run import Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
+from subfuse.training.models import main_model
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class RunReader:
     @property
     def explained_model(self) -> str:
         """The model that explanations are made of: subspace fusion where the run has it."""
-        models = list(dict.fromkeys(self.run.predictions["model"]))
-        return EXPLAINED_MODEL if EXPLAINED_MODEL in models else str(models[0])
+        return main_model([str(model) for model in self.run.predictions["model"]])
 
     def upload_unit(self, patient: Patient) -> ExpressionUnit | None:
         """Returns the unit that an uploaded file of this patient must be in, or None where nothing can be uploaded.

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, has_outcome, reads_profile
+from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, has_outcome, reads_profile, side_by_side
 from subfuse.cohort.bags import class_names as classes_of
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.drawn_folds import Fold
@@ -28,11 +29,14 @@ from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.linear import fit_linear
 from subfuse.training.loggers import write_log
-from subfuse.training.models import LINEAR_MODELS, ModelRecipe, fitted_downsample, fitted_grid, modalities_of
+from subfuse.training.models import COVARIATES, SLIDES, ModelRecipe, is_linear, modalities_of
 from subfuse.training.processes import one_process
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
+
+SMALLEST_GRID = 8
+SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
     genes = genes_read(cohort, model_name)
 
     def eligible(patient: Patient) -> bool:
-        seen = ("slides" in uses and patient.slides) or (uses != {"slides"} and reads_profile(patient, genes))
+        seen = ("slides" in uses and patient.slides) or (uses != SLIDES and reads_profile(patient, genes))
         return bool(seen) and has_outcome(patient, task)
 
     by_id = {patient.patient_id: patient for patient in cohort}
@@ -72,7 +76,7 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
 
 def genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
     """Returns the genes that the named model is given: none where it reads covariates alone."""
-    return cohort.genes if modalities_of(model_name) != {"covariates"} else ()
+    return cohort.genes if modalities_of(model_name) != COVARIATES else ()
 
 
 def fit_objective(
@@ -83,7 +87,7 @@ def fit_objective(
         labels = [classes.index(patient.labels[task.label_column]) for patient in patients]
         return ClassificationObjective.fit(labels, classes=tuple(classes), consistency_weight=settings.consistency)
     time, event = [patient.time_days for patient in patients], [patient.event for patient in patients]
-    if model_name in LINEAR_MODELS:
+    if is_linear(model_name):
         return CoxObjective.fit(time, event)
     return DiscreteHazardObjective.fit(time, event, bins=settings.time_bins, consistency_weight=settings.consistency)
 
@@ -136,7 +140,7 @@ def train_fold(
         "training": settings.model_dump(mode="json"),
     }
     with torch.random.fork_rng():
-        if model_name in LINEAR_MODELS:
+        if is_linear(model_name):
             model = _fit_linear(problem, log_path if fabric.is_global_zero else None)
         else:
             description = {**details, **_fingerprint(problem), "processes": fabric.world_size}
@@ -204,10 +208,35 @@ def _pose(
         grid=grid,
         downsample=fitted_downsample(grid),
         architecture=architecture,
-        members=1 if model_name in LINEAR_MODELS else settings.members,
+        members=1 if is_linear(model_name) else settings.members,
     )
     data = TaskData(BagReader(standardiser, features), task, classes, recipe.n_inputs)
     return _Problem(parts, genes, data, objective, recipe)
+
+
+def fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest: int) -> tuple[int, int]:
+    """Returns (rows, columns) that hold the widest and the tallest training bag at one patch per cell.
+
+    Relative to the paper: there the grid is always 50 × 50, however small the tissue.
+    """
+    sides = np.array([SMALLEST_GRID, SMALLEST_GRID])
+    for patient in patients:
+        if patient.slides:
+            slides = [features.read(path) for path in patient.slides]
+            pitch = slides[0].patch_size_level0 * slides[0].level0_mpp
+            width, height = np.ptp(side_by_side(slides), axis=0) / pitch + 1
+            sides = np.maximum(sides, np.ceil([height, width]).astype(int))
+    rows, columns = np.minimum(sides, largest).tolist()
+    return rows, columns
+
+
+def fitted_downsample(grid: tuple[int, int]) -> int:
+    """Returns the cells per sampling point that leave about as many points as the paper has.
+
+    Relative to the paper: there it is always 4, for a grid of 50 × 50. A small grid would keep a handful of points,
+    which move by more than the slide is wide: training would see a few random patches of a slide and learn little.
+    """
+    return max(1, round((grid[0] * grid[1] / SAMPLING_POINTS) ** 0.5))
 
 
 def _positions(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> dict[str, tuple[int, ...]]:

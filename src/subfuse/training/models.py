@@ -1,60 +1,24 @@
-"""What is needed to build a model again: its name, its sizes and its gene sets."""
+"""Every model that can be trained: one entry each, and what is needed to build it again."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
-from subfuse.cohort.bags import FeatureCache, side_by_side
-from subfuse.cohort.cohort import Patient
+from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.model.baselines.cmta import CMTA
-from subfuse.model.baselines.expression import SNN, ClinicalModel, LinearModel
-from subfuse.model.baselines.fusion import ConcatFusion, LateFusion
-from subfuse.model.baselines.kronecker_fusion import PORPOISE, PathomicFusion
-from subfuse.model.baselines.mcat import MCAT
-from subfuse.model.baselines.mil import ABMIL, CLAMSB, DSMIL, MeanMIL
-from subfuse.model.baselines.survpath import SurvPath
-from subfuse.model.baselines.transmil import TransMIL
-from subfuse.model.output import Ensemble
-from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 from subfuse.settings import Section
 from subfuse.training.settings import LARGEST_ENSEMBLE, LARGEST_GRID, ArchitectureSettings
 
-SlideModel = MeanMIL | ABMIL | CLAMSB | DSMIL | TransMIL
-ExpressionModel = SNN | LinearModel
-MultimodalModel = ConcatFusion | LateFusion | PathomicFusion | PORPOISE | MCAT | CMTA | SurvPath
-Model = SubspaceFusion | SlideModel | ExpressionModel | MultimodalModel
+if TYPE_CHECKING:
+    from torch import nn
 
-MODELS: dict[str, type[Model]] = {
-    "subspace": SubspaceFusion,
-    "mean": MeanMIL,
-    "abmil": ABMIL,
-    "gated-abmil": ABMIL,
-    "clam-sb": CLAMSB,
-    "dsmil": DSMIL,
-    "transmil": TransMIL,
-    "snn": SNN,
-    "concat": ConcatFusion,
-    "late-fusion": LateFusion,
-    "pathomic": PathomicFusion,
-    "porpoise": PORPOISE,
-    "mcat": MCAT,
-    "cmta": CMTA,
-    "survpath": SurvPath,
-    "clinical": ClinicalModel,
-    "cox": LinearModel,
-    "logistic": LinearModel,
-}
-LINEAR_MODELS = {"clinical", "cox", "logistic"}
-# What is compared unless models are named. A neural model that loses to a linear one must be seen to
-COMPARED_MODELS = ("subspace", "abmil", "snn", "concat", "cox", "logistic")
-SMALLEST_GRID = 8
 LARGEST_PATCH_DIM = 65_536
+SLIDES, EXPRESSION, COVARIATES = frozenset({"slides"}), frozenset({"expression"}), frozenset({"covariates"})
 Side = Annotated[int, Field(ge=1, le=LARGEST_GRID)]
-SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
 
 
 class ModelRecipe(Section):
@@ -106,11 +70,10 @@ class ModelRecipe(Section):
     @property
     def subspaces(self) -> tuple[str, ...]:
         """Names along the subspace axis of the model's output; most baselines are one subspace named `all`."""
-        if self.name == "subspace":
-            return tuple(self.gene_sets)
-        return LateFusion.branches if self.name == "late-fusion" else ("all",)
+        subspaces = MODELS[self.name].subspaces
+        return subspaces(self) if callable(subspaces) else subspaces
 
-    def build(self) -> Model | Ensemble:
+    def build(self) -> "nn.Module":
         """Returns the untrained model; weights come from PyTorch's global generator.
 
         Models take the sizes of `architecture` where they follow the paper of subspace fusion, and their own published
@@ -119,16 +82,19 @@ class ModelRecipe(Section):
         Raises:
             DataError: The cohort lacks what the model needs.
         """
+        from subfuse.model.output import Ensemble
+
         self._check_inputs()
-        networks = [BUILDERS[self.name](self) for _ in range(self.members)]
+        entry = MODELS[self.name]
+        networks = [resolve_name(entry.implementation)(**entry.arguments(self)) for _ in range(self.members)]
         return networks[0] if self.members == 1 else Ensemble(networks)
 
     def _check_inputs(self) -> None:
         """Raises a DataError if there is no expression, pathway or covariate for a model that cannot be without."""
         required = {
             "expression": "expression" in self.modalities and self.n_inputs == 0,
-            "pathways": self.name == "survpath" and not self.pathways,
-            "covariates": self.modalities == {"covariates"} and self.n_covariates == 0,
+            "pathways": MODELS[self.name].needs_pathways and not self.pathways,
+            "covariates": self.modalities == COVARIATES and self.n_covariates == 0,
         }
         remedies = {
             "expression": "Add an expression section to the cohort file and prepare again",
@@ -139,7 +105,39 @@ class ModelRecipe(Section):
             raise DataError(f"{self.name} needs {what}. The cohort has none. {remedies[what]}, or leave the model out.")
 
 
-def _subspace_fusion(recipe: ModelRecipe) -> SubspaceFusion:
+def _of_slides(recipe: ModelRecipe) -> dict[str, Any]:
+    return {"n_outputs": recipe.n_outputs, "patch_dim": recipe.patch_dim}
+
+
+def _of_genes(recipe: ModelRecipe) -> dict[str, Any]:
+    return {"n_outputs": recipe.n_outputs, "n_genes": recipe.n_inputs}
+
+
+def _embedded(recipe: ModelRecipe) -> dict[str, Any]:
+    return {"embed_dim": recipe.architecture.embed_dim}
+
+
+def _dropped(recipe: ModelRecipe) -> dict[str, Any]:
+    return {"dropout": recipe.architecture.dropout}
+
+
+def _of_gene_sets(recipe: ModelRecipe) -> dict[str, Any]:
+    return {**_of_slides(recipe), "gene_sets": recipe.subspace_inputs}
+
+
+def _of_abmil_and_snn(recipe: ModelRecipe) -> dict[str, Any]:
+    return {**_of_slides(recipe), **_of_genes(recipe), **_embedded(recipe), **_dropped(recipe)}
+
+
+def _of_pathways(recipe: ModelRecipe) -> dict[str, Any]:
+    """The covariates, which belong to no pathway, are one token more."""
+    tokens = {**recipe.pathways, **({"covariates": recipe.covariates} if recipe.covariates else {})}
+    return {**_of_slides(recipe), "pathways": tokens}
+
+
+def _of_subspaces(recipe: ModelRecipe) -> dict[str, Any]:
+    from subfuse.model.subspace_fusion import SubspaceFusionConfig
+
     sizes = recipe.architecture
     config = SubspaceFusionConfig(
         recipe.n_outputs,
@@ -152,68 +150,100 @@ def _subspace_fusion(recipe: ModelRecipe) -> SubspaceFusion:
         table_size=sizes.table_size,
         dropout=sizes.dropout,
     )
-    return SubspaceFusion(config, recipe.subspace_inputs, n_genes=recipe.n_inputs)
+    return {"config": config, "gene_sets": recipe.subspace_inputs, "n_genes": recipe.n_inputs}
 
 
-def _abmil(recipe: ModelRecipe, *, gated: bool = False) -> ABMIL:
-    return ABMIL(recipe.n_outputs, patch_dim=recipe.patch_dim, embed_dim=recipe.architecture.embed_dim, gated=gated)
+@dataclass(frozen=True)
+class ModelEntry:
+    """What there is to know of a model; everything that asks for one by its name reads it here."""
+
+    title: str  # for readers
+    implementation: str  # `module:Class`, imported where a network is built: reading tables needs none
+    arguments: Callable[[ModelRecipe], Mapping[str, Any]]  # of the class
+    modalities: frozenset[str] = SLIDES | EXPRESSION
+    subspaces: tuple[str, ...] | Callable[[ModelRecipe], tuple[str, ...]] = ("all",)  # along the output's axis
+    task: Literal["survival", "classes"] | None = None  # the only kind that it is for
+    needs_pathways: bool = False
+    is_linear: bool = False  # fitted to convergence, its penalty chosen on validation patients
+    is_compared: bool = False  # unless models are named; linear ones too: a neural model that loses must be seen to
+
+    def suits(self, task: TaskSpec) -> bool:
+        """Returns whether the model is for this kind of task."""
+        return self.task is None or (self.task == "survival") == task.is_survival
 
 
-def _of_abmil_and_snn(
-    model: type[ConcatFusion] | type[LateFusion],
-) -> Callable[[ModelRecipe], ConcatFusion | LateFusion]:
-    return lambda recipe: model(
-        recipe.n_outputs,
-        n_genes=recipe.n_inputs,
-        patch_dim=recipe.patch_dim,
-        embed_dim=recipe.architecture.embed_dim,
-        dropout=recipe.architecture.dropout,
-    )
+_BASELINES = "subfuse.model.baselines"
+_LINEAR = f"{_BASELINES}.expression:LinearModel"
 
-
-def _survpath(recipe: ModelRecipe) -> SurvPath:
-    """The covariates, which belong to no pathway, are one token more."""
-    tokens = {**recipe.pathways, **({"covariates": recipe.covariates} if recipe.covariates else {})}
-    return SurvPath(recipe.n_outputs, pathways=tokens, patch_dim=recipe.patch_dim)
-
-
-def _linear(recipe: ModelRecipe) -> LinearModel:
-    return LinearModel(recipe.n_outputs, n_genes=recipe.n_inputs)
-
-
-BUILDERS: dict[str, Callable[[ModelRecipe], Model]] = {
-    "subspace": _subspace_fusion,
-    "mean": lambda r: MeanMIL(r.n_outputs, patch_dim=r.patch_dim, embed_dim=r.architecture.embed_dim),
-    "abmil": _abmil,
-    "gated-abmil": lambda r: _abmil(r, gated=True),
-    "clam-sb": lambda r: CLAMSB(r.n_outputs, patch_dim=r.patch_dim),
-    "dsmil": lambda r: DSMIL(r.n_outputs, patch_dim=r.patch_dim, embed_dim=r.architecture.embed_dim),
-    "transmil": lambda r: TransMIL(r.n_outputs, patch_dim=r.patch_dim),
-    "snn": lambda r: SNN(
-        r.n_outputs, n_genes=r.n_inputs, embed_dim=r.architecture.embed_dim, dropout=r.architecture.dropout
+MODELS: dict[str, ModelEntry] = {
+    "subspace": ModelEntry(
+        "Subspace fusion",
+        "subfuse.model.subspace_fusion:SubspaceFusion",
+        _of_subspaces,
+        subspaces=lambda recipe: tuple(recipe.gene_sets),
+        is_compared=True,
     ),
-    "concat": _of_abmil_and_snn(ConcatFusion),
-    "late-fusion": _of_abmil_and_snn(LateFusion),
-    "pathomic": lambda r: PathomicFusion(
-        r.n_outputs,
-        n_genes=r.n_inputs,
-        patch_dim=r.patch_dim,
-        embed_dim=r.architecture.embed_dim,
-        gene_dropout=r.architecture.dropout,
+    "mean": ModelEntry("Mean pooling", f"{_BASELINES}.mil:MeanMIL", lambda r: _of_slides(r) | _embedded(r), SLIDES),
+    "abmil": ModelEntry(
+        "ABMIL", f"{_BASELINES}.mil:ABMIL", lambda r: _of_slides(r) | _embedded(r), SLIDES, is_compared=True
     ),
-    "porpoise": lambda r: PORPOISE(r.n_outputs, n_genes=r.n_inputs, patch_dim=r.patch_dim),
-    "mcat": lambda r: MCAT(r.n_outputs, gene_sets=r.subspace_inputs, patch_dim=r.patch_dim),
-    "cmta": lambda r: CMTA(r.n_outputs, gene_sets=r.subspace_inputs, patch_dim=r.patch_dim),
-    "survpath": _survpath,
-    "clinical": lambda r: ClinicalModel(r.n_outputs, n_genes=r.n_inputs),
-    "cox": _linear,
-    "logistic": _linear,
+    "gated-abmil": ModelEntry(
+        "Gated ABMIL", f"{_BASELINES}.mil:ABMIL", lambda r: _of_slides(r) | _embedded(r) | {"gated": True}, SLIDES
+    ),
+    "clam-sb": ModelEntry("CLAM-SB", f"{_BASELINES}.mil:CLAMSB", _of_slides, SLIDES),
+    "dsmil": ModelEntry("DSMIL", f"{_BASELINES}.mil:DSMIL", lambda r: _of_slides(r) | _embedded(r), SLIDES),
+    "transmil": ModelEntry("TransMIL", f"{_BASELINES}.transmil:TransMIL", _of_slides, SLIDES),
+    "snn": ModelEntry(
+        "SNN",
+        f"{_BASELINES}.expression:SNN",
+        lambda r: _of_genes(r) | _embedded(r) | _dropped(r),
+        EXPRESSION,
+        is_compared=True,
+    ),
+    "concat": ModelEntry("Concatenation", f"{_BASELINES}.fusion:ConcatFusion", _of_abmil_and_snn, is_compared=True),
+    "late-fusion": ModelEntry(
+        "Late fusion", f"{_BASELINES}.fusion:LateFusion", _of_abmil_and_snn, subspaces=("slides", "expression")
+    ),
+    "pathomic": ModelEntry(
+        "Pathomic Fusion",
+        f"{_BASELINES}.kronecker_fusion:PathomicFusion",
+        lambda r: _of_slides(r) | _of_genes(r) | _embedded(r) | {"gene_dropout": r.architecture.dropout},
+    ),
+    "porpoise": ModelEntry(
+        "PORPOISE", f"{_BASELINES}.kronecker_fusion:PORPOISE", lambda r: _of_slides(r) | _of_genes(r)
+    ),
+    "mcat": ModelEntry("MCAT", f"{_BASELINES}.mcat:MCAT", _of_gene_sets),
+    "cmta": ModelEntry("CMTA", f"{_BASELINES}.cmta:CMTA", _of_gene_sets),
+    "survpath": ModelEntry("SurvPath", f"{_BASELINES}.survpath:SurvPath", _of_pathways, needs_pathways=True),
+    "clinical": ModelEntry("Clinical model", _LINEAR, _of_genes, COVARIATES, is_linear=True),
+    "cox": ModelEntry(
+        "Cox regression", _LINEAR, _of_genes, EXPRESSION, task="survival", is_linear=True, is_compared=True
+    ),
+    "logistic": ModelEntry(
+        "Logistic regression", _LINEAR, _of_genes, EXPRESSION, task="classes", is_linear=True, is_compared=True
+    ),
 }
+MAIN_MODEL = "subspace"  # others are compared with it, and it is explained
+
+
+def main_model(models: Sequence[str]) -> str:
+    """Returns the one of these models that others are compared with: subspace fusion, or the first without it."""
+    return MAIN_MODEL if MAIN_MODEL in models else models[0]
+
+
+def compared_models() -> list[str]:
+    """Returns the models that are compared unless others are named."""
+    return [name for name, entry in MODELS.items() if entry.is_compared]
 
 
 def modalities_of(name: str) -> frozenset[str]:
-    """Returns which of `slides`, `expression` and `covariates` the named model uses."""
-    return MODELS[name].modalities
+    """Returns which of `slides`, `expression` and `covariates` a model uses; none of one that the package lacks."""
+    return MODELS[name].modalities if name in MODELS else frozenset()
+
+
+def is_linear(name: str) -> bool:
+    """Returns whether a model is one of the package's linear models."""
+    return name in MODELS and MODELS[name].is_linear
 
 
 def check_model_names(names: Sequence[str]) -> None:
@@ -223,33 +253,3 @@ def check_model_names(names: Sequence[str]) -> None:
         nearest = get_close_matches(unknown[0], MODELS, n=1)
         meant = f" Did you mean {nearest[0]}?" if nearest else ""
         raise ConfigurationError(f"models must be among {', '.join(MODELS)}. Found: {', '.join(unknown)}.{meant}")
-
-
-def suits_task(name: str, *, is_survival: bool) -> bool:
-    """False for Cox and logistic regression on the other kind of task."""
-    return name not in ("cox", "logistic") or (name == "cox") == is_survival
-
-
-def fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest: int) -> tuple[int, int]:
-    """Returns (rows, columns) that hold the widest and the tallest training bag at one patch per cell.
-
-    Relative to the paper: there the grid is always 50 × 50, however small the tissue.
-    """
-    sides = np.array([SMALLEST_GRID, SMALLEST_GRID])
-    for patient in patients:
-        if patient.slides:
-            slides = [features.read(path) for path in patient.slides]
-            pitch = slides[0].patch_size_level0 * slides[0].level0_mpp
-            width, height = np.ptp(side_by_side(slides), axis=0) / pitch + 1
-            sides = np.maximum(sides, np.ceil([height, width]).astype(int))
-    rows, columns = np.minimum(sides, largest).tolist()
-    return rows, columns
-
-
-def fitted_downsample(grid: tuple[int, int]) -> int:
-    """Returns the cells per sampling point that leave about as many points as the paper has.
-
-    Relative to the paper: there it is always 4, for a grid of 50 × 50. A small grid would keep a handful of points,
-    which move by more than the slide is wide: training would see a few random patches of a slide and learn little.
-    """
-    return max(1, round((grid[0] * grid[1] / SAMPLING_POINTS) ** 0.5))

@@ -9,7 +9,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import ConfigurationError
 from subfuse.training.fitting import train_fold
-from subfuse.training.models import LINEAR_MODELS
+from subfuse.training.models import is_linear
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def search_settings(
     Raises:
         ConfigurationError: Optuna is not installed.
     """
-    if model_name in LINEAR_MODELS:
+    if is_linear(model_name):
         return SearchResult(settings, architecture, pd.DataFrame(columns=["trial", *VARIED, "validation_score"]))
     try:
         import optuna

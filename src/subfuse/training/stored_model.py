@@ -19,7 +19,7 @@ from subfuse.files import read_sealed_json, sha256_of_file
 from subfuse.objective.objectives import ClassificationObjective, Objective, objective_from_dict
 from subfuse.settings import Section
 from subfuse.training.fitted_model import FittedModel
-from subfuse.training.models import ModelRecipe
+from subfuse.training.models import COVARIATES, ModelRecipe, modalities_of
 
 REMEDY = "Train it again, or copy the run again from where it was made"
 
@@ -228,13 +228,13 @@ def _with_covariates_apart(
     recipe, genes, arrays = dict(description["recipe"]), list(description["genes"]), dict(arrays)
     n_covariates = len(recipe.pop("covariates", ()))
     n_genes = len(genes) - n_covariates
-    names = genes[n_genes:]
+    names, reads_covariates_alone = genes[n_genes:], modalities_of(recipe["name"]) == COVARIATES
     if n_covariates and "gene_mean" in arrays:
         mean, scale = arrays.pop("gene_mean"), arrays.pop("gene_scale")
         arrays |= {"covariate_mean": mean[n_genes:], "covariate_scale": scale[n_genes:] * np.float32(WEIGHT)}
-        if n_genes and recipe["name"] != "clinical":
+        if n_genes and not reads_covariates_alone:
             arrays |= {"gene_mean": mean[:n_genes], "gene_scale": scale[:n_genes]}
-    if recipe["name"] == "clinical":
+    if reads_covariates_alone:
         n_genes = 0
         recipe |= {"gene_sets": dict.fromkeys(recipe["gene_sets"], ()), "pathways": {}}
     sets = {name: tuple(place for place in places if place < n_genes) for name, places in recipe["gene_sets"].items()}

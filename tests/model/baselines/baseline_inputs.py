@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from subfuse.model.baselines.cmta import CMTA
-from subfuse.model.baselines.expression import SNN, ClinicalModel, LinearModel
+from subfuse.model.baselines.expression import SNN, LinearModel
 from subfuse.model.baselines.fusion import ConcatFusion, LateFusion
 from subfuse.model.baselines.kronecker_fusion import PORPOISE, PathomicFusion
 from subfuse.model.baselines.mcat import MCAT
@@ -32,7 +32,6 @@ MODELS = {
     "transmil": lambda: TransMIL(OUTPUT, patch_dim=FEATURE, embed_dim=8, heads=2, landmarks=4),
     "snn": lambda: SNN(OUTPUT, n_genes=GENE, embed_dim=4),
     "linear": lambda: LinearModel(OUTPUT, n_genes=GENE),
-    "clinical": lambda: ClinicalModel(OUTPUT, n_genes=GENE),
     "concat": lambda: ConcatFusion(OUTPUT, n_genes=GENE, patch_dim=FEATURE, embed_dim=4),
     "late-fusion": lambda: LateFusion(OUTPUT, n_genes=GENE, patch_dim=FEATURE, embed_dim=4),
     "pathomic": lambda: PathomicFusion(OUTPUT, n_genes=GENE, patch_dim=FEATURE, embed_dim=8),

@@ -6,7 +6,7 @@ from torch import nn
 from subfuse.model.baselines.expression import SNN, LinearModel
 
 
-@pytest.mark.parametrize("name", ["snn", "linear", "clinical"])
+@pytest.mark.parametrize("name", ["snn", "linear"])
 def test_unmeasured_expression_gives_the_bias(name: str):
     model, batch = build(name).eval(), inputs()
     batch["expression_mask"][3] = False

@@ -38,8 +38,6 @@ class CMTA(nn.Module):
         alignment_weight: Weight of the alignment loss.
     """
 
-    modalities = frozenset({"slides", "expression"})
-
     def __init__(
         self,
         n_outputs: int,

@@ -19,8 +19,6 @@ class SNN(nn.Module):
         dropout: Probability of alpha dropout.
     """
 
-    modalities = frozenset({"expression"})
-
     def __init__(self, n_outputs: int, *, n_genes: int, embed_dim: int = 128, dropout: float = 0.1) -> None:
         super().__init__()
         self.expression_encoder = GeneEncoder(n_genes, embed_dim, dropout=dropout)
@@ -42,7 +40,7 @@ class SNN(nn.Module):
 
 
 class LinearModel(nn.Module):
-    """Expression only: one linear layer, i.e. logistic regression or Cox regression, depending on the objective.
+    """Expression or covariates only: one linear layer. Logistic or Cox regression, depending on the objective.
 
     The embedding is the standardised expression itself; a patient without expression gets that of the average training
     patient, 0.
@@ -51,8 +49,6 @@ class LinearModel(nn.Module):
         n_outputs: Number of logits.
         n_genes: Number of columns of `expression`.
     """
-
-    modalities = frozenset({"expression"})
 
     def __init__(self, n_outputs: int, *, n_genes: int) -> None:
         super().__init__()
@@ -77,9 +73,3 @@ class LinearModel(nn.Module):
     ) -> Float[Tensor, "batch gene"]:
         """Returns expression, 0 where it was not measured."""
         return torch.where(expression_mask[:, None], expression, 0.0)
-
-
-class ClinicalModel(LinearModel):
-    """Covariates only: the linear model of patients whose `expression` holds their covariates and no gene."""
-
-    modalities = frozenset({"covariates"})

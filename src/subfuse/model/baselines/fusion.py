@@ -24,8 +24,6 @@ class ConcatFusion(nn.Module):
         dropout: Probability of alpha dropout in the gene encoder.
     """
 
-    modalities = frozenset({"slides", "expression"})
-
     def __init__(
         self, n_outputs: int, *, n_genes: int, patch_dim: int = 1024, embed_dim: int = 128, dropout: float = 0.1
     ) -> None:
@@ -59,8 +57,8 @@ class ConcatFusion(nn.Module):
 class LateFusion(nn.Module):
     """Both modalities: `ABMIL` and `SNN` with a head each, whose logits add up.
 
-    In the output each branch is a subspace, so its share of every logit can be read. A missing modality adds its half
-    of the bias only.
+    In the output each branch is a subspace, slides first, so its share of every logit can be read. A missing modality
+    adds its half of the bias only.
 
     Args:
         n_outputs: Number of logits.
@@ -70,9 +68,6 @@ class LateFusion(nn.Module):
         dropout: Probability of alpha dropout in the gene encoder.
     """
 
-    modalities = frozenset({"slides", "expression"})
-    branches = ("slides", "expression")  # in the order of the output's subspaces
-
     def __init__(
         self, n_outputs: int, *, n_genes: int, patch_dim: int = 1024, embed_dim: int = 128, dropout: float = 0.1
     ) -> None:
@@ -80,7 +75,7 @@ class LateFusion(nn.Module):
         pooling = AttentionPooling(patch_dim, embed_dim)
         self.slide_encoder = BagEncoder(pooling, patch_dim=patch_dim, embed_dim=embed_dim)
         self.expression_encoder = GeneEncoder(n_genes, embed_dim, dropout=dropout)
-        self.head = SubspaceHead(len(self.branches), n_outputs, embed_dim)
+        self.head = SubspaceHead(2, n_outputs, embed_dim)
 
     def forward(
         self,

@@ -78,8 +78,6 @@ class PathomicFusion(nn.Module):
         gene_dropout: Probability of alpha dropout in the gene encoder.
     """
 
-    modalities = frozenset({"slides", "expression"})
-
     def __init__(
         self,
         n_outputs: int,
@@ -128,8 +126,6 @@ class PORPOISE(nn.Module):
         embed_dim: Width of each modality's embedding and of the fused one; patches are twice as wide.
         dropout: Probability of dropout, alpha dropout in the gene encoder.
     """
-
-    modalities = frozenset({"slides", "expression"})
 
     def __init__(
         self, n_outputs: int, *, n_genes: int, patch_dim: int = 1024, embed_dim: int = 256, dropout: float = 0.25

@@ -33,8 +33,6 @@ class MCAT(nn.Module):
         dropout: Probability of dropout, alpha dropout in the gene encoders.
     """
 
-    modalities = frozenset({"slides", "expression"})
-
     def __init__(
         self,
         n_outputs: int,

@@ -26,8 +26,6 @@ class MeanMIL(nn.Module):
         embed_dim: Width of the slide embedding.
     """
 
-    modalities = frozenset({"slides"})
-
     def __init__(self, n_outputs: int, *, patch_dim: int = 1024, embed_dim: int = 128) -> None:
         super().__init__()
         self.slide_encoder = BagEncoder(MeanPooling(), patch_dim=patch_dim, embed_dim=embed_dim)
@@ -61,8 +59,6 @@ class ABMIL(nn.Module):
         embed_dim: Width of the slide embedding and of the attention's hidden layer.
         gated: Whether attention is gated, the paper's second variant.
     """
-
-    modalities = frozenset({"slides"})
 
     def __init__(self, n_outputs: int, *, patch_dim: int = 1024, embed_dim: int = 128, gated: bool = False) -> None:
         super().__init__()
@@ -101,8 +97,6 @@ class CLAMSB(nn.Module):
         attention_dim: Width of the attention's hidden layer.
         dropout: Probability of dropout on every patch.
     """
-
-    modalities = frozenset({"slides"})
 
     def __init__(
         self,
@@ -151,8 +145,6 @@ class DSMIL(nn.Module):
         embed_dim: Width of the values.
         query_dim: Width of the queries.
     """
-
-    modalities = frozenset({"slides"})
 
     def __init__(self, n_outputs: int, *, patch_dim: int = 1024, embed_dim: int = 128, query_dim: int = 128) -> None:
         super().__init__()

@@ -33,8 +33,6 @@ class SurvPath(nn.Module):
         dropout: Probability of dropout in the feed-forward layer, alpha dropout in the pathway encoders.
     """
 
-    modalities = frozenset({"slides", "expression"})
-
     def __init__(
         self,
         n_outputs: int,

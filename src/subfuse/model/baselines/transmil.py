@@ -37,8 +37,6 @@ class TransMIL(nn.Module):
         dropout: Probability of dropout after attention.
     """
 
-    modalities = frozenset({"slides"})
-
     def __init__(
         self,
         n_outputs: int,
