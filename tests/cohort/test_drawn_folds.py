@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from subfuse.cohort.drawn_folds import (
     Fold,
+    default_stratification,
     given_folds,
     read_folds,
     read_repeats,
@@ -18,6 +19,7 @@ from subfuse.cohort.drawn_folds import (
     write_folds,
     write_repeats,
 )
+from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 
 
@@ -90,6 +92,10 @@ def test_no_stratification():
 def test_too_few_patients_and_unknown_columns():
     with pytest.raises(DataError, match=r"5 folds need at least 5 patients. Found 4"):
         draw(table_of([True] * 4))
+    with pytest.raises(DataError, match=r"2 folds need at least 3 patients. Found 2"):
+        draw(table_of([True] * 2), 2)
+    assert len(draw(table_of([True] * 5))) == 5
+    assert len(draw(table_of([True] * 3), 2)) == 2
     with pytest.raises(ConfigurationError, match=r"splits.stratify: age must be a column .* patient_id, event"):
         draw(table_of([True] * 9), stratify=("age",))
 
@@ -147,6 +153,40 @@ def test_one_site_per_fold_leaves_one_site_out():
     with pytest.raises(DataError, match="two patients of other sites"):
         site_folds(patients[[0 in (i, i % 3) for i in range(14)]].assign(site=["a"] * 4 + ["b"]), folds=2,
                    validation=0.2, stratify=[], seed=0)  # fmt: skip
+
+
+def test_two_patients_of_other_sites_suffice():
+    patients = table_of([True] * 4).assign(site=["a", "a", "b", "b"])
+    assert {fold.test for fold in site_folds(patients, folds=2, validation=0.5, stratify=[], seed=0)} == {
+        ("p000", "p001"),
+        ("p002", "p003"),
+    }
+
+
+def test_a_site_is_dealt_before_those_of_half_its_size_and_similar_sites_in_any_order():
+    sizes = {"large": 21, "a": 10, "b": 9}
+    patients = table_of([True] * 40).assign(site=[site for site, n in sizes.items() for _ in range(n)])
+    similar = patients[patients["site"] != "large"]
+    first = {
+        frozenset(similar.set_index("patient_id").loc[list(fold.test), "site"])
+        for seed in range(20)
+        for fold in site_folds(similar, folds=2, validation=0.2, stratify=[], seed=seed)[:1]
+    }
+    assert first == {frozenset("a"), frozenset("b")}
+    for seed in range(20):
+        assert len(site_folds(patients, folds=2, validation=0.2, stratify=[], seed=seed)[0].test) == 21
+
+
+def test_folds_keep_the_mixture_of_events_else_of_the_first_label_and_of_several_cohorts():
+    survival, grade, subtype = (
+        TaskSpec(time="time_days", event="event"),
+        TaskSpec(column="grade"),
+        TaskSpec(column="subtype"),
+    )
+    one, two = pd.DataFrame({"cohort": ["a", "a"]}), pd.DataFrame({"cohort": ["a", "b", "b"]})
+    assert default_stratification({"grade": grade, "survival": survival}, one) == ("event",)
+    assert default_stratification({"grade": grade, "subtype": subtype}, one) == ("grade",)
+    assert default_stratification({"grade": grade}, two) == ("cohort", "grade")
 
 
 @settings(deadline=None, max_examples=12)

@@ -34,6 +34,23 @@ def test_temperature_is_recovered(sharpened: float) -> None:
     np.testing.assert_allclose(scaled.sum(axis=1), 1.0)
 
 
+@pytest.mark.parametrize(("right", "temperature"), [(True, np.exp(-3)), (False, np.exp(3))])
+def test_temperature_stays_within_a_twentieth_and_twenty(right: bool, temperature: float) -> None:
+    probabilities = np.tile([[0.6, 0.4], [0.4, 0.6]], (10, 1))
+    label = np.tile([0, 1] if right else [1, 0], 10)
+
+    assert TemperatureScaling.fit(probabilities, label).temperature == pytest.approx(temperature, rel=1e-3)
+
+
+def test_certain_probabilities_are_scaled_like_nearly_certain_ones() -> None:
+    certain = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+
+    for scaling in (TemperatureScaling(2.0), PlattScaling(0.5, 0.0)):  # alike for two classes
+        scaled = scaling.apply(certain)
+        np.testing.assert_allclose(scaled[:, 1] / scaled[:, 0], [10**-3.5, 10**3.5, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(PlattScaling(0.5, -1.0).apply(certain)[2], [np.e / (1 + np.e), 1 / (1 + np.e)])
+
+
 def test_platt_agrees_with_logistic_regression_on_smoothed_targets() -> None:
     label, probabilities = classes(90, 2, 1, sharpened=2.0)
     log_odds = np.log(probabilities[:, 1] / probabilities[:, 0])
@@ -113,6 +130,28 @@ def test_level_and_slope_of_hazards_are_recovered(level: float, slope: float) ->
     assert (fitted.level, fitted.slope) == pytest.approx((level, slope), abs=0.12)
     truth = np.exp(-rate[:, None] * DAYS)
     assert np.abs(fitted.apply(predicted).survival - truth).mean() < 0.03
+
+
+def test_hazards_are_recalibrated_by_their_value_at_the_end_of_the_curve() -> None:
+    survival = np.array([[0.9, 0.7, 0.4], [0.8, 0.75, 0.7]])
+    end = np.log(-np.log(survival[:, -1]))
+
+    found = HazardRecalibration(level=0.3, slope=-0.2, centre=0.1).apply(SurvivalCurves(DAYS, survival))
+
+    np.testing.assert_allclose(found.survival, survival ** np.exp(0.3 - 0.2 * (end - 0.1))[:, None])
+    np.testing.assert_array_equal(found.days, DAYS)
+
+
+def test_an_event_on_the_last_day_of_the_curves_counts() -> None:
+    predicted = SurvivalCurves(DAYS, np.tile([0.9, 0.7, 0.5], (40, 1)))
+    time_days, event = np.repeat(DAYS[1:], 20), np.repeat([False, True], 20)
+
+    fitted = HazardRecalibration.fit(predicted, time_days, event)
+
+    # events over expected ones: of equal curves nothing but the level can be fitted
+    assert fitted.level == pytest.approx(np.log(20 / -(20 * np.log(0.7) + 20 * np.log(0.5))), abs=1e-4)
+    assert fitted.slope == pytest.approx(0.0, abs=1e-9)
+    assert fitted.centre == pytest.approx(np.log(np.log(2)))
 
 
 def test_what_happens_beyond_the_end_of_the_curves_does_not_recalibrate_them() -> None:

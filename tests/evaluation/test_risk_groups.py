@@ -79,9 +79,10 @@ def test_a_patient_whom_half_of_the_models_call_high_is_in_the_high_group() -> N
 
 
 def test_fold_without_training_patients_is_an_error() -> None:
-    predictions = pd.concat(
-        [fold_rows(0, train=[1, 2], test={"a": 1.0}), fold_rows(1, train=[], test={"b": 1.0})], ignore_index=True
-    )
+    folds = [
+        fold_rows(fold, train=train, test={f"test-{fold}": 1.0}) for fold, train in enumerate([[1.0, 2.0], [], []])
+    ]
+    predictions = pd.concat(folds, ignore_index=True)
 
     with pytest.raises(DataError, match="Fold 1 has no rows of split train"):
         risk_groups(predictions)
