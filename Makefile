@@ -30,6 +30,7 @@ test-mutants: setup
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/deptry src
 	$(BIN)/mypy
 
 bench: setup

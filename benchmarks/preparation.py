@@ -28,7 +28,8 @@ import numpy as np
 import tifffile
 import torch
 
-from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
+from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import SlideFeatures, read_features, write_features
 from subfuse.preparation.slide import SlideSource, Tiling, prepare_slide
 

@@ -29,7 +29,8 @@ def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
     import torch
 
     from subfuse.execution import available_cores
-    from subfuse.features.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
+    from subfuse.features.encoder import OFFLINE_ENCODER
+    from subfuse.features.patch_encoders import load_patch_encoder
 
     rows = [(name, _version(name), "") for name in ("subfuse", "torch", "lightning", "anndata")]
     for module, (package, extra) in OPTIONAL.items():

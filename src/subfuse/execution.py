@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process, resource_tracker
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
+
+if TYPE_CHECKING:
+    import pandas
 
 logger = logging.getLogger(__name__)
 
@@ -155,10 +156,12 @@ class Attempts:
         if self._on_failure is not None:
             self._on_failure(what, _one_line(error))
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pandas.DataFrame":
         """Returns which steps failed, and why: what, reason."""
+        import pandas
+
         rows = [(what, _one_line(error)) for what, error in self._errors]
-        return pd.DataFrame(rows, columns=["what", "reason"], dtype=str)
+        return pandas.DataFrame(rows, columns=["what", "reason"], dtype=str)
 
     def raise_for_failures(self) -> None:
         """Raises what stopped a step, at the end of all of them.

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from subfuse.errors import ConfigurationError
 from subfuse.features import patch_encoders
-from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, encoder_id, load_patch_encoder
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id
+from subfuse.features.patch_encoders import load_patch_encoder
 
 timm = pytest.importorskip("timm")
 

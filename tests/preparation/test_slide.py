@@ -12,7 +12,8 @@ from PIL import Image
 from slide_files import write_dicom, write_mrxs, write_ndpi
 
 from subfuse.errors import DataError
-from subfuse.features.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
+from subfuse.features.encoder import OFFLINE_ENCODER
+from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import CONTENT_HASH, read_features, recorded_hash
 from subfuse.preparation.slide import SlideSource, Tiling, completed_record, inspect_slide, prepare_slide
 from subfuse.preparation.slide_table import find_slides

@@ -13,7 +13,7 @@ from PIL import Image
 from conftest import deal_folds
 from subfuse.cli import main
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.features.patch_encoders import OFFLINE_ENCODER
+from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.store import read_features, write_features
 from subfuse.files import write_sealed_json
 from subfuse.preparation.feature_import import FeatureSource, survey_features

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from subfuse.errors import DataError
-from subfuse.features.patch_encoders import OFFLINE_ENCODER, load_patch_encoder
+from subfuse.features.encoder import OFFLINE_ENCODER
+from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import read_features
 from subfuse.preparation.slide import SlideRecord, SlideSource, Tiling, inspect_slide, prepare_slide
 

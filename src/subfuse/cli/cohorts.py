@@ -154,7 +154,7 @@ def _print_exclusions(exclusions: Any, *, told: str = "") -> None:
 
 
 def _add_prepare(parser: ArgumentParser) -> None:
-    from subfuse.features.patch_encoders import OFFLINE_ENCODER
+    from subfuse.features.encoder import OFFLINE_ENCODER
 
     parser.add_argument("cohort", type=Path, help="Cohort file.")
     parser.add_argument("--out", type=Path, default=Path("prepared"), help="Prepared folder.")

@@ -4,14 +4,13 @@ import ctypes
 import difflib
 import hashlib
 import itertools
-import re
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,36 +20,14 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from subfuse.errors import ConfigurationError, preview
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, split_name
 from subfuse.features.hub_encoders import hub_arguments, pooled
-
-OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package index: proves plumbing, not pathology
 
 _CPU_BATCH = 4  # small batches stay in the cache: up to half as much again per second as 64
 _ACCELERATOR_BATCH = 128
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**30, 2**25
 _HUB_TIMEOUT_S = 3.0
-_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-
-
-@runtime_checkable
-class PatchEncoder(Protocol):
-    """What turns patch images into features; anything with these four names will do."""
-
-    @property
-    def name(self) -> str:
-        """Identifier without path separators, part of the feature folder's name."""
-
-    @property
-    def dim(self) -> int:
-        """Number of features."""
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the weights."""
-
-    def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
-        """Returns one row of features per RGB image."""
 
 
 class TimmEncoder:
@@ -110,7 +87,7 @@ def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> Patc
             cached, or the weights do not fit the model.
     """
     create_model = _timm().create_model
-    architecture, weights = _split_name(name)
+    architecture, weights = split_name(name)
     if weights is not None:
         model = create_model(_known(architecture), pretrained=False, num_classes=0)
         _load_strictly(model, _weights_on_disk(weights), source=weights)
@@ -141,18 +118,6 @@ def require_device(device: str) -> None:
         ) from error
 
 
-def encoder_id(name: str) -> str:
-    """Returns the encoder's identifier in file names and feature files; applying it twice changes nothing.
-
-    Example:
-        >>> encoder_id("timm:resnet50.a1_in1k"), encoder_id("hf_hub:owner/uni"), encoder_id("resnet18@/data/v2.pth")
-        ('resnet50.a1_in1k', 'hf_hub-owner-uni', 'resnet18@v2')
-    """
-    architecture, weights = _split_name(name)
-    identifier = architecture if weights is None else f"{architecture}@{weights.stem}"
-    return re.sub(r"[^\w.@+-]+", "-", identifier)
-
-
 def _keep_freed_memory() -> None:
     """Lets glibc keep what a batch frees for the next one, up to 1 GiB in this process; other systems are left alone.
 
@@ -163,14 +128,6 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def _split_name(name: str) -> tuple[str, Path | None]:
-    """Architecture and, for weights on disk, their file."""
-    architecture, _, weights = name.removeprefix("timm:").partition("@")
-    if Path(weights).suffix in _WEIGHT_SUFFIXES:
-        return architecture, Path(weights)
-    return name.removeprefix("timm:"), None  # a revision after @ belongs to the hub's name
 
 
 def _timm() -> Any:

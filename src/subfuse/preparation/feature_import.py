@@ -15,10 +15,10 @@ import pandas as pd
 
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.execution import Progress
+from subfuse.features.encoder import encoder_id
 from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import files_behind, opened_features
-from subfuse.features.patch_encoders import encoder_id
 from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, add_missing_hash, read_attributes, write_features
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slide import SlideSource

@@ -18,7 +18,8 @@ from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort
 from subfuse.cohort.marker import mark_complete, mark_incomplete
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.execution import Progress
-from subfuse.features.patch_encoders import OFFLINE_ENCODER, PatchEncoder, load_patch_encoder, require_device
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
+from subfuse.features.patch_encoders import load_patch_encoder, require_device
 from subfuse.files import holds_files, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.feature_import import (
     FeatureRecord,

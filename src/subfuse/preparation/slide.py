@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float16, Int32
 
 from subfuse.errors import DataError
-from subfuse.features.patch_encoders import PatchEncoder, encoder_id
+from subfuse.features.encoder import PatchEncoder, encoder_id
 from subfuse.features.store import SlideFeatures, add_missing_hash, read_attributes, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.slides.image_folders import ImageFolder, is_image_source

@@ -1,12 +1,13 @@
 """Where the tissue is on an overview of a slide: neither empty glass nor pen marks."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 
 THUMBNAIL_PX = 1024  # longer side of the pictures of a slide
 MPP_PLACE = "the slide table or for all as slides.mpp (of one new patient: --mpp)"  # where `mpp` is declared
@@ -221,12 +222,24 @@ def _without_specks(mask: Bool[np.ndarray, "height width"], *, least_px: float) 
     return is_large[piece]
 
 
+def _binary_mask() -> Any:
+    """Lazyslide's class of masks; it loads torch, which opening a slide does not need."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of ome-zarr, when it is imported
+            from lazyslide.cv.mask import BinaryMask
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Finding tissue needs lazyslide ({error}). Run: pip install 'subfuse[wsi]'."
+        ) from error
+    return BinaryMask
+
+
 def _outline(mask: Bool[np.ndarray, "height width"], *, mpp: float, least_um2: float) -> Any:
     """Outline of a mask's pixels, edges included: contours run through the pixels' centres."""
     import shapely
-    from lazyslide.cv.mask import BinaryMask
 
-    found = BinaryMask(mask.astype(np.uint8)).to_polygons(
+    found = _binary_mask()(mask.astype(np.uint8)).to_polygons(
         min_area=max(1.0, least_um2 / mpp**2), min_hole_area=max(1.0, _MIN_HOLE_UM2 / mpp**2)
     )
     contours = shapely.simplify(shapely.make_valid(np.array(found.geometry, dtype=object)), 0.5)

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -160,13 +159,10 @@ class WholeSlide:
 
 def _opened(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of ome-zarr, when it is imported
-            import lazyslide  # noqa: F401
-            from openslide import OpenSlide
+        from openslide import OpenSlide
     except ImportError as error:
         raise ConfigurationError(
-            f"Reading slides needs OpenSlide and lazyslide ({error}). Run: pip install 'subfuse[wsi]'."
+            f"Reading slides needs OpenSlide ({error}). Run: pip install 'subfuse[wsi]'."
         ) from error
     require_regular_file(path, "slide")
     vendor = None

@@ -1,0 +1,52 @@
+"""What a patch encoder is and how it is named; encoders that can be loaded stand in `patch_encoders`."""
+
+import re
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package index: proves plumbing, not pathology
+
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@runtime_checkable
+class PatchEncoder(Protocol):
+    """What turns patch images into features; anything with these four names will do."""
+
+    @property
+    def name(self) -> str:
+        """Identifier without path separators, part of the feature folder's name."""
+
+    @property
+    def dim(self) -> int:
+        """Number of features."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights."""
+
+    def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
+        """Returns one row of features per RGB image."""
+
+
+def encoder_id(name: str) -> str:
+    """Returns the encoder's identifier in file names and feature files; applying it twice changes nothing.
+
+    Example:
+        >>> encoder_id("timm:resnet50.a1_in1k"), encoder_id("hf_hub:owner/uni"), encoder_id("resnet18@/data/v2.pth")
+        ('resnet50.a1_in1k', 'hf_hub-owner-uni', 'resnet18@v2')
+    """
+    architecture, weights = split_name(name)
+    identifier = architecture if weights is None else f"{architecture}@{weights.stem}"
+    return re.sub(r"[^\w.@+-]+", "-", identifier)
+
+
+def split_name(name: str) -> tuple[str, Path | None]:
+    """Returns the architecture and, for weights on disk, their file."""
+    architecture, _, weights = name.removeprefix("timm:").partition("@")
+    if Path(weights).suffix in _WEIGHT_SUFFIXES:
+        return architecture, Path(weights)
+    return name.removeprefix("timm:"), None  # a revision after @ belongs to the hub's name
