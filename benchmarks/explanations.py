@@ -21,7 +21,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort
 from subfuse.execution import available_cores
 from subfuse.explanation import contribution_ledger, converged_gradients

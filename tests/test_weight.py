@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fake_run import write_fake_run
 from PIL import Image
+from test_comparisons import cohort, predictions
 
 REFUSES = """
 import sys
@@ -62,3 +64,13 @@ def test_a_cohort_is_checked_without_torch(cohort_file):
 
 def test_help_loads_no_table():
     assert "COMMAND" in run_without("torch,pandas,numpy,matplotlib", "--help")
+
+
+def test_a_report_is_written_without_torch(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=20)
+    assert "Report:" in run_without("torch,lightning", "report", run)
+
+
+def test_a_table_of_predictions_is_audited_without_torch(tmp_path):
+    predictions(cohort(n=60), model="theirs").to_csv(tmp_path / "theirs.csv", index=False)
+    assert "Checked, nothing" in run_without("torch,lightning", "audit", tmp_path / "theirs.csv")

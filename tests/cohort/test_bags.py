@@ -6,17 +6,8 @@ import pytest
 import torch
 
 from conftest import with_covariates
-from subfuse.cohort.bags import (
-    Bag,
-    BagReader,
-    FeatureCache,
-    InputStandardiser,
-    class_names,
-    collate,
-    draw_batches,
-    has_outcome,
-    make_target,
-)
+from subfuse.cohort.bags import Bag, BagReader, FeatureCache, InputStandardiser, class_names, has_outcome
+from subfuse.cohort.batches import collate, draw_batches, make_target
 from subfuse.cohort.covariates import WEIGHT
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.explanation import contribution_ledger, converged_gradients, integrated_gradients, subspace_contributions
 from subfuse.explanation.integration import Interval, StraightPath
 from subfuse.model.output import SubspaceFusionOutput

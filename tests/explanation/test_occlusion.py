@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.explained_score import ExplainedScore
 from subfuse.explanation.faithfulness import occlude_patches, windows_of
 from subfuse.model.subspace_fusion import SubspaceFusionOutput

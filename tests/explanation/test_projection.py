@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.attribution import integrated_gradients
 from subfuse.explanation.projection import project_patches
 from subfuse.model.baselines.mil import MeanMIL

@@ -11,7 +11,7 @@ from sksurv.metrics import concordance_index_censored
 from torch import Tensor
 from torch.nn import functional
 
-from subfuse.cohort.bags import ClassTarget, SurvivalTarget, Target
+from subfuse.cohort.batches import ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective import (

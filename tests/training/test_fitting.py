@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from conftest import deal_folds
-from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, collate, make_target
+from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
+from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError
 from subfuse.training.fitting import assign, train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings

@@ -6,7 +6,7 @@ import torch
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from subfuse.cohort.bags import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget
 from subfuse.errors import DataError
 from subfuse.model.baselines.expression import LinearModel
 from subfuse.objective.losses import cox_nll

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from subfuse.cohort.bags import ClassTarget, SurvivalTarget
+from subfuse.cohort.batches import ClassTarget, SurvivalTarget
 from subfuse.evaluation.metrics import classification_metrics
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import ClassificationObjective, DiscreteHazardObjective

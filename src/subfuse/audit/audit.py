@@ -27,7 +27,6 @@ from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
 from subfuse.run_folder import is_run, read_config, read_predictions, read_run_patients
 from subfuse.training.models import main_model, modalities_of
-from subfuse.training.stored_model import load_fitted
 
 N_BOOTSTRAP = 1000
 _NEEDS_RUN = {
@@ -234,6 +233,8 @@ def _shuffled_rows(
     generator: np.random.Generator,
 ) -> pd.DataFrame:
     """Returns the model's test rows with predictions from exchanged inputs."""
+    from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
+
     tested = task.of_model(model)
     tested = tested[tested["split"] == "test"]
     known = {patient.patient_id for patient in cohort}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,9 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.weighted_metrics import known_orders, wins
-from subfuse.training.fitted_model import FittedModel
+
+if TYPE_CHECKING:
+    import subfuse.training.fitted_model
 
 LABEL_NULL = "label permutation"
 SHUFFLE_NULL = "modality shuffle"
@@ -91,7 +94,11 @@ def permute_labels(
 
 
 def shuffled_predictions(
-    fitted: FittedModel, cohort: Cohort, test_ids: Sequence[str], modality: str, generator: np.random.Generator
+    fitted: "subfuse.training.fitted_model.FittedModel",
+    cohort: Cohort,
+    test_ids: Sequence[str],
+    modality: str,
+    generator: np.random.Generator,
 ) -> pd.DataFrame:
     """Returns a fitted model's predictions of test patients with one modality exchanged among those who have it.
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.integration import Integral, Interval, Score, StraightPath
 from subfuse.model.output import SubspaceFusionOutput
 

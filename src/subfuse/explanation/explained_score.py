@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.model.output import SubspaceFusionOutput

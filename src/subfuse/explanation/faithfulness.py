@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.attribution import Attribution
 from subfuse.explanation.explained_score import ExplainedScore, attribute_subspaces, points_at_once, subspace_parts
 from subfuse.model.patch_grid import patch_pitch

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from subfuse.cohort.bags import BagBatch
+from subfuse.cohort.batches import BagBatch
 from subfuse.cohort.cohort import Patient
 from subfuse.explanation.attribution import TOLERANCE, Attribution, contribution_ledger
 from subfuse.explanation.explained_score import attribute_subspaces, explained_score

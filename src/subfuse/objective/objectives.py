@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from subfuse.cohort.bags import ClassTarget, SurvivalTarget, Target
+from subfuse.cohort.batches import ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError, preview
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.losses import consistency_loss, cox_nll, discrete_hazard_nll

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from subfuse.cohort.bags import class_names, make_target
+from subfuse.cohort.bags import class_names
+from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import DataError, preview

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse import __version__
-from subfuse.cohort.bags import BagBatch, BagReader, InputStandardiser, draw_batches
+from subfuse.cohort.bags import BagReader, InputStandardiser
+from subfuse.cohort.batches import BagBatch, draw_batches
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import CovariateCoding, column_of
 from subfuse.cohort.task import TaskSpec

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from subfuse.cohort.bags import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget
 from subfuse.errors import DataError
 from subfuse.model.baselines.expression import LinearModel
 from subfuse.objective.losses import cox_nll

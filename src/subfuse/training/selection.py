@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from subfuse.cohort.bags import SurvivalTarget, Target
+from subfuse.cohort.batches import SurvivalTarget, Target
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import Objective, concordance
 

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from subfuse.cohort.bags import BagBatch, BagReader, Target, draw_batches, make_target
+from subfuse.cohort.bags import BagReader
+from subfuse.cohort.batches import BagBatch, Target, draw_batches, make_target
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError

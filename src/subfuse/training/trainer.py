@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers import Logger
 from torch import nn
 
-from subfuse.cohort.bags import make_target
+from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Patient
 from subfuse.errors import ConfigurationError
 from subfuse.execution import Progress
