@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.objectives import CoxObjective
 from subfuse.training.fitting import fitted_downsample, train_fold
-from subfuse.training.models import MODELS, ModelRecipe, check_model_names, compared_models
+from subfuse.training.models import MODELS, ModelRecipe, check_model_names, compared_in, compared_models
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
@@ -179,3 +181,20 @@ def test_the_grid_of_the_paper_is_sampled_as_in_the_paper():
     model = recipe("subspace", grid=(50, 50), downsample=fitted_downsample((50, 50))).build()
     assert model.subspaces["tumour"].attention.points == (12, 12)
     assert (model.config.downsample, model.config.offset_kernel) == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "models"),
+    [
+        ({}, ["subspace", "abmil", "snn", "concat", "cox", "logistic"]),
+        ({"slides": ()}, ["subspace", "snn", "cox", "logistic"]),
+        ({"expression": None}, ["abmil"]),
+    ],
+)
+def test_a_cohort_is_compared_by_models_whose_inputs_it_has(make_cohort, lacking, models):
+    cohort = make_cohort(4)
+    patients = tuple(replace(patient, **lacking) for patient in cohort)
+    assert compared_in(replace(cohort, patients=patients)) == models
+    complete = next(place for place, p in enumerate(cohort) if p.slides and p.expression is not None)
+    with_one = (*patients[:complete], cohort.patients[complete], *patients[complete + 1 :])
+    assert compared_in(replace(cohort, patients=with_one)) == compared_models()

@@ -79,7 +79,8 @@ def _add_crossval(parser: ArgumentParser) -> None:
 
     _add_shared(parser)
     parser.add_argument("--tasks", type=str, nargs="+", default=None, help="Tasks of the cohort file; default: all.")
-    parser.add_argument("--models", type=str, nargs="+", default=compared_models(), help=f"{', '.join(MODELS)}.")
+    usual = f"default: those of {', '.join(compared_models())} whose inputs the cohort has"
+    parser.add_argument("--models", type=str, nargs="+", default=None, help=f"{', '.join(MODELS)}; {usual}.")
     add_number(parser, "--folds", int, None, "Draw this many folds; default: the cohort's own splits.", ge=2)
     add_number(parser, "--repeats", int, None, "Draw all folds this often; default: as prepared.", ge=1)
     searched = "Trials of a search for each neural model's settings, on inner splits."
@@ -97,17 +98,21 @@ def _crossval(arguments: Namespace) -> None:
     from subfuse.report.run_files import read_run
     from subfuse.report.summary import patients_of_run
     from subfuse.runs.cross_validation import cross_validate
-    from subfuse.training.models import check_model_names
+    from subfuse.training.models import check_model_names, compared_in, compared_models
 
     require_distinct("--tasks", arguments.tasks)
     require_distinct("--models", arguments.models)
-    check_model_names(arguments.models)
+    check_model_names(arguments.models or ())
     cohort = read_cohort(arguments.prepared)
+    models = arguments.models or compared_in(cohort)
+    left_out = [name for name in compared_models() if name not in models]
+    if left_out and arguments.models is None:
+        print(f"Left out, since nobody here has what they read: {', '.join(left_out)}.")
     with progress_bar("cross-validate") as progress:
         result = cross_validate(
             cohort,
             task=arguments.tasks or list(cohort.tasks),
-            models=arguments.models,
+            models=models,
             folds=arguments.folds,
             repeats=arguments.repeats,
             search=arguments.search,

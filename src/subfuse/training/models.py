@@ -16,6 +16,8 @@ from subfuse.training.settings import LARGEST_ENSEMBLE, LARGEST_GRID, Architectu
 if TYPE_CHECKING:
     from torch import nn
 
+    from subfuse.cohort.cohort import Cohort
+
 LARGEST_PATCH_DIM = 65_536
 SLIDES, EXPRESSION, COVARIATES = frozenset({"slides"}), frozenset({"expression"}), frozenset({"covariates"})
 Side = Annotated[int, Field(ge=1, le=LARGEST_GRID)]
@@ -234,6 +236,14 @@ def main_model(models: Sequence[str]) -> str:
 def compared_models() -> list[str]:
     """Returns the models that are compared unless others are named."""
     return [name for name, entry in MODELS.items() if entry.is_compared]
+
+
+def compared_in(cohort: "Cohort") -> list[str]:
+    """Returns the compared models whose inputs somebody of the cohort has. Subspace fusion can be without slides."""
+    slides, expression = (any(p.slides for p in cohort), any(p.expression is not None for p in cohort))
+    lacking = (frozenset() if slides else SLIDES) | (frozenset() if expression else EXPRESSION)
+    optional = {MAIN_MODEL: SLIDES}
+    return [name for name in compared_models() if not modalities_of(name) & lacking - optional.get(name, frozenset())]
 
 
 def modalities_of(name: str) -> frozenset[str]:
