@@ -77,7 +77,10 @@ class Run:
         chosen = [job for job in done if model in (None, job.model) and task in (None, job.task)]
         if not chosen:
             available = ", ".join(sorted({f"{job.task}/{job.model}" for job in done}))
-            raise ConfigurationError(f"{self.folder} has no model {model} for task {task}. Available: {available}.")
+            of_task = f" for task {task}" if task else ""
+            raise ConfigurationError(
+                f"{self.folder} has no model {model or 'at all'}{of_task}. Available: {available or 'none'}."
+            )
         yield from chosen
 
     def fitted(self, job: Job) -> FittedModel:
