@@ -1,10 +1,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from lifelines.utils import concordance_index
 
 from conftest import deal_folds
+from subfuse.audit.audit import audit_predictions
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingSettings
 
@@ -43,3 +45,30 @@ def test_models_trained_on_permuted_outcomes_find_nothing(make_cohort, model) ->
     assert found[0] > 0.6
     standard_error = 0.1 / len(found[1:]) ** 0.5  # C-indices of 30 patients
     assert np.mean(found[1:]) == pytest.approx(0.5, abs=3 * standard_error)
+
+
+def cross_validated_noise(seed: int, *, n: int = 40, k: int = 5) -> pd.DataFrame:
+    """Test predictions of the nearest class mean on inputs that have nothing to do with the class."""
+    random = np.random.default_rng(seed)
+    inputs, is_g4 = random.normal(size=(n, 30)), random.permutation(np.arange(n) % 2 == 1)
+    fold = np.empty(n, dtype=int)
+    for of_class in (is_g4, ~is_g4):
+        fold[random.permutation(np.flatnonzero(of_class))] = np.arange(of_class.sum()) % k
+    probability = np.empty(n)
+    for index in range(k):
+        seen, tested = fold != index, fold == index
+        direction = inputs[seen & is_g4].mean(axis=0) - inputs[seen & ~is_g4].mean(axis=0)
+        probability[tested] = 1 / (1 + np.exp(-(inputs[tested] - inputs[seen].mean(axis=0)) @ direction))
+    names = [f"P{i}" for i in range(n)]
+    table = {"patient_id": names, "task": "grade", "model": "theirs", "fold": fold, "repeat": 0, "split": "test"}
+    table |= {"label": np.where(is_g4, "G4", "G2"), "p_G2": 1 - probability, "p_G4": probability}
+    return pd.DataFrame(table)
+
+
+@pytest.mark.parametrize("seed", [368, 99])
+def test_noise_that_happens_to_lie_far_below_chance_is_no_reversed_prediction(seed):
+    audit = audit_predictions(cross_validated_noise(seed), n_bootstrap=5)
+    below = audit.tables["label_permutation"].iloc[0]
+    assert below["value"] < 0.3
+    assert below["p_value"] == 1.0  # below every permutation
+    assert audit.of_level("failure") == ()

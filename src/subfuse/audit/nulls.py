@@ -31,7 +31,9 @@ LABEL_NULL = "label permutation"
 SHUFFLE_NULL = "modality shuffle"
 N_PERMUTATIONS = 200
 SIGNIFICANCE = 0.05
-REVERSED = 0.4  # C-index or AUC below which, and below all permutations, predictions are the wrong way round
+REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
+# Held-out predictions of noise lie below chance more often than above: training lacks what is tested
+REVERSED_SDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _label_finding(
     )
     if p_value < SIGNIFICANCE:
         return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
-    if value < REVERSED and (null > value).all():
+    if value < REVERSED and null.mean() - value > REVERSED_SDS * null.std():
         what = "risk" if task.classes is None else "order of the classes"
         found = f"the {what} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."
