@@ -36,7 +36,7 @@ from subfuse.runs.folds import choose_repeats
 from subfuse.simulation.cohort import simulate
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.fitting import train_fold
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
 PLANTED = ("lymphocyte", "vascular", "necrotic")
@@ -70,9 +70,9 @@ def trained(folder: Path, cohort: Cohort, task: str, model: str, fold: int, seed
             choose_repeats(cohort, None, seed=seed)[0][fold],
             task=task,
             model_name=model,
-            settings=TrainingSettings(),
-            architecture=ArchitectureSettings(),
-            seed=seed + 1000 * fold,
+            plan=TrainingPlan(
+                training=TrainingSettings(), architecture=ArchitectureSettings(), seed=seed + 1000 * fold
+            ),
         )
         fitted.save(place)
     return load_fitted(place)

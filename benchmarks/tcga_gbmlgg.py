@@ -20,7 +20,7 @@ from subfuse.execution import available_cores
 from subfuse.files import write_text
 from subfuse.preparation.prepare import prepare
 from subfuse.runs.cross_validation import cross_validate
-from subfuse.training.settings import TrainingSettings
+from subfuse.training.settings import TrainingPlan, TrainingSettings
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "tcga_gbmlgg" / "cohort.yaml"
@@ -96,7 +96,7 @@ def main() -> None:
             task=list(HEADLINE),
             models=MODELS,
             out=folder / "run",
-            training=TrainingSettings(members=MEMBERS),
+            plan=TrainingPlan(training=TrainingSettings(members=MEMBERS)),
             allow_inputs=NAMING_THE_PROJECT if name == "as-published" else (),
             workers=options.workers,
         )

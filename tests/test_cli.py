@@ -134,9 +134,10 @@ def test_a_run_is_the_same_in_python(run):
 def test_the_demo_is_the_same_path(run, monkeypatch):
     """In the folder of the commands it finds the cohort simulated and prepared, and trains what is missing."""
     from subfuse.runs import cross_validation
-    from subfuse.training.settings import TrainingSettings
+    from subfuse.training.settings import TrainingPlan, TrainingSettings
 
-    monkeypatch.setattr(cross_validation, "TrainingSettings", lambda: TrainingSettings(epochs=1))
+    brief = TrainingPlan(training=TrainingSettings(epochs=1))
+    monkeypatch.setattr(cross_validation, "TrainingPlan", lambda: brief)
     root, done = run.parent, []
     inputs = [path for name in ("cohort", "prepared") for path in (root / name).rglob("*.*") if path.is_file()]
     before = {path: path.read_bytes() for path in inputs}

@@ -13,7 +13,7 @@ from subfuse.report.statements import model_label
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
 from subfuse.training import models
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -43,8 +43,7 @@ def test_one_class_and_one_entry_add_a_model(make_cohort, tmp_path, monkeypatch,
         task="grade",
         models=[name, "logistic"],
         folds=deal_folds(cohort),
-        training=TrainingSettings(epochs=1),
-        architecture=ArchitectureSettings(embed_dim=16),
+        plan=TrainingPlan(training=TrainingSettings(epochs=1), architecture=ArchitectureSettings(embed_dim=16)),
         out=run,
     )
     assert result.failures.empty

@@ -25,15 +25,17 @@ from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
 from subfuse.runs.single_training import train_model
 from subfuse.simulation.cohort import simulate
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from trident_cohort import GENES, trident_cohort
 
 pytestmark = pytest.mark.faults
 
 N_POINTS = int(os.environ.get("SUBFUSE_FAULT_POINTS", "2"))
 SIZES: dict[str, Any] = {
-    "training": TrainingSettings(epochs=2, batch_size=8),
-    "architecture": ArchitectureSettings(embed_dim=8, max_grid=4, table_size=16),
+    "plan": TrainingPlan(
+        training=TrainingSettings(epochs=2, batch_size=8),
+        architecture=ArchitectureSettings(embed_dim=8, max_grid=4, table_size=16),
+    ),
     "allow_inputs": [*GENES, "age", "gender"],
 }
 OF_THE_MOMENT = ("provenance.json",)  # of a run: holds the date

@@ -12,7 +12,7 @@ import subfuse
 from command_run import made_by_commands
 from subfuse.cli import COMMANDS, build_parser
 from subfuse.training.models import MODELS
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -56,8 +56,10 @@ def test_the_python_of_the_readme_runs(tmp_path_factory, tmp_path, monkeypatch):
     (tmp_path / "prepared").symlink_to(run.parent / "prepared")
     monkeypatch.chdir(tmp_path)
     brief = {
-        "training": TrainingSettings(epochs=1),
-        "architecture": ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+        "plan": TrainingPlan(
+            training=TrainingSettings(epochs=1),
+            architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+        ),
     }
     monkeypatch.setattr(subfuse, "cross_validate", partial(subfuse.cross_validate, **brief))
     patient = next(p.patient_id for p in subfuse.read_cohort("prepared") if p.expression is not None)

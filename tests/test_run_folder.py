@@ -111,7 +111,7 @@ def test_the_report_tells_of_the_training_of_every_repeat(named_run):
 def test_a_prepared_cohort_with_such_names_is_trained_and_predicted(cases, tmp_path, case, tasks):
     from subfuse.cohort.cohort import read_cohort
     from subfuse.preparation.prepare import prepare
-    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+    from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
     prepare(cases / case / "cohort.yaml", tmp_path / "prepared")
     cohort = read_cohort(tmp_path / "prepared")
@@ -120,8 +120,7 @@ def test_a_prepared_cohort_with_such_names_is_trained_and_predicted(cases, tmp_p
         task=tasks,
         models=["mean"],
         out=tmp_path / "run",
-        training=TrainingSettings(epochs=1),
-        architecture=ArchitectureSettings(embed_dim=8),
+        plan=TrainingPlan(training=TrainingSettings(epochs=1), architecture=ArchitectureSettings(embed_dim=8)),
     )
     predicted = load_run(tmp_path / "run").predict(cohort)
     assert set(predicted["split"]) == {"test"}

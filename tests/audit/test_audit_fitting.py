@@ -17,7 +17,7 @@ from subfuse.features.store import read_features, write_features
 from subfuse.files import sha256_of_json, write_table
 from subfuse.run_folder import read_predictions
 from subfuse.runs.cross_validation import cross_validate
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
 
@@ -35,11 +35,11 @@ def cohort(make_cohort) -> Cohort:
 @pytest.fixture
 def run(cohort: Cohort, trained: Path) -> Path:
     if not trained.exists():
-        cross_validate(
-            cohort, task="grade", models=["concat", "snn"], folds=deal_folds(cohort), out=trained,
+        plan = TrainingPlan(
             training=TrainingSettings(epochs=2, batch_size=8),
             architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
-        )  # fmt: skip
+        )
+        cross_validate(cohort, task="grade", models=["concat", "snn"], folds=deal_folds(cohort), out=trained, plan=plan)
     return trained
 
 

@@ -19,7 +19,7 @@ from subfuse.run_folder import Job, claim_folder, read_predictions, stack_predic
 from subfuse.runs.cross_validation import run_description, run_job
 from subfuse.runs.external_validation import external_predictions
 from subfuse.training.models import MODELS
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 ARCHITECTURE = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16)
 ONE_OF_EACH_KIND = ["subspace", "abmil", "clinical", "logistic"]
@@ -41,8 +41,9 @@ def audited(
     cohort = replace(cohort, root=out / "prepared")
     write_repeats(cohort.root / "splits" / "default", [tuple(folds) for folds in repeats])
     training = TrainingSettings(epochs=1, batch_size=16, **settings)
+    plan = TrainingPlan(training=training, architecture=ARCHITECTURE, search=search)
     run = out / "run"
-    claim_folder(run, run_description(cohort, list(tasks), list(models), repeats[0], 0, training, ARCHITECTURE))
+    claim_folder(run, run_description(cohort, list(tasks), list(models), repeats[0], plan))
     jobs = [
         (fold, Job(task, model, index, repeat))
         for task in tasks
@@ -52,7 +53,7 @@ def audited(
         for index, fold in enumerate(folds)
     ]
     for fold, job in jobs:
-        run_job(cohort, fold, job, run, training, ARCHITECTURE, 0, search)
+        run_job(cohort, fold, job, run, plan)
     predictions = stack_predictions([read_predictions(job.folder(run) / "predictions.csv") for _, job in jobs])
     write_table(run / "predictions.csv", predictions)
     monkeypatch.setattr(audit_module, "_cohort", lambda folder, config: (cohort, ""))

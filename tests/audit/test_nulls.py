@@ -8,7 +8,7 @@ from lifelines.utils import concordance_index
 from conftest import deal_folds
 from subfuse.audit.audit import audit_predictions
 from subfuse.training.fitting import train_fold
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 
 def with_permuted_outcomes(cohort, generator):
@@ -28,9 +28,11 @@ def c_index_of_new_patients(cohort, fold, model):
         fold,
         task="survival",
         model_name=model,
-        settings=TrainingSettings(epochs=6, batch_size=16, lr=1e-2, accelerator="cpu"),
-        architecture=ArchitectureSettings(embed_dim=8),
-        seed=0,
+        plan=TrainingPlan(
+            training=TrainingSettings(epochs=6, batch_size=16, lr=1e-2, accelerator="cpu"),
+            architecture=ArchitectureSettings(embed_dim=8),
+            seed=0,
+        ),
     )
     patients = [p for p in cohort if p.patient_id in set(fold.test) and p.expression is not None]
     risk = fitted.predict(patients)["risk"]

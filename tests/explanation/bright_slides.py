@@ -10,7 +10,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.features.store import SlideFeatures, write_features
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.fitting import train_fold
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 TISSUE, BRIGHT = (150, 60, 150), (250, 230, 40)
 
@@ -65,7 +65,9 @@ def fit(cohort: Cohort, *, model: str = "subspace", task: str = "survival", fold
         deal_folds(cohort)[fold],
         task=task,
         model_name=model,
-        settings=TrainingSettings(epochs=1, batch_size=8),
-        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
-        seed=fold,
+        plan=TrainingPlan(
+            training=TrainingSettings(epochs=1, batch_size=8),
+            architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+            seed=fold,
+        ),
     )

@@ -15,12 +15,15 @@ from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
 from subfuse.runs.single_training import train_model
 from subfuse.training.checkpoint import Checkpoint
+from subfuse.training.fitting import train_fold
 from subfuse.training.search import search_settings
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 BRIEF = {
-    "training": TrainingSettings(epochs=2, batch_size=8),
-    "architecture": ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+    "plan": TrainingPlan(
+        training=TrainingSettings(epochs=2, batch_size=8),
+        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+    ),
     "allow_inputs": ["GENE0"],  # shows the latent behind both outcomes
 }
 
@@ -121,7 +124,13 @@ def test_a_rerun_does_only_what_is_missing(cohort, tmp_path):
 
 
 def test_a_killed_job_goes_on_after_its_last_epoch_and_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
-    options = {"task": "grade", "models": ["concat"], "training": TrainingSettings(epochs=3, batch_size=8)}
+    options = {
+        "task": "grade",
+        "models": ["concat"],
+        "plan": TrainingPlan(
+            training=TrainingSettings(epochs=3, batch_size=8), architecture=BRIEF["plan"].architecture
+        ),
+    }
     whole = run(cohort, tmp_path / "whole", **options)
     save, saved = Checkpoint.save, []
 
@@ -220,11 +229,13 @@ def test_repeats_are_drawn_anew_and_kept_apart(cohort, tmp_path):
 
 
 def test_a_search_takes_the_best_settings_of_the_inner_validation(cohort, tmp_path):
-    result = run(cohort, tmp_path / "run", task="grade", models=["snn"], search=3)
+    result = run(
+        cohort, tmp_path / "run", task="grade", models=["snn"], plan=BRIEF["plan"].model_copy(update={"search": 3})
+    )
     for fold in range(2):
         folder = tmp_path / "run" / "grade" / "snn" / f"fold_{fold}"
         tried = pd.read_csv(folder / "search.csv")
-        assert tried["lr"].tolist()[0] == BRIEF["training"].lr
+        assert tried["lr"].tolist()[0] == BRIEF["plan"].training.lr
         best = tried.loc[tried["validation_score"].idxmin()]
         described = json.loads((folder / "model.json").read_text())
         assert described["details"]["training"]["lr"] == pytest.approx(best["lr"])
@@ -238,16 +249,18 @@ def test_a_search_tries_as_often_for_every_network_and_never_looks_at_test_patie
         replace(p, labels={"grade": "G2"}, expression=None, slides=()) if p.patient_id in fold.test else p
         for p in cohort
     )
+    plan = BRIEF["plan"].model_copy(update={"seed": 4, "search": 2})
     found = [
-        search_settings(of, fold, task="grade", model_name=model, settings=BRIEF["training"],
-                        architecture=BRIEF["architecture"], seed=4, trials=2)
+        search_settings(of, fold, task="grade", model_name=model, plan=plan)
         for of, model in ((cohort, "snn"), (replace(cohort, patients=spoilt), "snn"), (cohort, "concat"),
                           (cohort, "logistic"))
     ]  # fmt: skip
     assert [len(result.trials) for result in found] == [2, 2, 2, 0]
     pd.testing.assert_frame_equal(found[0].trials, found[1].trials)
-    assert found[0].settings == found[1].settings
-    assert found[3].settings == BRIEF["training"]
+    assert found[0].plan == found[1].plan
+    assert found[3].plan == plan.model_copy(update={"search": 0})
+    with pytest.raises(ConfigurationError, match="search must be 0"):
+        train_fold(cohort, fold, task="grade", model_name="snn", plan=plan)
 
 
 def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_path):

@@ -11,17 +11,17 @@ from subfuse.features.store import write_features
 from subfuse.run_folder import Job, remove_results
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.job_inputs import job_inputs
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
-SIZES = {
-    "training": TrainingSettings(epochs=1, batch_size=8),
-    "architecture": ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
-}
+PLAN = TrainingPlan(
+    training=TrainingSettings(epochs=1, batch_size=8),
+    architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+)
 MODELS = {"cox": Job("survival", "cox", 0), "abmil": Job("survival", "abmil", 0), "grade": Job("grade", "concat", 0)}
 
 
 def run(cohort, out, **changes):
-    options = {"task": ["survival", "grade"], "models": ["snn"], "allow_inputs": ["GENE0"], **SIZES, **changes}
+    options = {"task": ["survival", "grade"], "models": ["snn"], "allow_inputs": ["GENE0"], "plan": PLAN, **changes}
     return cross_validate(cohort, folds=deal_folds(cohort), out=out, **options)
 
 
@@ -32,7 +32,7 @@ def changed(cohort, index, **values):
 
 
 def inputs_of(cohort, job, **changes):
-    return job_inputs(cohort, deal_folds(cohort)[0], job, **{"seed": 0, **SIZES, **changes})
+    return job_inputs(cohort, deal_folds(cohort)[0], job, PLAN.model_copy(update=changes))
 
 
 CORRECTIONS = {

@@ -21,7 +21,7 @@ from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.new_patient import predict_new_patient, summarise
 from subfuse.runs.run import load_run
 from subfuse.slides.tissue import Tiling
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,10 @@ def trained(tmp_path_factory):
         models=["concat"],
         folds=deal_folds(known),
         out=out,
-        training=TrainingSettings(epochs=2, batch_size=8, accelerator="cpu"),
-        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16),
+        plan=TrainingPlan(
+            training=TrainingSettings(epochs=2, batch_size=8, accelerator="cpu"),
+            architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16),
+        ),
         allow_inputs=["GENE0"],
     )
     return load_run(out), cohort

@@ -17,7 +17,7 @@ from subfuse.preparation.plan import plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 GENES = tuple(f"GENE{i:02d}" for i in range(14))
@@ -45,8 +45,10 @@ def make_run(root: Path) -> None:
         task=["survival", "grade"],
         models=["subspace", "snn"],
         out=root / "run",
-        training=TrainingSettings(epochs=1, accelerator="cpu"),
-        architecture=ArchitectureSettings(embed_dim=16, max_grid=6, table_size=16),
+        plan=TrainingPlan(
+            training=TrainingSettings(epochs=1, accelerator="cpu"),
+            architecture=ArchitectureSettings(embed_dim=16, max_grid=6, table_size=16),
+        ),
     )
     folder = load_run(root / "run").explain(cohort, "P01")
     points = {"slide_id": "slide-a", "subspace": ["tumour", "microenvironment"], "group": 0, "x": [300, 500], "y": 400}

@@ -7,7 +7,7 @@ from conftest import deal_folds
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.training.checkpoint import TrainingState
 from subfuse.training.fitting import train_fold
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=4, lr=3e-3, accelerator="cpu")
 
@@ -26,9 +26,9 @@ def train(cohort, path=None, *, settings=SETTINGS, seed=1, fold=0, stop_after=No
         deal_folds(cohort)[fold],
         task="survival",
         model_name=model,
-        settings=settings,
-        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16),
-        seed=seed,
+        plan=TrainingPlan(
+            training=settings, architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16), seed=seed
+        ),
         checkpoint_path=path,
         progress=progress,
     )

@@ -12,7 +12,7 @@ from subfuse.expression.units import ShareBasis
 from subfuse.training.fitted_model import score_weights
 from subfuse.training.fitting import train_fold
 from subfuse.training.models import MODELS
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
 
@@ -22,9 +22,11 @@ def fit(cohort, model="subspace", task="survival"):
         deal_folds(cohort)[0],
         task=task,
         model_name=model,
-        settings=TrainingSettings(epochs=1, batch_size=8),
-        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
-        seed=0,
+        plan=TrainingPlan(
+            training=TrainingSettings(epochs=1, batch_size=8),
+            architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
+            seed=0,
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError
 from subfuse.training.fitting import assign, train_fold
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData, drop_modalities, paired
 from subfuse.training.stored_model import load_fitted
 from subfuse.training.trainer import OPTIMIZERS
@@ -26,9 +26,7 @@ def train(cohort, model="subspace", task="survival", settings=BRIEF, seed=1, fol
         deal_folds(cohort)[fold],
         task=task,
         model_name=model,
-        settings=settings,
-        architecture=SMALL,
-        seed=seed,
+        plan=TrainingPlan(training=settings, architecture=SMALL, seed=seed),
         **kwargs,
     )
 

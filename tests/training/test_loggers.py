@@ -8,7 +8,7 @@ from conftest import deal_folds
 from subfuse.errors import ConfigurationError
 from subfuse.training.fitting import train_fold
 from subfuse.training.loggers import tracker
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 SHOWN = ("train_loss", "validation_loss", "validation_c_index", "lr")
 UNDEFINED = "gradient_cosine"  # of a single subspace
@@ -20,9 +20,11 @@ def train(cohort, folder, logger, **settings):
         deal_folds(cohort)[0],
         task="survival",
         model_name="snn",
-        settings=TrainingSettings(epochs=2, logger=logger, accelerator="cpu", **settings),
-        architecture=ArchitectureSettings(embed_dim=16),
-        seed=1,
+        plan=TrainingPlan(
+            training=TrainingSettings(epochs=2, logger=logger, accelerator="cpu", **settings),
+            architecture=ArchitectureSettings(embed_dim=16),
+            seed=1,
+        ),
         log_path=folder / "log.csv",
     )
 

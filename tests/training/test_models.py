@@ -11,7 +11,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.objectives import CoxObjective
 from subfuse.training.fitting import fitted_downsample, train_fold
 from subfuse.training.models import MODELS, ModelRecipe, check_model_names, compared_in, compared_models
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
 SMALL = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
@@ -38,9 +38,7 @@ def train(cohort, model: str, task: str, **settings):
         deal_folds(cohort)[0],
         task=task,
         model_name=model,
-        settings=TrainingSettings(epochs=1, batch_size=8, **settings),
-        architecture=SMALL,
-        seed=0,
+        plan=TrainingPlan(training=TrainingSettings(epochs=1, batch_size=8, **settings), architecture=SMALL, seed=0),
     )
 
 

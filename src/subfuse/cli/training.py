@@ -28,16 +28,13 @@ def _add_shared(parser: ArgumentParser) -> None:
     add_settings(parser, ArchitectureSettings, "architecture", "sizes of the neural models")
 
 
-def _settings(arguments: Namespace) -> dict[str, Any]:
-    from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+def _shared(arguments: Namespace, *, search: int = 0) -> dict[str, Any]:
+    from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
-    return {
-        "training": TrainingSettings(**arguments.train.as_dict()),
-        "architecture": ArchitectureSettings(**arguments.architecture.as_dict()),
-        "seed": arguments.seed,
-        "out": arguments.out,
-        "allow_inputs": arguments.allow_inputs,
-    }
+    training = TrainingSettings(**arguments.train.as_dict())
+    architecture = ArchitectureSettings(**arguments.architecture.as_dict())
+    plan = TrainingPlan(training=training, architecture=architecture, seed=arguments.seed, search=search)
+    return {"plan": plan, "out": arguments.out, "allow_inputs": arguments.allow_inputs}
 
 
 def _add_train(parser: ArgumentParser) -> None:
@@ -67,7 +64,7 @@ def _train(arguments: Namespace) -> None:
             nodes=arguments.nodes,
             resume=arguments.resume,
             progress=progress,
-            **_settings(arguments),
+            **_shared(arguments),
         )
     if metrics is not None:
         print_metrics(metrics)
@@ -115,11 +112,10 @@ def _crossval(arguments: Namespace) -> None:
             models=models,
             folds=arguments.folds,
             repeats=arguments.repeats,
-            search=arguments.search,
             workers=n_workers(arguments),
             scheduler=arguments.scheduler,
             progress=progress,
-            **_settings(arguments),
+            **_shared(arguments, search=arguments.search),
         )
     print_metrics(result.metrics)
     attempts = Attempts(on_failure=lambda what, reason: print_warnings([f"{what}: {reason}"]))

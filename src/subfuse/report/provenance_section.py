@@ -123,15 +123,14 @@ def command(run: RunFiles) -> str:
         return "" if text == "Python" else text
     name = run.folder.resolve().name
     options = {"task": list(run.config.get("tasks", ())), "models": list(run.config.get("models", ()))}
-    options |= {key: run.config[key] for key in ("seed", "repeats", "search", "allow_inputs") if run.config.get(key)}
+    options |= {key: run.config[key] for key in ("repeats", "allow_inputs") if run.config.get(key)}
     arguments = "".join(f",\n    {key}={value!r}" for key, value in options.items())
     return (
         "import yaml, subfuse\n"
-        "from subfuse.training.settings import ArchitectureSettings, TrainingSettings\n\n"
+        "from subfuse.training.settings import TrainingPlan\n\n"
         f'config = yaml.safe_load(open("{name}/config.yaml", encoding="utf-8"))\n'
         "subfuse.cross_validate(\n"
         f'    subfuse.read_cohort("{name}/" + config["prepared"]){arguments},\n'
-        '    training=TrainingSettings(**config["training"]),\n'
-        '    architecture=ArchitectureSettings(**config["architecture"]),\n'
+        "    plan=TrainingPlan(**{key: config[key] for key in TrainingPlan.model_fields if key in config}),\n"
         f'    out="{name}-again",\n)'
     )

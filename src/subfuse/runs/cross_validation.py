@@ -33,7 +33,7 @@ from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MODELS, check_model_names
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import TrainingPlan
 
 if TYPE_CHECKING:
     import lightning.fabric
@@ -59,11 +59,9 @@ def cross_validate(
     models: Sequence[str],
     folds: int | Sequence[Fold] | None = None,
     repeats: int | None = None,
-    seed: int = 0,
+    plan: TrainingPlan | None = None,
+    seed: int | None = None,
     out: Path | str | None = None,
-    training: TrainingSettings | None = None,
-    architecture: ArchitectureSettings | None = None,
-    search: int = 0,
     allow_inputs: Collection[str] = (),
     workers: int = 1,
     scheduler: str | None = None,
@@ -88,12 +86,9 @@ def cross_validate(
         folds: None for the cohort's own splits; a number draws that many folds unless the cohort's own splits have
             that number; or the folds themselves.
         repeats: How often all folds are drawn; None for as often as the cohort's own splits, else once.
-        seed: Decides initial weights, batch order and newly drawn folds.
+        plan: How every model is trained; see `TrainingPlan`.
+        seed: Instead of the plan's: decides initial weights, batch order and newly drawn folds.
         out: Run folder; a temporary one by default.
-        training: Training settings, the same for every neural model.
-        architecture: Sizes of the neural models.
-        search: Trials of a search for every neural model's settings on the inner validation patients of each fold, the
-            same number for every model; 0 takes the settings as they are. See `search_settings`.
         allow_inputs: Genes or covariates that may be inputs although they look like the outcome; see `check_inputs`.
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
@@ -107,17 +102,20 @@ def cross_validate(
     from subfuse.training.processes import one_process
 
     tasks = [task] if isinstance(task, str) else list(task)
-    training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
+    plan = plan or TrainingPlan()
+    plan = plan if seed is None else plan.with_seed(seed)
     check_tasks(tasks, cohort)
     check_model_names(models)
-    check_options(tasks, models, search=search, workers=workers)
+    check_options(tasks, models, workers=workers)
     if scheduler is None:
-        one_process(training)  # the device is there
-    drawn = choose_repeats(cohort, folds, repeats=repeats, seed=seed)
+        one_process(plan.training)  # the device is there
+    drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
     refuse_disguised_outcomes(cohort, drawn[0], tasks, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
-    description = run_description(cohort, tasks, models, drawn[0], seed, training, architecture)
-    claim_folder(out, description | {"repeats": len(drawn), "search": search, "allow_inputs": sorted(allow_inputs)})
+    description = run_description(cohort, tasks, models, drawn[0], plan)
+    claim_folder(
+        out, description | {"repeats": len(drawn), "search": plan.search, "allow_inputs": sorted(allow_inputs)}
+    )
     jobs = [
         Job(task_name, model, index, repeat)
         for task_name in tasks
@@ -126,13 +124,12 @@ def cross_validate(
         for repeat, fold_list in enumerate(drawn)
         for index in range(len(fold_list))
     ]
-    settings: Any = {"training": training, "architecture": architecture, "seed": seed, "search": search}
     fold_of = {job: drawn[job.repeat][job.fold_index] for job in jobs}
-    open_jobs = begin_jobs(out, {job: job_inputs(cohort, fold, job, **settings) for job, fold in fold_of.items()})
-    for warning in fold_warnings(cohort, fold_of, selection=training.selection):
+    open_jobs = begin_jobs(out, {job: job_inputs(cohort, fold, job, plan) for job, fold in fold_of.items()})
+    for warning in fold_warnings(cohort, fold_of, selection=plan.training.selection):
         logger.warning(warning)
     copy_cohort(cohort, out / "cohort")
-    arguments = [(cohort, fold_of[job], job, out, training, architecture, seed, search) for job in open_jobs]
+    arguments = [(cohort, fold_of[job], job, out, plan) for job in open_jobs]
     failures, done = [], len(jobs) - len(open_jobs)
     for index, outcome in run_jobs(run_job, arguments, workers=workers, scheduler=scheduler):
         job, done = open_jobs[index], done + 1
@@ -144,36 +141,19 @@ def cross_validate(
         progress(done, len(jobs), "now metrics, comparisons and audit")
     columns = ["task", "model", "repeat", "fold", "reason"]
     failed = pd.DataFrame(failures, columns=columns).sort_values(columns[:4])
-    return _summarise(out, jobs, failed, cohort.tasks, seed=seed)
+    return _summarise(out, jobs, failed, cohort.tasks, seed=plan.seed)
 
 
-def run_job(
-    cohort: Cohort,
-    fold: Fold,
-    job: Job,
-    out: Path,
-    training: TrainingSettings,
-    architecture: ArchitectureSettings,
-    seed: int,
-    search: int,
-) -> None:
-    """Searches a job's settings where asked for, and trains it; see `train_job`."""
-    if search:
+def run_job(cohort: Cohort, fold: Fold, job: Job, out: Path, plan: TrainingPlan) -> None:
+    """Searches a job's settings where the run's plan asks for it, and trains it; see `train_job`."""
+    plan = plan.with_seed(job.seed(plan.seed))
+    if plan.search:
         from subfuse.training.search import search_settings
 
-        found = search_settings(
-            cohort,
-            fold,
-            task=job.task,
-            model_name=job.model,
-            settings=training,
-            architecture=architecture,
-            seed=job.seed(seed),
-            trials=search,
-        )
-        training, architecture = found.settings, found.architecture
+        found = search_settings(cohort, fold, task=job.task, model_name=job.model, plan=plan)
+        plan = found.plan
         write_table(job.folder(out) / "search.csv", found.trials)
-    train_job(cohort, fold, job, out, training=training, architecture=architecture, seed=seed)
+    train_job(cohort, fold, job, out, plan)
 
 
 def train_job(
@@ -181,10 +161,8 @@ def train_job(
     fold: Fold,
     job: Job,
     out: Path,
+    plan: TrainingPlan,
     *,
-    training: TrainingSettings,
-    architecture: ArchitectureSettings,
-    seed: int,
     fabric: "lightning.fabric.Fabric | None" = None,
     progress: Progress | None = None,
 ) -> None:
@@ -198,9 +176,7 @@ def train_job(
         fold: Who trains, validates and is tested.
         job: Which model, task and fold.
         out: Run folder.
-        training: Training settings.
-        architecture: Sizes of the model.
-        seed: Of the run; see `Job.seed`.
+        plan: How to train, with the job's own seed (`Job.seed`) and without a search.
         fabric: Device and processes; the first process writes. This process alone by default.
         progress: Called after every epoch.
     """
@@ -212,9 +188,7 @@ def train_job(
         fold,
         task=job.task,
         model_name=job.model,
-        settings=training,
-        architecture=architecture,
-        seed=job.seed(seed),
+        plan=plan,
         log_path=folder / "log.csv",
         checkpoint_path=folder / "last.ckpt",
         fabric=fabric,
@@ -254,9 +228,7 @@ def run_description(
     tasks: Sequence[str],
     models: Sequence[str],
     folds: Sequence[Fold],
-    seed: int,
-    training: TrainingSettings,
-    architecture: ArchitectureSettings,
+    plan: TrainingPlan,
 ) -> dict[str, Any]:
     """Returns what decides a run's results, as it is written to `config.yaml`."""
     return {
@@ -266,20 +238,20 @@ def run_description(
         "tasks": {name: cohort.tasks[name].model_dump(mode="json", exclude_none=True) for name in tasks},
         **({"covariates": list(cohort.covariates)} if cohort.covariates else {}),
         "models": list(models),
-        "seed": seed,
+        "seed": plan.seed,
         "folds": [sha256_of_json([fold.train, fold.validation, fold.test]) for fold in folds],  # of repeat 0
-        "training": training.model_dump(mode="json"),
-        "architecture": architecture.model_dump(mode="json"),
+        "training": plan.training.model_dump(mode="json"),
+        "architecture": plan.architecture.model_dump(mode="json"),
     }
 
 
-def check_options(tasks: Sequence[str], models: Sequence[str], *, search: int, workers: int) -> None:
-    """Raises a ConfigurationError if a task or model is named twice or not at all, or a number is too small."""
+def check_options(tasks: Sequence[str], models: Sequence[str], *, workers: int) -> None:
+    """Raises a ConfigurationError if a task or model is named twice or not at all, or there is no worker."""
     for what, names in (("tasks", tasks), ("models", models)):
         if not names or len(set(names)) < len(names):
             raise ConfigurationError(f"{what} must be named once each, one at least. Found: {', '.join(names) or '-'}.")
-    if search < 0 or workers < 1:
-        raise ConfigurationError(f"search must be at least 0 and workers 1. Found {search} and {workers}.")
+    if workers < 1:
+        raise ConfigurationError(f"workers must be at least 1. Found {workers}.")
 
 
 def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:

@@ -13,39 +13,27 @@ from subfuse.cohort.fold import Fold
 from subfuse.files import sha256_of_json
 from subfuse.run_folder import Job, remove_results
 from subfuse.training.models import modalities_of
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import TrainingPlan
 
 logger = logging.getLogger(__name__)
 
 
-def job_inputs(
-    cohort: Cohort,
-    fold: Fold,
-    job: Job,
-    *,
-    training: TrainingSettings,
-    architecture: ArchitectureSettings,
-    seed: int,
-    search: int = 0,
-) -> dict[str, str]:
+def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict[str, str]:
     """Returns what decides a job's weights and predictions, by name: hashes, and the version of the package.
 
     Args:
         cohort: A prepared cohort.
         fold: Who trains, validates and is tested.
         job: Which model, task and fold.
-        training: Training settings.
-        architecture: Sizes of the model.
-        seed: Of the run; see `Job.seed`.
-        search: Trials of the search for settings.
+        plan: How the models of the run are trained.
     """
     task = cohort.tasks[job.task]
     known = {patient.patient_id: patient for patient in cohort}
     patients = [known[name] for side in (fold.train, fold.validation, fold.test) for name in side if name in known]
-    settings = [training.model_dump(mode="json"), architecture.model_dump(mode="json"), job.seed(seed), search]
+    settings = [plan.training.model_dump(mode="json"), plan.architecture.model_dump(mode="json")]
     return {
         "version": __version__,
-        "settings": sha256_of_json(settings),
+        "settings": sha256_of_json([*settings, job.seed(plan.seed), plan.search]),
         "fold": sha256_of_json([fold.train, fold.validation, fold.test]),
         "task": sha256_of_json([task.model_dump(mode="json"), *class_names_of(cohort, job)]),
         "genes": sha256_of_json(

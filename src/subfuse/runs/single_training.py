@@ -24,7 +24,7 @@ from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.models import MODELS, check_model_names
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import TrainingPlan
 
 if TYPE_CHECKING:
     import lightning.fabric
@@ -39,9 +39,7 @@ def train_model(
     model: str,
     out: Path,
     fold: int = 0,
-    seed: int = 0,
-    training: TrainingSettings | None = None,
-    architecture: ArchitectureSettings | None = None,
+    plan: TrainingPlan | None = None,
     devices: int = 1,
     nodes: int = 1,
     resume: bool = False,
@@ -61,9 +59,7 @@ def train_model(
         model: Name of the model.
         out: Run folder, on a file system that all processes see.
         fold: Number of the fold.
-        seed: Decides initial weights and batch order.
-        training: Training settings.
-        architecture: Sizes of the model.
+        plan: How to train, as for `cross_validate`, but without a search.
         devices: Processes per machine; see `start_processes`.
         nodes: Machines.
         resume: Go on where an earlier call was interrupted, or begin again where patients, outcomes or inputs have
@@ -75,45 +71,37 @@ def train_model(
         The columns of `metrics.csv`; None on processes other than the first, which write nothing.
 
     Raises:
-        ConfigurationError: Unknown task, model or fold, another configuration's folder, or an unwanted resumption.
+        ConfigurationError: Unknown task, model or fold, a search, another configuration's folder, or an unwanted
+            resumption.
         DataError: An input is the outcome in disguise, or the fold's patients do not suffice.
     """
     from subfuse.training.processes import start_processes
 
-    training, architecture = training or TrainingSettings(), architecture or ArchitectureSettings()
-    folds = _checked_folds(cohort, task, model, fold, seed)
+    plan = plan or TrainingPlan()
+    folds = _checked_folds(cohort, task, model, fold, plan)
     job = Job(task, model, fold)
     refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], allow_inputs)
-    with start_processes(training, devices=devices, nodes=nodes) as fabric:
+    with start_processes(plan.training, devices=devices, nodes=nodes) as fabric:
         description = {
             "command": "train",
-            **run_description(cohort, [task], [model], folds, seed, training, architecture),
+            **run_description(cohort, [task], [model], folds, plan),
             "processes": fabric.world_size,
             "allow_inputs": sorted(allow_inputs),
         }
-        inputs = job_inputs(cohort, folds[fold], job, training=training, architecture=architecture, seed=seed)
+        inputs = job_inputs(cohort, folds[fold], job, plan)
         on_first(fabric, lambda: _claim(out, description, job, inputs, resume=resume))
         if fabric.is_global_zero:
-            for warning in fold_warnings(cohort, {job: folds[fold]}, selection=training.selection):
+            for warning in fold_warnings(cohort, {job: folds[fold]}, selection=plan.training.selection):
                 logger.warning(warning)
         if not job.is_finished(out):
-            train_job(
-                cohort,
-                folds[fold],
-                job,
-                out,
-                training=training,
-                architecture=architecture,
-                seed=seed,
-                fabric=fabric,
-                progress=progress,
-            )
+            own = plan.with_seed(job.seed(plan.seed))
+            train_job(cohort, folds[fold], job, out, own, fabric=fabric, progress=progress)
         if not fabric.is_global_zero:
             return None
     copy_cohort(cohort, out / "cohort")
     files = [Job(task, model, index).folder(out) / "predictions.csv" for index in range(len(folds))]
     predictions = stack_predictions([read_predictions(path) for path in files if path.exists()])
-    return write_results(out, predictions, cohort.tasks, seed=seed)[0]
+    return write_results(out, predictions, cohort.tasks, seed=plan.seed)[0]
 
 
 def on_first(fabric: "lightning.fabric.Fabric", act: Callable[[], None]) -> None:
@@ -134,12 +122,14 @@ def on_first(fabric: "lightning.fabric.Fabric", act: Callable[[], None]) -> None
         raise error
 
 
-def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, seed: int) -> tuple[Fold, ...]:
+def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, plan: TrainingPlan) -> tuple[Fold, ...]:
+    if plan.search:
+        raise ConfigurationError(f"search must be 0 to train one model. Found {plan.search}. Use cross_validate.")
     check_tasks([task], cohort)
     check_model_names([model])
     if not MODELS[model].suits(cohort.tasks[task]):
         raise ConfigurationError(f"model {model} is for the other kind of task than {task}. Choose another model.")
-    folds = choose_folds(cohort, None, seed=seed)
+    folds = choose_folds(cohort, None, seed=plan.seed)
     if not 0 <= fold < len(folds):
         raise ConfigurationError(f"--fold must be between 0 and {len(folds) - 1}. Found {fold}.")
     return folds

@@ -17,7 +17,7 @@ from subfuse.cohort.bags import class_names as classes_of
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.execution import Progress
 from subfuse.expression.gene_sets import gene_indices
 from subfuse.files import sha256_of_json
@@ -31,7 +31,7 @@ from subfuse.training.linear import fit_linear
 from subfuse.training.loggers import write_log
 from subfuse.training.models import COVARIATES, SLIDES, ModelRecipe, is_linear, modalities_of
 from subfuse.training.processes import one_process
-from subfuse.training.settings import ArchitectureSettings, TrainingSettings
+from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
 
@@ -98,9 +98,7 @@ def train_fold(
     *,
     task: str,
     model_name: str,
-    settings: TrainingSettings,
-    architecture: ArchitectureSettings,
-    seed: int,
+    plan: TrainingPlan,
     log_path: Path | None = None,
     checkpoint_path: Path | None = None,
     fabric: Fabric | None = None,
@@ -116,9 +114,8 @@ def train_fold(
         fold: Who trains and validates.
         task: Name of the task.
         model_name: Name of the model.
-        settings: How to train a neural model.
-        architecture: Sizes of the neural models.
-        seed: Decides initial weights and batch order.
+        plan: How to train, of which sizes, and the seed of this very training. A search comes before:
+            `search_settings` returns the plan to train by.
         log_path: CSV with a row per epoch; trackers write into its folder. Further networks of an ensemble have a
             folder of their own there; see `Trainer.member`.
         checkpoint_path: Where a neural model's training is kept after every epoch. If the file exists, training goes
@@ -128,16 +125,19 @@ def train_fold(
         progress: Called after every epoch.
 
     Raises:
-        ConfigurationError: Training diverged, or the checkpoint belongs to another training.
+        ConfigurationError: The plan asks for a search, training diverged, or the checkpoint belongs to another
+            training.
         DataError: The fold's patients do not suffice.
     """
-    fabric = one_process(settings) if fabric is None else fabric
+    if plan.search:
+        raise ConfigurationError(f"search must be 0 where one model is trained on one fold. Found {plan.search}.")
+    fabric = one_process(plan.training) if fabric is None else fabric
     spec = cohort.tasks[task]
-    problem = _pose(cohort, fold, spec, model_name, settings, architecture)
+    problem = _pose(cohort, fold, spec, model_name, plan)
     details: dict[str, Any] = {
-        "seed": seed,
+        "seed": plan.seed,
         "split_sha256": sha256_of_json([fold.train, fold.validation, fold.test]),
-        "training": settings.model_dump(mode="json"),
+        "training": plan.training.model_dump(mode="json"),
     }
     with torch.random.fork_rng():
         if is_linear(model_name):
@@ -145,7 +145,9 @@ def train_fold(
         else:
             description = {**details, **_fingerprint(problem), "processes": fabric.world_size}
             checkpoint = None if checkpoint_path is None else Checkpoint(checkpoint_path, description)
-            model, found = _fit_networks(problem, Trainer(settings, seed, fabric, checkpoint, log_path, progress))
+            model, found = _fit_networks(
+                problem, Trainer(plan.training, plan.seed, fabric, checkpoint, log_path, progress)
+            )
             details |= found
     model.eval()
     return FittedModel(
@@ -181,22 +183,15 @@ class _Problem:
     recipe: ModelRecipe
 
 
-def _pose(
-    cohort: Cohort,
-    fold: Fold,
-    task: TaskSpec,
-    model_name: str,
-    settings: TrainingSettings,
-    architecture: ArchitectureSettings,
-) -> _Problem:
+def _pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: TrainingPlan) -> _Problem:
     parts = assign(cohort, fold, task, model_name)
     classes = () if task.is_survival else classes_of(cohort.patients, task)
     features = FeatureCache()
     seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
     genes = genes_read(cohort, model_name)
     standardiser = InputStandardiser.fit(seen, genes, features, cohort.covariates)
-    objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=settings)
-    grid = fitted_grid(seen, features, largest=architecture.max_grid)
+    objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
+    grid = fitted_grid(seen, features, largest=plan.architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
         n_outputs=objective.n_outputs,
@@ -207,8 +202,8 @@ def _pose(
         pathways=_positions(cohort.pathways, genes) if genes else {},
         grid=grid,
         downsample=fitted_downsample(grid),
-        architecture=architecture,
-        members=1 if is_linear(model_name) else settings.members,
+        architecture=plan.architecture,
+        members=1 if is_linear(model_name) else plan.training.members,
     )
     data = TaskData(BagReader(standardiser, features), task, classes, recipe.n_inputs)
     return _Problem(parts, genes, data, objective, recipe)

@@ -1,4 +1,4 @@
-"""Settings of one training run."""
+"""Settings of training: how, of which sizes, and the plan of a run."""
 
 from typing import Literal
 
@@ -61,3 +61,21 @@ class ArchitectureSettings(Section):
     position_bias: Literal["table", "exact"] = Field("table", description="Position bias of the deformable attention.")
     table_size: int = Field(64, ge=16, le=8192, description="Rows of the position-bias table; its error is recorded.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the attention, alpha dropout of the gene encoder.")
+
+
+class TrainingPlan(Section):
+    """How the models of a run are trained: the same plan for every model, task and fold."""
+
+    training: TrainingSettings = TrainingSettings()
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    seed: int = Field(0, ge=0, description="Decides initial weights, batch order and newly drawn folds.")
+    search: int = Field(
+        0,
+        ge=0,
+        description="Trials of a search for every neural model's settings on the inner validation patients of each "
+        "fold; 0 takes the settings as they are.",
+    )
+
+    def with_seed(self, seed: int) -> "TrainingPlan":
+        """Returns the plan with another seed."""
+        return TrainingPlan(training=self.training, architecture=self.architecture, seed=seed, search=self.search)
