@@ -16,6 +16,7 @@ from subfuse.errors import DataError
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective import (
     ClassificationObjective,
+    Consistency,
     CoxObjective,
     DiscreteHazardObjective,
     Objective,
@@ -98,7 +99,7 @@ def test_only_paired_patients_enter_the_consistency(objective: Objective, target
 def test_the_consistency_of_offsets_can_be_chosen_with_a_weight():
     output = model_output(1)
     assert output.sampling_grid is not None
-    loss = CoxObjective(consistency_weight=2.0, consistency_of="offsets")(output, SURVIVAL)
+    loss = CoxObjective(consistency=Consistency(2.0, "offsets"))(output, SURVIVAL)
     expected = sum(
         consistency_loss(output.expression_embedding[:, s], output.sampling_grid[:, s], of="offsets")
         for s in range(SUBSPACE)

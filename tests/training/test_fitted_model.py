@@ -9,7 +9,6 @@ import torch
 from conftest import deal_folds, with_covariates
 from subfuse.errors import DataError
 from subfuse.expression.units import ShareBasis
-from subfuse.training.fitted_model import score_weights
 from subfuse.training.fitting import train_fold
 from subfuse.training.models import MODELS
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
@@ -67,7 +66,7 @@ def test_contributions_of_the_subspaces_add_up_to_the_score(make_cohort, task):
     batch = next(fitted.batches(cohort.patients, batch_size=len(cohort)))
     with torch.inference_mode():
         logits = fitted.model(**batch.inputs()).logits
-    score = (logits * score_weights(fitted.objective, logits)).sum(dim=1)
+    score = (logits * fitted.objective.score_weights(logits)).sum(dim=1)
     total = table[["contribution_tumour", "contribution_microenvironment"]].sum(axis=1)
     np.testing.assert_allclose(total, score.numpy(), atol=1e-5)
 

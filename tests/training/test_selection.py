@@ -6,10 +6,12 @@ from subfuse.cohort.batches import ClassTarget, SurvivalTarget
 from subfuse.evaluation.metrics import classification_metrics
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
 from subfuse.objective.objectives import ClassificationObjective, DiscreteHazardObjective
-from subfuse.training.selection import can_be_ranked, macro_auc, score, selection_metric, validation_metrics
+from subfuse.objective.ranking import can_be_ranked, macro_auc
+from subfuse.training.selection import score, selection_metric, validation_metrics
 
 FOLLOW_UP = SurvivalTarget(torch.tensor([100.0, 900.0, 400.0]), torch.tensor([True, False, True]))
 LABELS = ClassTarget(torch.tensor([0, 2, 1, 2]))
+HAZARD, GRADE = DiscreteHazardObjective([300.0]), ClassificationObjective(("a", "b", "c"))
 
 
 def output_of(logits):
@@ -19,7 +21,7 @@ def output_of(logits):
 
 def test_the_c_index_counts_correctly_ordered_pairs():
     logits = torch.tensor([[2.0, 0.0], [-1.0, 0.0], [-2.0, 0.0]])  # the third is ranked too low: 2 of 3 pairs
-    metrics = validation_metrics("c_index", DiscreteHazardObjective([300.0]), output_of(logits), FOLLOW_UP)
+    metrics = validation_metrics("c_index", HAZARD, output_of(logits), FOLLOW_UP)
     assert metrics["validation_c_index"] == pytest.approx(2 / 3)
     assert score("c_index", metrics)[0] == pytest.approx(-2 / 3)
 
@@ -27,8 +29,7 @@ def test_the_c_index_counts_correctly_ordered_pairs():
 def test_the_auc_is_that_of_the_evaluation():
     logits = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     label = torch.arange(40) % 3
-    objective = ClassificationObjective(("a", "b", "c"))
-    metrics = validation_metrics("auc", objective, output_of(logits), ClassTarget(label))
+    metrics = validation_metrics("auc", GRADE, output_of(logits), ClassTarget(label))
     probabilities = logits.softmax(dim=1).numpy().astype(float)
     expected = classification_metrics(label.numpy(), probabilities)["auc"].value
     assert metrics["validation_auc"] == pytest.approx(expected, abs=1e-6)
@@ -42,7 +43,7 @@ def test_a_class_that_no_validation_patient_has_is_left_out_of_the_auc():
 
 def test_the_loss_is_always_reported():
     logits = torch.zeros(3, 2)
-    metrics = validation_metrics("loss", DiscreteHazardObjective([300.0]), output_of(logits), FOLLOW_UP)
+    metrics = validation_metrics("loss", HAZARD, output_of(logits), FOLLOW_UP)
     assert list(metrics) == ["validation_loss"]
     assert score("loss", metrics)[0] == pytest.approx(
         np.log(2) * 5 / 3
@@ -50,23 +51,23 @@ def test_the_loss_is_always_reported():
 
 
 def test_the_metric_follows_from_the_outcome():
-    assert selection_metric("ranking", FOLLOW_UP) == "c_index"
-    assert selection_metric("ranking", LABELS) == "auc"
-    assert selection_metric("ranking", ClassTarget(torch.tensor([0, 1]))) == "auc"
-    assert {selection_metric("loss", target) for target in (FOLLOW_UP, LABELS)} == {"loss"}
+    assert selection_metric("ranking", HAZARD, FOLLOW_UP) == "c_index"
+    assert selection_metric("ranking", GRADE, LABELS) == "auc"
+    assert selection_metric("ranking", GRADE, ClassTarget(torch.tensor([0, 1]))) == "auc"
+    assert selection_metric("loss", HAZARD, FOLLOW_UP) == selection_metric("loss", GRADE, LABELS) == "loss"
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("objective", "target"),
     [
-        SurvivalTarget(torch.tensor([1.0, 2.0]), torch.tensor([False, False])),
-        SurvivalTarget(torch.tensor([2.0, 1.0]), torch.tensor([True, False])),
-        ClassTarget(torch.tensor([1, 1])),
+        (HAZARD, SurvivalTarget(torch.tensor([1.0, 2.0]), torch.tensor([False, False]))),
+        (HAZARD, SurvivalTarget(torch.tensor([2.0, 1.0]), torch.tensor([True, False]))),
+        (GRADE, ClassTarget(torch.tensor([1, 1]))),
     ],
 )
-def test_the_loss_selects_where_nobody_can_be_ranked(target):
+def test_the_loss_selects_where_nobody_can_be_ranked(objective, target):
     assert not can_be_ranked(target)
-    assert selection_metric("ranking", target) == "loss"
+    assert selection_metric("ranking", objective, target) == "loss"
 
 
 def test_the_loss_decides_between_equal_rankings():

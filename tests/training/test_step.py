@@ -11,6 +11,7 @@ from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.errors import ConfigurationError
 from subfuse.expression.gene_sets import gene_indices
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
+from subfuse.objective.losses import Consistency
 from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective
 from subfuse.training.coordination import ConfidenceGuidedProjection
 from subfuse.training.processes import one_process, start_processes
@@ -19,9 +20,9 @@ from subfuse.training.step import JointUpdate, TaskData, paired
 
 SETTINGS = TrainingSettings(accelerator="cpu")
 OBJECTIVES = {
-    "hazard": lambda: DiscreteHazardObjective([200.0, 400.0, 800.0], consistency_weight=2.0),
-    "cox": lambda: CoxObjective(consistency_weight=2.0),
-    "grade": lambda: ClassificationObjective(("G2", "G4"), [0.6, 1.9], consistency_weight=2.0),
+    "hazard": lambda: DiscreteHazardObjective([200.0, 400.0, 800.0], consistency=Consistency(2.0)),
+    "cox": lambda: CoxObjective(consistency=Consistency(2.0)),
+    "grade": lambda: ClassificationObjective(("G2", "G4"), [0.6, 1.9], consistency=Consistency(2.0)),
 }
 
 

@@ -11,16 +11,15 @@ from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.model.output import SubspaceFusionOutput
-from subfuse.objective.objectives import ClassificationObjective
-from subfuse.training.fitted_model import FittedModel, score_weights
+from subfuse.objective.objectives import RISK
+from subfuse.training.fitted_model import FittedModel
 
-RISK = "risk"  # what is explained of a survival prediction; otherwise the predicted class
 PATCHES_AT_ONCE = 4096  # patches in a pass through the model: bounds memory, and keeps small bags quick
 
 
 @dataclass(frozen=True)
 class ExplainedScore:
-    """A fixed linear function of one patient's logits; see `score_weights`.
+    """A fixed linear function of one patient's logits; see `Objective.score_weights`.
 
     The weights are those of the patient's own prediction and stay while the input changes, so that the class that is
     explained does not switch along a path from a baseline.
@@ -65,10 +64,8 @@ def explained_score(fitted: FittedModel, batch: BagBatch) -> ExplainedScore:
         raise ValueError(f"batch must hold one patient. Found {len(batch.patient_id)}.")
     with torch.inference_mode():
         logits = fitted.model(**batch.inputs()).logits
-    weights = score_weights(fitted.objective, logits)[0].clone()
-    if isinstance(fitted.objective, ClassificationObjective):
-        return ExplainedScore(fitted.objective.classes[int(logits.argmax())], weights)
-    return ExplainedScore(RISK, weights)
+    weights = fitted.objective.score_weights(logits)[0].clone()
+    return ExplainedScore(fitted.objective.explained(logits[0]), weights)
 
 
 def attribute_subspaces(

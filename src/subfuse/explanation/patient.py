@@ -31,8 +31,8 @@ def explain_patient(
 ) -> None:
     """Writes one patient's explanation for one task.
 
-    What is explained is the score of `score_weights`: the mean hazard logit (survival) or the predicted class's logit
-    minus the mean logit. Files:
+    What is explained is the score of `Objective.score_weights`: the mean hazard logit (survival) or the predicted
+    class's logit minus the mean logit. Files:
 
     - `explanation.json`: prediction, ledger of subspace x modality, completeness gaps; which slides are drawn as the
       places of their patches, which cannot be drawn, and whose tiles cannot be shown.

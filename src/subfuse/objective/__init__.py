@@ -1,6 +1,6 @@
 """Objectives: what a task's logits mean, how they are trained and how confident a subspace is."""
 
-from subfuse.objective.losses import consistency_loss, cox_nll, discrete_hazard_nll
+from subfuse.objective.losses import Consistency, consistency_loss, cox_nll, discrete_hazard_nll
 from subfuse.objective.objectives import (
     ClassificationObjective,
     CoxObjective,
@@ -13,6 +13,7 @@ from subfuse.objective.objectives import (
 
 __all__ = [
     "ClassificationObjective",
+    "Consistency",
     "CoxObjective",
     "DiscreteHazardObjective",
     "Loss",

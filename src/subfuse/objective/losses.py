@@ -1,5 +1,6 @@
 """Losses as functions of tensors: survival likelihoods and the gene-guided consistency of sampling positions."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -134,3 +135,27 @@ def consistency_loss(
     position_similarity = functional.normalize(position_similarity, dim=-1, eps=_SAME_POSITIONS).mean(dim=0)
     difference = expression_similarity - position_similarity
     return difference.square().sum() / expression_embedding.shape[0]
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The gene-guided consistency loss as a part of an objective: its weight, and what of the positions is compared."""
+
+    weight: float = 0.5
+    of: Literal["positions", "offsets"] = "positions"  # see `consistency_loss`
+
+    def __call__(
+        self,
+        expression_embedding: Float[Tensor, "batch subspace embed"],
+        sampling_grid: Float[Tensor, "batch subspace group point 2"],
+    ) -> Float[Tensor, ""]:
+        """Returns the unweighted sum over the subspaces; 0 for fewer than two patients."""
+        total = torch.zeros((), device=expression_embedding.device)
+        if len(sampling_grid) < 2:
+            return total
+        for embedding, grid in zip(expression_embedding.unbind(1), sampling_grid.unbind(1), strict=True):
+            total = total + consistency_loss(embedding, grid, of=self.of)
+        return total
+
+
+DEFAULT_CONSISTENCY = Consistency()

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from torch.nn import functional
 from subfuse.cohort.batches import ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError, preview
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.losses import consistency_loss, cox_nll, discrete_hazard_nll
+from subfuse.objective.losses import DEFAULT_CONSISTENCY, Consistency, cox_nll, discrete_hazard_nll
+from subfuse.objective.ranking import concordance, macro_auc
 
-Consistency = Literal["positions", "offsets"]  # what of the sampling positions follows expression
+RISK = "risk"  # what is explained of a survival prediction
 Values = Sequence[Any] | np.ndarray | Tensor  # one number per patient
 
 
@@ -45,7 +46,18 @@ class Objective(nn.Module, ABC):
     """The loss of a task, the meaning of its logits, and the confidence of subspaces.
 
     Fitted values live in buffers, so they follow `.to(device)`; `to_dict` describes the objective completely.
+
+    Args:
+        consistency: The gene-guided consistency loss that is added where a model samples positions.
     """
+
+    name: ClassVar[str]  # in files
+    ranking_metric: ClassVar[str]  # what `ranking` returns
+    classes: tuple[str, ...] = ()  # names in the order of the logits; empty for survival
+
+    def __init__(self, consistency: Consistency) -> None:
+        super().__init__()
+        self.consistency = consistency
 
     @property
     @abstractmethod
@@ -53,11 +65,45 @@ class Objective(nn.Module, ABC):
         """How many logits a model must return."""
 
     @property
-    @abstractmethod
     def survival_days(self) -> tuple[float, ...]:
         """Days of the columns of `Prediction.survival`; empty where the objective gives no survival curve."""
+        return ()
+
+    @property
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Names of what `predict` returns, as in tables of predictions."""
 
     @abstractmethod
+    def task_loss(self, logits: Float[Tensor, "batch output"], target: Target) -> Float[Tensor, ""]:
+        """Returns the loss of the task alone."""
+
+    @abstractmethod
+    def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
+        """Returns what the logits mean."""
+
+    @abstractmethod
+    def confidence(self, output: SubspaceFusionOutput, target: Target) -> Float[Tensor, " subspace"]:
+        """Returns each subspace's confidence on the batch from its own share of the logits (half of the bias each).
+
+        Detached. NaN for all subspaces where it is undefined. With several processes, pass the patients of all.
+        """
+
+    @abstractmethod
+    def ranking(self, logits: Float[Tensor, "batch output"], target: Target) -> float:
+        """Returns how well the predictions rank the patients, 0 to 1; NaN where that is undefined."""
+
+    @abstractmethod
+    def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
+        """Returns the weights that turn logits into the explained score.
+
+        A score that is linear in the logits is shared exactly among subspaces.
+        """
+
+    @abstractmethod
+    def explained(self, logits: Float[Tensor, " output"]) -> str:
+        """Returns what of one patient's prediction the score stands for: `risk`, or the predicted class."""
+
     def forward(
         self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
     ) -> Loss:
@@ -72,21 +118,35 @@ class Objective(nn.Module, ABC):
             paired: True for patients with both slides and expression; only they enter the consistency loss, which is
                 0 for fewer than two, and the alignment loss. None: everybody has both.
         """
+        if output.logits.shape[1] != self.n_outputs:
+            raise ValueError(
+                f"logits must have {self.n_outputs} columns for this objective. Found {output.logits.shape[1]}. "
+                "Build the model with n_outputs=objective.n_outputs."
+            )
+        if paired is None:
+            paired = torch.ones(len(output.logits), dtype=torch.bool, device=output.logits.device)
+        total = self.task_loss(output.logits, target)
+        terms = {"task": total.detach()}
+        if output.sampling_grid is not None:
+            consistency = self.consistency(output.expression_embedding[paired], output.sampling_grid[paired])
+            total, terms["consistency"] = total + self.consistency.weight * consistency, consistency.detach()
+        if output.alignment is not None:
+            alignment = output.alignment[paired].sum() / paired.sum().clamp(min=1)
+            total, terms["alignment"] = total + alignment, alignment.detach()
+        return Loss(total=total, terms=terms)
 
-    @abstractmethod
-    def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
-        """Returns what the logits mean."""
-
-    @abstractmethod
-    def confidence(self, output: SubspaceFusionOutput, target: Target) -> Float[Tensor, " subspace"]:
-        """Returns each subspace's confidence on the batch from its own share of the logits (half of the bias each).
-
-        Detached. NaN for all subspaces where it is undefined. With several processes, pass the patients of all.
-        """
-
-    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Returns everything `objective_from_dict` needs, as JSON values."""
+        return {
+            "name": self.name,
+            **self._fitted(),
+            "consistency_weight": self.consistency.weight,
+            "consistency_of": self.consistency.of,
+        }
+
+    @abstractmethod
+    def _fitted(self) -> dict[str, Any]:
+        """Returns the arguments of the class beside `consistency`, as JSON values."""
 
 
 class ClassificationObjective(Objective):
@@ -100,10 +160,11 @@ class ClassificationObjective(Objective):
     Args:
         classes: Names of the classes in the order of the logits.
         class_weights: One positive number per class; equal if None.
-        consistency_weight: Weight of the gene-guided consistency loss.
-        consistency_of: See `consistency_loss`.
+        consistency: The gene-guided consistency loss.
     """
 
+    name = "classification"
+    ranking_metric = "auc"
     class_weights: Float[Tensor, " output"]  # fitted
 
     def __init__(
@@ -111,10 +172,9 @@ class ClassificationObjective(Objective):
         classes: Sequence[str],
         class_weights: Values | None = None,
         *,
-        consistency_weight: float = 0.5,
-        consistency_of: Consistency = "positions",
+        consistency: Consistency = DEFAULT_CONSISTENCY,
     ) -> None:
-        super().__init__()
+        super().__init__(consistency)
         weights = _float32(np.ones(len(classes)) if class_weights is None else class_weights)
         if len(classes) < 2 or weights.shape != (len(classes),) or not (weights > 0).all():
             raise ValueError(
@@ -122,8 +182,6 @@ class ClassificationObjective(Objective):
                 f"Found {len(classes)} classes ({preview(classes)}) with weights {weights.tolist()}."
             )
         self.classes = tuple(classes)
-        self.consistency_weight = consistency_weight
-        self.consistency_of = consistency_of
         self.register_buffer("class_weights", torch.from_numpy(weights))
 
     @classmethod
@@ -132,8 +190,7 @@ class ClassificationObjective(Objective):
         labels: Values,
         *,
         classes: Sequence[str],
-        consistency_weight: float = 0.5,
-        consistency_of: Consistency = "positions",
+        consistency: Consistency = DEFAULT_CONSISTENCY,
     ) -> "ClassificationObjective":
         """Returns the objective with weights inversely proportional to class frequency.
 
@@ -143,8 +200,7 @@ class ClassificationObjective(Objective):
         Args:
             labels: Class index of every training patient.
             classes: Names of the classes.
-            consistency_weight: Weight of the gene-guided consistency loss.
-            consistency_of: See `consistency_loss`.
+            consistency: The gene-guided consistency loss.
         """
         count = np.bincount(np.asarray(labels, dtype=int), minlength=len(classes))
         if len(count) > len(classes) or count.sum() == 0:
@@ -153,7 +209,7 @@ class ClassificationObjective(Objective):
                 f"patient. Found {count.sum()} labels up to {len(count) - 1}. Check the classes of the task."
             )
         weights = count.sum() / (len(classes) * np.maximum(count, 1))
-        return cls(classes, weights, consistency_weight=consistency_weight, consistency_of=consistency_of)
+        return cls(classes, weights, consistency=consistency)
 
     @property
     def n_outputs(self) -> int:
@@ -161,18 +217,14 @@ class ClassificationObjective(Objective):
         return len(self.classes)
 
     @property
-    def survival_days(self) -> tuple[float, ...]:
-        """Empty."""
-        return ()
+    def columns(self) -> list[str]:
+        """One probability per class."""
+        return [f"p_{name}" for name in self.classes]
 
-    def forward(
-        self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
-    ) -> Loss:
-        """Returns the weighted cross-entropy plus what the output adds; see `Objective.forward`."""
-        _require_outputs(output, self.n_outputs)
+    def task_loss(self, logits: Float[Tensor, "batch output"], target: Target) -> Float[Tensor, ""]:
+        """Returns the weighted cross-entropy."""
         assert isinstance(target, ClassTarget)
-        task = functional.cross_entropy(output.logits, target.label.long(), weight=self.class_weights)
-        return _with_output_terms(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
+        return functional.cross_entropy(logits, target.label.long(), weight=self.class_weights)
 
     def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
         """Returns class probabilities."""
@@ -185,18 +237,57 @@ class ClassificationObjective(Objective):
         patients = torch.arange(len(target.label), device=target.label.device)
         return probabilities[patients, :, target.label.long()].sum(dim=0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the classes, their weights and the settings."""
-        return {
-            "name": "classification",
-            "classes": list(self.classes),
-            "class_weights": self.class_weights.tolist(),
-            "consistency_weight": self.consistency_weight,
-            "consistency_of": self.consistency_of,
-        }
+    def ranking(self, logits: Float[Tensor, "batch output"], target: Target) -> float:
+        """Returns the macro AUC; see `macro_auc`."""
+        assert isinstance(target, ClassTarget)
+        return macro_auc(logits.softmax(dim=-1).double().cpu().numpy(), target.label.cpu().numpy())
+
+    def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
+        """Returns those of the predicted class's logit minus the mean logit."""
+        return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits) - _mean_weights(logits)
+
+    def explained(self, logits: Float[Tensor, " output"]) -> str:
+        """Returns the predicted class."""
+        return self.classes[int(logits.argmax())]
+
+    def _fitted(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), "class_weights": self.class_weights.tolist()}
 
 
-class DiscreteHazardObjective(Objective):
+class _SurvivalObjective(Objective):
+    """What survival objectives share, whatever their logits mean."""
+
+    ranking_metric = "c_index"
+
+    @abstractmethod
+    def risk(self, logits: Float[Tensor, "*axes output"]) -> Float[Tensor, "*axes"]:
+        """Returns the risk, higher is worse."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The risk, and survival to each of `survival_days`."""
+        return ["risk", *(f"survival_{days:g}" for days in self.survival_days)]
+
+    def confidence(self, output: SubspaceFusionOutput, target: Target) -> Float[Tensor, " subspace"]:
+        """Returns the concordance of each subspace's risk; see `Objective.confidence`."""
+        assert isinstance(target, SurvivalTarget)
+        return concordance(self.risk(output.subspace_logits.detach()), target)
+
+    def ranking(self, logits: Float[Tensor, "batch output"], target: Target) -> float:
+        """Returns the concordance (Harrell) of the risk."""
+        assert isinstance(target, SurvivalTarget)
+        return float(concordance(self.risk(logits)[:, None], target))
+
+    def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
+        """Returns those of the mean over outputs: the mean hazard logit, or the log hazard (higher is worse)."""
+        return _mean_weights(logits)
+
+    def explained(self, logits: Float[Tensor, " output"]) -> str:
+        """Returns `risk`."""
+        return RISK
+
+
+class DiscreteHazardObjective(_SurvivalObjective):
     r"""Survival in time bins: logit :math:`k` gives the hazard :math:`h_k = \sigma(\text{logit}_k)` of bin :math:`k`.
 
     Survival beyond bin :math:`k` is :math:`S_k = \prod_{j \le k} (1 - h_j)`, the risk is :math:`-\sum_k S_k`. A
@@ -207,21 +298,17 @@ class DiscreteHazardObjective(Objective):
     Args:
         bin_edges: Days at which a new bin begins, strictly increasing: bin k holds times in [edge k-1, edge k), the
             last bin everything later. n edges make n + 1 bins, i.e. logits.
-        consistency_weight: Weight of the gene-guided consistency loss.
-        consistency_of: See `consistency_loss`.
+        consistency: The gene-guided consistency loss.
     """
 
+    name = "discrete_hazard"
     bin_edges: Float[Tensor, " edge"]  # fitted
 
-    def __init__(
-        self, bin_edges: Values, *, consistency_weight: float = 0.5, consistency_of: Consistency = "positions"
-    ) -> None:
-        super().__init__()
+    def __init__(self, bin_edges: Values, *, consistency: Consistency = DEFAULT_CONSISTENCY) -> None:
+        super().__init__(consistency)
         edges = _float32(bin_edges)
         if edges.ndim != 1 or not np.isfinite(edges).all() or not (np.diff(edges, prepend=0.0) > 0).all():
             raise ValueError(f"bin_edges must be positive and strictly increasing days. Found {edges.tolist()}.")
-        self.consistency_weight = consistency_weight
-        self.consistency_of = consistency_of
         self.register_buffer("bin_edges", torch.from_numpy(edges))
 
     @classmethod
@@ -231,8 +318,7 @@ class DiscreteHazardObjective(Objective):
         event: Values,
         *,
         bins: int = 4,
-        consistency_weight: float = 0.5,
-        consistency_of: Consistency = "positions",
+        consistency: Consistency = DEFAULT_CONSISTENCY,
     ) -> "DiscreteHazardObjective":
         """Returns the objective with bins that hold about equally many of the training patients' events.
 
@@ -242,8 +328,7 @@ class DiscreteHazardObjective(Objective):
             time_days: Days to event or last contact of every training patient.
             event: True where the event was observed.
             bins: Number of bins aimed at.
-            consistency_weight: Weight of the gene-guided consistency loss.
-            consistency_of: See `consistency_loss`.
+            consistency: The gene-guided consistency loss.
 
         Raises:
             UnfittableObjectiveError: No training patient had an event.
@@ -251,7 +336,7 @@ class DiscreteHazardObjective(Objective):
         event_days = _event_days(time_days, event)
         edges = np.quantile(event_days, np.arange(1, bins) / bins).astype(np.float32)
         occupied = np.isin(np.arange(bins - 1), np.searchsorted(edges, event_days, side="right"))
-        return cls(edges[occupied], consistency_weight=consistency_weight, consistency_of=consistency_of)
+        return cls(edges[occupied], consistency=consistency)
 
     @property
     def n_outputs(self) -> int:
@@ -263,38 +348,26 @@ class DiscreteHazardObjective(Objective):
         """The bin edges: survival beyond bin k is survival to edge k. The last bin is open and has no day."""
         return tuple(self.bin_edges.tolist())
 
-    def forward(
-        self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
-    ) -> Loss:
-        """Returns the mean negative log-likelihood plus what the output adds; see `Objective.forward`."""
-        _require_outputs(output, self.n_outputs)
+    def task_loss(self, logits: Float[Tensor, "batch output"], target: Target) -> Float[Tensor, ""]:
+        """Returns the mean negative log-likelihood."""
         assert isinstance(target, SurvivalTarget)
         bin_index = torch.bucketize(target.time_days.to(self.bin_edges), self.bin_edges, right=True)
-        task = discrete_hazard_nll(output.logits, bin_index, target.event).mean()
-        return _with_output_terms(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
+        return discrete_hazard_nll(logits, bin_index, target.event).mean()
 
     def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
         """Returns risk and the survival probability at `survival_days`."""
         survival = _survival(logits)
-        return Prediction(risk=-survival.sum(dim=-1), survival=survival[:, :-1])
+        return Prediction(risk=self.risk(logits), survival=survival[:, :-1])
 
-    def confidence(self, output: SubspaceFusionOutput, target: Target) -> Float[Tensor, " subspace"]:
-        """Returns the concordance of each subspace's risk; see `Objective.confidence`."""
-        assert isinstance(target, SurvivalTarget)
-        risk = -_survival(output.subspace_logits.detach()).sum(dim=-1)
-        return concordance(risk, target)
+    def risk(self, logits: Float[Tensor, "*axes output"]) -> Float[Tensor, "*axes"]:
+        """Returns the negative sum of the survival probabilities."""
+        return -_survival(logits).sum(dim=-1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the bin edges and the settings."""
-        return {
-            "name": "discrete_hazard",
-            "bin_edges": self.bin_edges.tolist(),
-            "consistency_weight": self.consistency_weight,
-            "consistency_of": self.consistency_of,
-        }
+    def _fitted(self) -> dict[str, Any]:
+        return {"bin_edges": self.bin_edges.tolist()}
 
 
-class CoxObjective(Objective):
+class CoxObjective(_SurvivalObjective):
     """Survival with proportional hazards: the single logit is the log hazard ratio and the risk.
 
     The loss compares the patients of a batch, so batches should hold several events; one without events has loss 0. A
@@ -303,14 +376,13 @@ class CoxObjective(Objective):
     Relative to the paper: an alternative to its discrete hazards.
 
     Args:
-        consistency_weight: Weight of the gene-guided consistency loss.
-        consistency_of: See `consistency_loss`.
+        consistency: The gene-guided consistency loss.
     """
 
-    def __init__(self, *, consistency_weight: float = 0.5, consistency_of: Consistency = "positions") -> None:
-        super().__init__()
-        self.consistency_weight = consistency_weight
-        self.consistency_of = consistency_of
+    name = "cox"
+
+    def __init__(self, *, consistency: Consistency = DEFAULT_CONSISTENCY) -> None:
+        super().__init__(consistency)
 
     @classmethod
     def fit(
@@ -318,8 +390,7 @@ class CoxObjective(Objective):
         time_days: Values,
         event: Values,
         *,
-        consistency_weight: float = 0.5,
-        consistency_of: Consistency = "positions",
+        consistency: Consistency = DEFAULT_CONSISTENCY,
     ) -> "CoxObjective":
         """Returns the objective after checking that somebody had an event; nothing else is fitted.
 
@@ -327,49 +398,32 @@ class CoxObjective(Objective):
             UnfittableObjectiveError: No training patient had an event.
         """
         _event_days(time_days, event)
-        return cls(consistency_weight=consistency_weight, consistency_of=consistency_of)
+        return cls(consistency=consistency)
 
     @property
     def n_outputs(self) -> int:
         """One."""
         return 1
 
-    @property
-    def survival_days(self) -> tuple[float, ...]:
-        """Empty: the baseline hazard is not estimated."""
-        return ()
-
-    def forward(
-        self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None
-    ) -> Loss:
-        """Returns the negative partial log-likelihood per event plus what the output adds; see `Objective.forward`."""
-        _require_outputs(output, self.n_outputs)
+    def task_loss(self, logits: Float[Tensor, "batch output"], target: Target) -> Float[Tensor, ""]:
+        """Returns the negative partial log-likelihood per event."""
         assert isinstance(target, SurvivalTarget)
-        task = cox_nll(output.logits[:, 0], target.time_days, target.event)
-        return _with_output_terms(task, output, paired, weight=self.consistency_weight, of=self.consistency_of)
+        return cox_nll(logits[:, 0], target.time_days, target.event)
 
     def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
         """Returns the log hazard as risk."""
         return Prediction(risk=logits[:, 0])
 
-    def confidence(self, output: SubspaceFusionOutput, target: Target) -> Float[Tensor, " subspace"]:
-        """Returns the concordance of each subspace's log hazard; see `Objective.confidence`."""
-        assert isinstance(target, SurvivalTarget)
-        return concordance(output.subspace_logits.detach()[..., 0], target)
+    def risk(self, logits: Float[Tensor, "*axes output"]) -> Float[Tensor, "*axes"]:
+        """Returns the log hazard."""
+        return logits[..., 0]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the settings."""
-        return {
-            "name": "cox",
-            "consistency_weight": self.consistency_weight,
-            "consistency_of": self.consistency_of,
-        }
+    def _fitted(self) -> dict[str, Any]:
+        return {}
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "classification": ClassificationObjective,
-    "discrete_hazard": DiscreteHazardObjective,
-    "cox": CoxObjective,
+    kind.name: kind for kind in (ClassificationObjective, DiscreteHazardObjective, CoxObjective)
 }
 
 
@@ -387,30 +441,8 @@ def objective_from_dict(description: Mapping[str, Any]) -> Objective:
     name = settings.pop("name", None)
     if name not in OBJECTIVES:
         raise ValueError(f"name of an objective must be one of {', '.join(OBJECTIVES)}. Found {name!r}.")
-    return OBJECTIVES[name](**settings)
-
-
-def concordance(risk: Float[Tensor, "batch subspace"], target: SurvivalTarget) -> Float[Tensor, " subspace"]:
-    """Returns the share of comparable pairs of patients that each subspace ranks correctly (Harrell 1982).
-
-    A pair is comparable if the earlier time is an event, or if at equal times exactly one is an event (the other lived
-    longer). Equal risks count one half. NaN where no pair is comparable.
-
-    Args:
-        risk: Higher is worse. Does not accept survival times or probabilities.
-        target: Follow-up of the same patients.
-
-    Example:
-        >>> target = SurvivalTarget(torch.tensor([1.0, 2.0]), torch.tensor([True, False]))
-        >>> concordance(torch.tensor([[0.9, 0.1], [0.2, 0.5]]), target)
-        tensor([1., 0.])
-    """
-    time, event = target.time_days, target.event
-    outlives = (time[None, :] > time[:, None]) | ((time[None, :] == time[:, None]) & ~event[None, :])
-    comparable = (event[:, None] & outlives)[..., None]  # batch batch 1: the first died, the second lived longer
-    difference = risk[:, None, :] - risk[None, :, :]
-    correct = (difference > 0).to(risk.dtype) + 0.5 * (difference == 0).to(risk.dtype)
-    return (correct * comparable).sum(dim=(0, 1)) / comparable.sum(dim=(0, 1))
+    own = {key: settings.pop(f"consistency_{key}") for key in ("weight", "of") if f"consistency_{key}" in settings}
+    return OBJECTIVES[name](**settings, consistency=Consistency(**own))
 
 
 def _survival(logits: Float[Tensor, "*axes bin"]) -> Float[Tensor, "*axes bin"]:
@@ -418,39 +450,8 @@ def _survival(logits: Float[Tensor, "*axes bin"]) -> Float[Tensor, "*axes bin"]:
     return functional.logsigmoid(-logits).cumsum(dim=-1).exp()
 
 
-def _with_output_terms(
-    task: Float[Tensor, ""],
-    output: SubspaceFusionOutput,
-    paired: Bool[Tensor, " batch"] | None,
-    *,
-    weight: float,
-    of: Consistency,
-) -> Loss:
-    """Returns the task loss plus the weighted sum of the subspaces' consistency losses and the model's alignment."""
-    if paired is None:
-        paired = torch.ones(len(output.logits), dtype=torch.bool, device=output.logits.device)
-    total, terms = task, {"task": task.detach()}
-    if output.sampling_grid is not None:
-        consistency = torch.zeros_like(task)
-        expression_embedding, sampling_grid = output.expression_embedding[paired], output.sampling_grid[paired]
-        if len(sampling_grid) >= 2:
-            for subspace in range(sampling_grid.shape[1]):
-                consistency = consistency + consistency_loss(
-                    expression_embedding[:, subspace], sampling_grid[:, subspace], of=of
-                )
-        total, terms["consistency"] = total + weight * consistency, consistency.detach()
-    if output.alignment is not None:
-        alignment = output.alignment[paired].sum() / paired.sum().clamp(min=1)
-        total, terms["alignment"] = total + alignment, alignment.detach()
-    return Loss(total=total, terms=terms)
-
-
-def _require_outputs(output: SubspaceFusionOutput, n_outputs: int) -> None:
-    if output.logits.shape[1] != n_outputs:
-        raise ValueError(
-            f"logits must have {n_outputs} columns for this objective. Found {output.logits.shape[1]}. "
-            "Build the model with n_outputs=objective.n_outputs."
-        )
+def _mean_weights(logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
+    return torch.full_like(logits, 1 / logits.shape[1])
 
 
 def _event_days(time_days: Values, event: Values) -> Float[np.ndarray, " event"]:

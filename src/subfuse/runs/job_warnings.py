@@ -7,10 +7,11 @@ from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import DataError, preview
+from subfuse.objective.ranking import can_be_ranked
 from subfuse.run_folder import Job
 from subfuse.training.fitting import assign
 from subfuse.training.models import is_linear
-from subfuse.training.selection import Selection, can_be_ranked
+from subfuse.training.selection import Selection
 
 _MOST_NAMES = 12
 

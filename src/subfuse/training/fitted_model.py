@@ -23,7 +23,7 @@ from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_gene
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.objectives import ClassificationObjective, Objective
+from subfuse.objective.objectives import Objective
 from subfuse.training.models import ModelRecipe
 
 PREDICTION_BATCH = 8
@@ -96,15 +96,11 @@ class FittedModel:
 
     def prediction_columns(self) -> list[str]:
         """Returns the numeric columns that `predict` writes for this task."""
-        if isinstance(self.objective, ClassificationObjective):
-            columns = [f"p_{name}" for name in self.objective.classes]
-        else:
-            columns = ["risk", *(f"survival_{days:g}" for days in self.objective.survival_days)]
-        return columns + [f"contribution_{name}" for name in self.subspaces]
+        return self.objective.columns + [f"contribution_{name}" for name in self.subspaces]
 
     def _table(self, batch: BagBatch, output: SubspaceFusionOutput) -> pd.DataFrame:
         prediction = self.objective.predict(output.logits)
-        weights = score_weights(self.objective, output.logits)
+        weights = self.objective.score_weights(output.logits)
         shares = torch.einsum("bso,bo->bs", output.subspace_logits, weights)
         risk = None if prediction.risk is None else prediction.risk[:, None]
         known = (prediction.probabilities, risk, prediction.survival, shares)
@@ -274,19 +270,6 @@ class FittedModel:
             "encoder_sha256": self.encoder_sha256,
             "details": dict(self.details),
         }
-
-
-def score_weights(objective: Objective, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
-    """Returns the weights that turn logits into the explained score.
-
-    Survival: the mean over outputs, i.e. the mean hazard logit or the log hazard (higher is worse). Classification: the
-    predicted class's logit minus the mean logit. A score that is linear in the logits is shared exactly among
-    subspaces.
-    """
-    mean = torch.full_like(logits, 1 / logits.shape[1])
-    if not isinstance(objective, ClassificationObjective):
-        return mean
-    return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits) - mean
 
 
 def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarray]:

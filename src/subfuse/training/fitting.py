@@ -24,6 +24,7 @@ from subfuse.files import sha256_of_json
 from subfuse.model.baselines.expression import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.model.output import Ensemble
+from subfuse.objective.losses import Consistency
 from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective, Objective
 from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
@@ -83,13 +84,14 @@ def fit_objective(
     patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str], *, model_name: str, settings: TrainingSettings
 ) -> Objective:
     """Returns the objective with bin edges or class weights fitted on these training patients."""
+    consistency = Consistency(settings.consistency)
     if not task.is_survival:
         labels = [classes.index(patient.labels[task.label_column]) for patient in patients]
-        return ClassificationObjective.fit(labels, classes=tuple(classes), consistency_weight=settings.consistency)
+        return ClassificationObjective.fit(labels, classes=tuple(classes), consistency=consistency)
     time, event = [patient.time_days for patient in patients], [patient.event for patient in patients]
     if is_linear(model_name):
         return CoxObjective.fit(time, event)
-    return DiscreteHazardObjective.fit(time, event, bins=settings.time_bins, consistency_weight=settings.consistency)
+    return DiscreteHazardObjective.fit(time, event, bins=settings.time_bins, consistency=consistency)
 
 
 def train_fold(

@@ -16,7 +16,7 @@ from subfuse.errors import DataError, preview
 from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.expression.units import ShareBasis
 from subfuse.files import read_sealed_json, sha256_of_file
-from subfuse.objective.objectives import ClassificationObjective, Objective, objective_from_dict
+from subfuse.objective.objectives import Objective, objective_from_dict
 from subfuse.settings import Section
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import COVARIATES, ModelRecipe, modalities_of
@@ -148,10 +148,10 @@ def _check_sizes(
 ) -> None:
     """Raises a ValueError where names and numbers of the description do not fit one another, or not the arrays."""
     recipe = description.recipe
-    if isinstance(objective, ClassificationObjective) == description.task_spec.is_survival:
+    if bool(objective.classes) == description.task_spec.is_survival:
         raise ValueError("task_spec and objective must be of the same kind of task")
     named = description.task_spec.classes
-    if isinstance(objective, ClassificationObjective) and named is not None and named != objective.classes:
+    if named is not None and named != objective.classes:
         raise ValueError(f"classes must be those of task_spec, {preview(named)}. Found {preview(objective.classes)}")
     counts = {
         "n_outputs": (recipe.n_outputs, objective.n_outputs),

@@ -29,7 +29,7 @@ from subfuse.training.checkpoint import (
 from subfuse.training.coordination import ConfidenceGuidedProjection, GradientCoordinator, NoCoordination
 from subfuse.training.loggers import tracker, write_log
 from subfuse.training.processes import gather_rows
-from subfuse.training.selection import SelectionMetric, score, selection_metric, validation_metrics
+from subfuse.training.selection import score, selection_metric, validation_metrics
 from subfuse.training.settings import TrainingSettings
 from subfuse.training.step import JointUpdate, TaskData
 
@@ -91,7 +91,7 @@ class Trainer:
             ConfigurationError: Training diverged, or the checkpoint is another training's.
         """
         settings, fabric = self.settings, self.fabric
-        metric = selection_metric(settings.selection, make_target(validation, data.task, data.classes))
+        metric = selection_metric(settings.selection, objective, make_target(validation, data.task, data.classes))
         fabric.to_device(model)
         objective = objective.to(fabric.device)
         optimizer = OPTIMIZERS[settings.optimizer](
@@ -165,7 +165,7 @@ class Trainer:
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def _validate(
-        self, update: JointUpdate, validation: Sequence[Patient], data: TaskData, metric: SelectionMetric
+        self, update: JointUpdate, validation: Sequence[Patient], data: TaskData, metric: str
     ) -> dict[str, float]:
         share = data.share(
             validation,
