@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,8 @@ BENEFIT_COLUMNS = (
     "task", "model", "reference", "reference_is", "metric", "difference", "lower", "upper", "p_adjusted", "n_patients",
 )  # fmt: skip
 RESCUE_COLUMNS = ("task", "model", "reference", "cohort", "patient_id", "change")
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.05  # of the adjusted p-value
+Verdict = Literal["better", "worse", "open"]
 _WHY = "Two modalities cost twice; the second is worth it only if it adds to the first."
 
 
@@ -137,7 +138,7 @@ def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
         {**comparisons.row(model, reference), "reference_is": contest.references[reference]}
         for model, reference in contest.pairs
     ]
-    findings += [_verdict(row, task) for row in rows]
+    findings += [_finding(row, task) for row in rows]
     best = next(iter(contest.references))
     rescued = []
     for model in contest.fused:
@@ -225,7 +226,24 @@ def difference_text(row: Mapping[str, Any]) -> str:
     )
 
 
-def _verdict(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+def verdict_of(*, lower: float, upper: float, p_adjusted: float) -> Verdict:
+    """Returns `better` or `worse` if interval and adjusted p-value agree on a difference, else `open`.
+
+    The one place where it is decided whether a model is better than another; `open` where a number is undefined.
+
+    Args:
+        lower: End of the 95 % interval of the difference; positive favours the model.
+        upper: The other end.
+        p_adjusted: Of the comparison, within its family.
+    """
+    if not p_adjusted < SIGNIFICANCE:
+        return "open"
+    if lower > 0:
+        return "better"
+    return "worse" if upper < 0 else "open"
+
+
+def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
     task = predictions.name
     against = (
         f"the {row['reference_is']}, {row['reference']}" if row["reference_is"] != "late fusion" else row["reference"]
@@ -237,15 +255,15 @@ def _verdict(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
         found = f"{row['model']} is not tested against {against}: {row['reason'] or 'no interval'}"
         return Finding("note", CHECK, found, _WHY, "More patients are needed.", task, row["model"])
     evidence = difference_text(row)
-    is_clear = row["p_adjusted"] < SIGNIFICANCE
-    if is_clear and row["lower"] > 0:
+    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
+    if verdict == "better":
         found = f"{row['model']} is better than {against} ({evidence})"
         return Finding("ok", CHECK, found, task=task, model=row["model"])
     flaw = unfit(predictions, row["reference"])
     remedy = f"Prefer {row['reference']}, which is simpler, unless more patients show a benefit."
     if flaw is not None:
         remedy = f"{row['reference']} is no alternative: {flaw}. See whether the models are trained well."
-    if is_clear and row["upper"] < 0:
+    if verdict == "worse":
         found = f"fusion does not help: {row['model']} is worse than {against} ({evidence})"
         return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])
     found = f"fusion does not help here: {row['model']} is not shown to be better than {against} ({evidence})"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.audit.fusion import SIGNIFICANCE, Comparisons, difference_text, headline_values
+from subfuse.audit.fusion import Comparisons, difference_text, headline_values, verdict_of
 from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import MODELS, is_linear
@@ -61,7 +61,7 @@ def _verdict(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
         found = f"{row['model']} is not tested against {against}: {row['reason'] or 'no interval'}"
         return Finding("note", CHECK, found, _WHY, "More patients are needed.", task, row["model"])
     evidence = difference_text(row)
-    if row["lower"] > 0 and row["p_adjusted"] < SIGNIFICANCE:
+    if verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"]) == "better":
         found = f"{row['model']} is better than {against} ({evidence})"
         return Finding("ok", CHECK, found, task=task, model=row["model"])
     is_below = row["difference"] < 0

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
+from subfuse.audit.fusion import Verdict, verdict_of
 from subfuse.training.models import MODELS, modalities_of
 
 
@@ -77,7 +78,6 @@ METRIC_NAMES = {
     "expected_calibration_error": "Calib. error",
 }
 HEADLINES = ("c_index", "auc")
-SIGNIFICANCE = 0.05  # of the adjusted p-value, for the word "better"
 LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
 MODALITY_NAMES = {
     frozenset({"slides"}): "slides only",
@@ -101,13 +101,9 @@ class FusionBenefit:
     p_adjusted: float
 
     @property
-    def verdict(self) -> str:
-        """`better` or `worse` if interval and adjusted p-value agree on a difference, otherwise `open`."""
-        if not self.p_adjusted < SIGNIFICANCE:
-            return "open"
-        if self.lower > 0:
-            return "better"
-        return "worse" if self.upper < 0 else "open"
+    def verdict(self) -> Verdict:
+        """The audit's."""
+        return verdict_of(lower=self.lower, upper=self.upper, p_adjusted=self.p_adjusted)
 
 
 def model_name(model: str) -> str:
