@@ -351,9 +351,9 @@ def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec
     """Returns predictions with cohort and outcome of the patients beside them; unknown outcomes are empty."""
     table = predicted.copy()
     table["cohort"] = [patient.cohort for patient in patients]
-    table["time_days"] = [patient.time_days if task.is_survival else None for patient in patients]
-    table["event"] = [patient.event if task.is_survival else None for patient in patients]
-    table["label"] = [None if task.is_survival else patient.labels.get(task.column) for patient in patients]
+    outcomes = [dict(zip(task.outcome_columns, patient.outcome(task), strict=True)) for patient in patients]
+    for column in ("time_days", "event", "label"):
+        table[column] = [outcome.get(column) for outcome in outcomes]
     return table
 
 

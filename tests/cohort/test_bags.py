@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import with_covariates
-from subfuse.cohort.bags import Bag, BagReader, FeatureCache, InputStandardiser, class_names, has_outcome
+from subfuse.cohort.bags import Bag, BagReader, FeatureCache, InputStandardiser, class_names
 from subfuse.cohort.batches import collate, draw_batches, make_target
 from subfuse.cohort.covariates import WEIGHT
 from subfuse.cohort.task import TaskSpec
@@ -92,8 +92,8 @@ def test_the_cache_stops_at_its_limit_but_still_reads(cohort):
 
 def test_outcomes_known_and_unknown(cohort):
     patient = cohort.patients[0]
-    assert has_outcome(patient, TaskSpec(column="grade"))
-    assert not has_outcome(patient, TaskSpec(column="diagnosis"))
+    assert patient.has_outcome(TaskSpec(column="grade"))
+    assert not patient.has_outcome(TaskSpec(column="diagnosis"))
     assert class_names(cohort.patients, TaskSpec(column="grade")) == ("G2", "G4")
     assert class_names(cohort.patients, TaskSpec(column="grade", classes=("G4", "G2"))) == ("G4", "G2")
     with pytest.raises(ValueError, match="labels of 'grade' must be among"):

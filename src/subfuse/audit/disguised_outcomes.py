@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.audit.findings import Finding
-from subfuse.cohort.bags import class_names, has_outcome
+from subfuse.cohort.bags import class_names
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import coded
 from subfuse.cohort.drawn_folds import Fold
@@ -76,7 +76,7 @@ def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
     """
     spec = cohort.tasks[task]
     wanted = set(fold.train)
-    patients = [p for p in cohort if p.patient_id in wanted and has_outcome(p, spec)]
+    patients = [p for p in cohort if p.patient_id in wanted and p.has_outcome(spec)]
     names = (*cohort.genes, *cohort.covariates)
     log_limit = math.log(BY_CHANCE / max(1, len(names)))
     rows = [(name, reason, 1.0, True) for name, reason in _by_name(names, spec)] if patients else []

@@ -173,13 +173,8 @@ def side_by_side(slides: Sequence[SlideFeatures]) -> Float[np.ndarray, "patch 2"
     return np.concatenate(placed).astype(np.float32)
 
 
-def has_outcome(patient: Patient, task: TaskSpec) -> bool:
-    """True if the patient's outcome for this task is known."""
-    if task.is_survival:
-        return patient.time_days is not None and patient.event is not None
-    return task.label_column in patient.labels
-
-
 def class_names(patients: Sequence[Patient], task: TaskSpec) -> tuple[str, ...]:
-    """Returns the classes of a classification task: as declared, else every label that occurs, sorted."""
-    return task.classes or tuple(sorted({p.labels[task.label_column] for p in patients if has_outcome(p, task)}))
+    """Returns the classes of a task: as declared, else every label that occurs, sorted; none of a survival task."""
+    if task.is_survival:
+        return ()
+    return task.classes or tuple(sorted({p.labels[task.label_column] for p in patients if p.has_outcome(task)}))

@@ -37,6 +37,14 @@ class Patient:
     labels: Mapping[str, str] = field(default_factory=dict)  # every other clinical column that is known
     site: str | None = None  # contributing hospital
 
+    def outcome(self, task: TaskSpec) -> tuple[float | bool | str | None, ...]:
+        """Returns what is to be predicted, in the order of `TaskSpec.outcome_columns`."""
+        return (self.time_days, self.event) if task.is_survival else (self.labels.get(task.label_column),)
+
+    def has_outcome(self, task: TaskSpec) -> bool:
+        """Returns whether all of it is known."""
+        return None not in self.outcome(task)
+
 
 @dataclass(frozen=True, repr=False)
 class Cohort:
@@ -77,7 +85,7 @@ class Cohort:
     def _known(self, task: TaskSpec) -> str:
         """How many patients a task has, and their events or classes."""
         if task.is_survival:
-            events = [p.event for p in self if p.event is not None and p.time_days is not None]
+            events = [bool(p.event) for p in self if p.has_outcome(task)]
             return f"{len(events)} patients, {sum(events)} events"
         labels = Counter(p.labels[task.label_column] for p in self if task.label_column in p.labels)
         return f"{labels.total()} patients ({', '.join(f'{name}: {n}' for name, n in sorted(labels.items()))})"

@@ -148,7 +148,7 @@ def default_stratification(tasks: Mapping[str, TaskSpec], patients: pd.DataFrame
         tasks: At least one task.
         patients: The patients to divide, with `cohort`.
     """
-    columns = ["event" if task.column is None else task.column for task in tasks.values()]
+    columns = [task.stratified_by for task in tasks.values()]
     outcome = "event" if "event" in columns else columns[0]
     return ("cohort", outcome) if patients["cohort"].nunique() > 1 else (outcome,)
 

@@ -29,7 +29,7 @@ def fingerprint_of(
     listed = list(patients)
     found = {"patients": sha256_of_json([[patient.patient_id, patient.cohort] for patient in listed])}
     if task is not None:
-        found["outcomes"] = sha256_of_json([_outcome(patient, task) for patient in listed])
+        found["outcomes"] = sha256_of_json([list(patient.outcome(task)) for patient in listed])
     if "slides" in modalities:
         found["slides"] = sha256_of_json([[(p.stem, _hash_at(p)) for p in patient.slides] for patient in listed])
     if "expression" in modalities:
@@ -37,10 +37,6 @@ def fingerprint_of(
     if set(modalities) != {"slides"}:
         found["covariates"] = sha256_of_json([sorted(patient.covariates.items()) for patient in listed])
     return found
-
-
-def _outcome(patient: Patient, task: TaskSpec) -> list[float | bool | str | None]:
-    return [patient.time_days, patient.event] if task.is_survival else [patient.labels.get(task.label_column)]
 
 
 def _sha256_of_expression(patients: Iterable[Patient]) -> str:

@@ -48,6 +48,16 @@ class TaskSpec(Section):
         return self.column
 
     @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Columns of the outcome in tables of predictions."""
+        return ("time_days", "event") if self.is_survival else ("label",)
+
+    @property
+    def stratified_by(self) -> str:
+        """Column of the patients whose mixture folds should keep."""
+        return "event" if self.column is None else self.column
+
+    @property
     def is_survival(self) -> bool:
         """True for a time-to-event task."""
         return self.column is None

@@ -35,7 +35,7 @@ def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict
         "version": __version__,
         "settings": sha256_of_json([*settings, job.seed(plan.seed), plan.search]),
         "fold": sha256_of_json([fold.train, fold.validation, fold.test]),
-        "task": sha256_of_json([task.model_dump(mode="json"), *class_names_of(cohort, job)]),
+        "task": sha256_of_json([task.model_dump(mode="json"), *class_names(cohort.patients, task)]),
         "genes": sha256_of_json(
             [
                 cohort.genes,
@@ -49,12 +49,6 @@ def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict
         "encoder": str(cohort.encoder_sha256),
         **fingerprint_of(patients, modalities=modalities_of(job.model), task=task),
     }
-
-
-def class_names_of(cohort: Cohort, job: Job) -> tuple[str, ...]:
-    """Returns the classes of a job's task, none for survival."""
-    task = cohort.tasks[job.task]
-    return () if task.is_survival else class_names(cohort.patients, task)
 
 
 def begin_jobs(out: Path, inputs: Mapping[Job, Mapping[str, str]]) -> list[Job]:

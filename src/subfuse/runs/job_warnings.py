@@ -65,21 +65,20 @@ def _weaknesses(cohort: Cohort, fold: Fold, job: Job, selection: Selection) -> I
         parts = assign(cohort, fold, task, job.model)
     except DataError:  # the job itself fails by it
         return
-    classes = () if task.is_survival else class_names(cohort.patients, task)
+    classes = class_names(cohort.patients, task)
     if classes:
         trained = {patient.labels[task.label_column] for patient in parts.train}
         missing = [name for name in classes if name not in trained]
         if missing:
             yield (
                 f"no training patient has class {preview(missing)}, which cannot be predicted. Join it with another "
-                f"class, use fewer folds, or set `splits.stratify: [{task.label_column}]` in the cohort file"
+                f"class, use fewer folds, or set `splits.stratify: [{task.stratified_by}]` in the cohort file"
             )
     if selection == "loss" or is_linear(job.model):
         return
     if not can_be_ranked(make_target(parts.validation, task, classes)):
         why = "no comparable pair" if task.is_survival else "all of one class"
-        column = "event" if task.is_survival else task.label_column
         yield (
             f"the validation patients cannot be ranked ({why}): the epoch is chosen by their loss. Raise "
-            f"`splits.validation`, use fewer folds, or set `splits.stratify: [{column}]` in the cohort file"
+            f"`splits.validation`, use fewer folds, or set `splits.stratify: [{task.stratified_by}]` in the cohort file"
         )

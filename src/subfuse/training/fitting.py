@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, has_outcome, reads_profile, side_by_side
+from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, reads_profile, side_by_side
 from subfuse.cohort.bags import class_names as classes_of
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.drawn_folds import Fold
@@ -60,7 +60,7 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
 
     def eligible(patient: Patient) -> bool:
         seen = ("slides" in uses and patient.slides) or (uses != SLIDES and reads_profile(patient, genes))
-        return bool(seen) and has_outcome(patient, task)
+        return bool(seen) and patient.has_outcome(task)
 
     by_id = {patient.patient_id: patient for patient in cohort}
     parts = [
@@ -187,7 +187,7 @@ class _Problem:
 
 def _pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: TrainingPlan) -> _Problem:
     parts = assign(cohort, fold, task, model_name)
-    classes = () if task.is_survival else classes_of(cohort.patients, task)
+    classes = classes_of(cohort.patients, task)
     features = FeatureCache()
     seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
     genes = genes_read(cohort, model_name)
@@ -285,9 +285,10 @@ def _fingerprint(problem: _Problem) -> dict[str, str]:
     task, standardiser = problem.data.task, problem.data.reader.standardiser
     digest = hashlib.sha256()
     for patient in (*problem.parts.train, *problem.parts.validation):
-        outcome = (patient.time_days, patient.event) if task.is_survival else patient.labels[task.label_column]
         slides = [path.name for path in patient.slides]
-        digest.update(repr((patient.patient_id, outcome, slides, sorted(patient.covariates.items()))).encode())
+        digest.update(
+            repr((patient.patient_id, patient.outcome(task), slides, sorted(patient.covariates.items()))).encode()
+        )
         digest.update(b"" if patient.expression is None else patient.expression.tobytes())
     for values in (standardiser.patch_mean, standardiser.patch_scale):
         digest.update(b"" if values is None else values.tobytes())
