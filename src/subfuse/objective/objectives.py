@@ -422,9 +422,8 @@ class CoxObjective(_SurvivalObjective):
         return {}
 
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    kind.name: kind for kind in (ClassificationObjective, DiscreteHazardObjective, CoxObjective)
-}
+_KINDS: tuple[type[Objective], ...] = (ClassificationObjective, DiscreteHazardObjective, CoxObjective)
+OBJECTIVES = {kind.name: kind for kind in _KINDS}
 
 
 def objective_from_dict(description: Mapping[str, Any]) -> Objective:
