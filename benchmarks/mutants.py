@@ -50,6 +50,7 @@ TESTS = {
     "model/subspace_fusion": "model/test_subspace_fusion.py model/baselines/test_baselines.py",
     "objective/losses": "objective/test_losses.py",
     "objective/objectives": "objective/test_objectives.py objective/test_losses.py",
+    "objective/ranking": "objective/test_objectives.py training/test_selection.py",
     "training/coordination": "training/test_coordination.py",
     "training/linear": "training/test_linear.py",
     "training/selection": "training/test_selection.py",
