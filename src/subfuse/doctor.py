@@ -5,10 +5,10 @@ from importlib.util import find_spec
 
 from subfuse.errors import SubfuseError
 
-_TRIED_SLIDES = "SVS, tiled TIFF, OME-TIFF, folders of PNG and JPEG"  # the formats of the tests' files
-_UNTRIED_SLIDES = "NDPI, MRXS, SCN, BIF, VMS, CZI, DICOM"
+_TRIED_SLIDES = "SVS, tiled TIFF, OME-TIFF, NDPI, MRXS, DICOM, folders of PNG and JPEG"  # of the tests' files
+_UNTRIED_SLIDES = "SCN, BIF, VMS, CZI"
 
-OPTIONAL = {
+OPTIONAL: dict[str, tuple[str, str | None]] = {
     "openslide": ("openslide-python", "wsi"),
     "wsidata": ("wsidata", "wsi"),
     "lazyslide": ("lazyslide", "wsi"),
@@ -17,6 +17,10 @@ OPTIONAL = {
     "pyarrow": ("pyarrow", "parquet"),
     "distributed": ("distributed", "cluster"),
     "fastapi": ("fastapi", "serve"),
+    "optuna": ("optuna", "search"),
+    "tensorboard": ("tensorboard", "track"),
+    "mlflow": ("mlflow", "track"),
+    "wandb": ("wandb", None),  # sends to a server, so that no extra installs it
 }
 
 
@@ -35,8 +39,8 @@ def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
     rows = [(name, _version(name), "") for name in ("subfuse", "torch", "lightning", "anndata")]
     for module, (package, extra) in OPTIONAL.items():
         found = find_spec(module) is not None
-        rows.append((package, _version(package) if found else "missing", "" if found else _install(extra)))
-    rows.extend(_slide_formats())
+        rows.append((package, _version(package) if found else "missing", "" if found else _install(package, extra)))
+    rows.extend([*_slide_formats(), *_hub_access()])
     rows.append(("cores", str(available_cores()), ""))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     rows.append(("GPU", ", ".join(devices) or "none", "" if devices else "works on the CPU, slower"))
@@ -62,6 +66,19 @@ def _slide_formats() -> list[tuple[str, str, str]]:
     ]
 
 
+def _hub_access() -> list[tuple[str, str, str]]:
+    """Whether weights may be downloaded, as this machine is set up: nothing is asked of the hub."""
+    try:
+        from huggingface_hub import constants, get_token
+    except ImportError:
+        return [("Hugging Face hub", "missing", _install("huggingface_hub", "encoders"))]
+    if constants.HF_HUB_OFFLINE:
+        return [("Hugging Face hub", "offline (HF_HUB_OFFLINE): cached weights only", "")]
+    if get_token() is None:
+        return [("Hugging Face hub", "no token: public encoders only", "set HF_TOKEN for gated encoders")]
+    return [("Hugging Face hub", "token found, not tried", "accept the licence of a gated encoder on its page")]
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -69,5 +86,5 @@ def _version(package: str) -> str:
         return "missing"
 
 
-def _install(extra: str) -> str:
-    return f"pip install 'subfuse[{extra}]'"
+def _install(package: str, extra: str | None) -> str:
+    return f"pip install {package}" if extra is None else f"pip install 'subfuse[{extra}]'"
