@@ -24,6 +24,7 @@ from trident_cohort import CONTENT, FEATURES, N_PATIENTS, TWO_SLIDES, WITHOUT_RN
 
 TASKS = tuple(CONTENT["tasks"])
 FOLDS = CONTENT["splits"]["folds"]
+MODELS = ("subspace", "abmil", "clinical", "cox", "logistic")
 ALARM = "Do not use these results"
 
 
@@ -52,13 +53,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cohort = trident_cohort(root / "cohort")
     do("check", cohort)
     do("prepare", cohort, "--out", root / "prepared", "--workers", 1)
-    do("crossval", root / "prepared", "--models", "subspace", "--out", root / "run", "--workers", 1, *BRIEF)
+    do("crossval", root / "prepared", "--models", *MODELS, "--out", root / "run", "--workers", 1, *BRIEF)
     return root / "run"
 
 
 def test_a_first_week(run, tmp_path, capsys):
     trained_explained_and_reported(run)
+    capsys.readouterr()
     do("audit", run)
+    assert 5 < len(capsys.readouterr().out.splitlines()) < 60
     findings = json.loads((run / "audit.json").read_text())["findings"]
     assert [finding for finding in findings if finding["level"] == "failure"] == []
     drawn_on_places(run, tmp_path / "explained")
@@ -74,7 +77,8 @@ def test_a_first_week(run, tmp_path, capsys):
 
 def trained_explained_and_reported(run: Path) -> None:
     predictions = pd.read_csv(run / "predictions.csv")
-    tested = predictions[predictions["split"] == "test"]
+    assert set(predictions["model"]) == set(MODELS)
+    tested = predictions[(predictions["split"] == "test") & (predictions["model"] == "subspace")]
     assert tested.groupby("task").size().to_dict() == dict.fromkeys(TASKS, N_PATIENTS)
     assert not tested.duplicated(["task", "patient_id"]).any()
     lacking = tested.set_index("patient_id")
