@@ -52,6 +52,12 @@ def test_interval_and_p_value_are_those_of_the_normal_distribution(value: float)
     assert auc.interval == pytest.approx(norm.interval(0.95, loc=value, scale=0.1))
 
 
+def test_a_patient_of_one_model_alone_counts_with_that_model() -> None:
+    one, other = BinaryAuc(0.7, pd.Series({"a": 0.3, "b": 0.1})), BinaryAuc(0.6, pd.Series({"a": 0.1, "c": 0.4}))
+
+    assert one.minus(other).influence.to_dict() == pytest.approx({"a": 0.2, "b": 0.1, "c": -0.4})
+
+
 def test_interval_covers_at_the_nominal_rate() -> None:
     truth = 0.7142  # of normal scores 0.8 apart
     covered = [

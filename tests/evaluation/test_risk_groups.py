@@ -88,6 +88,13 @@ def test_fold_without_training_patients_is_an_error() -> None:
         risk_groups(predictions)
 
 
+def test_training_and_test_patients_are_both_required() -> None:
+    with pytest.raises(DataError, match=r"need rows of split test\. Found none"):
+        risk_groups(fold_rows(0, train=[1, 2], test={}))
+    with pytest.raises(DataError, match="Fold 0 has no rows of split train"):
+        risk_groups(fold_rows(0, train=[], test={"a": 1.0}))
+
+
 def test_several_models_are_an_error() -> None:
     rows = fold_rows(0, train=[1, 2], test={"a": 1.0})
 
