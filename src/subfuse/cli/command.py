@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand."""
+    """A subcommand: what `--help` says of it, its arguments, and what it runs."""
 
     summary: str
     example: str

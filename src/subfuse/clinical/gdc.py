@@ -211,9 +211,6 @@ def outcome_of_rows(cells: pd.DataFrame, source: str) -> tuple[pd.DataFrame, tup
     return pd.DataFrame({"time_days": death.where(dead, last), "event": event}), notes
 
 
-# --- JSON ------------------------------------------------------------------------------------------------------------
-
-
 def _read_json(path: Path) -> pd.DataFrame:
     """Returns the rows that clinical.tsv would have: one per diagnosis and follow-up of a case, cells as text."""
     content = read_json(path)

@@ -133,9 +133,6 @@ def is_adult_diffuse_glioma(histology: str) -> bool:
     return bool(_ADULT_DIFFUSE.search(words)) and not _OTHER_GLIOMAS.search(words)
 
 
-# --- words of tables -------------------------------------------------------------------------------------------------
-
-
 def read_idh(cell: str) -> bool:
     """Returns True for IDH-mutant, False for wild type: `Mutant`, `IDH1 R132H`, `IDHmut-codel`, `WT`, `IDHwt`.
 
@@ -207,8 +204,6 @@ def read_grade(cell: str) -> int | None:
 def _letters(cell: str) -> str:
     return re.sub(r"[^a-z0-9]", "", cell.lower())
 
-
-# --- tables of patients ----------------------------------------------------------------------------------------------
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "idh": read_idh,

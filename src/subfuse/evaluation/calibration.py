@@ -101,9 +101,6 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables)[list(RELIABILITY_COLUMNS)]
 
 
-# --- classification ---------------------------------------------------------------------------------------------------
-
-
 def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[str, Any]]:
     classes = task.classes
     assert classes is not None
@@ -184,9 +181,6 @@ def _class_bins(tested: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     group = np.minimum((confidence * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     binned = table.groupby(group).agg({"n_patients": "sum", "predicted": "mean", "observed": "mean"})
     return binned.assign(group=np.arange(1, len(binned) + 1))
-
-
-# --- survival ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -299,9 +293,6 @@ def _survival_groups(tested: pd.DataFrame) -> pd.DataFrame:
     horizon = min(HORIZON_DAYS, float(curves.days[-1]))
     groups = calibration_groups(times_days(rows), events(rows), curves, horizon_days=horizon)
     return groups.assign(group=np.arange(1, len(groups) + 1))
-
-
-# --- shared -----------------------------------------------------------------------------------------------------------
 
 
 def _few(

@@ -402,7 +402,7 @@ class CoxObjective(_SurvivalObjective):
 
     @property
     def n_outputs(self) -> int:
-        """One."""
+        """One: the log hazard."""
         return 1
 
     def task_loss(self, logits: Float[Tensor, "batch output"], target: Target) -> Float[Tensor, ""]:

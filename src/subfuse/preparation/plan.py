@@ -148,9 +148,6 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     )
 
 
-# --- who ------------------------------------------------------------------------------------------------------------
-
-
 def _developed(patients: pd.DataFrame, roles: Mapping[str, Role]) -> pd.DataFrame:
     """Returns the patients to develop on; everybody where every cohort is external."""
     names = [name for name, role in roles.items() if role == "develop"]
@@ -238,7 +235,9 @@ def _aliases(cohort_file: CohortFile) -> Path | None:
 def _harmonisation(
     cohorts: Sequence[CohortSources], gene_sets: Mapping[str, Sequence[str]], kept: Collection[str]
 ) -> pd.DataFrame:
-    """Returns how the expression of every cohort compares with that of the first, a developed one where there is any.
+    """Returns how the expression of every cohort compares with that of the reference.
+
+    The reference is the first cohort with expression, of those to develop on where there are any.
 
     Columns: `cohort`, `reference`, and those of `harmonise`. Genes that only some cohorts measure are still counted.
     """
@@ -253,9 +252,6 @@ def _harmonisation(
         rows.insert(1, "reference", reference.name)
         compared.append(rows)
     return pd.concat(compared, ignore_index=True) if compared else pd.DataFrame()
-
-
-# --- what is predicted, from what -----------------------------------------------------------------------------------
 
 
 def _resolve_tasks(

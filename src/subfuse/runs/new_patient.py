@@ -135,9 +135,6 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
-# --- expression -------------------------------------------------------------------------------------------------------
-
-
 def _read_expression(path: Path, run: Run, fitted: FittedModel) -> tuple[UploadedExpression, tuple[str, ...]]:
     require_regular_file(path, "expression file")
     measured = fitted.genes
@@ -172,9 +169,6 @@ def _expression_section(run: Run) -> ExpressionSection | None:
             f"{preview([str(section.unit) for section in sections])}. Prepare a cohort and use --cohort."
         )
     return sections[0] if sections else None
-
-
-# --- slides -----------------------------------------------------------------------------------------------------------
 
 
 def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Run, fitted: FittedModel) -> _Slides:
