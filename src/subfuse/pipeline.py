@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
+from subfuse.errors import DataError
 from subfuse.execution import Attempts, Progress, run_jobs
 from subfuse.files import write_table
 from subfuse.report.document import write_report
@@ -47,7 +48,7 @@ def explain_and_report(
     Returns:
         The report; None if it could not be written.
     """
-    report = _reported(folder)
+    report = reported(folder)
     attempts = Attempts(on_failure=lambda what, reason: logger.warning("not explained: %s: %s", what, reason))
     with attempts.attempt("the run"):
         run = load_run(folder)
@@ -56,14 +57,17 @@ def explain_and_report(
         with attempts.attempt("the cohort"):
             told = _then(progress, "now tables of the cohort, then single patients")
             run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=told)
-        jobs = [(run, cohort, patient_id) for patient_id in patients_to_explain(run.predictions, N_EXPLAINED)]
+        chosen = patients_to_explain(run.predictions, N_EXPLAINED)
+        if not chosen:
+            attempts.failed("single patients", DataError("a predicted test patient with data is required. Found none."))
+        jobs = [(run, cohort, patient_id) for patient_id in chosen]
         told = _then(progress, "now the report")
         for done, (index, outcome) in enumerate(run_jobs(Run.explain, jobs, workers=workers, scheduler=scheduler), 1):
             if isinstance(outcome, Exception):
                 attempts.failed(f"patient {jobs[index][2]}", outcome)
             if told is not None:
                 told(done, len(jobs), f"explain: {jobs[index][2]}")
-    return _reported(folder, attempts)
+    return reported(folder, attempts)
 
 
 def _then(progress: Progress | None, following: str) -> Progress | None:
@@ -73,7 +77,7 @@ def _then(progress: Progress | None, following: str) -> Progress | None:
     return lambda done, total, what: progress(done, total, what if done < total else f"{what}; {following}")
 
 
-def _reported(folder: Path, explained: Attempts | None = None) -> Path | None:
+def reported(folder: Path, explained: Attempts | None = None) -> Path | None:
     """Writes what could not be explained, then the report; returns its path, or None with a warning."""
 
     def warn(what: str, reason: str) -> None:
@@ -87,9 +91,14 @@ def _reported(folder: Path, explained: Attempts | None = None) -> Path | None:
 
 
 def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
-    """Returns test patients with both modalities, from the highest and the lowest predicted risk inwards."""
+    """Returns predicted test patients, from the highest and the lowest predicted risk inwards.
+
+    They have both modalities; where nobody has, slides; where nobody has slides, expression.
+    """
     test = predictions[(predictions["split"] == "test") & (predictions["model"] == MAIN_MODEL)]
-    test = test[test["has_slides"] & test["has_expression"]]
+    has_slides, has_expression = test["has_slides"], test["has_expression"]
+    owners = (test[has_data] for has_data in (has_slides & has_expression, has_slides, has_expression))
+    test = next((rows for rows in owners if len(rows)), test.iloc[:0])
     if test["risk"].isna().all():  # no task is survival: from the surest to the least sure
         test = test.assign(risk=test.filter(regex="^p_").max(axis=1))
     order = test.dropna(subset=["risk"]).sort_values("risk", ascending=False)["patient_id"].tolist()

@@ -300,10 +300,10 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
         (
             "[one]",
             ConfigurationError,
-            "one must differ between patients to be learned from. Found 'x' for all. Remove it",
+            "one must differ between patients to be learned from. Found 'x' for all. Remove it, .* `role: external`",
         ),
         ("[mixed]", ConfigurationError, r"mixed must hold numbers or two words. .* 90\+"),
-        ("[empty]", DataError, "empty must be known for some patients"),
+        ("[empty]", DataError, "empty must be known for some patients. .* `role: external`"),
         ("[sex=mael]", ConfigurationError, "'mael' must occur in sex. Found female, male"),
         ("[sex=male, sex=Male]", ConfigurationError, "sex=male must be given once"),
         ("[G1]", ConfigurationError, "G1 must not have the name of a gene"),
@@ -328,6 +328,15 @@ def test_an_external_cohort_needs_no_coding_and_keeps_one_that_is_declared(with_
     assert plan.covariates == ("age", "sex=male")
     plan = plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [sex]", **external))
     assert plan.covariates == ("sex",)  # the trained model knows which word is coded 1
+
+
+def test_a_word_among_the_numbers_of_an_external_cohort_names_the_patient(with_covariates):
+    table = pd.read_csv(with_covariates / "patients.csv", dtype=str)
+    table.loc[8, "age"] = "61 years"
+    table.to_csv(with_covariates / "patients.csv", index=False)
+    external = {"patients": COVARIATES, "role": "role: external"}
+    with pytest.raises(DataError, match=r"age must be a number\. Found '61 years' for p08"):
+        plan_cohort(cohort_file_of(with_covariates, covariates="covariates: [sex, age]", **external))
 
 
 def test_a_label_task_cannot_have_its_label_as_covariate(folder):

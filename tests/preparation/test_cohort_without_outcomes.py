@@ -53,5 +53,5 @@ def test_an_external_cohort_needs_no_outcome(tmp_path, patients, tasks):
 
 
 def test_a_cohort_to_develop_on_needs_one(tmp_path):
-    with pytest.raises(ConfigurationError, match="at least one is required to develop models"):
+    with pytest.raises(ConfigurationError, match=r"at least one is required to develop models.* `role: external`"):
         prepare(write(tmp_path, {"age": [60] * 6}, role="develop"), tmp_path / "prepared")

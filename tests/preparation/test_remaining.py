@@ -25,11 +25,12 @@ PATIENTS = [f"P{i:03d}" for i in range(12)]
 def write(tmp_path: Path):
     """Writes a cohort of ready features, with changes: of patients in the slide table, slides, values, sections."""
 
-    def write(owners=PATIENTS, names=PATIENTS, value=1.0, **sections) -> Path:
+    def write(owners=PATIENTS, names=PATIENTS, value=1.0, mpp: float | None = 0.5, **sections) -> Path:
         (tmp_path / "features").mkdir()
         clinical = pd.DataFrame({"patient_id": PATIENTS, "grade": ["G2", "G3"] * 6, "age": np.arange(12) + 40.5})
         clinical.assign(rare=["A"] * 11 + ["B"]).to_csv(tmp_path / "patients.csv", index=False)
-        pd.DataFrame({"slide_id": names, "patient_id": owners, "mpp": 0.5}).to_csv(tmp_path / "slides.csv", index=False)
+        slides = pd.DataFrame({"slide_id": names, "patient_id": owners, "mpp": mpp}).dropna(axis="columns")
+        slides.to_csv(tmp_path / "slides.csv", index=False)
         for patient in PATIENTS:
             with h5py.File(tmp_path / "features" / f"{patient}.h5", "w") as file:
                 file["features"] = np.full((1, 4, 3), value, np.float32)
@@ -59,8 +60,9 @@ def write(tmp_path: Path):
             ["no feature file", "slides of slides.csv: P0, P1", "nearest: P0 and"],
         ),
         ({"value": np.nan}, ["P000.h5: features must be finite", "(12)"]),
+        ({"mpp": None}, ["P000.h5: the pixel size is required", "Declare `mpp` in", "slides.mpp", "(12)"]),
     ],
-    ids=["case", "leading zeros", "slide identifiers", "values"],
+    ids=["case", "leading zeros", "slide identifiers", "values", "pixel size"],
 )
 def test_slides_that_are_all_lost_are_an_error_with_the_cause(write, tmp_path, changes, words):
     out = tmp_path / "out"
@@ -115,7 +117,17 @@ def test_a_class_that_a_fold_cannot_train_or_test_is_named(write):
     assert "class A" not in " ".join(plan.warnings)
 
 
-def test_devices_are_checked_before_work():
+def test_devices_are_checked_before_work(write, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in PATIENTS:
+        (images / f"{name}.svs").touch()
+    with pytest.raises(ConfigurationError, match="--device cuda:99"):
+        prepare(write(slides={"folder": "images"}), tmp_path / "out", device="cuda:99")
+    assert not (tmp_path / "out").exists()
+
+
+def test_devices_are_known_by_name():
     require_device("cpu")
     for name in ("warp-drive", "cuda:99"):
         with pytest.raises(ConfigurationError, match=f"--device {name}: .* Found cpu"):

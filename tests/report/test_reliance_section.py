@@ -2,9 +2,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_run import GENES, SCRIPT, write_fake_run
 
+from subfuse.explanation.enrichment import COLUMNS
 from subfuse.report import reliance_section
 from subfuse.report import reliance_section as cohort_figures
 from subfuse.report.reliance_section import GenePoints, RemovalCurve, beeswarm, removal_curves, swarm_offsets
@@ -54,6 +56,11 @@ def test_gene_sets_of_genes_that_are_not_stable_have_no_fdr(run):
     stable, unstable = list(GENES)
     assert "stable" not in by_subspace[stable]
     assert by_subspace[unstable] == "none: genes not stable over folds"
+
+
+def test_gene_sets_whose_stability_is_undefined_are_not_called_unstable():
+    one_fold = dict.fromkeys(COLUMNS, 0.5) | {"fdr": np.nan, "stability": np.nan, "leading_genes": "EGFR"}
+    assert reliance_section._enrichment_table(pd.DataFrame([one_fold])).rows[0][6] == "none: stability undefined"
 
 
 def test_undefined_tests_of_truth_are_named(run):

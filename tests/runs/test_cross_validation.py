@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -180,6 +181,14 @@ def test_linear_models_run_on_their_own_kind_of_task(cohort, tmp_path):
     result = run(cohort, tmp_path / "run", models=["cox", "logistic"])
     done = set(map(tuple, result.predictions[["task", "model"]].drop_duplicates().to_numpy()))
     assert done == {("survival", "cox"), ("grade", "logistic")}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there_is_told_before_work(cohort, tmp_path):
+    plan = TrainingPlan(training=TrainingSettings(accelerator="cuda"))
+    with pytest.raises(ConfigurationError, match="accelerator cuda"):
+        run(cohort, tmp_path / "run", plan=plan)
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_names_list_the_valid_ones(cohort, tmp_path):

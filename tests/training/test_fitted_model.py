@@ -178,6 +178,15 @@ def test_unknown_and_unseen_covariates_are_said_and_taken_as_average(make_cohort
     assert np.isnan(risk[2])  # nothing is known
 
 
+def test_a_word_where_the_model_reads_a_number_names_cohort_and_patient(make_cohort):
+    cohort = with_covariates(make_cohort())
+    fitted = fit(cohort, "clinical")
+    words = replace(cohort.patients[5], covariates={"age": "61 years"})
+    new = replace(cohort, name="clinic", patients=(cohort.patients[0], words))
+    with pytest.raises(DataError, match=f"cohort 'clinic', .*age .* Found '61 years' for {words.patient_id}"):
+        fitted.check_compatible(new)
+
+
 def test_the_clinical_model_predicts_whose_covariates_are_known_and_knows_no_gene(make_cohort):
     cohort = with_covariates(make_cohort())
     fitted = fit(cohort, "clinical")

@@ -133,7 +133,7 @@ def _crossval(arguments: Namespace) -> None:
             scheduler=arguments.scheduler,
             progress=progress,
         )
-    print(f"Report: {report or 'not written, see the warning'}\n{DISCLAIMER}")
+    _print_report(report)
 
 
 def _add_evaluate(parser: ArgumentParser) -> None:
@@ -145,14 +145,18 @@ def _add_evaluate(parser: ArgumentParser) -> None:
 
 
 def _evaluate(arguments: Namespace) -> None:
-    from subfuse.report.document import write_report
+    from subfuse.pipeline import reported
     from subfuse.runs.run import load_run
 
     run = load_run(arguments.run)
     cohort = read_other_cohort(arguments)
     metrics = run.evaluate(cohort, arguments.out, seed=arguments.seed)
     print_metrics(metrics)
-    print(f"Report: {write_report(arguments.out)}\n{DISCLAIMER}")
+    _print_report(reported(arguments.out))
+
+
+def _print_report(report: Path | None) -> None:
+    print(f"Report: {report or 'not written, see the warning'}\n{DISCLAIMER}")
 
 
 COMMANDS = {

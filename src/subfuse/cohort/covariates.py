@@ -141,16 +141,41 @@ def coded(name: str, known: CovariateValues) -> float:
     return number
 
 
-def check_values(names: Sequence[str], patients: pd.DataFrame) -> None:
-    """Raises a DataError that names the patient where the value of a numeric covariate is not a finite number."""
+def check_values(names: Sequence[str], known: Mapping[str, CovariateValues]) -> None:
+    """Refuses a numeric covariate whose value is not a finite number.
+
+    Args:
+        names: From `resolve_covariates`.
+        known: Patient -> what is known of it.
+
+    Raises:
+        DataError: Names the patient and the value.
+    """
     for name in names:
-        for patient, cell in zip(patients["patient_id"], patients[column_of(name)], strict=True):
+        for patient, values in known.items():
             try:
-                coded(name, {} if cell is None or pd.isna(cell) else {column_of(name): cell})
+                coded(name, values)
             except DataError:
                 raise DataError(
-                    f"covariates: {name} must be a number. Found {cell!r} for {patient}. Correct or empty the cell."
+                    f"covariates: {name} must be a number. Found {values[name]!r} for {patient}. Correct or empty "
+                    "the cell."
                 ) from None
+
+
+def known_values(names: Sequence[str], patients: pd.DataFrame) -> dict[str, CovariateValues]:
+    """Returns for every patient the covariates that are known of it, by column."""
+    columns = sorted({column_of(name) for name in names})
+    rows = patients[["patient_id", *columns]].to_dict("records")
+    return {row["patient_id"]: {name: row[name] for name in columns if not pd.isna(row[name])} for row in rows}
+
+
+def numeric_names(names: Sequence[str], patients: pd.DataFrame) -> tuple[str, ...]:
+    """Returns the covariates whose known values are numbers for most patients: other values are errors of typing."""
+    return tuple(
+        name
+        for name in names
+        if np.isfinite(pd.to_numeric(patients[column_of(name)].dropna(), errors="coerce")).mean() > 0.5
+    )
 
 
 def completeness(names: Sequence[str], patients: pd.DataFrame) -> dict[str, int]:
@@ -170,7 +195,10 @@ def column_of(name: str) -> str:
 
 def _coded_name(entry: str, known: pd.Series, *, develops: bool) -> str:
     if known.empty and develops:
-        raise DataError(f"covariates: {column_of(entry)} must be known for some patients. Found none. Remove it.")
+        raise DataError(
+            f"covariates: {column_of(entry)} must be known for some patients. Found none. "
+            "Remove it, or, if nobody trains on these patients, set `role: external`."
+        )
     column, has_word, word = entry.partition("=")
     if has_word:
         found = sorted({_canonical(cell) for cell in known})
@@ -186,7 +214,7 @@ def _coded_name(entry: str, known: pd.Series, *, develops: bool) -> str:
     if len(words) == 1:
         raise ConfigurationError(
             f"covariates: {entry} must differ between patients to be learned from. Found {words[0]!r} for all. "
-            "Remove it."
+            "Remove it, or, if nobody trains on these patients, set `role: external`."
         )
     if len(words) > 2:
         shown = sorted({_canonical(cell) for cell in known[~numeric]})

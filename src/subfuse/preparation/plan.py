@@ -9,7 +9,7 @@ import pandas as pd
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED, outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
-from subfuse.cohort.covariates import check_values, completeness, resolve_covariates
+from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names, resolve_covariates
 from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -119,7 +119,9 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     genes = [] if expression is None else list(expression.values.columns)
     develops = "develop" in roles.values()
     covariates = resolve_covariates(cohort_file.covariates, _developed(patients, roles), tasks, develops=develops)
-    _check_axis(covariates, genes, patients if develops else patients.iloc[:0])
+    _refuse_names_of_genes(covariates, genes)
+    numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
+    check_values(numeric, known_values(numeric, patients))
     repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, patients, roles)
     return CohortPlan(
         name=cohort_file.name,
@@ -268,7 +270,8 @@ def _resolve_tasks(
     if not tasks and "develop" in roles.values():
         raise ConfigurationError(
             "tasks: at least one is required to develop models. Map time_days and event, or a label, in "
-            f"patients.columns. Found the columns {preview(labels, limit=12)}."
+            f"patients.columns, or, if nobody trains on these patients, set `role: external`. Found the columns "
+            f"{preview(labels, limit=12)}."
         )
     if "develop" not in roles.values():  # predicting needs no outcome
         known = [name for name, task in tasks.items() if (followed if task.column is None else task.column in labels)]
@@ -352,14 +355,12 @@ def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
         )
 
 
-def _check_axis(covariates: Sequence[str], genes: Sequence[str], patients: pd.DataFrame) -> None:
-    """Refuses covariates that are named like a gene or hold a word where a number is declared."""
+def _refuse_names_of_genes(covariates: Sequence[str], genes: Sequence[str]) -> None:
     shared = sorted(set(covariates) & set(genes))
     if shared:
         raise ConfigurationError(
             f"covariates: {preview(shared)} must not have the name of a gene. Rename it in patients.columns."
         )
-    check_values(covariates, patients)
 
 
 def _weak_folds(

@@ -290,13 +290,20 @@ def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
             str(row["n_genes"]),
             number(row["nes"], signed=True),
             _p_value(row["p_value"]),
-            "none: genes not stable over folds" if pd.isna(row["fdr"]) else _p_value(row["fdr"]),
+            _fdr(row["fdr"], row["stability"]),
             "" if pd.isna(row["leading_genes"]) else _first_genes(str(row["leading_genes"])),
         )
         for _, found in table.groupby(["subspace", "ranking"], sort=False)
         for row in found.head(TOP_SETS).to_dict("records")
     ]
     return PlainTable(columns, rows, frozenset(columns[3:7]))
+
+
+def _fdr(value: float, stability: float) -> str:
+    """Returns the false discovery rate, or why there is none."""
+    if pd.isna(value):
+        return "none: stability undefined" if pd.isna(stability) else "none: genes not stable over folds"
+    return _p_value(value)
 
 
 def _p_value(value: float) -> str:

@@ -16,7 +16,7 @@ from subfuse import __version__
 from subfuse.cohort.bags import BagReader, InputStandardiser
 from subfuse.cohort.batches import BagBatch, draw_batches
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.covariates import CovariateCoding, column_of
+from subfuse.cohort.covariates import CovariateCoding, check_values, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
@@ -148,7 +148,7 @@ class FittedModel:
         return notes
 
     def _covariate_notes(self, cohort: Cohort) -> list[str]:
-        """Returns what is unknown of covariates; a DataError if the cohort does not declare one of the model's."""
+        """Returns what is unknown of covariates; a DataError if one of the model's is not declared or no number."""
         if self.standardiser.covariates is None or self.recipe.modalities == {"slides"}:
             return []
         declared = {column_of(name) for name in cohort.covariates}
@@ -159,6 +159,10 @@ class FittedModel:
                 f"{preview(missing)}. Map these columns in patients.columns, name them under covariates of the cohort "
                 "file, and prepare it again; empty cells are taken as those of an average training patient."
             )
+        try:
+            check_values(self.covariates, {patient.patient_id: patient.covariates for patient in cohort})
+        except DataError as error:
+            raise DataError(f"cohort {cohort.name!r}, {error} Then prepare it again.") from None
         return self.standardiser.covariates.notes([patient.covariates for patient in cohort])
 
     def align(self, cohort: Cohort) -> Cohort:

@@ -64,7 +64,7 @@ def start_processes(settings: TrainingSettings, *, devices: int, nodes: int) -> 
             precision=settings.precision,
             strategy="ddp",  # for its processes only: gradients are summed by `sum_gradients`
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"--devices {devices} --nodes {nodes} cannot be had: {error}") from None
     parent = os.getppid()
     fabric.launch()
