@@ -36,6 +36,13 @@ def test_both_orientations_give_the_same_table(tmp_path, transposed, declared):
     pd.testing.assert_frame_equal(found.values, np.log2(matrix() + 1), check_names=False)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [("P-01", "p-01"), ("0001", "1")])
+def test_patients_of_another_spelling_are_named_in_pairs(tmp_path, ours, theirs):
+    (tmp_path / "m.csv").write_text(f"patient_id,EGFR\n{theirs},1.5\n")
+    with pytest.raises(DataError, match=f"{ours} is not there; {theirs} is, which differs only in case, zeros"):
+        read(tmp_path / "m.csv", unit="tpm", patients=[ours])
+
+
 def test_patients_of_the_cohort_tell_the_orientation(tmp_path):
     table = matrix(rows=["a", "b", "c"])
     table.T.to_csv(tmp_path / "e.tsv", sep="\t")
