@@ -31,6 +31,7 @@ def read_mark(root: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads((root / NAME).read_text(encoding="utf-8"))
+        _refuse_earlier_version(root, found)
         recorded = dict(found["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -48,6 +49,15 @@ def read_mark(root: Path) -> dict[str, Any]:
             f"changed, or a preparation was interrupted. {_remedy(root)}"
         )
     return found
+
+
+def _refuse_earlier_version(root: Path, found: Mapping[str, Any]) -> None:
+    """Raises a DataError for a folder that was completed by a version that recorded no hashes."""
+    if "cohort_sha256" in found and "files" not in found:
+        raise DataError(
+            f"{root / NAME}: the hashes of the tables are required. Found none, as in folders that an earlier subfuse "
+            f"({found['versions']['subfuse']}) prepared. {_remedy(root)}"
+        )
 
 
 def _remedy(root: Path) -> str:
