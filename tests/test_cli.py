@@ -13,6 +13,8 @@ from command_run import explain_roughly, made_by_commands
 from subfuse.cli import COMMANDS, main
 from subfuse.pipeline import patients_to_explain, run_demo
 
+pytestmark = pytest.mark.xdist_group("commands")  # one process makes what the tests share
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:

@@ -22,6 +22,8 @@ from subfuse.serve.run_reader import open_run
 from subfuse.serve.slide_tiles import SlideShelf
 from trident_cohort import CONTENT, FEATURES, N_PATIENTS, TWO_SLIDES, WITHOUT_RNA, WITHOUT_SLIDES, trident_cohort
 
+pytestmark = pytest.mark.xdist_group("journey")  # one process makes what the tests share
+
 TASKS = tuple(CONTENT["tasks"])
 FOLDS = CONTENT["splits"]["folds"]
 MODELS = ("subspace", "abmil", "clinical", "cox", "logistic")

@@ -142,7 +142,9 @@ def test_only_included_patients_are_used(tmp_path):
     table = plain(tmp_path, text, include=("TCGA-02-0047", "c"))
     assert table.patients["patient_id"].tolist() == ["TCGA-02-0047", "c"]
     assert "2 of 3 patients" in table.warnings[-1]
-    with pytest.raises(DataError, match=r"patients\.include: x must be in .*patients\.csv"):
+    with pytest.raises(
+        DataError, match=r"patients\.include: patients of .*patients\.csv are required\. Not found: x\."
+    ):
         plain(tmp_path, text, include=("a", "x"))
 
 

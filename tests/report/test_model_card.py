@@ -97,7 +97,7 @@ def test_a_run_from_python_is_repeated_by_python_that_can_be_read(tmp_path):
     text = command(read_run(run))
     compile(text, "command", "exec")
     assert "task=['grade']" in text
-    assert "seed=7" in text
+    assert "plan=TrainingPlan(" in text  # with the run's own seed, settings and sizes
 
 
 def test_hashes_of_the_runs_files_are_listed(run):

@@ -9,7 +9,6 @@ from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import DataError, preview
 from subfuse.objective.ranking import can_be_ranked
 from subfuse.run_folder import Job
-from subfuse.training.fitting import assign
 from subfuse.training.models import is_linear
 from subfuse.training.selection import Selection
 
@@ -60,6 +59,8 @@ def fold_warnings(cohort: Cohort, folds: Mapping[Job, Fold], *, selection: Selec
 
 
 def _weaknesses(cohort: Cohort, fold: Fold, job: Job, selection: Selection) -> Iterator[str]:
+    from subfuse.training.fitting import assign
+
     task = cohort.tasks[job.task]
     try:
         parts = assign(cohort, fold, task, job.model)
