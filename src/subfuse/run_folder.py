@@ -177,8 +177,13 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
         found = read_config(out)
         differing = sorted(key for key in stored.keys() | found.keys() if stored.get(key) != found.get(key))
         if differing:
+            why = (
+                ""
+                if differing != ["folds"]
+                else ": the patients, or the outcomes by which folds are drawn, have changed"
+            )
             raise ConfigurationError(
-                f"{out} holds results of another configuration (differs in: {', '.join(differing)}). "
+                f"{out} holds results of another configuration (differs in: {', '.join(differing)}){why}. "
                 "Choose another --out, or remove the folder."
             )
         return

@@ -13,12 +13,12 @@ from subfuse.audit.fusion import (
     Contest,
     fusion_benefit,
     fusion_contest,
-    headline_values,
     late_fusion,
     ordered_share,
     rescue,
 )
 from subfuse.audit.linear_baseline import compare_with_linear
+from subfuse.audit.recommendation import headline_values
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
 
 SINGLE = {"snn": {"expression"}, "abmil": {"slides"}}

@@ -114,3 +114,13 @@ def test_a_model_that_predicts_one_class_is_not_recommended(patients: pd.DataFra
     rows.loc[linear, columns] = [0.6, 0.4, 0.0]
     rows.loc[linear & (rows["patient_id"].str[-1] < "5"), columns] = [0.4, 0.6, 0.0]
     assert unfit(next(iter(read_tasks(rows))), "logistic") == f"it never predicts class {columns[2][2:]}"
+
+
+def test_a_model_below_chance_is_not_recommended(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"subspace": 4.0, "abmil": 6.0}, "grade")
+    columns = [name for name in rows if name.startswith("p_")]
+    worse = rows["model"] == "abmil"
+    rows.loc[worse, columns] = rows.loc[worse, [*columns[1:], columns[0]]].to_numpy()  # every class for another
+    (task,) = read_tasks(rows)
+    assert unfit(task, "abmil") == "its auc is not above chance"
+    assert unfit(task, "subspace") is None

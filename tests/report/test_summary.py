@@ -36,9 +36,9 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def with_audit(run: Path, level: str, found: str) -> None:
+def with_audit(run: Path, level: str, found: str, remedy: str = "") -> None:
     finding = {"level": level, "check": "calibration", "task": "survival", "model": "subspace", "found": found}
-    finding |= {"why": "", "remedy": ""}
+    finding |= {"why": "", "remedy": remedy}
     (run / "audit.json").write_text(json.dumps({"counts": {level: 1}, "findings": [finding], "tables": {}}))
 
 
@@ -202,3 +202,11 @@ def test_numbers_take_their_nouns_along():
     )
     assert duration(365) == "1 year"
     assert metric_name("auc_365_days") == "AUC at 1 year"
+
+
+def test_probabilities_that_cannot_be_recalibrated_are_not_to_be_used(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    with_audit(
+        run, "warning", "subspace: p = 0.01", remedy="Do not use the probabilities: they cannot be recalibrated."
+    )
+    assert lines_of(run, "survival")["Probabilities"] == "signs that they are off: do not use them"

@@ -9,9 +9,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.audit.recommendation import unfit
+from subfuse.audit.recommendation import headline_values, unfit
 from subfuse.errors import preview
-from subfuse.evaluation.comparisons import grouping
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -19,7 +18,6 @@ from subfuse.evaluation.predictions import (
     class_probabilities,
     events,
     label_indices,
-    ranked_patients,
     risks,
     times_days,
 )
@@ -149,17 +147,6 @@ def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
     return FusionBenefit(tuple(findings), table, pd.concat(rescued, ignore_index=True))
 
 
-def headline_values(task: TaskPredictions) -> dict[str, float]:
-    """Returns every model's headline metric, mean over folds as in `evaluate_predictions`; NaN where undefined."""
-    by, _ = grouping(task)
-    values = {}
-    for model in task.models:
-        found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
-        defined = [value for value in found if np.isfinite(value)]
-        values[model] = float(np.mean(defined)) if defined else np.nan
-    return values
-
-
 def late_fusion(
     task: TaskPredictions, single: Mapping[str, Collection[str]], values: Mapping[str, float]
 ) -> pd.DataFrame | None:
@@ -266,7 +253,7 @@ def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
     if verdict == "worse":
         found = f"fusion does not help: {row['model']} is worse than {against} ({evidence})"
         return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])
-    found = f"fusion does not help here: {row['model']} is not shown to be better than {against} ({evidence})"
+    found = f"fusion is not shown to help: {row['model']} is not shown to be better than {against} ({evidence})"
     return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])
 
 

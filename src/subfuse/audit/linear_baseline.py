@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.audit.fusion import Comparisons, difference_text, headline_values, verdict_of
-from subfuse.audit.recommendation import unfit
+from subfuse.audit.fusion import Comparisons, difference_text, verdict_of
+from subfuse.audit.recommendation import headline_values, unfit
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import MODELS, is_linear
 

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.audit.findings import Finding
-from subfuse.audit.fusion import headline_values
+from subfuse.audit.recommendation import headline_values
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.comparisons import compare_models, grouping
 from subfuse.evaluation.floors import too_few

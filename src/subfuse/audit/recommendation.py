@@ -1,30 +1,46 @@
-"""Whether a model is fit to be recommended in place of another."""
+"""What a model reaches, and whether it is fit to be recommended in place of another."""
 
 import numpy as np
 
 from subfuse.errors import preview
-from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities
+from subfuse.evaluation.comparisons import grouping
+from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities, ranked_patients
+
+CHANCE = 0.5  # C-index or AUC
+
+
+def headline_values(task: TaskPredictions) -> dict[str, float]:
+    """Returns every model's headline metric, mean over folds as in `evaluate_predictions`; NaN where undefined."""
+    by, _ = grouping(task)
+    values = {}
+    for model in task.models:
+        found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
+        defined = [value for value in found if np.isfinite(value)]
+        values[model] = float(np.mean(defined)) if defined else np.nan
+    return values
 
 
 def unfit(task: TaskPredictions, model: str) -> str | None:
     """Returns why a model should not be recommended, whatever its headline metric; None where nothing speaks against.
 
-    A model that predicts one class, or one risk, in every fold tells patients apart by traces at best; of one that
-    never predicts a class, precision and F1 are undefined.
+    One whose C-index or AUC is not above chance orders no patients. A model that predicts one class, or one risk, in
+    every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1 are
+    undefined.
 
     Args:
         task: Rows of all models and splits.
         model: One of its models.
     """
+    below = f"its {task.headline} is not above chance" if headline_values(task)[model] <= CHANCE else None
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     folds = [fold for _, fold in tested.groupby(FOLD)]
     if task.classes is None:
         same = all(np.ptp(fold["risk"].to_numpy(dtype=np.float64)) == 0 for fold in folds)
-        return "it predicts the same risk for every patient of a fold" if same else None
+        return "it predicts the same risk for every patient of a fold" if same else below
     predicted = [set(class_probabilities(fold, task.classes).argmax(axis=1).tolist()) for fold in folds]
     if all(len(found) == 1 for found in predicted):
         return "it predicts one class in every fold"
     missing = [name for index, name in enumerate(task.classes) if not any(index in found for found in predicted)]
     missing = [name for name in missing if (tested["label"] == name).any()]
-    return f"it never predicts class {preview(missing)}" if missing else None
+    return f"it never predicts class {preview(missing)}" if missing else below

@@ -50,7 +50,10 @@ def print_table(title: str, columns: Sequence[str], rows: Any) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row))
-    Console(markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
+    with console.capture() as captured:  # rich would end with its own exit code where nobody reads the output any more
+        console.print(table)
+    print(captured.get(), end="")
 
 
 def print_metrics(metrics: Any) -> None:

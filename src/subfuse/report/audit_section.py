@@ -7,7 +7,7 @@ from typing import Any
 from subfuse.report.statements import PlainTable, Section, counted, metric_name, model_name, number, p_text, singular
 
 _MEASURES = {
-    "expected_calibration_error": "Calibration error",
+    "expected_calibration_error": "Calibration error, folds pooled",
     "brier": "Brier",
     "integrated_brier": "Integrated Brier",
     "one_calibration_p": "1-calibration, p",

@@ -233,7 +233,8 @@ def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
     )
     if found is None:
         return "not tested", ""
-    words = {"ok": "no sign that they are off", "warning": "signs that they are off: recalibrate before use"}
+    advice = "do not use them" if str(found.get("remedy", "")).startswith("Do not use") else "recalibrate before use"
+    words = {"ok": "no sign that they are off", "warning": f"signs that they are off: {advice}"}
     detail = singular(str(found["found"]).removeprefix(f"{model}: "))
     return words.get(found["level"], "not tested"), detail.removeprefix("not tested, ").removeprefix(
         "cannot be checked, "
