@@ -16,7 +16,7 @@ _SECONDS_OF_LOOKING = 10.0  # that `check` spends on the values of ready feature
 
 def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("subfuse-demo"), help="Folder for everything.")
-    add_number(parser, "--patients", int, 40, "Number of simulated patients.", ge=1)
+    add_number(parser, "--patients", int, 30, "Number of simulated patients.", ge=1)
     add_workers(parser, scheduler=False)
 
 
