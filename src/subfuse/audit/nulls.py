@@ -166,7 +166,8 @@ def _label_finding(
     )
     if p_value < SIGNIFICANCE:
         return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
-    if value < REVERSED and null.mean() - value > REVERSED_SDS * null.std():
+    is_far = (null > value).all() and null.mean() - value > REVERSED_SDS * null.std()
+    if value < REVERSED and is_far:
         what = "risk" if task.classes is None else "order of the classes"
         found = f"the {what} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."

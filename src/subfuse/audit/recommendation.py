@@ -11,13 +11,15 @@ CHANCE = 0.5  # C-index or AUC
 
 def headline_values(task: TaskPredictions) -> dict[str, float]:
     """Returns every model's headline metric, mean over folds as in `evaluate_predictions`; NaN where undefined."""
+    return {model: headline_value(task, model) for model in task.models}
+
+
+def headline_value(task: TaskPredictions, model: str) -> float:
+    """Returns the headline metric of one model; see `headline_values`."""
     by, _ = grouping(task)
-    values = {}
-    for model in task.models:
-        found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
-        defined = [value for value in found if np.isfinite(value)]
-        values[model] = float(np.mean(defined)) if defined else np.nan
-    return values
+    found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
+    defined = [value for value in found if np.isfinite(value)]
+    return float(np.mean(defined)) if defined else np.nan
 
 
 def unfit(task: TaskPredictions, model: str) -> str | None:
@@ -31,7 +33,7 @@ def unfit(task: TaskPredictions, model: str) -> str | None:
         task: Rows of all models and splits.
         model: One of its models.
     """
-    below = f"its {task.headline} is not above chance" if headline_values(task)[model] <= CHANCE else None
+    below = f"its {task.headline} is not above chance" if headline_value(task, model) <= CHANCE else None
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     folds = [fold for _, fold in tested.groupby(FOLD)]
