@@ -30,7 +30,7 @@ from subfuse.explanation.explained_score import ExplainedScore, explained_score,
 from subfuse.explanation.faithfulness import occlude_patches
 from subfuse.features.store import read_features
 from subfuse.files import write_table
-from subfuse.objective.objectives import ClassificationObjective
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.preparation.prepare import prepare
 from subfuse.runs.folds import choose_repeats
 from subfuse.simulation.cohort import simulate

@@ -11,7 +11,7 @@ SOURCE = Path(subfuse.__file__).parent
 LAYERS = [  # low to high: a module imports from lower layers and from its own room
     {"__init__", "errors", "settings"},
     {"identifiers"},
-    {"files", "execution", "tables", "model", "evaluation"},
+    {"files", "execution", "tables", "exclusions", "model", "evaluation"},
     {"slides", "expression", "clinical"},
     {"features", "simulation"},
     {"cohort"},

@@ -2,7 +2,7 @@ import pandas as pd
 
 from subfuse.cli.cohorts import _next_step, _print_exclusions
 from subfuse.cli.console import print_metrics
-from subfuse.tables import commonest_reasons, exclusion_table
+from subfuse.exclusions import commonest_reasons, exclusion_table
 
 
 def test_what_is_undefined_is_said_once_and_no_nan_is_printed(capsys):

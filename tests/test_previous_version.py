@@ -14,7 +14,7 @@ import pytest
 from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
 from subfuse.errors import DataError
-from subfuse.run_folder import Job
+from subfuse.run_folder.job import Job
 from subfuse.runs.run import load_run
 
 ARCHIVE = Path(__file__).parent / "data" / "previous_version.tar.xz"

@@ -15,7 +15,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.errors import ConfigurationError
 from subfuse.features.store import read_features, write_features
 from subfuse.files import sha256_of_json, write_table
-from subfuse.run_folder import read_predictions
+from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted

@@ -15,7 +15,9 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import write_repeats
 from subfuse.files import write_table
-from subfuse.run_folder import Job, claim_folder, read_predictions, stack_predictions
+from subfuse.run_folder.job import Job
+from subfuse.run_folder.layout import claim_folder
+from subfuse.run_folder.tables import read_predictions, stack_predictions
 from subfuse.runs.cross_validation import run_description, run_job
 from subfuse.runs.external_validation import external_predictions
 from subfuse.training.models import MODELS

@@ -10,11 +10,11 @@ from subfuse.cohort.covariates import coded
 from subfuse.cohort.drawn_folds import read_folds
 from subfuse.cohort.marker import mark_complete
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.exclusions import NothingLeft, exclusion_table
 from subfuse.files import write_table
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
-from subfuse.tables import NothingLeft, exclusion_table
 
 N = 20
 SECTIONS = {

@@ -8,7 +8,7 @@ from torch import nn
 from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.explained_score import ExplainedScore
 from subfuse.explanation.faithfulness import occlude_patches, windows_of
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.model.output import SubspaceFusionOutput
 
 FEATURE, GENE, OUTPUT = 4, 3, 2
 

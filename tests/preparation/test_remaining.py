@@ -12,11 +12,11 @@ import yaml
 from subfuse.cli import main
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.exclusions import NothingLeft
 from subfuse.features.patch_encoders import require_device
 from subfuse.preparation import prepare as preparation
 from subfuse.preparation.plan import plan_cohort
 from subfuse.preparation.prepare import prepare
-from subfuse.tables import NothingLeft
 
 PATIENTS = [f"P{i:03d}" for i in range(12)]
 
@@ -147,8 +147,8 @@ def test_a_folder_in_which_nothing_was_encoded_is_free_for_another_encoder(write
 
 
 def test_a_fold_that_loses_its_patients_names_the_cause(write):
+    from subfuse.exclusions import exclusion_table
     from subfuse.preparation.remaining import remaining
-    from subfuse.tables import exclusion_table
 
     plan = plan_cohort(read_cohort_file(write()))
     failed = exclusion_table(("slide", name, "no tissue") for name in plan.folds[0].test)

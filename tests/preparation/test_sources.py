@@ -10,11 +10,11 @@ from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.cohort.drawn_folds import read_repeats
 from subfuse.cohort.marker import mark_complete
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.exclusions import exclusion_table
 from subfuse.expression.reading import ExpressionTable
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.sources import pool_expression
-from subfuse.tables import exclusion_table
 
 GENES = {"a": ["G1", "G2", "G3", "G5"], "b": ["G3", "G4", "G2", "G1"], "c": ["G1", "G3", "G2"]}
 SIZES = {"a": 14, "b": 9, "c": 5}

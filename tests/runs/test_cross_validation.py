@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from conftest import deal_folds
 from subfuse.cohort.drawn_folds import SPLITS, Fold, write_folds
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.run_folder import read_predictions
+from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
 from subfuse.runs.single_training import train_model

@@ -14,9 +14,11 @@ from subfuse.cohort.bags import InputStandardiser
 from subfuse.errors import DataError, SubfuseError
 from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.files import read_json, sha256_of_json, write_json, write_table
-from subfuse.objective.objectives import ClassificationObjective
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.report.run_files import read_run
-from subfuse.run_folder import Job, claim_folder, stack_predictions
+from subfuse.run_folder.job import Job
+from subfuse.run_folder.layout import claim_folder
+from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.cross_validation import predict_fold
 from subfuse.runs.run import load_run
 from subfuse.training.fitted_model import FittedModel

@@ -11,7 +11,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.horizons import HORIZON_COLUMNS
 from subfuse.files import read_table
-from subfuse.run_folder import read_predictions
+from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.external_validation import (
     mean_predictions,

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from conftest import deal_folds, slide_features, with_covariates
 from subfuse.features.store import write_features
-from subfuse.run_folder import Job, remove_results
+from subfuse.run_folder.job import Job
+from subfuse.run_folder.layout import remove_results
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.job_inputs import job_inputs
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings

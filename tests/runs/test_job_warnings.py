@@ -3,7 +3,7 @@ from dataclasses import replace
 from conftest import deal_folds
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.cohort.task import TaskSpec
-from subfuse.run_folder import Job
+from subfuse.run_folder.job import Job
 from subfuse.runs.job_warnings import concerned, fold_warnings
 
 

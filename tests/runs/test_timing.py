@@ -3,7 +3,7 @@ import json
 import pandas as pd
 
 from subfuse.files import write_json
-from subfuse.run_folder import Job
+from subfuse.run_folder.job import Job
 from subfuse.runs.timing import add_to_provenance, explaining_seconds, training_seconds
 
 

@@ -8,7 +8,7 @@ import torch
 from conftest import deal_folds, with_covariates
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.objective.objectives import CoxObjective
+from subfuse.objective.survival import CoxObjective
 from subfuse.training.fitting import fitted_downsample, train_fold
 from subfuse.training.models import MODELS, ModelRecipe, check_model_names, compared_in, compared_models
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings

@@ -4,9 +4,10 @@ import torch
 
 from subfuse.cohort.batches import ClassTarget, SurvivalTarget
 from subfuse.evaluation.metrics import classification_metrics
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.objectives import ClassificationObjective, DiscreteHazardObjective
+from subfuse.model.output import SubspaceFusionOutput
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.ranking import can_be_ranked, macro_auc
+from subfuse.objective.survival import DiscreteHazardObjective
 from subfuse.training.selection import score, selection_metric, validation_metrics
 
 FOLLOW_UP = SurvivalTarget(torch.tensor([100.0, 900.0, 400.0]), torch.tensor([True, False, True]))

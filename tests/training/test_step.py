@@ -11,8 +11,9 @@ from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.errors import ConfigurationError
 from subfuse.expression.gene_sets import gene_indices
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
-from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective
+from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training import processes
 from subfuse.training.coordination import ConfidenceGuidedProjection
 from subfuse.training.processes import one_process, start_processes

@@ -15,7 +15,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.files import read_sealed_json, write_json, write_sealed_json
-from subfuse.objective.objectives import ClassificationObjective
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MODELS, ModelRecipe
 from subfuse.training.settings import ArchitectureSettings

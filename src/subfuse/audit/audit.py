@@ -25,7 +25,8 @@ from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
-from subfuse.run_folder import is_run, read_config, read_predictions, read_run_patients
+from subfuse.run_folder.layout import is_run, read_config, read_run_patients
+from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model, modalities_of
 
 N_BOOTSTRAP = 1000

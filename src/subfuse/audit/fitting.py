@@ -15,7 +15,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
-from subfuse.run_folder import Job, jobs_of
+from subfuse.run_folder.job import Job, jobs_of
 from subfuse.training.models import is_linear
 
 FITTED = "fitted outside training"

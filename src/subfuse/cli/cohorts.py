@@ -83,9 +83,9 @@ def _check(arguments: Namespace) -> None:
 
     cohort_file = read_cohort_file(arguments.cohort)  # before the slow imports: most mistakes are here
 
+    from subfuse.exclusions import NothingLeft
     from subfuse.preparation.plan import plan_cohort
     from subfuse.preparation.remaining import remaining
-    from subfuse.tables import NothingLeft
 
     try:
         plan = plan_cohort(cohort_file)
@@ -107,9 +107,9 @@ def _check(arguments: Namespace) -> None:
 
 def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ...]]:
     """Returns the slides that cannot be opened, with their reasons; what was looked at; and warnings."""
+    from subfuse.exclusions import exclusion_table
     from subfuse.preparation.feature_import import feature_sources, look_into_features, survey_features
     from subfuse.preparation.slide import inspect_slide
-    from subfuse.tables import exclusion_table
 
     ready = feature_sources(slides)
     if ready:
@@ -142,7 +142,7 @@ def _print_harmonisation(harmonisation: Any) -> None:
 
 def _print_exclusions(exclusions: Any, *, told: str = "") -> None:
     """Prints exclusions by reason; nothing where there are none, nor reasons that a message tells."""
-    from subfuse.tables import group_reasons
+    from subfuse.exclusions import group_reasons
 
     grouped = [row for row in group_reasons(exclusions).to_dict("records") if row["reason"].rstrip(".") not in told]
     rows = [(row["level"], row["n"], row["reason"], preview(row["ids"], 3)) for row in grouped]

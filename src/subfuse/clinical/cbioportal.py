@@ -9,8 +9,9 @@ import pandas as pd
 from subfuse.clinical.columns import DAYS, first_known, known_text, labels_of_portal, map_columns, parse_days
 from subfuse.clinical.source import PatientsSection
 from subfuse.errors import DataError, preview
+from subfuse.exclusions import exclusion_table
 from subfuse.expression.samples import NORMAL, choose_samples, origin_of_sample, preservation_of
-from subfuse.tables import exclusion_table, is_missing, read_text_table, require_columns
+from subfuse.tables import is_missing, read_text_table, require_columns
 
 CBIOPORTAL_LABELS = {
     "grade": ("GRADE", "TUMOR_GRADE", "HISTOLOGICAL_GRADE"),

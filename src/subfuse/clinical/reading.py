@@ -21,8 +21,9 @@ from subfuse.clinical.plain import read_plain
 from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.clinical.source import LabelsSection, PatientsSection
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.identifiers import site_of_barcode, spelt_otherwise
-from subfuse.tables import exclusion_table, join_exclusions, read_text_table
+from subfuse.tables import read_text_table
 
 __all__ = ["FIXED_COLUMNS", "RESERVED", "ClinicalTable", "outcome_warnings", "read_clinical"]
 

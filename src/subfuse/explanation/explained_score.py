@@ -11,7 +11,7 @@ from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.model.output import SubspaceFusionOutput
-from subfuse.objective.objectives import RISK
+from subfuse.objective.survival import RISK
 from subfuse.training.fitted_model import FittedModel
 
 PATCHES_AT_ONCE = 4096  # patches in a pass through the model: bounds memory, and keeps small bags quick

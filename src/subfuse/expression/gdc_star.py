@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
+from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.expression.gene_names import approved_name
 from subfuse.expression.samples import (
     NORMAL,
@@ -21,8 +22,6 @@ from subfuse.expression.samples import (
 from subfuse.expression.source import ExpressionSection
 from subfuse.identifiers import patient_of_barcode, site_of_barcode
 from subfuse.tables import (
-    exclusion_table,
-    join_exclusions,
     open_bounded,
     other_bytes,
     read_first_line,

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.exclusions import exclusion_table
 from subfuse.expression.numeric_tables import NumericTable, read_numeric_table
 from subfuse.expression.samples import (
     SampleMatrix,
@@ -23,7 +24,7 @@ from subfuse.expression.samples import (
 )
 from subfuse.expression.source import ExpressionSection
 from subfuse.identifiers import patient_of_barcode, site_of_barcode, spelt_otherwise
-from subfuse.tables import exclusion_table, is_missing
+from subfuse.tables import is_missing
 
 _SYMBOL_COLUMNS = ("hugo_symbol", "gene_name", "gene_symbol", "symbol", "feature_name", "gene_symbols", "gene_names")
 _ENSEMBL_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "ensembl_gene_id")

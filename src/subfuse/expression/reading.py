@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES, read_gdc_star, read_star_file
 from subfuse.expression.gene_names import approved_name, gene_aliases, name_genes
 from subfuse.expression.ivygap import read_ivygap
@@ -33,7 +34,6 @@ from subfuse.expression.units import (
     to_model_scale,
 )
 from subfuse.identifiers import patient_of_barcode
-from subfuse.tables import exclusion_table, join_exclusions
 
 __all__ = [
     "STAR_COLUMNS",

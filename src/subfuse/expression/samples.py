@@ -11,8 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError, preview
+from subfuse.exclusions import exclusion_table
 from subfuse.identifiers import patient_of_barcode, sample_type_of_barcode, vial_of_barcode
-from subfuse.tables import exclusion_table, is_missing, read_text_table, require_columns
+from subfuse.tables import is_missing, read_text_table, require_columns
 
 PRIMARY, OTHER_TUMOUR, NORMAL = 0, 1, 2  # ranks of samples: lower ones speak for the patient, normal tissue never
 FFPE = 100  # vials of formalin-fixed tissue are numbered from here: behind all frozen ones

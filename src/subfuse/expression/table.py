@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError, preview
+from subfuse.exclusions import exclusion_table
 from subfuse.expression.units import MODEL_SCALE, ShareBasis
 from subfuse.files import atomic_path
-from subfuse.tables import exclusion_table
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.model.gene_encoders import GeneEncoder
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead
 from subfuse.model.released_weights import convert_released, unused_names
-from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig, SubspaceFusionOutput, SubspaceHead
+from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 
 __all__ = [
     "GeneEncoder",

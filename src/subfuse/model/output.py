@@ -1,12 +1,46 @@
-"""The output of a model that has one subspace."""
+"""What every model returns, the linear head of subspaces, and the outputs of ensembles and models of one subspace."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+
+@dataclass(frozen=True)
+class SubspaceFusionOutput:
+    """What every model returns; a model without subspaces reports itself as one."""
+
+    logits: Float[Tensor, "batch output"]
+    subspace_logits: Float[Tensor, "batch subspace output"]  # their sum over subspaces is `logits`
+    embedding: Float[Tensor, "batch subspace embed"]  # slides and expression fused
+    expression_embedding: Float[Tensor, "batch subspace embed"]  # zeros where expression was not measured
+    sampling_grid: Float[Tensor, "batch subspace group point 2"] | None  # (x, y) in points of the coarse grid
+    attention: Float[Tensor, "batch subspace head patch"] | None = None  # attention that each patch receives
+    alignment: Float[Tensor, " batch"] | None = None  # a weighted loss of the model's own, for patients with both
+
+
+class SubspaceHead(nn.Module):
+    """Linear classifier of the concatenated subspace embeddings, as the sum of one part per subspace.
+
+    Initialised like a linear layer on the concatenation.
+
+    Args:
+        n_subspaces: Number of subspaces.
+        n_outputs: Number of outputs.
+        embed_dim: Width of one subspace's embedding.
+    """
+
+    def __init__(self, n_subspaces: int, n_outputs: int, embed_dim: int) -> None:
+        super().__init__()
+        bound = (n_subspaces * embed_dim) ** -0.5
+        self.weight = nn.Parameter(torch.empty(n_subspaces, n_outputs, embed_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_outputs).uniform_(-bound, bound))
+
+    def forward(self, embedding: Float[Tensor, "batch subspace embed"]) -> Float[Tensor, "batch subspace output"]:
+        """Returns each subspace's share of the logits; every share holds an equal part of the bias."""
+        return torch.einsum("bse,soe->bso", embedding, self.weight) + self.bias / len(self.weight)
 
 
 class Ensemble(nn.Module):

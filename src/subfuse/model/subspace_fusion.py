@@ -12,6 +12,8 @@ from torch.nn import functional
 from subfuse.errors import preview
 from subfuse.model.deformable_attention import DeformableAttention
 from subfuse.model.gene_encoders import GeneEncoder
+from subfuse.model.inputs import check_expression, check_finite, check_modalities, check_shapes
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead
 from subfuse.model.patch_grid import PatchCells, no_cells, raster_cells, spatial_cells
 
 
@@ -76,41 +78,6 @@ class SubspaceFusionConfig:
             raise ValueError(
                 f"grid must be (height, width), each at least downsample ({self.downsample}). Found {self.grid}."
             )
-
-
-@dataclass(frozen=True)
-class SubspaceFusionOutput:
-    """What every model returns; a model without subspaces reports itself as one."""
-
-    logits: Float[Tensor, "batch output"]
-    subspace_logits: Float[Tensor, "batch subspace output"]  # their sum over subspaces is `logits`
-    embedding: Float[Tensor, "batch subspace embed"]  # slides and expression fused
-    expression_embedding: Float[Tensor, "batch subspace embed"]  # zeros where expression was not measured
-    sampling_grid: Float[Tensor, "batch subspace group point 2"] | None  # (x, y) in points of the coarse grid
-    attention: Float[Tensor, "batch subspace head patch"] | None = None  # attention that each patch receives
-    alignment: Float[Tensor, " batch"] | None = None  # a weighted loss of the model's own, for patients with both
-
-
-class SubspaceHead(nn.Module):
-    """Linear classifier of the concatenated subspace embeddings, as the sum of one part per subspace.
-
-    Initialised like a linear layer on the concatenation.
-
-    Args:
-        n_subspaces: Number of subspaces.
-        n_outputs: Number of outputs.
-        embed_dim: Width of one subspace's embedding.
-    """
-
-    def __init__(self, n_subspaces: int, n_outputs: int, embed_dim: int) -> None:
-        super().__init__()
-        bound = (n_subspaces * embed_dim) ** -0.5
-        self.weight = nn.Parameter(torch.empty(n_subspaces, n_outputs, embed_dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_outputs).uniform_(-bound, bound))
-
-    def forward(self, embedding: Float[Tensor, "batch subspace embed"]) -> Float[Tensor, "batch subspace output"]:
-        """Returns each subspace's share of the logits; every share holds an equal part of the bias."""
-        return torch.einsum("bse,soe->bso", embedding, self.weight) + self.bias / len(self.weight)
 
 
 class Subspace(nn.Module):
@@ -266,12 +233,12 @@ class SubspaceFusion(nn.Module):
                 not finite.
         """
         self._check_widths(patches, expression)
-        _check_shapes(patches, coords, patch_mask, expression, expression_mask)
-        _check_modalities(patch_mask, expression_mask)
+        check_shapes(patches, coords, patch_mask, expression, expression_mask)
+        check_modalities(patch_mask, expression_mask)
         cells = self._cells(coords, patch_mask)
         tokens = self._tokens(patches, patch_mask, cells).chunk(len(self.subspaces), dim=2)
         genes = [expression[:, getattr(self, f"_columns_{index}")] for index in range(len(self.subspaces))]
-        _check_expression(genes, expression_mask)
+        check_expression(genes, expression_mask)
         parts = [
             subspace(part, cells, part_genes, expression_mask, need_attention=need_attention)
             for subspace, part, part_genes in zip(self.subspaces.values(), tokens, genes, strict=True)
@@ -308,7 +275,7 @@ class SubspaceFusion(nn.Module):
         # A feature that is not finite makes the sum so. Values of padding may be anything and are cleared then.
         if not reduced.detach().sum().isfinite():
             cleared = torch.where(patch_mask[..., None], patches, 0)
-            _check_finite(cleared)
+            check_finite(cleared)
             reduced = reduce(cleared)
         projected = cells.gather(reduced) if project_first else functional.linear(reduced, weight)
         return (projected + bias).relu()
@@ -353,45 +320,3 @@ def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]], n_genes: int | None
             raise ValueError(
                 f"gene_sets[{name!r}] must hold column numbers of expression, from 0{limit}. Found {preview(outside)}."
             )
-
-
-def _check_shapes(
-    patches: Tensor, coords: Tensor, patch_mask: Tensor, expression: Tensor, expression_mask: Tensor
-) -> None:
-    batch, n_patches = patches.shape[:2]
-    required = {
-        "coords": (coords, (batch, n_patches, 2)),
-        "patch_mask": (patch_mask, (batch, n_patches)),
-        "expression": (expression, (batch, expression.shape[-1])),
-        "expression_mask": (expression_mask, (batch,)),
-    }
-    for name, (tensor, shape) in required.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must have the shape {shape} to fit patches. Found {tuple(tensor.shape)}.")
-
-
-def _check_modalities(patch_mask: Bool[Tensor, "batch patch"], expression_mask: Bool[Tensor, " batch"]) -> None:
-    has_nothing = ~(patch_mask.any(1) | expression_mask)
-    if has_nothing.any():
-        raise ValueError(
-            "every patient must have a patch (patch_mask) or expression (expression_mask). "
-            f"Found neither in batch rows {preview(has_nothing.nonzero().flatten().tolist())}."
-        )
-
-
-def _check_expression(genes: Sequence[Float[Tensor, "batch _"]], expression_mask: Bool[Tensor, " batch"]) -> None:
-    is_bad = torch.stack([~part.sum(1).isfinite() for part in genes]).any(0) & expression_mask
-    if is_bad.any():
-        raise ValueError(
-            "expression must be finite where expression_mask is True. "
-            f"Found NaN or infinity in batch rows {preview(is_bad.nonzero().flatten().tolist())}."
-        )
-
-
-def _check_finite(patches: Float[Tensor, "batch patch feature"]) -> None:
-    is_bad = ~patches.isfinite().flatten(1).all(1)
-    if is_bad.any():
-        raise ValueError(
-            "patches must be finite where patch_mask is True. "
-            f"Found NaN or infinity in batch rows {preview(is_bad.nonzero().flatten().tolist())}."
-        )

@@ -1,15 +1,10 @@
 """Objectives: what a task's logits mean, how they are trained and how confident a subspace is."""
 
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency, consistency_loss, cox_nll, discrete_hazard_nll
-from subfuse.objective.objectives import (
-    ClassificationObjective,
-    CoxObjective,
-    DiscreteHazardObjective,
-    Loss,
-    Objective,
-    Prediction,
-    objective_from_dict,
-)
+from subfuse.objective.objective import Loss, Objective, Prediction
+from subfuse.objective.stored import objective_from_dict
+from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 
 __all__ = [
     "ClassificationObjective",

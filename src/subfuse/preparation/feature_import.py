@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.execution import Progress
 from subfuse.features.encoder import encoder_id
 from subfuse.features.feature_file import FeatureFile
@@ -23,7 +24,6 @@ from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, add_missing_h
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
-from subfuse.tables import exclusion_table, join_exclusions
 
 FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
 

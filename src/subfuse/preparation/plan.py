@@ -13,6 +13,7 @@ from subfuse.cohort.covariates import check_values, completeness, known_values, 
 from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.expression.gene_sets import coverage, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.reading import ExpressionTable
@@ -26,7 +27,6 @@ from subfuse.preparation.sources import (
     restrict_expression,
 )
 from subfuse.preparation.weak_folds import weak_folds
-from subfuse.tables import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 
 _MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
 LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`

@@ -17,6 +17,7 @@ from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
 from subfuse.cohort.marker import mark_complete, mark_incomplete
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.exclusions import NothingLeft, exclusion_table
 from subfuse.execution import Progress
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
@@ -34,7 +35,6 @@ from subfuse.preparation.remaining import remaining
 from subfuse.preparation.slide import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.review import QUALITY_ONLY, quality_table
-from subfuse.tables import NothingLeft, exclusion_table
 
 _MARK = "started.json"
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pandas as pd
 
 from subfuse.cohort.fold import Fold
+from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.preparation.plan import CohortPlan
 from subfuse.preparation.sources import restrict_expression
-from subfuse.tables import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 
 
 def remaining(plan: CohortPlan, failures: pd.DataFrame) -> CohortPlan:

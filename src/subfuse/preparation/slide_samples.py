@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 import pandas as pd
 
 from subfuse.errors import DataError, preview
+from subfuse.exclusions import exclusion_table
 from subfuse.expression.samples import NORMAL, PRIMARY, rank_of_barcode, rank_of_words
 from subfuse.preparation.slide import SlideSource
-from subfuse.tables import exclusion_table
 
 
 def rank_of_slide(slide_id: str, patient: str = "", words: str = "") -> int:

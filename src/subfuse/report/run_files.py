@@ -10,7 +10,9 @@ import pandas as pd
 from subfuse.errors import DataError
 from subfuse.execution import Attempts
 from subfuse.files import read_json
-from subfuse.run_folder import FAILED_RESULTS, Job, jobs_of, read_columns, read_config, read_optional, read_predictions
+from subfuse.run_folder.job import Job, jobs_of
+from subfuse.run_folder.layout import FAILED_RESULTS, read_config
+from subfuse.run_folder.tables import read_columns, read_optional, read_predictions
 
 Read = TypeVar("Read")
 

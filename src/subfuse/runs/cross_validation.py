@@ -18,15 +18,9 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.execution import Progress, failure_reason, run_jobs
 from subfuse.files import sha256_of_json, write_json, write_table
-from subfuse.run_folder import (
-    Job,
-    claim_folder,
-    copy_cohort,
-    order_columns,
-    prediction_table,
-    read_predictions,
-    stack_predictions,
-)
+from subfuse.run_folder.job import Job
+from subfuse.run_folder.layout import claim_folder, copy_cohort
+from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.folds import choose_repeats
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings

@@ -5,7 +5,7 @@ import pandas as pd
 
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.horizons import HORIZON_COLUMNS
-from subfuse.run_folder import order_columns
+from subfuse.run_folder.tables import order_columns
 
 GROUP = ["task", "model"]
 MODEL = [*GROUP, "repeat", "fold"]

@@ -11,7 +11,8 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fingerprint import fingerprint_of
 from subfuse.cohort.fold import Fold
 from subfuse.files import sha256_of_json
-from subfuse.run_folder import Job, remove_results
+from subfuse.run_folder.job import Job
+from subfuse.run_folder.layout import remove_results
 from subfuse.training.models import modalities_of
 from subfuse.training.settings import TrainingPlan
 

@@ -8,7 +8,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import DataError, preview
 from subfuse.objective.ranking import can_be_ranked
-from subfuse.run_folder import Job
+from subfuse.run_folder.job import Job
 from subfuse.training.models import is_linear
 from subfuse.training.selection import Selection
 

@@ -1,9 +1,15 @@
 """The tables of a run: its predictions measured, compared and audited."""
 
 import logging
+import platform
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +19,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, METRIC_COLUMNS, evaluate_predictions
 from subfuse.execution import Attempts
 from subfuse.files import write_json, write_table
-from subfuse.run_folder import FAILED_RESULTS, provenance
+from subfuse.run_folder.layout import FAILED_RESULTS
 from subfuse.runs.timing import training_seconds
 
 logger = logging.getLogger(__name__)
@@ -55,7 +61,7 @@ def write_results(
         write_table(path, comparisons)
     with _made(out / "provenance.json", attempts) as path:
         seconds = training_seconds(out, predictions)
-        write_json(path, provenance(predictions) | ({"training_seconds": seconds} if seconds else {}))
+        write_json(path, _provenance(predictions) | ({"training_seconds": seconds} if seconds else {}))
     with _made(out / "audit.json", attempts) as path:
         write_json(path, audit_run(out, seed=seed).to_dict())
     failed = attempts.table()
@@ -75,3 +81,15 @@ def _made(path: Path, attempts: Attempts) -> Iterator[Path]:
         done = True
     if not done:
         path.unlink(missing_ok=True)
+
+
+def _provenance(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Returns when, by what command and with which versions the predictions came about."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["subfuse", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "subfuse" else "Python",
+        "versions": {name: version(name) for name in ("subfuse", "torch", "lightning", "lifelines", "scikit-learn")},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "n_predictions": len(predictions),
+    }

@@ -22,19 +22,9 @@ from subfuse.explanation.wsidata_export import write_wsidata
 from subfuse.features.store import read_features
 from subfuse.files import read_table, remove_parts
 from subfuse.identifiers import spelt_otherwise
-from subfuse.run_folder import (
-    Job,
-    claim_folder,
-    copy_cohort,
-    is_run,
-    jobs_of,
-    order_columns,
-    prediction_table,
-    read_config,
-    read_predictions,
-    remove_results,
-    stack_predictions,
-)
+from subfuse.run_folder.job import Job, jobs_of
+from subfuse.run_folder.layout import claim_folder, copy_cohort, is_run, read_config, remove_results
+from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.external_validation import external_predictions, risk_percentile
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results

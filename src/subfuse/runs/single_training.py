@@ -11,13 +11,9 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.execution import Progress
-from subfuse.run_folder import (
-    Job,
-    claim_folder,
-    copy_cohort,
-    read_predictions,
-    stack_predictions,
-)
+from subfuse.run_folder.job import Job
+from subfuse.run_folder.layout import claim_folder, copy_cohort
+from subfuse.run_folder.tables import read_predictions, stack_predictions
 from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
 from subfuse.runs.folds import choose_folds
 from subfuse.runs.job_inputs import begin_jobs, job_inputs

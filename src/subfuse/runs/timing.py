@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.files import read_json, write_json
-from subfuse.run_folder import jobs_of
+from subfuse.run_folder.job import jobs_of
 
 NAME = "provenance.json"  # of a model's folder, as of the run's
 Seconds = dict[str, dict[str, float]]  # task -> model -> seconds, over its folds

@@ -18,7 +18,7 @@ import pandas as pd
 from subfuse.errors import SubfuseError
 from subfuse.execution import ctrl_c_held, end_with_parent
 from subfuse.explanation import colour_limit
-from subfuse.run_folder import read_optional
+from subfuse.run_folder.tables import read_optional
 from subfuse.runs.run import explanation_name
 from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
 

@@ -14,7 +14,7 @@ from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import DataError
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
-from subfuse.run_folder import stack_predictions
+from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.external_validation import with_percentiles
 from subfuse.runs.run import Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo

@@ -22,8 +22,8 @@ from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.objectives import Objective
+from subfuse.model.output import SubspaceFusionOutput
+from subfuse.objective.objective import Objective
 from subfuse.training.models import ModelRecipe
 
 PREDICTION_BATCH = 8

@@ -24,8 +24,10 @@ from subfuse.files import sha256_of_json
 from subfuse.model.baselines.expression import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.model.output import Ensemble
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
-from subfuse.objective.objectives import ClassificationObjective, CoxObjective, DiscreteHazardObjective, Objective
+from subfuse.objective.objective import Objective
+from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.linear import fit_linear

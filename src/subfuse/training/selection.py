@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Literal
 
 from subfuse.cohort.batches import Target
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.objectives import Objective
+from subfuse.model.output import SubspaceFusionOutput
+from subfuse.objective.objective import Objective
 from subfuse.objective.ranking import can_be_ranked
 
 Selection = Literal["ranking", "loss"]

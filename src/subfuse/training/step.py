@@ -15,8 +15,8 @@ from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError
 from subfuse.model.gene_encoders import GeneEncoder
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
-from subfuse.objective.objectives import Objective
+from subfuse.model.output import SubspaceFusionOutput
+from subfuse.objective.objective import Objective
 from subfuse.training.checkpoint import RandomState, random_state, replayed
 from subfuse.training.coordination import GradientCoordinator, gradient_conflict
 from subfuse.training.processes import gather_rows, shares, sum_gradients

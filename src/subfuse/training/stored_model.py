@@ -16,7 +16,8 @@ from subfuse.errors import DataError, preview
 from subfuse.expression.reading import ExpressionStandardiser
 from subfuse.expression.units import ShareBasis
 from subfuse.files import read_sealed_json, sha256_of_file
-from subfuse.objective.objectives import Objective, objective_from_dict
+from subfuse.objective.objective import Objective
+from subfuse.objective.stored import objective_from_dict
 from subfuse.settings import Section
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import COVARIATES, ModelRecipe, modalities_of

@@ -17,7 +17,7 @@ from subfuse.cohort.cohort import Patient
 from subfuse.errors import ConfigurationError
 from subfuse.execution import Progress
 from subfuse.model.subspace_fusion import SubspaceFusion
-from subfuse.objective.objectives import Objective
+from subfuse.objective.objective import Objective
 from subfuse.training.checkpoint import (
     Checkpoint,
     RandomState,

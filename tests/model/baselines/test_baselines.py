@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.model.output import SubspaceFusionOutput
 
 ORDERED = {"transmil"}  # patches form a square in the order of the bag
 WITHOUT_ATTENTION = {"transmil", "snn", "linear"}

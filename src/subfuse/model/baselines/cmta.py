@@ -10,8 +10,7 @@ from torch.nn import functional
 from subfuse.model.baselines.co_attention import CoAttention
 from subfuse.model.baselines.pooling import PatchProjection, clear_padding
 from subfuse.model.gene_encoders import GeneSetTokens
-from subfuse.model.output import one_subspace
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 
 class CMTA(nn.Module):

@@ -5,8 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from subfuse.model.gene_encoders import GeneEncoder, encode_measured
-from subfuse.model.output import one_subspace
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 
 class SNN(nn.Module):

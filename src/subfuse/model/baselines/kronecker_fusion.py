@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from subfuse.model.baselines.pooling import AttentionPooling, BagEncoder, MeanPooling, PatchProjection, clear_padding
 from subfuse.model.gene_encoders import GeneEncoder, encode_measured
-from subfuse.model.output import one_subspace
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 
 class KroneckerFusion(nn.Module):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from subfuse.model.baselines.co_attention import CoAttention
 from subfuse.model.baselines.pooling import AttentionPooling, BagEncoder, PatchProjection, clear_padding
 from subfuse.model.gene_encoders import GeneSetTokens
-from subfuse.model.output import one_subspace
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 
 class MCAT(nn.Module):

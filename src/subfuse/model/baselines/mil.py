@@ -13,8 +13,7 @@ from subfuse.model.baselines.pooling import (
     clear_padding,
     masked_softmax,
 )
-from subfuse.model.output import one_subspace
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 
 class MeanMIL(nn.Module):

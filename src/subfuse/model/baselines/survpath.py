@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from subfuse.model.baselines.pooling import clear_padding, masked_softmax
 from subfuse.model.gene_encoders import GeneSetTokens
-from subfuse.model.output import one_subspace
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 
 class SurvPath(nn.Module):

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subfuse.model.baselines.pooling import PatchProjection
-from subfuse.model.output import one_subspace
-from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
+from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 PINV_ITERATIONS = 6
 VALUE_KERNEL = 33

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from subfuse.cohort.batches import ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
-from subfuse.model.subspace_fusion import SubspaceFusionOutput
+from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective import (
     ClassificationObjective,
     Consistency,
@@ -24,7 +24,7 @@ from subfuse.objective import (
     discrete_hazard_nll,
     objective_from_dict,
 )
-from subfuse.objective.objectives import concordance
+from subfuse.objective.ranking import concordance
 
 BATCH, SUBSPACE, EMBED, GROUP, POINT = 6, 2, 5, 3, 4
 GRADES = ("G2", "G3", "G4")

@@ -8,7 +8,8 @@ from subfuse.errors import DataError
 from subfuse.files import read_table, write_table
 from subfuse.report.provenance_section import training_section
 from subfuse.report.run_files import read_run
-from subfuse.run_folder import Job, jobs_of, read_predictions
+from subfuse.run_folder.job import Job, jobs_of
+from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
 

@@ -1,0 +1,122 @@
+"""One job of a run: its folder, its files, and what they were made from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from subfuse.errors import DataError
+from subfuse.files import (
+    read_sealed_json,
+    write_json,
+)
+from subfuse.run_folder.tables import read_optional
+
+_JOB_FILES = (
+    "predictions.csv",
+    "last.ckpt",
+    "model.json",
+    "model.safetensors",
+    "log.csv",
+    "search.csv",
+    "provenance.json",
+    "inputs.json",  # last: it says what the others were made from
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model, one task, one fold of one repeat."""
+
+    task: str
+    model: str
+    fold_index: int
+    repeat: int = 0
+
+    def folder(self, out: Path) -> Path:
+        """Returns where the job's files go."""
+        model = out / self.task / self.model
+        return (model / f"repeat_{self.repeat}" if self.repeat else model) / f"fold_{self.fold_index}"
+
+    def log(self, out: Path) -> pd.DataFrame:
+        """Returns `log.csv`, one row per epoch or penalty; empty where there is none."""
+        return read_optional(self.folder(out) / "log.csv")
+
+    def description(self, out: Path) -> dict[str, Any] | None:
+        """Returns `model.json`; None where the model is not there."""
+        path = self.folder(out) / "model.json"
+        return read_sealed_json(path) if path.exists() else None
+
+    def check_model(self, out: Path, config: Mapping[str, Any], *, task: str, model: str, details: Mapping) -> None:
+        """Raises a DataError unless the model in the job's folder is that of this job: folders may be exchanged.
+
+        Args:
+            out: Run folder.
+            config: Of the run: its seed, and the hashes of the first repeat's folds.
+            task: What the model was trained for.
+            model: Its name.
+            details: What was recorded when it was trained.
+        """
+        folds = config.get("folds", [])
+        listed = folds[self.fold_index] if self.repeat == 0 and self.fold_index < len(folds) else None
+        expected = {"task": self.task, "model": self.model, "split_sha256": listed}
+        if "seed" in config:
+            expected["seed"] = self.seed(config["seed"])
+        found = {"task": task, "model": model, **{name: details.get(name) for name in ("split_sha256", "seed")}}
+        differing = [name for name, value in expected.items() if value is not None and value != found[name]]
+        if differing:
+            raise DataError(
+                f"{self.folder(out) / 'model.json'}: the model of {self} is required. Found another one, which differs "
+                f"in {', '.join(differing)}: folders of the run were exchanged. Copy the run again from where it was "
+                "made."
+            )
+
+    def is_finished(self, out: Path) -> bool:
+        """True once `predictions.csv`, which comes last, is there."""
+        return (self.folder(out) / "predictions.csv").exists()
+
+    def changed_inputs(self, out: Path, inputs: Mapping[str, str]) -> tuple[str, ...]:
+        """Returns by name what the job's files were made from and is different now; none if there are no files."""
+        path = self.folder(out) / "inputs.json"
+        if not path.exists() and not self.is_finished(out):
+            return ()
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return ("no record of its inputs",)
+        return tuple(name for name in {**inputs, **found} if inputs.get(name) != found.get(name))
+
+    def begin(self, out: Path, inputs: Mapping[str, str]) -> None:
+        """Removes files that were made from other inputs, then writes `inputs.json`, which comes before all others."""
+        folder = self.folder(out)
+        if self.changed_inputs(out, inputs):
+            for name in _JOB_FILES:  # predictions first: they mark the job complete
+                for path in sorted(folder.rglob(name)):
+                    path.unlink()
+        if not (folder / "inputs.json").exists():
+            write_json(folder / "inputs.json", dict(inputs))
+
+    def finish(self, out: Path) -> None:
+        """Removes what only an unfinished training needs."""
+        for checkpoint in sorted(self.folder(out).rglob("last.ckpt")):
+            checkpoint.unlink()
+
+    def seed(self, seed: int) -> int:
+        """Returns the seed of this job's weights and batch order, given that of the run."""
+        return seed + 1000 * self.fold_index + 1_000_000 * self.repeat
+
+    def __str__(self) -> str:
+        repeat = f" · repeat {self.repeat}" if self.repeat else ""
+        return f"{self.task} · {self.model}{repeat} · fold {self.fold_index}"
+
+
+def jobs_of(predictions: pd.DataFrame) -> list[tuple[Job, pd.DataFrame]]:
+    """Returns every job with its rows, in the order of the predictions."""
+    found = []
+    for key, rows in predictions.groupby(["task", "model", "fold", "repeat"], sort=False):
+        task, model, fold, repeat = cast(tuple[str, str, int, int], key)
+        found.append((Job(str(task), str(model), int(fold), int(repeat)), rows))
+    return found

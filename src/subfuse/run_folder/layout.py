@@ -1,0 +1,152 @@
+"""The files of a run beside those of its jobs: configuration, results, the copy of the cohort."""
+
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from subfuse.cohort.cohort import Cohort, read_patients
+from subfuse.cohort.task import TaskSpec
+from subfuse.cohort.yaml_problems import read_yaml
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.files import atomic_path, holds_files, remove_parts, write_text
+
+_COHORT_FILES = (
+    "patients.csv",
+    "exclusions.csv",
+    "slides.csv",
+    "slide_quality.csv",
+    "gene_set_coverage.csv",
+    "harmonisation.csv",
+    "provenance.json",
+)
+FAILED_RESULTS = "failed_results.csv"  # what, reason: what could not be made of the predictions; absent where all was
+_RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", FAILED_RESULTS, "audit.json",
+                 "provenance.json", "report.html", "MODEL_CARD.md")  # fmt: skip
+_CONTACT_SHEETS = 6  # shown in the report
+
+
+class RunConfig(BaseModel):
+    """What `config.yaml` of a run may say; it may be of an earlier version, which said less."""
+
+    cohort: str = ""
+    prepared: str | None = None
+    n_patients: int = Field(0, ge=0)
+    tasks: dict[str, TaskSpec] = {}
+    covariates: list[str] = []
+    models: list[str] = []
+    seed: int = 0
+    folds: list[str] = []
+    training: dict[str, Any] = {}
+    architecture: dict[str, Any] = {}
+    repeats: int = Field(1, ge=1)
+    search: int = Field(0, ge=0)
+    allow_inputs: list[str] = []
+    trained: str | None = None
+    evaluated: str | None = None
+
+
+def claim_folder(out: Path, description: dict[str, Any]) -> None:
+    """Writes `config.yaml` into a run folder, or checks that the one there is the same.
+
+    Raises:
+        ConfigurationError: The folder holds results of another configuration, or something else.
+    """
+    remove_parts(out)
+    path = out / "config.yaml"
+    stored = {**description, "prepared": _relative(description["prepared"], out)}
+    if path.exists():
+        found = read_config(out)
+        differing = sorted(key for key in stored.keys() | found.keys() if stored.get(key) != found.get(key))
+        if differing:
+            why = (
+                ""
+                if differing != ["folds"]
+                else ": the patients, or the outcomes by which folds are drawn, have changed"
+            )
+            raise ConfigurationError(
+                f"{out} holds results of another configuration (differs in: {', '.join(differing)}){why}. "
+                "Choose another --out, or remove the folder."
+            )
+        return
+    if holds_files(out):
+        raise ConfigurationError(f"{out} must be empty or a run folder. Found other files. Choose another --out.")
+    write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
+
+
+def _relative(prepared: str | None, out: Path) -> str | None:
+    return None if prepared is None else Path(os.path.relpath(prepared, out.resolve())).as_posix()
+
+
+def remove_results(out: Path, tasks: Collection[str]) -> None:
+    """Removes what is made from the models of these tasks, before they or their patients change.
+
+    These are the tables of the run, whose `predictions.csv` goes first and so marks it unfinished, its report, and the
+    explanations of these tasks. What single models were explained with knows its own inputs, and is kept.
+    """
+    for name in _RESULT_FILES:
+        (out / name).unlink(missing_ok=True)
+    explained = [path for path in (out / "explanations").glob("*/*") if path.name in tasks]
+    for path in (path for folder in explained for path in folder.iterdir() if path.is_file()):
+        path.unlink()
+
+
+def copy_cohort(cohort: Cohort, folder: Path) -> None:
+    """Copies what a report tells about the cohort, so that a run folder can be read without the prepared one.
+
+    What the cohort does not have any more is removed there.
+    """
+    if cohort.root is None:
+        return
+    contact_sheets = sorted(cohort.root.glob("wsi/*/contact_sheets/*.jpg"))[:_CONTACT_SHEETS]
+    copies = {name: cohort.root / name for name in _COHORT_FILES} | {
+        f"contact_sheets/{p.name}": p for p in contact_sheets
+    }
+    for path in folder.glob("contact_sheets/*.jpg"):
+        if f"contact_sheets/{path.name}" not in copies:
+            path.unlink()
+    for name, source in copies.items():
+        if source.exists():
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(source, temporary)
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def is_run(folder: Path) -> bool:
+    """True if the folder is a run with results."""
+    return (folder / "config.yaml").exists() and (folder / "predictions.csv").exists()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns what a run was asked for; empty where `config.yaml` is missing.
+
+    Raises:
+        ConfigurationError: It is no YAML, see `read_yaml`.
+        DataError: An entry is of the wrong kind.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        return {}
+    value = read_yaml(path, what="what the run was asked for")[1] or {}
+    try:
+        RunConfig.model_validate(value)
+    except ValidationError as error:
+        raise DataError(f"{path}: {_problem(error)}. Copy the run again from where it was made.") from error
+    return value
+
+
+def _problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "its content"
+    return f"{where}: {' '.join(first['msg'].split())}"
+
+
+def read_run_patients(folder: Path) -> pd.DataFrame | None:
+    """Returns the patients of a run's cohort from the run's copy; None where there is none. See `read_patients`."""
+    return read_patients(folder / "cohort") if (folder / "cohort" / "patients.csv").exists() else None

@@ -1,0 +1,110 @@
+"""The tables of a run: what their columns are, and how they are read and put together."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError, preview
+from subfuse.files import read_table
+from subfuse.identifiers import NAME_RULE, is_plain_name
+
+_FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
+                 "risk")  # fmt: skip
+_PREFIXES = ("survival_", "p_", "contribution_")
+_LAST_COLUMNS = ("has_slides", "has_expression")
+_OPTIONAL_COLUMNS = ("n_models", "reason")  # of predictions of new patients; so is risk_percentile, beside risk
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Returns a `predictions.csv` with events as True, False or unknown; see `read_table`.
+
+    Raises:
+        DataError: There is no such table, it lacks a column that every one has, a job is named as no run names one, a
+            number is none, or an event is neither True nor False.
+    """
+    table = read_table(path, text=["event"])
+    _check_jobs(path, table)
+    numeric = [c for c in map(str, table) if c in ("time_days", "risk", "risk_percentile") or c.startswith(_PREFIXES)]
+    _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numeric}, "numbers")
+    if "event" in table:
+        unknown = table["event"].notna() & ~table["event"].isin(["True", "False"])
+        if unknown.any():
+            raise DataError(
+                f"{path}, line {int(np.flatnonzero(unknown)[0]) + 2}: event must be True, False or empty. Found "
+                f"{table.loc[unknown, 'event'].iloc[0]!r}. Correct it."
+            )
+        table["event"] = table["event"].map({"True": True, "False": False}).astype("boolean")
+    return table
+
+
+def _check_jobs(path: Path, table: pd.DataFrame) -> None:
+    """Raises a DataError unless every row names its patient, a side of the split, and a job whose folder is its own."""
+    required = ("patient_id", "task", "model", "repeat", "fold", "split")
+    missing = [name for name in required if name not in table]
+    if missing:
+        raise DataError(f"{path}: the columns {preview(required, 6)} are required. Missing: {preview(missing)}.")
+    _require(path, table, {name: bool(table[name].notna().all()) for name in required}, "values in every row")
+    _require(path, table, {name: _counts(table[name]) for name in ("repeat", "fold")}, "whole numbers from 0")
+    plain = {name: all(map(is_plain_name, table[name].astype(str).unique())) for name in ("task", "model")}
+    _require(path, table, plain, f"names ({NAME_RULE})")
+
+
+def _require(path: Path, table: pd.DataFrame, kept: Mapping[str, bool], what: str) -> None:
+    broken = [name for name, is_kept in kept.items() if not is_kept]
+    if broken and len(table):
+        raise DataError(f"{path}: {what} are required in {preview(broken)}. Found others. Make the table again.")
+
+
+def _counts(column: pd.Series) -> bool:
+    return pd.api.types.is_integer_dtype(column) and bool((column >= 0).all()) and bool((column < 10**6).all())
+
+
+def read_optional(path: Path) -> pd.DataFrame:
+    """Returns a table, empty where it was not written; see `read_table`."""
+    return read_table(path) if path.exists() else pd.DataFrame()
+
+
+def read_columns(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """Returns a table like `read_optional` that has these columns, with names in every row of the first two.
+
+    Raises:
+        DataError: It lacks a column, or holds something else in one.
+    """
+    table = read_optional(path)
+    if table.empty:
+        return table
+    missing = [name for name in (*text, *numbers) if name not in table]
+    if missing:
+        raise DataError(f"{path}: the column {missing[0]} is required. Found {preview(table.columns)}.")
+    _require(path, table, {name: bool(table[name].notna().all()) for name in text[:2]}, "names")
+    _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numbers}, "numbers")
+    return table
+
+
+def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec) -> pd.DataFrame:
+    """Returns predictions with cohort and outcome of the patients beside them; unknown outcomes are empty."""
+    table = predicted.copy()
+    table["cohort"] = [patient.cohort for patient in patients]
+    outcomes = [dict(zip(task.outcome_columns, patient.outcome(task), strict=True)) for patient in patients]
+    for column in ("time_days", "event", "label"):
+        table[column] = [outcome.get(column) for outcome in outcomes]
+    return table
+
+
+def order_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with the columns of `predictions.csv` in their documented order."""
+    middle = [column for column in map(str, table) if column.startswith(_PREFIXES)]
+    middle.sort(key=lambda column: next(i for i, prefix in enumerate(_PREFIXES) if column.startswith(prefix)))
+    percentile = [column for column in ("risk_percentile",) if column in table]
+    optional = [column for column in _OPTIONAL_COLUMNS if column in table]
+    return table.reindex(columns=[*_FIRST_COLUMNS, *percentile, *middle, *_LAST_COLUMNS, *optional])
+
+
+def stack_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns tables of several tasks and models below one another; columns that one lacks are empty there."""
+    filled = [table.dropna(axis=1, how="all") for table in tables]  # all-empty columns would decide the type
+    columns = dict.fromkeys(column for table in tables for column in table)
+    return order_columns(pd.concat(filled, ignore_index=True).reindex(columns=list(columns)))
