@@ -8,6 +8,7 @@ from sksurv.metrics import concordance_index_censored
 
 from subfuse.errors import DataError
 from subfuse.evaluation.bootstrap import replicates_of_family
+from subfuse.evaluation.calibration import calibration_table
 from subfuse.evaluation.comparisons import (
     COMPARISON_COLUMNS,
     METRIC_COLUMNS,
@@ -183,6 +184,36 @@ def test_folds_that_lack_classes_are_pooled() -> None:
     assert row["value"] == pytest.approx(pooled["auc"].value)
     assert row["reason"].startswith("folds pooled: 3 of 3 lack patients of a class")
     assert np.isnan(row["sd"])
+
+
+def test_errors_of_probabilities_pool_the_folds_and_are_those_of_the_calibration_table() -> None:
+    again = cohort().assign(fold_tested=np.random.default_rng(9).permutation(cohort()["fold_tested"]))
+    table = pd.concat([predictions(cohort(), task="grade"), predictions(again, task="grade", repeat=1)])
+
+    metrics = evaluate_predictions(table, n_bootstrap=20).set_index("metric")
+    told = calibration_table(table).set_index("measure")["before"]
+
+    tested = table[table["split"] == "test"]
+    squares = np.square(tested[[f"p_{c}" for c in CLASSES]] - np.eye(3)[tested["label"].map(CLASSES.index)]).sum(axis=1)
+    assert metrics.loc["brier", "value"] == pytest.approx(squares.mean())
+    for measure in ("brier", "expected_calibration_error"):
+        assert metrics.loc[measure, "value"] == pytest.approx(told[measure], abs=1e-12)
+        assert metrics.loc[measure, "sd"] > 0  # over two repeats
+        assert metrics.loc[measure, "reason"] is None
+
+
+def test_classes_that_other_folds_never_predict_are_counted_one_by_one() -> None:
+    table = predictions(cohort(), task="grade", noise=0.1)
+    for fold, lost in enumerate(["G2", "G4", "G4"]):
+        table.loc[table["fold"] == fold, f"p_{lost}"] = 0.0
+    columns = [f"p_{c}" for c in CLASSES]
+    table[columns] = (table[columns] + 1e-9).div((table[columns] + 1e-9).sum(axis=1), axis=0)
+
+    reason = row_of(evaluate_predictions(table, n_bootstrap=5), "precision")["reason"]
+
+    assert reason.startswith(
+        "undefined in 3 of 3 folds: class G2 never predicted (in 1), class G4 never predicted (in 2)"
+    )
 
 
 def test_table_read_from_csv_gives_the_same(tmp_path) -> None:

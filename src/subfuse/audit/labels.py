@@ -94,7 +94,9 @@ def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Fin
 def _survival_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Finding]:
     time_days, event = tested["time_days"].to_numpy(dtype=np.float64), events(tested)
     share = event.mean()
-    text = f"{event.sum()} events among {len(tested)} test patients, median observed time {np.median(time_days):g} days"
+    text = (
+        f"{event.sum()} events among {len(tested)} test patients, median observed time {np.median(time_days):.0f} days"
+    )
     if event.sum() < LEAST_EVENTS:
         why = "A C-index of so few events says little, whatever its value."
         yield Finding("warning", "labels", text, why, "Follow up longer or pool cohorts.", task.name)

@@ -4,7 +4,8 @@ Patients are the unit. Models of different folds put their risks on different sc
 within a fold, and a metric is the mean over folds; it is resampled over patients within folds.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ _TESTS = {"p_value": "p_adjusted", "p_value_t": "p_adjusted_t", "p_value_delong"
 _UNDEFINED = dict.fromkeys(("difference", "lower", "upper", *_TESTS), np.nan)
 _TRUNCATED = ("uno_c_index", "integrated_brier")  # and the AUC at a horizon
 _INFLATED = ("expected_calibration_error",)
+_OF_PROBABILITIES = ("brier", "expected_calibration_error")  # folds are pooled
 
 
 def evaluate_predictions(
@@ -55,8 +57,10 @@ def evaluate_predictions(
     """Returns every metric of every model and task on its test patients, with standard deviation and 95 % interval.
 
     - `value`: mean over folds (and repeats) of the fold's metric; folds where it is undefined are left out and
-      counted in `reason`. C-indices are therefore never computed over patients of different fold models.
-    - `sd`: standard deviation over folds; NaN for fewer than two.
+      counted in `reason`. C-indices are therefore never computed over patients of different fold models. The errors of
+      probabilities, `brier` and `expected_calibration_error`, are those of the pooled folds of a repeat, as in
+      `calibration_table`: a fold has too few patients for the bins.
+    - `sd`: standard deviation over folds, or over repeats where folds are pooled; NaN for fewer than two.
     - `lower`, `upper`: 2.5 and 97.5 % quantiles of the value over bootstrap replicates, which draw patients with
       replacement within folds. Models are not retrained: the interval is about patients, not about training.
       Resampled folds that are undefined are left out, and mentioned in `reason` from 5 % on; without a defined value
@@ -91,10 +95,16 @@ def evaluate_predictions(
         bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
         by, note = grouping(task)
         for model in task.models:
-            groups = ranked_patients(task.of_model(model), task.classes, by=by)
             known = {"task": task.name, "model": model, **_patient_counts(task, model)}
             tested = task.tested[task.tested["model"] == model].drop_duplicates(PATIENT)
-            summaries = _summaries(groups, bootstrap, note, too_few(tested, task.classes))
+            few = too_few(tested, task.classes)
+            groups = ranked_patients(task.of_model(model), task.classes, by=by)
+            measured = [group.weighted(bootstrap.of(group)) for group in groups]
+            summaries = [s for s in _summaries(groups, measured, note, few) if s["metric"] not in _OF_PROBABILITIES]
+            if task.classes is not None:
+                pooled = ranked_patients(task.of_model(model), task.classes, by=["repeat"])
+                errors = [g.weighted_errors(bootstrap.of(g)) for g in pooled if g.weighted_errors is not None]
+                summaries += _summaries(pooled, errors, None, few)
             rows += [{**known, **s} for s in summaries if s["metric"] != "quadratic_kappa" or task.name in ordinal]
     return _table(rows, METRIC_COLUMNS)
 
@@ -210,11 +220,13 @@ def _patient_counts(task: TaskPredictions, model: str) -> dict[str, Any]:
 
 
 def _summaries(
-    groups: Sequence[RankedPatients], bootstrap: BootstrapWeights, note: str | None, few: str | None
+    groups: Sequence[RankedPatients],
+    resampled: Sequence[Mapping[str, np.ndarray]],
+    note: str | None,
+    few: str | None,
 ) -> Iterator[dict[str, Any]]:
-    """Yields one row per metric; nothing for a model without test patients. Too few of them have no interval."""
-    resampled = [group.weighted(bootstrap.of(group)) for group in groups]
-    for metric in groups[0].metrics if groups else ():
+    """Yields one row per metric of the replicates; none for a model without test patients, no interval for too few."""
+    for metric in resampled[0] if resampled else ():
         values = np.array([group.metrics[metric].value for group in groups])
         defined = np.flatnonzero(~np.isnan(values))
         replicates = [resampled[index][metric] for index in defined]
@@ -248,11 +260,13 @@ def _truncation(groups: Sequence[RankedPatients], metric: str) -> float:
 
 
 def _undefined_folds(metrics: Sequence[Metric]) -> str | None:
+    """Returns why a metric is undefined, and in how many folds; each reason with its own number where they differ."""
     reasons = [metric.reason for metric in metrics if metric.reason is not None]
-    if not reasons:
-        return None
-    distinct = preview(dict.fromkeys(reasons), limit=2)
-    return distinct if len(metrics) == 1 else f"undefined in {len(reasons)} of {len(metrics)} folds: {distinct}"
+    if not reasons or len(metrics) == 1:
+        return "".join(reasons) or None
+    counts = Counter(cause for reason in reasons for cause in reason.split("; "))
+    causes = [cause if n == len(reasons) else f"{cause} (in {n})" for cause, n in counts.items()]
+    return f"undefined in {len(reasons)} of {len(metrics)} folds: {preview(causes)}"
 
 
 def _comparison(task: TaskPredictions, model: str, reference: str, bootstrap: BootstrapWeights) -> dict[str, Any]:

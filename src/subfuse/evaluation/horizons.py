@@ -35,7 +35,7 @@ def with_horizons(predicted: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFram
     table[list(HORIZON_COLUMNS)] = np.where(known, found, np.nan)
     if not known.all():
         unknown = ", ".join(str(days) for days, is_known in zip(HORIZONS_DAYS, known, strict=True) if not is_known)
-        reason = f"no survival at {unknown} days: follow-up of the training patients ends after {last_day:g} days"
+        reason = f"no survival at {unknown} days: follow-up of the training patients ends after {last_day:.0f} days"
         table.loc[table["risk"].notna(), "reason"] = reason
     return table
 

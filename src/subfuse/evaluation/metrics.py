@@ -18,7 +18,7 @@ from subfuse.evaluation.weighted_metrics import (
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's value. NaN means undefined; then `reason` says why in one line."""
+    """A metric's value. NaN means undefined; then `reason` says why in one line, several reasons parted by "; "."""
 
     value: float
     reason: str | None = None
@@ -149,10 +149,11 @@ def _classification_reason(
     if metric == "quadratic_kappa":
         return f"every patient is of class {names[label[0]]} and predicted so"
     if absent:
-        return f"no patient of class {', '.join(absent)}"
+        return "; ".join(f"no patient of class {name}" for name in absent)
     if metric == "precision":
         predicted = set(probabilities.argmax(axis=1).tolist())
-        return f"class {', '.join(name for index, name in enumerate(names) if index not in predicted)} never predicted"
+        missing = [name for index, name in enumerate(names) if index not in predicted]
+        return "; ".join(f"class {name} never predicted" for name in missing)
     return "a class has the same predicted probability for every patient"
 
 
@@ -163,23 +164,23 @@ def _survival_reason(metric: str, sample: SurvivalSample) -> str:
         return "no training patients to estimate the censoring distribution from"
     truncation_days = np.inf if sample.censoring is None else sample.censoring.truncation_days
     if metric == "integrated_brier":
-        return f"fewer than two survival times before day {min(truncation_days, sample.time_days.max()):g}"
+        return f"fewer than two survival times before day {min(truncation_days, sample.time_days.max()):.0f}"
     if not sample.event.any():
         return "no event was observed"
     if np.ptp(sample.risk) == 0:
         return "the predicted risk is the same for every patient"
     if metric == horizon_metric(sample.horizon_days):
         return _horizon_reason(sample, truncation_days)
-    limit = f" before the truncation time of {truncation_days:g} days" if metric == "uno_c_index" else ""
+    limit = f" before the truncation time of {truncation_days:.0f} days" if metric == "uno_c_index" else ""
     return f"no comparable pair{limit}"
 
 
 def _horizon_reason(sample: SurvivalSample, truncation_days: float) -> str:
     if sample.horizon_days > truncation_days:
-        return f"the horizon lies beyond the training patients' truncation time of {truncation_days:g} days"
+        return f"the horizon lies beyond the training patients' truncation time of {truncation_days:.0f} days"
     if not (sample.event & (sample.time_days <= sample.horizon_days)).any():
-        return f"no event by day {sample.horizon_days:g}"
-    return f"nobody was followed beyond day {sample.horizon_days:g}"
+        return f"no event by day {sample.horizon_days:.0f}"
+    return f"nobody was followed beyond day {sample.horizon_days:.0f}"
 
 
 def _check_classification(

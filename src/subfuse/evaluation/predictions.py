@@ -17,6 +17,7 @@ from subfuse.evaluation.weighted_metrics import (
     weighted_auc,
     weighted_c_index,
     weighted_classification_metrics,
+    weighted_probability_errors,
     weighted_survival_metrics,
 )
 
@@ -64,6 +65,7 @@ class RankedPatients:
     weighted_headline: Callable[[np.ndarray], np.ndarray]  # weights (replicate, patient) -> (replicate,)
     truncation_days: float = np.nan  # of the censoring-weighted metrics; NaN without training patients
     delong: BinaryAuc | None = None  # of two classes with two patients each
+    weighted_errors: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None  # like `weighted`, of probabilities
 
 
 def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
@@ -118,8 +120,16 @@ def ranked_patients(
                 patients, len(train), *_survival_group(tested, train), truncation_days=_truncation_days(train)
             )
         else:
-            delong = _delong(tested, classes, patients)
-            group = RankedPatients(patients, len(train), *_classification_group(tested, classes), delong=delong)
+            label, probabilities = label_indices(tested, classes), class_probabilities(tested, classes)
+            group = RankedPatients(
+                patients,
+                len(train),
+                classification_metrics(label, probabilities, classes=classes),
+                partial(weighted_classification_metrics, label, probabilities),
+                partial(weighted_auc, label, probabilities),
+                delong=_delong(label, probabilities, patients),
+                weighted_errors=partial(weighted_probability_errors, label, probabilities),
+            )
         groups.append(group)
     return groups
 
@@ -171,26 +181,17 @@ def _survival_group(
     return metrics, partial(weighted_survival_metrics, sample), partial(weighted_c_index, time_days, event, risk)
 
 
-def _classification_group(
-    tested: pd.DataFrame, classes: Sequence[str]
-) -> tuple[Mapping[str, Metric], Callable[..., dict[str, np.ndarray]], Callable[..., np.ndarray]]:
-    label, probabilities = label_indices(tested, classes), class_probabilities(tested, classes)
-    metrics = classification_metrics(label, probabilities, classes=classes)
-    weighted = partial(weighted_classification_metrics, label, probabilities)
-    return metrics, weighted, partial(weighted_auc, label, probabilities)
-
-
 def _truncation_days(train: pd.DataFrame) -> float:
     return np.nan if train.empty else CensoringDistribution.fit(times_days(train), events(train)).truncation_days
 
 
-def _delong(tested: pd.DataFrame, classes: Sequence[str], patients: pd.MultiIndex) -> BinaryAuc | None:
-    if len(classes) != 2:
+def _delong(
+    label: Int[np.ndarray, " patient"], probabilities: Float[np.ndarray, "patient class"], patients: pd.MultiIndex
+) -> BinaryAuc | None:
+    is_second = label == 1
+    if probabilities.shape[1] != 2 or min(is_second.sum(), (~is_second).sum()) < 2:
         return None
-    is_second = label_indices(tested, classes) == 1
-    if min(is_second.sum(), (~is_second).sum()) < 2:
-        return None
-    return binary_auc(is_second, class_probabilities(tested, classes)[:, 1], patients)
+    return binary_auc(is_second, probabilities[:, 1], patients)
 
 
 def class_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> Float[np.ndarray, "patient class"]:

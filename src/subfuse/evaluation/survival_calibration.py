@@ -64,12 +64,12 @@ def one_calibration(
         Haider et al. (2020), JMLR 21(85).
     """
     if horizon_days > curves.days[-1]:
-        return Metric(np.nan, f"the predicted curves end on day {curves.days[-1]:g}, before day {horizon_days:g}")
+        return Metric(np.nan, f"the predicted curves end on day {curves.days[-1]:.0f}, before day {horizon_days:.0f}")
     table = calibration_groups(time_days, event, curves, horizon_days=horizon_days)
     if len(table) < 2:
-        return Metric(np.nan, f"fewer than {LEAST_CALIBRATED_EVENTS} events by day {horizon_days:g}")
+        return Metric(np.nan, f"fewer than {LEAST_CALIBRATED_EVENTS} events by day {horizon_days:.0f}")
     if table["observed"].isna().any():
-        return Metric(np.nan, f"nobody of a risk group was followed to day {horizon_days:g}")
+        return Metric(np.nan, f"nobody of a risk group was followed to day {horizon_days:.0f}")
     from scipy.stats import chi2
 
     difference = (table["observed"] - table["predicted"]).to_numpy()

@@ -131,10 +131,21 @@ def weighted_classification_metrics(
     is_predicted = np.eye(n_classes)[probabilities.argmax(axis=1)]
     joint = (is_class[:, :, None] * is_predicted[:, None, :]).reshape(len(label), -1)  # (patient, class * predicted)
     confusion = (weights @ joint).reshape(len(weights), n_classes, n_classes)  # (replicate, class, predicted)
-    squared_error = np.square(probabilities - is_class).sum(axis=1)
     return {
         "auc": weighted_auc(label, probabilities, weights),
         **_confusion_metrics(confusion),
+        **weighted_probability_errors(label, probabilities, weights),
+    }
+
+
+def weighted_probability_errors(
+    label: Int[np.ndarray, " patient"],
+    probabilities: Float[np.ndarray, "patient class"],
+    weights: Float[np.ndarray, "replicate patient"],
+) -> dict[str, Float[np.ndarray, " replicate"]]:
+    """Returns Brier score and calibration error for each row of patient weights; arguments are not checked."""
+    squared_error = np.square(probabilities - np.eye(probabilities.shape[1])[label]).sum(axis=1)
+    return {
         "brier": _ratio(weights @ squared_error, weights.sum(axis=1)),
         "expected_calibration_error": _weighted_calibration_error(label, probabilities, weights),
     }

@@ -7,9 +7,6 @@ from typing import Any
 from subfuse.report.statements import PlainTable, Section, counted, metric_name, model_name, number, p_text, singular
 
 _MEASURES = {
-    "expected_calibration_error": "Calibration error, folds pooled",
-    "brier": "Brier",
-    "integrated_brier": "Integrated Brier",
     "one_calibration_p": "1-calibration, p",
     "d_calibration_p": "D-calibration, p",
 }
@@ -132,7 +129,7 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         (
             _task(row),
             model_name(str(row["model"])),
-            _MEASURES.get(str(row["measure"]), str(row["measure"]))
+            (_MEASURES.get(str(row["measure"])) or metric_name(str(row["measure"])))
             + (f", day {row['horizon_days']:.0f}" if row["horizon_days"] is not None else ""),
             *(_measured(row, name) for name in ("before", "after", "after_isotonic")),
         )
