@@ -261,11 +261,6 @@ def test_a_patient_without_any_modality_is_excluded_with_the_reason(cohort, tmp_
     assert len(pd.read_csv(tmp_path / "prepared" / "patients.csv")) == len(PATIENTS) - 1
 
 
-def test_a_negative_time_excludes_the_patient_with_the_reason(cohort, tmp_path):
-    edit_table(tmp_path / "patients.csv", set_first("time_days", -5))
-    assert exclusions_after(cohort, tmp_path).loc[[FIRST], "reason"].str.contains("negative").any()
-
-
 BAD_SLIDES = {  # slide: the kind of bad input that it is
     "empty": None, "no-mpp": None, "cut": "truncated slide", "hole": "unreadable tile", "absent": "absent slide",
     "orphan": "slide without patient",

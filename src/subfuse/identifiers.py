@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from subfuse.errors import preview
 
@@ -56,6 +56,7 @@ def vial_of_barcode(identifier: str) -> str | None:
     return match[5].upper() if match and match[5] else None
 
 
+_TOLD_APART = 4  # characters
 _COMPARED = 50  # names of each side that are compared letter by letter
 LONGEST_NAME = 150  # bytes; file systems allow 255 for a name, and ours get prefixes and suffixes
 NAME_RULE = (
@@ -99,21 +100,21 @@ def is_plain_label(label: str) -> bool:
     return 0 < len(label.encode(errors="replace")) <= LONGEST_NAME and label.isprintable()
 
 
-def describe_mismatch(ours: Collection[str], theirs: Collection[str], *, of_ours: str, of_theirs: str) -> str:
-    """Returns why identifiers of two sources may not meet: three of each side, and the nearest pair.
+def describe_mismatch(ours: Collection[str], places: Mapping[str, Collection[str]], *, of_ours: str) -> str:
+    """Returns why identifiers of two sources may not meet: three of each place, and the nearest pair.
 
     Args:
         ours: Identifiers of one source.
-        theirs: Those of the other, with none of `ours` among them.
+        places: Where those of the other may be, in words, and what is there; none of `ours` is among them.
         of_ours: What the first are, for the text.
-        of_theirs: What the second are.
 
     Example:
-        >>> describe_mismatch(["P01", "P02"], ["p1", "p2"], of_ours="patients", of_theirs="slides")
+        >>> describe_mismatch(["P01", "P02"], {"slides": ["p1", "p2"]}, of_ours="patients")
         'patients: P01, P02; slides: p1, p2; nearest: P01 and p1, which differ only in case, zeros or separators'
     """
-    ours, theirs = sorted(ours), sorted(theirs)
-    shown = f"{of_ours}: {preview(ours, 3) or 'none'}; {of_theirs}: {preview(theirs, 3) or 'none'}"
+    named = {of_ours: sorted(ours)} | {place: sorted(found) for place, found in places.items()}
+    shown = "; ".join(f"{place}: {preview(names, 3) or 'none'}" for place, names in named.items())
+    ours, theirs = named.pop(of_ours), sorted(name for names in named.values() for name in names)
     like = {_canonical(name): name for name in reversed(theirs)}
     alike = next(((name, like[_canonical(name)]) for name in ours if _canonical(name) in like), None)
     if alike is not None:
@@ -131,17 +132,46 @@ def describe_mismatch(ours: Collection[str], theirs: Collection[str], *, of_ours
 def spelt_otherwise(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     """Returns, for each name that is not known but is in another spelling, that difference in words.
 
+    Another spelling is one of other case, zeros or separators; or, where only one known name is so near and it is not
+    among `names` itself, one of another character.
+
     Example:
         >>> spelt_otherwise(["P01", "P02", "P03"], ["p1", "P02"])
         {'P01': '; p1 is, which differs only in case, zeros or separators'}
+        >>> spelt_otherwise(["PT-O07", "PT-008"], ["PT-007", "PT-008", "PT-019"])
+        {'PT-O07': '; PT-007 is, which differs in one character'}
     """
-    exact = frozenset(known)
+    names, exact = list(names), frozenset(known)
     like = {_canonical(name): name for name in sorted(exact, reverse=True)}
-    return {
+    others = [name for name in dict.fromkeys(names) if name not in exact]
+    found = {
         name: f"; {like[_canonical(name)]} is, which differs only in case, zeros or separators"
-        for name in names
-        if name not in exact and _canonical(name) in like
+        for name in others
+        if _canonical(name) in like
     }
+    near = _one_character_away([name for name in others if name not in found], exact)
+    taken = frozenset(names)
+    return found | {
+        name: f"; {other} is, which differs in one character" for name, other in near.items() if other not in taken
+    }
+
+
+def _one_character_away(names: Sequence[str], known: Collection[str]) -> dict[str, str]:
+    """Returns the only known name that is a name but for one character: another, missing, added or moved."""
+    if not names:
+        return {}
+    by_rest: dict[str, set[str]] = {}
+    for other in known:
+        for rest in _without_each_character(other):
+            by_rest.setdefault(rest, set()).add(other)
+    near = {name: set().union(*(by_rest.get(rest, ()) for rest in _without_each_character(name))) for name in names}
+    return {name: others.pop() for name, others in near.items() if len(others) == 1}
+
+
+def _without_each_character(name: str) -> set[str]:
+    """The name in lower case and with one character left out, for names long enough to be told apart by the others."""
+    text = name.lower()
+    return {text, *(text[:i] + text[i + 1 :] for i in range(len(text)))} if len(text) >= _TOLD_APART else set()
 
 
 def _canonical(name: str) -> str:

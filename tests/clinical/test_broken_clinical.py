@@ -105,8 +105,13 @@ def test_archives(tmp_path):
     [
         (TEXT.replace("event", "dead"), {}, ConfigurationError, "declared together. Found only time_days"),
         (TEXT.replace("patient_id", "id"), {}, ConfigurationError, "patients.columns.patient_id: column 'patient_id'"),
-        (TEXT.replace("\t1\t", "\tperhaps\t"), {}, DataError, r"column event: true, false, 1 or 0 .* Found 0, perhaps"),
-        (TEXT.replace("\t1\t", "\tgone\t"), {"event_values": {1: True, 0: False}}, DataError, "Found 0, gone"),
+        (
+            TEXT.replace("\t1\t", "\tperhaps\t"),
+            {},
+            DataError,
+            r"row 2 \(A\), column event: true, false, 1 or 0 .* Found 'perhaps' \(in the whole column: 0, perhaps",
+        ),
+        (TEXT.replace("\t1\t", "\tgone\t"), {"event_values": {1: True, 0: False}}, DataError, "row 2 .* Found 'gone'"),
         (TEXT.replace("100", "100 d"), {}, DataError, "row 2: time_days must be a number of days. Found '100 d'"),
         (TEXT.replace("100", "1e999"), {}, DataError, "row 2: time_days must be a number"),
         (TEXT.replace("200.5", "200,5"), {}, DataError, "row 3: time_days must be a number of days. Found '200,5'"),

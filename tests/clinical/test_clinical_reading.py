@@ -73,7 +73,10 @@ def test_event_values_ignore_case_and_decimals(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("patient_id,time_days,event\na,3,2\nb,4,1\n", r"column event: true, false, 1 or 0 are required. Found 1, 2"),
+        (
+            "patient_id,time_days,event\na,3,2\nb,4,1\n",
+            r"row 2 \(a\), column event: true, false, 1 or 0 are required. Found '2' \(in the whole column: 1, 2\)",
+        ),
         ("patient_id,time_days,event\na,3,1\nb,soon,1\n", "row 3: time_days must be a number of days. Found 'soon'"),
         ("patient_id,time_days,event\na,inf,1\n", "row 2: time_days"),
         (
@@ -106,10 +109,13 @@ def test_bad_mappings(tmp_path, columns, message):
         plain(tmp_path, "patient_id,time_days,event\na,3,1\n", columns=columns)
 
 
-def test_negative_time_excludes_the_patient_and_goes_on(tmp_path):
-    table = plain(tmp_path, "patient_id,time_days,event\na,-3,1\nb,0,1\n")
-    assert table.patients["patient_id"].tolist() == ["b"]
-    assert table.exclusions.to_numpy().tolist() == [["patient", "a", "time_days is negative (-3)"]]
+def test_a_negative_time_costs_the_follow_up_and_not_the_patient(tmp_path):
+    table = plain(tmp_path, "patient_id,time_days,event,grade\na,-3,1,G2\nb,0,1,G4\n")
+    assert table.patients["patient_id"].tolist() == ["a", "b"]
+    assert table.patients["grade"].tolist() == ["G2", "G4"]
+    assert table.patients["time_days"].isna().tolist() == table.patients["event"].isna().tolist() == [True, False]
+    assert table.exclusions.empty
+    assert "time_days is negative for 1 patient(s), whose follow-up is taken as unknown (a: -3)" in table.warnings[0]
 
 
 def test_half_known_outcome_is_unknown(tmp_path):
@@ -153,7 +159,7 @@ def test_declared_units_of_time(tmp_path, unit, days):
     columns = {"time_days": f"follow_up_{unit}", "event": "event"}
     table = plain(tmp_path, f"patient_id,follow_up_{unit},event\na,2,1\n", columns=columns, time_unit=unit)
     assert table.patients["time_days"].tolist() == [days]
-    assert table.warnings == (() if unit == "days" else (f"time_days is the declared time in {unit} × {days / 2:g}",))
+    assert table.warnings == ()  # nothing is doubtful about what was declared
 
 
 @pytest.mark.parametrize("column", ["OS_MONTHS", "survival (years)", "os.mo", "os_yrs"])
@@ -179,6 +185,9 @@ def test_labels_of_a_further_table_join_by_patient(tmp_path):
     assert table.patients["diagnosis"].tolist() == [None, "GBM_IDHwt", "Oligo_codel"]
     assert table.patients["diagnosis_basis"].tolist()[0] == "unknown: IDH is missing"
     assert any("2 of 3 patients are in markers.csv; not P" in note for note in table.warnings)
+    markers = "patient_id,idh\nPT-O07,WT\nPT-008,WT\n"
+    (note,) = with_labels(tmp_path, "patient_id,grade\nPT-007,G4\nPT-008,G2\n", markers, None).warnings
+    assert "not PT-007; PT-O07 is not a patient; PT-007 is, which differs in one character" in note
 
 
 @pytest.mark.parametrize(
@@ -308,7 +317,8 @@ def test_real_gdc_archives_join_the_published_patients(real_data):
     both = labels.merge(table.patients, left_on="case_id", right_on="patient_id")
     assert len(both) == len(labels) == 569
     assert (both["event"] == both["os_event"].astype(bool)).mean() > 0.9  # releases of 2018 and 2020
-    assert table.exclusions["id"].tolist() == ["TCGA-TQ-A7RS"]
+    assert table.exclusions.empty
+    assert any("negative for 1 patient(s)" in note and "TCGA-TQ-A7RS" in note for note in table.warnings)
 
 
 @pytest.mark.real_data

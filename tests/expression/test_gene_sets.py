@@ -4,6 +4,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.expression.gene_sets import (
     BUILTIN,
     coverage,
+    few_measured,
     gene_indices,
     load_gene_sets,
     load_pathways,
@@ -107,3 +108,11 @@ def test_broad_families_as_subspaces(real_data):
     path = real_data / "gene_sets" / "functional_families.gmt"
     loaded = load_gene_sets({"broad": GeneSetSource(gmt=path, sets=("ONCOGENES", "TUMOR_SUPPRESSOR_GENES"))})
     assert len(loaded["broad"]) > 300
+
+
+def test_a_subspace_of_which_little_is_measured_is_a_warning_with_the_remedies():
+    wanted = {"tumour": [f"G{i}" for i in range(20)], "immune": ["G0", "G1", "G2", "X"]}
+    (warning,) = few_measured(coverage(wanted, ["G0", "G1", "G2"]), ["G0", "G1", "G2"])
+    assert "gene_sets.tumour: 3 of 20 genes are measured" in warning
+    assert all(remedy in warning for remedy in ("(it has G0, G1, G2)", "`expression.aliases`", "a panel", "GMT file"))
+    assert few_measured(coverage({}, [])) == ()

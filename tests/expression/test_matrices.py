@@ -39,7 +39,10 @@ def test_both_orientations_give_the_same_table(tmp_path, transposed, declared):
 @pytest.mark.parametrize(("ours", "theirs"), [("P-01", "p-01"), ("0001", "1")])
 def test_patients_of_another_spelling_are_named_in_pairs(tmp_path, ours, theirs):
     (tmp_path / "m.csv").write_text(f"patient_id,EGFR\n{theirs},1.5\n")
-    with pytest.raises(DataError, match=f"{ours} is not there; {theirs} is, which differs only in case, zeros"):
+    with pytest.raises(
+        DataError,
+        match=f"first column: {theirs}; header: EGFR; nearest: {ours} and {theirs}, which differ only in case, zeros",
+    ):
         read(tmp_path / "m.csv", unit="tpm", patients=[ours])
 
 
@@ -66,7 +69,9 @@ def test_ambiguous_or_foreign_identifiers_need_a_declaration(tmp_path):
     with pytest.raises(ConfigurationError, match=r"both\.csv: the orientation is ambiguous: 3 .* 2 in the header"):
         read(tmp_path / "both.csv", unit="tpm")
     matrix(rows=["x", "y", "z"]).to_csv(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"patients of the cohort \(a, b\) are required .* Found x, y, z"):
+    with pytest.raises(
+        DataError, match=r"patients of the cohort are required .* patients: a, b; first column: x, y, z; header: EGFR"
+    ):
         read(tmp_path / "none.csv", unit="tpm", patients=["a", "b"])
     assert len(read(tmp_path / "none.csv", unit="tpm").values) == 3  # the documented layout
 

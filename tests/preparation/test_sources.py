@@ -14,7 +14,7 @@ from subfuse.exclusions import exclusion_table
 from subfuse.expression.reading import ExpressionTable
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
-from subfuse.preparation.sources import pool_expression
+from subfuse.preparation.sources import pool_expression, restrict_expression
 
 GENES = {"a": ["G1", "G2", "G3", "G5"], "b": ["G3", "G4", "G2", "G1"], "c": ["G1", "G3", "G2"]}
 SIZES = {"a": 14, "b": 9, "c": 5}
@@ -289,6 +289,16 @@ def test_pooled_tables_keep_values_and_provenance():
     assert pool_expression({"one": first})[0] is first
     with pytest.raises(DataError, match=r"must share genes. Found none in all of them \(one: B, A, C; two: X\)"):
         pool_expression({"one": first, "two": table_of(["X"], "p")})
+
+
+def test_a_mistyped_patient_is_named_with_the_one_that_has_no_expression():
+    table = table_of(["A"], "PT-O07", "PT-008", "PT-009", "PT-108")
+    _, left_out = restrict_expression(table, ["PT-006", "PT-007", "PT-008", "PT-009"])
+    why = "its patient is not in the cohort"
+    assert dict(zip(left_out["id"], left_out["reason"], strict=True)) == {
+        "PT-O07": f"{why}; PT-007 is, which differs in one character",
+        "PT-108": why,  # PT-008, one character away, is measured itself
+    }
 
 
 def test_slides_and_ready_features_are_not_mixed(folder):

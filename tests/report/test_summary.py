@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 import yaml
 from fake_run import write_audit, write_fake_run
 
+from subfuse.expression.gene_sets import coverage
 from subfuse.report import write_report
 from subfuse.report.cohort_section import cohort_section
 from subfuse.report.model_card import escaped, model_card
@@ -154,6 +156,9 @@ def test_patients_are_counted_in_one_way_wherever_they_are_told(tmp_path):
     assert all(escaped(line) in card for line in lines)
     boxes = [(box["count"], box["label"]) for box in cohort_section(files, PictureBudget()).content["flow"]]
     assert boxes[:3] == [("52", "patients found"), ("12", "excluded"), ("40", "in the cohort")]
+    few = replace(files, cohort={**files.cohort, "gene_set_coverage": coverage({"tumour": ["A", "B", "C"]}, ["A"])})
+    (note,) = cohort_section(few, PictureBudget()).content["notes"]
+    assert "gene_sets.tumour: 1 of 3 genes are measured" in note
 
 
 @pytest.mark.parametrize(("absent", "other"), [("slides", "expression"), ("expression", "slides")])

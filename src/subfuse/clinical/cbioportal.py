@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from subfuse.clinical.columns import DAYS, first_known, known_text, labels_of_portal, map_columns, parse_days
+from subfuse.clinical.columns import first_known, known_text, labels_of_portal, map_columns, parse_days
 from subfuse.clinical.source import PatientsSection
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table
@@ -52,7 +52,7 @@ def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, 
         return table, (*notes, "no OS_STATUS and OS_MONTHS: the follow-up of every patient is unknown"), left_out
     table["event"] = _events(raw["OS_STATUS"], raw[_PLACE])
     table["time_days"] = parse_days(raw["OS_MONTHS"], raw[_PLACE], "OS_MONTHS", unit="months")
-    return table, (*notes, f"time_days is OS_MONTHS × {DAYS['months']:g}"), left_out
+    return table, notes, left_out
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.clinical.columns import DAYS, FIXED_COLUMNS, map_columns, note_of_repeated, parse_days
+from subfuse.clinical.columns import FIXED_COLUMNS, map_columns, note_of_repeated, parse_days
 from subfuse.clinical.source import PatientsSection, TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns
@@ -25,7 +25,7 @@ def read_plain(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]
         DataError: Unreadable table, event or time.
     """
     parts, notes = zip(*(_read(path, section) for path in section.table), strict=True)
-    return pd.concat(parts, ignore_index=True), (*_unit_note(section), *sum(notes, ()))
+    return pd.concat(parts, ignore_index=True), sum(notes, ())
 
 
 def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -42,7 +42,7 @@ def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str
     if "event" in table:
         unit = _unit(columns["time_days"], section.time_unit)
         table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
-        table["event"] = _events(table["event"], columns["event"], section.event_values, path)
+        table["event"] = _events(table, columns["event"], section.event_values, path)
     return table, () if section.columns else note_of_repeated(raw, path)
 
 
@@ -55,13 +55,8 @@ def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:
     return declared or "days"
 
 
-def _unit_note(section: PatientsSection) -> tuple[str, ...]:
-    if section.time_unit in (None, "days"):
-        return ()
-    return (f"time_days is the declared time in {section.time_unit} × {DAYS[section.time_unit or 'days']:g}",)
-
-
-def _events(cells: pd.Series, column: str, event_values: Mapping[str, bool] | None, path: Path) -> pd.Series:
+def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] | None, path: Path) -> pd.Series:
+    cells = table["event"]
     known = cells[~cells.map(is_missing)]
     found = sorted(known.unique())
     if event_values is None and _AMBIGUOUS_EVENT.search(column):
@@ -71,11 +66,13 @@ def _events(cells: pd.Series, column: str, event_values: Mapping[str, bool] | No
             f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."
         )
     meaning = {_canonical(key): value for key, value in (event_values or _PLAIN_EVENTS).items()}
-    unclear = [value for value in found if _canonical(value) not in meaning]
-    if unclear:
+    unclear = known[~known.map(_canonical).isin(list(meaning))]
+    if len(unclear):
         wanted = preview(event_values) if event_values else "true, false, 1 or 0"
+        row = unclear.index[0]
         raise DataError(
-            f"{path}, column {column}: {wanted} are required. Found {preview(found)}. Declare the meaning of each in "
+            f"{table.loc[row, 'place']} ({table.loc[row, 'patient_id']}), column {column}: {wanted} are required. "
+            f"Found {unclear[row]!r} (in the whole column: {preview(found)}). Declare the meaning of each in "
             "patients.event_values."
         )
     return known.map(lambda value: meaning[_canonical(value)]).reindex(cells.index).astype("boolean")

@@ -21,7 +21,7 @@ from subfuse.clinical.plain import read_plain
 from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.clinical.source import LabelsSection, PatientsSection
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.exclusions import exclusion_table, join_exclusions
+from subfuse.exclusions import exclusion_table
 from subfuse.identifiers import site_of_barcode, spelt_otherwise
 from subfuse.tables import read_text_table
 
@@ -41,8 +41,8 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     """Returns the clinical table that a cohort file declares, one row per patient, sorted by identifier.
 
     TCGA barcodes of any length are matched by their patient prefix, and give the site where no column does. Time and
-    event are known together or not at all. Empty cells and words such as `not reported` are unknown. A patient with a
-    negative time is excluded, with the reason. `outcome_warnings` judges the patients that are used in the end.
+    event are known together or not at all. Empty cells and words such as `not reported` are unknown, and so is a
+    follow-up whose time is negative. `outcome_warnings` judges the patients that are used in the end.
 
     Raises:
         ConfigurationError: A mapped column is not in the table, a reserved name, or an event column or a time column
@@ -64,17 +64,13 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     labels = [str(name) for name in table if name not in (*FIXED_COLUMNS, "place")]
     for name in labels:
         table[name] = known_text(table[name])
-    negative = table["time_days"] < 0
-    exclusions = exclusion_table(
-        ("patient", str(patient), f"time_days is negative ({time:g})")
-        for patient, time in table.loc[negative, ["patient_id", "time_days"]].to_numpy()
-    )
-    patients = table.loc[~negative, [*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
-    notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs)
+    table, note_of_negative = _without_negative_times(table)
+    patients = table[[*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
+    notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs, *note_of_negative)
     if section.derive is not None:
         patients, note_of_diagnosis = derive_diagnosis(patients, section.derive.diagnosis)
         notes = (*notes, *note_of_diagnosis)
-    return ClinicalTable(patients, join_exclusions([left_out, exclusions]), notes)
+    return ClinicalTable(patients, left_out, notes)
 
 
 def _read(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
@@ -124,8 +120,13 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
             f"{preview(further['patient_id'], limit=2)}. Map patient_id in patients.labels.columns."
         )
     joined = table.merge(further.drop(columns="place"), on="patient_id", how="left")
+    if found.all():
+        return joined, notes
+    like = spelt_otherwise(further["patient_id"], table["patient_id"].tolist())
     note = f"patients.labels: {found.sum()} of {len(table)} patients are in {section.table.name}"
-    return joined, notes if found.all() else (*notes, f"{note}; not {preview(table.loc[~found, 'patient_id'])}")
+    absent = f"not {preview(table.loc[~found, 'patient_id'])}"
+    spelt = preview([f"{name} is not a patient{words}" for name, words in like.items()], 3)
+    return joined, (*notes, "; ".join(part for part in (note, absent, spelt) if part))
 
 
 def _pair_outcome(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -142,3 +143,16 @@ def _pair_outcome(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
         f"({preview(table.loc[half, 'patient_id'])})"
     )
     return table.assign(time_days=table["time_days"].mask(half), event=table["event"].mask(half)), (note,)
+
+
+def _without_negative_times(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Makes time and event unknown where the time is negative."""
+    negative = table["time_days"] < 0
+    if not negative.any():
+        return table, ()
+    found = table.loc[negative, ["patient_id", "time_days"]].itertuples(index=False, name=None)
+    note = (
+        f"time_days is negative for {negative.sum()} patient(s), whose follow-up is taken as unknown "
+        f"({preview([f'{patient}: {days:g}' for patient, days in found])}). Correct or empty the cells."
+    )
+    return table.assign(time_days=table["time_days"].mask(negative), event=table["event"].mask(negative)), (note,)

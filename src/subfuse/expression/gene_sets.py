@@ -12,6 +12,7 @@ from subfuse.expression.source import GeneSetSource
 from subfuse.tables import require_regular_file
 
 BUILTIN = ("tumour", "microenvironment")
+_FEW_GENES = 0.5  # share of a subspace
 
 
 def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
@@ -144,6 +145,23 @@ def coverage(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> pd
             }
         )
     return pd.DataFrame(rows, columns=["subspace", "n_genes", "n_found", "fraction", "missing", "overlap"])
+
+
+def few_measured(found: pd.DataFrame, genes: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns a warning for each subspace of whose genes fewer than half are measured, with what may be the cause.
+
+    Args:
+        found: As `coverage` returns it.
+        genes: Genes of the expression table, of which the warning shows some.
+    """
+    example = f" (it has {preview(genes, 3)})" if genes else ""
+    return tuple(
+        f"gene_sets.{row.subspace}: {row.n_found} of {row.n_genes} genes are measured, and models see these alone. "
+        f"Where the expression table names genes by other identifiers than symbols{example}, give `expression.aliases`;"
+        " where it is a panel, give a GMT file of what it measures; else look for the whole table."
+        for row in found.itertuples()
+        if row.n_found < _FEW_GENES * row.n_genes
+    )
 
 
 def _gmt_line(line: str, place: str) -> tuple[str, tuple[str, ...]]:

@@ -23,7 +23,7 @@ from subfuse.expression.samples import (
     refuse_repeated,
 )
 from subfuse.expression.source import ExpressionSection
-from subfuse.identifiers import patient_of_barcode, site_of_barcode, spelt_otherwise
+from subfuse.identifiers import describe_mismatch, patient_of_barcode, site_of_barcode
 from subfuse.tables import is_missing
 
 _SYMBOL_COLUMNS = ("hugo_symbol", "gene_name", "gene_symbol", "symbol", "feature_name", "gene_symbols", "gene_names")
@@ -242,12 +242,11 @@ def recognise_orientation(table: NumericTable, patients: Collection[str], path: 
     if in_columns or genes_in_rows:
         return "genes_by_patients"
     if not in_rows and patients:
-        like = next(iter(spelt_otherwise(sorted(patients), {*table.rows, *table.columns}).items()), None)
-        nearest = "" if like is None else f" {like[0]} is not there{like[1]}."
+        sides = {"first column": table.rows, "header": table.columns}
         raise DataError(
-            f"{path}: patients of the cohort ({preview(sorted(patients), limit=3)}) are required in the first column "
-            f"or in the header. Found {preview(table.rows, limit=3)} and {preview(table.columns, limit=3)}.{nearest} "
-            "Use the same identifiers, give a `sample_sheet`, or declare the `orientation`."
+            f"{path}: patients of the cohort are required in the first column or in the header. Found none. "
+            f"{describe_mismatch(patients, sides, of_ours='patients')}. Use the same identifiers, give a "
+            "`sample_sheet`, or declare the `orientation`."
         )
     return "patients_by_genes"
 

@@ -33,7 +33,7 @@ from subfuse.expression.units import (
     sum_per_sample,
     to_model_scale,
 )
-from subfuse.identifiers import patient_of_barcode
+from subfuse.identifiers import patient_of_barcode, spelt_otherwise
 
 __all__ = [
     "STAR_COLUMNS",
@@ -296,8 +296,9 @@ def _standardise(table: ExpressionTable, patients: Collection[str]) -> Expressio
         )
     fitted = ExpressionStandardiser.fit(values.to_numpy(), tuple(values.columns))
     few = f"standardise: cohort: mean and spread of only {len(values)} patients; {_FEW_PATIENTS} are advised."
+    like = spelt_otherwise(table.values.index, wanted)
     left_out = exclusion_table(
-        ("expression", str(patient), "its patient is not in the cohort")
+        ("expression", str(patient), f"its patient is not in the cohort{like.get(patient, '')}")
         for patient in table.values.index.difference(values.index)
     )
     return replace(

@@ -14,7 +14,7 @@ from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
-from subfuse.expression.gene_sets import coverage, load_gene_sets, load_pathways, restrict_to_axis
+from subfuse.expression.gene_sets import coverage, few_measured, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.reading import ExpressionTable
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
@@ -117,6 +117,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     expression, expression_exclusions = _expression_of(pooled, kept)
     tasks, task_warnings = _resolve_classes(tasks, patients, roles)
     genes = [] if expression is None else list(expression.values.columns)
+    found_genes = coverage(wanted, genes) if genes else coverage({}, [])
     develops = "develop" in roles.values()
     covariates = resolve_covariates(cohort_file.covariates, _developed(patients, roles), tasks, develops=develops)
     _refuse_names_of_genes(covariates, genes)
@@ -130,7 +131,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         slides=tuple(slide for slide in pooled.slides if slide.patient_id in kept),
         expression=expression,
         gene_sets=restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ()),
-        coverage=coverage(wanted, genes) if genes else coverage({}, []),
+        coverage=found_genes,
         pathways=load_pathways(cohort_file.gene_sets, genes, aliases=aliases),
         harmonisation=_harmonisation(cohorts, wanted, kept),
         covariates=covariates,
@@ -141,6 +142,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
         warnings=(
             *_warnings_of_cohorts(cohorts, patients),
+            *few_measured(found_genes, genes),
             *_unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *fold_warnings,

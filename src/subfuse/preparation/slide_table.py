@@ -98,17 +98,16 @@ def _mismatch(section: SlidesSection, patient_ids: Collection[str]) -> str:
     """Which identifiers do not meet: those of patients, or those of the slides listed and found."""
     known, found = frozenset(patient_ids), _found(section)
     if section.table is None:
-        return describe_mismatch(known, found, of_ours="patients", of_theirs="slides")
+        return describe_mismatch(known, {"slides": found}, of_ours="patients")
     listed = _listed_in_table(section, known, found)
     owners = {patient or slide_id for slide_id, patient, *_ in listed}
     if not owners & known:
-        return describe_mismatch(known, owners, of_ours="patients", of_theirs=f"in {section.table.name}")
+        return describe_mismatch(known, {f"in {section.table.name}": owners}, of_ours="patients")
     paths = {slide_id: path for slide_id, _, path, *_ in listed}
     return describe_mismatch(
         [name for name, path in paths.items() if path is None or not path.exists()] or paths,
-        set(found) - set(paths),
+        {"found": set(found) - set(paths)},
         of_ours=f"slides of {section.table.name}",
-        of_theirs="found",
     )
 
 

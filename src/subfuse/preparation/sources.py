@@ -78,7 +78,7 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
             raise NothingLeft(
                 f"{section.expression.table or section.expression.folder}: expression of the cohort's patients is "
                 f"required where `expression` is declared. Found that of {len(measured)} others. "
-                f"{describe_mismatch(known, measured, of_ours='patients', of_theirs='expression')}. Correct the "
+                f"{describe_mismatch(known, {'expression': measured}, of_ours='patients')}. Correct the "
                 "identifiers, give a sample_sheet, or remove `expression`.",
                 join_exclusions([clinical.exclusions, slide_exclusions, others]),
             )
@@ -171,10 +171,10 @@ def restrict_expression(
     used = expression.values.index.isin(list(patient_ids))
     if used.all():
         return expression, exclusion_table()
-    others = expression.values.index[~used].astype(str)
-    like = spelt_otherwise(others, patient_ids)
+    like = spelt_otherwise(expression.values.index.astype(str), patient_ids)
     left_out = exclusion_table(
-        ("expression", patient, f"its patient is not in the cohort{like.get(patient, '')}") for patient in others
+        ("expression", patient, f"its patient is not in the cohort{like.get(patient, '')}")
+        for patient in expression.values.index[~used].astype(str)
     )
     return replace(expression, values=expression.values[used]), left_out
 

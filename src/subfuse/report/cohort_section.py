@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import preview
+from subfuse.expression.gene_sets import few_measured
 from subfuse.report.patient_section import PictureBudget, contact_sheets
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import PlainTable, Section, counted
@@ -46,7 +47,8 @@ def cohort_section(run: RunFiles, pictures: PictureBudget) -> Section:
     parts = [name for part, name in _PARTS.items() if content[part]]
     hidden = len(run.contact_sheets) - len(sheets)
     more = [f"{hidden} more pictures of slides in the run's folder cohort/contact_sheets/."] if hidden else []
-    notes = [*([] if content["exclusions"] else [_no_exclusions(run)]), *more]
+    few = few_measured(run.cohort["gene_set_coverage"])
+    notes = [*([] if content["exclusions"] else [_no_exclusions(run)]), *few, *more]
     gist = f"Flow of patients{', ' if parts else ''}{', '.join(parts)}"
     return Section("cohort", "Cohort", gist, "cohort.html.j2", content | {"notes": notes})
 
