@@ -106,15 +106,20 @@ def patients_to_explain(predictions: pd.DataFrame, count: int) -> list[str]:
     return list(dict.fromkeys(alternating))[:count]
 
 
-def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, progress: Progress) -> Path | None:
+def run_demo(
+    out: Path, *, patients: int, models: Sequence[str] | None = None, workers: int, progress: Progress
+) -> Path | None:
     """Simulates, prepares, cross-validates, explains and reports; returns the report, if it could be written.
 
-    Every step is resumable, so a repeated call goes on where the last one stopped.
+    Every step is resumable, so a repeated call goes on where the last one stopped. Models: those that are compared
+    unless others are named.
     """
     from subfuse.cohort.cohort import read_cohort
     from subfuse.preparation.prepare import prepare
     from subfuse.runs.cross_validation import cross_validate
+    from subfuse.runs.folds import choose_folds
     from subfuse.simulation.cohort import simulate
+    from subfuse.training.models import compared_in
 
     def step(title: str) -> Progress:
         return lambda done, total, what: progress(done, total, f"{title}: {what}")
@@ -125,7 +130,7 @@ def run_demo(out: Path, *, patients: int, models: Sequence[str], workers: int, p
     result = cross_validate(
         cohort,
         task=list(cohort.tasks),
-        models=models,
+        models=models or compared_in(cohort, choose_folds(cohort, DEMO_FOLDS, seed=0)),
         folds=DEMO_FOLDS,
         out=out / "run",
         workers=workers,

@@ -295,13 +295,13 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
         ("[time_days]", ConfigurationError, "time_days is an outcome"),
         ("[event=true]", ConfigurationError, "event is an outcome"),
         ("[age, age]", ConfigurationError, "age must be given once"),
-        ("[words]", ConfigurationError, r"words must hold numbers or two words. Found 3 .* a, b, c. .* `words=c`"),
+        ("[names]", ConfigurationError, r"names must have words that patients share. Found \d+ for \d+ patients"),
         (
             "[one]",
             ConfigurationError,
             "one must differ between patients to be learned from. Found 'x' for all. Remove it, .* `role: external`",
         ),
-        ("[mixed]", ConfigurationError, r"mixed must hold numbers or two words. .* 90\+"),
+        ("[mixed]", ConfigurationError, r"mixed must hold numbers or words, not both. .* 90\+"),
         ("[empty]", DataError, "empty must be known for some patients. .* `role: external`"),
         ("[sex=mael]", ConfigurationError, "'mael' must occur in sex. Found female, male"),
         ("[sex=male, sex=Male]", ConfigurationError, "sex=male must be given once"),
@@ -310,7 +310,7 @@ def test_covariates_alone_where_there_is_no_expression(with_covariates):
 )
 def test_impossible_covariates(with_covariates, declared, error, message):
     table = pd.read_csv(with_covariates / "patients.csv")
-    table["words"] = [("a", "b", "c")[i % 3] for i in range(N)]
+    table["names"] = [f"hospital {i}" for i in range(N)]
     table["one"], table["empty"], table["G1"] = "x", "", 1.0
     table["mixed"] = ["90+" if i == 9 else str(i) for i in range(N)]
     table.to_csv(with_covariates / "patients.csv", index=False)

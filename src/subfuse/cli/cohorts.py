@@ -16,22 +16,15 @@ _SECONDS_OF_LOOKING = 10.0  # that `check` spends on the values of ready feature
 
 def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("subfuse-demo"), help="Folder for everything.")
-    add_number(parser, "--patients", int, 30, "Number of simulated patients.", ge=1)
+    add_number(parser, "--patients", int, 24, "Number of simulated patients.", ge=1)
     add_workers(parser, scheduler=False)
 
 
 def _demo(arguments: Namespace) -> None:
     from subfuse.pipeline import run_demo
-    from subfuse.training.models import compared_models
 
     with progress_bar("demo") as progress:
-        report = run_demo(
-            arguments.out,
-            patients=arguments.patients,
-            models=compared_models(),
-            workers=n_workers(arguments),
-            progress=progress,
-        )
+        report = run_demo(arguments.out, patients=arguments.patients, workers=n_workers(arguments), progress=progress)
     print(f"Report: {report}\nOpen it in a browser. The cohort is simulated. {DISCLAIMER}")
 
 

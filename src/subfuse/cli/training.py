@@ -95,14 +95,15 @@ def _crossval(arguments: Namespace) -> None:
     from subfuse.report.run_files import read_run
     from subfuse.report.summary import patients_of_run
     from subfuse.runs.cross_validation import cross_validate
-    from subfuse.training.models import check_model_names, compared_in, compared_models
+    from subfuse.runs.folds import choose_folds
+    from subfuse.training.models import check_model_names, compared_in, compared_models, is_trivial
 
     require_distinct("--tasks", arguments.tasks)
     require_distinct("--models", arguments.models)
     check_model_names(arguments.models or ())
     cohort = read_cohort(arguments.prepared)
-    models = arguments.models or compared_in(cohort)
-    left_out = [name for name in compared_models() if name not in models]
+    models = arguments.models or compared_in(cohort, choose_folds(cohort, arguments.folds, seed=arguments.seed))
+    left_out = [name for name in compared_models() if name not in models and not is_trivial(name)]
     if left_out and arguments.models is None:
         print(f"Left out, since nobody here has what they read: {', '.join(left_out)}.")
     with progress_bar("cross-validate") as progress:

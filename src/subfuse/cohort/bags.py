@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from subfuse.cohort.cohort import Patient
-from subfuse.cohort.covariates import CovariateCoding
+from subfuse.cohort.covariates import CovariateCoding, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.expression.reading import ExpressionStandardiser
@@ -61,7 +61,7 @@ class InputStandardiser:
         """True if `profile` returns one."""
         if self.expression is not None:
             return patient.expression is not None
-        return self.covariates is not None and bool(np.isfinite(self.covariates.encode(patient.covariates)).any())
+        return self.covariates is not None and bool(np.isfinite(self.covariates.encode(patient.columns)).any())
 
     def profile(self, patient: Patient) -> Float[np.ndarray, " gene"] | None:
         """Returns the standardised expression, then the covariates: the one place where they are joined.
@@ -74,7 +74,7 @@ class InputStandardiser:
         if self.expression is not None and patient.expression is not None:
             parts.append(self.expression.transform(patient.expression))
         if self.covariates is not None:
-            parts.append(self.covariates.transform(patient.covariates))
+            parts.append(self.covariates.transform(patient.columns))
         return np.concatenate(parts)
 
 
@@ -85,18 +85,20 @@ def fit_profile(
 
     These are the patients with expression; where no gene is read, those with a known covariate.
     """
-    seen = [patient for patient in patients if reads_profile(patient, genes)]
+    seen = [patient for patient in patients if reads_profile(patient, genes, covariates)]
     if not seen:
         return None, None
     measured = [patient.expression for patient in seen if patient.expression is not None]
     expression = ExpressionStandardiser.fit(np.stack(measured), tuple(genes)) if genes else None
-    coding = CovariateCoding.fit(covariates, [patient.covariates for patient in seen]) if covariates else None
+    coding = CovariateCoding.fit(covariates, [patient.columns for patient in seen]) if covariates else None
     return expression, coding
 
 
-def reads_profile(patient: Patient, genes: Sequence[str]) -> bool:
+def reads_profile(patient: Patient, genes: Sequence[str], covariates: Sequence[str]) -> bool:
     """True if a model of these genes has something to read beside slides: expression, or without genes a covariate."""
-    return patient.expression is not None if genes else bool(patient.covariates)
+    if genes:
+        return patient.expression is not None
+    return not patient.columns.keys().isdisjoint(map(column_of, covariates))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,12 @@ class Patient:
     labels: Mapping[str, str] = field(default_factory=dict)  # every other clinical column that is known
     site: str | None = None  # contributing hospital
 
+    @property
+    def columns(self) -> CovariateValues:
+        """Every column of the patient that a model can be told to read, where known."""
+        site = {} if self.site is None else {"site": self.site}
+        return {"cohort": self.cohort, **self.labels, **self.covariates, **site}
+
     def outcome(self, task: TaskSpec) -> tuple[float | bool | str | None, ...]:
         """Returns what is to be predicted, in the order of `TaskSpec.outcome_columns`."""
         return (self.time_days, self.event) if task.is_survival else (self.labels.get(task.label_column),)
@@ -58,6 +64,7 @@ class Cohort:
     gene_sets: Mapping[str, tuple[str, ...]]  # subspace -> its genes, all of them on `genes`
     tasks: Mapping[str, TaskSpec]
     covariates: tuple[str, ...] = ()  # age, gender=male (that word is coded 1); every subspace sees all of them
+    batch: str | None = None  # column of projects, scanners or sequencing runs, whose signal is not biology
     pathways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single gene sets -> measured genes
     gene_aliases: Mapping[str, str] = field(default_factory=dict)  # declared ones, beside those that are built in
     encoder: str | None = None
@@ -132,6 +139,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         gene_sets=gene_sets,
         tasks=cohort_file.tasks or {},
         covariates=covariates,
+        batch=cohort_file.batch,
         pathways={} if table is None else read_gmt(root / "pathways.gmt"),
         gene_aliases=_declared_aliases(cohort_file),
         encoder=provenance.get("encoder"),

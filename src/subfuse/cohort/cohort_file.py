@@ -77,7 +77,8 @@ class CohortFile(Section):
         default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
     )
     tasks: dict[Name, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
-    covariates: tuple[str, ...] = ()  # numeric or two-valued columns of the patients, seen beside expression
+    covariates: tuple[str, ...] = ()  # columns of the patients, numbers or words, seen beside expression
+    batch: str | None = None  # column of projects, scanners or sequencing runs; `cohort` where several are pooled
     splits: SplitsSection = SplitsSection(folds=5)
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """Covariates: columns of the patients, such as age and gender, as numbers beside expression."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ def resolve_covariates(
     """Returns the names of the covariates, which say how each is coded.
 
     A column of numbers keeps its name. A column of two words becomes `column=word`, after the alphabetically later
-    word, which is coded 1: `gender` with the values female and male becomes `gender=male`. A name that is declared in
-    this form stays, so that cohorts prepared apart can be coded alike; every other known value is then 0.
+    word, which is coded 1: `gender` with the values female and male becomes `gender=male`. A column of more words
+    becomes one such name per word (one-hot). A name that is declared in this form stays, so that cohorts prepared
+    apart can be coded alike; every other known value is then 0.
 
     Args:
         declared: `covariates` of the cohort file.
@@ -34,8 +35,8 @@ def resolve_covariates(
             word that is coded 1 occur. Elsewhere a column of words keeps its name: trained models know their coding.
 
     Raises:
-        ConfigurationError: Not a column of the patients, an outcome, given twice, a column of words that are not two,
-            or a word that does not occur.
+        ConfigurationError: Not a column of the patients, an outcome, given twice, a column with one word, with a word
+            of its own for every patient or with numbers and words, or a word that does not occur.
         DataError: Unknown for every patient.
     """
     outcomes = {column for task in tasks.values() for column in (task.time, task.event, task.column) if column}
@@ -53,11 +54,34 @@ def resolve_covariates(
                 f"covariates: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
                 "Add it to patients.columns."
             )
-        names.append(_coded_name(entry, patients[column].dropna().astype(str), develops=develops))
+        names += _coded_names(entry, patients[column].dropna().astype(str), develops=develops)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigurationError(f"covariates: {preview(repeated)} must be given once.")
     return tuple(names)
+
+
+def check_batch(column: str | None, patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, develops: bool) -> None:
+    """Refuses a batch that is no column of the patients, an outcome, or, where models are trained, tells nobody apart.
+
+    Raises:
+        ConfigurationError: Names the column and what it holds.
+    """
+    if column is None:
+        return
+    available = ["cohort", *(str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED))]
+    if column not in available or column in {task.column for task in tasks.values()}:
+        raise ConfigurationError(
+            f"batch: {column!r} must be a column of the patients and no outcome. They have "
+            f"{preview(available, limit=12)}. Add it to patients.columns."
+        )
+    words = patients[column].dropna().astype(str)
+    n_words = words.nunique()
+    if develops and not 1 < n_words <= max(2, len(words) // 2):
+        raise ConfigurationError(
+            f"batch: {column} must have at least two values that patients share. Found {n_words} for {len(words)} "
+            "patients. Name the column of projects, scanners or sequencing runs, or remove `batch`."
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +108,7 @@ class CovariateCoding:
             DataError: A covariate is unknown for all of them, or a number is none.
         """
         values = np.array([[coded(name, known) for name in names] for known in patients], dtype=np.float32)
-        scaler = ExpressionStandardiser.fit(values, tuple(names))
+        scaler = _with_common_scales(ExpressionStandardiser.fit(values, tuple(names)))
         return cls({name: _words(name, patients) for name in names}, scaler)
 
     def encode(self, known: CovariateValues) -> Float[np.ndarray, " covariate"]:
@@ -99,8 +123,7 @@ class CovariateCoding:
     def notes(self, patients: Sequence[CovariateValues]) -> list[str]:
         """Returns in words for how many patients a covariate is taken as that of the average training patient."""
         notes = []
-        for name in self.names:
-            column = column_of(name)
+        for column, name in {column_of(name): name for name in self.names}.items():
             unseen = [_canonical(known[column]) for known in patients if self._unseen(name, known)]
             if unseen:
                 notes.append(
@@ -179,8 +202,10 @@ def numeric_names(names: Sequence[str], patients: pd.DataFrame) -> tuple[str, ..
 
 
 def completeness(names: Sequence[str], patients: pd.DataFrame) -> dict[str, int]:
-    """Returns for every covariate how many patients it is known for."""
-    return {name: int(patients[column_of(name)].notna().sum()) for name in names}
+    """Returns for every covariate, one of several words by its column, how many patients it is known for."""
+    columns = [column_of(name) for name in names]
+    shown = [name if columns.count(column_of(name)) == 1 else column_of(name) for name in names]
+    return {name: int(patients[column_of(name)].notna().sum()) for name in dict.fromkeys(shown)}
 
 
 def column_of(name: str) -> str:
@@ -193,7 +218,17 @@ def column_of(name: str) -> str:
     return name.partition("=")[0]
 
 
-def _coded_name(entry: str, known: pd.Series, *, develops: bool) -> str:
+def level_names(column: str, values: Iterable[str | None]) -> tuple[str, ...]:
+    """Returns one name `column=word` for every word of a column, in alphabetical order.
+
+    Example:
+        >>> level_names("site", ["CS", "DU", None, "cs"])
+        ('site=cs', 'site=du')
+    """
+    return tuple(f"{column}={word}" for word in sorted({_canonical(value) for value in values if value is not None}))
+
+
+def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, ...]:
     if known.empty and develops:
         raise DataError(
             f"covariates: {column_of(entry)} must be known for some patients. Found none. "
@@ -204,25 +239,44 @@ def _coded_name(entry: str, known: pd.Series, *, develops: bool) -> str:
         found = sorted({_canonical(cell) for cell in known})
         if develops and _canonical(word) not in found:
             raise ConfigurationError(f"covariates: {word!r} must occur in {column}. Found {preview(found)}.")
-        return f"{column}={_canonical(word)}"
+        return (f"{column}={_canonical(word)}",)
     numeric = np.isfinite(pd.to_numeric(known, errors="coerce"))
-    if numeric.all():
-        return entry
-    if not develops:
-        return entry
-    words = sorted({_canonical(cell) for cell in known})
+    if numeric.all() or not develops:
+        return (entry,)
+    names = level_names(entry, known)
+    words = [name.partition("=")[2] for name in names]
     if len(words) == 1:
         raise ConfigurationError(
             f"covariates: {entry} must differ between patients to be learned from. Found {words[0]!r} for all. "
             "Remove it, or, if nobody trains on these patients, set `role: external`."
         )
-    if len(words) > 2:
+    if numeric.any() and len(words) > 2:
         shown = sorted({_canonical(cell) for cell in known[~numeric]})
         raise ConfigurationError(
-            f"covariates: {entry} must hold numbers or two words. Found {len(words)} values, among them "
+            f"covariates: {entry} must hold numbers or words, not both. Found {int(numeric.sum())} numbers, and "
             f"{preview(shown)}. Correct the column, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
         )
-    return f"{entry}={words[1]}"
+    if len(words) > max(2, len(known) // 2):
+        raise ConfigurationError(
+            f"covariates: {entry} must have words that patients share. Found {len(words)} for {len(known)} patients: "
+            "it names patients or nearly so, and nothing could be learned of it. Remove it, or group its values."
+        )
+    return names[1:] if len(words) == 2 else names
+
+
+def _with_common_scales(scaler: ExpressionStandardiser) -> ExpressionStandardiser:
+    """Returns the scaler with one scale for all words of a column, so that a penalty holds rare words back most.
+
+    It is the root of half the sum of their variances: of two words, the spread of either.
+    """
+    columns = pd.Series([column_of(name) for name in scaler.genes])
+    variance = pd.Series(
+        np.where(scaler.mean == 0, 0.0, scaler.scale.astype(np.float64) ** 2)
+    )  # 0: a word not in training
+    several = columns.duplicated(keep=False)
+    common = np.sqrt(variance.groupby(columns).transform("sum") / 2)
+    scale = np.where(several & (common > 0), common, scaler.scale)
+    return replace(scaler, scale=scale.astype(np.float32))
 
 
 def _words(name: str, patients: Sequence[CovariateValues]) -> tuple[str, ...]:

@@ -12,7 +12,11 @@ from subfuse.files import sha256_of_json
 
 
 def fingerprint_of(
-    patients: Iterable[Patient], *, modalities: Collection[str], task: TaskSpec | None = None
+    patients: Iterable[Patient],
+    *,
+    modalities: Collection[str],
+    task: TaskSpec | None = None,
+    column: str | None = None,
 ) -> dict[str, str]:
     """Returns a SHA-256 of each kind of input that a model reads of these patients, in their order.
 
@@ -22,6 +26,7 @@ def fingerprint_of(
         patients: Whose inputs.
         modalities: What the model reads: of slides, expression and covariates.
         task: Its outcomes enter too; None: they play no part.
+        column: What it reads instead of covariates.
 
     Raises:
         DataError: A feature file is gone or damaged.
@@ -34,7 +39,9 @@ def fingerprint_of(
         found["slides"] = sha256_of_json([[(p.stem, _hash_at(p)) for p in patient.slides] for patient in listed])
     if "expression" in modalities:
         found["expression"] = _sha256_of_expression(listed)
-    if set(modalities) != {"slides"}:
+    if column is not None:
+        found[column] = sha256_of_json([patient.columns.get(column) for patient in listed])
+    elif set(modalities) != {"slides"}:
         found["covariates"] = sha256_of_json([sorted(patient.covariates.items()) for patient in listed])
     return found
 

@@ -75,8 +75,11 @@ tasks:
                                                                  # error; ordinal: the order means something
   diagnosis: {column: diagnosis}
 
-covariates: [age, gender]        # columns that models see beside expression: numbers, or two words, of which the later
-                                 # in the alphabet is coded 1 and the covariate named after it (gender=male)
+covariates: [age, gender]        # columns that models see beside expression: numbers, or words; of two words the later
+                                 # in the alphabet is coded 1 and the covariate named after it (gender=male), of more
+                                 # each is coded (idh=mutant, idh=wildtype, ...)
+# batch: project                 # a column of projects, scanners or sequencing runs, or `cohort` where several are
+                                 # pooled: what it alone predicts is compared with every model, as hospitals are
 
 splits:
   folds: 5                       # patients never cross folds

@@ -222,7 +222,7 @@ def _logits_by_modality(
     """Returns the subspace logits with (slides, expression) present or hidden; absent altogether is the baseline."""
     inputs = batch.inputs()
     has_slides = batch.patch_mask.any(dim=1) & ("slides" in modalities)
-    has_expression = batch.expression_mask & bool({"expression", "covariates"} & set(modalities))
+    has_expression = batch.expression_mask & bool(set(modalities) - {"slides"})
     paired = has_slides & has_expression  # only they have something to hide; models refuse a patient without any data
     without_expression = {"expression_mask": batch.expression_mask & ~paired}
     without_slides = {"patch_mask": batch.patch_mask & ~paired[:, None]}

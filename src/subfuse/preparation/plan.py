@@ -9,7 +9,14 @@ import pandas as pd
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED, outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
-from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names, resolve_covariates
+from subfuse.cohort.covariates import (
+    check_batch,
+    check_values,
+    completeness,
+    known_values,
+    numeric_names,
+    resolve_covariates,
+)
 from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -119,7 +126,9 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     genes = [] if expression is None else list(expression.values.columns)
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])
     develops = "develop" in roles.values()
-    covariates = resolve_covariates(cohort_file.covariates, _developed(patients, roles), tasks, develops=develops)
+    developed = _developed(patients, roles)
+    covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
+    check_batch(cohort_file.batch, developed, tasks, develops=develops)
     _refuse_names_of_genes(covariates, genes)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))

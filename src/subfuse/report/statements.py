@@ -83,6 +83,8 @@ MODALITY_NAMES = {
     frozenset({"slides"}): "slides only",
     frozenset({"expression"}): "expression only",
     frozenset({"covariates"}): "covariates only",
+    frozenset({"site"}): "hospital only",
+    frozenset({"batch"}): "batch only",
 }
 
 _ONE_OF_MANY = re.compile(

@@ -13,7 +13,7 @@ from subfuse.cohort.fold import Fold
 from subfuse.files import sha256_of_json
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import remove_results
-from subfuse.training.models import modalities_of
+from subfuse.training.models import column_read, modalities_of
 from subfuse.training.settings import TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,9 @@ def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict
             ]
         ),
         "encoder": str(cohort.encoder_sha256),
-        **fingerprint_of(patients, modalities=modalities_of(job.model), task=task),
+        **fingerprint_of(
+            patients, modalities=modalities_of(job.model), task=task, column=column_read(job.model, cohort)
+        ),
     }
 
 

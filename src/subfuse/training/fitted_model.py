@@ -24,7 +24,7 @@ from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
-from subfuse.training.models import ModelRecipe
+from subfuse.training.models import BATCH, SITE, ModelRecipe
 
 PREDICTION_BATCH = 8
 CLOSE_BASIS = 0.05  # of the number of genes: data releases differ by less, and by genes that hardly count
@@ -152,18 +152,18 @@ class FittedModel:
         if self.standardiser.covariates is None or self.recipe.modalities == {"slides"}:
             return []
         declared = {column_of(name) for name in cohort.covariates}
-        missing = [name for name in map(column_of, self.covariates) if name not in declared]
-        if missing:
+        missing = [name for name in dict.fromkeys(map(column_of, self.covariates)) if name not in declared]
+        if missing and not self.recipe.modalities <= SITE | BATCH:  # without which a patient is not predicted
             raise DataError(
                 f"cohort {cohort.name!r} must have the covariates of training, {preview(self.covariates)}. Missing: "
                 f"{preview(missing)}. Map these columns in patients.columns, name them under covariates of the cohort "
                 "file, and prepare it again; empty cells are taken as those of an average training patient."
             )
         try:
-            check_values(self.covariates, {patient.patient_id: patient.covariates for patient in cohort})
+            check_values(self.covariates, {patient.patient_id: patient.columns for patient in cohort})
         except DataError as error:
             raise DataError(f"cohort {cohort.name!r}, {error} Then prepare it again.") from None
-        return self.standardiser.covariates.notes([patient.covariates for patient in cohort])
+        return self.standardiser.covariates.notes([patient.columns for patient in cohort])
 
     def align(self, cohort: Cohort) -> Cohort:
         """Returns the cohort with expression on this model's gene axis; see `check_compatible`."""

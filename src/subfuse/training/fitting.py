@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, reads_profile, side_by_side
 from subfuse.cohort.bags import class_names as classes_of
 from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.covariates import level_names
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
@@ -32,7 +33,7 @@ from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.linear import fit_linear
 from subfuse.training.loggers import write_log
-from subfuse.training.models import COVARIATES, SLIDES, ModelRecipe, is_linear, modalities_of
+from subfuse.training.models import COVARIATES, SLIDES, ModelRecipe, column_read, is_linear, is_trivial, modalities_of
 from subfuse.training.processes import one_process
 from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData
@@ -58,10 +59,10 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
         DataError: No training or no validation patient is left.
     """
     uses = modalities_of(model_name)
-    genes = genes_read(cohort, model_name)
+    genes, covariates = genes_read(cohort, model_name), covariates_read(cohort, model_name)
 
     def eligible(patient: Patient) -> bool:
-        seen = ("slides" in uses and patient.slides) or (uses != SLIDES and reads_profile(patient, genes))
+        seen = ("slides" in uses and patient.slides) or (uses != SLIDES and reads_profile(patient, genes, covariates))
         return bool(seen) and patient.has_outcome(task)
 
     by_id = {patient.patient_id: patient for patient in cohort}
@@ -78,8 +79,16 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
 
 
 def genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
-    """Returns the genes that the named model is given: none where it reads covariates alone."""
-    return cohort.genes if modalities_of(model_name) != COVARIATES else ()
+    """Returns the genes that the named model is given: none where it reads columns of the patients alone."""
+    return () if is_trivial(model_name) else cohort.genes
+
+
+def covariates_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
+    """Returns the covariates that the named model is given: those declared, or one per word of `site` or `batch`."""
+    column = column_read(model_name, cohort)
+    if is_trivial(model_name) and modalities_of(model_name) != COVARIATES:
+        return () if column is None else level_names(column, (patient.columns.get(column) for patient in cohort))
+    return cohort.covariates
 
 
 def fit_objective(
@@ -192,8 +201,8 @@ def _pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Tra
     classes = classes_of(cohort.patients, task)
     features = FeatureCache()
     seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
-    genes = genes_read(cohort, model_name)
-    standardiser = InputStandardiser.fit(seen, genes, features, cohort.covariates)
+    genes, covariates = genes_read(cohort, model_name), covariates_read(cohort, model_name)
+    standardiser = InputStandardiser.fit(seen, genes, features, covariates)
     objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
     grid = fitted_grid(seen, features, largest=plan.architecture.max_grid)
     recipe = ModelRecipe(
@@ -201,7 +210,7 @@ def _pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Tra
         n_outputs=objective.n_outputs,
         patch_dim=1 if standardiser.patch_mean is None else len(standardiser.patch_mean),
         n_genes=len(genes),
-        n_covariates=len(cohort.covariates),
+        n_covariates=len(covariates),
         gene_sets=_positions(cohort.gene_sets, genes),
         pathways=_positions(cohort.pathways, genes) if genes else {},
         grid=grid,

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from subfuse.cohort.cohort import Cohort
+    from subfuse.cohort.fold import Fold
 
 LARGEST_PATCH_DIM = 65_536
 SLIDES, EXPRESSION, COVARIATES = frozenset({"slides"}), frozenset({"expression"}), frozenset({"covariates"})
+SITE, BATCH = frozenset({"site"}), frozenset({"batch"})
+COLUMNS = COVARIATES | SITE | BATCH  # of the patients' table: what reads nothing else is a trivial baseline
 Side = Annotated[int, Field(ge=1, le=LARGEST_GRID)]
 
 
@@ -51,7 +54,7 @@ class ModelRecipe(Section):
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Which of `slides`, `expression` and `covariates` the model uses."""
+        """Which of `slides`, `expression`, `covariates`, `site` and `batch` the model uses."""
         return modalities_of(self.name)
 
     @property
@@ -96,12 +99,14 @@ class ModelRecipe(Section):
         required = {
             "expression": "expression" in self.modalities and self.n_inputs == 0,
             "pathways": MODELS[self.name].needs_pathways and not self.pathways,
-            "covariates": self.modalities == COVARIATES and self.n_covariates == 0,
+            **{name: self.modalities == {name} and self.n_covariates == 0 for name in sorted(COLUMNS)},
         }
         remedies = {
             "expression": "Add an expression section to the cohort file and prepare again",
             "pathways": "Prepare the cohort again with gene sets",
             "covariates": "Name columns of the patients under covariates in the cohort file and prepare again",
+            "site": "Map the hospital to `site` in patients.columns and prepare again",
+            "batch": "Name a column of the patients as `batch` of the cohort file and prepare again",
         }
         for what in [name for name, is_missing in required.items() if is_missing]:
             raise DataError(f"{self.name} needs {what}. The cohort has none. {remedies[what]}, or leave the model out.")
@@ -217,7 +222,9 @@ MODELS: dict[str, ModelEntry] = {
     "mcat": ModelEntry("MCAT", f"{_BASELINES}.mcat:MCAT", _of_gene_sets),
     "cmta": ModelEntry("CMTA", f"{_BASELINES}.cmta:CMTA", _of_gene_sets),
     "survpath": ModelEntry("SurvPath", f"{_BASELINES}.survpath:SurvPath", _of_pathways, needs_pathways=True),
-    "clinical": ModelEntry("Clinical model", _LINEAR, _of_genes, COVARIATES, is_linear=True),
+    "clinical": ModelEntry("Clinical model", _LINEAR, _of_genes, COVARIATES, is_linear=True, is_compared=True),
+    "site": ModelEntry("Hospital alone", _LINEAR, _of_genes, SITE, is_linear=True, is_compared=True),
+    "batch": ModelEntry("Batch alone", _LINEAR, _of_genes, BATCH, is_linear=True, is_compared=True),
     "cox": ModelEntry(
         "Cox regression", _LINEAR, _of_genes, EXPRESSION, task="survival", is_linear=True, is_compared=True
     ),
@@ -238,17 +245,50 @@ def compared_models() -> list[str]:
     return [name for name, entry in MODELS.items() if entry.is_compared]
 
 
-def compared_in(cohort: "Cohort") -> list[str]:
-    """Returns the compared models whose inputs somebody of the cohort has. Subspace fusion can be without slides."""
-    slides, expression = (any(p.slides for p in cohort), any(p.expression is not None for p in cohort))
-    lacking = (frozenset() if slides else SLIDES) | (frozenset() if expression else EXPRESSION)
+def compared_in(cohort: "Cohort", folds: Sequence["Fold"] = ()) -> list[str]:
+    """Returns the compared models whose inputs somebody of the cohort has. Subspace fusion can be without slides.
+
+    Args:
+        cohort: A prepared cohort.
+        folds: Those of the run; `site` and `batch` are left out where no fold tests what it trained on.
+    """
+    there = {
+        "slides": any(patient.slides for patient in cohort),
+        "expression": any(patient.expression is not None for patient in cohort),
+        "covariates": bool(cohort.covariates),
+        **{name: _recurs(cohort, column_read(name, cohort), folds) for name in (*SITE, *BATCH)},
+    }
+    lacking = frozenset(name for name, is_there in there.items() if not is_there)
     optional = {MAIN_MODEL: SLIDES}
     return [name for name in compared_models() if not modalities_of(name) & lacking - optional.get(name, frozenset())]
 
 
 def modalities_of(name: str) -> frozenset[str]:
-    """Returns which of `slides`, `expression` and `covariates` a model uses; none of one that the package lacks."""
+    """Returns what a model reads: `slides`, `expression`, `covariates`, `site` or `batch`; none if it is not known."""
     return MODELS[name].modalities if name in MODELS else frozenset()
+
+
+def is_trivial(name: str) -> bool:
+    """Returns whether a model reads nothing but columns of the patients' table: what others must add to."""
+    return bool(modalities_of(name)) and modalities_of(name) <= COLUMNS
+
+
+def column_read(name: str, cohort: "Cohort") -> str | None:
+    """Returns the column that `site` or `batch` reads instead of covariates; None of others, or without one."""
+    if modalities_of(name) == SITE:
+        return "site"
+    return cohort.batch if modalities_of(name) == BATCH else None
+
+
+def _recurs(cohort: "Cohort", column: str | None, folds: Sequence["Fold"]) -> bool:
+    """Returns whether a column has two values or more, of which a fold's training patients share some with its test."""
+    if column is None:
+        return False
+    values = {patient.patient_id: patient.columns.get(column) for patient in cohort}
+    return len({*values.values()} - {None}) > 1 and (
+        not folds
+        or any({values.get(i) for i in fold.train} & {values.get(i) for i in fold.test} - {None} for fold in folds)
+    )
 
 
 def is_linear(name: str) -> bool:

@@ -1,0 +1,69 @@
+"""Covariates of words: what they are called, how they are coded, and what a model reads of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.cohort.covariates import WEIGHT, CovariateCoding, check_batch, level_names, resolve_covariates
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import ConfigurationError
+
+IDH = ["mutant", "wildtype", "unknown", "mutant", "mutant", "Wildtype", None, "mutant"]
+NAMES = ("idh=mutant", "idh=unknown", "idh=wildtype")
+
+
+def known(values: list[str | None]) -> list[dict[str, str | float]]:
+    return [{} if value is None else {"idh": value} for value in values]
+
+
+def patients(**columns: list[str | None]) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    return pd.DataFrame({"patient_id": [f"P{i}" for i in range(n)], **columns})
+
+
+def test_a_column_of_several_words_has_a_name_for_each():
+    assert resolve_covariates(["idh"], patients(idh=IDH), {}, develops=True) == NAMES
+    assert resolve_covariates(["idh=mutant"], patients(idh=IDH), {}, develops=True) == ("idh=mutant",)
+    assert resolve_covariates(["idh"], patients(idh=IDH), {}, develops=False) == ("idh",)
+
+
+def test_words_of_a_column_have_one_scale_that_of_two_words_is_their_spread():
+    coding = CovariateCoding.fit(NAMES, known(IDH))
+    shares = np.array([4, 1, 2]) / 7  # of the seven who are known
+    scale = np.sqrt((shares * (1 - shares)).sum() / 2)
+    found = coding.transform({"idh": "WILDTYPE"})
+    np.testing.assert_allclose(found, WEIGHT * (np.array([0, 0, 1]) - shares) / scale, rtol=1e-5)
+    two = CovariateCoding.fit(level_names("sex", ["f", "m"]), [{"sex": word} for word in "fffm"])
+    one = CovariateCoding.fit(("sex=m",), [{"sex": word} for word in "fffm"])
+    assert two.transform({"sex": "m"})[1] == pytest.approx(one.transform({"sex": "m"})[0])
+
+
+def test_a_word_that_training_never_saw_says_nothing_and_is_named():
+    training = [value for value in IDH if value != "unknown"]
+    coding = CovariateCoding.fit(NAMES, known(training))
+    for value in ("unknown", "R132H", None):
+        assert not coding.transform(*known([value])).any()
+    assert coding.transform({"idh": "mutant"})[1] == 0  # of a word that training lacks
+    notes = coding.notes(known(["unknown", None, "mutant"]))
+    assert len(notes) == 2
+    assert "idh: unknown never occurred in training, which had mutant, wildtype" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("project", None, "'project' must be a column of the patients"),
+        ("grade", ["G2", "G4"] * 3, "and no outcome"),
+        ("project", ["gbm"] * 6, "Found 1 for 6 patients"),
+        ("project", [f"run {i}" for i in range(6)], "Found 6 for 6 patients"),
+    ],
+)
+def test_a_batch_that_tells_nobody_apart_is_refused(column, values, found):
+    table = patients(age=["1"] * 6) if values is None else patients(**{column: values})
+    with pytest.raises(ConfigurationError, match=found):
+        check_batch(column, table, {"grade": TaskSpec(column="grade")}, develops=True)
+
+
+def test_a_batch_of_shared_words_is_accepted():
+    check_batch("project", patients(project=["gbm", "lgg"] * 3), {}, develops=True)
+    check_batch("cohort", patients(cohort=["a"] * 6), {}, develops=False)
