@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from subfuse.errors import DataError
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
 from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED
+from subfuse.training.models import MODELS
 
 QUICK = {"n_bootstrap": 300}  # fewer cannot show a small p-value of a family
 
@@ -39,26 +41,31 @@ def test_fusion_that_helps_and_fusion_that_does_not(patients: pd.DataFrame) -> N
     hinders = audit_predictions(run_of(patients, {"subspace": 2.0, "snn": 0.1, "abmil": 3.0}), **QUICK)
 
     assert any(
-        "subspace is better than the best single modality, snn" in text for text in found(helps, "fusion benefit", "ok")
+        "Subspace fusion is better than the best single modality, SNN" in text
+        for text in found(helps, "fusion benefit", "ok")
     )
     assert any(
-        text.startswith("fusion does not help: subspace is worse")
+        text.startswith("fusion does not help: Subspace fusion is worse")
         for text in found(hinders, "fusion benefit", "warning")
     )
     assert any("rescues" in text for text in found(helps, "fusion benefit"))
     table = helps.tables["fusion"].set_index(["model", "reference_is"])["difference"]
     assert table[("subspace", "best single modality")] > 0
-    assert ("late fusion (snn + abmil)", "best single modality") in table.index
+    assert ("late fusion (SNN + ABMIL)", "best single modality") in table.index
     assert ("subspace", "late fusion") in table.index
 
 
 def test_a_finding_that_begins_with_a_model_is_of_that_model(patients: pd.DataFrame) -> None:
     audit = audit_predictions(run_of(patients, {"subspace": 0.5, "snn": 1.0, "cox": 2.0, "abmil": 3.0}), **QUICK)
 
-    models = ("subspace", "snn", "cox", "abmil")
-    named = [(model, f) for f in audit.findings for model in models if f.found.startswith((f"{model}:", f"{model} "))]
-    assert {model for model, _ in named} == set(models)
+    titles = {model: MODELS[model].title for model in ("subspace", "snn", "cox", "abmil")}
+    named = [
+        (m, f) for f in audit.findings for m, title in titles.items() if f.found.startswith((f"{title}:", f"{title} "))
+    ]
+    assert {model for model, _ in named} == set(titles)
     assert all(finding.model == model for model, finding in named)
+    texts = " ".join(f"{finding.found} {finding.remedy}" for finding in audit.findings)
+    assert not re.search(r"\b(subspace|snn|abmil|c_index)\b", texts)  # names of options are for typing
 
 
 def test_a_pair_has_one_adjusted_p_wherever_it_is_told(patients: pd.DataFrame) -> None:
@@ -74,7 +81,7 @@ def test_a_pair_has_one_adjusted_p_wherever_it_is_told(patients: pd.DataFrame) -
     np.testing.assert_allclose(shared["difference_x"], -shared["difference_y"])
     np.testing.assert_allclose(shared["lower_x"], -shared["upper_y"])
     p_cox = told.set_index("model").loc["cox", "p_adjusted"]
-    linear = [text for text in found(audit, "linear baseline") if text.startswith("subspace ")]
+    linear = [text for text in found(audit, "linear baseline") if text.startswith("Subspace fusion ")]
     assert f"adjusted p = {p_cox:.2g}" in linear[0]
 
 

@@ -114,9 +114,9 @@ def test_a_metric_that_fell_back_is_told_by_task_model_and_folds(run: Path, tmp_
         write_table(job.folder / "log.csv", pd.DataFrame(metrics))
 
     chosen, fallen = check_selection(jobs, predictions)
-    assert "by validation loss (3) and ranking (1)" in chosen.found
+    assert "epochs by validation loss (3) and ranking (1), on" in chosen.found
     assert (fallen.level, fallen.task) == ("note", "grade")
-    assert "concat in 1 of 2 folds, snn in 2 of 2 folds" in fallen.found
+    assert "Concatenation in 1 of 2 folds, SNN in 2 of 2 folds" in fallen.found
 
 
 def test_a_slide_of_two_patients_is_found_whatever_its_name(cohort: Cohort, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from subfuse.audit.audit import audit_predictions
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.linear_baseline import CHECK, compare_with_linear
-from subfuse.audit.recommendation import unfit
+from subfuse.audit.recommendation import headline_values, unfit
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.predictions import read_tasks
+from subfuse.training.models import model_title
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +26,22 @@ def table(patients: pd.DataFrame, noises: dict[str, float], task: str = "surviva
 
 def found(rows: pd.DataFrame) -> list[tuple[str, str]]:
     (task,) = read_tasks(rows)
-    _, comparisons = compare_task(task, {}, reference="none", n_bootstrap=100, seed=0)
-    return [(f.level, f.found) for f in compare_with_linear(task, comparisons)]
+    values = headline_values(task)
+    _, comparisons = compare_task(task, {}, values, reference="none", n_bootstrap=100, seed=0)
+    return [(f.level, f.found) for f in compare_with_linear(task, comparisons, values)]
 
 
 @pytest.mark.parametrize(("task", "linear"), [("survival", "cox"), ("grade", "logistic")])
-def test_a_model_that_loses_to_a_linear_one_is_seen_to(patients: pd.DataFrame, task: str, linear: str) -> None:
+def test_a_model_below_a_linear_one_is_seen_to(patients: pd.DataFrame, task: str, linear: str) -> None:
     rows = table(patients, {"subspace": 0.1, "theirs": 4.0, linear: 1.5, "clinical": 5.0}, task)
 
-    levels = {text.split(" ")[0]: (level, text) for level, text in found(rows)}
+    levels = {text.split(" is ")[0]: (level, text) for level, text in found(rows)}
 
-    assert set(levels) == {"subspace", "theirs"}
-    assert levels["subspace"][0] == "ok"
-    assert f"is better than the best linear model, {linear} " in levels["subspace"][1]
+    assert set(levels) == {"Subspace fusion", "theirs"}
+    assert levels["Subspace fusion"][0] == "ok"
+    assert f"is better than the best linear model, {model_title(linear)} " in levels["Subspace fusion"][1]
     assert levels["theirs"][0] == "warning"
-    assert f"loses to the best linear model, {linear} " in levels["theirs"][1]
+    assert f"is not shown to be better than the best linear model, {model_title(linear)} " in levels["theirs"][1]
 
 
 def test_a_difference_that_may_be_chance_is_a_warning_below_and_a_note_above(patients: pd.DataFrame) -> None:
@@ -51,7 +53,7 @@ def test_a_difference_that_may_be_chance_is_a_warning_below_and_a_note_above(pat
 
     better, worse = levels if above else levels[::-1]
     assert (better[0], worse[0]) == ("note", "warning")
-    assert "is not shown to be better than" in better[1]
+    assert all("is not shown to be better than" in text for _, text in levels)  # either way it may be chance
 
 
 def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) -> None:
@@ -77,7 +79,7 @@ def test_a_linear_model_that_ranks_nobody_is_named(patients: pd.DataFrame) -> No
     ((level, text),) = found(rows.assign(risk=rows["risk"].where(rows["model"] == "snn", 0.0)))
 
     assert level == "note"
-    assert "c_index of cox is undefined" in text
+    assert "C-index of Cox regression is undefined" in text
 
 
 def test_linear_models_alone_have_nothing_to_be_compared_with(patients: pd.DataFrame) -> None:
@@ -103,14 +105,15 @@ def test_a_model_that_predicts_one_class_is_not_recommended(patients: pd.DataFra
     rows.loc[linear, columns[0]] += 1 - rows.loc[linear, columns].sum(axis=1)
     (task,) = read_tasks(rows)
     modalities = {"subspace": {"slides", "expression"}, "logistic": {"expression"}, "abmil": {"slides"}}
-    contest, comparisons = compare_task(task, modalities, reference="none", n_bootstrap=100, seed=0)
-    verdicts = [*compare_with_linear(task, comparisons), *fusion_benefit(contest, comparisons).findings]
+    values = headline_values(task)
+    contest, comparisons = compare_task(task, modalities, values, reference="none", n_bootstrap=100, seed=0)
+    verdicts = [*compare_with_linear(task, comparisons, values), *fusion_benefit(contest, comparisons).findings]
     against = [f.remedy for f in verdicts if f.model == "subspace"]
 
     assert unfit(task, "logistic") == "it predicts one class in every fold"
     assert unfit(task, "subspace") is None
     assert any("no alternative: it predicts one class in every fold" in remedy for remedy in against)
-    assert not any("Prefer logistic" in remedy or "prefer the linear" in remedy for remedy in against)
+    assert not any("Prefer Logistic" in remedy or "prefer the linear" in remedy for remedy in against)
     rows.loc[linear, columns] = [0.6, 0.4, 0.0]
     rows.loc[linear & (rows["patient_id"].str[-1] < "5"), columns] = [0.4, 0.6, 0.0]
     assert unfit(next(iter(read_tasks(rows))), "logistic") == f"it never predicts class {columns[2][2:]}"
@@ -122,5 +125,5 @@ def test_a_model_below_chance_is_not_recommended(patients: pd.DataFrame) -> None
     worse = rows["model"] == "abmil"
     rows.loc[worse, columns] = rows.loc[worse, [*columns[1:], columns[0]]].to_numpy()  # every class for another
     (task,) = read_tasks(rows)
-    assert unfit(task, "abmil") == "its auc is not above chance"
+    assert unfit(task, "abmil") == "its AUC is not above chance"
     assert unfit(task, "subspace") is None

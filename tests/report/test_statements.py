@@ -4,17 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.report.statements import (
-    FusionBenefit,
-    best_models,
-    fusion_benefit,
-    metric_name,
-    model_label,
-    model_name,
-    number,
-    p_text,
-)
-from subfuse.training.models import MODELS
+from subfuse.evaluation.metrics import metric_title
+from subfuse.report.statements import FusionBenefit, best_models, fusion_benefit, model_label, number, p_text
+from subfuse.training.models import MODELS, model_title
 
 
 @pytest.mark.parametrize(
@@ -62,12 +54,12 @@ def test_texts_never_hide_an_undefined_number():
 
 
 def test_a_horizon_is_named_in_years():
-    assert metric_name("auc_730_days") == "AUC at 2 years"
-    assert metric_name("someone's metric") == "someone's metric"
+    assert metric_title("auc_730_days") == "AUC at 2 years"
+    assert metric_title("someone's metric") == "someone's metric"
 
 
 def test_every_model_has_a_name_for_readers_and_says_if_it_reads_one_kind_of_data():
-    assert len({model_name(name) for name in MODELS} - set(MODELS)) == len(MODELS)
+    assert len({model_title(name) for name in MODELS} - set(MODELS)) == len(MODELS)
     assert model_label("clam-sb") == "CLAM-SB (slides only)"
     assert model_label("cox") == "Cox regression (expression only)"
     assert model_label("cox", ["age"]) == "Cox regression (expression and covariates)"

@@ -8,13 +8,14 @@ import pytest
 import yaml
 from fake_run import write_audit, write_fake_run
 
+from subfuse.evaluation.metrics import duration, metric_title
 from subfuse.expression.gene_sets import coverage
 from subfuse.report import write_report
 from subfuse.report.cohort_section import cohort_section
 from subfuse.report.model_card import escaped, model_card
 from subfuse.report.patient_section import PictureBudget
 from subfuse.report.run_files import read_run
-from subfuse.report.statements import counted, duration, metric_name, singular
+from subfuse.report.statements import counted, singular
 from subfuse.report.summary import Caution, TaskCard, caution, cohort_sentence, patients_of_run, task_card
 
 
@@ -206,7 +207,7 @@ def test_numbers_take_their_nouns_along():
         "1 patient, 21 patients, 0.1 patients; AUC 1 year"
     )
     assert duration(365) == "1 year"
-    assert metric_name("auc_365_days") == "AUC at 1 year"
+    assert metric_title("auc_365_days") == "AUC at 1 year"
 
 
 def test_probabilities_that_cannot_be_recalibrated_are_not_to_be_used(tmp_path):

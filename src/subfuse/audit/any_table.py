@@ -9,6 +9,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, preview
+from subfuse.training.models import model_title
 
 CHECK = "completeness"
 DEFAULTS: dict[str, Any] = {
@@ -170,7 +171,7 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "n": len(rows),
         "which": preview(dict.fromkeys(rows["patient_id"]), 3),
-        "models": preview(dict.fromkeys(rows["model"].astype(str)), 5),
+        "models": preview(map(model_title, dict.fromkeys(rows["model"].astype(str))), 5),
         "splits": preview(dict.fromkeys(rows["split"]), 5),
     }
 

@@ -19,6 +19,7 @@ from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
 from subfuse.audit.linear_baseline import compare_with_linear
 from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
+from subfuse.audit.recommendation import headline_values
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
@@ -27,7 +28,7 @@ from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
 from subfuse.run_folder.layout import is_run, read_config, read_run_patients
 from subfuse.run_folder.tables import read_predictions
-from subfuse.training.models import main_model, modalities_of
+from subfuse.training.models import main_model, modalities_of, model_title
 
 N_BOOTSTRAP = 1000
 _NEEDS_RUN = {
@@ -148,15 +149,15 @@ def _audit_table(
     findings += leaks
     collected: dict[str, list[pd.DataFrame]] = {"fusion": [], "rescued": [], "label_permutation": []}
     for task in read_tasks(table):
-        modalities = known_modalities(task.models, given)
+        modalities, values = known_modalities(task.models, given), headline_values(task)
         findings += label_findings(task, patients)
-        permuted, null = permute_labels(task, task.models, np.random.default_rng(seed))
+        permuted, null = permute_labels(task, values, np.random.default_rng(seed))
         contest, comparisons = compare_task(
-            task, modalities, reference=main_model(list(table["model"])), n_bootstrap=n_bootstrap, seed=seed
+            task, modalities, values, reference=main_model(list(table["model"])), n_bootstrap=n_bootstrap, seed=seed
         )
         benefit = fusion_benefit(contest, comparisons)
         findings += [*permuted, *benefit.findings]
-        findings += compare_with_linear(task, comparisons)
+        findings += compare_with_linear(task, comparisons, values)
         parts = {"fusion": benefit.differences, "rescued": benefit.rescued, "label_permutation": null}
         for name, part in parts.items():
             collected[name].append(part)
@@ -214,7 +215,7 @@ def _shuffles(
         for model in (model for model in task.models if len(modalities[model]) > 1):
             chosen = [job for job in jobs if (job.job.task, job.job.model) == (task.name, model)]
             if not chosen:
-                found = f"{model}: cannot be checked, its fitted models are not in the run"
+                found = f"{model_title(model)}: cannot be checked, its fitted models are not in the run"
                 findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
                 continue
             for modality in sorted(modalities[model] - (set() if cohort.genes else {"expression"})):

@@ -7,6 +7,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.evaluation.floors import LEAST_CALIBRATED
+from subfuse.training.models import model_title
 
 CHECK = "calibration"
 SIGNIFICANCE = 0.05
@@ -24,25 +25,26 @@ def calibration_findings(table: pd.DataFrame) -> list[Finding]:
 
 
 def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    title = model_title(model)
     if rows["before"].isna().all():
-        found = f"{model}: cannot be checked, {rows['reason'].iloc[0]}"
+        found = f"{title}: cannot be checked, {rows['reason'].iloc[0]}"
         yield Finding("note", CHECK, found, _WHY, task=task, model=model)
         return
     p_value, text = _classification(rows) if "brier" in rows.index else _survival(rows)
     n_patients = int(rows["n_patients"].iloc[0])
     if p_value is None or n_patients < LEAST_CALIBRATED:
         few = f"{n_patients} patients, {LEAST_CALIBRATED} are needed; " if n_patients < LEAST_CALIBRATED else ""
-        yield Finding("note", CHECK, f"{model}: not tested, {few}{text}", _WHY, task=task, model=model)
+        yield Finding("note", CHECK, f"{title}: not tested, {few}{text}", _WHY, task=task, model=model)
         return
     remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
     if rows["after"].isna().all():
         remedy = "Do not use the probabilities: they cannot be recalibrated either. Raise `splits.validation`."
     if p_value < SIGNIFICANCE:
         evidence = "clear" if p_value < CLEAR else "some"
-        found = f"{model}: {evidence} evidence that probabilities are off, {text}"
+        found = f"{title}: {evidence} evidence that probabilities are off, {text}"
         yield Finding("warning", CHECK, found, _WHY, remedy, task, model)
     else:
-        yield Finding("ok", CHECK, f"{model}: {text}", task=task, model=model)
+        yield Finding("ok", CHECK, f"{title}: {text}", task=task, model=model)
 
 
 def _classification(rows: pd.DataFrame) -> tuple[float, str]:

@@ -6,13 +6,20 @@ import pandas as pd
 
 from subfuse.audit.fusion import Comparisons, Contest, fusion_contest
 from subfuse.audit.linear_baseline import linear_pairs
+from subfuse.audit.recommendation import headline_values
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_pairs
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
 from subfuse.training.models import main_model
 
 
 def compare_task(
-    task: TaskPredictions, modalities: Mapping[str, Collection[str]], *, reference: str, n_bootstrap: int, seed: int
+    task: TaskPredictions,
+    modalities: Mapping[str, Collection[str]],
+    values: Mapping[str, float],
+    *,
+    reference: str,
+    n_bootstrap: int,
+    seed: int,
 ) -> tuple[Contest, Comparisons]:
     """Returns who is compared in a task, and all its comparisons with p-values adjusted together (Holm 1979).
 
@@ -22,14 +29,15 @@ def compare_task(
     Args:
         task: Rows of all models and splits.
         modalities: Model to the modalities it reads.
+        values: Of every model, see `headline_values`.
         reference: See `main_model`.
         n_bootstrap: Replicates of the paired bootstrap.
         seed: Of the replicates.
     """
-    contest = fusion_contest(task, modalities)
+    contest = fusion_contest(task, modalities, values)
     pairs = [(model, reference) for model in task.models if model != reference and reference in task.models]
     known: dict[frozenset[str], tuple[str, str]] = {}
-    for pair in (*pairs, *contest.pairs, *linear_pairs(task)):
+    for pair in (*pairs, *contest.pairs, *linear_pairs(task, values)):
         known.setdefault(frozenset(pair), pair)
     table = compare_pairs(contest.task, list(known.values()), n_bootstrap=n_bootstrap, seed=seed)
     return contest, Comparisons(table)
@@ -45,7 +53,8 @@ def compared_with_reference(
             lacking = [(model, reference) for model in task.models]
             tables.append(compare_pairs(task, lacking, n_bootstrap=n_bootstrap, seed=seed))
             continue
-        _, comparisons = compare_task(task, modalities, reference=reference, n_bootstrap=n_bootstrap, seed=seed)
+        values = headline_values(task)
+        _, comparisons = compare_task(task, modalities, values, reference=reference, n_bootstrap=n_bootstrap, seed=seed)
         tables.append(comparisons.against(reference, task.models))
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else tables[0]

@@ -15,8 +15,8 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.drawn_folds import Fold, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
-from subfuse.run_folder.job import Job, jobs_of
-from subfuse.training.models import is_linear
+from subfuse.run_folder.job import Job, chosen_by, jobs_of
+from subfuse.training.models import is_linear, model_title
 
 FITTED = "fitted outside training"
 SELECTION = "selection"
@@ -117,10 +117,14 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
     if not jobs:
         found = "validation patients differ from test patients; by which metric models were chosen is not recorded"
         return [Finding("note", SELECTION, found, why)]
-    counts = Counter(_chosen_by(job) for job in jobs)
+    parts = []
+    for what, is_kind in (("epochs", False), ("penalties of linear models", True)):
+        counts = Counter(_chosen_by(job) for job in jobs if is_linear(job.job.model) == is_kind)
+        by = " and ".join(f"{name} ({n})" for name, n in sorted(counts.items()))
+        parts += [f"{what} by validation {by}"] if by else []
     found = (
-        f"models were chosen by validation {' and '.join(f'{name} ({n})' for name, n in sorted(counts.items()))} on "
-        f"{_validated(jobs)} of each fold; reported are test patients, whom training never sees"
+        f"chosen were {' and '.join(parts)}, on {_validated(jobs)} of each fold; reported are test patients, whom "
+        "training never sees"
     )
     return [Finding("ok", SELECTION, found), *_fallbacks(jobs)]
 
@@ -130,7 +134,7 @@ def _chosen_by(job: TrainedJob) -> str:
     log = job.job.log(job.run)
     if log.empty:
         return str(job.details.get("training", {}).get("selection", "loss"))
-    return "ranking" if {"validation_c_index", "validation_auc"} & set(log.columns) else "loss"
+    return "loss" if chosen_by(log) == "validation_loss" else "ranking"
 
 
 def _fallbacks(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
@@ -147,7 +151,7 @@ def _fallbacks(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
             continue
         totals = Counter(job.job.model for job in of_task)
         counts = Counter(job.job.model for job in fallen)
-        models = preview([f"{model} in {n} of {totals[model]} folds" for model, n in counts.items()], 12)
+        models = preview([f"{model_title(model)} in {n} of {totals[model]} folds" for model, n in counts.items()], 12)
         found = f"chosen by the validation loss, not by ranking: {models}; {_validated(fallen)} cannot be ranked"
         why = "The loss of few patients is a noisy judge of epochs."
         yield Finding("note", SELECTION, found, why, "Use fewer folds, or raise `splits.validation`.", task)

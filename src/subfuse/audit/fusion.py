@@ -9,8 +9,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.audit.recommendation import headline_values, unfit
+from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
+from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -22,6 +23,7 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.weighted_metrics import known_orders, wins
+from subfuse.training.models import model_title
 
 CHECK = "fusion benefit"
 BENEFIT_COLUMNS = (
@@ -86,7 +88,9 @@ class Contest:
         return [(model, reference) for reference in references for model in self.fused] + later
 
 
-def fusion_contest(task: TaskPredictions, modalities: Mapping[str, Collection[str]]) -> Contest:
+def fusion_contest(
+    task: TaskPredictions, modalities: Mapping[str, Collection[str]], values: Mapping[str, float]
+) -> Contest:
     """Returns who is compared: every model of two modalities, the best single modality and late fusion.
 
     The best single modality is the one-modality model with the highest mean headline metric on test patients: chosen
@@ -97,11 +101,11 @@ def fusion_contest(task: TaskPredictions, modalities: Mapping[str, Collection[st
     Args:
         task: Rows of all models and splits.
         modalities: Model to modalities; a model that is absent or has none is left out.
+        values: Of every model, see `headline_values`.
     """
     known = {model: frozenset(modalities.get(model, ())) for model in task.models}
     fused = tuple(model for model in task.models if len(known[model]) > 1)
     unknown = tuple(model for model in task.models if not known[model])
-    values = headline_values(task)
     measured = [model for model in task.models if len(known[model]) == 1 and np.isfinite(values[model])]
     if not fused or not measured:
         return Contest(task, fused, {}, unknown)
@@ -153,7 +157,7 @@ def late_fusion(
     """Returns predictions of the mean of the best model of each modality; None with a single modality.
 
     Patients whom one of the models cannot predict are left out. Rows are those of predictions.csv with a model named
-    `late fusion (a + b)`.
+    `late fusion (A + B)`, the models' titles.
     """
     best: dict[frozenset[str], str] = {}
     for model in single:
@@ -174,7 +178,7 @@ def late_fusion(
     mean[columns] = np.mean([table.loc[common, columns].to_numpy(dtype=np.float64) for table in tables], axis=0)
     others = [name for name in map(str, mean.columns) if name.startswith(("survival_", "contribution_"))]
     mean[others] = np.nan
-    return mean.reset_index().assign(model=f"late fusion ({' + '.join(best.values())})")
+    return mean.reset_index().assign(model=f"late fusion ({' + '.join(map(model_title, best.values()))})")
 
 
 def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, pd.DataFrame]:
@@ -197,7 +201,8 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     p_value = binomtest(n_rescued, n_rescued + n_lost).pvalue if n_rescued + n_lost else 1.0
     what = "ranked" if task.classes is None else "classified"
     found = (
-        f"{model} rescues {n_rescued} and loses {n_lost} of {len(common)} patients against {reference} "
+        f"{model_title(model)} rescues {n_rescued} and loses {n_lost} of {len(common)} patients against "
+        f"{model_title(reference)} "
         f"(rightly {what} by one of them only; p = {p_value:.2g})"
     )
     level: Level = "warning" if n_lost > n_rescued and p_value < SIGNIFICANCE else "note"
@@ -206,9 +211,9 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
 
 def difference_text(row: Mapping[str, Any]) -> str:
     """Returns a row of `compare_models` in words: the difference, its interval and the adjusted p-value."""
-    name = {"c_index": "C-index", "auc": "AUC"}[row["metric"]]
     return (
-        f"{name} {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}, "
+        f"{metric_title(row['metric'])} {row['difference']:+.3f}, "
+        f"95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}, "
         f"adjusted p = {row['p_adjusted']:.2g}"
     )
 
@@ -230,31 +235,42 @@ def verdict_of(*, lower: float, upper: float, p_adjusted: float) -> Verdict:
     return "worse" if upper < 0 else "open"
 
 
-def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
-    task = predictions.name
-    against = (
-        f"the {row['reference_is']}, {row['reference']}" if row["reference_is"] != "late fusion" else row["reference"]
-    )
+def settled(row: Mapping[str, Any], against: str, *, check: str, why: str) -> Finding | None:
+    """Returns the finding where a comparison is undefined or untested, or the model is better; None elsewhere.
+
+    Args:
+        row: Of `compare_models`.
+        against: The reference in words.
+        check: Name of the check.
+        why: It matters.
+    """
+    model, title = row["model"], model_title(row["model"])
     if np.isnan(row["difference"]):
-        found = f"{row['model']} cannot be compared with {against}"
-        return Finding("note", CHECK, found, _WHY, "See `reason` in comparisons.csv.", task, row["model"])
+        remedy = f"Reason: {row['reason'] or 'the metric is undefined'}."
+        return Finding("note", check, f"{title} cannot be compared with {against}", why, remedy, row["task"], model)
     if np.isnan(row["p_adjusted"]):
-        found = f"{row['model']} is not tested against {against}: {row['reason'] or 'no interval'}"
-        return Finding("note", CHECK, found, _WHY, "More patients are needed.", task, row["model"])
-    evidence = difference_text(row)
-    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
-    if verdict == "better":
-        found = f"{row['model']} is better than {against} ({evidence})"
-        return Finding("ok", CHECK, found, task=task, model=row["model"])
+        found = f"{title} is not tested against {against}: {row['reason'] or 'no interval'}"
+        return Finding("note", check, found, why, "More patients are needed.", row["task"], model)
+    if verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"]) == "better":
+        found = f"{title} is better than {against} ({difference_text(row)})"
+        return Finding("ok", check, found, task=row["task"], model=model)
+    return None
+
+
+def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+    model, reference = model_title(row["model"]), model_title(row["reference"])
+    against = reference if row["reference_is"] == "late fusion" else f"the {row['reference_is']}, {reference}"
+    finding = settled(row, against, check=CHECK, why=_WHY)
+    if finding is not None:
+        return finding
     flaw = unfit(predictions, row["reference"])
-    remedy = f"Prefer {row['reference']}, which is simpler, unless more patients show a benefit."
+    remedy = f"Prefer {reference}, which is simpler, unless more patients show a benefit."
     if flaw is not None:
-        remedy = f"{row['reference']} is no alternative: {flaw}. See whether the models are trained well."
-    if verdict == "worse":
-        found = f"fusion does not help: {row['model']} is worse than {against} ({evidence})"
-        return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])
-    found = f"fusion is not shown to help: {row['model']} is not shown to be better than {against} ({evidence})"
-    return Finding("warning", CHECK, found, _WHY, remedy, task, row["model"])
+        remedy = f"{reference} is no alternative: {flaw}. See whether the models are trained well."
+    found = f"fusion is not shown to help: {model} is not shown to be better than {against}"
+    if verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"]) == "worse":
+        found = f"fusion does not help: {model} is worse than {against}"
+    return Finding("warning", CHECK, f"{found} ({difference_text(row)})", _WHY, remedy, row["task"], row["model"])
 
 
 def _comparable(rows: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:

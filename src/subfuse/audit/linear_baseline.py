@@ -6,22 +6,25 @@ from typing import Any
 import numpy as np
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.audit.fusion import Comparisons, difference_text, verdict_of
-from subfuse.audit.recommendation import headline_values, unfit
+from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
+from subfuse.audit.recommendation import unfit
+from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import TaskPredictions
-from subfuse.training.models import MODELS, is_linear
+from subfuse.training.models import MODELS, is_linear, model_title
 
 CHECK = "linear baseline"
 _WHY = "A linear model is quicker, has no settings to speak of, and every coefficient can be read."
 
 
-def linear_pairs(task: TaskPredictions) -> list[tuple[str, str]]:
+def linear_pairs(task: TaskPredictions, values: Mapping[str, float]) -> list[tuple[str, str]]:
     """Returns every other model against the best linear one; none where no linear model has a result.
 
-    Linear models are this package's `cox`, `logistic` and `clinical`. The best is the one with the highest mean
-    headline metric on test patients: chosen after the fact, which favours it.
+    The best is the one with the highest mean headline metric on test patients: chosen after the fact, which favours it.
+
+    Args:
+        task: Rows of all models and splits.
+        values: Of every model, see `headline_values`.
     """
-    values = headline_values(task)
     measured = [model for model in task.models if is_linear(model) and np.isfinite(values[model])]
     if not measured:
         return []
@@ -29,20 +32,22 @@ def linear_pairs(task: TaskPredictions) -> list[tuple[str, str]]:
     return [(model, best) for model in task.models if not is_linear(model)]
 
 
-def compare_with_linear(task: TaskPredictions, comparisons: Comparisons) -> list[Finding]:
+def compare_with_linear(task: TaskPredictions, comparisons: Comparisons, values: Mapping[str, float]) -> list[Finding]:
     """Returns whether every other model is better than the best linear one, on the patients whom both predict.
 
-    A model below it is a warning, also where the difference may be chance: with that many patients it has not earned
-    its complexity.
+    A model below it is a warning, also where the difference may be chance, which the words then say: with that many
+    patients it has not earned its complexity.
 
     Args:
         task: Rows of all models and splits.
         comparisons: Of the task, which has the pairs of `linear_pairs`.
+        values: Of every model, see `headline_values`.
     """
-    pairs = linear_pairs(task)
+    pairs = linear_pairs(task, values)
     linear = [model for model in task.models if is_linear(model)]
     if not pairs and len(linear) < len(task.models):
-        missing = f"{task.headline} of {', '.join(linear)} is undefined" if linear else "there is none"
+        of_linear = f"{metric_title(task.headline)} of {', '.join(map(model_title, linear))} is undefined"
+        missing = of_linear if linear else "there is none"
         known = ", ".join(sorted(filter(is_linear, MODELS)))
         found = f"cannot be checked: a linear model ({known}) is needed, and {missing}"
         remedy = "See `reason` in metrics.csv." if linear else "Run one on the same folds: it takes seconds."
@@ -51,23 +56,15 @@ def compare_with_linear(task: TaskPredictions, comparisons: Comparisons) -> list
 
 
 def _verdict(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
-    task = predictions.name
-    against = f"the best linear model, {row['reference']}"
-    if np.isnan(row["difference"]):
-        found = f"{row['model']} cannot be compared with {against}"
-        remedy = f"Reason: {row['reason'] or 'the metric is undefined'}."
-        return Finding("note", CHECK, found, _WHY, remedy, task, row["model"])
-    if np.isnan(row["p_adjusted"]):
-        found = f"{row['model']} is not tested against {against}: {row['reason'] or 'no interval'}"
-        return Finding("note", CHECK, found, _WHY, "More patients are needed.", task, row["model"])
-    evidence = difference_text(row)
-    if verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"]) == "better":
-        found = f"{row['model']} is better than {against} ({evidence})"
-        return Finding("ok", CHECK, found, task=task, model=row["model"])
-    is_below = row["difference"] < 0
-    level: Level = "warning" if is_below else "note"
-    found = f"{row['model']} {'loses to' if is_below else 'is not shown to be better than'} {against} ({evidence})"
+    against = f"the best linear model, {model_title(row['reference'])}"
+    finding = settled(row, against, check=CHECK, why=_WHY)
+    if finding is not None:
+        return finding
+    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
+    words = "is worse than" if verdict == "worse" else "is not shown to be better than"
+    found = f"{model_title(row['model'])} {words} {against} ({difference_text(row)})"
     flaw = unfit(predictions, row["reference"])
     otherwise = "else prefer the linear model" if flaw is None else f"the linear model is no alternative: {flaw}"
     remedy = f"See whether it is trained well (training curves, --search); {otherwise}."
-    return Finding(level, CHECK, found, _WHY, remedy, task, row["model"])
+    level: Level = "warning" if row["difference"] < 0 else "note"
+    return Finding(level, CHECK, found, _WHY, remedy, row["task"], row["model"])

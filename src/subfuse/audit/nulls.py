@@ -1,6 +1,6 @@
 """Null models: how good predictions look when outcomes, or one modality, are dealt out at random."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.audit.findings import Finding
-from subfuse.audit.recommendation import headline_values
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.comparisons import compare_models, grouping
 from subfuse.evaluation.floors import too_few
+from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import (
     PATIENT,
     TaskPredictions,
@@ -23,6 +23,7 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.weighted_metrics import known_orders, wins
+from subfuse.training.models import model_title
 
 if TYPE_CHECKING:
     import subfuse.training.fitted_model
@@ -53,7 +54,7 @@ class _Pairs:
 
 
 def permute_labels(
-    task: TaskPredictions, models: Sequence[str], generator: np.random.Generator
+    task: TaskPredictions, values: Mapping[str, float], generator: np.random.Generator
 ) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether models are better than the same predictions dealt out at random among a fold's test patients.
 
@@ -66,7 +67,7 @@ def permute_labels(
 
     Args:
         task: Rows of all models and splits.
-        models: Which models.
+        values: Of the models to test, see `headline_values`.
         generator: Of the permutations.
 
     Returns:
@@ -74,23 +75,24 @@ def permute_labels(
     """
     by, _ = grouping(task)
     findings, rows = [], []
-    values = headline_values(task)
-    for model in models:
+    for model, value in values.items():
         tested = task.of_model(model)
         tested = tested[tested["split"] == "test"]
         few = too_few(tested.drop_duplicates(PATIENT), task.classes)
         if few is not None:
-            findings.append(Finding("note", LABEL_NULL, f"{model}: not tested, {few}", task=task.name, model=model))
+            findings.append(
+                Finding("note", LABEL_NULL, f"{model_title(model)}: not tested, {few}", task=task.name, model=model)
+            )
             continue
         folds = [_pairs(fold, task.classes) for _, fold in tested.groupby(by)]
         null = _null(folds, generator)
-        if not np.isfinite(values[model]) or not len(null):
-            found = f"{model}: cannot be checked, its {task.headline} is undefined"
+        if not np.isfinite(value) or not len(null):
+            found = f"{model_title(model)}: cannot be checked, its {metric_title(task.headline)} is undefined"
             findings.append(Finding("note", LABEL_NULL, found, task=task.name, model=model))
             continue
-        p_value = (1 + (null >= values[model] - 1e-12).sum()) / (1 + len(null))
-        rows.append((task.name, model, task.headline, values[model], null.mean(), np.quantile(null, 0.95), p_value))
-        findings.append(_label_finding(task, model, values[model], null, p_value))
+        p_value = (1 + (null >= value - 1e-12).sum()) / (1 + len(null))
+        rows.append((task.name, model, task.headline, value, null.mean(), np.quantile(null, 0.95), p_value))
+        findings.append(_label_finding(task, model, value, null, p_value))
     columns = ["task", "model", "metric", "value", "null_mean", "null_upper", "p_value"]
     return findings, pd.DataFrame(rows, columns=columns)
 
@@ -143,15 +145,16 @@ def shuffle_finding(
     table = compare_models(rows, reference=model, n_bootstrap=n_bootstrap, seed=seed)
     row = table.iloc[0]
     if np.isnan(row["lower"]):
-        found = f"{model}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
+        found = (
+            f"{model_title(model)}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
+        )
         return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
-    evidence = (
-        f"{task.headline} changes by {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}"
-    )
+    interval = f"95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}"
+    evidence = f"{metric_title(task.headline)} changes by {row['difference']:+.3f}, {interval}"
     if row["upper"] < 0:
-        found = f"{model} uses {modality}: exchanged between patients, {evidence}"
+        found = f"{model_title(model)} uses {modality}: exchanged between patients, {evidence}"
         return Finding("ok", SHUFFLE_NULL, found, task=task.name, model=model), table
-    found = f"{model} does not visibly use {modality}: exchanged between patients, {evidence}"
+    found = f"{model_title(model)} does not visibly use {modality}: exchanged between patients, {evidence}"
     why = "A modality that may be anybody's does not contribute to the result."
     remedy = f"Compare with a model without {modality}."
     return Finding("warning", SHUFFLE_NULL, found, why, remedy, task.name, model), table
@@ -161,8 +164,8 @@ def _label_finding(
     task: TaskPredictions, model: str, value: float, null: Float[np.ndarray, " permutation"], p_value: float
 ) -> Finding:
     text = (
-        f"{model}: {task.headline} {value:.3f}; with the outcomes of the test patients permuted, and the models as "
-        f"they are, {null.mean():.3f} on average (p = {p_value:.3f})"
+        f"{model_title(model)}: {metric_title(task.headline)} {value:.3f}; with the outcomes of the test patients "
+        f"permuted, and the models as they are, {null.mean():.3f} on average (p = {p_value:.3f})"
     )
     if p_value < SIGNIFICANCE:
         return Finding("ok", LABEL_NULL, text, task=task.name, model=model)

@@ -4,6 +4,7 @@ import numpy as np
 
 from subfuse.errors import preview
 from subfuse.evaluation.comparisons import grouping
+from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities, ranked_patients
 
 CHANCE = 0.5  # C-index or AUC
@@ -33,7 +34,7 @@ def unfit(task: TaskPredictions, model: str) -> str | None:
         task: Rows of all models and splits.
         model: One of its models.
     """
-    below = f"its {task.headline} is not above chance" if headline_value(task, model) <= CHANCE else None
+    below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     folds = [fold for _, fold in tested.groupby(FOLD)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from subfuse.audit.findings import Audit, Finding, Level
+from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
 _MOST_OF_KIND = 10  # other findings of one kind
@@ -61,11 +62,11 @@ def _kind_lines(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _concerned(findings: Sequence[Finding]) -> str:
-    """Returns tasks with their models, each once: `grade: snn, abmil; survival: snn`."""
-    models: dict[str, dict[str | None, None]] = {}
+    """Returns tasks with their models, each once: `grade: SNN, ABMIL; survival: SNN`."""
+    models: dict[str, dict[str, None]] = {}
     for finding in findings:
-        models.setdefault(finding.task or "every task", {})[finding.model] = None
-    return "; ".join(f"{task}: {', '.join(map(str, names))}" for task, names in models.items())
+        models.setdefault(finding.task or "every task", {})[model_title(str(finding.model))] = None
+    return "; ".join(f"{task}: {', '.join(names)}" for task, names in models.items())
 
 
 def _counted(count: int, noun: str) -> str:

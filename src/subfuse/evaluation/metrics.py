@@ -15,6 +15,22 @@ from subfuse.evaluation.weighted_metrics import (
     weighted_survival_metrics,
 )
 
+METRIC_TITLES = {
+    "c_index": "C-index",
+    "uno_c_index": "Uno C-index",
+    "integrated_brier": "Integrated Brier",
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced acc.",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "quadratic_kappa": "Quadratic κ",
+    "brier": "Brier",
+    "expected_calibration_error": "Calib. error",
+}
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -27,6 +43,24 @@ class Metric:
     def is_defined(self) -> bool:
         """True unless the value is NaN."""
         return not np.isnan(self.value)
+
+
+def metric_title(metric: str) -> str:
+    """Returns a metric's name for readers; a horizon becomes years."""
+    if metric.startswith("auc_") and metric.endswith("_days"):
+        return f"AUC at {duration(float(metric.split('_')[1]))}"
+    return METRIC_TITLES.get(metric, metric)
+
+
+def duration(days: float | int) -> str:
+    """Returns a number of days in years, or in months below one year.
+
+    Example:
+        >>> duration(365), duration(730.5), duration(91)
+        ('1 year', '2 years', '3 months')
+    """
+    count, noun = (f"{days / 365.25:.2g}", "year") if days >= 365 else (f"{days / 30.44:.0f}", "month")
+    return f"{count} {noun}{'' if count == '1' else 's'}"
 
 
 def classification_metrics(

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subfuse.report.statements import PlainTable, Section, counted, metric_name, model_name, number, p_text, singular
+from subfuse.evaluation.metrics import metric_title
+from subfuse.report.statements import PlainTable, Section, counted, number, p_text, singular
+from subfuse.training.models import model_title
 
 _MEASURES = {
     "one_calibration_p": "1-calibration, p",
@@ -86,7 +88,7 @@ def _rest(findings: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _model(finding: Mapping[str, Any]) -> str:
-    return model_name(finding["model"]) if finding.get("model") else ""
+    return model_title(finding["model"]) if finding.get("model") else ""
 
 
 def _concerned(pairs: Sequence[tuple[str, str]]) -> str:
@@ -106,9 +108,9 @@ def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     body = [
         (
             _task(row),
-            model_name(str(row["model"])),
-            f"{model_name(str(row['reference']))} ({row['reference_is']})",
-            metric_name(str(row["metric"])),
+            model_title(str(row["model"])),
+            f"{model_title(str(row['reference']))} ({row['reference_is']})",
+            metric_title(str(row["metric"])),
             _number(row["difference"], signed=True),
             f"{_number(row['lower'], signed=True)} to {_number(row['upper'], signed=True)}",
             "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
@@ -128,8 +130,8 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     body = [
         (
             _task(row),
-            model_name(str(row["model"])),
-            (_MEASURES.get(str(row["measure"])) or metric_name(str(row["measure"])))
+            model_title(str(row["model"])),
+            (_MEASURES.get(str(row["measure"])) or metric_title(str(row["measure"])))
             + (f", day {row['horizon_days']:.0f}" if row["horizon_days"] is not None else ""),
             *(_measured(row, name) for name in ("before", "after", "after_isotonic")),
         )
@@ -156,7 +158,7 @@ def _undefined(rows: Sequence[Mapping[str, Any]], value: str, reason: str) -> li
     concerned: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
         if row.get(value) is None and row.get(reason):
-            concerned.setdefault(singular(str(row[reason])), []).append((_task(row), model_name(str(row["model"]))))
+            concerned.setdefault(singular(str(row[reason])), []).append((_task(row), model_title(str(row["model"]))))
     return [f"{_concerned(pairs)}: {text}" for text, pairs in concerned.items()]
 
 
@@ -165,7 +167,7 @@ def _hazards(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     body = [
         (
             _task(row),
-            model_name(str(row["model"])),
+            model_title(str(row["model"])),
             _COMPARISONS.get(str(row["comparison"]), str(row["comparison"])),
             str(row["adjusted_for"]),
             _number(row["hazard_ratio"]),

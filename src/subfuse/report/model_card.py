@@ -9,21 +9,13 @@ import pandas as pd
 
 from subfuse import __version__
 from subfuse.errors import preview
+from subfuse.evaluation.metrics import metric_title
 from subfuse.report.audit_section import serious_kinds
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import (
-    counted,
-    headline_of,
-    inputs_of,
-    interval_text,
-    metric_name,
-    model_name,
-    number,
-    singular,
-)
+from subfuse.report.statements import counted, headline_of, inputs_of, interval_text, number, singular
 from subfuse.report.summary import calibration_sentence, caution, fusion_sentence, patients_of_run
-from subfuse.training.models import main_model
+from subfuse.training.models import main_model, model_title
 
 _READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 _LEVELS = {"expression": "expression profile"}
@@ -74,22 +66,22 @@ def _in_short(run: RunFiles) -> Iterator[str]:
         table = run.metrics[run.metrics["task"] == task]
         main, headline = main_model(list(table["model"])), headline_of(table)
         rows = table[(table["model"] == main) & (table["metric"] == headline)].to_dict("records")
-        measured = "".join(f"{model_name(main)}, {_measured(row)}. " for row in rows)
+        measured = "".join(f"{model_title(main)}, {_measured(row)}. " for row in rows)
         calibration = calibration_sentence(run, task)
         yield f"- {escaped(task.capitalize())}: {escaped(f'{measured}{fusion_sentence(run, task)} {calibration}')}"
 
 
 def _measured(row: Mapping[Any, Any]) -> str:
     interval = interval_text(row["lower"], row["upper"])
-    return f"{metric_name(row['metric'])} {number(row['value'])}, 95 % interval {interval}"
+    return f"{metric_title(row['metric'])} {number(row['value'])}, 95 % interval {interval}"
 
 
 def _model(run: RunFiles) -> Iterator[str]:
     for task in run.tasks:
         name = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
         reads = inputs_of(name, run.covariates, absent=run.flow.absent) or "unknown inputs"
-        yield f"- {escaped(task)}: {escaped(model_name(name))} ({reads}){_trained(run, task, name)}"
-    others = [model_name(str(name)) for name in dict.fromkeys(run.metrics["model"])]
+        yield f"- {escaped(task)}: {escaped(model_title(name))} ({reads}){_trained(run, task, name)}"
+    others = [model_title(str(name)) for name in dict.fromkeys(run.metrics["model"])]
     yield f"- Models compared on the same folds: {escaped(', '.join(others))}."
     architecture = run.config.get("architecture") or {}
     if architecture:
@@ -151,20 +143,20 @@ def _metrics(run: RunFiles) -> Iterator[str]:
         main, headline = main_model(list(table["model"])), headline_of(table)
         yield f"\n### {escaped(task)}\n"
         yield from _table(
-            ("Metric", escaped(model_name(main)), "95 % interval", "Remark"),
+            ("Metric", escaped(model_title(main)), "95 % interval", "Remark"),
             [_metric_cells(row) for row in table[table["model"] == main].to_dict("records")],
         )
         yield ""
         of_headline = table[table["metric"] == headline].sort_values("value", ascending=False, kind="stable")
-        rows = [(escaped(model_name(row["model"])), *_metric_cells(row)[1:]) for row in of_headline.to_dict("records")]
-        yield from _table(("Model", escaped(metric_name(headline)), "95 % interval", "Remark"), rows)
+        rows = [(escaped(model_title(row["model"])), *_metric_cells(row)[1:]) for row in of_headline.to_dict("records")]
+        yield from _table(("Model", escaped(metric_title(headline)), "95 % interval", "Remark"), rows)
 
 
 def _metric_cells(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
     has_interval = not np.isnan([row["lower"], row["upper"]]).any()
     interval = f"{number(row['lower'])} to {number(row['upper'])}" if has_interval else "none"
     reason = row["reason"] if isinstance(row["reason"], str) else ""
-    return escaped(metric_name(row["metric"])), number(row["value"]), interval, escaped(singular(reason))
+    return escaped(metric_title(row["metric"])), number(row["value"]), interval, escaped(singular(reason))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -11,10 +11,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.errors import preview
+from subfuse.evaluation.metrics import duration
 from subfuse.execution import Attempts
 from subfuse.report import figures
 from subfuse.report.run_files import Explanation, RunFiles
-from subfuse.report.statements import Drawn, Section, counted, duration, model_name, number
+from subfuse.report.statements import Drawn, Section, counted, number
+from subfuse.training.models import model_title
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB
 PICTURE_WIDTH_PX = 900
@@ -113,7 +115,7 @@ def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]
     content = explanation.content
     patient, task, model = (str(content[key]) for key in ("patient_id", "task", "model"))
     row = _predicted_row(run, explanation)
-    subtitle = [model_name(model), f"model of fold {content['fold']}"]
+    subtitle = [model_title(model), f"model of fold {content['fold']}"]
     if "split" in row:
         subtitle.append("not seen in training" if row["split"] == "test" else f"{row['split']} patient of this model")
     return {

@@ -1,17 +1,20 @@
 """Provenance in the report: the command that repeats the run, and what exactly it was made of."""
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from subfuse.evaluation.metrics import metric_title
 from subfuse.files import sha256_of_file
 from subfuse.report import figures
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, PlainTable, Section, flattened, model_name
-from subfuse.training.models import main_model
+from subfuse.report.statements import Drawn, PlainTable, Section, counted, flattened
+from subfuse.run_folder.job import chosen_by
+from subfuse.training.models import main_model, model_title
 
 _PARTS = {"failures": "failed jobs", "table": "epochs", "figures": "learning curves", "settings": "settings"}
 
@@ -30,10 +33,10 @@ def training_section(run: RunFiles) -> Section | None:
             if model == main_model(models) and "train_task" in logs[0]:
                 drawn.append(_learning_figure(task, model, logs))
     settings = [pair for part in ("training", "architecture") for pair in flattened(run.config.get(part, {}), part)]
-    columns = ("Task", "Model", "Folds", "Epochs", "Chosen epoch", "Validation loss")
+    columns = ("Task", "Model", "Folds", "Epochs", "Chosen epoch", "Validation loss there", "Chosen by")
     content = {
         "failures": None if run.failures.empty else _failure_table(run.failures),
-        "table": PlainTable(columns, rows, frozenset(columns[2:])) if rows else None,
+        "table": PlainTable(columns, rows, frozenset(columns[2:6])) if rows else None,
         "figures": drawn,
         "settings": settings,
     }
@@ -45,16 +48,25 @@ def training_section(run: RunFiles) -> Section | None:
 
 def _epoch_row(task: str, model: str, logs: Sequence[pd.DataFrame]) -> tuple[str, ...]:
     epochs = [len(log) for log in logs]
-    chosen = [int(log["epoch"].to_numpy()[log["validation_loss"].argmin()]) + 1 for log in logs]  # counted from one
-    losses = [float(log["validation_loss"].min()) for log in logs]
+    kept = [_kept_epoch(log) for log in logs]
+    chosen = [int(row["epoch"]) + 1 for row in kept]  # counted from one
+    losses = [float(row["validation_loss"]) for row in kept]
+    by = Counter(metric_title(chosen_by(log).removeprefix("validation_")) for log in logs)
     return (
         task.capitalize(),
-        model_name(model),
+        model_title(model),
         str(len(logs)),
         _span(epochs),
         _span(chosen),
         f"{min(losses):.3f} to {max(losses):.3f}" if len(losses) > 1 else f"{losses[0]:.3f}",
+        ", ".join(name if n == len(logs) else f"{name} in {counted(n, 'fold')}" for name, n in by.items()),
     )
+
+
+def _kept_epoch(log: pd.DataFrame) -> pd.Series:
+    """Returns the row whose weights were kept: the highest ranking, the lower loss where tied; or the lowest loss."""
+    columns = list(dict.fromkeys([chosen_by(log), "validation_loss"]))
+    return log.sort_values(columns, ascending=[name == "validation_loss" for name in columns], kind="stable").iloc[0]
 
 
 def _span(values: Sequence[int]) -> str:
@@ -71,8 +83,8 @@ def _learning_figure(task: str, model: str, logs: Sequence[pd.DataFrame]) -> Dra
     return Drawn(
         Markup(figures.learning_curves(losses["train_task"], losses["validation_loss"])),
         title=f"Learning curves, {task}",
-        caption=f"Task loss of {model_name(model)}, one line per fold.",
-        alt=f"Training and validation loss of {model_name(model)} over {longest} epochs.",
+        caption=f"Task loss of {model_title(model)}, one line per fold.",
+        alt=f"Training and validation loss of {model_title(model)} over {longest} epochs.",
     )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
-from subfuse.training.models import MODELS, modalities_of
+from subfuse.training.models import modalities_of, model_title
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,6 @@ def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, "none" if value is None else str(value))]
 
 
-METRIC_NAMES = {
-    "c_index": "C-index",
-    "uno_c_index": "Uno C-index",
-    "integrated_brier": "Integrated Brier",
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced acc.",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision",
-    "f1": "F1",
-    "quadratic_kappa": "Quadratic κ",
-    "brier": "Brier",
-    "expected_calibration_error": "Calib. error",
-}
 HEADLINES = ("c_index", "auc")
 LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
 MODALITY_NAMES = {
@@ -108,11 +93,6 @@ class FusionBenefit:
         return verdict_of(lower=self.lower, upper=self.upper, p_adjusted=self.p_adjusted)
 
 
-def model_name(model: str) -> str:
-    """Returns a model's name for readers."""
-    return MODELS[model].title if model in MODELS else model
-
-
 def model_label(model: str, covariates: Sequence[str] = ()) -> str:
     """Returns a model's name with what it reads, where it uses one modality.
 
@@ -121,7 +101,9 @@ def model_label(model: str, covariates: Sequence[str] = ()) -> str:
         covariates: Those of the run, which models see beside expression.
     """
     return (
-        f"{model_name(model)} ({inputs_of(model, covariates)})" if len(modalities_of(model)) == 1 else model_name(model)
+        f"{model_title(model)} ({inputs_of(model, covariates)})"
+        if len(modalities_of(model)) == 1
+        else model_title(model)
     )
 
 
@@ -141,13 +123,6 @@ def inputs_of(model: str, covariates: Sequence[str] = (), *, absent: Collection[
     if covariates and "expression" in modalities:
         return "expression and covariates" if len(modalities) == 1 else "slides, expression and covariates"
     return MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "")
-
-
-def metric_name(metric: str) -> str:
-    """Returns a metric's name for readers; a horizon becomes years."""
-    if metric.startswith("auc_") and metric.endswith("_days"):
-        return f"AUC at {duration(float(metric.split('_')[1]))}"
-    return METRIC_NAMES.get(metric, metric)
 
 
 def headline_of(metrics: pd.DataFrame) -> str:
@@ -194,17 +169,6 @@ def singular(text: str) -> str:
         '1 patient and 11 folds, 0.1 events'
     """
     return _ONE_OF_MANY.sub(r"1 \1", text)
-
-
-def duration(days: float | int) -> str:
-    """Returns a number of days in years, or in months below one year.
-
-    Example:
-        >>> duration(365), duration(730.5), duration(91)
-        ('1 year', '2 years', '3 months')
-    """
-    count, noun = (f"{days / 365.25:.2g}", "year") if days >= 365 else (f"{days / 30.44:.0f}", "month")
-    return f"{count} {noun}{'' if count == '1' else 's'}"
 
 
 def interval_text(lower: float, upper: float) -> str:

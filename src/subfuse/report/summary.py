@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import used_of_listed
+from subfuse.evaluation.metrics import metric_title
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
@@ -16,15 +17,13 @@ from subfuse.report.statements import (
     fusion_benefit,
     headline_of,
     interval_text,
-    metric_name,
     model_label,
-    model_name,
     number,
     outcomes,
     p_text,
     singular,
 )
-from subfuse.training.models import main_model, modalities_of
+from subfuse.training.models import main_model, modalities_of, model_title
 
 CHANCE = 0.5  # of the C-index and the AUC
 VERDICTS = {
@@ -96,8 +95,8 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
         anchor=anchor,
         title=task.capitalize(),
         size=outcomes(run.test_predictions(task, main)),
-        metric=metric_name(headline),
-        model=model_name(main),
+        metric=metric_title(headline),
+        model=model_title(main),
         value=number(row["value"]),
         is_defined=not np.isnan(row["value"]),
         interval="" if np.isnan(row["value"]) else interval_text(row["lower"], row["upper"]),
@@ -148,7 +147,7 @@ def _bars(rows: pd.DataFrame, models: list[str]) -> tuple[tuple[Bar, ...], float
         return (), 0.0
     low, high = min(CHANCE, found["lower"].min()), found["upper"].max()
     scaled = (found - low) / max(high - low, 1e-9)
-    bars = (Bar(model_name(model), *(round(float(share), 4) for share in scaled.loc[model])) for model in models)
+    bars = (Bar(model_title(model), *(round(float(share), 4) for share in scaled.loc[model])) for model in models)
     return tuple(bars), round((CHANCE - low) / max(high - low, 1e-9), 4)
 
 
@@ -204,7 +203,7 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
     unimodal = model_label(benefit.unimodal, run.covariates)
     is_what = {"better": "is better than", "worse": "is worse than", "open": "is not shown to be better than"}
     return (
-        f"{model_name(model)} {is_what[benefit.verdict]} the best single modality, {unimodal} ({_evidence(benefit)})."
+        f"{model_title(model)} {is_what[benefit.verdict]} the best single modality, {unimodal} ({_evidence(benefit)})."
     )
 
 
@@ -235,7 +234,7 @@ def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
         return "not tested", ""
     advice = "do not use them" if str(found.get("remedy", "")).startswith("Do not use") else "recalibrate before use"
     words = {"ok": "no sign that they are off", "warning": f"signs that they are off: {advice}"}
-    detail = singular(str(found["found"]).removeprefix(f"{model}: "))
+    detail = singular(str(found["found"]).removeprefix(f"{model_title(model)}: "))
     return words.get(found["level"], "not tested"), detail.removeprefix("not tested, ").removeprefix(
         "cannot be checked, "
     )

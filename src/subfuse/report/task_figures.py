@@ -8,9 +8,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.errors import DataError
+from subfuse.evaluation.metrics import duration
 from subfuse.report import figures
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, class_names, counted, duration, model_name, number, p_text
+from subfuse.report.statements import Drawn, class_names, counted, number, p_text
+from subfuse.training.models import model_title
 
 MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
 
@@ -21,7 +23,7 @@ def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
     known = tested.dropna(subset=["label", *(f"p_{name}" for name in classes)]) if classes else tested.iloc[:0]
     known = known[known["label"].isin(classes)]
     if len(classes) < 2 or known.empty:
-        return {"figures": [], "confusion": None, "remarks": [f"{model_name(model)} has no test predictions to draw."]}
+        return {"figures": [], "confusion": None, "remarks": [f"{model_title(model)} has no test predictions to draw."]}
     label = known["label"].map(classes.index).to_numpy()
     probabilities = known[[f"p_{name}" for name in classes]].to_numpy(dtype=float)
     remarks = []
@@ -61,7 +63,7 @@ def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
     drawn = Drawn(
         Markup(figures.kaplan_meier_curves([curve for curve in curves if curve is not None])),
         title="Predicted risk groups",
-        caption=f"Kaplan-Meier estimate of test patients by the risk that {model_name(model)} predicts; low and high "
+        caption=f"Kaplan-Meier estimate of test patients by the risk that {model_title(model)} predicts; low and high "
         "are split at the median risk of each fold's training patients. Bands: 95 % interval; ticks: censored. "
         f"{outcome}.",
         alt=f"Kaplan-Meier curves of predicted risk groups ({sizes} patients). {outcome}.",
@@ -90,7 +92,7 @@ def _reliability_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
         Drawn(
             Markup(figures.calibration_curves({f"event{by}": (predicted, observed, counts)})),
             title="Calibration",
-            caption=f"{model_name(model)}: mean predicted probability of an event{by} against its Kaplan-Meier "
+            caption=f"{model_title(model)}: mean predicted probability of an event{by} against its Kaplan-Meier "
             f"estimate in {len(groups)} groups of test patients from low to high risk.",
             alt=f"Predicted and observed probabilities of an event{by}, by group: {described}.",
         )
@@ -118,7 +120,7 @@ def _roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: Sequence[
     return Drawn(
         Markup(figures.roc_curves(curves, emphasis=macro)),
         title="ROC",
-        caption=f"{model_name(model)}: each class against the rest, test patients of all folds pooled; area in "
+        caption=f"{model_title(model)}: each class against the rest, test patients of all folds pooled; area in "
         "brackets. It differs from the mean of the folds' areas in the table.",
         alt=f"Receiver operating characteristics with area under the curve: {', '.join(curves)}.",
     )
@@ -141,7 +143,7 @@ def _calibration_figure(
     return Drawn(
         Markup(figures.calibration_curves(curves)),
         title="Calibration",
-        caption=f"{model_name(model)}, pooled test patients in {n_bins} bins of about equal size per class. On the "
+        caption=f"{model_title(model)}, pooled test patients in {n_bins} bins of about equal size per class. On the "
         "dashed line, a predicted 70 % happens in 70 % of patients.",
         alt=f"Observed frequency against predicted probability of the classes {', '.join(classes)}.",
     )
@@ -153,7 +155,7 @@ def _confusion(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str],
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares = counts / totals
     return {
-        "caption": f"{model_name(model)}, pooled test patients. Rows: true class, columns: predicted; percent of the "
+        "caption": f"{model_title(model)}, pooled test patients. Rows: true class, columns: predicted; percent of the "
         "true class.",
         "classes": classes,
         "rows": [

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from subfuse.evaluation.metrics import metric_title
 from subfuse.report import figures
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -19,9 +20,7 @@ from subfuse.report.statements import (
     headline_of,
     inputs_of,
     interval_text,
-    metric_name,
     model_label,
-    model_name,
     number,
     outcomes,
     p_text,
@@ -29,7 +28,7 @@ from subfuse.report.statements import (
 )
 from subfuse.report.summary import fusion_sentence
 from subfuse.report.task_figures import classification_figures, survival_figures
-from subfuse.training.models import main_model
+from subfuse.training.models import main_model, model_title
 
 CHANCE = 0.5  # of the C-index and the AUC
 
@@ -52,7 +51,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
         "lede": f"{outcomes(tested)} {fusion_sentence(run, task)}",
         "table_caption": "Mean over test folds with the 95 % bootstrap interval over patients below; best value bold; "
         f"↓ lower is better.{'' if is_survival else ' AUC to F1 are averages over classes (macro).'}",
-        "metrics": [{"name": metric_name(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
+        "metrics": [{"name": metric_title(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
         "rows": rows,
         "notes": notes,
         "forest": _forest(metrics, headline, main, run.covariates),
@@ -99,7 +98,7 @@ def _metric_row(
         detail = ", ".join(part for part in (detail, f"n = {n_patients}") if part)
     return {
         "model": model,
-        "name": model_name(model),
+        "name": model_title(model),
         "detail": detail,
         "cells": cells,
     }
@@ -123,7 +122,7 @@ def _forest(metrics: pd.DataFrame, headline: str, main: str, covariates: Sequenc
         figures.Estimate(model_label(row["model"], covariates), row["value"], row["lower"], row["upper"])
         for _, row in rows.iterrows()
     ]
-    name = metric_name(headline)
+    name = metric_title(headline)
     svg = figures.forest_plot(estimates, label=name, highlight=model_label(main, covariates), reference=CHANCE)
     described = "; ".join(f"{row.name} {number(row.value)}" for row in estimates)
     return Drawn(
@@ -142,7 +141,7 @@ def _comparison_table(comparisons: pd.DataFrame) -> PlainTable:
         defined = not np.isnan(row["difference"])
         rows.append(
             [
-                model_name(row["model"]),
+                model_title(row["model"]),
                 number(row["difference"], signed=True),
                 interval_text(row["lower"], row["upper"]) if defined else "",
                 *(_bare_p(row[name]) if defined else "" for name in ("p_value", "p_adjusted")),
@@ -155,7 +154,7 @@ def _comparison_notes(comparisons: pd.DataFrame) -> list[str]:
     """Returns one line per reason, with the models that it concerns."""
     explained = comparisons.dropna(subset=["reason"])
     return [
-        f"{', '.join(model_name(model) for model in rows['model'])}: {singular(str(reason))}"
+        f"{', '.join(model_title(model) for model in rows['model'])}: {singular(str(reason))}"
         for reason, rows in explained.groupby("reason", sort=False)
     ]
 
@@ -163,8 +162,8 @@ def _comparison_notes(comparisons: pd.DataFrame) -> list[str]:
 def _comparison_caption(comparisons: pd.DataFrame) -> str:
     first = comparisons.iloc[0]
     return (
-        f"{metric_name(first['metric'])} of each model minus that of {model_name(first['reference'])} on the same "
-        f"patients: negative favours {model_name(first['reference'])}. p adjusted (Holm) "
+        f"{metric_title(first['metric'])} of each model minus that of {model_title(first['reference'])} on the same "
+        f"patients: negative favours {model_title(first['reference'])}. p adjusted (Holm) "
         "over all comparisons of the task."
     )
 

@@ -120,3 +120,13 @@ def jobs_of(predictions: pd.DataFrame) -> list[tuple[Job, pd.DataFrame]]:
         task, model, fold, repeat = cast(tuple[str, str, int, int], key)
         found.append((Job(str(task), str(model), int(fold), int(repeat)), rows))
     return found
+
+
+def chosen_by(log: pd.DataFrame) -> str:
+    """Returns the column of a training log that chose its epoch or penalty: a ranking where there is one, or the loss.
+
+    Example:
+        >>> chosen_by(pd.DataFrame({"epoch": [0], "validation_loss": [0.7], "validation_auc": [0.6]}))
+        'validation_auc'
+    """
+    return next((name for name in ("validation_c_index", "validation_auc") if name in log), "validation_loss")

@@ -263,6 +263,11 @@ def compared_in(cohort: "Cohort", folds: Sequence["Fold"] = ()) -> list[str]:
     return [name for name in compared_models() if not modalities_of(name) & lacking - optional.get(name, frozenset())]
 
 
+def model_title(name: str) -> str:
+    """Returns a model's name for readers; one that the package lacks keeps its own."""
+    return MODELS[name].title if name in MODELS else name
+
+
 def modalities_of(name: str) -> frozenset[str]:
     """Returns what a model reads: `slides`, `expression`, `covariates`, `site` or `batch`; none if it is not known."""
     return MODELS[name].modalities if name in MODELS else frozenset()
