@@ -26,6 +26,13 @@ from subfuse.cli.training import _add_crossval, _add_train
         (["crossval", "p", "--repeats", "0"], "--repeats must be greater than or equal to 1"),
         (["crossval", "p", "--models", "snn", "snn"], "--models must name each once. Found twice: snn"),
         (["crossval", "p", "--tasks", "a", "b", "a"], "--tasks must name each once. Found twice: a"),
+        (
+            ["crossval", "p", "--models", "subspace,snn"],
+            "separated by spaces. Found subspace,snn. Write --models subspace",
+        ),
+        (["crossval", "p", "--tasks", "a,", "b"], "--tasks: names are separated by spaces. Found a,. Write --tasks a"),
+        (["crossval", "p", "--allow-inputs", "A,B"], "--allow-inputs: names are separated by spaces"),
+        (["predict", "run", "--slide", "a.svs,b.svs"], "Found a.svs,b.svs. Write --slide a.svs b.svs"),
         (["crossval", "p", "--models", "subspac"], "Did you mean subspace?"),
         (["train", "p", "--task", "t", "--model", "abmill"], "Did you mean abmil?"),
         (["train", "p", "--task", "t", "--devices", "0"], "--devices must be greater than or equal to 1"),

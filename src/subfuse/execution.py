@@ -29,6 +29,14 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def devices_here() -> list[str]:
+    """Returns the names of the devices of this machine that can compute: cpu, cuda:0, ..., mps."""
+    import torch
+
+    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
 def run_jobs(
     function: Callable[..., Any],
     jobs: Sequence[tuple],

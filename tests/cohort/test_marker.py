@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from subfuse.cohort.cohort import roles_of
 from subfuse.cohort.marker import mark_complete, mark_incomplete, read_mark
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 
 TABLES = {
     "cohort.yaml": "name: a",
@@ -19,6 +20,7 @@ def prepared(tmp_path):
     for name, text in TABLES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
+    (tmp_path / "started.json").write_text("{}")
     mark_complete(tmp_path, {"encoder": "e"})
     return tmp_path
 
@@ -54,6 +56,23 @@ def test_a_folder_without_its_mark_is_not_complete(mark, prepared):
     mark_incomplete(prepared)
     with pytest.raises(DataError, match="completely prepared folder"):
         read_mark(prepared)
+
+
+def test_what_was_never_prepared_is_wrong_usage_with_the_command_to_do_it(tmp_path):
+    raw, run = tmp_path / "raw", tmp_path / "run"
+    for path in (raw / "cohort.yaml", run / "config.yaml"):
+        path.parent.mkdir()
+        path.write_text("name: a")
+    for given, command in (
+        (raw, f"subfuse prepare {raw / 'cohort.yaml'} --out prepared`, and give prepared"),
+        (raw / "cohort.yaml", f"subfuse prepare {raw / 'cohort.yaml'} --out prepared`, and give prepared"),
+        (run, "subfuse prepare COHORT.yaml --out prepared`"),
+        (tmp_path / "nowhere", f"subfuse prepare COHORT.yaml --out {tmp_path / 'nowhere'}`"),
+    ):
+        for read in (read_mark, roles_of):
+            with pytest.raises(ConfigurationError, match="a prepared folder is required") as caught:
+                read(given)
+            assert command in str(caught.value)
 
 
 def test_what_is_not_read_may_change(prepared):

@@ -107,3 +107,19 @@ def test_a_nameless_column_with_values_or_before_named_ones_is_refused(tmp_path,
     (tmp_path / "e.csv").write_text(text)
     with pytest.raises(DataError, match=f"every column needs a name. Column {column} has"):
         read_numeric_table(tmp_path / "e.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.tsv", "id\tG1\tG2\nP1\t1\t2\nP2\t3\t4,5\n", r"row 3 \(P2\), column G2: .* '4,5'\. Write it .* as 4\.5,"),
+        ("t.csv", 'id,G1,G2\nP1,1,2\nP2,3,"4,5"\n', r"row 3 \(P2\), column G2: .* '4,5'\. Write it .* as 4\.5,"),
+        ("t.csv", "id,G1,G2\nP1,1,2\nP2,3,4,5\n", r"row 3 \(P2\): 3 cells are required.* Found 4\. Decimal commas"),
+        ("t.csv", "id,G1,G2\nP1,1,5,2,5\nP2,3,5,4,5\n", r"row 2 \(P1\): 3 cells .* Found 5\. Decimal commas"),
+        ("t.tsv", "id\tG1\nP1\t1\t2\n", r"row 2 \(P1\): 2 cells are required, as the header has\. Found 3\.$"),
+    ],
+)
+def test_decimal_commas_are_named_with_row_gene_and_remedy(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name}, {message}"):
+        read_numeric_table(tmp_path / name)

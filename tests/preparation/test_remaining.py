@@ -118,12 +118,8 @@ def test_a_class_that_a_fold_cannot_train_or_test_is_named(write):
 
 
 def test_devices_are_checked_before_work(write, tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    for name in PATIENTS:
-        (images / f"{name}.svs").touch()
-    with pytest.raises(ConfigurationError, match="--device cuda:99"):
-        prepare(write(slides={"folder": "images"}), tmp_path / "out", device="cuda:99")
+    with pytest.raises(ConfigurationError, match="--device cuda:99"):  # although ready features need none
+        prepare(write(), tmp_path / "out", device="cuda:99")
     assert not (tmp_path / "out").exists()
 
 
@@ -164,8 +160,11 @@ def test_check_says_which_ready_features_prepare_will_exclude(write, tmp_path, c
     shown = " ".join(capsys.readouterr().out.split())
     assert "small (develop): 11 of 12 patients (1 excluded) slides: 11 of 11 patients" in shown
     assert "P003.h5: features must be finite" in shown
-    assert main(["prepare", str(path), "--out", str(tmp_path / "out")]) == 0
-    assert "Prepared 11 of 12 patients (1 excluded) and 11 slides" in " ".join(capsys.readouterr().out.split())
+    assert main(["prepare", str(path), "--out", str(tmp_path / "out"), "--encoder", "resnet50"]) == 0
+    printed = capsys.readouterr()
+    assert "Prepared 11 of 12 patients (1 excluded) and 11 slides" in " ".join(printed.out.split())
+    assert re.search(r"warning: slide P003 left out: .*P003.h5: features must be finite", printed.err)
+    assert "warning: --encoder resnet50 encodes nothing here: the slides come as features of encoder uni" in printed.err
     for name in PATIENTS:
         damage(tmp_path / "features" / f"{name}.h5")
     assert main(["check", str(path)]) == 3

@@ -1,5 +1,6 @@
 """Options that are checked when they are read, before any work; what is wrong is said in one line."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,11 +74,20 @@ def add_settings(parser: ArgumentParser, settings: "type[pydantic.BaseModel]", p
 
 
 def require_distinct(name: str, values: Sequence[str] | None) -> None:
-    """Raises a ConfigurationError if an option names something twice."""
+    """Raises a ConfigurationError if an option names something twice, or several things with commas between them."""
     given = list(values or ())
+    require_spaces(name, given)
     repeated = [value for index, value in enumerate(given) if value in given[:index]]
     if repeated:
         raise ConfigurationError(f"{name} must name each once. Found twice: {preview(dict.fromkeys(repeated))}.")
+
+
+def require_spaces(name: str, values: Sequence[str]) -> None:
+    """Raises a ConfigurationError if what an option names is separated by commas."""
+    joined = next((value for value in values if re.search(r",(?! )", value)), None)
+    if joined is not None:
+        apart = " ".join(part for part in joined.split(",") if part)
+        raise ConfigurationError(f"{name}: names are separated by spaces. Found {joined}. Write {name} {apart}.")
 
 
 def require_new_file(option: str, path: Path, inputs: Sequence[Path | None]) -> None:

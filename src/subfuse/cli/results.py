@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_other_cohort
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
-from subfuse.cli.options import add_number, require_new_file
+from subfuse.cli.options import add_number, require_new_file, require_spaces
 from subfuse.errors import ConfigurationError
 
 _TABLES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv")  # of a run
@@ -43,6 +43,7 @@ def _predict(arguments: Namespace) -> None:
     require_new_file("--out", arguments.out, read)
     of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
     require_new_file("--out", of_patients, read)
+    require_spaces("--slide", [str(path) for path in arguments.slide if not path.exists()])
     run = load_run(arguments.run)
     if has_files:
         table = _predict_files(run, arguments)

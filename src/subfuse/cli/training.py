@@ -100,6 +100,7 @@ def _crossval(arguments: Namespace) -> None:
 
     require_distinct("--tasks", arguments.tasks)
     require_distinct("--models", arguments.models)
+    require_distinct("--allow-inputs", arguments.allow_inputs)
     check_model_names(arguments.models or ())
     cohort = read_cohort(arguments.prepared)
     models = arguments.models or compared_in(cohort, choose_folds(cohort, arguments.folds, seed=arguments.seed))

@@ -10,7 +10,7 @@ import pandas as pd
 from subfuse.clinical.source import PatientsSection, TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import patient_of_barcode
-from subfuse.tables import is_missing
+from subfuse.tables import decimal_hint, is_missing
 
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
 RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
@@ -110,8 +110,8 @@ def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit
 
 def _remedy(cell: str, unit: TimeUnit) -> str:
     """Returns what to do about a time that is no number."""
-    if re.fullmatch(r"[+-]?\d+,\d+", cell):
-        return f"Write it with a decimal point, as {cell.replace(',', '.')}, like all numbers of the table."
+    if hint := decimal_hint(cell):
+        return hint.strip()
     if re.match(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}", cell):
         return f"This is a date: give the {unit} from diagnosis to it, which a spreadsheet subtracts."
     return "Correct or empty the cell; if the row's cells are shifted, load the file again or remove the row."

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import CovariateValues, column_of
-from subfuse.cohort.marker import read_mark
+from subfuse.cohort.marker import read_mark, require_prepared
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.gene_names import read_aliases
@@ -118,7 +118,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
             Default: those to develop on, or everybody where all cohorts are external.
 
     Raises:
-        ConfigurationError: The folder has no cohort of this role or name.
+        ConfigurationError: Nothing was prepared there, or the folder has no cohort of this role or name.
         DataError: The folder is not completely prepared, a table was changed since, or a feature file is gone.
     """
     root = Path(prepared)
@@ -150,7 +150,12 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
 
 
 def roles_of(prepared: Path | str) -> dict[str, str]:
-    """Returns the cohorts of a prepared folder: name to role, `develop` or `external`."""
+    """Returns the cohorts of a prepared folder: name to role, `develop` or `external`.
+
+    Raises:
+        ConfigurationError: Nothing was prepared there.
+    """
+    require_prepared(Path(prepared))
     return {member.name: member.role for member in read_cohort_file(Path(prepared) / "cohort.yaml").members}
 
 

@@ -12,6 +12,7 @@ from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.table import ExpressionStandardiser
+from subfuse.tables import decimal_hint
 
 CovariateValues = Mapping[str, str | float]  # what is known of one patient: column -> value
 WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
@@ -179,9 +180,9 @@ def check_values(names: Sequence[str], known: Mapping[str, CovariateValues]) -> 
             try:
                 coded(name, values)
             except DataError:
+                remedy = decimal_hint(str(values[name])) or " Correct or empty the cell."
                 raise DataError(
-                    f"covariates: {name} must be a number. Found {values[name]!r} for {patient}. Correct or empty "
-                    "the cell."
+                    f"covariates: {name} must be a number. Found {values[name]!r} for {patient}.{remedy}"
                 ) from None
 
 
@@ -252,9 +253,12 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
         )
     if numeric.any() and len(words) > 2:
         shown = sorted({_canonical(cell) for cell in known[~numeric]})
+        remedy = decimal_hint(shown[0]) or (
+            f" Correct the column, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
+        )
         raise ConfigurationError(
             f"covariates: {entry} must hold numbers or words, not both. Found {int(numeric.sum())} numbers, and "
-            f"{preview(shown)}. Correct the column, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
+            f"{preview(shown)}.{remedy}"
         )
     if len(words) > max(2, len(known) // 2):
         raise ConfigurationError(

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import sha256_of_file, write_json
 
 NAME = "provenance.json"
+STARTED = "started.json"  # written first
 TABLES = ("cohort.yaml", "patients.csv", "slides.csv", "expression.h5ad", "gene_sets.gmt", "pathways.gmt")
 FOLDS = "splits/**/fold_*.json"
 
@@ -27,8 +28,10 @@ def read_mark(root: Path) -> dict[str, Any]:
     """Returns where the tables of a prepared folder come from.
 
     Raises:
+        ConfigurationError: Nothing was ever prepared in it.
         DataError: The folder is not completely prepared, or a table is not the one that it was completed with.
     """
+    require_prepared(root)
     try:
         found = json.loads((root / NAME).read_text(encoding="utf-8"))
         _refuse_earlier_version(root, found)
@@ -49,6 +52,27 @@ def read_mark(root: Path) -> dict[str, Any]:
             f"changed, or a preparation was interrupted. {_remedy(root)}"
         )
     return found
+
+
+def require_prepared(root: Path) -> None:
+    """Checks that a preparation was at least begun in a folder; the message has the command that does it.
+
+    Raises:
+        ConfigurationError: None was: it is a cohort file, a folder of raw tables, or not there.
+    """
+    if any((root / name).exists() for name in (NAME, STARTED, "exclusions.csv")):
+        return
+    source, out = "COHORT.yaml", "prepared"
+    if root.is_file():
+        found, source = "a file", str(root) if root.suffix in (".yaml", ".yml") else source
+    elif (root / "cohort.yaml").exists():
+        found, source = "raw data", str(root / "cohort.yaml")
+    else:
+        found, out = ("other files", out) if root.exists() else ("none", str(root))
+    raise ConfigurationError(
+        f"{root}: a prepared folder is required. Found {found}. Prepare first, `subfuse prepare {source} --out {out}`, "
+        f"and give {out}."
+    )
 
 
 def _refuse_earlier_version(root: Path, found: Mapping[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 import csv
 import io
+import itertools
 import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError
-from subfuse.tables import open_bounded, other_bytes, read_first_line, separator_hint
+from subfuse.tables import decimal_hint, open_bounded, other_bytes, read_first_line, separator_hint
 
 _CELLS_PER_CHUNK = 10_000_000  # a chunk of text and numbers stays below a few hundred megabytes
 _LONGEST_HEADER = 64 << 20  # characters of a header whose names hold line breaks
@@ -212,12 +213,15 @@ def _chunks(path: Path, header: _Header, dtypes: Mapping[Any, Any]) -> Iterator[
     except pd.errors.EmptyDataError:
         return
     except pd.errors.ParserWarning as error:
+        _refuse_longer_rows(path, header)
         raise DataError(
             f"{path}: the header must name every column. Found {len(dtypes)} names and longer rows below."
         ) from error
     except UnicodeDecodeError as error:
         raise other_bytes(path) from error
     except (pd.errors.ParserError, EOFError, OSError, zlib.error) as error:
+        if isinstance(error, pd.errors.ParserError):
+            _refuse_longer_rows(path, header)
         raise DataError(f"{path}: a complete table is required. Found: {' '.join(str(error).split())}.") from error
 
 
@@ -228,9 +232,21 @@ def _raise_first_text(path: Path, header: _Header, chunks: Iterator[pd.DataFrame
             if text.any():
                 row = int(text.idxmax())
                 place = f"row {row + header.n_skipped + 1} ({chunk.loc[row, 0]}), column {header.names[column]}"
+                cell = str(chunk.loc[row, column])
+                remedy = decimal_hint(cell) or " Correct the cell, or drop its row or column."
+                raise DataError(f"{path}, {place}: a number is required. Found {cell[:40]!r}.{remedy}")
+
+
+def _refuse_longer_rows(path: Path, header: _Header) -> None:
+    """Raises a DataError that names the first row with more cells than the header has names, if there is one."""
+    with suppress(csv.Error, UnicodeDecodeError), _open_text(path) as file:
+        rows = itertools.islice(csv.reader(file, delimiter=header.separator), header.n_skipped, None)
+        for number, row in enumerate(rows, start=header.n_skipped + 1):
+            if len(row) > len(header.names):
+                hint = " Decimal commas would do this: write numbers with decimal points." * (header.separator == ",")
                 raise DataError(
-                    f"{path}, {place}: a number is required. Found {str(chunk.loc[row, column])[:40]!r}. "
-                    "Correct the cell, or drop its row or column."
+                    f"{path}, row {number} ({row[0][:40]}): {len(header.names)} cells are required, as the header has. "
+                    f"Found {len(row)}.{hint}"
                 )
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from subfuse.errors import ConfigurationError, preview
+from subfuse.execution import devices_here
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, split_name
 from subfuse.features.hub_encoders import hub_arguments, pooled
 
@@ -110,10 +111,8 @@ def require_device(device: str) -> None:
     try:
         torch.zeros(1, device=device).cpu()
     except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch's own, by kind of device
-        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        found += ["mps"] if torch.backends.mps.is_available() else []
         raise ConfigurationError(
-            f"--device {device}: a device of this machine is required. Found {preview(['cpu', *found])}. Use one of "
+            f"--device {device}: a device of this machine is required. Found {preview(devices_here())}. Use one of "
             "these; `subfuse doctor` says more."
         ) from error
 

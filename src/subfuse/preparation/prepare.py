@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -15,15 +15,16 @@ import pandas as pd
 from subfuse import __version__
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
-from subfuse.cohort.marker import mark_complete, mark_incomplete
+from subfuse.cohort.marker import STARTED, mark_complete, mark_incomplete
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.exclusions import NothingLeft, exclusion_table
+from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons
 from subfuse.execution import Progress
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
 from subfuse.files import holds_files, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.feature_import import (
     FeatureRecord,
+    FeatureSurvey,
     feature_sources,
     group_warnings,
     import_slides,
@@ -36,7 +37,6 @@ from subfuse.preparation.slide import SlideRecord, SlideSource, Tiling, complete
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.review import QUALITY_ONLY, quality_table
 
-_MARK = "started.json"
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
 
 
@@ -93,12 +93,12 @@ def prepare(
         DataError: The tables cannot be used, or nothing is left of what is declared; then `out` has exclusions.csv.
     """
     cohort_file, out = read_cohort_file(Path(cohort_path)), Path(out)
+    if scheduler is None:  # its workers have devices of their own
+        require_device(device)
     try:
         plan = plan_cohort(cohort_file)
         ready = feature_sources(plan.slides)
         survey = survey_features(ready)
-        if plan.slides and not ready and scheduler is None:
-            require_device(device)
         provenance = _provenance(cohort_file, plan, encoder)
         _claim(out, cohort_file, provenance["requested_encoder"])
         mark_incomplete(out)
@@ -123,7 +123,19 @@ def prepare(
     write_table(out / "slide_quality.csv", quality_table(records))
     mark_complete(out, provenance)
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
-    return Preparation(out, plan, _slide_table(records), (*plan.warnings, *of_slides))
+    warnings = (*plan.warnings, *of_slides, *_of_failures(failures), *_of_encoder(encoder, survey))
+    return Preparation(out, plan, _slide_table(records), warnings)
+
+
+def _of_failures(failures: pd.DataFrame) -> Iterator[str]:
+    """Yields a warning for each kind of reason why slides that were listed and found cannot be used."""
+    for row in group_reasons(failures).itertuples():
+        yield f"slide{'s' * (row.n > 1)} {preview(row.ids, 3)} left out: {row.reason}"
+
+
+def _of_encoder(encoder: str, survey: FeatureSurvey) -> Iterator[str]:
+    if survey.headers and encoder not in (OFFLINE_ENCODER, survey.encoder):
+        yield f"--encoder {encoder} encodes nothing here: the slides come as features of encoder {survey.encoder}"
 
 
 def prepare_one_slide(
@@ -221,7 +233,7 @@ def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:
     if found is not None and found.get("encoder") != encoder and any(out.glob("wsi/*/features_*/*.h5")):
         raise ConfigurationError(_another(out, wanted, found))
     if found != wanted:
-        write_json(out / _MARK, wanted)
+        write_json(out / STARTED, wanted)
 
 
 def _require_own(out: Path, cohort_file: CohortFile) -> dict[str, Any] | None:
@@ -231,8 +243,8 @@ def _require_own(out: Path, cohort_file: CohortFile) -> dict[str, Any] | None:
         ConfigurationError: It holds something else.
     """
     wanted = {"cohorts": [member.name for member in cohort_file.members]}
-    if (out / _MARK).exists():
-        found = json.loads((out / _MARK).read_text(encoding="utf-8"))
+    if (out / STARTED).exists():
+        found = json.loads((out / STARTED).read_text(encoding="utf-8"))
         if found.get("cohorts") != wanted["cohorts"]:
             raise ConfigurationError(_another(out, wanted, found))
         return found

@@ -16,7 +16,7 @@ from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_samples import choose_slides, rank_of_slide
 from subfuse.slides.source import SlidesSection
 from subfuse.slides.tissue import doubt_of_mpp
-from subfuse.tables import is_missing, read_text_table, require_columns
+from subfuse.tables import decimal_hint, is_missing, read_text_table, require_columns
 
 SLIDE_SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
@@ -291,7 +291,8 @@ def _mpp(cell: str, place: str) -> float | None:
         return None
     mpp = pd.to_numeric(cell, errors="coerce")
     if not (np.isfinite(mpp) and mpp > 0):
-        raise DataError(f"{place}: mpp must be a positive number of µm per pixel. Found {cell!r}. {_MPP_REMEDY}")
+        remedy = decimal_hint(cell) or f" {_MPP_REMEDY}"
+        raise DataError(f"{place}: mpp must be a positive number of µm per pixel. Found {cell!r}.{remedy}")
     doubt = doubt_of_mpp(float(mpp))
     if doubt is not None:
         raise DataError(f"{place}: mpp must be {doubt}. Found {cell!r}. {_MPP_REMEDY}")

@@ -10,8 +10,8 @@ from jaxtyping import Shaped
 from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
-from subfuse.errors import ConfigurationError
-from subfuse.execution import end_with_parent
+from subfuse.errors import ConfigurationError, preview
+from subfuse.execution import devices_here, end_with_parent
 from subfuse.training.settings import TrainingSettings
 
 
@@ -26,11 +26,11 @@ def one_process(settings: TrainingSettings) -> Fabric:
     try:
         return Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        problem = " ".join(str(error).split())
         raise ConfigurationError(
-            f"accelerator {settings.accelerator} with precision {settings.precision} cannot be had here: {problem} "
-            "Choose another --train.accelerator or --train.precision."
-        ) from None
+            f"--train.accelerator {settings.accelerator}: a device of this machine that computes with "
+            f"--train.precision {settings.precision} is required. Found {preview(devices_here())}. Use auto or cpu; "
+            "`subfuse doctor` says more."
+        ) from error
 
 
 @contextmanager
@@ -65,7 +65,10 @@ def start_processes(settings: TrainingSettings, *, devices: int, nodes: int) -> 
             strategy="ddp",  # for its processes only: gradients are summed by `sum_gradients`
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"--devices {devices} --nodes {nodes} cannot be had: {error}") from None
+        problem = " ".join(str(error).split()).rstrip(".")
+        raise ConfigurationError(
+            f"--devices {devices} --nodes {nodes} cannot be had: {problem}. This machine has {preview(devices_here())}."
+        ) from error
     parent = os.getppid()
     fabric.launch()
     if not is_first_process() and not distributed.is_torchelastic_launched():
