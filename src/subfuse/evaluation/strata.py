@@ -1,0 +1,229 @@
+"""Within strata: what a metric is among patients who are alike in a column, and which pairs make up a C-index."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
+from subfuse.evaluation.comparisons import holm_adjusted
+from subfuse.evaluation.floors import too_few
+from subfuse.evaluation.predictions import (
+    FOLD,
+    PATIENT,
+    TaskPredictions,
+    class_probabilities,
+    events,
+    label_indices,
+    risks,
+    times_days,
+)
+from subfuse.evaluation.weighted_metrics import known_orders, weighted_auc, weighted_c_index, wins
+
+STRATUM_COLUMNS = (
+    "task", "model", "column", "stratum", "metric", "value", "lower", "upper", "n_patients", "n_events", "n_pairs",
+    "p_heterogeneity", "p_adjusted", "reason",
+)  # fmt: skip
+PAIR_COLUMNS = ("task", "model", "column", "stratum", "other", "share", "c_index", "contribution", "n_pairs")
+UNKNOWN = "unknown"
+
+
+def stratified_metrics(
+    task: TaskPredictions, models: Sequence[str], columns: pd.DataFrame, *, n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Returns the headline metric of models within every stratum of every column, with a test of heterogeneity.
+
+    - `value`: for survival, the C-index from pairs within stratum and fold, as a mean over folds; for classes, the AUC
+      over the classes that the stratum has, their probabilities divided by their sum, folds of a repeat pooled.
+    - `lower`, `upper`: as in `evaluate_predictions`; none with too few patients (`too_few`).
+    - `p_heterogeneity`: of Cochran's Q between the strata of a column that have an interval, with bootstrap variances
+      (Cochran 1954); the same in every row of the column. `p_adjusted`: over the columns of a model (Holm 1979).
+
+    Args:
+        task: Rows of all models and splits.
+        models: Whose.
+        columns: Text columns by cohort and patient_id; missing where unknown, a stratum of its own.
+        n_bootstrap: Replicates of the bootstrap.
+        seed: Of the replicates.
+
+    Returns:
+        Columns STRATUM_COLUMNS. A stratum without an event, or with one class, is undefined, with its reason.
+    """
+    bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
+    rows: list[dict[str, Any]] = []
+    for model in models:
+        tested = task.of_model(model)
+        tested = tested[tested["split"] == "test"]
+        tables = [_of_column(task, tested, columns, str(column), bootstrap) for column in columns]
+        adjusted = holm_adjusted(np.array([table[0]["p_heterogeneity"] if table else np.nan for table in tables]))
+        rows += [
+            {"task": task.name, "model": model, "metric": task.headline, **row, "p_adjusted": p_value}
+            for table, p_value in zip(tables, adjusted, strict=True)
+            for row in table
+        ]
+    return pd.DataFrame(rows, columns=list(STRATUM_COLUMNS))
+
+
+def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd.DataFrame) -> pd.DataFrame:
+    """Returns of which kinds of pairs a C-index is made: within each stratum, and between each two.
+
+    `share` is that of the comparable pairs, `contribution` the share times the kind's own `c_index`: the mean of both
+    over folds. Over all kinds of a column the shares add up to one and the contributions to the C-index, exactly.
+
+    Args:
+        task: Rows of all models and splits; of a survival task.
+        models: Whose.
+        columns: As for `stratified_metrics`.
+
+    Returns:
+        Columns PAIR_COLUMNS; `other` is the stratum itself for pairs within. No rows for a task of classes.
+    """
+    rows: list[dict[str, Any]] = []
+    for model in models if task.classes is None else ():
+        tested = task.of_model(model)
+        tested = tested[tested["split"] == "test"]
+        for column in columns:
+            strata = _strata(tested, columns[column])
+            kinds = list(combinations_with_replacement(sorted(set(strata)), 2))
+            folds = [_pairs_of_fold(fold, strata[fold.index], kinds) for _, fold in tested.groupby(FOLD)]
+            parts = [counts for counts in folds if counts[:, 0].sum() > 0]
+            if not parts:
+                continue
+            shares, contributions = (
+                np.mean([counts[:, place] / counts[:, 0].sum() for counts in parts], axis=0) for place in (0, 1)
+            )
+            n_pairs = np.sum([counts[:, 0] for counts in parts], axis=0)
+            rows += [
+                {
+                    "task": task.name, "model": model, "column": column, "stratum": first, "other": second,
+                    "share": share, "c_index": part / share, "contribution": part, "n_pairs": int(n),
+                }
+                for (first, second), share, part, n in zip(kinds, shares, contributions, n_pairs, strict=True)
+                if n
+            ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+
+
+def _of_column(
+    task: TaskPredictions, tested: pd.DataFrame, columns: pd.DataFrame, column: str, bootstrap: BootstrapWeights
+) -> list[dict[str, Any]]:
+    """Returns one row per stratum, largest first."""
+    strata = _strata(tested, columns[column])
+    rows, spread = [], []
+    for stratum in strata.value_counts().index:
+        row, replicates = _within(task, tested[strata == stratum], bootstrap)
+        rows.append({"column": column, "stratum": stratum, **row})
+        if np.isfinite(row["lower"]):
+            spread.append((row["value"], float(np.nanvar(replicates, ddof=1))))
+    return [{**row, "p_heterogeneity": heterogeneity_p_value(spread)} for row in rows]
+
+
+def heterogeneity_p_value(values: Sequence[tuple[float, float]]) -> float:
+    """Returns the p-value of Cochran's Q over values with their variances; NaN with fewer than two or no variance.
+
+    Example:
+        >>> round(heterogeneity_p_value([(0.6, 0.001), (0.8, 0.001)]), 4)
+        0.0
+        >>> heterogeneity_p_value([(0.6, 0.001), (0.6, 0.002)])
+        1.0
+    """
+    known = [(value, variance) for value, variance in values if variance > 0]
+    if len(known) < 2:
+        return np.nan
+    from scipy.stats import chi2  # slow to import
+
+    value, weight = np.array([v for v, _ in known]), 1 / np.array([s for _, s in known])
+    deviation = value - np.average(value, weights=weight)
+    return float(chi2.sf((weight * deviation**2).sum(), df=len(known) - 1))
+
+
+def _within(
+    task: TaskPredictions, rows: pd.DataFrame, bootstrap: BootstrapWeights
+) -> tuple[dict[str, Any], Float[np.ndarray, " replicate"]]:
+    """Returns the metric of one stratum with its interval, and its replicates."""
+    patients = rows.drop_duplicates(PATIENT)
+    measured = list(_survival_folds(rows, bootstrap) if task.classes is None else _class_repeats(task, rows, bootstrap))
+    defined = [(value, replicates) for value, replicates in measured if np.isfinite(value)]
+    found: dict[str, Any] = {
+        "value": float(np.mean([value for value, _ in defined])) if defined else np.nan,
+        "lower": np.nan,
+        "upper": np.nan,
+        "n_patients": len(patients),
+        "n_events": int(events(patients).sum()) if task.classes is None else pd.NA,
+        "n_pairs": _n_pairs(rows) if task.classes is None else pd.NA,
+        "reason": None,
+    }
+    nothing = np.full(len(bootstrap.weights), np.nan)
+    if not defined:
+        missing = (
+            "no comparable pair within a fold, or all have the same risk"
+            if task.classes is None
+            else "all patients are of one class"
+        )
+        return found | {"reason": missing}, nothing
+    few = too_few(patients, task.classes)
+    if few is not None:
+        return found | {"reason": f"no interval: {few}"}, nothing
+    replicates = [of_fold for _, of_fold in defined]
+    lower, upper, note = percentile_interval(replicates)
+    return found | {"lower": lower, "upper": upper, "reason": note}, mean_over_folds(replicates)[0]
+
+
+def _survival_folds(
+    rows: pd.DataFrame, bootstrap: BootstrapWeights
+) -> Iterator[tuple[float, Float[np.ndarray, " replicate"]]]:
+    for _, fold in rows.groupby(FOLD):
+        outcome = times_days(fold), events(fold), risks(fold)
+        yield (
+            float(weighted_c_index(*outcome, np.ones((1, len(fold))))[0]),
+            weighted_c_index(*outcome, _weights(fold, bootstrap)),
+        )
+
+
+def _class_repeats(
+    task: TaskPredictions, rows: pd.DataFrame, bootstrap: BootstrapWeights
+) -> Iterator[tuple[float, Float[np.ndarray, " replicate"]]]:
+    assert task.classes is not None
+    present = [task.classes[index] for index in sorted(set(label_indices(rows, task.classes).tolist()))]
+    if len(present) < 2:
+        return
+    for _, repeat in rows.groupby("repeat"):
+        label, probabilities = label_indices(repeat, present), class_probabilities(repeat, present)
+        total = probabilities.sum(axis=1, keepdims=True)
+        given = np.divide(probabilities, total, out=np.full_like(probabilities, 1 / len(present)), where=total > 0)
+        yield (
+            float(weighted_auc(label, given, np.ones((1, len(repeat))))[0]),
+            weighted_auc(label, given, _weights(repeat, bootstrap)),
+        )
+
+
+def _weights(rows: pd.DataFrame, bootstrap: BootstrapWeights) -> Float[np.ndarray, "replicate patient"]:
+    return bootstrap.weights[:, bootstrap.patients.get_indexer(pd.MultiIndex.from_frame(rows[PATIENT]))]
+
+
+def _strata(rows: pd.DataFrame, column: pd.Series) -> pd.Series:
+    """Returns the stratum of each row."""
+    found = column.reindex(pd.MultiIndex.from_frame(rows[PATIENT]))
+    return pd.Series(found.to_numpy(dtype=object), index=rows.index).fillna(UNKNOWN).astype(str)
+
+
+def _n_pairs(rows: pd.DataFrame) -> int:
+    return sum(int(known_orders(times_days(fold), events(fold)).sum()) for _, fold in rows.groupby(FOLD))
+
+
+def _pairs_of_fold(
+    rows: pd.DataFrame, strata: pd.Series, kinds: Sequence[tuple[str, str]]
+) -> Float[np.ndarray, "kind 2"]:
+    """Returns how many comparable pairs there are of each kind, and how many of these are ordered rightly."""
+    ordered = known_orders(times_days(rows), events(rows))
+    risk, names = risks(rows), strata.to_numpy()
+    won = ordered * wins(risk[:, None] - risk)
+    counts = []
+    for first, second in kinds:
+        between = (names == first)[:, None] & (names == second)
+        between |= between.T
+        counts.append((float(ordered[between].sum()), float(won[between].sum())))
+    return np.array(counts)

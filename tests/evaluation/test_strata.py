@@ -1,0 +1,125 @@
+"""Metrics within strata, and the pairs that make up a C-index."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines.utils import concordance_index
+from sklearn.metrics import roc_auc_score
+
+from subfuse.evaluation.metrics import survival_metrics
+from subfuse.evaluation.predictions import PATIENT, TaskPredictions, read_tasks
+from subfuse.evaluation.strata import heterogeneity_p_value, pair_decomposition, stratified_metrics
+
+N, FOLDS = 90, 3
+
+
+def table(**columns) -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    fixed = {
+        "task": "survival", "model": "ours", "repeat": 0, "fold": np.arange(N) % FOLDS, "cohort": "c",
+        "patient_id": [f"P{i:02d}" for i in range(N)], "split": "test",
+    }  # fmt: skip
+    survival = {"time_days": draw.exponential(100, N).round(), "event": draw.random(N) < 0.7}
+    return pd.DataFrame({**fixed, **survival, "risk": draw.normal(size=N), **columns})
+
+
+def task_of(rows: pd.DataFrame) -> TaskPredictions:
+    return next(iter(read_tasks(rows)))
+
+
+def columns_of(rows: pd.DataFrame, **columns) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=pd.MultiIndex.from_frame(rows[PATIENT]))
+
+
+def three_strata(rows: pd.DataFrame) -> np.ndarray:
+    return np.array(["mutant", "wildtype", None], dtype=object)[np.arange(len(rows)) // 2 % 3]
+
+
+def test_the_c_index_of_a_stratum_is_the_mean_over_folds_of_its_patients_alone():
+    rows = table()
+    strata = three_strata(rows)
+    found = stratified_metrics(task_of(rows), ["ours"], columns_of(rows, idh=strata), n_bootstrap=200, seed=0)
+    assert set(found["stratum"]) == {"mutant", "wildtype", "unknown"}
+    for _, row in found.iterrows():
+        chosen = rows[strata == row["stratum"]] if row["stratum"] != "unknown" else rows[pd.isna(strata)]
+        expected = [concordance_index(f["time_days"], -f["risk"], f["event"]) for _, f in chosen.groupby("fold")]
+        assert row["value"] == pytest.approx(np.mean(expected))
+        assert row["lower"] < row["value"] < row["upper"]
+        assert (row["n_patients"], row["n_events"]) == (len(chosen), chosen["event"].sum())
+
+
+def test_pairs_add_up_to_the_c_index_exactly():
+    rows = table()
+    columns = columns_of(rows, idh=three_strata(rows), site=[f"S{i % 4}" for i in range(N)])
+    found = pair_decomposition(task_of(rows), ["ours"], columns)
+    overall = np.mean(
+        [
+            survival_metrics(f["time_days"].to_numpy(), f["event"].to_numpy(), f["risk"].to_numpy())["c_index"].value
+            for _, f in rows.groupby("fold")
+        ]
+    )
+    assert found.groupby("column").size().to_dict() == {"idh": 6, "site": 10}
+    for _, of_column in found.groupby("column"):
+        assert of_column["share"].sum() == pytest.approx(1, abs=1e-12)
+        assert of_column["contribution"].sum() == pytest.approx(overall, abs=1e-12)
+
+
+def test_a_risk_that_is_the_stratum_ranks_nobody_within_it():
+    rows = table()
+    strata = np.where(np.arange(N) % 2 == 0, "mutant", "wildtype")
+    rows["risk"] = (strata == "wildtype").astype(float)
+    columns = columns_of(rows, idh=strata)
+    within = stratified_metrics(task_of(rows), ["ours"], columns, n_bootstrap=50, seed=0)
+    assert within["value"].isna().all()
+    assert set(within["reason"]) == {"no comparable pair within a fold, or all have the same risk"}
+    pairs = pair_decomposition(task_of(rows), ["ours"], columns).set_index(["stratum", "other"])["c_index"]
+    assert (pairs["mutant", "mutant"], pairs["wildtype", "wildtype"]) == (0.5, 0.5)
+    assert pairs["mutant", "wildtype"] != 0.5
+
+
+def test_the_auc_of_a_stratum_is_over_the_classes_it_has():
+    draw = np.random.default_rng(1)
+    label = np.array(["G2", "G3", "G4"])[np.arange(N) % 3]
+    wild = (label == "G4") & (np.arange(N) % 2 == 0)
+    p = draw.dirichlet([1, 1, 1], N)
+    rows = table(label=label, p_G2=p[:, 0], p_G3=p[:, 1], p_G4=p[:, 2]).drop(columns=["time_days", "event", "risk"])
+    columns = columns_of(rows, idh=np.where(wild, "wildtype", "mutant"), low=np.where(label == "G4", "no", "yes"))
+    found = stratified_metrics(task_of(rows), ["ours"], columns, n_bootstrap=50, seed=0).set_index("stratum")
+    low = label != "G4"
+    expected = roc_auc_score(label[low] == "G3", p[low, 1] / p[low, :2].sum(axis=1))
+    assert found.loc["yes", "value"] == pytest.approx(expected)
+    expected = roc_auc_score(label[~wild], p[~wild], multi_class="ovr", labels=["G2", "G3", "G4"])
+    assert found.loc["mutant", "value"] == pytest.approx(expected)
+    for empty in ("wildtype", "no"):
+        assert np.isnan(found.loc[empty, "value"])
+        assert found.loc[empty, "reason"] == "all patients are of one class"
+
+
+def test_a_stratum_without_an_event_is_empty_and_one_with_few_has_no_interval():
+    rows = table()
+    strata = np.array(["none", "few", "many"])[np.minimum(np.arange(N) // 12, 2)]
+    rows["event"] = np.where(strata == "none", False, np.where(strata == "few", np.arange(N) % 4 == 0, True))
+    found = stratified_metrics(task_of(rows), ["ours"], columns_of(rows, group=strata), n_bootstrap=50, seed=0)
+    found = found.set_index("stratum")
+    assert np.isnan(found.loc["none", "value"])
+    assert found.loc["none", "reason"] == "no comparable pair within a fold, or all have the same risk"
+    assert np.isfinite(found.loc["few", "value"])
+    assert np.isnan(found.loc["few", "lower"])
+    assert found.loc["few", "reason"].startswith("no interval: 3 events")
+    assert found["p_heterogeneity"].isna().all()  # one stratum alone has an interval
+
+
+def test_strata_that_differ_are_told_from_strata_that_do_not():
+    rows = table(event=True)
+    half = np.arange(N) // 3 % 2 == 0
+    rows.loc[half, "risk"] = -rows.loc[half, "time_days"]
+    columns = columns_of(rows, differs=np.where(half, "a", "b"), alike=[f"s{i // 6 % 2}" for i in range(N)])
+    found = stratified_metrics(task_of(rows), ["ours"], columns, n_bootstrap=500, seed=0).groupby("column").first()
+    assert found.loc["alike", "p_adjusted"] > 0.05
+    assert found.loc["alike", "p_adjusted"] >= found.loc["alike", "p_heterogeneity"]
+
+
+def test_cochrans_q_by_hand():
+    # weights 100 and 25: mean 0.64, Q = 100 * 0.04**2 + 25 * 0.16**2 = 0.8
+    assert heterogeneity_p_value([(0.6, 0.01), (0.8, 0.04)]) == pytest.approx(0.3711, abs=1e-4)
+    assert np.isnan(heterogeneity_p_value([(0.6, 0.01)]))
