@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 
 from subfuse.cli.cohorts import _next_step, _print_exclusions
@@ -17,8 +19,12 @@ def test_what_is_undefined_is_said_once_and_no_nan_is_printed(capsys):
     shown = capsys.readouterr().out
     assert "nan" not in shown
     assert "0.500 to 0.700" in shown
-    assert shown.count("undefined") == 3
-    assert shown.splitlines()[-1] == f"Undefined for grade (snn, abmil): {few}"
+    assert shown.count("undefined") == 1
+    assert re.search(r"SNN\W+AUC\W+0\.710\W+none", shown)
+    assert shown.splitlines()[-2:] == [
+        "No interval for grade (SNN): 3 test patients of class G4, 5 are needed",
+        "Undefined for grade (ABMIL): 3 test patients of class G4, 5 are needed",
+    ]
 
 
 def test_the_next_step_after_preparing_an_external_cohort_uses_a_run(tmp_path):

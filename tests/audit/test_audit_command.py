@@ -56,6 +56,16 @@ def test_warnings_of_a_kind_are_the_first_and_who_else_and_failures_are_whole() 
     assert many[-3:] == ["  input 9", "  and 1248 more", ""]
 
 
+@pytest.mark.parametrize("folder", ["empty", "gone"])
+def test_a_folder_that_is_no_run_is_one_error_whoever_reads_it(tmp_path: Path, folder: str, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    codes = [main([command, str(tmp_path / folder)]) for command in ("audit", "report", "explain")]
+    first, *others = capsys.readouterr().err.splitlines()
+    assert codes == [2, 2, 2]
+    assert others == [first] * 2
+    assert "must be a finished run" in first
+
+
 @pytest.mark.parametrize(("name", "content", "code"), [("gone.csv", None, 3), ("other.csv", "a,b\n1,2\n", 3)])
 def test_what_cannot_be_audited_is_one_line(tmp_path: Path, name: str, content: str | None, code: int, capsys) -> None:
     path = tmp_path / name

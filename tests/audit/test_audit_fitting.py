@@ -170,5 +170,5 @@ def test_shuffling_exchanges_one_modality(run: Path, cohort: Cohort) -> None:
 
 
 def test_what_is_not_a_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="must be a run folder"):
+    with pytest.raises(ConfigurationError, match="must be a finished run"):
         audit_run(tmp_path)

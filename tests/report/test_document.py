@@ -9,7 +9,7 @@ import pytest
 from fake_run import FOLDS, MODELS, SCRIPT, made_report, write_fake_run
 from PIL import Image
 
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.report import patient_section as pictures
 from subfuse.report import write_report
 
@@ -245,6 +245,8 @@ def test_one_kind_of_task_is_enough(tmp_path, task, other):
 
 
 def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="must be a finished run"):
+        write_report(tmp_path)
     (tmp_path / "predictions.csv").write_text("patient_id\n")
     with pytest.raises(DataError, match=r"metrics\.csv: required for a report"):
         write_report(tmp_path)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,20 @@ def test_gene_sets_of_genes_that_are_not_stable_have_no_fdr(run):
 def test_gene_sets_whose_stability_is_undefined_are_not_called_unstable():
     one_fold = dict.fromkeys(COLUMNS, 0.5) | {"fdr": np.nan, "stability": np.nan, "leading_genes": "EGFR"}
     assert reliance_section._enrichment_table(pd.DataFrame([one_fold])).rows[0][6] == "none: stability undefined"
+
+
+def test_a_gene_on_top_in_every_fold_comes_with_what_speaks_against_it(run):
+    explained = read_run(run).cohort_explanations[0]
+    subspace = str(explained.stability["subspace"].iloc[0])
+
+    def told(stability: float, n_patients: int) -> str:
+        table = explained.stability.assign(mean_rank_correlation=stability)
+        changed = replace(explained, stability=table, summary={**explained.summary, "n_patients": n_patients})
+        return reliance_section._top_share(1.0, changed, subspace)
+
+    assert told(0.5, 20) == "100%"
+    assert told(0.49, 20) == "100%, genes not stable over folds"
+    assert told(0.49, 19) == "100%, genes not stable over folds, only 19 patients"
 
 
 def test_undefined_tests_of_truth_are_named(run):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from fake_run import write_audit, write_fake_run
 
+from subfuse.audit.findings import Audit, Finding
 from subfuse.evaluation.metrics import duration, metric_title
 from subfuse.expression.gene_sets import coverage
 from subfuse.report import write_report
@@ -50,7 +51,7 @@ def test_a_card_gives_the_number_of_the_table_and_what_it_means(run):
     row = table.loc[("survival", "subspace", "c_index")]
     card = card_of(run, "survival")
     assert (card.metric, card.model, card.value) == ("C-index", "Subspace fusion", f"{row['value']:.3f}")
-    assert card.interval == f"{row['lower']:.3f} to {row['upper']:.3f}"
+    assert card.interval == f"95\u00a0% interval {row['lower']:.3f} to {row['upper']:.3f}"
     text = card.meaning.replace("\u00a0", " ")
     assert f"gets the higher risk in {row['value']:.0%}".replace("%", " % of pairs (chance: 50 %)") in text
     assert card.size.startswith("50 test patients, ")
@@ -134,6 +135,28 @@ def test_external_validation_is_named(tmp_path):
     assert "an external cohort, predicted by the finished models of run-a" in cohort_sentence(files)
     assert "other hospitals" not in caution(files).sentence
     assert files.title == "hospital"
+    table = pd.read_csv(run / "metrics.csv").assign(lower=float("nan"), upper=float("nan"))
+    table.to_csv(run / "metrics.csv", index=False)
+    page = re.sub(r"<[^>]+>", " ", write_report(run).read_text(encoding="utf-8").replace("&nbsp;", " "))
+    for text in (page, (run / "MODEL_CARD.md").read_text(encoding="utf-8")):
+        assert "Of the mean of the models of all folds, on the external cohort" in text
+        assert not re.search(
+            "test folds|interval no interval|not those of other hospitals", text.replace("\u00a0", " ")
+        )
+
+
+@pytest.mark.parametrize("level", ["ok", "warning"])
+def test_the_verdict_leads_where_predictions_are_not_shown_to_be_related_to_the_outcome(tmp_path, level):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    unrelated = "The predictions are not shown to be related to the outcome."
+    finding = Finding(level, "label permutation", "p = 0.4", unrelated, task="survival", model="subspace")
+    (run / "audit.json").write_text(json.dumps(Audit((finding,)).to_dict()))
+    card = card_of(run, "survival")
+    assert (card.verdict == unrelated) == card.leads == (level == "warning")
+    assert (card.tone == "bad") == card.leads
+    page, text = write_report(run).read_text(encoding="utf-8"), (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert (0 < page.find(unrelated) < page.index(card.value)) == card.leads
+    assert (0 < text.find(unrelated) < text.index("C-index")) == card.leads
 
 
 def test_patients_are_counted_in_one_way_wherever_they_are_told(tmp_path):

@@ -100,11 +100,15 @@ def test_a_patient_called_none_is_predicted_by_the_models_that_did_not_train_on_
 def test_the_report_tells_of_the_training_of_every_repeat(named_run):
     _, result = named_run
     for job, _ in jobs_of(result.predictions):
-        log = pd.DataFrame({"epoch": [0, 1], "validation_loss": [0.9, 0.8]})
+        ranked = {"validation_auc": [0.7, 0.6]} if job.fold_index else {"validation_auc": [0.7, 0.7]}
+        log = pd.DataFrame({"epoch": [0, 1], "validation_loss": [0.9, 0.8], **ranked})
         write_table(job.folder(result.folder) / "log.csv", log)
     table = training_section(read_run(result.folder)).content["table"]
     (row,) = table.rows
-    assert dict(zip(table.columns, row, strict=True))["Folds"] == "4"
+    told = dict(zip(table.columns, row, strict=True))
+    assert told["Folds"] == "4"
+    assert (told["Chosen epoch"], told["Chosen by"]) == ("1 to 2", "AUC")  # the loss decides only where it ties
+    assert told["Validation loss there"] == "0.800 to 0.900"
 
 
 @pytest.mark.real_data

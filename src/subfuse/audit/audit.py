@@ -22,11 +22,11 @@ from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, s
 from subfuse.audit.recommendation import headline_values
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
-from subfuse.errors import ConfigurationError, SubfuseError
+from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
-from subfuse.run_folder.layout import is_run, read_config, read_run_patients
+from subfuse.run_folder.layout import read_config, read_run_patients, require_run
 from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model, modalities_of, model_title
 
@@ -104,8 +104,7 @@ def audit_run(
         DataError: Its predictions cannot be audited.
     """
     folder = Path(folder)
-    if not is_run(folder):
-        raise ConfigurationError(f"{folder} must be a run folder with config.yaml and predictions.csv, or a CSV file.")
+    require_run(folder)
     config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
     findings, tables, table = _audit_table(
         predictions, modalities or {}, read_run_patients(folder), n_bootstrap=n_bootstrap, seed=seed

@@ -73,7 +73,7 @@ def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Fin
             "labels",
             f"fewer than {LEAST_OF_CLASS} test patients of class {preview(few.index, 5)} ({text})",
             "Averages over classes then hang on a handful of patients.",
-            "Join classes, or read the intervals and not the values.",
+            "Collect more patients, join it with another class or leave it out, or read the intervals alone.",
             task.name,
         )
     else:

@@ -56,22 +56,28 @@ def print_table(title: str, columns: Sequence[str], rows: Any) -> None:
     print(captured.get(), end="")
 
 
-def print_metrics(metrics: Any) -> None:
-    """Prints the headline metric of every task and model with its interval; why one is undefined, once a reason."""
+def print_metrics(metrics: Any, title: str = "Test folds, mean") -> None:
+    """Prints the headline metric of every task and model with its interval; why one is missing, once a reason."""
+    from subfuse.evaluation.metrics import metric_title
+    from subfuse.training.models import model_title
+
     headline = metrics[metrics["metric"].isin(["c_index", "auc"])]
-    rows, reasons = [], dict[str, dict[str, list[str]]]()
+    rows, reasons = [], dict[tuple[str, str], dict[str, list[str]]]()
     for row in headline.itertuples():
         bounds = (row.lower, row.upper)
-        interval = "undefined" if any(map(math.isnan, bounds)) else f"{row.lower:.3f} to {row.upper:.3f}"
+        model, interval = model_title(row.model), f"{row.lower:.3f} to {row.upper:.3f}"
         value = "undefined" if math.isnan(row.value) else f"{row.value:.3f}"
-        rows.append((row.task, row.model, row.metric, value, interval))
-        if interval == "undefined":
-            reason = row.reason if isinstance(row.reason, str) else "no reason is recorded"
-            reasons.setdefault(reason, {}).setdefault(row.task, []).append(row.model)
-    print_table("Test folds", ("task", "model", "metric", "mean", "95 % interval"), rows)
-    for reason, tasks in reasons.items():
+        if any(map(math.isnan, bounds)):
+            interval, missing = "none", "Undefined" if math.isnan(row.value) else "No interval"
+            reason = (
+                row.reason.removeprefix("no interval: ") if isinstance(row.reason, str) else "no reason is recorded"
+            )
+            reasons.setdefault((missing, reason), {}).setdefault(row.task, []).append(model)
+        rows.append((row.task, model, metric_title(row.metric), value, interval))
+    print_table(title, ("task", "model", "metric", "value", "95 % interval"), rows)
+    for (missing, reason), tasks in reasons.items():
         concerned = "; ".join(f"{task} ({', '.join(models)})" for task, models in tasks.items())
-        print(f"Undefined for {concerned}: {reason}")
+        print(f"{missing} for {concerned}: {reason}")
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

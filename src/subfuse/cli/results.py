@@ -131,7 +131,7 @@ def _audit(arguments: Namespace) -> None:
     path, modalities = arguments.path, arguments.modalities
     out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
     require_new_file("--out", out, [path, *(path / name for name in ("config.yaml", *_TABLES))])
-    if path.is_dir():
+    if path.is_dir() or not (path.exists() or path.suffix):
         audit = audit_run(path, modalities=modalities)
     else:
         audit = audit_predictions(read_table(path, text=["event"]), modalities=modalities)

@@ -22,6 +22,10 @@ LEAST_OF_CLASS, LEAST_EVENTS = 10, 20
 LEAST_OF_SITE = 5
 # Patients of a category in an adjusted hazard ratio; smaller ones are joined.
 LEAST_OF_CATEGORY = 5
+# Mean rank correlation of the genes' strength between the models of the folds, from which on they agree on the genes.
+STABLE = 0.5
+# Patients over whom genes are ranked; of fewer, the order depends on who is among them.
+LEAST_EXPLAINED = 20
 
 
 def too_few(tested: pd.DataFrame, classes: Sequence[str] | None) -> str | None:

@@ -8,12 +8,13 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
+from subfuse.evaluation.floors import STABLE
+
 COLUMNS = (
     "subspace", "ranking", "gene_set", "n_genes", "es", "nes", "p_value", "fdr", "stability", "leading_genes",
 )  # fmt: skip
 MIN_GENES = 5  # of a set, and of the subspace beside it
 PERMUTATIONS = 4000
-STABLE = 0.5  # mean rank correlation of the genes' strength between folds, from which on sets are worth testing
 
 
 def enrich(

@@ -47,7 +47,8 @@ def write_report(run: Path) -> Path:
         The path of the report.
 
     Raises:
-        DataError: A required file is missing.
+        ConfigurationError: The folder is no run.
+        DataError: metrics.csv is missing.
     """
     files = read_run(Path(run))
     environment = Environment(

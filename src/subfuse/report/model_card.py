@@ -13,8 +13,15 @@ from subfuse.evaluation.metrics import metric_title
 from subfuse.report.audit_section import serious_kinds
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import counted, headline_of, inputs_of, interval_text, number, singular
-from subfuse.report.summary import calibration_sentence, caution, fusion_sentence, patients_of_run
+from subfuse.report.statements import counted, headline_of, inputs_of, number, singular, with_level
+from subfuse.report.summary import (
+    calibration_sentence,
+    caution,
+    fusion_sentence,
+    measured_on,
+    patients_of_run,
+    unrelated_sentence,
+)
 from subfuse.training.models import main_model, model_title
 
 _READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
@@ -66,14 +73,13 @@ def _in_short(run: RunFiles) -> Iterator[str]:
         table = run.metrics[run.metrics["task"] == task]
         main, headline = main_model(list(table["model"])), headline_of(table)
         rows = table[(table["model"] == main) & (table["metric"] == headline)].to_dict("records")
-        measured = "".join(f"{model_title(main)}, {_measured(row)}. " for row in rows)
-        calibration = calibration_sentence(run, task)
-        yield f"- {escaped(task.capitalize())}: {escaped(f'{measured}{fusion_sentence(run, task)} {calibration}')}"
+        measured = " ".join(f"{model_title(main)}, {_measured(row)}." for row in rows)
+        parts = (unrelated_sentence(run, task), measured, fusion_sentence(run, task), calibration_sentence(run, task))
+        yield f"- {escaped(task.capitalize())}: {escaped(' '.join(part for part in parts if part))}"
 
 
 def _measured(row: Mapping[Any, Any]) -> str:
-    interval = interval_text(row["lower"], row["upper"])
-    return f"{metric_title(row['metric'])} {number(row['value'])}, 95 % interval {interval}"
+    return f"{metric_title(row['metric'])} {number(row['value'])}, {with_level(row['lower'], row['upper'])}"
 
 
 def _model(run: RunFiles) -> Iterator[str]:
@@ -125,7 +131,7 @@ def _data(run: RunFiles) -> Iterator[str]:
 
 
 def _limits(run: RunFiles) -> Iterator[str]:
-    yield from (f"- {limit}" for limit in _LIMITS)
+    yield from (f"- {limit}" for limit in _LIMITS if not (run.is_external and limit.startswith("Cross-validation")))
     if not run.flow.absent:
         yield "- Predictions of patients who lack a modality rest on the other alone."
     if run.audit is None:
@@ -137,7 +143,7 @@ def _limits(run: RunFiles) -> Iterator[str]:
 
 
 def _metrics(run: RunFiles) -> Iterator[str]:
-    yield "Mean over test folds, 95 % bootstrap interval over patients."
+    yield f"{measured_on(run, run.metrics)}, 95 % bootstrap interval over patients."
     for task in run.tasks:
         table = run.metrics[run.metrics["task"] == task]
         main, headline = main_model(list(table["model"])), headline_of(table)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
+from subfuse.evaluation.floors import LEAST_EXPLAINED, STABLE
 from subfuse.report import reliance_section as cohort_figures
 from subfuse.report.drawing import (
     INK,
@@ -135,6 +136,7 @@ MEASURES = {
     "random_weights_absolute": "The same, absolute values",
 }
 ORDERS = {"deletion": "highest first", "random": "random order", "insertion": "lowest first"}
+_UNSTABLE = "genes not stable over folds"
 _DIRECTION = 0.3  # rank correlation from which on a gene's direction is put into words
 
 
@@ -254,7 +256,7 @@ def _gene_table(explained: CohortExplanation) -> PlainTable | None:
             str(int(row["rank"])),
             str(row["gene"]),
             f"{row['mean_absolute']:.3g}",
-            "undefined" if np.isnan(row["top_share"]) else f"{row['top_share']:.0%}",
+            _top_share(row["top_share"], explained, subspace),
             number(row.get("association", np.nan), signed=True),
             _direction(explained, row) or "not defined: the class that is explained differs by patient",
         )
@@ -262,6 +264,16 @@ def _gene_table(explained: CohortExplanation) -> PlainTable | None:
         for row in genes.to_dict("records")
     ]
     return PlainTable(columns, rows, frozenset({columns[1], *columns[3:6]})) if rows else None
+
+
+def _top_share(value: float, explained: CohortExplanation, subspace: str) -> str:
+    """Returns in which share of the folds a gene is on top, with what speaks against trusting it."""
+    table, n_patients = explained.stability, explained.summary.get("n_patients", LEAST_EXPLAINED)
+    known = table.loc[table["subspace"] == subspace, "mean_rank_correlation"] if len(table) else ()
+    stability = float(known.iloc[0]) if len(known) else np.nan
+    reserves = [_UNSTABLE] if stability < STABLE else []
+    reserves += [f"only {counted(n_patients, 'patient')}"] if n_patients < LEAST_EXPLAINED else []
+    return "undefined" if np.isnan(value) else ", ".join([f"{value:.0%}", *reserves])
 
 
 def _stability(table: pd.DataFrame) -> str:
@@ -302,7 +314,7 @@ def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
 def _fdr(value: float, stability: float) -> str:
     """Returns the false discovery rate, or why there is none."""
     if pd.isna(value):
-        return "none: stability undefined" if pd.isna(stability) else "none: genes not stable over folds"
+        return "none: stability undefined" if pd.isna(stability) else f"none: {_UNSTABLE}"
     return _p_value(value)
 
 

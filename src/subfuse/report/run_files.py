@@ -11,7 +11,7 @@ from subfuse.errors import DataError
 from subfuse.execution import Attempts
 from subfuse.files import read_json
 from subfuse.run_folder.job import Job, jobs_of
-from subfuse.run_folder.layout import FAILED_RESULTS, read_config
+from subfuse.run_folder.layout import FAILED_RESULTS, read_config, require_run
 from subfuse.run_folder.tables import read_columns, read_optional, read_predictions
 
 Read = TypeVar("Read")
@@ -130,6 +130,11 @@ class RunFiles:
         return str(self.config.get("evaluated") or self.config.get("cohort") or self.folder.resolve().name)
 
     @property
+    def is_external(self) -> bool:
+        """True where the finished models of another run were measured on an external cohort."""
+        return "trained" in self.config
+
+    @property
     def covariates(self) -> tuple[str, ...]:
         """Covariates that models see beside expression."""
         return tuple(self.config.get("covariates") or ())
@@ -162,15 +167,17 @@ def read_run(folder: Path) -> RunFiles:
     """Reads a run folder.
 
     Raises:
-        DataError: `predictions.csv` or `metrics.csv` is missing.
+        ConfigurationError: The folder is no run.
+        DataError: `metrics.csv` is missing.
     """
     folder = Path(folder)
-    for name in ("predictions.csv", "metrics.csv"):
-        if not (folder / name).exists():
-            raise DataError(
-                f"{folder / name}: required for a report, not found. "
-                "Run `subfuse crossval` or `subfuse evaluate` with --out set to this folder first."
-            )
+    if not (folder / "predictions.csv").exists():
+        require_run(folder)
+    if not (folder / "metrics.csv").exists():
+        raise DataError(
+            f"{folder / 'metrics.csv'}: required for a report, not found. Run `subfuse crossval` or `subfuse evaluate` "
+            "with --out set to this folder again."
+        )
     attempts = Attempts()
     explanations = _read_each(folder, "explanations/**/explanation.json", _read_explanation, attempts)
     of_cohort = _read_each(folder, "explanations/cohort/*/summary.json", _read_cohort_explanation, attempts)

@@ -176,6 +176,12 @@ def interval_text(lower: float, upper: float) -> str:
     return "no interval" if np.isnan([lower, upper]).any() else f"{number(lower)} to {number(upper)}"
 
 
+def with_level(lower: float, upper: float) -> str:
+    """Returns `95 % interval 0.612 to 0.780`, or that there is none."""
+    interval = interval_text(lower, upper)
+    return interval if np.isnan([lower, upper]).any() else f"95 % interval {interval}"
+
+
 def number(value: float, *, signed: bool = False) -> str:
     """Returns three decimals with a true minus sign; NaN is `undefined`."""
     if np.isnan(value):

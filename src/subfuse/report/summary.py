@@ -16,12 +16,12 @@ from subfuse.report.statements import (
     counted,
     fusion_benefit,
     headline_of,
-    interval_text,
     model_label,
     number,
     outcomes,
     p_text,
     singular,
+    with_level,
 )
 from subfuse.training.models import main_model, modalities_of, model_title
 
@@ -64,11 +64,12 @@ class TaskCard:
     model: str
     value: str
     is_defined: bool
-    interval: str
+    interval: str  # in words; empty where the value is undefined
     meaning: str
     bars: tuple[Bar, ...]
     chance: float  # on the scale of the bars
     verdict: str
+    leads: bool  # the verdict comes before the number
     tone: Tone
     lines: tuple[Line, ...]
 
@@ -90,7 +91,8 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
     row = dict(rows.loc[main]) if main in rows.index else {"value": np.nan, "lower": np.nan, "upper": np.nan}
     benefit = fusion_benefit(run.audit, task=task, model=main)
     bars, chance = _bars(rows, [main, *([benefit.unimodal] if benefit else [])])
-    verdict, tone = _verdict(main, benefit)
+    unrelated = unrelated_sentence(run, task)
+    verdict, tone = (unrelated, "bad") if unrelated else _verdict(main, benefit)
     return TaskCard(
         anchor=anchor,
         title=task.capitalize(),
@@ -99,11 +101,12 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
         model=model_title(main),
         value=number(row["value"]),
         is_defined=not np.isnan(row["value"]),
-        interval="" if np.isnan(row["value"]) else interval_text(row["lower"], row["upper"]),
+        interval="" if np.isnan(row["value"]) else with_level(row["lower"], row["upper"]).replace("95 %", "95\u00a0%"),
         meaning=_meaning(headline, row["value"]),
         bars=bars,
         chance=chance,
         verdict=verdict,
+        leads=bool(unrelated),
         tone=tone,
         lines=tuple(_lines(run, task, row=row, metrics=metrics, benefit=benefit)),
     )
@@ -174,13 +177,30 @@ def _tested_how(run: RunFiles, n_used: int) -> str:
     n_tested = len(tested.drop_duplicates(["cohort", "patient_id"]))
     tested = tested[["repeat", "fold"]].drop_duplicates()
     n_repeats = tested["repeat"].nunique()
-    if "trained" in run.config:
+    if run.is_external:
         return f"an external cohort, predicted by the finished models of {run.config['trained']}"
     if len(tested) < 2:
         return "predicted by models that never saw them"
     repeats = f", {counted(n_repeats, 'time')} over" if n_repeats > 1 else ""
     who = "each is" if n_tested == n_used else f"{n_tested} of them are"
     return f"{who} predicted by models that never saw them, in {len(tested) // n_repeats} folds{repeats}"
+
+
+def measured_on(run: RunFiles, metrics: pd.DataFrame) -> str:
+    """Returns on whom the metrics of a task, or of all, were measured, and how folds are put together."""
+    if run.is_external:
+        return "Of the mean of the models of all folds, on the external cohort"
+    tested = run.predictions[run.predictions["split"] == "test"]
+    if len(tested[["repeat", "fold"]].drop_duplicates()) < 2:
+        return "On the test patients of one fold"
+    pooled = [metric_title(name) for name in ("brier", "expected_calibration_error") if name in set(metrics["metric"])]
+    return "Mean over test folds" + (f" ({' and '.join(pooled)}: folds pooled)" if pooled else "")
+
+
+def unrelated_sentence(run: RunFiles, task: str) -> str:
+    """Returns that the main model's predictions are not shown to be related to the outcome; empty where they are."""
+    found = _finding(run, task, "label permutation")
+    return str(found["why"]) if found is not None and found["level"] in ("warning", "failure") else ""
 
 
 def _meaning(headline: str, value: float) -> str:
@@ -208,8 +228,7 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
 
 
 def _evidence(benefit: FusionBenefit) -> str:
-    interval = interval_text(benefit.lower, benefit.upper)
-    interval = interval if interval == "no interval" else f"95 % interval {interval}"
+    interval = with_level(benefit.lower, benefit.upper)
     return f"{number(benefit.gain, signed=True)}, {interval}, adjusted {p_text(benefit.p_adjusted)}"
 
 
@@ -222,14 +241,7 @@ def calibration_sentence(run: RunFiles, task: str) -> str:
 def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
     """Returns the verdict on the main model's probabilities, and its numbers."""
     model = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
-    found = next(
-        (
-            finding
-            for finding in _findings(run)
-            if (finding["check"], finding["task"], finding.get("model")) == ("calibration", task, model)
-        ),
-        None,
-    )
+    found = _finding(run, task, "calibration")
     if found is None:
         return "not tested", ""
     advice = "do not use them" if str(found.get("remedy", "")).startswith("Do not use") else "recalibrate before use"
@@ -240,13 +252,19 @@ def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
     )
 
 
+def _finding(run: RunFiles, task: str, check: str) -> Mapping[str, Any] | None:
+    """Returns what a check found of the main model of a task; None where it was not made."""
+    wanted = (check, task, main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"])))
+    return next((f for f in _findings(run) if (f["check"], f["task"], f.get("model")) == wanted), None)
+
+
 def _findings(run: RunFiles) -> list[Mapping[str, Any]]:
     return list(run.audit.get("findings", ())) if run.audit else []
 
 
 def caution(run: RunFiles) -> Caution:
     """Returns what to heed before the results are used."""
-    external = "" if "trained" in run.config else " Patients of other hospitals may be predicted worse."
+    external = "" if run.is_external else " Patients of other hospitals may be predicted worse."
     if run.audit is None:
         untested = "This run was not audited for leakage and other mistakes: run `subfuse audit` on it."
         return Caution("open", untested + external, is_detailed=False)

@@ -26,7 +26,7 @@ from subfuse.report.statements import (
     p_text,
     singular,
 )
-from subfuse.report.summary import fusion_sentence
+from subfuse.report.summary import fusion_sentence, measured_on, unrelated_sentence
 from subfuse.report.task_figures import classification_figures, survival_figures
 from subfuse.training.models import main_model, model_title
 
@@ -48,9 +48,9 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     content = {
         "index": index,
         "name": task,
-        "lede": f"{outcomes(tested)} {fusion_sentence(run, task)}",
-        "table_caption": "Mean over test folds with the 95 % bootstrap interval over patients below; best value bold; "
-        f"↓ lower is better.{'' if is_survival else ' AUC to F1 are averages over classes (macro).'}",
+        "lede": " ".join(filter(None, (outcomes(tested), unrelated_sentence(run, task), fusion_sentence(run, task)))),
+        "table_caption": f"{measured_on(run, metrics)}, the 95 % bootstrap interval over patients below; best value "
+        f"bold; ↓ lower is better.{'' if is_survival else ' AUC to F1 are averages over classes (macro).'}",
         "metrics": [{"name": metric_title(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
         "rows": rows,
         "notes": notes,

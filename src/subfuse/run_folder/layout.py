@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from subfuse.cohort.cohort import Cohort, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.files import atomic_path, holds_files, remove_parts, write_text
 
 _COHORT_FILES = (
@@ -64,11 +64,7 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
         found = read_config(out)
         differing = sorted(key for key in stored.keys() | found.keys() if stored.get(key) != found.get(key))
         if differing:
-            why = (
-                ""
-                if differing != ["folds"]
-                else ": the patients, or the outcomes by which folds are drawn, have changed"
-            )
+            why = f": {_why_folds_differ(out, description['prepared'])}" if "folds" in differing else ""
             raise ConfigurationError(
                 f"{out} holds results of another configuration (differs in: {', '.join(differing)}){why}. "
                 "Choose another --out, or remove the folder."
@@ -77,6 +73,22 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
     if holds_files(out):
         raise ConfigurationError(f"{out} must be empty or a run folder. Found other files. Choose another --out.")
     write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
+
+
+def _why_folds_differ(out: Path, prepared: str | None) -> str:
+    """Returns which patients came, went or changed since the run copied them; else that folds are drawn otherwise."""
+    before = read_run_patients(out)
+    if before is None or prepared is None:
+        return "the patients, their outcomes, or the rules by which folds are drawn have changed"
+    before, now = (table.set_index("patient_id") for table in (before, read_patients(Path(prepared))))
+    both, columns = before.index.intersection(now.index), before.columns.intersection(now.columns)
+    old, new = (table.loc[both, columns].astype(str) for table in (before, now))
+    changed = {f"other {name}": both[old[name] != new[name]] for name in map(str, columns)}
+    found = {"new": now.index.difference(before.index), "gone": before.index.difference(now.index), **changed}
+    told = [f"{what}: {preview(patients)}" for what, patients in found.items() if len(patients)]
+    if not told:
+        return "the same patients are divided by other rules (`splits` of the cohort file, --folds or --seed)"
+    return f"patients have changed ({'; '.join(told)})"
 
 
 def _relative(prepared: str | None, out: Path) -> str | None:
@@ -118,9 +130,12 @@ def copy_cohort(cohort: Cohort, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def is_run(folder: Path) -> bool:
-    """True if the folder is a run with results."""
-    return (folder / "config.yaml").exists() and (folder / "predictions.csv").exists()
+def require_run(folder: Path) -> None:
+    """Raises a ConfigurationError unless the folder is a run with results."""
+    if not all((folder / name).exists() for name in ("config.yaml", "predictions.csv")):
+        raise ConfigurationError(
+            f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from subfuse.features.store import read_features
 from subfuse.files import read_table, remove_parts
 from subfuse.identifiers import spelt_otherwise
 from subfuse.run_folder.job import Job, jobs_of
-from subfuse.run_folder.layout import claim_folder, copy_cohort, is_run, read_config, remove_results
+from subfuse.run_folder.layout import claim_folder, copy_cohort, read_config, remove_results, require_run
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.external_validation import external_predictions, risk_percentile
 from subfuse.runs.job_warnings import told_once
@@ -262,10 +262,7 @@ def load_run(folder: Path | str) -> Run:
         DataError: What it says of itself cannot be read, or its predictions cannot.
     """
     folder = Path(folder)
-    if not is_run(folder):
-        raise ConfigurationError(
-            f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
-        )
+    require_run(folder)
     return Run(folder, read_config(folder), read_predictions(folder / "predictions.csv"))
 
 
