@@ -17,8 +17,8 @@ from subfuse.audit.fusion import (
     ordered_share,
     rescue,
 )
-from subfuse.audit.linear_baseline import compare_with_linear
 from subfuse.audit.recommendation import headline_values
+from subfuse.audit.simple_baselines import compare_with_simple
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
 
 SINGLE = {"snn": {"expression"}, "abmil": {"slides"}}
@@ -138,7 +138,7 @@ def test_better_than_linear_is_said_with_interval_and_adjusted_p(
 ) -> None:
     task = replace(contest.task, rows=contest.task.rows.replace({"model": {"snn": "cox"}}))
     told_of_cox = told(lower, upper, p_adjusted, reference="cox")
-    (verdict,) = compare_with_linear(task, told_of_cox, {"subspace": 0.7, "cox": 0.6})
+    (_, verdict) = compare_with_simple(task, {}, told_of_cox, {"subspace": 0.7, "cox": 0.6})
 
     assert verdict.level == (level or "note")
     assert pd.Series([verdict.found]).str.contains(words).all()

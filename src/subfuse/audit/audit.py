@@ -17,9 +17,9 @@ from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, re
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
-from subfuse.audit.linear_baseline import compare_with_linear
 from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
 from subfuse.audit.recommendation import headline_values
+from subfuse.audit.simple_baselines import compare_with_simple
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
 from subfuse.errors import SubfuseError
@@ -156,7 +156,7 @@ def _audit_table(
         )
         benefit = fusion_benefit(contest, comparisons)
         findings += [*permuted, *benefit.findings]
-        findings += compare_with_linear(task, comparisons, values)
+        findings += compare_with_simple(task, modalities, comparisons, values)
         parts = {"fusion": benefit.differences, "rescued": benefit.rescued, "label_permutation": null}
         for name, part in parts.items():
             collected[name].append(part)

@@ -1,12 +1,13 @@
 """Which models of a task are compared: one family, computed once, quoted wherever a comparison is told."""
 
 from collections.abc import Collection, Mapping
+from itertools import chain
 
 import pandas as pd
 
 from subfuse.audit.fusion import Comparisons, Contest, fusion_contest
-from subfuse.audit.linear_baseline import linear_pairs
 from subfuse.audit.recommendation import headline_values
+from subfuse.audit.simple_baselines import simple_pairs
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_pairs
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
 from subfuse.training.models import main_model
@@ -24,7 +25,7 @@ def compare_task(
     """Returns who is compared in a task, and all its comparisons with p-values adjusted together (Holm 1979).
 
     The family: every model against the reference, every fused model against the best single modality and late fusion,
-    and every other model against the best linear one; each pair once.
+    and every other model against the best linear and the best trivial one; each pair once.
 
     Args:
         task: Rows of all models and splits.
@@ -37,7 +38,8 @@ def compare_task(
     contest = fusion_contest(task, modalities, values)
     pairs = [(model, reference) for model in task.models if model != reference and reference in task.models]
     known: dict[frozenset[str], tuple[str, str]] = {}
-    for pair in (*pairs, *contest.pairs, *linear_pairs(task, values)):
+    simple = chain.from_iterable(simple_pairs(task, modalities, values).values())
+    for pair in (*pairs, *contest.pairs, *simple):
         known.setdefault(frozenset(pair), pair)
     table = compare_pairs(contest.task, list(known.values()), n_bootstrap=n_bootstrap, seed=seed)
     return contest, Comparisons(table)

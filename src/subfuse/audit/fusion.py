@@ -23,7 +23,7 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.weighted_metrics import known_orders, wins
-from subfuse.training.models import model_title
+from subfuse.training.models import COLUMNS, model_title
 
 CHECK = "fusion benefit"
 BENEFIT_COLUMNS = (
@@ -93,10 +93,10 @@ def fusion_contest(
 ) -> Contest:
     """Returns who is compared: every model of two modalities, the best single modality and late fusion.
 
-    The best single modality is the one-modality model with the highest mean headline metric on test patients: chosen
-    after the fact, which favours it, so that a benefit of fusion is not owed to a weak opponent. Late fusion averages
-    the best model of each modality without training: class probabilities, or ranks of risk within the fold's test
-    patients.
+    The best single modality is the model of slides or of expression with the highest mean headline metric on test
+    patients: chosen after the fact, which favours it, so that a benefit of fusion is not owed to a weak opponent. Late
+    fusion averages the best model of each modality without training: class probabilities, or ranks of risk within the
+    fold's test patients.
 
     Args:
         task: Rows of all models and splits.
@@ -106,7 +106,8 @@ def fusion_contest(
     known = {model: frozenset(modalities.get(model, ())) for model in task.models}
     fused = tuple(model for model in task.models if len(known[model]) > 1)
     unknown = tuple(model for model in task.models if not known[model])
-    measured = [model for model in task.models if len(known[model]) == 1 and np.isfinite(values[model])]
+    single = [model for model in task.models if len(known[model]) == 1 and not known[model] <= COLUMNS]
+    measured = [model for model in single if np.isfinite(values[model])]
     if not fused or not measured:
         return Contest(task, fused, {}, unknown)
     best = max(measured, key=values.__getitem__)

@@ -1,3 +1,5 @@
+from collections.abc import Collection, Mapping
+
 import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
@@ -5,8 +7,8 @@ from test_comparisons import cohort, predictions
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.fusion import fusion_benefit
-from subfuse.audit.linear_baseline import CHECK, compare_with_linear
 from subfuse.audit.recommendation import headline_values, unfit
+from subfuse.audit.simple_baselines import compare_with_simple
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.models import model_title
@@ -24,11 +26,14 @@ def table(patients: pd.DataFrame, noises: dict[str, float], task: str = "surviva
     )
 
 
-def found(rows: pd.DataFrame) -> list[tuple[str, str]]:
+def found(
+    rows: pd.DataFrame, check: str = "linear baseline", modalities: Mapping[str, Collection[str]] = {}
+) -> list[tuple[str, str]]:
     (task,) = read_tasks(rows)
     values = headline_values(task)
-    _, comparisons = compare_task(task, {}, values, reference="none", n_bootstrap=100, seed=0)
-    return [(f.level, f.found) for f in compare_with_linear(task, comparisons, values)]
+    _, comparisons = compare_task(task, modalities, values, reference="none", n_bootstrap=300, seed=0)
+    findings = compare_with_simple(task, modalities, comparisons, values)
+    return [(f.level, f.found) for f in findings if f.check == check]
 
 
 @pytest.mark.parametrize(("task", "linear"), [("survival", "cox"), ("grade", "logistic")])
@@ -58,7 +63,8 @@ def test_a_difference_that_may_be_chance_is_a_warning_below_and_a_note_above(pat
 
 def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) -> None:
     rows = table(patients, {"subspace": 0.5, "snn": 1.0, "cox": 1.5, "clinical": 6.0})
-    expected = compare_models(rows[rows["model"] != "clinical"], reference="cox", n_bootstrap=100, seed=0)
+    rows = rows[rows["model"] != "clinical"]
+    expected = compare_models(rows, reference="cox", n_bootstrap=300, seed=0)
 
     for (_, text), row in zip(found(rows), expected.itertuples(), strict=True):
         assert f"C-index {row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}" in text
@@ -68,9 +74,9 @@ def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) 
 def test_without_a_linear_model_the_audit_says_that_it_cannot_tell(patients: pd.DataFrame) -> None:
     audit = audit_predictions(table(patients, {"subspace": 0.5, "snn": 1.0}), n_bootstrap=20)
 
-    (note,) = [finding for finding in audit.findings if finding.check == CHECK]
+    (note,) = [finding for finding in audit.findings if finding.check == "linear baseline"]
     assert note.level == "note"
-    assert "(clinical, cox, logistic) is needed, and there is none" in note.found
+    assert "(cox, logistic) is needed, and there is none" in note.found
 
 
 def test_a_linear_model_that_ranks_nobody_is_named(patients: pd.DataFrame) -> None:
@@ -107,7 +113,10 @@ def test_a_model_that_predicts_one_class_is_not_recommended(patients: pd.DataFra
     modalities = {"subspace": {"slides", "expression"}, "logistic": {"expression"}, "abmil": {"slides"}}
     values = headline_values(task)
     contest, comparisons = compare_task(task, modalities, values, reference="none", n_bootstrap=100, seed=0)
-    verdicts = [*compare_with_linear(task, comparisons, values), *fusion_benefit(contest, comparisons).findings]
+    verdicts = [
+        *compare_with_simple(task, modalities, comparisons, values),
+        *fusion_benefit(contest, comparisons).findings,
+    ]
     against = [f.remedy for f in verdicts if f.model == "subspace"]
 
     assert unfit(task, "logistic") == "it predicts one class in every fold"
@@ -127,3 +136,26 @@ def test_a_model_below_chance_is_not_recommended(patients: pd.DataFrame) -> None
     (task,) = read_tasks(rows)
     assert unfit(task, "abmil") == "its AUC is not above chance"
     assert unfit(task, "subspace") is None
+
+
+@pytest.mark.parametrize(("noise", "level"), [(1.0, "warning"), (0.1, "ok")])
+def test_the_main_model_must_be_better_than_what_needs_no_biology(patients: pd.DataFrame, noise, level) -> None:
+    rows = table(patients, {"subspace": noise, "snn": 6.0, "cox": 6.0, "clinical": 1.5, "site": 6.0})
+
+    ((found_level, text),) = found(rows, "trivial baseline")
+
+    assert found_level == level
+    words = "is better than" if level == "ok" else "is not shown to be better than"
+    assert text.startswith(f"Subspace fusion {words} the best trivial baseline, Clinical model (")
+
+
+def test_what_a_foreign_model_reads_says_whether_it_is_trivial(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"theirs": 0.1, "age and sex": 6.0})
+
+    ((level, text),) = found(rows, "trivial baseline", {"theirs": {"slides"}, "age and sex": {"covariates"}})
+    ((note, missing),) = found(rows, "trivial baseline", {"theirs": {"slides"}})
+
+    assert level == "ok"
+    assert "is better than the best trivial baseline, age and sex (" in text
+    assert note == "note"
+    assert "(batch, clinical, site) is needed, and there is none" in missing

@@ -1,0 +1,130 @@
+"""Is a model better than a simple one: a linear model, or one that knows no biology at all?"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from subfuse.audit.findings import Finding, Level
+from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
+from subfuse.audit.recommendation import unfit
+from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.predictions import TaskPredictions
+from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, model_title
+
+Simplicity = Literal["linear", "trivial"]
+
+
+@dataclass(frozen=True)
+class _Words:
+    check: str
+    why: str
+    best: str
+    lacking: str  # what to do where there is none
+    instead: str
+
+
+_WORDS: dict[Simplicity, _Words] = {
+    "trivial": _Words(
+        "trivial baseline",
+        "What age, sex, markers, the hospital or the project tell needs neither slides nor genes.",
+        "the best trivial baseline",
+        "Declare `covariates` and `batch`, and map `site`, in the cohort file.",
+        "prefer it",
+    ),
+    "linear": _Words(
+        "linear baseline",
+        "A linear model is quicker, has no settings to speak of, and every coefficient can be read.",
+        "the best linear model",
+        "Run one on the same folds: it takes seconds.",
+        "prefer the linear model",
+    ),
+}
+
+
+def simple_pairs(
+    task: TaskPredictions, modalities: Mapping[str, Collection[str]], values: Mapping[str, float]
+) -> dict[Simplicity, list[tuple[str, str]]]:
+    """Returns the main model against the best trivial one, and every other model against the best linear one.
+
+    Trivial models read columns of the patients alone: covariates, site or batch; those are no linear ones here. The
+    best is the one with the highest mean headline metric on test patients: chosen after the fact, which favours it.
+    One question is asked of the main model alone, so that its answer is not paid for in a larger family of tests.
+
+    Args:
+        task: Rows of all models and splits.
+        modalities: Model to what it reads.
+        values: Of every model, see `headline_values`.
+    """
+    simple: dict[Simplicity, list[str]] = {kind: _simple(task, modalities, kind) for kind in _WORDS}
+    pairs: dict[Simplicity, list[tuple[str, str]]] = {kind: [] for kind in _WORDS}
+    for kind, models in simple.items():
+        measured = [model for model in models if np.isfinite(values[model])]
+        others = [model for model in task.models if model not in (*models, *simple["trivial"])]
+        asked = [model for model in others if kind == "linear" or model == main_model(others)]
+        if measured:
+            pairs[kind] = [(model, max(measured, key=values.__getitem__)) for model in asked]
+    return pairs
+
+
+def compare_with_simple(
+    task: TaskPredictions,
+    modalities: Mapping[str, Collection[str]],
+    comparisons: Comparisons,
+    values: Mapping[str, float],
+) -> Iterator[Finding]:
+    """Yields whether the main model is better than the best trivial one, and every other than the best linear one.
+
+    Compared are patients whom both predict. A model below a linear one is a warning, also where the difference may be
+    chance, which the words then say: with that many patients it has not earned its complexity. The main model is one
+    wherever it is not shown to be better than a trivial one.
+
+    Args:
+        task: Rows of all models and splits.
+        modalities: Model to what it reads.
+        comparisons: Of the task, which has the pairs of `simple_pairs`.
+        values: Of every model, see `headline_values`.
+    """
+    trivial = _simple(task, modalities, "trivial")
+    for simplicity, pairs in simple_pairs(task, modalities, values).items():
+        simple = _simple(task, modalities, simplicity)
+        if not pairs and set(task.models) - {*trivial, *simple}:
+            yield _unchecked(simplicity, task, simple)
+        yield from (_verdict(simplicity, comparisons.row(model, best), task) for model, best in pairs)
+
+
+def _simple(task: TaskPredictions, modalities: Mapping[str, Collection[str]], simplicity: Simplicity) -> list[str]:
+    trivial = [name for name in task.models if is_trivial(name) or (set(modalities.get(name, ())) or {""}) <= COLUMNS]
+    if simplicity == "trivial":
+        return trivial
+    return [name for name in task.models if is_linear(name) and name not in trivial]
+
+
+def _unchecked(simplicity: Simplicity, task: TaskPredictions, simple: Collection[str]) -> Finding:
+    words = _WORDS[simplicity]
+    of_simple = f"{metric_title(task.headline)} of {', '.join(map(model_title, simple))} is undefined"
+    known = ", ".join(
+        sorted(name for name in MODELS if is_linear(name) and is_trivial(name) == (simplicity == "trivial"))
+    )
+    found = (
+        f"cannot be checked: a {simplicity} model ({known}) is needed, and {of_simple if simple else 'there is none'}"
+    )
+    remedy = "See `reason` in metrics.csv." if simple else words.lacking
+    return Finding("note", words.check, found, words.why, remedy, task.name)
+
+
+def _verdict(simplicity: Simplicity, row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+    words = _WORDS[simplicity]
+    against = f"{words.best}, {model_title(row['reference'])}"
+    finding = settled(row, against, check=words.check, why=words.why)
+    if finding is not None:
+        return finding
+    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
+    verb = "is worse than" if verdict == "worse" else "is not shown to be better than"
+    found = f"{model_title(row['model'])} {verb} {against} ({difference_text(row)})"
+    flaw = unfit(predictions, row["reference"])
+    otherwise = f"else {words.instead}" if flaw is None else f"the {simplicity} model is no alternative: {flaw}"
+    remedy = f"See whether it is trained well (training curves, --search); {otherwise}."
+    level: Level = "warning" if row["difference"] < 0 or simplicity == "trivial" else "note"
+    return Finding(level, words.check, found, words.why, remedy, row["task"], row["model"])
