@@ -131,6 +131,14 @@ def test_the_temporary_files_of_killed_processes_are_removed_and_those_being_wri
     assert (tmp_path / "other.csv").read_text() == "whole"
 
 
+def test_those_of_one_file_are_removed_and_those_beside_it_stay(tmp_path):
+    part = abandoned(tmp_path / "table.csv")
+    other = tmp_path / part.name.replace("table", "tables")
+    other.touch()
+    remove_parts(tmp_path / "table.csv")
+    assert list(tmp_path.iterdir()) == [other]
+
+
 def test_a_writer_that_has_ended_and_was_not_noticed_yet_is_no_writer(tmp_path):
     child = os.fork()
     if not child:

@@ -1,6 +1,7 @@
 """Our own files: written atomically, so that one is either complete or absent; tables read as they were written."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -49,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            prefix = f".{path.stem[:40]}.{_HOST}-{os.getpid()}."
+            prefix = f"{_beginning_of_part(path)}{_HOST}-{os.getpid()}."
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".part{path.suffix}")
         os.close(descriptor)
         temporary = Path(name)
@@ -83,12 +84,16 @@ def _writable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def remove_parts(folder: Path) -> None:
-    """Removes the temporary files that killed processes left in a folder and below it.
+def remove_parts(place: Path) -> None:
+    """Removes the temporary files that killed processes left in a folder and below it, or of one file beside it.
 
     A file stays as long as the process that writes it lives. Those of other machines are told by their age: a day.
+
+    Args:
+        place: The folder; or the file, which need not be there.
     """
-    for path in folder.rglob(".*.part*"):
+    of_file = place.parent.glob(f"{glob.escape(_beginning_of_part(place))}*.part*")
+    for path in place.rglob(".*.part*") if place.is_dir() else of_file:
         with suppress(OSError):  # finished or removed by another process meanwhile
             if _is_abandoned(path):
                 path.unlink()
@@ -224,6 +229,10 @@ def sha256_of_json(value: Any, *, in_order: bool = False) -> str:
     """Returns the hexadecimal SHA-256 of a value's canonical JSON; keys are sorted unless their order counts."""
     text = json.dumps(value, sort_keys=not in_order, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _beginning_of_part(path: Path) -> str:
+    return f".{path.stem[:40]}."
 
 
 def _is_abandoned(part: Path) -> bool:

@@ -84,6 +84,14 @@ def test_a_broken_file_is_one_sentence_without_our_folders(content, message):
     assert tempfile.gettempdir() not in str(caught.value)
 
 
+def test_decimal_commas_and_doubtful_units_are_said():
+    with pytest.raises(DataError, match=r"^rna\.csv: line 2 must have two columns .* as 2\.5"):
+        read_upload(b"EGFR,1\nCD8A,2,5\nPTEN,4", unit="tpm", genes=GENES, name="rna.csv")
+    many = "\n".join(f"G{i},{i / 10}" for i in range(60))
+    (warning,) = read_upload(many.encode(), unit="tpm", genes=["G1"], name="rna.csv").warnings
+    assert warning.startswith("rna.csv: values look like logarithms (largest 5.9), declared unit tpm")
+
+
 def test_a_star_file_has_no_z_scores():
     with pytest.raises(DataError, match="zscore"):
         read_upload(STAR.encode(), unit="zscore", genes=GENES)

@@ -102,6 +102,26 @@ def test_genes_are_found_under_earlier_and_later_symbols(trained, tmp_path):
     assert all("10 genes (1 under another symbol) read as" in of_one.notes[0] for of_one in found)
 
 
+def test_a_file_in_another_unit_says_what_it_needs_and_the_option_converts_it(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    shares = replace(patient, expression=np.exp2(patient.expression.astype(float)) - 1)
+    path = write_pairs(tmp_path / "tpm.csv", cohort, shares)
+    with pytest.raises(DataError) as caught:
+        predict_new_patient(run, expression=path, model="concat")
+    message = str(caught.value)
+    assert message.startswith(f"{path}, column 2 (value), gene ")
+    assert "values without logarithm, as it seems. The unit log2_tpm is required. Name the file's own unit" in message
+    assert not [word for word in ("upload", "Declare", "none") if word in message]
+    found = predict_new_patient(run, expression=path, unit="tpm", model="concat")
+    assert "read as tpm and converted to log2(TPM + 1); 1 not used" in found.notes[0]
+    same = predict_new_patient(run, expression=write_pairs(tmp_path / "log.csv", cohort, patient), model="concat")
+    np.testing.assert_allclose(found.predictions["risk"], same.predictions["risk"], atol=1e-4)
+    assert "read as log2_tpm; 1 not used" in same.notes[0]
+    with pytest.raises(ConfigurationError, match=r"--unit must become log2_tpm, .* Found counts"):
+        predict_new_patient(run, expression=path, unit="counts", model="concat")
+
+
 def test_the_summary_says_how_far_models_disagree():
     rows = pd.DataFrame({"task": "grade", "model": "concat", "risk_percentile": np.nan, "p_G2": [0.1, 0.4, 0.1]})
     table = summarise(rows.assign(p_G4=1 - rows["p_G2"]))
@@ -204,6 +224,7 @@ def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, 
         ),
         (["--mpp", "0.5"], 3, "must be encoded by fake as in training. Found efficientnet-lite0"),
         (["--mpp", "-1"], 2, "mpp must be the pixel size of slides"),
+        (["--unit", "tpm"], 2, "--unit tpm is that of an expression file. Found none"),
         (["--mpp", "0.5", "--cohort", "elsewhere"], 2, "either --cohort, or files of one patient"),
     ):
         assert main([*command, *options, "--out", str(tmp_path / "new.csv")]) == code

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from viewer_run import made_run
 
+from subfuse import cli
 from subfuse.cli import main
 from subfuse.errors import ConfigurationError
 from subfuse.serve.server import serve
@@ -53,6 +55,15 @@ def test_the_command_serves_until_it_is_interrupted_even_while_it_explains(viewe
     assert errors == ""
     while has_processes(process.pid):  # those that it started end, too
         time.sleep(0.05)
+
+
+def test_sigterm_ends_the_viewer_without_a_word_and_is_passed_on(viewer_run, capfd):
+    def announce(address: str) -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    with cli._terminations_raised(), pytest.raises(cli._Terminated):
+        serve(viewer_run, port=0, announce=announce)
+    assert capfd.readouterr() == ("", "")
 
 
 def has_processes(group: int) -> bool:

@@ -15,6 +15,8 @@ _TABLES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv") 
 
 
 def _add_predict(parser: ArgumentParser) -> None:
+    from subfuse.expression.units import MODEL_SCALE
+
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument(
         "--cohort", type=Path, default=None, help="Prepared folder of the patients to predict; needs no outcomes."
@@ -27,16 +29,23 @@ def _add_predict(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--expression", type=Path, default=None, help="The new patient's expression: columns gene, value; or one row."
     )
+    parser.add_argument(
+        "--unit",
+        type=str,
+        choices=list(MODEL_SCALE),
+        default=None,
+        help="Unit of --expression; default: that of the run's cohort.",
+    )
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
     parser.add_argument("--out", type=Path, default=Path("predictions.csv"), help="CSV to write.")
 
 
 def _predict(arguments: Namespace) -> None:
-    from subfuse.files import write_table
+    from subfuse.files import remove_parts, write_table
     from subfuse.runs.external_validation import mean_predictions
     from subfuse.runs.run import load_run
 
-    has_files = bool(arguments.slide or arguments.expression or arguments.mpp)
+    has_files = bool(arguments.slide or arguments.expression or arguments.mpp or arguments.unit)
     if has_files == (arguments.cohort is not None):
         raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
     read = [*arguments.slide, arguments.expression, *(arguments.run / name for name in _TABLES)]
@@ -49,8 +58,9 @@ def _predict(arguments: Namespace) -> None:
         table = _predict_files(run, arguments)
     else:
         table = run.predict(read_other_cohort(arguments), model=arguments.model)
-    write_table(arguments.out, table)
-    write_table(of_patients, mean_predictions(table))
+    for path, rows in ((arguments.out, table), (of_patients, mean_predictions(table))):
+        remove_parts(path)
+        write_table(path, rows)
     n_patients = table["patient_id"].nunique()
     print(
         f"Predicted {n_patients} patient{'' if n_patients == 1 else 's'}\n"
@@ -63,7 +73,12 @@ def _predict_files(run: Any, arguments: Namespace) -> Any:
     from subfuse.runs.new_patient import predict_new_patient
 
     found = predict_new_patient(
-        run, slides=arguments.slide, mpp=arguments.mpp, expression=arguments.expression, model=arguments.model
+        run,
+        slides=arguments.slide,
+        mpp=arguments.mpp,
+        expression=arguments.expression,
+        unit=arguments.unit,
+        model=arguments.model,
     )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -126,7 +141,7 @@ def _add_audit(parser: ArgumentParser) -> None:
 def _audit(arguments: Namespace) -> None:
     from subfuse.audit.audit import audit_predictions, audit_run
     from subfuse.cli.audit_text import print_audit
-    from subfuse.files import read_table, write_json
+    from subfuse.files import read_table, remove_parts, write_json
 
     path, modalities = arguments.path, arguments.modalities
     out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
@@ -135,6 +150,7 @@ def _audit(arguments: Namespace) -> None:
         audit = audit_run(path, modalities=modalities)
     else:
         audit = audit_predictions(read_table(path, text=["event"]), modalities=modalities)
+    remove_parts(out)
     write_json(out, audit.to_dict())
     print_audit(audit)
     print(f"All findings: {out}\n{DISCLAIMER}")

@@ -46,6 +46,15 @@ class ShareBasis:
         return cls(len(names), sha256_of_json(sorted(names)))
 
 
+class UnitMismatch(DataError):
+    """A value that cannot be in the declared unit."""
+
+    def __init__(self, problem: str, remedy: str, *, seems: str) -> None:
+        """Takes where it is and what was required, what to do in a cohort file, and what the values seem to be."""
+        super().__init__(f"{problem}. {remedy}")
+        self.problem, self.seems = problem, seems
+
+
 def renormalise(values: Float[np.ndarray, "sample gene"]) -> Float[np.ndarray, "sample gene"]:
     """Returns log2(share + 1) with the shares over these genes alone, whatever they were shares of."""
     shares = np.exp2(values, dtype=np.float64) - 1
@@ -65,7 +74,7 @@ def check_values(
         path: The file, for the message.
 
     Raises:
-        DataError: A value that is not finite, negative where the unit forbids it, not whole in counts, or too large
+        UnitMismatch: A value that is not finite, negative where the unit forbids it, not whole in counts, or too large
             for a logarithm. Names file, row, gene and the first such value.
     """
     for rows in row_blocks(values):
@@ -73,9 +82,11 @@ def check_values(
         if wrong.any():
             sample, gene = np.argwhere(wrong)[0]
             value = values[rows][sample, gene]
-            raise DataError(
+            raise UnitMismatch(
                 f"{path}, {place(rows.start + int(sample), int(gene))}: {wanted} is required. Found {value:g} "
-                f"({np.count_nonzero(wrong)} such value(s)). {_remedy(float(value), unit)}"
+                f"({np.count_nonzero(wrong)} such value(s))",
+                _remedy(float(value), unit),
+                seems=_seeming(float(value), unit),
             )
     doubt = _doubt(values, unit)
     return (f"{path}: {doubt}",) if doubt else ()
@@ -166,6 +177,15 @@ def _remedy(value: float, unit: str) -> str:
     if unit == "log2_tpm":
         return "Declare log2_tpm_001 for log2(TPM + 0.001), zscore for z-scores, or correct the value."
     return "Check the unit (z-scores are unit zscore, logarithms log2_...), or drop the gene or the patient."
+
+
+def _seeming(value: float, unit: str) -> str:
+    """Returns what values seem to be of which one cannot be in a unit; empty where nothing tells."""
+    if not np.isfinite(value):
+        return ""
+    if value < 0:
+        return "z-scores, or logarithms of values below 1"
+    return "values without logarithm" if unit.startswith("log2_") else "no counts of reads"
 
 
 def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:

@@ -1,9 +1,10 @@
 """Expression of one patient as a user hands it in: checked and brought to the models' scale."""
 
 import csv
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gene_names import gene_aliases, match_genes
 from subfuse.expression.reading import STAR_COLUMNS, STAR_SUFFIXES, ExpressionTable, read_expression
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
-from subfuse.expression.units import ShareBasis
-from subfuse.tables import read_first_line
+from subfuse.expression.units import ShareBasis, UnitMismatch
+from subfuse.tables import decimal_hint, read_first_line
 
 LIMIT_BYTES = 10_000_000
 MAX_GENES = 200_000
-_PATIENT = "uploaded"
+_PATIENT = "value"  # the header of a file without one, which messages show
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,17 @@ class UploadedExpression:
     basis: ShareBasis | None  # the genes below the sums
     n_ignored: int  # genes of the file that the cohort does not have
     n_renamed: int  # genes of the cohort that the file has under an earlier or later symbol
+    warnings: tuple[str, ...]  # why the unit is doubtful
 
 
 def read_upload(
-    content: bytes, *, unit: ExpressionUnit, genes: Sequence[str], aliases: Path | None = None
+    content: bytes,
+    *,
+    unit: ExpressionUnit,
+    genes: Sequence[str],
+    aliases: Path | None = None,
+    name: str = "the file",
+    remedy: str = "Convert the file.",
 ) -> UploadedExpression:
     """Returns the expression in an uploaded file.
 
@@ -47,36 +55,47 @@ def read_upload(
         unit: Unit of its values: that of the cohort file.
         genes: The gene axis; the file must have all of them, by these or by earlier or later symbols.
         aliases: `expression.aliases` of the cohort file.
+        name: What messages call the file.
+        remedy: What to do about a file in another unit.
 
     Raises:
         DataError: Not such a file, a value that is not a number, more than one patient, or a gene is missing.
     """
-    if len(content) > LIMIT_BYTES:
-        raise DataError(f"the file must have at most {LIMIT_BYTES / 1e6:g} MB. Found {len(content) / 1e6:.1f} MB.")
     with tempfile.TemporaryDirectory(prefix="subfuse-upload-") as folder:
+        in_folder = re.compile(re.escape(folder) + r"(/[\w.]+)?")
         try:
-            section = _section(Path(folder), content, unit)
+            section = _section(Path(folder), content, unit, remedy)
             table = read_expression(section.model_copy(update={"aliases": aliases}), keep_genes=genes)
-        except SubfuseError as error:
-            message = str(error).replace(f"{folder}/", "").replace(folder, "upload")
-            raise DataError(message) from error
-        except (ValueError, csv.Error) as error:
-            raise DataError(f"the file must be a table of numbers. Found: {' '.join(str(error).split())}.") from error
-    return _on_axis(table, genes, gene_aliases(aliases))
+            uploaded = _on_axis(table, genes, gene_aliases(aliases))
+        except (SubfuseError, ValueError, csv.Error) as error:
+            message = in_folder.sub(lambda _: name, _problem(error, unit, remedy))
+            raise DataError(message if message.startswith(name) else f"{name}: {message}") from error
+    return replace(uploaded, warnings=tuple(in_folder.sub(lambda _: name, text) for text in table.warnings))
 
 
-def _section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSection:
+def _problem(error: Exception, unit: ExpressionUnit, remedy: str) -> str:
+    """Returns in words what is wrong with a file."""
+    if isinstance(error, UnitMismatch):
+        seems = f": {error.seems}, as it seems" if error.seems else ""
+        return f"{error.problem}{seems}. The unit {unit} is required. {remedy}"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SubfuseError) else f"a table of numbers is required. Found: {text}."
+
+
+def _section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) -> ExpressionSection:
     """Writes the file to a folder and returns what a cohort file would say about it."""
+    if len(content) > LIMIT_BYTES:
+        raise DataError(f"at most {LIMIT_BYTES / 1e6:g} MB are required. Found {len(content) / 1e6:.1f} MB.")
     path = folder / "upload.csv"
     path.write_bytes(content)
     header = read_first_line(path)
     if header.startswith(("# gene-model", "gene_id\tgene_name")):
-        return _star_section(folder, content, unit)
+        return _star_section(folder, content, unit, remedy)
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     separator = "\t" if header.count("\t") > header.count(",") else ","
     first = next(csv.reader([header], delimiter=separator))
     if max(len(first), len(lines)) > MAX_GENES:
-        raise DataError(f"the file must have at most {MAX_GENES} genes. Found {max(len(first), len(lines))} cells.")
+        raise DataError(f"at most {MAX_GENES} genes are required. Found {max(len(first), len(lines))} cells.")
     if len(first) == 2:
         _require_pairs(csv.reader(lines, delimiter=separator))
         values = lines if _is_number(first[1]) else lines[1:]
@@ -93,7 +112,8 @@ def _section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSe
 def _require_pairs(rows: Iterable[Sequence[str]]) -> None:
     for number, row in enumerate(rows, start=1):
         if len(row) != 2:
-            raise DataError(f"line {number} must have two columns (gene, value). Found {len(row)}.")
+            hint = decimal_hint(",".join(row[1:]))
+            raise DataError(f"line {number} must have two columns (gene, value). Found {len(row)}.{hint}")
 
 
 def _is_number(cell: str) -> bool:
@@ -104,9 +124,12 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _star_section(folder: Path, content: bytes, unit: ExpressionUnit) -> ExpressionSection:
+def _star_section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) -> ExpressionSection:
     if unit not in STAR_COLUMNS:
-        raise DataError(f"values in the unit {unit} are required, as in the cohort. Found a STAR file, which has none.")
+        raise DataError(
+            f"values in the unit {unit} are required, as in the cohort. Found a STAR file, which has "
+            f"{preview(STAR_COLUMNS)}. {remedy}"
+        )
     name = _PATIENT + STAR_SUFFIXES[0]
     (folder / name).write_bytes(content)
     sheet = folder / "sample_sheet.tsv"
@@ -123,4 +146,6 @@ def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str,
         )
     values = table.values.iloc[0][[found.names[gene] for gene in genes]].to_numpy(dtype=np.float32)
     n_ignored = table.values.shape[1] - len(genes)
-    return UploadedExpression(values, table.scale, table.transform, table.basis, n_ignored, len(found.renamed))
+    return UploadedExpression(
+        values, table.scale, table.transform, table.basis, n_ignored, len(found.renamed), table.warnings
+    )

@@ -13,6 +13,7 @@ from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.units import MODEL_SCALE
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
@@ -53,24 +54,27 @@ def predict_new_patient(
     slides: Sequence[Path] = (),
     mpp: float | None = None,
     expression: Path | None = None,
+    unit: ExpressionUnit | None = None,
     model: str = "subspace",
 ) -> NewPatientPrediction:
     """Predicts a patient from files, through the checks of a prepared cohort; nothing is kept but what is returned.
 
     Slide files are prepared with the run's encoder and tiling. Feature files must come from the run's encoder. The
-    expression file is read as the run's own cohort would be, in its unit, and must have all its genes; see
-    `read_upload` for the layouts. Covariates are unknown: models take those of their average training patient.
+    expression file is read as the run's own cohort would be, in its unit or in another of the same scale, and must have
+    all its genes; see `read_upload` for the layouts. Covariates are unknown: models take those of their average
+    training patient.
 
     Args:
         run: A finished run.
         slides: Slide files, or feature files (.h5, .hdf5, .pt, .zarr) of all slides.
         mpp: µm per level-0 pixel of all slides, for files that do not say; preferred where they do.
         expression: One patient's expression.
+        unit: Unit of its values; that of the run's cohort by default.
         model: Model of the run.
 
     Raises:
         ConfigurationError: No file, both kinds of slides, a file that is not there, a pixel size that is none or of
-            no slide, or slides that the run cannot prepare.
+            no slide, a unit of no file or of another scale, or slides that the run cannot prepare.
         DataError: A file cannot be read, its genes, unit or encoder are not the run's, or the model uses none of it.
     """
     files = [*slides, *([] if expression is None else [expression])]
@@ -83,8 +87,10 @@ def predict_new_patient(
             raise ConfigurationError(f"{path}: a file is required. Found none. Correct the path.")
     if mpp is not None and not (slides and 0 < mpp < np.inf):
         raise ConfigurationError(f"mpp must be the pixel size of slides, in µm. Found {mpp:g} of {len(slides)} slides.")
+    if unit is not None and expression is None:
+        raise ConfigurationError(f"--unit {unit} is that of an expression file. Found none. Add --expression.")
     fitted = run.fitted(next(run.jobs(model=model)))
-    uploaded, how = (None, ()) if expression is None else _read_expression(expression, run, fitted)
+    uploaded, how = (None, ()) if expression is None else _read_expression(expression, unit, run, fitted)
     covariates = fitted.covariates
     unknown = () if uploaded is None or not covariates else (
         f"{preview(covariates)} of the patient unknown: taken as those of an average training patient. Prepare a "
@@ -135,7 +141,9 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
-def _read_expression(path: Path, run: Run, fitted: FittedModel) -> tuple[UploadedExpression, tuple[str, ...]]:
+def _read_expression(
+    path: Path, declared: ExpressionUnit | None, run: Run, fitted: FittedModel
+) -> tuple[UploadedExpression, tuple[str, ...]]:
     require_regular_file(path, "expression file")
     measured = fitted.genes
     if not measured or fitted.expression_unit is None:
@@ -146,15 +154,25 @@ def _read_expression(path: Path, run: Run, fitted: FittedModel) -> tuple[Uploade
             "cohort of patients and use --cohort."
         )
     section = _expression_section(run)
-    unit = (None if section is None else section.unit) or cast(ExpressionUnit, fitted.expression_unit)
-    aliases = None if section is None else section.aliases
-    try:
-        uploaded = read_upload(path.read_bytes(), unit=unit, genes=measured, aliases=aliases)
-    except DataError as error:
-        raise DataError(f"{path}: {str(error).removeprefix('upload.csv, ')}") from error
+    if declared is not None and MODEL_SCALE[declared] != fitted.expression_unit:
+        fitting = [unit for unit, scale in MODEL_SCALE.items() if scale == fitted.expression_unit]
+        raise ConfigurationError(
+            f"--unit must become {fitted.expression_unit}, which the run reads, as {', '.join(fitting)} do. Found "
+            f"{declared}. Convert the file to one of these."
+        )
+    unit = declared or (None if section is None else section.unit) or cast(ExpressionUnit, fitted.expression_unit)
+    uploaded = read_upload(
+        path.read_bytes(),
+        unit=unit,
+        genes=measured,
+        aliases=None if section is None else section.aliases,
+        name=str(path),
+        remedy=f"Name the file's own unit with --unit; it is converted to {fitted.expression_unit}, as the run reads.",
+    )
     renamed = f" ({uploaded.n_renamed} under another symbol)" if uploaded.n_renamed else ""
-    read = f"{path.name}: {len(measured)} genes{renamed} read as {unit}, {uploaded.transform}"
-    return uploaded, (f"{read}; {uploaded.n_ignored} not used",)
+    converted = "" if uploaded.transform == "none" else f" and converted to {uploaded.transform}"
+    read = f"{path.name}: {len(measured)} genes{renamed} read as {unit}{converted}; {uploaded.n_ignored} not used"
+    return uploaded, (read, *uploaded.warnings)
 
 
 def _expression_section(run: Run) -> ExpressionSection | None:

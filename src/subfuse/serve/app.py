@@ -218,6 +218,7 @@ def _add_prediction(app: FastAPI, reader: RunReader, queue: PredictionQueue) -> 
             patient_id=patient.patient_id,
             unit=reader.upload_unit(patient) or "",
             transform=uploaded.transform,
+            warnings=list(uploaded.warnings),
             n_genes_used=len(uploaded.values),
             n_genes_ignored=uploaded.n_ignored,
             before=before,

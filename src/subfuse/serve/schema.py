@@ -184,6 +184,7 @@ class NewPrediction(Answer):
     patient_id: str
     unit: str
     transform: str
+    warnings: list[str] = Field(description="Why that unit is doubtful.")
     n_genes_used: int
     n_genes_ignored: int
     before: list[Prediction]

@@ -3,12 +3,19 @@
 import contextlib
 import logging
 import secrets
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from subfuse.errors import ConfigurationError
 from subfuse.serve.run_reader import open_run
+
+if TYPE_CHECKING:
+    import uvicorn
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +65,30 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[bound])
+        server = uvicorn.Server(config)
+        with _ended_by_sigterm(server), contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[bound])
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm(server: "uvicorn.Server") -> Iterator[None]:
+    """Passes SIGTERM on once the server has ended by it: uvicorn would raise it again within its event loop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        server.should_exit = True
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if received:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _bound(host: str, port: int) -> socket.socket:

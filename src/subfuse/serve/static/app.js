@@ -421,7 +421,7 @@ async function upload(file) {
       method: "POST", headers: { "content-type": "text/csv" }, body: file });
     if (state.patient !== patient) return;
     fail(null);
-    at("upload-state").textContent = `${file.name}: ${answer.n_genes_used} genes used (${answer.transform}), ${answer.n_genes_ignored} others ignored.`;
+    at("upload-state").textContent = `${file.name}: ${answer.n_genes_used} genes used, read as ${answer.unit}${answer.transform === "none" ? "" : ` and converted to ${answer.transform}`}; ${answer.n_genes_ignored} others ignored. ${answer.warnings.join(" ")}`;
     showCompared(answer);
   } catch (error) {
     at("upload-state").textContent = "";
