@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED, outcome_warnings
+from subfuse.clinical.reading import outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
 from subfuse.cohort.covariates import (
@@ -19,12 +19,11 @@ from subfuse.cohort.covariates import (
 )
 from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.errors import ConfigurationError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.expression.gene_sets import coverage, few_measured, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.reading import ExpressionTable
-from subfuse.identifiers import LONGEST_NAME, is_plain_label
 from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.sources import (
     CohortSources,
@@ -33,10 +32,8 @@ from subfuse.preparation.sources import (
     read_sources,
     restrict_expression,
 )
+from subfuse.preparation.tasks import resolve_classes, resolve_tasks, unknown_outcomes
 from subfuse.preparation.weak_folds import weak_folds
-
-_MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
-LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class CohortPlan:
         if self.expression is not None and expression.any():
             lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
         for task_name, task in self.tasks.items():
-            known = patients["event" if task.column is None else task.column].dropna()
+            known = patients[task.stratified_by].dropna()
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
             shown = ", ".join(f"{value}: {count}" for value, count in counts.items())
             lines.append(f"  {task_name}: {len(known)} patients ({shown})")
@@ -116,23 +113,23 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     cohorts = [read_sources(section, keep_genes) for section in cohort_file.members]
     roles = {cohort.name: cohort.role for cohort in cohorts}
     pooled = pool_sources(cohorts)
-    tasks = _resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), roles)
+    develops = "develop" in roles.values()
+    tasks = resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), develops=develops)
     patients, patient_exclusions = _exclude_patients(pooled.patients, tasks, roles)
     _refuse_nobody(cohorts, patients, patient_exclusions)
     _refuse_no_data(cohorts, patients, patient_exclusions)
     kept = set(patients["patient_id"])
     expression, expression_exclusions = _expression_of(pooled, kept)
-    tasks, task_warnings = _resolve_classes(tasks, patients, roles)
+    developed = _developed(patients, roles)
+    tasks, task_warnings = resolve_classes(tasks, patients, developed, develops=develops)
     genes = [] if expression is None else list(expression.values.columns)
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])
-    develops = "develop" in roles.values()
-    developed = _developed(patients, roles)
     covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
     check_batch(cohort_file.batch, developed, tasks, develops=develops)
     _refuse_names_of_genes(covariates, genes)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))
-    repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, patients, roles)
+    repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, developed) if develops else ((), ())
     return CohortPlan(
         name=cohort_file.name,
         roles=roles,
@@ -152,10 +149,9 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         warnings=(
             *_warnings_of_cohorts(cohorts, patients),
             *few_measured(found_genes, genes),
-            *_unknown_outcomes(cohort_file.tasks or {}, tasks),
+            *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *fold_warnings,
-            *_weak_folds(cohort_file.splits, tasks, patients, roles, repeats),
         ),
         n_listed={cohort.name: cohort.n_listed for cohort in cohorts},
     )
@@ -171,7 +167,7 @@ def _exclude_patients(
     patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], roles: Mapping[str, Role]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     has_data = (patients["n_slides"] > 0) | patients["has_expression"]
-    columns = ["event" if task.column is None else task.column for task in tasks.values()]
+    columns = [task.stratified_by for task in tasks.values()]
     is_external = patients["cohort"].map(roles) == "external"  # predicted with or without an outcome
     has_outcome = is_external | patients[columns].notna().any(axis=1)
     reasons = [
@@ -267,105 +263,6 @@ def _harmonisation(
     return pd.concat(compared, ignore_index=True) if compared else pd.DataFrame()
 
 
-def _resolve_tasks(
-    declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, roles: Mapping[str, Role]
-) -> dict[str, TaskSpec]:
-    labels = [str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
-    followed = bool(patients["event"].notna().any())
-    tasks = declared
-    if tasks is None:
-        tasks = {"survival": TaskSpec(time="time_days", event="event")} if followed else {}
-        tasks |= {
-            name: TaskSpec(column=name) for name in LABEL_TASKS if name in labels and patients[name].notna().any()
-        }
-    if not tasks and "develop" in roles.values():
-        raise ConfigurationError(
-            "tasks: at least one is required to develop models. Map time_days and event, or a label, in "
-            f"patients.columns, or, if nobody trains on these patients, set `role: external`. Found the columns "
-            f"{preview(labels, limit=12)}."
-        )
-    if "develop" not in roles.values():  # predicting needs no outcome
-        known = [name for name, task in tasks.items() if (followed if task.column is None else task.column in labels)]
-        return {name: tasks[name] for name in known}
-    for name, task in tasks.items():
-        if task.is_survival and not followed:
-            raise ConfigurationError(
-                f"tasks.{name}: time_days and event must be known for some patients. Found none. Map them in "
-                "patients.columns, or remove the task."
-            )
-        if task.column is not None and task.column not in labels:
-            raise ConfigurationError(
-                f"tasks.{name}.column: {task.column!r} is not a column of the patients. "
-                f"They have {preview(labels, limit=12)}. Add it to patients.columns."
-            )
-    return dict(tasks)
-
-
-def _unknown_outcomes(declared: Collection[str], resolved: Collection[str]) -> list[str]:
-    absent = [name for name in declared if name not in resolved]
-    text = (
-        f"tasks: no patient has an outcome of {preview(absent)}; they can be predicted, but nothing evaluated on them"
-    )
-    return [text] if absent else []
-
-
-def _resolve_classes(
-    tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, roles: Mapping[str, Role]
-) -> tuple[dict[str, TaskSpec], tuple[str, ...]]:
-    """Fixes the order of every classification task's classes; where all is external the trained model has them."""
-    develops = "develop" in roles.values()
-    resolved, warnings = dict(tasks), []
-    for name, task in tasks.items():
-        if task.column is None:
-            continue
-        found = sorted(_developed(patients, roles)[task.column].dropna().unique())
-        classes = task.classes or (tuple(found) if develops else None)
-        extra = sorted(set(patients[task.column].dropna()) - set(classes)) if classes is not None else []
-        unfit = [label for label in classes or found if not is_plain_label(label)]
-        if unfit:
-            raise DataError(
-                f"tasks.{name}: classes name columns: printable, at most {LONGEST_NAME} bytes. Found "
-                f"{unfit[0][:60]!r} in {task.column}. Shorten it."
-            )
-        if extra:
-            raise DataError(
-                f"tasks.{name}: every label of {task.column} must be one of {preview(classes or (), limit=9)}. "
-                f"Found {preview(extra)}. Add them to `classes`, or empty these cells."
-            )
-        if not develops:
-            continue
-        if task.classes is None:
-            _refuse_many_classes(name, task.column, _developed(patients, roles)[task.column].dropna())
-        if len(found) < 2:
-            raise DataError(
-                f"tasks.{name}: at least two classes of {task.column} are required. Found {found or 'none'}."
-            )
-        resolved[name] = task.model_copy(update={"classes": classes})
-        absent = sorted(set(task.classes or ()) - set(found))
-        if absent:
-            warnings.append(f"tasks.{name}: no patient has {preview(absent)}")
-    return resolved, tuple(warnings)
-
-
-def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
-    """Refuses a measurement or a name that would become about as many classes as there are patients.
-
-    Raises:
-        DataError: Names the column, its number of values and what to do.
-    """
-    n_values = labels.nunique()
-    numbers = pd.to_numeric(labels, errors="coerce")
-    is_measured = bool(numbers.notna().all()) and (n_values > _MOST_NUMBERS or bool((numbers % 1 != 0).any()))
-    if (is_measured and n_values > 2) or (n_values > _MOST_NUMBERS and 2 * n_values > len(labels)):
-        kind = "different numbers" if numbers.notna().all() else "different values"
-        raise DataError(
-            f"tasks.{task}: classes are required, each of several patients. Found {n_values} {kind} among the "
-            f"{len(labels)} patients with a known `{column}` ({preview(labels.unique(), 3)}). Group them in the table "
-            "(such as low, high) and name that column, or list the values as `classes`; a time to an event is a task "
-            "with `time` and `event`."
-        )
-
-
 def _refuse_names_of_genes(covariates: Sequence[str], genes: Sequence[str]) -> None:
     shared = sorted(set(covariates) & set(genes))
     if shared:
@@ -374,35 +271,18 @@ def _refuse_names_of_genes(covariates: Sequence[str], genes: Sequence[str]) -> N
         )
 
 
-def _weak_folds(
-    splits: SplitsSection,
-    tasks: Mapping[str, TaskSpec],
-    patients: pd.DataFrame,
-    roles: Mapping[str, Role],
-    repeats: Sequence[Sequence[Fold]],
-) -> list[str]:
-    """Returns what the folds of the first repeat lack."""
-    if not repeats:
-        return []
-    developed = _developed(patients, roles)
-    return weak_folds(tasks, developed, repeats[0], _stratification(splits, tasks, developed))
-
-
-def _stratification(splits: SplitsSection, tasks: Mapping[str, TaskSpec], patients: pd.DataFrame) -> tuple[str, ...]:
-    return splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
-
-
 def _make_folds(
-    splits: SplitsSection, tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, roles: Mapping[str, Role]
+    splits: SplitsSection, tasks: Mapping[str, TaskSpec], patients: pd.DataFrame
 ) -> tuple[tuple[tuple[Fold, ...], ...], tuple[str, ...]]:
-    """Returns the folds of the patients to develop on, by default with the mixture of cohorts and of events kept."""
-    if "develop" not in roles.values():
-        return (), ()
-    patients = _developed(patients, roles)
-    stratify = _stratification(splits, tasks, patients)
+    """Returns the folds of the patients to develop on, by default with the mixture of cohorts and of events kept.
+
+    With what given folds leave out, and what those of the first repeat lack.
+    """
+    stratify = splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
+    unlisted: tuple[str, ...] = ()
     if splits.folder is None:
         assert splits.folds is not None  # SplitsSection fills it in
-        drawn = repeated_folds(
+        repeats = repeated_folds(
             patients,
             folds=splits.folds,
             repeats=splits.repeats,
@@ -411,9 +291,10 @@ def _make_folds(
             seed=splits.seed,
             by=splits.by,
         )
-        return drawn, ()
-    known = patients["patient_id"].tolist()
-    folds = given_folds(
-        splits.folder, known, validation=splits.validation, seed=splits.seed, patients=patients, stratify=stratify
-    )
-    return (folds,), unlisted_patients(splits.folder, known)
+    else:
+        known = patients["patient_id"].tolist()
+        folds = given_folds(
+            splits.folder, known, validation=splits.validation, seed=splits.seed, patients=patients, stratify=stratify
+        )
+        repeats, unlisted = (folds,), unlisted_patients(splits.folder, known)
+    return repeats, (*unlisted, *weak_folds(tasks, patients, repeats[0], stratify))

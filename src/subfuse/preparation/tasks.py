@@ -1,0 +1,132 @@
+"""Tasks of a cohort file, resolved against the patients that have their columns."""
+
+from collections.abc import Collection, Mapping
+
+import pandas as pd
+
+from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
+from subfuse.cohort.task import TaskSpec
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.identifiers import LONGEST_NAME, is_plain_label
+
+_MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
+_LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
+
+
+def resolve_tasks(
+    declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, *, develops: bool
+) -> dict[str, TaskSpec]:
+    """Returns the tasks of a cohort file, or where it declares none, those whose columns the patients have.
+
+    Args:
+        declared: `tasks` of the cohort file.
+        patients: Those to develop on; everybody where nobody trains on them.
+        develops: False where every cohort is external: tasks without an outcome are left out then.
+
+    Raises:
+        ConfigurationError: There is no task to develop models for, or the patients lack the outcome of one.
+    """
+    labels = [str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
+    followed = bool(patients["event"].notna().any())
+    tasks = declared
+    if tasks is None:
+        tasks = {"survival": TaskSpec(time="time_days", event="event")} if followed else {}
+        tasks |= {
+            name: TaskSpec(column=name) for name in _LABEL_TASKS if name in labels and patients[name].notna().any()
+        }
+    if not tasks and develops:
+        raise ConfigurationError(
+            "tasks: at least one is required to develop models. Map time_days and event, or a label, in "
+            f"patients.columns, or, if nobody trains on these patients, set `role: external`. Found the columns "
+            f"{preview(labels, limit=12)}."
+        )
+    if not develops:  # predicting needs no outcome
+        return {name: task for name, task in tasks.items() if (followed if task.is_survival else task.column in labels)}
+    for name, task in tasks.items():
+        if task.is_survival and not followed:
+            raise ConfigurationError(
+                f"tasks.{name}: time_days and event must be known for some patients. Found none. Map them in "
+                "patients.columns, or remove the task."
+            )
+        if task.column is not None and task.column not in labels:
+            raise ConfigurationError(
+                f"tasks.{name}.column: {task.column!r} is not a column of the patients. "
+                f"They have {preview(labels, limit=12)}. Add it to patients.columns."
+            )
+    return dict(tasks)
+
+
+def unknown_outcomes(declared: Collection[str], resolved: Collection[str]) -> list[str]:
+    """Returns a warning where tasks were left out as nobody has their outcome."""
+    absent = [name for name in declared if name not in resolved]
+    text = (
+        f"tasks: no patient has an outcome of {preview(absent)}; they can be predicted, but nothing evaluated on them"
+    )
+    return [text] if absent else []
+
+
+def resolve_classes(
+    tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, developed: pd.DataFrame, *, develops: bool
+) -> tuple[dict[str, TaskSpec], tuple[str, ...]]:
+    """Returns the tasks with their classes in order, and warnings; where all is external the trained model has them.
+
+    Args:
+        tasks: See `resolve_tasks`.
+        patients: Everybody in use; none may have another label.
+        developed: Those of them that classes are found among where the task declares none.
+        develops: False where every cohort is external.
+
+    Raises:
+        DataError: A label that is not among the declared classes or cannot name a column, fewer than two classes, or
+            about as many as patients.
+    """
+    resolved, warnings = dict(tasks), []
+    for name, task in tasks.items():
+        if task.column is None:
+            continue
+        found = sorted(developed[task.column].dropna().unique())
+        classes = task.classes or (tuple(found) if develops else None)
+        extra = sorted(set(patients[task.column].dropna()) - set(classes)) if classes is not None else []
+        unfit = [label for label in classes or found if not is_plain_label(label)]
+        if unfit:
+            raise DataError(
+                f"tasks.{name}: classes name columns: printable, at most {LONGEST_NAME} bytes. Found "
+                f"{unfit[0][:60]!r} in {task.column}. Shorten it."
+            )
+        if extra:
+            raise DataError(
+                f"tasks.{name}: every label of {task.column} must be one of {preview(classes or (), limit=9)}. "
+                f"Found {preview(extra)}. Add them to `classes`, or empty these cells."
+            )
+        if not develops:
+            continue
+        if task.classes is None:
+            _refuse_many_classes(name, task.column, developed[task.column].dropna())
+        if len(found) < 2:
+            raise DataError(
+                f"tasks.{name}: at least two classes of {task.column} are required. Found {found or 'none'}."
+            )
+        resolved[name] = task.model_copy(update={"classes": classes})
+        absent = sorted(set(task.classes or ()) - set(found))
+        if absent:
+            warnings.append(f"tasks.{name}: no patient has {preview(absent)}")
+    return resolved, tuple(warnings)
+
+
+def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
+    """Refuses a measurement or a name that would become about as many classes as there are patients.
+
+    Raises:
+        DataError: Names the column, its number of values and what to do.
+    """
+    n_values = labels.nunique()
+    numbers = pd.to_numeric(labels, errors="coerce")
+    is_measured = bool(numbers.notna().all()) and (n_values > _MOST_NUMBERS or bool((numbers % 1 != 0).any()))
+    if (is_measured and n_values > 2) or (n_values > _MOST_NUMBERS and 2 * n_values > len(labels)):
+        kind = "different numbers" if numbers.notna().all() else "different values"
+        raise DataError(
+            f"tasks.{task}: classes are required, each of several patients. Found {n_values} {kind} among the "
+            f"{len(labels)} patients with a known `{column}` ({preview(labels.unique(), 3)}). Group them in the table "
+            "(such as low, high) and name that column, or list the values as `classes`; a time to an event is a task "
+            "with `time` and `event`."
+        )
