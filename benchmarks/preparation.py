@@ -31,7 +31,9 @@ import torch
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import SlideFeatures, read_features, write_features
-from subfuse.preparation.slide import SlideSource, Tiling, prepare_slide
+from subfuse.preparation.slide import prepare_slide
+from subfuse.slides.source import SlideSource
+from subfuse.slides.tissue import Tiling
 
 ROOT = Path(__file__).parents[1]
 SIDES = {"8 x 8 patches": 2048, "20 x 20 patches": 5120, "28 x 28 patches": 7168}

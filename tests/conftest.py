@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.features.store import SlideFeatures, write_features
 

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from subfuse.cli import main
-from subfuse.expression.reading import read_expression_h5ad
+from subfuse.expression.table import read_expression_h5ad
 
 GENES = ("EGFR", "CD44", "GFAP", "CD3D", "CD163", "VWF")
 PATIENTS = [f"TCGA-02-{i:04d}" for i in range(24)]

@@ -47,7 +47,7 @@ def clinical(format: str) -> Callable[[Path], object]:
 def folds(path: Path) -> object:
     (path.parent / "splits_other.csv").write_text("train,val\nd,a\nc,\nb,\n")
     patients = pd.DataFrame({"patient_id": list("abcd"), "event": [True, False] * 2})
-    return given_folds(path.parent, list("abcd"), validation=0.3, seed=0, patients=patients, stratify=["event"])
+    return given_folds(path.parent, patients, validation=0.3, stratify=["event"], seed=0)
 
 
 READERS = {  # name of the file, content, reader

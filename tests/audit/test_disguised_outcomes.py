@@ -8,7 +8,7 @@ from sksurv.metrics import concordance_index_censored
 from subfuse.audit.disguised_outcomes import best_concordance, check_inputs, input_findings, suspicious_inputs
 from subfuse.audit.findings import raise_for_failures
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from subfuse.clinical.reading import outcome_warnings, read_clinical
+from subfuse.clinical.plausibility import outcome_warnings
+from subfuse.clinical.reading import read_clinical
 from subfuse.clinical.source import PatientsSection
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.identifiers import patient_of_barcode, sample_type_of_barcode

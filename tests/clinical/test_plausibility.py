@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
 
-from subfuse.clinical.plausibility import trend_statistic
-from subfuse.clinical.reading import outcome_warnings, read_clinical
+from subfuse.clinical.plausibility import outcome_warnings, trend_statistic
+from subfuse.clinical.reading import read_clinical
 from subfuse.clinical.source import PatientsSection
 
 

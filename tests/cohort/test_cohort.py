@@ -7,7 +7,7 @@ import pytest
 from subfuse.cohort.cohort import read_cohort, read_patients
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import coded
-from subfuse.cohort.drawn_folds import read_folds
+from subfuse.cohort.fold_files import read_repeats
 from subfuse.cohort.marker import mark_complete
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.exclusions import NothingLeft, exclusion_table
@@ -229,7 +229,7 @@ def test_lost_patients_leave_their_fold_and_the_others_stay(folder):
     plan = plan_cohort(cohort_file)
     left = remaining(plan, exclusion_table([("slide", "p08_a", "unreadable")]))
     write_prepared(out, cohort_file, left, slide_table(plan, out, "p08_a"))
-    for planned, read in zip(plan.folds, read_folds(out / "splits" / "default"), strict=True):
+    for planned, read in zip(plan.folds, read_repeats(out / "splits" / "default")[0], strict=True):
         for side in ("train", "validation", "test"):
             assert getattr(read, side) == tuple(p for p in getattr(planned, side) if p != "p08")
 

@@ -6,19 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subfuse.cohort.drawn_folds import (
-    Fold,
-    default_stratification,
-    given_folds,
-    read_folds,
-    read_repeats,
-    repeated_folds,
-    site_folds,
-    stratified_folds,
-    unlisted_patients,
-    write_folds,
-    write_repeats,
-)
+from subfuse.cohort.drawn_folds import default_stratification, repeated_folds, site_folds, stratified_folds
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.fold_files import read_repeats, write_repeats
+from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 
@@ -221,9 +212,7 @@ def patients_of(*names: str) -> pd.DataFrame:
 
 
 def read_given(folder, patients: pd.DataFrame):
-    return given_folds(
-        folder, patients["patient_id"].tolist(), validation=0.3, seed=0, patients=patients, stratify=["event"]
-    )
+    return given_folds(folder, patients, validation=0.3, stratify=["event"], seed=0)
 
 
 def test_a_test_column_is_the_test_fold_and_val_validates(folder):
@@ -276,10 +265,10 @@ def test_folder_without_folds(tmp_path):
 
 def test_written_folds_read_back_in_order(tmp_path):
     folds = draw(table_of([True, False] * 15), folds=12)
-    write_folds(tmp_path, folds)
-    assert read_folds(tmp_path) == folds
-    write_folds(tmp_path, folds[:3])
-    assert read_folds(tmp_path) == folds[:3]
+    write_repeats(tmp_path, [folds])
+    assert read_repeats(tmp_path)[0] == folds
+    write_repeats(tmp_path, [folds[:3]])
+    assert read_repeats(tmp_path)[0] == folds[:3]
     assert read_repeats(tmp_path) == (folds[:3],)
 
 
@@ -288,7 +277,7 @@ def test_repeats_read_back_and_leave_nothing_behind(tmp_path):
     repeats = repeated_folds(patients, folds=3, repeats=3, validation=0.2, stratify=(), seed=0)
     write_repeats(tmp_path, repeats)
     assert read_repeats(tmp_path) == repeats
-    assert read_folds(tmp_path) == repeats[0]
+    assert read_repeats(tmp_path)[0] == repeats[0]
     assert (tmp_path / "repeat_2" / "fold_1.json").exists()
     write_repeats(tmp_path, repeats[:2])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fold_0.json", "fold_1.json", "fold_2.json", "repeat_1"]
@@ -310,33 +299,33 @@ def test_exchanged_and_missing_fold_files_are_noticed(tmp_path):
 
 
 def test_changed_fold_files_are_noticed(tmp_path):
-    write_folds(tmp_path, draw(table_of([True, False] * 5), folds=2))
+    write_repeats(tmp_path, [draw(table_of([True, False] * 5), folds=2)])
     path = tmp_path / "fold_1.json"
     content = json.loads(path.read_text())
     content["train"], content["test"] = content["test"], content["train"]
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"fold_1.json: the patients do not match the recorded hash"):
-        read_folds(tmp_path)
+        read_repeats(tmp_path)[0]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"sha256": "x", "train": 3, "validation": [], "test": []}'])
 def test_broken_fold_files(tmp_path, content):
-    write_folds(tmp_path, draw(table_of([True, False] * 5), folds=2))
+    write_repeats(tmp_path, [draw(table_of([True, False] * 5), folds=2)])
     (tmp_path / "fold_0.json").write_text(content)
     with pytest.raises(DataError, match=r"fold_0\.json"):
-        read_folds(tmp_path)
+        read_repeats(tmp_path)[0]
 
 
 def test_folder_without_fold_files(tmp_path):
     with pytest.raises(DataError, match=r"fold_0.json, fold_1.json, ... are required. Found none"):
-        read_folds(tmp_path)
+        read_repeats(tmp_path)[0]
 
 
 def test_gap_in_fold_files(tmp_path):
-    write_folds(tmp_path, draw(table_of([True, False] * 5), folds=3))
+    write_repeats(tmp_path, [draw(table_of([True, False] * 5), folds=3)])
     (tmp_path / "fold_1.json").unlink()
     with pytest.raises(DataError, match=r"fold_1\.json: a complete fold file is required"):
-        read_folds(tmp_path)
+        read_repeats(tmp_path)[0]
 
 
 @pytest.mark.real_data
@@ -344,9 +333,7 @@ def test_published_folds(real_data):
     labels = pd.read_csv(real_data / "tcga_gbmlgg" / "labels.csv")
     patients = pd.DataFrame({"patient_id": labels["case_id"], "event": labels["os_event"] == 1})
     folder = real_data / "tcga_gbmlgg" / "splits"
-    folds = given_folds(
-        folder, patients["patient_id"].tolist(), validation=0.15, seed=0, patients=patients, stratify=["event"]
-    )
+    folds = given_folds(folder, patients, validation=0.15, stratify=["event"], seed=0)
     assert [len(fold.test) for fold in folds] == [114, 114, 114, 114, 113]
     assert set(np.concatenate([fold.test for fold in folds])) == set(labels["case_id"])
     assert unlisted_patients(folder, patients["patient_id"]) == ()

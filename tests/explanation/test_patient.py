@@ -8,7 +8,7 @@ from bright_slides import bright_slide, fit, prepared_slide
 from PIL import Image
 
 from subfuse.explanation.patient import explain_patient
-from subfuse.preparation.slide import SlideSource
+from subfuse.slides.source import SlideSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

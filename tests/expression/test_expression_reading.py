@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.expression.reading import (
-    ExpressionStandardiser,
-    read_expression,
-    read_expression_h5ad,
-    read_star_file,
-    write_expression,
-)
+from subfuse.expression.gdc_star import read_star_file
+from subfuse.expression.reading import read_expression
 from subfuse.expression.source import ExpressionSection
+from subfuse.expression.table import ExpressionStandardiser, read_expression_h5ad, write_expression
 
 STAR_HEADER = (
     "# gene-model: GENCODE v36\ngene_id\tgene_name\tgene_type\tunstranded\tstranded_first\tstranded_second\t"

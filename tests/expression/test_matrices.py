@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.expression.reading import read_expression, write_expression
+from subfuse.expression.reading import read_expression
 from subfuse.expression.source import ExpressionSection
+from subfuse.expression.table import write_expression
 
 PATIENTS = ["TCGA-02-0001", "TCGA-02-0002", "TCGA-02-0003"]
 GENES = ["EGFR", "TP53"]

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.expression.reading import read_expression, read_expression_h5ad, write_expression
+from subfuse.expression.reading import read_expression
 from subfuse.expression.source import ExpressionSection
+from subfuse.expression.table import read_expression_h5ad, write_expression
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.preparation.sources import pool_expression
 

@@ -19,8 +19,8 @@ from subfuse.cohort.cohort import read_cohort
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.other_tools import opened_features
 from subfuse.features.store import read_features
-from subfuse.preparation.feature_import import FeatureSource, feature_sources, import_slides, survey_features
-from subfuse.preparation.slide import SlideSource
+from subfuse.preparation.feature_import import feature_sources, import_slides, survey_features
+from subfuse.slides.source import FeatureSource, SlideSource
 
 PATIENTS = [f"P{i:02d}" for i in range(12)]
 BRIEF = (

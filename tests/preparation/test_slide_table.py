@@ -5,9 +5,8 @@ import pytest
 
 from subfuse.errors import DataError
 from subfuse.identifiers import NAME_RULE
-from subfuse.preparation.feature_import import FeatureSource
 from subfuse.preparation.slide_table import find_features, find_slides, patient_of_slide, read_slides
-from subfuse.slides.source import SlidesSection
+from subfuse.slides.source import FeatureSource, SlidesSection
 
 
 def touch(*paths: Path) -> None:

@@ -7,11 +7,11 @@ import pytest
 from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
-from subfuse.cohort.drawn_folds import read_repeats
+from subfuse.cohort.fold_files import read_repeats
 from subfuse.cohort.marker import mark_complete
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.exclusions import exclusion_table
-from subfuse.expression.reading import ExpressionTable
+from subfuse.expression.table import ExpressionTable
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.sources import pool_expression, restrict_expression

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.preparation.weak_folds import weak_folds
 

@@ -9,7 +9,8 @@ import yaml
 from safetensors.torch import load_file
 
 from conftest import deal_folds
-from subfuse.cohort.drawn_folds import SPLITS, Fold, write_folds
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
@@ -283,7 +284,7 @@ def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_p
     )
     with pytest.raises(DataError, match="days_to_death"):
         run(leaking, tmp_path / "a", task="survival", models=["cox"])
-    write_folds(tmp_path / "prepared" / SPLITS, deal_folds(leaking))
+    write_repeats(tmp_path / "prepared" / SPLITS, [deal_folds(leaking)])
     prepared = replace(leaking, root=tmp_path / "prepared")
     with pytest.raises(DataError, match="days_to_death"):
         train_model(prepared, task="survival", model="cox", out=tmp_path / "a")

@@ -12,7 +12,7 @@ import yaml
 from conftest import deal_folds
 from subfuse.cohort.bags import InputStandardiser
 from subfuse.errors import DataError, SubfuseError
-from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.expression.table import ExpressionStandardiser
 from subfuse.files import read_json, sha256_of_json, write_json, write_table
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.report.run_files import read_run

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from conftest import deal_folds
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.run_folder.job import Job
 from subfuse.runs.job_warnings import concerned, fold_warnings

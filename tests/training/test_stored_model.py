@@ -13,7 +13,7 @@ import torch
 from subfuse.cohort.bags import InputStandardiser
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
-from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.expression.table import ExpressionStandardiser
 from subfuse.files import read_sealed_json, write_json, write_sealed_json
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.training.fitted_model import FittedModel

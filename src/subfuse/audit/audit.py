@@ -22,6 +22,7 @@ from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios

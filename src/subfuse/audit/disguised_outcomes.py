@@ -13,7 +13,7 @@ from subfuse.audit.findings import Finding
 from subfuse.cohort.bags import class_names
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import coded
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import preview
 from subfuse.evaluation.weighted_metrics import known_orders

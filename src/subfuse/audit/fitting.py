@@ -12,7 +12,8 @@ import pandas as pd
 from subfuse.audit.findings import Finding
 from subfuse.cohort.bags import fit_profile
 from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.drawn_folds import Fold, read_repeats
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.fold_files import SPLITS, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
 from subfuse.run_folder.job import Job, chosen_by, jobs_of
@@ -209,7 +210,7 @@ def _prepared_folds(cohort: Cohort | None) -> dict[str, Fold]:
     if cohort is None or cohort.root is None:
         return {}
     try:
-        folds = [fold for repeat in read_repeats(cohort.root / "splits" / "default") for fold in repeat]
+        folds = [fold for repeat in read_repeats(cohort.root / SPLITS) for fold in repeat]
     except DataError:  # an external cohort has none
         return {}
     return {sha256_of_json([fold.train, fold.validation, fold.test]): fold for fold in folds}

@@ -8,7 +8,6 @@ import pandas as pd
 from subfuse.clinical.cbioportal import read_cbioportal
 from subfuse.clinical.columns import (
     FIXED_COLUMNS,
-    RESERVED,
     known_text,
     map_columns,
     match_barcodes,
@@ -18,14 +17,11 @@ from subfuse.clinical.columns import (
 from subfuse.clinical.gdc import read_gdc
 from subfuse.clinical.glioma import derive_diagnosis
 from subfuse.clinical.plain import read_plain
-from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.clinical.source import LabelsSection, PatientsSection
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.identifiers import site_of_barcode, spelt_otherwise
 from subfuse.tables import read_text_table
-
-__all__ = ["FIXED_COLUMNS", "RESERVED", "ClinicalTable", "outcome_warnings", "read_clinical"]
 
 
 @dataclass(frozen=True)

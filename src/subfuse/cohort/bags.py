@@ -11,7 +11,7 @@ from subfuse.cohort.cohort import Patient
 from subfuse.cohort.covariates import CovariateCoding, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
-from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.expression.table import ExpressionStandardiser
 from subfuse.features.store import SlideFeatures, read_features
 
 SLIDE_GAP_PATCHES = 4  # empty patch widths between the slides of a patient

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
+from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import CovariateValues, column_of
 from subfuse.cohort.marker import read_mark, require_prepared
@@ -17,7 +17,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
-from subfuse.expression.reading import ExpressionTable, read_expression_h5ad
+from subfuse.expression.table import ExpressionTable, read_expression_h5ad
 from subfuse.expression.units import ShareBasis
 from subfuse.files import without_marks
 from subfuse.tables import read_text_table, require_columns

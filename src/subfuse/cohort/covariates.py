@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.clinical.reading import FIXED_COLUMNS, RESERVED
+from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.table import ExpressionStandardiser

@@ -8,25 +8,8 @@ import pandas as pd
 from jaxtyping import Int
 
 from subfuse.cohort.fold import Fold, strata_of, with_validation
-from subfuse.cohort.fold_files import SPLITS, read_folds, read_repeats, write_folds, write_repeats
-from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-
-__all__ = [
-    "SPLITS",
-    "Fold",
-    "default_stratification",
-    "given_folds",
-    "read_folds",
-    "read_repeats",
-    "repeated_folds",
-    "site_folds",
-    "stratified_folds",
-    "unlisted_patients",
-    "write_folds",
-    "write_repeats",
-]
 
 
 def stratified_folds(

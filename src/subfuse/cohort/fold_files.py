@@ -12,11 +12,6 @@ from subfuse.files import sha256_of_json, write_json
 SPLITS = Path("splits") / "default"  # in a prepared folder
 
 
-def write_folds(folder: Path, folds: Sequence[Fold]) -> None:
-    """Writes one set of folds; see `write_repeats`."""
-    write_repeats(folder, [folds])
-
-
 def write_repeats(folder: Path, repeats: Sequence[Sequence[Fold]]) -> None:
     """Writes `fold_<k>.json` for the first repeat and `repeat_<r>/fold_<k>.json` for further ones.
 
@@ -36,11 +31,6 @@ def write_repeats(folder: Path, repeats: Sequence[Sequence[Fold]]) -> None:
     for path in (*folder.glob("repeat_*"), folder):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-
-
-def read_folds(folder: Path) -> tuple[Fold, ...]:
-    """Returns the folds of the first repeat, in order; see `read_repeats`."""
-    return read_repeats(folder)[0]
 
 
 def read_repeats(folder: Path) -> tuple[tuple[Fold, ...], ...]:

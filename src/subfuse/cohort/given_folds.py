@@ -14,13 +14,7 @@ from subfuse.tables import is_missing, read_text_table, require_columns
 
 
 def given_folds(
-    folder: Path,
-    patient_ids: Collection[str],
-    *,
-    validation: float,
-    seed: int,
-    patients: pd.DataFrame,
-    stratify: Sequence[str],
+    folder: Path, patients: pd.DataFrame, *, validation: float, stratify: Sequence[str], seed: int
 ) -> tuple[Fold, ...]:
     """Returns folds that a folder gives: one CSV per fold with the columns `train`, `val` and `test`, by name.
 
@@ -31,17 +25,16 @@ def given_folds(
 
     Args:
         folder: The folder.
-        patient_ids: Patients of the cohort.
-        validation: As for `stratified_folds`.
-        seed: As for `stratified_folds`.
         patients: As for `stratified_folds`.
+        validation: As for `stratified_folds`.
         stratify: Columns that the validation patients are stratified by.
+        seed: As for `stratified_folds`.
 
     Raises:
         DataError: No CSV, a patient on both sides of a fold or tested in several folds, or a side without patients of
             the cohort. Names the file.
     """
-    table = patients[patients["patient_id"].isin(set(patient_ids))].sort_values("patient_id")
+    table = patients.sort_values("patient_id")
     identifiers = table["patient_id"].to_numpy(dtype=str)
     random = np.random.default_rng(seed)
     folds: list[Fold] = []

@@ -15,10 +15,9 @@ from subfuse.errors import DataError, SubfuseError
 from subfuse.explanation.ground import picture_of_place
 from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
 from subfuse.features.store import SlideFeatures, read_attributes
-from subfuse.preparation.feature_import import FeatureSource
-from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_table import read_slides
 from subfuse.slides.image_folders import ImageFolder, is_image_source
+from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import Tiling
 from subfuse.slides.whole_slides import WholeSlide
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
-from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES, read_gdc_star, read_star_file
+from subfuse.expression.gdc_star import read_gdc_star
 from subfuse.expression.gene_names import approved_name, gene_aliases, name_genes
 from subfuse.expression.ivygap import read_ivygap
 from subfuse.expression.matrices import read_anndata, read_cbioportal, read_plain, read_xena
@@ -20,8 +20,6 @@ from subfuse.expression.source import ExpressionSection
 from subfuse.expression.table import (
     ExpressionStandardiser,
     ExpressionTable,
-    read_expression_h5ad,
-    write_expression,
 )
 from subfuse.expression.units import (
     COUNTS,
@@ -34,17 +32,6 @@ from subfuse.expression.units import (
     to_model_scale,
 )
 from subfuse.identifiers import patient_of_barcode, spelt_otherwise
-
-__all__ = [
-    "STAR_COLUMNS",
-    "STAR_SUFFIXES",
-    "ExpressionStandardiser",
-    "ExpressionTable",
-    "read_expression",
-    "read_expression_h5ad",
-    "read_star_file",
-    "write_expression",
-]
 
 _FEW_PATIENTS = 20  # fewer give a poor mean and spread of a cohort
 

@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from subfuse.errors import DataError, SubfuseError, preview
+from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES
 from subfuse.expression.gene_names import gene_aliases, match_genes
-from subfuse.expression.reading import STAR_COLUMNS, STAR_SUFFIXES, ExpressionTable, read_expression
+from subfuse.expression.reading import read_expression
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, UnitMismatch
 from subfuse.tables import decimal_hint, read_first_line
 

@@ -22,8 +22,8 @@ from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import files_behind, opened_features
 from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, add_missing_hash, read_attributes, write_features
 from subfuse.files import sha256_of_json
-from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.slides.source import SlideSource
 
 FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
 

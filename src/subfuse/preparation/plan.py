@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.clinical.reading import outcome_warnings
+from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
 from subfuse.cohort.covariates import (
@@ -17,14 +17,15 @@ from subfuse.cohort.covariates import (
     numeric_names,
     resolve_covariates,
 )
-from subfuse.cohort.drawn_folds import Fold, default_stratification, given_folds, repeated_folds, unlisted_patients
+from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.expression.gene_sets import coverage, few_measured, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.expression.harmonisation import harmonise
-from subfuse.expression.reading import ExpressionTable
-from subfuse.preparation.slide import SlideSource
+from subfuse.expression.table import ExpressionTable
 from subfuse.preparation.sources import (
     CohortSources,
     PooledSources,
@@ -34,6 +35,7 @@ from subfuse.preparation.sources import (
 )
 from subfuse.preparation.tasks import resolve_classes, resolve_tasks, unknown_outcomes
 from subfuse.preparation.weak_folds import weak_folds
+from subfuse.slides.source import SlideSource
 
 
 @dataclass(frozen=True)
@@ -292,9 +294,6 @@ def _make_folds(
             by=splits.by,
         )
     else:
-        known = patients["patient_id"].tolist()
-        folds = given_folds(
-            splits.folder, known, validation=splits.validation, seed=splits.seed, patients=patients, stratify=stratify
-        )
-        repeats, unlisted = (folds,), unlisted_patients(splits.folder, known)
+        folds = given_folds(splits.folder, patients, validation=splits.validation, stratify=stratify, seed=splits.seed)
+        repeats, unlisted = (folds,), unlisted_patients(splits.folder, patients["patient_id"].tolist())
     return repeats, (*unlisted, *weak_folds(tasks, patients, repeats[0], stratify))

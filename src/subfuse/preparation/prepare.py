@@ -33,9 +33,11 @@ from subfuse.preparation.feature_import import (
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
-from subfuse.preparation.slide import SlideRecord, SlideSource, Tiling, completed_record, prepare_slide
+from subfuse.preparation.slide import SlideRecord, completed_record, prepare_slide
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.review import QUALITY_ONLY, quality_table
+from subfuse.slides.source import SlideSource
+from subfuse.slides.tissue import Tiling
 
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text
-from subfuse.cohort.drawn_folds import SPLITS, write_repeats
-from subfuse.expression.reading import write_expression
+from subfuse.cohort.fold_files import SPLITS, write_repeats
+from subfuse.expression.table import write_expression
 from subfuse.files import write_table, write_text
 from subfuse.preparation.plan import CohortPlan
 

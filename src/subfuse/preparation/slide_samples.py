@@ -7,7 +7,7 @@ import pandas as pd
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.samples import NORMAL, PRIMARY, rank_of_barcode, rank_of_words
-from subfuse.preparation.slide import SlideSource
+from subfuse.slides.source import SlideSource
 
 
 def rank_of_slide(slide_id: str, patient: str = "", words: str = "") -> int:

@@ -11,10 +11,8 @@ from subfuse.errors import DataError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.features.feature_table import read_feature_table
 from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, patient_of_barcode, spelt_otherwise
-from subfuse.preparation.feature_import import FeatureSource
-from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_samples import choose_slides, rank_of_slide
-from subfuse.slides.source import SlidesSection
+from subfuse.slides.source import FeatureSource, SlideSource, SlidesSection
 from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.tables import decimal_hint, is_missing, read_text_table, require_columns
 

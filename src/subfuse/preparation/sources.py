@@ -11,12 +11,12 @@ from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortSection, Role
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import NothingLeft, exclusion_table, join_exclusions
-from subfuse.expression.reading import ExpressionTable, read_expression
+from subfuse.expression.reading import read_expression
+from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, spelt_otherwise
-from subfuse.preparation.feature_import import FeatureSource
-from subfuse.preparation.slide import SlideSource
 from subfuse.preparation.slide_table import read_slides, require_slides
+from subfuse.slides.source import FeatureSource, SlideSource
 
 _UNIT_OF_SCALE = {"cohort_zscore": "zscore"}  # of pooled units: tpm and fpkm meet as log2_tpm, which is a unit itself
 

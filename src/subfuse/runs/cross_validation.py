@@ -13,7 +13,7 @@ import pandas as pd
 from subfuse.audit.disguised_outcomes import check_inputs
 from subfuse.audit.findings import raise_for_failures
 from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.execution import Progress, failure_reason, run_jobs

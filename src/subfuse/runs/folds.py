@@ -6,7 +6,9 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.cohort_file import SplitsSection, read_cohort_file
-from subfuse.cohort.drawn_folds import SPLITS, Fold, default_stratification, read_repeats, repeated_folds
+from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.fold_files import SPLITS, read_repeats
 from subfuse.errors import ConfigurationError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from subfuse.cohort.bags import class_names
 from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.errors import DataError, preview
 from subfuse.objective.ranking import can_be_ranked
 from subfuse.run_folder.job import Job

@@ -18,10 +18,11 @@ from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import read_json
-from subfuse.preparation.feature_import import FeatureSource, import_slides, survey_features
-from subfuse.preparation.slide import SlideSource, prepare_slide
+from subfuse.preparation.feature_import import import_slides, survey_features
+from subfuse.preparation.slide import prepare_slide
 from subfuse.preparation.slide_table import FEATURE_SUFFIXES, feature_id_of
 from subfuse.runs.run import Run
+from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import Tiling
 from subfuse.tables import require_regular_file
 from subfuse.training.fitted_model import FittedModel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.execution import Progress
 from subfuse.run_folder.job import Job

@@ -16,7 +16,7 @@ from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, read
 from subfuse.cohort.bags import class_names as classes_of
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import level_names
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.execution import Progress

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.drawn_folds import Fold
+from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError
 from subfuse.training.fitting import train_fold
 from subfuse.training.models import is_linear

@@ -13,7 +13,7 @@ from subfuse.cohort.bags import InputStandardiser
 from subfuse.cohort.covariates import WEIGHT, CovariateCoding
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.expression.reading import ExpressionStandardiser
+from subfuse.expression.table import ExpressionStandardiser
 from subfuse.expression.units import ShareBasis
 from subfuse.files import read_sealed_json, sha256_of_file
 from subfuse.objective.objective import Objective
