@@ -9,8 +9,6 @@ from fake_run import GENES, SCRIPT, write_fake_run
 
 from subfuse.explanation.enrichment import COLUMNS
 from subfuse.report import reliance_section
-from subfuse.report import reliance_section as cohort_figures
-from subfuse.report.reliance_section import GenePoints, RemovalCurve, beeswarm, removal_curves, swarm_offsets
 from subfuse.report.run_files import read_run
 
 
@@ -86,7 +84,7 @@ def test_undefined_tests_of_truth_are_named(run):
 
 def test_curves_of_deletion_are_described_and_drawn_with_their_intervals(run, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(cohort_figures, "removal_curves", lambda curves, **_: drawn.update(curves) or "<svg></svg>")
+    monkeypatch.setattr(reliance_section, "removal_curves", lambda curves, **_: drawn.update(curves) or "<svg></svg>")
     figures = reliance_section.reliance_section(read_run(run))[0]["figures"]
     described = "Change of the risk with half of the patches replaced: highest first −0.300; lowest first −0.100; "
     assert figures[-1].alt == f"{described}random order −0.200."
@@ -94,13 +92,6 @@ def test_curves_of_deletion_are_described_and_drawn_with_their_intervals(run, mo
     np.testing.assert_allclose(drawn["deletion"].change - drawn["deletion"].lower, 0.02)
     np.testing.assert_allclose(drawn["deletion"].upper - drawn["deletion"].change, 0.03)
     assert drawn["random"].change[[0, -1]] == pytest.approx([0, -0.4])
-
-
-def test_an_order_that_is_absent_is_not_drawn():
-    line = np.linspace(0, 1, 5)
-    svg = removal_curves({"deletion": RemovalCurve(line, -line, line * np.nan, line * np.nan)}, score_name="the risk")
-    assert "highest first" in svg
-    assert "random order" not in svg
 
 
 def test_absent_tables_are_said_to_be_absent(tmp_path):
@@ -127,23 +118,6 @@ def test_figures_are_left_out_beyond_their_budget(run, monkeypatch):
     parts = reliance_section.reliance_section(read_run(run))
     assert parts
     assert all(not part["figures"] for part in parts)
-
-
-def test_points_of_one_value_lie_apart_and_within_their_row():
-    offsets = swarm_offsets(np.array([0.5] * 7 + [-0.2] * 300))
-    assert len(set(offsets[:7].round(9))) == 7
-    assert np.abs(offsets).max() <= 0.36 + 1e-9
-    assert offsets.mean() == pytest.approx(0, abs=1e-9)
-
-
-def test_every_patient_up_to_the_limit_is_a_point_and_extremes_are_kept():
-    contribution = np.linspace(-1, 3, 1000)
-    few = beeswarm([GenePoints("A", contribution[:50], np.ones(50))], score_name="the risk")
-    many = beeswarm([GenePoints("A", contribution, np.ones(1000))], score_name="the risk")
-    assert few.count("var(--positive)") - 1 >= 50  # the marker's definition has the colour too
-    assert many.count("<use") < few.count("<use") + cohort_figures.MAX_POINTS
-    kept = cohort_figures._thinned(GenePoints("A", contribution, contribution))
-    assert (kept.contribution.min(), kept.contribution.max()) == (-1, 3)
 
 
 def test_a_run_without_explained_cohort_has_no_part(tmp_path):

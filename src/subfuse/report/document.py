@@ -13,7 +13,7 @@ from subfuse.execution import Attempts
 from subfuse.files import write_text
 from subfuse.report.audit_section import NO_AUDIT, audit_section
 from subfuse.report.cohort_section import cohort_section
-from subfuse.report.drawing import numbered
+from subfuse.report.figures.drawing import numbered
 from subfuse.report.model_card import model_card
 from subfuse.report.patient_section import PictureBudget, patients_section
 from subfuse.report.provenance_section import provenance_section, training_section

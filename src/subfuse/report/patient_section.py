@@ -13,7 +13,7 @@ from markupsafe import Markup
 from subfuse.errors import preview
 from subfuse.evaluation.metrics import duration
 from subfuse.execution import Attempts
-from subfuse.report import figures
+from subfuse.report.figures.results import contribution_bars, gene_bars
 from subfuse.report.run_files import Explanation, RunFiles
 from subfuse.report.statements import Drawn, Section, counted, number
 from subfuse.training.models import model_title
@@ -191,7 +191,7 @@ def _ledger_figure(explanation: Explanation) -> list[Drawn]:
         for row in ledger[~is_baseline].to_dict("records")
     }
     modalities = list(dict.fromkeys(modality for _, modality in values))
-    svg = figures.contribution_bars(values, subspaces=explanation.subspaces, modalities=modalities)
+    svg = contribution_bars(values, subspaces=explanation.subspaces, modalities=modalities)
     baseline, total = float(ledger.loc[is_baseline, "contribution"].sum()), float(ledger["contribution"].sum())
     return [
         Drawn(
@@ -219,7 +219,7 @@ def _gene_figures(explanation: Explanation) -> list[Drawn]:
             continue
         order = rows["contribution"].abs().sort_values(ascending=False, kind="stable").index[:TOP_GENES]
         genes, contributions = (rows.loc[order, column].tolist() for column in ("gene", "contribution"))
-        svg = figures.gene_bars(genes, contributions)
+        svg = gene_bars(genes, contributions)
         gap = f" (completeness gap {gaps[subspace]:.1g})".replace("-", "−") if subspace in gaps else ""
         drawn.append(
             Drawn(

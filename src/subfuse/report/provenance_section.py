@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from subfuse.evaluation.metrics import metric_title
 from subfuse.files import sha256_of_file
-from subfuse.report import figures
+from subfuse.report.figures.results import learning_curves
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, PlainTable, Section, counted, flattened
 from subfuse.run_folder.job import chosen_by
@@ -81,7 +81,7 @@ def _learning_figure(task: str, model: str, logs: Sequence[pd.DataFrame]) -> Dra
         for name in ("train_task", "validation_loss")
     }  # fmt: skip
     return Drawn(
-        Markup(figures.learning_curves(losses["train_task"], losses["validation_loss"])),
+        Markup(learning_curves(losses["train_task"], losses["validation_loss"])),
         title=f"Learning curves, {task}",
         caption=f"Task loss of {model_title(model)}, one line per fold.",
         alt=f"Training and validation loss of {model_title(model)} over {longest} epochs.",

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from subfuse.errors import DataError
 from subfuse.evaluation.metrics import duration
-from subfuse.report import figures
+from subfuse.report.figures.results import SurvivalCurve, calibration_curves, kaplan_meier_curves, roc_curves
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, class_names, counted, number, p_text
 from subfuse.training.models import model_title
@@ -61,7 +61,7 @@ def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
     outcome = f"Log-rank {p_text(test.value)}" if test.is_defined else f"Log-rank test undefined: {test.reason}"
     sizes = ", ".join(f"{name} {int((groups['group'] == name).sum())}" for name in ("low", "high"))
     drawn = Drawn(
-        Markup(figures.kaplan_meier_curves([curve for curve in curves if curve is not None])),
+        Markup(kaplan_meier_curves([curve for curve in curves if curve is not None])),
         title="Predicted risk groups",
         caption=f"Kaplan-Meier estimate of test patients by the risk that {model_title(model)} predicts; low and high "
         "are split at the median risk of each fold's training patients. Bands: 95 % interval; ticks: censored. "
@@ -90,7 +90,7 @@ def _reliability_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
     described = ", ".join(f"{number(p)} and {number(o)}" for p, o in zip(predicted, observed, strict=True))
     return [
         Drawn(
-            Markup(figures.calibration_curves({f"event{by}": (predicted, observed, counts)})),
+            Markup(calibration_curves({f"event{by}": (predicted, observed, counts)})),
             title="Calibration",
             caption=f"{model_title(model)}: mean predicted probability of an event{by} against its Kaplan-Meier "
             f"estimate in {len(groups)} groups of test patients from low to high risk.",
@@ -118,7 +118,7 @@ def _roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: Sequence[
     macro = f"macro ({number(float(np.mean(areas)))})"
     curves[macro] = (np.r_[0, grid], np.r_[0, np.mean(interpolated, axis=0)])
     return Drawn(
-        Markup(figures.roc_curves(curves, emphasis=macro)),
+        Markup(roc_curves(curves, emphasis=macro)),
         title="ROC",
         caption=f"{model_title(model)}: each class against the rest, test patients of all folds pooled; area in "
         "brackets. It differs from the mean of the folds' areas in the table.",
@@ -141,7 +141,7 @@ def _calibration_figure(
         observed = np.bincount(place, weights=(label == index).astype(float))[used] / count[used]
         curves[name] = (mean, observed, count[used])
     return Drawn(
-        Markup(figures.calibration_curves(curves)),
+        Markup(calibration_curves(curves)),
         title="Calibration",
         caption=f"{model_title(model)}, pooled test patients in {n_bins} bins of about equal size per class. On the "
         "dashed line, a predicted 70 % happens in 70 % of patients.",
@@ -171,7 +171,7 @@ def _confusion(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str],
     }
 
 
-def _survival_curve(name: str, patients: pd.DataFrame) -> figures.SurvivalCurve | None:
+def _survival_curve(name: str, patients: pd.DataFrame) -> SurvivalCurve | None:
     from subfuse.evaluation.risk_groups import kaplan_meier
 
     if patients.empty:
@@ -179,7 +179,7 @@ def _survival_curve(name: str, patients: pd.DataFrame) -> figures.SurvivalCurve 
     time_days = patients["time_days"].to_numpy(dtype=float)
     event = (patients["event"].astype(str) == "True").to_numpy()
     curve = kaplan_meier(time_days, event, np.unique(np.r_[0.0, time_days]))
-    return figures.SurvivalCurve(
+    return SurvivalCurve(
         name=f"{name} risk",
         time_days=curve["time_days"].to_numpy(),
         survival=curve["survival"].to_numpy(),

@@ -8,7 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.evaluation.metrics import metric_title
-from subfuse.report import figures
+from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     LOWER_IS_BETTER,
@@ -119,11 +119,11 @@ def _forest(metrics: pd.DataFrame, headline: str, main: str, covariates: Sequenc
         return None
     rows = rows.sort_values("value", ascending=False, kind="stable")
     estimates = [
-        figures.Estimate(model_label(row["model"], covariates), row["value"], row["lower"], row["upper"])
+        Estimate(model_label(row["model"], covariates), row["value"], row["lower"], row["upper"])
         for _, row in rows.iterrows()
     ]
     name = metric_title(headline)
-    svg = figures.forest_plot(estimates, label=name, highlight=model_label(main, covariates), reference=CHANCE)
+    svg = forest_plot(estimates, label=name, highlight=model_label(main, covariates), reference=CHANCE)
     described = "; ".join(f"{row.name} {number(row.value)}" for row in estimates)
     return Drawn(
         Markup(svg),

@@ -1,4 +1,4 @@
-"""Figures of the report as SVG text, drawn from numbers alone.
+"""Figures of results as SVG text, drawn from numbers alone.
 
 Colours are CSS variables, so one figure serves the light theme, the dark theme and print; text stays text, in the
 page's own font. The same numbers give the same characters.
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from subfuse.report.drawing import (
+from subfuse.report.figures.drawing import (
     DASHES,
     INK,
     MUTED,

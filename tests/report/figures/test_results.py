@@ -4,9 +4,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from subfuse.report import figures
-from subfuse.report.drawing import numbered
-from subfuse.report.figures import Estimate, SurvivalCurve
+from subfuse.report.figures import results as figures
+from subfuse.report.figures.drawing import numbered
+from subfuse.report.figures.results import Estimate, SurvivalCurve
 
 
 def curve(name: str, *, longest: float) -> SurvivalCurve:
