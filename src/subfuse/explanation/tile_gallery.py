@@ -1,8 +1,7 @@
 """The patches that matter most: at the slide's own resolution, or where they lie if it cannot be read."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ from subfuse.explanation.ground import picture_of_place
 from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
 from subfuse.features.store import SlideFeatures, read_attributes
 from subfuse.preparation.slide_table import read_slides
-from subfuse.slides.image_folders import ImageFolder, is_image_source
+from subfuse.slides.image_folders import is_image_source
+from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import Tiling
-from subfuse.slides.whole_slides import WholeSlide
 
 TILES_PER_ROW = 6
 NOT_LOCATED = "it is not among the slides of the cohort file"
@@ -82,13 +81,14 @@ def read_tiles(
     """
     is_images = is_image_source(source.path)
     native = Tiling(tile_px=slide.patch_size_level0, mpp=slide.level0_mpp)
-    with _opened(source, slide.level0_mpp, _prepared_tiling(features) if is_images else native) as opened:
+    tiling = _prepared_tiling(features) if is_images else native
+    with opened_slide(replace(source, mpp=slide.level0_mpp), tiling) as opened:
         if (opened.width_px, opened.height_px) != (slide.slide_width_px, slide.slide_height_px):
             raise DataError(
                 f"{source.path}: the slide that was prepared, {slide.slide_width_px} x {slide.slide_height_px} px, is "
                 f"required. Found {opened.width_px} x {opened.height_px} px. Restore it, or prepare the cohort again."
             )
-        if isinstance(opened, ImageFolder):
+        if is_images:
             return _from_images(opened, slide.coords, chosen)
         return {row: opened.read((int(slide.coords[row, 0]), int(slide.coords[row, 1])))[0].image for row in chosen}
 
@@ -188,20 +188,8 @@ def _prepared_tiling(features: Path) -> Tiling:
     )
 
 
-@contextmanager
-def _opened(source: SlideSource, mpp: float, tiling: Tiling) -> Iterator[WholeSlide | ImageFolder]:
-    if not source.path.exists():
-        raise DataError(f"{source.path}: the slide is required to show its patches. Found nothing.")
-    reader = ImageFolder if is_image_source(source.path) else WholeSlide
-    slide = reader(source.path, mpp=mpp, tiling=tiling)
-    try:
-        yield slide
-    finally:
-        slide.close()
-
-
 def _from_images(
-    images: ImageFolder, coords: Int[np.ndarray, "patch 2"], chosen: Sequence[int]
+    images: OpenedSlide, coords: Int[np.ndarray, "patch 2"], chosen: Sequence[int]
 ) -> dict[int, np.ndarray]:
     """Decodes images until all chosen patches are found."""
     wanted = {(int(coords[row, 0]), int(coords[row, 1])): row for row in chosen}

@@ -23,17 +23,9 @@ from subfuse.features.other_tools import files_behind, opened_features
 from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, add_missing_hash, read_attributes, write_features
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
-from subfuse.slides.source import SlideSource
+from subfuse.slides.source import FeatureSource, SlideSource
 
 FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
-
-
-@dataclass(frozen=True)
-class FeatureSource(SlideSource):
-    """A slide that comes as features. `path` is a feature file or a zarr store, or the table that has its row."""
-
-    encoder: str | None = None  # as declared, for files that do not name it
-    in_table: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,25 +19,15 @@ from subfuse.errors import DataError
 from subfuse.features.encoder import PatchEncoder, encoder_id
 from subfuse.features.store import SlideFeatures, add_missing_hash, read_attributes, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
-from subfuse.slides.image_folders import ImageFolder, is_image_source
+from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
-from subfuse.slides.tissue import MPP_PLACE, TISSUE_RULE, Patch, Tiling, doubt_of_mpp
-from subfuse.slides.whole_slides import ACCEPTED, WholeSlide
+from subfuse.slides.source import SlideSource
+from subfuse.slides.tissue import MPP_PLACE, TISSUE_RULE, Patch, Tiling
 
 _FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
 
 _Measured = tuple[Patch, float]  # a patch and its sharpness
-
-
-@dataclass(frozen=True)
-class SlideSource:
-    """Where one slide is. `path` is a slide file, a folder of PNG or JPEG images, or one such image."""
-
-    slide_id: str
-    patient_id: str
-    path: Path
-    mpp: float | None = None  # µm per level-0 pixel where the file does not say; a declared value is preferred
 
 
 @dataclass(frozen=True)
@@ -77,7 +66,7 @@ def inspect_slide(source: SlideSource) -> SlideHeader:
         DataError: The slide is missing, of another kind or damaged, or its pixel size is unknown or implausible.
         ConfigurationError: The extra `wsi` is missing.
     """
-    with _opened(source, Tiling()) as slide:
+    with opened_slide(source, Tiling()) as slide:
         return SlideHeader(slide.format, slide.width_px, slide.height_px, slide.mpp)
 
 
@@ -109,7 +98,7 @@ def prepare_slide(
     done = completed_record(source, encoder.name, tiling, out, encoder_sha256=encoder.sha256)
     if done is not None:
         return done
-    with _opened(source, tiling) as slide:
+    with opened_slide(source, tiling) as slide:
         coords, features, sharp = _encoded(slide, encoder, progress)
         tissue = slide.tissue(coords)
         if len(coords) == 0:
@@ -184,36 +173,8 @@ def completed_record(
     return _record(source, path, out) if same else None
 
 
-@contextmanager
-def _opened(source: SlideSource, tiling: Tiling) -> Iterator[Any]:
-    """Opens a slide file or images alike and checks the pixel size."""
-    if not source.path.exists():
-        raise DataError(f"{source.path}: {ACCEPTED} is required. Found nothing. Correct the path of {source.slide_id}.")
-    reader = ImageFolder if is_image_source(source.path) else WholeSlide
-    slide = reader(source.path, mpp=source.mpp, tiling=tiling)
-    try:
-        _require_mpp(slide.mpp, source)
-        yield slide
-    finally:
-        slide.close()
-
-
-def _require_mpp(mpp: float | None, source: SlideSource) -> None:
-    if mpp is None:
-        raise DataError(
-            f"{source.path}: the pixel size is required (µm per pixel). Found none in the file. "
-            f"Declare `mpp` for {source.slide_id} in {MPP_PLACE}."
-        )
-    doubt = doubt_of_mpp(mpp)
-    if doubt is not None:
-        raise DataError(
-            f"{source.path}: a pixel size {doubt} is required. Found {mpp:g}. "
-            f"Correct or declare `mpp` for {source.slide_id} in {MPP_PLACE}."
-        )
-
-
 def _encoded(
-    slide: Any, encoder: PatchEncoder, progress: Callable[[int, int], None] | None
+    slide: OpenedSlide, encoder: PatchEncoder, progress: Callable[[int, int], None] | None
 ) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"], float]:
     """Corners, features and median sharpness of all patches. Threads read ahead, so the encoder does not wait."""
     parts = slide.parts()

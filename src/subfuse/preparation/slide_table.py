@@ -12,6 +12,7 @@ from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, 
 from subfuse.features.feature_table import read_feature_table
 from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, patient_of_barcode, spelt_otherwise
 from subfuse.preparation.slide_samples import choose_slides, rank_of_slide
+from subfuse.slides.image_folders import IMAGE_SUFFIXES
 from subfuse.slides.source import FeatureSource, SlideSource, SlidesSection
 from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.tables import decimal_hint, is_missing, read_text_table, require_columns
@@ -21,7 +22,6 @@ SLIDE_SUFFIXES = (
     ".czi", ".dcm",
 )  # fmt: skip
 DICOM_SUFFIX = ".dcm"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 
 

@@ -54,7 +54,7 @@ class ImageFolder:
     format = "images"
 
     def __init__(self, path: Path, *, mpp: float | None, tiling: Tiling) -> None:
-        self.mpp = mpp
+        self.mpp = math.nan if mpp is None else mpp  # whoever opens a slide checks
         self._tiling = tiling
         self._unreadable: dict[str, str] = {}
         self._small: dict[int, Image.Image] = {}
@@ -94,7 +94,7 @@ class ImageFolder:
                 need = self._tiling.tile_px * self._tiling.mpp
                 raise DataError(
                     f"{image}: an image of at least {need:g} x {need:g} µm (one patch) is required. Found {width} x "
-                    f"{height} px, {width * self._known_mpp:g} x {height * self._known_mpp:g} µm. "
+                    f"{height} px, {width * self.mpp:g} x {height * self.mpp:g} µm. "
                     f"Remove it, or correct `mpp` in {MPP_PLACE}."
                 )
         return range(len(self._images))
@@ -124,7 +124,7 @@ class ImageFolder:
         import shapely
 
         self._require_readable(self._path)
-        size = self._tiling.patch_size_level0(self._known_mpp)
+        size = self._tiling.patch_size_level0(self.mpp)
         return shapely.union_all(shapely.box(*coords.T, *(coords.T + size)))
 
     @property
@@ -134,7 +134,7 @@ class ImageFolder:
 
         shapes = []
         for index, marks in self._marks.items():
-            corner, size = np.array(self._corner(index)), marks.mpp / self._known_mpp
+            corner, size = np.array(self._corner(index)), marks.mpp / self.mpp
             left_top = np.argwhere(marks.pen)[:, ::-1] * size + corner
             shapes.append(shapely.union_all(shapely.box(*left_top.T, *(left_top + size).T)))
         return shapely.union_all(shapes)
@@ -157,14 +157,9 @@ class ImageFolder:
         return canvas
 
     @property
-    def _known_mpp(self) -> float:
-        assert self.mpp is not None  # whoever opens a slide checks
-        return self.mpp
-
-    @property
     def _scale(self) -> float:
         """Pixels of the patches per pixel of the images."""
-        return self._known_mpp / self._tiling.mpp
+        return self.mpp / self._tiling.mpp
 
     @property
     def _thumbnail_scale(self) -> float:
@@ -172,9 +167,9 @@ class ImageFolder:
 
     def _marks_on(self, image: Image.Image) -> _Marks:
         """Pen marks of an image, brought to the resolution at which they are told from stain."""
-        factor = max(1.0, TISSUE_MPP / self._known_mpp)
+        factor = max(1.0, TISSUE_MPP / self.mpp)
         width, height = (max(1, round(n / factor)) for n in image.size)
-        mpp = factor * self._known_mpp
+        mpp = factor * self.mpp
         stained, pen = stained_and_pen(np.array(image.resize((width, height), Image.Resampling.BOX)), mpp=mpp)
         return _Marks(mpp, pen, int(np.count_nonzero(stained)))
 

@@ -11,13 +11,14 @@ from jaxtyping import Int32, UInt8
 from PIL import Image, ImageDraw
 
 from subfuse.files import atomic_path
+from subfuse.slides.opening import OpenedSlide
 from subfuse.slides.qupath import write_qupath
 
 _PATCH_COLOUR, _TISSUE_COLOUR, _PEN_COLOUR = (30, 90, 200), (0, 160, 80), (220, 30, 30)
 
 
 def write_pictures(
-    folder: Path, slide_id: str, slide: Any, tissue: Any, coords: Int32[np.ndarray, "patch 2"], *, size: int
+    folder: Path, slide_id: str, slide: OpenedSlide, tissue: Any, coords: Int32[np.ndarray, "patch 2"], *, size: int
 ) -> None:
     """Writes outline, thumbnail and contact sheet of a slide.
 

@@ -1,10 +1,9 @@
-"""Where slides or their ready features come from, as the cohort file declares it."""
+"""Where slides or their ready features are: as the cohort file declares it, and one by one."""
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
 
 from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, Section
@@ -49,3 +48,21 @@ class SlidesSection(Section):
         if self.encoder is not None and self.features is None:
             raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
         return self
+
+
+@dataclass(frozen=True)
+class SlideSource:
+    """Where one slide is. `path` is a slide file, a folder of PNG or JPEG images, or one such image."""
+
+    slide_id: str
+    patient_id: str
+    path: Path
+    mpp: float | None = None  # µm per level-0 pixel where the file does not say; a declared value is preferred
+
+
+@dataclass(frozen=True)
+class FeatureSource(SlideSource):
+    """A slide that comes as features. `path` is a feature file or a zarr store, or the table that has its row."""
+
+    encoder: str | None = None  # as declared, for files that do not name it
+    in_table: bool = False

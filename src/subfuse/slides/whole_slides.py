@@ -50,7 +50,7 @@ class WholeSlide:
         properties = self._slide.properties
         self.width_px, self.height_px = self._slide.dimensions
         self.format = properties.get("openslide.vendor", "OpenSlide")
-        self.mpp, pixel_notes = _pixel_size(properties, mpp, path)
+        self.mpp, pixel_notes = _pixel_size(properties, mpp, path)  # NaN: whoever opens a slide checks
         self._shapes = self._slide.level_dimensions
         self._downsamples, level_notes = _downsamples(self._slide)
         self.warnings = (*pixel_notes, *level_notes)
@@ -70,7 +70,7 @@ class WholeSlide:
         import shapely
 
         left, top, width, height = self._bounds
-        size, stride = (f(self._known_mpp) for f in (self._tiling.patch_size_level0, self._tiling.stride_level0))
+        size, stride = (f(self.mpp) for f in (self._tiling.patch_size_level0, self._tiling.stride_level0))
         y, x = np.meshgrid(
             top + grid_starts(height, size, stride), left + grid_starts(width, size, stride), indexing="ij"
         )
@@ -83,7 +83,7 @@ class WholeSlide:
 
     def read(self, part: tuple[int, int]) -> list[Patch]:
         """Returns the patch at a place, from the coarsest level that is fine enough. Threads may call it at once."""
-        size = self._tiling.patch_size_level0(self._known_mpp)
+        size = self._tiling.patch_size_level0(self.mpp)
         level = self._coarsest_level(size / self._tiling.tile_px)
         side = round(size / self._downsamples[level])
         return [Patch(*part, _scaled(self._region(*part, side, side, level=level), *[self._tiling.tile_px] * 2))]
@@ -107,20 +107,15 @@ class WholeSlide:
         scale = min(1.0, THUMBNAIL_PX / max(self.width_px, self.height_px))
         return Image.fromarray(_scaled(self._overview, round(self.width_px * scale), round(self.height_px * scale)))
 
-    @property
-    def _known_mpp(self) -> float:
-        assert self.mpp is not None  # whoever opens a slide checks
-        return self.mpp
-
     @cached_property
     def _found(self) -> Tissue:
         """Tissue and pen marks in level-0 pixels, searched at the same physical resolution in every slide."""
         import shapely
 
-        factor = max(1.0, TISSUE_MPP / self._known_mpp)
+        factor = max(1.0, TISSUE_MPP / self.mpp)
         image = _scaled(self._overview, round(self.width_px / factor), round(self.height_px / factor))
         scale = np.array([self.width_px / image.shape[1], self.height_px / image.shape[0]])
-        found = find_tissue(image, mpp=float(scale.mean()) * self._known_mpp)
+        found = find_tissue(image, mpp=float(scale.mean()) * self.mpp)
         outline, pen = (shapely.transform(shape, lambda points: points * scale) for shape in (found.outline, found.pen))
         left, top, width, height = self._bounds
         inside = shapely.intersection(outline, shapely.box(left, top, left + width, top + height))
@@ -133,7 +128,7 @@ class WholeSlide:
         It is read in blocks from the coarsest level that is fine enough, so a slide without a coarse level takes
         longer, not more memory.
         """
-        downsample = min(TISSUE_MPP / self._known_mpp, max(self.width_px, self.height_px) / THUMBNAIL_PX)
+        downsample = min(TISSUE_MPP / self.mpp, max(self.width_px, self.height_px) / THUMBNAIL_PX)
         level = self._coarsest_level(downsample)
         shrink = max(1, int(1.02 * downsample / self._downsamples[level]))
         width, height = self._shapes[level]
@@ -189,10 +184,8 @@ def _readable(path: Path, place: str) -> Iterator[None]:
         ) from error
 
 
-def _pixel_size(
-    properties: Mapping[str, str], declared: float | None, path: Path
-) -> tuple[float | None, tuple[str, ...]]:
-    """µm per level-0 pixel, the declared one first, and what contradicts it in the header; None: it says nothing.
+def _pixel_size(properties: Mapping[str, str], declared: float | None, path: Path) -> tuple[float, tuple[str, ...]]:
+    """µm per level-0 pixel, the declared one first, and what contradicts it in the header; NaN: it says nothing.
 
     Raises:
         DataError: What the header says cannot be read, or pixels are not square; a declared size is taken all the same.
@@ -203,7 +196,7 @@ def _pixel_size(
         if declared is None:
             raise
         return declared, (f"declared {declared:g} µm per pixel is used, although the file says another: {error}",)
-    return declared or recorded, disagreement(declared=declared, recorded=recorded)
+    return declared or recorded or math.nan, disagreement(declared=declared, recorded=recorded)
 
 
 def _recorded_mpp(properties: Mapping[str, str], path: Path) -> float | None:

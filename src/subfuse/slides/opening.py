@@ -1,0 +1,91 @@
+"""A slide opened for reading: the file of a scanner or images, behind one interface."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from subfuse.errors import DataError
+from subfuse.slides.image_folders import ImageFolder, is_image_source
+from subfuse.slides.source import SlideSource
+from subfuse.slides.tissue import MPP_PLACE, Patch, Tiling, doubt_of_mpp
+from subfuse.slides.whole_slides import ACCEPTED, WholeSlide
+
+
+@runtime_checkable
+class OpenedSlide(Protocol):
+    """A slide that is open. Places (x, y) and outlines (shapely geometries) are in level-0 pixels from its top left."""
+
+    format: str  # the scanner's vendor or container, or "images"
+    width_px: int  # at level 0
+    height_px: int
+    mpp: float  # µm per level-0 pixel
+    bounds_corner: tuple[int, int]  # of the scanned area
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is doubtful about the slide, as far as it has been read."""
+
+    @property
+    def patches_per_part(self) -> int:
+        """Most patches of one part."""
+
+    @property
+    def pen(self) -> Any:
+        """Outline of the pen marks, possibly empty."""
+
+    @property
+    def pen_share(self) -> float:
+        """Share of the stained and marked area that is pen."""
+
+    def parts(self) -> Sequence[Any]:
+        """Returns what `read` takes, one after the other, to read every patch."""
+
+    def read(self, part: Any) -> list[Patch]:
+        """Returns the patches of a part; threads may call it at once."""
+
+    def tissue(self, coords: Int[np.ndarray, "patch 2"]) -> Any:
+        """Returns the outline of the tissue, given the corners of the patches that were kept."""
+
+    def thumbnail(self) -> Image.Image:
+        """Returns a small picture of the whole."""
+
+    def close(self) -> None:
+        """Closes the file."""
+
+
+@contextmanager
+def opened_slide(source: SlideSource, tiling: Tiling) -> Iterator[OpenedSlide]:
+    """Opens a slide file or images alike.
+
+    Raises:
+        DataError: The slide is missing, of another kind or damaged, or its pixel size is unknown or implausible.
+        ConfigurationError: The extra `wsi` is missing.
+    """
+    if not source.path.exists():
+        raise DataError(f"{source.path}: {ACCEPTED} is required. Found nothing. Correct the path of {source.slide_id}.")
+    reader = ImageFolder if is_image_source(source.path) else WholeSlide
+    slide: OpenedSlide = reader(source.path, mpp=source.mpp, tiling=tiling)
+    try:
+        _require_mpp(slide.mpp, source)
+        yield slide
+    finally:
+        slide.close()
+
+
+def _require_mpp(mpp: float, source: SlideSource) -> None:
+    if math.isnan(mpp):
+        raise DataError(
+            f"{source.path}: the pixel size is required (µm per pixel). Found none in the file. "
+            f"Declare `mpp` for {source.slide_id} in {MPP_PLACE}."
+        )
+    doubt = doubt_of_mpp(mpp)
+    if doubt is not None:
+        raise DataError(
+            f"{source.path}: a pixel size {doubt} is required. Found {mpp:g}. "
+            f"Correct or declare `mpp` for {source.slide_id} in {MPP_PLACE}."
+        )
