@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.clinical.reading import read_clinical
 from subfuse.clinical.source import PatientsSection
 from subfuse.cohort.given_folds import given_folds
@@ -22,7 +23,6 @@ from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
 from subfuse.expression.reading import read_expression
 from subfuse.expression.samples import read_sample_sheet
-from subfuse.expression.source import ExpressionSection
 
 ROUNDS = int(os.environ.get("SUBFUSE_FUZZ_ROUNDS", "12"))  # of each reader; some thousands find what is rare
 
@@ -37,7 +37,7 @@ FILES = [{"file_name": "a.tsv", "associated_entities": [{"entity_submitter_id": 
 
 
 def matrix(format: str) -> Callable[[Path], object]:
-    return lambda path: read_expression(ExpressionSection(table=path, format=format, unit="tpm"))
+    return lambda path: read_expression(expression_section(table=path, format=format, unit="tpm"))
 
 
 def clinical(format: str) -> Callable[[Path], object]:

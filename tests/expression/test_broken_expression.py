@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.errors import DataError
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection
 
 GOOD = "patient_id\tEGFR\tTP53\nTCGA-02-0001\t1\t3\nTCGA-02-0002\t7\t0\n"
 EXPECTED = {"TCGA-02-0001": {"EGFR": 1.0, "TP53": 2.0}, "TCGA-02-0002": {"EGFR": 3.0, "TP53": 0.0}}
@@ -18,7 +18,7 @@ def read(tmp_path, content, *, name="expression.tsv", unit="tpm", **keys):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_expression(ExpressionSection(table=path, unit=unit, **keys))
+    return read_expression(expression_section(table=path, unit=unit, **keys))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_doubtful_units_are_warnings(tmp_path, unit, scale, shift, doubt):
     values = np.random.default_rng(0).uniform(0, scale, (4, 60)) + shift
     table = pd.DataFrame(values, index=list("abcd"), columns=[f"G{i}" for i in range(60)])
     table.to_csv(tmp_path / "e.csv")
-    warnings = read_expression(ExpressionSection(table=tmp_path / "e.csv", unit=unit)).warnings
+    warnings = read_expression(expression_section(table=tmp_path / "e.csv", unit=unit)).warnings
     assert bool(warnings) == (doubt is not None)
     assert doubt is None or doubt in warnings[0]
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from expression_sections import expression_section
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.expression.gdc_star import read_star_file
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection
 from subfuse.expression.table import ExpressionStandardiser, read_expression_h5ad, write_expression
 
 STAR_HEADER = (
@@ -23,7 +23,7 @@ STAR_HEADER = (
 def plain(tmp_path: Path, text: str | bytes, unit: str = "tpm", name: str = "expression.csv"):
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_expression(ExpressionSection(table=path, unit=unit))
+    return read_expression(expression_section(table=path, unit=unit))
 
 
 # --- genes that models must not see ---------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ def plain(tmp_path: Path, text: str | bytes, unit: str = "tpm", name: str = "exp
 def test_an_excluded_gene_is_listed_and_still_counts_in_the_sums(tmp_path):
     path = tmp_path / "expression.csv"
     path.write_text("case,G1,CSHL1,G3,CSHL1\na,1,2,3,2\nb,5,0,3,0\n")
-    table = read_expression(ExpressionSection(table=path, unit="counts", exclude=("CSHL1",)))
+    table = read_expression(expression_section(table=path, unit="counts", exclude=("CSHL1",)))
     assert table.values.columns.tolist() == ["G1", "G3"]
     np.testing.assert_allclose(2.0 ** table.values.to_numpy() - 1, [[125e3, 375e3], [625e3, 375e3]], rtol=1e-5)
     left_out = table.exclusions[table.exclusions["level"] == "gene"]
@@ -44,7 +44,7 @@ def test_an_excluded_gene_is_listed_and_still_counts_in_the_sums(tmp_path):
 def test_an_excluded_gene_may_have_its_earlier_name(tmp_path, name):
     path = tmp_path / "expression.csv"
     path.write_text("case,H2AFZ,EGFR\na,1,2\n")
-    table = read_expression(ExpressionSection(table=path, unit="tpm", exclude=(name,)))
+    table = read_expression(expression_section(table=path, unit="tpm", exclude=(name,)))
     assert table.values.columns.tolist() == ["EGFR"]
 
 
@@ -56,7 +56,7 @@ def test_an_excluded_gene_must_be_in_the_table(tmp_path, name, hint):
     path.write_text("case,CSHL1,EGFR\na,1,2\n")
     message = rf"expression.exclude: {name} must be a gene of .*expression.csv.*{hint}"
     with pytest.raises(ConfigurationError, match=message):
-        read_expression(ExpressionSection(table=path, unit="tpm", exclude=(name,)))
+        read_expression(expression_section(table=path, unit="tpm", exclude=(name,)))
 
 
 # --- matrices --------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_truncated_gzip(tmp_path):
 
 def test_missing_file(tmp_path):
     with pytest.raises(DataError, match="No such file"):
-        read_expression(ExpressionSection(table=tmp_path / "none.csv", unit="tpm"))
+        read_expression(expression_section(table=tmp_path / "none.csv", unit="tpm"))
 
 
 def test_repeated_symbol_keeps_the_higher_mean(tmp_path):
@@ -206,8 +206,10 @@ def star_folder(tmp_path):
 
 
 def read_star(folder: Path, unit: str = "tpm"):
-    section = ExpressionSection(folder=Path("star"), format="gdc_star", sample_sheet=Path("sheet.tsv"), unit=unit)
-    return read_expression(section, folder, keep_genes={"MIAT"})
+    section = expression_section(
+        folder=folder / "star", format="gdc_star", sample_sheet=folder / "sheet.tsv", unit=unit
+    )
+    return read_expression(section, keep_genes={"MIAT"})
 
 
 def test_star_sample_choice_and_gene_axis(star_folder):
@@ -234,7 +236,7 @@ def test_star_units_sum_over_all_genes_before_the_choice(star_folder, unit):
 
 
 def test_star_genes_of_any_type_may_be_excluded(star_folder):
-    section = ExpressionSection(
+    section = expression_section(
         folder=star_folder / "star", format="gdc_star", sample_sheet=star_folder / "sheet.tsv", unit="tpm",
         exclude=("EGFR", "XIST"),
     )  # fmt: skip
@@ -268,7 +270,7 @@ def test_bad_star_files(tmp_path, content, message):
 
 def test_sample_sheet_without_files(star_folder):
     (star_folder / "star2").mkdir()
-    section = ExpressionSection(
+    section = expression_section(
         folder=star_folder / "star2", format="gdc_star", sample_sheet=star_folder / "sheet.tsv", unit="tpm"
     )
     with pytest.raises(DataError, match="Found none; listed: 6, in the folder: 0"):
@@ -285,7 +287,7 @@ def test_real_star_head(real_data):
 @pytest.mark.real_data
 def test_real_matrix_survives_writing(real_data, tmp_path):
     path = real_data / "tcga_gbmlgg" / "expression_zscores.csv.gz"
-    table = read_expression(ExpressionSection(table=path, unit="zscore"))
+    table = read_expression(expression_section(table=path, unit="zscore"))
     assert table.values.shape == (569, 1544)
     assert not len(table.exclusions)
     write_expression(tmp_path / "e.h5ad", table)

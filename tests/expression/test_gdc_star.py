@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.errors import DataError
 from subfuse.expression.gdc_star import read_gdc_metadata, read_gdc_sheet
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection
 
 SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
 HEADER = (
@@ -56,8 +56,9 @@ def download(request, tmp_path) -> Path:
 
 
 def read(folder: Path, unit: str = "tpm", **keys):
-    section = ExpressionSection(folder="star", format="gdc_star", metadata="metadata.json", unit=unit, **keys)
-    return read_expression(section, folder, keep_genes={"JPT1"})
+    keys = {"folder": "star", "metadata": "metadata.json", **keys}
+    section = expression_section(format="gdc_star", unit=unit, **{name: folder / key for name, key in keys.items()})
+    return read_expression(section, keep_genes={"JPT1"})
 
 
 def test_primary_then_deepest_aliquot_and_every_choice_is_recorded(download):

@@ -29,7 +29,7 @@ def test_a_table_extends_the_built_in_names_and_wins(tmp_path):
     assert approved_name("MYGENE", aliases) == "H2AZ1"  # through the built-in table
     assert approved_name("SEPT3", aliases) == "OWN3"
     assert approved_name("ENSG00000146648.3", aliases) == "EGFR"
-    assert load_gene_sets({"tumour": GeneSetSource()}, aliases=path)["tumour"].count("OWN3") == 1
+    assert load_gene_sets({"tumour": GeneSetSource()}, aliases)["tumour"].count("OWN3") == 1
 
 
 def test_a_probe_map_of_xena_names_ensembl_identifiers(tmp_path):

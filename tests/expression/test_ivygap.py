@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.errors import DataError
 from subfuse.expression.ivygap import patient_of_tumour
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection
 
 WELLS = {101: "W1-1-1", 102: "W1-1-1", 103: "W1-2-1", 104: "W20-2-1"}
 FPKM = np.array([[1.0, 2, 9, 4], [3, 2, 9, 4], [4, 12, 2, 2]])  # genes × wells
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path):
-    return read_expression(ExpressionSection(folder=folder, format="ivygap"))
+    return read_expression(expression_section(folder=folder, format="ivygap"))
 
 
 def test_samples_of_the_first_tumour_are_averaged_in_log2_tpm(folder):

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection
 from subfuse.expression.table import write_expression
 
 PATIENTS = ["TCGA-02-0001", "TCGA-02-0002", "TCGA-02-0003"]
@@ -21,7 +21,7 @@ def matrix(rows=PATIENTS, columns=GENES, values=VALUES) -> pd.DataFrame:
 
 
 def read(path: Path, *, patients=(), keep_genes=(), **keys):
-    return read_expression(ExpressionSection(table=path, **keys), patients=patients, keep_genes=keep_genes)
+    return read_expression(expression_section(table=path, **keys), patients=patients, keep_genes=keep_genes)
 
 
 # --- orientation -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.expression.reading import read_expression
 from subfuse.expression.samples import origin_of_sample, read_sample_sheet
 from subfuse.expression.source import ExpressionSection
@@ -28,18 +29,18 @@ def write(folder, source: str, unit: str) -> ExpressionSection:
     table = matrix(unit)
     if source == "plain":
         table.T.to_csv(folder / "e.csv", index_label="sample")
-        return ExpressionSection(table=folder / "e.csv", unit=unit)
+        return expression_section(table=folder / "e.csv", unit=unit)
     if source == "xena":
         table.to_csv(folder / "e.tsv", sep="\t", index_label="sample")
-        return ExpressionSection(table=folder / "e.tsv", unit=unit, format="xena")
+        return expression_section(table=folder / "e.tsv", unit=unit, format="xena")
     if source == "cbioportal":
         table.to_csv(folder / "e.txt", sep="\t", index_label="Hugo_Symbol")
-        return ExpressionSection(table=folder / "e.txt", unit=unit, format="cbioportal")
+        return expression_section(table=folder / "e.txt", unit=unit, format="cbioportal")
     if source == "h5ad":
         import anndata
 
         anndata.AnnData(table.T.astype(np.float32)).write_h5ad(folder / "e.h5ad")
-        return ExpressionSection(table=folder / "e.h5ad", unit=unit, format="h5ad")
+        return expression_section(table=folder / "e.h5ad", unit=unit, format="h5ad")
     return write_star(folder, source, unit)
 
 
@@ -54,9 +55,9 @@ def write_star(folder, source: str, unit: str) -> ExpressionSection:
     if source == "star sheet":
         columns = ["File Name", "Case ID", "Sample ID", "Sample Type"]
         pd.DataFrame(rows, columns=columns).to_csv(folder / "sheet.tsv", sep="\t", index=False)
-        return ExpressionSection(folder=folder, format="gdc_star", unit=unit, sample_sheet=folder / "sheet.tsv")
+        return expression_section(folder=folder, format="gdc_star", unit=unit, sample_sheet=folder / "sheet.tsv")
     (folder / "metadata.json").write_text(json.dumps(records))
-    return ExpressionSection(folder=folder, format="gdc_star", unit=unit, metadata=folder / "metadata.json")
+    return expression_section(folder=folder, format="gdc_star", unit=unit, metadata=folder / "metadata.json")
 
 
 @pytest.mark.parametrize("unit", ["counts", "tpm"])
@@ -77,7 +78,7 @@ def test_the_first_vial_speaks_for_the_patient_in_every_source(tmp_path, source,
 def test_rounding_of_tpm_decides_nothing(tmp_path):
     table = pd.DataFrame({"s": [FIRST, DEEPER], "EGFR": [600000, 600000.4], "VIM": [400000, 400000]})
     table.to_csv(tmp_path / "e.csv", index=False)
-    read = read_expression(ExpressionSection(table=tmp_path / "e.csv", unit="tpm"))
+    read = read_expression(expression_section(table=tmp_path / "e.csv", unit="tpm"))
     assert read.samples["samples"].tolist() == [FIRST]
 
 
@@ -113,7 +114,7 @@ def test_sample_sheets_say_what_is_formalin_fixed(tmp_path):
     assert {sample: origin.vial for sample, origin in read_sample_sheet(path).items()} == {"S1": 100, "S2": 0}
     table = "sample,EGFR,VIM\nS1,9,9\nS2,1,1\n"
     (tmp_path / "e.csv").write_text(table)
-    read = read_expression(ExpressionSection(table=tmp_path / "e.csv", unit="counts", sample_sheet=path))
+    read = read_expression(expression_section(table=tmp_path / "e.csv", unit="counts", sample_sheet=path))
     assert read.samples["samples"].tolist() == ["S2"]
     assert read.exclusions["reason"].tolist() == ["S2 of the same patient is used (frozen tissue comes before FFPE)"]
 
@@ -121,7 +122,7 @@ def test_sample_sheets_say_what_is_formalin_fixed(tmp_path):
 @pytest.mark.real_data
 def test_tpm_and_counts_of_one_download_use_frozen_tissue(cases):
     for name, unit in (("tpm", "tpm"), ("counts", "counts")):
-        section = ExpressionSection(table=cases / "ffpe_aliquot" / f"{name}.tsv", unit=unit, format="xena")
+        section = expression_section(table=cases / "ffpe_aliquot" / f"{name}.tsv", unit=unit, format="xena")
         read = read_expression(section)
         assert read.samples.loc["TCGA-A6-6650", "samples"].startswith("TCGA-A6-6650-01A")
         assert "FFPE" in read.exclusions.set_index("id")["reason"][LATER]

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.errors import DataError
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection
 
 N_GENES = 1200
 
@@ -22,7 +22,7 @@ def shares(n_patients: int = 4) -> pd.DataFrame:
 
 def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
     table.to_csv(tmp_path / "e.csv")
-    return "\n".join(read_expression(ExpressionSection(table=tmp_path / "e.csv", unit=unit)).warnings)
+    return "\n".join(read_expression(expression_section(table=tmp_path / "e.csv", unit=unit)).warnings)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def write_h5ad(path, *, x=True, obs=None, var=None, layers=None, uns=None, raw=N
 
 
 def read_h5ad(path, unit="tpm", **keys):
-    return read_expression(ExpressionSection(table=path, format="h5ad", unit=unit, **keys))
+    return read_expression(expression_section(table=path, format="h5ad", unit=unit, **keys))
 
 
 def test_a_file_without_x_names_its_layers(tmp_path):
@@ -124,7 +124,7 @@ def test_gene_names_beside_numbers_or_missing_ones(tmp_path):
 @pytest.mark.real_data
 def test_logarithms_of_something_else_are_doubted(cases):
     for name, unit in (("l1", "log2_tpm_001"), ("lfpkm", "log2_tpm"), ("ln1", "log2_tpm"), ("log10", "log2_tpm")):
-        section = ExpressionSection(table=cases / "log_units" / f"{name}.tsv", format="xena", unit=unit)
+        section = expression_section(table=cases / "log_units" / f"{name}.tsv", format="xena", unit=unit)
         assert "unit" in "\n".join(read_expression(section).warnings), name
 
 

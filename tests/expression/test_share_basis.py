@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expression_sections import expression_section
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection
 from subfuse.expression.table import read_expression_h5ad, write_expression
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.preparation.sources import pool_expression
@@ -19,7 +19,7 @@ FPKM = pd.DataFrame(
 
 def read(tmp_path, table: pd.DataFrame, unit: str = "fpkm"):
     table.to_csv(tmp_path / "e.csv")
-    return read_expression(ExpressionSection(table=tmp_path / "e.csv", unit=unit))
+    return read_expression(expression_section(table=tmp_path / "e.csv", unit=unit))
 
 
 def test_shares_over_more_genes_become_those_over_fewer(tmp_path):

@@ -4,9 +4,9 @@ import datetime
 import difflib
 import reprlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -118,10 +118,10 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         model: What the file is validated as.
     """
     first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"] if part != "[key]"]
+    place, section = _resolved(model, [str(part) for part in first["loc"] if part != "[key]"])
     name = ".".join(part[:60] for part in place)
     if first["type"] == "extra_forbidden":
-        valid = sorted(_keys_at(model, place[:-1]))
+        valid = sorted(section.model_fields) if section is not None else []
         near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`? " if near else ""
         problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=12)}."
@@ -153,17 +153,29 @@ def _line_of(node: yaml.Node | None, place: list[str]) -> int:
     return line + 1
 
 
-def _keys_at(model: type[BaseModel], place: list[str]) -> set[str]:
-    current: Any = model
-    for part in place:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            current = current.model_fields[part].annotation
+def _resolved(model: type[BaseModel], location: list[str]) -> tuple[list[str], type[BaseModel] | None]:
+    """Returns a location without the tags of unions, and the innermost section on the way to it."""
+    place: list[str] = []
+    current, section = _kinds(model), None
+    for part in location:
+        tagged = {kind.model_fields["format"].default: kind for kind in current} if len(current) > 1 else {}
+        if part in tagged:
+            current, section = (tagged[part],), tagged[part]
+            continue
+        place.append(part)
+        kind = current[0] if current else None
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            section = kind
+            current = _kinds(kind.model_fields[part].annotation) if part in kind.model_fields else ()
         else:
-            current = get_args(current)[0 if part.isdigit() else -1]  # tuple[Section, ...] or dict[str, Section]
-        current = next(_sections(current), current)
-    return set(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else set()
+            current = _kinds(get_args(kind)[0 if part.isdigit() else -1]) if get_args(kind) else ()  # tuple or dict
+    return place, section
 
 
-def _sections(annotation: Any) -> Iterator[Any]:
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """Returns what a value may be beside None: several sections where a tag tells which."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        yield from (part for part in get_args(annotation) if part is not type(None))
+        return tuple(kind for part in get_args(annotation) if part is not type(None) for kind in _kinds(part))
+    return (annotation,)

@@ -19,7 +19,6 @@ from subfuse.expression.samples import (
     origin_of_sample,
     preservation_of,
 )
-from subfuse.expression.source import ExpressionSection
 from subfuse.identifiers import patient_of_barcode, site_of_barcode
 from subfuse.tables import (
     open_bounded,
@@ -45,7 +44,14 @@ _LISTED = ["file_id", "file_name", "sample", *SampleOrigin._fields]
 
 
 def read_gdc_star(
-    section: ExpressionSection, base: Path, keep_genes: Collection[str], aliases: Mapping[str, str]
+    folder: Path,
+    *,
+    unit: str,
+    sample_sheet: Path | None = None,
+    metadata: Path | None = None,
+    manifest: Path | None = None,
+    keep_genes: Collection[str],
+    aliases: Mapping[str, str],
 ) -> SampleMatrix:
     """Returns the STAR files of a folder, one row per patient; files are read one by one into one matrix.
 
@@ -55,20 +61,24 @@ def read_gdc_star(
     reason.
 
     Args:
-        section: `expression` of the cohort file: folder, sample_sheet or metadata, optionally manifest, unit.
-        base: Folder that relative paths of the section refer to.
+        folder: Searched with its subfolders.
+        unit: counts, tpm, fpkm or fpkm_uq.
+        sample_sheet: Sample sheet of the GDC portal: which file belongs to which patient.
+        metadata: Its metadata JSON instead.
+        manifest: Manifest of the portal, which tells the size of each file.
         keep_genes: Approved symbols that are kept whatever their type.
         aliases: Names to approved symbols.
 
     Raises:
         DataError: No usable file, or files of different data releases. Names the file.
     """
-    assert section.folder is not None  # ExpressionSection checked that format and paths fit
-    assert section.unit is not None
-    folder = base / section.folder
-    files, missing = _present_files(section, base, folder)
+    place = sample_sheet or metadata
+    if place is None:
+        raise ValueError("sample_sheet or metadata is required. Found neither.")
+    listing = read_gdc_metadata(place) if sample_sheet is None else read_gdc_sheet(place)
+    files, missing = _present_files(folder, listing, place, manifest)
     candidates = files[files["rank"] != NORMAL].sort_values(["patient_id", "rank", "vial", "sample"], kind="stable")
-    reader = _FolderReader(section.unit, candidates["patient_id"].nunique(), set(keep_genes), aliases)
+    reader = _FolderReader(unit, candidates["patient_id"].nunique(), set(keep_genes), aliases)
     depth = np.zeros(len(files))
     unreadable: dict[int, str] = {}
     found: dict[str, tuple[int, int]] = {}  # patient -> rank and vial of the file that speaks for it
@@ -76,7 +86,7 @@ def read_gdc_star(
         if found.get(file["patient_id"], (file["rank"], file["vial"])) != (file["rank"], file["vial"]):
             continue
         try:
-            content = read_star_file(file["path"], units={section.unit, "counts"})
+            content = read_star_file(file["path"], units={unit, "counts"})
         except DataError as error:
             unreadable[row] = str(error)
             continue
@@ -91,11 +101,11 @@ def read_gdc_star(
         values=reader.values if rows == list(range(len(reader.values))) else reader.values[rows],
         samples=chosen[["sample", *SampleOrigin._fields]].assign(place=chosen["sample"]).reset_index(drop=True),
         genes=reader.genes(),
-        unit=section.unit,
+        unit=unit,
         path=folder,
         source={
             "folder": folder.name,
-            "sample_sheet": (section.sample_sheet or section.metadata or folder).name,
+            "sample_sheet": place.name,
             "samples": "primary tumour before recurrent, frozen before FFPE, then highest total count",
             "genes": "protein_coding, and those of the gene sets",
         },
@@ -249,16 +259,11 @@ class _FolderReader:
         self._first = path
 
 
-def _present_files(section: ExpressionSection, base: Path, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _present_files(
+    folder: Path, listing: pd.DataFrame, place: Path, manifest: Path | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the listed STAR files that are there and whole (with `path`), and those that are not."""
-    if section.sample_sheet is not None:
-        place = base / section.sample_sheet
-        listing = read_gdc_sheet(place)
-    else:
-        assert section.metadata is not None
-        place = base / section.metadata
-        listing = read_gdc_metadata(place)
-    sizes = {} if section.manifest is None else _manifest_sizes(base / section.manifest)
+    sizes = {} if manifest is None else _manifest_sizes(manifest)
     if not folder.is_dir():
         raise DataError(f"{folder}: a folder of STAR files is required. Found none. Check expression.folder.")
     found = [file for file in sorted(folder.rglob("*.tsv*")) if file.is_file()]

@@ -45,19 +45,21 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
     return sets
 
 
-def load_gene_sets(sections: Mapping[str, GeneSetSource], *, aliases: Path | None = None) -> dict[str, tuple[str, ...]]:
+def load_gene_sets(
+    sections: Mapping[str, GeneSetSource], aliases: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Returns each subspace's genes under their approved symbols: the sorted union of its sets.
 
     Args:
         sections: Subspace name to where its sets come from (`gene_sets` of the cohort file), in the order that the
             subspaces will have everywhere.
-        aliases: Gene names in addition to the built-in ones (`expression.aliases` of the cohort file).
+        aliases: Earlier names to approved ones; None: the built-in ones, see `gene_aliases`.
 
     Raises:
         ConfigurationError: `builtin` for a subspace that has no built-in sets, or a chosen set that the file lacks.
         DataError: The GMT file is malformed.
     """
-    names = gene_aliases(aliases)
+    names = gene_aliases() if aliases is None else aliases
     return {
         subspace: tuple(sorted({gene for genes in _chosen_sets(subspace, source, names).values() for gene in genes}))
         for subspace, source in sections.items()
@@ -65,7 +67,7 @@ def load_gene_sets(sections: Mapping[str, GeneSetSource], *, aliases: Path | Non
 
 
 def load_pathways(
-    sections: Mapping[str, GeneSetSource], genes: Sequence[str], *, aliases: Path | None = None
+    sections: Mapping[str, GeneSetSource], genes: Sequence[str], aliases: Mapping[str, str] | None = None
 ) -> dict[str, tuple[str, ...]]:
     """Returns every single set behind the subspaces with its measured genes; sets without one are left out.
 
@@ -81,7 +83,7 @@ def load_pathways(
         ConfigurationError: As for `load_gene_sets`.
         DataError: As for `load_gene_sets`.
     """
-    measured, names = set(genes), gene_aliases(aliases)
+    measured, names = set(genes), gene_aliases() if aliases is None else aliases
     pathways: dict[str, tuple[str, ...]] = {}
     for subspace, source in sections.items():
         for name, wanted in _chosen_sets(subspace, source, names).items():

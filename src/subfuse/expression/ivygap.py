@@ -9,7 +9,6 @@ import pandas as pd
 from subfuse.errors import DataError, preview
 from subfuse.expression.numeric_tables import read_numeric_table
 from subfuse.expression.samples import OTHER_TUMOUR, PRIMARY, SampleMatrix, refuse_repeated
-from subfuse.expression.source import ExpressionSection
 from subfuse.tables import read_text_table, require_columns
 
 _TUMOUR = re.compile(r"^(W\d+)-(\d+)-\d+")  # donor, surgery, tumour
@@ -26,7 +25,7 @@ def patient_of_tumour(tumour: str) -> str:
     return match[1] if match else tumour
 
 
-def read_ivygap(section: ExpressionSection, base: Path) -> SampleMatrix:
+def read_ivygap(folder: Path) -> SampleMatrix:
     """Returns FPKM of IvyGAP: several laser-microdissected samples per patient, to be averaged.
 
     The folder holds `fpkm_table.csv` (gene_id × rna_well_id), `rows-genes.csv` (gene_id, gene_symbol) and
@@ -37,8 +36,6 @@ def read_ivygap(section: ExpressionSection, base: Path) -> SampleMatrix:
     Raises:
         DataError: A table is missing or of another layout, or a sample or gene of the FPKM table is not described.
     """
-    assert section.folder is not None  # ExpressionSection checked that format and paths fit
-    folder = base / section.folder
     path = _file(folder, "fpkm_table.csv")
     table = read_numeric_table(path)
     symbols = _lookup(_file(folder, "rows-genes.csv"), "gene_id", "gene_symbol", table.rows, path)

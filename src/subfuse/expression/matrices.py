@@ -22,7 +22,6 @@ from subfuse.expression.samples import (
     read_sample_sheet,
     refuse_repeated,
 )
-from subfuse.expression.source import ExpressionSection
 from subfuse.identifiers import describe_mismatch, patient_of_barcode, site_of_barcode
 from subfuse.tables import is_missing
 
@@ -51,29 +50,41 @@ _XENA_UNITS = {  # "unit" of the JSON file beside a table, without spaces
 }
 
 
-def read_plain(section: ExpressionSection, base: Path, patients: Collection[str]) -> SampleMatrix:
-    """Returns a plain csv or tsv matrix; `patients` tell its orientation where it is not declared.
+def read_plain(
+    path: Path,
+    *,
+    unit: str,
+    orientation: str | None = None,
+    sheet: Path | None = None,
+    patients: Collection[str] = (),
+) -> SampleMatrix:
+    """Returns a plain csv or tsv matrix.
+
+    Args:
+        path: The table.
+        unit: Unit of its values.
+        orientation: patients_by_genes or genes_by_patients; None: as `recognise_orientation`.
+        sheet: Which sample belongs to which patient, see `read_sample_sheet`.
+        patients: Of the cohort, TCGA ones by their 12 characters.
 
     Raises:
         ConfigurationError: The orientation is ambiguous and not declared.
         DataError: As `read_numeric_table`; a sample that occurs twice; no patient of the cohort on either side.
     """
-    path = _table(section, base)
     if path.suffix == ".h5ad":
         raise ConfigurationError(f"{path}: an AnnData file needs `format: h5ad` in `expression`.")
     table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
-    orientation = section.orientation or recognise_orientation(table, patients, path)
-    return _matrix(table, section, base, path, _declared(section, path), orientation == "genes_by_patients")
+    orientation = orientation or recognise_orientation(table, patients, path)
+    return _matrix(table, path, unit, sheet, genes_in_rows=orientation == "genes_by_patients")
 
 
-def read_cbioportal(section: ExpressionSection, base: Path) -> SampleMatrix:
+def read_cbioportal(path: Path, *, unit: str | None = None, sheet: Path | None = None) -> SampleMatrix:
     """Returns a `data_mrna_seq_*.txt` of cBioPortal: genes × samples, the unit by the file's name where not declared.
 
     Raises:
         ConfigurationError: The unit is neither declared nor told by the name.
         DataError: Another layout; as `read_numeric_table`.
     """
-    path = _table(section, base)
     columns = (*_SYMBOL_COLUMNS, *_GENE_TEXT, "cytoband")
     table = read_numeric_table(path, text_columns=columns, comment="#", nameless_rows=True)
     if table.corner.lower() not in ("hugo_symbol", "entrez_gene_id"):
@@ -82,29 +93,34 @@ def read_cbioportal(section: ExpressionSection, base: Path) -> SampleMatrix:
             f"Found {table.corner!r}. Use `format: plain` for other matrices."
         )
     told = next((unit for part, unit in _CBIOPORTAL_UNITS if part in path.name.lower()), None)
-    matrix = _matrix(table, section, base, path, _told_unit(section, told, path, "the file's name"), True)
+    matrix = _matrix(table, path, _told_unit(unit, told, path, "the file's name"), sheet, genes_in_rows=True)
     if told in (None, matrix.unit):
         return matrix
     note = f"{path}: unit {matrix.unit} is declared and used, but the file's name says {told}. Check the unit."
     return replace(matrix, warnings=(*matrix.warnings, note))
 
 
-def read_xena(section: ExpressionSection, base: Path) -> SampleMatrix:
+def read_xena(path: Path, *, unit: str | None = None, sheet: Path | None = None) -> SampleMatrix:
     """Returns a table of UCSC Xena: genes × samples, the unit by the JSON file beside it where not declared.
 
     Raises:
         ConfigurationError: The unit is neither declared nor told.
         DataError: As `read_numeric_table`.
     """
-    path = _table(section, base)
     table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
     told = _xena_unit(path)
-    _refuse_other_unit(section, told, path, "the JSON file beside it")
-    unit = _told_unit(section, told, path, "a JSON file beside it")
-    return _matrix(table, section, base, path, unit, True)
+    _refuse_other_unit(unit, told, path, "the JSON file beside it")
+    return _matrix(table, path, _told_unit(unit, told, path, "a JSON file beside it"), sheet, genes_in_rows=True)
 
 
-def read_anndata(section: ExpressionSection, base: Path) -> SampleMatrix:
+def read_anndata(
+    path: Path,
+    *,
+    unit: str | None = None,
+    layer: str | None = None,
+    patient_column: str | None = None,
+    sheet: Path | None = None,
+) -> SampleMatrix:
     """Returns an AnnData file: observations are samples or patients, variables genes, values in `X` or in `layer`.
 
     Patients are `obs_names`, or the column `patient_column` of `obs`; observations without a name are excluded. A
@@ -116,18 +132,17 @@ def read_anndata(section: ExpressionSection, base: Path) -> SampleMatrix:
         ConfigurationError: The unit is neither declared nor told.
         DataError: Not such a file, no values, natural logarithms, or `patient_column` is missing.
     """
-    path = _table(section, base)
     data = _read_h5ad(path)
-    values, var = _values_of(data, section.layer, path)
+    values, var = _values_of(data, layer, path)
     identifiers = data.obs_names.astype(str).tolist()
-    samples = assign_samples(identifiers, _sheet(section, base))
-    if section.patient_column is not None:
-        if section.patient_column not in data.obs:
+    samples = assign_samples(identifiers, _origins(sheet))
+    if patient_column is not None:
+        if patient_column not in data.obs:
             raise DataError(
-                f"{path}: obs must have the column {section.patient_column!r} (expression.patient_column). "
+                f"{path}: obs must have the column {patient_column!r} (expression.patient_column). "
                 f"Found {preview(data.obs.columns)}."
             )
-        names = _texts(data.obs[section.patient_column])
+        names = _texts(data.obs[patient_column])
         samples["patient_id"] = [patient_of_barcode(name) for name in names]
     samples["place"] = [f"observation {name}" for name in identifiers]
     nameless = samples["patient_id"].map(is_missing)
@@ -139,10 +154,10 @@ def read_anndata(section: ExpressionSection, base: Path) -> SampleMatrix:
     told = str(data.uns["unit"]) if "unit" in data.uns else None
     if told is not None and "scale" in data.uns:
         told = str(data.uns["scale"])  # written by `write_expression`: the values are finished
-    if section.layer is None:  # else it speaks of X
-        _refuse_other_unit(section, told, path, 'uns["unit"]')
-    unit = _told_unit(section, told, path, 'uns["unit"]')
-    _refuse_other_logarithm(data.uns, unit, section.layer, path)
+    if layer is None:  # else it speaks of X
+        _refuse_other_unit(unit, told, path, 'uns["unit"]')
+    unit = _told_unit(unit, told, path, 'uns["unit"]')
+    _refuse_other_logarithm(data.uns, unit, layer, path)
     return SampleMatrix(
         values,
         samples,
@@ -251,9 +266,7 @@ def recognise_orientation(table: NumericTable, patients: Collection[str], path: 
     return "patients_by_genes"
 
 
-def _matrix(
-    table: NumericTable, section: ExpressionSection, base: Path, path: Path, unit: str, genes_in_rows: bool
-) -> SampleMatrix:
+def _matrix(table: NumericTable, path: Path, unit: str, sheet: Path | None, *, genes_in_rows: bool) -> SampleMatrix:
     rows = range(table.first_line, table.first_line + len(table.rows))
     row_places = [f"row {number}" for number in rows]
     column_places = [f"column {number}" for number in table.column_numbers]
@@ -263,7 +276,7 @@ def _matrix(
     if "entrez_gene_id" in annotations:  # cBioPortal: rows may lack a symbol
         names = [name or number for name, number in zip(names, annotations["entrez_gene_id"], strict=True)]
     values = np.ascontiguousarray(table.values.T) if genes_in_rows else table.values
-    samples = assign_samples(identifiers, _sheet(section, base))
+    samples = assign_samples(identifiers, _origins(sheet))
     samples["place"] = [f"{place} ({name})" for place, name in zip(sample_places, identifiers, strict=True)]
     refuse_repeated(samples, path)
     return SampleMatrix(values, samples, _genes(names, annotations, gene_places), unit, path, _source(path, samples))
@@ -284,22 +297,13 @@ def _source(path: Path, samples: pd.DataFrame) -> dict[str, str]:
     return {"table": path.name, **({"samples": f"{matched} matched to patients"} if matched else {})}
 
 
-def _sheet(section: ExpressionSection, base: Path) -> dict[str, SampleOrigin] | None:
-    return None if section.sample_sheet is None else read_sample_sheet(base / section.sample_sheet)
+def _origins(sheet: Path | None) -> dict[str, SampleOrigin] | None:
+    return None if sheet is None else read_sample_sheet(sheet)
 
 
-def _table(section: ExpressionSection, base: Path) -> Path:
-    assert section.table is not None  # ExpressionSection checked that format and paths fit
-    return base / section.table
-
-
-def _declared(section: ExpressionSection, path: Path) -> str:
-    return _told_unit(section, None, path, "the format")
-
-
-def _told_unit(section: ExpressionSection, told: str | None, path: Path, where: str) -> str:
+def _told_unit(declared: str | None, told: str | None, path: Path, where: str) -> str:
     """Returns the unit: as declared, or as the source tells."""
-    unit = section.unit or told
+    unit = declared or told
     if unit is None:
         raise ConfigurationError(
             f"{path}: `unit` of `expression` is required, since {where} does not tell it. "
@@ -308,11 +312,11 @@ def _told_unit(section: ExpressionSection, told: str | None, path: Path, where: 
     return unit
 
 
-def _refuse_other_unit(section: ExpressionSection, told: str | None, path: Path, where: str) -> None:
+def _refuse_other_unit(declared: str | None, told: str | None, path: Path, where: str) -> None:
     """Refuses a declared unit that the source itself contradicts: one of them is wrong, and nothing tells which."""
-    if section.unit is not None and told is not None and told != section.unit:
+    if None not in (declared, told) and told != declared:
         raise DataError(
-            f"{path}: `unit` of `expression` must be that of the source. Found {section.unit} declared and {told} in "
+            f"{path}: `unit` of `expression` must be that of the source. Found {declared} declared and {told} in "
             f"{where}. Correct `unit` or remove it, or correct the source."
         )
 

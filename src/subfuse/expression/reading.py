@@ -16,7 +16,15 @@ from subfuse.expression.gene_names import approved_name, gene_aliases, name_gene
 from subfuse.expression.ivygap import read_ivygap
 from subfuse.expression.matrices import read_anndata, read_cbioportal, read_plain, read_xena
 from subfuse.expression.samples import SampleMatrix, choose_samples, group_samples
-from subfuse.expression.source import ExpressionSection
+from subfuse.expression.source import (
+    CbioportalMatrix,
+    ExpressionSection,
+    GdcStarFolder,
+    H5adMatrix,
+    IvygapFolder,
+    PlainMatrix,
+    XenaMatrix,
+)
 from subfuse.expression.table import (
     ExpressionStandardiser,
     ExpressionTable,
@@ -38,7 +46,6 @@ _FEW_PATIENTS = 20  # fewer give a poor mean and spread of a cohort
 
 def read_expression(
     section: ExpressionSection,
-    base: Path = Path(),
     *,
     keep_genes: Collection[str] = (),
     patients: Collection[str] = (),
@@ -67,7 +74,6 @@ def read_expression(
 
     Args:
         section: `expression` of the cohort file.
-        base: Folder that relative paths of the section refer to.
         keep_genes: Symbols that are kept whatever their type: those of the gene sets.
         patients: Identifiers of the cohort's patients: they tell the orientation of a matrix, and who is part of the
             cohort for `standardise`. Without any, all patients of the table are.
@@ -77,23 +83,33 @@ def read_expression(
         DataError: A file that is missing, empty, not a table or of another layout; a value that is not a finite
             number or contradicts the unit; a patient that occurs twice. Names file, row and gene.
     """
-    aliases = gene_aliases(None if section.aliases is None else base / section.aliases)
+    aliases = gene_aliases(section.aliases)
     excluded = section.exclude or ()
     kept_names = {approved_name(name, aliases) for name in (*keep_genes, *excluded)}
-    matrix = _read(section, base, kept_names, aliases, {patient_of_barcode(patient) for patient in patients})
+    matrix = _read(section, kept_names, aliases, {patient_of_barcode(patient) for patient in patients})
     table = _on_model_scale(matrix, aliases, excluded)
     return _standardise(table, patients) if section.standardise == "cohort" else table
 
 
 def _read(
-    section: ExpressionSection, base: Path, keep_genes: set[str], aliases: Mapping[str, str], patients: set[str]
+    section: ExpressionSection, keep_genes: set[str], aliases: Mapping[str, str], patients: set[str]
 ) -> SampleMatrix:
-    if section.format == "gdc_star":
-        return read_gdc_star(section, base, keep_genes, aliases)
-    if section.format == "plain":
-        return read_plain(section, base, patients)
-    readers = {"cbioportal": read_cbioportal, "xena": read_xena, "h5ad": read_anndata, "ivygap": read_ivygap}
-    return readers[section.format](section, base)
+    match section:
+        case GdcStarFolder():
+            listing = {"sample_sheet": section.sample_sheet, "metadata": section.metadata, "manifest": section.manifest}
+            return read_gdc_star(section.folder, unit=section.unit, keep_genes=keep_genes, aliases=aliases, **listing)
+        case IvygapFolder():
+            return read_ivygap(section.folder)
+        case CbioportalMatrix():
+            return read_cbioportal(section.table, unit=section.unit, sheet=section.sample_sheet)
+        case XenaMatrix():
+            return read_xena(section.table, unit=section.unit, sheet=section.sample_sheet)
+        case H5adMatrix():
+            names = {"layer": section.layer, "patient_column": section.patient_column}
+            return read_anndata(section.table, unit=section.unit, sheet=section.sample_sheet, **names)
+        case PlainMatrix():
+            declared = {"unit": section.unit, "orientation": section.orientation, "sheet": section.sample_sheet}
+            return read_plain(section.table, patients=patients, **declared)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,9 @@
 """Where expression and gene sets come from, as the cohort file declares it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from subfuse.settings import FilePath, Section
 
@@ -16,59 +12,113 @@ LogUnit = Literal[  # log2(x + 1), and with _001 log2(x + 0.001)
     "log2_counts", "log2_cpm", "log2_fpkm", "log2_fpkm_001", "log2_fpkm_uq", "log2_tpm", "log2_tpm_001"
 ]
 ExpressionUnit = Literal[LinearUnit, LogUnit, "zscore"]
+StarUnit = Literal["counts", "tpm", "fpkm", "fpkm_uq"]
 
 
-_FORMAT_OF_KEY = {
-    "metadata": "gdc_star",
-    "manifest": "gdc_star",
-    "patient_column": "h5ad",
-    "layer": "h5ad",
-    "orientation": "plain",
-}
+class ExpressionSource(Section):
+    """What every source of expression may declare."""
 
-
-class ExpressionSection(Section):
-    """Expression: one matrix, or a folder of GDC STAR files or of IvyGAP's tables."""
-
-    table: FilePath | None = None  # a matrix: plain, cbioportal, xena, h5ad
-    folder: FilePath | None = None  # gdc_star: searched with its subfolders; ivygap: the three tables
-    format: Literal["plain", "gdc_star", "cbioportal", "xena", "h5ad", "ivygap"] = "plain"
-    unit: ExpressionUnit | None = None  # None where the source tells it
-    orientation: Literal["patients_by_genes", "genes_by_patients"] | None = None  # plain; None: by the identifiers
-    sample_sheet: FilePath | None = None  # which sample or GDC file belongs to which patient
-    metadata: FilePath | None = None  # gdc_star: metadata JSON instead of the sample sheet
-    manifest: FilePath | None = None  # gdc_star: finds incomplete downloads
-    patient_column: str | None = None  # h5ad: column of obs; None: obs_names
-    layer: str | None = None  # h5ad: one of `layers`, or `raw` for raw.X; None: X
     aliases: FilePath | None = None  # previous and approved gene names, in addition to the built-in ones
     standardise: Literal["cohort"] | None = None  # z-scores within the cohort
     exclude: tuple[str, ...] | None = Field(default=None, min_length=1)  # genes that models must not see
 
-    @model_validator(mode="after")
-    def _one_layout(self) -> "ExpressionSection":
-        holds_folder = self.format in ("gdc_star", "ivygap")
-        wanted, other = ("folder", "table") if holds_folder else ("table", "folder")
-        if getattr(self, wanted) is None or getattr(self, other) is not None:
-            formats = "gdc_star and ivygap take a `folder`, the others a `table`"
-            raise ValueError(f"format {self.format} takes a `{wanted}`, not a `{other}`; {formats}")
-        if self.format == "gdc_star" and (self.sample_sheet is None) == (self.metadata is None):
-            raise ValueError("format gdc_star takes a `sample_sheet` or a `metadata` JSON of the GDC portal")
-        if self.format == "ivygap" and self.sample_sheet is not None:
-            raise ValueError("format ivygap has its own columns-samples.csv; it takes no `sample_sheet`")
-        for name, format in _FORMAT_OF_KEY.items():
-            if getattr(self, name) is not None and self.format != format:
-                raise ValueError(f"`{name}` belongs to format {format}")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _only_own_keys(cls, value: Any) -> Any:
+        for key in set(value) - set(cls.model_fields) if isinstance(value, dict) else ():
+            owners = [kind.model_fields["format"].default for kind in _FORMATS if key in kind.model_fields]
+            if owners:
+                raise ValueError(f"`{key}` belongs to format {' and '.join(owners)}")
+        return value
+
+
+class MatrixSource(ExpressionSource):
+    """A file that holds one matrix of samples and genes."""
+
+    table: FilePath
+    sample_sheet: FilePath | None = None  # which sample belongs to which patient
+    unit: ExpressionUnit | None = None  # None where the source tells it
+
+    @property
+    def place(self) -> Path:
+        """The file."""
+        return self.table
+
+
+class PlainMatrix(MatrixSource):
+    """A csv or tsv table in either orientation."""
+
+    format: Literal["plain"] = "plain"
+    unit: ExpressionUnit
+    orientation: Literal["patients_by_genes", "genes_by_patients"] | None = None  # None: by the identifiers
+
+
+class CbioportalMatrix(MatrixSource):
+    """A `data_mrna_seq_*.txt` of cBioPortal."""
+
+    format: Literal["cbioportal"] = "cbioportal"
+
+
+class XenaMatrix(MatrixSource):
+    """A table of UCSC Xena."""
+
+    format: Literal["xena"] = "xena"
+
+
+class H5adMatrix(MatrixSource):
+    """An AnnData file."""
+
+    format: Literal["h5ad"] = "h5ad"
+    patient_column: str | None = None  # column of obs; None: obs_names
+    layer: str | None = None  # one of `layers`, or `raw` for raw.X; None: X
+
+
+class FolderSource(ExpressionSource):
+    """A folder of files."""
+
+    folder: FilePath
+
+    @property
+    def place(self) -> Path:
+        """The folder."""
+        return self.folder
+
+
+class GdcStarFolder(FolderSource):
+    """STAR files of the GDC portal, searched for in subfolders too."""
+
+    format: Literal["gdc_star"] = "gdc_star"
+    unit: StarUnit
+    sample_sheet: FilePath | None = None  # which file belongs to which patient
+    metadata: FilePath | None = None  # metadata JSON instead of the sample sheet
+    manifest: FilePath | None = None  # finds incomplete downloads
 
     @model_validator(mode="after")
-    def _known_unit(self) -> "ExpressionSection":
-        if self.unit is None and self.format in ("plain", "gdc_star"):
-            raise ValueError(f"format {self.format} requires a `unit`")
-        if self.format == "gdc_star" and self.unit not in ("counts", "fpkm", "fpkm_uq", "tpm"):
-            raise ValueError("format gdc_star holds the units counts, fpkm, fpkm_uq and tpm")
-        if self.format == "ivygap" and self.unit not in (None, "fpkm"):
-            raise ValueError("format ivygap holds the unit fpkm")
+    def _one_listing(self) -> "GdcStarFolder":
+        if (self.sample_sheet is None) == (self.metadata is None):
+            raise ValueError("format gdc_star takes a `sample_sheet` or a `metadata` JSON of the GDC portal")
         return self
+
+
+class IvygapFolder(FolderSource):
+    """The three tables of the Ivy Glioblastoma Atlas Project."""
+
+    format: Literal["ivygap"] = "ivygap"
+    unit: Literal["fpkm"] = "fpkm"
+
+
+_FORMATS = (PlainMatrix, CbioportalMatrix, XenaMatrix, H5adMatrix, GdcStarFolder, IvygapFolder)
+
+
+def _with_format(value: Any) -> Any:
+    return {"format": "plain", **value} if isinstance(value, dict) else value
+
+
+ExpressionSection = Annotated[
+    PlainMatrix | CbioportalMatrix | XenaMatrix | H5adMatrix | GdcStarFolder | IvygapFolder,
+    Field(discriminator="format"),
+    BeforeValidator(_with_format),
+]
 
 
 class GeneSetSource(Section):

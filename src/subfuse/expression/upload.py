@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES
 from subfuse.expression.gene_names import gene_aliases, match_genes
 from subfuse.expression.reading import read_expression
-from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.source import ExpressionUnit, GdcStarFolder, PlainMatrix, StarUnit
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, UnitMismatch
 from subfuse.tables import decimal_hint, read_first_line
@@ -84,7 +85,7 @@ def _problem(error: Exception, unit: ExpressionUnit, remedy: str) -> str:
     return text if isinstance(error, SubfuseError) else f"a table of numbers is required. Found: {text}."
 
 
-def _section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) -> ExpressionSection:
+def _section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) -> PlainMatrix | GdcStarFolder:
     """Writes the file to a folder and returns what a cohort file would say about it."""
     if len(content) > LIMIT_BYTES:
         raise DataError(f"at most {LIMIT_BYTES / 1e6:g} MB are required. Found {len(content) / 1e6:.1f} MB.")
@@ -102,13 +103,13 @@ def _section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) ->
         _require_pairs(csv.reader(lines, delimiter=separator))
         values = lines if _is_number(first[1]) else lines[1:]
         path.write_text("\n".join([f"gene{separator}{_PATIENT}", *values]) + "\n", encoding="utf-8")
-        return ExpressionSection(table=path, unit=unit, orientation="genes_by_patients")
+        return PlainMatrix(table=path, unit=unit, orientation="genes_by_patients")
     if len(lines) != 2 or len(first) < 2:
         raise DataError(
             "one patient is required: two columns (gene, value), or a header of gene symbols and one row of values. "
             f"Found {len(lines)} lines of {len(first)} column(s)."
         )
-    return ExpressionSection(table=path, unit=unit, orientation="patients_by_genes")
+    return PlainMatrix(table=path, unit=unit, orientation="patients_by_genes")
 
 
 def _require_pairs(rows: Iterable[Sequence[str]]) -> None:
@@ -126,7 +127,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _star_section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) -> ExpressionSection:
+def _star_section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) -> GdcStarFolder:
     if unit not in STAR_COLUMNS:
         raise DataError(
             f"values in the unit {unit} are required, as in the cohort. Found a STAR file, which has "
@@ -136,7 +137,7 @@ def _star_section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: st
     (folder / name).write_bytes(content)
     sheet = folder / "sample_sheet.tsv"
     sheet.write_text(f"File Name\tCase ID\n{name}\t{_PATIENT}\n", encoding="utf-8")
-    return ExpressionSection(folder=folder, format="gdc_star", sample_sheet=sheet, unit=unit)
+    return GdcStarFolder(folder=folder, sample_sheet=sheet, unit=cast(StarUnit, unit))
 
 
 def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str, str]) -> UploadedExpression:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -23,6 +22,7 @@ from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
+from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.gene_sets import coverage, few_measured, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
@@ -110,7 +110,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             nobody is left.
     """
     aliases = _aliases(cohort_file)
-    wanted = load_gene_sets(cohort_file.gene_sets, aliases=aliases)
+    wanted = load_gene_sets(cohort_file.gene_sets, aliases)
     keep_genes = {gene for genes in wanted.values() for gene in genes}
     cohorts = [read_sources(section, keep_genes) for section in cohort_file.members]
     roles = {cohort.name: cohort.role for cohort in cohorts}
@@ -140,7 +140,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         expression=expression,
         gene_sets=restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ()),
         coverage=found_genes,
-        pathways=load_pathways(cohort_file.gene_sets, genes, aliases=aliases),
+        pathways=load_pathways(cohort_file.gene_sets, genes, aliases),
         harmonisation=_harmonisation(cohorts, wanted, kept),
         covariates=covariates,
         tasks=tasks,
@@ -237,10 +237,10 @@ def _warnings_of_cohorts(cohorts: Sequence[CohortSources], patients: pd.DataFram
     return warnings
 
 
-def _aliases(cohort_file: CohortFile) -> Path | None:
+def _aliases(cohort_file: CohortFile) -> dict[str, str]:
     """Returns the gene names that the gene sets are read with: those of the first cohort that declares any."""
     declared = [member.expression.aliases for member in cohort_file.members if member.expression is not None]
-    return next((path for path in declared if path is not None), None)
+    return gene_aliases(next((path for path in declared if path is not None), None))
 
 
 def _harmonisation(

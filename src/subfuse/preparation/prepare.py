@@ -19,6 +19,7 @@ from subfuse.cohort.marker import STARTED, mark_complete, mark_incomplete
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons
 from subfuse.execution import Progress
+from subfuse.expression.source import MatrixSource
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
 from subfuse.files import holds_files, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
@@ -216,11 +217,14 @@ def _version(package: str) -> str | None:
 
 
 def _tables(cohort_file: CohortFile) -> list[Path]:
-    required = [path for member in cohort_file.members for path in member.patients.table]
-    sections = [section for member in cohort_file.members for section in (member.slides, member.expression) if section]
-    features = [member.slides.feature_table for member in cohort_file.members if member.slides]
-    optional = [*(section.table for section in sections), *features]
-    return [*required, *(path for path in optional if path is not None)]
+    """Returns the files that hold the cohorts' tables; not those of folders."""
+    members = cohort_file.members
+    slides = [member.slides for member in members if member.slides is not None]
+    matrices = [member.expression.place for member in members if isinstance(member.expression, MatrixSource)]
+    of_slides = [*(section.table for section in slides), *(section.feature_table for section in slides)]
+    return [path for member in members for path in member.patients.table] + [
+        path for path in (*of_slides, *matrices) if path is not None
+    ]
 
 
 def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:

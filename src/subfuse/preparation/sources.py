@@ -76,7 +76,7 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
         expression, others = restrict_expression(expression, clinical.patients["patient_id"].tolist())
         if expression.values.empty:
             raise NothingLeft(
-                f"{section.expression.table or section.expression.folder}: expression of the cohort's patients is "
+                f"{section.expression.place}: expression of the cohort's patients is "
                 f"required where `expression` is declared. Found that of {len(measured)} others. "
                 f"{describe_mismatch(known, {'expression': measured}, of_ours='patients')}. Correct the "
                 "identifiers, give a sample_sheet, or remove `expression`.",
