@@ -151,10 +151,6 @@ def _bounded(file: Any, path: Path) -> bytes:
 def read_first_line(path: Path, *, what: str = "table") -> str:
     """Returns the header line of a text or gzip file, without byte order mark and line end.
 
-    Args:
-        path: The file.
-        what: What it should be, for the message.
-
     Raises:
         DataError: The file is missing, empty, binary, or a web page that was saved in its place.
     """
@@ -273,11 +269,6 @@ def require_columns(
 
 def records_below(record: Mapping[str, Any], name: str, place: str) -> list[dict[str, Any]]:
     """Returns the records that a JSON record lists under a name, one on its own as a list; none where it has none.
-
-    Args:
-        record: The record.
-        name: Its key.
-        place: Where the record is, for the message.
 
     Raises:
         DataError: Something else stands there.

@@ -68,11 +68,6 @@ def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
     also common names of time and vital status), or if it alone orders the fold's training patients with a C-index or
     AUC of at least 0.99 or at most 0.01: survival by time and by event, classes one against the rest. Validation and
     test patients are not looked at.
-
-    Args:
-        cohort: The cohort.
-        fold: Its training patients are ordered.
-        task: Name of the task.
     """
     spec = cohort.tasks[task]
     wanted = set(fold.train)

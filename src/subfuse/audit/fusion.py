@@ -121,12 +121,7 @@ def fusion_contest(
 
 
 def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
-    """Returns whether fusion helps: the verdict of every pair of the contest, and whom fusion rescues or loses.
-
-    Args:
-        contest: Of a task.
-        comparisons: Of the task, which has these pairs.
-    """
+    """Returns whether fusion helps: the verdict of every pair of the contest, and whom fusion rescues or loses."""
     task, findings = contest.task, []
     if contest.unknown:
         found = f"models whose modalities are unknown are left out: {preview(contest.unknown, 8)}"

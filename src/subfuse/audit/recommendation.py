@@ -29,10 +29,6 @@ def unfit(task: TaskPredictions, model: str) -> str | None:
     One whose C-index or AUC is not above chance orders no patients. A model that predicts one class, or one risk, in
     every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1 are
     undefined.
-
-    Args:
-        task: Rows of all models and splits.
-        model: One of its models.
     """
     below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
     rows = task.of_model(model)

@@ -217,10 +217,6 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
 def derive_diagnosis(patients: pd.DataFrame, rule: DiagnosisRule) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns the patients with the columns diagnosis, diagnosis_basis and subtype, and a note that counts them.
 
-    Args:
-        patients: Columns as text, None where unknown.
-        rule: Which rule, and which columns hold the markers.
-
     Raises:
         ConfigurationError: A declared column is absent, there is no column of IDH, or the patients have one of the
             derived columns already.

@@ -168,10 +168,6 @@ def coded(name: str, known: CovariateValues) -> float:
 def check_values(names: Sequence[str], known: Mapping[str, CovariateValues]) -> None:
     """Refuses a numeric covariate whose value is not a finite number.
 
-    Args:
-        names: From `resolve_covariates`.
-        known: Patient -> what is known of it.
-
     Raises:
         DataError: Names the patient and the value.
     """

@@ -103,14 +103,7 @@ def repeated_folds(
 ) -> tuple[tuple[Fold, ...], ...]:
     """Returns several independent draws of folds; the first is what the seed draws without repetition.
 
-    Args:
-        patients: As for `stratified_folds` or `site_folds`.
-        folds: Number of folds of each repeat.
-        repeats: Number of repeats.
-        validation: As for `stratified_folds`.
-        stratify: As for `stratified_folds`.
-        seed: Of all repeats.
-        by: What is held out: patients, or whole sites.
+    Arguments as for `stratified_folds`; by `site`, `site_folds`.
 
     Raises:
         ConfigurationError: A stratification column is missing.
@@ -125,12 +118,7 @@ def repeated_folds(
 
 
 def default_stratification(tasks: Mapping[str, TaskSpec], patients: pd.DataFrame) -> tuple[str, ...]:
-    """Returns the columns whose mixture folds keep by default: the event, else the first label; of several cohorts too.
-
-    Args:
-        tasks: At least one task.
-        patients: The patients to divide, with `cohort`.
-    """
+    """Returns the columns whose mixture folds keep by default: the event, else the first label; also the cohort."""
     columns = [task.stratified_by for task in tasks.values()]
     outcome = "event" if "event" in columns else columns[0]
     return ("cohort", outcome) if patients["cohort"].nunique() > 1 else (outcome,)

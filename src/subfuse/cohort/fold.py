@@ -35,11 +35,6 @@ class Fold:
 def strata_of(table: pd.DataFrame, stratify: Sequence[str], smallest: int) -> Int[np.ndarray, " patient"]:
     """Returns a stratum number per row; combinations with fewer than `smallest` patients share number 0.
 
-    Args:
-        table: One row per patient.
-        stratify: Columns; unknown is a value of its own.
-        smallest: Fewest patients of a stratum.
-
     Raises:
         ConfigurationError: A column is missing.
     """

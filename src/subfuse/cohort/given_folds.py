@@ -23,12 +23,7 @@ def given_folds(
     from `train`. Identifiers that are not in the cohort are left out (see `unlisted_patients`). The files
     `*_bool.csv` and `*_descriptor.csv`, which CLAM writes beside its splits, say the same again and are not read.
 
-    Args:
-        folder: The folder.
-        patients: As for `stratified_folds`.
-        validation: As for `stratified_folds`.
-        stratify: Columns that the validation patients are stratified by.
-        seed: As for `stratified_folds`.
+    Arguments as for `stratified_folds`; `stratify` is for the validation patients.
 
     Raises:
         DataError: No CSV, a patient on both sides of a fold or tested in several folds, or a side without patients of
@@ -63,12 +58,7 @@ def given_folds(
 
 
 def unlisted_patients(folder: Path, patient_ids: Collection[str]) -> tuple[str, ...]:
-    """Returns in words how given folds and the cohort differ: warnings, none if they agree.
-
-    Args:
-        folder: Folder of given folds.
-        patient_ids: Patients of the cohort.
-    """
+    """Returns in words how given folds and the cohort differ: warnings, none if they agree."""
     sides = _read_given(folder).values()
     listed = set().union(*(given.train | given.validation | given.test for given in sides))
     tested = set().union(*(given.test for given in sides))

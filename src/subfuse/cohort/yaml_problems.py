@@ -22,10 +22,6 @@ _MOST_NODES = 200_000  # after aliases are followed
 def read_yaml(path: Path, *, what: str) -> tuple[yaml.Node | None, Any]:
     """Returns a YAML file as a tree with line numbers and as plain values, in time and memory that its size bounds.
 
-    Args:
-        path: The file.
-        what: What it should be, for messages.
-
     Raises:
         ConfigurationError: Missing file, not a regular one, too large, not YAML, nested too deeply, aliases that
             contain themselves or grow too large, or a key that occurs twice. One line.
@@ -86,11 +82,6 @@ def _refuse_bombs(path: Path, text: str) -> None:
 def refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, ...] = ()) -> None:
     """Raises an error where a mapping has a key twice: YAML would silently take the last.
 
-    Args:
-        path: The file, for the message.
-        node: What `yaml.compose` made of it.
-        place: Keys that lead to the node.
-
     Raises:
         ConfigurationError: One line naming file, line and key.
     """
@@ -109,14 +100,7 @@ def refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, .
 
 
 def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: type[BaseModel]) -> str:
-    """Returns the first problem of a file in one line: file, line, key, and the nearest valid key.
-
-    Args:
-        path: The file.
-        node: What `yaml.compose` made of it.
-        error: What validation found.
-        model: What the file is validated as.
-    """
+    """Returns the first problem of a file in one line: file, line, key, and the nearest valid key."""
     first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     place, section = _resolved(model, [str(part) for part in first["loc"] if part != "[key]"])
     name = ".".join(part[:60] for part in place)

@@ -21,10 +21,6 @@ def known_orders(
 
     An event comes before later follow-up of any kind, and before a last contact on the same day; two events on the same
     day have no order.
-
-    Args:
-        time_days: Follow-up.
-        event: True where the event was observed.
     """
     return event[:, None] & (
         (time_days > time_days[:, None]) | ((time_days == time_days[:, None]) & ~event)

@@ -95,12 +95,7 @@ def attribute_subspaces(
 
 
 def subspace_parts(fitted: FittedModel, model: nn.Module | None = None) -> list[ProjectedModel]:
-    """Returns what is evaluated to explain each subspace's share, for all patients of a model.
-
-    Args:
-        fitted: The trained model.
-        model: Weights to explain instead of the trained ones.
-    """
+    """Returns what is evaluated to explain each subspace's share, for all patients of a model."""
     model = fitted.model if model is None else model
     return [project_patches(model, [index]) for index in range(len(fitted.subspaces))]
 

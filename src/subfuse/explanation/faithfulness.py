@@ -145,14 +145,6 @@ def faithfulness_of(
     attributions, and of their absolute values, with those of the same model with random weights (near 0: the
     attributions depend on what was learned). An input without curves has no row.
 
-    Args:
-        fitted: The model.
-        batch: One patient.
-        score: What is explained.
-        attributions: Of each subspace's share.
-        curves: Of the same patient, from `faithfulness_curves`.
-        generator: Draws random weights.
-
     Source: Petsiuk et al., RISE, BMVC 2018; Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
     """
     total = total_attribution(attributions)
@@ -263,9 +255,6 @@ def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
     the mean difference from random order at the same point, with `lower` and `upper`, its 95 % interval over patients
     (normal approximation; NaN for fewer than three patients); n_patients. Curves of random order differ from
     themselves by 0.
-
-    Args:
-        curves: Rows of `faithfulness_curves` of all patients.
     """
     keys = ["patient_id", "fold", "input"]
     start = curves[(curves["removed"] == 0) & (curves["order"] == "random")].set_index(keys)["score"].rename("start")

@@ -69,12 +69,6 @@ def read_tiles(
 ) -> dict[int, UInt8[np.ndarray, "height width 3"]]:
     """Returns the pixels of chosen patches: of a slide at level 0, of images as the encoder saw them.
 
-    Args:
-        source: Where the slide is.
-        features: Its feature file.
-        slide: The content of that file.
-        chosen: Rows of `slide.coords`.
-
     Raises:
         DataError: The slide is missing, damaged, or not the one that was prepared.
         ConfigurationError: The extra `wsi` is missing.

@@ -80,9 +80,6 @@ def gene_aliases(extension: Path | None = None) -> dict[str, str]:
     renamed as a whole, checked row by row against HGNC's previous and alias symbols of July 2023 (C1orf112 was renamed
     shortly after). Symbols that once meant two genes (such as MLL2 or QARS) are not in it.
 
-    Args:
-        extension: `expression.aliases` of the cohort file.
-
     Raises:
         DataError: As `read_aliases`.
     """

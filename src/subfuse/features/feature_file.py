@@ -39,9 +39,6 @@ class FeatureFile:
     def slide_features(self, path: Path) -> SlideFeatures:
         """Reads the features and puts them together with their places.
 
-        Args:
-            path: The file, for messages.
-
         Raises:
             DataError: The file is damaged; a feature is not finite, or beyond float16; a patch does not lie on the
                 slide; or the size of the patches cannot be told.

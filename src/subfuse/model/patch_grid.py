@@ -79,12 +79,7 @@ def no_cells(patch_mask: Bool[Tensor, "batch patch"]) -> SpatialCells:
 
 
 def raster_cells(patch_mask: Bool[Tensor, "batch patch"], grid: tuple[int, int]) -> RasterCells:
-    """Returns the released code's layout: list order, repeated cyclically or thinned evenly to fill the grid.
-
-    Args:
-        patch_mask: True where a patch is real.
-        grid: Height and width in cells.
-    """
+    """Returns the released code's layout: list order, repeated cyclically or thinned evenly to fill the grid."""
     n_cells = grid[0] * grid[1]
     position = torch.arange(n_cells, device=patch_mask.device)
     n_real = patch_mask.sum(1, keepdim=True).clamp(min=1)
@@ -141,10 +136,6 @@ def patch_pitch(
 
     Rows of slides that stand side by side need not line up, so gaps are only taken within rows. Where no row holds
     two patches, the spacing that the same number of patches would have on a filled rectangle; 0 for a single patch.
-
-    Args:
-        coords: Patch centres in µm, (x, y).
-        patch_mask: True where a patch is real.
     """
     low, high = _bounds(coords, patch_mask)
     n_real = patch_mask.sum(1).clamp(min=1)

@@ -84,13 +84,6 @@ def prepare_slide(
     `contact_sheets/<slide>.jpg` under `out/<tiling>`. Each is complete or absent and the features come last, so a slide
     with features is finished; it is not done again. The result depends on the slide, encoder and tiling alone.
 
-    Args:
-        source: The slide.
-        encoder: A loaded encoder.
-        tiling: Size and resolution of the patches.
-        out: The folder `wsi` of the prepared cohort.
-        progress: Called with patches encoded and patches expected.
-
     Raises:
         DataError: The slide cannot be read, its pixel size is unknown, or it has no tissue.
         ConfigurationError: The extra `wsi` is missing.

@@ -28,11 +28,6 @@ def choose_slides(
     Normal tissue is never used, and other tumours (recurrences, metastases) only of patients without a slide of the
     primary one.
 
-    Args:
-        slides: Existing slides of patients.
-        ranks: Slide to its rank, see `rank_of_slide`.
-        include: Slides that are used whatever their rank.
-
     Raises:
         DataError: A slide to include is not there.
     """

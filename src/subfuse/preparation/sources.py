@@ -121,9 +121,6 @@ def pool_expression(tables: dict[str, ExpressionTable]) -> tuple[ExpressionTable
 
     Genes are matched by name and keep the order of the first table.
 
-    Args:
-        tables: Cohort name to its table; none for None.
-
     Raises:
         DataError: Their scales differ, or no gene is in all of them. Names the cohorts.
     """

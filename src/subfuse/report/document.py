@@ -40,9 +40,6 @@ def write_report(run: Path) -> Path:
     explanations/ of patients and of the cohort as `subfuse.explanation` writes them. The same files give the same
     report.
 
-    Args:
-        run: The run folder.
-
     Returns:
         The path of the report.
 

@@ -20,9 +20,6 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     the class that a model predicts: they are averaged where all models predict the same one, and empty elsewhere.
     Survival at a horizon is the mean over the models whose training patients were followed so far, as `reason` says.
 
-    Args:
-        predicted: What `Run.predict` returns.
-
     Returns:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
     """
@@ -88,12 +85,7 @@ def with_percentiles(known: pd.DataFrame) -> pd.DataFrame:
 
 
 def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    """Returns the share (0 to 100) of training patients with a lower risk; NaN where a risk is.
-
-    Args:
-        risk: (patient,) risks of one model.
-        trained: (training patient,) risks of its training patients, sorted.
-    """
+    """Returns the share (0 to 100) of training patients, given their sorted risks, with a lower risk; NaN stays."""
     if len(trained) == 0:
         return np.full(len(risk), np.nan)
     return np.where(np.isnan(risk), np.nan, np.searchsorted(trained, risk) / len(trained) * 100)

@@ -20,14 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict[str, str]:
-    """Returns what decides a job's weights and predictions, by name: hashes, and the version of the package.
-
-    Args:
-        cohort: A prepared cohort.
-        fold: Who trains, validates and is tested.
-        job: Which model, task and fold.
-        plan: How the models of the run are trained.
-    """
+    """Returns what decides a job's weights and predictions, by name: hashes, and the version of the package."""
     task = cohort.tasks[job.task]
     known = {patient.patient_id: patient for patient in cohort}
     patients = [known[name] for side in (fold.train, fold.validation, fold.test) for name in side if name in known]

@@ -124,9 +124,6 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     to a class, which is that predicted by the model, and not the same in all. The range is how far
     models disagree that were trained on other patients of the same cohort; it is no confidence interval.
 
-    Args:
-        predictions: What `Run.predict` returns for one patient.
-
     Returns:
         Columns task, model, quantity, mean, lowest, highest, n_models.
     """

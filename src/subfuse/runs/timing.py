@@ -13,12 +13,7 @@ Seconds = dict[str, dict[str, float]]  # task -> model -> seconds, over its fold
 
 
 def training_seconds(run: Path, predictions: pd.DataFrame) -> Seconds:
-    """Returns how long each model was trained; nothing of models that keep no record.
-
-    Args:
-        run: Run folder.
-        predictions: Of the run.
-    """
+    """Returns how long each model was trained; nothing of models that keep no record."""
     return _summed(
         ((job.task, job.model, job.folder(run) / NAME) for job, _ in jobs_of(predictions)), "training_seconds"
     )

@@ -44,12 +44,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(reader: RunReader, access: Access) -> FastAPI:
-    """Returns the application.
-
-    Args:
-        reader: The run and cohort that it shows.
-        access: Who may use it.
-    """
+    """Returns the application."""
     slides, explanations = SlideShelf(reader.cohort), ExplanationShelf(reader.run.folder / "explanations")
     worker = ExplanationWorker(explanations, explain=reader.explain, n_tasks=reader.n_explained_tasks)
 

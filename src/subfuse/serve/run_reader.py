@@ -126,11 +126,6 @@ class RunReader:
 
         A patient of the run is predicted by the models that did not train on it, a new one by all.
 
-        Args:
-            patient: Patient of the cohort; its covariates stay.
-            content: The uploaded file, see `read_upload`.
-            model: Model of the run.
-
         Raises:
             DataError: The file cannot be used, or the cohort has no expression to compare with.
         """

@@ -79,10 +79,6 @@ class Tiling:
 def covered_px2(corners: Int[np.ndarray, "patch 2"], size: int) -> int:
     """Returns the area that equal squares cover together, in square pixels; where they overlap it counts once.
 
-    Args:
-        corners: Their top-left corners (x, y).
-        size: Their side.
-
     Example:
         >>> covered_px2(np.array([[0, 0], [5, 0], [0, 0]]), 10)
         150

@@ -97,13 +97,7 @@ def shares(total: int, processes: int) -> tuple[int, ...]:
 def gather_rows(
     fabric: Fabric, rows: Shaped[Tensor, "row *axes"], counts: Sequence[int]
 ) -> Shaped[Tensor, "all_rows *axes"]:
-    """Returns the rows of all processes below one another, without gradient.
-
-    Args:
-        fabric: Connects the processes.
-        rows: Of this process.
-        counts: Rows of each process.
-    """
+    """Returns the rows of all processes below one another, without gradient."""
     if fabric.world_size == 1:
         return rows.detach()
     padded = rows.new_zeros(max(counts), *rows.shape[1:])  # collectives need equal shapes

@@ -16,11 +16,6 @@ def selection_metric(selection: Selection, objective: Objective, target: Target)
 
     Where the validation patients cannot be ranked (`can_be_ranked`), the loss chooses instead: the training log then
     has no other metric of theirs.
-
-    Args:
-        selection: As in the settings.
-        objective: Of the task.
-        target: Outcome of the validation patients.
     """
     if selection == "loss" or not can_be_ranked(target):
         return "loss"
@@ -33,12 +28,6 @@ def validation_metrics(
     """Returns the task loss of the validation patients and, if another metric selects, that metric.
 
     All patients are measured together, so neither the batch size nor the number of processes matters.
-
-    Args:
-        metric: Name of the metric.
-        objective: Interprets the logits.
-        output: Of all validation patients.
-        target: Their outcome.
     """
     loss = objective(replace(output, sampling_grid=None), target)  # nothing but the task's loss is compared
     metrics = {"validation_loss": float(loss.terms["task"])}

@@ -215,13 +215,7 @@ class JointUpdate:
 def gather_output(
     fabric: Fabric, outputs: Sequence[SubspaceFusionOutput], counts: Sequence[int]
 ) -> SubspaceFusionOutput:
-    """Returns the outputs of all batches of all processes as one, without gradient, in single precision or better.
-
-    Args:
-        fabric: Connects the processes.
-        outputs: Of this process's batches.
-        counts: Patients of each process.
-    """
+    """Returns the outputs of all batches of all processes as one, without gradient, in single precision or better."""
     parts = [_tensors(output) for output in outputs]
     joint = {
         name: gather_rows(fabric, torch.cat([part[name] for part in parts]), counts).to(

@@ -47,10 +47,6 @@ def beeswarm(genes: Sequence[GenePoints], *, score_name: str) -> str:
 
     Triangles: expression above the training mean; circles: below it. At most `MAX_POINTS` of a gene are drawn, evenly
     spaced in the order of their contribution, the extremes among them.
-
-    Args:
-        genes: Rows from top to bottom; only finite values.
-        score_name: What is contributed to, for example `the risk`.
     """
     figure, axes = new_figure(6.2, 0.6 + 0.28 * len(genes))
     thinned = [_thinned(row) for row in genes]

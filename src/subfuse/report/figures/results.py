@@ -52,14 +52,7 @@ class SurvivalCurve:
 
 @matplotlib.rc_context(STYLE)
 def forest_plot(estimates: Sequence[Estimate], *, label: str, highlight: str, reference: float | None = None) -> str:
-    """Draws one row per model: the estimate and its interval.
-
-    Args:
-        estimates: Rows from top to bottom.
-        label: The axis label.
-        highlight: The name drawn in the accent colour.
-        reference: A vertical line, for example chance.
-    """
+    """Draws one row per model: the estimate and its interval."""
     figure, axes = new_figure(5.0, 0.62 + 0.3 * len(estimates))
     places = np.arange(len(estimates))[::-1]
     for place, row in zip(places, estimates, strict=True):
@@ -79,12 +72,7 @@ def forest_plot(estimates: Sequence[Estimate], *, label: str, highlight: str, re
 
 @matplotlib.rc_context(STYLE)
 def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, emphasis: str) -> str:
-    """Draws receiver operating characteristics.
-
-    Args:
-        curves: False and true positive rates by legend entry.
-        emphasis: The entry drawn thick, in ink.
-    """
+    """Draws receiver operating characteristics."""
     figure, axes = new_figure(4.2, 4.0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     styles = iter(zip(SERIES * 3, DASHES * 3, strict=False))
