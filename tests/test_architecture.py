@@ -3,14 +3,16 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import subfuse
 
 SOURCE = Path(subfuse.__file__).parent
 LAYERS = [  # low to high: a module imports from lower layers and from its own room
-    {"__init__", "errors", "settings"},
-    {"identifiers"},
+    {"errors", "lazy", "settings"},
+    {"__init__", "identifiers"},
     {"files", "execution", "tables", "exclusions", "model", "evaluation"},
     {"slides", "expression", "clinical"},
     {"features", "simulation"},
@@ -113,6 +115,15 @@ def test_core_modules_never_load_optional_libraries():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr.strip() == ""
     )
+
+
+def test_every_room_says_what_is_public():
+    for folder in [SOURCE, *rooms()]:
+        room = import_module(".".join(["subfuse", *folder.relative_to(SOURCE).parts]))
+        assert len(set(room.__all__)) == len(room.__all__)
+        for name in room.__all__:
+            assert not isinstance(getattr(room, name), ModuleType), f"{room.__name__}.{name} is a module"
+        assert not hasattr(room, "absent")
 
 
 def test_no_machine_paths_in_the_project():

@@ -13,26 +13,20 @@ Example:
     ```
 """
 
-from importlib import import_module
-from typing import Any
+from subfuse.lazy import on_first_use
 
 __version__ = "0.1.0"
 
-_LAZY = {  # imported on first use, so that `import subfuse` is quick
-    "read_cohort": "subfuse.cohort.cohort",
-    "prepare": "subfuse.preparation.prepare",
-    "simulate": "subfuse.simulation.cohort",
-    "cross_validate": "subfuse.runs.cross_validation",
-    "load_run": "subfuse.runs.run",
-    "write_report": "subfuse.report.document",
+_NAMES = {
+    "read_cohort": "cohort.cohort",
+    "prepare": "preparation.prepare",
+    "simulate": "simulation.cohort",
+    "cross_validate": "runs.cross_validation",
+    "load_run": "runs.run",
+    "write_report": "report.document",
 }
-__all__ = ["__version__", *_LAZY]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'subfuse' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+__all__ = ["__version__", *_NAMES]
+__getattr__ = on_first_use(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:

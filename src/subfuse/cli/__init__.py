@@ -20,6 +20,8 @@ from subfuse.cli.console import DISCLAIMER
 from subfuse.cli.options import Parser
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, printable
 
+__all__ = ["main"]
+
 COMMANDS = {**cohorts.COMMANDS, **training.COMMANDS, **results.COMMANDS, **environment.COMMANDS}
 
 

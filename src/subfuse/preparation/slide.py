@@ -116,13 +116,13 @@ def prepare_slide(
         )
         attributes = _identity(source, tiling) | {
             "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,
-            "pen_share": slide.pen_share,
+            "pen_share": slide.pen_share(),
             "sharpness": sharp,
             "warnings": json.dumps(
                 [
                     *slide.warnings,
                     *_upsampling(slide.mpp, tiling),
-                    *quality_warnings(pen_share=slide.pen_share, median_sharpness=sharp),
+                    *quality_warnings(pen_share=slide.pen_share(), median_sharpness=sharp),
                 ]
             ),
         }

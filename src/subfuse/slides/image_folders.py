@@ -127,9 +127,8 @@ class ImageFolder:
         size = self._tiling.patch_size_level0(self.mpp)
         return shapely.union_all(shapely.box(*coords.T, *(coords.T + size)))
 
-    @property
     def pen(self) -> Any:
-        """Outline of the pen marks on the images read so far, in level-0 pixels (a shapely geometry)."""
+        """Returns the outline of the pen marks on the images read so far, in level-0 pixels (a shapely geometry)."""
         import shapely
 
         shapes = []
@@ -139,9 +138,8 @@ class ImageFolder:
             shapes.append(shapely.union_all(shapely.box(*left_top.T, *(left_top + size).T)))
         return shapely.union_all(shapes)
 
-    @property
     def pen_share(self) -> float:
-        """Share of the stained and marked area of the images read so far that is pen."""
+        """Returns the share of the stained and marked area of the images read so far that is pen."""
         n_stained = sum(marks.n_stained for marks in self._marks.values())
         return sum(int(marks.pen.sum()) for marks in self._marks.values()) / n_stained if n_stained else 0.0
 

@@ -34,14 +34,6 @@ class OpenedSlide(Protocol):
     def patches_per_part(self) -> int:
         """Most patches of one part."""
 
-    @property
-    def pen(self) -> Any:
-        """Outline of the pen marks, possibly empty."""
-
-    @property
-    def pen_share(self) -> float:
-        """Share of the stained and marked area that is pen."""
-
     def parts(self) -> Sequence[Any]:
         """Returns what `read` takes, one after the other, to read every patch."""
 
@@ -50,6 +42,12 @@ class OpenedSlide(Protocol):
 
     def tissue(self, coords: Int[np.ndarray, "patch 2"]) -> Any:
         """Returns the outline of the tissue, given the corners of the patches that were kept."""
+
+    def pen(self) -> Any:
+        """Returns the outline of the pen marks found so far, possibly empty."""
+
+    def pen_share(self) -> float:
+        """Returns the share of the stained and marked area that is pen."""
 
     def thumbnail(self) -> Image.Image:
         """Returns a small picture of the whole."""
@@ -78,7 +76,7 @@ def opened_slide(source: SlideSource, tiling: Tiling) -> Iterator[OpenedSlide]:
 
 
 def _require_mpp(mpp: float, source: SlideSource) -> None:
-    if math.isnan(mpp):
+    if source.mpp is None and math.isnan(mpp):
         raise DataError(
             f"{source.path}: the pixel size is required (µm per pixel). Found none in the file. "
             f"Declare `mpp` for {source.slide_id} in {MPP_PLACE}."

@@ -34,7 +34,7 @@ def write_pictures(
     thumbnail = slide.thumbnail()
     _write_jpeg(folder / "thumbnails" / f"{slide_id}.jpg", thumbnail)
     scale = thumbnail.width / slide.width_px
-    sheet = _contact_sheet(thumbnail, tissue, slide.pen, coords, size=size, scale=scale)
+    sheet = _contact_sheet(thumbnail, tissue, slide.pen(), coords, size=size, scale=scale)
     _write_jpeg(folder / "contact_sheets" / f"{slide_id}.jpg", sheet)
 
 

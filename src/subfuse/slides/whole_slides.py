@@ -92,14 +92,12 @@ class WholeSlide:
         """Returns the outline of the tissue in level-0 pixels (a shapely polygon or several)."""
         return self._found.outline
 
-    @property
     def pen(self) -> Any:
-        """Outline of the pen marks in level-0 pixels (a shapely geometry, possibly empty)."""
+        """Returns the outline of the pen marks in level-0 pixels (a shapely geometry, possibly empty)."""
         return self._found.pen
 
-    @property
     def pen_share(self) -> float:
-        """Share of the stained and marked area that is pen."""
+        """Returns the share of the stained and marked area that is pen."""
         return self._found.pen_share
 
     def thumbnail(self) -> Image.Image:

@@ -1,15 +1,17 @@
 """Training: gradient coordination, the loop, checkpoints."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from subfuse.lazy import on_first_use
 
-if TYPE_CHECKING:
-    from subfuse.training.coordination import ConfidenceGuidedProjection, GradientCoordinator, NoCoordination
-
-__all__ = ["ConfidenceGuidedProjection", "GradientCoordinator", "NoCoordination"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'subfuse.training' has no attribute {name!r}")
-    return getattr(import_module("subfuse.training.coordination"), name)  # on first use: it loads torch
+_NAMES = {
+    "ArchitectureSettings": "settings",
+    "ConfidenceGuidedProjection": "coordination",
+    "FittedModel": "fitted_model",
+    "GradientCoordinator": "coordination",
+    "NoCoordination": "coordination",
+    "TrainingPlan": "settings",
+    "TrainingSettings": "settings",
+    "load_fitted": "stored_model",
+    "train_fold": "fitting",
+}
+__all__ = list(_NAMES)
+__getattr__ = on_first_use(__name__, _NAMES)

@@ -1,1 +1,3 @@
-"""The figures of a report, drawn from numbers alone."""
+"""The figures of a report, drawn from numbers alone: nothing here is public."""
+
+__all__: list[str] = []
