@@ -21,7 +21,6 @@ from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, s
 from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple
 from subfuse.cohort.cohort import Cohort, read_cohort
-from subfuse.cohort.drawn_folds import Fold
 from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table

@@ -108,8 +108,13 @@ def _read(
             names = {"layer": section.layer, "patient_column": section.patient_column}
             return read_anndata(section.table, unit=section.unit, sheet=section.sample_sheet, **names)
         case PlainMatrix():
-            declared = {"unit": section.unit, "orientation": section.orientation, "sheet": section.sample_sheet}
-            return read_plain(section.table, patients=patients, **declared)
+            return read_plain(
+                section.table,
+                unit=section.unit,
+                orientation=section.orientation,
+                sheet=section.sample_sheet,
+                patients=patients,
+            )
 
 
 @dataclass(frozen=True)
