@@ -37,7 +37,7 @@ def made_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with everything, reported; made once per test process, for tests that only look at it."""
     run = tmp_path_factory.getbasetemp() / "reported" / "run"
     if not (run / "report.html").exists():
-        write_audit(write_fake_run(run, patients=120))
+        write_audit(write_fake_run(run, patients=120, tasks=("survival", "grade", "diagnosis")))
         write_report(run)
     return run
 
@@ -178,7 +178,8 @@ def _comparisons(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_config(run: Path, tasks: tuple[str, ...]) -> None:
-    specs = {"survival": {"time": "time_days", "event": "event"}, "grade": {"column": "grade", "classes": list(GRADES)}}
+    grade = {"column": "grade", "classes": list(GRADES)}
+    specs = {"survival": {"time": "time_days", "event": "event"}, "grade": grade, "diagnosis": grade}
     config = {
         "cohort": "tcga-gbmlgg",
         "prepared": "../prepared",

@@ -109,11 +109,17 @@ def test_a_slide_is_fitted_before_the_browser_tells_the_size_of_the_stage(browse
         page.wait_for_function("() => document.querySelectorAll('#stage img.leaflet-tile-loaded').length > 0")
 
 
-def test_a_telephone_needs_no_scrolling_sideways_and_nothing_is_empty(browser, address):
+def test_a_telephone_needs_no_scrolling_sideways_and_nothing_is_empty_also_in_the_dark(browser, address):
     with chromium.opened(browser, f"{address}#patient=P01", viewport={"width": 390, "height": 844}) as (page, _):
         page.wait_for_selector("#ledger table")
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
-        assert page.evaluate(EMPTY) == []
+        backgrounds = set()
+        for width, scheme in ((390, "light"), (390, "dark"), (1400, "dark")):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.evaluate(EMPTY) == []
+            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert len(backgrounds) == 2
 
 
 def test_overlays_switch_and_patches_tell_their_scores(page, viewer_run):
