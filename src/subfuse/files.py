@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas
 
 # Columns of our tables that hold names, which are text whatever they look like
-TEXT_COLUMNS = frozenset(
+_TEXT_COLUMNS = frozenset(
     {"patient_id", "cohort", "reference", "site", "label", "task", "model", "split", "metric", "reason", "level", "id"}
     | {"slide_id", "slide", "features", "gene", "subspace", "gene_set", "leading_genes", "explained"}
 )
@@ -192,7 +192,7 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
 
     Args:
         path: The file; an empty one is a table without columns.
-        text: Columns of names beside `TEXT_COLUMNS`.
+        text: Columns of names beside `_TEXT_COLUMNS`.
         exact: Numbers to their last bit, which takes longer.
 
     Raises:
@@ -203,7 +203,7 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
     try:
         if not path.read_bytes().strip():
             return pandas.DataFrame()
-        names: dict[Hashable, type[str]] = dict.fromkeys((*TEXT_COLUMNS, *text), str)
+        names: dict[Hashable, type[str]] = dict.fromkeys((*_TEXT_COLUMNS, *text), str)
         table = pandas.read_csv(
             path,
             dtype=names,

@@ -17,7 +17,7 @@ import pandas as pd
 from subfuse.errors import DataError, preview
 
 # How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
-MISSING = frozenset(
+_MISSING = frozenset(
     {"", "na", "n/a", "nan", "<na>", "null", "--", "'--", "unknown", "not reported", "not available", "[not available]"}
     | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
 )
@@ -287,7 +287,7 @@ def is_missing(cell: str) -> bool:
         >>> is_missing("Not Reported"), is_missing("G2")
         (True, False)
     """
-    return cell.lower() in MISSING
+    return cell.lower() in _MISSING
 
 
 def _with_unique_columns(table: pd.DataFrame) -> pd.DataFrame:

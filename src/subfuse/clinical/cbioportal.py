@@ -13,7 +13,7 @@ from subfuse.exclusions import exclusion_table
 from subfuse.expression.samples import NORMAL, choose_samples, origin_of_sample, preservation_of
 from subfuse.tables import is_missing, read_text_table, require_columns
 
-CBIOPORTAL_LABELS = {
+_CBIOPORTAL_LABELS = {
     "grade": ("GRADE", "TUMOR_GRADE", "HISTOLOGICAL_GRADE"),
     "diagnosis": ("CANCER_TYPE_DETAILED", "HISTOLOGICAL_DIAGNOSIS", "HISTOLOGY"),
     "age": ("AGE", "DIAGNOSIS_AGE"),
@@ -45,7 +45,7 @@ def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, 
             notes = (*notes, f"{len(strangers)} patient(s) are only in the file of samples ({preview(strangers)})")
         raw = raw.merge(samples[own], on="PATIENT_ID", how="left")
     raw = raw.fillna("")
-    labels = labels_of_portal(section, CBIOPORTAL_LABELS, [str(name) for name in raw])
+    labels = labels_of_portal(section, _CBIOPORTAL_LABELS, [str(name) for name in raw])
     named = {"patient_id": "PATIENT_ID", "place": _PLACE, **labels}
     table = map_columns(raw, named, section.table[0], section="patients")
     if "OS_STATUS" not in raw or "OS_MONTHS" not in raw:

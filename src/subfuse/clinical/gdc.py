@@ -14,7 +14,7 @@ from subfuse.errors import DataError, preview
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import archived_tables, is_missing, read_json, read_text_table, records_below, require_columns
 
-GDC_LABELS = {
+_GDC_LABELS = {
     "grade": ("tumor_grade",),
     "diagnosis": ("primary_diagnosis",),
     "age": ("age_at_index", "age_at_diagnosis"),
@@ -54,7 +54,7 @@ def read_gdc(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
     GDC writes a row per treatment and diagnosis, and follow-ups, exposures and others into tables of their own. All
     tables of an archive are read, as are further files that `table` lists. The latest follow-up counts, of everything
     else the first known value, and where a file says which diagnosis is the primary disease, labels are taken from
-    that one. An age in days (`age_at_diagnosis`) becomes years. See `outcome_of_rows` for what contradicts itself.
+    that one. An age in days (`age_at_diagnosis`) becomes years. See `_outcome_of_rows` for what contradicts itself.
 
     Raises:
         ConfigurationError: A mapped column is missing, or one that the format defines.
@@ -71,7 +71,7 @@ def read_gdc(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = raw.astype(object).where(raw.notna(), "")
     raw.attrs["repeated"] = tuple(dict.fromkeys(n for table in used for n in table.rows.attrs.get("repeated", ())))
     require_columns(raw, _FOLLOW_UP, section.table[0])
-    labels = labels_of_portal(section, GDC_LABELS, [str(name) for name in raw if name not in _OURS])
+    labels = labels_of_portal(section, _GDC_LABELS, [str(name) for name in raw if name not in _OURS])
     fixed = {"patient_id": _CASE, "place": _PLACE, **{name: name for name in _FOLLOW_UP}}
     cells = map_columns(raw, {**fixed, **labels}, section.table[0], section="patients")
     for name in ("days_to_death", "days_to_last_follow_up"):
@@ -167,13 +167,13 @@ def _one_row_per_patient(
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     cells = cells.assign(**{name: known_text(cells[name]) for name in ("vital_status", *labels)})
     table, notes = first_known(cells, [*labels, "days_to_death"], source)
-    outcome, notes_of_outcome = outcome_of_rows(cells.assign(vital_status=cells["vital_status"].str.lower()), source)
+    outcome, notes_of_outcome = _outcome_of_rows(cells.assign(vital_status=cells["vital_status"].str.lower()), source)
     table = table.drop(columns="days_to_death").join(outcome)
     table["place"] = cells.groupby("patient_id", sort=False)["place"].first()
     return table.reset_index(), (*notes, *notes_of_outcome)
 
 
-def outcome_of_rows(cells: pd.DataFrame, source: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _outcome_of_rows(cells: pd.DataFrame, source: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns event and time_days per patient, and a note on each way in which rows contradict one another.
 
     Where some rows say alive and others dead, the later of death and last follow-up as alive decides; a death without

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-DAYS_PER_YEAR = 365.25
-MIN_PER_SIDE = 10  # events and censored patients that a judgement on flipped events needs
-FLIP_EVIDENCE = 5.0  # difference of two standard normal statistics: by chance once in some 5,000 cohorts
+_DAYS_PER_YEAR = 365.25
+_MIN_PER_SIDE = 10  # events and censored patients that a judgement on flipped events needs
+_FLIP_EVIDENCE = 5.0  # difference of two standard normal statistics: by chance once in some 5,000 cohorts
 _AGE = re.compile(r"^age(?:_|$)", re.IGNORECASE)
 
 
@@ -37,10 +37,10 @@ def _unit_warning(time: Float[np.ndarray, " patient"]) -> str:
             f"time_days looks like {unit}: median {median:g}, maximum {longest:g}. It must be in days; where it "
             f"holds {unit}, declare `patients.time_unit: {unit}`."
         )
-    if longest > 100 * DAYS_PER_YEAR:
+    if longest > 100 * _DAYS_PER_YEAR:
         return (
-            f"time_days reaches {longest / DAYS_PER_YEAR:.0f} years: median {median:g}, maximum {longest:g}. Check its "
-            "unit and `patients.time_unit`."
+            f"time_days reaches {longest / _DAYS_PER_YEAR:.0f} years: median {median:g}, maximum {longest:g}. Check "
+            "its unit and `patients.time_unit`."
         )
     return ""
 
@@ -68,7 +68,7 @@ def _flip_warning(known: pd.DataFrame) -> str:
     flipped events those who died, early, appear as censored.
     """
     time, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=bool)
-    if min(event.sum(), (~event).sum()) < MIN_PER_SIDE:
+    if min(event.sum(), (~event).sum()) < _MIN_PER_SIDE:
         return ""
     check = "Check that true means an observed event."
     evidence = {
@@ -78,12 +78,12 @@ def _flip_warning(known: pd.DataFrame) -> str:
     if evidence:
         name = max(evidence, key=lambda name: abs(evidence[name][0] - evidence[name][1]))
         censoring, events = evidence[name]
-        if censoring - events > FLIP_EVIDENCE:
+        if censoring - events > _FLIP_EVIDENCE:
             return (
                 f"event may be flipped: {name} foretells the end of follow-up without an event (z = {censoring:.1f}) "
                 f"better than the event (z = {events:.1f}). {check}"
             )
-        if events - censoring > FLIP_EVIDENCE:
+        if events - censoring > _FLIP_EVIDENCE:
             return ""
     with_event, without = np.median(time[event]), np.median(time[~event])
     if with_event > 2 * without:
@@ -129,7 +129,7 @@ def _age_warning(name: str, cells: pd.Series) -> str:
     if too_high:
         return (
             f"{name} exceeds 120 for {too_high} patient(s), up to {ages.max():g}: it looks like days. It must be in "
-            f"years: divide by {DAYS_PER_YEAR:g}."
+            f"years: divide by {_DAYS_PER_YEAR:g}."
         )
     if negative:
         return f"{name} is negative for {negative} patient(s), down to {ages.min():g}. Empty the cells."

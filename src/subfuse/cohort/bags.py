@@ -14,7 +14,7 @@ from subfuse.errors import DataError
 from subfuse.expression.table import ExpressionStandardiser
 from subfuse.features.store import SlideFeatures, read_features
 
-SLIDE_GAP_PATCHES = 4  # empty patch widths between the slides of a patient
+_SLIDE_GAP_PATCHES = 4  # empty patch widths between the slides of a patient
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def side_by_side(slides: Sequence[SlideFeatures]) -> Float[np.ndarray, "patch 2"
         centres = slide.centres_um - slide.centres_um.min(axis=0)
         placed.append(centres + np.array([left, 0.0], centres.dtype))
         pitch = slide.patch_size_level0 * slide.level0_mpp
-        left += float(centres[:, 0].max()) + (SLIDE_GAP_PATCHES + 1) * pitch
+        left += float(centres[:, 0].max()) + (_SLIDE_GAP_PATCHES + 1) * pitch
     return np.concatenate(placed).astype(np.float32)
 
 

@@ -20,8 +20,8 @@ from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, Section
 from subfuse.slides.source import SlidesSection
 
-NOT_A_TASK = ("cohort", "explanations")  # folders of a run beside those of its tasks
-NOT_A_SUBSPACE = ("all", "total", "slide_id", "x", "y")  # columns and rows beside those of the subspaces
+_NOT_A_TASK = ("cohort", "explanations")  # folders of a run beside those of its tasks
+_NOT_A_SUBSPACE = ("all", "total", "slide_id", "x", "y")  # columns and rows beside those of the subspaces
 _SUFFIXES_OF_RUNS = (".csv", ".json", ".yaml", ".html", ".md")
 Name = Annotated[str, AfterValidator(plain_name)]  # of what becomes a folder, a file or a column
 Role = Literal["develop", "external"]
@@ -84,8 +84,8 @@ class CohortFile(Section):
     @model_validator(mode="after")
     def _free_names(self) -> "CohortFile":
         for section, names, taken in (
-            ("tasks", self.tasks or {}, NOT_A_TASK),
-            ("gene_sets", self.gene_sets, NOT_A_SUBSPACE),
+            ("tasks", self.tasks or {}, _NOT_A_TASK),
+            ("gene_sets", self.gene_sets, _NOT_A_SUBSPACE),
         ):
             used = [name for name in names if name.lower() in taken or name.lower().endswith(_SUFFIXES_OF_RUNS)]
             if used:

@@ -39,7 +39,7 @@ def read_yaml(path: Path, *, what: str) -> tuple[yaml.Node | None, Any]:
     except (ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are not UTF-8, or such as a 32nd of May
         problem = " ".join(str(error).split())
         raise ConfigurationError(f"{path}: valid YAML is required. Found: {problem[:300]}.") from error
-    refuse_repeated_keys(path, node)
+    _refuse_repeated_keys(path, node)
     return node, value
 
 
@@ -79,7 +79,7 @@ def _refuse_bombs(path: Path, text: str) -> None:
             )
 
 
-def refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, ...] = ()) -> None:
+def _refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, ...] = ()) -> None:
     """Raises an error where a mapping has a key twice: YAML would silently take the last.
 
     Raises:
@@ -87,7 +87,7 @@ def refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, .
     """
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            refuse_repeated_keys(path, item, (*place, str(index)))
+            _refuse_repeated_keys(path, item, (*place, str(index)))
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
@@ -96,7 +96,7 @@ def refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, .
             name = ".".join((*place, key.value))
             raise ConfigurationError(f"{path}, line {key.start_mark.line + 1}: {name} occurs twice. Keep one.")
         seen.add(key.value)
-        refuse_repeated_keys(path, item, (*place, key.value))
+        _refuse_repeated_keys(path, item, (*place, key.value))
 
 
 def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: type[BaseModel]) -> str:

@@ -15,12 +15,12 @@ from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.integration import Integral, Interval, Score, StraightPath
 from subfuse.model.output import SubspaceFusionOutput
 
-LogitScore = Callable[[Float[Tensor, "batch output"]], Float[Tensor, " batch"]]
+_LogitScore = Callable[[Float[Tensor, "batch output"]], Float[Tensor, " batch"]]
 
 MODALITIES = ("slides", "expression")
-MAX_PLAYERS = 12  # 4096 coalitions, six subspaces; the exact Shapley value doubles in cost with every player
+_MAX_PLAYERS = 12  # 4096 coalitions, six subspaces; the exact Shapley value doubles in cost with every player
 TOLERANCE = 0.02  # of the sum of absolute attributions: the completeness gap that is small enough
-MAX_STEPS = 256
+_MAX_STEPS = 256
 POINTS = 4  # of an interval: intervals are halved where that is too few
 
 
@@ -89,7 +89,7 @@ def converged_gradients(
     *,
     tolerance: float = TOLERANCE,
     steps: int = 8,
-    max_steps: int = MAX_STEPS,
+    max_steps: int = _MAX_STEPS,
     chunk: int = 4,
 ) -> Attribution:
     """Integrated gradients with as many integration points as completeness needs.
@@ -159,7 +159,7 @@ def subspace_contributions(output: SubspaceFusionOutput) -> Float[Tensor, "batch
 def contribution_ledger(
     model: nn.Module,
     batch: BagBatch,
-    score: LogitScore,
+    score: _LogitScore,
     *,
     baseline: Float[Tensor, "subspace output"],
     subspaces: Sequence[str],
@@ -189,8 +189,8 @@ def contribution_ledger(
         `expression`), and one row with subspace `all` and modality `baseline`: the score of the baseline logits.
     """
     players = [(subspace, modality) for subspace in range(len(subspaces)) for modality in MODALITIES]
-    if not 1 <= len(players) <= MAX_PLAYERS:
-        raise ValueError(f"subspaces must be between 1 and {MAX_PLAYERS // 2}. Found {len(subspaces)}.")
+    if not 1 <= len(players) <= _MAX_PLAYERS:
+        raise ValueError(f"subspaces must be between 1 and {_MAX_PLAYERS // 2}. Found {len(subspaces)}.")
     logits = _logits_by_modality(model, batch, baseline, modalities)
     values = {
         coalition: score(_coalition_logits(logits, coalition).sum(dim=1))

@@ -102,7 +102,7 @@ def explain_cohort(
     report = None if progress is None else with_time_left(progress, done=done)
     attempts = Attempts()
     failed: set[str] = set()
-    for index, outcome in run_jobs(explain_model, open_jobs, workers=workers, scheduler=scheduler):
+    for index, outcome in run_jobs(_explain_model, open_jobs, workers=workers, scheduler=scheduler):
         tested, done = open_jobs[index][0], done + 1
         if isinstance(outcome, Exception):
             attempts.failed(f"{tested.fitted.task}, model {tested.fold}", outcome)
@@ -163,7 +163,7 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
     return table.assign(share=table["mean_absolute"] / total if total > 0 else np.nan)
 
 
-def explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> None:
+def _explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> None:
     """Explains the patients of one model and writes the tables of `TABLES`, and last of all that they are complete.
 
     A patient who cannot be explained is left out with a warning, and the others go on. Such a model is not marked as

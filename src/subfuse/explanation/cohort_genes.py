@@ -5,10 +5,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-TOP = 20  # genes of a fold's ranking that count as found
+_TOP = 20  # genes of a fold's ranking that count as found
 
 
-def gene_summary(values: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
+def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     """Returns one row per subspace and gene, strongest first within its subspace.
 
     Columns: subspace, gene; `mean_absolute`, the mean absolute attribution over patients; `mean`, the signed mean;
@@ -35,7 +35,7 @@ def gene_summary(values: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
     associations = {fold: _rank_correlation(rows, "expression", "share") for fold, rows in by_model}
     summary["association"] = pd.concat(associations, axis=1).mean(axis=1)
     summary["rank"] = _ranks(summary["mean_absolute"])
-    by_fold = strength_by_fold(values)
+    by_fold = _strength_by_fold(values)
     ranks = by_fold.apply(_ranks)
     summary["mean_rank_over_folds"] = ranks.mean(axis=1)
     summary["top_share"] = (ranks <= top).where(ranks.notna()).mean(axis=1)
@@ -46,7 +46,7 @@ def gene_summary(values: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def strength_by_fold(values: pd.DataFrame) -> pd.DataFrame:
+def _strength_by_fold(values: pd.DataFrame) -> pd.DataFrame:
     """Returns each fold's mean absolute attribution: rows subspace and gene, one column per fold."""
     absolute = values.assign(absolute=values["attribution"].abs())
     return absolute.pivot_table(index=["subspace", "gene"], columns="fold", values="absolute", sort=False)
@@ -59,7 +59,7 @@ def rank_stability(values: pd.DataFrame) -> pd.DataFrame:
     or fewer than three genes.
     """
     rows = []
-    for subspace, by_fold in strength_by_fold(values).groupby(level="subspace", sort=False):
+    for subspace, by_fold in _strength_by_fold(values).groupby(level="subspace", sort=False):
         found = [
             by_fold[first].corr(by_fold[second], method="spearman") if len(by_fold) > 2 else np.nan
             for first, second in combinations(by_fold.columns, 2)
@@ -75,7 +75,7 @@ def rank_stability(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def values_of_top_genes(values: pd.DataFrame, summary: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:
+def values_of_top_genes(values: pd.DataFrame, summary: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     """Returns the rows of the strongest genes of each subspace, strongest gene first: what a beeswarm plot shows."""
     chosen = summary[summary["rank"] <= top][["subspace", "gene", "rank"]]
     return chosen.merge(values, on=["subspace", "gene"], sort=False).drop(columns="rank")

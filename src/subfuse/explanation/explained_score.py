@@ -14,7 +14,7 @@ from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.survival import RISK
 from subfuse.training.fitted_model import FittedModel
 
-PATCHES_AT_ONCE = 4096  # patches in a pass through the model: bounds memory, and keeps small bags quick
+_PATCHES_AT_ONCE = 4096  # patches in a pass through the model: bounds memory, and keeps small bags quick
 
 
 @dataclass(frozen=True)
@@ -102,4 +102,4 @@ def subspace_parts(fitted: FittedModel, model: nn.Module | None = None) -> list[
 
 def points_at_once(batch: BagBatch) -> int:
     """Returns how many copies of a batch go through the model together, 1 to 32."""
-    return min(32, max(1, PATCHES_AT_ONCE // max(1, batch.patch_mask.numel())))
+    return min(32, max(1, _PATCHES_AT_ONCE // max(1, batch.patch_mask.numel())))

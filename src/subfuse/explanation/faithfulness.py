@@ -14,11 +14,11 @@ from subfuse.explanation.explained_score import ExplainedScore, attribute_subspa
 from subfuse.model.patch_grid import patch_pitch
 from subfuse.training.fitted_model import FittedModel
 
-MAX_WINDOWS = 400
+_MAX_WINDOWS = 400
 
 
 def occlude_patches(
-    model: nn.Module, batch: BagBatch, score: ExplainedScore, *, max_windows: int = MAX_WINDOWS
+    model: nn.Module, batch: BagBatch, score: ExplainedScore, *, max_windows: int = _MAX_WINDOWS
 ) -> Float[Tensor, "subspace patch"]:
     """Returns how much each subspace's share of the score falls when a patch is replaced by the average patch.
 
@@ -77,9 +77,9 @@ def windows_of(batch: BagBatch, *, max_windows: int) -> Int[np.ndarray, " real"]
 
 
 STEPS = 10  # of equal size along a curve
-RANDOM_ORDERS = 3
-BOOTSTRAP = 2000
-INPUTS = ("patches", "genes")
+_RANDOM_ORDERS = 3
+_BOOTSTRAP = 2000
+_INPUTS = ("patches", "genes")
 COLUMNS = ("patient_id", "fold", "input", "deletion", "insertion", "random_weights", "random_weights_absolute")
 CURVE_COLUMNS = ("patient_id", "fold", "input", "order", "removed", "score")
 
@@ -108,14 +108,14 @@ def faithfulness_curves(
 
     Source: Petsiuk et al., RISE, BMVC 2018.
     """
-    total = total_attribution(attributions)
+    total = _total_attribution(attributions)
     tables = []
-    for name in INPUTS:
+    for name in _INPUTS:
         places = _places(batch, total, name)
         if len(places) < 3:
             continue
         order = places[np.argsort(-total[name].double().cpu().numpy()[places], kind="stable")]
-        shuffled = [generator.permutation(places) for _ in range(RANDOM_ORDERS)]
+        shuffled = [generator.permutation(places) for _ in range(_RANDOM_ORDERS)]
         scores = deletion_scores(model, batch, score, np.stack([order, order[::-1], *shuffled]), input_name=name)
         curves = {"deletion": scores[0], "insertion": scores[1], "random": scores[2:].mean(axis=0)}
         tables += [
@@ -147,8 +147,8 @@ def faithfulness_of(
 
     Source: Petsiuk et al., RISE, BMVC 2018; Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
     """
-    total = total_attribution(attributions)
-    randomised = total_attribution(_with_random_weights(fitted, batch, score, seed=int(generator.integers(2**31))))
+    total = _total_attribution(attributions)
+    randomised = _total_attribution(_with_random_weights(fitted, batch, score, seed=int(generator.integers(2**31))))
     rows = []
     for name, of_input in curves.groupby("input", sort=False):
         by_order = of_input.pivot_table(index="removed", columns="order", values="score")
@@ -210,7 +210,7 @@ def deletion_scores(
     return curves
 
 
-def total_attribution(attributions: Mapping[str, Attribution]) -> dict[str, Float[Tensor, " element"]]:
+def _total_attribution(attributions: Mapping[str, Attribution]) -> dict[str, Float[Tensor, " element"]]:
     """Returns what the patches and the genes of one patient add to the whole score."""
     parts = list(attributions.values())
     return {
@@ -239,7 +239,7 @@ def faithfulness_summary(table: pd.DataFrame, *, generator: np.random.Generator)
             if len(values):
                 entry["mean"] = float(values.mean())
             if len(values) > 2:
-                means = generator.choice(values, size=(BOOTSTRAP, len(values))).mean(axis=1)
+                means = generator.choice(values, size=(_BOOTSTRAP, len(values))).mean(axis=1)
                 entry["lower"], entry["upper"] = (float(x) for x in np.quantile(means, [0.025, 0.975]))
             if measure in ("deletion", "insertion") and len(values):
                 entry["better_than_random"] = float((values > 0).mean())

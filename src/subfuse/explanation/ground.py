@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from subfuse.features.store import SlideFeatures
 from subfuse.slides.tissue import THUMBNAIL_PX
 
-NO_PICTURE = "there is no picture of the slide here"
+_NO_PICTURE = "there is no picture of the slide here"
 NO_PLACES = "the places of its patches are not known"
 _GLASS, _PATCH, _EDGE = (246, 246, 246), (200, 200, 200), (120, 120, 120)
 _LOCATOR_PX = 224
@@ -38,15 +38,15 @@ def slide_ground(features: Path, slide: SlideFeatures) -> Ground:
     """
     path = thumbnail_path(features)
     if not path.exists():
-        return Ground(picture_of_places(slide), NO_PICTURE)
+        return Ground(_picture_of_places(slide), _NO_PICTURE)
     try:
         with Image.open(path) as opened:
             return Ground(opened.convert("RGB"), None)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Ground(picture_of_places(slide), f"its thumbnail {path.name} cannot be read ({error})")
+        return Ground(_picture_of_places(slide), f"its thumbnail {path.name} cannot be read ({error})")
 
 
-def picture_of_places(slide: SlideFeatures) -> Image.Image:
+def _picture_of_places(slide: SlideFeatures) -> Image.Image:
     """Returns a slide in grey with its patches darker, at most `THUMBNAIL_PX` wide and high."""
     scale = min(1.0, THUMBNAIL_PX / max(slide.slide_width_px, slide.slide_height_px))
     size = (max(1, round(slide.slide_width_px * scale)), max(1, round(slide.slide_height_px * scale)))

@@ -13,8 +13,8 @@ from subfuse.slides.qupath import write_qupath
 # blue for negative, orange for positive: told apart with every common colour-vision deficiency, and neither is a stain
 NEGATIVE_RGB = (20, 92, 196)
 POSITIVE_RGB = (232, 97, 0)
-MAX_ALPHA = 0.85
-MIN_WIDTH_PX = 240  # of a heat map, so that its label can be read
+_MAX_ALPHA = 0.85
+_MIN_WIDTH_PX = 240  # of a heat map, so that its label can be read
 
 
 def heat_map(
@@ -141,7 +141,7 @@ def _colours(
     """Returns the colour and the opacity of each score."""
     strength = np.clip(np.abs(scores) / limit, 0, 1)
     colour = np.where((scores < 0)[..., None], np.array(NEGATIVE_RGB, float), np.array(POSITIVE_RGB, float))
-    return colour, MAX_ALPHA * strength
+    return colour, _MAX_ALPHA * strength
 
 
 def _with_colour_bar(picture: Image.Image, label: str, limit: float | int) -> Image.Image:
@@ -152,7 +152,7 @@ def _with_colour_bar(picture: Image.Image, label: str, limit: float | int) -> Im
     width, height = picture.size
     size = max(12, width // 34)
     font = ImageFont.load_default(size)
-    shown, width = picture, max(width, MIN_WIDTH_PX)
+    shown, width = picture, max(width, _MIN_WIDTH_PX)
     canvas = Image.new("RGB", (width, height + round(3.7 * size)), "white")
     canvas.paste(shown, (0, 0))
     draw = ImageDraw.Draw(canvas)

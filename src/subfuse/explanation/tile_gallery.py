@@ -20,9 +20,9 @@ from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import Tiling
 
-TILES_PER_ROW = 6
+_TILES_PER_ROW = 6
 NOT_LOCATED = "it is not among the slides of the cohort file"
-ONLY_FEATURES = "the cohort has its features, not its image"
+_ONLY_FEATURES = "the cohort has its features, not its image"
 
 SlidePlace = SlideSource | str  # where a slide is, or why that is not known
 
@@ -60,7 +60,7 @@ def locate_slides(cohort: Cohort) -> dict[str, SlidePlace]:
             places |= {path.stem: str(error) for patient in patients for path in patient.slides}
             continue
         places |= dict(zip(missing["id"], missing["reason"], strict=True))
-        places |= {slide.slide_id: ONLY_FEATURES if isinstance(slide, FeatureSource) else slide for slide in found}
+        places |= {slide.slide_id: _ONLY_FEATURES if isinstance(slide, FeatureSource) else slide for slide in found}
     return places
 
 
@@ -93,7 +93,7 @@ def strongest_tiles(
     features: Mapping[str, Path],
     places: Mapping[str, SlidePlace],
     *,
-    count: int = TILES_PER_ROW,
+    count: int = _TILES_PER_ROW,
 ) -> tuple[list[GalleryTile], list[GalleryTile], dict[str, str]]:
     """Returns the patches with the highest and the lowest scores, and the slides without pixels with the reason.
 

@@ -10,10 +10,10 @@ import numpy as np
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.store import SlideFeatures
 
-TILES = "subfuse_tiles"
+_TILES = "subfuse_tiles"
 
 
-def add_scores(wsi: Any, slide: SlideFeatures, scores: Mapping[str, np.ndarray], *, tile_key: str = TILES) -> None:
+def add_scores(wsi: Any, slide: SlideFeatures, scores: Mapping[str, np.ndarray], *, tile_key: str = _TILES) -> None:
     """Adds patch scores to the tiles of an open slide; `lazyslide.pl.tiles(wsi, tile_key=..., color=...)` shows them.
 
     Tiles of that name keep what else is known of them; a tile without a score has NaN. Where there are none, the
@@ -63,7 +63,7 @@ def add_scores(wsi: Any, slide: SlideFeatures, scores: Mapping[str, np.ndarray],
 
 
 def write_wsidata(
-    store: Path, path: Path, slide: SlideFeatures, scores: Mapping[str, np.ndarray], *, tile_key: str = TILES
+    store: Path, path: Path, slide: SlideFeatures, scores: Mapping[str, np.ndarray], *, tile_key: str = _TILES
 ) -> None:
     """Adds patch scores to the zarr store of a slide, which is made where there is none.
 

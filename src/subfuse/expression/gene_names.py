@@ -60,7 +60,7 @@ def read_aliases(path: Path) -> dict[str, str]:
         )
     aliases: dict[str, str] = {}
     for row, (name, approved) in enumerate(table[list(columns)].itertuples(index=False, name=None), start=2):
-        name = without_version(name)
+        name = _without_version(name)
         if columns[0] == "id" and not approved:
             continue  # a probe without gene
         if not name or not approved:
@@ -86,11 +86,11 @@ def gene_aliases(extension: Path | None = None) -> dict[str, str]:
     return {**_builtin_aliases(), **(read_aliases(extension) if extension is not None else {})}
 
 
-def without_version(name: str) -> str:
+def _without_version(name: str) -> str:
     """Returns an Ensembl gene identifier without version, other names unchanged.
 
     Example:
-        >>> without_version("ENSG00000146648.18"), without_version("EGFR"), without_version("RP11-34P13.7")
+        >>> _without_version("ENSG00000146648.18"), _without_version("EGFR"), _without_version("RP11-34P13.7")
         ('ENSG00000146648', 'EGFR', 'RP11-34P13.7')
     """
     match = _ENSEMBL.match(name)
@@ -104,11 +104,11 @@ def approved_name(name: str, aliases: Mapping[str, str]) -> str:
         >>> approved_name("H2AFZ", {"H2AFZ": "H2AZ1"}), approved_name("EGFR", {})
         ('H2AZ1', 'EGFR')
     """
-    name = without_version(name)
+    name = _without_version(name)
     for _ in range(3):  # an extension may lead to a name that the built-in table knows
         if name not in aliases:
             break
-        name = without_version(aliases[name])
+        name = _without_version(aliases[name])
     return name
 
 
@@ -117,7 +117,7 @@ def name_genes(names: Sequence[str], aliases: Mapping[str, str]) -> NamedGenes:
 
     An earlier symbol stays as it is where the approved one is in the file as well: they may be two genes there.
     """
-    stems = [without_version(name) for name in names]
+    stems = [_without_version(name) for name in names]
     present = set(stems)
     approved = [approved_name(stem, aliases) for stem in stems]
     final = [stem if new != stem and new in present else new for stem, new in zip(stems, approved, strict=True)]

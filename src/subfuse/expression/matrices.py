@@ -63,7 +63,7 @@ def read_plain(
     Args:
         path: The table.
         unit: Unit of its values.
-        orientation: patients_by_genes or genes_by_patients; None: as `recognise_orientation`.
+        orientation: patients_by_genes or genes_by_patients; None: as `_recognise_orientation`.
         sheet: Which sample belongs to which patient, see `read_sample_sheet`.
         patients: Of the cohort, TCGA ones by their 12 characters.
 
@@ -74,7 +74,7 @@ def read_plain(
     if path.suffix == ".h5ad":
         raise ConfigurationError(f"{path}: an AnnData file needs `format: h5ad` in `expression`.")
     table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
-    orientation = orientation or recognise_orientation(table, patients, path)
+    orientation = orientation or _recognise_orientation(table, patients, path)
     return _matrix(table, path, unit, sheet, genes_in_rows=orientation == "genes_by_patients")
 
 
@@ -233,7 +233,7 @@ def _refuse_other_logarithm(uns: Mapping[str, Any], unit: str, layer: str | None
     )
 
 
-def recognise_orientation(table: NumericTable, patients: Collection[str], path: Path) -> str:
+def _recognise_orientation(table: NumericTable, patients: Collection[str], path: Path) -> str:
     """Returns patients_by_genes or genes_by_patients, by where the patients' identifiers are.
 
     A patient is one of `patients` or has a TCGA barcode. A column of gene symbols beside the first one makes rows

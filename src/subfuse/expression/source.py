@@ -7,11 +7,11 @@ from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from subfuse.settings import FilePath, Section
 
-LinearUnit = Literal["counts", "rsem", "fpkm", "fpkm_uq", "tpm"]  # rsem: expected or normalised counts
-LogUnit = Literal[  # log2(x + 1), and with _001 log2(x + 0.001)
+_LinearUnit = Literal["counts", "rsem", "fpkm", "fpkm_uq", "tpm"]  # rsem: expected or normalised counts
+_LogUnit = Literal[  # log2(x + 1), and with _001 log2(x + 0.001)
     "log2_counts", "log2_cpm", "log2_fpkm", "log2_fpkm_001", "log2_fpkm_uq", "log2_tpm", "log2_tpm_001"
 ]
-ExpressionUnit = Literal[LinearUnit, LogUnit, "zscore"]
+ExpressionUnit = Literal[_LinearUnit, _LogUnit, "zscore"]
 StarUnit = Literal["counts", "tpm", "fpkm", "fpkm_uq"]
 
 

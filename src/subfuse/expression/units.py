@@ -77,7 +77,7 @@ def check_values(
         UnitMismatch: A value that is not finite, negative where the unit forbids it, not whole in counts, or too large
             for a logarithm. Names file, row, gene and the first such value.
     """
-    for rows in row_blocks(values):
+    for rows in _row_blocks(values):
         wrong, wanted = _wrong_values(values[rows], unit)
         if wrong.any():
             sample, gene = np.argwhere(wrong)[0]
@@ -92,7 +92,7 @@ def check_values(
     return (f"{path}: {doubt}",) if doubt else ()
 
 
-def row_blocks(values: Float[np.ndarray, "sample gene"]) -> Iterator[slice]:
+def _row_blocks(values: Float[np.ndarray, "sample gene"]) -> Iterator[slice]:
     """Yields slices of rows that hold a few million values each: temporaries of large tables stay small."""
     step = max(1, 4_000_000 // max(values.shape[1], 1))
     for start in range(0, values.shape[0], step):
@@ -104,7 +104,7 @@ def remove_log(values: Float[np.ndarray, "sample gene"], unit: str) -> None:
     if not unit.startswith("log2_") or unit in FINISHED:
         return
     offset = _OFFSETS.get(unit, 1.0)
-    for rows in row_blocks(values):
+    for rows in _row_blocks(values):
         block = np.exp2(values[rows]) - offset
         values[rows] = np.maximum(block, 0)  # rounding of the file leaves zeros slightly negative
 
@@ -116,7 +116,7 @@ def stated_sums(values: Float[np.ndarray, "sample gene"], unit: str) -> Float[np
     if unit == "tpm":
         return sum_per_sample(values)
     offset = _OFFSETS.get(unit, 1.0)
-    blocks = (np.exp2(values[rows], dtype=np.float64).sum(axis=1) for rows in row_blocks(values))
+    blocks = (np.exp2(values[rows], dtype=np.float64).sum(axis=1) for rows in _row_blocks(values))
     return np.concatenate([*blocks, np.zeros(0)]) - offset * values.shape[1]
 
 
@@ -140,7 +140,7 @@ def to_model_scale(
         return "none"
     is_tpm = unit in ("tpm", "log2_tpm_001")
     factors = np.ones(len(values)) if is_tpm else 1e6 / np.where(totals > 0, totals, 1)
-    for rows in row_blocks(values):
+    for rows in _row_blocks(values):
         block = values[rows] * factors[rows, None].astype(np.float32)
         values[rows] = np.log2(block + 1)
     if is_tpm:

@@ -21,7 +21,7 @@ from subfuse.expression.units import ShareBasis, UnitMismatch
 from subfuse.tables import decimal_hint, read_first_line
 
 LIMIT_BYTES = 10_000_000
-MAX_GENES = 200_000
+_MAX_GENES = 200_000
 _PATIENT = "value"  # the header of a file without one, which messages show
 
 
@@ -97,8 +97,8 @@ def _section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) ->
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     separator = "\t" if header.count("\t") > header.count(",") else ","
     first = next(csv.reader([header], delimiter=separator))
-    if max(len(first), len(lines)) > MAX_GENES:
-        raise DataError(f"at most {MAX_GENES} genes are required. Found {max(len(first), len(lines))} cells.")
+    if max(len(first), len(lines)) > _MAX_GENES:
+        raise DataError(f"at most {_MAX_GENES} genes are required. Found {max(len(first), len(lines))} cells.")
     if len(first) == 2:
         _require_pairs(csv.reader(lines, delimiter=separator))
         values = lines if _is_number(first[1]) else lines[1:]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-FIRST_LAYER_SCALE = 0.1  # of the initial weights of the genes
+_FIRST_LAYER_SCALE = 0.1  # of the initial weights of the genes
 
 
 class GeneEncoder(nn.Module):
@@ -42,7 +42,7 @@ class GeneEncoder(nn.Module):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            layers[0].weight.mul_(FIRST_LAYER_SCALE)
+            layers[0].weight.mul_(_FIRST_LAYER_SCALE)
         self.layers = nn.ModuleList(layers)
         self.activation = nn.ELU()
         self.dropout = nn.AlphaDropout(dropout)

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 DENSE_OCCUPANCY = 0.7  # above this share of occupied cells, computing every cell is cheaper than choosing
-ROW_TOLERANCE = 0.02  # of the spacing expected from the density: patches closer than this in y are in one row
-PITCH_QUANTILE = 0.05  # of the gaps within rows: the smallest spacing, robust to a few stray patches
+_ROW_TOLERANCE = 0.02  # of the spacing expected from the density: patches closer than this in y are in one row
+_PITCH_QUANTILE = 0.05  # of the gaps within rows: the smallest spacing, robust to a few stray patches
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def patch_pitch(
     n_real = patch_mask.sum(1).clamp(min=1)
     extent = high - low
     expected = (extent + extent.amax(1, keepdim=True) / n_real[:, None]).prod(1).div(n_real).sqrt()
-    tolerance = (ROW_TOLERANCE * expected).clamp(min=torch.finfo(coords.dtype).tiny)[:, None]
+    tolerance = (_ROW_TOLERANCE * expected).clamp(min=torch.finfo(coords.dtype).tiny)[:, None]
     x = torch.where(patch_mask, coords[..., 0], torch.inf)
     row = torch.where(patch_mask, ((coords[..., 1] - low[:, None, 1]) / tolerance).round(), torch.inf)
     order = x.argsort(dim=1)
@@ -152,7 +152,7 @@ def patch_pitch(
     gap = torch.where(is_neighbour, gap, torch.inf).sort(dim=1).values
     n_gaps = is_neighbour.sum(1, keepdim=True)
     gap = torch.nn.functional.pad(gap, (0, 1), value=torch.inf)
-    smallest = gap.gather(1, (PITCH_QUANTILE * n_gaps).long()).squeeze(1)
+    smallest = gap.gather(1, (_PITCH_QUANTILE * n_gaps).long()).squeeze(1)
     return torch.where(smallest.isfinite(), smallest, torch.where(n_real > 1, expected, 0))
 
 

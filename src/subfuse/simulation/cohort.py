@@ -20,11 +20,11 @@ from subfuse.simulation.patient_files import tifffile_module, write_patient
 from subfuse.simulation.patients import DIAGNOSES, SyntheticPatients, draw_patients
 from subfuse.simulation.plan import PatientJob, draw_uuid, plan_jobs
 
-FORMAT = 1  # raised whenever the same seed gives other files
+_FORMAT = 1  # raised whenever the same seed gives other files
 
 _MISSING = "'--"  # as the GDC portal writes it
 
-COHORT_YAML = """\
+_COHORT_YAML = """\
 name: simulated
 role: develop
 
@@ -100,7 +100,7 @@ def simulate(
     """
     out = Path(out)
     _check_arguments(patients, seed, visibility, workers)
-    arguments = {"format": FORMAT, "patients": patients, "seed": seed, "visibility": visibility}
+    arguments = {"format": _FORMAT, "patients": patients, "seed": seed, "visibility": visibility}
     _claim_folder(out, arguments)
     cohort_seed, gene_seed, identifier_seed, *patient_seeds = np.random.SeedSequence(seed).spawn(3 + patients)
     truth = draw_patients(patients, visibility=visibility, generator=np.random.default_rng(cohort_seed))
@@ -110,7 +110,7 @@ def simulate(
     _write_truth(out, truth, genes, jobs)
     _run(jobs, workers, progress)
     _write_tables(out, truth, jobs, identifiers)
-    write_text(out / "cohort.yaml", COHORT_YAML)
+    write_text(out / "cohort.yaml", _COHORT_YAML)
     return out / "cohort.yaml"
 
 

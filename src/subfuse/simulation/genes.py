@@ -11,7 +11,7 @@ from subfuse.expression.source import GeneSetSource
 from subfuse.simulation.patients import LATENTS
 
 N_GENES = 1500
-CAUSAL_SHARE = {"tumour": 0.25, "microenvironment": 0.40}  # of the genes that only this subspace has
+_CAUSAL_SHARE = {"tumour": 0.25, "microenvironment": 0.40}  # of the genes that only this subspace has
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def draw_genes(generator: np.random.Generator) -> GeneModel:
     for column, latent in enumerate(LATENTS):
         only_here = set(gene_sets[latent]).difference(*(genes for name, genes in gene_sets.items() if name != latent))
         candidates = np.flatnonzero(np.isin(symbols, sorted(only_here)))
-        causal = generator.choice(candidates, size=round(CAUSAL_SHARE[latent] * len(candidates)), replace=False)
+        causal = generator.choice(candidates, size=round(_CAUSAL_SHARE[latent] * len(candidates)), replace=False)
         sign = np.where(generator.random(len(causal)) < 0.7, 1.0, -1.0)
         effect[causal, column] = sign * generator.uniform(0.4, 0.8, size=len(causal))
     return GeneModel(

@@ -10,7 +10,7 @@ REGIONS = ("glass", "normal", "malignant", "lymphocyte", "vascular", "necrotic")
 GLASS, NORMAL, MALIGNANT, LYMPHOCYTE, VASCULAR, NECROTIC = range(len(REGIONS))
 
 
-def microenvironment_share(latent: float) -> float:
+def _microenvironment_share(latent: float) -> float:
     """Returns the share of tissue that is lymphocyte-rich, vascular or necrotic: 4 to 50 %, growing with the latent."""
     return 0.04 + 0.46 / (1.0 + float(np.exp(-1.4 * latent)))
 
@@ -21,7 +21,7 @@ def draw_layout(
     """Returns the region of every 32-pixel cell, as an index into REGIONS.
 
     About two thirds of the slide is tissue and about four fifths of the tissue is tumour. Inside the tumour the three
-    microenvironment regions cover `microenvironment_share` of the tissue; the rest is malignant.
+    microenvironment regions cover `_microenvironment_share` of the tissue; the rest is malignant.
     """
     shape = (-(-height // CELL_PX), -(-width // CELL_PX))
     tissue = _tissue_field(shape, generator) > 0
@@ -30,7 +30,7 @@ def draw_layout(
 
     proximity = _tumour_proximity(shape, generator)
     _claim(layout, proximity, claims=NORMAL, region=MALIGNANT, cells=round(generator.uniform(0.76, 0.86) * n_tissue))
-    total = microenvironment_share(microenvironment) * n_tissue
+    total = _microenvironment_share(microenvironment) * n_tissue
     regions = (NECROTIC, VASCULAR, LYMPHOCYTE)
     for region, share in zip(regions, generator.dirichlet((10.0, 10.0, 13.0)), strict=True):
         towards_core = 0.8 if region == NECROTIC else 0.0

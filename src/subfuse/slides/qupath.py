@@ -7,7 +7,7 @@ from typing import Any
 
 from subfuse.files import write_text
 
-FRAME = "pixels of level 0 as QuPath shows the slide: bounds_corner, the slide's scanned area, is subtracted"
+_FRAME = "pixels of level 0 as QuPath shows the slide: bounds_corner, the slide's scanned area, is subtracted"
 
 Ring = Sequence[Sequence[float]]
 
@@ -34,6 +34,6 @@ def write_qupath(
         }
         for rings, properties in polygons
     ]
-    frame = {"frame": FRAME, "bounds_corner": [left, top]}
+    frame = {"frame": _FRAME, "bounds_corner": [left, top]}
     content = {"type": "FeatureCollection", "subfuse": frame, "features": features}
     write_text(path, json.dumps(content, allow_nan=False) + "\n")

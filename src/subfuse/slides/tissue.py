@@ -11,7 +11,7 @@ from subfuse.errors import ConfigurationError, DataError
 
 THUMBNAIL_PX = 1024  # longer side of the pictures of a slide
 MPP_PLACE = "the slide table or for all as slides.mpp (of one new patient: --mpp)"  # where `mpp` is declared
-PLAUSIBLE_MPP = (0.05, 10.0)  # µm per level-0 pixel
+_PLAUSIBLE_MPP = (0.05, 10.0)  # µm per level-0 pixel
 
 
 def doubt_of_mpp(mpp: float) -> str | None:
@@ -23,7 +23,7 @@ def doubt_of_mpp(mpp: float) -> str | None:
         >>> doubt_of_mpp(252.0)
         'between 0.05 and 10 µm per pixel (252 looks like nanometres, that is 0.252 µm)'
     """
-    low, high = PLAUSIBLE_MPP
+    low, high = _PLAUSIBLE_MPP
     if low <= mpp <= high and mpp != high:
         return None
     wanted = f"between {low:g} and {high:g} µm per pixel"

@@ -10,8 +10,8 @@ from torch.nn import functional
 from subfuse.model.baselines.pooling import PatchProjection
 from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
-PINV_ITERATIONS = 6
-VALUE_KERNEL = 33
+_PINV_ITERATIONS = 6
+_VALUE_KERNEL = 33
 
 
 class TransMIL(nn.Module):
@@ -104,7 +104,7 @@ class NystromBlock(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.to_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
         self.value_convolution = nn.Conv1d(
-            heads, heads, VALUE_KERNEL, padding=VALUE_KERNEL // 2, groups=heads, bias=False
+            heads, heads, _VALUE_KERNEL, padding=_VALUE_KERNEL // 2, groups=heads, bias=False
         )
         self.projection = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
@@ -154,7 +154,7 @@ class PositionEncoding(nn.Module):
 
 
 def pseudo_inverse(
-    matrix: Float[Tensor, "head row row"], *, iterations: int = PINV_ITERATIONS
+    matrix: Float[Tensor, "head row row"], *, iterations: int = _PINV_ITERATIONS
 ) -> Float[Tensor, "head row row"]:
     """Returns an approximation of the Moore-Penrose inverse that needs matrix products only (Razavi et al. 2014).
 
