@@ -41,6 +41,7 @@ from subfuse.training.fitted_model import FittedModel
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.05  # relative gap: means over patients need less precision than one patient
+_SEED = 0  # of random orders, random weights and random outcomes
 FAITHFULNESS_PATIENTS = 3  # of each model: every one costs as much as three that are only explained
 TABLES = ("genes", "contributions", "gaps", "faithfulness", "curves")
 
@@ -60,7 +61,6 @@ def explain_cohort(
     *,
     gene_sets: Mapping[str, Sequence[str]],
     tolerance: float = TOLERANCE,
-    seed: int = 0,
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
@@ -85,7 +85,6 @@ def explain_cohort(
         out: Folder to write to.
         gene_sets: Sets to look for among the ranked genes.
         tolerance: Completeness gap at which integration stops; see `converged_gradients`.
-        seed: Of random orders, random weights and random outcomes.
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each model.
@@ -96,7 +95,7 @@ def explain_cohort(
     """
     if not models:
         raise DataError(f"{out}: a model is required to explain a cohort. Found none.")
-    jobs = [(tested, model_folder(tested, out), tolerance, seed) for tested in models]
+    jobs = [(tested, model_folder(tested, out), tolerance) for tested in models]
     open_jobs = [job for job in jobs if not _is_explained(*job)]
     done = len(jobs) - len(open_jobs)
     report = None if progress is None else with_time_left(progress, done=done)
@@ -116,7 +115,7 @@ def explain_cohort(
         if task in failed:
             continue
         with attempts.attempt(task):
-            _write_task(of_task, out / task, out, gene_sets=gene_sets, tolerance=tolerance, seed=seed)
+            _write_task(of_task, out / task, out, gene_sets=gene_sets, tolerance=tolerance)
     attempts.raise_for_failures()
     return out
 
@@ -128,7 +127,6 @@ def _write_task(
     *,
     gene_sets: Mapping[str, Sequence[str]],
     tolerance: float,
-    seed: int,
 ) -> None:
     """Writes the tables of one task from those of its models."""
     parts = [
@@ -141,11 +139,11 @@ def _write_task(
     (folder / "summary.json").unlink(missing_ok=True)  # it marks the folder complete
     values, contributions, faithfulness = tables["genes"], tables["contributions"], tables["faithfulness"]
     if len(values):
-        _write_genes(folder, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()), seed=seed)
+        _write_genes(folder, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()))
     write_table(folder / "contributions.csv", contributions)
     write_table(folder / "faithfulness.csv", faithfulness)
     write_table(folder / "faithfulness_curves.csv", mean_curves(tables["curves"]))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(_SEED)
     write_json(folder / "faithfulness.json", faithfulness_summary(faithfulness, generator=generator))
     write_json(folder / "summary.json", _summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
 
@@ -163,7 +161,7 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
     return table.assign(share=table["mean_absolute"] / total if total > 0 else np.nan)
 
 
-def _explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> None:
+def _explain_model(tested: FoldModel, folder: Path, tolerance: float) -> None:
     """Explains the patients of one model and writes the tables of `TABLES`, and last of all that they are complete.
 
     A patient who cannot be explained is left out with a warning, and the others go on. Such a model is not marked as
@@ -174,7 +172,7 @@ def _explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int)
     """
     rows: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     start = time.monotonic()
-    generator = np.random.default_rng([seed, *map(ord, tested.fold)])
+    generator = np.random.default_rng([_SEED, *map(ord, tested.fold)])
     usable = [patient for patient in tested.patients if tested.fitted.usable(patient)]
     scrutinised = set(generator.permutation(len(usable))[:FAITHFULNESS_PATIENTS].tolist())
     explained = _ExplainedModel.of(tested.fitted)
@@ -196,7 +194,7 @@ def _explain_model(tested: FoldModel, folder: Path, tolerance: float, seed: int)
         write_table(folder / f"{name}.csv", pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name))
     write_json(folder / "provenance.json", {"explaining_seconds": round(time.monotonic() - start, 2)})
     if attempts.table().empty:
-        write_text(folder / "done.txt", _key(tested, tolerance, seed) + "\n")
+        write_text(folder / "done.txt", _key(tested, tolerance) + "\n")
 
 
 def model_folder(tested: FoldModel, out: Path) -> Path:
@@ -204,17 +202,17 @@ def model_folder(tested: FoldModel, out: Path) -> Path:
     return out / tested.fitted.task / "models" / tested.fold
 
 
-def _key(tested: FoldModel, tolerance: float, seed: int) -> str:
+def _key(tested: FoldModel, tolerance: float) -> str:
     """Returns what the tables of a model depend on."""
     fitted = tested.fitted
     inputs = fingerprint_of(tested.patients, modalities=fitted.recipe.modalities)
     model = [fitted.describe(), fitted.arrays_sha256()]
-    return sha256_of_json([__version__, *model, inputs, tolerance, seed, TABLES, FAITHFULNESS_PATIENTS])
+    return sha256_of_json([__version__, *model, inputs, tolerance, _SEED, TABLES, FAITHFULNESS_PATIENTS])
 
 
-def _is_explained(tested: FoldModel, folder: Path, tolerance: float, seed: int) -> bool:
+def _is_explained(tested: FoldModel, folder: Path, tolerance: float) -> bool:
     marker = folder / "done.txt"
-    return marker.exists() and marker.read_text(encoding="utf-8").strip() == _key(tested, tolerance, seed)
+    return marker.exists() and marker.read_text(encoding="utf-8").strip() == _key(tested, tolerance)
 
 
 @dataclass(frozen=True)
@@ -290,9 +288,7 @@ def _gene_rows(
     return pd.concat(tables, ignore_index=True)
 
 
-def _write_genes(
-    out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequence[str]], *, is_survival: bool, seed: int
-) -> None:
+def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequence[str]], *, is_survival: bool) -> None:
     summary, stability = gene_summary(values), rank_stability(values)
     write_table(out / "genes.csv", summary)
     write_table(out / "gene_values.csv", values_of_top_genes(values, summary))
@@ -306,7 +302,7 @@ def _write_genes(
         gene_sets,
         expression=values.pivot_table(index="patient_id", columns="gene", values="expression"),
         stability=dict(zip(stability["subspace"], stability["mean_rank_correlation"], strict=True)),
-        seed=seed,
+        seed=_SEED,
     )
     write_table(out / "enrichment.csv", table)
 
