@@ -116,7 +116,7 @@ def test_separator_compression_bom_and_line_ends(tmp_path, name):
         ("case,G1,G2\na,inf,2\n", r"row 2 \(a\), gene G1: a finite number .*Found inf"),
         ("case,G1,G2\n,1,2\n", "row 2: an identifier"),
         ("case,G1,\na,1,2\n", "Column 3 has none"),
-        ("case,G1\na,1,2\n", "header must name every column"),
+        ("case,G1\na,1,2\n", "cells are required, as the header has"),
     ],
 )
 def test_bad_matrices_name_file_row_and_gene(tmp_path, text, message):
