@@ -153,7 +153,7 @@ def _evaluate(arguments: Namespace) -> None:
     run = load_run(arguments.run)
     cohort = read_other_cohort(arguments)
     metrics = run.evaluate(cohort, arguments.out, seed=arguments.seed)
-    print_metrics(metrics, f"External cohort {cohort.name}, mean of the models")
+    print_metrics(metrics, "External cohort, mean of the models")
     _print_report(reported(arguments.out))
 
 

@@ -1,6 +1,7 @@
 """What folds cannot train, test or choose models by, known before anything is trained: rare classes, few events."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,41 @@ from subfuse.errors import preview
 from subfuse.evaluation.weighted_metrics import known_orders
 
 _MOST_FOLDS = 10  # named
+RARE_CLASS = "Merge it with another class, leave it out (empty its cells), collect more patients"
+
+
+@dataclass(frozen=True)
+class Lacks:
+    """What a fold lacks for one task."""
+
+    untrained: tuple[str, ...]  # classes without training patients
+    untested: tuple[str, ...]
+    unranked: str  # why predictions of the validation patients cannot be ranked; empty where they can
+
+
+def fold_lacks(outcomes: pd.DataFrame, fold: Fold, task: TaskSpec, classes: Sequence[str]) -> Lacks:
+    """Returns the classes that a fold cannot train or test, and whether its validation patients can choose a model.
+
+    Args:
+        outcomes: Columns time_days and event, or the label column, by patient; unknown ones may be empty.
+        fold: Of patients that are all listed there.
+        task: What is predicted.
+        classes: Of the task; none for survival.
+    """
+    train, validation, test = (outcomes.loc[list(ids)].dropna() for ids in (fold.train, fold.validation, fold.test))
+    if task.is_survival:
+        time_days = validation["time_days"].to_numpy(dtype=np.float64)
+        orders = known_orders(time_days, validation["event"].to_numpy(dtype=bool))
+        return Lacks((), (), "" if orders.any() else "have no comparable pair of follow-ups")
+    column = task.label_column
+    untrained, untested = (tuple(c for c in classes if c not in set(rows[column])) for rows in (train, test))
+    return Lacks(untrained, untested, "" if validation[column].nunique() > 1 else "are all of one class")
+
+
+def fewer_folds(task: TaskSpec, stratify: Collection[str] = ()) -> str:
+    """Returns the remedy of folds: fewer of them, or of the mixture of outcomes unless `stratify` has it already."""
+    column = task.stratified_by
+    return "use fewer folds" + ("" if column in stratify else f", or set `splits.stratify: [{column}]`")
 
 
 def weak_folds(
@@ -31,33 +67,25 @@ def weak_folds(
 def _of_task(
     name: str, task: TaskSpec, table: pd.DataFrame, folds: Sequence[Fold], stratify: Collection[str]
 ) -> Iterator[str]:
-    column = "event" if task.column is None else task.column
-    remedy = "use fewer folds" + ("" if column in stratify else f", or set `splits.stratify: [{column}]`")
-    if task.column is not None:
-        labels = table[column]
-        for label, count in labels.value_counts().sort_index().items():
-            having = set(labels.index[labels == label])
-            untrained = [k for k, fold in enumerate(folds) if having.isdisjoint(fold.train)]
-            untested = [k for k, fold in enumerate(folds) if having.isdisjoint(fold.test)]
-            sides = (("train on", untrained), ("test", untested))
-            lacking = [f"to {verb} in fold {preview(of, _MOST_FOLDS)}" for verb, of in sides if of]
-            if lacking:
-                yield (
-                    f"tasks.{name}: class {label} has {count} patient(s), and none {' and none '.join(lacking)}. Merge "
-                    f"it with another class, {remedy}"
-                )
-    unranked = [k for k, fold in enumerate(folds) if not _ranks(table.loc[list(fold.validation)], task)]
+    outcomes = table[["time_days", "event"] if task.is_survival else [task.label_column]]
+    counts: dict[str, int] = {}
+    if not task.is_survival:
+        counts = {str(label): int(n) for label, n in outcomes[task.label_column].value_counts().sort_index().items()}
+    lacks = [fold_lacks(outcomes, fold, task, list(counts)) for fold in folds]
+    for label, count in counts.items():
+        untrained = [k for k, found in enumerate(lacks) if label in found.untrained]
+        untested = [k for k, found in enumerate(lacks) if label in found.untested]
+        sides = (("train on", untrained), ("test", untested))
+        lacking = [f"to {verb} in fold {preview(of, _MOST_FOLDS)}" for verb, of in sides if of]
+        if lacking:
+            yield (
+                f"tasks.{name}: class {label} has {count} patient(s), and none {' and none '.join(lacking)}. "
+                f"{RARE_CLASS}, {fewer_folds(task, stratify)}"
+            )
+    unranked = [k for k, found in enumerate(lacks) if found.unranked]
     if unranked:
-        what = "are all of one class" if task.column is not None else "have no comparable pair of follow-ups"
         yield (
-            f"tasks.{name}: validation patients with a known outcome {what} in fold {preview(unranked, _MOST_FOLDS)}: "
-            f"models are chosen by their loss there. Raise `splits.validation`, {remedy}"
+            f"tasks.{name}: validation patients with a known outcome {lacks[unranked[0]].unranked} in fold "
+            f"{preview(unranked, _MOST_FOLDS)}: models are chosen by their loss there. Raise `splits.validation`, "
+            f"{fewer_folds(task, stratify)}"
         )
-
-
-def _ranks(validation: pd.DataFrame, task: TaskSpec) -> bool:
-    if task.column is not None:
-        return validation[task.column].nunique() > 1
-    known = validation.dropna(subset=["time_days", "event"])
-    time_days = known["time_days"].to_numpy(dtype=np.float64)
-    return bool(known_orders(time_days, known["event"].to_numpy(dtype=bool)).any())

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import pandas as pd
+
 from subfuse.cohort.bags import class_names
-from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
+from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.objective.ranking import can_be_ranked
+from subfuse.preparation.weak_folds import RARE_CLASS, fewer_folds, fold_lacks
 from subfuse.run_folder.job import Job
 from subfuse.training.models import is_linear
 from subfuse.training.selection import Selection
@@ -55,10 +57,21 @@ def fold_warnings(cohort: Cohort, folds: Mapping[Job, Fold], *, selection: Selec
         folds: Of every job.
         selection: By what the epochs of neural models are to be chosen.
     """
-    return told_once((job, text) for job, fold in folds.items() for text in _weaknesses(cohort, fold, job, selection))
+    outcomes = {name: _outcomes(cohort, cohort.tasks[name]) for name in {job.task for job in folds}}
+    return told_once(
+        (job, text)
+        for job, fold in folds.items()
+        for text in _weaknesses(cohort, outcomes[job.task], fold, job, selection)
+    )
 
 
-def _weaknesses(cohort: Cohort, fold: Fold, job: Job, selection: Selection) -> Iterator[str]:
+def _outcomes(cohort: Cohort, task: TaskSpec) -> pd.DataFrame:
+    columns = ["time_days", "event"] if task.is_survival else [task.label_column]
+    known = {patient.patient_id: patient.outcome(task) for patient in cohort}
+    return pd.DataFrame.from_dict(known, orient="index", columns=columns)
+
+
+def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, selection: Selection) -> Iterator[str]:
     from subfuse.training.fitting import assign
 
     task = cohort.tasks[job.task]
@@ -66,20 +79,15 @@ def _weaknesses(cohort: Cohort, fold: Fold, job: Job, selection: Selection) -> I
         parts = assign(cohort, fold, task, job.model)
     except DataError:  # the job itself fails by it
         return
-    classes = class_names(cohort.patients, task)
-    if classes:
-        trained = {patient.labels[task.label_column] for patient in parts.train}
-        missing = [name for name in classes if name not in trained]
-        if missing:
-            yield (
-                f"no training patient has class {preview(missing)}, which cannot be predicted. Join it with another "
-                f"class, use fewer folds, or set `splits.stratify: [{task.stratified_by}]` in the cohort file"
-            )
-    if selection == "loss" or is_linear(job.model):
-        return
-    if not can_be_ranked(make_target(parts.validation, task, classes)):
-        why = "no comparable pair" if task.is_survival else "all of one class"
+    used = Fold(*(tuple(p.patient_id for p in side) for side in (parts.train, parts.validation, parts.test)))
+    lacks = fold_lacks(outcomes, used, task, class_names(cohort.patients, task))
+    if lacks.untrained:
         yield (
-            f"the validation patients cannot be ranked ({why}): the epoch is chosen by their loss. Raise "
-            f"`splits.validation`, use fewer folds, or set `splits.stratify: [{task.stratified_by}]` in the cohort file"
+            f"no training patient has class {preview(lacks.untrained)}, which cannot be predicted. {RARE_CLASS}, "
+            f"{fewer_folds(task)} in the cohort file"
+        )
+    if lacks.unranked and selection != "loss" and not is_linear(job.model):
+        yield (
+            f"the validation patients cannot be ranked (they {lacks.unranked}): the epoch is chosen by their loss. "
+            f"Raise `splits.validation`, {fewer_folds(task)} in the cohort file"
         )
