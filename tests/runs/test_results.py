@@ -17,7 +17,7 @@ from subfuse.runs import results
 STEPS = {
     "metrics.csv": "evaluate_predictions",
     "comparisons.csv": "compared_with_reference",
-    "provenance.json": "provenance",
+    "provenance.json": "_provenance",
     "audit.json": "audit_run",
 }
 

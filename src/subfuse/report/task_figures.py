@@ -35,7 +35,7 @@ def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
         "figures": [
             drawn
             for drawn in (
-                _roc_figure(label, probabilities, classes, model),
+                _roc_figure(label, probabilities, classes, model, is_pooled=known["fold"].nunique() > 1),
                 _calibration_figure(label, probabilities, classes, model),
             )
             if drawn is not None
@@ -99,7 +99,9 @@ def _reliability_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
     ]
 
 
-def _roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], model: str) -> Drawn | None:
+def _roc_figure(
+    label: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], model: str, *, is_pooled: bool
+) -> Drawn | None:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     grid = np.linspace(0, 1, 201)
@@ -120,8 +122,8 @@ def _roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: Sequence[
     return Drawn(
         Markup(roc_curves(curves, emphasis=macro)),
         title="ROC",
-        caption=f"{model_title(model)}: each class against the rest, test patients of all folds pooled; area in "
-        "brackets. It differs from the mean of the folds' areas in the table.",
+        caption=f"{model_title(model)}: each class against the rest, area in brackets."
+        + (" Folds are pooled: it differs from the mean of their areas in the table." if is_pooled else ""),
         alt=f"Receiver operating characteristics with area under the curve: {', '.join(curves)}.",
     )
 
