@@ -20,7 +20,7 @@ from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import read_json
 from subfuse.preparation.feature_import import import_slides, survey_features
 from subfuse.preparation.slide import prepare_slide
-from subfuse.preparation.slide_table import FEATURE_SUFFIXES, feature_id_of
+from subfuse.preparation.slide_search import FEATURE_SUFFIXES, feature_id_of
 from subfuse.runs.run import Run
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import Tiling

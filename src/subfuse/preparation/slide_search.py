@@ -1,0 +1,115 @@
+"""Which files of a folder are slides or features, and how their names identify them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from subfuse.errors import DataError
+from subfuse.slides.image_folders import IMAGE_SUFFIXES
+
+SLIDE_SUFFIXES = (
+    ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
+    ".czi", ".dcm",
+)  # fmt: skip
+DICOM_SUFFIX = ".dcm"
+FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
+
+
+def find_slides(folder: Path) -> dict[str, Path]:
+    """Returns the slides of a folder and its subfolders: identifier to path.
+
+    A slide is a file with a slide suffix; a subfolder that directly holds PNG or JPEG images, or several DICOM files
+    (the levels of one slide, all of which OpenSlide reads with the first), named by the folder; or an image that lies
+    in `folder` itself. Hidden files are ignored.
+
+    Raises:
+        DataError: The folder does not exist, or two slides have one identifier.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: a folder of slides is required. Found none. Check slides.folder.")
+    found: dict[str, Path] = {}
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for identifier, path in _slides_in(Path(place), sorted(names), is_top=Path(place) == folder):
+            if identifier in found:
+                raise DataError(
+                    f"{folder}: slide identifiers must be unique. Found {identifier!r} as {found[identifier]} and "
+                    f"{path}. Rename one, or give a slide table with a path column."
+                )
+            found[identifier] = path
+    return found
+
+
+def _slides_in(here: Path, names: Sequence[str], *, is_top: bool) -> Iterator[tuple[str, Path]]:
+    """Yields identifier and path of the slides that lie directly in a folder."""
+    files = [here / name for name in names if _is_slide(name)]
+    images = [here / name for name in names if _is_image(name)]
+    levels = [] if is_top else [path for path in files if path.suffix.lower() == DICOM_SUFFIX]
+    if len(levels) > 1:
+        yield here.name, levels[0]
+        files = [path for path in files if path not in levels]
+    yield from ((slide_id_of(path.name), path) for path in (*files, *(images if is_top else [])))
+    if images and not is_top:
+        yield here.name, here
+
+
+def find_features(folder: Path) -> dict[str, Path]:
+    """Returns the feature files and zarr stores of a folder and its subfolders: identifier to path.
+
+    Of a slide with both files of CLAM, `h5_files/<slide>.h5` and `pt_files/<slide>.pt`, the former counts: it has the
+    coordinates. Hidden files are ignored.
+
+    Raises:
+        DataError: The folder does not exist, or two files have one identifier.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: a folder of feature files is required. Found none. Check slides.features.")
+    found: dict[str, Path] = {}
+    for place, subfolders, names in os.walk(folder):
+        stores = sorted(name for name in subfolders if name.lower().endswith(".zarr"))
+        subfolders[:] = sorted(name for name in subfolders if name not in stores and not name.startswith("."))
+        for name in (*sorted(name for name in names if _is_feature_file(name)), *stores):
+            path, identifier = Path(place, name), feature_id_of(name)
+            other = found.setdefault(identifier, path)
+            if {path.parent.name, other.parent.name} == {"h5_files", "pt_files"}:
+                found[identifier] = path if path.parent.name == "h5_files" else other
+            elif other != path:
+                raise DataError(
+                    f"{folder}: slide identifiers must be unique. Found {identifier!r} as {other} and {path}. Name "
+                    "the folder of one encoder as slides.features, or give a slide table with a path column."
+                )
+    return found
+
+
+def feature_id_of(name: str) -> str:
+    """Returns the slide's identifier of a feature file: its name without the suffixes of features and slide.
+
+    Example:
+        >>> feature_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.h5"), feature_id_of("case.7.svs.h5")
+        ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
+    """
+    suffix = next((s for s in FEATURE_SUFFIXES if name.lower().endswith(s)), "")
+    return slide_id_of(name[: len(name) - len(suffix)])
+
+
+def slide_id_of(name: str) -> str:
+    """Returns a slide's identifier: its file name without a slide or image suffix; dots inside stay.
+
+    Example:
+        >>> slide_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.svs"), slide_id_of("case.7")
+        ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
+    """
+    suffix = next((s for s in (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def _is_slide(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SLIDE_SUFFIXES)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_feature_file(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(FEATURE_SUFFIXES)
