@@ -1,13 +1,12 @@
 """Clinical files of a cBioPortal study: attributes of patients, and of their samples where there is such a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from subfuse.clinical.columns import first_known, known_text, labels_of_portal, map_columns, parse_days
-from subfuse.clinical.source import PatientsSection
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.samples import NORMAL, choose_samples, origin_of_sample, preservation_of
@@ -23,7 +22,9 @@ _EVENTS = {"deceased": True, "dead": True, "living": False, "alive": False}  # a
 _PLACE = "#place"  # among attributes, none of which begins in this way
 
 
-def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
+def read_cbioportal(
+    paths: Sequence[Path], columns: Mapping[str, str] | None = None, *, derives_diagnosis: bool = False
+) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
     """Returns one row per patient, with `place`; notes; and the samples that do not speak for their patient.
 
     A file with a column SAMPLE_ID describes samples. Its attributes join the patients, by the rule for samples of
@@ -34,8 +35,8 @@ def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, 
         ConfigurationError: A mapped attribute is missing, or one that the format defines.
         DataError: Not a clinical file of cBioPortal, an unknown word in OS_STATUS, or a time that cannot be read.
     """
-    tables = [_read(path) for path in section.table]
-    samples, notes, left_out = _one_row_per_patient([table for table in tables if "SAMPLE_ID" in table], section)
+    tables = [_read(path) for path in paths]
+    samples, notes, left_out = _one_row_per_patient([table for table in tables if "SAMPLE_ID" in table], paths)
     patients = [table for table in tables if "SAMPLE_ID" not in table]
     raw = pd.concat(patients, ignore_index=True) if patients else samples
     if patients and not samples.empty:
@@ -45,9 +46,11 @@ def read_cbioportal(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, 
             notes = (*notes, f"{len(strangers)} patient(s) are only in the file of samples ({preview(strangers)})")
         raw = raw.merge(samples[own], on="PATIENT_ID", how="left")
     raw = raw.fillna("")
-    labels = labels_of_portal(section, _CBIOPORTAL_LABELS, [str(name) for name in raw])
+    labels = labels_of_portal(
+        "cbioportal", _CBIOPORTAL_LABELS, [str(name) for name in raw], columns, derives_diagnosis=derives_diagnosis
+    )
     named = {"patient_id": "PATIENT_ID", "place": _PLACE, **labels}
-    table = map_columns(raw, named, section.table[0], section="patients")
+    table = map_columns(raw, named, paths[0], section="patients")
     if "OS_STATUS" not in raw or "OS_MONTHS" not in raw:
         return table, (*notes, "no OS_STATUS and OS_MONTHS: the follow-up of every patient is unknown"), left_out
     table["event"] = _events(raw["OS_STATUS"], raw[_PLACE])
@@ -63,7 +66,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _one_row_per_patient(
-    tables: Sequence[pd.DataFrame], section: PatientsSection
+    tables: Sequence[pd.DataFrame], paths: Sequence[Path]
 ) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
     if not tables:
         return pd.DataFrame({"PATIENT_ID": []}, dtype=object), (), exclusion_table()
@@ -76,7 +79,7 @@ def _one_row_per_patient(
         for row in samples.to_dict("records")
     ]
     samples = samples.assign(sample=samples["SAMPLE_ID"]).join(pd.DataFrame(origins, index=samples.index))
-    _, left_out = choose_samples(samples, np.zeros(len(samples)), preview(section.table))
+    _, left_out = choose_samples(samples, np.zeros(len(samples)), preview(paths))
     tumours = samples[samples["rank"] != NORMAL].sort_values(["rank", "vial", "sample"], kind="stable")
     known = tumours.assign(**{name: known_text(tumours[name]) for name in names})
     several = int((known["patient_id"].value_counts() > 1).sum())

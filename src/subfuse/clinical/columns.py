@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from subfuse.clinical.source import PatientsSection, TimeUnit
+from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import decimal_hint, is_missing
@@ -59,31 +59,36 @@ def note_of_repeated(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:
 
 
 def labels_of_portal(
-    section: PatientsSection, defaults: Mapping[str, Sequence[str]], found: Sequence[str]
+    format: str,
+    defaults: Mapping[str, Sequence[str]],
+    found: Sequence[str],
+    declared: Mapping[str, str] | None,
+    *,
+    derives_diagnosis: bool,
 ) -> dict[str, str]:
     """Returns which columns of a portal's table become labels: the usual ones it has, and those of the cohort file.
 
     Args:
-        section: `patients` of the cohort file.
+        format: Of the portal's files, for the message.
         defaults: Our name to the columns that may hold it, the first that is found counts.
         found: Columns of the table.
+        declared: `columns` of the cohort file.
+        derives_diagnosis: True where `diagnosis` is derived: the portal's is then the histology.
 
     Raises:
         ConfigurationError: The cohort file maps a column that the format defines itself.
     """
-    fixed = sorted(set(section.columns or {}) & set(FIXED_COLUMNS) - {"site"})
+    fixed = sorted(set(declared or {}) & set(FIXED_COLUMNS) - {"site"})
     if fixed:
-        raise ConfigurationError(
-            f"patients.columns: format {section.format} defines {preview(fixed)} itself. Map only labels."
-        )
+        raise ConfigurationError(f"patients.columns: format {format} defines {preview(fixed)} itself. Map only labels.")
     usual = {
         name: next(column for column in candidates if column in found)
         for name, candidates in defaults.items()
         if any(column in found for column in candidates)
     }
-    if section.derive is not None and "diagnosis" in usual:  # the derivation gives `diagnosis` and may need the other
+    if derives_diagnosis and "diagnosis" in usual:  # the derivation may need it
         usual["histology"] = usual.pop("diagnosis")
-    return usual | dict(section.columns or {})
+    return usual | dict(declared or {})
 
 
 def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit = "days") -> pd.Series:

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from subfuse.clinical.columns import DAYS, first_known, known_text, labels_of_portal, map_columns, parse_days
-from subfuse.clinical.source import PatientsSection
 from subfuse.errors import DataError, preview
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import archived_tables, is_missing, read_json, read_text_table, records_below, require_columns
@@ -48,11 +47,13 @@ class _Table:
         return "vital_status" in self.rows and "days_to_death" in self.rows
 
 
-def read_gdc(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_gdc(
+    paths: Sequence[Path], columns: Mapping[str, str] | None = None, *, derives_diagnosis: bool = False
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns one row per patient of every file, with `place`, and notes.
 
     GDC writes a row per treatment and diagnosis, and follow-ups, exposures and others into tables of their own. All
-    tables of an archive are read, as are further files that `table` lists. The latest follow-up counts, of everything
+    tables of an archive are read, as are the other files. The latest follow-up counts, of everything
     else the first known value, and where a file says which diagnosis is the primary disease, labels are taken from
     that one. An age in days (`age_at_diagnosis`) becomes years. See `_outcome_of_rows` for what contradicts itself.
 
@@ -60,20 +61,21 @@ def read_gdc(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
         ConfigurationError: A mapped column is missing, or one that the format defines.
         DataError: Not a clinical file of the portal, a time that cannot be read, or a patient in two files.
     """
-    tables = [table for path in section.table for table in _read(path)]
+    tables = [table for path in paths for table in _read(path)]
     used = [table for table in tables if _CASE in table.rows]
     main = [table for table in used if table.has_vital_status]
     if not main:
-        path = section.table[0]
+        path = paths[0]
         require_columns(tables[0].rows.drop(columns=_PLACE), {"case_submitter_id": "the patient", **_FOLLOW_UP}, path)
     _refuse_shared(main)
     raw = pd.concat([table.rows.assign(**{_MAIN: table.has_vital_status}) for table in used], ignore_index=True)
     raw = raw.astype(object).where(raw.notna(), "")
     raw.attrs["repeated"] = tuple(dict.fromkeys(n for table in used for n in table.rows.attrs.get("repeated", ())))
-    require_columns(raw, _FOLLOW_UP, section.table[0])
-    labels = labels_of_portal(section, _GDC_LABELS, [str(name) for name in raw if name not in _OURS])
+    require_columns(raw, _FOLLOW_UP, paths[0])
+    found = [str(name) for name in raw if name not in _OURS]
+    labels = labels_of_portal("gdc", _GDC_LABELS, found, columns, derives_diagnosis=derives_diagnosis)
     fixed = {"patient_id": _CASE, "place": _PLACE, **{name: name for name in _FOLLOW_UP}}
-    cells = map_columns(raw, {**fixed, **labels}, section.table[0], section="patients")
+    cells = map_columns(raw, {**fixed, **labels}, paths[0], section="patients")
     for name in ("days_to_death", "days_to_last_follow_up"):
         cells[name] = parse_days(cells[name], cells["place"], name)
     notes = _ages_in_years(cells, labels)
@@ -86,7 +88,7 @@ def read_gdc(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
     table, notes_of_rows = _one_row_per_patient(cells[known], list(labels), ", ".join(table.name for table in main))
     others = cells.loc[~known, "patient_id"].unique()
     alone = f"{len(others)} case(s) without vital status are not used ({preview(others)})"
-    return table, (*_notes_of_tables(tables, section), *notes, *notes_of_rows, *([alone] if len(others) else []))
+    return table, (*_notes_of_tables(tables, paths), *notes, *notes_of_rows, *([alone] if len(others) else []))
 
 
 def _read(path: Path) -> list[_Table]:
@@ -131,11 +133,11 @@ def _refuse_shared(tables: Sequence[_Table]) -> None:
         first |= cases
 
 
-def _notes_of_tables(tables: Sequence[_Table], section: PatientsSection) -> tuple[str, ...]:
+def _notes_of_tables(tables: Sequence[_Table], paths: Sequence[Path]) -> tuple[str, ...]:
     """Returns what is known of the patients and is not read."""
     notes = [f"{table.name} does not name its cases: not used" for table in tables if _CASE not in table.rows]
     for path in dict.fromkeys(table.path for table in tables if table.has_vital_status and not table.member):
-        beside = [file for file in _beside(path) if file.exists() and file not in section.table]
+        beside = [file for file in _beside(path) if file.exists() and file not in paths]
         notes += [f"{file.name} lies beside {path.name} and is not read: list it in patients.table" for file in beside]
     return tuple(notes)
 

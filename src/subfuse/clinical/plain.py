@@ -1,13 +1,13 @@
 """Plain clinical tables: a column mapping, the meaning of event values, the unit of time."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from subfuse.clinical.columns import FIXED_COLUMNS, map_columns, note_of_repeated, parse_days
-from subfuse.clinical.source import PatientsSection, TimeUnit
+from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns
 
@@ -16,22 +16,39 @@ _OTHER_UNIT = re.compile(r"month|year|(?:^|[^a-z])(?:mo|mos|yr|yrs)(?:$|[^a-z])"
 _PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
 
 
-def read_plain(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_plain(
+    paths: Sequence[Path],
+    columns: Mapping[str, str] | None = None,
+    *,
+    event_values: Mapping[str, bool] | None = None,
+    time_unit: TimeUnit | None = None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns the rows of all tables, with `place`, and notes.
+
+    Args:
+        paths: Tables to join below one another.
+        columns: Our name to a column of the tables; None: columns keep their names.
+        event_values: Value of the event column to True if it means an observed event; None: 1, 0, true and false.
+        time_unit: Of the column mapped to time_days; None: days, unless its name says another.
 
     Raises:
         ConfigurationError: A mapped column is missing, only one of time and event is declared, or the meaning of the
             event column or the unit of the time column must be declared.
         DataError: Unreadable table, event or time.
     """
-    parts, notes = zip(*(_read(path, section) for path in section.table), strict=True)
+    parts, notes = zip(*(_read(path, columns, event_values, time_unit) for path in paths), strict=True)
     return pd.concat(parts, ignore_index=True), sum(notes, ())
 
 
-def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _read(
+    path: Path,
+    declared: Mapping[str, str] | None,
+    event_values: Mapping[str, bool] | None,
+    time_unit: TimeUnit | None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = read_text_table(path)
-    require_columns(raw, {}, path, optional=() if section.columns else FIXED_COLUMNS)
-    columns = section.columns or {str(name): str(name) for name in raw}
+    require_columns(raw, {}, path, optional=() if declared else FIXED_COLUMNS)
+    columns = declared or {str(name): str(name) for name in raw}
     table = map_columns(raw, columns, path, section="patients")
     if ("time_days" in table) != ("event" in table):
         raise ConfigurationError(
@@ -40,10 +57,10 @@ def _read(path: Path, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str
         )
     table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
     if "event" in table:
-        unit = _unit(columns["time_days"], section.time_unit)
+        unit = _unit(columns["time_days"], time_unit)
         table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
-        table["event"] = _events(table, columns["event"], section.event_values, path)
-    return table, () if section.columns else note_of_repeated(raw, path)
+        table["event"] = _events(table, columns["event"], event_values, path)
+    return table, () if declared else note_of_repeated(raw, path)
 
 
 def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:

@@ -71,9 +71,13 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
 
 def _read(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
     """Returns the table of a source with `place`, notes, and what of it is not used."""
+    paths, columns, derives = section.table, section.columns, section.derive is not None
     if section.format == "cbioportal":
-        return read_cbioportal(section)
-    table, notes = read_gdc(section) if section.format == "gdc" else read_plain(section)
+        return read_cbioportal(paths, columns, derives_diagnosis=derives)
+    if section.format == "gdc":
+        table, notes = read_gdc(paths, columns, derives_diagnosis=derives)
+    else:
+        table, notes = read_plain(paths, columns, event_values=section.event_values, time_unit=section.time_unit)
     return table, notes, exclusion_table()
 
 
