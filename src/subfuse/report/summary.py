@@ -123,6 +123,9 @@ def _lines(
         value = f" {number(rows['value'].iloc[0])}" if len(rows) else ""
         yield Line("Best single modality", f"{model_label(benefit.unimodal, run.covariates)}{value}")
         yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0"))
+    beyond = _finding(run, task, "trivial baseline")
+    if beyond is not None and beyond["level"] != "note":
+        yield Line("Against no biology", f"{singular(str(beyond['found']))}.".replace("p = ", "p\u00a0=\u00a0"))
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
