@@ -154,8 +154,8 @@ def _read_expression(
     section = _expression_section(run)
     if declared is not None and MODEL_SCALE[declared] != fitted.expression_unit:
         raise ConfigurationError(
-            f"--unit must become {fitted.expression_unit}, which the run reads, as {units_of(fitted.expression_unit)} do. Found "
-            f"{declared}. Convert the file to one of these."
+            f"--unit must become {fitted.expression_unit}, which the run reads, as {units_of(fitted.expression_unit)} "
+            f"do. Found {declared}. Convert the file to one of these."
         )
     unit = declared or (None if section is None else section.unit) or cast(ExpressionUnit, fitted.expression_unit)
     uploaded = read_upload(
