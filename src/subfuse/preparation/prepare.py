@@ -141,7 +141,7 @@ def _of_encoder(encoder: str, survey: FeatureSurvey) -> Iterator[str]:
         yield f"--encoder {encoder} encodes nothing here: the slides come as features of encoder {survey.encoder}"
 
 
-def prepare_one_slide(
+def _prepare_one_slide(
     source: SlideSource, encoder: str, out: Path, device: str, watch: Callable[[str, int, int], None] | None = None
 ) -> FinishedSlide:
     """Prepares one slide unless it is complete; the encoder stays loaded in its process.
@@ -183,7 +183,7 @@ def _prepare_slides(
     meter = SlideProgress(len(slides), progress)
     watch = meter.within if stays_here else None
     jobs = [(source, encoder, out / "wsi", device, watch) for source in slides]
-    records, failures = run_slides(prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
+    records, failures = run_slides(_prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
     return records, exclusion_table(failures)
 
 

@@ -26,13 +26,13 @@ from subfuse.report.statements import (
 from subfuse.training.models import main_model, modalities_of, model_title
 
 CHANCE = 0.5  # of the C-index and the AUC
-VERDICTS = {
+_VERDICTS = {
     "better": "Fusion helps.",
     "worse": "Fusion does not help: one modality alone is better.",
     "open": "Fusion is not shown to help.",
 }
 
-Tone = Literal["good", "open", "bad"]
+_Tone = Literal["good", "open", "bad"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class TaskCard:
     chance: float  # on the scale of the bars
     verdict: str
     leads: bool  # the verdict comes before the number
-    tone: Tone
+    tone: _Tone
     lines: tuple[Line, ...]
 
 
@@ -78,7 +78,7 @@ class TaskCard:
 class Caution:
     """What the audit says of the whole run, in one line."""
 
-    tone: Tone
+    tone: _Tone
     sentence: str
     is_detailed: bool  # the report has a section of the audit
 
@@ -133,10 +133,10 @@ def _lines(
     yield Line("Probabilities", _calibration(run, task)[0])
 
 
-def _verdict(model: str, benefit: FusionBenefit | None) -> tuple[str, Tone]:
-    tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
+def _verdict(model: str, benefit: FusionBenefit | None) -> tuple[str, _Tone]:
+    tones: dict[str, _Tone] = {"better": "good", "worse": "bad"}
     if benefit is not None:
-        return VERDICTS[benefit.verdict], tones.get(benefit.verdict, "open")
+        return _VERDICTS[benefit.verdict], tones.get(benefit.verdict, "open")
     return _untested(model), "open"
 
 
