@@ -12,10 +12,10 @@ CHANCE = 0.5  # C-index or AUC
 
 def headline_values(task: TaskPredictions) -> dict[str, float]:
     """Returns every model's headline metric, mean over folds as in `evaluate_predictions`; NaN where undefined."""
-    return {model: _headline_value(task, model) for model in task.models}
+    return {model: headline_value(task, model) for model in task.models}
 
 
-def _headline_value(task: TaskPredictions, model: str) -> float:
+def headline_value(task: TaskPredictions, model: str) -> float:
     """Returns the headline metric of one model; see `headline_values`."""
     by, _ = grouping(task)
     found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
@@ -30,7 +30,7 @@ def unfit(task: TaskPredictions, model: str) -> str | None:
     every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1 are
     undefined.
     """
-    below = f"its {metric_title(task.headline)} is not above chance" if _headline_value(task, model) <= CHANCE else None
+    below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     folds = [fold for _, fold in tested.groupby(FOLD)]
