@@ -123,7 +123,7 @@ def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> 
 
 def _of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
     tested = pd.MultiIndex.from_frame(task.tested[PATIENT].drop_duplicates())
-    if len(tested.intersection(columns.index)):
+    if tested.isin(columns.index).any():
         return columns
     by_id = columns.droplevel("cohort")
     by_id = by_id[~by_id.index.duplicated()].reindex(tested.get_level_values("patient_id"))
@@ -132,7 +132,7 @@ def _of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
 
 def _joined(values: pd.Series) -> pd.Series:
     """Returns text values, rare ones as `others`."""
-    text = values.astype(object).where(values.notna(), None).map(lambda value: None if value is None else str(value))
+    text = pd.Series([None if pd.isna(value) else str(value) for value in values], index=values.index, dtype=object)
     counts = text.value_counts()
     rare = set(counts.index[counts < LEAST_OF_STRATUM])
     return text.map(lambda value: OTHERS if value in rare else value)
@@ -145,4 +145,4 @@ def _thirds(numbers: pd.Series) -> pd.Series:
         return pd.Series([None] * len(numbers), index=numbers.index, dtype=object)
     names = [f"up to {low:g}", f"{low:g} to {high:g}", f"above {high:g}"]
     third = pd.cut(numbers, [-np.inf, low, high, np.inf], labels=names)
-    return third.astype(object).where(numbers.notna(), None)
+    return pd.Series([None if pd.isna(name) else name for name in third], index=numbers.index, dtype=object)

@@ -236,7 +236,7 @@ def column_of(name: str) -> str:
     return name.partition("=")[0]
 
 
-def level_names(column: str, values: Iterable[str | None]) -> tuple[str, ...]:
+def level_names(column: str, values: Iterable[str | float | None]) -> tuple[str, ...]:
     """Returns one name `column=word` for every word of a column, in alphabetical order.
 
     Example:

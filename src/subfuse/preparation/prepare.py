@@ -132,8 +132,8 @@ def prepare(
 
 def _of_failures(failures: pd.DataFrame) -> Iterator[str]:
     """Yields a warning for each kind of reason why slides that were listed and found cannot be used."""
-    for row in group_reasons(failures).itertuples():
-        yield f"slide{'s' * (row.n > 1)} {preview(row.ids, 3)} left out: {row.reason}"
+    for row in group_reasons(failures).to_dict("records"):
+        yield f"slide{'s' * (row['n'] > 1)} {preview(row['ids'], 3)} left out: {row['reason']}"
 
 
 def _of_encoder(encoder: str, survey: FeatureSurvey) -> Iterator[str]:

@@ -155,8 +155,8 @@ def _gene_table(explained: CohortExplanation) -> PlainTable | None:
 def _top_share(value: float, explained: CohortExplanation, subspace: str) -> str:
     """Returns in which share of the folds a gene is on top, with what speaks against trusting it."""
     table, n_patients = explained.stability, explained.summary.get("n_patients", LEAST_EXPLAINED)
-    known = table.loc[table["subspace"] == subspace, "mean_rank_correlation"] if len(table) else ()
-    stability = float(known.iloc[0]) if len(known) else np.nan
+    known = table.loc[table["subspace"] == subspace, "mean_rank_correlation"].tolist() if len(table) else []
+    stability = float(known[0]) if known else np.nan
     reserves = [_UNSTABLE] if stability < STABLE else []
     reserves += [f"only {counted(n_patients, 'patient')}"] if n_patients < LEAST_EXPLAINED else []
     return "undefined" if np.isnan(value) else ", ".join([f"{value:.0%}", *reserves])

@@ -92,7 +92,7 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
     benefit = fusion_benefit(run.audit, task=task, model=main)
     bars, chance = _bars(rows, [main, *([benefit.unimodal] if benefit else [])])
     unrelated = unrelated_sentence(run, task)
-    verdict, tone = (unrelated, "bad") if unrelated else _verdict(main, benefit)
+    verdict, tone = _verdict(main, benefit, unrelated)
     return TaskCard(
         anchor=anchor,
         title=task.capitalize(),
@@ -133,8 +133,10 @@ def _lines(
     yield Line("Probabilities", _calibration(run, task)[0])
 
 
-def _verdict(model: str, benefit: FusionBenefit | None) -> tuple[str, _Tone]:
+def _verdict(model: str, benefit: FusionBenefit | None, unrelated: str) -> tuple[str, _Tone]:
     tones: dict[str, _Tone] = {"better": "good", "worse": "bad"}
+    if unrelated:
+        return unrelated, "bad"
     if benefit is not None:
         return _VERDICTS[benefit.verdict], tones.get(benefit.verdict, "open")
     return _untested(model), "open"
