@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.recommendation import headline_values
 from subfuse.audit.strata import CHECK, strata_of, stratum_findings
 from subfuse.evaluation.predictions import read_tasks
 
@@ -64,7 +65,9 @@ def test_a_model_as_good_within_strata_raises_no_alarm():
     for seed in range(25):
         rows, patients = drawn(seed, told_by_idh=0, skill=1)
         (task,) = read_tasks(rows)
-        findings, _, _ = stratum_findings(task, *strata_of(patients, (), None), n_bootstrap=60, seed=0)
+        findings, _, _ = stratum_findings(
+            task, *strata_of(patients, (), None), headline_values(task), n_bootstrap=60, seed=0
+        )
         alarms += [finding.level == "warning" for finding in findings]
     assert len(alarms) == 100  # idh, sex, site, age
     assert np.mean(alarms) <= 0.05

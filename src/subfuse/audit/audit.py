@@ -176,7 +176,7 @@ def _audit_table(
         findings += [*permuted, *benefit.findings]
         findings += compare_with_simple(task, modalities, comparisons, values)
         found = ([], pd.DataFrame(), pd.DataFrame()) if columns is None else (
-            stratum_findings(task, strata, columns, n_bootstrap=n_bootstrap, seed=seed)
+            stratum_findings(task, strata, columns, values, n_bootstrap=n_bootstrap, seed=seed)
         )  # fmt: skip
         findings += found[0]
         for name, part in zip(names, (benefit.differences, benefit.rescued, null, *found[1:]), strict=True):

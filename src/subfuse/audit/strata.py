@@ -1,6 +1,6 @@
 """What is left of a result where patients are alike: within declared strata, markers, batches and usual subgroups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -8,7 +8,6 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import SIGNIFICANCE
-from subfuse.audit.recommendation import headline_value
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
 from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
@@ -49,7 +48,13 @@ def strata_of(patients: pd.DataFrame, declared: Sequence[str], batch: str | None
 
 
 def stratum_findings(
-    task: TaskPredictions, strata: Sequence[str], columns: pd.DataFrame, *, n_bootstrap: int, seed: int
+    task: TaskPredictions,
+    strata: Sequence[str],
+    columns: pd.DataFrame,
+    values: Mapping[str, float],
+    *,
+    n_bootstrap: int,
+    seed: int,
 ) -> tuple[list[Finding], pd.DataFrame, pd.DataFrame]:
     """Returns what is left of the main model's headline metric within strata, and whether subgroups differ.
 
@@ -60,6 +65,7 @@ def stratum_findings(
         task: Rows of all models and splits.
         strata: Which columns are strata; the others are subgroups.
         columns: See `strata_of`. Where no patient of the task is of its cohort, patients are matched by identifier.
+        values: Of every model, see `headline_values`.
         n_bootstrap: Replicates of the bootstrap.
         seed: Of the replicates.
 
@@ -74,7 +80,7 @@ def stratum_findings(
     n = sum(len(tables[name]) for name in strata)
     is_outcome = {name for name, rows in tables.items() if name not in strata and rows["value"].isna().all()}
     findings = [
-        _within_finding(task, model, rows, pairs[pairs["column"] == name], n=n)
+        _within_finding(task, model, rows, pairs[pairs["column"] == name], overall=values[model], n=n)
         if name in strata
         else _subgroup_finding(task, model, rows)
         for name, rows in tables.items()
@@ -83,8 +89,10 @@ def stratum_findings(
     return findings, within, pairs
 
 
-def _within_finding(task: TaskPredictions, model: str, rows: pd.DataFrame, pairs: pd.DataFrame, *, n: int) -> Finding:
-    column, overall = str(rows["column"].iloc[0]), headline_value(task, model)
+def _within_finding(
+    task: TaskPredictions, model: str, rows: pd.DataFrame, pairs: pd.DataFrame, *, overall: float, n: int
+) -> Finding:
+    column = str(rows["column"].iloc[0])
     title, metric = model_title(model), metric_title(task.headline)
     known = rows.dropna(subset=["lower"])
     if known.empty:
