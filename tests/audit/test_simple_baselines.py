@@ -76,7 +76,8 @@ def test_without_a_linear_model_the_audit_says_that_it_cannot_tell(patients: pd.
 
     (note,) = [finding for finding in audit.findings if finding.check == "linear baseline"]
     assert note.level == "note"
-    assert "(cox, logistic) is needed, and there is none" in note.found
+    known = "(cox, cox-both, cox-slides, logistic, logistic-both, logistic-slides)"
+    assert f"{known} is needed, and there is none" in note.found
 
 
 def test_a_linear_model_that_ranks_nobody_is_named(patients: pd.DataFrame) -> None:

@@ -172,7 +172,7 @@ def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_coho
     assert torch.equal(paired(kept), paired(batch))
 
 
-@pytest.mark.parametrize(("task", "model"), [("survival", "subspace"), ("grade", "subspace"), ("survival", "cox")])
+@pytest.mark.parametrize(("task", "model"), [("survival", "subspace"), ("grade", "subspace")])
 def test_what_is_fitted_before_training_comes_from_training_patients_only(make_cohort, task, model):
     cohort, brief = make_cohort(), BRIEF.model_copy(update={"epochs": 1})
     fold = deal_folds(cohort)[0]

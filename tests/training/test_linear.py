@@ -3,124 +3,183 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
+from conftest import deal_folds
 from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget
 from subfuse.errors import DataError
-from subfuse.model.baselines.expression import LinearModel
+from subfuse.model.baselines.linear import LinearModel
 from subfuse.objective.losses import cox_nll
-from subfuse.training.linear import COX_PATH, L1_SHARE, breslow_loss, elastic_net, fit_linear
+from subfuse.objective.penalised import L1_SHARE
+from subfuse.training.fitting import train_fold
+from subfuse.training.linear import INNER_FOLDS, fit_linear, inner_folds
+from subfuse.training.settings import TrainingPlan
+
+N, PATCH, FEATURE, GENE = 40, 3, 2, 6
 
 
-def test_breslow_equals_the_sum_over_risk_sets_and_efron_without_ties():
-    random = np.random.default_rng(1)
-    x, weight = torch.from_numpy(random.normal(size=(30, 4))), torch.from_numpy(random.normal(size=4))
-    event = torch.from_numpy(random.random(30) < 0.6)
-    for days in (torch.arange(30).float().flip(0), torch.from_numpy(random.integers(1, 6, 30)).float()):
-        risk = x @ weight
-        terms = [risk[i] - risk[days >= days[i]].logsumexp(0) for i in range(30) if event[i]]
-        found = breslow_loss(x, SurvivalTarget(days, event))(weight)
-        torch.testing.assert_close(found, -torch.stack(terms).mean())
-        if len(days.unique()) == 30:
-            torch.testing.assert_close(found, cox_nll(risk, days, event))
-
-
-@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
-def test_elastic_net_cox_agrees_with_scikit_survival(share):
-    random = np.random.default_rng(0)
-    x = random.normal(size=(60, 25))
-    time = random.exponential(np.exp(-x[:, 0] + 0.5 * x[:, 1])) * 500 + 1
-    event = random.random(60) < 0.7
-    loss = breslow_loss(torch.from_numpy(x), SurvivalTarget(torch.from_numpy(time).float(), torch.from_numpy(event)))
-    zero = torch.zeros(25, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(loss(zero), zero)
-    penalty = share * float(gradient.abs().max()) / L1_SHARE
-    ours = elastic_net(loss, zero.detach(), penalty=penalty, steps=5000, tolerance=1e-10)
-    # their loss is per patient, ours per event
-    theirs = CoxnetSurvivalAnalysis(alphas=[penalty * event.mean()], l1_ratio=L1_SHARE, tol=1e-12, max_iter=10**6)
-    theirs.fit(x, Surv.from_arrays(event, time))
-    np.testing.assert_allclose(ours.numpy(), theirs.coef_[:, 0], atol=1e-4)
-    assert 0 < (ours != 0).sum() <= 25
-
-
-def test_the_strongest_penalty_of_the_path_leaves_nothing():
-    target = torch.tensor([3.0, -2.0, 0.5])
-    weight = elastic_net(lambda w: 0.5 * (w - target).square().sum(), torch.zeros(3), penalty=3.0 / L1_SHARE)
-    assert not weight.any()
-
-
-def test_every_cox_model_that_can_be_chosen_ranks_patients():
-    generator = torch.Generator().manual_seed(3)
-    n = 12
-    batch = BagBatch(
-        patient_id=tuple(f"P{i}" for i in range(n)),
-        patches=torch.zeros(n, 0, 1),
-        coords=torch.zeros(n, 0, 2),
-        patch_mask=torch.zeros(n, 0, dtype=torch.bool),
-        expression=torch.randn(n, 30, generator=generator),
-        expression_mask=torch.ones(n, dtype=torch.bool),
-        target=SurvivalTarget(torch.rand(n, generator=generator) * 900, torch.arange(n) % 2 == 0),
-    )
-    nobody_died = replace(batch, target=replace(batch.target, event=torch.zeros(n, dtype=torch.bool)))
-    fits = fit_linear(LinearModel(1, n_genes=30), batch, nobody_died)  # all penalties validate alike
-    assert len(fits) == len(COX_PATH)
-    assert all(np.any(fit.weight) for fit in fits)
-
-
-def classified(label: list[int], *, renumber: dict[int, int] | None = None, seed: int = 0) -> BagBatch:
-    """Patients whose first gene rises with the label, which may then be numbered anew; others are left out."""
-    generator = torch.Generator().manual_seed(seed)
-    expression = torch.randn(len(label), 5, generator=generator)
-    expression[:, 0] += 3 * torch.tensor(label)
-    numbers = renumber if renumber is not None else {number: number for number in label}
-    kept = [index for index, number in enumerate(label) if number in numbers]
-    n = len(kept)
+def bags(latent: torch.Tensor, *, of_slides: float = 0.0, of_genes: float = 0.0) -> BagBatch:
+    """Patients whose first feature and first gene rise with a latent variable."""
+    generator = torch.Generator().manual_seed(5)
+    n = len(latent)
+    patches = torch.randn(n, PATCH, FEATURE, generator=generator)
+    expression = torch.randn(n, GENE, generator=generator)
+    patches[:, :, 0] += of_slides * latent[:, None]
+    expression[:, 0] += of_genes * latent
     return BagBatch(
-        patient_id=tuple(f"P{i}" for i in kept),
-        patches=torch.zeros(n, 0, 1),
-        coords=torch.zeros(n, 0, 2),
-        patch_mask=torch.zeros(n, 0, dtype=torch.bool),
-        expression=expression[kept],
+        patient_id=tuple(f"P{i}" for i in range(n)),
+        patches=patches,
+        coords=torch.zeros(n, PATCH, 2),
+        patch_mask=torch.ones(n, PATCH, dtype=torch.bool),
+        expression=expression,
         expression_mask=torch.ones(n, dtype=torch.bool),
-        target=ClassTarget(torch.tensor([numbers[label[index]] for index in kept])),
+        target=None,
     )
+
+
+def followed(n: int = N) -> tuple[torch.Tensor, SurvivalTarget]:
+    random = np.random.default_rng(2)
+    latent = torch.from_numpy(random.normal(size=n)).float()
+    days = 500 * torch.exp(-latent) * torch.from_numpy(random.exponential(size=n)).float()
+    return latent, SurvivalTarget(days, torch.from_numpy(random.random(n) < 0.7))
+
+
+def log_risk(model: LinearModel, batch: BagBatch) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch.inputs()).logits[:, 0]
+
+
+def test_an_elastic_net_has_the_coefficients_of_scikit_survival_and_the_loss_of_its_folds():
+    latent, target = followed()
+    batch = bags(latent, of_genes=2.0)
+    model = LinearModel(1, n_genes=GENE)
+    fits = fit_linear(model, [batch], target)
+    fit = min((fit for fit in fits if "elastic net" in fit.reads), key=lambda fit: fit.loss)
+    inputs, event, days = batch.expression.double(), target.event, target.time_days
+    fold, out_of_fold = inner_folds(target), torch.empty(N).double()
+
+    def theirs(patients: np.ndarray) -> np.ndarray:
+        share = float(event[patients].double().mean())  # their loss is per patient, ours per event
+        estimator = CoxnetSurvivalAnalysis(alphas=[fit.penalty * share], l1_ratio=L1_SHARE, tol=1e-12, max_iter=10**6)
+        estimator.fit(inputs[patients].numpy(), Surv.from_arrays(event[patients].numpy(), days[patients].numpy()))
+        return estimator.coef_[:, 0]
+
+    np.testing.assert_allclose(fit.weight[0].numpy(), theirs(np.ones(N, bool)), atol=2e-3)
+    for k in range(INNER_FOLDS):
+        out_of_fold[fold == k] = inputs[fold == k] @ torch.from_numpy(theirs(fold != k))
+    assert fit.loss == pytest.approx(float(cox_nll(out_of_fold, days, event)), abs=2e-3)
+
+
+def test_the_chosen_fit_predicts_others_best_and_is_what_the_model_holds():
+    latent, target = followed()
+    batch, model = bags(latent, of_genes=2.0), LinearModel(1, n_genes=GENE)
+    fits = fit_linear(model, [batch], target)
+    assert fits[0].loss == min(fit.loss for fit in fits)
+    torch.testing.assert_close(log_risk(model, batch), batch.expression @ fits[0].weight[0].float())
+    assert np.corrcoef(log_risk(model, batch), latent)[0, 1] > 0.7
+
+
+def test_a_ridge_of_classes_has_the_coefficients_of_scikit_learn_on_all_columns():
+    label = torch.arange(N) % 3
+    batch, model = bags(label.float(), of_genes=1.0), LinearModel(3, n_genes=GENE)
+    fit = fit_linear(model, [batch], ClassTarget(label))[0]
+    theirs = LogisticRegression(C=fit.penalty, class_weight="balanced", max_iter=1000, tol=1e-8)
+    theirs.fit(batch.expression.double().numpy(), label.numpy())
+    ours, expected = fit.weight.numpy(), theirs.coef_
+    np.testing.assert_allclose(ours - ours.mean(axis=0), expected - expected.mean(axis=0), atol=5e-3)
+
+
+def test_slides_are_read_as_mean_and_spread_of_training_patients():
+    latent, target = followed()
+    batch, model = bags(latent, of_slides=2.0), LinearModel(1, patch_dim=FEATURE)
+    fit_linear(model, [batch], target)
+    values = batch.patches.numpy()
+    summary = np.concatenate([values.mean(axis=1), values.std(axis=1)], axis=1)
+    expected = (summary - summary.mean(axis=0)) / summary.std(axis=0)
+    with torch.no_grad():
+        np.testing.assert_allclose(model(**batch.inputs()).embedding[:, 0], expected, atol=1e-5)
+    assert np.corrcoef(log_risk(model, batch), latent)[0, 1] > 0.7
+
+
+def test_a_constant_summary_counts_for_nothing():
+    latent, target = followed()
+    batch = bags(latent, of_slides=2.0)
+    one = replace(batch, patches=batch.patches[:, :1], coords=batch.coords[:, :1], patch_mask=batch.patch_mask[:, :1])
+    model = LinearModel(1, patch_dim=FEATURE)
+    fit_linear(model, [one], target)
+    with torch.no_grad():
+        assert not model(**one.inputs()).embedding[:, 0, FEATURE:].any()  # spreads of single patches
+
+
+@pytest.mark.parametrize(("of_slides", "of_genes"), [(2.0, 0.0), (0.0, 2.0)])
+def test_both_finds_the_signal_wherever_it_is_and_does_without_either_modality(of_slides, of_genes):
+    latent, target = followed()
+    batch = bags(latent, of_slides=of_slides, of_genes=of_genes)
+    model = LinearModel(1, n_genes=GENE, patch_dim=FEATURE)
+    fits = fit_linear(model, [batch], target)
+    assert np.corrcoef(log_risk(model, batch), latent)[0, 1] > 0.6
+    slides = log_risk(model, replace(batch, expression_mask=torch.zeros(N, dtype=torch.bool)))
+    genes = log_risk(model, replace(batch, patch_mask=torch.zeros_like(batch.patch_mask)))
+    torch.testing.assert_close(slides + genes, log_risk(model, batch))  # each as if the other were average
+    (weighed,) = (fit for fit in fits if np.isnan(fit.penalty))  # the sum of both alone
+    norms = weighed.weight[0, : 2 * FEATURE].norm(), weighed.weight[0, 2 * FEATURE :].norm()
+    noise, signal = norms if of_genes else norms[::-1]
+    assert noise < 0.2 * signal
+    assert weighed.loss == pytest.approx(float(cox_nll(weighed.out_of_fold[:, 0], target.time_days, target.event)))
+
+
+def test_inner_folds_share_out_events_and_classes_evenly():
+    _, target = followed()
+    counts = [int(target.event[inner_folds(target) == k].sum()) for k in range(INNER_FOLDS)]
+    assert max(counts) - min(counts) <= 1
+    label = ClassTarget(torch.arange(N) % 3)
+    assert max(np.bincount(inner_folds(label))) - min(np.bincount(inner_folds(label))) <= 1
 
 
 @pytest.mark.parametrize("absent", [0, 3])
 def test_a_class_without_training_patients_has_no_probability_and_the_others_are_as_without_it(absent):
     present = [label for label in range(4) if label != absent]
-    renumber = {label: number for number, label in enumerate(present)}
-    training, validating = present * 8, [0, 1, 2, 3] * 2
-    four, three = LinearModel(4, n_genes=5), LinearModel(3, n_genes=5)
-    fit_linear(four, classified(training), classified(validating, seed=1))
-    fit_linear(three, classified(training, renumber=renumber), classified(validating, renumber=renumber, seed=1))
-
-    everybody = classified(validating, seed=1)
-    probability = four(**everybody.inputs()).logits.softmax(dim=1)
+    label = torch.tensor(present * 8)
+    renumbered = torch.tensor([present.index(int(value)) for value in label])
+    batch = bags(label.float(), of_genes=1.0)
+    four, three = LinearModel(4, n_genes=GENE), LinearModel(3, n_genes=GENE)
+    fit_linear(four, [batch], ClassTarget(label))
+    fit_linear(three, [batch], ClassTarget(renumbered))
+    with torch.no_grad():
+        probability, expected = (m(**batch.inputs()).logits.softmax(dim=1) for m in (four, three))
     assert probability[:, absent].max() < 1e-8
-    torch.testing.assert_close(probability[:, present], three(**everybody.inputs()).logits.softmax(dim=1))
+    torch.testing.assert_close(probability[:, present], expected)
 
 
-def test_classes_count_alike_however_many_patients_they_have():
-    """At the optimum an intercept without penalty makes weighted probabilities as frequent as weighted classes."""
-    counts = {0: 24, 1: 4, 2: 9}
-    train = classified([label for label, n in counts.items() for _ in range(n)])
-    model = LinearModel(3, n_genes=5)
-
-    for fit in fit_linear(model, train, classified([0, 1, 2] * 3, seed=1)):
-        logits = train.expression.numpy() @ fit.weight.T + fit.bias
-        probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        of_class = [probability[train.target.label.numpy() == label].mean(axis=0) for label in counts]
-        np.testing.assert_allclose(np.mean(of_class, axis=0), 1 / 3, atol=2e-3)
+def test_a_class_of_one_patient_is_fitted():
+    label = torch.tensor([0] * 10 + [1])
+    model = LinearModel(2, n_genes=GENE)
+    fit_linear(model, [bags(label.float(), of_genes=1.0)], ClassTarget(label))
+    assert model.head.weight.isfinite().all()
 
 
 def test_training_patients_of_one_class_are_refused():
     with pytest.raises(DataError, match=r"training patients of two classes\. Found one class among 6"):
-        fit_linear(LinearModel(2, n_genes=5), classified([1] * 6), classified([0, 1]))
+        fit_linear(LinearModel(2, n_genes=GENE), [bags(torch.ones(6))], ClassTarget(torch.ones(6).long()))
 
 
-def test_a_quadratic_is_solved_by_hand():
-    # minimise (w - 3)^2 / 2 + |w| / 2 + w^2 / 4: w - 3 + 1/2 + w/2 = 0, so w = 5/3
-    weight = elastic_net(lambda w: 0.5 * (w - 3).square().sum(), torch.zeros(1, dtype=torch.float64), penalty=1.0)
-    assert float(weight) == pytest.approx(5 / 3, abs=1e-4)
+@pytest.mark.parametrize(("task", "model"), [("survival", "cox-slides"), ("grade", "logistic-both")])
+def test_test_patients_change_nothing_and_validation_patients_train(make_cohort, task, model):
+    cohort = make_cohort()
+    fold = deal_folds(cohort)[0]
+
+    def fitted(changed: tuple[str, ...]):
+        shifted = tuple(
+            replace(p, expression=np.full(10, 9, np.float32), time_days=1.0, labels={"grade": "G4"}, slides=())
+            if p.patient_id in changed
+            else p
+            for p in cohort
+        )
+        return train_fold(replace(cohort, patients=shifted), fold, task=task, model_name=model, plan=TrainingPlan())
+
+    before = fitted(())
+    assert before.arrays_sha256() == fitted(fold.test).arrays_sha256()
+    assert before.arrays_sha256() != fitted(fold.validation[:2]).arrays_sha256()
+    assert before.details["n_validation"] == 0

@@ -14,6 +14,7 @@ from subfuse.training.models import MODELS, ModelRecipe, check_model_names, comp
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
+LINEAR = ("cox", "logistic", "cox-slides", "logistic-slides", "cox-both", "logistic-both")
 SMALL = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
 
 
@@ -152,13 +153,14 @@ def test_unknown_models_are_refused_with_the_known_names():
 def test_tasks_of_linear_models():
     survival, grade = TaskSpec(time="time_days", event="event"), TaskSpec(column="grade")
     suited = {name: (MODELS[name].suits(survival), MODELS[name].suits(grade)) for name in MODELS}
-    assert suited.pop("cox") == (True, False)
-    assert suited.pop("logistic") == (False, True)
+    for read in ("", "-slides", "-both"):
+        assert suited.pop(f"cox{read}") == (True, False)
+        assert suited.pop(f"logistic{read}") == (False, True)
     assert set(suited.values()) == {(True, True)}
 
 
 def test_what_is_compared_unless_models_are_named_has_linear_models_of_every_task_in_it():
-    expected = ["subspace", "abmil", "snn", "concat", "clinical", "site", "batch", "cox", "logistic"]
+    expected = ["subspace", "abmil", "snn", "concat", "clinical", "site", "batch", *LINEAR]
     assert compared_models() == expected
 
 
@@ -185,9 +187,9 @@ def test_the_grid_of_the_paper_is_sampled_as_in_the_paper():
 @pytest.mark.parametrize(
     ("lacking", "models"),
     [
-        ({}, ["subspace", "abmil", "snn", "concat", "cox", "logistic"]),
+        ({}, ["subspace", "abmil", "snn", "concat", *LINEAR]),
         ({"slides": ()}, ["subspace", "snn", "cox", "logistic"]),
-        ({"expression": None}, ["abmil"]),
+        ({"expression": None}, ["abmil", "cox-slides", "logistic-slides"]),
     ],
 )
 def test_a_cohort_is_compared_by_models_whose_inputs_it_has(make_cohort, lacking, models):

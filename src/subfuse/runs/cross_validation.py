@@ -100,7 +100,7 @@ def cross_validate(
     plan = plan if seed is None else plan.with_seed(seed)
     check_tasks(tasks, cohort)
     check_model_names(models)
-    _check_options(tasks, models, workers=workers)
+    check_options(tasks, models, workers=workers)
     if scheduler is None:
         one_process(plan.training)  # the device is there
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
@@ -203,6 +203,7 @@ def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> p
     tables = [
         prediction_table(fitted.predict(patients), patients, cohort.tasks[job.task]).assign(split=split)
         for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+        if patients  # linear models have no validation patients
     ]
     table = pd.concat(tables).assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
     return order_columns(table)
@@ -239,7 +240,7 @@ def run_description(
     }
 
 
-def _check_options(tasks: Sequence[str], models: Sequence[str], *, workers: int) -> None:
+def check_options(tasks: Sequence[str], models: Sequence[str], *, workers: int) -> None:
     """Raises a ConfigurationError if a task or model is named twice or not at all, or there is no worker."""
     for what, names in (("tasks", tasks), ("models", models)):
         if not names or len(set(names)) < len(names):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, reads_profile, side_by_side
 from subfuse.cohort.bags import class_names as classes_of
+from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import level_names
 from subfuse.cohort.fold import Fold
@@ -22,7 +23,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.execution import Progress
 from subfuse.expression.gene_sets import gene_indices
 from subfuse.files import sha256_of_json
-from subfuse.model.baselines.expression import LinearModel
+from subfuse.model.baselines.linear import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.model.output import Ensemble
 from subfuse.objective.classification import ClassificationObjective
@@ -55,8 +56,10 @@ class Assignment:
 def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assignment:
     """Returns the fold's patients with a known outcome and at least one modality that the model uses.
 
+    Linear models choose their penalty by cross-validation within all patients that are not tested: all of these train.
+
     Raises:
-        DataError: No training or no validation patient is left.
+        DataError: No training patient is left, or no validation patient where some are needed.
     """
     uses = modalities_of(model_name)
     genes, covariates = genes_read(cohort, model_name), covariates_read(cohort, model_name)
@@ -70,7 +73,9 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
         tuple(by_id[i] for i in ids if i in by_id and eligible(by_id[i]))
         for ids in (fold.train, fold.validation, fold.test)
     ]
-    if not parts[0] or not parts[1]:
+    if is_linear(model_name):
+        parts[0], parts[1] = tuple(sorted(parts[0] + parts[1], key=lambda patient: patient.patient_id)), ()
+    if not parts[0] or (not parts[1] and not is_linear(model_name)):
         raise DataError(
             f"{model_name} needs training and validation patients with {' or '.join(sorted(uses))} and a known "
             f"outcome. Found {len(parts[0])} and {len(parts[1])}. Check `subfuse check`, or leave the model out."
@@ -120,7 +125,7 @@ def train_fold(
     """Returns the model fitted on the training patients of a fold; test patients are never looked at.
 
     Everything estimated from data (standardisation, time bins, class weights, grid size) comes from the training
-    patients; the validation patients decide when to stop and, for linear models, the penalty.
+    patients; the validation patients decide when to stop. Linear models train on both, see `fit_linear`.
 
     Args:
         cohort: A prepared cohort.
@@ -271,13 +276,12 @@ def _fit_networks(problem: _Problem, trainer: Trainer) -> tuple[nn.Module, dict[
 
 
 def _fit_linear(problem: _Problem, log_path: Path | None) -> nn.Module:
-    model = problem.recipe.build()
+    model, data, patients = problem.recipe.build(), problem.data, problem.parts.train
     assert isinstance(model, LinearModel)
-    groups = (problem.parts.train, problem.parts.validation)
-    train, validation = (next(problem.data.batches(group, len(group))) for group in groups)
-    fits = fit_linear(model, train, validation)
+    fits = fit_linear(model, data.batches(patients, 1), make_target(patients, data.task, data.classes))
     if log_path is not None:
-        write_log(log_path, [{"penalty": fit.penalty, "validation_loss": fit.validation_loss} for fit in fits])
+        rows = [{"reads": fit.reads, "penalty": fit.penalty, "cross_validated_loss": fit.loss} for fit in fits]
+        write_log(log_path, rows)
     return model
 
 

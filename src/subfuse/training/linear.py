@@ -1,191 +1,280 @@
-"""Regularised linear baselines: logistic and elastic-net Cox; the penalty is chosen on validation patients."""
+"""Regularised linear models: logistic and elastic-net Cox; penalties are chosen by cross-validation.
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+As anybody would fit them: on all patients that are not tested, with the penalty whose out-of-fold predictions among
+these have the lowest loss (for Cox the partial likelihood of the cross-validated linear predictor, Dai and Breheny
+2019).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
-from subfuse.model.baselines.expression import LinearModel
+from subfuse.model.baselines.linear import LinearModel
 from subfuse.objective.losses import cox_nll
+from subfuse.objective.penalised import BreslowLoss, elastic_net_cox, ridge_cox, ridge_logistic
 
 INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
-COX_PATH = np.logspace(0, -1.7, 15)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
-L1_SHARE = 0.5
-ABSENT_LOGIT = -30.0  # finite, so that contributions to a class stay defined
+RIDGE_PATH = np.logspace(0.5, -2, 11)  # shares of the sum of the columns' mean squares
+COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
+INNER_FOLDS = 5
+PATIENCE = 2  # weaker penalties in a row that are no better end a path
+LARGEST_WEIGHT = 10.0  # of a model in a sum
+EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger one is penalised less
 
 
 @dataclass(frozen=True)
 class LinearFit:
-    """Coefficients of one penalty and its loss on the validation patients (lower is better)."""
+    """A linear model and how well it predicts patients whom it was not fitted on."""
 
-    weight: Float[np.ndarray, "output gene"]
-    bias: Float[np.ndarray, " output"]
-    penalty: float
-    validation_loss: float
+    weight: Float[Tensor, "output column"]
+    bias: Float[Tensor, " output"]
+    reads: str  # which inputs, and how they are weighed
+    penalty: float  # as given to the estimator: a strength for Cox, scikit-learn's C for logistic regression
+    loss: float  # of `out_of_fold`; lower is better
+    out_of_fold: Float[Tensor, "patient output"]  # logits of the training patients, each from the others' fit
 
 
-def fit_linear(model: LinearModel, train: BagBatch, validation: BagBatch) -> list[LinearFit]:
-    """Fits every penalty, loads the best into `model` and returns all fits.
+def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) -> list[LinearFit]:
+    """Fits the model in place and returns what was chosen from, the chosen one first.
+
+    Cox models are elastic nets or ridges, logistic regressions ridges. A model of slides and expression is the better
+    one of two kinds: a ridge of all columns with expression scaled against slides, which penalises them differently; or
+    the sum of the best models of each alone, weighed by their out-of-fold logits.
 
     Args:
-        model: Receives the coefficients.
-        train: All training patients as one batch, standardised, with targets.
-        validation: The inner validation patients; decides the penalty.
+        model: Receives coefficients, and how summaries of slides are standardised.
+        batches: All training patients, standardised.
+        target: Their outcome.
 
     Raises:
-        DataError: All training patients are of one class.
+        DataError: All patients are of one class.
     """
-    train, validation = _read_by(model, train), _read_by(model, validation)
-    if isinstance(train.target, SurvivalTarget):
-        fits = _fit_cox(train, validation)
+    inputs = _embedded(model, batches)
+    regressions = _regressions(inputs, target, n_outputs=len(model.head.bias))
+    n_slides = 2 * model.patch_dim
+    if n_slides == 0 or model.n_genes == 0:
+        reads = "slides" if n_slides else "expression"
+        fits = [fit for regression in regressions for fit in regression.path(reads)]
     else:
-        fits = _fit_logistic(train, validation, n_classes=len(model.head.bias))
-    best = min(fits, key=lambda candidate: candidate.validation_loss)
+        fits = _fits_of_both(regressions, torch.arange(inputs.shape[1]) >= n_slides)
+    best = min(fits, key=_loss_of)
     with torch.no_grad():
-        model.head.weight.copy_(torch.from_numpy(best.weight)[None])
-        model.head.bias.copy_(torch.from_numpy(best.bias))
-    return fits
+        model.head.weight.copy_(best.weight[None])
+        model.head.bias.copy_(best.bias)
+    return [best, *(fit for fit in fits if fit is not best)]
 
 
-def _read_by(model: LinearModel, batch: BagBatch) -> BagBatch:
-    """Returns the batch with expression as the model reads it."""
-    return replace(batch, expression=model.embed(batch.expression, batch.expression_mask))
+def _fits_of_both(regressions: Sequence["_Regression"], is_expression: Bool[Tensor, " column"]) -> list[LinearFit]:
+    """Returns ridges of all columns with expression scaled, and the sum of the best model of each modality."""
+    scales = {scale: torch.where(is_expression, scale, 1.0).double() for scale in EXPRESSION_SCALES}
+    fits = [
+        fit
+        for scale, columns in scales.items()
+        for fit in regressions[-1].path(f"slides + {scale:.3g} × expression", columns)
+    ]
+    alone = [
+        min((fit for one in regressions for fit in one.path(name, columns.double())), key=_loss_of)
+        for name, columns in (("slides", ~is_expression), ("expression", is_expression))
+    ]
+    return [*fits, regressions[0].weighed_sum(alone)]
 
 
-def _fit_logistic(train: BagBatch, validation: BagBatch, *, n_classes: int) -> list[LinearFit]:
-    from sklearn.linear_model import LogisticRegression
-
-    assert isinstance(train.target, ClassTarget)
-    assert isinstance(validation.target, ClassTarget)
-    label = train.target.label.numpy()
-    present = np.unique(label)
-    if len(present) < 2:
-        raise DataError(
-            f"logistic regression needs training patients of two classes. Found one class among {len(label)} patients. "
-            "Use fewer folds, stratify them by this label, or leave the model out."
-        )
-    learnt = torch.from_numpy(np.isin(validation.target.label.numpy(), present))  # the others decide nothing
-    fits = []
-    for penalty in INVERSE_PENALTIES:
-        estimator = LogisticRegression(C=penalty, max_iter=1000, class_weight="balanced")
-        estimator.fit(train.expression.numpy(), label)
-        weight, bias = estimator.coef_, estimator.intercept_
-        if len(weight) == 1:  # scikit-learn keeps one row for two classes
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        weight, bias = _of_all_classes(weight, bias, present, n_classes)
-        logits = validation.expression.double() @ torch.from_numpy(weight).double().T + torch.from_numpy(bias)
-        loss = torch.nn.functional.cross_entropy(logits[learnt], validation.target.label[learnt])
-        fits.append(LinearFit(weight.astype(np.float32), bias.astype(np.float32), float(penalty), float(loss)))
-    return fits
+def inner_folds(target: Target) -> Int[np.ndarray, " patient"]:
+    """Returns the inner fold of every patient; events or classes are spread evenly. Nothing but outcomes decides."""
+    strata = (target.event if isinstance(target, SurvivalTarget) else target.label).numpy()
+    order = np.lexsort([np.random.default_rng(0).random(len(strata)), strata])
+    fold = np.empty(len(strata), dtype=np.int64)
+    fold[order] = np.arange(len(strata)) % INNER_FOLDS
+    return fold
 
 
-def _fit_cox(train: BagBatch, validation: BagBatch) -> list[LinearFit]:
-    """Elastic-net Cox along a path of penalties, strongest first, each starting from the one before."""
-    assert isinstance(train.target, SurvivalTarget)
-    assert isinstance(validation.target, SurvivalTarget)
-    expression = train.expression.double()
-    loss = breslow_loss(expression, train.target)
-    weight = expression.new_zeros(expression.shape[1])
-    strongest = float(_gradient(loss, weight)[1].abs().max()) / L1_SHARE  # beyond it every coefficient is 0
-    fits = []
-    for penalty in strongest * COX_PATH:
-        weight = elastic_net(loss, weight, penalty=float(penalty))
-        log_risk = validation.expression.double() @ weight
-        validation_loss = float(cox_nll(log_risk, validation.target.time_days, validation.target.event))
-        coefficients = weight.float().numpy()[None]
-        fits.append(LinearFit(coefficients, np.zeros(1, np.float32), float(penalty), validation_loss))
-    return fits
+class _Regression(ABC):
+    """One kind of linear model on given patients."""
 
+    method: str
 
-def _of_all_classes(
-    weight: Float[np.ndarray, "present gene"],
-    bias: Float[np.ndarray, " present"],
-    present: Int[np.ndarray, " present"],
-    n_classes: int,
-) -> tuple[Float[np.ndarray, "class gene"], Float[np.ndarray, " class"]]:
-    """Returns the coefficients of all classes; one without training patients has a probability of practically 0."""
-    every_weight, every_bias = np.zeros((n_classes, weight.shape[1])), np.full(n_classes, ABSENT_LOGIT)
-    every_weight[present], every_bias[present] = weight, bias
-    return every_weight, every_bias
+    def __init__(self, inputs: Float[Tensor, "patient column"], target: Target) -> None:
+        self.inputs = inputs.double()
+        self.fold = torch.from_numpy(inner_folds(target))
+        self.everybody = torch.ones(len(inputs), dtype=torch.bool)
 
+    @abstractmethod
+    def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns coefficients and bias for some of the patients; `start` are coefficients of a stronger penalty."""
 
-def breslow_loss(
-    expression: Float[Tensor, "patient gene"], target: SurvivalTarget
-) -> Callable[[Float[Tensor, " gene"]], Float[Tensor, ""]]:
-    """Returns the negative partial log-likelihood per event of a linear Cox model, as a function of its coefficients.
+    @abstractmethod
+    def loss(self, logits: Float[Tensor, "patient output"], patients: Tensor) -> Tensor:
+        """Returns the mean loss of some of the patients."""
 
-    Ties as by Breslow (1974), the rule of glmnet; patients are sorted once, so that a call is linear in their number
-    where `cox_nll` is quadratic.
+    def path(self, reads: str, scale: Float[Tensor, " column"] | None = None) -> list[LinearFit]:
+        """Returns the fits of all penalties, strongest first, until weaker ones are no better.
 
-    Args:
-        expression: Of all patients, standardised.
-        target: Their follow-up.
-    """
-    order = target.time_days.argsort(descending=True, stable=True)
-    values, event, negative_days = expression[order], target.event[order], -target.time_days[order]
-    last_at_risk = torch.searchsorted(negative_days, negative_days, right=True) - 1  # ties are at risk together
-
-    def loss(weight: Tensor) -> Tensor:
-        log_risk = values @ weight
-        log_at_risk = log_risk.logcumsumexp(0)[last_at_risk]
-        return -(log_risk - log_at_risk)[event].sum() / event.sum()
-
-    return loss
-
-
-def elastic_net(
-    loss: Callable[[Float[Tensor, " gene"]], Float[Tensor, ""]],
-    start: Float[Tensor, " gene"],
-    *,
-    penalty: float,
-    steps: int = 300,
-    tolerance: float = 1e-5,
-) -> Float[Tensor, " gene"]:
-    r"""Returns the minimum of loss(w) + penalty (a |w|_1 + (1 - a)/2 |w|_2^2) with a = 0.5.
-
-    Accelerated proximal gradient descent with backtracking (Beck and Teboulle 2009, FISTA).
-
-    Args:
-        loss: Smooth and convex.
-        start: Where to begin, for example the solution of a stronger penalty.
-        penalty: Strength of both penalties.
-        steps: At most this many steps.
-        tolerance: Ends when no coefficient moves more than this.
-    """
-
-    def smooth(weight: Tensor) -> Tensor:
-        return loss(weight) + 0.5 * (1 - L1_SHARE) * penalty * weight.square().sum()
-
-    weight, ahead, momentum, curvature = start, start, 1.0, 1.0
-    for _ in range(steps):
-        value, gradient = _gradient(smooth, ahead)
-        while True:
-            moved = _soft_threshold(ahead - gradient / curvature, L1_SHARE * penalty / curvature)
-            change = moved - ahead
-            bound = value + (gradient * change).sum() + 0.5 * curvature * change.square().sum()
-            if smooth(moved) <= bound + 1e-12:
+        Args:
+            reads: Named in the log.
+            scale: Of the columns; one of 0 is not read.
+        """
+        scale = torch.ones(self.inputs.shape[1]).double() if scale is None else scale
+        read = scale > 0
+        inputs, axes = self.coordinates(self.inputs[:, read] * scale[read])
+        groups = [self.everybody, *(self.fold != k for k in range(INNER_FOLDS))]
+        states: list[Tensor | None] = [None] * len(groups)
+        fits: list[LinearFit] = []
+        for penalty in self.penalties(inputs):
+            solved = [self.fit(inputs, group, penalty, state) for group, state in zip(groups, states, strict=True)]
+            states = [weight for weight, _ in solved]
+            logits = torch.stack([inputs @ weight.T + bias for weight, bias in solved[1:]])
+            out_of_fold = logits[self.fold, torch.arange(len(inputs))]
+            weight = torch.zeros(len(solved[0][1]), len(scale)).double()
+            weight[:, read] = (solved[0][0] if axes is None else solved[0][0] @ axes) * scale[read]
+            loss = float(self.loss(out_of_fold, self.everybody))
+            fits.append(LinearFit(weight, solved[0][1], f"{reads}, {self.method}", penalty, loss, out_of_fold))
+            if len(fits) - 1 - int(np.argmin([fit.loss for fit in fits])) >= PATIENCE:
                 break
-            curvature *= 2
-        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead = moved + (momentum - 1) / following * (moved - weight)
-        converged = bool((moved - weight).abs().max() < tolerance)
-        weight, momentum = moved, following
-        if converged:
-            break
-    return weight
+        return fits
+
+    def weighed_sum(self, fits: Sequence[LinearFit]) -> LinearFit:
+        """Returns the sum of several models, with weights of at least 0 that fit their out-of-fold logits best.
+
+        The loss is that of weights fitted without the inner fold that they are applied to.
+        """
+        logits = torch.stack([fit.out_of_fold for fit in fits])
+        weights = [self._weigh(logits, self.fold != k) for k in range(INNER_FOLDS)]
+        out_of_fold = torch.einsum("pm,mpo->po", torch.stack(weights)[self.fold], logits)
+        chosen = self._weigh(logits, self.everybody)
+        return LinearFit(
+            weight=sum(share * fit.weight for share, fit in zip(chosen, fits, strict=True)),
+            bias=sum(share * fit.bias for share, fit in zip(chosen, fits, strict=True)),
+            reads=" + ".join(
+                f"{share:.3g} × {fit.reads} (penalty {fit.penalty:.3g})"
+                for share, fit in zip(chosen, fits, strict=True)
+            ),
+            penalty=float("nan"),
+            loss=float(self.loss(out_of_fold, self.everybody)),
+            out_of_fold=out_of_fold,
+        )
+
+    def _weigh(self, logits: Float[Tensor, "model patient output"], patients: Tensor) -> Float[Tensor, " model"]:
+        from scipy.optimize import minimize
+
+        def value(weights: np.ndarray) -> tuple[float, np.ndarray]:
+            shares = torch.from_numpy(weights).requires_grad_()
+            loss = self.loss(torch.einsum("m,mpo->po", shares, logits), patients)
+            (gradient,) = torch.autograd.grad(loss, shares)
+            return float(loss.detach()), gradient.numpy()
+
+        bounds = [(0.0, LARGEST_WEIGHT)] * len(logits)
+        return torch.from_numpy(minimize(value, np.ones(len(logits)), jac=True, bounds=bounds, method="L-BFGS-B").x)
+
+    @abstractmethod
+    def penalties(self, inputs: Tensor) -> Sequence[float]:
+        """Returns the penalties to try, strongest first."""
+
+    def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the columns that are fitted, and what turns their coefficients into those of `inputs`."""
+        return inputs, None
 
 
-def _gradient(function: Callable[[Tensor], Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
-    weight = weight.detach().requires_grad_()
-    value = function(weight)
-    (gradient,) = torch.autograd.grad(value, weight)
-    return value.detach(), gradient
+class _ElasticNetCox(_Regression):
+    method = "elastic net"
+    solve = staticmethod(elastic_net_cox)
+
+    def __init__(self, inputs: Tensor, target: SurvivalTarget) -> None:
+        super().__init__(inputs, target)
+        self.target = target
+
+    def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        weight = inputs.new_zeros(inputs.shape[1]) if start is None else start[0]
+        if self.target.event[patients].any():
+            loss = self._loss_on(inputs[patients], patients)
+            weight = torch.from_numpy(self.solve(loss, penalty=penalty, start=weight.numpy()))
+        return weight[None], weight.new_zeros(1)
+
+    def loss(self, logits: Tensor, patients: Tensor) -> Tensor:
+        return cox_nll(logits[patients, 0], self.target.time_days[patients], self.target.event[patients])
+
+    def penalties(self, inputs: Tensor) -> Sequence[float]:
+        return [self._loss_on(inputs, self.everybody).strongest_penalty * float(share) for share in COX_PATH]
+
+    def _loss_on(self, inputs: Tensor, patients: Tensor) -> BreslowLoss:
+        time_days, event = self.target.time_days[patients].numpy(), self.target.event[patients].numpy()
+        return BreslowLoss.of(inputs.numpy(), time_days, event)
 
 
-def _soft_threshold(weight: Tensor, threshold: float) -> Tensor:
-    return weight.sign() * (weight.abs() - threshold).clamp(min=0)
+class _RidgeCox(_ElasticNetCox):
+    method = "ridge"
+    solve = staticmethod(ridge_cox)
+
+    def penalties(self, inputs: Tensor) -> Sequence[float]:
+        return [float(inputs.square().sum() / len(inputs) * share) for share in RIDGE_PATH]
+
+    def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        return _principal_axes(inputs)
+
+
+class _Logistic(_Regression):
+    method = "ridge"
+
+    def __init__(self, inputs: Tensor, target: ClassTarget, n_classes: int) -> None:
+        super().__init__(inputs, target)
+        self.label, self.n_classes = target.label, n_classes
+        count = torch.bincount(self.label, minlength=n_classes)
+        if (count > 0).sum() < 2:
+            raise DataError(
+                f"logistic regression needs training patients of two classes. Found one class among {len(self.label)} "
+                "patients. Use fewer folds, stratify them by this label, or leave the model out."
+            )
+        self.class_weight = 1 / count.clamp(min=1).double()
+
+    def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        weight, bias = ridge_logistic(
+            inputs[patients].numpy(), self.label[patients].numpy(), inverse_penalty=penalty, n_classes=self.n_classes
+        )
+        return torch.from_numpy(weight), torch.from_numpy(bias)
+
+    def penalties(self, inputs: Tensor) -> Sequence[float]:
+        return INVERSE_PENALTIES
+
+    def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        return _principal_axes(inputs)
+
+    def loss(self, logits: Tensor, patients: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(logits[patients], self.label[patients], weight=self.class_weight)
+
+
+def _regressions(inputs: Tensor, target: Target, *, n_outputs: int) -> list[_Regression]:
+    if isinstance(target, SurvivalTarget):
+        return [_ElasticNetCox(inputs, target), _RidgeCox(inputs, target)]
+    return [_Logistic(inputs, target, n_outputs)]
+
+
+def _principal_axes(inputs: Float[Tensor, "patient column"]) -> tuple[Tensor, Tensor]:
+    """Returns the patients on their principal axes, and the axes.
+
+    A ridge's coefficients are mixtures of patients, so these columns are as good as all, and fewer.
+    """
+    left, size, right = torch.linalg.svd(inputs, full_matrices=False)
+    return left * size, right
+
+
+def _embedded(model: LinearModel, batches: Iterable[BagBatch]) -> Float[Tensor, "patient column"]:
+    """Returns what the model multiplies by its coefficients, after its standardisation was fitted."""
+    with torch.no_grad():
+        seen = [
+            (model.summarise(b.patches, b.patch_mask), b.patch_mask.any(dim=1), b.expression, b.expression_mask)
+            for b in batches
+        ]
+        summary, has_slides, expression, expression_mask = (torch.cat(part) for part in zip(*seen, strict=True))
+        if model.patch_dim and has_slides.any():
+            model.fit_summary(summary[has_slides])
+        return model.embed(summary, has_slides, expression, expression_mask)
+
+
+def _loss_of(fit: LinearFit) -> float:
+    return fit.loss

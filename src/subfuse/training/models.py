@@ -120,6 +120,10 @@ def _of_genes(recipe: ModelRecipe) -> dict[str, Any]:
     return {"n_outputs": recipe.n_outputs, "n_genes": recipe.n_inputs}
 
 
+def _of_slides_and_genes(recipe: ModelRecipe) -> dict[str, Any]:
+    return {**_of_slides(recipe), **_of_genes(recipe)}
+
+
 def _embedded(recipe: ModelRecipe) -> dict[str, Any]:
     return {"embed_dim": recipe.architecture.embed_dim}
 
@@ -133,7 +137,7 @@ def _of_gene_sets(recipe: ModelRecipe) -> dict[str, Any]:
 
 
 def _of_abmil_and_snn(recipe: ModelRecipe) -> dict[str, Any]:
-    return {**_of_slides(recipe), **_of_genes(recipe), **_embedded(recipe), **_dropped(recipe)}
+    return {**_of_slides_and_genes(recipe), **_embedded(recipe), **_dropped(recipe)}
 
 
 def _of_pathways(recipe: ModelRecipe) -> dict[str, Any]:
@@ -171,7 +175,7 @@ class ModelEntry:
     subspaces: tuple[str, ...] | Callable[[ModelRecipe], tuple[str, ...]] = ("all",)  # along the output's axis
     task: Literal["survival", "classes"] | None = None  # the only kind that it is for
     needs_pathways: bool = False
-    is_linear: bool = False  # fitted to convergence, its penalty chosen on validation patients
+    is_linear: bool = False  # fitted to convergence, its penalty chosen by cross-validation
     is_compared: bool = False  # unless models are named; linear ones too: a neural model that loses must be seen to
 
     def suits(self, task: TaskSpec) -> bool:
@@ -180,7 +184,17 @@ class ModelEntry:
 
 
 _BASELINES = "subfuse.model.baselines"
-_LINEAR = f"{_BASELINES}.expression:LinearModel"
+_LINEAR = f"{_BASELINES}.linear:LinearModel"
+
+
+def _linear(
+    title: str,
+    arguments: Callable[[ModelRecipe], Mapping[str, Any]],
+    modalities: frozenset[str],
+    task: Literal["survival", "classes"],
+) -> ModelEntry:
+    return ModelEntry(title, _LINEAR, arguments, modalities, task=task, is_linear=True, is_compared=True)
+
 
 MODELS: dict[str, ModelEntry] = {
     "subspace": ModelEntry(
@@ -214,23 +228,21 @@ MODELS: dict[str, ModelEntry] = {
     "pathomic": ModelEntry(
         "Pathomic Fusion",
         f"{_BASELINES}.kronecker_fusion:PathomicFusion",
-        lambda r: _of_slides(r) | _of_genes(r) | _embedded(r) | {"gene_dropout": r.architecture.dropout},
+        lambda r: _of_slides_and_genes(r) | _embedded(r) | {"gene_dropout": r.architecture.dropout},
     ),
-    "porpoise": ModelEntry(
-        "PORPOISE", f"{_BASELINES}.kronecker_fusion:PORPOISE", lambda r: _of_slides(r) | _of_genes(r)
-    ),
+    "porpoise": ModelEntry("PORPOISE", f"{_BASELINES}.kronecker_fusion:PORPOISE", _of_slides_and_genes),
     "mcat": ModelEntry("MCAT", f"{_BASELINES}.mcat:MCAT", _of_gene_sets),
     "cmta": ModelEntry("CMTA", f"{_BASELINES}.cmta:CMTA", _of_gene_sets),
     "survpath": ModelEntry("SurvPath", f"{_BASELINES}.survpath:SurvPath", _of_pathways, needs_pathways=True),
     "clinical": ModelEntry("Clinical model", _LINEAR, _of_genes, COVARIATES, is_linear=True, is_compared=True),
     "site": ModelEntry("Hospital alone", _LINEAR, _of_genes, SITE, is_linear=True, is_compared=True),
     "batch": ModelEntry("Batch alone", _LINEAR, _of_genes, BATCH, is_linear=True, is_compared=True),
-    "cox": ModelEntry(
-        "Cox regression", _LINEAR, _of_genes, EXPRESSION, task="survival", is_linear=True, is_compared=True
-    ),
-    "logistic": ModelEntry(
-        "Logistic regression", _LINEAR, _of_genes, EXPRESSION, task="classes", is_linear=True, is_compared=True
-    ),
+    "cox": _linear("Cox regression", _of_genes, EXPRESSION, "survival"),
+    "logistic": _linear("Logistic regression", _of_genes, EXPRESSION, "classes"),
+    "cox-slides": _linear("Cox regression of slides", _of_slides, SLIDES, "survival"),
+    "logistic-slides": _linear("Logistic regression of slides", _of_slides, SLIDES, "classes"),
+    "cox-both": _linear("Cox regression of both", _of_slides_and_genes, SLIDES | EXPRESSION, "survival"),
+    "logistic-both": _linear("Logistic regression of both", _of_slides_and_genes, SLIDES | EXPRESSION, "classes"),
 }
 MAIN_MODEL = "subspace"  # others are compared with it, and it is explained
 

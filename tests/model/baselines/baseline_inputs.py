@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from subfuse.model.baselines.cmta import CMTA
-from subfuse.model.baselines.expression import SNN, LinearModel
+from subfuse.model.baselines.expression import SNN
 from subfuse.model.baselines.fusion import ConcatFusion, LateFusion
 from subfuse.model.baselines.kronecker_fusion import PORPOISE, PathomicFusion
+from subfuse.model.baselines.linear import LinearModel
 from subfuse.model.baselines.mcat import MCAT
 from subfuse.model.baselines.mil import ABMIL, CLAMSB, DSMIL, MeanMIL
 from subfuse.model.baselines.survpath import SurvPath
@@ -32,6 +33,8 @@ MODELS = {
     "transmil": lambda: TransMIL(OUTPUT, patch_dim=FEATURE, embed_dim=8, heads=2, landmarks=4),
     "snn": lambda: SNN(OUTPUT, n_genes=GENE, embed_dim=4),
     "linear": lambda: LinearModel(OUTPUT, n_genes=GENE),
+    "linear-slides": lambda: LinearModel(OUTPUT, patch_dim=FEATURE),
+    "linear-both": lambda: LinearModel(OUTPUT, n_genes=GENE, patch_dim=FEATURE),
     "concat": lambda: ConcatFusion(OUTPUT, n_genes=GENE, patch_dim=FEATURE, embed_dim=4),
     "late-fusion": lambda: LateFusion(OUTPUT, n_genes=GENE, patch_dim=FEATURE, embed_dim=4),
     "pathomic": lambda: PathomicFusion(OUTPUT, n_genes=GENE, patch_dim=FEATURE, embed_dim=8),
@@ -41,8 +44,8 @@ MODELS = {
     "survpath": lambda: SurvPath(OUTPUT, pathways=PATHWAYS, patch_dim=FEATURE, token_dim=10, attention_dim=8),
 }
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
-SLIDE_ONLY = ["mean", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil"]
-MULTIMODAL = ["subspace", "concat", "late-fusion", "pathomic", "porpoise", "mcat", "cmta", "survpath"]
+SLIDE_ONLY = ["mean", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil", "linear-slides"]
+MULTIMODAL = ["subspace", "concat", "late-fusion", "pathomic", "porpoise", "mcat", "cmta", "survpath", "linear-both"]
 
 
 def build(name: str) -> nn.Module:

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from baseline_inputs import BATCH, GENE, OUTPUT, build, inputs
+from baseline_inputs import build, inputs
 from torch import nn
 
-from subfuse.model.baselines.expression import SNN, LinearModel
+from subfuse.model.baselines.expression import SNN
+from subfuse.model.baselines.linear import LinearModel
 
 
 @pytest.mark.parametrize("name", ["snn", "linear"])
@@ -21,17 +22,13 @@ def test_the_linear_model_is_linear_in_expression():
     torch.testing.assert_close(model(**batch).logits, expected)
 
 
-def test_a_linear_model_takes_a_patient_without_expression_for_the_average():
-    model, batch = LinearModel(OUTPUT, n_genes=GENE).double(), inputs()
-    assert model.embed(batch["expression"], torch.zeros(BATCH, dtype=torch.bool)).abs().max() == 0
-
-
 @pytest.mark.parametrize(
     ("model", "count"),
     [
         # 431 genes: 64, 48, 32, 128; head
         (SNN(4, n_genes=431), 432 * 64 + 65 * 48 + 49 * 32 + 33 * 128 + 516),
         (LinearModel(1, n_genes=431), 432),
+        (LinearModel(1, n_genes=431, patch_dim=10), 452),
     ],
 )
 def test_sizes(model: nn.Module, count: int):

@@ -1,6 +1,5 @@
-"""Baselines that read expression only: a self-normalising network and linear models."""
+"""The baseline network that reads expression only."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -36,39 +35,3 @@ class SNN(nn.Module):
         """Returns logits from expression; patches are ignored, see `SubspaceFusion.forward`."""
         embedding = encode_measured(self.expression_encoder, expression, expression_mask)
         return one_subspace(self.head, embedding, expression_embedding=embedding)
-
-
-class LinearModel(nn.Module):
-    """Expression or covariates only: one linear layer. Logistic or Cox regression, depending on the objective.
-
-    The embedding is the standardised expression itself; a patient without expression gets that of the average training
-    patient, 0.
-
-    Args:
-        n_outputs: Number of logits.
-        n_genes: Number of columns of `expression`.
-    """
-
-    def __init__(self, n_outputs: int, *, n_genes: int) -> None:
-        super().__init__()
-        self.head = SubspaceHead(1, n_outputs, n_genes)
-
-    def forward(
-        self,
-        patches: Float[Tensor, "batch patch feature"],
-        coords: Float[Tensor, "batch patch 2"],
-        patch_mask: Bool[Tensor, "batch patch"],
-        expression: Float[Tensor, "batch gene"],
-        expression_mask: Bool[Tensor, " batch"],
-        *,
-        need_attention: bool = False,
-    ) -> SubspaceFusionOutput:
-        """Returns logits from expression; patches are ignored, see `SubspaceFusion.forward`."""
-        embedding = self.embed(expression, expression_mask)
-        return one_subspace(self.head, embedding, expression_embedding=embedding)
-
-    def embed(
-        self, expression: Float[Tensor, "batch gene"], expression_mask: Bool[Tensor, " batch"]
-    ) -> Float[Tensor, "batch gene"]:
-        """Returns expression, 0 where it was not measured."""
-        return torch.where(expression_mask[:, None], expression, 0.0)
