@@ -1,6 +1,7 @@
 """A first week with what most users have: ready features without an image, RNA, covariates, three tasks."""
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -110,6 +111,9 @@ def drawn_on_places(run: Path, out: Path) -> None:
 def predicted_from_files(run: Path, cohort: Path, out: Path) -> None:
     expression = pd.read_csv(cohort / "expression.csv", index_col=0).loc["EX-00"].rename_axis("gene").rename("value")
     expression.to_csv(cohort / "new.csv")
+    part = out.with_name(f".{out.stem}.elsewhere-1.abcdefgh.part.csv")  # of a command that was killed long ago
+    part.touch()
+    os.utime(part, (0, 0))
     do(
         "predict",
         run,
@@ -122,6 +126,7 @@ def predicted_from_files(run: Path, cohort: Path, out: Path) -> None:
         "--out",
         out,
     )
+    assert not part.exists()
     of_models, of_patient = pd.read_csv(out), pd.read_csv(out.with_name(f"{out.stem}_patients.csv"))
     assert of_models.groupby("task").size().to_dict() == dict.fromkeys(TASKS, FOLDS)
     assert set(of_patient["task"]) == set(TASKS)

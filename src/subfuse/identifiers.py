@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from subfuse.errors import preview
@@ -57,6 +58,7 @@ def vial_of_barcode(identifier: str) -> str | None:
 
 
 _TOLD_APART = 4  # characters
+_LOOK_ALIKE = str.maketrans("oilsbz", "011582")
 _COMPARED = 50  # names of each side that are compared letter by letter
 LONGEST_NAME = 150  # bytes; file systems allow 255 for a name, and ours get prefixes and suffixes
 NAME_RULE = (
@@ -132,13 +134,13 @@ def describe_mismatch(ours: Collection[str], places: Mapping[str, Collection[str
 def spelt_otherwise(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     """Returns, for each name that is not known but is in another spelling, that difference in words.
 
-    Another spelling is one of other case, zeros or separators; or, where only one known name is so near and it is not
-    among `names` itself, one of another character.
+    Another spelling is one of other case, zeros or separators; or one of another character, where a single name of
+    those that are known and not among `names` is so near, and near to no other.
 
     Example:
         >>> spelt_otherwise(["P01", "P02", "P03"], ["p1", "P02"])
         {'P01': '; p1 is, which differs only in case, zeros or separators'}
-        >>> spelt_otherwise(["PT-O07", "PT-008"], ["PT-007", "PT-008", "PT-019"])
+        >>> spelt_otherwise(["PT-O07", "PT-017"], ["PT-007", "PT-017", "PT-119"])
         {'PT-O07': '; PT-007 is, which differs in one character'}
     """
     names, exact = list(names), frozenset(known)
@@ -149,23 +151,31 @@ def spelt_otherwise(names: Iterable[str], known: Collection[str]) -> dict[str, s
         for name in others
         if _canonical(name) in like
     }
-    near = _one_character_away([name for name in others if name not in found], exact)
-    taken = frozenset(names)
-    return found | {
-        name: f"; {other} is, which differs in one character" for name, other in near.items() if other not in taken
-    }
+    near = _one_character_away([name for name in others if name not in found], exact.difference(names))
+    return found | {name: f"; {other} is, which differs in one character" for name, other in near.items()}
 
 
 def _one_character_away(names: Sequence[str], known: Collection[str]) -> dict[str, str]:
-    """Returns the only known name that is a name but for one character: another, missing, added or moved."""
-    if not names:
-        return {}
-    by_rest: dict[str, set[str]] = {}
-    for other in known:
-        for rest in _without_each_character(other):
-            by_rest.setdefault(rest, set()).add(other)
-    near = {name: set().union(*(by_rest.get(rest, ()) for rest in _without_each_character(name))) for name in names}
-    return {name: others.pop() for name, others in near.items() if len(others) == 1}
+    """Returns pairs of names and known ones that are alike but for one character: another, missing, added or moved.
+
+    Letters and digits that look alike come before others; what has several counterparts is left out.
+    """
+    pairs: dict[str, str] = {}
+    for forms in (_look, _without_each_character):
+        by_form: dict[str, set[str]] = {}
+        for other in known if names else ():
+            for form in forms(other):
+                by_form.setdefault(form, set()).add(other)
+        left = [name for name in names if name not in pairs]
+        near = {name: set().union(*(by_form.get(form, ()) for form in forms(name))) for name in left}
+        counts = Counter(other for others in near.values() for other in others)
+        pairs |= {name: min(others) for name, others in near.items() if len(others) == 1 == counts[min(others)]}
+    return pairs
+
+
+def _look(name: str) -> set[str]:
+    """The name with one digit for letters and digits that look alike."""
+    return {name.lower().translate(_LOOK_ALIKE)} if len(name) >= _TOLD_APART else set()
 
 
 def _without_each_character(name: str) -> set[str]:

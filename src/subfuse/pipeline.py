@@ -17,8 +17,8 @@ from subfuse.training.models import MAIN_MODEL
 
 logger = logging.getLogger(__name__)
 
-N_EXPLAINED = 2  # patients of a new run with an explanation of their own
-DEMO_FOLDS = 3  # the whole path in minutes; five, the default elsewhere, would show no more of it
+_N_EXPLAINED = 2  # patients of a new run with an explanation of their own
+_DEMO_FOLDS = 3  # the whole path in minutes; five, the default elsewhere, would show no more of it
 
 
 def explain_and_report(
@@ -57,7 +57,7 @@ def explain_and_report(
         with attempts.attempt("the cohort"):
             told = _then(progress, "now tables of the cohort, then single patients")
             run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=told)
-        chosen = patients_to_explain(run.predictions, N_EXPLAINED)
+        chosen = patients_to_explain(run.predictions, _N_EXPLAINED)
         if not chosen:
             attempts.failed("single patients", DataError("a predicted test patient with data is required. Found none."))
         jobs = [(run, cohort, patient_id) for patient_id in chosen]
@@ -130,8 +130,8 @@ def run_demo(
     result = cross_validate(
         cohort,
         task=list(cohort.tasks),
-        models=models or compared_in(cohort, choose_folds(cohort, DEMO_FOLDS, seed=0)),
-        folds=DEMO_FOLDS,
+        models=models or compared_in(cohort, choose_folds(cohort, _DEMO_FOLDS, seed=0)),
+        folds=_DEMO_FOLDS,
         out=out / "run",
         workers=workers,
         progress=step("cross-validate"),

@@ -65,8 +65,13 @@ def fitting(audit: Audit) -> str:
     return next(finding.found for finding in audit.findings if finding.check == "fitted outside training")
 
 
-def test_every_model_beside_covariates(make_cohort, tmp_path, monkeypatch):
+def test_every_model_beside_covariates_sites_and_batches(make_cohort, tmp_path, monkeypatch):
     cohort = with_covariates(make_cohort(24, n_genes=24))
+    places = [
+        replace(patient, site="AB"[i // 2 % 2], labels={**patient.labels, "project": "xy"[i // 3 % 2]})
+        for i, patient in enumerate(cohort)
+    ]
+    cohort = replace(cohort, patients=tuple(places), batch="project", strata=("project",))
     one_fold = [deal_folds(cohort)[:1]]
     models = [name for name, entry in MODELS.items() if entry.suits(cohort.tasks["grade"])]
     audit, _ = audited(cohort, tmp_path, monkeypatch, models=models, repeats=one_fold)

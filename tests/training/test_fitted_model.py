@@ -229,7 +229,7 @@ def test_what_kept_covariates_at_the_end_of_the_gene_axis_is_still_read(make_coh
 def test_other_units_and_encoders_are_refused_by_name(make_cohort):
     cohort = make_cohort()
     fitted = fit(cohort)
-    with pytest.raises(DataError, match=r"unit of training, log2_tpm\. Found zscore"):
+    with pytest.raises(DataError, match=r"scale of training, log2_tpm\. Found zscore\. .* \(fpkm, .*, tpm, "):
         fitted.check_compatible(replace(cohort, expression_unit="zscore"))
     with pytest.raises(DataError, match=r"encoded by fake as in training\. Found other"):
         fitted.check_compatible(replace(cohort, encoder="other", encoder_sha256="1" * 64))

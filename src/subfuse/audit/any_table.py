@@ -12,7 +12,7 @@ from subfuse.errors import DataError, preview
 from subfuse.training.models import model_title
 
 CHECK = "completeness"
-DEFAULTS: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {
     "cohort": "unnamed", "task": "task", "model": "model", "repeat": 0, "fold": 0, "split": "test",
 }  # fmt: skip
 _SPLITS = {"val": "validation", "valid": "validation", "training": "train", "testing": "test"}
@@ -49,9 +49,9 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     _check_columns(predictions)
     predictions = predictions.reset_index(drop=True)  # tables of several runs may be stacked
     table, findings = predictions.copy(), []
-    absent = [name for name in DEFAULTS if name not in table]
+    absent = [name for name in _DEFAULTS if name not in table]
     for name in absent:
-        table[name] = DEFAULTS[name]
+        table[name] = _DEFAULTS[name]
         if name in _WHY_MISSING:
             remedy = f"Add the column {name} as predictions.csv has it."
             findings.append(Finding("note", CHECK, f"the column {name} is missing", _WHY_MISSING[name], remedy))
@@ -83,7 +83,7 @@ def is_survival(rows: pd.DataFrame) -> bool:
     return bool(rows["risk"].notna().any())
 
 
-def class_columns(rows: pd.DataFrame) -> list[str]:
+def _class_columns(rows: pd.DataFrame) -> list[str]:
     """Returns the columns `p_<class>` that these rows fill."""
     return [name for name in map(str, rows.columns) if name.startswith("p_") and rows[name].notna().any()]
 
@@ -133,7 +133,7 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
     """
     findings = []
     for name, rows in table.groupby("task", sort=False):
-        columns = class_columns(rows)
+        columns = _class_columns(rows)
         values = rows[columns].to_numpy(float)
         complete = rows.index[np.isfinite(values).all(axis=1)] if columns else rows.index[:0]
         if is_survival(rows) or complete.empty:
@@ -191,7 +191,7 @@ def _has_outcome(rows: pd.DataFrame) -> pd.Series:
 
 def _has_prediction(rows: pd.DataFrame) -> pd.Series:
     def known(task: pd.DataFrame, survival: bool) -> pd.Series:
-        columns = ["risk"] if survival else class_columns(task)
+        columns = ["risk"] if survival else _class_columns(task)
         return pd.Series(np.isfinite(task[columns].astype(float)).all(axis=1) & bool(columns), index=task.index)
 
     return _of_tasks(rows, known)

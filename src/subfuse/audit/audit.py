@@ -1,7 +1,8 @@
 """Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from subfuse.audit.leakage import check_expression, check_patients, check_slides
 from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
 from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple
+from subfuse.audit.strata import strata_of, stratum_findings
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
@@ -47,6 +49,7 @@ def audit_predictions(
     *,
     modalities: Mapping[str, Collection[str]] | None = None,
     patients: pd.DataFrame | None = None,
+    strata: Sequence[str] = (),
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
 ) -> Audit:
@@ -58,18 +61,20 @@ def audit_predictions(
     Args:
         predictions: One row per patient, and per task, model, repeat, fold and split where there are several.
         modalities: Model to the modalities it reads, for models that this package does not know.
-        patients: Table with patient_id and any of site, age, grade.
+        patients: Table with patient_id and any of site, age, sex, grade, markers, and the strata.
+        strata: Columns of that table within which results are shown too; see `strata_of`.
         n_bootstrap: Replicates of paired comparisons.
         seed: Of bootstrap and permutations.
 
     Returns:
-        Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `calibration`, `reliability` and
-        `hazard_ratios`.
+        Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `strata`, `pairs`, `calibration`,
+        `reliability` and `hazard_ratios`.
 
     Raises:
         DataError: The table lacks the columns above, or test patients.
     """
-    findings, tables, _ = _audit_table(predictions, modalities or {}, patients, n_bootstrap=n_bootstrap, seed=seed)
+    known = _Patients(patients, tuple(strata))
+    findings, tables, _ = _audit_table(predictions, modalities or {}, known, n_bootstrap=n_bootstrap, seed=seed)
     findings += [
         Finding(
             "note", check, f"cannot be checked from predictions alone: it needs {what}", "", "Audit the run folder."
@@ -106,10 +111,10 @@ def audit_run(
     folder = Path(folder)
     require_run(folder)
     config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
-    findings, tables, table = _audit_table(
-        predictions, modalities or {}, read_run_patients(folder), n_bootstrap=n_bootstrap, seed=seed
-    )
     cohort, missing = _cohort(folder, config)
+    declared = ((), None) if cohort is None else (cohort.strata, cohort.batch)
+    known = _Patients(read_run_patients(folder), *declared)
+    findings, tables, table = _audit_table(predictions, modalities or {}, known, n_bootstrap=n_bootstrap, seed=seed)
     jobs = read_jobs(folder, predictions)
     findings += check_fitting(jobs, config, cohort)
     findings += check_selection(jobs, predictions)
@@ -130,6 +135,15 @@ def audit_run(
     return Audit(sorted_findings([*findings, *shuffles]), tables)
 
 
+@dataclass(frozen=True)
+class _Patients:
+    """What is known of the patients beside predictions."""
+
+    table: pd.DataFrame | None
+    strata: tuple[str, ...] = ()
+    batch: str | None = None
+
+
 def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
     """Returns the modalities of every model: as given, else those of this package's model of that name, else none."""
     return {model: frozenset(given[model]) if model in given else modalities_of(model) for model in models}
@@ -138,7 +152,7 @@ def known_modalities(models: Collection[str], given: Mapping[str, Collection[str
 def _audit_table(
     predictions: pd.DataFrame,
     given: Mapping[str, Collection[str]],
-    patients: pd.DataFrame | None,
+    patients: _Patients,
     *,
     n_bootstrap: int,
     seed: int,
@@ -146,10 +160,14 @@ def _audit_table(
     table, findings = auditable(predictions)
     table, leaks = check_patients(table)
     findings += leaks
-    collected: dict[str, list[pd.DataFrame]] = {"fusion": [], "rescued": [], "label_permutation": []}
+    names = ("fusion", "rescued", "label_permutation", "strata", "pairs")
+    collected: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
+    strata, columns = (
+        ([], None) if patients.table is None else strata_of(patients.table, patients.strata, patients.batch)
+    )
     for task in read_tasks(table):
         modalities, values = known_modalities(task.models, given), headline_values(task)
-        findings += label_findings(task, patients)
+        findings += label_findings(task, patients.table)
         permuted, null = permute_labels(task, values, np.random.default_rng(seed))
         contest, comparisons = compare_task(
             task, modalities, values, reference=main_model(list(table["model"])), n_bootstrap=n_bootstrap, seed=seed
@@ -157,13 +175,16 @@ def _audit_table(
         benefit = fusion_benefit(contest, comparisons)
         findings += [*permuted, *benefit.findings]
         findings += compare_with_simple(task, modalities, comparisons, values)
-        parts = {"fusion": benefit.differences, "rescued": benefit.rescued, "label_permutation": null}
-        for name, part in parts.items():
+        found = ([], pd.DataFrame(), pd.DataFrame()) if columns is None else (
+            stratum_findings(task, strata, columns, values, n_bootstrap=n_bootstrap, seed=seed)
+        )  # fmt: skip
+        findings += found[0]
+        for name, part in zip(names, (benefit.differences, benefit.rescued, null, *found[1:]), strict=True):
             collected[name].append(part)
     tables = {name: pd.concat([p for p in parts if len(p)] or parts[:1]) for name, parts in collected.items()}
     tables["calibration"] = calibration_table(table)
     tables["reliability"] = reliability_table(table)
-    tables["hazard_ratios"] = hazard_ratios(table, patients=patients)
+    tables["hazard_ratios"] = hazard_ratios(table, patients=patients.table)
     findings += calibration_findings(tables["calibration"])
     return findings, tables, table
 

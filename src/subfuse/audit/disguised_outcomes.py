@@ -19,9 +19,9 @@ from subfuse.errors import preview
 from subfuse.evaluation.weighted_metrics import known_orders
 
 CHECK = "outcome in disguise"
-NEARLY_PERFECT = 0.99  # C-index or AUC of one column, in either direction
-BY_CHANCE = 0.01  # expected number of columns that order so few patients by chance; above it nothing is concluded
-OUTCOME_NAMES = frozenset(
+_NEARLY_PERFECT = 0.99  # C-index or AUC of one column, in either direction
+_BY_CHANCE = 0.01  # expected number of columns that order so few patients by chance; above it nothing is concluded
+_OUTCOME_NAMES = frozenset(
     {
         "time_days", "event", "os", "os_days", "os_time", "os_months", "os_event", "os_status", "survival",
         "survival_time", "survival_days", "overall_survival", "days_to_death", "days_to_last_follow_up",
@@ -73,7 +73,7 @@ def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
     wanted = set(fold.train)
     patients = [p for p in cohort if p.patient_id in wanted and p.has_outcome(spec)]
     names = (*cohort.genes, *cohort.covariates)
-    log_limit = math.log(BY_CHANCE / max(1, len(names)))
+    log_limit = math.log(_BY_CHANCE / max(1, len(names)))
     rows = [(name, reason, 1.0, True) for name, reason in _by_name(names, spec)] if patients else []
     rows += _by_order(cohort, patients, spec, log_limit=log_limit)
     table = pd.DataFrame([(task, *row, len(patients)) for row in rows], columns=list(SUSPICIOUS_COLUMNS))
@@ -117,7 +117,7 @@ def _finding(name: str, reason: str, task: str, *, is_allowed: bool) -> Finding:
 
 
 def _by_name(names: Sequence[str], spec: TaskSpec) -> Iterator[tuple[str, str]]:
-    outcome = set(OUTCOME_NAMES) if spec.is_survival else {_canonical(spec.label_column)}
+    outcome = set(_OUTCOME_NAMES) if spec.is_survival else {_canonical(spec.label_column)}
     for name in names:
         if _canonical(name.split("=")[0]) in outcome:  # a category is a column named gender=male
             yield name, "it has the name of the outcome"
@@ -133,7 +133,7 @@ def _by_order(
     """Yields columns that are nearly perfect: name, how, how well, and whether chance is ruled out."""
     for names, values, known in _columns(cohort, patients):
         for ordering in _orderings(values, known, spec):
-            for index in np.flatnonzero(ordering.share >= NEARLY_PERFECT).tolist():
+            for index in np.flatnonzero(ordering.share >= _NEARLY_PERFECT).tolist():
                 share = math.floor(1000 * ordering.share[index]) / 1000
                 reason = f"it alone orders the training patients ({ordering.meaning.format(share)})"
                 yield names[index], reason, share, ordering.log_chance < log_limit
@@ -214,7 +214,7 @@ def best_concordance(
             balance[open_columns] += np.sign(remaining[others] - remaining[case]).sum(axis=0, dtype=np.float64)
             n_seen += int(others.sum())
         reachable = np.abs(balance[open_columns]) + n_pairs - n_seen
-        open_columns = open_columns[reachable >= (2 * NEARLY_PERFECT - 1) * n_pairs - 1e-9]
+        open_columns = open_columns[reachable >= (2 * _NEARLY_PERFECT - 1) * n_pairs - 1e-9]
         if not len(open_columns):
             break
     share = np.zeros(values.shape[1])
@@ -224,7 +224,7 @@ def best_concordance(
 
 def _allowed(n_pairs: int) -> int:
     """Returns how many pairs a nearly perfect column may have in the wrong order."""
-    return math.floor((1 - NEARLY_PERFECT) * n_pairs + 1e-9)
+    return math.floor((1 - _NEARLY_PERFECT) * n_pairs + 1e-9)
 
 
 def _log_chance_of_separation(n_cases: int, n_controls: int, n_wrong: int) -> float:

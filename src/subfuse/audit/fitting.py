@@ -19,8 +19,8 @@ from subfuse.files import sha256_of_json
 from subfuse.run_folder.job import Job, chosen_by, jobs_of
 from subfuse.training.models import is_linear, model_title
 
-FITTED = "fitted outside training"
-SELECTION = "selection"
+_FITTED = "fitted outside training"
+_SELECTION = "selection"
 _TOLERANCE = 1e-3  # of a gene's standard deviation; model.json keeps six digits
 _WHY_FITTED = "Anything estimated from test patients makes results on them too good."
 
@@ -73,7 +73,7 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
         cohort: The prepared cohort; None if it is not there any more.
     """
     if not jobs:
-        return [Finding("note", FITTED, "cannot be checked: the run has no model.json", _WHY_FITTED)]
+        return [Finding("note", _FITTED, "cannot be checked: the run has no model.json", _WHY_FITTED)]
     recorded = list(config.get("folds", []))
     folds = _prepared_folds(cohort)
     problems: dict[str, list[str]] = {}
@@ -88,7 +88,7 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
             problems.setdefault(problem, []).append(job.name)
     remedy = "Train these models again on the prepared folds; do not use these results."
     findings = [
-        Finding("failure", FITTED, f"{problem} ({preview(names, 3)})", _WHY_FITTED, remedy)
+        Finding("failure", _FITTED, f"{problem} ({preview(names, 3)})", _WHY_FITTED, remedy)
         for problem, names in problems.items()
     ]
     if not findings:
@@ -97,11 +97,11 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
             f"all {len(jobs)} models record the split of this run; patients agree with the fold files for {n_listed}, "
             f"and scaling was recomputed from the training patients for {n_scaled}"
         )
-        findings.append(Finding("ok", FITTED, found))
+        findings.append(Finding("ok", _FITTED, found))
     if recorded and folds and not set(recorded) & set(folds):
         found = "the prepared folder's folds are not those of the run"
         why = "Folds were drawn for the run, or the folder was prepared again."
-        findings.append(Finding("note", FITTED, found, why))
+        findings.append(Finding("note", _FITTED, found, why))
     return findings
 
 
@@ -111,21 +111,21 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
     neural = [job for job in jobs if not is_linear(job.job.model)]
     if not (predictions["split"] == "validation").any() and (neural or not jobs):
         found = "cannot be checked: there are no rows of validation patients"
-        return [Finding("note", SELECTION, found, why, "Add rows of split validation.")]
+        return [Finding("note", _SELECTION, found, why, "Add rows of split validation.")]
     seen = [job.name for job in jobs if any(str(column).startswith("test") for column in job.job.log(job.run))]
     if seen:
         found = f"training logs hold metrics of test patients ({preview(seen, 3)})"
-        return [Finding("failure", SELECTION, found, why, "Keep test patients out of training.")]
+        return [Finding("failure", _SELECTION, found, why, "Keep test patients out of training.")]
     if not jobs:
         found = "validation patients differ from test patients; by which metric models were chosen is not recorded"
-        return [Finding("note", SELECTION, found, why)]
+        return [Finding("note", _SELECTION, found, why)]
     counts = Counter(_chosen_by(job) for job in neural)
     by = " and ".join(f"{name} ({n})" for name, n in sorted(counts.items()))
     parts = [f"epochs by validation {by}, on {_validated(neural)} of each fold"] if neural else []
     if len(neural) < len(jobs):
         parts.append(f"penalties of linear models ({len(jobs) - len(neural)}) by cross-validation within training")
     found = f"chosen were {', and '.join(parts)}; reported are test patients, whom training never sees"
-    return [Finding("ok", SELECTION, found), *_fallbacks(jobs)]
+    return [Finding("ok", _SELECTION, found), *_fallbacks(jobs)]
 
 
 def _chosen_by(job: TrainedJob) -> str:
@@ -153,7 +153,7 @@ def _fallbacks(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
         models = preview([f"{model_title(model)} in {n} of {totals[model]} folds" for model, n in counts.items()], 12)
         found = f"chosen by the validation loss, not by ranking: {models}; {_validated(fallen)} cannot be ranked"
         why = "The loss of few patients is a noisy judge of epochs."
-        yield Finding("note", SELECTION, found, why, "Use fewer folds, or raise `splits.validation`.", task)
+        yield Finding("note", _SELECTION, found, why, "Use fewer folds, or raise `splits.validation`.", task)
 
 
 def _validated(jobs: Sequence[TrainedJob]) -> str:

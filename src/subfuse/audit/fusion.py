@@ -26,10 +26,10 @@ from subfuse.evaluation.weighted_metrics import known_orders, wins
 from subfuse.training.models import COLUMNS, model_title
 
 CHECK = "fusion benefit"
-BENEFIT_COLUMNS = (
+_BENEFIT_COLUMNS = (
     "task", "model", "reference", "reference_is", "metric", "difference", "lower", "upper", "p_adjusted", "n_patients",
 )  # fmt: skip
-RESCUE_COLUMNS = ("task", "model", "reference", "cohort", "patient_id", "change")
+_RESCUE_COLUMNS = ("task", "model", "reference", "cohort", "patient_id", "change")
 SIGNIFICANCE = 0.05  # of the adjusted p-value
 Verdict = Literal["better", "worse", "open"]
 _WHY = "Two modalities cost twice; the second is worth it only if it adds to the first."
@@ -40,8 +40,8 @@ class FusionBenefit:
     """Findings of one task with the tables behind them."""
 
     findings: tuple[Finding, ...]
-    differences: pd.DataFrame  # BENEFIT_COLUMNS; positive favours the model
-    rescued: pd.DataFrame  # RESCUE_COLUMNS; one row per patient whom fusion rescues or loses
+    differences: pd.DataFrame  # _BENEFIT_COLUMNS; positive favours the model
+    rescued: pd.DataFrame  # _RESCUE_COLUMNS; one row per patient whom fusion rescues or loses
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
     if not contest.references:
         found = "cannot be checked: it needs a model of two modalities and one of a single modality, both with a result"
         findings.append(Finding("note", CHECK, found, _WHY, "Run such models on the same folds.", task.name))
-        empty = pd.DataFrame(columns=list(BENEFIT_COLUMNS)), pd.DataFrame(columns=list(RESCUE_COLUMNS))
+        empty = pd.DataFrame(columns=list(_BENEFIT_COLUMNS)), pd.DataFrame(columns=list(_RESCUE_COLUMNS))
         return FusionBenefit(tuple(findings), *empty)
     rows = [
         {**comparisons.row(model, reference), "reference_is": contest.references[reference]}
@@ -143,7 +143,7 @@ def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
         finding, patients = rescue(task, model, best)
         findings.append(finding)
         rescued.append(patients)
-    table = pd.DataFrame(rows)[list(BENEFIT_COLUMNS)]
+    table = pd.DataFrame(rows)[list(_BENEFIT_COLUMNS)]
     return FusionBenefit(tuple(findings), table, pd.concat(rescued, ignore_index=True))
 
 
@@ -190,7 +190,7 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     patients = common.to_frame(index=False)[PATIENT].assign(
         task=task.name, model=model, reference=reference, change=change
     )
-    patients = patients[patients["change"] != ""][list(RESCUE_COLUMNS)]
+    patients = patients[patients["change"] != ""][list(_RESCUE_COLUMNS)]
     n_rescued, n_lost = int((change == "rescued").sum()), int((change == "lost").sum())
     from scipy.stats import binomtest
 

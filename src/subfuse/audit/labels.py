@@ -12,11 +12,11 @@ from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SIT
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
 from subfuse.identifiers import site_of_barcode
 
-EVENT_SHARE_RANGE = 0.25  # between folds
-CONFOUNDED = 0.3  # Cramér's V, corrected for chance
+_EVENT_SHARE_RANGE = 0.25  # between folds
+_CONFOUNDED = 0.3  # Cramér's V, corrected for chance
 SIGNIFICANCE = 0.01
-LONGEST_DAYS = 365.25 * 50
-MONTHS_OR_YEARS = 400.0  # a longest follow-up below it is not in days
+_LONGEST_DAYS = 365.25 * 50
+_MONTHS_OR_YEARS = 400.0  # a longest follow-up below it is not in days
 
 
 def label_findings(task: TaskPredictions, patients: pd.DataFrame | None) -> list[Finding]:
@@ -32,7 +32,7 @@ def label_findings(task: TaskPredictions, patients: pd.DataFrame | None) -> list
     return [*findings, *_site_findings(task, tested, patients)]
 
 
-def cramers_v(table: Float[np.ndarray, "row column"]) -> tuple[float, float]:
+def _cramers_v(table: Float[np.ndarray, "row column"]) -> tuple[float, float]:
     """Returns Cramér's V corrected for chance (Bergsma 2013) and the p-value of the chi-squared test of the counts."""
     from scipy.stats import chi2_contingency
 
@@ -108,7 +108,7 @@ def _survival_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[
                       "patients; time of the dead only is another question.", remedy, task.name)  # fmt: skip
     yield from _time_findings(task, time_days)
     per_fold = [events(fold.drop_duplicates(PATIENT)).mean() for _, fold in task.tested.groupby(FOLD)]
-    if np.ptp(per_fold) > EVENT_SHARE_RANGE:
+    if np.ptp(per_fold) > _EVENT_SHARE_RANGE:
         yield Finding(
             "note",
             "labels",
@@ -121,10 +121,10 @@ def _survival_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[
 
 def _time_findings(task: TaskPredictions, time_days: Float[np.ndarray, " patient"]) -> Iterator[Finding]:
     longest = time_days.max()
-    if longest < MONTHS_OR_YEARS:
+    if longest < _MONTHS_OR_YEARS:
         found = f"the longest follow-up is {longest:g}: months or years rather than days"
         yield Finding("warning", "labels", found, "Horizons and curves are in days.", "Convert time_days.", task.name)
-    if longest > LONGEST_DAYS:
+    if longest > _LONGEST_DAYS:
         found = f"the longest follow-up is {longest / 365.25:.0f} years"
         yield Finding("warning", "labels", found, "Longer than a study lasts.", "Check time_days.", task.name)
     n_zero = int((time_days == 0).sum())
@@ -143,9 +143,9 @@ def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.Dat
                       "Give `site` in the patients' table.", task.name)  # fmt: skip
         return
     outcome = tested["label"] if task.classes is not None else tested["event"].astype(str)
-    value, p_value = cramers_v(pd.crosstab(site[common], outcome[common]).to_numpy(dtype=np.float64))
+    value, p_value = _cramers_v(pd.crosstab(site[common], outcome[common]).to_numpy(dtype=np.float64))
     text = f"Cramér's V of {site[common].nunique()} sites and the outcome is {value:.2f} (p = {p_value:.2g})"
-    if value >= CONFOUNDED and p_value < SIGNIFICANCE:
+    if value >= _CONFOUNDED and p_value < SIGNIFICANCE:
         yield Finding(
             "warning",
             check,

@@ -15,7 +15,7 @@ from subfuse.errors import preview
 from subfuse.evaluation.predictions import FOLD
 from subfuse.identifiers import patient_of_barcode
 
-DUPLICATE_CORRELATION = 0.99  # of two patients' gene-wise standardised expression
+_DUPLICATE_CORRELATION = 0.99  # of two patients' gene-wise standardised expression
 MIN_GENES = 20  # fewer could correlate by chance
 _HASHED_PATCHES = 256
 _BLOCK = 1024  # patients compared with all others at a time
@@ -121,7 +121,7 @@ def check_expression(cohort: Cohort, assignment: pd.DataFrame) -> list[Finding]:
 
 
 def near_duplicates(values: Float[np.ndarray, "patient gene"]) -> list[tuple[int, int]]:
-    """Returns pairs of rows that correlate above `DUPLICATE_CORRELATION` after standardising every gene.
+    """Returns pairs of rows that correlate above `_DUPLICATE_CORRELATION` after standardising every gene.
 
     Without that, any two patients correlate highly, since some genes are high in everybody.
     """
@@ -131,7 +131,7 @@ def near_duplicates(values: Float[np.ndarray, "patient gene"]) -> list[tuple[int
     pairs = []
     for start in range(0, len(standard), _BLOCK):
         correlation = standard[start : start + _BLOCK] @ standard.T
-        rows, columns = np.nonzero(correlation > DUPLICATE_CORRELATION)
+        rows, columns = np.nonzero(correlation > _DUPLICATE_CORRELATION)
         pairs += [(int(i) + start, int(j)) for i, j in zip(rows, columns, strict=True) if i + start < j]
     return pairs
 

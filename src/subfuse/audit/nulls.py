@@ -28,13 +28,13 @@ from subfuse.training.models import model_title
 if TYPE_CHECKING:
     import subfuse.training.fitted_model
 
-LABEL_NULL = "label permutation"
+_LABEL_NULL = "label permutation"
 SHUFFLE_NULL = "modality shuffle"
-N_PERMUTATIONS = 200
+_N_PERMUTATIONS = 200
 SIGNIFICANCE = 0.05
-REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
+_REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
 # Held-out predictions of noise lie below chance more often than above: training lacks what is tested
-REVERSED_SDS = 4.0
+_REVERSED_SDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def permute_labels(
         few = too_few(tested.drop_duplicates(PATIENT), task.classes)
         if few is not None:
             findings.append(
-                Finding("note", LABEL_NULL, f"{model_title(model)}: not tested, {few}", task=task.name, model=model)
+                Finding("note", _LABEL_NULL, f"{model_title(model)}: not tested, {few}", task=task.name, model=model)
             )
             continue
         folds = [_pairs(fold, task.classes) for _, fold in tested.groupby(by)]
         null = _null(folds, generator)
         if not np.isfinite(value) or not len(null):
             found = f"{model_title(model)}: cannot be checked, its {metric_title(task.headline)} is undefined"
-            findings.append(Finding("note", LABEL_NULL, found, task=task.name, model=model))
+            findings.append(Finding("note", _LABEL_NULL, found, task=task.name, model=model))
             continue
         p_value = (1 + (null >= value - 1e-12).sum()) / (1 + len(null))
         rows.append((task.name, model, task.headline, value, null.mean(), np.quantile(null, 0.95), p_value))
@@ -168,17 +168,17 @@ def _label_finding(
         f"permuted, and the models as they are, {null.mean():.3f} on average (p = {p_value:.3f})"
     )
     if p_value < SIGNIFICANCE:
-        return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
-    is_far = (null > value).all() and null.mean() - value > REVERSED_SDS * null.std()
-    if value < REVERSED and is_far:
+        return Finding("ok", _LABEL_NULL, text, task=task.name, model=model)
+    is_far = (null > value).all() and null.mean() - value > _REVERSED_SDS * null.std()
+    if value < _REVERSED and is_far:
         what = "risk" if task.classes is None else "order of the classes"
         found = f"the {what} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."
         remedy = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
-        return Finding("failure", LABEL_NULL, found, why, remedy, task.name, model)
+        return Finding("failure", _LABEL_NULL, found, why, remedy, task.name, model)
     why = "The predictions are not shown to be related to the outcome."
     remedy = "Do not read anything into differences between models."
-    return Finding("warning", LABEL_NULL, text, why, remedy, task.name, model)
+    return Finding("warning", _LABEL_NULL, text, why, remedy, task.name, model)
 
 
 def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.ndarray, " permutation"]:
@@ -189,7 +189,7 @@ def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.n
     return np.array(
         [
             np.mean([fold.headline(generator.permutation(fold.wins.shape[1])) for fold in defined])
-            for _ in range(N_PERMUTATIONS)
+            for _ in range(_N_PERMUTATIONS)
         ]
     )
 

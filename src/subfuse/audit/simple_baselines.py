@@ -13,7 +13,7 @@ from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, model_title
 
-Simplicity = Literal["linear", "trivial"]
+_Simplicity = Literal["linear", "trivial"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class _Words:
     instead: str
 
 
-_WORDS: dict[Simplicity, _Words] = {
+_WORDS: dict[_Simplicity, _Words] = {
     "trivial": _Words(
         "trivial baseline",
         "What age, sex, markers, the hospital or the project tell needs neither slides nor genes.",
@@ -45,7 +45,7 @@ _WORDS: dict[Simplicity, _Words] = {
 
 def simple_pairs(
     task: TaskPredictions, modalities: Mapping[str, Collection[str]], values: Mapping[str, float]
-) -> dict[Simplicity, list[tuple[str, str]]]:
+) -> dict[_Simplicity, list[tuple[str, str]]]:
     """Returns the main model against the best trivial one, and every other model against the best linear one.
 
     Trivial models read columns of the patients alone: covariates, site or batch; those are no linear ones here. The
@@ -57,8 +57,8 @@ def simple_pairs(
         modalities: Model to what it reads.
         values: Of every model, see `headline_values`.
     """
-    simple: dict[Simplicity, list[str]] = {kind: _simple(task, modalities, kind) for kind in _WORDS}
-    pairs: dict[Simplicity, list[tuple[str, str]]] = {kind: [] for kind in _WORDS}
+    simple: dict[_Simplicity, list[str]] = {kind: _simple(task, modalities, kind) for kind in _WORDS}
+    pairs: dict[_Simplicity, list[tuple[str, str]]] = {kind: [] for kind in _WORDS}
     for kind, models in simple.items():
         measured = [model for model in models if np.isfinite(values[model])]
         others = [model for model in task.models if model not in (*models, *simple["trivial"])]
@@ -94,14 +94,14 @@ def compare_with_simple(
         yield from (_verdict(simplicity, comparisons.row(model, best), task) for model, best in pairs)
 
 
-def _simple(task: TaskPredictions, modalities: Mapping[str, Collection[str]], simplicity: Simplicity) -> list[str]:
+def _simple(task: TaskPredictions, modalities: Mapping[str, Collection[str]], simplicity: _Simplicity) -> list[str]:
     trivial = [name for name in task.models if is_trivial(name) or (set(modalities.get(name, ())) or {""}) <= COLUMNS]
     if simplicity == "trivial":
         return trivial
     return [name for name in task.models if is_linear(name) and name not in trivial]
 
 
-def _unchecked(simplicity: Simplicity, task: TaskPredictions, simple: Collection[str]) -> Finding:
+def _unchecked(simplicity: _Simplicity, task: TaskPredictions, simple: Collection[str]) -> Finding:
     words = _WORDS[simplicity]
     of_simple = f"{metric_title(task.headline)} of {', '.join(map(model_title, simple))} is undefined"
     known = ", ".join(
@@ -114,7 +114,7 @@ def _unchecked(simplicity: Simplicity, task: TaskPredictions, simple: Collection
     return Finding("note", words.check, found, words.why, remedy, task.name)
 
 
-def _verdict(simplicity: Simplicity, row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
     words = _WORDS[simplicity]
     against = f"{words.best}, {model_title(row['reference'])}"
     finding = settled(row, against, check=words.check, why=words.why)

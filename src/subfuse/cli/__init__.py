@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    level, place = (logging.DEBUG, " %(name)s") if debug else (logging.WARNING, "")
+    logging.basicConfig(level=level, format=f"%(levelname)s{place}: %(message)s")
     try:
         try:
             with _terminations_raised():

@@ -79,6 +79,7 @@ class CohortFile(Section):
     tasks: dict[Name, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
     covariates: tuple[str, ...] = ()  # columns of the patients, numbers or words, seen beside expression
     batch: str | None = None  # column of projects, scanners or sequencing runs; `cohort` where several are pooled
+    strata: tuple[str, ...] = ()  # columns within which results are shown too; `cohort`, `site` and `batch` may be
     splits: SplitsSection = SplitsSection(folds=5)
 
     @model_validator(mode="after")

@@ -62,6 +62,27 @@ def resolve_covariates(
     return tuple(names)
 
 
+def check_strata(strata: Sequence[str], patients: pd.DataFrame) -> None:
+    """Refuses strata that are no column of the patients, or that name patients or nearly so.
+
+    Raises:
+        ConfigurationError: Names the column and what it holds.
+    """
+    available = ["cohort", "site", *(str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED))]
+    for column in strata:
+        if column not in available:
+            raise ConfigurationError(
+                f"strata: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
+                "Add it to patients.columns."
+            )
+        known = patients[column].dropna().astype(str)
+        if known.nunique() > max(2, len(known) // 2):
+            raise ConfigurationError(
+                f"strata: {column} must have values that patients share. Found {known.nunique()} for {len(known)} "
+                "patients. Group its values, or remove it."
+            )
+
+
 def check_batch(column: str | None, patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, develops: bool) -> None:
     """Refuses a batch that is no column of the patients, an outcome, or, where models are trained, tells nobody apart.
 
@@ -215,7 +236,7 @@ def column_of(name: str) -> str:
     return name.partition("=")[0]
 
 
-def level_names(column: str, values: Iterable[str | None]) -> tuple[str, ...]:
+def level_names(column: str, values: Iterable[str | float | None]) -> tuple[str, ...]:
     """Returns one name `column=word` for every word of a column, in alphabetical order.
 
     Example:

@@ -80,6 +80,8 @@ covariates: [age, gender]        # columns that models see beside expression: nu
                                  # each is coded (idh=mutant, idh=wildtype, ...)
 # batch: project                 # a column of projects, scanners or sequencing runs, or `cohort` where several are
                                  # pooled: what it alone predicts is compared with every model, as hospitals are
+# strata: [idh, batch]           # columns within which the audit shows results too: what is left of a metric where
+                                 # patients are alike
 
 splits:
   folds: 5                       # patients never cross folds

@@ -33,8 +33,8 @@ CALIBRATION_COLUMNS = (
     "task", "model", "measure", "horizon_days", "before", "p_before", "after", "method", "after_isotonic",
     "n_patients", "reason", "reason_isotonic",
 )  # fmt: skip
-RELIABILITY_COLUMNS = ("task", "model", "group", "n_patients", "predicted", "observed")
-RELIABILITY_BINS = 10
+_RELIABILITY_COLUMNS = ("task", "model", "group", "n_patients", "predicted", "observed")
+_RELIABILITY_BINS = 10
 _REPLICATES = 1000
 _NO_ISOTONIC_CURVES = "isotonic regression is for classes only: who is censored has no observed outcome"
 
@@ -90,7 +90,7 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: Columns, outcomes or predictions are missing.
     """
-    tables = [pd.DataFrame(columns=list(RELIABILITY_COLUMNS))]
+    tables = [pd.DataFrame(columns=list(_RELIABILITY_COLUMNS))]
     for task in read_tasks(predictions):
         for model in task.models:
             rows = task.of_model(model)
@@ -98,7 +98,7 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
             if len(tested):
                 table = _class_bins(tested, task.classes) if task.classes is not None else _survival_groups(tested)
                 tables.append(table.assign(task=task.name, model=model))
-    return pd.concat([table for table in tables if len(table)] or tables)[list(RELIABILITY_COLUMNS)]
+    return pd.concat([table for table in tables if len(table)] or tables)[list(_RELIABILITY_COLUMNS)]
 
 
 def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[str, Any]]:
@@ -113,11 +113,11 @@ def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[
     isotonic = None if reason_isotonic else _recalibrated(tested, validation, classes, IsotonicScaling)
     for measure in ("expected_calibration_error", "brier"):
         values = [None if part is None else _pooled_class_metric(part, measure) for part in (before, after, isotonic)]
-        p_before = calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
+        p_before = _calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
         yield _row(measure, values, method, reason, reason_isotonic) | {"p_before": p_before}
 
 
-def calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
+def _calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
     """Returns how often true probabilities have a calibration error as large as this one, first repeat only.
 
     Args:
@@ -178,7 +178,7 @@ def _class_bins(tested: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == label_indices(tested, classes)
     table = pd.DataFrame({"predicted": confidence, "observed": right.astype(float), "n_patients": 1})
-    group = np.minimum((confidence * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    group = np.minimum((confidence * _RELIABILITY_BINS).astype(int), _RELIABILITY_BINS - 1)
     binned = table.groupby(group).agg({"n_patients": "sum", "predicted": "mean", "observed": "mean"})
     return binned.assign(group=np.arange(1, len(binned) + 1))
 
@@ -287,7 +287,7 @@ def _pooled_curves(curves: Sequence[SurvivalCurves]) -> SurvivalCurves:
 def _survival_groups(tested: pd.DataFrame) -> pd.DataFrame:
     folds = _curves_by_fold(tested)
     if not folds:
-        return pd.DataFrame(columns=list(RELIABILITY_COLUMNS))
+        return pd.DataFrame(columns=list(_RELIABILITY_COLUMNS))
     curves = _pooled_curves([fold.curves for fold in folds.values()])
     rows = pd.concat([fold.rows for fold in folds.values()])
     horizon = min(HORIZON_DAYS, float(curves.days[-1]))

@@ -228,7 +228,7 @@ def _summaries(
     """Yields one row per metric of the replicates; none for a model without test patients, no interval for too few."""
     for metric in resampled[0] if resampled else ():
         values = np.array([group.metrics[metric].value for group in groups])
-        defined = np.flatnonzero(~np.isnan(values))
+        defined = np.flatnonzero(~np.isnan(values)).tolist()
         replicates = [resampled[index][metric] for index in defined]
         value = float(values[defined].mean()) if len(defined) else np.nan
         lower, upper, interval_note = percentile_interval(replicates, centre=value if metric in _INFLATED else None)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from subfuse.evaluation.weighted_metrics import wins
 
-Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+_Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BinaryAuc:
     @property
     def interval(self) -> tuple[float, float]:
         """The normal 95 % interval; that of one AUC is cut at 0 and 1 by the caller."""
-        half = Z_95 * self.variance**0.5
+        half = _Z_95 * self.variance**0.5
         return self.value - half, self.value + half
 
     @property

@@ -20,6 +20,8 @@ LEAST_ISOTONIC = 200
 LEAST_OF_CLASS, LEAST_EVENTS = 10, 20
 # Patients of a site that enters the association of site and outcome.
 LEAST_OF_SITE = 5
+# Patients of a stratum that is shown; smaller ones are joined.
+LEAST_OF_STRATUM = 10
 # Patients of a category in an adjusted hazard ratio; smaller ones are joined.
 LEAST_OF_CATEGORY = 5
 # Mean rank correlation of the genes' strength between the models of the folds, from which on they agree on the genes.

@@ -16,8 +16,8 @@ HAZARD_RATIO_COLUMNS = (
     "task", "model", "comparison", "adjusted_for", "hazard_ratio", "lower", "upper", "p_value",
     "n_patients", "n_events", "reason",
 )  # fmt: skip
-ADJUST_FOR = ("age", "grade")
-EVENTS_PER_VARIABLE = 10  # Peduzzi 1995; fewer are noted
+_ADJUST_FOR = ("age", "grade")
+_EVENTS_PER_VARIABLE = 10  # Peduzzi 1995; fewer are noted
 _YEARS = 10.0  # age enters per decade
 
 
@@ -107,7 +107,7 @@ def _with_covariates(table: pd.DataFrame, patients: pd.DataFrame | None) -> tupl
     if patients is None:
         return table, []
     on = PATIENT if "cohort" in patients else ["patient_id"]
-    available = [name for name in ADJUST_FOR if name in patients]
+    available = [name for name in _ADJUST_FOR if name in patients]
     known = patients[[*on, *available]].drop_duplicates(on).astype(dict.fromkeys(on, str))
     joined = table.astype(dict.fromkeys(on, str)).merge(known, on=on, how="left")
     if "age" in available:
@@ -137,8 +137,8 @@ def _fit(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     row = fitted.summary.loc["risk"]
     ratio, lower, upper = (float(np.exp(row[name])) for name in ("coef", "coef lower 95%", "coef upper 95%"))
     n_variables = design.shape[1] - 2
-    crowded = f"{counts['n_events']} events for {n_variables} variables: fewer than {EVENTS_PER_VARIABLE} each"
-    note = crowded if counts["n_events"] < EVENTS_PER_VARIABLE * n_variables else None
+    crowded = f"{counts['n_events']} events for {n_variables} variables: fewer than {_EVENTS_PER_VARIABLE} each"
+    note = crowded if counts["n_events"] < _EVENTS_PER_VARIABLE * n_variables else None
     estimate = {"hazard_ratio": ratio, "lower": lower, "upper": upper, "p_value": float(row["p"])}
     return {**estimate, **counts, "reason": note}
 

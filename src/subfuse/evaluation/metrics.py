@@ -15,7 +15,7 @@ from subfuse.evaluation.weighted_metrics import (
     weighted_survival_metrics,
 )
 
-METRIC_TITLES = {
+_METRIC_TITLES = {
     "c_index": "C-index",
     "uno_c_index": "Uno C-index",
     "integrated_brier": "Integrated Brier",
@@ -49,7 +49,7 @@ def metric_title(metric: str) -> str:
     """Returns a metric's name for readers; a horizon becomes years."""
     if metric.startswith("auc_") and metric.endswith("_days"):
         return f"AUC at {duration(float(metric.split('_')[1]))}"
-    return METRIC_TITLES.get(metric, metric)
+    return _METRIC_TITLES.get(metric, metric)
 
 
 def duration(days: float | int) -> str:

@@ -23,12 +23,12 @@ from subfuse.evaluation.predictions import (
 )
 from subfuse.evaluation.weighted_metrics import known_orders, weighted_auc, weighted_c_index, wins
 
-STRATUM_COLUMNS = (
+_STRATUM_COLUMNS = (
     "task", "model", "column", "stratum", "metric", "value", "lower", "upper", "n_patients", "n_events", "n_pairs",
     "p_heterogeneity", "p_adjusted", "reason",
 )  # fmt: skip
-PAIR_COLUMNS = ("task", "model", "column", "stratum", "other", "share", "c_index", "contribution", "n_pairs")
-UNKNOWN = "unknown"
+_PAIR_COLUMNS = ("task", "model", "column", "stratum", "other", "share", "c_index", "contribution", "n_pairs")
+_UNKNOWN = "unknown"
 
 
 def stratified_metrics(
@@ -50,7 +50,7 @@ def stratified_metrics(
         seed: Of the replicates.
 
     Returns:
-        Columns STRATUM_COLUMNS. A stratum without an event, or with one class, is undefined, with its reason.
+        Columns `_STRATUM_COLUMNS`. A stratum without an event, or with one class, is undefined, with its reason.
     """
     bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
     rows: list[dict[str, Any]] = []
@@ -64,7 +64,7 @@ def stratified_metrics(
             for table, p_value in zip(tables, adjusted, strict=True)
             for row in table
         ]
-    return pd.DataFrame(rows, columns=list(STRATUM_COLUMNS))
+    return pd.DataFrame(rows, columns=list(_STRATUM_COLUMNS))
 
 
 def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd
         columns: As for `stratified_metrics`.
 
     Returns:
-        Columns PAIR_COLUMNS; `other` is the stratum itself for pairs within. No rows for a task of classes.
+        Columns `_PAIR_COLUMNS`; `other` is the stratum itself for pairs within. No rows for a task of classes.
     """
     rows: list[dict[str, Any]] = []
     for model in models if task.classes is None else ():
@@ -104,7 +104,7 @@ def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd
                 for (first, second), share, part, n in zip(kinds, shares, contributions, n_pairs, strict=True)
                 if n
             ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+    return pd.DataFrame(rows, columns=list(_PAIR_COLUMNS))
 
 
 def _of_column(
@@ -207,7 +207,7 @@ def _weights(rows: pd.DataFrame, bootstrap: BootstrapWeights) -> Float[np.ndarra
 def _strata(rows: pd.DataFrame, column: pd.Series) -> pd.Series:
     """Returns the stratum of each row."""
     found = column.reindex(pd.MultiIndex.from_frame(rows[PATIENT]))
-    return pd.Series(found.to_numpy(dtype=object), index=rows.index).fillna(UNKNOWN).astype(str)
+    return pd.Series(found.to_numpy(dtype=object), index=rows.index).fillna(_UNKNOWN).astype(str)
 
 
 def _n_pairs(rows: pd.DataFrame) -> int:

@@ -10,10 +10,10 @@ from subfuse.evaluation.floors import LEAST_CALIBRATED_EVENTS
 from subfuse.evaluation.metrics import Metric
 from subfuse.evaluation.weighted_metrics import HORIZON_DAYS
 
-EXPECTED_PER_GROUP = 5  # events, and patients without; the chi-squared distribution needs as many
-MAX_GROUPS = 10
-D_BINS = 10
-D_PATIENTS_PER_BIN = 5  # expected; the chi-squared distribution needs as many
+_EXPECTED_PER_GROUP = 5  # events, and patients without; the chi-squared distribution needs as many
+_MAX_GROUPS = 10
+_D_BINS = 10
+_D_PATIENTS_PER_BIN = 5  # expected; the chi-squared distribution needs as many
 _SMALLEST = 1e-6  # of what is divided by
 _STEPS = 50  # in which the variance is integrated
 
@@ -124,8 +124,8 @@ def d_calibration(
     References:
         Haider et al. (2020), JMLR 21(85).
     """
-    if len(time_days) < D_BINS * D_PATIENTS_PER_BIN:
-        return Metric(np.nan, f"fewer than {D_BINS * D_PATIENTS_PER_BIN} patients")
+    if len(time_days) < _D_BINS * _D_PATIENTS_PER_BIN:
+        return Metric(np.nan, f"fewer than {_D_BINS * _D_PATIENTS_PER_BIN} patients")
     if not event.any():
         return Metric(np.nan, "no event was observed")
     from scipy.stats import chisquare
@@ -143,21 +143,21 @@ def d_calibration_counts(
         survival: Predicted survival at the patient's event or last contact.
         event: True where the event was observed.
     """
-    edges = np.linspace(0, 1, D_BINS + 1)
-    own = np.clip(np.ceil(survival * D_BINS).astype(int) - 1, 0, D_BINS - 1)  # bins (0, 0.1], (0.1, 0.2], ...
-    counts = np.bincount(own[event], minlength=D_BINS).astype(np.float64)
+    edges = np.linspace(0, 1, _D_BINS + 1)
+    own = np.clip(np.ceil(survival * _D_BINS).astype(int) - 1, 0, _D_BINS - 1)  # bins (0, 0.1], (0.1, 0.2], ...
+    counts = np.bincount(own[event], minlength=_D_BINS).astype(np.float64)
     last_seen = np.maximum(survival[~event], _SMALLEST)[:, None]
-    below = np.clip(last_seen - edges[:-1], 0.0, 1 / D_BINS)  # (patient, bin): the part of each bin below
+    below = np.clip(last_seen - edges[:-1], 0.0, 1 / _D_BINS)  # (patient, bin): the part of each bin below
     return counts + (below / last_seen).sum(axis=0)
 
 
 def _groups(probability: Float[np.ndarray, " patient"]) -> list[np.ndarray]:
     """Returns positions of patients in groups of rising probability, as many groups as expected counts allow."""
     order = np.argsort(probability, kind="stable")
-    for n_groups in range(MAX_GROUPS, 2, -1):
+    for n_groups in range(_MAX_GROUPS, 2, -1):
         groups = np.array_split(order, n_groups)
         expected = np.array([[probability[g].sum(), (1 - probability[g]).sum()] for g in groups])
-        if expected.min() >= EXPECTED_PER_GROUP:
+        if expected.min() >= _EXPECTED_PER_GROUP:
             return groups
     return np.array_split(order, 2)
 

@@ -38,7 +38,7 @@ def wins(difference: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]
 
 CALIBRATION_BINS = 15
 HORIZON_DAYS = 1095.0  # three years
-MINIMUM_FOLLOW_UP = 0.1  # share of training patients not yet censored; bounds a censoring weight by 10, Uno's by 100
+_MINIMUM_FOLLOW_UP = 0.1  # share of training patients not yet censored; bounds a censoring weight by 10, Uno's by 100
 _BLOCK = 512  # cases compared with all patients at a time, so that memory stays flat in large cohorts
 _Comparable = Callable[[np.ndarray], np.ndarray]  # cases (case,) -> with whom they are compared (case, patient)
 
@@ -79,7 +79,7 @@ class CensoringDistribution:
     @property
     def truncation_days(self) -> float:
         """The last time at which G is at least 0.1; beyond it, few training patients would carry all the weight."""
-        reliable = self.times_days[self.uncensored >= MINIMUM_FOLLOW_UP]
+        reliable = self.times_days[self.uncensored >= _MINIMUM_FOLLOW_UP]
         return float(reliable[-1]) if len(reliable) else 0.0
 
 
@@ -269,7 +269,7 @@ def _weighted_integrated_brier(
     days, survival = sample.survival_days[times], sample.survival[:, times]
     died = sample.event[:, None] & (sample.time_days[:, None] <= days)  # (patient, time)
     alive = sample.time_days[:, None] > days
-    at_event = np.maximum(sample.censoring.at(sample.time_days), MINIMUM_FOLLOW_UP)[:, None]  # smaller only if unused
+    at_event = np.maximum(sample.censoring.at(sample.time_days), _MINIMUM_FOLLOW_UP)[:, None]  # smaller only if unused
     error = died * survival**2 / at_event + alive * (1 - survival) ** 2 / sample.censoring.at(days)
     return _ratio(weights @ (error @ _trapezoid_weights(days)), weights.sum(axis=1))
 

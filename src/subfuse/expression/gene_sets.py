@@ -161,8 +161,7 @@ def few_measured(found: pd.DataFrame, genes: Sequence[str] = ()) -> tuple[str, .
         f"gene_sets.{row.subspace}: {row.n_found} of {row.n_genes} genes are measured, and models see these alone. "
         f"Where the expression table names genes by other identifiers than symbols{example}, give `expression.aliases`;"
         " where it is a panel, give a GMT file of what it measures; else look for the whole table."
-        for row in found.itertuples()
-        if row.n_found < _FEW_GENES * row.n_genes
+        for row in found[found["n_found"] < _FEW_GENES * found["n_genes"]].itertuples()
     )
 
 

@@ -46,6 +46,16 @@ class ShareBasis:
         return cls(len(names), sha256_of_json(sorted(names)))
 
 
+def units_of(scale: str) -> str:
+    """Returns the units that become a scale of models.
+
+    Example:
+        >>> units_of("log2_cpm")
+        'counts, rsem, log2_counts, log2_cpm'
+    """
+    return ", ".join(unit for unit, becomes in MODEL_SCALE.items() if becomes == scale)
+
+
 class UnitMismatch(DataError):
     """A value that cannot be in the declared unit."""
 

@@ -189,7 +189,7 @@ def import_slides(
     usable = [source for source in slides if source.slide_id in survey.headers]
     folder = out / FOLDER / f"features_{encoder_id(survey.encoder)}"
     records, failures = run_slides(
-        import_slide,
+        _import_slide,
         [(source, folder) for source in usable],
         workers=workers,
         scheduler=scheduler,
@@ -199,7 +199,7 @@ def import_slides(
     return records, exclusion_table(sorted([*unusable, *failures]))
 
 
-def import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
+def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
     """Converts the features of one slide unless `folder` holds them from the same source.
 
     Raises:

@@ -10,6 +10,7 @@ from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
 from subfuse.cohort.covariates import (
     check_batch,
+    check_strata,
     check_values,
     completeness,
     known_values,
@@ -128,6 +129,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])
     covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
     check_batch(cohort_file.batch, developed, tasks, develops=develops)
+    check_strata(cohort_file.strata, developed)
     _refuse_names_of_genes(covariates, genes)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))

@@ -132,8 +132,8 @@ def prepare(
 
 def _of_failures(failures: pd.DataFrame) -> Iterator[str]:
     """Yields a warning for each kind of reason why slides that were listed and found cannot be used."""
-    for row in group_reasons(failures).itertuples():
-        yield f"slide{'s' * (row.n > 1)} {preview(row.ids, 3)} left out: {row.reason}"
+    for row in group_reasons(failures).to_dict("records"):
+        yield f"slide{'s' * (row['n'] > 1)} {preview(row['ids'], 3)} left out: {row['reason']}"
 
 
 def _of_encoder(encoder: str, survey: FeatureSurvey) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _of_encoder(encoder: str, survey: FeatureSurvey) -> Iterator[str]:
         yield f"--encoder {encoder} encodes nothing here: the slides come as features of encoder {survey.encoder}"
 
 
-def prepare_one_slide(
+def _prepare_one_slide(
     source: SlideSource, encoder: str, out: Path, device: str, watch: Callable[[str, int, int], None] | None = None
 ) -> FinishedSlide:
     """Prepares one slide unless it is complete; the encoder stays loaded in its process.
@@ -183,7 +183,7 @@ def _prepare_slides(
     meter = SlideProgress(len(slides), progress)
     watch = meter.within if stays_here else None
     jobs = [(source, encoder, out / "wsi", device, watch) for source in slides]
-    records, failures = run_slides(prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
+    records, failures = run_slides(_prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
     return records, exclusion_table(failures)
 
 

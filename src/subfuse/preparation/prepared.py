@@ -11,7 +11,7 @@ from subfuse.expression.table import write_expression
 from subfuse.files import write_table, write_text
 from subfuse.preparation.plan import CohortPlan
 
-EXPRESSION_FILES = ("expression.h5ad", "gene_sets.gmt", "pathways.gmt")
+_EXPRESSION_FILES = ("expression.h5ad", "gene_sets.gmt", "pathways.gmt")
 
 
 def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides: pd.DataFrame) -> None:
@@ -33,7 +33,7 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
     write_table(out / "slides.csv", slides.sort_values("slide_id"))
     write_table(out / "exclusions.csv", plan.exclusions)
     if plan.expression is None:
-        for name in EXPRESSION_FILES:
+        for name in _EXPRESSION_FILES:
             (out / name).unlink(missing_ok=True)
     else:
         write_expression(out / "expression.h5ad", plan.expression)

@@ -7,7 +7,7 @@ from pathlib import Path
 from subfuse.errors import DataError
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 
-SLIDE_SUFFIXES = (
+_SLIDE_SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
     ".czi", ".dcm",
 )  # fmt: skip
@@ -99,12 +99,12 @@ def slide_id_of(name: str) -> str:
         >>> slide_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.svs"), slide_id_of("case.7")
         ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
     """
-    suffix = next((s for s in (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
+    suffix = next((s for s in (*_SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
     return name[: len(name) - len(suffix)]
 
 
 def _is_slide(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SLIDE_SUFFIXES)
+    return not name.startswith(".") and name.lower().endswith(_SLIDE_SUFFIXES)
 
 
 def _is_image(name: str) -> bool:

@@ -30,8 +30,8 @@ def audit_section(audit: Mapping[str, Any] | None) -> Section | None:
     if audit is None:
         return None
     tables, counts = audit.get("tables", {}), audit.get("counts", {})
-    shown = [_fusion(tables.get("fusion", [])), _calibration(tables.get("calibration", [])),
-             _hazards(tables.get("hazard_ratios", []))]  # fmt: skip
+    shown = [_fusion(tables.get("fusion", [])), _strata(tables.get("strata", [])), _pairs(tables.get("pairs", [])),
+             _calibration(tables.get("calibration", [])), _hazards(tables.get("hazard_ratios", []))]  # fmt: skip
     content = {
         "lede": _lede(counts),
         "kinds": [*serious_kinds(audit["findings"]), *_rest(audit["findings"])],
@@ -122,6 +122,48 @@ def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "p adjusted (Holm) over all comparisons of a task; of shuffled modalities, not adjusted."
     )
     return _table("Does fusion help", caption, columns, body, first_number=4, of="comparison")
+
+
+def _strata(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    columns = ("Task", "Column", "Stratum", "Metric", "Value", "95 % interval", "Patients", "Events", "p adjusted")
+    body = [
+        (
+            _task(row),
+            str(row["column"]),
+            str(row["stratum"]),
+            metric_title(str(row["metric"])),
+            _number(row["value"]),
+            str(row["reason"]) if row["lower"] is None else f"{_number(row['lower'])} to {_number(row['upper'])}",
+            str(row["n_patients"]),
+            "" if row["n_events"] is None else str(row["n_events"]),
+            "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
+        )
+        for row in rows
+    ]
+    model = model_title(str(rows[0]["model"])) if rows else ""
+    caption = (
+        f"{model} among patients who are alike in a column, ranked within fold; an AUC over the classes that the "
+        "stratum has. p adjusted (Holm): whether the strata of the column differ."
+    )
+    return _table("Within strata and subgroups", caption, columns, body, first_number=4, of="stratum")
+
+
+def _pairs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    columns = ("Task", "Column", "Pairs", "Share", "C-index", "Contribution", "Number")
+    body = [
+        (
+            _task(row),
+            str(row["column"]),
+            f"within {row['stratum']}" if row["stratum"] == row["other"] else f"{row['stratum']} with {row['other']}",
+            f"{row['share']:.0%}",
+            _number(row["c_index"]),
+            _number(row["contribution"]),
+            str(row["n_pairs"]),
+        )
+        for row in rows
+    ]
+    caption = "Of which pairs the C-index is made: share times C-index is the contribution; contributions add up to it."
+    return _table("Pairs behind the C-index", caption, columns, body, first_number=3, of="kind")
 
 
 def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from subfuse.report.patient_section import PictureBudget, contact_sheets
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import PlainTable, Section, counted
 
-QUALITY_NAMES = {
+_QUALITY_NAMES = {
     "n_patches": "Patches",
     "tissue_mm2": "Tissue, mm²",
     "mpp": "Resolution, µm per pixel",
@@ -119,7 +119,7 @@ def _quality_table(slides: pd.DataFrame) -> PlainTable | None:
             continue
         lowest = str(slides["slide_id"].iloc[int(np.nanargmin(np.where(known, values, np.nan)))])
         spread = [_amount(value) for value in np.quantile(values[known], [0, 0.5, 1])]
-        measure = QUALITY_NAMES.get(str(name), str(name).replace("_", " ").capitalize())
+        measure = _QUALITY_NAMES.get(str(name), str(name).replace("_", " ").capitalize())
         varies = len(np.unique(values[known])) > 1
         rows.append((measure, f"{known.sum()} of {len(slides)}", *spread, lowest if varies else ""))
     return PlainTable(columns, rows, frozenset(columns[1:5])) if rows else None

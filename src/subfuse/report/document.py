@@ -23,8 +23,8 @@ from subfuse.report.statements import Section, prose
 from subfuse.report.summary import caution, cohort_sentence, task_card
 from subfuse.report.task_section import task_section
 
-TEMPLATES = Path(__file__).parent / "templates"
-ABSENT = {
+_TEMPLATES = Path(__file__).parent / "templates"
+_ABSENT = {
     "reliance": "What models rely on was not computed: `subfuse explain` without a patient explains the whole cohort.",
     "audit": NO_AUDIT,
     "training": "This run keeps no training log.",
@@ -49,7 +49,7 @@ def write_report(run: Path) -> Path:
     """
     files = read_run(Path(run))
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -83,7 +83,7 @@ def _content(run: RunFiles, attempts: Attempts) -> dict[str, Any]:
         "caution": caution(run),
         "cards": [task_card(run, task, anchor=f"task-{index}") for index, task in enumerate(run.tasks, start=1)],
         "sections": sections,
-        "absent": [*missing, *(text for anchor, text in ABSENT.items() if anchor not in shown)],
+        "absent": [*missing, *(text for anchor, text in _ABSENT.items() if anchor not in shown)],
     }
 
 

@@ -19,8 +19,8 @@ from subfuse.report.statements import Drawn, Section, counted, number
 from subfuse.training.models import model_title
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB
-PICTURE_WIDTH_PX = 900
-MAX_CONTACT_SHEETS = 6
+_PICTURE_WIDTH_PX = 900
+_MAX_CONTACT_SHEETS = 6
 
 
 class PictureBudget:
@@ -44,20 +44,20 @@ class PictureBudget:
 
 
 def encoded(path: Path) -> str:
-    """Returns a picture as a data address of a JPEG, at most `PICTURE_WIDTH_PX` wide."""
+    """Returns a picture as a data address of a JPEG, at most `_PICTURE_WIDTH_PX` wide."""
     from PIL import Image
 
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
-    if picture.width > PICTURE_WIDTH_PX:
-        height = max(1, round(picture.height * PICTURE_WIDTH_PX / picture.width))
-        picture = picture.resize((PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS)
+    if picture.width > _PICTURE_WIDTH_PX:
+        height = max(1, round(picture.height * _PICTURE_WIDTH_PX / picture.width))
+        picture = picture.resize((_PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=85, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterator[Mapping[str, Any]]:
+def _patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterator[Mapping[str, Any]]:
     """Yields a patient's heat maps, sampling points and tiles with their descriptions, as long as there is room.
 
     Galleries of tiles are `wide`: what is written below a tile is too small to read in one column.
@@ -71,12 +71,12 @@ def patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterato
 
 def contact_sheets(run: RunFiles, budget: PictureBudget) -> list[Mapping[str, Any]]:
     """Returns the first contact sheets of the slides."""
-    found = ((path, budget.embed(path)) for path in run.contact_sheets[:MAX_CONTACT_SHEETS])
+    found = ((path, budget.embed(path)) for path in run.contact_sheets[:_MAX_CONTACT_SHEETS])
     return [{"source": source, "name": path.stem} for path, source in found if source is not None]
 
 
 TOP_GENES = 12
-NOT_SHOWN = {
+_NOT_SHOWN = {
     "drawn_on_places": "Drawn on the places of the patches",
     "not_drawn": "No heat map and no tiles",
     "tiles_not_shown": "Tiles are shown by where they lie",
@@ -97,7 +97,7 @@ def patients_section(run: RunFiles, budget: PictureBudget, attempts: Attempts) -
             room -= sum(len(drawn.svg) for drawn in patient["figures"])
             if room < 0:
                 break
-            anchor = {"anchor": f"patient-{index}", "maps": list(patient_pictures(explanation, budget))}
+            anchor = {"anchor": f"patient-{index}", "maps": list(_patient_pictures(explanation, budget))}
             shown.append(patient | anchor)
     hidden = len(run.explanations) - len(shown) - len(attempts.table())
     if not shown:
@@ -138,7 +138,7 @@ def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
             f"Attributions of genes and patches do not add up within {tolerance:.0%}: {', '.join(large)} of their sum "
             "is missing. Read them as an order, not as amounts."
         )
-    for key, what in NOT_SHOWN.items():
+    for key, what in _NOT_SHOWN.items():
         slides_of: dict[str, list[str]] = {}
         for slide, reason in (content.get(key) or {}).items():
             slides_of.setdefault(str(reason), []).append(str(slide))

@@ -93,7 +93,7 @@ def _failure_table(failures: pd.DataFrame) -> PlainTable:
     return PlainTable(("Task", "Model", "Fold", "Reason"), rows, frozenset({"Fold"}))
 
 
-DESCRIBED = (
+_DESCRIBED = (
     "cohort",
     "n_patients",
     "seed",
@@ -105,18 +105,18 @@ DESCRIBED = (
     "trained",
     "evaluated",
 )
-HASHED = ("config.yaml", "predictions.csv", "metrics.csv", "comparisons.csv", "audit.json")
+_HASHED = ("config.yaml", "predictions.csv", "metrics.csv", "comparisons.csv", "audit.json")
 
 
 def provenance_section(run: RunFiles) -> Section:
     """Returns the command and the groups of facts: run, splits, versions, prepared data, hashes of the run's files."""
     known = {key: value for key, value in run.provenance.items() if key != "command"}
     groups = {
-        "Run": flattened({key: run.config[key] for key in DESCRIBED if key in run.config} | known),
+        "Run": flattened({key: run.config[key] for key in _DESCRIBED if key in run.config} | known),
         "Splits": [(f"fold {k}, sha256", str(fold)) for k, fold in enumerate(run.config.get("folds") or ())],
         "Prepared data": flattened(run.prepared),
         "Files of this run, sha256": [
-            (name, sha256_of_file(run.folder / name)) for name in HASHED if (run.folder / name).exists()
+            (name, sha256_of_file(run.folder / name)) for name in _HASHED if (run.folder / name).exists()
         ],
     }
     content = {

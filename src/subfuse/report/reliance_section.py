@@ -15,13 +15,13 @@ from subfuse.report.statements import Drawn, PlainTable, counted, interval_text,
 TOP_GENES = 12
 TOP_SETS = 12
 MAX_FIGURE_BYTES = 1_500_000  # of all tasks, so that the report stays below 15 MB; the tables say the same
-MEASURES = {
+_MEASURES = {
     "deletion": "Deletion against random order",
     "insertion": "Insertion against random order",
     "random_weights": "Rank correlation with random weights",
     "random_weights_absolute": "The same, absolute values",
 }
-ORDERS = {"deletion": "highest first", "random": "random order", "insertion": "lowest first"}
+_ORDERS = {"deletion": "highest first", "random": "random order", "insertion": "lowest first"}
 _UNSTABLE = "genes not stable over folds"
 _DIRECTION = 0.3  # rank correlation from which on a gene's direction is put into words
 
@@ -155,8 +155,8 @@ def _gene_table(explained: CohortExplanation) -> PlainTable | None:
 def _top_share(value: float, explained: CohortExplanation, subspace: str) -> str:
     """Returns in which share of the folds a gene is on top, with what speaks against trusting it."""
     table, n_patients = explained.stability, explained.summary.get("n_patients", LEAST_EXPLAINED)
-    known = table.loc[table["subspace"] == subspace, "mean_rank_correlation"] if len(table) else ()
-    stability = float(known.iloc[0]) if len(known) else np.nan
+    known = table.loc[table["subspace"] == subspace, "mean_rank_correlation"].tolist() if len(table) else []
+    stability = float(known[0]) if known else np.nan
     reserves = [_UNSTABLE] if stability < STABLE else []
     reserves += [f"only {counted(n_patients, 'patient')}"] if n_patients < LEAST_EXPLAINED else []
     return "undefined" if np.isnan(value) else ", ".join([f"{value:.0%}", *reserves])
@@ -218,7 +218,7 @@ def _faithfulness_table(summary: Mapping[str, Any]) -> PlainTable | None:
     rows = [
         (
             inputs,
-            MEASURES.get(measure, measure),
+            _MEASURES.get(measure, measure),
             number(np.nan if entry["mean"] is None else entry["mean"], signed=True),
             _interval(entry),
             str(entry["n_patients"]),
@@ -240,7 +240,7 @@ def _removal_figures(explained: CohortExplanation) -> Iterator[Drawn]:
     for inputs, rows in curves.groupby("input", sort=False) if len(curves) else ():
         by_order = {str(order): of_order.sort_values("removed") for order, of_order in rows.groupby("order")}
         half = {order: number(float(found["change"].iloc[len(found) // 2])) for order, found in by_order.items()}
-        described = "; ".join(f"{ORDERS[order]} {change}" for order, change in half.items())
+        described = "; ".join(f"{_ORDERS[order]} {change}" for order, change in half.items())
         yield Drawn(
             Markup(removal_curves({name: _removal_curve(found) for name, found in by_order.items()}, score_name=score)),
             title=f"Are the explanations true? {str(inputs).capitalize()}",

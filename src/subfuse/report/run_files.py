@@ -17,7 +17,7 @@ from subfuse.run_folder.tables import read_columns, read_optional, read_predicti
 Read = TypeVar("Read")
 
 FAILED_EXPLANATIONS = "explanations/failures.csv"  # what, reason: what could not be explained
-COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
+_COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class RunFiles:
     metrics: pd.DataFrame
     comparisons: pd.DataFrame
     failures: pd.DataFrame
-    cohort: Mapping[str, pd.DataFrame]  # a table of COHORT_TABLES that was not copied into the run is empty
+    cohort: Mapping[str, pd.DataFrame]  # a table of _COHORT_TABLES that was not copied into the run is empty
     contact_sheets: tuple[Path, ...]
     explanations: tuple[Explanation, ...]
     cohort_explanations: tuple[CohortExplanation, ...]
@@ -198,7 +198,7 @@ def read_run(folder: Path) -> RunFiles:
             numbers=("difference", "lower", "upper", "p_adjusted"),
         ),
         failures=read_columns(folder / "failures.csv", text=("task", "model", "fold", "reason")),
-        cohort={name: read_optional(folder / "cohort" / f"{name}.csv") for name in COHORT_TABLES},
+        cohort={name: read_optional(folder / "cohort" / f"{name}.csv") for name in _COHORT_TABLES},
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=explanations,
         cohort_explanations=of_cohort,

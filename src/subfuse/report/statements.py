@@ -62,9 +62,9 @@ def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, "none" if value is None else str(value))]
 
 
-HEADLINES = ("c_index", "auc")
+_HEADLINES = ("c_index", "auc")
 LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
-MODALITY_NAMES = {
+_MODALITY_NAMES = {
     frozenset({"slides"}): "slides only",
     frozenset({"expression"}): "expression only",
     frozenset({"covariates"}): "covariates only",
@@ -122,13 +122,13 @@ def inputs_of(model: str, covariates: Sequence[str] = (), *, absent: Collection[
     modalities = modalities_of(model) - set(absent)
     if covariates and "expression" in modalities:
         return "expression and covariates" if len(modalities) == 1 else "slides, expression and covariates"
-    return MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "")
+    return _MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "")
 
 
 def headline_of(metrics: pd.DataFrame) -> str:
     """Returns the metric by which a task is summarised."""
     measured = list(metrics["metric"])
-    return next((metric for metric in HEADLINES if metric in measured), measured[0])
+    return next((metric for metric in _HEADLINES if metric in measured), measured[0])
 
 
 def best_models(metrics: pd.DataFrame) -> dict[str, set[str]]:

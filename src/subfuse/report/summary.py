@@ -26,13 +26,13 @@ from subfuse.report.statements import (
 from subfuse.training.models import main_model, modalities_of, model_title
 
 CHANCE = 0.5  # of the C-index and the AUC
-VERDICTS = {
+_VERDICTS = {
     "better": "Fusion helps.",
     "worse": "Fusion does not help: one modality alone is better.",
     "open": "Fusion is not shown to help.",
 }
 
-Tone = Literal["good", "open", "bad"]
+_Tone = Literal["good", "open", "bad"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class TaskCard:
     chance: float  # on the scale of the bars
     verdict: str
     leads: bool  # the verdict comes before the number
-    tone: Tone
+    tone: _Tone
     lines: tuple[Line, ...]
 
 
@@ -78,7 +78,7 @@ class TaskCard:
 class Caution:
     """What the audit says of the whole run, in one line."""
 
-    tone: Tone
+    tone: _Tone
     sentence: str
     is_detailed: bool  # the report has a section of the audit
 
@@ -92,7 +92,7 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
     benefit = fusion_benefit(run.audit, task=task, model=main)
     bars, chance = _bars(rows, [main, *([benefit.unimodal] if benefit else [])])
     unrelated = unrelated_sentence(run, task)
-    verdict, tone = (unrelated, "bad") if unrelated else _verdict(main, benefit)
+    verdict, tone = _verdict(main, benefit, unrelated)
     return TaskCard(
         anchor=anchor,
         title=task.capitalize(),
@@ -123,6 +123,9 @@ def _lines(
         value = f" {number(rows['value'].iloc[0])}" if len(rows) else ""
         yield Line("Best single modality", f"{model_label(benefit.unimodal, run.covariates)}{value}")
         yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0"))
+    beyond = _finding(run, task, "trivial baseline")
+    if beyond is not None and beyond["level"] != "note":
+        yield Line("Against no biology", f"{singular(str(beyond['found']))}.".replace("p = ", "p\u00a0=\u00a0"))
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
@@ -130,10 +133,12 @@ def _lines(
     yield Line("Probabilities", _calibration(run, task)[0])
 
 
-def _verdict(model: str, benefit: FusionBenefit | None) -> tuple[str, Tone]:
-    tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
+def _verdict(model: str, benefit: FusionBenefit | None, unrelated: str) -> tuple[str, _Tone]:
+    tones: dict[str, _Tone] = {"better": "good", "worse": "bad"}
+    if unrelated:
+        return unrelated, "bad"
     if benefit is not None:
-        return VERDICTS[benefit.verdict], tones.get(benefit.verdict, "open")
+        return _VERDICTS[benefit.verdict], tones.get(benefit.verdict, "open")
     return _untested(model), "open"
 
 

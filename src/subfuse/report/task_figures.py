@@ -14,7 +14,7 @@ from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, class_names, counted, number, p_text
 from subfuse.training.models import model_title
 
-MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
+_MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
 
 
 def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _roc_figure(
         if is_class.all() or not is_class.any():
             continue
         false_positive, true_positive, _ = roc_curve(is_class, probabilities[:, index])
-        thin = np.unique(np.linspace(0, len(false_positive) - 1, MAX_CURVE_POINTS).astype(int))
+        thin = np.unique(np.linspace(0, len(false_positive) - 1, _MAX_CURVE_POINTS).astype(int))
         areas.append(float(roc_auc_score(is_class, probabilities[:, index])))
         curves[f"{name} ({number(areas[-1])})"] = (false_positive[thin], true_positive[thin])
         interpolated.append(np.interp(grid, false_positive, true_positive))

@@ -100,7 +100,7 @@ def cross_validate(
     plan = plan if seed is None else plan.with_seed(seed)
     check_tasks(tasks, cohort)
     check_model_names(models)
-    check_options(tasks, models, workers=workers)
+    _check_options(tasks, models, workers=workers)
     if scheduler is None:
         one_process(plan.training)  # the device is there
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
@@ -240,7 +240,7 @@ def run_description(
     }
 
 
-def check_options(tasks: Sequence[str], models: Sequence[str], *, workers: int) -> None:
+def _check_options(tasks: Sequence[str], models: Sequence[str], *, workers: int) -> None:
     """Raises a ConfigurationError if a task or model is named twice or not at all, or there is no worker."""
     for what, names in (("tasks", tasks), ("models", models)):
         if not names or len(set(names)) < len(names):

@@ -8,8 +8,8 @@ from subfuse.evaluation.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
 
 GROUP = ["task", "model"]
-MODEL = [*GROUP, "repeat", "fold"]
-MEAN = "mean"  # in the column `fold`: the row of a patient, beside those of the models
+_MODEL = [*GROUP, "repeat", "fold"]
+_MEAN = "mean"  # in the column `fold`: the row of a patient, beside those of the models
 _OF_PATIENT = ("split", "cohort", "time_days", "event", "label", "has_slides", "has_expression")
 
 
@@ -38,7 +38,7 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
             reached.to_numpy().tolist(), table["n_models"].tolist(), table["risk"].notna(), strict=True
         )
     ]
-    return order_columns(table.reset_index().assign(fold=MEAN, repeat=None))
+    return order_columns(table.reset_index().assign(fold=_MEAN, repeat=None))
 
 
 def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +78,7 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
 def with_percentiles(known: pd.DataFrame) -> pd.DataFrame:
     """Returns predictions with `risk_percentile`, the percentile (0 to 100) among the model's training patients."""
     percentile = pd.Series(np.nan, index=known.index)
-    for _, rows in known.groupby(MODEL, sort=False):
+    for _, rows in known.groupby(_MODEL, sort=False):
         trained = np.sort(rows.loc[rows["split"] == "train", "risk"].dropna().to_numpy(float))
         percentile.loc[rows.index] = risk_percentile(rows["risk"].to_numpy(float), trained)
     return known.assign(risk_percentile=percentile)
@@ -96,11 +96,11 @@ def on_one_scale(known: pd.DataFrame) -> pd.DataFrame:
 
     These are the averages over the folds' models. Without a spread of its own a model's risks are only moved.
     """
-    trained = known[known["split"] == "train"].groupby(MODEL, sort=False)["risk"]
+    trained = known[known["split"] == "train"].groupby(_MODEL, sort=False)["risk"]
     own = pd.DataFrame({"mean": trained.mean(), "spread": trained.std()})
     shared = own.groupby(level=GROUP).transform("mean")
     factor = (shared["spread"] / own["spread"]).where(own["spread"] > 0, 1.0)
-    of_row = pd.MultiIndex.from_frame(known[MODEL])
+    of_row = pd.MultiIndex.from_frame(known[_MODEL])
     mean, target, scale = (part.reindex(of_row).to_numpy(float) for part in (own["mean"], shared["mean"], factor))
     return known.assign(risk=(known["risk"].to_numpy(float) - mean) * scale + target)
 

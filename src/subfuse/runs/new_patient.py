@@ -13,7 +13,7 @@ from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
-from subfuse.expression.units import MODEL_SCALE
+from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
@@ -153,10 +153,9 @@ def _read_expression(
         )
     section = _expression_section(run)
     if declared is not None and MODEL_SCALE[declared] != fitted.expression_unit:
-        fitting = [unit for unit, scale in MODEL_SCALE.items() if scale == fitted.expression_unit]
         raise ConfigurationError(
-            f"--unit must become {fitted.expression_unit}, which the run reads, as {', '.join(fitting)} do. Found "
-            f"{declared}. Convert the file to one of these."
+            f"--unit must become {fitted.expression_unit}, which the run reads, as {units_of(fitted.expression_unit)} "
+            f"do. Found {declared}. Convert the file to one of these."
         )
     unit = declared or (None if section is None else section.unit) or cast(ExpressionUnit, fitted.expression_unit)
     uploaded = read_upload(

@@ -85,7 +85,7 @@ def train_model(
             "allow_inputs": sorted(allow_inputs),
         }
         inputs = job_inputs(cohort, folds[fold], job, plan)
-        on_first(fabric, lambda: _claim(out, description, job, inputs, resume=resume))
+        _on_first(fabric, lambda: _claim(out, description, job, inputs, resume=resume))
         if fabric.is_global_zero:
             for warning in fold_warnings(cohort, {job: folds[fold]}, selection=plan.training.selection):
                 logger.warning(warning)
@@ -100,7 +100,7 @@ def train_model(
     return write_results(out, predictions, cohort.tasks, seed=plan.seed)[0]
 
 
-def on_first(fabric: "lightning.fabric.Fabric", act: Callable[[], None]) -> None:
+def _on_first(fabric: "lightning.fabric.Fabric", act: Callable[[], None]) -> None:
     """Lets the first process act while the others wait; an error of its is raised by all, so that none waits forever.
 
     Args:

@@ -28,10 +28,10 @@ from subfuse.serve.protection import Access, Protection
 from subfuse.serve.run_reader import RunReader
 from subfuse.serve.slide_tiles import SlideShelf, Unavailable
 
-STATIC = Path(__file__).parent / "static"
-NOTICE = "Research use only. Not a medical device."
+_STATIC = Path(__file__).parent / "static"
+_NOTICE = "Research use only. Not a medical device."
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
-REFUSALS: dict[int | str, dict[str, Any]] = {
+_REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": schema.Problem, "description": "Another host than the viewer's, or a request that cannot be read"},
     401: {"model": schema.Problem, "description": "The token is missing"},
     403: {"model": schema.Problem, "description": "A request from another site"},
@@ -59,12 +59,12 @@ def create_app(reader: RunReader, access: Access) -> FastAPI:
     app = FastAPI(
         title="subfuse viewer",
         version=__version__,
-        description=f"Predictions and explanations of one run. {NOTICE}",
+        description=f"Predictions and explanations of one run. {_NOTICE}",
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         openapi_url="/api/openapi.json",
         lifespan=lifespan,
-        responses=REFUSALS,
+        responses=_REFUSALS,
     )
     app.add_middleware(Protection, access=access)
     app.add_exception_handler(SubfuseError, _refused_data)
@@ -82,9 +82,9 @@ def create_app(reader: RunReader, access: Access) -> FastAPI:
 def _add_pages(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
+        return FileResponse(_STATIC / "index.html")
 
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", StaticFiles(directory=_STATIC))
     app.mount("/leaflet", StaticFiles(directory=leaflet.BASE_DIR))
 
 
@@ -96,7 +96,7 @@ def _add_run(app: FastAPI, reader: RunReader) -> None:
             cohort=reader.cohort.name,
             n_patients=len(reader.cohort),
             version=__version__,
-            notice=NOTICE,
+            notice=_NOTICE,
             tasks=reader.tasks,
             explained_model=reader.explained_model,
             upload_limit_bytes=LIMIT_BYTES,

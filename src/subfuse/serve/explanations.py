@@ -24,7 +24,7 @@ from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, Patch
 
 logger = logging.getLogger(__name__)
 
-POINTS_FILE = "points.csv"
+_POINTS_FILE = "points.csv"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _limits(scores: pd.DataFrame, subspaces: Mapping[str, Any]) -> dict[str, flo
 
 
 def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[list[float]]]:
-    table = read_optional(folder / POINTS_FILE)
+    table = read_optional(folder / _POINTS_FILE)
     if table.empty:
         return {}
     of_slide = table[table["slide_id"] == slide_id]

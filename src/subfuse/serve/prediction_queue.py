@@ -9,15 +9,15 @@ from typing import TypeVar
 
 from fastapi import HTTPException
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
-MOST_WAITING = 4  # beside the one that is computed
+_MOST_WAITING = 4  # beside the one that is computed
 
 
 class PredictionQueue:
     """A bounded queue; who does not fit is told when to come back."""
 
-    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, most_waiting: int = _MOST_WAITING) -> None:
         """Takes how many may wait beside the one that is computed."""
         self._places = most_waiting + 1
         self._pending = 0  # changed by the event loop's thread alone
@@ -34,7 +34,7 @@ class PredictionQueue:
                 headers={"Retry-After": str(wait)},
             )
 
-    async def run(self, predict: Callable[[], Result]) -> Result:
+    async def run(self, predict: Callable[[], _Result]) -> _Result:
         """Returns what `predict` returns once its turn has come.
 
         Raises:
@@ -50,7 +50,7 @@ class PredictionQueue:
         """Forgets who waits; the one that is computed ends by itself."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _timed(self, predict: Callable[[], Result]) -> Result:
+    def _timed(self, predict: Callable[[], _Result]) -> _Result:
         start = time.monotonic()
         try:
             return predict()

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 TOKEN_COOKIE = "subfuse_token"  # the name of the cookie
-TOKEN_HEADER = "x-subfuse-token"
-HEADERS = {
+_TOKEN_HEADER = "x-subfuse-token"
+_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -83,7 +83,7 @@ class Protection:
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in _HEADERS.items():
                     headers[name] = value
                 headers.setdefault("cache-control", "no-store")
             await send(message)
@@ -100,10 +100,10 @@ class Protection:
             return None
         if request.url.path == "/" and _same(request.query_params.get("token"), self._access.token):
             return self._with_cookie()
-        given = (request.headers.get(TOKEN_HEADER), request.cookies.get(TOKEN_COOKIE))
+        given = (request.headers.get(_TOKEN_HEADER), request.cookies.get(TOKEN_COOKIE))
         if any(_same(candidate, self._access.token) for candidate in given):
             return None
-        return _refusal(401, f"a token is required: open the printed address, or send the header {TOKEN_HEADER}.")
+        return _refusal(401, f"a token is required: open the printed address, or send the header {_TOKEN_HEADER}.")
 
     def _is_known_host(self, request: Request) -> bool:
         try:

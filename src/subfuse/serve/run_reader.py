@@ -68,7 +68,7 @@ class RunReader:
 
     def of_patient(self, patient_id: str) -> list[Prediction]:
         """Returns every prediction of one patient."""
-        return as_predictions(self.predictions[self.predictions["patient_id"] == patient_id])
+        return _as_predictions(self.predictions[self.predictions["patient_id"] == patient_id])
 
     def summaries(self, task: str, model: str, split: str, explained: set[str]) -> list[PatientSummary]:
         """Returns the patients of one split, from the highest risk percentile down, then by identifier.
@@ -138,7 +138,7 @@ class RunReader:
         uploaded = read_upload(content, unit=unit, genes=self.cohort.genes, aliases=section.aliases)
         only = (replace(patient, expression=uploaded.values),)
         changed = replace(self.cohort, patients=only, expression_basis=uploaded.basis)
-        return uploaded, as_predictions(self.run.predict(changed, model=model))
+        return uploaded, _as_predictions(self.run.predict(changed, model=model))
 
     def _expression_section(self, patient: Patient) -> ExpressionSection | None:
         if self.cohort.root is None:
@@ -174,7 +174,7 @@ def _explain(run_folder: Path, cohort_folder: Path, model: str, patient_id: str,
     load_run(run_folder).explain(read_cohort(cohort_folder), patient_id, out, model=model)
 
 
-def as_predictions(rows: pd.DataFrame) -> list[Prediction]:
+def _as_predictions(rows: pd.DataFrame) -> list[Prediction]:
     """Returns rows of `predictions.csv` as answers."""
     return [_prediction(row) for row in rows.to_dict("records")]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SECONDS_TO_FINISH = 10  # for the requests that are being answered when the viewer is stopped
+_SECONDS_TO_FINISH = 10  # for the requests that are being answered when the viewer is stopped
 
 
 def serve(
@@ -63,7 +63,7 @@ def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=SECONDS_TO_FINISH,
+            timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
         server = uvicorn.Server(config)
         with _ended_by_sigterm(server), contextlib.suppress(KeyboardInterrupt):

@@ -14,9 +14,9 @@ from subfuse.serve.schema import SlideInfo
 from subfuse.slides.image_folders import is_image_source
 
 TILE_PX = 256
-OPEN_SLIDES = 8  # kept open at once
-JPEG_QUALITY = 80
-PICTURES = 64  # of whole slides kept in memory
+_OPEN_SLIDES = 8  # kept open at once
+_JPEG_QUALITY = 80
+_PICTURES = 64  # of whole slides kept in memory
 
 
 class Unavailable(LookupError):
@@ -39,9 +39,9 @@ class SlideShelf:
         }
         self._places = locate_slides(cohort)
         # a slide that falls out of the cache is closed when the last thread has let go of it
-        self._pyramid = lru_cache(maxsize=OPEN_SLIDES)(self._open)
+        self._pyramid = lru_cache(maxsize=_OPEN_SLIDES)(self._open)
         self._size = lru_cache(maxsize=None)(_size_of)
-        self._picture = lru_cache(maxsize=PICTURES)(_picture_of)
+        self._picture = lru_cache(maxsize=_PICTURES)(_picture_of)
 
     def info(self, slide_id: str) -> SlideInfo:
         """Returns a slide's size and pyramid, and whether its pixels can be read here.
@@ -96,7 +96,7 @@ class SlideShelf:
         except (OpenSlideError, OSError) as error:
             raise Unavailable(f"slide {slide_id} cannot be read at this place: {error}.") from error
         buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
+        picture.convert("RGB").save(buffer, "JPEG", quality=_JPEG_QUALITY)
         return buffer.getvalue()
 
     def thumbnail(self, slide_id: str) -> bytes:
@@ -161,5 +161,5 @@ def _size_of(features: Path) -> tuple[int, int, float, int, bool]:
 def _picture_of(features: Path) -> tuple[bytes, str | None]:
     """The picture of a slide as JPEG, and why it shows the places of the patches instead."""
     ground, buffer = slide_ground(features, read_places(features)), io.BytesIO()
-    ground.picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    ground.picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue(), ground.reason

@@ -20,7 +20,7 @@ from subfuse.cohort.covariates import CovariateCoding, check_values, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
-from subfuse.expression.units import ShareBasis, renormalise
+from subfuse.expression.units import ShareBasis, renormalise, units_of
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
@@ -119,8 +119,9 @@ class FittedModel:
         if self.standardiser.expression is not None and has_expression:
             if self.expression_unit is not None and cohort.expression_unit != self.expression_unit:
                 raise DataError(
-                    f"expression of cohort {cohort.name!r} must be in the unit of training, {self.expression_unit}. "
-                    f"Found {cohort.expression_unit}. Prepare the cohort from data in that unit."
+                    f"expression of cohort {cohort.name!r} must be on the scale of training, {self.expression_unit}. "
+                    f"Found {cohort.expression_unit}. Prepare the cohort from data in a unit that becomes that scale "
+                    f"({units_of(self.expression_unit)})."
                 )
             notes += self._check_basis(cohort)
             found = self._find_genes(cohort)

@@ -12,8 +12,8 @@ from lightning.fabric.loggers import Logger
 from subfuse.errors import ConfigurationError
 from subfuse.files import atomic_path
 
-LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
-PROJECT = "subfuse"  # in trackers that group runs
+_LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
+_PROJECT = "subfuse"  # in trackers that group runs
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -25,7 +25,7 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def tracker(name: LoggerName, folder: Path) -> Iterator[Logger | None]:
+def tracker(name: _LoggerName, folder: Path) -> Iterator[Logger | None]:
     """Yields the tracker of one training, or None for `csv`, which needs none; it is closed afterwards.
 
     - `tensorboard`: event files in `folder/tensorboard`.
@@ -55,7 +55,7 @@ def tracker(name: LoggerName, folder: Path) -> Iterator[Logger | None]:
             wandb.finish(exit_code=int(status == "failed"))
 
 
-def _open(name: LoggerName, folder: Path) -> Logger:
+def _open(name: _LoggerName, folder: Path) -> Logger:
     run = "/".join(folder.resolve().parts[-3:])
     try:
         return _LOGGERS[name](folder, run)
@@ -75,14 +75,14 @@ def _mlflow(folder: Path, run: str) -> Logger:
 
     folder.mkdir(parents=True, exist_ok=True)
     store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.resolve() / 'mlflow.db'}")
-    return MLFlowLogger(experiment_name=PROJECT, run_name=run, tracking_uri=store)
+    return MLFlowLogger(experiment_name=_PROJECT, run_name=run, tracking_uri=store)
 
 
 def _wandb(folder: Path, run: str) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
     folder.mkdir(parents=True, exist_ok=True)
-    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    project = os.environ.get("WANDB_PROJECT", _PROJECT)
     logger = WandbLogger(name=run, project=project, save_dir=folder)
     import wandb
 

@@ -15,7 +15,7 @@ from subfuse.training.settings import TrainingPlan
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-VARIED = ("lr", "weight_decay", "dropout")
+_VARIED = ("lr", "weight_decay", "dropout")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def search_settings(cohort: Cohort, fold: Fold, *, task: str, model_name: str, p
     Raises:
         ConfigurationError: Optuna is not installed.
     """
-    found, columns = plan.model_copy(update={"search": 0}), ["trial", *VARIED, "validation_score"]
+    found, columns = plan.model_copy(update={"search": 0}), ["trial", *_VARIED, "validation_score"]
     if is_linear(model_name):
         return SearchResult(found, pd.DataFrame(columns=columns))
     try:

@@ -133,7 +133,7 @@ class JointUpdate:
         batches = [batch.to(device) for batch in share.batches]
         target = share.target.to(device)
         states, outputs = self._forward_all(batches, share)
-        joint = _as_leaves(gather_output(self.fabric, outputs, share.counts))
+        joint = _as_leaves(_gather_output(self.fabric, outputs, share.counts))
         both = gather_rows(
             self.fabric, torch.cat([paired(batch) for batch in batches])[: self._own(share)], share.counts
         )
@@ -167,7 +167,7 @@ class JointUpdate:
         """Returns the model's output for the joint batch, without gradient."""
         with torch.no_grad():
             own = [self._forward(batch.to(self.fabric.device), self._own(share)) for batch in share.batches]
-        return gather_output(self.fabric, own, share.counts)
+        return _gather_output(self.fabric, own, share.counts)
 
     def _own(self, share: Share) -> int:
         return share.counts[self.fabric.global_rank]
@@ -212,7 +212,7 @@ class JointUpdate:
             start = own.stop
 
 
-def gather_output(
+def _gather_output(
     fabric: Fabric, outputs: Sequence[SubspaceFusionOutput], counts: Sequence[int]
 ) -> SubspaceFusionOutput:
     """Returns the outputs of all batches of all processes as one, without gradient, in single precision or better."""

@@ -22,7 +22,7 @@ from subfuse.settings import Section
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import COVARIATES, ModelRecipe, modalities_of
 
-REMEDY = "Train it again, or copy the run again from where it was made"
+_REMEDY = "Train it again, or copy the run again from where it was made"
 
 
 class CovariateDescription(Section):
@@ -76,7 +76,7 @@ def load_fitted(folder: Path) -> FittedModel:
     described, tensors = read_sealed_json(described_in), _read_tensors(stored_in)
     expected = described.get("weights_sha256")
     if expected is not None and expected != sha256_of_file(stored_in):
-        raise DataError(f"{stored_in}: the weights that model.json names are required. Found others. {REMEDY}.")
+        raise DataError(f"{stored_in}: the weights that model.json names are required. Found others. {_REMEDY}.")
     inputs = {name.removeprefix("inputs."): v.numpy() for name, v in tensors.items() if name.startswith("inputs.")}
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     try:
@@ -90,11 +90,11 @@ def load_fitted(folder: Path) -> FittedModel:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "its content"
         message = " ".join(problem["msg"].removeprefix("Value error, ").split()).rstrip(".")
-        raise DataError(f"{described_in}: {where}: {message}. {REMEDY}.") from error
+        raise DataError(f"{described_in}: {where}: {message}. {_REMEDY}.") from error
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, DataError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
-            f"{described_in}: a model and its weights that fit are required. {reason}. {REMEDY}."
+            f"{described_in}: a model and its weights that fit are required. {reason}. {_REMEDY}."
         ) from error
     return _fitted(description, objective, model, inputs, tensors["baseline_logits"])
 
@@ -133,11 +133,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         tensors = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         problem = " ".join(str(error).split())
-        raise DataError(f"{path}: the weights of a model are required. Found: {problem}. {REMEDY}.") from error
+        raise DataError(f"{path}: the weights of a model are required. Found: {problem}. {_REMEDY}.") from error
     unusable = [name for name, value in tensors.items() if value.dtype != torch.float32 or not value.isfinite().all()]
     if unusable or "baseline_logits" not in tensors:
         found = f"others in {preview(unusable)}" if unusable else "no baseline_logits"
-        raise DataError(f"{path}: arrays of finite 32-bit numbers are required. Found {found}. {REMEDY}.")
+        raise DataError(f"{path}: arrays of finite 32-bit numbers are required. Found {found}. {_REMEDY}.")
     return tensors
 
 

@@ -1,0 +1,156 @@
+"""What is left of a result where patients are alike: within declared strata, markers, batches and usual subgroups."""
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+from subfuse.audit.findings import Finding, Level
+from subfuse.audit.fusion import SIGNIFICANCE
+from subfuse.evaluation.floors import LEAST_OF_STRATUM
+from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.predictions import PATIENT, TaskPredictions
+from subfuse.evaluation.strata import pair_decomposition, stratified_metrics
+from subfuse.training.models import main_model, model_title
+
+CHECK = "within strata"
+_NORMAL_95 = 1.96
+MARKERS = ("idh", "codeletion_1p19q", "cdkn2a")  # of the WHO classification, as docs/data.md names the columns
+SUBGROUPS = ("grade", "sex", "gender", "site")
+AGE = "age"
+OTHERS = "others"
+_WHY = "A model that ranks patients of different strata alone tells what the stratum tells."
+_WHY_SUBGROUPS = "A mean hides patients for whom a model does not work."
+
+
+def strata_of(patients: pd.DataFrame, declared: Sequence[str], batch: str | None) -> tuple[list[str], pd.DataFrame]:
+    """Returns the columns that are strata, and these with the usual subgroups as text, by cohort and patient_id.
+
+    Strata are the declared columns, the batch, and markers where the patients have them. Subgroups are grade, sex,
+    site and thirds of age. Values of fewer than ten patients are joined.
+
+    Args:
+        patients: One row per patient, with `patient_id` and, where there are several, `cohort`.
+        declared: `strata` of the cohort file; `batch` stands for the batch's column.
+        batch: `batch` of the cohort file.
+    """
+    table = patients if "cohort" in patients else patients.assign(cohort="")
+    names = [batch if name == "batch" and batch and "batch" not in table else name for name in declared]
+    wanted = [name for name in dict.fromkeys([*names, *([batch] if batch else []), *MARKERS]) if name in table]
+    groups = {name: _joined(table[name]) for name in dict.fromkeys([*wanted, *SUBGROUPS]) if name in table}
+    if AGE in table and AGE not in groups:
+        groups[AGE] = _thirds(pd.to_numeric(table[AGE], errors="coerce"))
+    several = {name: values for name, values in groups.items() if values.nunique() > 1 or name in declared}
+    index = pd.MultiIndex.from_frame(table[PATIENT])
+    columns = pd.DataFrame({name: values.to_numpy(dtype=object) for name, values in several.items()}, index=index)
+    return [name for name in wanted if name in columns], columns
+
+
+def stratum_findings(
+    task: TaskPredictions,
+    strata: Sequence[str],
+    columns: pd.DataFrame,
+    values: Mapping[str, float],
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> tuple[list[Finding], pd.DataFrame, pd.DataFrame]:
+    """Returns what is left of the main model's headline metric within strata, and whether subgroups differ.
+
+    A stratum is a warning where the metric is lower in it than overall, by a one-sided test at 5 % divided by the
+    number of strata (Bonferroni); a column of subgroups, where they differ by the adjusted p of their heterogeneity.
+
+    Args:
+        task: Rows of all models and splits.
+        strata: Which columns are strata; the others are subgroups.
+        columns: See `strata_of`. Where no patient of the task is of its cohort, patients are matched by identifier.
+        values: Of every model, see `headline_values`.
+        n_bootstrap: Replicates of the bootstrap.
+        seed: Of the replicates.
+
+    Returns:
+        Findings, and the tables of `stratified_metrics` and, for strata, of `pair_decomposition`.
+    """
+    model = main_model(task.models)
+    columns = _of_tested(task, columns)
+    within = stratified_metrics(task, [model], columns, n_bootstrap=n_bootstrap, seed=seed)
+    pairs = pair_decomposition(task, [model], columns[list(strata)])
+    tables = {str(column): rows for column, rows in within.groupby("column", sort=False)}
+    n = sum(len(tables[name]) for name in strata)
+    is_outcome = {name for name, rows in tables.items() if name not in strata and rows["value"].isna().all()}
+    findings = [
+        _within_finding(task, model, rows, pairs[pairs["column"] == name], overall=values[model], n=n)
+        if name in strata
+        else _subgroup_finding(task, model, rows)
+        for name, rows in tables.items()
+        if name not in is_outcome
+    ]
+    return findings, within, pairs
+
+
+def _within_finding(
+    task: TaskPredictions, model: str, rows: pd.DataFrame, pairs: pd.DataFrame, *, overall: float, n: int
+) -> Finding:
+    column = str(rows["column"].iloc[0])
+    title, metric = model_title(model), metric_title(task.headline)
+    known = rows.dropna(subset=["lower"])
+    if known.empty:
+        reasons = "; ".join(f"{row.stratum}: {row.reason}" for row in rows.itertuples())
+        found = f"{title}: {metric} within {column} cannot be told ({reasons})"
+        return Finding("note", CHECK, found, _WHY, "More patients are needed.", task.name, model)
+    told = ", ".join(
+        f"{row.value:.3f} ({row.lower:.3f} to {row.upper:.3f}, {row.n_patients} patients) for {row.stratum}"
+        for row in known.itertuples()
+    )
+    between = pairs.loc[pairs["stratum"] != pairs["other"], "share"].sum()
+    share = f"; {between:.0%} of the comparable pairs lie between its values" if len(pairs) else ""
+    found = f"{title}: {metric} {overall:.3f}; within {column} {told}{share}"
+    deviation = (known["upper"] - known["lower"]) / (2 * _NORMAL_95)
+    z = (known["value"] - overall) / deviation.clip(lower=1e-9)
+    if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
+        remedy = f"Report the metric within {column} beside the overall one."
+        return Finding("warning", CHECK, found, _WHY, remedy, task.name, model)
+    return Finding("ok", CHECK, found, task=task.name, model=model)
+
+
+def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> Finding:
+    column, p_value = str(rows["column"].iloc[0]), float(rows["p_adjusted"].iloc[0])
+    known = rows.dropna(subset=["value"])
+    title = f"{model_title(model)}: {metric_title(task.headline)}"
+    values = ", ".join(f"{row.stratum} {row.value:.3f}" for row in known.itertuples())
+    if np.isnan(p_value):
+        found = f"{title} by {column} is not tested: fewer than two subgroups have enough patients"
+        return Finding("note", "subgroups", found, _WHY_SUBGROUPS, "", task.name, model)
+    level: Level = "warning" if p_value < SIGNIFICANCE else "ok"
+    verb = "differs" if level == "warning" else "is not shown to differ"
+    found = f"{title} {verb} by {column} ({values}; heterogeneity, adjusted p = {p_value:.2g})"
+    why, remedy = (_WHY_SUBGROUPS, "Report the subgroups apart.") if level == "warning" else ("", "")
+    return Finding(level, "subgroups", found, why, remedy, task.name, model)
+
+
+def _of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
+    tested = pd.MultiIndex.from_frame(task.tested[PATIENT].drop_duplicates())
+    if tested.isin(columns.index).any():
+        return columns
+    by_id = columns.droplevel("cohort")
+    by_id = by_id[~by_id.index.duplicated()].reindex(tested.get_level_values("patient_id"))
+    return by_id.set_axis(tested, axis="index")
+
+
+def _joined(values: pd.Series) -> pd.Series:
+    """Returns text values, rare ones as `others`."""
+    text = pd.Series([None if pd.isna(value) else str(value) for value in values], index=values.index, dtype=object)
+    counts = text.value_counts()
+    rare = set(counts.index[counts < LEAST_OF_STRATUM])
+    return text.map(lambda value: OTHERS if value in rare else value)
+
+
+def _thirds(numbers: pd.Series) -> pd.Series:
+    """Returns thirds of the known numbers by their limits, such as `50 to 63`."""
+    low, high = numbers.quantile([1 / 3, 2 / 3])
+    if not low < high:
+        return pd.Series([None] * len(numbers), index=numbers.index, dtype=object)
+    names = [f"up to {low:g}", f"{low:g} to {high:g}", f"above {high:g}"]
+    third = pd.cut(numbers, [-np.inf, low, high, np.inf], labels=names)
+    return pd.Series([None if pd.isna(name) else name for name in third], index=numbers.index, dtype=object)

@@ -1,0 +1,89 @@
+"""What the audit says of strata and subgroups, and that it says nothing where there is nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.audit.audit import audit_predictions
+from subfuse.audit.recommendation import headline_values
+from subfuse.audit.strata import CHECK, strata_of, stratum_findings
+from subfuse.evaluation.predictions import read_tasks
+
+N = 240
+
+
+def drawn(seed: int, *, told_by_idh: float, skill: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions of a model that sees IDH, and some of the rest, and what is known of the patients."""
+    draw = np.random.default_rng(seed)
+    idh, rest = draw.random(N) < 0.5, draw.normal(size=N)
+    hazard = told_by_idh * idh + rest
+    ids = [f"P{i:03d}" for i in range(N)]
+    rows = pd.DataFrame(
+        {
+            "task": "survival", "model": "subspace", "repeat": 0, "fold": np.arange(N) % 4, "cohort": "c",
+            "patient_id": ids, "split": "test", "time_days": draw.exponential(np.exp(6 - hazard)) + 1,
+            "event": draw.random(N) < 0.8, "risk": told_by_idh * idh + skill * rest + draw.normal(size=N),
+        }
+    )  # fmt: skip
+    patients = pd.DataFrame(
+        {
+            "patient_id": ids, "cohort": "c", "idh": np.where(idh, "wildtype", "mutant"),
+            "age": draw.integers(20, 80, N).astype(str), "sex": np.where(draw.random(N) < 0.5, "f", "m"),
+            "site": [f"S{i % 3}" if i < N - 4 else f"rare {i}" for i in range(N)],
+        }
+    )  # fmt: skip
+    return rows, patients
+
+
+def test_columns_are_markers_declared_ones_and_usual_subgroups():
+    _, patients = drawn(0, told_by_idh=1, skill=1)
+    patients["project"], patients["one"] = np.where(np.arange(N) % 2, "gbm", "lgg"), "same"
+    strata, columns = strata_of(patients, ("batch", "one"), "project")
+    assert strata == ["project", "one", "idh"]
+    assert list(columns) == ["project", "one", "idh", "sex", "site", "age"]
+    assert set(columns["site"]) == {"S0", "S1", "S2", "others"}
+    low, high = (int(word) for word in sorted(set(columns["age"]))[0].split(" to "))
+    known = patients["age"].astype(int).to_numpy()
+    assert (columns["age"] == f"up to {low}").to_numpy()[known <= low].all()
+    assert (columns["age"] == f"above {high}").to_numpy()[known > high].all()
+    assert columns["age"].value_counts().min() > N / 4
+
+
+def test_a_model_that_tells_the_stratum_alone_is_a_warning():
+    rows, patients = drawn(1, told_by_idh=4, skill=0)
+    audit = audit_predictions(rows, patients=patients, n_bootstrap=200)
+    (finding,) = [f for f in audit.findings if f.check == CHECK]
+    assert finding.level == "warning"
+    assert "within idh" in finding.found
+    assert "of the comparable pairs lie between its values" in finding.found
+    assert audit.tables["pairs"]["share"].sum() == pytest.approx(1)
+    assert set(audit.tables["strata"]["column"]) == {"idh", "sex", "site", "age"}
+
+
+def test_a_model_as_good_within_strata_raises_no_alarm():
+    alarms = []
+    for seed in range(25):
+        rows, patients = drawn(seed, told_by_idh=0, skill=1)
+        (task,) = read_tasks(rows)
+        findings, _, _ = stratum_findings(
+            task, *strata_of(patients, (), None), headline_values(task), n_bootstrap=60, seed=0
+        )
+        alarms += [finding.level == "warning" for finding in findings]
+    assert len(alarms) == 100  # idh, sex, site, age
+    assert np.mean(alarms) <= 0.05
+
+
+def test_patients_of_another_cohort_name_are_matched_by_identifier():
+    rows, patients = drawn(2, told_by_idh=4, skill=0)
+    audit = audit_predictions(rows.drop(columns="cohort"), patients=patients, n_bootstrap=50)
+    (finding,) = [f for f in audit.findings if f.check == CHECK]
+    assert finding.level == "warning"
+
+
+def test_strata_without_events_say_why_nothing_is_told():
+    rows, patients = drawn(3, told_by_idh=1, skill=1)
+    rows["event"] = np.arange(N) == 0
+    audit = audit_predictions(rows, patients=patients, n_bootstrap=20)
+    (finding,) = [f for f in audit.findings if f.check == CHECK]
+    assert finding.level == "note"
+    assert "within idh cannot be told" in finding.found
