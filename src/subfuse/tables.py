@@ -268,7 +268,7 @@ def require_columns(
 
 
 def records_below(record: Mapping[str, Any], name: str, place: str) -> list[dict[str, Any]]:
-    """Returns the records that a JSON record lists under a name, one on its own as a list; none where it has none.
+    """Returns the records under a name of a JSON record: those of a list, one on its own, or none.
 
     Raises:
         DataError: Something else stands there.

@@ -95,7 +95,7 @@ def fit_profile(
 
 
 def reads_profile(patient: Patient, genes: Sequence[str], covariates: Sequence[str]) -> bool:
-    """True if a model of these genes has something to read beside slides: expression, or without genes a covariate."""
+    """True if there is something beside slides to read: expression for a model of genes, else a covariate."""
     if genes:
         return patient.expression is not None
     return not patient.columns.keys().isdisjoint(map(column_of, covariates))

@@ -83,7 +83,7 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
 
 
 def collate(bags: Sequence[Bag], *, n_genes: int, target: Target | None = None) -> BagBatch:
-    """Returns a batch padded to the longest bag, of no patches if nobody has a slide; what is missing is masked.
+    """Returns a batch padded to its longest bag; what is missing is masked.
 
     Args:
         bags: At least one.

@@ -211,7 +211,7 @@ def known_values(names: Sequence[str], patients: pd.DataFrame) -> dict[str, Cova
 
 
 def numeric_names(names: Sequence[str], patients: pd.DataFrame) -> tuple[str, ...]:
-    """Returns the covariates whose known values are numbers for most patients: other values are errors of typing."""
+    """Returns the covariates that are numbers for most patients: there, other values are typing errors."""
     return tuple(
         name
         for name in names

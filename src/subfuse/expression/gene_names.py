@@ -126,7 +126,7 @@ def name_genes(names: Sequence[str], aliases: Mapping[str, str]) -> NamedGenes:
 
 
 def match_genes(wanted: Sequence[str], found: Collection[str], aliases: Mapping[str, str]) -> MatchedGenes:
-    """Returns where wanted genes are among others: by name, and what is left by the approved symbol behind both names.
+    """Returns what each wanted gene is called among others: the same, else the name with the same approved symbol.
 
     A symbol matches only where it is unambiguous: one wanted gene and one other that no equal name has claimed.
 

@@ -83,7 +83,7 @@ def rank_of_words(words: str) -> int:
 def origin_of_sample(
     sample: str, patient: str | None = None, *, words: str = "", preservation: str = ""
 ) -> SampleOrigin:
-    """Returns what barcode and description say of a sample; where they differ, what speaks against it counts.
+    """Returns what barcode and description say of a sample; where they differ, the worse counts.
 
     Args:
         sample: Its identifier.
@@ -148,7 +148,7 @@ def read_sample_sheet(path: Path) -> dict[str, SampleOrigin]:
 
 
 def assign_samples(identifiers: list[str], sheet: Mapping[str, SampleOrigin] | None) -> pd.DataFrame:
-    """Returns sample, patient_id, rank and vial per identifier; samples that a given sheet lacks have patient_id ''.
+    """Returns sample, patient_id, rank and vial per identifier; patient_id is '' for samples that a sheet lacks.
 
     Without a sheet, TCGA barcodes of any length name their patient, and other identifiers are patients themselves.
     """

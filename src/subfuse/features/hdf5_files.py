@@ -32,7 +32,7 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
 
 @contextmanager
 def damage_named(path: Path, required: str) -> Iterator[None]:
-    """Turns whatever a library raises while it reads a file into one line that names the file and keeps its words.
+    """Turns any error of a library that reads a file into one line that names the file and keeps the library's words.
 
     Damaged files lead libraries to errors of any type. The block should hold little else than the reading.
 

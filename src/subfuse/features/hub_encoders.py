@@ -52,7 +52,7 @@ def hub_arguments(architecture: str) -> dict[str, Any]:
 
 
 def pooled(output: Float[Tensor, "batch ..."], *, n_prefix: int) -> Float[Tensor, "batch feature"]:
-    """Returns one vector per image: the output itself, or of a model that returns tokens (Virchow) what its card says.
+    """Returns one vector per image: pooled features as they are; of tokens (Virchow), class token and mean patch token.
 
     Args:
         output: Of a model without classifier: pooled features, or all tokens.

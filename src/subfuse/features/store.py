@@ -218,7 +218,7 @@ def require_content(features: np.ndarray, coords: np.ndarray, attributes: Mappin
 def require_finite(
     features: Float16[np.ndarray, "patch feature"] | Float32[np.ndarray, "patch feature"], path: Path
 ) -> None:
-    """Raises a DataError where a feature is NaN or infinite; values beyond float16 have become infinite before."""
+    """Raises a DataError where a feature is NaN or infinite, as float16 makes values beyond its range."""
     is_finite = np.isfinite(features).all(axis=1)
     if not is_finite.all():
         raise DataError(

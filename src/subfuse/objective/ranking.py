@@ -8,7 +8,7 @@ from subfuse.cohort.batches import SurvivalTarget, Target
 
 
 def can_be_ranked(target: Target) -> bool:
-    """Returns whether patients have a ranking that predictions can be compared with: a comparable pair, two classes."""
+    """Returns whether outcomes rank the patients at all: two classes, or a comparable pair of follow-ups."""
     if isinstance(target, SurvivalTarget):
         return not bool(concordance(target.time_days[:, None], target).isnan().any())
     return len(target.label.unique()) > 1

@@ -11,7 +11,7 @@ from subfuse.slides.source import SlideSource
 
 
 def rank_of_slide(slide_id: str, patient: str = "", words: str = "") -> int:
-    """Returns the rank of a slide by its barcode, that of its sample and its type in words; what is against it counts.
+    """Returns the worst rank that a slide's barcode, that of its sample and the words for its type give it.
 
     Example:
         >>> rank_of_slide("tcga-a1-1002-11a-02-tsb"), rank_of_slide("s1", "TCGA-A1-1002-02A"), rank_of_slide("s1")

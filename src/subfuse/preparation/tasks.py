@@ -68,7 +68,7 @@ def unknown_outcomes(declared: Collection[str], resolved: Collection[str]) -> li
 def resolve_classes(
     tasks: Mapping[str, TaskSpec], patients: pd.DataFrame, developed: pd.DataFrame, *, develops: bool
 ) -> tuple[dict[str, TaskSpec], tuple[str, ...]]:
-    """Returns the tasks with their classes in order, and warnings; where all is external the trained model has them.
+    """Returns the tasks with their classes in order, and warnings; external cohorts take the trained model's classes.
 
     Args:
         tasks: See `resolve_tasks`.
