@@ -301,7 +301,7 @@ class DeformableAttention(nn.Module):
         return height, width
 
 
-def position_bias_error(model: nn.Module, n_pairs: int = 4096, *, generator: torch.Generator | None = None) -> float:
+def position_bias_error(model: nn.Module, n_pairs: int = 4096) -> float:
     """Returns the largest error of a model's tabulated position bias over random pairs of cell and position.
 
     An error of ε changes no attention weight by more than a factor e^(2ε). It grows with the weights of the position
@@ -309,13 +309,12 @@ def position_bias_error(model: nn.Module, n_pairs: int = 4096, *, generator: tor
 
     Args:
         model: A `SubspaceFusion`, or any module that holds `DeformableAttention` modules.
-        n_pairs: Pairs per attention module.
-        generator: Source of the pairs, on the CPU; by default the same pairs at every call.
+        n_pairs: Pairs per attention module, the same at every call.
 
     Returns:
         The maximum over all attention modules, in logits; 0 where the network itself is used.
     """
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     modules = [module for module in model.modules() if isinstance(module, DeformableAttention)]
     return max((module.table_error(n_pairs, generator=generator) for module in modules), default=0.0)
 

@@ -177,7 +177,6 @@ class Run:
         out: Path | None = None,
         *,
         model: str = MAIN_MODEL,
-        task: str | None = None,
         workers: int = 1,
         scheduler: str | None = None,
         progress: Progress | None = None,
@@ -192,7 +191,6 @@ class Run:
             cohort: The run's own cohort, or another one.
             out: Folder; RUN/explanations/cohort by default.
             model: Model of the run.
-            task: One task; all by default.
             workers: Local processes.
             scheduler: Address of a running Dask scheduler, instead of local processes.
             progress: Called after the model of each fold.
@@ -203,7 +201,7 @@ class Run:
         is_own = out is None
         out = self.folder / "explanations" / "cohort" if out is None else Path(out)
         remove_parts(out)
-        models = [self._tested(job, cohort) for job in self.jobs(model=model, task=task)]
+        models = [self._tested(job, cohort) for job in self.jobs(model=model)]
         explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
         if is_own:
             folders = [(tested.fitted.task, model, model_folder(tested, out)) for tested in models]
