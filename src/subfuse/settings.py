@@ -4,11 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept

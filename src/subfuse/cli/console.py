@@ -16,13 +16,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
     """Yields a progress callback: a bar with time left on a terminal, plain lines elsewhere."""
     from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -3,11 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from subfuse.settings import FilePath, Section, yaml_text
 

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from pydantic import (
-    field_validator,
-    model_validator,
-)
+from pydantic import field_validator, model_validator
 
 from subfuse.settings import Section
 

@@ -20,12 +20,7 @@ from subfuse.evaluation.predictions import (
     survival_curves,
     times_days,
 )
-from subfuse.evaluation.recalibration import (
-    HazardRecalibration,
-    IsotonicScaling,
-    PlattScaling,
-    TemperatureScaling,
-)
+from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
 from subfuse.evaluation.survival_calibration import SurvivalCurves, calibration_groups, d_calibration, one_calibration
 from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, HORIZON_DAYS
 

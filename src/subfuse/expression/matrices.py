@@ -15,13 +15,7 @@ from jaxtyping import Float
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.numeric_tables import NumericTable, read_numeric_table
-from subfuse.expression.samples import (
-    SampleMatrix,
-    SampleOrigin,
-    assign_samples,
-    read_sample_sheet,
-    refuse_repeated,
-)
+from subfuse.expression.samples import SampleMatrix, SampleOrigin, assign_samples, read_sample_sheet, refuse_repeated
 from subfuse.identifiers import describe_mismatch, patient_of_barcode, site_of_barcode
 from subfuse.tables import is_missing
 

@@ -25,10 +25,7 @@ from subfuse.expression.source import (
     PlainMatrix,
     XenaMatrix,
 )
-from subfuse.expression.table import (
-    ExpressionStandardiser,
-    ExpressionTable,
-)
+from subfuse.expression.table import ExpressionStandardiser, ExpressionTable
 from subfuse.expression.units import (
     COUNTS,
     FINISHED,

@@ -27,13 +27,7 @@ from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.gene_sets import coverage, few_measured, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
-from subfuse.preparation.sources import (
-    CohortSources,
-    PooledSources,
-    pool_sources,
-    read_sources,
-    restrict_expression,
-)
+from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
 from subfuse.preparation.tasks import resolve_classes, resolve_tasks, unknown_outcomes
 from subfuse.preparation.weak_folds import weak_folds
 from subfuse.slides.source import SlideSource

@@ -9,10 +9,7 @@ from typing import Any, cast
 import pandas as pd
 
 from subfuse.errors import DataError
-from subfuse.files import (
-    read_sealed_json,
-    write_json,
-)
+from subfuse.files import read_sealed_json, write_json
 from subfuse.run_folder.tables import read_optional
 
 _JOB_FILES = (

@@ -17,12 +17,7 @@ from subfuse.cohort.cohort import Patient
 from subfuse.errors import SubfuseError
 from subfuse.expression.upload import LIMIT_BYTES
 from subfuse.serve import schema
-from subfuse.serve.explanations import (
-    ExplanationShelf,
-    ExplanationWorker,
-    read_explanation,
-    read_patch_scores,
-)
+from subfuse.serve.explanations import ExplanationShelf, ExplanationWorker, read_explanation, read_patch_scores
 from subfuse.serve.prediction_queue import PredictionQueue
 from subfuse.serve.protection import Access, Protection
 from subfuse.serve.run_reader import RunReader

@@ -8,15 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.ticker import MaxNLocator
 
-from subfuse.report.figures.drawing import (
-    INK,
-    MUTED,
-    NEGATIVE,
-    POSITIVE,
-    STYLE,
-    new_figure,
-    svg_text,
-)
+from subfuse.report.figures.drawing import INK, MUTED, NEGATIVE, POSITIVE, STYLE, new_figure, svg_text
 
 MAX_POINTS = 120  # of a gene; of more patients, as many evenly spaced ones in the order of their contribution
 _BINS = 60  # across the figure: points of one bin are placed beside each other
