@@ -9,7 +9,7 @@ _NAMES = {
     "ConcatFusion": "fusion",
     "DSMIL": "mil",
     "LateFusion": "fusion",
-    "LinearModel": "expression",
+    "LinearModel": "linear",
     "MCAT": "mcat",
     "MeanMIL": "mil",
     "PORPOISE": "kronecker_fusion",
