@@ -3,6 +3,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,12 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.features.store import SlideFeatures, write_features
 
 torch.set_num_threads(1)  # tests run in one process per core
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Shapes are not checked in walks, which take three times as long with the checks."""
+    jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("walk") is not None)
 
 
 @pytest.fixture(scope="session")

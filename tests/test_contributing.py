@@ -15,6 +15,8 @@ from subfuse.runs.run import load_run
 from subfuse.training import models
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
+pytestmark = pytest.mark.walk
+
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 

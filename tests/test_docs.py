@@ -18,6 +18,8 @@ from subfuse.cli import main
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.simulation.genes import draw_counts, draw_genes, star_table
 
+pytestmark = pytest.mark.walk
+
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 SNIPPETS = [text for language, text in BLOCKS if language == "yaml"]

@@ -9,7 +9,7 @@ import pytest
 from subfuse.cli import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.walk]
 
 
 def prepare(example: str, out: Path) -> Path:

@@ -28,7 +28,7 @@ from subfuse.simulation.cohort import simulate
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from trident_cohort import GENES, trident_cohort
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.walk]
 
 N_POINTS = int(os.environ.get("SUBFUSE_FAULT_POINTS", "2"))
 SIZES: dict[str, Any] = {

@@ -17,6 +17,8 @@ from subfuse.errors import DataError
 from subfuse.run_folder.job import Job
 from subfuse.runs.run import load_run
 
+pytestmark = pytest.mark.walk
+
 ARCHIVE = Path(__file__).parent / "data" / "previous_version.tar.xz"
 RUNS = {"survival": ("subspace", "cox"), "grade": ("logistic",)}
 

@@ -23,6 +23,8 @@ from subfuse.runs.external_validation import external_predictions
 from subfuse.training.models import MODELS
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
+pytestmark = pytest.mark.walk
+
 ARCHITECTURE = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16)
 
 

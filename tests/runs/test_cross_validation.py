@@ -21,6 +21,8 @@ from subfuse.training.fitting import train_fold
 from subfuse.training.search import search_settings
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
+pytestmark = pytest.mark.walk
+
 BRIEF = {
     "plan": TrainingPlan(
         training=TrainingSettings(epochs=2, batch_size=8),

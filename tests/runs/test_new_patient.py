@@ -24,6 +24,8 @@ from subfuse.slides.source import FeatureSource
 from subfuse.slides.tissue import Tiling
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
+pytestmark = pytest.mark.walk
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -19,6 +19,8 @@ from subfuse.cli import main
 from subfuse.errors import ConfigurationError
 from subfuse.serve.server import serve
 
+pytestmark = pytest.mark.walk
+
 
 @pytest.fixture(scope="module")
 def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
