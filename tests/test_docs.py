@@ -91,7 +91,7 @@ def write_clinical(folder: Path, random) -> None:
         "id": PATIENTS, "os_days": days, "os_months": (days / 30.4375).round(2), "os_event": dead.astype(int),
         "vital_status": np.where(dead, "Dead", "Alive"), "grade": grades, "idh_status": idh, "codel": codel,
         "cdkn2a": cdkn2a, "mgmt": np.resize(["methylated", "unmethylated"], n), "age": random.integers(20, 80, n),
-        "gender": np.resize(["female", "male", "male"], n),
+        "gender": np.resize(["female", "male", "male"], n), "project": np.resize(["gbm", "lgg"], n),
     }  # fmt: skip
     pd.DataFrame(plain).to_csv(folder / "p.csv", index=False)
     markers = {"case_id": PATIENTS, "idh": idh, "codel_1p19q": codel, "cdkn2a_gistic": cdkn2a, "grade": grades}

@@ -87,3 +87,13 @@ def test_strata_without_events_say_why_nothing_is_told():
     (finding,) = [f for f in audit.findings if f.check == CHECK]
     assert finding.level == "note"
     assert "within idh cannot be told" in finding.found
+
+
+def test_a_stratum_of_few_patients_is_not_called_fine():
+    rows, patients = drawn(4, told_by_idh=1, skill=3)
+    few = patients["patient_id"] >= f"P{N - 12}"
+    patients["idh"] = np.where(few, "wildtype", "mutant")
+    audit = audit_predictions(rows, patients=patients, n_bootstrap=100)
+    (finding,) = [f for f in audit.findings if f.check == CHECK]
+    assert finding.level == "note"
+    assert "not shown to be above chance for wildtype" in finding.found or "not told of wildtype" in finding.found

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.cohort.covariates import WEIGHT, CovariateCoding, check_batch, level_names, resolve_covariates
+from subfuse.cohort.covariates import (
+    WEIGHT,
+    CovariateCoding,
+    check_batch,
+    check_strata,
+    level_names,
+    resolve_covariates,
+)
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError
 
@@ -67,3 +74,12 @@ def test_a_batch_that_tells_nobody_apart_is_refused(column, values, found):
 def test_a_batch_of_shared_words_is_accepted():
     check_batch("project", patients(project=["gbm", "lgg"] * 3), {}, develops=True)
     check_batch("cohort", patients(cohort=["a"] * 6), {}, develops=False)
+
+
+def test_batch_among_the_strata_is_the_column_it_names():
+    table = patients(scanner=["a", "b"] * 3)
+    check_strata(["batch", "site"], "scanner", table.assign(site="X"))
+    with pytest.raises(ConfigurationError, match="strata: 'batch' must be a column"):
+        check_strata(["batch"], None, table)
+    with pytest.raises(ConfigurationError, match="strata: name must have values that patients share"):
+        check_strata(["name"], None, patients(name=[f"{i}" for i in range(6)]))

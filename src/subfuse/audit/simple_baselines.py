@@ -31,14 +31,14 @@ _WORDS: dict[_Simplicity, _Words] = {
         "What age, sex, markers, the hospital or the project tell needs neither slides nor genes.",
         "the best trivial baseline",
         "Declare `covariates` and `batch`, and map `site`, in the cohort file.",
-        "prefer it",
+        "the trivial one",
     ),
     "linear": _Words(
         "linear baseline",
         "A linear model is quicker, has no settings to speak of, and every coefficient can be read.",
         "the best linear model",
         "Run one on the same folds: it takes seconds.",
-        "prefer the linear model",
+        "the linear model",
     ),
 }
 
@@ -124,7 +124,7 @@ def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskP
     verb = "is worse than" if verdict == "worse" else "is not shown to be better than"
     found = f"{model_title(row['model'])} {verb} {against} ({difference_text(row)})"
     flaw = unfit(predictions, row["reference"])
-    otherwise = f"else {words.instead}" if flaw is None else f"the {simplicity} model is no alternative: {flaw}"
-    remedy = f"See whether it is trained well (training curves, --search); {otherwise}."
+    otherwise = f"else prefer {words.instead}" if flaw is None else f"the {simplicity} model is no alternative: {flaw}"
+    remedy = f"See whether {model_title(row['model'])} is trained well (training curves, --search); {otherwise}."
     level: Level = "warning" if row["difference"] < 0 or simplicity == "trivial" else "note"
     return Finding(level, words.check, found, words.why, remedy, row["task"], row["model"])

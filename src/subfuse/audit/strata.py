@@ -16,6 +16,7 @@ from subfuse.training.models import main_model, model_title
 
 CHECK = "within strata"
 _NORMAL_95 = 1.96
+_CHANCE = 0.5  # of the C-index and the AUC
 MARKERS = ("idh", "codeletion_1p19q", "cdkn2a")  # of the WHO classification, as docs/data.md names the columns
 SUBGROUPS = ("grade", "sex", "gender", "site")
 AGE = "age"
@@ -59,7 +60,8 @@ def stratum_findings(
     """Returns what is left of the main model's headline metric within strata, and whether subgroups differ.
 
     A stratum is a warning where the metric is lower in it than overall, by a one-sided test at 5 % divided by the
-    number of strata (Bonferroni); a column of subgroups, where they differ by the adjusted p of their heterogeneity.
+    number of strata (Bonferroni); a note where it has no interval or one that reaches chance. A column of subgroups is
+    a warning where they differ by the adjusted p of their heterogeneity.
 
     Args:
         task: Rows of all models and splits.
@@ -95,9 +97,9 @@ def _within_finding(
     column = str(rows["column"].iloc[0])
     title, metric = model_title(model), metric_title(task.headline)
     known = rows.dropna(subset=["lower"])
+    untold = "; ".join(f"{row.stratum}: {row.reason}" for row in rows[rows["lower"].isna()].itertuples())
     if known.empty:
-        reasons = "; ".join(f"{row.stratum}: {row.reason}" for row in rows.itertuples())
-        found = f"{title}: {metric} within {column} cannot be told ({reasons})"
+        found = f"{title}: {metric} within {column} cannot be told ({untold})"
         return Finding("note", CHECK, found, _WHY, "More patients are needed.", task.name, model)
     told = ", ".join(
         f"{row.value:.3f} ({row.lower:.3f} to {row.upper:.3f}, {row.n_patients} patients) for {row.stratum}"
@@ -105,12 +107,18 @@ def _within_finding(
     )
     between = pairs.loc[pairs["stratum"] != pairs["other"], "share"].sum()
     share = f"; {between:.0%} of the comparable pairs lie between its values" if len(pairs) else ""
-    found = f"{title}: {metric} {overall:.3f}; within {column} {told}{share}"
+    found = (
+        f"{title}: {metric} {overall:.3f}; within {column} {told}{f'; not told of {untold}' if untold else ''}{share}"
+    )
     deviation = (known["upper"] - known["lower"]) / (2 * _NORMAL_95)
     z = (known["value"] - overall) / deviation.clip(lower=1e-9)
     if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
         remedy = f"Report the metric within {column} beside the overall one."
         return Finding("warning", CHECK, found, _WHY, remedy, task.name, model)
+    chance = ", ".join(str(row.stratum) for row in known.itertuples() if row.lower <= _CHANCE)
+    if chance or untold:
+        found += f"; not shown to be above chance for {chance}" if chance else ""
+        return Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name, model)
     return Finding("ok", CHECK, found, task=task.name, model=model)
 
 

@@ -62,14 +62,17 @@ def resolve_covariates(
     return tuple(names)
 
 
-def check_strata(strata: Sequence[str], patients: pd.DataFrame) -> None:
+def check_strata(strata: Sequence[str], batch: str | None, patients: pd.DataFrame) -> None:
     """Refuses strata that are no column of the patients, or that name patients or nearly so.
+
+    `batch` stands for the column of that name, else for the one that the cohort file's `batch` names.
 
     Raises:
         ConfigurationError: Names the column and what it holds.
     """
     available = ["cohort", "site", *(str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED))]
-    for column in strata:
+    for name in strata:
+        column = batch if name == "batch" and batch is not None and name not in available else name
         if column not in available:
             raise ConfigurationError(
                 f"strata: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "

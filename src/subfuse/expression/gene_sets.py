@@ -149,14 +149,14 @@ def coverage(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> pd
     return pd.DataFrame(rows, columns=["subspace", "n_genes", "n_found", "fraction", "missing", "overlap"])
 
 
-def few_measured(found: pd.DataFrame, genes: Sequence[str] = ()) -> tuple[str, ...]:
+def few_measured(found: pd.DataFrame, unknown: Sequence[str] = ()) -> tuple[str, ...]:
     """Returns a warning for each subspace of whose genes fewer than half are measured, with what may be the cause.
 
     Args:
         found: As `coverage` returns it.
-        genes: Genes of the expression table, of which the warning shows some.
+        unknown: Genes of the expression table that no set names, of which the warning shows some.
     """
-    example = f" (it has {preview(genes, 3)})" if genes else ""
+    example = f" (it has {preview(unknown, 3)})" if unknown else ""
     return tuple(
         f"gene_sets.{row.subspace}: {row.n_found} of {row.n_genes} genes are measured, and models see these alone. "
         f"Where the expression table names genes by other identifiers than symbols{example}, give `expression.aliases`;"

@@ -123,7 +123,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])
     covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
     check_batch(cohort_file.batch, developed, tasks, develops=develops)
-    check_strata(cohort_file.strata, developed)
+    check_strata(cohort_file.strata, cohort_file.batch, developed)
     _refuse_names_of_genes(covariates, genes)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))
@@ -146,7 +146,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
         warnings=(
             *_warnings_of_cohorts(cohorts, patients),
-            *few_measured(found_genes, genes),
+            *few_measured(found_genes, [gene for gene in genes if gene not in keep_genes]),
             *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *fold_warnings,
