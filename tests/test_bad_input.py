@@ -363,7 +363,7 @@ def test_a_prepared_folder_of_another_cohort_is_not_touched(cohort, tmp_path, ca
     [
         (["crossval", "nowhere"], 2, "subfuse prepare COHORT.yaml --out nowhere"),
         (["evaluate", "nowhere", "--cohort", "nowhere"], 2, "nowhere"),
-        (["report", "nowhere"], 3, "nowhere"),
+        (["report", "nowhere"], 2, "nowhere"),
         (["predict", "nowhere", "--cohort", "nowhere"], 2, "nowhere"),
         (["check", "nowhere.yaml"], 2, "nowhere.yaml"),
         (["convert", "nowhere.pth"], 3, "nowhere.pth"),

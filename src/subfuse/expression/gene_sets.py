@@ -156,6 +156,8 @@ def few_measured(found: pd.DataFrame, unknown: Sequence[str] = ()) -> tuple[str,
         found: As `coverage` returns it.
         unknown: Genes of the expression table that no set names, of which the warning shows some.
     """
+    if found.empty:
+        return ()
     example = f" (it has {preview(unknown, 3)})" if unknown else ""
     return tuple(
         f"gene_sets.{row.subspace}: {row.n_found} of {row.n_genes} genes are measured, and models see these alone. "
