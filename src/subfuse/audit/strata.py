@@ -115,7 +115,7 @@ def _within_finding(
     if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
         remedy = f"Report the metric within {column} beside the overall one."
         return Finding("warning", CHECK, found, _WHY, remedy, task.name, model)
-    chance = ", ".join(str(row.stratum) for row in known.itertuples() if row.lower <= _CHANCE)
+    chance = ", ".join(known.loc[known["lower"] <= _CHANCE, "stratum"].astype(str))
     if chance or untold:
         found += f"; not shown to be above chance for {chance}" if chance else ""
         return Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name, model)
