@@ -51,6 +51,20 @@ CORRECTIONS = {
 }
 
 
+@pytest.mark.parametrize("column", ["project", "outcomes", "patients"])
+def test_a_batch_decides_whether_its_model_is_done_again_and_hides_nothing_else(column, make_cohort):
+    """Whatever the column is called."""
+    drawn = make_cohort()
+    patients = (replace(p, labels={**p.labels, column: "ab"[i % 2]}) for i, p in enumerate(drawn))
+    cohort = replace(drawn, patients=tuple(patients), batch=column)
+    job = Job("survival", "batch", 0)
+    before = inputs_of(cohort, job)
+    other = changed(cohort, 4, labels={**cohort.patients[4].labels, column: "b"})
+    for corrected, kind in ((other, "covariates"), (changed(cohort, 4, time_days=1.0), "outcomes")):
+        after = inputs_of(corrected, job)
+        assert {name for name in before if before[name] != after[name]} == {kind}
+
+
 @pytest.mark.parametrize("what", CORRECTIONS)
 def test_what_a_model_reads_and_nothing_else_decides_whether_it_is_done_again(what, make_cohort):
     correct, expected = CORRECTIONS[what]

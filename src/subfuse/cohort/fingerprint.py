@@ -40,7 +40,7 @@ def fingerprint_of(
     if "expression" in modalities:
         found["expression"] = _sha256_of_expression(listed)
     if column is not None:
-        found[column] = sha256_of_json([patient.columns.get(column) for patient in listed])
+        found["covariates"] = sha256_of_json([patient.columns.get(column) for patient in listed])
     elif set(modalities) != {"slides"}:
         found["covariates"] = sha256_of_json([sorted(patient.covariates.items()) for patient in listed])
     return found
