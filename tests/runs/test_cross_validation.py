@@ -13,7 +13,7 @@ from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.run_folder.tables import read_predictions
-from subfuse.runs.cross_validation import cross_validate
+from subfuse.runs.cross_validation import cross_validate, refuse_disguised_outcomes
 from subfuse.runs.run import load_run
 from subfuse.runs.single_training import train_model
 from subfuse.training.checkpoint import Checkpoint
@@ -111,7 +111,8 @@ def test_every_model_has_the_same_folds_budget_and_selection(cohort, tmp_path):
             model: {split: set(part["patient_id"]) for split, part in of_model.groupby("split")}
             for model, of_model in rows.groupby("model")
         }
-        assert sides["snn"] == sides["logistic"]
+        develop = sides["snn"]["train"] | sides["snn"]["validation"]
+        assert sides["logistic"] == {"train": develop, "test": sides["snn"]["test"]}  # chooses within training
         more = {split: patients - sides["snn"][split] for split, patients in sides["concat"].items()}
         assert set().union(*more.values()) == {"P001"}  # it reads slides
 
@@ -293,6 +294,20 @@ def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_p
     assert not (tmp_path / "a").exists()
     result = run(leaking, tmp_path / "a", task="survival", models=["cox"], allow_inputs=["GENE0", "days_to_death"])
     assert set(result.predictions["model"]) == {"cox"}
+
+
+def test_an_input_is_judged_by_all_patients_whom_a_model_of_the_run_trains_on(make_cohort):
+    """Eight patients are too few to tell a column that is the grade from chance; with their validation patients not."""
+    drawn = make_cohort(24)
+    grades = ["G2", "G4"] * 12
+    told = [np.array([i % 2, *np.zeros(9)], dtype=np.float32) for i in range(24)]
+    patients = (replace(p, expression=told[i], labels={"grade": grades[i]}) for i, p in enumerate(drawn))
+    cohort = replace(drawn, patients=tuple(patients))
+    ids = [patient.patient_id for patient in cohort]
+    folds = [Fold(tuple(ids[:8]), tuple(ids[8:20]), tuple(ids[20:]))]
+    refuse_disguised_outcomes(cohort, folds, ["grade"], ["snn", "cox"], [])  # cox is of survival
+    with pytest.raises(DataError, match="input GENE0: it alone orders the training patients"):
+        refuse_disguised_outcomes(cohort, folds, ["grade"], ["snn", "logistic"], [])
 
 
 def test_folds_cannot_share_patients():

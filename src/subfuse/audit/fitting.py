@@ -17,7 +17,7 @@ from subfuse.cohort.fold_files import SPLITS, read_repeats
 from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
 from subfuse.run_folder.job import Job, chosen_by, jobs_of
-from subfuse.training.models import is_linear, model_title
+from subfuse.training.models import is_linear, model_title, trained_on
 
 _FITTED = "fitted outside training"
 _SELECTION = "selection"
@@ -171,9 +171,8 @@ def _split_problems(job: TrainedJob, recorded: Sequence[str], folds: Mapping[str
         yield "the recorded number of training patients is not that of predictions.csv"
     if hashed in folds:
         fold = folds[hashed]
-        listed = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-        if is_linear(job.job.model):  # earlier versions kept validation patients from them
-            listed["train"] += fold.validation
+        # validation patients of a linear model are of earlier versions, which kept them from its training
+        listed = {"train": trained_on(job.job.model, fold), "validation": fold.validation, "test": fold.test}
         if any(not set(job.ids(split)) <= set(ids) for split, ids in listed.items()):
             yield "patients of predictions.csv are not on the side of the fold file"
 

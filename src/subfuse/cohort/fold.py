@@ -31,6 +31,11 @@ class Fold:
             if len(set(patients)) != len(patients):
                 raise DataError(f"a fold's {name} patients must be listed once. Found {len(patients)} with repetition.")
 
+    @property
+    def development(self) -> tuple[str, ...]:
+        """Everybody who is not tested, sorted."""
+        return tuple(sorted(self.train + self.validation))
+
 
 def strata_of(table: pd.DataFrame, stratify: Sequence[str], smallest: int) -> Int[np.ndarray, " patient"]:
     """Returns a stratum number per row; combinations with fewer than `smallest` patients share number 0.

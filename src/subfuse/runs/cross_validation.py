@@ -26,7 +26,7 @@ from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
-from subfuse.training.models import MODELS, check_model_names
+from subfuse.training.models import MODELS, check_model_names, trained_on
 from subfuse.training.settings import TrainingPlan
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def cross_validate(
     if scheduler is None:
         one_process(plan.training)  # the device is there
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
-    refuse_disguised_outcomes(cohort, drawn[0], tasks, allow_inputs)
+    refuse_disguised_outcomes(cohort, drawn[0], tasks, models, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     description = run_description(cohort, tasks, models, drawn[0], plan)
     claim_folder(
@@ -210,12 +210,26 @@ def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> p
 
 
 def refuse_disguised_outcomes(
-    cohort: Cohort, folds: Sequence[Fold], tasks: Sequence[str], allow_inputs: Collection[str]
+    cohort: Cohort, folds: Sequence[Fold], tasks: Sequence[str], models: Sequence[str], allow_inputs: Collection[str]
 ) -> None:
-    """Raises a DataError if an input column is the outcome of a task in disguise; see `check_inputs`."""
+    """Raises a DataError if an input column is the outcome of a task in disguise; see `check_inputs`.
+
+    Ordered are the patients whom any of the models trains on, as the audit of their run orders them.
+    """
     raise_for_failures(
-        finding for task in tasks for fold in folds for finding in check_inputs(cohort, fold, task, allow=allow_inputs)
+        finding
+        for task in tasks
+        for fold in folds
+        for finding in check_inputs(
+            cohort, _seen_in_training(fold, cohort.tasks[task], models), task, allow=allow_inputs
+        )
     )
+
+
+def _seen_in_training(fold: Fold, task: TaskSpec, models: Sequence[str]) -> Fold:
+    """Returns the fold with everybody in training whom one of the models of a task trains on."""
+    seen = {patient for model in models if MODELS[model].suits(task) for patient in trained_on(model, fold)}
+    return Fold(tuple(sorted(seen)), (), fold.test)
 
 
 def run_description(

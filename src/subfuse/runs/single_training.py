@@ -76,7 +76,7 @@ def train_model(
     plan = plan or TrainingPlan()
     folds = _checked_folds(cohort, task, model, fold, plan)
     job = Job(task, model, fold)
-    refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], allow_inputs)
+    refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], [model], allow_inputs)
     with start_processes(plan.training, devices=devices, nodes=nodes) as fabric:
         description = {
             "command": "train",

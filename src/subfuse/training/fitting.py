@@ -34,7 +34,17 @@ from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.linear import fit_linear
 from subfuse.training.loggers import write_log
-from subfuse.training.models import COVARIATES, SLIDES, ModelRecipe, column_read, is_linear, is_trivial, modalities_of
+from subfuse.training.models import (
+    BATCH,
+    SITE,
+    SLIDES,
+    ModelRecipe,
+    column_read,
+    is_linear,
+    is_trivial,
+    modalities_of,
+    trained_on,
+)
 from subfuse.training.processes import one_process
 from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData
@@ -69,12 +79,8 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
         return bool(seen) and patient.has_outcome(task)
 
     by_id = {patient.patient_id: patient for patient in cohort}
-    parts = [
-        tuple(by_id[i] for i in ids if i in by_id and eligible(by_id[i]))
-        for ids in (fold.train, fold.validation, fold.test)
-    ]
-    if is_linear(model_name):
-        parts[0], parts[1] = tuple(sorted(parts[0] + parts[1], key=lambda patient: patient.patient_id)), ()
+    sides = (trained_on(model_name, fold), () if is_linear(model_name) else fold.validation, fold.test)
+    parts = [tuple(by_id[i] for i in ids if i in by_id and eligible(by_id[i])) for ids in sides]
     if not parts[0] or (not parts[1] and not is_linear(model_name)):
         raise DataError(
             f"{model_name} needs training and validation patients with {' or '.join(sorted(uses))} and a known "
@@ -90,10 +96,10 @@ def genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
 
 def covariates_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
     """Returns the covariates that the named model is given: those declared, or one per word of `site` or `batch`."""
+    if not modalities_of(model_name) <= SITE | BATCH:
+        return cohort.covariates
     column = column_read(model_name, cohort)
-    if is_trivial(model_name) and modalities_of(model_name) != COVARIATES:
-        return () if column is None else level_names(column, (patient.columns.get(column) for patient in cohort))
-    return cohort.covariates
+    return () if column is None else level_names(column, (patient.columns.get(column) for patient in cohort))
 
 
 def fit_objective(

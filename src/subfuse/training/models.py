@@ -313,6 +313,11 @@ def is_linear(name: str) -> bool:
     return name in MODELS and MODELS[name].is_linear
 
 
+def trained_on(name: str, fold: "Fold") -> tuple[str, ...]:
+    """Returns on whom a model trains: of linear ones, which choose by cross-validation within, everybody not tested."""
+    return fold.development if is_linear(name) else fold.train
+
+
 def check_model_names(names: Sequence[str]) -> None:
     """Raises a ConfigurationError that lists the valid names if one is unknown."""
     unknown = [name for name in names if name not in MODELS]
