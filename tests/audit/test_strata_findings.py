@@ -38,7 +38,7 @@ def drawn(seed: int, *, told_by_idh: float, skill: float) -> tuple[pd.DataFrame,
 def test_columns_are_markers_declared_ones_and_usual_subgroups():
     _, patients = drawn(0, told_by_idh=1, skill=1)
     patients["project"], patients["one"] = np.where(np.arange(N) % 2, "gbm", "lgg"), "same"
-    strata, columns = strata_of(patients, ("batch", "one"), "project")
+    strata, columns = strata_of(patients, ("project", "one"))
     assert strata == ["project", "one", "idh"]
     assert list(columns) == ["project", "one", "idh", "sex", "site", "age"]
     assert set(columns["site"]) == {"S0", "S1", "S2", "others"}
@@ -65,9 +65,7 @@ def test_a_model_as_good_within_strata_raises_no_alarm():
     for seed in range(25):
         rows, patients = drawn(seed, told_by_idh=0, skill=1)
         (task,) = read_tasks(rows)
-        findings, _, _ = stratum_findings(
-            task, *strata_of(patients, (), None), headline_values(task), n_bootstrap=60, seed=0
-        )
+        findings, _, _ = stratum_findings(task, *strata_of(patients, ()), headline_values(task), n_bootstrap=60, seed=0)
         alarms += [finding.level == "warning" for finding in findings]
     assert len(alarms) == 100  # idh, sex, site, age
     assert np.mean(alarms) <= 0.05

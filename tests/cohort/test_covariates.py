@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from subfuse.cohort.cohort_file import CohortFile
 from subfuse.cohort.covariates import (
     WEIGHT,
     CovariateCoding,
@@ -77,9 +78,14 @@ def test_a_batch_of_shared_words_is_accepted():
 
 
 def test_batch_among_the_strata_is_the_column_it_names():
+    def columns(*strata: str, batch: str | None) -> tuple[str, ...]:
+        return CohortFile(name="c", patients={"table": "p.csv"}, strata=strata, batch=batch).strata_columns
+
     table = patients(scanner=["a", "b"] * 3)
-    check_strata(["batch", "site"], "scanner", table.assign(site="X"))
+    assert columns("batch", "site", batch="scanner") == ("scanner", "site")
+    assert columns("site", batch="scanner") == ("site", "scanner")
+    check_strata(columns("batch", "site", batch="scanner"), table.assign(site="X"))
     with pytest.raises(ConfigurationError, match="strata: 'batch' must be a column"):
-        check_strata(["batch"], None, table)
+        check_strata(columns("batch", batch=None), table)
     with pytest.raises(ConfigurationError, match="strata: name must have values that patients share"):
-        check_strata(["name"], None, patients(name=[f"{i}" for i in range(6)]))
+        check_strata(["name"], patients(name=[f"{i}" for i in range(6)]))

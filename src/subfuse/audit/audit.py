@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +72,9 @@ def audit_predictions(
     Raises:
         DataError: The table lacks the columns above, or test patients.
     """
-    known = _Patients(patients, tuple(strata))
-    findings, tables, _ = _audit_table(predictions, modalities or {}, known, n_bootstrap=n_bootstrap, seed=seed)
+    findings, tables, _ = _audit_table(
+        predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed
+    )
     findings += [
         Finding(
             "note", check, f"cannot be checked from predictions alone: it needs {what}", "", "Audit the run folder."
@@ -112,9 +112,10 @@ def audit_run(
     require_run(folder)
     config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
     cohort, missing = _cohort(folder, config)
-    declared = ((), None) if cohort is None else (cohort.strata, cohort.batch)
-    known = _Patients(read_run_patients(folder), *declared)
-    findings, tables, table = _audit_table(predictions, modalities or {}, known, n_bootstrap=n_bootstrap, seed=seed)
+    patients, strata = read_run_patients(folder), () if cohort is None else cohort.strata
+    findings, tables, table = _audit_table(
+        predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed
+    )
     jobs = read_jobs(folder, predictions)
     findings += check_fitting(jobs, config, cohort)
     findings += check_selection(jobs, predictions)
@@ -135,15 +136,6 @@ def audit_run(
     return Audit(sorted_findings([*findings, *shuffles]), tables)
 
 
-@dataclass(frozen=True)
-class _Patients:
-    """What is known of the patients beside predictions."""
-
-    table: pd.DataFrame | None
-    strata: tuple[str, ...] = ()
-    batch: str | None = None
-
-
 def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
     """Returns the modalities of every model: as given, else those of this package's model of that name, else none."""
     return {model: frozenset(given[model]) if model in given else modalities_of(model) for model in models}
@@ -152,7 +144,8 @@ def known_modalities(models: Collection[str], given: Mapping[str, Collection[str
 def _audit_table(
     predictions: pd.DataFrame,
     given: Mapping[str, Collection[str]],
-    patients: _Patients,
+    patients: pd.DataFrame | None,
+    declared: Sequence[str],
     *,
     n_bootstrap: int,
     seed: int,
@@ -162,12 +155,10 @@ def _audit_table(
     findings += leaks
     names = ("fusion", "rescued", "label_permutation", "strata", "pairs")
     collected: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
-    strata, columns = (
-        ([], None) if patients.table is None else strata_of(patients.table, patients.strata, patients.batch)
-    )
+    strata, columns = ([], None) if patients is None else strata_of(patients, declared)
     for task in read_tasks(table):
         modalities, values = known_modalities(task.models, given), headline_values(task)
-        findings += label_findings(task, patients.table)
+        findings += label_findings(task, patients)
         permuted, null = permute_labels(task, values, np.random.default_rng(seed))
         contest, comparisons = compare_task(
             task, modalities, values, reference=main_model(list(table["model"])), n_bootstrap=n_bootstrap, seed=seed
@@ -184,7 +175,7 @@ def _audit_table(
     tables = {name: pd.concat([p for p in parts if len(p)] or parts[:1]) for name, parts in collected.items()}
     tables["calibration"] = calibration_table(table)
     tables["reliability"] = reliability_table(table)
-    tables["hazard_ratios"] = hazard_ratios(table, patients=patients.table)
+    tables["hazard_ratios"] = hazard_ratios(table, patients=patients)
     findings += calibration_findings(tables["calibration"])
     return findings, tables, table
 

@@ -25,7 +25,7 @@ def compare_task(
     """Returns who is compared in a task, and all its comparisons with p-values adjusted together (Holm 1979).
 
     The family: every model against the reference, every fused model against the best single modality and late fusion,
-    and every other model against the best linear and the best trivial one; each pair once.
+    every other model against the best linear one, and the main model against the best trivial one; each pair once.
 
     Args:
         task: Rows of all models and splits.

@@ -4,18 +4,16 @@ import numpy as np
 
 from subfuse.errors import preview
 from subfuse.evaluation.comparisons import grouping
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import CHANCE, metric_title
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities, ranked_patients
-
-CHANCE = 0.5  # C-index or AUC
 
 
 def headline_values(task: TaskPredictions) -> dict[str, float]:
     """Returns every model's headline metric, mean over folds as in `evaluate_predictions`; NaN where undefined."""
-    return {model: headline_value(task, model) for model in task.models}
+    return {model: _headline_value(task, model) for model in task.models}
 
 
-def headline_value(task: TaskPredictions, model: str) -> float:
+def _headline_value(task: TaskPredictions, model: str) -> float:
     """Returns the headline metric of one model; see `headline_values`."""
     by, _ = grouping(task)
     found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
@@ -30,7 +28,7 @@ def unfit(task: TaskPredictions, model: str) -> str | None:
     every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1 are
     undefined.
     """
-    below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
+    below = f"its {metric_title(task.headline)} is not above chance" if _headline_value(task, model) <= CHANCE else None
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     folds = [fold for _, fold in tested.groupby(FOLD)]

@@ -11,7 +11,7 @@ from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_
 from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import TaskPredictions
-from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, model_title
+from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, modalities_of, model_title
 
 _Simplicity = Literal["linear", "trivial"]
 
@@ -57,7 +57,7 @@ def simple_pairs(
         modalities: Model to what it reads.
         values: Of every model, see `headline_values`.
     """
-    simple: dict[_Simplicity, list[str]] = {kind: _simple(task, modalities, kind) for kind in _WORDS}
+    simple = _simple_models(task, modalities)
     pairs: dict[_Simplicity, list[tuple[str, str]]] = {kind: [] for kind in _WORDS}
     for kind, models in simple.items():
         measured = [model for model in models if np.isfinite(values[model])]
@@ -86,19 +86,18 @@ def compare_with_simple(
         comparisons: Of the task, which has the pairs of `simple_pairs`.
         values: Of every model, see `headline_values`.
     """
-    trivial = _simple(task, modalities, "trivial")
+    simple = _simple_models(task, modalities)
     for simplicity, pairs in simple_pairs(task, modalities, values).items():
-        simple = _simple(task, modalities, simplicity)
-        if not pairs and set(task.models) - {*trivial, *simple}:
-            yield _unchecked(simplicity, task, simple)
+        if not pairs and set(task.models) - {*simple["trivial"], *simple[simplicity]}:
+            yield _unchecked(simplicity, task, simple[simplicity])
         yield from (_verdict(simplicity, comparisons.row(model, best), task) for model, best in pairs)
 
 
-def _simple(task: TaskPredictions, modalities: Mapping[str, Collection[str]], simplicity: _Simplicity) -> list[str]:
-    trivial = [name for name in task.models if is_trivial(name) or (set(modalities.get(name, ())) or {""}) <= COLUMNS]
-    if simplicity == "trivial":
-        return trivial
-    return [name for name in task.models if is_linear(name) and name not in trivial]
+def _simple_models(task: TaskPredictions, modalities: Mapping[str, Collection[str]]) -> dict[_Simplicity, list[str]]:
+    reads = {name: frozenset(modalities.get(name) or modalities_of(name)) for name in task.models}
+    trivial = [name for name in task.models if reads[name] and reads[name] <= COLUMNS]
+    linear = [name for name in task.models if is_linear(name) and name not in trivial]
+    return {"trivial": trivial, "linear": linear}
 
 
 def _unchecked(simplicity: _Simplicity, task: TaskPredictions, simple: Collection[str]) -> Finding:

@@ -9,14 +9,13 @@ import pandas as pd
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import SIGNIFICANCE
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import CHANCE, metric_title
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
 from subfuse.evaluation.strata import pair_decomposition, stratified_metrics
 from subfuse.training.models import main_model, model_title
 
 CHECK = "within strata"
 _NORMAL_95 = 1.96
-_CHANCE = 0.5  # of the C-index and the AUC
 MARKERS = ("idh", "codeletion_1p19q", "cdkn2a")  # of the WHO classification, as docs/data.md names the columns
 SUBGROUPS = ("grade", "sex", "gender", "site")
 AGE = "age"
@@ -25,20 +24,18 @@ _WHY = "A model that ranks patients of different strata alone tells what the str
 _WHY_SUBGROUPS = "A mean hides patients for whom a model does not work."
 
 
-def strata_of(patients: pd.DataFrame, declared: Sequence[str], batch: str | None) -> tuple[list[str], pd.DataFrame]:
+def strata_of(patients: pd.DataFrame, declared: Sequence[str]) -> tuple[list[str], pd.DataFrame]:
     """Returns the columns that are strata, and these with the usual subgroups as text, by cohort and patient_id.
 
-    Strata are the declared columns, the batch, and markers where the patients have them. Subgroups are grade, sex,
-    site and thirds of age. Values of fewer than ten patients are joined.
+    Strata are the declared columns, and markers where the patients have them. Subgroups are grade, sex, site and
+    thirds of age. Values of fewer than ten patients are joined.
 
     Args:
         patients: One row per patient, with `patient_id` and, where there are several, `cohort`.
-        declared: `strata` of the cohort file; `batch` stands for the batch's column.
-        batch: `batch` of the cohort file.
+        declared: See `CohortFile.strata_columns`.
     """
     table = patients if "cohort" in patients else patients.assign(cohort="")
-    names = [batch if name == "batch" and batch and "batch" not in table else name for name in declared]
-    wanted = [name for name in dict.fromkeys([*names, *([batch] if batch else []), *MARKERS]) if name in table]
+    wanted = [name for name in dict.fromkeys([*declared, *MARKERS]) if name in table]
     groups = {name: _joined(table[name]) for name in dict.fromkeys([*wanted, *SUBGROUPS]) if name in table}
     if AGE in table and AGE not in groups:
         groups[AGE] = _thirds(pd.to_numeric(table[AGE], errors="coerce"))
@@ -115,7 +112,7 @@ def _within_finding(
     if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
         remedy = f"Report the metric within {column} beside the overall one."
         return Finding("warning", CHECK, found, _WHY, remedy, task.name, model)
-    chance = ", ".join(known.loc[known["lower"] <= _CHANCE, "stratum"].astype(str))
+    chance = ", ".join(known.loc[known["lower"] <= CHANCE, "stratum"].astype(str))
     if chance or untold:
         found += f"; not shown to be above chance for {chance}" if chance else ""
         return Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name, model)

@@ -65,7 +65,7 @@ class Cohort:
     tasks: Mapping[str, TaskSpec]
     covariates: tuple[str, ...] = ()  # age, gender=male (that word is coded 1); every subspace sees all of them
     batch: str | None = None  # column of projects, scanners or sequencing runs, whose signal is not biology
-    strata: tuple[str, ...] = ()  # columns within which results are shown too
+    strata: tuple[str, ...] = ()  # columns within which results are shown too, the batch among them
     pathways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single gene sets -> measured genes
     gene_aliases: Mapping[str, str] = field(default_factory=dict)  # declared ones, beside those that are built in
     encoder: str | None = None
@@ -141,7 +141,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         tasks=cohort_file.tasks or {},
         covariates=covariates,
         batch=cohort_file.batch,
-        strata=cohort_file.strata,
+        strata=cohort_file.strata_columns,
         pathways={} if table is None else read_gmt(root / "pathways.gmt"),
         gene_aliases=_declared_aliases(cohort_file),
         encoder=provenance.get("encoder"),

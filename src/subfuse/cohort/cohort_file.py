@@ -115,6 +115,14 @@ class CohortFile(Section):
         return self
 
     @property
+    def strata_columns(self) -> tuple[str, ...]:
+        """Columns of `strata`, where `batch` stands for the one that it names, and the batch itself."""
+        batch = () if self.batch is None else (self.batch,)
+        return tuple(
+            dict.fromkeys([*(self.batch or name if name == "batch" else name for name in self.strata), *batch])
+        )
+
+    @property
     def members(self) -> tuple[CohortSection, ...]:
         """The cohorts of the file: those of `cohorts`, or the one that it describes."""
         if self.cohorts:

@@ -49,7 +49,7 @@ def resolve_covariates(
                 f"covariates: {column} is an outcome, which a model must not see. Remove it, or the task that predicts "
                 f"it. Tasks: {preview(tasks)}."
             )
-        available = [str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
+        available = _columns(patients)
         if column not in available:
             raise ConfigurationError(
                 f"covariates: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
@@ -62,24 +62,21 @@ def resolve_covariates(
     return tuple(names)
 
 
-def check_strata(strata: Sequence[str], batch: str | None, patients: pd.DataFrame) -> None:
+def check_strata(strata: Sequence[str], patients: pd.DataFrame) -> None:
     """Refuses strata that are no column of the patients, or that name patients or nearly so.
-
-    `batch` stands for the column of that name, else for the one that the cohort file's `batch` names.
 
     Raises:
         ConfigurationError: Names the column and what it holds.
     """
-    available = ["cohort", "site", *(str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED))]
-    for name in strata:
-        column = batch if name == "batch" and batch is not None and name not in available else name
+    available = ["cohort", "site", *_columns(patients)]
+    for column in strata:
         if column not in available:
             raise ConfigurationError(
                 f"strata: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
                 "Add it to patients.columns."
             )
         known = patients[column].dropna().astype(str)
-        if known.nunique() > max(2, len(known) // 2):
+        if _names_patients(known):
             raise ConfigurationError(
                 f"strata: {column} must have values that patients share. Found {known.nunique()} for {len(known)} "
                 "patients. Group its values, or remove it."
@@ -94,18 +91,17 @@ def check_batch(column: str | None, patients: pd.DataFrame, tasks: Mapping[str, 
     """
     if column is None:
         return
-    available = ["cohort", *(str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED))]
+    available = ["cohort", *_columns(patients)]
     if column not in available or column in {task.column for task in tasks.values()}:
         raise ConfigurationError(
             f"batch: {column!r} must be a column of the patients and no outcome. They have "
             f"{preview(available, limit=12)}. Add it to patients.columns."
         )
     words = patients[column].dropna().astype(str)
-    n_words = words.nunique()
-    if develops and not 1 < n_words <= max(2, len(words) // 2):
+    if develops and (words.nunique() < 2 or _names_patients(words)):
         raise ConfigurationError(
-            f"batch: {column} must have at least two values that patients share. Found {n_words} for {len(words)} "
-            "patients. Name the column of projects, scanners or sequencing runs, or remove `batch`."
+            f"batch: {column} must have at least two values that patients share. Found {words.nunique()} for "
+            f"{len(words)} patients. Name the column of projects, scanners or sequencing runs, or remove `batch`."
         )
 
 
@@ -280,12 +276,22 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
             f"covariates: {entry} must hold numbers or words, not both. Found {int(numeric.sum())} numbers, and "
             f"{preview(shown)}.{remedy}"
         )
-    if len(words) > max(2, len(known) // 2):
+    if _names_patients(known.map(_canonical)):
         raise ConfigurationError(
             f"covariates: {entry} must have words that patients share. Found {len(words)} for {len(known)} patients: "
             "it names patients or nearly so, and nothing could be learned of it. Remove it, or group its values."
         )
     return names[1:] if len(words) == 2 else names
+
+
+def _columns(patients: pd.DataFrame) -> list[str]:
+    """Returns the columns of the patients that are declared: all but those that every table has."""
+    return [str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
+
+
+def _names_patients(known: pd.Series) -> bool:
+    """Returns whether a column has nearly as many values as patients who have one, so that few share any."""
+    return known.nunique() > max(2, len(known) // 2)
 
 
 def _with_common_scales(scaler: ExpressionStandardiser) -> ExpressionStandardiser:

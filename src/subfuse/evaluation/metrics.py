@@ -15,6 +15,7 @@ from subfuse.evaluation.weighted_metrics import (
     weighted_survival_metrics,
 )
 
+CHANCE = 0.5  # C-index or AUC of predictions that say nothing
 _METRIC_TITLES = {
     "c_index": "C-index",
     "uno_c_index": "Uno C-index",

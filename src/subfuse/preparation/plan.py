@@ -123,7 +123,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])
     covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
     check_batch(cohort_file.batch, developed, tasks, develops=develops)
-    check_strata(cohort_file.strata, cohort_file.batch, developed)
+    check_strata(cohort_file.strata_columns, developed)
     _refuse_names_of_genes(covariates, genes)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))

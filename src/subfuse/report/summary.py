@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import CHANCE, metric_title
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
@@ -25,7 +25,6 @@ from subfuse.report.statements import (
 )
 from subfuse.training.models import main_model, modalities_of, model_title
 
-CHANCE = 0.5  # of the C-index and the AUC
 _VERDICTS = {
     "better": "Fusion helps.",
     "worse": "Fusion does not help: one modality alone is better.",

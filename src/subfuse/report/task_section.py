@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import CHANCE, metric_title
 from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -29,8 +29,6 @@ from subfuse.report.statements import (
 from subfuse.report.summary import fusion_sentence, measured_on, unrelated_sentence
 from subfuse.report.task_figures import classification_figures, survival_figures
 from subfuse.training.models import main_model, model_title
-
-CHANCE = 0.5  # of the C-index and the AUC
 
 
 def task_section(run: RunFiles, task: str, *, index: int) -> Section:
