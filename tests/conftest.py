@@ -7,13 +7,29 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.features.store import SlideFeatures, write_features
 
+READERS_OF_COMMAND_RUN = ("tests/test_cli.py", "tests/test_pages.py", "tests/serve/test_demo_in_browser.py")
 torch.set_num_threads(1)  # tests run in one process per core
+
+
+class _ByWhatIsShared(LoadScopeScheduling):
+    """A process runs whole modules, so that what their tests share is made once; some modules share one run."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.split("::")[0]
+        return "command_run" if module in READERS_OF_COMMAND_RUN else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByWhatIsShared(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

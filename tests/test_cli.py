@@ -13,7 +13,7 @@ from command_run import explain_roughly, made_by_commands
 from subfuse.cli import COMMANDS, main
 from subfuse.pipeline import patients_to_explain, run_demo
 
-pytestmark = [pytest.mark.xdist_group("commands"), pytest.mark.walk]  # one process makes what the tests share
+pytestmark = pytest.mark.walk
 
 
 @pytest.fixture(scope="module")

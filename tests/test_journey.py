@@ -23,7 +23,7 @@ from subfuse.serve.run_reader import open_run
 from subfuse.serve.slide_tiles import SlideShelf
 from trident_cohort import CONTENT, FEATURES, N_PATIENTS, TWO_SLIDES, WITHOUT_RNA, WITHOUT_SLIDES, trident_cohort
 
-pytestmark = [pytest.mark.xdist_group("journey"), pytest.mark.walk]  # one process makes what the tests share
+pytestmark = pytest.mark.walk
 
 TASKS = tuple(CONTENT["tasks"])
 FOLDS = CONTENT["splits"]["folds"]

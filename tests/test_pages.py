@@ -14,7 +14,7 @@ from subfuse.cli import COMMANDS, build_parser
 from subfuse.training.models import MODELS
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
-pytestmark = [pytest.mark.xdist_group("commands"), pytest.mark.walk]  # one process makes what the tests share
+pytestmark = pytest.mark.walk
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import process_pool
 from subfuse.cli import build_parser, main
 
-pytestmark = [pytest.mark.xdist_group("torchrun"), pytest.mark.walk]  # one process makes what the tests share
+pytestmark = pytest.mark.walk
 
 GENES = ("EGFR", "CD44", "GFAP", "CD3D", "CD163", "VWF")
 SMALL = ("--architecture.embed_dim", "16", "--architecture.max_grid", "8", "--architecture.table_size", "16")

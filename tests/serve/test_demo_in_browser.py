@@ -12,7 +12,7 @@ import chromium
 from command_run import made_by_commands
 from subfuse.pipeline import patients_to_explain
 
-pytestmark = [*chromium.MARKS, pytest.mark.xdist_group("commands"), pytest.mark.walk]
+pytestmark = [*chromium.MARKS, pytest.mark.walk]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from viewer_run import GENES, HEIGHT, HOSTILE, N_PATIENTS, WIDTH, made_run
 
 import chromium
 
-pytestmark = [*chromium.MARKS, pytest.mark.xdist_group("viewer")]
+pytestmark = chromium.MARKS
 STEP = 2**0.5  # of a zoom by key or button
 TILE = re.compile(r"/slides/slide-a/(\d+)/(\d+)_(\d+)\.jpg$")
 DROPPED = """content => {
