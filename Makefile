@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/subfuse demo --out subfuse-demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist loadscope --no-loadscope-reorder
 
 test-faults: setup
 	OMP_NUM_THREADS=1 SUBFUSE_FAULT_POINTS=25 $(BIN)/python -m pytest --quiet -m faults
