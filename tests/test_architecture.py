@@ -71,7 +71,7 @@ def test_imports_go_downward_only():
 
 
 def test_evaluation_can_be_used_without_the_rest():
-    imported = set().union(*(imports_of(path) for path in (SOURCE / "evaluation").glob("*.py")))
+    imported = set().union(*(imports_of(path) for path in (SOURCE / "evaluation").rglob("*.py")))
     assert imported == {"evaluation", "errors"}
 
 

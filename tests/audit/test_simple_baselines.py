@@ -9,6 +9,7 @@ from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.recommendation import headline_values, unfit
 from subfuse.audit.simple_baselines import compare_with_simple
+from subfuse.cli.audit_text import audit_lines
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.models import model_title
@@ -160,3 +161,34 @@ def test_what_a_foreign_model_reads_says_whether_it_is_trivial(patients: pd.Data
     assert "is better than the best trivial baseline, age and sex (" in text
     assert note == "note"
     assert "(batch, clinical, site) is needed, and there is none" in missing
+
+
+@pytest.mark.parametrize(("noises", "level", "verb"), [
+    ({"ours": 0.5, "clinical": 2.0, "batch": 9.0}, "ok", "adds to Clinical model"),
+    ({"ours": 60.0, "clinical": 0.5, "batch": 9.0}, "note", "is not shown to add to Clinical model"),
+])  # fmt: skip
+def test_the_audit_says_what_the_main_model_adds_to_the_best_trivial_one(
+    patients: pd.DataFrame, noises: dict[str, float], level: str, verb: str
+) -> None:
+    audit = audit_predictions(table(patients, {**noises, "cox": 1.5}), n_bootstrap=100)
+
+    (finding,) = [finding for finding in audit.findings if finding.check == "added value"]
+    rows = audit.tables["added_value"]
+    row = rows.set_index("model").loc["ours"]
+    assert finding.level == level
+    assert finding.found.startswith(f"ours {verb} (C-index {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f}")
+    assert set(rows["model"]) == {"ours", "cox"}
+    assert set(rows["trivial"]) == {"clinical"}
+    assert f"survival: {finding.found}." in list(audit_lines(audit))[1]
+
+
+def test_without_events_it_cannot_be_told_what_is_added(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"ours": 1.0, "clinical": 1.0})
+    first = rows["patient_id"].isin(rows["patient_id"].unique()[:4])
+
+    audit = audit_predictions(rows.assign(event=first), n_bootstrap=10)
+
+    (finding,) = [finding for finding in audit.findings if finding.check == "added value"]
+    assert finding.level == "note"
+    assert finding.found.startswith("cannot be told whether ours adds to ")
+    assert "10 events" in finding.found

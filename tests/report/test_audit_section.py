@@ -101,3 +101,18 @@ def test_an_audit_without_isotonic_regression_is_shown(tmp_path: Path) -> None:
 
 def test_a_run_without_an_audit_has_no_section() -> None:
     assert audit_section(None) is None
+
+
+def test_models_by_what_they_add_stand_first() -> None:
+    row = {"task": "survival", "metric": "c_index", "trivial": "clinical", "fitted_on": "validation patients"}
+    known = {"model": "subspace", "difference": 0.021, "lower": -0.003, "upper": 0.045, "p_adjusted": 0.08}
+    unknown = {"model": "snn", "difference": None, "lower": None, "upper": None, "p_adjusted": None}
+    added = pd.DataFrame([row | known | {"reason": None}, row | unknown | {"fitted_on": "", "reason": "3 events"}])
+
+    (table,) = section(added_value=added)["tables"]
+
+    assert table["title"] == "What models add to a trivial one"
+    assert [cells[1:] for cells in table["table"].rows] == [
+        ("Subspace fusion", "Clinical model", "validation patients", "C-index", "+0.021", "−0.003 to +0.045", "0.080"),
+        ("SNN", "Clinical model", "nowhere", "C-index", "undefined", "3 events", ""),
+    ]

@@ -19,7 +19,7 @@ from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
 from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
 from subfuse.audit.recommendation import headline_values
-from subfuse.audit.simple_baselines import compare_with_simple
+from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.audit.strata import strata_of, stratum_findings
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
@@ -66,8 +66,8 @@ def audit_predictions(
         seed: Of bootstrap and permutations.
 
     Returns:
-        Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `strata`, `pairs`, `calibration`,
-        `reliability` and `hazard_ratios`.
+        Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `added_value`, `strata`, `pairs`,
+        `calibration`, `reliability` and `hazard_ratios`.
 
     Raises:
         DataError: The table lacks the columns above, or test patients.
@@ -153,7 +153,7 @@ def _audit_table(
     table, findings = auditable(predictions)
     table, leaks = check_patients(table)
     findings += leaks
-    names = ("fusion", "rescued", "label_permutation", "strata", "pairs")
+    names = ("fusion", "rescued", "label_permutation", "added_value", "strata", "pairs")
     collected: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
     strata, columns = ([], None) if patients is None else strata_of(patients, declared)
     for task in read_tasks(table):
@@ -166,11 +166,13 @@ def _audit_table(
         benefit = fusion_benefit(contest, comparisons)
         findings += [*permuted, *benefit.findings]
         findings += compare_with_simple(task, modalities, comparisons, values)
+        adds, added = what_is_added(task, modalities, values, n_bootstrap=n_bootstrap, seed=seed)
+        findings += adds
         found = ([], pd.DataFrame(), pd.DataFrame()) if columns is None else (
             stratum_findings(task, strata, columns, values, n_bootstrap=n_bootstrap, seed=seed)
         )  # fmt: skip
         findings += found[0]
-        for name, part in zip(names, (benefit.differences, benefit.rescued, null, *found[1:]), strict=True):
+        for name, part in zip(names, (benefit.differences, benefit.rescued, null, added, *found[1:]), strict=True):
             collected[name].append(part)
     tables = {name: pd.concat([p for p in parts if len(p)] or parts[:1]) for name, parts in collected.items()}
     tables["calibration"] = calibration_table(table)

@@ -1,18 +1,22 @@
-"""Is a model better than a simple one: a linear model, or one that knows no biology at all?"""
+"""Is a model better than a simple one, a linear model or one that knows no biology at all, or does it add to it?"""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
 from subfuse.audit.recommendation import unfit
+from subfuse.evaluation.benefit.added_value import added_value
 from subfuse.evaluation.metrics import metric_title
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, modalities_of, model_title
 
+ADDED_VALUE = "added value"
+_WHY_ADDED = "A model that adds nothing to what age, sex, markers or the hospital tell is not worth its inputs."
 _Simplicity = Literal["linear", "trivial"]
 
 
@@ -91,6 +95,54 @@ def compare_with_simple(
         if not pairs and set(task.models) - {*simple["trivial"], *simple[simplicity]}:
             yield _unchecked(simplicity, task, simple[simplicity])
         yield from (_verdict(simplicity, comparisons.row(model, best), task) for model, best in pairs)
+
+
+def what_is_added(
+    task: TaskPredictions,
+    modalities: Mapping[str, Collection[str]],
+    values: Mapping[str, float],
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns whether the main model adds to the best trivial one, and `added_value` of every other model.
+
+    No finding without a trivial model, of which `compare_with_simple` tells. Of the main model alone it is asked by the
+    p-value itself, of the others by the one adjusted over all.
+
+    Args:
+        task: Rows of all models and splits.
+        modalities: Model to what it reads.
+        values: Of every model, see `headline_values`.
+        n_bootstrap: Replicates of the paired bootstrap.
+        seed: Of the replicates.
+    """
+    pairs = simple_pairs(task, modalities, values)["trivial"]
+    if not pairs:
+        return [], pd.DataFrame()
+    ((main, trivial),) = pairs
+    others = [model for model in task.models if model not in _simple_models(task, modalities)["trivial"]]
+    table = added_value(task, trivial, others, n_bootstrap=n_bootstrap, seed=seed)
+    (row,) = table[table["model"] == main].to_dict("records")
+    return [_added({str(name): value for name, value in row.items()})], table
+
+
+def _added(row: Mapping[str, Any]) -> Finding:
+    model, trivial = model_title(row["model"]), model_title(row["trivial"])
+    if np.isnan(row["lower"]) or np.isnan(row["p_value"]):
+        found = f"cannot be told whether {model} adds to {trivial}: {row['reason'] or 'no interval'}"
+        return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "More patients would tell.", row["task"], row["model"])
+    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_value"])
+    numbers = (
+        f"{metric_title(row['metric'])} {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f} to "
+        f"{row['upper']:+.3f}, weights from {row['fitted_on']}"
+    )
+    if verdict == "better":
+        found = f"{model} adds to {trivial} ({numbers})"
+        return Finding("ok", ADDED_VALUE, found, task=row["task"], model=row["model"])
+    verb = "takes from" if verdict == "worse" else "is not shown to add to"
+    found = f"{model} {verb} {trivial} ({numbers})"
+    return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "Quote what it adds.", row["task"], row["model"])
 
 
 def _simple_models(task: TaskPredictions, modalities: Mapping[str, Collection[str]]) -> dict[_Simplicity, list[str]]:

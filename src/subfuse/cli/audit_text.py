@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from subfuse.audit.findings import Audit, Finding, Level
+from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -23,10 +24,16 @@ def print_audit(audit: Audit) -> None:
 
 
 def audit_lines(audit: Audit) -> Iterator[str]:
-    """Yields the verdict, failures whole, warnings by kind, and one line each of notes and passed checks."""
+    """Yields the verdict, what is added to a trivial model, failures whole, warnings by kind, and the number of others.
+
+    Notes and passed checks are counted in one line each.
+    """
     n_failures, n_warnings = (len(audit.of_level(level)) for level in ("failure", "warning"))
     failures = f"Do not use these results: {_counted(n_failures, 'failure')}" if n_failures else "No failure"
     yield f"{failures}, {_counted(n_warnings, 'warning')}."
+    for finding in audit.findings:
+        if finding.check == ADDED_VALUE:
+            yield f"{finding.task}: {finding.found}."
     problems: tuple[Level, ...] = ("failure", "warning")
     for level in problems:
         kinds: dict[tuple[str, str], list[Finding]] = {}

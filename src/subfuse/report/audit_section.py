@@ -30,8 +30,9 @@ def audit_section(audit: Mapping[str, Any] | None) -> Section | None:
     if audit is None:
         return None
     tables, counts = audit.get("tables", {}), audit.get("counts", {})
-    shown = [_fusion(tables.get("fusion", [])), _strata(tables.get("strata", [])), _pairs(tables.get("pairs", [])),
-             _calibration(tables.get("calibration", [])), _hazards(tables.get("hazard_ratios", []))]  # fmt: skip
+    parts = {"added_value": _added, "fusion": _fusion, "strata": _strata, "pairs": _pairs, "calibration": _calibration,
+             "hazard_ratios": _hazards}  # fmt: skip
+    shown = [table_of(tables.get(name, [])) for name, table_of in parts.items()]
     content = {
         "lede": _lede(counts),
         "kinds": [*serious_kinds(audit["findings"]), *_rest(audit["findings"])],
@@ -103,6 +104,32 @@ def _task(row: Mapping[str, Any]) -> str:
     return str(row.get("task") or "all").capitalize()
 
 
+def _added(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    columns = ("Task", "Model", "Added to", "Weights from", "Metric", "Difference", "95 % interval", "p adjusted")
+    body = [
+        (
+            _task(row),
+            model_title(str(row["model"])),
+            model_title(str(row["trivial"])),
+            str(row["fitted_on"]) or "nowhere",
+            metric_title(str(row["metric"])),
+            _number(row["difference"], signed=True),
+            str(row["reason"]) if row["lower"] is None else _interval(row),
+            "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
+        )
+        for row in rows
+    ]
+    caption = (
+        "Of both predictions combined, against the best trivial model alone, which reads nothing but columns of the "
+        "patients' table. p adjusted (Holm) over the models of the task."
+    )
+    return _table("What models add to a trivial one", caption, columns, body, first_number=5, of="model")
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{_number(row['lower'], signed=True)} to {_number(row['upper'], signed=True)}"
+
+
 def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     columns = ("Task", "Model", "Against", "Metric", "Difference", "95 % interval", "p adjusted")
     body = [
@@ -112,7 +139,7 @@ def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             f"{model_title(str(row['reference']))} ({row['reference_is']})",
             metric_title(str(row["metric"])),
             _number(row["difference"], signed=True),
-            f"{_number(row['lower'], signed=True)} to {_number(row['upper'], signed=True)}",
+            _interval(row),
             "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
         )
         for row in rows

@@ -125,6 +125,9 @@ def _lines(
     beyond = _finding(run, task, "trivial baseline")
     if beyond is not None and beyond["level"] != "note":
         yield Line("Against no biology", f"{singular(str(beyond['found']))}.".replace("p = ", "p\u00a0=\u00a0"))
+    adds = _finding(run, task, "added value")
+    if adds is not None:
+        yield Line("Added value", f"{singular(str(adds['found']))}.")
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]

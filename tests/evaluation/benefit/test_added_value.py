@@ -1,0 +1,142 @@
+"""What a model adds to a trivial one, against lifelines and scikit-learn, and where it must be nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter
+from sklearn.linear_model import LogisticRegression
+from test_comparisons import cohort, predictions
+
+from subfuse.evaluation.benefit.added_value import (
+    ADDED_COLUMNS,
+    OTHER_FOLDS,
+    PENALTY,
+    TRAINING,
+    VALIDATION,
+    added_value,
+    combine,
+    cox_weights,
+    pool_weights,
+)
+from subfuse.evaluation.comparisons import compare_models
+from subfuse.evaluation.predictions import TaskPredictions, read_tasks
+
+
+def task_of(rows: pd.DataFrame) -> TaskPredictions:
+    return next(iter(read_tasks(rows)))
+
+
+def table_of(patients: pd.DataFrame, noises: dict[str, float], task: str = "survival", seed: int = 1) -> pd.DataFrame:
+    """Predictions of models by their noise; one named `noise` sees other patients' severity."""
+    others = patients.assign(severity=patients["severity"].to_numpy()[::-1])
+    parts = [
+        predictions(others if m == "noise" else patients, task=task, model=m, noise=s, seed=seed + i)
+        for i, (m, s) in enumerate(noises.items())
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def added(rows: pd.DataFrame, models: list[str], n_bootstrap: int = 100) -> pd.DataFrame:
+    return added_value(task_of(rows), "clinical", models, n_bootstrap=n_bootstrap, seed=0).set_index("model")
+
+
+@pytest.fixture(scope="module")
+def patients() -> pd.DataFrame:
+    return cohort(n=180)
+
+
+def test_weights_of_risks_are_those_of_lifelines() -> None:
+    draw = np.random.default_rng(0)
+    risk = draw.normal(size=(80, 2))
+    risk /= risk.std(axis=0, ddof=1)  # lifelines penalises weights of such
+    time_days, event = draw.exponential(np.exp(-risk @ [0.8, 0.5])), draw.random(80) < 0.6
+    table = pd.DataFrame({"a": risk[:, 0], "b": risk[:, 1], "time": time_days, "event": event})
+    fitted = CoxPHFitter(penalizer=PENALTY * event.sum() / 80).fit(table, "time", "event")
+
+    assert cox_weights(risk, time_days, event) == pytest.approx(fitted.params_.to_numpy(), abs=1e-3)
+
+
+def test_weights_of_two_classes_are_those_of_logistic_regression_on_both_log_odds() -> None:
+    draw = np.random.default_rng(1)
+    log_odds = draw.normal(size=(120, 2))
+    label = (draw.random(120) < 1 / (1 + np.exp(-log_odds @ [1.0, 0.5] - 0.7))).astype(int)
+    logs = np.stack([-log_odds / 2, log_odds / 2], axis=1)  # differ by the log odds
+    fitted = LogisticRegression(C=1 / (PENALTY * 120), tol=1e-10).fit(log_odds, label)
+
+    weights, intercepts = pool_weights(logs, label)
+
+    assert weights == pytest.approx(fitted.coef_[0], abs=1e-4)
+    assert intercepts == pytest.approx([0, fitted.intercept_[0]], abs=1e-4)
+
+
+def test_the_difference_is_that_of_the_combined_predictions_with_its_paired_interval(patients: pd.DataFrame) -> None:
+    rows = table_of(patients, {"clinical": 2.0, "ours": 2.0})
+    combined = combine(task_of(rows), "clinical", "ours").rows.assign(model="both")
+    expected = compare_models(pd.concat([rows, combined]), reference="clinical", n_bootstrap=100).set_index("model")
+
+    table = added(rows, ["ours"])
+
+    assert {"model", *table.columns} == {*ADDED_COLUMNS}
+    for name in ("difference", "lower", "upper", "p_value"):
+        assert table.loc["ours", name] == pytest.approx(expected.loc["both", name])
+    assert table.loc["ours", "difference"] > 0.02
+    assert table.loc["ours", "fitted_on"] == VALIDATION
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_a_copy_adds_nothing_noise_adds_nothing_and_what_is_new_comes_first(patients: pd.DataFrame, task: str) -> None:
+    rows = table_of(patients, {"clinical": 1.5, "noise": 1.0, "new": 1.0}, task)
+    rows = pd.concat([rows, rows[rows["model"] == "clinical"].assign(model="copy")], ignore_index=True)
+
+    table = added(rows, ["noise", "copy", "new"])
+
+    assert table.index[0] == "new"
+    assert table.loc["new", "lower"] > 0
+    assert table.loc["copy", ["difference", "lower", "upper"]].abs().max() < 1e-12
+    assert table.loc["noise", "lower"] <= 0
+    assert abs(table.loc["noise", "difference"]) < 0.03
+
+
+def test_noise_adds_nothing_on_average() -> None:
+    differences = []
+    for seed in range(8):
+        rows = table_of(cohort(seed, n=120), {"clinical": 1.0, "noise": 1.0}, seed=50 + seed)
+        differences.append(added(rows, ["noise"], n_bootstrap=1)["difference"].iloc[0])
+    assert np.mean(differences) <= 0.002
+
+
+def test_a_reversed_model_gets_no_weight(patients: pd.DataFrame) -> None:
+    rows = table_of(patients, {"clinical": 1.0, "ours": 1.0})
+    rows.loc[rows["model"] == "ours", "risk"] *= -1
+    assert added(rows, ["ours"]).loc["ours", "difference"] == 0
+
+
+def test_weights_are_fitted_on_patients_who_are_not_tested_with_them(patients: pd.DataFrame) -> None:
+    """Outcomes of a fold's test patients do not change its combination, wherever the weights come from."""
+    whole = table_of(patients, {"clinical": 2.0, "ours": 2.0})
+    sources = {
+        VALIDATION: ["train", "validation", "test"],
+        TRAINING: ["train", "test"],
+        OTHER_FOLDS: ["test"],
+    }
+    for fitted_on, splits in sources.items():
+        rows = whole[whole["split"].isin(splits)]
+        other = rows.copy()
+        changed = (other["fold"] == 0) & (other["split"] == "test")
+        other.loc[changed, "event"] = ~other.loc[changed, "event"].astype(bool)
+        found, again = (combine(task_of(table), "clinical", "ours") for table in (rows, other))
+        assert found.fitted_on == again.fitted_on == fitted_on
+        of_fold = [c.rows.loc[c.rows["fold"] == 0, "risk"].to_numpy() for c in (found, again)]
+        assert np.array_equal(*of_fold)
+
+
+def test_where_no_weights_can_be_fitted_the_reason_says_so(patients: pd.DataFrame) -> None:
+    rows = table_of(patients, {"clinical": 1.0, "ours": 1.0, "theirs": 1.0})
+    one = rows[(rows["fold"] == 0) & (rows["split"] == "test")].copy()
+    one.loc[one["model"] == "theirs", "patient_id"] += "-other"
+
+    table = added(one, ["ours", "theirs"])
+
+    assert table["difference"].isna().all()
+    assert table.loc["ours", "reason"].startswith("weights need 10 events")
+    assert table.loc["theirs", "reason"] == "no patient is predicted by both models in the same fold"
