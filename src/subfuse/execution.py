@@ -3,12 +3,14 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process, resource_tracker
+from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
@@ -20,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 SECONDS_TO_CONNECT = 15  # to a scheduler
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SLOW_TO_IMPORT = (
+    "torch._dynamo",
+    "lightning.fabric",
+    "anndata",
+)  # ten seconds of a processor, once and not per worker
 
 Progress = Callable[[int, int, str], None]  # done, total, what was done last
 
@@ -206,7 +213,7 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
         threads = max(1, available_cores() // workers)
         others = set(active_children())
         with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(), threads)
+            workers, mp_context=_context(), initializer=_start_worker, initargs=(os.getpid(), threads)
         ) as executor:
             try:
                 yield executor
@@ -229,6 +236,18 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
         ) from error
     with client:
         yield client.get_executor(pure=False)
+
+
+def _context() -> BaseContext:
+    """Returns how processes start: on Linux as copies of one that has imported what is slow, elsewhere afresh.
+
+    That one has computed nothing, so that its copies may use threads and GPUs.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(_SLOW_TO_IMPORT))
+    return context
 
 
 def _start_worker(parent: int, threads: int) -> None:

@@ -1,6 +1,6 @@
 """`model.json` and `model.safetensors` as they lie on disk: nothing of them is used before all of it was checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from subfuse.cohort.bags import InputStandardiser
 from subfuse.cohort.covariates import WEIGHT, CovariateCoding
@@ -196,7 +197,7 @@ def _build(recipe: ModelRecipe, weights: Mapping[str, Tensor]) -> nn.Module:
     """Returns the model with its weights; sizes are compared on a model without memory first."""
     if recipe.members > len(weights):
         raise ValueError(f"members must have weights each. Found {recipe.members} members, {len(weights)} weights")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _WithoutDraws():
         with torch.device("meta"):
             expected = {name: (value.shape, value.dtype) for name, value in recipe.build().state_dict().items()}
         found = {name: (value.shape, value.dtype) for name, value in weights.items()}
@@ -206,6 +207,18 @@ def _build(recipe: ModelRecipe, weights: Mapping[str, Tensor]) -> nn.Module:
         model = recipe.build()
     model.load_state_dict(dict(weights))
     return model.eval()
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Leaves out the drawing of initial weights, which stored ones replace."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _standardiser_of(arrays: Mapping[str, np.ndarray], description: ModelDescription) -> InputStandardiser:
