@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.confounding.strata import CHECK, strata_of, stratum_findings
 from subfuse.audit.recommendation import headline_values
-from subfuse.audit.strata import CHECK, strata_of, stratum_findings
 from subfuse.evaluation.predictions import read_tasks
 
 N = 240

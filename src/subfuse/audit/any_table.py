@@ -59,13 +59,13 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     table["cohort"] = table["cohort"].astype(str)
     table["split"] = table["split"].astype(str).str.lower().replace(_SPLITS)
     for name, remedy in (("time_days", "Convert it to days"), ("risk", "Give one number a patient, higher is worse")):
-        table[name] = _numbers_of(table, name, remedy) if name in table else np.nan
-    table["event"] = _events(table) if "event" in table else None
+        table[name] = read_numbers(table, name, remedy) if name in table else np.nan
+    table["event"] = read_events(table) if "event" in table else None
     for name in (name for name in map(str, table) if name.startswith("p_")):
-        table[name] = _numbers_of(table, name, "Give one probability a patient")
+        table[name] = read_numbers(table, name, "Give one probability a patient")
     table, read = _with_probabilities(table)
     findings += read
-    table["label"] = table["label"].map(_class_text) if "label" in table else None
+    table["label"] = table["label"].map(class_text) if "label" in table else None
     for keep, level, found, why in _FILTERS:
         left_out = table[~keep(table)]
         if len(left_out):
@@ -83,7 +83,7 @@ def is_survival(rows: pd.DataFrame) -> bool:
     return bool(rows["risk"].notna().any())
 
 
-def _class_columns(rows: pd.DataFrame) -> list[str]:
+def class_columns(rows: pd.DataFrame) -> list[str]:
     """Returns the columns `p_<class>` that these rows fill."""
     return [name for name in map(str, rows.columns) if name.startswith("p_") and rows[name].notna().any()]
 
@@ -99,7 +99,7 @@ def _check_columns(predictions: pd.DataFrame) -> None:
         )
 
 
-def _numbers_of(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
+def read_numbers(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
     """Returns a column as numbers; a number followed by `d` or `days` is one. Words for unknown are missing."""
     cells = table[name].astype(str).str.strip().str.replace(_DAYS, "", regex=True)
     cells = cells.mask(cells.str.lower().isin(_MISSING))
@@ -108,7 +108,7 @@ def _numbers_of(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
     return numbers
 
 
-def _events(table: pd.DataFrame) -> pd.Series:
+def read_events(table: pd.DataFrame) -> pd.Series:
     """Returns the column `event` as True, False or None, from any of the words that have one meaning."""
     cells = table["event"].astype(str).str.strip().str.lower()
     cells = cells.mask(cells.isin(_MISSING))
@@ -133,7 +133,7 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
     """
     findings = []
     for name, rows in table.groupby("task", sort=False):
-        columns = _class_columns(rows)
+        columns = class_columns(rows)
         values = rows[columns].to_numpy(float)
         complete = rows.index[np.isfinite(values).all(axis=1)] if columns else rows.index[:0]
         if is_survival(rows) or complete.empty:
@@ -161,7 +161,8 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
     return table, findings
 
 
-def _class_text(label: object) -> str | None:
+def class_text(label: object) -> str | None:
+    """Returns a class as text; None where unknown. A column of whole numbers with gaps is read as 2.0, 3.0."""
     if label is None or label is pd.NA or (isinstance(label, float) and np.isnan(label)):
         return None
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
@@ -191,7 +192,7 @@ def _has_outcome(rows: pd.DataFrame) -> pd.Series:
 
 def _has_prediction(rows: pd.DataFrame) -> pd.Series:
     def known(task: pd.DataFrame, survival: bool) -> pd.Series:
-        columns = ["risk"] if survival else _class_columns(task)
+        columns = ["risk"] if survival else class_columns(task)
         return pd.Series(np.isfinite(task[columns].astype(float)).all(axis=1) & bool(columns), index=task.index)
 
     return _of_tasks(rows, known)

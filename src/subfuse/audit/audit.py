@@ -11,6 +11,7 @@ import pandas as pd
 from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings
 from subfuse.audit.comparison_family import compare_task
+from subfuse.audit.confounding.strata import strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, read_jobs
@@ -18,12 +19,12 @@ from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
 from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
+from subfuse.audit.prediction_files import read_prediction_files
 from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
-from subfuse.audit.strata import strata_of, stratum_findings
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
-from subfuse.errors import SubfuseError
+from subfuse.errors import ConfigurationError, SubfuseError, preview
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
@@ -83,6 +84,50 @@ def audit_predictions(
     ]
     findings += check_selection([], predictions if "split" in predictions else pd.DataFrame({"split": []}))
     return Audit(sorted_findings(findings), tables)
+
+
+def audit_files(
+    paths: Sequence[Path],
+    *,
+    patients: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    strata: Sequence[str] = (),
+    modalities: Mapping[str, Collection[str]] | None = None,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> Audit:
+    """Audits predictions of any number of models from any number of files, as `audit_predictions` does one table.
+
+    Args:
+        paths: CSV files or run folders; see `read_prediction_files`.
+        patients: CSV of the patients, for outcomes, strata and subgroups.
+        columns: Column of any of the files to our name.
+        strata: Columns of `patients` within which results are shown too.
+        modalities: As for `audit_predictions`; to one that reads `covariates`, others may add.
+        n_bootstrap: Replicates of paired comparisons.
+        seed: Of bootstrap and permutations.
+
+    Raises:
+        ConfigurationError: A column that no file has, or two models of one name.
+        DataError: The files cannot be read, or contradict each other.
+    """
+    read = read_prediction_files(paths, patients=patients, columns=columns)
+    known = [] if read.patients is None else list(read.patients.columns)
+    unknown = [name for name in strata if name not in known]
+    if unknown:
+        where = (
+            f"columns of {patients}: {preview(known, 20)}" if patients else "columns of --patients, which is missing"
+        )
+        raise ConfigurationError(f"--strata must be {where}. Found {preview(unknown)}.")
+    audit = audit_predictions(
+        read.predictions,
+        modalities=modalities,
+        patients=read.patients,
+        strata=strata,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+    )
+    return Audit(sorted_findings([*read.findings, *audit.findings]), audit.tables)
 
 
 def audit_run(

@@ -1,5 +1,6 @@
 """What an audit found, on a terminal: the verdict, failures, warnings by kind, the number of everything else."""
 
+import math
 import shutil
 import sys
 import textwrap
@@ -8,6 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from subfuse.audit.findings import Audit, Finding, Level
 from subfuse.audit.simple_baselines import ADDED_VALUE
+from subfuse.cli.console import print_table
+from subfuse.evaluation.metrics import metric_title
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -21,6 +24,27 @@ def print_audit(audit: Audit) -> None:
         indent = " " * (len(line) - len(line.lstrip()))
         width = shutil.get_terminal_size().columns if is_terminal else max(len(line), 1)
         print("\n".join(textwrap.wrap(line, width, subsequent_indent=f"{indent}  ", break_on_hyphens=False)))
+
+
+def print_added(audit: Audit) -> None:
+    """Prints the models by what they add to the best trivial one; nothing for fewer than two."""
+    table = audit.tables.get("added_value")
+    if table is None or len(table) < 2:
+        return
+    rows = [
+        (
+            row.task,
+            model_title(row.model),
+            model_title(row.trivial),
+            metric_title(row.metric),
+            "undefined" if math.isnan(row.difference) else f"{row.difference:+.3f}",
+            (row.reason or "none") if math.isnan(row.lower) else f"{row.lower:+.3f} to {row.upper:+.3f}",
+            "" if math.isnan(row.p_adjusted) else f"{row.p_adjusted:.2g}",
+        )
+        for row in table.itertuples()
+    ]
+    columns = ("task", "model", "added to", "metric", "difference", "95 % interval", "p adjusted")
+    print_table("What the models add", columns, rows)
 
 
 def audit_lines(audit: Audit) -> Iterator[str]:

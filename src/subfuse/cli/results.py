@@ -128,31 +128,52 @@ def _explain(arguments: Namespace) -> None:
 
 
 def _add_audit(parser: ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="Run folder, or a CSV of predictions of any model.")
+    parser.add_argument(
+        "paths", type=Path, nargs="+", help="Run folder, or CSV files of predictions of any models; a model per file."
+    )
     parser.add_argument("--out", type=Path, default=None, help="JSON to write; default: audit.json beside the results.")
     parser.add_argument(
         "--modalities",
         type=dict[str, list[str]],
         default={},
-        help='What models of other names read: \'{"mymodel": ["slides", "expression"]}\'.',
+        help='What models of other names read: \'{"mymodel": ["slides", "expression"], "age": ["covariates"]}\'.',
+    )
+    parser.add_argument(
+        "--patients", type=Path, default=None, help="CSV of the patients of the files: outcomes, strata, site, age."
+    )
+    parser.add_argument(
+        "--strata", type=str, nargs="+", default=[], help="Columns of --patients within which results are shown too."
+    )
+    parser.add_argument(
+        "--columns",
+        type=dict[str, str],
+        default={},
+        help='Names of the files, and what they are here: \'{"risk_score": "risk", "case_id": "patient_id"}\'.',
     )
 
 
 def _audit(arguments: Namespace) -> None:
-    from subfuse.audit.audit import audit_predictions, audit_run
-    from subfuse.cli.audit_text import print_audit
-    from subfuse.files import read_table, remove_parts, write_json
+    from subfuse.audit.audit import audit_files, audit_run
+    from subfuse.cli.audit_text import print_added, print_audit
+    from subfuse.files import remove_parts, write_json
 
-    path, modalities = arguments.path, arguments.modalities
-    out = arguments.out or (path if path.is_dir() else path.parent) / "audit.json"
-    require_new_file("--out", out, [path, *(path / name for name in ("config.yaml", *_TABLES))])
-    if path.is_dir() or not (path.exists() or path.suffix):
-        audit = audit_run(path, modalities=modalities)
+    paths, modalities, first = arguments.paths, arguments.modalities, arguments.paths[0]
+    out = arguments.out or (first if first.is_dir() else first.parent) / "audit.json"
+    of_runs = [path / name for path in paths for name in ("config.yaml", *_TABLES)]
+    require_new_file("--out", out, [*paths, arguments.patients, *of_runs])
+    of_files = {name: getattr(arguments, name) for name in ("patients", "strata", "columns")}
+    if len(paths) == 1 and (first.is_dir() or not (first.exists() or first.suffix)):
+        given = [f"--{name}" for name, value in of_files.items() if value]
+        if given:
+            raise ConfigurationError(f"{given[0]} is for files of predictions. Found the run folder {first}, which "
+                                     "knows its patients. Leave it out.")  # fmt: skip
+        audit = audit_run(first, modalities=modalities)
     else:
-        audit = audit_predictions(read_table(path, text=["event"]), modalities=modalities)
+        audit = audit_files(paths, modalities=modalities, **of_files)
     remove_parts(out)
     write_json(out, audit.to_dict())
     print_audit(audit)
+    print_added(audit)
     print(f"All findings: {out}\n{DISCLAIMER}")
 
 

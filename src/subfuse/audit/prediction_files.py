@@ -1,0 +1,316 @@
+"""Predictions of any origin from several files: one table of the same patients, folds and outcomes for all models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import pandas as pd
+
+from subfuse.audit.any_table import class_columns, class_text, read_events, read_numbers
+from subfuse.audit.findings import Finding
+from subfuse.clinical.columns import DAYS
+from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.files import read_table
+from subfuse.identifiers import patient_of_barcode
+from subfuse.training.models import model_title
+
+CHECK = "patients of files"
+_TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
+_TEXT = frozenset({"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site"})
+_ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by the length of a month
+_WHY = "Models are compared on patients whom both predict, in the same fold."
+
+
+@dataclass(frozen=True)
+class PredictionFiles:
+    """All predictions in one table, what is known of the patients, and what had to be settled between the files."""
+
+    predictions: pd.DataFrame
+    patients: pd.DataFrame | None
+    findings: tuple[Finding, ...]
+
+
+def read_prediction_files(
+    paths: Sequence[Path], *, patients: Path | None = None, columns: Mapping[str, str] | None = None
+) -> PredictionFiles:
+    """Returns predictions of several files as one table.
+
+    - A file without the column `model` is one model of the file's name; without `task`, it is of the other files' task
+      of its kind; without `split`, it has test patients. Samples and slides of a TCGA patient are that patient, by
+      barcodes of any length.
+    - Folds that differ by their names alone get the names of the first file that has folds; patients of a file without
+      folds are ranked within those of that file.
+    - Outcomes are those of the patients' table, then of the first file that knows them.
+
+    Args:
+        paths: CSV files, or run folders, with a column `risk` (higher is worse) or `p_<class>`, see `auditable`.
+        patients: CSV of the patients, with any of the outcomes, strata, site, age, sex and markers.
+        columns: Column of any of the files to our name: those of predictions.csv, `time_months` or `time_years`, and
+            `censored`, which is the opposite of `event`.
+
+    Raises:
+        ConfigurationError: A column that no file has, or two models of one name.
+        DataError: A file without predictions; patients whose outcomes contradict each other; files without a common
+            patient.
+    """
+    columns = dict(columns or {})
+    files = [path / "predictions.csv" if path.is_dir() else path for path in paths]
+    raw = {path: _renamed(path, columns) for path in dict.fromkeys(files)}
+    known = None if patients is None else _renamed(patients, columns)
+    _check_mapping(columns, [*raw.values(), *([] if known is None else [known])], files)
+    people = None if known is None or patients is None else _one_row_each(_cleaned(patients, known), patients)
+    tables = {path: _cleaned(path, table) for path, table in raw.items()}
+    if any("split" in table for table in tables.values()):
+        tables = {path: table if "split" in table else table.assign(split="test") for path, table in tables.items()}
+    tables = _with_models(tables)
+    tables = _with_cohorts(tables)
+    tables = _with_tasks(tables)
+    findings: list[Finding] = []
+    if len(tables) > 1 or people is not None:
+        tables = _with_outcomes(tables, people, patients)
+    if len(tables) > 1:
+        tables, findings = _with_folds(tables)
+        findings += _of_other_patients(tables)
+    return PredictionFiles(pd.concat(tables.values(), ignore_index=True), people, tuple(findings))
+
+
+def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    text = [name for name, ours in columns.items() if ours in _TEXT]
+    table = read_table(path, text=[*_TEXT, *text])
+    found = {name: ours for name, ours in columns.items() if name in table}
+    twice = [ours for name, ours in found.items() if ours in table and ours != name and ours not in found]
+    twice += [ours for ours in found.values() if list(found.values()).count(ours) > 1]
+    if twice:
+        names = [name for name, ours in found.items() if ours == twice[0]]
+        raise ConfigurationError(
+            f"--columns: {twice[0]} must be one column of {path}. Found {preview([*names, twice[0]])}. Map one of them."
+        )
+    table = table.rename(columns=found)
+    table.attrs["mapped"] = tuple(found)
+    return table
+
+
+def _check_mapping(columns: Mapping[str, str], tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> None:
+    mapped = {name for table in tables for name in table.attrs["mapped"]}
+    unknown = [name for name in columns if name not in mapped]
+    if unknown:
+        raise ConfigurationError(
+            f"--columns: column {unknown[0]} is in none of the files. {files[0]} has {preview(tables[0].columns, 15)}."
+        )
+
+
+def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with patients, days, events and labels in our form."""
+    if "patient_id" not in table:
+        raise DataError(
+            f"{path}: the column patient_id is required. Found {preview(table.columns, 15)}. Name its column with "
+            """--columns '{"case_id": "patient_id"}'."""
+        )
+    table = table.assign(patient_id=table["patient_id"].astype(str).str.strip().map(patient_of_barcode))
+    try:
+        for name, factor in _TIMES.items():
+            if name in table:
+                table["time_days"] = read_numbers(table, name, "Give the time of follow-up as a number") * factor
+        if "censored" in table:
+            table["event"] = read_events(table.assign(event=table["censored"])).map({True: False, False: True})
+        elif "event" in table:
+            table["event"] = read_events(table)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    if "label" in table:
+        table["label"] = table["label"].map(class_text)
+    return table.drop(columns=[name for name in (*_TIMES, "censored") if name in table and name != "time_days"])
+
+
+def _one_row_each(people: pd.DataFrame, path: Path) -> pd.DataFrame:
+    outcomes = [name for name in ("time_days", "event", "label") if name in people]
+    people = people.drop_duplicates(["patient_id", *outcomes])
+    repeated = people["patient_id"].duplicated()
+    if repeated.any():
+        raise DataError(
+            f"{path}: one row per patient is required. Found patient {people.loc[repeated, 'patient_id'].iloc[0]} "
+            f"several times with different outcomes, and {int(repeated.sum()) - 1} more such rows. Keep the right one."
+        )
+    return people.reset_index(drop=True)
+
+
+def _with_models(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]:
+    """Returns the files with the column `model`: the file's name where it has none."""
+    named = {path: t if "model" in t else t.assign(model=path.stem) for path, t in tables.items()}
+    owners: dict[str, Path] = {}
+    for path, table in named.items():
+        if not class_columns(table) and not ("risk" in table and table["risk"].notna().any()):
+            raise DataError(
+                f"{path}: a column risk (higher is worse) or p_<class> of each class is required. Found "
+                f"""{preview(table.columns, 15)}. Name it with --columns '{{"risk_score": "risk"}}'."""
+            )
+        for model in table["model"].unique():
+            if model in owners:
+                raise ConfigurationError(
+                    f"every model must be in one file. Found {model} in {owners[model]} and {path}. Rename one, or its "
+                    "column `model`."
+                )
+            owners[model] = path
+    return named
+
+
+def _with_cohorts(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]:
+    """Returns the files without the column `cohort` unless all have it: then patients are known by identifier alone."""
+    if all("cohort" in table for table in tables.values()):
+        return dict(tables)
+    for path, table in tables.items():
+        if "cohort" in table and (table.groupby("patient_id")["cohort"].nunique() > 1).any():
+            raise DataError(f"{path}: patients of several cohorts have one identifier. The other files need a column "
+                            "cohort as well.")  # fmt: skip
+    return {path: table.drop(columns="cohort", errors="ignore") for path, table in tables.items()}
+
+
+def _with_tasks(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]:
+    """Returns the files with the column `task`: that of the other files of the same kind where there is one."""
+    named: dict[tuple[str, ...], set[str]] = {}
+    for table in tables.values():
+        for task, rows in table.groupby("task") if "task" in table else ():
+            named.setdefault(_kind(rows), set()).add(str(task))
+    return {path: t if "task" in t else t.assign(task=_task(path, _kind(t), named)) for path, t in tables.items()}
+
+
+def _kind(rows: pd.DataFrame) -> tuple[str, ...]:
+    is_survival = "risk" in rows and rows["risk"].notna().any()
+    return ("risk",) if is_survival else tuple(sorted(class_columns(rows)))
+
+
+def _task(path: Path, kind: tuple[str, ...], named: Mapping[tuple[str, ...], set[str]]) -> str:
+    tasks = sorted(named.get(kind, ()))
+    if len(tasks) > 1:
+        raise ConfigurationError(f"{path}: a column task is required, one of {preview(tasks)}. Found none.")
+    return tasks[0] if tasks else "survival" if kind == ("risk",) else "task"
+
+
+def _with_outcomes(
+    tables: Mapping[Path, pd.DataFrame], people: pd.DataFrame | None, patients: Path | None
+) -> dict[Path, pd.DataFrame]:
+    """Returns the files with the same outcome for a patient in all of them, from the first source that knows it."""
+    tables = dict(tables)
+    tasks = {(str(task), _kind(rows) == ("risk",)) for t in tables.values() for task, rows in t.groupby("task")}
+    for task, is_survival in sorted(tasks):
+        wanted = ["time_days", "event"] if is_survival else ["label"]
+        sources = [] if people is None else [(patients, people)]
+        sources += [(path, table[table["task"] == task]) for path, table in tables.items()]
+        outcomes = _agreed(wanted, [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}])
+        for path, table in tables.items():
+            chosen = table["task"] == task
+            found = outcomes.reindex(table.loc[chosen, "patient_id"])
+            if chosen.any() and found.isna().any(axis=1).all():
+                raise DataError(
+                    f"{path}: {' and '.join(wanted)} of task {task} are required, in the file or in --patients. Found "
+                    f"none for its patients ({preview(table.loc[chosen, 'patient_id'], 3)}). Give them, or check the "
+                    "identifiers."
+                )
+            for name in wanted:
+                filled = table[name].astype(object) if name in table else pd.Series(None, table.index, dtype=object)
+                filled[chosen] = found[name].to_numpy(dtype=object)
+                table = table.assign(**{name: filled})
+            tables[path] = table
+    return tables
+
+
+def _agreed(wanted: Sequence[str], sources: Sequence[tuple[Path | None, pd.DataFrame]]) -> pd.DataFrame:
+    """Returns the outcome of every patient, from the first source that has it.
+
+    Raises:
+        DataError: Two sources contradict each other; names both, the patient and both outcomes.
+    """
+    agreed, origin = pd.DataFrame(columns=list(wanted), dtype=object), pd.Series(dtype=object)
+    for path, rows in sources:
+        own = rows.dropna(subset=list(wanted)).drop_duplicates("patient_id").set_index("patient_id")[list(wanted)]
+        common = own.index.intersection(agreed.index)
+        ours, theirs = own.loc[common], agreed.loc[common]
+        differ = ~reduce(pd.Series.__and__, (_alike(name, ours[name], theirs[name]) for name in wanted))
+        if differ.any():
+            patient = str(differ.index[differ][0])
+            raise DataError(
+                f"{path} and {origin[patient]}: the same outcome is required for a patient. Found "
+                f"{preview(ours.loc[patient])} and {preview(theirs.loc[patient])} ({', '.join(wanted)}) for {patient}, "
+                f"and {int(differ.sum()) - 1} more such patients. Correct it, or leave out the outcome of one file."
+            )
+        new = own.index.difference(agreed.index)
+        agreed = pd.concat([part for part in (agreed, own.loc[new].astype(object)) if len(part)] or [agreed])
+        origin = pd.concat([origin, pd.Series([path] * len(new), index=new, dtype=object)])
+    return agreed
+
+
+def _alike(name: str, ours: pd.Series, theirs: pd.Series) -> pd.Series:
+    if name != "time_days":
+        return ours.astype(str) == theirs.astype(str)
+    first, second = ours.astype(float), theirs.astype(float)
+    return (first - second).abs() <= (_ALIKE_SHARE * second).clip(lower=_ALIKE_DAYS)
+
+
+def _with_folds(tables: Mapping[Path, pd.DataFrame]) -> tuple[dict[Path, pd.DataFrame], list[Finding]]:
+    """Returns the files with the folds of the first that has some, where they are the same or missing."""
+    first = next((path for path, table in tables.items() if "fold" in table), None)
+    if first is None:
+        return dict(tables), []
+    tested = _tested(tables[first])
+    fold_of = tested.drop_duplicates("patient_id").set_index("patient_id")[["repeat", "fold"]]
+    matched, findings = dict(tables), []
+    for path, table in tables.items():
+        table = table if "repeat" in table or "fold" not in table else table.assign(repeat=fold_of["repeat"].iloc[0])
+        if "fold" not in table:
+            found = fold_of.reindex(table["patient_id"])
+            known = found["fold"].notna().to_numpy()
+            table = table.assign(repeat=found["repeat"].to_numpy(), fold=found["fold"].to_numpy())[known]
+            text = f"{path.name} has no folds: its patients are ranked within those of {first.name}"
+            findings.append(Finding("note", CHECK, text, "Risks of several models have several scales.",
+                                    "Add a column fold."))  # fmt: skip
+        elif path != first:
+            table, finding = _renamed_folds(table, fold_of["fold"], path, first)
+            findings += [] if finding is None else [finding]
+        matched[path] = table
+    return matched, findings
+
+
+def _tested(table: pd.DataFrame) -> pd.DataFrame:
+    table = table if "repeat" in table else table.assign(repeat=0)
+    tested = table if "split" not in table else table[table["split"].astype(str).str.lower().isin(["test", "testing"])]
+    return tested[tested["repeat"] == tested["repeat"].min()]
+
+
+def _renamed_folds(
+    table: pd.DataFrame, fold_of: pd.Series, path: Path, first: Path
+) -> tuple[pd.DataFrame, Finding | None]:
+    """Returns the file with the other's names of the same folds, or what is compared where the folds differ."""
+    own = _tested(table).drop_duplicates("patient_id").set_index("patient_id")["fold"]
+    common = own.index.intersection(fold_of.index)
+    pairs = pd.DataFrame({"own": own[common].astype(str), "other": fold_of[common]}).drop_duplicates()
+    if len(pairs) and pairs["own"].is_unique and pairs["other"].is_unique:
+        names = dict(zip(pairs["own"], pairs["other"], strict=True))
+        return table.assign(fold=[names.get(str(fold), fold) for fold in table["fold"]]), None
+    n_same = int((own[common].astype(str) == fold_of[common].astype(str)).sum())
+    text = f"{path.name} has other folds than {first.name}: {n_same} of {len(common)} patients are tested in the same"
+    return table, Finding("warning", CHECK, text, _WHY, "Predict with the same folds.")
+
+
+def _of_other_patients(tables: Mapping[Path, pd.DataFrame]) -> list[Finding]:
+    """Returns which patients only some of the files predict.
+
+    Raises:
+        DataError: Two files have no patient in common.
+    """
+    patients = {path: dict.fromkeys(table["patient_id"]) for path, table in tables.items()}
+    everybody = dict.fromkeys(patient for of_file in patients.values() for patient in of_file)
+    first = next(iter(tables))
+    findings = []
+    for path, own in patients.items():
+        if not own.keys() & patients[first].keys():
+            raise DataError(
+                f"{path} and {first}: patients that both predict are required. Found {preview(own, 2)} and "
+                f"{preview(patients[first], 2)}. Check the identifiers."
+            )
+        missing = [patient for patient in everybody if patient not in own]
+        if missing:
+            models = ", ".join(map(model_title, tables[path]["model"].unique()))
+            text = f"{path.name} lacks {len(missing)} of {len(everybody)} patients ({preview(missing, 3)})"
+            findings.append(Finding("note", CHECK, text, _WHY, f"Predict them with {models} as well."))
+    return findings

@@ -1,0 +1,192 @@
+"""Predictions of others from several files: the same patients, folds and outcomes for all models."""
+
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_comparisons import cohort, predictions
+
+from subfuse.audit.audit import audit_files, audit_predictions
+from subfuse.audit.prediction_files import read_prediction_files
+from subfuse.cli import main
+from subfuse.errors import ConfigurationError, DataError
+
+PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+COLUMNS = {"slide_id": "patient_id", "survival": "time_months", "censorship": "censored"}
+N = 90
+
+
+@pytest.fixture(scope="module")
+def people() -> pd.DataFrame:
+    patients = cohort(n=N).assign(idh=np.resize(["wildtype", "mutant"], N))
+    return patients.assign(patient_id=[f"TCGA-{i % 3:02d}-{i:04d}" for i in range(N)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, people: pd.DataFrame) -> Path:
+    """Our predictions, a clinical model's, those of a project like MCAT, and the patients."""
+    ours = predictions(people, noise=0.5)
+    ours.drop(columns="label").to_csv(tmp_path / "ours.csv", index=False)
+    tested = ours[ours["split"] == "test"]
+    clinical = predictions(people, noise=3.0, seed=2)
+    clinical = clinical[clinical["split"] == "test"][["patient_id", "risk", "fold"]]
+    clinical.assign(fold="f" + clinical["fold"].astype(str)).to_csv(tmp_path / "clinical.csv", index=False)
+    dumped = pd.DataFrame(
+        {
+            "slide_id": [f"{p.lower()}-01z-00-dx1.0f3a" for p in tested["patient_id"]],
+            "risk": -np.log(tested["time_days"]) + np.sin(np.arange(N)),
+            "disc_label": 0,
+            "survival": (tested["time_days"] / 30.4375).round(2),
+            "censorship": 1 - tested["event"].astype(int),
+        }
+    )
+    dumped.to_csv(tmp_path / "mcat.csv", index=False)
+    people[["patient_id", "time_days", "event", "idh"]].to_csv(tmp_path / "patients.csv", index=False)
+    return tmp_path
+
+
+def read(folder: Path, *names: str, **options):
+    return read_prediction_files([folder / f"{name}.csv" for name in names], **options)
+
+
+def change(path: Path, **columns) -> None:
+    pd.read_csv(path).assign(**columns).to_csv(path, index=False)
+
+
+def test_every_file_has_the_same_patients_folds_and_outcomes(folder: Path, people: pd.DataFrame) -> None:
+    found = read(folder, "ours", "clinical", "mcat", patients=folder / "patients.csv", columns=COLUMNS)
+
+    tested = found.predictions[found.predictions["split"] == "test"]
+    expected = people.set_index("patient_id")
+    assert set(tested["model"]) == {"subspace", "clinical", "mcat"}
+    assert set(tested["task"]) == {"survival"}
+    for _, rows in tested.groupby("model"):
+        rows = rows.set_index("patient_id").loc[expected.index]
+        assert rows["fold"].tolist() == expected["fold_tested"].tolist()
+        assert rows["time_days"].astype(float).tolist() == expected["time_days"].tolist()
+        assert rows["event"].tolist() == expected["event"].tolist()
+    (finding,) = found.findings
+    assert finding.found == "mcat.csv has no folds: its patients are ranked within those of ours.csv"
+    assert set(tested.loc[tested["model"] == "mcat", "split"]) == {"test"}
+
+
+def test_months_and_censoring_are_those_of_the_patients(folder: Path, people: pd.DataFrame) -> None:
+    found = read(folder, "mcat", columns=COLUMNS).predictions.set_index("patient_id").loc[people["patient_id"]]
+
+    assert found["event"].tolist() == people["event"].tolist()
+    assert found["time_days"].to_numpy() == pytest.approx(people["time_days"].to_numpy(), abs=0.2)
+
+
+def test_models_are_ranked_by_what_they_add_and_strata_are_shown(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    files = [str(folder / f"{name}.csv") for name in ("mcat", "ours", "clinical")]
+    code = main(["audit", *files, "--patients", str(folder / "patients.csv"), "--strata", "idh",
+                 "--columns", json.dumps(COLUMNS), "--modalities", '{"clinical": ["covariates"]}'])  # fmt: skip
+
+    shown = capsys.readouterr().out
+    content = json.loads((folder / "audit.json").read_text())
+    added = content["tables"]["added_value"]
+    assert code == 0
+    assert {row["model"] for row in added} == {"mcat", "subspace"}
+    assert [row["difference"] for row in added] == sorted((row["difference"] for row in added), reverse=True)
+    assert {row["n_patients"] for row in added} == {N}
+    assert {row["stratum"] for row in content["tables"]["strata"] if row["column"] == "idh"} == {"mutant", "wildtype"}
+    assert "survival: Subspace fusion adds to Clinical model (C-index +" in shown
+    assert "What the models add" in shown
+
+
+def test_one_file_is_audited_as_its_table(folder: Path) -> None:
+    table = pd.read_csv(folder / "ours.csv")
+    known, found = audit_predictions(table, n_bootstrap=20), audit_files([folder / "ours.csv"], n_bootstrap=20)
+    assert found.findings == known.findings
+
+
+def test_patients_whom_a_file_lacks_are_said(folder: Path) -> None:
+    clinical = pd.read_csv(folder / "clinical.csv")
+    clinical.iloc[7:].to_csv(folder / "clinical.csv", index=False)
+
+    (finding,) = read(folder, "ours", "clinical").findings
+    assert finding.found.startswith(f"clinical.csv lacks 7 of {N} patients (TCGA-")
+    clinical.assign(patient_id="other-" + clinical["patient_id"]).to_csv(folder / "clinical.csv", index=False)
+    with pytest.raises(DataError, match=r"clinical.csv: time_days and event of task survival are required.*other-TCGA"):
+        read(folder, "ours", "clinical")
+    change(folder / "clinical.csv", time_days=5, event=True)
+    with pytest.raises(DataError, match="patients that both predict are required"):
+        read(folder, "ours", "clinical")
+
+
+def test_contradicting_outcomes_are_refused_by_name(folder: Path, people: pd.DataFrame) -> None:
+    mcat = pd.read_csv(folder / "mcat.csv")
+    change(folder / "mcat.csv", survival=mcat["survival"] * 1.01)
+    read(folder, "ours", "mcat", columns=COLUMNS)  # a month of another length
+    flipped = mcat["censorship"].where(mcat.index != 3, 1 - mcat["censorship"])
+    change(folder / "mcat.csv", censorship=flipped)
+    patient = mcat["slide_id"][3][:12].upper()
+
+    with pytest.raises(DataError, match=f"mcat.csv and .*ours.csv: the same outcome is required.*for {patient}"):
+        read(folder, "ours", "mcat", columns=COLUMNS)
+
+
+def test_other_folds_are_a_warning(folder: Path) -> None:
+    clinical = pd.read_csv(folder / "clinical.csv")
+    change(folder / "clinical.csv", fold=np.arange(N) % 3)
+
+    (finding,) = read(folder, "ours", "clinical").findings
+    assert (finding.level, len(clinical)) == ("warning", N)
+    assert finding.found.startswith("clinical.csv has other folds than ours.csv: ")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"columns": {"hazard": "risk"}}, "column hazard is in none of the files"),
+    ({"columns": {"fold": "risk"}}, "risk must be one column of"),
+    ({"strata": ["grade"]}, "--strata must be columns of --patients, which is missing. Found grade"),
+])  # fmt: skip
+def test_wrong_usage_is_said(folder: Path, options: dict, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        audit_files([folder / "ours.csv", folder / "clinical.csv"], **options)
+
+
+def test_a_model_in_two_files_and_a_file_without_predictions_are_named(folder: Path) -> None:
+    pd.read_csv(folder / "clinical.csv").assign(model="subspace").to_csv(folder / "clinical.csv", index=False)
+    with pytest.raises(ConfigurationError, match=r"Found subspace in .*ours.csv and .*clinical.csv"):
+        read(folder, "ours", "clinical")
+    with pytest.raises(DataError, match=r"patients.csv: a column risk \(higher is worse\) or p_<class>"):
+        read(folder, "ours", "patients")
+    with pytest.raises(DataError, match=r"mcat.csv: the column patient_id is required"):
+        read(folder, "ours", "mcat")
+    twice = pd.concat([pd.read_csv(folder / "patients.csv"), pd.read_csv(folder / "patients.csv").assign(time_days=1)])
+    twice.to_csv(folder / "patients.csv", index=False)
+    with pytest.raises(DataError, match=r"patients.csv: one row per patient is required"):
+        read(folder, "ours", patients=folder / "patients.csv")
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up file that the page shows, continued, is audited by the command that the page shows."""
+    section = PAGE.split("### Predictions of other projects")[1].split("\n##")[0]
+    shown = dict(re.findall(r"`(\w+\.csv)`:\n\n```text\n(.*?)```", section, re.DOTALL))
+    (command,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    draw = np.random.default_rng(0)
+    for name, text in shown.items():
+        rows = pd.read_csv(io.StringIO(text))
+        first, more = rows.iloc[0], pd.DataFrame([rows.iloc[0]] * N).astype(rows.dtypes)
+        identifier = rows.columns[0]
+        more[identifier] = [p + str(first[identifier])[12:] for p in people["patient_id"]]
+        known = {"survival": (people["time_days"] / 30.4375).round(2), "censorship": 1 - people["event"],
+                 "OS.time": people["time_days"], "OS": people["event"].astype(int), "idh": people["idh"],
+                 "fold": people["fold_tested"]}  # fmt: skip
+        for column in {*rows} & {*known}:
+            more[column] = known[column].to_numpy()
+        for column in [column for column in rows if column.startswith("risk")]:
+            more[column] = draw.normal(size=N)
+        pd.concat([rows, more]).to_csv(tmp_path / name, index=False)
+    monkeypatch.chdir(tmp_path)
+
+    assert set(shown) == {"mcat.csv", "clinical.csv", "patients.csv"}
+    assert main(shlex.split(command.replace("\\\n", " "))[1:]) == 0
+    tables = json.loads((tmp_path / "audit.json").read_text())["tables"]
+    assert [row["model"] for row in tables["added_value"]] == ["mcat"]
+    assert {row["column"] for row in tables["strata"]} >= {"idh"}
