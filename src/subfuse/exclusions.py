@@ -8,6 +8,7 @@ import pandas as pd
 from subfuse.errors import DataError, preview
 
 _COLUMNS = ["level", "id", "reason"]
+RENAMED = "renamed"  # level of what is used under another name; only in exclusions.csv
 
 
 def exclusion_table(rows: Iterable[tuple[str, str, str]] = ()) -> pd.DataFrame:

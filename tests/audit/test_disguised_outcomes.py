@@ -74,6 +74,15 @@ def test_outcome_in_disguise_is_named(task: str, name: str, column) -> None:
     assert [finding.level for finding in allowed] == ["note"]
 
 
+def test_a_gene_that_the_table_names_otherwise_is_said_and_allowed_by_both_names() -> None:
+    cohort = cohort_with({"TMT1B": lambda time, *_: -time})
+    cohort = replace(cohort, names_in_table={"TMT1B": "METTL7B"})
+    [finding] = check_inputs(cohort, fold_of(cohort), "survival")
+    assert finding.found.startswith("input TMT1B (METTL7B in your table): it alone orders")
+    levels = {n: check_inputs(cohort, fold_of(cohort), "survival", allow=[n])[0].level for n in ("METTL7B", "TMT1B")}
+    assert levels == {"METTL7B": "note", "TMT1B": "note"}
+
+
 def test_good_predictors_and_other_tasks_are_left_alone() -> None:
     cohort = cohort_with({"strong": lambda time, _, __, g: -time + 60 * g.normal(size=len(time))})
 

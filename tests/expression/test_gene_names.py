@@ -56,7 +56,7 @@ def test_broken_alias_tables_name_the_row(tmp_path, text, message):
 def test_an_axis_is_renamed_where_the_approved_symbol_is_free():
     named = name_genes(["H2AFZ", "SEPT3", "SEPTIN3", "EGFR", "ENSG00000146648.18_PAR_Y"], gene_aliases())
     assert named.names == ("H2AZ1", "SEPT3", "SEPTIN3", "EGFR", "ENSG00000146648")
-    assert named.renamed == {"H2AFZ": "H2AZ1"}
+    assert named.earlier == ("H2AFZ", "", "", "", "")
 
 
 @pytest.mark.parametrize("name", ["1-Mar", "2-Sep", "Sep-02", "10-MAR", "1-Dec", "2024-03-01 00:00:00"])

@@ -90,6 +90,24 @@ def test_develop_cohorts_are_pooled_and_external_ones_are_in_no_fold(folder):
         assert sum(p.startswith("b") for p in fold.test) == 3
 
 
+def test_genes_that_a_table_names_otherwise_are_recorded_and_nothing_is_excluded(folder):
+    for cohort, others in (("a", {"G3": "METTL7B", "G5": "PPAP2B"}), ("b", {"G3": "TMT1B"})):
+        path = folder / f"{cohort}_expression.csv"
+        pd.read_csv(path, index_col="case").rename(columns=others).to_csv(path)
+    (folder / "sets.gmt").write_text("A\td\tG1\tTMT1B\n")
+    plan = plan_of(folder, entry("b", "develop"), entry("a", "develop"))
+    assert "1 renamed (METTL7B as TMT1B)" in plan.summary()
+    assert plan.exclusions[plan.exclusions["id"] == "PLPP3"]["reason"].tolist() == [
+        "measured in a (as PPAP2B) but not in b"
+    ]
+    out = prepare(folder, plan)
+    written = pd.read_csv(out / "exclusions.csv")
+    pd.testing.assert_frame_equal(written[written["level"] != "renamed"], plan.exclusions)
+    assert written[written["level"] == "renamed"]["id"].tolist() == ["METTL7B"]
+    assert "used as TMT1B" in written["reason"].iloc[-1]
+    assert read_cohort(out).names_in_table == {"TMT1B": "METTL7B"}
+
+
 def test_genes_are_matched_by_name_and_dropped_ones_counted(folder):
     plan = plan_of(folder)
     assert plan.expression is not None

@@ -207,6 +207,16 @@ def test_only_modalities_that_somebody_has_are_named(tmp_path, absent, other):
     assert "rest on the other alone" not in card
 
 
+def test_a_renamed_gene_is_said_and_is_no_exclusion(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), explained=0)
+    row = "renamed,METTL7B,not excluded: used as TMT1B\n"
+    (run / "cohort" / "exclusions.csv").write_text(f"level,id,reason\n{row}")
+    notes = cohort_section(read_run(run), PictureBudget()).content["notes"]
+    assert notes[0] == "Nothing was excluded."
+    assert notes[1].startswith("METTL7B is an earlier symbol")
+    assert "Excluded" not in model_card(read_run(run))
+
+
 def test_one_of_a_kind_is_singular_everywhere(tmp_path):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), explained=0)
     (run / "cohort" / "exclusions.csv").write_text("level,id,reason\npatient,007,no label\n")

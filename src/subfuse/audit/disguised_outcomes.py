@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import preview
 from subfuse.evaluation.weighted_metrics import known_orders
+from subfuse.expression.gene_names import both_names
 
 CHECK = "outcome in disguise"
 _NEARLY_PERFECT = 0.99  # C-index or AUC of one column, in either direction
@@ -58,7 +60,7 @@ def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str
         task: Name of the task.
         allow: Columns that are known to be legitimate; they are noted.
     """
-    return input_findings(suspicious_inputs(cohort, fold, task), task, allow=allow)
+    return input_findings(suspicious_inputs(cohort, fold, task), task, allow=allow, in_table=cohort.names_in_table)
 
 
 def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
@@ -80,23 +82,29 @@ def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
     return table.astype({"share": float, "is_sure": bool, "n_patients": int})
 
 
-def input_findings(table: pd.DataFrame, task: str, *, allow: Collection[str] = ()) -> list[Finding]:
+def input_findings(
+    table: pd.DataFrame, task: str, *, allow: Collection[str] = (), in_table: Mapping[str, str] = MappingProxyType({})
+) -> list[Finding]:
     """Returns findings on suspicious inputs of one fold or several, strongest first, each input once.
 
     Args:
         table: Rows of `suspicious_inputs`.
         task: Name of the task.
         allow: Columns that are known to be legitimate; they are noted.
+        in_table: Names of genes in the user's table, where they are others; `allow` may hold them too.
     """
     order = table.sort_values(["is_sure", "share"], ascending=False, kind="stable")
     strongest = order.drop_duplicates("input")
     sure, by_chance = strongest[strongest["is_sure"]], strongest[~strongest["is_sure"]]
     findings = [
-        _finding(str(name), str(reason), task, is_allowed=name in allow)
+        _finding(str(name), in_table.get(str(name)), str(reason), task, allow)
         for name, reason in zip(sure["input"], sure["reason"], strict=True)
     ]
     if len(by_chance):
-        shown = [f"{name} ({reason})" for name, reason in zip(by_chance["input"], by_chance["reason"], strict=True)]
+        shown = [
+            f"{both_names(str(name), in_table.get(str(name)))} ({reason})"
+            for name, reason in zip(by_chance["input"], by_chance["reason"], strict=True)
+        ]
         found = (
             f"{len(by_chance)} input(s) order the {by_chance['n_patients'].min()} training patients of a fold almost "
             f"perfectly, but with so few patients some columns do by chance. Strongest: {preview(shown, 3)}"
@@ -106,14 +114,15 @@ def input_findings(table: pd.DataFrame, task: str, *, allow: Collection[str] = (
     return findings
 
 
-def _finding(name: str, reason: str, task: str, *, is_allowed: bool) -> Finding:
-    if is_allowed:
-        return Finding("note", CHECK, f"input {name} is allowed by name although {reason}", _WHY, "", task)
+def _finding(name: str, in_table: str | None, reason: str, task: str, allow: Collection[str]) -> Finding:
+    shown = both_names(name, in_table)
+    if name in allow or in_table in allow:
+        return Finding("note", CHECK, f"input {shown} is allowed by name although {reason}", _WHY, "", task)
     remedy = (
         f"Name {name} in `expression.exclude` (or remove it from `covariates`) of the cohort file, or allow it with "
         "--allow-inputs if it is known before the outcome."
     )
-    return Finding("failure", CHECK, f"input {name}: {reason}", _WHY, remedy, task)
+    return Finding("failure", CHECK, f"input {shown}: {reason}", _WHY, remedy, task)
 
 
 def _by_name(names: Sequence[str], spec: TaskSpec) -> Iterator[tuple[str, str]]:

@@ -68,6 +68,7 @@ class Cohort:
     strata: tuple[str, ...] = ()  # columns within which results are shown too, the batch among them
     pathways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # single gene sets -> measured genes
     gene_aliases: Mapping[str, str] = field(default_factory=dict)  # declared ones, beside those that are built in
+    names_in_table: Mapping[str, str] = field(default_factory=dict)  # of genes that the user's table names otherwise
     encoder: str | None = None
     encoder_sha256: str | None = None
     patch_dim: int | None = None
@@ -144,6 +145,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         strata=cohort_file.strata_columns,
         pathways={} if table is None else read_gmt(root / "pathways.gmt"),
         gene_aliases=_declared_aliases(cohort_file),
+        names_in_table={} if table is None else table.names_in_source,
         encoder=provenance.get("encoder"),
         encoder_sha256=provenance.get("encoder_sha256"),
         patch_dim=provenance.get("patch_dim"),

@@ -24,7 +24,7 @@ class NamedGenes:
     """Names of a gene axis, position by position."""
 
     names: tuple[str, ...]  # approved symbols; Ensembl identifiers without version where no symbol is known
-    renamed: Mapping[str, str]  # name in the file -> approved symbol, where they differ by more than a version
+    earlier: tuple[str, ...]  # names in the file where they differ by more than a version, else empty
     mangled: tuple[str, ...]  # names of the file that a spreadsheet turned into dates
 
 
@@ -97,6 +97,16 @@ def _without_version(name: str) -> str:
     return match[1] if match else name
 
 
+def is_identifier(name: str) -> bool:
+    """Returns True for an Ensembl gene identifier, which is no symbol.
+
+    Example:
+        >>> is_identifier("ENSG00000146648.18"), is_identifier("EGFR")
+        (True, False)
+    """
+    return _ENSEMBL.match(name) is not None
+
+
 def approved_name(name: str, aliases: Mapping[str, str]) -> str:
     """Returns the approved symbol of a name; a name that the table does not know stays, without version.
 
@@ -121,8 +131,18 @@ def name_genes(names: Sequence[str], aliases: Mapping[str, str]) -> NamedGenes:
     present = set(stems)
     approved = [approved_name(stem, aliases) for stem in stems]
     final = [stem if new != stem and new in present else new for stem, new in zip(stems, approved, strict=True)]
-    renamed = {stem: new for stem, new in zip(stems, final, strict=True) if stem != new}
-    return NamedGenes(tuple(final), renamed, tuple(name for name in final if _DATE.match(name)))
+    earlier = tuple(stem if stem != new else "" for stem, new in zip(stems, final, strict=True))
+    return NamedGenes(tuple(final), earlier, tuple(name for name in final if _DATE.match(name)))
+
+
+def both_names(gene: str, in_table: str | None) -> str:
+    """Returns a gene for a message, with its name in the user's table where that is another.
+
+    Example:
+        >>> both_names("TMT1B", "METTL7B"), both_names("EGFR", None)
+        ('TMT1B (METTL7B in your table)', 'EGFR')
+    """
+    return f"{gene} ({in_table} in your table)" if in_table else gene
 
 
 def match_genes(wanted: Sequence[str], found: Collection[str], aliases: Mapping[str, str]) -> MatchedGenes:

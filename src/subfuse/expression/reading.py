@@ -118,10 +118,9 @@ def _read(
 class _GeneAxis:
     """The genes of a source under their approved names, and which of its columns can be used."""
 
-    genes: pd.DataFrame  # name, gene_id, gene_type, label
+    genes: pd.DataFrame  # name, gene_id, gene_type, label, name_in_source (empty unless it is another)
     is_measured: Bool[np.ndarray, " gene"]  # False where no sample has a value
     is_usable: Bool[np.ndarray, " gene"]  # measured, with a name, and not excluded by name
-    n_renamed: int
     exclusions: pd.DataFrame
     warnings: tuple[str, ...]
 
@@ -149,8 +148,9 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
     values, per_patient = _one_row_per_patient(values, used)
     columns, duplicates = _one_column_per_gene(values, axis, matrix)
     kept = axis.genes.iloc[columns]
-    described = kept.set_index("name")[["gene_id", "gene_type"]].rename_axis(index=None)
-    renamed = {"names": f"{axis.n_renamed} earlier names replaced by approved symbols"} if axis.n_renamed else {}
+    described = kept.set_index("name")[["gene_id", "gene_type", "name_in_source"]].rename_axis(index=None)
+    n_renamed = int((axis.genes["name_in_source"] != "").sum())
+    renamed = {"names": f"{n_renamed} earlier names replaced by approved symbols"} if n_renamed else {}
     return ExpressionTable(
         values=pd.DataFrame(
             values if len(columns) == values.shape[1] else values[:, columns],
@@ -188,7 +188,7 @@ def _left(unit: str) -> str:
 
 def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Sequence[str]) -> _GeneAxis:
     named = name_genes(matrix.genes["name"].tolist(), aliases)
-    genes = matrix.genes.assign(name=named.names)
+    genes = matrix.genes.assign(name=named.names, name_in_source=named.earlier)
     unknown = np.flatnonzero(np.isnan(matrix.values[0]))
     measured = np.ones(len(genes), dtype=bool)
     measured[unknown] = ~np.isnan(matrix.values[:, unknown]).all(axis=0)
@@ -212,7 +212,6 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
         genes=genes,
         is_measured=measured,
         is_usable=measured & ~mangled & ~nameless & ~unwanted,
-        n_renamed=len(named.renamed),
         exclusions=exclusions,
         warnings=(warning,) if named.mangled else (),
     )

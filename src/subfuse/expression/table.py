@@ -22,7 +22,7 @@ class ExpressionTable:
     unit: str  # as declared in the cohort file, or as the source tells
     transform: str  # from the unit to `values`, in words: log2(TPM + 1), ...
     source: Mapping[str, str]  # file or folder, and how samples were chosen
-    genes: pd.DataFrame = field(default_factory=pd.DataFrame)  # per gene, where known: gene_id (versioned), gene_type
+    genes: pd.DataFrame = field(default_factory=pd.DataFrame)  # where known: gene_id, gene_type, name_in_source
     exclusions: pd.DataFrame = field(default_factory=exclusion_table)  # level, id, reason
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # per patient: samples (joined by ;), n_samples
     warnings: tuple[str, ...] = ()  # what is doubtful about the source
@@ -33,6 +33,14 @@ class ExpressionTable:
     def scale(self) -> str:
         """Scale of `values`, by which cohorts are comparable: log2_tpm, log2_cpm, zscore or cohort_zscore."""
         return "cohort_zscore" if self.standardised else MODEL_SCALE[self.unit]
+
+    @property
+    def names_in_source(self) -> dict[str, str]:
+        """Genes that the source has under another name: approved symbol to the earlier symbol or Ensembl identifier."""
+        if "name_in_source" not in self.genes:
+            return {}
+        names = self.genes["name_in_source"].astype(str)
+        return {str(gene): name for gene, name in names[names != ""].items()}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
-from subfuse.expression.gene_names import gene_aliases
+from subfuse.expression.gene_names import both_names, gene_aliases
 from subfuse.expression.gene_sets import coverage, few_measured, load_gene_sets, load_pathways, restrict_to_axis
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
@@ -82,6 +82,8 @@ class CohortPlan:
         ]
         if self.expression is not None and expression.any():
             lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
+            renamed = [f"{old} as {new}" for new, old in self.expression.names_in_source.items()]
+            lines[-1] += f"; {len(renamed)} renamed ({preview(renamed, 3)})" if renamed else ""
         for task_name, task in self.tasks.items():
             known = patients[task.stratified_by].dropna()
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
@@ -124,7 +126,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
     check_batch(cohort_file.batch, developed, tasks, develops=develops)
     check_strata(cohort_file.strata_columns, developed)
-    _refuse_names_of_genes(covariates, genes)
+    _refuse_names_of_genes(covariates, genes, {} if expression is None else expression.names_in_source)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))
     repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, developed) if develops else ((), ())
@@ -261,8 +263,8 @@ def _harmonisation(
     return pd.concat(compared, ignore_index=True) if compared else pd.DataFrame()
 
 
-def _refuse_names_of_genes(covariates: Sequence[str], genes: Sequence[str]) -> None:
-    shared = sorted(set(covariates) & set(genes))
+def _refuse_names_of_genes(covariates: Sequence[str], genes: Sequence[str], in_table: Mapping[str, str]) -> None:
+    shared = [both_names(name, in_table.get(name)) for name in sorted(set(covariates) & set(genes))]
     if shared:
         raise ConfigurationError(
             f"covariates: {preview(shared)} must not have the name of a gene. Rename it in patients.columns."

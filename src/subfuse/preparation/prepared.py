@@ -7,7 +7,9 @@ import pandas as pd
 
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text
 from subfuse.cohort.fold_files import SPLITS, write_repeats
-from subfuse.expression.table import write_expression
+from subfuse.exclusions import RENAMED, exclusion_table, join_exclusions
+from subfuse.expression.gene_names import is_identifier
+from subfuse.expression.table import ExpressionTable, write_expression
 from subfuse.files import write_table, write_text
 from subfuse.preparation.plan import CohortPlan
 
@@ -31,7 +33,7 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
     """
     write_table(out / "patients.csv", plan.patients)
     write_table(out / "slides.csv", slides.sort_values("slide_id"))
-    write_table(out / "exclusions.csv", plan.exclusions)
+    write_table(out / "exclusions.csv", join_exclusions([plan.exclusions, _renamed(plan.expression)]))
     if plan.expression is None:
         for name in _EXPRESSION_FILES:
             (out / name).unlink(missing_ok=True)
@@ -46,6 +48,16 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
     resolved = {"tasks": dict(plan.tasks), "covariates": plan.covariates}
     write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update=resolved)))
     write_repeats(out / SPLITS, plan.repeats)
+
+
+def _renamed(table: ExpressionTable | None) -> pd.DataFrame:
+    """Returns the earlier symbols of the source, each with the approved one under which its gene is used."""
+    pairs = {} if table is None else table.names_in_source
+    return exclusion_table(
+        (RENAMED, earlier, f"not excluded: used as {gene}, its approved symbol")
+        for gene, earlier in pairs.items()
+        if not is_identifier(earlier)
+    )
 
 
 def _gmt_text(gene_sets: Mapping[str, Sequence[str]], description: str) -> str:

@@ -151,8 +151,20 @@ def pool_expression(tables: dict[str, ExpressionTable]) -> tuple[ExpressionTable
         + ("" if as_they_are else f"; then as shares over the {len(shared)} genes of all"),
         source={f"{name}: {key}": value for name, part in tables.items() for key, value in part.source.items()},
         exclusions=join_exclusions([part.exclusions for part in parts]),
+        genes=_described(parts, shared),
     )
     return pooled, _dropped_genes(tables, set(shared))
+
+
+def _described(parts: Sequence[ExpressionTable], shared: pd.Index) -> pd.DataFrame:
+    """Returns what the first cohort knows of the genes, and the first other name that any of them has for each."""
+    names: dict[str, str] = {}
+    for part in reversed(parts):
+        names |= part.names_in_source
+    if not len(parts[0].genes) and not names:
+        return pd.DataFrame()
+    genes = parts[0].genes.reindex(shared).fillna("")
+    return genes.assign(name_in_source=[names.get(gene, "") for gene in shared])
 
 
 def _on_shared_genes(part: ExpressionTable, shared: pd.Index) -> pd.DataFrame:
@@ -188,10 +200,15 @@ def _left_out(exclusions: pd.DataFrame, cohorts: Sequence[CohortSources]) -> pd.
 
 def _dropped_genes(tables: dict[str, ExpressionTable], shared: set[str]) -> pd.DataFrame:
     measured = {name: set(part.values.columns) for name, part in tables.items()}
+    others = {name: part.names_in_source for name, part in tables.items()}
     every = sorted(set().union(*measured.values()) - shared)
     rows = []
     for gene in every:
-        having = [name for name in tables if gene in measured[name]]
+        having = [
+            f"{name} (as {others[name][gene]})" if gene in others[name] else name
+            for name in tables
+            if gene in measured[name]
+        ]
         lacking = [name for name in tables if gene not in measured[name]]
         rows.append(("gene", gene, f"measured in {' and '.join(having)} but not in {' and '.join(lacking)}"))
     return exclusion_table(rows)

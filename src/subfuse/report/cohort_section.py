@@ -48,7 +48,7 @@ def cohort_section(run: RunFiles, pictures: PictureBudget) -> Section:
     hidden = len(run.contact_sheets) - len(sheets)
     more = [f"{hidden} more pictures of slides in the run's folder cohort/contact_sheets/."] if hidden else []
     few = few_measured(run.cohort["gene_set_coverage"])
-    notes = [*([] if content["exclusions"] else [_no_exclusions(run)]), *few, *more]
+    notes = [*([] if content["exclusions"] else [_no_exclusions(run)]), *_renamed(run.cohort["renamed"]), *few, *more]
     gist = f"Flow of patients{', ' if parts else ''}{', '.join(parts)}"
     return Section("cohort", "Cohort", gist, "cohort.html.j2", content | {"notes": notes})
 
@@ -56,6 +56,12 @@ def cohort_section(run: RunFiles, pictures: PictureBudget) -> Section:
 def _no_exclusions(run: RunFiles) -> str:
     is_kept = (run.folder / "cohort" / "exclusions.csv").exists()
     return "Nothing was excluded." if is_kept else "The run keeps no list of exclusions."
+
+
+def _renamed(table: pd.DataFrame) -> list[str]:
+    names = preview(table["id"], 3) if len(table) else ""
+    verb = "is an earlier symbol" if len(table) == 1 else "are earlier symbols"
+    return [f"{names} {verb}; the approved ones are shown (cohort/exclusions.csv)."] if names else []
 
 
 def slide_table(run: RunFiles) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from subfuse.errors import DataError
+from subfuse.exclusions import RENAMED
 from subfuse.execution import Attempts
 from subfuse.files import read_json
 from subfuse.run_folder.job import Job, jobs_of
@@ -116,7 +117,7 @@ class RunFiles:
     metrics: pd.DataFrame
     comparisons: pd.DataFrame
     failures: pd.DataFrame
-    cohort: Mapping[str, pd.DataFrame]  # a table of _COHORT_TABLES that was not copied into the run is empty
+    cohort: Mapping[str, pd.DataFrame]  # _COHORT_TABLES and `renamed`; what was not copied into the run is empty
     contact_sheets: tuple[Path, ...]
     explanations: tuple[Explanation, ...]
     cohort_explanations: tuple[CohortExplanation, ...]
@@ -198,7 +199,7 @@ def read_run(folder: Path) -> RunFiles:
             numbers=("difference", "lower", "upper", "p_adjusted"),
         ),
         failures=read_columns(folder / "failures.csv", text=("task", "model", "fold", "reason")),
-        cohort={name: read_optional(folder / "cohort" / f"{name}.csv") for name in _COHORT_TABLES},
+        cohort=_read_cohort(folder / "cohort"),
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=explanations,
         cohort_explanations=of_cohort,
@@ -206,6 +207,14 @@ def read_run(folder: Path) -> RunFiles:
         failed_explanations=pd.concat([read_optional(folder / FAILED_EXPLANATIONS), attempts.table()]),
         audit=_read_audit(folder / "audit.json"),
     )
+
+
+def _read_cohort(folder: Path) -> dict[str, pd.DataFrame]:
+    """Returns the tables of the cohort; what is used under another name apart from what is excluded."""
+    tables = {name: read_optional(folder / f"{name}.csv") for name in _COHORT_TABLES}
+    listed = tables["exclusions"]
+    is_renamed = listed.get("level", pd.Series(dtype=object)) == RENAMED
+    return tables | {"exclusions": listed[~is_renamed], "renamed": listed[is_renamed]}
 
 
 def _read_each(folder: Path, pattern: str, read: Callable[[Path], Read], attempts: Attempts) -> tuple[Read, ...]:
