@@ -91,7 +91,7 @@ def trained_explained_and_reported(run: Path) -> None:
     assert pd.read_csv(run / "explanations" / "failures.csv").empty
     report = (run / "report.html").read_text()
     assert "Drawn on the places of the patches" in report
-    assert "raises the risk" in report
+    assert "raises the hazard" in report
     assert "raises the score<" not in report
     assert ALARM not in report + (run / "MODEL_CARD.md").read_text()
     explained = [json.loads(path.read_text()) for path in (run / "explanations").rglob("explanation.json")]
@@ -167,13 +167,21 @@ def test_the_viewer_shows_and_explains_slides_by_the_places_of_their_patches(run
     assert shelf.thumbnail(slide).startswith(b"\xff\xd8")
     reader.explain(TWO_SLIDES, tmp_path)
     folder = ExplanationShelf(tmp_path).find(TWO_SLIDES, "survival")
-    assert read_explanation(folder, genes_per_subspace=3).score_name == "the risk"
+    assert read_explanation(folder, genes_per_subspace=3).score_name == "the hazard"
     assert len(read_patch_scores(folder, slide, patch_size_px=512).x) > 5
 
 
 def test_a_patient_without_slides_is_explained_by_genes(run, tmp_path):
     do("explain", run, "--patient", WITHOUT_SLIDES, "--out", tmp_path)
     assert not list((tmp_path / "grade").glob("*.png"))
+
+
+def test_another_model_is_explained_beside_the_main_one(run):
+    do("explain", run, "--patient", WITHOUT_SLIDES, "--model", "clinical")
+    found = [json.loads(path.read_text()) for path in (run / "explanations").rglob("explanation.json")]
+    assert {content["model"] for content in found} == {"subspace"}
+    beside = json.loads((run / "explanations_clinical" / WITHOUT_SLIDES / "grade" / "explanation.json").read_text())
+    assert beside["model"] == "clinical"
 
 
 def test_nothing_after_training_makes_it_a_failure(run, caplog, monkeypatch):

@@ -71,6 +71,28 @@ def test_a_model_as_good_within_strata_raises_no_alarm():
     assert np.mean(alarms) <= 0.05
 
 
+def test_few_patients_raise_no_alarm_and_are_not_called_fine():
+    levels = []
+    for seed in range(40):
+        rows, patients = drawn(seed, told_by_idh=0, skill=4)
+        rows, patients = rows[:60], patients[:60]
+        (task,) = read_tasks(rows)
+        findings, _, _ = stratum_findings(task, *strata_of(patients, ()), headline_values(task), n_bootstrap=60, seed=0)
+        levels += [finding.level for finding in findings if finding.check == "subgroups"]
+    assert len(levels) > 100
+    assert np.mean([level == "warning" for level in levels]) <= 0.05
+    assert np.mean([level == "ok" for level in levels]) < 0.5
+
+
+def test_a_model_that_fails_in_a_subgroup_is_a_warning():
+    rows, patients = drawn(5, told_by_idh=0, skill=3)
+    rows.loc[patients["sex"] == "f", "risk"] *= -1
+    audit = audit_predictions(rows, patients=patients, n_bootstrap=100)
+    (finding,) = [f for f in audit.findings if f.check == "subgroups" and " by sex " in f.found]
+    assert finding.level == "warning"
+    assert " for f" in finding.found
+
+
 def test_patients_of_another_cohort_name_are_matched_by_identifier():
     rows, patients = drawn(2, told_by_idh=4, skill=0)
     audit = audit_predictions(rows.drop(columns="cohort"), patients=patients, n_bootstrap=50)

@@ -218,7 +218,7 @@ def test_a_model_without_curves_says_so() -> None:
 
     assert found["measure"].tolist() == ["integrated_brier", "one_calibration_p", "d_calibration_p"]
     assert found["before"].isna().all()
-    assert (found["reason"] == "the model predicts no survival curve").all()
+    assert (found["reason"] == "its predictions hold no survival curve").all()
     assert calibration_findings(found)[0].level == "note"
 
 

@@ -110,7 +110,7 @@ def test_geojson_has_one_square_per_patch_in_level0_pixels(tmp_path):
 def test_geojson_of_a_slide_with_bounds_lies_on_what_qupath_shows(tmp_path):
     path = tmp_path / "patches.geojson"
     patches = (np.array([[1024, 1536], [1536, 2048]]), 512, {"total": np.ones(2)})
-    write_geojson(path, *patches, classify_by="total", score_name="the risk", bounds_corner=(1024, 1536))
+    write_geojson(path, *patches, classify_by="total", score_name="the hazard", bounds_corner=(1024, 1536))
     content = json.loads(path.read_text())
     first, second = (feature["geometry"]["coordinates"][0] for feature in content["features"])
     assert first == [[0, 0], [512, 0], [512, 512], [0, 512], [0, 0]]

@@ -100,7 +100,7 @@ def test_a_gallery_shows_both_ends_and_is_absent_without_tiles(two_slides):
     slides, features, places = two_slides
     scores = {name: slide.features[:, 0].astype(float) - 0.5 for name, slide in slides.items()}
     high, low, _ = strongest_tiles(scores, slides, features, places, count=2)
-    picture = gallery(high, low, label="tumour", score_name="the risk")
+    picture = gallery(high, low, label="tumour", score_name="the hazard")
     pixels = np.asarray(picture)
     assert (pixels == BRIGHT).all(axis=2).sum() == 2 * 150**2
-    assert gallery([], [], label="tumour", score_name="the risk") is None
+    assert gallery([], [], label="tumour", score_name="the hazard") is None

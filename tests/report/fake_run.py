@@ -46,7 +46,7 @@ def write_audit(run: Path) -> None:
     """Writes findings that hold a hostile name, and how fusion compares."""
     fusion = pd.DataFrame(
         [("survival", "subspace", "snn", "best single modality", "c_index", 0.0512, 0.011, 0.092, 0.012, 90),
-         ("grade", "subspace", "snn", "best single modality", "auc", -0.0123, -0.04, None, 0.5, 90)],
+         ("grade", "subspace", "snn", "best single modality", "auc", -0.0123, -0.04, 0.02, 0.5, 90)],
         columns=["task", "model", "reference", "reference_is", "metric", "difference", "lower", "upper", "p_adjusted",
                  "n_patients"],
     )  # fmt: skip
@@ -267,7 +267,7 @@ def _write_cohort_explanation(generator: np.random.Generator, folder: Path, tabl
     ]
     explained = {"risk": len(table)} if folder.name == "survival" else {"class G2": 20, "class G3": len(table) - 20}
     content = {"n_patients": len(table), "n_models": FOLDS, "explained": explained, "shares": shares}
-    content["score_name"] = "the risk" if folder.name == "survival" else "the score of the predicted class"
+    content["score_name"] = "the hazard" if folder.name == "survival" else "the score of the predicted class"
     content["relative_gap"] = {"median": 0.012, "largest": 0.11}
     (folder / "summary.json").write_text(json.dumps(content))
 
@@ -333,7 +333,7 @@ def _write_explanation(generator: np.random.Generator, folder: Path, patient: st
             options: dict = {
                 "slide_width_px": 760 * 40,
                 "slide_height_px": 520 * 40,
-                "label": "contribution to the risk",
+                "label": "contribution to the hazard",
             }
             name = f"heatmap_{subspace}_{slide}.png"
             heat_map(picture, corners, 13 * 40, scores=score, limit=0.02, **options).save(folder / name)

@@ -69,8 +69,8 @@ def test_warnings_are_counted_by_kind_not_listed(tmp_path):
     card = model_card(read_run(run))
     assert "The audit found no failure and 22 warnings." in card
     assert [line for line in card.splitlines() if "warning" in line][1:] == [
-        "- Fusion benefit, 2 warnings · Grade: Subspace fusion, Concatenation.",
-        "- Calibration, 20 warnings · Grade: SNN.",
+        "- Fusion benefit, 2 warnings · Grade: Subspace fusion, Concatenation: for example subspace: found 0.",
+        "- Calibration, 20 warnings · Grade: SNN: for example snn: found 2.",
     ]
 
 

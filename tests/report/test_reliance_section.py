@@ -30,8 +30,8 @@ def test_the_strongest_gene_and_its_direction_are_named(run):
     first = {row[0]: row for row in reversed(part["genes"].rows)}
     for subspace, genes in GENES.items():
         assert first[subspace][2] == genes[0]
-        assert first[subspace][-1] == "higher expression raises the risk"
-    assert f"{GENES['tumour'][0]} higher expression raises the risk" in part["figures"][0].alt
+        assert first[subspace][-1] == "higher expression raises the hazard"
+    assert f"{GENES['tumour'][0]} higher expression raises the hazard" in part["figures"][0].alt
 
 
 def test_genes_have_no_direction_where_every_patient_has_another_class_explained(run):
@@ -86,7 +86,7 @@ def test_curves_of_deletion_are_described_and_drawn_with_their_intervals(run, mo
     drawn = {}
     monkeypatch.setattr(reliance_section, "removal_curves", lambda curves, **_: drawn.update(curves) or "<svg></svg>")
     figures = reliance_section.reliance_section(read_run(run))[0]["figures"]
-    described = "Change of the risk with half of the patches replaced: highest first −0.300; lowest first −0.100; "
+    described = "Change of the hazard with half of the patches replaced: highest first −0.300; lowest first −0.100; "
     assert figures[-1].alt == f"{described}random order −0.200."
     assert "Mean over 12 patients" in figures[-1].caption
     np.testing.assert_allclose(drawn["deletion"].change - drawn["deletion"].lower, 0.02)

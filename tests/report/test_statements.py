@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.evaluation.metrics import metric_title
-from subfuse.report.statements import FusionBenefit, best_models, fusion_benefit, model_label, number, p_text
+from subfuse.evaluation.metrics import metric_title, number, p_text
+from subfuse.report.statements import FusionBenefit, best_models, fusion_benefit, model_label
 from subfuse.training.models import MODELS, model_title
 
 
@@ -16,7 +16,7 @@ from subfuse.training.models import MODELS, model_title
         pytest.param(-0.05, -0.01, 0.01, "worse", id="clearly worse"),
         pytest.param(-0.01, 0.05, 0.2, "open", id="interval includes zero"),
         pytest.param(0.01, 0.05, 0.06, "open", id="not after adjustment"),
-        pytest.param(np.nan, np.nan, np.nan, "open", id="undefined"),
+        pytest.param(np.nan, np.nan, np.nan, "untested", id="undefined"),
     ],
 )
 def test_verdict_needs_interval_and_adjusted_p_value(lower, upper, p_adjusted, verdict):
@@ -28,7 +28,7 @@ def test_benefit_is_what_the_audit_found_against_the_best_single_modality():
     row |= {"difference": 0.05, "lower": 0.02, "upper": None, "p_adjusted": 0.01}
     others = [row | {"task": "survival"}, row | {"model": "concat"}, row | {"reference_is": "late fusion"}]
     benefit = fusion_benefit({"tables": {"fusion": [*others, row]}}, task="grade", model="subspace")
-    np.testing.assert_equal(astuple(benefit), ("snn", 0.05, 0.02, np.nan, 0.01))
+    np.testing.assert_equal(astuple(benefit), ("snn", 0.05, 0.02, np.nan, 0.01, None))
     for audit in (None, {"tables": {}}, {"tables": {"fusion": others}}):
         assert fusion_benefit(audit, task="grade", model="subspace") is None
 

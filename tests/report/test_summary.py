@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pandas as pd
 import pytest
@@ -65,7 +66,10 @@ def test_a_card_gives_the_verdict_on_fusion_with_its_evidence(audited):
     shown = lines_of(audited, "survival")
     assert shown["Best single modality"] == f"SNN (expression only) {value[('survival', 'snn', 'c_index')]:.3f}"
     assert shown["Difference"] == "+0.051, 95 % interval 0.011 to 0.092, adjusted p\u00a0=\u00a00.012"
-    assert lines_of(audited, "grade")["Difference"] == "−0.012, no interval, adjusted p\u00a0=\u00a00.500"
+    assert (
+        lines_of(audited, "grade")["Difference"]
+        == "−0.012, 95 % interval −0.040 to 0.020, adjusted p\u00a0=\u00a00.500"
+    )
 
 
 def test_bars_of_a_card_lie_as_their_numbers_do(audited):
@@ -99,6 +103,22 @@ def test_an_undefined_number_has_its_reason_and_no_interval(tmp_path):
     assert lines_of(run, "survival")["Remark"] == "1 patient in a fold"
 
 
+def test_a_comparison_without_a_test_has_no_verdict(audited, tmp_path):
+    run = copytree(audited, tmp_path / "run")
+    content = json.loads((run / "audit.json").read_text())
+    row = next(row for row in content["tables"]["fusion"] if row["task"] == "survival")
+    row |= dict.fromkeys(("lower", "upper", "p_adjusted")) | {"reason": "no interval and no p-value: 3 events"}
+    (run / "audit.json").write_text(json.dumps(content))
+    card = card_of(run, "survival")
+    assert (card.verdict, card.tone) == ("Whether fusion helps could not be tested.", "open")
+    assert lines_of(run, "survival")["Difference"] == "+0.051, not tested: no interval and no p-value: 3 events"
+    card_text = model_card(read_run(run))
+    assert "SNN (expression only), could not be tested: no interval and no p-value: 3 events." in card_text
+    assert (
+        "not shown to be better than the best single modality, SNN" not in card_text.split("Survival")[1].split("\n")[0]
+    )
+
+
 def test_what_was_not_tested_is_said(run):
     assert card_of(run, "grade").verdict == "Whether fusion helps was not tested."
     assert lines_of(run, "grade")["Probabilities"] == "not tested"
@@ -117,7 +137,7 @@ def test_what_was_not_tested_is_said(run):
 )
 def test_calibration_of_the_main_model_comes_from_the_audit(tmp_path, level, words):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
-    with_audit(run, level, "subspace: p = 0.4")
+    with_audit(run, level, "subspace: p = 0.4", "Recalibrate on validation patients.")
     assert lines_of(run, "survival")["Probabilities"] == words
     assert ("and 1 warning." in caution(read_run(run)).sentence) == (level == "warning")
 

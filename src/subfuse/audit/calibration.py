@@ -7,6 +7,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.evaluation.floors import LEAST_CALIBRATED
+from subfuse.evaluation.metrics import duration
 from subfuse.training.models import model_title
 
 CHECK = "calibration"
@@ -36,15 +37,19 @@ def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
         few = f"{n_patients} patients, {LEAST_CALIBRATED} are needed; " if n_patients < LEAST_CALIBRATED else ""
         yield Finding("note", CHECK, f"{title}: not tested, {few}{text}", _WHY, task=task, model=model)
         return
-    remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
-    if rows["after"].isna().all():
-        remedy = "Do not use the probabilities: they cannot be recalibrated either. Raise `splits.validation`."
-    if p_value < SIGNIFICANCE:
-        evidence = "clear" if p_value < CLEAR else "some"
-        found = f"{title}: {evidence} evidence that probabilities are off, {text}"
-        yield Finding("warning", CHECK, found, _WHY, remedy, task, model)
-    else:
+    if p_value >= SIGNIFICANCE:
         yield Finding("ok", CHECK, f"{title}: {text}", task=task, model=model)
+        return
+    evidence = "clear" if p_value < CLEAR else "some"
+    found = f"{title}: {evidence} evidence that probabilities are off, {text}"
+    yield Finding("warning", CHECK, found, _WHY, _remedy(rows, evidence), task, model)
+
+
+def _remedy(rows: pd.DataFrame, evidence: str) -> str:
+    if rows["after"].notna().any():
+        return f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
+    begin = "Do not use the probabilities" if evidence == "clear" else "Check the probabilities on more patients"
+    return f"{begin}: they cannot be recalibrated here. Raise `splits.validation`."
 
 
 def _classification(rows: pd.DataFrame) -> tuple[float, str]:
@@ -65,9 +70,9 @@ def _classification(rows: pd.DataFrame) -> tuple[float, str]:
 
 
 def _survival(rows: pd.DataFrame) -> tuple[float | None, str]:
-    """Returns the smaller p-value of the tests of the curves, None where none could be made, and the numbers."""
+    """Returns the p-value of the tests of the curves (Bonferroni), None where none could be made, and the numbers."""
     one, distribution = rows.loc["one_calibration_p"], rows.loc["d_calibration_p"]
-    tests = {f"1-calibration at day {one['horizon_days']:.0f}": one, "D-calibration": distribution}
+    tests = {f"1-calibration at {duration(float(one['horizon_days']))}": one, "D-calibration": distribution}
     known = {name: row for name, row in tests.items() if np.isfinite(row["before"])}
     parts = [
         f"{name} p = {row['before']:.2g}"
@@ -82,4 +87,4 @@ def _survival(rows: pd.DataFrame) -> tuple[float | None, str]:
         parts.append(str(rows["reason"].dropna().iloc[0]))
     if not known:
         return None, "; ".join([str(one["reason"]), *parts])
-    return min(float(row["before"]) for row in known.values()), "; ".join(dict.fromkeys(parts))
+    return min(1.0, len(known) * min(float(row["before"]) for row in known.values())), "; ".join(dict.fromkeys(parts))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import metric_title, number, p_text
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -28,10 +28,11 @@ from subfuse.training.models import COLUMNS, model_title
 CHECK = "fusion benefit"
 _BENEFIT_COLUMNS = (
     "task", "model", "reference", "reference_is", "metric", "difference", "lower", "upper", "p_adjusted", "n_patients",
+    "reason",
 )  # fmt: skip
 _RESCUE_COLUMNS = ("task", "model", "reference", "cohort", "patient_id", "change")
 SIGNIFICANCE = 0.05  # of the adjusted p-value
-Verdict = Literal["better", "worse", "open"]
+Verdict = Literal["better", "worse", "open", "untested"]
 _WHY = "Two modalities cost twice; the second is worth it only if it adds to the first."
 
 
@@ -208,23 +209,25 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
 def difference_text(row: Mapping[str, Any]) -> str:
     """Returns a row of `compare_models` in words: the difference, its interval and the adjusted p-value."""
     return (
-        f"{metric_title(row['metric'])} {row['difference']:+.3f}, "
-        f"95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}, "
-        f"adjusted p = {row['p_adjusted']:.2g}"
+        f"{metric_title(row['metric'])} {number(row['difference'], signed=True)}, "
+        f"95 % interval {number(row['lower'], signed=True)} to {number(row['upper'], signed=True)}, "
+        f"adjusted {p_text(row['p_adjusted'])}"
     )
 
 
 def verdict_of(*, lower: float, upper: float, p_adjusted: float) -> Verdict:
     """Returns `better` or `worse` if interval and adjusted p-value agree on a difference, else `open`.
 
-    The one place where it is decided whether a model is better than another; `open` where a number is undefined.
+    The one place where it is decided whether a model is better than another; `untested` where a number is undefined.
 
     Args:
         lower: End of the 95 % interval of the difference; positive favours the model.
         upper: The other end.
         p_adjusted: Of the comparison, within its family.
     """
-    if not p_adjusted < SIGNIFICANCE:
+    if np.isnan([lower, upper, p_adjusted]).any():
+        return "untested"
+    if p_adjusted >= SIGNIFICANCE:
         return "open"
     if lower > 0:
         return "better"

@@ -12,7 +12,7 @@ from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.comparisons import compare_models, grouping
 from subfuse.evaluation.floors import too_few
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import metric_title, number
 from subfuse.evaluation.predictions import (
     PATIENT,
     TaskPredictions,
@@ -149,13 +149,13 @@ def shuffle_finding(
             f"{model_title(model)}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
         )
         return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
-    interval = f"95 % interval {row['lower']:+.3f} to {row['upper']:+.3f}"
-    evidence = f"{metric_title(task.headline)} changes by {row['difference']:+.3f}, {interval}"
+    change, lower, upper = (number(row[name], signed=True) for name in ("difference", "lower", "upper"))
+    evidence = f"{metric_title(task.headline)} changes by {change}, 95 % interval {lower} to {upper}"
     if row["upper"] < 0:
         found = f"{model_title(model)} uses {modality}: exchanged between patients, {evidence}"
         return Finding("ok", SHUFFLE_NULL, found, task=task.name, model=model), table
     found = f"{model_title(model)} does not visibly use {modality}: exchanged between patients, {evidence}"
-    why = "A modality that may be anybody's does not contribute to the result."
+    why = f"{modality.capitalize()} that may be anybody's contribute nothing to the result."
     remedy = f"Compare with a model without {modality}."
     return Finding("warning", SHUFFLE_NULL, found, why, remedy, task.name, model), table
 

@@ -54,7 +54,7 @@ def simple_pairs(
 
     Trivial models read columns of the patients alone: covariates, site or batch; those are no linear ones here. The
     best is the one with the highest mean headline metric on test patients: chosen after the fact, which favours it.
-    One question is asked of the main model alone, so that its answer is not paid for in a larger family of tests.
+    Against a trivial one the main model alone is asked: one question, which leaves the family of tests small.
 
     Args:
         task: Rows of all models and splits.
@@ -81,8 +81,8 @@ def compare_with_simple(
     """Yields whether the main model is better than the best trivial one, and every other than the best linear one.
 
     Compared are patients whom both predict. A model below a linear one is a warning, also where the difference may be
-    chance, which the words then say: with that many patients it has not earned its complexity. The main model is one
-    wherever it is not shown to be better than a trivial one.
+    chance, which the words then say: with that many patients it has not earned its complexity. One above it that is not
+    shown to be better is a note.
 
     Args:
         task: Rows of all models and splits.
@@ -155,8 +155,11 @@ def _simple_models(task: TaskPredictions, modalities: Mapping[str, Collection[st
 def _unchecked(simplicity: _Simplicity, task: TaskPredictions, simple: Collection[str]) -> Finding:
     words = _WORDS[simplicity]
     of_simple = f"{metric_title(task.headline)} of {', '.join(map(model_title, simple))} is undefined"
+    other_kind = "classes" if task.classes is None else "survival"
     known = ", ".join(
-        sorted(name for name in MODELS if is_linear(name) and is_trivial(name) == (simplicity == "trivial"))
+        name
+        for name, entry in sorted(MODELS.items())
+        if entry.is_linear and is_trivial(name) == (simplicity == "trivial") and entry.task != other_kind
     )
     found = (
         f"cannot be checked: a {simplicity} model ({known}) is needed, and {of_simple if simple else 'there is none'}"
@@ -177,5 +180,5 @@ def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskP
     flaw = unfit(predictions, row["reference"])
     otherwise = f"else prefer {words.instead}" if flaw is None else f"the {simplicity} model is no alternative: {flaw}"
     remedy = f"See whether {model_title(row['model'])} is trained well (training curves, --search); {otherwise}."
-    level: Level = "warning" if row["difference"] < 0 or simplicity == "trivial" else "note"
+    level: Level = "warning" if row["difference"] < 0 else "note"
     return Finding(level, words.check, found, words.why, remedy, row["task"], row["model"])

@@ -22,7 +22,7 @@ class PlainHelp(DefaultHelpFormatter):
         return None
 
     def _expand_help(self, action: Any) -> str:
-        return super()._expand_help(action).removesuffix(" (default: null)")
+        return re.sub(r" \(default: (null|\[\]|\{\})\)$", "", super()._expand_help(action))
 
 
 class Parser(ArgumentParser):

@@ -83,11 +83,31 @@ def _predict_files(run: Any, arguments: Namespace) -> Any:
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     rows = [
-        (row.task, row.quantity, f"{row.mean:.3g}", f"{row.lowest:.3g} to {row.highest:.3g}", row.n_models)
+        (
+            row.task,
+            _quantity(str(row.quantity)),
+            f"{row.mean:.3g}",
+            f"{row.lowest:.3g} to {row.highest:.3g}",
+            row.n_models,
+        )
         for row in found.summary.itertuples()
     ]
     print_table("New patient", ("task", "quantity", "mean", "range of the models", "models"), rows)
     return found.predictions
+
+
+def _quantity(column: str) -> str:
+    """Returns a column of predictions.csv in words.
+
+    Example:
+        >>> _quantity("survival_1095"), _quantity("contribution_tumour"), _quantity("p_G4")
+        ('survival at 3 years', 'contribution of tumour', 'probability of G4')
+    """
+    from subfuse.evaluation.metrics import duration
+
+    kind, _, of = column.partition("_")
+    words = {"contribution": f"contribution of {of}", "p": f"probability of {of}"}
+    return f"survival at {duration(int(of))}" if kind == "survival" else words.get(kind, column.replace("_", " "))
 
 
 def _add_explain(parser: ArgumentParser) -> None:
@@ -96,7 +116,11 @@ def _add_explain(parser: ArgumentParser) -> None:
     parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
     parser.add_argument(
-        "--out", type=Path, default=None, help="Folder; default: RUN/explanations/PATIENT, or cohort for everybody."
+        "--out",
+        type=Path,
+        default=None,
+        help="Folder; default: RUN/explanations/PATIENT, or cohort for everybody; for another than the main model in "
+        "RUN/explanations_MODEL, which report and viewer do not show.",
     )
     parser.add_argument(
         "--wsidata", type=Path, default=None, help="Folder of SLIDE.zarr stores to add the patient's patch scores to."

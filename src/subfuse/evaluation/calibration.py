@@ -48,7 +48,7 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
       it alone, is the share of replicates with as large an error when the predicted class is right as often as the
       model says (Bröcker and Smith 2007).
     - Survival: `integrated_brier` (mean over folds), and the p-values `one_calibration_p` at `horizon_days` (1095, or
-      where the shortest curve ends) and `d_calibration_p`: small ones say that the probabilities are wrong. For
+      where the shortest curve ends) and `d_calibration_p`: small ones speak against the probabilities. For
       several repeats, twice the median p-value (Meinshausen 2009).
 
     Args:
@@ -192,7 +192,7 @@ def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     before = _curves_by_fold(rows)
     if before is None:
         for measure in measures:
-            absent = "the model predicts no survival curve"
+            absent = "its predictions hold no survival curve"
             yield _row(measure, [np.nan, None, None], "level and slope", absent, _NO_ISOTONIC_CURVES)
         return
     validation = {

@@ -64,6 +64,21 @@ def duration(days: float | int) -> str:
     return f"{count} {noun}{'' if count == '1' else 's'}"
 
 
+def number(value: float, *, signed: bool = False) -> str:
+    """Returns three decimals with a true minus sign; NaN is `undefined`."""
+    if np.isnan(value):
+        return "undefined"
+    shown = round(value, 3) + 0.0  # not minus zero
+    return f"{shown:{'+' if signed else ''}.3f}".replace("-", "−")
+
+
+def p_text(value: float) -> str:
+    """Returns `p = 0.012`, `p < 0.001`, or that it is undefined."""
+    if np.isnan(value):
+        return "p undefined"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def classification_metrics(
     label: Int[np.ndarray, " patient"],
     probabilities: Float[np.ndarray, "patient class"],
@@ -194,7 +209,7 @@ def _classification_reason(
 
 def _survival_reason(metric: str, sample: SurvivalSample) -> str:
     if metric == "integrated_brier" and sample.survival is None:
-        return "the model predicts no survival curve"
+        return "its predictions hold no survival curve"
     if metric != "c_index" and sample.censoring is None:
         return "no training patients to estimate the censoring distribution from"
     truncation_days = np.inf if sample.censoring is None else sample.censoring.truncation_days

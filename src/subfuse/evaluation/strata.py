@@ -117,8 +117,18 @@ def _of_column(
         row, replicates = _within(task, tested[strata == stratum], bootstrap)
         rows.append({"column": column, "stratum": stratum, **row})
         if np.isfinite(row["lower"]):
-            spread.append((row["value"], float(np.nanvar(replicates, ddof=1))))
+            least = _least_variance(row["value"], row["n_patients"])
+            spread.append((row["value"], max(least, float(np.nanvar(replicates, ddof=1)))))
     return [{**row, "p_heterogeneity": heterogeneity_p_value(spread)} for row in rows]
+
+
+def _least_variance(value: float, n_patients: int) -> float:
+    """Returns the variance of a share of as many patients, one right and one wrong added.
+
+    Near 1 the replicates of few patients hardly vary, and any other subgroup would seem to differ.
+    """
+    share = (value * n_patients + 1) / (n_patients + 2)
+    return share * (1 - share) / n_patients
 
 
 def heterogeneity_p_value(values: Sequence[tuple[float, float]]) -> float:

@@ -46,7 +46,7 @@ def one_calibration(
     *,
     horizon_days: float = HORIZON_DAYS,
 ) -> Metric:
-    r"""Returns the p-value of 1-calibration at a horizon; a small one says that the probabilities are wrong.
+    r"""Returns the p-value of 1-calibration at a horizon; a small one speaks against the probabilities.
 
     Patients are sorted by predicted survival into groups of equal size: ten, fewer (down to two) where a group would
     have fewer than five expected events or fewer than five patients expected to have none. The squared differences
@@ -113,7 +113,7 @@ def calibration_groups(
 def d_calibration(
     time_days: Float[np.ndarray, " patient"], event: Bool[np.ndarray, " patient"], curves: SurvivalCurves
 ) -> Metric:
-    r"""Returns the p-value of D-calibration; a small one says that the survival curves are wrong somewhere.
+    r"""Returns the p-value of D-calibration; a small one speaks against the survival curves.
 
     If the curves are true, the predicted survival at the patients' own event times is uniform. It is counted in ten
     bins; a patient who was last seen at survival :math:`s` is spread evenly over what is below :math:`s`, and a time

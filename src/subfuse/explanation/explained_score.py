@@ -51,10 +51,10 @@ def score_name(*explained: str) -> str:
 
     Example:
         >>> score_name("risk"), score_name("G4"), score_name("G4", "G2")
-        ('the risk', 'the score of G4', 'the score of the predicted class')
+        ('the hazard', 'the score of G4', 'the score of the predicted class')
     """
     if explained == (RISK,):
-        return "the risk"
+        return "the hazard"
     return f"the score of {explained[0]}" if len(explained) == 1 else "the score of the predicted class"
 
 

@@ -88,7 +88,7 @@ def write_geojson(
         patch_size_level0: Edge of a patch in level-0 pixels.
         scores: One finite value per patch by measurement name, for example `total` and one per subspace.
         classify_by: The measurement whose sign decides the class and colour of a patch; zero gets no class.
-        score_name: What the scores add to, for example `the risk` or `the score of G4`: names the classes.
+        score_name: What the scores add to, for example `the hazard` or `the score of G4`: names the classes.
         bounds_corner: Top left corner of the slide's scanned bounds in level-0 pixels, (x, y).
     """
     if classify_by not in scores:

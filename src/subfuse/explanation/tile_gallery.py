@@ -145,7 +145,7 @@ def gallery(
         high: Tiles that raise the score.
         low: Tiles that lower it.
         label: Heading of the picture.
-        score_name: What the scores add to, for example `the risk`.
+        score_name: What the scores add to, for example `the hazard`.
     """
     tiles = [*high, *low]
     if not tiles:

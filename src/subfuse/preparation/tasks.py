@@ -104,7 +104,7 @@ def resolve_classes(
             _refuse_many_classes(name, task.column, developed[task.column].dropna())
         if len(found) < 2:
             raise DataError(
-                f"tasks.{name}: at least two classes of {task.column} are required. Found {found or 'none'}."
+                f"tasks.{name}: at least two classes of {task.column} are required. Found {preview(found) or 'none'}."
             )
         resolved[name] = task.model_copy(update={"classes": classes})
         absent = sorted(set(task.classes or ()) - set(found))

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subfuse.evaluation.metrics import metric_title
-from subfuse.report.statements import PlainTable, Section, counted, number, p_text, singular
+from subfuse.evaluation.metrics import metric_title, number, p_text
+from subfuse.report.statements import PlainTable, Section, counted, singular
 from subfuse.training.models import model_title
 
 _MEASURES = {
@@ -208,7 +208,7 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     ]
     caption = (
         "Of test patients; recalibrated on validation patients by temperature (classes) or by level and slope "
-        "(survival curves), and by isotonic regression. A small p says that the probabilities are wrong."
+        "(survival curves), and by isotonic regression. A small p speaks against the probabilities."
     )
     table = _table("Calibration", caption, columns, body, first_number=3, of="measure")
     if table is None:

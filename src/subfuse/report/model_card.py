@@ -9,11 +9,11 @@ import pandas as pd
 
 from subfuse import __version__
 from subfuse.errors import preview
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import metric_title, number
 from subfuse.report.audit_section import serious_kinds
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import counted, headline_of, inputs_of, number, singular, with_level
+from subfuse.report.statements import counted, headline_of, inputs_of, singular, with_level
 from subfuse.report.summary import (
     calibration_sentence,
     caution,
@@ -133,12 +133,14 @@ def _data(run: RunFiles) -> Iterator[str]:
 def _limits(run: RunFiles) -> Iterator[str]:
     yield from (f"- {limit}" for limit in _LIMITS if not (run.is_external and limit.startswith("Cross-validation")))
     if not run.flow.absent:
-        yield "- Predictions of patients who lack a modality rest on the other alone."
+        yield "- Predictions of patients who lack a modality rest on what is left."
     if run.audit is None:
         yield "- This run was not audited (`subfuse audit`)."
         return
     for kind in serious_kinds(run.audit["findings"]):
-        found = "; ".join(dict.fromkeys(row[1] for row in kind["table"].rows)) if kind["level"] == "failure" else ""
+        told = list(dict.fromkeys(row[1] for row in kind["table"].rows))
+        is_failure, is_one = kind["level"] == "failure", len(told) == 1
+        found = "; ".join(told) if is_failure or is_one else f"for example {told[0]}"
         yield f"- {escaped(kind['name'])}, {escaped(kind['gist'])}{f': {escaped(found)}' if found else ''}."
 
 

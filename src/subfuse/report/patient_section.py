@@ -11,11 +11,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.errors import preview
-from subfuse.evaluation.metrics import duration
+from subfuse.evaluation.metrics import duration, number
 from subfuse.execution import Attempts
 from subfuse.report.figures.results import contribution_bars, gene_bars
 from subfuse.report.run_files import Explanation, RunFiles
-from subfuse.report.statements import Drawn, Section, counted, number
+from subfuse.report.statements import Drawn, Section, counted
 from subfuse.training.models import model_title
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB
@@ -206,7 +206,9 @@ def _ledger_figure(explanation: Explanation) -> list[Drawn]:
 
 def _definition(explanation: Explanation) -> str:
     is_class = any(name.startswith("p_") for name in explanation.content["prediction"])
-    unit = "its logit relative to the mean over classes" if is_class else "the mean hazard logit, higher is worse"
+    has_curve = any(name.startswith("survival_") for name in explanation.content["prediction"])
+    hazard = "mean logit of the hazards, from which survival and risk follow" if has_curve else "log hazard ratio"
+    unit = "its logit relative to the mean over classes" if is_class else f"{hazard}; higher is worse"
     return f"{explanation.score_name} ({unit})"
 
 

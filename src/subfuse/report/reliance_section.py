@@ -8,9 +8,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.evaluation.floors import LEAST_EXPLAINED, STABLE
+from subfuse.evaluation.metrics import number, p_text
 from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, removal_curves
 from subfuse.report.run_files import CohortExplanation, RunFiles
-from subfuse.report.statements import Drawn, PlainTable, counted, interval_text, number, p_text
+from subfuse.report.statements import Drawn, PlainTable, counted, interval_text
 
 TOP_GENES = 12
 TOP_SETS = 12
@@ -129,7 +130,7 @@ def _direction(explained: CohortExplanation, row: Mapping[Any, Any]) -> str:
 
 
 def _score_name(explained: CohortExplanation) -> str:
-    """Returns what is explained: the risk, the score of a class, or that of each patient's predicted class."""
+    """Returns what is explained: the hazard, the score of a class, or that of each patient's predicted class."""
     return str(explained.summary.get("score_name", "the explained score"))
 
 

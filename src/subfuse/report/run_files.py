@@ -38,7 +38,7 @@ class Explanation:
 
     @property
     def score_name(self) -> str:
-        """What is explained, for people: `the risk`, or `the score of G4`."""
+        """What is explained, for people: `the hazard`, or `the score of G4`."""
         return str(self.content.get("score_name", "the explained score"))
 
     def pictures(self) -> list[tuple[Path, str, str]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
+from subfuse.evaluation.metrics import number
 from subfuse.training.models import modalities_of, model_title
 
 
@@ -86,6 +87,7 @@ class FusionBenefit:
     lower: float
     upper: float
     p_adjusted: float
+    reason: str | None = None  # why a number is undefined
 
     @property
     def verdict(self) -> Verdict:
@@ -116,13 +118,15 @@ def inputs_of(model: str, covariates: Sequence[str] = (), *, absent: Collection[
         absent: Modalities that no patient of the run has.
 
     Example:
-        >>> inputs_of("cox"), inputs_of("cox", ["age"]), inputs_of("subspace", absent=["slides"])
-        ('expression only', 'expression and covariates', 'expression only')
+        >>> inputs_of("cox"), inputs_of("cox", ["age"]), inputs_of("subspace", ["age"], absent=["expression"])
+        ('expression only', 'expression and covariates', 'slides and covariates')
     """
-    modalities = modalities_of(model) - set(absent)
-    if covariates and "expression" in modalities:
-        return "expression and covariates" if len(modalities) == 1 else "slides, expression and covariates"
-    return _MODALITY_NAMES.get(modalities, "slides and expression" if modalities else "")
+    reads = modalities_of(model)
+    beside = covariates and "expression" in reads
+    named = [name for name in ("slides", "expression") if name in reads - set(absent)] + ["covariates"] * bool(beside)
+    if len(named) < 2:
+        return _MODALITY_NAMES.get(frozenset(named) or reads, "")
+    return f"{', '.join(named[:-1])} and {named[-1]}"
 
 
 def headline_of(metrics: pd.DataFrame) -> str:
@@ -147,8 +151,10 @@ def fusion_benefit(audit: Mapping[str, Any] | None, *, task: str, model: str) ->
     row = next((row for row in rows if (row["task"], row["model"], row["reference_is"]) == wanted), None)
     if row is None:
         return None
-    numbers = (np.nan if row[name] is None else row[name] for name in ("difference", "lower", "upper", "p_adjusted"))
-    return FusionBenefit(str(row["reference"]), *numbers)
+    gain, lower, upper, p_adjusted = (
+        np.nan if row[name] is None else float(row[name]) for name in ("difference", "lower", "upper", "p_adjusted")
+    )
+    return FusionBenefit(str(row["reference"]), gain, lower, upper, p_adjusted, row.get("reason"))
 
 
 def counted(count: int, noun: str) -> str:
@@ -180,21 +186,6 @@ def with_level(lower: float, upper: float) -> str:
     """Returns `95 % interval 0.612 to 0.780`, or that there is none."""
     interval = interval_text(lower, upper)
     return interval if np.isnan([lower, upper]).any() else f"95 % interval {interval}"
-
-
-def number(value: float, *, signed: bool = False) -> str:
-    """Returns three decimals with a true minus sign; NaN is `undefined`."""
-    if np.isnan(value):
-        return "undefined"
-    shown = round(value, 3) + 0.0  # not minus zero
-    return f"{shown:{'+' if signed else ''}.3f}".replace("-", "−")
-
-
-def p_text(value: float) -> str:
-    """Returns `p = 0.012`, `p < 0.001`, or that it is undefined."""
-    if np.isnan(value):
-        return "p undefined"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def class_names(predictions: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.evaluation.metrics import CHANCE, metric_title
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
@@ -17,9 +17,7 @@ from subfuse.report.statements import (
     fusion_benefit,
     headline_of,
     model_label,
-    number,
     outcomes,
-    p_text,
     singular,
     with_level,
 )
@@ -29,7 +27,10 @@ _VERDICTS = {
     "better": "Fusion helps.",
     "worse": "Fusion does not help: one modality alone is better.",
     "open": "Fusion is not shown to help.",
+    "untested": "Whether fusion helps could not be tested.",
 }
+
+_ADVICE = {"Do not use": "do not use them", "Recalibrate": "recalibrate before use"}  # by how the remedy begins
 
 _Tone = Literal["good", "open", "bad"]
 
@@ -123,7 +124,7 @@ def _lines(
         yield Line("Best single modality", f"{model_label(benefit.unimodal, run.covariates)}{value}")
         yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0"))
     beyond = _finding(run, task, "trivial baseline")
-    if beyond is not None and beyond["level"] != "note":
+    if beyond is not None:
         yield Line("Against no biology", f"{singular(str(beyond['found']))}.".replace("p = ", "p\u00a0=\u00a0"))
     adds = _finding(run, task, "added value")
     if adds is not None:
@@ -228,6 +229,9 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
     if benefit is None:
         return _untested(model)
     unimodal = model_label(benefit.unimodal, run.covariates)
+    if benefit.verdict == "untested":
+        better = f"{model_title(model)} is better than the best single modality, {unimodal}"
+        return f"Whether {better}, could not be tested: {benefit.reason or 'the difference is undefined'}."
     is_what = {"better": "is better than", "worse": "is worse than", "open": "is not shown to be better than"}
     return (
         f"{model_title(model)} {is_what[benefit.verdict]} the best single modality, {unimodal} ({_evidence(benefit)})."
@@ -235,6 +239,9 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
 
 
 def _evidence(benefit: FusionBenefit) -> str:
+    if benefit.verdict == "untested":
+        gain = "" if np.isnan(benefit.gain) else f"{number(benefit.gain, signed=True)}, "
+        return f"{gain}not tested: {benefit.reason or 'undefined'}"
     interval = with_level(benefit.lower, benefit.upper)
     return f"{number(benefit.gain, signed=True)}, {interval}, adjusted {p_text(benefit.p_adjusted)}"
 
@@ -251,7 +258,8 @@ def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
     found = _finding(run, task, "calibration")
     if found is None:
         return "not tested", ""
-    advice = "do not use them" if str(found.get("remedy", "")).startswith("Do not use") else "recalibrate before use"
+    remedy = str(found.get("remedy", ""))
+    advice = next((words for start, words in _ADVICE.items() if remedy.startswith(start)), "check them before use")
     words = {"ok": "no sign that they are off", "warning": f"signs that they are off: {advice}"}
     detail = singular(str(found["found"]).removeprefix(f"{model_title(model)}: "))
     return words.get(found["level"], "not tested"), detail.removeprefix("not tested, ").removeprefix(

@@ -8,10 +8,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.errors import DataError
-from subfuse.evaluation.metrics import duration
+from subfuse.evaluation.metrics import duration, number, p_text
 from subfuse.report.figures.results import SurvivalCurve, calibration_curves, kaplan_meier_curves, roc_curves
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, class_names, counted, number, p_text
+from subfuse.report.statements import Drawn, class_names, counted
 from subfuse.training.models import model_title
 
 _MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.evaluation.metrics import CHANCE, metric_title
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text
 from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -21,9 +21,7 @@ from subfuse.report.statements import (
     inputs_of,
     interval_text,
     model_label,
-    number,
     outcomes,
-    p_text,
     singular,
 )
 from subfuse.report.summary import fusion_sentence, measured_on, unrelated_sentence

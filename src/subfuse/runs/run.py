@@ -23,7 +23,7 @@ from subfuse.features.store import read_features
 from subfuse.files import read_table, remove_parts
 from subfuse.identifiers import spelt_otherwise
 from subfuse.run_folder.job import Job, jobs_of
-from subfuse.run_folder.layout import claim_folder, copy_cohort, read_config, remove_results, require_run
+from subfuse.run_folder.layout import EXPLANATIONS, claim_folder, copy_cohort, read_config, remove_results, require_run
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.external_validation import external_predictions, risk_percentile
 from subfuse.runs.job_warnings import told_once
@@ -31,7 +31,7 @@ from subfuse.runs.results import write_results
 from subfuse.runs.timing import add_to_provenance, explaining_seconds
 from subfuse.slides.image_folders import is_image_source
 from subfuse.training.fitted_model import FittedModel
-from subfuse.training.models import MAIN_MODEL
+from subfuse.training.models import MAIN_MODEL, main_model
 from subfuse.training.stored_model import load_fitted
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,8 @@ class Run:
         Args:
             cohort: The run's own cohort, or another one.
             patient_id: The patient.
-            out: Folder; RUN/explanations/PATIENT by default.
+            out: Folder; by default PATIENT in RUN/explanations, for another than the main model in
+                RUN/explanations_MODEL.
             model: Model of the run.
             stores: Folder of wsidata stores, `<slide>.zarr`, to which the patch scores of the patient's slides are
                 added as `<task>_<subspace>` for lazyslide; those that do not exist are made.
@@ -150,7 +151,7 @@ class Run:
             DataError: The patient is not in the cohort, the cohort does not fit the models, a task could not be
                 explained, or a slide that is to be stored cannot be found or opened.
         """
-        out = self.folder / "explanations" / explanation_name(patient_id) if out is None else Path(out)
+        out = self._explanations(model) / explanation_name(patient_id) if out is None else Path(out)
         remove_parts(out)
         patient = next((p for p in cohort if p.patient_id == patient_id), None)
         if patient is None:
@@ -189,7 +190,7 @@ class Run:
 
         Args:
             cohort: The run's own cohort, or another one.
-            out: Folder; RUN/explanations/cohort by default.
+            out: Folder; `cohort` by default, where `explain` puts patients.
             model: Model of the run.
             workers: Local processes.
             scheduler: Address of a running Dask scheduler, instead of local processes.
@@ -199,7 +200,7 @@ class Run:
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
         is_own = out is None
-        out = self.folder / "explanations" / "cohort" if out is None else Path(out)
+        out = self._explanations(model) / "cohort" if out is None else Path(out)
         remove_parts(out)
         models = [self._tested(job, cohort) for job in self.jobs(model=model)]
         explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
@@ -207,6 +208,11 @@ class Run:
             folders = [(tested.fitted.task, model, model_folder(tested, out)) for tested in models]
             add_to_provenance(self.folder, {"explaining_seconds": explaining_seconds(folders)})
         return out
+
+    def _explanations(self, model: str) -> Path:
+        """Returns where explanations of a model are: apart from those of the main one, which report and viewer show."""
+        is_main = model == main_model(list(self.predictions["model"]))
+        return self.folder / (EXPLANATIONS if is_main else f"{EXPLANATIONS}_{model}")
 
     def _tested(self, job: Job, cohort: Cohort) -> FoldModel:
         fitted = self.fitted(job)

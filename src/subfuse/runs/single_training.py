@@ -85,7 +85,7 @@ def train_model(
             "allow_inputs": sorted(allow_inputs),
         }
         inputs = job_inputs(cohort, folds[fold], job, plan)
-        _on_first(fabric, lambda: _claim(out, description, job, inputs, resume=resume))
+        _on_first(fabric, lambda: _claim(out, description, job, inputs, cohort, resume=resume))
         if fabric.is_global_zero:
             for warning in fold_warnings(cohort, {job: folds[fold]}, selection=plan.training.selection):
                 logger.warning(warning)
@@ -94,7 +94,6 @@ def train_model(
             train_job(cohort, folds[fold], job, out, own, fabric=fabric, progress=progress)
         if not fabric.is_global_zero:
             return None
-    copy_cohort(cohort, out / "cohort")
     files = [Job(task, model, index).folder(out) / "predictions.csv" for index in range(len(folds))]
     predictions = stack_predictions([read_predictions(path) for path in files if path.exists()])
     return write_results(out, predictions, cohort.tasks, seed=plan.seed)[0]
@@ -131,7 +130,9 @@ def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, plan: Train
     return folds
 
 
-def _claim(out: Path, description: dict[str, Any], job: Job, inputs: Mapping[str, str], *, resume: bool) -> None:
+def _claim(
+    out: Path, description: dict[str, Any], job: Job, inputs: Mapping[str, str], cohort: Cohort, *, resume: bool
+) -> None:
     claim_folder(out, description)
     folder = job.folder(out)
     begun = [name for name in ("last.ckpt", "predictions.csv") if (folder / name).exists()]
@@ -141,3 +142,4 @@ def _claim(out: Path, description: dict[str, Any], job: Job, inputs: Mapping[str
             "Add --resume to go on with it, or choose another --out."
         )
     begin_jobs(out, {job: inputs})
+    copy_cohort(cohort, out / "cohort")

@@ -145,7 +145,7 @@ class ExplanationInfo(Answer):
     model: str
     fold: int
     score: float
-    score_name: str = Field(description="What is explained: `the risk`, or `the score of` a class.")
+    score_name: str = Field(description="What is explained: `the hazard`, or `the score of` a class.")
     ledger: list[LedgerRow]
     gap: dict[str, float] = Field(description="Completeness gap of the attributions, per subspace.")
     genes: list[GeneRow] = Field(description="The strongest genes of every subspace.")

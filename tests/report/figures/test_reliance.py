@@ -7,7 +7,7 @@ from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, 
 
 def test_an_order_that_is_absent_is_not_drawn():
     line = np.linspace(0, 1, 5)
-    svg = removal_curves({"deletion": RemovalCurve(line, -line, line * np.nan, line * np.nan)}, score_name="the risk")
+    svg = removal_curves({"deletion": RemovalCurve(line, -line, line * np.nan, line * np.nan)}, score_name="the hazard")
     assert "highest first" in svg
     assert "random order" not in svg
 
@@ -21,8 +21,8 @@ def test_points_of_one_value_lie_apart_and_within_their_row():
 
 def test_every_patient_up_to_the_limit_is_a_point_and_extremes_are_kept():
     contribution = np.linspace(-1, 3, 1000)
-    few = beeswarm([GenePoints("A", contribution[:50], np.ones(50))], score_name="the risk")
-    many = beeswarm([GenePoints("A", contribution, np.ones(1000))], score_name="the risk")
+    few = beeswarm([GenePoints("A", contribution[:50], np.ones(50))], score_name="the hazard")
+    many = beeswarm([GenePoints("A", contribution, np.ones(1000))], score_name="the hazard")
     assert few.count("var(--positive)") - 1 >= 50  # the marker's definition has the colour too
     assert many.count("<use") < few.count("<use") + reliance.MAX_POINTS
     kept = reliance._thinned(GenePoints("A", contribution, contribution))

@@ -6,16 +6,17 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from subfuse.audit.findings import Finding, Level
+from subfuse.audit.findings import Finding
 from subfuse.audit.fusion import SIGNIFICANCE
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
-from subfuse.evaluation.metrics import CHANCE, metric_title
+from subfuse.evaluation.metrics import CHANCE, metric_title, p_text
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
 from subfuse.evaluation.strata import pair_decomposition, stratified_metrics
 from subfuse.training.models import main_model, model_title
 
 CHECK = "within strata"
 _NORMAL_95 = 1.96
+_WIDE = 0.3  # an interval as wide holds both a weak and a good model
 MARKERS = ("idh", "codeletion_1p19q", "cdkn2a")  # of the WHO classification, as docs/data.md names the columns
 SUBGROUPS = ("grade", "sex", "gender", "site")
 AGE = "age"
@@ -123,15 +124,19 @@ def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> 
     column, p_value = str(rows["column"].iloc[0]), float(rows["p_adjusted"].iloc[0])
     known = rows.dropna(subset=["value"])
     title = f"{model_title(model)}: {metric_title(task.headline)}"
-    values = ", ".join(f"{row.stratum} {row.value:.3f}" for row in known.itertuples())
+    values = ", ".join(f"{row.value:.3f} for {row.stratum}" for row in known.itertuples())
     if np.isnan(p_value):
         found = f"{title} by {column} is not tested: fewer than two subgroups have enough patients"
         return Finding("note", "subgroups", found, _WHY_SUBGROUPS, "", task.name, model)
-    level: Level = "warning" if p_value < SIGNIFICANCE else "ok"
-    verb = "differs" if level == "warning" else "is not shown to differ"
-    found = f"{title} {verb} by {column} ({values}; heterogeneity, adjusted p = {p_value:.2g})"
-    why, remedy = (_WHY_SUBGROUPS, "Report the subgroups apart.") if level == "warning" else ("", "")
-    return Finding(level, "subgroups", found, why, remedy, task.name, model)
+    verb = "differs" if p_value < SIGNIFICANCE else "is not shown to differ"
+    found = f"{title} {verb} by {column} ({values}; heterogeneity, adjusted {p_text(p_value)}"
+    if p_value < SIGNIFICANCE:
+        remedy = "Report the subgroups apart."
+        return Finding("warning", "subgroups", f"{found})", _WHY_SUBGROUPS, remedy, task.name, model)
+    if (known["upper"] - known["lower"]).max() > _WIDE:
+        found += "; intervals so wide that a difference would not be seen)"
+        return Finding("note", "subgroups", found, _WHY_SUBGROUPS, "More patients would tell.", task.name, model)
+    return Finding("ok", "subgroups", f"{found})", task=task.name, model=model)
 
 
 def _of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
@@ -156,6 +161,6 @@ def _thirds(numbers: pd.Series) -> pd.Series:
     low, high = numbers.quantile([1 / 3, 2 / 3])
     if not low < high:
         return pd.Series([None] * len(numbers), index=numbers.index, dtype=object)
-    names = [f"up to {low:g}", f"{low:g} to {high:g}", f"above {high:g}"]
+    names = [f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}"]
     third = pd.cut(numbers, [-np.inf, low, high, np.inf], labels=names)
     return pd.Series([None if pd.isna(name) else name for name in third], index=numbers.index, dtype=object)

@@ -65,7 +65,7 @@ def removal_curves(curves: Mapping[str, RemovalCurve], *, score_name: str) -> st
 
     Args:
         curves: By order: `deletion`, `random` and `insertion`; an absent one is not drawn.
-        score_name: What changes, for example `the risk`.
+        score_name: What changes, for example `the hazard`.
     """
     figure, axes = new_figure(4.2, 3.0)
     axes.axhline(0, color=MUTED, linewidth=0.7)
