@@ -54,7 +54,7 @@ def test_a_word_that_training_never_saw_says_nothing_and_is_named():
     assert coding.transform({"idh": "mutant"})[1] == 0  # of a word that training lacks
     notes = coding.notes(known(["unknown", None, "mutant"]))
     assert len(notes) == 2
-    assert "idh: unknown never occurred in training, which had mutant, wildtype" in notes[0]
+    assert "idh: unknown never occurred in training, which had mutant, wildtype" in notes[1]
 
 
 @pytest.mark.parametrize(

@@ -116,3 +116,13 @@ def test_a_subspace_of_which_little_is_measured_is_a_warning_with_the_remedies()
     assert "gene_sets.tumour: 3 of 20 genes are measured" in warning
     assert all(remedy in warning for remedy in ("(it has 1956, 7157)", "`expression.aliases`", "a panel", "GMT file"))
     assert few_measured(coverage({}, [])) == ()
+
+
+def test_symbols_are_no_evidence_for_other_identifiers():
+    found = coverage({"tumour": [f"G{i}" for i in range(20)]}, ["G0"])
+    symbols = ["TP53", "VEGFA", "HLA-DRB1", "C1orf112", "C17orf76-AS1", "MT-ND1", "P2RY10"]
+    (warning,) = few_measured(found, symbols)
+    assert not any(gene in warning for gene in symbols)
+    assert warning.index("a panel") < warning.index("`expression.aliases`")
+    for name in ("ENSG00000141510", "ENST00000269305.9", "7157", "1007_s_at", "NM_000546", "Trp53", "ILMN_1779356"):
+        assert f"(it has {name})" in few_measured(found, [*symbols, name])[0]

@@ -219,6 +219,14 @@ def no_pixel_size(path: Path) -> None:
     write_hdf5(path, features=FEATURES, coords=CORNERS, on_coords=TRIDENT)
 
 
+def magnification_as_pixel_size(path: Path) -> None:
+    write_hdf5(path, features=FEATURES, coords=CORNERS, on_coords=TRIDENT | {"level0_mpp": 40.0})
+
+
+def nanometres_of_clam(path: Path) -> None:
+    write_hdf5(path, features=FEATURES, coords=CORNERS, on_file={"mpp_x": 252.0, "mpp_y": 252.0})
+
+
 def infinite_coordinates(path: Path) -> None:
     write_hdf5(path, features=FEATURES, coords=np.full((N_PATCHES, 2), np.nan))
 
@@ -250,6 +258,8 @@ DAMAGED = [
     (no_patches, r"at least one patch are required. Found: coords \(0, 2\), features \(0, 4\)"),
     (fewer_coordinates, r"one row for each of the 6 patches. Found: coords \(5, 2\)"),
     (no_pixel_size, r"magnification is nominal. Declare `mpp` in the slide table"),
+    (magnification_as_pixel_size, r"Found 40. Correct or declare `mpp` for the slide in the slide table"),
+    (nanometres_of_clam, r"252 looks like nanometres, that is 0.252 µm"),
     (infinite_coordinates, r"`coords` must be finite"),
     (scattered_patches, r"no two of the 2 patches lie in one row or column"),
     (negative_patch_size, r"`patch_size_level0` must be a positive number. Found .*-1"),
@@ -285,6 +295,15 @@ def test_unusable_tensors(tmp_path, content, message):
         torch.save(content, tmp_path / "s.pt")
     with pytest.raises(DataError, match=rf"s\.pt: .*{message}"):
         read(tmp_path / "s.pt")
+
+
+def test_a_declared_pixel_size_is_bounded_and_corrects_that_of_a_file(tmp_path):
+    path = tmp_path / "s.h5"
+    magnification_as_pixel_size(path)
+    assert read(path, mpp=0.25)[0].level0_mpp == 0.25
+    for mpp in (0.0, -1.0, 40.0, np.nan):
+        with pytest.raises(DataError, match=r"a pixel size between 0\.05 and 10 µm per pixel"):
+            read(path, mpp=mpp)
 
 
 def test_missing_file(tmp_path):

@@ -59,6 +59,9 @@ def test_a_store_without_mpp_needs_it_declared(tmp_path):
         pass
     with opened_features(path, mpp=0.3) as file:
         assert file.level0_mpp == 0.3
+    path = write_store(tmp_path / "magnified.zarr", mpp=40.0)
+    with pytest.raises(DataError, match="40 looks like a magnification"), opened_features(path):
+        pass
 
 
 def test_one_of_several_encoders_is_chosen_by_name(tmp_path):

@@ -69,19 +69,21 @@ def of_unknown_age(cohort, patient):
     return replace(cohort, patients=(replace(patient, covariates={}),))
 
 
-def test_files_of_a_patient_give_the_prediction_of_the_prepared_patient(trained, tmp_path):
+def test_files_of_a_patient_give_the_prediction_of_the_prepared_patient(trained, tmp_path, caplog):
     run, cohort = trained
     patient = cohort.patients[23]
     expression = write_pairs(tmp_path / "rna.csv", cohort, patient)
 
     found = predict_new_patient(run, slides=patient.slides, expression=expression, model="concat")
+    said = [text for text in (*found.notes, *caplog.messages) if "unknown for 1 of 1 patients" in text]
 
     expected = run.predict(of_unknown_age(cohort, patient), model="concat")
     columns = [name for name in expected if name.startswith(("risk", "p_", "survival_", "contribution_"))]
     np.testing.assert_allclose(found.predictions[columns].astype(float), expected[columns].astype(float), atol=1e-5)
     assert found.predictions[["has_slides", "has_expression"]].all(axis=None)
     assert (found.predictions.groupby("task")["fold"].nunique() == 2).all()
-    assert any("age of the patient unknown" in note for note in found.notes)
+    assert len(said) == 1
+    assert ": age: unknown" in said[0]
     assert any(
         "10 genes (1 under another symbol) read as log2_tpm" in note and "1 not used" in note for note in found.notes
     )
@@ -222,11 +224,11 @@ def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, 
         ([], 3, "the pixel size is required (µm per pixel). Found none in the file"),
         (
             ["--mpp", "50"],
-            3,
-            "(50 looks like nanometres, that is 0.05 µm) is required. Found 50",
+            2,
+            "--mpp must be between 0.05 and 10 µm per pixel (50 looks like nanometres, that is 0.05 µm). Found 50",
         ),
         (["--mpp", "0.5"], 3, "must be encoded by fake as in training. Found efficientnet-lite0"),
-        (["--mpp", "-1"], 2, "mpp must be the pixel size of slides"),
+        (["--mpp", "-1"], 2, "--mpp must be between 0.05 and 10 µm per pixel. Found -1"),
         (["--unit", "tpm"], 2, "--unit tpm is that of an expression file. Found none"),
         (["--mpp", "0.5", "--cohort", "elsewhere"], 2, "either --cohort, or files of one patient"),
     ):

@@ -151,13 +151,16 @@ class CovariateCoding:
                     f"{column}: {preview(sorted(set(unseen)))} never occurred in training, which had "
                     f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients"
                 )
-            n_missing = sum(column not in known for known in patients)
-            if n_missing:
-                notes.append(
-                    f"{column}: unknown for {n_missing} of {len(patients)} patients, taken as that of an average "
-                    "training patient"
-                )
-        return notes
+        missing: dict[tuple[int, ...], list[str]] = {}  # patients -> what is unknown of them
+        for column in dict.fromkeys(map(column_of, self.names)):
+            missing.setdefault(tuple(i for i, known in enumerate(patients) if column not in known), []).append(column)
+        unknown = [
+            f"{preview(columns)}: unknown for {len(places)} of {len(patients)} patients, taken as that of an average training "
+            "patient; columns of a cohort's clinical table give it"
+            for places, columns in missing.items()
+            if places
+        ]
+        return [*unknown, *notes]
 
     def _unseen(self, name: str, known: CovariateValues) -> bool:
         words = self.levels[name]

@@ -12,6 +12,8 @@ from subfuse.errors import DataError, preview
 from subfuse.tables import read_text_table, require_columns
 
 _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{5,})(?:\.\d+)?(?:_PAR_Y)?$")
+_OF_ENSEMBL = re.compile(r"^ENS[A-Z]*\d{5,}")  # genes, transcripts, proteins
+_SYMBOL = re.compile(r"^(?:C(?:\d+|X|Y)orf\d+[A-Z]*|[A-Z][A-Z0-9]*)(?:[-/][A-Z0-9]+)*@?$")
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec"
 _DATE = re.compile(
     rf"^(?:\d{{1,2}}-(?:{_MONTHS})|(?:{_MONTHS})-\d{{1,2}}|\d{{4}}-\d{{2}}-\d{{2}}(?: 00:00:00)?)$", re.IGNORECASE
@@ -95,6 +97,16 @@ def _without_version(name: str) -> str:
     """
     match = _ENSEMBL.match(name)
     return match[1] if match else name
+
+
+def is_like_symbol(name: str) -> bool:
+    """Returns True for a name in the form of HGNC's symbols, approved or not: capitals, digits and hyphens.
+
+    Example:
+        >>> [is_like_symbol(name) for name in ("TP53", "C1orf112", "7157", "ENST00000269305", "1007_s_at", "Trp53")]
+        [True, True, False, False, False, False]
+    """
+    return _SYMBOL.match(name) is not None and _OF_ENSEMBL.match(name) is None
 
 
 def is_identifier(name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.expression.gene_names import approved_name, gene_aliases
+from subfuse.expression.gene_names import approved_name, gene_aliases, is_like_symbol
 from subfuse.expression.source import GeneSetSource
 from subfuse.tables import require_regular_file
 
@@ -154,15 +154,21 @@ def few_measured(found: pd.DataFrame, unknown: Sequence[str] = ()) -> tuple[str,
 
     Args:
         found: As `coverage` returns it.
-        unknown: Genes of the expression table that no set names, of which the warning shows some.
+        unknown: Genes of the expression table that no set names; the warning shows some that are no symbols.
     """
     if found.empty:
         return ()
-    example = f" (it has {preview(unknown, 3)})" if unknown else ""
+    others = [name for name in unknown if not is_like_symbol(name)]
+    advice = (
+        f"Where the expression table names genes by other identifiers than symbols (it has {preview(others, 3)}), give "
+        "`expression.aliases`; where it is a panel, give a GMT file of what it measures"
+        if others
+        else "Where the expression table is a panel, give a GMT file of what it measures; where its symbols are "
+        "earlier ones, give `expression.aliases`"
+    )
     return tuple(
         f"gene_sets.{row.subspace}: {row.n_found} of {row.n_genes} genes are measured, and models see these alone. "
-        f"Where the expression table names genes by other identifiers than symbols{example}, give `expression.aliases`;"
-        " where it is a panel, give a GMT file of what it measures; else look for the whole table."
+        f"{advice}; else look for the whole table."
         for row in found[found["n_found"] < _FEW_GENES * found["n_genes"]].itertuples()
     )
 

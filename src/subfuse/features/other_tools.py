@@ -34,7 +34,7 @@ from subfuse.features.hdf5_files import (
 from subfuse.features.store import CONTENT_HASH, UNKNOWN_ENCODER, require_content
 from subfuse.features.wsidata import read_wsidata
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
-from subfuse.slides.tissue import MPP_PLACE, disagreement, square_pixel
+from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp, square_pixel
 
 NO_PATCH_SIZE = "the size of the patches is not recorded: taken from their spacing, as without overlap"
 _ENCODER_NAMES = ("encoder", "extractor", "patch_encoder", "encoder_name", "feature_extractor", "model_name")
@@ -164,10 +164,11 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
     if recorded is None and declared is None and x is not None and y is not None:
         recorded = square_pixel(x, y, path)
     recorded = recorded or x or y
-    mpp = declared or recorded
+    mpp = recorded if declared is None else declared
     if mpp is None:
         found = preview(attributes.names(), limit=12) or "none"
         raise unknown_mpp(path, f"attributes {found}; magnification is nominal")
+    require_plausible_mpp(mpp, path)
     magnification = attributes.number("level0_magnification")
     notes = disagreement(declared=declared, recorded=recorded)
     if magnification is not None and not 1 / _SAME_SCALE < mpp * magnification / 10 < _SAME_SCALE:
@@ -207,7 +208,8 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
     tile_um, tile_px, unit_um = _stamp_tile(coords, attributes, path, file), attributes.whole("tile_size_px"), 1.0
     if tile_um is None:  # the layout before 2.0
         tile_um, tile_px, unit_um = _STAMP_V1_UM, _STAMP_V1_PX, _STAMP_V1_UM / _STAMP_V1_PX
-    kept_mpp = mpp or (tile_um / tile_px if tile_px else 1.0)  # places in µm need no pixel size
+    # places in µm need no pixel size
+    kept_mpp = (tile_um / tile_px if tile_px else 1.0) if mpp is None else require_plausible_mpp(mpp, path)
     pixels = f"pixels of the encoder's images ({kept_mpp:.4g} µm)" if tile_px else "µm"
     note = (
         f"the slide's own pixel size is not recorded: positions are kept in {pixels}. "

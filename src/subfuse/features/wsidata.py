@@ -11,7 +11,7 @@ from jaxtyping import Num
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, unknown_mpp
 from subfuse.features.hdf5_files import damage_named, require_plausible_size
-from subfuse.slides.tissue import disagreement
+from subfuse.slides.tissue import disagreement, require_plausible_mpp
 
 _STORE = (
     "a complete wsidata store: a table of features in `tables`, its tiles in `shapes`, `tile_spec` in the attributes"
@@ -47,11 +47,10 @@ def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureF
         properties = store.attrs.get("slide_properties", {})
         recorded = None if properties.get("mpp") is None else float(properties["mpp"])
         height, width = (int(n) for n in properties.get("shape") or (0, 0))
-    level0_mpp = mpp or recorded
+    level0_mpp = recorded if mpp is None else mpp
     if level0_mpp is None:
         raise unknown_mpp(path, "no mpp in slide_properties")
-    if not 0 < level0_mpp < math.inf:
-        raise DataError(f"{path}: `mpp` in slide_properties must be a positive number. Found {level0_mpp:g}.")
+    require_plausible_mpp(level0_mpp, path)
     left, top, *_ = properties.get("bounds") or (0, 0)
     return FeatureFile(
         layout="wsidata",

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient
@@ -23,7 +22,7 @@ from subfuse.preparation.slide import prepare_slide
 from subfuse.preparation.slide_search import FEATURE_SUFFIXES, feature_id_of
 from subfuse.runs.run import Run
 from subfuse.slides.source import FeatureSource, SlideSource
-from subfuse.slides.tissue import Tiling
+from subfuse.slides.tissue import Tiling, doubt_of_mpp
 from subfuse.tables import require_regular_file
 from subfuse.training.fitted_model import FittedModel
 
@@ -86,17 +85,15 @@ def predict_new_patient(
     for path in files:
         if not path.exists():
             raise ConfigurationError(f"{path}: a file is required. Found none. Correct the path.")
-    if mpp is not None and not (slides and 0 < mpp < np.inf):
-        raise ConfigurationError(f"mpp must be the pixel size of slides, in µm. Found {mpp:g} of {len(slides)} slides.")
+    if mpp is not None and not slides:
+        raise ConfigurationError(f"--mpp {mpp:g} is the pixel size of slides, in µm. Found none. Add --slide.")
+    doubt = None if mpp is None else doubt_of_mpp(mpp)
+    if doubt is not None:
+        raise ConfigurationError(f"--mpp must be {doubt}. Found {mpp:g}. Correct it.")
     if unit is not None and expression is None:
         raise ConfigurationError(f"--unit {unit} is that of an expression file. Found none. Add --expression.")
     fitted = run.fitted(next(run.jobs(model=model)))
     uploaded, how = (None, ()) if expression is None else _read_expression(expression, unit, run, fitted)
-    covariates = fitted.covariates
-    unknown = () if uploaded is None or not covariates else (
-        f"{preview(covariates)} of the patient unknown: taken as those of an average training patient. Prepare a "
-        "cohort of this patient, with these columns, to give them",
-    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
         found = _read_slides(slides, mpp, Path(folder), run, fitted) if slides else _Slides()
         values = None if uploaded is None else uploaded.values
@@ -108,12 +105,12 @@ def predict_new_patient(
             expression_basis=None if uploaded is None else uploaded.basis,
             gene_sets={},
             tasks={},
-            covariates=covariates,
+            covariates=fitted.covariates,
             encoder=found.encoder,
             encoder_sha256=found.encoder_sha256,
         )
-        predictions = run.predict(cohort, model=model)
-    return NewPatientPrediction(predictions, summarise(predictions), (*how, *found.notes, *unknown))
+        predictions, notes = run.predict_with_notes(cohort, model=model)
+    return NewPatientPrediction(predictions, summarise(predictions), (*how, *found.notes, *notes))
 
 
 def summarise(predictions: pd.DataFrame) -> pd.DataFrame:

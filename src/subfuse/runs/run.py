@@ -84,7 +84,18 @@ class Run:
         return found
 
     def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
+        """Returns predictions as `predict_with_notes`, and logs the notes."""
+        predictions, notes = self.predict_with_notes(cohort, model=model, task=task)
+        for line in notes:
+            logger.warning(line)
+        return predictions
+
+    def predict_with_notes(
+        self, cohort: Cohort, *, model: str | None = None, task: str | None = None
+    ) -> tuple[pd.DataFrame, list[str]]:
         """Returns predictions of every fold's model: columns of `predictions.csv`, `risk_percentile` and `reason`.
+
+        And notes on what the cohort lacks or has otherwise than training, each once.
 
         A patient that the run knows is predicted only by the models that did not train on it (split `test`); a new
         patient by the models of all folds (split `new`), see `mean_predictions`. No outcome is needed. Risks of
@@ -97,8 +108,7 @@ class Run:
         jobs = list(self.jobs(model=model, task=task))
         models = [self.fitted(job) for job in jobs]
         pairs = list(zip(jobs, models, strict=True))
-        for line in told_once((job, note) for job, fitted in pairs for note in fitted.check_compatible(cohort)):
-            logger.warning(line)
+        notes = told_once((job, note) for job, fitted in pairs for note in fitted.check_compatible(cohort))
         tables = [self._predict(job, fitted, cohort) for job, fitted in pairs]
         tables = [table for table in tables if len(table)]
         if not tables:
@@ -106,7 +116,7 @@ class Run:
                 f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
                 "them, or lacks the modalities they need."
             )
-        return stack_predictions(tables)
+        return stack_predictions(tables), notes
 
     def evaluate(self, cohort: Cohort, out: Path, *, seed: int = 0) -> pd.DataFrame:
         """Validates every model of the run on another cohort, with everything fitted frozen; returns the metrics.

@@ -12,7 +12,7 @@ from PIL import Image
 from subfuse.errors import DataError
 from subfuse.slides.image_folders import ImageFolder, is_image_source
 from subfuse.slides.source import SlideSource
-from subfuse.slides.tissue import MPP_PLACE, Patch, Tiling, doubt_of_mpp
+from subfuse.slides.tissue import MPP_PLACE, Patch, Tiling, require_plausible_mpp
 from subfuse.slides.whole_slides import ACCEPTED, WholeSlide
 
 
@@ -81,9 +81,4 @@ def _require_mpp(mpp: float, source: SlideSource) -> None:
             f"{source.path}: the pixel size is required (µm per pixel). Found none in the file. "
             f"Declare `mpp` for {source.slide_id} in {MPP_PLACE}."
         )
-    doubt = doubt_of_mpp(mpp)
-    if doubt is not None:
-        raise DataError(
-            f"{source.path}: a pixel size {doubt} is required. Found {mpp:g}. "
-            f"Correct or declare `mpp` for {source.slide_id} in {MPP_PLACE}."
-        )
+    require_plausible_mpp(mpp, source.path, source.slide_id)

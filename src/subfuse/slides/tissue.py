@@ -34,6 +34,21 @@ def doubt_of_mpp(mpp: float) -> str | None:
     return wanted
 
 
+def require_plausible_mpp(mpp: float, path: object, slide: str = "the slide") -> float:
+    """Returns the pixel size of a file (µm per level-0 pixel).
+
+    Raises:
+        DataError: No slide has such pixels, see `doubt_of_mpp`.
+    """
+    doubt = doubt_of_mpp(mpp)
+    if doubt is not None:
+        raise DataError(
+            f"{path}: a pixel size {doubt} is required. Found {mpp:g}. Correct or declare `mpp` for {slide} in "
+            f"{MPP_PLACE}."
+        )
+    return mpp
+
+
 class Patch(NamedTuple):
     """One patch and its place."""
 
