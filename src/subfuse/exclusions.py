@@ -55,6 +55,19 @@ def group_reasons(exclusions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["level", "reason", "n", "ids"])
 
 
+def example_of(exclusions: pd.DataFrame) -> str:
+    """Returns the commonest reason with its number and one example, for a warning.
+
+    Example:
+        >>> example_of(exclusion_table([("slide", "a", "no tissue"), ("slide", "b", "no tissue")]))
+        'Commonest reason: no tissue (2, for example a).'
+    """
+    if exclusions.empty:
+        return "The others are in no table or folder."
+    row = group_reasons(exclusions).iloc[0]
+    return f"Commonest reason: {str(row['reason']).rstrip('.')} ({row['n']}, for example {row['ids'][0]})."
+
+
 def commonest_reasons(exclusions: pd.DataFrame, limit: int = 2) -> str:
     """Returns the commonest reasons with their numbers, for a message.
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -11,8 +12,20 @@ from subfuse.errors import preview
 _BARCODE = re.compile(r"^TCGA([-.])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d{2})([A-Z]?).*)?$", re.IGNORECASE)
 
 
+def composed(name: str) -> str:
+    """Returns a name with letters and their accents as one character each (Unicode NFC), as most programs write it.
+
+    File names of macOS hold them apart and look the same.
+
+    Example:
+        >>> len("Mu\N{COMBINING DIAERESIS}ller"), len(composed("Mu\N{COMBINING DIAERESIS}ller"))
+        (7, 6)
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def patient_of_barcode(identifier: str) -> str:
-    """Returns the 12-character patient of a TCGA sample, aliquot or slide barcode; other identifiers unchanged.
+    """Returns the 12-character patient of a TCGA sample, aliquot or slide barcode; others `composed`.
 
     Example:
         >>> patient_of_barcode("TCGA-02-0047-01Z-00-DX1.4755D138"), patient_of_barcode("case.7")
@@ -21,7 +34,7 @@ def patient_of_barcode(identifier: str) -> str:
         'TCGA-02-0047'
     """
     match = _BARCODE.match(identifier)
-    return f"TCGA-{match[2]}-{match[3]}".upper() if match else identifier
+    return f"TCGA-{match[2]}-{match[3]}".upper() if match else composed(identifier)
 
 
 def site_of_barcode(identifier: str) -> str | None:
@@ -122,13 +135,21 @@ def describe_mismatch(ours: Collection[str], places: Mapping[str, Collection[str
     if alike is not None:
         return f"{shown}; nearest: {alike[0]} and {alike[1]}, which differ only in case, zeros or separators"
     for name in ours[:_COMPARED]:
-        longer = next((other for other in theirs if other.startswith(name) or name.startswith(other)), None)
+        longer = next((other for other in theirs if _is_part(name, other) or _is_part(other, name)), None)
         if longer is not None:
             return f"{shown}; nearest: {name} and {longer}"
         near = difflib.get_close_matches(name.lower(), [other.lower() for other in theirs[:_COMPARED]], n=1)
         if near:
             return f"{shown}; nearest: {name} and {next(other for other in theirs if other.lower() == near[0])}"
     return shown
+
+
+def _is_part(name: str, longer: str) -> bool:
+    """Whether one name begins another, or is a part of it between separators, in whatever case."""
+    name, longer = name.lower(), longer.lower()
+    if longer.startswith(name) or name not in longer:
+        return longer.startswith(name)
+    return re.search(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", longer) is not None
 
 
 def spelt_otherwise(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
@@ -144,15 +165,22 @@ def spelt_otherwise(names: Iterable[str], known: Collection[str]) -> dict[str, s
         {'PT-O07': '; PT-007 is, which differs in one character'}
     """
     names, exact = list(names), frozenset(known)
-    like = {_canonical(name): name for name in sorted(exact, reverse=True)}
     others = [name for name in dict.fromkeys(names) if name not in exact]
-    found = {
-        name: f"; {like[_canonical(name)]} is, which differs only in case, zeros or separators"
-        for name in others
-        if _canonical(name) in like
-    }
+    alike = same_but_for_spelling(others, exact)
+    found = {name: f"; {other} is, which differs only in case, zeros or separators" for name, other in alike.items()}
     near = _one_character_away([name for name in others if name not in found], exact.difference(names))
     return found | {name: f"; {other} is, which differs in one character" for name, other in near.items()}
+
+
+def same_but_for_spelling(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Returns the known counterpart of each name that differs from it at most in case, zeros or separators.
+
+    Example:
+        >>> same_but_for_spelling(["p1", "p_01", "P2"], ["P01"])
+        {'p1': 'P01', 'p_01': 'P01'}
+    """
+    like = {_canonical(name): name for name in sorted(known, reverse=True)}
+    return {name: like[_canonical(name)] for name in names if _canonical(name) in like}
 
 
 def _one_character_away(names: Sequence[str], known: Collection[str]) -> dict[str, str]:
@@ -186,4 +214,4 @@ def _without_each_character(name: str) -> set[str]:
 
 def _canonical(name: str) -> str:
     """The letters and digits of a name, in lower case and without leading zeros."""
-    return re.sub(r"[\W_]+", "", re.sub(r"(?<!\d)0+(?=\d)", "", name.lower()))
+    return re.sub(r"[\W_]+", "", re.sub(r"(?<!\d)0+(?=\d)", "", composed(name).lower()))

@@ -145,9 +145,9 @@ def test_several_tables_lie_below_one_another(tmp_path):
 
 
 def test_only_included_patients_are_used(tmp_path):
-    text = "patient_id,grade\na,G2\nTCGA-02-0047-01A,G4\nc,G3\n"
-    table = plain(tmp_path, text, include=("TCGA-02-0047", "c"))
-    assert table.patients["patient_id"].tolist() == ["TCGA-02-0047", "c"]
+    text = "patient_id,grade\na,G2\nTCGA-02-0047-01A,G4\n\N{LATIN SMALL LETTER U WITH DIAERESIS},G3\n"
+    table = plain(tmp_path, text, include=("TCGA-02-0047", "u\N{COMBINING DIAERESIS}"))
+    assert table.patients["patient_id"].tolist() == ["TCGA-02-0047", "\N{LATIN SMALL LETTER U WITH DIAERESIS}"]
     assert "2 of 3 patients" in table.warnings[-1]
     with pytest.raises(
         DataError, match=r"patients\.include: patients of .*patients\.csv are required\. Not found: x\."
@@ -196,7 +196,8 @@ def test_labels_of_a_further_table_join_by_patient(tmp_path):
     [
         ("patient_id,grade\na,G2\n", None, ConfigurationError, "grade is a column of patients.table already"),
         ("patient_id,event\na,1\n", None, ConfigurationError, "event is a column"),
-        ("patient_id,idh\nx,WT\n", None, DataError, r"markers\.csv: patients of patients\.table .* Found x"),
+        ("patient_id,idh\nx,WT\n", None, DataError, r"markers\.csv: patients of patients\.table .* in markers\.csv: x"),
+        ("patient_id,idh\nA,WT\n", None, DataError, r"nearest: a and A, which differ only in case.* Correct the ident"),
         ("patient_id,idh\na,WT\na,Mutant\n", None, DataError, r"markers\.csv, row 3: .* a again .* another idh"),
         ("patient_id,idh\na,WT\n", {"idh": "IDH"}, ConfigurationError, "patients.labels.columns.idh: column 'IDH'"),
     ],

@@ -102,6 +102,17 @@ def test_modalities_and_labels_per_patient(folder):
     assert patients.loc["p06", "grade"] is None
 
 
+def test_patients_are_joined_whatever_form_of_unicode_their_names_have(folder):
+    together, apart = "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller00", "Mu\N{COMBINING DIAERESIS}ller00"
+    for name, patient in (("patients.csv", together), ("expression.csv", apart)):
+        text = (folder / name).read_text(encoding="utf-8").replace("p00,", f"{patient},")
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "slides" / "p00_a.svs").rename(folder / "slides" / f"{apart}_a.svs")
+    plan = plan_cohort(cohort_file_of(folder))
+    row = plan.patients.set_index("patient_id").loc[together]
+    assert (row["n_slides"], row["has_expression"]) == (1, True)
+
+
 def test_gene_sets_follow_the_axis(folder):
     plan = plan_cohort(cohort_file_of(folder))
     assert plan.gene_sets == {"tumour": ("G1", "G2", "G3"), "microenvironment": ("G2", "G3")}

@@ -24,6 +24,13 @@ def read(path: Path, *, patients=(), keep_genes=(), **keys):
     return read_expression(expression_section(table=path, **keys), patients=patients, keep_genes=keep_genes)
 
 
+@pytest.mark.parametrize(("cell", "found"), [(None, r"only empty cells \(samples: 3, genes: 2\)"), (0.0, "only zeros")])
+def test_a_table_without_any_value(tmp_path, cell, found):
+    matrix(values=np.full((3, 2), np.nan if cell is None else cell)).to_csv(tmp_path / "e.csv")
+    with pytest.raises(DataError, match=rf"e\.csv: .* Found {found}"):
+        read(tmp_path / "e.csv", unit="tpm")
+
+
 # --- orientation -----------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from subfuse.features.patch_encoders import require_device
 from subfuse.preparation import prepare as preparation
 from subfuse.preparation.plan import plan_cohort
 from subfuse.preparation.prepare import prepare
+from subfuse.preparation.sources import read_sources
 
 PATIENTS = [f"P{i:03d}" for i in range(12)]
 
@@ -183,6 +184,47 @@ def test_prepare_ends_with_the_cause_where_all_slides_are_lost(write, tmp_path, 
     assert "(12)" in error
     assert "nearest: P000 and p000" in error
     assert str(tmp_path / "out" / "exclusions.csv") in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        (
+            {"owners": ["P000", *(p.lower() for p in PATIENTS[1:])]},
+            ["p001 is not in the cohort; P001 is", "(11, for ex"],
+        ),
+        ({"names": ["P000", *(f"x{p}" for p in PATIENTS[1:])]}, ["no feature file in", "(11, for example xP001)"]),
+    ],
+    ids=["whole", "patients", "files"],
+)
+def test_slides_that_are_nearly_all_lost_are_a_warning_with_cause_and_example(write, changes, words):
+    found = read_sources(read_cohort_file(write(**changes)).members[0], []).warnings
+    warnings = [text for text in found if "only 1 of 12 patients have slides" in text]
+    assert len(warnings) == (words is not None)
+    assert all(word in warnings[0] for word in words or ())
+
+
+def test_expression_that_is_nearly_all_lost_is_a_warning_with_cause_and_example(write):
+    path = write(expression={"table": "rna.csv", "unit": "tpm"}, slides=None)
+    rna = pd.DataFrame({"case": ["P000", *(p.lower() for p in PATIENTS[1:])], "EGFR": 1.0, "TP53": 2.0})
+    rna.to_csv(path.parent / "rna.csv", index=False)
+    found = read_sources(read_cohort_file(path).members[0], []).warnings
+    (warning,) = [text for text in found if text.startswith("only 1 of 12 patients have expression")]
+    assert "its patient is not in the cohort; P001 is, which differs only in case" in warning
+    assert "(11, for example p001)" in warning
+
+
+def test_few_slides_that_can_be_used_are_a_warning(write):
+    from subfuse.exclusions import exclusion_table
+    from subfuse.preparation.remaining import remaining
+
+    plan = plan_cohort(read_cohort_file(write(splits={"folds": 2, "validation": 0.3})))
+    kept = [fold_side[0] for fold_side in (plan.folds[0].train, plan.folds[0].validation, plan.folds[0].test)]
+    kept += [plan.folds[1].validation[0], plan.folds[1].train[0]]
+    failed = exclusion_table(("slide", name, "no tissue") for name in PATIENTS if name not in kept)
+    (warning,) = remaining(plan, failed).warnings[-1:]
+    assert f"only {len(set(kept))} of 12 slides can be used. Commonest reason: no tissue (" in warning
 
 
 def test_one_pixel_size_for_a_folder_through_the_commands(write, tmp_path, capsys):

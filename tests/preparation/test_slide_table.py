@@ -6,7 +6,7 @@ import pytest
 from subfuse.errors import DataError
 from subfuse.identifiers import NAME_RULE
 from subfuse.preparation.slide_search import find_features, find_slides
-from subfuse.preparation.slide_table import patient_of_slide, read_slides
+from subfuse.preparation.slide_table import patient_of_slide, read_slides, require_slides
 from subfuse.slides.source import FeatureSource, SlidesSection
 
 
@@ -60,6 +60,41 @@ def test_dicom_files_of_a_subfolder_are_the_levels_of_one_slide(tmp_path):
     table = write(tmp_path / "slides.csv", "slide_id,patient_id,path\ns,case-1,case-1_dx\n")
     (found,), _, _ = read_slides(SlidesSection(table=table, folder=folder), ["case-1"])
     assert (found.slide_id, found.path) == ("s", folder / "case-1_dx" / "a.dcm")
+
+
+def test_names_in_another_form_of_unicode_are_the_same(tmp_path):
+    apart = "Mu\N{COMBINING DIAERESIS}ller"  # as macOS writes file names
+    together = "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller"
+    touch(tmp_path / "slides" / f"{apart}00_a.svs", tmp_path / "slides" / f"{together}01.svs")
+    folder = SlidesSection(folder=tmp_path / "slides")
+    (first, second), left_out, _ = read_slides(folder, [f"{together}00", f"{together}01"])
+    assert [(slide.slide_id, slide.patient_id) for slide in (first, second)] == [
+        (f"{together}00_a", f"{together}00"), (f"{together}01", f"{together}01")]  # fmt: skip
+    assert first.path.exists()
+    assert left_out.empty
+    table = write(tmp_path / "slides.csv", f"slide_id,patient_id\n{together}00_a,{apart}00\n{apart}01,{together}01\n")
+    listed, _, _ = read_slides(folder.model_copy(update={"table": table}), [f"{together}00", f"{together}01"])
+    assert [slide.path for slide in listed] == [first.path, second.path]
+    touch(tmp_path / "slides" / f"{together}00_a.svs")
+    with pytest.raises(DataError, match="identifiers must be unique"):
+        find_slides(tmp_path / "slides")
+
+
+@pytest.mark.parametrize("slide_id", ["HOSPITAL-P000", "hospital_p000_dx1", "P000b"])
+def test_a_slide_whose_name_holds_a_patient_is_named_as_the_nearest(tmp_path, slide_id):
+    touch(tmp_path / "slides" / f"{slide_id}.svs")
+    section = SlidesSection(folder=tmp_path / "slides")
+    slides, exclusions, _ = read_slides(section, ["P000", "P001"])
+    with pytest.raises(DataError, match=f"nearest: P000 and {slide_id}"):
+        require_slides(section, ["P000", "P001"], slides, exclusions)
+
+
+def test_a_name_that_begins_with_a_patient_in_another_spelling_says_so(tmp_path):
+    touch(tmp_path / "slides" / "p_001_a.svs")
+    _, exclusions, _ = read_slides(SlidesSection(folder=tmp_path / "slides"), ["P0", "P1"])
+    assert exclusions["reason"].tolist() == [
+        "its name begins with no patient's identifier, but with another spelling of P1"
+    ]
 
 
 def test_two_files_of_one_identifier(folder):

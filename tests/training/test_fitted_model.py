@@ -173,7 +173,7 @@ def test_unknown_and_unseen_covariates_are_said_and_taken_as_average(make_cohort
     new = replace(cohort, patients=tuple(replace(p, covariates=v) for p, v in zip(cohort, variants, strict=False)))
 
     notes = fitted.check_compatible(new)
-    assert "gender: diverse never occurred in training, which had female, male; taken as unknown for 2 of 3" in notes[1]
+    assert "gender: diverse never occurred in training, which had female, male; taken as unknown for 2 of 3" in notes[2]
     assert "age: unknown for 1 of 3 patients" in notes[0]
     risk = fitted.predict(new.patients)["risk"]
     assert risk[0] == risk[1]

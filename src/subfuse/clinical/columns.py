@@ -9,7 +9,7 @@ import pandas as pd
 
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.identifiers import patient_of_barcode
+from subfuse.identifiers import composed, patient_of_barcode
 from subfuse.tables import decimal_hint, is_missing
 
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
@@ -151,6 +151,8 @@ def first_known(cells: pd.DataFrame, names: Sequence[str], source: str) -> tuple
 def match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
     """Reduces TCGA barcodes in `patient_id` to their patient, in place; returns a note where that changed any.
 
+    Other identifiers become `composed`.
+
     Raises:
         DataError: A row without identifier. Names its `place`.
     """
@@ -158,7 +160,7 @@ def match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
     if empty.any():
         raise DataError(f"{table.loc[empty.idxmax(), 'place']}: a patient identifier is required. Found none.")
     matched = table["patient_id"].map(patient_of_barcode)
-    changed = int((matched != table["patient_id"]).sum())
+    changed = int((matched != table["patient_id"].map(composed)).sum())
     table["patient_id"] = matched
     if not changed:
         return ()

@@ -20,7 +20,7 @@ from subfuse.clinical.plain import read_plain
 from subfuse.clinical.source import LabelsSection, PatientsSection
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table
-from subfuse.identifiers import site_of_barcode, spelt_otherwise
+from subfuse.identifiers import composed, describe_mismatch, site_of_barcode, spelt_otherwise
 from subfuse.tables import read_text_table
 
 
@@ -85,12 +85,13 @@ def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFra
     """Returns the patients that the cohort file asks for, and a note on how many others the table has."""
     if section.include is None:
         return table, ()
-    missing = sorted(set(section.include) - set(table["patient_id"]))
+    wanted = set(map(composed, section.include))
+    missing = sorted(wanted - set(table["patient_id"]))
     if missing:
         like = spelt_otherwise(missing, table["patient_id"].tolist())
         shown = preview([name + like.get(name, "") for name in sorted(missing, key=lambda name: name not in like)])
         raise DataError(f"patients.include: patients of {preview(section.table)} are required. Not found: {shown}.")
-    chosen = table["patient_id"].isin(section.include)
+    chosen = table["patient_id"].isin(wanted)
     note = f"patients.include: {chosen.sum()} of {len(table)} patients of the table are used"
     return table[chosen].reset_index(drop=True), (note,)
 
@@ -114,10 +115,11 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
     refuse_repeated_patients(further)
     found = table["patient_id"].isin(further["patient_id"])
     if not found.any():
+        places = {f"in {section.table.name}": set(further["patient_id"])}
         raise DataError(
-            f"{section.table}: patients of patients.table are required, such as "
-            f"{preview(table['patient_id'], limit=2)}. Found "
-            f"{preview(further['patient_id'], limit=2)}. Map patient_id in patients.labels.columns."
+            f"{section.table}: patients of patients.table are required. Found {len(further)} others. "
+            f"{describe_mismatch(set(table['patient_id']), places, of_ours='patients')}. Correct the identifiers, or "
+            "map the column that holds them to patient_id in patients.labels.columns."
         )
     joined = table.merge(further.drop(columns="place"), on="patient_id", how="left")
     if found.all():

@@ -155,8 +155,8 @@ class CovariateCoding:
         for column in dict.fromkeys(map(column_of, self.names)):
             missing.setdefault(tuple(i for i, known in enumerate(patients) if column not in known), []).append(column)
         unknown = [
-            f"{preview(columns)}: unknown for {len(places)} of {len(patients)} patients, taken as that of an average training "
-            "patient; columns of a cohort's clinical table give it"
+            f"{preview(columns)}: unknown for {len(places)} of {len(patients)} patients, taken as that of an average "
+            "training patient; columns of a cohort's clinical table give it"
             for places, columns in missing.items()
             if places
         ]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from subfuse.cohort.fold import Fold, strata_of, with_validation
 from subfuse.errors import DataError, preview
-from subfuse.identifiers import patient_of_barcode, spelt_otherwise
+from subfuse.identifiers import describe_mismatch, patient_of_barcode, spelt_otherwise
 from subfuse.tables import is_missing, read_text_table, require_columns
 
 
@@ -44,10 +44,12 @@ def given_folds(
         sides = (given.train, given.validation, given.test)
         training, validating, testing = (np.isin(identifiers, sorted(side)) for side in sides)
         if training.sum() < 2 or not testing.any() or (given.validation and not validating.any()):
+            listed = {path.name: set().union(*sides)}
             raise DataError(
                 f"{path}: at least two train patients of the cohort, one to test and, where it names some, one to "
                 f"validate are required. Found {training.sum()}, {testing.sum()} and {validating.sum()} among "
-                f"{len(identifiers)} patients of the cohort."
+                f"{len(identifiers)} patients of the cohort. "
+                f"{describe_mismatch(identifiers.tolist(), listed, of_ours='patients')}. Correct the identifiers."
             )
         if validating.any():
             folds.append(Fold(*(tuple(identifiers[side].tolist()) for side in (training, validating, testing))))

@@ -128,6 +128,11 @@ class _GeneAxis:
 def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Sequence[str]) -> ExpressionTable:
     """Returns the table of a source: checked values on the models' scale, one row per patient, one column per gene."""
     axis = _name_axis(matrix, aliases, excluded)
+    if not axis.is_measured.any():
+        raise DataError(
+            f"{matrix.path}: at least one value is required. Found only empty cells (samples: {len(matrix.samples)}, "
+            f"genes: {len(axis.genes)}). Give the table that has the values."
+        )
     values = matrix.values  # changed in place from here on: a large table fits in memory once
     values[:, ~axis.is_measured] = 0
     doubts = check_values(values, matrix.unit, _place(matrix), matrix.path)
@@ -244,7 +249,10 @@ def _drop_silent(matrix: SampleMatrix, totals: Float[np.ndarray, " sample"]) -> 
     """Returns the samples with any expression (units that are sums), and the others as exclusions."""
     is_silent = np.zeros(len(totals), dtype=bool) if matrix.unit in FINISHED else totals == 0
     if is_silent.all():
-        raise DataError(f"{matrix.path}: at least one sample with expression is required. Found only zeros.")
+        raise DataError(
+            f"{matrix.path}: at least one sample with expression is required. Found only zeros (samples: "
+            f"{len(totals)}). Give the table that has the values."
+        )
     names = matrix.samples.loc[is_silent, "sample"]
     return matrix.samples[~is_silent], exclusion_table(("expression", str(n), "no gene is expressed") for n in names)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table
-from subfuse.identifiers import patient_of_barcode, sample_type_of_barcode, vial_of_barcode
+from subfuse.identifiers import composed, patient_of_barcode, sample_type_of_barcode, vial_of_barcode
 from subfuse.tables import is_missing, read_text_table, require_columns
 
 PRIMARY, OTHER_TUMOUR, NORMAL = 0, 1, 2  # ranks of samples: lower ones speak for the patient, normal tissue never
@@ -139,7 +139,7 @@ def read_sample_sheet(path: Path) -> dict[str, SampleOrigin]:
             raise DataError(f"{path}: every sample needs an identifier and a patient. Found {sample!r}, {patient!r}.")
         words = record.get("sample_type", "")
         origin = origin_of_sample(sample, patient, words=words, preservation=preservation_of(record))
-        known = sheet.setdefault(sample, origin)
+        known = sheet.setdefault(composed(sample), origin)
         if known.patient_id != origin.patient_id:
             raise DataError(
                 f"{path}: a sample belongs to one patient. Found {sample} of {known.patient_id}, {origin.patient_id}."
@@ -155,7 +155,7 @@ def assign_samples(identifiers: list[str], sheet: Mapping[str, SampleOrigin] | N
     if sheet is None:
         found = [origin_of_sample(identifier) for identifier in identifiers]
     else:
-        found = [sheet.get(identifier, SampleOrigin("")) for identifier in identifiers]
+        found = [sheet.get(composed(identifier), SampleOrigin("")) for identifier in identifiers]
     table = pd.DataFrame(found, columns=list(SampleOrigin._fields))
     table.insert(0, "sample", identifiers)
     return table

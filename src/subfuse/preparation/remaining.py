@@ -1,12 +1,12 @@
 """What remains of a plan once its slides have been opened: patients, folds and expression without what failed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import pandas as pd
 
 from subfuse.cohort.fold import Fold
-from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
+from subfuse.exclusions import NothingLeft, commonest_reasons, example_of, exclusion_table, join_exclusions
 from subfuse.preparation.plan import CohortPlan
 from subfuse.preparation.sources import restrict_expression
 
@@ -49,7 +49,17 @@ def remaining(plan: CohortPlan, failures: pd.DataFrame) -> CohortPlan:
             for r, folds in enumerate(plan.repeats)
         ),
         exclusions=exclusions,
+        warnings=(*plan.warnings, *_few_usable(plan.patients, patients, failures)),
     )  # fmt: skip
+
+
+def _few_usable(before: pd.DataFrame, after: pd.DataFrame, failures: pd.DataFrame) -> Iterator[str]:
+    """Yields a warning for each cohort of whose slides fewer than half can be used."""
+    for cohort, rows in before.groupby("cohort", sort=False):
+        listed = int(rows["n_slides"].sum())
+        usable = int(after.loc[after["cohort"] == cohort, "n_slides"].sum())
+        if 0 < 2 * usable < listed:
+            yield f"{cohort}: only {usable} of {listed} slides can be used. {example_of(failures)}"
 
 
 def _require_slides(plan: CohortPlan, patients: pd.DataFrame, failures: pd.DataFrame, exclusions: pd.DataFrame) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.samples import NORMAL, PRIMARY, rank_of_barcode, rank_of_words
+from subfuse.identifiers import composed
 from subfuse.slides.source import SlideSource
 
 
@@ -31,7 +32,8 @@ def choose_slides(
     Raises:
         DataError: A slide to include is not there.
     """
-    absent = sorted(set(include) - {slide.slide_id for slide in slides})
+    include = {composed(slide_id) for slide_id in include}
+    absent = sorted(include - {slide.slide_id for slide in slides})
     if absent:
         raise DataError(f"slides.include: slides of the cohort's patients are required. Not found: {preview(absent)}.")
     with_primary = {slide.patient_id for slide in slides if ranks[slide.slide_id] == PRIMARY}

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from subfuse.errors import DataError
+from subfuse.identifiers import composed
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 
 _SLIDE_SUFFIXES = (
@@ -46,11 +47,11 @@ def _slides_in(here: Path, names: Sequence[str], *, is_top: bool) -> Iterator[tu
     images = [here / name for name in names if _is_image(name)]
     levels = [] if is_top else [path for path in files if path.suffix.lower() == DICOM_SUFFIX]
     if len(levels) > 1:
-        yield here.name, levels[0]
+        yield composed(here.name), levels[0]
         files = [path for path in files if path not in levels]
     yield from ((slide_id_of(path.name), path) for path in (*files, *(images if is_top else [])))
     if images and not is_top:
-        yield here.name, here
+        yield composed(here.name), here
 
 
 def find_features(folder: Path) -> dict[str, Path]:
@@ -93,14 +94,14 @@ def feature_id_of(name: str) -> str:
 
 
 def slide_id_of(name: str) -> str:
-    """Returns a slide's identifier: its file name without a slide or image suffix; dots inside stay.
+    """Returns a slide's identifier: its file name, `composed`, without a slide or image suffix; dots inside stay.
 
     Example:
         >>> slide_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.svs"), slide_id_of("case.7")
         ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
     """
     suffix = next((s for s in (*_SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
-    return name[: len(name) - len(suffix)]
+    return composed(name[: len(name) - len(suffix)])
 
 
 def _is_slide(name: str) -> bool:

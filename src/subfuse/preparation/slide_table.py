@@ -8,9 +8,17 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
-from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
+from subfuse.exclusions import NothingLeft, commonest_reasons, example_of, exclusion_table, join_exclusions
 from subfuse.features.feature_table import read_feature_table
-from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, patient_of_barcode, spelt_otherwise
+from subfuse.identifiers import (
+    NAME_RULE,
+    composed,
+    describe_mismatch,
+    is_plain_name,
+    patient_of_barcode,
+    same_but_for_spelling,
+    spelt_otherwise,
+)
 from subfuse.preparation.slide_samples import choose_slides, rank_of_slide
 from subfuse.preparation.slide_search import DICOM_SUFFIX, feature_id_of, find_features, find_slides, slide_id_of
 from subfuse.slides.source import FeatureSource, SlideSource, SlidesSection
@@ -55,7 +63,7 @@ def read_slides(
     like = spelt_otherwise((slide.patient_id for slide in listed if slide.patient_id), known)
     for slide_id, patient_id, path, mpp, _ in sorted(listed, key=lambda slide: slide.slide_id):
         if not patient_id:
-            left_out.append(("slide", slide_id, "its name begins with no patient's identifier"))
+            left_out.append(("slide", slide_id, f"its name begins with no patient's identifier{_but(slide_id, known)}"))
         elif patient_id not in known:
             left_out.append(("slide", slide_id, f"{patient_id} is not in the cohort{like.get(patient_id, '')}"))
         elif path is None or not path.exists():
@@ -64,10 +72,12 @@ def read_slides(
             left_out.append(("slide", slide_id, f"its identifier names files: {NAME_RULE}"))
         else:
             slides.append(_source(section, slide_id, patient_id, path, mpp))
+    n_theirs = sum(slide.patient_id in known for slide in listed)
+    few = _few_found(section, n_theirs, len(slides), exclusion_table(left_out))
     ranks = {slide.slide_id: slide.rank for slide in listed}
     used, other_tissue = choose_slides(slides, ranks, section.include)
     exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
-    return used, exclusions, _unlisted(section, found, set(ranks))
+    return used, exclusions, (*_unlisted(section, found, set(ranks)), *few)
 
 
 def require_slides(
@@ -123,18 +133,36 @@ def patient_of_slide(slide_id: str, patient_ids: Collection[str]) -> str | None:
         >>> patient_of_slide("case-12_a", {"case-1", "case-12"}), patient_of_slide("case-123", {"case-12"})
         ('case-12', None)
     """
-    ends = [i for i, character in enumerate(slide_id) if not character.isalnum()]
-    starts = (slide_id[:end] for end in (len(slide_id), *reversed(ends)))
     of_barcode = patient_of_barcode(slide_id)
-    return next((start for start in (*starts, of_barcode) if start in patient_ids), None)
+    return next((start for start in (*_starts(slide_id), of_barcode) if start in patient_ids), None)
+
+
+def _starts(slide_id: str) -> list[str]:
+    """Returns the beginnings of an identifier that end at a letter or digit, the longest first."""
+    ends = [i for i, character in enumerate(slide_id) if not character.isalnum()]
+    return [slide_id[:end] for end in (len(slide_id), *reversed(ends))]
+
+
+def _but(slide_id: str, patient_ids: Collection[str]) -> str:
+    alike = same_but_for_spelling([start for start in _starts(slide_id) if start], patient_ids)
+    return f", but with another spelling of {next(iter(alike.values()))}" if alike else ""
 
 
 def _found(section: SlidesSection) -> dict[str, Path]:
     if section.features is not None:
         return find_features(section.features)
     if section.feature_table is not None:
-        return {str(name): section.feature_table for name in read_feature_table(section.feature_table).index}
+        return {composed(str(name)): section.feature_table for name in read_feature_table(section.feature_table).index}
     return {} if section.folder is None else find_slides(section.folder)
+
+
+def _few_found(section: SlidesSection, listed: int, found: int, left_out: pd.DataFrame) -> tuple[str, ...]:
+    """Returns a warning where fewer than half of the slides that are listed for the cohort's patients are there."""
+    if not found or 2 * found >= listed:
+        return ()
+    absent = left_out[~left_out["reason"].str.contains("is not in the cohort|begins with no patient", regex=True)]
+    place = section.table or section.folder or section.features
+    return (f"{place}: only {found} of {listed} slides of the cohort's patients are found. {example_of(absent)}",)
 
 
 def _source(section: SlidesSection, slide_id: str, patient_id: str, path: Path, mpp: float | None) -> SlideSource:
@@ -172,7 +200,8 @@ def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mappi
     seen: dict[str, int] = {}
     for row, record in enumerate(table.to_dict("records"), start=2):
         name = record["slide_id"]
-        slide_id = feature_id_of(name) if section.features is not None else name if of_table else slide_id_of(name)
+        of_file = feature_id_of if section.features is not None else composed if of_table else slide_id_of
+        slide_id = of_file(name)
         if not slide_id or slide_id in seen:
             first = f"{slide_id} again (first: row {seen[slide_id]})" if slide_id else "an empty cell"
             raise DataError(f"{path}, row {row}: slide_id must be given once. Found {first}.")

@@ -1,7 +1,7 @@
 """The tables of every cohort of a file, read one by one and pooled: patients, slides, expression on one gene axis."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -10,7 +10,7 @@ import pandas as pd
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortSection, Role
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.exclusions import NothingLeft, exclusion_table, join_exclusions
+from subfuse.exclusions import NothingLeft, example_of, exclusion_table, join_exclusions
 from subfuse.expression.reading import read_expression
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, renormalise
@@ -82,16 +82,32 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
                 "identifiers, give a sample_sheet, or remove `expression`.",
                 join_exclusions([clinical.exclusions, slide_exclusions, others]),
             )
+    patients = _describe(clinical.patients, section.name, slides, expression)
+    lost = join_exclusions([slide_exclusions, *(() if expression is None else (expression.exclusions, others))])
     return CohortSources(
         name=section.name,
         role=section.role,
-        patients=_describe(clinical.patients, section.name, slides, expression),
+        patients=patients,
         slides=slides,
         expression=expression,
         exclusions=join_exclusions([clinical.exclusions, slide_exclusions, others]),
-        warnings=(*clinical.warnings, *slide_warnings, *(() if expression is None else expression.warnings)),
+        warnings=(
+            *clinical.warnings,
+            *slide_warnings,
+            *(() if expression is None else expression.warnings),
+            *_nearly_empty(patients, lost),
+        ),
         n_listed=len(set(known)),
     )
+
+
+def _nearly_empty(patients: pd.DataFrame, exclusions: pd.DataFrame) -> Iterator[str]:
+    """Yields a warning for a modality that fewer than half of the patients have, with the likely cause."""
+    has = {"slide": patients["n_slides"] > 0, "expression": patients["has_expression"]}
+    for level, known in has.items():
+        if 0 < 2 * known.sum() < len(patients):
+            words = f"only {known.sum()} of {len(patients)} patients have {'slides' if level == 'slide' else level}"
+            yield f"{words}. {example_of(exclusions[exclusions['level'] == level])}"
 
 
 def pool_sources(cohorts: Sequence[CohortSources]) -> PooledSources:

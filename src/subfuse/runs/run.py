@@ -21,7 +21,7 @@ from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_sli
 from subfuse.explanation.wsidata_export import write_wsidata
 from subfuse.features.store import read_features
 from subfuse.files import read_table, remove_parts
-from subfuse.identifiers import spelt_otherwise
+from subfuse.identifiers import composed, spelt_otherwise
 from subfuse.run_folder.job import Job, jobs_of
 from subfuse.run_folder.layout import EXPLANATIONS, claim_folder, copy_cohort, read_config, remove_results, require_run
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
@@ -161,12 +161,13 @@ class Run:
             DataError: The patient is not in the cohort, the cohort does not fit the models, a task could not be
                 explained, or a slide that is to be stored cannot be found or opened.
         """
-        out = self._explanations(model) / explanation_name(patient_id) if out is None else Path(out)
-        remove_parts(out)
-        patient = next((p for p in cohort if p.patient_id == patient_id), None)
+        patient = {composed(p.patient_id): p for p in cohort}.get(composed(patient_id))
         if patient is None:
             like = spelt_otherwise([patient_id], [p.patient_id for p in cohort]).get(patient_id, "")
             raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}{like}. See its patients.csv.")
+        patient_id = patient.patient_id
+        out = self._explanations(model) / explanation_name(patient_id) if out is None else Path(out)
+        remove_parts(out)
         places = locate_slides(cohort.select([patient_id]))
         attempts = Attempts()
         for name in dict.fromkeys(job.task for job in self.jobs(model=model)):
