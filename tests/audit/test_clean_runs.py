@@ -75,11 +75,11 @@ def test_every_model_beside_covariates_sites_and_batches(make_cohort, tmp_path, 
     ]
     cohort = replace(cohort, patients=tuple(places), batch="project", strata=("project",))
     one_fold = [deal_folds(cohort)[:1]]
-    models = [name for name, entry in MODELS.items() if entry.suits(cohort.tasks["grade"])]
-    audit, _ = audited(cohort, tmp_path, monkeypatch, models=models, repeats=one_fold)
+    tasks = ("grade", "survival")
+    audit, _ = audited(cohort, tmp_path, monkeypatch, models=list(MODELS), tasks=tasks, repeats=one_fold)
 
     assert audit.of_level("failure") == ()
-    n_models = len(models)
+    n_models = sum(entry.suits(cohort.tasks[task]) for entry in MODELS.values() for task in tasks)
     assert f"agree with the fold files for {n_models}, and scaling was recomputed" in fitting(audit)
     assert fitting(audit).endswith(f"for {n_models}")
 
@@ -105,14 +105,19 @@ def test_both_tasks_and_repeated_folds(make_cohort, tmp_path, monkeypatch, has_e
     assert audit_predictions(external, n_bootstrap=5).of_level("failure") == ()
 
 
-@pytest.mark.parametrize("options", [{"search": 1}, {"members": 2, "modality_dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [
+    {"search": 1}, {"members": 2, "modality_dropout": 0.5, "selection": "loss"},
+    {"consistency": 0.0, "coordination": "none", "accumulate": 2, "optimizer": "adam", "time_bins": 2},
+], ids=str)  # fmt: skip
 def test_options_of_training_and_folds_by_site(make_cohort, tmp_path, monkeypatch, options):
     cohort = with_covariates(make_cohort(24, n_genes=24))
     sites = tuple(replace(p, site="AB"[index % 2]) for index, p in enumerate(cohort))
     cohort = replace(cohort, patients=sites)
     by_site = [tuple(p.patient_id for p in cohort if p.site == site) for site in "AB"]
     folds = [Fold(others[4:], others[:4], tested) for others, tested in (by_site, by_site[::-1])]
-    audit, _ = audited(cohort, tmp_path, monkeypatch, models=["concat", "clinical"], repeats=[folds], **options)
+    models = ["subspace" if "coordination" in options else "concat", "clinical"]
+    tasks = ("grade", "survival") if "time_bins" in options else ("grade",)
+    audit, _ = audited(cohort, tmp_path, monkeypatch, models=models, tasks=tasks, repeats=[folds], **options)
 
     assert audit.of_level("failure") == ()
 
