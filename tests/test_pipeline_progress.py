@@ -40,7 +40,7 @@ def test_it_is_said_that_nobody_can_be_explained(make_cohort, tmp_path, caplog, 
 def test_a_report_that_fails_is_a_warning_of_a_finished_validation(tmp_path, capsys, caplog, monkeypatch):
     finished = SimpleNamespace(evaluate=lambda *_, **__: pd.DataFrame())
     monkeypatch.setattr(runs, "load_run", lambda _: finished)
-    monkeypatch.setattr(training, "read_other_cohort", lambda _: None)
+    monkeypatch.setattr(training, "read_chosen_cohort", lambda *_: None)
     monkeypatch.setattr(training, "print_metrics", lambda *_: None)
     monkeypatch.setattr(pipeline, "write_report", lambda _: 1 / 0)
     assert main(["evaluate", "run", "--cohort", "other", "--out", str(tmp_path)]) == 0

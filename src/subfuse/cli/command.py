@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
@@ -24,28 +25,53 @@ class Command:
     run: Callable[[Namespace], None]
 
 
-def add_role(parser: ArgumentParser) -> None:
-    """Adds `--role`: whose patients of a prepared folder with several cohorts."""
+def add_role(parser: ArgumentParser, *, own: bool = False) -> None:
+    """Adds `--role`: whose patients of a prepared folder with several cohorts.
+
+    Args:
+        parser: Of the command.
+        own: The command takes the run's own cohort without --cohort.
+    """
+    of_own = "; of the run's own folder: develop" if own else ""
     parser.add_argument(
         "--role",
         type=str,
         default=None,
-        help="Where --cohort has several cohorts: develop, external, or a cohort's name; default: external if there.",
+        help="Where the folder has several cohorts: develop, external, or a cohort's name; default: external if there"
+        f"{of_own}.",
     )
 
 
-def read_other_cohort(arguments: Namespace) -> "subfuse.cohort.cohort.Cohort":
-    """Returns the cohort that `--cohort` and `--role` choose, and says which it is."""
-    from subfuse.cohort.cohort import read_cohort, roles_of
+def chosen_role(folder: Path, role: str | None, *, own: bool = False) -> tuple[str, str, str]:
+    """Returns whose patients of a prepared folder are taken, the cohorts of this role, and those that are not taken.
 
-    roles = roles_of(arguments.cohort)
-    role = arguments.role or ("external" if "external" in roles.values() else "develop")
-    cohort = read_cohort(arguments.cohort, role=role)
+    Args:
+        folder: The prepared folder.
+        role: `--role`.
+        own: The folder is that of the run, whose patients to develop on come first.
+    """
+    from subfuse.cohort.cohort import roles_of
+
+    roles = roles_of(folder)
+    usual = ("develop", "external") if own else ("external", "develop")
+    role = role or next(name for name in usual if name in roles.values())
     names = [name for name, its_role in roles.items() if role in (name, its_role)]
     taken = ", ".join(f"{name} ({roles[name]})" for name in names)
     others = ", ".join(f"{name} ({its_role})" for name, its_role in roles.items() if name not in names)
-    left = f". Not taken: {others}; choose with --role" if others else ""
-    print(f"Cohort: {taken}, {len(cohort)} patients{left}", file=sys.stderr)
+    return role, taken, f". Not taken: {others}; choose with --role" if others else ""
+
+
+def read_chosen_cohort(folder: Path, role: str | None, *, own: bool = False) -> "subfuse.cohort.cohort.Cohort":
+    """Returns the cohort that `--cohort` and `--role` choose, and says which it is and which are not taken.
+
+    The run's own cohort is not said where its folder has no other.
+    """
+    from subfuse.cohort.cohort import read_cohort
+
+    role, taken, left = chosen_role(folder, role, own=own)
+    cohort = read_cohort(folder, role=role)
+    if left or not own:
+        print(f"Cohort: {taken}, {len(cohort)} patients{left}", file=sys.stderr)
     return cohort
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_other_cohort
+from subfuse.cli.command import Command, add_role, add_workers, chosen_role, n_workers, read_chosen_cohort
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
 from subfuse.cli.options import add_number, require_new_file, require_spaces
 from subfuse.errors import ConfigurationError
@@ -57,7 +57,7 @@ def _predict(arguments: Namespace) -> None:
     if has_files:
         table = _predict_files(run, arguments)
     else:
-        table = run.predict(read_other_cohort(arguments), model=arguments.model)
+        table = run.predict(read_chosen_cohort(arguments.cohort, arguments.role), model=arguments.model)
     for path, rows in ((arguments.out, table), (of_patients, mean_predictions(table))):
         remove_parts(path)
         write_table(path, rows)
@@ -114,6 +114,7 @@ def _add_explain(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--patient", type=str, default=None, help="Patient identifier; default: the whole cohort.")
     parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
+    add_role(parser, own=True)
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
     parser.add_argument(
         "--out",
@@ -129,13 +130,13 @@ def _add_explain(parser: ArgumentParser) -> None:
 
 
 def _explain(arguments: Namespace) -> None:
-    from subfuse.cohort.cohort import read_cohort
     from subfuse.runs.run import load_run
 
     if arguments.patient is None and arguments.wsidata is not None:
         raise ConfigurationError("--wsidata stores patch scores of one patient. Name it with --patient.")
     run = load_run(arguments.run)
-    cohort = run.cohort() if arguments.cohort is None else read_cohort(arguments.cohort)
+    own = arguments.cohort is None
+    cohort = read_chosen_cohort(run.cohort_folder if own else arguments.cohort, arguments.role, own=own)
     if arguments.patient is None:
         with progress_bar("explain") as progress:
             folder = run.explain_cohort(
@@ -214,17 +215,28 @@ def _report(arguments: Namespace) -> None:
 def _add_serve(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
+    add_role(parser, own=True)
     add_number(parser, "--port", int, 8000, "Port; 0: a free one.", ge=0, le=65535)
     parser.add_argument("--host", type=str, default="127.0.0.1", help="Address; beyond loopback a token is required.")
 
 
 def _serve(arguments: Namespace) -> None:
+    from subfuse.runs.run import load_run
     from subfuse.serve.server import serve
 
+    own = arguments.cohort is None
+    role = arguments.role if own else chosen_role(arguments.cohort, arguments.role)[0]
+
     def announce(address: str) -> None:
+        folder = load_run(arguments.run).cohort_folder if own else arguments.cohort
+        _, taken, left = chosen_role(folder, role, own=own)
+        if left or not own:
+            print(f"Cohort: {taken}{left}", file=sys.stderr)
         print(f"Viewer: {address}\nStop it with Ctrl-C. {DISCLAIMER}", flush=True)
 
-    serve(arguments.run, cohort=arguments.cohort, host=arguments.host, port=arguments.port, announce=announce)
+    serve(
+        arguments.run, cohort=arguments.cohort, role=role, host=arguments.host, port=arguments.port, announce=announce
+    )
 
 
 COMMANDS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_other_cohort
+from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_chosen_cohort
 from subfuse.cli.console import DISCLAIMER, print_metrics, print_warnings, progress_bar
 from subfuse.cli.options import add_number, add_settings, require_distinct
 
@@ -151,7 +151,7 @@ def _evaluate(arguments: Namespace) -> None:
     from subfuse.runs.run import load_run
 
     run = load_run(arguments.run)
-    cohort = read_other_cohort(arguments)
+    cohort = read_chosen_cohort(arguments.cohort, arguments.role)
     metrics = run.evaluate(cohort, arguments.out, seed=arguments.seed)
     print_metrics(metrics, "External cohort, mean of the models")
     _print_report(reported(arguments.out))

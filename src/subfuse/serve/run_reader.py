@@ -28,6 +28,7 @@ class RunReader:
     run: Run
     cohort: Cohort
     predictions: pd.DataFrame  # rows of `predictions.csv` of these patients, and risk_percentile
+    role: str | None = None  # of these patients in their prepared folder, see `read_cohort`
 
     @property
     def explained_model(self) -> str:
@@ -112,7 +113,7 @@ class RunReader:
     def explain(self) -> Callable[[str, Path], object]:
         """What explains a patient's prediction of every task in a folder, see `Run.explain`; in any process."""
         assert self.cohort.root is not None  # it was read from there
-        return partial(_explain, self.run.folder, self.cohort.root, self.explained_model)
+        return partial(_explain, self.run.folder, self.cohort.root, self.role, self.explained_model)
 
     @property
     def n_explained_tasks(self) -> int:
@@ -147,31 +148,32 @@ class RunReader:
         return next((member.expression for member in members if member.name == patient.cohort), None)
 
 
-def open_run(run_folder: Path, cohort_folder: Path | None = None) -> RunReader:
-    """Returns a run with its own cohort or another prepared one.
+def open_run(run_folder: Path, cohort_folder: Path | None = None, role: str | None = None) -> RunReader:
+    """Returns a run with its own cohort or another prepared one, of these the cohorts of a role (`read_cohort`).
 
-    Patients of the run keep the predictions of `predictions.csv`; others are predicted now.
+    Patients of the run keep the predictions of `predictions.csv`; others are predicted now, where a folder or a role
+    is named.
 
     Raises:
         ConfigurationError: The folder is no run, or its cohort has no folder.
         DataError: The cohort is not prepared, or no model can predict its patients.
     """
     run = load_run(run_folder)
-    cohort = run.cohort() if cohort_folder is None else read_cohort(cohort_folder)
+    cohort = read_cohort(cohort_folder or run.cohort_folder, role)
     shown = {patient.patient_id for patient in cohort}
     known = with_percentiles(run.predictions)
     tables = [known[known["patient_id"].isin(shown)]]
     new = shown - set(run.predictions["patient_id"])
-    if new and cohort_folder is not None:
+    if new and (cohort_folder is not None or role is not None):
         tables.append(run.predict(cohort.select(new)))
     tables = [table for table in tables if len(table)]
     if not tables:
         raise DataError(f"{run_folder}: at least one predicted patient of cohort {cohort.name!r} is required.")
-    return RunReader(run, cohort, stack_predictions(tables))
+    return RunReader(run, cohort, stack_predictions(tables), role)
 
 
-def _explain(run_folder: Path, cohort_folder: Path, model: str, patient_id: str, out: Path) -> None:
-    load_run(run_folder).explain(read_cohort(cohort_folder), patient_id, out, model=model)
+def _explain(run_folder: Path, cohort_folder: Path, role: str | None, model: str, patient_id: str, out: Path) -> None:
+    load_run(run_folder).explain(read_cohort(cohort_folder, role), patient_id, out, model=model)
 
 
 def _as_predictions(rows: pd.DataFrame) -> list[Prediction]:

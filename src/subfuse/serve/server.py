@@ -26,6 +26,7 @@ def serve(
     run: Path,
     *,
     cohort: Path | None = None,
+    role: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     announce: Callable[[str], None],
@@ -37,6 +38,7 @@ def serve(
     Args:
         run: The run folder.
         cohort: Prepared folder of the patients to show; the run's own by default.
+        role: Whose patients of a folder with several cohorts, see `read_cohort`.
         host: Address to bind to.
         port: Port to bind to; 0 takes a free one.
         announce: Told the address once it is bound.
@@ -56,7 +58,7 @@ def serve(
         ) from error
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     with _bound(host, port) as bound:  # before the run is read, which may take long
-        app = create_app(open_run(run, cohort), Access.for_host(host, token))
+        app = create_app(open_run(run, cohort, role), Access.for_host(host, token))
         announce(_address(host, bound.getsockname()[1], token))
         config = uvicorn.Config(
             app,
