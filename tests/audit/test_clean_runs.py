@@ -82,6 +82,8 @@ def test_every_model_beside_covariates_sites_and_batches(make_cohort, tmp_path, 
     n_models = sum(entry.suits(cohort.tasks[task]) for entry in MODELS.values() for task in tasks)
     assert f"agree with the fold files for {n_models}, and scaling was recomputed" in fitting(audit)
     assert fitting(audit).endswith(f"for {n_models}")
+    asked = [finding.found.partition(",")[0] for finding in audit.findings if finding.check == "confounding"]
+    assert asked == ["site: cannot be checked", "project: cannot be checked"]  # of half the patients
 
 
 @pytest.mark.parametrize("has_expression", [True, False])

@@ -116,3 +116,15 @@ def test_models_by_what_they_add_stand_first() -> None:
         ("Subspace fusion", "Clinical model", "validation patients", "C-index", "+0.021", "−0.003 to +0.045", "0.080"),
         ("SNN", "Clinical model", "nowhere", "C-index", "undefined", "3 events", ""),
     ]
+
+
+def test_what_hospital_and_batch_explain_is_shown() -> None:
+    numbers = {"outcome_share": 0.12, "p_outcome": 0.005, "prediction_share": 0.031, "p_prediction": 0.4}
+    told = {"auc": 0.99, "auc_within": None, "p_within": None, "n_values": 2, "n_patients": 90, "strongest": "A, B"}
+    row = {"task": "survival", "model": "subspace", "column": "project", "input": "expression", **told, **numbers}
+
+    (table,) = section(confounders=pd.DataFrame([row]))["tables"]
+
+    (cells,) = table["table"].rows
+    assert cells == ("Survival", "project", "Expression", "0.990", "undefined", "", "12%", "0.005", "3%", "0.400", "2",
+                     "90", "A, B")  # fmt: skip

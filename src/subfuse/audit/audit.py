@@ -11,6 +11,8 @@ import pandas as pd
 from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings
 from subfuse.audit.comparison_family import compare_task
+from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
+from subfuse.audit.confounding.confounders import confounder_findings
 from subfuse.audit.confounding.strata import strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
@@ -38,6 +40,7 @@ _NEEDS_RUN = {
     "expression leakage": "the expression",
     "outcome in disguise": "the inputs",
     "fitted outside training": "the fitted models",
+    CONFOUNDING: "the inputs",
     SHUFFLE_NULL: "the fitted models and their inputs",
 }
 
@@ -146,7 +149,8 @@ def audit_run(
         seed: Of bootstrap, permutations and shuffling.
 
     Returns:
-        As `audit_predictions`; the table `fusion` also has the shuffled modalities, and `suspicious_inputs` names all
+        As `audit_predictions`; the table `fusion` also has the shuffled modalities, `confounders` what hospital and
+        batch explain, and `suspicious_inputs` names all
         inputs that order training patients almost perfectly.
 
     Raises:
@@ -176,6 +180,8 @@ def audit_run(
     findings += check_expression(cohort, assignment)
     inputs, tables["suspicious_inputs"] = _input_findings(cohort, predictions, config.get("allow_inputs") or ())
     findings += inputs
+    stands_behind, tables["confounders"] = _confounders(table, cohort, seed=seed)
+    findings += stands_behind
     shuffles, shuffled = _shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
     tables["fusion"] = pd.concat([part for part in (tables["fusion"], shuffled) if len(part)] or [shuffled])
     return Audit(sorted_findings([*findings, *shuffles]), tables)
@@ -256,6 +262,16 @@ def _input_findings(
         ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
         findings += found or [Finding("ok", "outcome in disguise", ok, task=str(name))]
     return findings, pd.concat(tables[1:] or tables, ignore_index=True).drop_duplicates(["task", "input", "reason"])
+
+
+def _confounders(table: pd.DataFrame, cohort: Cohort, *, seed: int) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns for every task whether hospital or batch stand behind its result."""
+    findings, tables = [], []
+    for task in read_tasks(table):
+        found, rows = confounder_findings(cohort, task, headline_values(task), seed=seed)
+        findings += found
+        tables.append(rows)
+    return findings, pd.concat([rows for rows in tables if len(rows)] or tables[:1], ignore_index=True)
 
 
 def _shuffles(

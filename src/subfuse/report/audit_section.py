@@ -30,8 +30,8 @@ def audit_section(audit: Mapping[str, Any] | None) -> Section | None:
     if audit is None:
         return None
     tables, counts = audit.get("tables", {}), audit.get("counts", {})
-    parts = {"added_value": _added, "fusion": _fusion, "strata": _strata, "pairs": _pairs, "calibration": _calibration,
-             "hazard_ratios": _hazards}  # fmt: skip
+    parts = {"added_value": _added, "fusion": _fusion, "strata": _strata, "pairs": _pairs,
+             "confounders": _confounders, "calibration": _calibration, "hazard_ratios": _hazards}  # fmt: skip
     shown = [table_of(tables.get(name, [])) for name, table_of in parts.items()]
     content = {
         "lede": _lede(counts),
@@ -191,6 +191,35 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     ]
     caption = "Of which pairs the C-index is made: share times C-index is the contribution; contributions add up to it."
     return _table("Pairs behind the C-index", caption, columns, body, first_number=3, of="kind")
+
+
+def _confounders(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    columns = ("Task", "Column", "Input", "AUC", "AUC, patients alike", "p", "Of the outcome", "p ", "Of predictions",
+               "p  ", "Values", "Patients", "Shows most in")  # fmt: skip
+    body = [
+        (
+            _task(row),
+            str(row["column"]),
+            str(row["input"]).capitalize(),
+            _number(row["auc"]),
+            _number(row["auc_within"]),
+            "" if row["p_within"] is None else _p(row["p_within"]),
+            f"{row['outcome_share']:.0%}",
+            _p(row["p_outcome"]),
+            f"{row['prediction_share']:.0%}",
+            _p(row["p_prediction"]),
+            str(row["n_values"]),
+            str(row["n_patients"]),
+            str(row["strongest"]),
+        )
+        for row in rows
+    ]
+    caption = (
+        "How well inputs tell hospital or batch of patients whom the classifier did not see, among all and among those "
+        "alike in outcome and strata; which share of the outcome they explain, and of the main model's predictions "
+        "among patients alike. p by permutation."
+    )
+    return _table("Hospital and batch", caption, columns, body, first_number=3, of="input")
 
 
 def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -2,6 +2,6 @@
 
 from subfuse.lazy import on_first_use
 
-_NAMES = {"strata_of": "strata", "stratum_findings": "strata"}
+_NAMES = {"confounder_findings": "confounders", "strata_of": "strata", "stratum_findings": "strata"}
 __all__ = list(_NAMES)
 __getattr__ = on_first_use(__name__, _NAMES)

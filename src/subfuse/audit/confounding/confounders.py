@@ -1,0 +1,252 @@
+"""Do hospital or batch stand behind a result: can inputs tell them, do they predict the outcome, does the risk?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from subfuse.audit.confounding.signal import Told, explained_share, martingale_residuals, strongest_columns, told_by
+from subfuse.audit.confounding.strata import MARKERS
+from subfuse.audit.findings import Finding, Level
+from subfuse.audit.fusion import SIGNIFICANCE
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.errors import preview
+from subfuse.evaluation.floors import LEAST_OF_STRATUM
+from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.predictions import (
+    TaskPredictions,
+    class_probabilities,
+    events,
+    label_indices,
+    risks,
+    times_days,
+)
+from subfuse.training.models import main_model, model_title
+
+CHECK = "confounding"
+CONFOUNDER_COLUMNS = (
+    "task", "model", "column", "input", "auc", "auc_within", "p_within", "outcome_share", "p_outcome",
+    "prediction_share", "p_prediction", "n_values", "n_patients", "strongest",
+)  # fmt: skip
+TOLD = 0.8  # AUC among patients alike from which on inputs tell a batch: what biology tells beyond the strata is less
+N_PERMUTATIONS = 199
+_FOLDS = 5  # where predictions have a single one
+_PATCHES = 256  # of a slide, evenly spaced, over which features are averaged
+_STRONGEST = 5
+_TINY = 1e-7
+_WHY = "What differs between batches by scaling, staining or sequencing counts as biology then, and is new elsewhere."
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Tested patients of the batch's values that enough of them share, one row each."""
+
+    patients: tuple[Patient, ...]
+    batch: Int[np.ndarray, " patient"]
+    fold: Int[np.ndarray, " patient"]
+    stratum: Int[np.ndarray, " patient"]  # of outcome and declared strata together
+    outcome: Float[np.ndarray, "patient column"]
+    prediction: Float[np.ndarray, "patient column"]
+    alike: str  # in what patients of a stratum are alike, in words
+
+    def only(self, chosen: Bool[np.ndarray, " patient"]) -> "_Compared":
+        """Returns some of the patients."""
+        kept = tuple(patient for patient, keep in zip(self.patients, chosen, strict=True) if keep)
+        return _Compared(kept, *(values[chosen] for values in (
+            self.batch, self.fold, self.stratum, self.outcome, self.prediction
+        )), self.alike)  # fmt: skip
+
+
+def confounder_findings(
+    cohort: Cohort, task: TaskPredictions, values: Mapping[str, float], *, seed: int
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns for the hospital and the declared batch what they have to do with inputs, outcome and predictions.
+
+    Three numbers, of the main model's test patients of the first repeat whose value ten of them share:
+
+    - how well inputs tell the batch (`told_by`) among patients alike, that is of one class, or one third of the
+      outcome's martingale residuals, and of one value of every declared stratum and marker;
+    - which share of the outcome it explains;
+    - which share of the predictions it explains among patients alike.
+
+    All three by permutation at 5 %, and an AUC of `TOLD`, are a warning; so is a batch that inputs and outcome tell
+    where no patients of two batches are alike. Biology that differs between batches, and that no stratum names, cannot
+    be told from technique.
+
+    Args:
+        cohort: With expression and the places of slide features.
+        task: Rows of all models and splits.
+        values: Of every model, see `headline_values`; that of `site` or `batch` is quoted.
+        seed: Of the permutations.
+
+    Returns:
+        Findings, and a table with columns `CONFOUNDER_COLUMNS`, one row per column and input.
+    """
+    named = {"site": "site", **({} if cohort.batch in (None, "site") else {"batch": str(cohort.batch)})}
+    known = {model: column for model, column in named.items() if any(column in p.columns for p in cohort)}
+    if not known:
+        found = "cannot be checked: neither hospital nor batch of the patients is known"
+        remedy = "Map `site` in patients.columns, or name a column as `batch` of the cohort file."
+        return [Finding("note", CHECK, found, _WHY, remedy, task.name)], pd.DataFrame()
+    findings, rows = [], []
+    for model, column in known.items():
+        compared = _compared(cohort, task, column, seed=seed)
+        if isinstance(compared, str):
+            found = f"{column}: cannot be checked, {compared}"
+            findings.append(Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name))
+            continue
+        of_column = list(_rows(cohort, compared, seed=seed))
+        if of_column:
+            findings.append(_finding(task, column, of_column, compared.alike, values.get(model, np.nan)))
+            rows += [{"task": task.name, "model": main_model(task.models), "column": column, **r} for r in of_column]
+    return findings, pd.DataFrame(rows, columns=list(CONFOUNDER_COLUMNS))
+
+
+def _rows(cohort: Cohort, compared: _Compared, *, seed: int) -> Iterator[dict[str, object]]:
+    """Yields the numbers of every input that at least half of the patients have."""
+    everybody = np.zeros(len(compared.batch), dtype=np.int64)
+    tests = {"n_permutations": N_PERMUTATIONS, "seed": seed}
+    outcome_share, p_outcome = explained_share(compared.outcome, compared.batch, everybody, **tests)
+    prediction_share, p_prediction = explained_share(compared.prediction, compared.batch, compared.stratum, **tests)
+    for name, inputs in _inputs(cohort, compared.patients):
+        there = np.isfinite(inputs).all(axis=1)
+        having = compared.only(there)
+        if there.mean() < 0.5 or len(np.unique(having.batch)) < 2:
+            continue
+        batch = np.unique(having.batch, return_inverse=True)[1]
+        told = told_by(inputs[there], batch, having.fold, having.stratum, **tests)
+        strongest = strongest_columns(inputs[there], batch, having.stratum, _STRONGEST)
+        yield {
+            "input": name, "auc": told.auc, "auc_within": told.auc_within, "p_within": told.p_within,
+            "outcome_share": outcome_share, "p_outcome": p_outcome,
+            "prediction_share": prediction_share, "p_prediction": p_prediction,
+            "n_values": int(batch.max()) + 1, "n_patients": int(there.sum()),
+            "strongest": ", ".join(cohort.genes[i] if name == "expression" else f"feature {i}" for i in strongest),
+        }  # fmt: skip
+
+
+def _finding(
+    task: TaskPredictions, column: str, rows: Sequence[Mapping[str, object]], alike: str, alone: float
+) -> Finding:
+    model = main_model(task.models)
+    told = {str(row["input"]): Told(*(float(str(row[n])) for n in ("auc", "auc_within", "p_within"))) for row in rows}
+    tells = [name for name, found in told.items() if found.p_within < SIGNIFICANCE and found.auc_within >= TOLD]
+    apart = [name for name, found in told.items() if np.isnan(found.auc_within) and found.auc >= TOLD]
+    predicts = float(str(rows[0]["p_outcome"])) < SIGNIFICANCE
+    carries = float(str(rows[0]["p_prediction"])) < SIGNIFICANCE
+    parts = [_told_text(name, found, alike) for name, found in told.items()]
+    quoted = f", {metric_title(task.headline)} {alone:.3f}" if np.isfinite(alone) else ""
+    parts.append(f"it explains {_share(rows[0], 'outcome')} of the outcome{quoted}")
+    parts.append(f"among patients alike it explains {_share(rows[0], 'prediction')} of what {model_title(model)} "
+                 "predicts")  # fmt: skip
+    level: Level = "ok"
+    if (tells and predicts and carries) or (apart and predicts):
+        level = "warning"
+    elif (tells or apart) and (predicts or carries):
+        level = "note"
+    text = f"{column}: {'; '.join(parts)}"
+    if level == "ok":
+        return Finding("ok", CHECK, text, task=task.name, model=model)
+    strongest = [str(row["strongest"]) for row in rows if row["input"] in (*tells, *apart)]
+    text += f". It shows most in {'; '.join(strongest)}"
+    remedy = (
+        f"Scale and stain all patients together; quote the results within {column}; test on whole hospitals that were "
+        "not trained on (`splits: {by: site}`)."
+    )
+    return Finding(level, CHECK, text, _WHY, remedy, task.name, model)
+
+
+def _told_text(name: str, told: Told, alike: str) -> str:
+    everybody = "undefined" if np.isnan(told.auc) else f"{told.auc:.3f}"
+    if np.isnan(told.auc_within):
+        return f"{name} tells it with an AUC of {everybody}, and no patients of two values are alike in {alike}"
+    verb = "tells" if told.p_within < SIGNIFICANCE else "is not shown to tell"
+    return (
+        f"{name} {verb} it (AUC {everybody}; {told.auc_within:.3f} among patients alike in {alike}, "
+        f"p = {told.p_within:.2g})"
+    )
+
+
+def _share(row: Mapping[str, object], what: str) -> str:
+    return f"{float(str(row[f'{what}_share'])):.0%} (p = {float(str(row[f'p_{what}'])):.2g})"
+
+
+def _compared(cohort: Cohort, task: TaskPredictions, column: str, *, seed: int) -> _Compared | str:
+    """Returns who is compared, or why nobody can be."""
+    tested = task.tested[task.tested["model"] == main_model(task.models)]
+    tested = tested[tested["repeat"] == tested["repeat"].min()].drop_duplicates("patient_id")
+    known = {patient.patient_id: patient for patient in cohort}
+    patients = [known.get(str(name)) for name in tested["patient_id"]]
+    value = pd.Series([None if p is None else p.columns.get(column) for p in patients], index=tested.index)
+    shared = value.map(value.value_counts()) >= LEAST_OF_STRATUM
+    if value[shared].nunique() < 2:
+        return f"fewer than two of its values are shared by {LEAST_OF_STRATUM} test patients each"
+    tested, chosen = tested[shared], tuple(p for p, keep in zip(patients, shared, strict=True) if keep and p)
+    fold = pd.factorize(tested["fold"])[0]
+    if fold.max() == 0:
+        fold = np.random.default_rng(seed).permutation(len(fold)) % _FOLDS
+    outcome, of_outcome = _outcome(task, tested)
+    named = [n for n in dict.fromkeys((*cohort.strata, *MARKERS)) if n != column and n != task.name]
+    named = [n for n in named if len({str(p.columns.get(n)) for p in chosen}) > 1]
+    keys = [tuple(str(p.columns.get(n)) for n in named) for p in chosen]
+    stratum = pd.factorize(pd.Series([(int(o), *key) for o, key in zip(of_outcome, keys, strict=True)]))[0]
+    return _Compared(
+        chosen,
+        pd.factorize(value[shared], sort=True)[0].astype(np.int64),
+        fold.astype(np.int64),
+        stratum.astype(np.int64),
+        outcome,
+        _prediction(task, tested),
+        preview(["outcome", *named]),
+    )
+
+
+def _outcome(
+    task: TaskPredictions, tested: pd.DataFrame
+) -> tuple[Float[np.ndarray, "patient column"], Int[np.ndarray, " patient"]]:
+    """Returns the outcome as numbers, and strata of patients with a like one."""
+    if task.classes is not None:
+        label = label_indices(tested, task.classes)
+        return np.eye(len(task.classes))[label], label
+    residual = martingale_residuals(times_days(tested), events(tested))
+    return residual[:, None], np.searchsorted(np.quantile(residual, [1 / 3, 2 / 3]), residual)
+
+
+def _prediction(task: TaskPredictions, tested: pd.DataFrame) -> Float[np.ndarray, "patient column"]:
+    """Returns the predictions centred and scaled within the fold: models of folds have scales of their own."""
+    values = risks(tested)[:, None] if task.classes is None else np.log(
+        np.maximum(class_probabilities(tested, task.classes), _TINY)
+    )  # fmt: skip
+    table = pd.DataFrame(values).groupby(tested["fold"].to_numpy())
+    centred = values - table.transform("mean").to_numpy()
+    spread = table.transform("std").fillna(0.0).to_numpy()
+    return centred / np.where(spread > _TINY, spread, np.inf)
+
+
+def _inputs(cohort: Cohort, patients: Sequence[Patient]) -> Iterator[tuple[str, Float[np.ndarray, "patient column"]]]:
+    """Yields the inputs by name; a patient without one has NaN."""
+    if cohort.genes:
+        missing = np.full(len(cohort.genes), np.nan)
+        yield (
+            "expression",
+            np.stack([missing if p.expression is None else p.expression for p in patients]).astype(np.float64),
+        )
+    means = [_mean_features(patient) for patient in patients]
+    width = max(len(mean) for mean in means)
+    if width:
+        yield "slides", np.stack([mean if len(mean) else np.full(width, np.nan) for mean in means])
+
+
+def _mean_features(patient: Patient) -> Float[np.ndarray, " feature"]:
+    """Returns the mean of evenly spaced patches of all slides of a patient; empty without slides."""
+    parts = []
+    for path in patient.slides:
+        with h5py.File(path) as file:
+            features = file["features"]
+            features = features[0] if features.ndim == 3 else features
+            step = max(1, len(features) // _PATCHES)
+            parts.append(np.asarray(features[::step]).astype(np.float64))
+    return np.concatenate(parts).mean(axis=0) if parts else np.empty(0)

@@ -1,0 +1,198 @@
+"""How much a batch shows in numbers: whether it can be told from them, and what it explains, among patients alike.
+
+A batch is any grouping that is not biology: the hospital, the project, the scanner. Patients are alike who are of one
+stratum; tests permute the batch among them, so that what the strata know of the batch counts for nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+INVERSE_PENALTY = 10.0  # of the logistic regression, whose columns have a mean square of one over their number
+_STRATUM_SCALE = 3.0  # of the columns that tell the stratum: penalised less than the inputs
+
+
+@dataclass(frozen=True)
+class Told:
+    """How well a batch is told: area under the ROC curve, mean over its values, each against the others."""
+
+    auc: float  # among all patients; NaN where undefined
+    auc_within: float  # among patients of a stratum; NaN where no stratum has two values
+    p_within: float  # of the latter, by permutation within strata and folds
+
+
+def told_by(
+    inputs: Float[np.ndarray, "patient column"],
+    batch: Int[np.ndarray, " patient"],
+    fold: Int[np.ndarray, " patient"],
+    stratum: Int[np.ndarray, " patient"],
+    *,
+    n_permutations: int,
+    seed: int,
+) -> Told:
+    """Returns whether inputs tell the batch of patients whom the classifier did not see.
+
+    For every fold a ridge logistic regression is fitted on the patients of the others, alone for `auc`, and with the
+    strata among its columns for `auc_within`, since inputs that were scaled within each batch tell it only to one who
+    knows what the patient should look like.
+    """
+    every = np.zeros(len(batch), dtype=np.int64)
+    alone = held_out_scores(inputs, batch, fold)
+    known = held_out_scores(inputs, batch, fold, stratum=stratum)
+    kinds = _one_hot(batch)[None]
+    within = stratified_auc(known, kinds, stratum)[0]
+    drawn = np.stack([_one_hot(b) for b in permuted(batch, _joined(stratum, fold), n_permutations, seed)])
+    by_chance = stratified_auc(known, drawn, stratum)
+    p_value = np.nan if np.isnan(within) else (1 + np.sum(by_chance >= within)) / (n_permutations + 1)
+    return Told(float(stratified_auc(alone, kinds, every)[0]), float(within), float(p_value))
+
+
+def held_out_scores(
+    inputs: Float[np.ndarray, "patient column"],
+    batch: Int[np.ndarray, " patient"],
+    fold: Int[np.ndarray, " patient"],
+    *,
+    stratum: Int[np.ndarray, " patient"] | None = None,
+) -> Float[np.ndarray, "patient value"]:
+    """Returns log odds or probabilities of every value of the batch, from models of the other folds' patients."""
+    from sklearn.linear_model import LogisticRegression
+
+    scores = np.full((len(batch), int(batch.max()) + 1), np.nan)
+    for held_out in np.unique(fold):
+        tested, train = fold == held_out, fold != held_out
+        if len(np.unique(batch[train])) < 2:
+            continue
+        columns = _principal_scores(inputs, train)
+        if stratum is not None:
+            columns = np.hstack([columns, _STRATUM_SCALE * _one_hot(stratum)])
+        model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, tol=1e-3).fit(columns[train], batch[train])
+        logits = model.decision_function(columns[tested])
+        logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits
+        scores[np.ix_(tested, model.classes_)] = logits
+    return scores
+
+
+def stratified_auc(
+    scores: Float[np.ndarray, "patient value"],
+    kinds: Float[np.ndarray, "drawing patient value"],
+    stratum: Int[np.ndarray, " patient"],
+) -> Float[np.ndarray, " drawing"]:
+    """Returns the mean over values of the share of pairs within a stratum that a value's score orders rightly.
+
+    Ties count one half. Values without a pair, or without a score for somebody, are left out; NaN where none is left.
+
+    Args:
+        scores: Of every value.
+        kinds: Who is of which value, in every drawing: one-hot.
+        stratum: Of each patient.
+    """
+    from scipy.stats import rankdata
+
+    known = np.isfinite(scores).all(axis=0)
+    scores, kinds = scores[:, known], kinds[:, :, known]
+    won = np.zeros(kinds.shape[::2])
+    pairs = np.zeros(kinds.shape[::2])
+    for name in np.unique(stratum):
+        chosen = stratum == name
+        members, ranks = kinds[:, chosen], rankdata(scores[chosen], axis=0)
+        n_members = members.sum(axis=1)
+        won += (members * ranks).sum(axis=1) - n_members * (n_members + 1) / 2
+        pairs += n_members * (chosen.sum() - n_members)
+    shares = np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+    counted = np.isfinite(shares)
+    n_counted = counted.sum(axis=1)
+    total = np.where(counted, shares, 0.0).sum(axis=1)
+    return np.divide(total, n_counted, out=np.full(len(shares), np.nan), where=n_counted > 0)
+
+
+def explained_share(
+    values: Float[np.ndarray, "patient column"],
+    batch: Int[np.ndarray, " patient"],
+    stratum: Int[np.ndarray, " patient"],
+    *,
+    n_permutations: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Returns which share of the variance within strata the batch explains beyond chance, and its p-value.
+
+    The share is that of the sum of squares between the batch's values, less its mean over permutations of the batch
+    within strata, as of adjusted R squared; not below zero.
+    """
+    residual = values - _one_hot(stratum) @ _means(values, _one_hot(stratum))
+    total = (residual**2).sum()
+    if total <= 1e-12 * max(1.0, (values**2).sum()):
+        return 0.0, 1.0
+    found = _between(residual, batch) / total
+    by_chance = np.array([_between(residual, b) / total for b in permuted(batch, stratum, n_permutations, seed)])
+    mean = float(by_chance.mean())
+    p_value = (1 + int((by_chance >= found - 1e-12).sum())) / (n_permutations + 1)
+    return (max(0.0, (found - mean) / (1 - mean)) if mean < 1 else 0.0), p_value
+
+
+def strongest_columns(
+    inputs: Float[np.ndarray, "patient column"],
+    batch: Int[np.ndarray, " patient"],
+    stratum: Int[np.ndarray, " patient"],
+    n: int,
+) -> Int[np.ndarray, " strongest"]:
+    """Returns the columns whose variance within strata the batch explains most, the strongest first."""
+    residual = inputs - _one_hot(stratum) @ _means(inputs, _one_hot(stratum))
+    kinds = _one_hot(batch)
+    between = (kinds.sum(axis=0)[:, None] * _means(residual, kinds) ** 2).sum(axis=0)
+    total = (residual**2).sum(axis=0)
+    share = np.divide(between, total, out=np.zeros_like(total), where=total > 1e-12)
+    return np.argsort(-share, kind="stable")[:n]
+
+
+def permuted(
+    batch: Int[np.ndarray, " patient"], stratum: Int[np.ndarray, " patient"], n: int, seed: int
+) -> Iterator[Int[np.ndarray, " patient"]]:
+    """Yields the batch with its values exchanged at random between patients of a stratum."""
+    random = np.random.default_rng(seed)
+    order = np.argsort(stratum, kind="stable")
+    for _ in range(n):
+        drawn = np.empty_like(batch)
+        drawn[order] = batch[np.lexsort((random.random(len(batch)), stratum))]
+        yield drawn
+
+
+def martingale_residuals(
+    time_days: Float[np.ndarray, " patient"], event: Bool[np.ndarray, " patient"]
+) -> Float[np.ndarray, " patient"]:
+    """Returns the event less the cumulative hazard (Nelson-Aalen) at the patient's time: high for an early event."""
+    times, place = np.unique(time_days, return_inverse=True)
+    events = np.bincount(place, weights=event, minlength=len(times))
+    at_risk = np.bincount(place, minlength=len(times))[::-1].cumsum()[::-1]
+    return event - np.cumsum(events / at_risk)[place]
+
+
+def _principal_scores(
+    inputs: Float[np.ndarray, "patient column"], train: Bool[np.ndarray, " patient"]
+) -> Float[np.ndarray, "patient axis"]:
+    """Returns the inputs scaled by the training patients and turned onto their axes, which a ridge does not notice."""
+    mean, spread = inputs[train].mean(axis=0), inputs[train].std(axis=0)
+    scaled = (inputs - mean) / np.where(spread > 1e-9, spread, np.inf) / np.sqrt(max(1, inputs.shape[1]))
+    if scaled.shape[1] <= train.sum():
+        return scaled
+    return scaled @ np.linalg.svd(scaled[train], full_matrices=False)[2].T
+
+
+def _between(residual: Float[np.ndarray, "patient column"], batch: Int[np.ndarray, " patient"]) -> float:
+    kinds = _one_hot(batch)
+    return float((kinds.sum(axis=0)[:, None] * _means(residual, kinds) ** 2).sum())
+
+
+def _means(
+    values: Float[np.ndarray, "patient column"], kinds: Float[np.ndarray, "patient value"]
+) -> Float[np.ndarray, "value column"]:
+    return kinds.T @ values / np.maximum(kinds.sum(axis=0), 1)[:, None]
+
+
+def _one_hot(codes: Int[np.ndarray, " patient"]) -> Float[np.ndarray, "patient value"]:
+    return np.eye(int(codes.max()) + 1)[codes]
+
+
+def _joined(first: Int[np.ndarray, " patient"], second: Int[np.ndarray, " patient"]) -> Int[np.ndarray, " patient"]:
+    return np.unique(np.stack([first, second], axis=1), axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,0 +1,126 @@
+"""Do hospital or batch stand behind a result: drawn cohorts, and the glioma table whose projects were scaled apart."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from audit_calibration import N, draw_cohort, held_out_predictions
+from subfuse.audit.confounding.confounders import CONFOUNDER_COLUMNS, TOLD, confounder_findings
+from subfuse.audit.confounding.signal import held_out_scores, stratified_auc
+from subfuse.audit.findings import Finding
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.cohort.task import TaskSpec
+from subfuse.evaluation.predictions import read_tasks
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "tcga_gbmlgg" / "cohort.yaml"
+FOLD = np.random.default_rng(0).permutation(N) % 5
+
+
+def found(cohort: Cohort, predictions: pd.DataFrame, **values: float) -> tuple[Finding, pd.DataFrame]:
+    (task,) = read_tasks(predictions)
+    (finding,), table = confounder_findings(cohort, task, values, seed=0)
+    return finding, table
+
+
+def test_batches_scaled_apart_are_a_warning_with_the_three_numbers() -> None:
+    cohort = draw_cohort("scaled", 0)
+
+    finding, table = found(cohort, held_out_predictions(cohort, FOLD), batch=0.61)
+
+    (row,) = table.to_dict("records")
+    assert list(table) == list(CONFOUNDER_COLUMNS)
+    assert finding.level == "warning"
+    told = f"expression tells it (AUC {row['auc']:.3f}; {row['auc_within']:.3f} among patients alike in outcome, idh, "
+    assert f"{told}p = 0.005)" in finding.found
+    assert f"it explains {row['outcome_share']:.0%} (p = 0.005) of the outcome, C-index 0.610" in finding.found
+    assert f"it explains {row['prediction_share']:.0%} (p = 0.005) of what ridge predicts" in finding.found
+    assert row["strongest"] in finding.found
+    assert row["auc_within"] > TOLD > row["auc"]
+
+
+@pytest.mark.parametrize("kind", ["random", "case-mix"])
+def test_clean_cohorts_are_fine(kind: str) -> None:
+    cohort = draw_cohort(kind, 1)
+    finding, table = found(cohort, held_out_predictions(cohort, FOLD))
+    assert finding.level == "ok"
+    assert table["auc_within"].iloc[0] < 0.6
+    assert (table["auc"].iloc[0] > 0.7) == (kind == "case-mix")  # biology tells it, among patients alike nothing does
+
+
+def test_a_batch_without_patients_alike_is_a_warning() -> None:
+    """As where every grade 4 is of one project."""
+    cohort = draw_cohort("scaled", 0)
+    patients = [replace(p, labels={**p.labels, "grade": "G4" if p.labels["project"] == "x" else "G2"}) for p in cohort]
+    cohort = replace(cohort, patients=tuple(patients), tasks={"grade": TaskSpec(column="grade")})
+    genes = np.stack([p.expression for p in patients])
+    patients = [replace(p, expression=p.expression + 3 * (p.labels["grade"] == "G4")) for p in patients]
+    cohort = replace(cohort, patients=tuple(patients))
+    rows = held_out_predictions(draw_cohort("scaled", 0), FOLD).drop(columns=["time_days", "event", "risk"])
+    odds = 1 / (1 + np.exp(-genes[:, 0]))
+    rows = rows.assign(task="grade", label=[p.labels["grade"] for p in patients], p_G2=1 - odds, p_G4=odds)
+
+    finding, _ = found(cohort, rows)
+
+    assert finding.level == "warning"
+    assert "no patients of two values are alike in outcome, idh" in finding.found
+
+
+def test_what_cannot_be_checked_is_said() -> None:
+    cohort = draw_cohort("random", 0)
+    rows = held_out_predictions(cohort, FOLD)
+    one = [replace(p, labels={"project": "x" if i > 5 else "y"}) for i, p in enumerate(cohort)]
+
+    few, _ = found(replace(cohort, patients=tuple(one)), rows)
+    none, _ = found(replace(cohort, batch=None), rows)
+
+    assert (few.level, none.level) == ("note", "note")
+    assert few.found.startswith("project: cannot be checked, fewer than two of its values are shared by 10 test")
+    assert none.found == "cannot be checked: neither hospital nor batch of the patients is known"
+
+
+def test_features_of_slides_tell_a_batch(make_cohort) -> None:
+    cohort = make_cohort(40)
+    patients = [replace(p, labels={"project": "xy"[i % 2]}, expression=None) for i, p in enumerate(cohort)]
+    cohort = replace(cohort, patients=tuple(patients), genes=(), batch="project")
+    rows = pd.DataFrame({
+        "task": "survival", "model": "m", "repeat": 0, "fold": np.arange(40) // 2 % 4, "split": "test",
+        "cohort": cohort.name, "patient_id": [p.patient_id for p in patients], "risk": np.arange(40.0),
+        "time_days": [p.time_days for p in patients], "event": [p.event for p in patients],
+    })  # fmt: skip
+    _, table = found(cohort, rows)
+    assert table["input"].tolist() == ["slides"]
+    assert table["n_patients"].iloc[0] == 39  # one has no slide
+    assert table["strongest"].iloc[0].startswith("feature ")
+
+
+@pytest.mark.real_data
+def test_gliomas_scaled_apart_by_project_are_found_without_the_genes_that_tell_it_plainly(real_data: Path) -> None:
+    folder = real_data / "tcga_gbmlgg"
+    labels = pd.read_csv(folder / "labels.csv", dtype=str).set_index("case_id").sort_index()
+    genes = pd.read_csv(folder / "expression_zscores.csv.gz", index_col=0).loc[labels.index]
+    genes = genes.drop(columns=yaml.safe_load(EXAMPLE.read_text())["expression"]["exclude"], errors="ignore")
+    fold = pd.Series(-1, index=labels.index)
+    for index in range(5):
+        fold[pd.read_csv(folder / "splits" / f"splits_{index}.csv")["val"].dropna()] = index
+    patients = tuple(
+        Patient(name, "tcga", expression=genes.loc[name].to_numpy(np.float32), time_days=float(row["os_days"]),
+                event=float(row["os_event"]) == 1, labels={"project": row["project"], "idh": row["idh"]})
+        for name, row in labels.iterrows()
+    )  # fmt: skip
+    tasks = {"survival": TaskSpec(time="time_days", event="event")}
+    cohort = Cohort("tcga", patients, tuple(genes), "zscore", gene_sets={}, tasks=tasks, batch="project")
+    is_gbm, wildtype = (labels["project"] == "GBM").to_numpy(), (labels["idh"] == "WT").to_numpy()
+    among = [values[wildtype] for values in (genes.to_numpy(), is_gbm.astype(int), fold.to_numpy())]
+    kinds = np.eye(2)[among[1]][None]
+
+    finding, table = found(cohort, held_out_predictions(cohort, fold.to_numpy()))
+
+    assert table["auc"].iloc[0] == pytest.approx(0.991, abs=0.01)
+    assert stratified_auc(held_out_scores(*among), kinds, np.zeros(wildtype.sum(), int))[0] == pytest.approx(
+        0.998, abs=0.01
+    )
+    assert finding.level == "warning"

@@ -1,0 +1,118 @@
+"""What a batch shows in numbers, against scikit-learn, lifelines and definitions written as loops."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter
+from sklearn.metrics import roc_auc_score
+
+from subfuse.audit.confounding.signal import (
+    explained_share,
+    held_out_scores,
+    martingale_residuals,
+    permuted,
+    stratified_auc,
+    strongest_columns,
+    told_by,
+)
+
+N = 120
+
+
+@pytest.fixture
+def draw() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_without_strata_the_auc_is_that_of_scikit_learn(draw) -> None:
+    batch, scores = draw.integers(0, 3, N), draw.normal(size=(N, 3)).round(1)
+    expected = np.mean([roc_auc_score(batch == value, scores[:, value]) for value in range(3)])
+    assert stratified_auc(scores, np.eye(3)[batch][None], np.zeros(N, int))[0] == pytest.approx(expected)
+
+
+def test_within_strata_pairs_of_two_strata_do_not_count(draw) -> None:
+    batch, stratum, scores = draw.integers(0, 2, N), draw.integers(0, 4, N), draw.normal(size=(N, 2)).round(1)
+    won = [[0.0, 0], [0.0, 0]]
+    for value in (0, 1):
+        for i in np.flatnonzero(batch == value):
+            for j in np.flatnonzero((batch != value) & (stratum == stratum[i])):
+                won[value][0] += (scores[i, value] > scores[j, value]) + (scores[i, value] == scores[j, value]) / 2
+                won[value][1] += 1
+    expected = np.mean([right / pairs for right, pairs in won])
+    assert stratified_auc(scores, np.eye(2)[batch][None], stratum)[0] == pytest.approx(expected)
+    assert np.isnan(stratified_auc(scores, np.eye(2)[batch][None], batch)[0])
+
+
+def test_held_out_patients_are_scored_by_the_others(draw) -> None:
+    inputs, batch, fold = draw.normal(size=(N, 30)), draw.integers(0, 2, N), np.arange(N) % 3
+    scores = held_out_scores(inputs, batch, fold)
+    changed = np.where(fold == 1, 1 - batch, batch)
+    assert np.array_equal(held_out_scores(inputs, changed, fold)[fold == 1], scores[fold == 1])
+    wide = np.hstack([inputs, np.zeros((N, 300))])  # more columns than patients, turned onto their axes
+    ranks = [pd.Series(held_out_scores(x, batch, fold)[fold == 0, 1]).rank() for x in (wide, wide[:, ::-1])]
+    assert ranks[0].equals(ranks[1])
+
+
+def test_the_share_is_that_of_the_analysis_of_variance_less_chance(draw) -> None:
+    batch = np.arange(N) % 4
+    values = draw.normal(size=(N, 1)) + 0.8 * batch[:, None]
+    mean = np.array([values[batch == value].mean() for value in range(4)])[batch]
+    r2 = ((mean - values.mean()) ** 2).sum() / ((values - values.mean()) ** 2).sum()
+    adjusted = 1 - (1 - r2) * (N - 1) / (N - 4)
+
+    share, p_value = explained_share(values, batch, np.zeros(N, int), n_permutations=999, seed=0)
+
+    assert share == pytest.approx(adjusted, abs=0.005)
+    assert p_value == pytest.approx(0.001)
+
+
+def test_what_the_stratum_explains_is_not_the_batch(draw) -> None:
+    stratum = draw.integers(0, 3, N)
+    batch = np.where(draw.random(N) < 0.8, stratum, draw.integers(0, 3, N))
+    values = stratum[:, None] + draw.normal(size=(N, 2))
+    assert explained_share(values, batch, np.zeros(N, int), n_permutations=199, seed=0)[1] == 0.005
+    assert explained_share(values, batch, stratum, n_permutations=199, seed=0)[1] > 0.05
+    assert explained_share(1.0 * stratum[:, None], batch, stratum, n_permutations=9, seed=0) == (0.0, 1.0)
+
+
+def test_p_values_of_nothing_are_uniform(draw) -> None:
+    kinds = [(draw.normal(size=(40, 1)), draw.integers(0, 3, 40), draw.integers(0, 2, 40)) for _ in range(60)]
+    found = [explained_share(*drawn, n_permutations=39, seed=i)[1] for i, drawn in enumerate(kinds)]
+    assert np.mean(found) == pytest.approx(0.51, abs=0.1)
+    assert np.mean(np.array(found) <= 0.05) < 0.1
+
+
+def test_permutations_stay_within_strata(draw) -> None:
+    batch, stratum = draw.integers(0, 3, N), draw.integers(0, 4, N)
+    drawn = list(permuted(batch, stratum, 5, seed=0))
+    for other in drawn:
+        assert not np.array_equal(other, batch)
+        assert all(np.array_equal(np.sort(other[stratum == s]), np.sort(batch[stratum == s])) for s in range(4))
+
+
+def test_inputs_scaled_within_batches_tell_them_among_patients_alike(draw) -> None:
+    biology = draw.integers(0, 2, N)
+    batch = np.where(draw.random(N) < 0.85, biology, 1 - biology)
+    inputs = biology[:, None] + 0.3 * draw.normal(size=(N, 20))
+    clean = told_by(inputs, batch, np.arange(N) % 4, biology, n_permutations=99, seed=0)
+    for value in (0, 1):
+        inputs[batch == value] -= inputs[batch == value].mean(axis=0)
+    scaled = told_by(inputs, batch, np.arange(N) % 4, biology, n_permutations=99, seed=0)
+    assert (clean.auc > 0.6, clean.p_within > 0.05) == (True, True)
+    assert (scaled.auc < 0.5, scaled.auc_within > 0.9, scaled.p_within) == (True, True, 0.01)
+
+
+def test_the_strongest_column_is_named_first(draw) -> None:
+    batch, stratum = draw.integers(0, 2, N), draw.integers(0, 2, N)
+    inputs = draw.normal(size=(N, 6))
+    inputs[:, 4] += 2 * batch
+    inputs[:, 2] += 9 * stratum
+    assert strongest_columns(inputs, batch, stratum, 3)[0] == 4
+
+
+def test_martingale_residuals_are_those_of_lifelines(draw) -> None:
+    time_days, event = draw.exponential(100, N), draw.random(N) < 0.6
+    table = pd.DataFrame({"time": time_days, "event": event, "x": draw.normal(size=N)})
+    fitted = CoxPHFitter(penalizer=1e6).fit(table, "time", "event")  # no coefficient: only the baseline is left
+    expected = fitted.compute_residuals(table, "martingale").sort_index()["martingale"]
+    assert martingale_residuals(time_days, event) == pytest.approx(expected.to_numpy(), abs=1e-3)
