@@ -7,6 +7,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
+
 from subfuse.audit.findings import Audit, Finding, Level
 from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.cli.console import print_table
@@ -27,9 +29,9 @@ def print_audit(audit: Audit) -> None:
 
 
 def print_added(audit: Audit) -> None:
-    """Prints the models by what they add to the best trivial one; nothing for fewer than two."""
-    table = audit.tables.get("added_value")
-    if table is None or len(table) < 2:
+    """Prints the models by what they add to the best trivial one; nothing for fewer than two of which it is known."""
+    table = audit.tables.get("added_value", pd.DataFrame(columns=["difference"])).dropna(subset=["difference"])
+    if len(table) < 2:
         return
     rows = [
         (
@@ -37,7 +39,7 @@ def print_added(audit: Audit) -> None:
             model_title(row.model),
             model_title(row.trivial),
             metric_title(row.metric),
-            "undefined" if math.isnan(row.difference) else f"{row.difference:+.3f}",
+            f"{row.difference:+.3f}",
             (row.reason or "none") if math.isnan(row.lower) else f"{row.lower:+.3f} to {row.upper:+.3f}",
             "" if math.isnan(row.p_adjusted) else f"{row.p_adjusted:.2g}",
         )

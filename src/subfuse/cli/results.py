@@ -187,7 +187,8 @@ def _audit(arguments: Namespace) -> None:
     of_runs = [path / name for path in paths for name in ("config.yaml", *_TABLES)]
     require_new_file("--out", out, [*paths, arguments.patients, *of_runs])
     of_files = {name: getattr(arguments, name) for name in ("patients", "strata", "columns")}
-    if len(paths) == 1 and (first.is_dir() or not (first.exists() or first.suffix)):
+    is_run = len(paths) == 1 and (first.is_dir() or not (first.exists() or first.suffix))
+    if is_run:
         given = [f"--{name}" for name, value in of_files.items() if value]
         if given:
             raise ConfigurationError(f"{given[0]} is for files of predictions. Found the run folder {first}, which "
@@ -198,7 +199,8 @@ def _audit(arguments: Namespace) -> None:
     remove_parts(out)
     write_json(out, audit.to_dict())
     print_audit(audit)
-    print_added(audit)
+    if not is_run:  # whose report has it
+        print_added(audit)
     print(f"All findings: {out}\n{DISCLAIMER}")
 
 
