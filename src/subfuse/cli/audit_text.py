@@ -7,8 +7,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import pandas as pd
-
 from subfuse.audit.findings import Audit, Finding, Level
 from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.cli.console import print_table
@@ -30,8 +28,9 @@ def print_audit(audit: Audit) -> None:
 
 def print_added(audit: Audit) -> None:
     """Prints the models by what they add to the best trivial one; nothing for fewer than two of which it is known."""
-    table = audit.tables.get("added_value", pd.DataFrame(columns=["difference"])).dropna(subset=["difference"])
-    if len(table) < 2:
+    table = audit.tables.get("added_value")
+    known = [] if table is None else [row for row in table.itertuples() if not math.isnan(row.difference)]
+    if len(known) < 2:
         return
     rows = [
         (
@@ -43,7 +42,7 @@ def print_added(audit: Audit) -> None:
             (row.reason or "none") if math.isnan(row.lower) else f"{row.lower:+.3f} to {row.upper:+.3f}",
             "" if math.isnan(row.p_adjusted) else f"{row.p_adjusted:.2g}",
         )
-        for row in table.itertuples()
+        for row in known
     ]
     columns = ("task", "model", "added to", "metric", "difference", "95 % interval", "p adjusted")
     print_table("What the models add", columns, rows)
