@@ -105,7 +105,7 @@ def main() -> None:
         levels, numbers = Counter(level for level, _ in found), pd.DataFrame([row for _, row in found])
         within = numbers["auc_within"].quantile([0.05, 0.5, 0.95])
         shares = [f"{(numbers[p] < 0.05).mean():.1%}" for p in ("p_within", "p_outcome", "p_prediction")]
-        middle = " to ".join(f"{value:.2f}" for value in within)
+        middle = ", ".join(f"{value:.2f}" for value in within)
         rows.append(f"| {words} | {levels['warning'] / n:.1%} | {middle} | {' | '.join(shares)} |")
     lines = [
         "# How often the check for confounding is wrong",

@@ -194,3 +194,28 @@ def test_without_events_it_cannot_be_told_what_is_added(patients: pd.DataFrame) 
     assert finding.level == "note"
     assert finding.found.startswith("cannot be told whether ours adds to ")
     assert "10 events" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("task", "noise", "level"), [("grade", 0.3, "ok"), ("grade", None, "note"), ("survival", 1.0, "ok")]
+)
+def test_the_audit_says_at_which_thresholds_it_is_worth_to_act(
+    patients: pd.DataFrame, task: str, noise: float | None, level: str
+) -> None:
+    rows = table(patients, {"ours": noise or 1.0, "clinical": 3.0}, task)
+    if noise is None:  # the predictions of others
+        ours, columns = rows["model"] == "ours", ["p_G2", "p_G3", "p_G4"]
+        rows.loc[ours, columns] = rows.loc[ours, columns].sample(frac=1, random_state=0).to_numpy()
+    if task == "survival":
+        rows["risk"] = (rows["risk"] - 7 * rows["fold"]) / 10.0 ** rows["fold"]
+    audit = audit_predictions(rows, n_bootstrap=100)
+
+    (finding,) = [finding for finding in audit.findings if finding.check == "decision curves"]
+    curves = audit.tables["decision_curves"]
+    own = curves[(curves["model"] == "ours") & (curves["lower_default"] > 0)]
+    assert finding.level == level
+    assert (len(own) > 0) == (level == "ok")
+    assert set(curves["model"]) == {"ours", "clinical"}
+    if level == "ok":
+        assert f"{own['threshold'].iloc[0]:.2f}" in finding.found
+        assert "more than Clinical model at" in finding.found

@@ -128,3 +128,17 @@ def test_what_hospital_and_batch_explain_is_shown() -> None:
     (cells,) = table["table"].rows
     assert cells == ("Survival", "project", "Expression", "0.990", "undefined", "", "12%", "0.005", "3%", "0.400", "2",
                      "90", "A, B")  # fmt: skip
+
+
+def test_decision_curves_show_every_tenth_threshold() -> None:
+    row = {"task": "survival", "model": "subspace", "outcome": "event", "treat_all": -0.2, "reference": "site",
+           "net_benefit": 0.31, "against_default": 0.31, "lower_default": 0.2, "upper_default": 0.4}  # fmt: skip
+    known = {"against_reference": 0.1, "lower": -0.05, "upper": 0.2}
+    curves = pd.DataFrame([row | known | {"threshold": limit} for limit in (0.05, 0.1, 0.15, 0.3)])
+
+    (table,) = section(decision_curves=curves)["tables"]
+
+    assert [cells[3] for cells in table["table"].rows] == ["0.10", "0.30"]
+    assert table["table"].rows[0][4:] == (
+        "0.310", "−0.200", "+0.310", "+0.200 to +0.400", "Hospital alone", "+0.100", "−0.050 to +0.200"
+    )  # fmt: skip

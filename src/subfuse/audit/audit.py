@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.any_table import auditable
-from subfuse.audit.calibration import calibration_findings
+from subfuse.audit.calibration import calibration_findings, decision_findings
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import confounder_findings
@@ -70,8 +70,8 @@ def audit_predictions(
         seed: Of bootstrap and permutations.
 
     Returns:
-        Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `added_value`, `strata`, `pairs`,
-        `calibration`, `reliability` and `hazard_ratios`.
+        Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `added_value`, `decision_curves`,
+        `strata`, `pairs`, `calibration`, `reliability` and `hazard_ratios`.
 
     Raises:
         DataError: The table lacks the columns above, or test patients.
@@ -204,7 +204,7 @@ def _audit_table(
     table, findings = auditable(predictions)
     table, leaks = check_patients(table)
     findings += leaks
-    names = ("fusion", "rescued", "label_permutation", "added_value", "strata", "pairs")
+    names = ("fusion", "rescued", "label_permutation", "added_value", "decision_curves", "strata", "pairs")
     collected: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
     strata, columns = ([], None) if patients is None else strata_of(patients, declared)
     for task in read_tasks(table):
@@ -218,12 +218,15 @@ def _audit_table(
         findings += [*permuted, *benefit.findings]
         findings += compare_with_simple(task, modalities, comparisons, values)
         adds, added = what_is_added(task, modalities, values, n_bootstrap=n_bootstrap, seed=seed)
-        findings += adds
+        trivial = added["trivial"].iloc[0] if len(added) else None
+        decides, curves = decision_findings(task, trivial, n_bootstrap=n_bootstrap, seed=seed)
+        findings += [*adds, *decides]
         found = ([], pd.DataFrame(), pd.DataFrame()) if columns is None else (
             stratum_findings(task, strata, columns, values, n_bootstrap=n_bootstrap, seed=seed)
         )  # fmt: skip
         findings += found[0]
-        for name, part in zip(names, (benefit.differences, benefit.rescued, null, added, *found[1:]), strict=True):
+        parts = (benefit.differences, benefit.rescued, null, added, curves, *found[1:])
+        for name, part in zip(names, parts, strict=True):
             collected[name].append(part)
     tables = {name: pd.concat([p for p in parts if len(p)] or parts[:1]) for name, parts in collected.items()}
     tables["calibration"] = calibration_table(table)

@@ -1,18 +1,22 @@
-"""What a calibration table says in words."""
+"""Whether probabilities are true, and whether it is worth acting on them."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from subfuse.audit.findings import Finding
+from subfuse.audit.findings import Finding, Level
+from subfuse.evaluation.benefit.decision_curves import decision_curves
 from subfuse.evaluation.floors import LEAST_CALIBRATED
 from subfuse.evaluation.metrics import duration
-from subfuse.training.models import model_title
+from subfuse.evaluation.predictions import TaskPredictions
+from subfuse.training.models import main_model, model_title
 
 CHECK = "calibration"
+DECISIONS = "decision curves"
 SIGNIFICANCE = 0.05
 CLEAR = 0.001  # there are several tests per model and several models: 0.05 alone is weak
+_WHY_DECISIONS = "A model changes decisions for the better only where it beats treating everybody alike."
 _WHY = "A probability that is not true misleads whoever acts on it, however well patients are ranked."
 
 
@@ -23,6 +27,53 @@ def calibration_findings(table: pd.DataFrame) -> list[Finding]:
         for (task, model), rows in table.groupby(["task", "model"], sort=False)
         for finding in _of_model(str(task), str(model), rows.set_index("measure"))
     ]
+
+
+def decision_findings(
+    task: TaskPredictions, trivial: str | None, *, n_bootstrap: int, seed: int
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns at which thresholds it is worth to act on the main model, and its `decision_curves`.
+
+    Worth is a net benefit whose band, of 95 % for the whole curve, is above that of treating all and of nobody.
+
+    Args:
+        task: Rows of all models and splits.
+        trivial: The best model of the patients' columns alone, whose curve is shown beside; None without one.
+        n_bootstrap: Replicates of the bootstrap.
+        seed: Of the replicates.
+    """
+    model = main_model(task.models)
+    if model == trivial:
+        return [], pd.DataFrame()
+    models = [model] if trivial is None else [model, trivial]
+    table = decision_curves(task, models, reference=trivial, n_bootstrap=n_bootstrap, seed=seed)
+    own = table[table["model"] == model]
+    told = own.dropna(subset=["lower_default"])
+    if told.empty:
+        reason = own["reason"].dropna()
+        found = f"{model_title(model)}: cannot be told, {reason.iloc[0] if len(reason) else 'no interval'}"
+        return [Finding("note", DECISIONS, found, _WHY_DECISIONS, task=task.name, model=model)], table
+    parts = [_decisions_text(str(outcome), rows, trivial) for outcome, rows in told.groupby("outcome", sort=False)]
+    level: Level = "ok" if (told["lower_default"] > 0).any() else "note"
+    found, why = f"acting on {model_title(model)} is {'; '.join(parts)}", "" if level == "ok" else _WHY_DECISIONS
+    return [Finding(level, DECISIONS, found, why, task=task.name, model=model)], table
+
+
+def _decisions_text(outcome: str, rows: pd.DataFrame, trivial: str | None) -> str:
+    worth, beyond = rows[rows["lower_default"] > 0], rows[rows["lower"] > 0]
+    if worth.empty:
+        return f"not shown to be worth more than treating all or nobody at any threshold for {outcome}"
+    text = f"worth more than treating all or nobody at thresholds {_thresholds(worth)} for {outcome}"
+    if trivial is None:
+        return text
+    return f"{text}, and more than {model_title(trivial)} at {_thresholds(beyond) if len(beyond) else 'none'}"
+
+
+def _thresholds(rows: pd.DataFrame) -> str:
+    """Returns thresholds in words; neighbours as a range."""
+    steps = (rows["threshold"] * 20).round().astype(int)
+    runs = [run["threshold"] for _, run in rows.groupby((steps.diff() != 1).cumsum())]
+    return ", ".join(f"{run.min():.2f}" if len(run) == 1 else f"{run.min():.2f} to {run.max():.2f}" for run in runs)
 
 
 def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:

@@ -31,7 +31,8 @@ def audit_section(audit: Mapping[str, Any] | None) -> Section | None:
         return None
     tables, counts = audit.get("tables", {}), audit.get("counts", {})
     parts = {"added_value": _added, "fusion": _fusion, "strata": _strata, "pairs": _pairs,
-             "confounders": _confounders, "calibration": _calibration, "hazard_ratios": _hazards}  # fmt: skip
+             "confounders": _confounders, "calibration": _calibration, "decision_curves": _decisions,
+             "hazard_ratios": _hazards}  # fmt: skip
     shown = [table_of(tables.get(name, [])) for name, table_of in parts.items()]
     content = {
         "lede": _lede(counts),
@@ -244,6 +245,38 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     notes = [*_undefined(measured, "after", "reason"), *_undefined(measured, "after_isotonic", "reason_isotonic")]
     return table | {"notes": notes}
+
+
+def _decisions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    columns = ("Task", "Model", "Outcome", "Threshold", "Net benefit", "Of treating all", "Against all or nobody",
+               "95 % band", "Against", "Difference", "95 % band ")  # fmt: skip
+    body = [
+        (
+            _task(row),
+            model_title(str(row["model"])),
+            str(row["outcome"]),
+            f"{row['threshold']:.2f}",
+            _number(row["net_benefit"]),
+            *(_number(row[name], signed=True) for name in ("treat_all", "against_default")),
+            _ends(row, "lower_default", "upper_default"),
+            model_title(str(row["reference"])) if row["against_reference"] is not None else "",
+            _number(row["against_reference"], signed=True) if row["against_reference"] is not None else "",
+            _ends(row, "lower", "upper"),
+        )
+        for row in rows
+        if row["net_benefit"] is not None and round(row["threshold"] * 100) % 10 == 0
+    ]
+    caption = (
+        "Worth of treating test patients whose probability reaches a threshold: the share of patients rightly treated, "
+        "less the wrongly treated at the odds of the threshold; treating nobody is worth 0. Every second threshold, "
+        "with bands that hold 95 % of whole curves."
+    )
+    return _table("Decision curves", caption, columns, body, first_number=3, of="threshold")
+
+
+def _ends(row: Mapping[str, Any], lower: str, upper: str) -> str:
+    known = row[lower] is not None
+    return f"{_number(row[lower], signed=True)} to {_number(row[upper], signed=True)}" if known else ""
 
 
 def _measured(row: Mapping[str, Any], name: str) -> str:

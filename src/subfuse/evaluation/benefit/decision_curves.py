@@ -1,0 +1,262 @@
+"""Decision curves: what it is worth to treat those above a threshold, against all, nobody, or by another model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from subfuse.evaluation.bootstrap import BootstrapWeights
+from subfuse.evaluation.floors import too_few
+from subfuse.evaluation.horizons import HORIZONS_DAYS, with_horizons
+from subfuse.evaluation.predictions import (
+    FOLD,
+    PATIENT,
+    TaskPredictions,
+    class_probabilities,
+    events,
+    label_indices,
+    times_days,
+)
+
+DECISION_COLUMNS = (
+    "task", "model", "outcome", "threshold", "net_benefit", "treat_all", "against_default", "lower_default",
+    "upper_default", "reference", "against_reference", "lower", "upper", "n_patients", "reason",
+)  # fmt: skip
+THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
+_THREE_YEARS = HORIZONS_DAYS[1]
+_UNDEFINED = dict.fromkeys(
+    ("net_benefit", "treat_all", "against_default", "lower_default", "upper_default", "against_reference", "lower",
+     "upper"), np.nan
+)  # fmt: skip
+
+
+def decision_curves(
+    task: TaskPredictions,
+    models: Sequence[str],
+    *,
+    reference: str | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    horizon_days: int = _THREE_YEARS,
+    n_bootstrap: int,
+    seed: int,
+) -> pd.DataFrame:
+    r"""Returns the net benefit of treating test patients whose probability of an outcome reaches a threshold.
+
+    At a threshold :math:`t`, one rightly treated patient is worth :math:`(1 - t) / t` wrongly treated ones. The net
+    benefit is :math:`(TP - FP\, t / (1 - t)) / n`, with the outcome one class against the rest, or an event by a
+    horizon: there, of the treated, the share :math:`1 - S(h)` by Kaplan-Meier has it. Treating nobody has 0.
+    Probabilities share their scale between folds, so the test patients of a repeat are pooled; values are means over
+    repeats, on the patients whom all these models predict.
+
+    Args:
+        task: Rows of all models and splits; survival needs training rows for models without a curve (`with_horizons`).
+        models: Whose.
+        reference: One of them, with which the others are compared.
+        thresholds: Between 0 and 1.
+        horizon_days: Of survival; one of `HORIZONS_DAYS`.
+        n_bootstrap: Replicates of the bootstrap.
+        seed: Of the replicates.
+
+    Returns:
+        Columns `DECISION_COLUMNS`. `against_default` is the net benefit less that of the better one of treating all and
+        none, `against_reference` less that of the reference, both with a band of the bootstrap over patients that
+        holds 95 % of whole curves (`simultaneous_band`), so that one of many thresholds is not above zero by chance.
+
+    References:
+        Besag et al. (1995), Stat Sci 10: 3-41 (page 30); Vickers and Elkin (2006), Med Decis Making 26: 565-574;
+        Vickers et al. (2008), BMC Med Inform Decis Mak 8: 53.
+    """
+    bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
+    cases = list(_cases(task, models, horizon_days))
+    limits = np.asarray(thresholds, dtype=np.float64)
+    measured = {(c.model, c.outcome): _measured(c, bootstrap, limits) for c in cases if c.reason is None}
+    tables = [pd.DataFrame(columns=list(DECISION_COLUMNS))]
+    for case in cases:
+        own = measured.get((case.model, case.outcome))
+        other = measured.get((str(reference), case.outcome)) if case.model != reference else None
+        numbers = _UNDEFINED | ({} if own is None else _numbers(own, other, has_interval=case.few is None))
+        known = {"task": task.name, "model": case.model, "outcome": case.outcome, "reference": reference,
+                 "n_patients": len(case.patients.drop_duplicates()), "reason": case.reason or case.few}  # fmt: skip
+        tables.append(pd.DataFrame({"threshold": limits, **numbers}).assign(**known))
+    return pd.concat(tables[1:] or tables, ignore_index=True)[list(DECISION_COLUMNS)]
+
+
+def net_benefit(
+    probability: Float[np.ndarray, " patient"],
+    has_outcome: Bool[np.ndarray, " patient"],
+    thresholds: Float[np.ndarray, " threshold"],
+    weights: Float[np.ndarray, "weighting patient"],
+) -> Float[np.ndarray, "weighting threshold"]:
+    """Returns the net benefit of treating those whose probability reaches each threshold, weighted by patient."""
+    treated = (probability[:, None] >= thresholds).astype(np.float64)
+    right, wrong = (weights * has_outcome) @ treated, (weights * ~has_outcome) @ treated
+    return (right - wrong * thresholds / (1 - thresholds)) / weights.sum(axis=1, keepdims=True)
+
+
+def survival_net_benefit(
+    probability: Float[np.ndarray, " patient"],
+    time_days: Float[np.ndarray, " patient"],
+    event: Bool[np.ndarray, " patient"],
+    thresholds: Float[np.ndarray, " threshold"],
+    weights: Float[np.ndarray, "weighting patient"],
+    *,
+    horizon_days: float,
+) -> Float[np.ndarray, "weighting threshold"]:
+    """Returns the same where the outcome is an event by a horizon; NaN where no treated one was followed to it."""
+    columns = []
+    for limit in thresholds:
+        treated = probability >= limit
+        share = weights[:, treated].sum(axis=1) / weights.sum(axis=1)
+        survival = _survival_at(time_days[treated], event[treated], weights[:, treated], horizon_days)
+        benefit = share * (1 - survival) - share * survival * limit / (1 - limit)
+        columns.append(np.where(share > 0, benefit, 0.0))
+    return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Test patients with a model's probability of one outcome; a patient has a row in every repeat."""
+
+    model: str
+    outcome: str
+    patients: pd.MultiIndex
+    repeat: np.ndarray
+    probability: np.ndarray
+    has_outcome: np.ndarray | None  # None for survival
+    time_days: np.ndarray | None = None
+    event: np.ndarray | None = None
+    horizon_days: float = np.nan
+    reason: str | None = None  # why nothing is known
+    few: str | None = None  # why there are no intervals
+
+    def benefit(
+        self, probability: np.ndarray, chosen: np.ndarray, thresholds: np.ndarray, weights: np.ndarray
+    ) -> Float[np.ndarray, "weighting threshold"]:
+        """Returns the net benefit of some patients, treated by these probabilities."""
+        if self.has_outcome is not None:
+            return net_benefit(probability, self.has_outcome[chosen], thresholds, weights)
+        assert self.time_days is not None
+        assert self.event is not None
+        return survival_net_benefit(
+            probability,
+            self.time_days[chosen],
+            self.event[chosen],
+            thresholds,
+            weights,
+            horizon_days=self.horizon_days,
+        )
+
+
+def _cases(task: TaskPredictions, models: Sequence[str], horizon_days: int) -> Iterator[_Case]:
+    key = [*FOLD, *PATIENT]
+    tables = {model: _with_probabilities(task, model, horizon_days).set_index(key) for model in models}
+    common = next(iter(tables.values())).index
+    for table in tables.values():
+        common = common.intersection(table.index)
+    for model, table in tables.items():
+        rows = table.loc[common].reset_index()
+        patients, repeat = pd.MultiIndex.from_frame(rows[PATIENT]), rows["repeat"].to_numpy()
+        few = too_few(rows.drop_duplicates(PATIENT), task.classes)
+        if task.classes is not None:
+            label, probability = label_indices(rows, task.classes), class_probabilities(rows, task.classes)
+            for index in range(1 if len(task.classes) == 2 else 0, len(task.classes)):
+                named, is_class = task.classes[index], label == index
+                yield _Case(model, named, patients, repeat, probability[:, index], is_class, few=few)
+            continue
+        column = rows[f"survival_{horizon_days}"].to_numpy(dtype=np.float64)
+        ends = f"no probability of an event by day {horizon_days}: training patients or their follow-up are missing"
+        yield _Case(
+            model, f"event by day {horizon_days}", patients, repeat, 1 - column, None, times_days(rows), events(rows),
+            float(horizon_days), ends if np.isnan(column).any() or rows.empty else None, few,
+        )  # fmt: skip
+
+
+def _with_probabilities(task: TaskPredictions, model: str, horizon_days: int) -> pd.DataFrame:
+    rows = task.of_model(model)
+    tested = rows[rows["split"] == "test"]
+    if task.classes is not None:
+        return tested
+    trained, column = dict(list(rows[rows["split"] == "train"].groupby(FOLD))), f"survival_{horizon_days}"
+    parts = []
+    for key, fold in tested.groupby(FOLD):
+        own = [str(name) for name in fold if str(name).startswith("survival_") and fold[name].notna().all()]
+        filled = fold.drop(columns=[n for n in fold if str(n).startswith("survival_") and n not in own])
+        found = with_horizons(filled, trained[key]) if key in trained else filled.assign(**{column: np.nan})
+        parts.append(found)
+    return pd.concat(parts)
+
+
+def _measured(
+    case: _Case, bootstrap: BootstrapWeights, thresholds: np.ndarray
+) -> tuple[Float[np.ndarray, "weighting threshold"], Float[np.ndarray, "weighting threshold"]]:
+    """Returns the net benefit and that of treating all: first of the patients themselves, then of the replicates."""
+    drawn = bootstrap.weights[:, bootstrap.patients.get_indexer(case.patients)]
+    weights = np.vstack([np.ones(len(case.patients)), drawn])
+    parts = []
+    for name in np.unique(case.repeat):
+        chosen = case.repeat == name
+        both = (case.probability[chosen], np.ones(chosen.sum()))
+        parts.append([case.benefit(p, chosen, thresholds, weights[:, chosen]) for p in both])
+    model, everybody = (np.mean([part[place] for part in parts], axis=0) for place in (0, 1))
+    return model, everybody
+
+
+def _numbers(
+    measured: tuple[np.ndarray, np.ndarray], reference: tuple[np.ndarray, np.ndarray] | None, *, has_interval: bool
+) -> dict[str, Float[np.ndarray, " threshold"]]:
+    model, everybody = measured
+    beyond = model - np.maximum(everybody, 0.0)
+    found = {"net_benefit": model[0], "treat_all": everybody[0], "against_default": beyond[0]}
+    if has_interval:
+        found["lower_default"], found["upper_default"] = simultaneous_band(beyond[1:])
+    if reference is not None:
+        difference = model - reference[0]
+        found["against_reference"] = difference[0]
+        if has_interval:
+            found["lower"], found["upper"] = simultaneous_band(difference[1:])
+    return found
+
+
+def simultaneous_band(
+    replicates: Float[np.ndarray, "replicate threshold"],
+) -> list[Float[np.ndarray, " threshold"]]:
+    """Returns the ends of a band that holds 95 % of whole curves, by the ranks of their points (Besag 1995).
+
+    Without a value in half of the replicates, a threshold has no band.
+    """
+    from scipy.stats import rankdata
+
+    known = np.isfinite(replicates)
+    usable = known.mean(axis=0) > 0.5
+    centre = np.nanmedian(np.where(usable, replicates, 0.0), axis=0)
+    filled = np.where(known & usable, replicates, centre)
+    ranks = (rankdata(filled, axis=0) - 0.5) / len(filled)
+    outermost = np.minimum(ranks, 1 - ranks).min(axis=1)  # of every curve, how far out its most extreme point is
+    tail = float(np.quantile(outermost, 0.05))
+    return [np.where(usable, np.quantile(filled, level, axis=0), np.nan) for level in (tail, 1 - tail)]
+
+
+def _survival_at(
+    time_days: Float[np.ndarray, " patient"],
+    event: Bool[np.ndarray, " patient"],
+    weights: Float[np.ndarray, "weighting patient"],
+    horizon_days: float,
+) -> Float[np.ndarray, " weighting"]:
+    """Returns the weighted Kaplan-Meier estimate at the horizon; NaN where follow-up ends before it."""
+    order = np.argsort(time_days, kind="stable")
+    time_days, event, weights = time_days[order], event[order], weights[:, order]
+    starts = np.unique(time_days, return_index=True)[1]
+    starts = starts[time_days[starts] <= horizon_days]
+    if len(starts) == 0:
+        return np.ones(len(weights))
+    at_risk = weights[:, ::-1].cumsum(axis=1)[:, ::-1]
+    died = np.add.reduceat(weights * event, starts, axis=1)
+    if starts[-1] + 1 < len(time_days):  # the last group ends with the horizon
+        last = np.searchsorted(time_days, horizon_days, side="right")
+        died[:, -1] = (weights * event)[:, starts[-1] : last].sum(axis=1)
+    survived = 1 - np.divide(died, at_risk[:, starts], out=np.zeros_like(died), where=at_risk[:, starts] > 0)
+    survival = survived.prod(axis=1)
+    followed = (weights * (time_days >= horizon_days)).sum(axis=1) > 0
+    return np.where(followed | (survival <= 0), survival, np.nan)
