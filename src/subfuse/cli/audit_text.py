@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from subfuse.audit.findings import Audit, Finding, Level
 from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.cli.console import print_table
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import metric_title, number, p_text
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -29,23 +29,28 @@ def print_audit(audit: Audit) -> None:
 def print_added(audit: Audit) -> None:
     """Prints the models by what they add to the best trivial one; nothing for fewer than two of which it is known."""
     table = audit.tables.get("added_value")
-    known = [] if table is None else [row for row in table.itertuples() if not math.isnan(row.difference)]
+    found = [] if table is None else table.to_dict("records")
+    known = [row for row in found if not math.isnan(row["difference"])]
     if len(known) < 2:
         return
     rows = [
         (
-            row.task,
-            model_title(row.model),
-            model_title(row.trivial),
-            metric_title(row.metric),
-            f"{row.difference:+.3f}",
-            (row.reason or "none") if math.isnan(row.lower) else f"{row.lower:+.3f} to {row.upper:+.3f}",
-            "" if math.isnan(row.p_adjusted) else f"{row.p_adjusted:.2g}",
+            row["task"],
+            model_title(row["model"]),
+            model_title(row["trivial"]),
+            metric_title(row["metric"]),
+            number(row["difference"], signed=True),
+            (row["reason"] or "none") if math.isnan(row["lower"]) else _interval(row["lower"], row["upper"]),
+            "" if math.isnan(row["p_adjusted"]) else p_text(row["p_adjusted"]).removeprefix("p = ").removeprefix("p "),
         )
         for row in known
     ]
     columns = ("task", "model", "added to", "metric", "difference", "95 % interval", "p adjusted")
     print_table("What the models add", columns, rows)
+
+
+def _interval(lower: float, upper: float) -> str:
+    return f"{number(lower, signed=True)} to {number(upper, signed=True)}"
 
 
 def audit_lines(audit: Audit) -> Iterator[str]:

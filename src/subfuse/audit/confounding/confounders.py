@@ -1,7 +1,7 @@
 """Do hospital or batch stand behind a result: can inputs tell them, do they predict the outcome, does the risk?"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h5py
 import numpy as np
@@ -55,9 +55,8 @@ class _Compared:
     def only(self, chosen: Bool[np.ndarray, " patient"]) -> "_Compared":
         """Returns some of the patients."""
         kept = tuple(patient for patient, keep in zip(self.patients, chosen, strict=True) if keep)
-        return _Compared(kept, *(values[chosen] for values in (
-            self.batch, self.fold, self.stratum, self.outcome, self.prediction
-        )), self.alike)  # fmt: skip
+        axes = {name: getattr(self, name)[chosen] for name in ("batch", "fold", "stratum", "outcome", "prediction")}
+        return replace(self, patients=kept, **axes)
 
 
 def confounder_findings(
