@@ -37,6 +37,7 @@ def audited(
     tasks: Sequence[str] = ("grade",),
     repeats: Sequence[Sequence[Fold]] = (),
     search: int = 0,
+    exchanges: int = 0,
     **settings: object,
 ) -> tuple[Audit, pd.DataFrame]:
     """The audit of a run, and its predictions: trained as `crossval` does, without the tables that it writes beside."""
@@ -60,7 +61,7 @@ def audited(
     predictions = stack_predictions([read_predictions(job.folder(run) / "predictions.csv") for _, job in jobs])
     write_table(run / "predictions.csv", predictions)
     monkeypatch.setattr(audit_module, "_cohort", lambda folder, config: (cohort, ""))
-    return audit_run(run, n_bootstrap=5), predictions
+    return audit_run(run, n_bootstrap=5, exchanges=exchanges), predictions
 
 
 def fitting(audit: Audit) -> str:
@@ -76,14 +77,17 @@ def test_every_model_beside_covariates_sites_and_batches(make_cohort, tmp_path, 
     cohort = replace(cohort, patients=tuple(places), batch="project", strata=("project",))
     one_fold = [deal_folds(cohort)[:1]]
     tasks = ("grade", "survival")
-    audit, _ = audited(cohort, tmp_path, monkeypatch, models=list(MODELS), tasks=tasks, repeats=one_fold)
+    audit, _ = audited(cohort, tmp_path, monkeypatch, models=list(MODELS), tasks=tasks, repeats=one_fold, exchanges=3)
 
     assert audit.of_level("failure") == ()
     n_models = sum(entry.suits(cohort.tasks[task]) for entry in MODELS.values() for task in tasks)
     assert f"agree with the fold files for {n_models}, and scaling was recomputed" in fitting(audit)
     assert fitting(audit).endswith(f"for {n_models}")
-    asked = [finding.found.partition(",")[0] for finding in audit.findings if finding.check == "confounding"]
-    assert asked == ["site: cannot be checked", "project: cannot be checked"]  # of half the patients
+    asked = {finding.found.partition(",")[0] for finding in audit.findings if finding.check == "confounding"}
+    assert asked == {"site: cannot be checked", "project: cannot be checked"}  # of half the patients
+    told = [(finding.task, finding.model) for finding in audit.findings if finding.check == "interaction"]
+    both = [name for name, entry in MODELS.items() if entry.modalities >= {"slides", "expression"}]
+    assert set(told) == {(task, name) for name in both for task in tasks if MODELS[name].suits(cohort.tasks[task])}
 
 
 @pytest.mark.parametrize("has_expression", [True, False])

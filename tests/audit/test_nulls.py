@@ -7,6 +7,7 @@ from lifelines.utils import concordance_index
 
 from conftest import deal_folds
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.nulls import exchanged_grid, interaction_finding
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
@@ -74,3 +75,37 @@ def test_noise_that_happens_to_lie_far_below_chance_is_no_reversed_prediction(se
     assert below["value"] < 0.3
     assert below["p_value"] == 1.0  # below every permutation
     assert audit.of_level("failure") == ()
+
+
+class _Product:
+    """A model of the length of the slides' list and of the first gene: their sum, and some of their product."""
+
+    def __init__(self, product: float) -> None:
+        self.product = product
+
+    def align(self, patients):
+        return patients
+
+    def predict(self, patients):
+        x = np.array([float(patient.labels["x"]) for patient in patients])
+        y = np.array([float(patient.expression[0]) for patient in patients])
+        return pd.DataFrame({"risk": x + y + self.product * x * y})
+
+
+def test_what_a_model_has_beyond_the_sum_of_its_modalities_is_told(make_cohort):
+    cohort = make_cohort(24)
+    draw = np.random.default_rng(0)
+    patients = [replace(p, labels={**p.labels, "x": str(draw.normal())}) for p in cohort if p.expression is not None]
+    cohort = replace(cohort, patients=tuple(patients))
+    names = [p.patient_id for p in patients]
+
+    grids = [exchanged_grid(_Product(product), cohort, names) for product in (0.0, 2.0)]
+
+    for i, j in ((0, 0), (1, 4), (7, 2)):
+        x, y = float(patients[i].labels["x"]), float(patients[j].expression[0])
+        assert grids[1][i, j, 0] == pytest.approx(x + y + 2 * x * y)
+    tables = [interaction_finding("survival", "concat", [grid])[1].set_index("part")["share"] for grid in grids]
+    finding, _ = interaction_finding("survival", "concat", grids[:1])
+    assert tables[0]["interaction"] == pytest.approx(0, abs=1e-9)
+    assert tables[1]["interaction"] > 0.2
+    assert "and 0% (0% to 0%) of both together only" in finding.found

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
 
-from subfuse.audit.audit import audit_files, audit_predictions
-from subfuse.audit.prediction_files import read_prediction_files
+from subfuse.audit.audit import audit_predictions
+from subfuse.audit.prediction_files import audit_files, read_prediction_files
 from subfuse.cli import main
 from subfuse.errors import ConfigurationError, DataError
 

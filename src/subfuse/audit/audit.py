@@ -20,13 +20,19 @@ from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, re
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
-from subfuse.audit.nulls import SHUFFLE_NULL, permute_labels, shuffle_finding, shuffled_predictions
-from subfuse.audit.prediction_files import read_prediction_files
+from subfuse.audit.nulls import (
+    SHUFFLE_NULL,
+    exchanged_grid,
+    interaction_finding,
+    permute_labels,
+    shuffle_finding,
+    shuffled_predictions,
+)
 from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
-from subfuse.errors import ConfigurationError, SubfuseError, preview
+from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
@@ -35,6 +41,7 @@ from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model, modalities_of, model_title
 
 N_BOOTSTRAP = 1000
+_LEAST_EXCHANGED = 3  # patients of a grid
 _NEEDS_RUN = {
     "slide leakage": "the slides",
     "expression leakage": "the expression",
@@ -89,54 +96,11 @@ def audit_predictions(
     return Audit(sorted_findings(findings), tables)
 
 
-def audit_files(
-    paths: Sequence[Path],
-    *,
-    patients: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    strata: Sequence[str] = (),
-    modalities: Mapping[str, Collection[str]] | None = None,
-    n_bootstrap: int = N_BOOTSTRAP,
-    seed: int = 0,
-) -> Audit:
-    """Audits predictions of any number of models from any number of files, as `audit_predictions` does one table.
-
-    Args:
-        paths: CSV files or run folders; see `read_prediction_files`.
-        patients: CSV of the patients, for outcomes, strata and subgroups.
-        columns: Column of any of the files to our name.
-        strata: Columns of `patients` within which results are shown too.
-        modalities: As for `audit_predictions`; to one that reads `covariates`, others may add.
-        n_bootstrap: Replicates of paired comparisons.
-        seed: Of bootstrap and permutations.
-
-    Raises:
-        ConfigurationError: A column that no file has, or two models of one name.
-        DataError: The files cannot be read, or contradict each other.
-    """
-    read = read_prediction_files(paths, patients=patients, columns=columns)
-    known = [] if read.patients is None else list(read.patients.columns)
-    unknown = [name for name in strata if name not in known]
-    if unknown:
-        where = (
-            f"columns of {patients}: {preview(known, 20)}" if patients else "columns of --patients, which is missing"
-        )
-        raise ConfigurationError(f"--strata must be {where}. Found {preview(unknown)}.")
-    audit = audit_predictions(
-        read.predictions,
-        modalities=modalities,
-        patients=read.patients,
-        strata=strata,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-    )
-    return Audit(sorted_findings([*read.findings, *audit.findings]), audit.tables)
-
-
 def audit_run(
     folder: Path,
     *,
     modalities: Mapping[str, Collection[str]] | None = None,
+    exchanges: int = 0,
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
 ) -> Audit:
@@ -145,13 +109,15 @@ def audit_run(
     Args:
         folder: Run folder with config.yaml and predictions.csv.
         modalities: As for `audit_predictions`.
+        exchanges: Among how many test patients of every fold slides and expression are exchanged, each with each, to
+            tell what models of both have beyond their sum: as many predictions as its square, none for less than 3.
         n_bootstrap: Replicates of paired comparisons.
         seed: Of bootstrap, permutations and shuffling.
 
     Returns:
         As `audit_predictions`; the table `fusion` also has the shuffled modalities, `confounders` what hospital and
-        batch explain, and `suspicious_inputs` names all
-        inputs that order training patients almost perfectly.
+        batch explain, `interaction` (with exchanges) the shares of `variance_shares`, and `suspicious_inputs` names
+        all inputs that order training patients almost perfectly.
 
     Raises:
         ConfigurationError: The folder is not a run.
@@ -184,7 +150,8 @@ def audit_run(
     findings += stands_behind
     shuffles, shuffled = _shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
     tables["fusion"] = pd.concat([part for part in (tables["fusion"], shuffled) if len(part)] or [shuffled])
-    return Audit(sorted_findings([*findings, *shuffles]), tables)
+    together, tables["interaction"] = _interactions(table, jobs, cohort, exchanges, seed=seed)
+    return Audit(sorted_findings([*findings, *shuffles, *together]), tables)
 
 
 def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
@@ -275,6 +242,34 @@ def _confounders(table: pd.DataFrame, cohort: Cohort, *, seed: int) -> tuple[lis
         findings += found
         tables.append(rows)
     return findings, pd.concat([rows for rows in tables if len(rows)] or tables[:1], ignore_index=True)
+
+
+def _interactions(
+    table: pd.DataFrame, jobs: list[TrainedJob], cohort: Cohort, exchanges: int, *, seed: int
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns of every model of both modalities what it has beyond their sum; first repeat."""
+    findings: list[Finding] = []
+    tables = [pd.DataFrame()]
+    if exchanges < _LEAST_EXCHANGED:
+        return findings, tables[0]
+    from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
+
+    both = {patient.patient_id for patient in cohort if patient.slides and patient.expression is not None}
+    for task in read_tasks(table):
+        for model in (model for model in task.models if modalities_of(model) >= {"slides", "expression"}):
+            chosen = [job for job in jobs if (job.job.task, job.job.model, job.job.repeat) == (task.name, model, 0)]
+            tested = task.tested[(task.tested["model"] == model) & (task.tested["repeat"] == 0)]
+            grids = []
+            for job in chosen:
+                ids = sorted({*tested.loc[tested["fold"] == job.job.fold_index, "patient_id"]} & both)
+                drawn = np.random.default_rng(seed).permutation(ids)[:exchanges]
+                if len(drawn) >= _LEAST_EXCHANGED:
+                    grids.append(exchanged_grid(load_fitted(job.folder), cohort, list(map(str, drawn))))
+            if grids:
+                finding, shares = interaction_finding(task.name, model, grids)
+                findings.append(finding)
+                tables.append(shares)
+    return findings, pd.concat([part for part in tables if len(part)] or tables)
 
 
 def _shuffles(

@@ -1,4 +1,4 @@
-"""Null models: how good predictions look when outcomes, or one modality, are dealt out at random."""
+"""Null models: what predictions are when outcomes, or one modality, are dealt out at random."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +10,8 @@ from jaxtyping import Float
 
 from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.evaluation.benefit.interaction import INTERACTION as INTERACTION_PART
+from subfuse.evaluation.benefit.interaction import variance_shares
 from subfuse.evaluation.comparisons import compare_models, grouping
 from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.metrics import metric_title, number
@@ -30,7 +32,11 @@ if TYPE_CHECKING:
 
 _LABEL_NULL = "label permutation"
 SHUFFLE_NULL = "modality shuffle"
+INTERACTION = "interaction"
+_EXCHANGED = ("slides", "expression")
+_WHY_INTERACTION = "A fusion model whose modalities only add up does no more than the sum of two simpler models."
 _N_PERMUTATIONS = 200
+_TINY = 1e-7
 SIGNIFICANCE = 0.05
 _REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
 # Held-out predictions of noise lie below chance more often than above: training lacks what is tested
@@ -122,6 +128,57 @@ def shuffled_predictions(
     for taker, giver in zip(owners, givers, strict=True):
         changed[taker] = _exchanged(patients[taker], patients[giver], modality)
     return fitted.predict(changed)
+
+
+def exchanged_grid(
+    fitted: "subfuse.training.fitted_model.FittedModel", cohort: Cohort, patient_ids: Sequence[str]
+) -> Float[np.ndarray, "patient patient output"]:
+    """Returns predictions from the slides of each patient (rows) with the expression of each (columns).
+
+    Risks, or log probabilities of the classes. Covariates stay with the patient of the slides.
+
+    Args:
+        fitted: Anything with `align` and `predict`.
+        cohort: The prepared cohort.
+        patient_ids: Patients who have both.
+    """
+    patients = list(fitted.align(cohort.select(patient_ids)))
+    n = len(patients)
+    rows = np.arange(n)
+    grid = None
+    for shift in range(n):
+        givers = (rows + shift) % n
+        exchanged = [
+            _exchanged(patient, patients[j], "expression") for patient, j in zip(patients, givers, strict=True)
+        ]
+        predicted = fitted.predict(exchanged)
+        classes = [name for name in map(str, predicted) if name.startswith("p_")]
+        values = predicted[classes or ["risk"]].to_numpy(dtype=np.float64)
+        values = np.log(np.maximum(values, _TINY)) if classes else values
+        grid = np.empty((n, n, values.shape[1])) if grid is None else grid
+        grid[rows, givers] = values
+    return np.empty((0, 0, 1)) if grid is None else grid
+
+
+def interaction_finding(
+    task: str, model: str, grids: Sequence[Float[np.ndarray, "patient patient output"]]
+) -> tuple[Finding, pd.DataFrame]:
+    """Returns how much of a model's predictions is neither modality alone, and the table of `variance_shares`."""
+    table = variance_shares(grids, modalities=_EXCHANGED).assign(task=task, model=model)
+    told = table.set_index("part")
+    title = model_title(model)
+    if told["share"].isna().any():
+        found = f"{title}: cannot be told, predictions do not change with the modalities of a fold"
+        return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
+    of_slides, of_expression, together = (
+        f"{told.loc[part, 'share']:.0%} ({told.loc[part, 'lower']:.0%} to {told.loc[part, 'upper']:.0%})"
+        for part in (*_EXCHANGED, INTERACTION_PART)
+    )
+    found = (
+        f"{title}: with modalities exchanged between patients, {of_slides} of the variance of its predictions is of "
+        f"slides, {of_expression} of expression and {together} of both together only"
+    )
+    return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
 
 
 def shuffle_finding(

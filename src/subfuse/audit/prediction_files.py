@@ -1,6 +1,6 @@
 """Predictions of any origin from several files: one table of the same patients, folds and outcomes for all models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.audit.any_table import class_columns, class_text, read_events, read_numbers
-from subfuse.audit.findings import Finding
+from subfuse.audit.audit import N_BOOTSTRAP, audit_predictions
+from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.files import read_table
@@ -20,6 +21,50 @@ _TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
 _TEXT = frozenset({"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site"})
 _ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by the length of a month
 _WHY = "Models are compared on patients whom both predict, in the same fold."
+
+
+def audit_files(
+    paths: Sequence[Path],
+    *,
+    patients: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    strata: Sequence[str] = (),
+    modalities: Mapping[str, Collection[str]] | None = None,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> Audit:
+    """Audits predictions of any number of models from any number of files, as `audit_predictions` does one table.
+
+    Args:
+        paths: CSV files or run folders; see `read_prediction_files`.
+        patients: CSV of the patients, for outcomes, strata and subgroups.
+        columns: Column of any of the files to our name.
+        strata: Columns of `patients` within which results are shown too.
+        modalities: As for `audit_predictions`; to one that reads `covariates`, others may add.
+        n_bootstrap: Replicates of paired comparisons.
+        seed: Of bootstrap and permutations.
+
+    Raises:
+        ConfigurationError: A column that no file has, or two models of one name.
+        DataError: The files cannot be read, or contradict each other.
+    """
+    read = read_prediction_files(paths, patients=patients, columns=columns)
+    known = [] if read.patients is None else list(read.patients.columns)
+    unknown = [name for name in strata if name not in known]
+    if unknown:
+        where = (
+            f"columns of {patients}: {preview(known, 20)}" if patients else "columns of --patients, which is missing"
+        )
+        raise ConfigurationError(f"--strata must be {where}. Found {preview(unknown)}.")
+    audit = audit_predictions(
+        read.predictions,
+        modalities=modalities,
+        patients=read.patients,
+        strata=strata,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+    )
+    return Audit(sorted_findings([*read.findings, *audit.findings]), audit.tables)
 
 
 @dataclass(frozen=True)

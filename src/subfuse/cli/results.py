@@ -163,6 +163,16 @@ def _add_audit(parser: ArgumentParser) -> None:
         default={},
         help='What models of other names read: \'{"mymodel": ["slides", "expression"], "age": ["covariates"]}\'.',
     )
+    add_number(
+        parser,
+        "--exchanges",
+        int,
+        0,
+        "Test patients per fold of a run among whom slides and expression are exchanged, to tell what models of both "
+        "have beyond their sum; costs the square of it in predictions; 0: not told.",
+        ge=0,
+        le=1000,
+    )
     parser.add_argument(
         "--patients", type=Path, default=None, help="CSV of the patients of the files: outcomes, strata, site, age."
     )
@@ -178,7 +188,8 @@ def _add_audit(parser: ArgumentParser) -> None:
 
 
 def _audit(arguments: Namespace) -> None:
-    from subfuse.audit.audit import audit_files, audit_run
+    from subfuse.audit.audit import audit_run
+    from subfuse.audit.prediction_files import audit_files
     from subfuse.cli.audit_text import print_added, print_audit
     from subfuse.files import remove_parts, write_json
 
@@ -193,7 +204,7 @@ def _audit(arguments: Namespace) -> None:
         if given:
             raise ConfigurationError(f"{given[0]} is for files of predictions. Found the run folder {first}, which "
                                      "knows its patients. Leave it out.")  # fmt: skip
-        audit = audit_run(first, modalities=modalities)
+        audit = audit_run(first, modalities=modalities, exchanges=arguments.exchanges)
     else:
         audit = audit_files(paths, modalities=modalities, **of_files)
     remove_parts(out)
