@@ -185,6 +185,12 @@ def test_linear_models_run_on_their_own_kind_of_task(cohort, tmp_path):
     result = run(cohort, tmp_path / "run", models=["cox", "logistic"])
     done = set(map(tuple, result.predictions[["task", "model"]].drop_duplicates().to_numpy()))
     assert done == {("survival", "cox"), ("grade", "logistic")}
+    again = load_run(tmp_path / "run").predict(cohort, model="cox", task="survival").query("split == 'test'")
+    for (fold,), tested in again.groupby(["fold"]):  # measured are the curves that new patients are given
+        own = result.predictions.query("split == 'test' and model == 'cox'")
+        own = own[own["fold"] == fold].set_index("patient_id")["survival_365"]
+        np.testing.assert_allclose(tested.set_index("patient_id")["survival_365"], own[tested["patient_id"]], rtol=1e-5)
+        assert own.between(0, 1, inclusive="neither").all()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -16,6 +16,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.evaluation.horizons import with_horizons
 from subfuse.execution import Progress, failure_reason, run_jobs
 from subfuse.files import sha256_of_json, write_json, write_table
 from subfuse.run_folder.job import Job
@@ -206,6 +207,9 @@ def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> p
         if patients  # linear models have no validation patients
     ]
     table = pd.concat(tables).assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
+    if cohort.tasks[job.task].is_survival and not fitted.objective.survival_days:  # log hazards: as for new patients
+        trained = table[table["split"] == "train"].dropna(subset=["risk"])
+        table = with_horizons(table, trained).drop(columns="reason")
     return order_columns(table)
 
 
