@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from lifelines.utils import concordance_index
+from test_comparisons import cohort, predictions
 
 from conftest import deal_folds
 from subfuse.audit.audit import audit_predictions
-from subfuse.audit.nulls import exchanged_grid, interaction_finding
+from subfuse.audit.nulls import exchanged_grid, interaction_finding, shuffle_finding
+from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
@@ -109,3 +111,16 @@ def test_what_a_model_has_beyond_the_sum_of_its_modalities_is_told(make_cohort):
     assert tables[0]["interaction"] == pytest.approx(0, abs=1e-9)
     assert tables[1]["interaction"] > 0.2
     assert "and 0% (0% to 0%) of both together only" in finding.found
+
+
+@pytest.mark.parametrize(("n", "noise", "level", "verb"), [
+    (150, 9.0, "ok", "uses slides"), (24, 1.0, "note", "is not shown to use slides"),
+    (24, 0.3, "warning", "does not visibly use slides"),
+])  # fmt: skip
+def test_a_loss_that_few_patients_do_not_show_is_no_evidence_that_a_modality_is_unused(n, noise, level, verb):
+    rows = [predictions(cohort(n=n), model="subspace", noise=each) for each in (0.3, noise)]
+    (task,) = read_tasks(rows[0])
+    tested = rows[1][rows[1]["split"] == "test"]
+    finding, table = shuffle_finding(task, "subspace", tested, "slides", n_bootstrap=200, seed=0)
+    assert (finding.level, table["difference"].iloc[0] <= 0) == (level, True)
+    assert finding.found.startswith(f"Subspace fusion {verb}: exchanged between patients, C-index changes by ")

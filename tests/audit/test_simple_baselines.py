@@ -178,7 +178,8 @@ def test_the_audit_says_what_the_main_model_adds_to_the_best_trivial_one(
     rows = audit.tables["added_value"]
     row = rows.set_index("model").loc["ours"]
     assert finding.level == level
-    assert finding.found.startswith(f"ours {verb} (C-index {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f}")
+    numbers = f"C-index {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f}".replace(" -", " −")
+    assert finding.found.startswith(f"ours {verb} ({numbers}")
     assert set(rows["model"]) == {"ours", "cox"}
     assert set(rows["trivial"]) == {"clinical"}
     assert f"survival: {finding.found}." in list(audit_lines(audit))[1]

@@ -8,6 +8,7 @@ import yaml
 from fake_run import SCRIPT, write_fake_run
 
 from subfuse.audit.findings import Audit, Finding
+from subfuse.report.document import write_report
 from subfuse.report.model_card import escaped, model_card
 from subfuse.report.provenance_section import command, provenance_section
 from subfuse.report.run_files import read_run
@@ -72,6 +73,14 @@ def test_warnings_are_counted_by_kind_not_listed(tmp_path):
         "- Fusion benefit, 2 warnings · Grade: Subspace fusion, Concatenation: for example subspace: found 0.",
         "- Calibration, 20 warnings · Grade: SNN: for example snn: found 2.",
     ]
+
+
+def test_what_new_patients_have_otherwise_than_training_stands_in_card_and_report(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), explained=0)
+    path, note = run / "provenance.json", "therapy: proton beam never occurred in training"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "notes": [note]}))
+    assert f"- {note}" in model_card(read_run(run))
+    assert f"Note: {note}" in write_report(run).read_text()
 
 
 def test_hostile_names_are_text(tmp_path):

@@ -20,15 +20,15 @@ from subfuse.training.models import MODELS, model_title
     ],
 )
 def test_verdict_needs_interval_and_adjusted_p_value(lower, upper, p_adjusted, verdict):
-    assert FusionBenefit("snn", 0.02, lower, upper, p_adjusted).verdict == verdict
+    assert FusionBenefit("snn", 0.02, lower, upper, p_adjusted, 40).verdict == verdict
 
 
 def test_benefit_is_what_the_audit_found_against_the_best_single_modality():
     row = {"task": "grade", "model": "subspace", "reference": "snn", "reference_is": "best single modality"}
-    row |= {"difference": 0.05, "lower": 0.02, "upper": None, "p_adjusted": 0.01}
+    row |= {"difference": 0.05, "lower": 0.02, "upper": None, "p_adjusted": 0.01, "n_patients": 40}
     others = [row | {"task": "survival"}, row | {"model": "concat"}, row | {"reference_is": "late fusion"}]
     benefit = fusion_benefit({"tables": {"fusion": [*others, row]}}, task="grade", model="subspace")
-    np.testing.assert_equal(astuple(benefit), ("snn", 0.05, 0.02, np.nan, 0.01, None))
+    np.testing.assert_equal(astuple(benefit), ("snn", 0.05, 0.02, np.nan, 0.01, 40, None))
     for audit in (None, {"tables": {}}, {"tables": {"fusion": others}}):
         assert fusion_benefit(audit, task="grade", model="subspace") is None
 

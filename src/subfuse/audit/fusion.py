@@ -264,7 +264,9 @@ def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
         return finding
     flaw = unfit(predictions, row["reference"])
     remedy = f"Prefer {reference}, which is simpler, unless more patients show a benefit."
-    if flaw is not None:
+    if row["reference_is"] == "late fusion" and row["difference"] > 0:
+        remedy = "More patients would tell."
+    elif flaw is not None:
         remedy = f"{reference} is no alternative: {flaw}. See whether the models are trained well."
     found = f"fusion is not shown to help: {model} is not shown to be better than {against}"
     if verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"]) == "worse":

@@ -5,6 +5,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 HORIZONS_DAYS = (365, 1095, 1825)
+_LARGEST_LOG = 700.0  # beyond it an exponential overflows; survival is 0 or 1 long before
 HORIZON_COLUMNS = tuple(f"survival_{days}" for days in HORIZONS_DAYS)
 
 
@@ -61,11 +62,10 @@ def _of_log_hazards(
     event: Bool[np.ndarray, " trained"],
 ) -> Float[np.ndarray, "patient horizon"]:
     """Returns survival from Breslow's baseline: at each event, 1 over the summed hazard ratios of those at risk."""
-    centre = trained_risk.mean() if len(trained_risk) else 0.0
-    ratio = np.exp(trained_risk - centre)
-    steps = np.array([1 / ratio[time_days >= day].sum() for day in time_days[event]])
-    cumulative = np.array([steps[time_days[event] <= days].sum() for days in HORIZONS_DAYS])
-    return np.exp(-np.exp(risk - centre)[:, None] * cumulative)
+    days = time_days[event]
+    log_steps = np.array([-np.logaddexp.reduce(trained_risk[time_days >= day]) for day in days])
+    cumulative = np.array([np.logaddexp.reduce(log_steps[days <= horizon]) for horizon in HORIZONS_DAYS])
+    return np.exp(-np.exp(np.clip(risk[:, None] + cumulative, -_LARGEST_LOG, _LARGEST_LOG)))
 
 
 def _days(column: str) -> float:

@@ -74,6 +74,7 @@ def _content(run: RunFiles, attempts: Attempts) -> dict[str, Any]:
     shown = {section.anchor for section in sections}
     missing = [f"Not explained: {row.what}: {row.reason}" for row in run.failed_explanations.itertuples()]
     missing += [f"{row.what}: {row.reason}" for row in run.failed_results.itertuples()]
+    missing += [f"Note: {note}" for note in run.provenance.get("notes", ())]
     missing += [f"Not shown: {row.what}: {row.reason}" for row in attempts.table().itertuples()]
     return {
         "version": __version__,

@@ -134,6 +134,7 @@ def _limits(run: RunFiles) -> Iterator[str]:
     yield from (f"- {limit}" for limit in _LIMITS if not (run.is_external and limit.startswith("Cross-validation")))
     if not run.flow.absent:
         yield "- Predictions of patients who lack a modality rest on what is left."
+    yield from (f"- {escaped(note)}" for note in run.provenance.get("notes", ()))
     if run.audit is None:
         yield "- This run was not audited (`subfuse audit`)."
         return

@@ -87,6 +87,7 @@ class FusionBenefit:
     lower: float
     upper: float
     p_adjusted: float
+    n_patients: int  # whom both models predict
     reason: str | None = None  # why a number is undefined
 
     @property
@@ -154,7 +155,8 @@ def fusion_benefit(audit: Mapping[str, Any] | None, *, task: str, model: str) ->
     gain, lower, upper, p_adjusted = (
         np.nan if row[name] is None else float(row[name]) for name in ("difference", "lower", "upper", "p_adjusted")
     )
-    return FusionBenefit(str(row["reference"]), gain, lower, upper, p_adjusted, row.get("reason"))
+    n_patients, reason = int(row["n_patients"]), row.get("reason")
+    return FusionBenefit(str(row["reference"]), gain, lower, upper, p_adjusted, n_patients, reason)
 
 
 def counted(count: int, noun: str) -> str:

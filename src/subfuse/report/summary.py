@@ -122,7 +122,9 @@ def _lines(
         rows = metrics[(metrics["metric"] == headline) & (metrics["model"] == benefit.unimodal)]
         value = f" {number(rows['value'].iloc[0])}" if len(rows) else ""
         yield Line("Best single modality", f"{model_label(benefit.unimodal, run.covariates)}{value}")
-        yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0"))
+        n_tested = len(run.test_predictions(task, main))
+        common = "" if benefit.n_patients >= n_tested else f"; of the {benefit.n_patients} patients whom both predict"
+        yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0") + common)
     beyond = _finding(run, task, "trivial baseline")
     if beyond is not None:
         yield Line("Against no biology", f"{singular(str(beyond['found']))}.".replace("p = ", "p\u00a0=\u00a0"))

@@ -129,11 +129,16 @@ class Run:
             DataError: The cohort does not fit the models, or has no new patient with a known outcome.
         """
         claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
-        predictions = external_predictions(self.predict(cohort), self.predictions)
+        predicted, notes = self.predict_with_notes(cohort)
+        for line in notes:
+            logger.warning(line)
+        predictions = external_predictions(predicted, self.predictions)
         remove_results(out, self.config["tasks"])
         copy_cohort(cohort, out / "cohort")
         tasks = {name: TaskSpec(**task) for name, task in self.config.get("tasks", {}).items()}
-        return write_results(out, predictions, tasks, seed=seed)[0]
+        metrics, _ = write_results(out, predictions, tasks, seed=seed)
+        add_to_provenance(out, {"notes": list(notes)})
+        return metrics
 
     def explain(
         self,

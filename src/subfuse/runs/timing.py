@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -28,7 +29,7 @@ def explaining_seconds(folders: Iterable[tuple[str, str, Path]]) -> Seconds:
     return _summed(((task, model, folder / NAME) for task, model, folder in folders), "explaining_seconds")
 
 
-def add_to_provenance(run: Path, facts: Mapping[str, Seconds]) -> None:
+def add_to_provenance(run: Path, facts: Mapping[str, Any]) -> None:
     """Adds facts to a run's provenance.json, where it has one."""
     path = run / NAME
     if path.exists():
