@@ -11,6 +11,7 @@ from subfuse.audit.recommendation import headline_values, unfit
 from subfuse.audit.simple_baselines import compare_with_simple
 from subfuse.cli.audit_text import audit_lines
 from subfuse.evaluation.comparisons import compare_models
+from subfuse.evaluation.metrics import number
 from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.models import model_title
 
@@ -68,8 +69,8 @@ def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) 
     expected = compare_models(rows, reference="cox", n_bootstrap=300, seed=0)
 
     for (_, text), row in zip(found(rows), expected.itertuples(), strict=True):
-        numbers = f"C-index {row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}"
-        assert numbers.replace(" -", " −") in text
+        difference, lower, upper = (number(value, signed=True) for value in (row.difference, row.lower, row.upper))
+        assert f"C-index {difference}, 95 % interval {lower} to {upper}" in text
         p_value = "p < 0.001" if row.p_adjusted < 0.001 else f"p = {row.p_adjusted:.3f}"
         assert f"adjusted {p_value}" in text
 
@@ -178,8 +179,8 @@ def test_the_audit_says_what_the_main_model_adds_to_the_best_trivial_one(
     rows = audit.tables["added_value"]
     row = rows.set_index("model").loc["ours"]
     assert finding.level == level
-    numbers = f"C-index {row['difference']:+.3f}, 95 % interval {row['lower']:+.3f}".replace(" -", " −")
-    assert finding.found.startswith(f"ours {verb} ({numbers}")
+    difference, lower = (number(row[name], signed=True) for name in ("difference", "lower"))
+    assert finding.found.startswith(f"ours {verb} (C-index {difference}, 95 % interval {lower}")
     assert set(rows["model"]) == {"ours", "cox"}
     assert set(rows["trivial"]) == {"clinical"}
     assert f"survival: {finding.found}." in list(audit_lines(audit))[1]
