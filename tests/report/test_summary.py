@@ -47,6 +47,33 @@ def with_audit(run: Path, level: str, found: str, remedy: str = "") -> None:
     (run / "audit.json").write_text(json.dumps({"counts": {level: 1}, "findings": [finding], "tables": {}}))
 
 
+def test_a_card_says_what_the_main_model_adds_to_a_trivial_one(run: Path, tmp_path: Path) -> None:
+    copy = copytree(run, tmp_path / "run")
+    found = {
+        "trivial baseline": ("warning", "Subspace fusion is not shown to be better than the best trivial baseline"),
+        "added value": ("note", "Subspace fusion is not shown to add to Clinical model (C-index +0.003)"),
+    }
+    findings = [
+        {
+            "level": level,
+            "check": check,
+            "task": "survival",
+            "model": "subspace",
+            "found": text,
+            "why": "",
+            "remedy": "",
+        }
+        for check, (level, text) in found.items()
+    ]
+    (copy / "audit.json").write_text(json.dumps({"counts": {}, "findings": findings, "tables": {}}))
+
+    lines = lines_of(copy, "survival")
+
+    assert lines["Against no biology"] == f"{found['trivial baseline'][1]}."
+    assert lines["Added value"] == f"{found['added value'][1]}."
+    assert "Added value" not in lines_of(run, "survival")
+
+
 def test_a_card_gives_the_number_of_the_table_and_what_it_means(run):
     table = pd.read_csv(run / "metrics.csv").set_index(["task", "model", "metric"])
     row = table.loc[("survival", "subspace", "c_index")]
