@@ -4,7 +4,8 @@ SUBFUSE_REAL_DATA=... python benchmarks/tcga_gbmlgg.py [--work benchmarks/work] 
 
 No slides are available for these patients: every model sees expression, age and sex only, and subspace fusion runs with
 the slide modality masked. Once on the table as published, for comparison with others' numbers, and once without the
-genes that tell the project a patient is from (see examples/tcga_gbmlgg/cohort.yaml). Resumable.
+genes that each tell the project a patient is from, as the others together still do (see
+examples/tcga_gbmlgg/cohort.yaml). Resumable.
 """
 
 import argparse
@@ -30,7 +31,7 @@ MEMBERS = 5  # networks whose logits are averaged
 HEADLINE = {"survival": "c_index", "grade": "auc", "diagnosis": "auc"}
 VARIANTS = {
     "as-published": "All 1544 genes, as published",
-    "cleaned": "Without the 269 genes that tell the project",
+    "cleaned": "Without 269 genes that each tell the project (the others together still do)",
 }
 NAMING_THE_PROJECT = ("CSHL1", "LACRT", "IFNA4", "DEFB4A", "GPHB5", "IL1F10", "DEFA5", "IL36A", "IL17A")
 PUBLISHED = """\
