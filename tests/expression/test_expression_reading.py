@@ -110,7 +110,7 @@ def test_separator_compression_bom_and_line_ends(tmp_path, name):
         ("case,G1\n", "Found only a header"),
         ("case,G1,G2\na,1,2\na,3,4\n", "Found several of a"),
         ("case,G1,G2\na,1,2\nb,x1,4\n", r"row 3 \(b\), column G1: a number is required. Found 'x1'"),
-        ("case,G1,G2\na,1,2\nb,3,\n", r"row 3 \(b\), gene G2: a finite number"),
+        ("case,G1,G2\na,1,2\nb,3,\n", r"row 3 \(b\), gene G2: a finite number is required\. Found an empty cell or NA"),
         ("case,G1,G2\na,1,2\nb,3\n", r"row 3 \(b\), gene G2: a finite number"),
         ("case,G1,G2\na,1,NA\nb,1,2\n", r"row 2 \(a\), gene G2: a finite number"),
         ("case,G1,G2\na,inf,2\n", r"row 2 \(a\), gene G1: a finite number .*Found inf"),

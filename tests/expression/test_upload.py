@@ -64,9 +64,11 @@ def test_z_scores_stay_as_they_are():
         (b"\x00\x01\xff\xfe", "UTF-8"),
         (b"<html><body>sign in</body></html>", "web page"),
         (b"EGFR", "one patient is required"),
+        (b"gene;value\nEGFR;1", "2 lines of 1 column.* Semicolons seem to separate them"),
         (b"id,EGFR,CD8A,PTEN\nP1,1,2,3\nP2,1,2,3", "one patient is required"),
         (b"EGFR,1\nCD8A,2", "Missing 1: PTEN"),
-        (b"EGFR,1\nCD8A,2\nPTEN,high", "PTEN"),
+        (b"EGFR,1\nCD8A,2\nPTEN,high", r"row 3 \(PTEN\)"),
+        (b"gene,value\nEGFR,1\nCD8A,2\nPTEN,high", r"row 4 \(PTEN\)"),
         (b"EGFR,1\nCD8A,2\nPTEN,-1", "at least 0"),
         (b"EGFR,1\nCD8A,2\nPTEN,", "PTEN"),
         (b"EGFR,1\nCD8A,2\nPTEN,inf", "PTEN"),
@@ -95,6 +97,18 @@ def test_decimal_commas_and_doubtful_units_are_said():
 def test_a_star_file_has_no_z_scores():
     with pytest.raises(DataError, match="zscore"):
         read_upload(STAR.encode(), unit="zscore", genes=GENES)
+
+
+def test_what_a_file_has_twice_or_empty_is_said():
+    repeated = read_upload(b"gene,value\nEGFR,1\nCD8A,2\nPTEN,4\nCD8A,0.5\nEXTRA,1\nEXTRA,2", unit="tpm", genes=GENES)
+    [warning] = repeated.warnings
+    assert warning.startswith("CD8A: several values in the file, of which the highest is used. Left out: CD8A (row 5).")
+    assert repeated.n_ignored == 3
+    assert repeated.values[1] == pytest.approx(np.log2(3))
+    both = read_upload(b"gene,value\nPPAP2B,1\nPLPP3,2", unit="tpm", genes=["PLPP3"])
+    assert both.warnings == ("PPAP2B: an earlier symbol of PLPP3, which the file has too and is used.",)
+    with pytest.raises(DataError, match=r"Missing 1: PTEN\. Of these there, but without a value: PTEN\. Give"):
+        read_upload(b"gene,value\nEGFR,1\nCD8A,2\nPTEN,\nEXTRA,", unit="tpm", genes=GENES)
 
 
 def leftovers() -> list[Path]:

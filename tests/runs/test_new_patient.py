@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
     cross_validate(
         known,
         task="survival",
-        models=["concat"],
+        models=["concat", "snn"],
         folds=deal_folds(known),
         out=out,
         plan=TrainingPlan(
@@ -150,11 +150,39 @@ def test_features_of_another_encoder_and_missing_genes_are_refused(trained, tmp_
     patient = cohort.patients[23]
     other = tmp_path / "other.h5"
     write_features(other, replace(read_features(patient.slides[0]), encoder_sha256="1" * 64), tile_px=256)
-    with pytest.raises(DataError, match="must be encoded by fake as in training"):
+    with pytest.raises(DataError, match=r"slides of other\.h5 must be encoded by the weights of fake that"):
         predict_new_patient(run, slides=[other], model="concat")
     (tmp_path / "few.csv").write_text("GENE0,1.5\nGENE3,2.5\n")
     with pytest.raises(DataError, match=r"few.csv: all 10 genes of the cohort are required. Missing 8"):
         predict_new_patient(run, expression=tmp_path / "few.csv", model="concat")
+
+
+def test_features_of_another_width_are_refused_with_both_numbers(trained, tmp_path):
+    run, cohort = trained
+    stored = read_features(cohort.patients[23].slides[0])
+    narrow = replace(stored, features=stored.features[:, :4], encoder_sha256="1" * 64)
+    write_features(tmp_path / "narrow.h5", narrow, tile_px=256)
+    with pytest.raises(DataError, match=r"slides of narrow\.h5 must have 6 features per patch .* Found 4\."):
+        predict_new_patient(run, slides=[tmp_path / "narrow.h5"], model="concat")
+
+
+def test_values_far_from_all_of_training_are_said_with_the_file(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    far = write_pairs(tmp_path / "far.csv", cohort, replace(patient, expression=patient.expression + 8.5))
+    said = [note for note in predict_new_patient(run, expression=far, model="concat").notes if "most genes" in note]
+    assert len(said) == 1
+    assert ": expression of far.csv: most genes of 1 of 1 patients" in said[0]
+
+
+def test_files_that_the_model_does_not_read_are_said(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    with pytest.raises(ConfigurationError, match=r"snn reads expression\. Found only slides\. Give --expression"):
+        predict_new_patient(run, slides=patient.slides, model="snn")
+    expression = write_pairs(tmp_path / "rna.csv", cohort, patient)
+    found = predict_new_patient(run, slides=patient.slides, expression=expression, model="snn")
+    assert "slides are not used: snn reads expression" in found.notes
 
 
 def test_wrong_use_is_named(trained, tmp_path):
@@ -201,7 +229,9 @@ def test_the_pixel_size_of_features_is_declared_where_the_file_lacks_it(trained,
     bare = write_bare_features(tmp_path / "bare.h5", read_features(patient.slides[0]))
     with pytest.raises(DataError, match=r"bare\.h5: the pixel size is required .* --mpp"):
         predict_new_patient(run, slides=[bare], model="concat")
-    with pytest.raises(DataError, match="must be encoded by fake"):  # its weights are known, and not in this file
+    with pytest.raises(
+        DataError, match="must be encoded by the weights of fake"
+    ):  # its weights are known, and not in this file
         predict_new_patient(run, slides=[bare], mpp=0.5, model="concat")
 
     declared = survey_features([FeatureSource("bare", "p", bare, 0.5, encoder="fake")]).encoder_sha256

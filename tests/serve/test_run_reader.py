@@ -85,9 +85,10 @@ def test_predicting_with_the_own_expression_changes_nothing(reader, viewer_run):
 def test_a_patient_without_expression_keeps_its_known_covariates(reader):
     patient = reader.patient("P03")
     assert patient.expression is None
-    content = "\n".join(f"{gene},{10 + i}" for i, gene in enumerate(GENES)).encode()
-    _, after = reader.predict_with(patient, content, model="subspace")
+    content = "\n".join(f"{gene},{10**9 + i}" for i, gene in enumerate(GENES)).encode()
+    uploaded, after = reader.predict_with(patient, content, model="subspace")
     assert all(prediction.has_expression and prediction.has_slides for prediction in after)
+    assert any("most genes of 1 of 1 patients (P03)" in warning for warning in uploaded.warnings)
 
 
 def test_new_patients_are_predicted_by_every_fold(viewer_run, tmp_path):

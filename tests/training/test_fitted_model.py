@@ -233,6 +233,42 @@ def test_other_units_and_encoders_are_refused_by_name(make_cohort):
         fitted.check_compatible(replace(cohort, expression_unit="zscore"))
     with pytest.raises(DataError, match=r"encoded by fake as in training\. Found other"):
         fitted.check_compatible(replace(cohort, encoder="other", encoder_sha256="1" * 64))
+    with pytest.raises(DataError, match=r"must have 6 features per patch as in training\. Found 4"):
+        fitted.check_compatible(replace(cohort, encoder_sha256="1" * 64, patch_dim=4))
+    with pytest.raises(DataError, match=r"weights of fake that training had\. Found features that record other"):
+        fitted.check_compatible(replace(cohort, encoder_sha256="1" * 64))
+
+
+def shifted(cohort, change, patients=()):
+    """The cohort with changed values of some patients, or of all."""
+    changed = tuple(
+        p if p.expression is None or p.patient_id not in (patients or {p.patient_id})
+        else replace(p, expression=change(p.expression).astype(np.float32))
+        for p in cohort
+    )  # fmt: skip
+    return replace(cohort, patients=changed)
+
+
+def test_patients_of_another_unit_are_named_and_ordinary_ones_never(make_cohort):
+    cohort = make_cohort(80)
+    trained = cohort.select([p.patient_id for p in cohort.patients[:24]])
+    new = cohort.select([p.patient_id for p in cohort.patients[24:]])
+    fitted = fit(trained)
+    assert fitted.check_compatible(new) == fitted.check_compatible(trained) == []
+    assert fitted.check_compatible(shifted(new, lambda values: values * 1.5 + 0.5)) == []  # a batch effect
+    [note] = fitted.check_compatible(shifted(new, lambda values: values + 8.5, patients={"P030", "P041"}))
+    assert note.startswith("expression of cohort 'small': most genes of 2 of 56 patients (P030, P041) lie more than 3")
+    assert "above the mean of training" in note
+    assert "Another unit is likely: check the declared one" in note
+    assert " below the mean" in fitted.check_compatible(shifted(new, lambda values: values - 8.5))[0]
+    assert " away from the mean" in fitted.check_compatible(shifted(new, lambda values: values * 100))[0]
+
+
+def test_shares_over_a_panel_are_told_from_those_of_a_transcriptome(make_cohort):
+    cohort = make_cohort()
+    panel = replace(shifted(cohort, lambda values: values + 8.5), expression_basis=ShareBasis.of(cohort.genes))
+    [note] = fit(cohort).check_compatible(panel)
+    assert "shares of a million over 10 genes, those of training over others: give all genes" in note
 
 
 def test_slides_are_ignored_aloud_when_training_had_none(make_cohort):

@@ -38,6 +38,7 @@ from subfuse.expression.units import (
 )
 from subfuse.identifiers import patient_of_barcode, spelt_otherwise
 
+NO_VALUE, AGAIN = "no sample has a value", "occurs again with a higher mean"  # why a gene of a file is left out
 _FEW_PATIENTS = 20  # fewer give a poor mean and spread of a cohort
 
 
@@ -202,7 +203,7 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
     unwanted = genes["name"].isin(_names_to_exclude(excluded, set(named.names), aliases, matrix.path)).to_numpy()
     reasons = [
         (unwanted, "named in expression.exclude"),
-        (~measured & ~nameless & ~unwanted, "no sample has a value"),
+        (~measured & ~nameless & ~unwanted, NO_VALUE),
         (mangled & measured & ~unwanted, "a date: its symbol was lost to a spreadsheet"),
         (nameless, "no name"),
     ]
@@ -240,7 +241,8 @@ def _names_to_exclude(
 
 def _place(matrix: SampleMatrix) -> Callable[[int, int], str]:
     def words(sample: int, gene: int) -> str:
-        return f"{matrix.samples['place'].iloc[sample]}, gene {matrix.genes['name'].iloc[gene]}"
+        name, label = matrix.genes["name"].iloc[gene], str(matrix.genes["label"].iloc[gene])
+        return f"{matrix.samples['place'].iloc[sample]}, gene {label if '(row ' in label else name}"
 
     return words
 
@@ -291,8 +293,7 @@ def _one_column_per_gene(
     ordered = several.assign(mean=means).sort_values(["mean", "label"], ascending=[False, True], kind="stable")
     losers = ordered[ordered["name"].duplicated()].sort_index()
     dropped = [
-        ("gene", str(label), f"{name} occurs again with a higher mean")
-        for label, name in zip(losers["label"], losers["name"], strict=True)
+        ("gene", str(label), f"{name} {AGAIN}") for label, name in zip(losers["label"], losers["name"], strict=True)
     ]
     return usable.index.difference(losers.index).tolist(), exclusion_table(dropped)
 

@@ -13,6 +13,8 @@ from subfuse.exclusions import exclusion_table
 from subfuse.expression.units import MODEL_SCALE, ShareBasis
 from subfuse.files import atomic_path
 
+FAR = 3.0  # standard deviations of training; of ordinary patients the typical gene lies below 1.5, whatever the cohort
+
 
 @dataclass(frozen=True)
 class ExpressionTable:
@@ -89,6 +91,15 @@ class ExpressionStandardiser:
             raise ValueError(f"values must have {len(self.genes)} genes. Found {values.shape[-1]}.")
         standard = ((values.astype(np.float32) - self.mean) / self.scale).astype(np.float32)
         return np.where(np.isnan(standard), np.float32(0), standard)
+
+    def far_genes(self, values: Float[np.ndarray, " gene"]) -> tuple[float, float]:
+        """Returns the shares of one patient's genes that lie more than `FAR` spreads above and below their mean.
+
+        Together above one half, as of no patient whose values have the unit of training: half of the genes of a
+        profile do not leave their range together.
+        """
+        distance = (values - self.mean) / self.scale
+        return float(np.mean(distance > FAR)), float(np.mean(distance < -FAR))
 
 
 def write_expression(path: Path, table: ExpressionTable) -> None:

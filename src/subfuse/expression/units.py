@@ -92,8 +92,9 @@ def check_values(
         if wrong.any():
             sample, gene = np.argwhere(wrong)[0]
             value = values[rows][sample, gene]
+            found = "an empty cell or NA" if np.isnan(value) else f"{value:g}"
             raise UnitMismatch(
-                f"{path}, {place(rows.start + int(sample), int(gene))}: {wanted} is required. Found {value:g} "
+                f"{path}, {place(rows.start + int(sample), int(gene))}: {wanted} is required. Found {found} "
                 f"({np.count_nonzero(wrong)} such value(s))",
                 _remedy(float(value), unit),
                 seems=_seeming(float(value), unit),
@@ -179,7 +180,7 @@ def _wrong_values(block: Float[np.ndarray, "row gene"], unit: str) -> tuple[Bool
 
 def _remedy(value: float, unit: str) -> str:
     if not np.isfinite(value):
-        return "Drop the gene or the patient."
+        return "Fill the cell in, or drop the gene or the patient."
     if unit == "counts" and value > 0:
         return "Declare unit rsem for expected or normalised counts, or the unit that the file has."
     if unit.startswith("log2_") and value > 0:

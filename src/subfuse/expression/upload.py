@@ -3,22 +3,23 @@
 import csv
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES
-from subfuse.expression.gene_names import gene_aliases, match_genes
-from subfuse.expression.reading import read_expression
+from subfuse.expression.gene_names import approved_name, gene_aliases, match_genes
+from subfuse.expression.reading import AGAIN, NO_VALUE, read_expression
 from subfuse.expression.source import ExpressionUnit, GdcStarFolder, PlainMatrix, StarUnit
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, UnitMismatch
-from subfuse.tables import decimal_hint, read_first_line
+from subfuse.tables import decimal_hint, read_first_line, separator_hint
 
 LIMIT_BYTES = 10_000_000
 _MAX_GENES = 200_000
@@ -33,9 +34,9 @@ class UploadedExpression:
     scale: str  # of the values: log2_tpm, log2_cpm or zscore
     transform: str  # from the file's unit to the values, in words
     basis: ShareBasis | None  # the genes below the sums
-    n_ignored: int  # genes of the file that the cohort does not have
+    n_ignored: int  # genes of the file that are not used: unknown to the cohort, repeated, or without a value
     n_renamed: int  # genes of the cohort that the file has under an earlier or later symbol
-    warnings: tuple[str, ...]  # why the unit is doubtful
+    warnings: tuple[str, ...]  # why the unit is doubtful, and which genes are there twice
 
 
 def read_upload(
@@ -65,15 +66,20 @@ def read_upload(
         DataError: Not such a file, a value that is not a number, more than one patient, or a gene is missing.
     """
     with tempfile.TemporaryDirectory(prefix="subfuse-upload-") as folder:
-        in_folder = re.compile(re.escape(folder) + r"(/[\w.]+)?")
+        n_added = 0
+
+        def in_file(text: str) -> str:
+            text = re.sub(re.escape(folder) + r"(/[\w.]+)?", lambda _: name, text)
+            return re.sub(r"\brow (\d+)\b", lambda row: f"row {int(row[1]) - n_added}", text)
+
         try:
-            section = _section(Path(folder), content, unit, remedy)
+            section, n_added = _section(Path(folder), content, unit, remedy)
             table = read_expression(section.model_copy(update={"aliases": aliases}), keep_genes=genes)
             uploaded = _on_axis(table, genes, gene_aliases(aliases))
         except (SubfuseError, ValueError, csv.Error) as error:
-            message = in_folder.sub(lambda _: name, _problem(error, unit, remedy))
+            message = in_file(_problem(error, unit, remedy))
             raise DataError(message if message.startswith(name) else f"{name}: {message}") from error
-    return replace(uploaded, warnings=tuple(in_folder.sub(lambda _: name, text) for text in table.warnings))
+    return replace(uploaded, warnings=tuple(map(in_file, uploaded.warnings)))
 
 
 def _problem(error: Exception, unit: ExpressionUnit, remedy: str) -> str:
@@ -85,15 +91,17 @@ def _problem(error: Exception, unit: ExpressionUnit, remedy: str) -> str:
     return text if isinstance(error, SubfuseError) else f"a table of numbers is required. Found: {text}."
 
 
-def _section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) -> PlainMatrix | GdcStarFolder:
-    """Writes the file to a folder and returns what a cohort file would say about it."""
+def _section(
+    folder: Path, content: bytes, unit: ExpressionUnit, remedy: str
+) -> tuple[PlainMatrix | GdcStarFolder, int]:
+    """Writes the file to a folder; returns what a cohort file would say about it, and how many rows were added."""
     if len(content) > LIMIT_BYTES:
         raise DataError(f"at most {LIMIT_BYTES / 1e6:g} MB are required. Found {len(content) / 1e6:.1f} MB.")
     path = folder / "upload.csv"
     path.write_bytes(content)
     header = read_first_line(path)
     if header.startswith(("# gene-model", "gene_id\tgene_name")):
-        return _star_section(folder, content, unit, remedy)
+        return _star_section(folder, content, unit, remedy), 0
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     separator = "\t" if header.count("\t") > header.count(",") else ","
     first = next(csv.reader([header], delimiter=separator))
@@ -101,15 +109,16 @@ def _section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: str) ->
         raise DataError(f"at most {_MAX_GENES} genes are required. Found {max(len(first), len(lines))} cells.")
     if len(first) == 2:
         _require_pairs(csv.reader(lines, delimiter=separator))
-        values = lines if _is_number(first[1]) else lines[1:]
+        n_added = int(_is_number(first[1]))  # the header
+        values = lines if n_added else lines[1:]
         path.write_text("\n".join([f"gene{separator}{_PATIENT}", *values]) + "\n", encoding="utf-8")
-        return PlainMatrix(table=path, unit=unit, orientation="genes_by_patients")
+        return PlainMatrix(table=path, unit=unit, orientation="genes_by_patients"), n_added
     if len(lines) != 2 or len(first) < 2:
         raise DataError(
             "one patient is required: two columns (gene, value), or a header of gene symbols and one row of values. "
-            f"Found {len(lines)} lines of {len(first)} column(s)."
+            f"Found {len(lines)} lines of {len(first)} column(s).{separator_hint(header)}"
         )
-    return PlainMatrix(table=path, unit=unit, orientation="patients_by_genes")
+    return PlainMatrix(table=path, unit=unit, orientation="patients_by_genes"), 0
 
 
 def _require_pairs(rows: Iterable[Sequence[str]]) -> None:
@@ -142,13 +151,37 @@ def _star_section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: st
 
 def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str, str]) -> UploadedExpression:
     found = match_genes(genes, table.values.columns, aliases)
+    left_out = table.exclusions[table.exclusions["level"] == "gene"]
     if found.missing:
         raise DataError(
             f"all {len(genes)} genes of the cohort are required. Missing {len(found.missing)}: "
-            f"{preview(found.missing)}. Give the whole profile."
+            f"{preview(found.missing)}.{_without_value(found.missing, left_out, aliases)} Give the whole profile."
         )
     values = table.values.iloc[0][[found.names[gene] for gene in genes]].to_numpy(dtype=np.float32)
-    n_ignored = table.values.shape[1] - len(genes)
-    return UploadedExpression(
-        values, table.scale, table.transform, table.basis, n_ignored, len(found.renamed), table.warnings
-    )
+    n_ignored = table.values.shape[1] - len(genes) + len(left_out)
+    warnings = (*table.warnings, *_repeated(table, set(found.names.values()), aliases))
+    n_renamed = len(found.renamed)
+    return UploadedExpression(values, table.scale, table.transform, table.basis, n_ignored, n_renamed, warnings)
+
+
+def _without_value(missing: Sequence[str], left_out: pd.DataFrame, aliases: Mapping[str, str]) -> str:
+    """Returns which of the missing genes are in the file, but have an empty cell there."""
+    empty = left_out.loc[left_out["reason"] == NO_VALUE, "id"].astype(str)
+    names = match_genes(missing, [label.partition(" (")[0] for label in empty], aliases).names
+    return f" Of these there, but without a value: {preview(names.values())}." if names else ""
+
+
+def _repeated(table: ExpressionTable, used: Collection[str], aliases: Mapping[str, str]) -> Iterator[str]:
+    """Yields warnings on the genes that a file has several times, by one symbol or two: one of their values is used."""
+    again = table.exclusions[table.exclusions["reason"].str.endswith(AGAIN)]
+    names = again["reason"].str.removesuffix(f" {AGAIN}")
+    labels = again.loc[names.isin(used), "id"]
+    if len(labels):
+        yield (
+            f"{preview(names[names.isin(used)].unique())}: several values in the file, of which the highest is used. "
+            f"Left out: {preview(labels)}. Keep the right ones."
+        )
+    for name in table.values.columns:
+        approved = approved_name(name, aliases)
+        if name not in used and approved in used:
+            yield f"{name}: an earlier symbol of {approved}, which the file has too and is used."

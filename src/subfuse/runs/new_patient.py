@@ -1,5 +1,6 @@
 """A patient of no cohort, given as slide or feature files and an expression file: predicted by all models of a run."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ class _Slides:
     features: tuple[Path, ...] = ()
     encoder: str | None = None
     encoder_sha256: str | None = None
+    patch_dim: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -74,7 +76,8 @@ def predict_new_patient(
 
     Raises:
         ConfigurationError: No file, both kinds of slides, a file that is not there, a pixel size that is none or of
-            no slide, a unit of no file or of another scale, or slides that the run cannot prepare.
+            no slide, a unit of no file or of another scale, no file that the model reads, or slides that the run cannot
+            prepare.
         DataError: A file cannot be read, its genes, unit or encoder are not the run's, or the model uses none of it.
     """
     files = [*slides, *([] if expression is None else [expression])]
@@ -93,9 +96,10 @@ def predict_new_patient(
     if unit is not None and expression is None:
         raise ConfigurationError(f"--unit {unit} is that of an expression file. Found none. Add --expression.")
     fitted = run.fitted(next(run.jobs(model=model)))
+    unread = _unread(fitted, {"slides": bool(slides), "expression": expression is not None})
     uploaded, how = (None, ()) if expression is None else _read_expression(expression, unit, run, fitted)
     with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
-        found = _read_slides(slides, mpp, Path(folder), run, fitted) if slides else _Slides()
+        found = _read_slides(slides, mpp, Path(folder), run, fitted) if slides and not unread else _Slides(notes=unread)
         values = None if uploaded is None else uploaded.values
         cohort = Cohort(
             name=NEW_PATIENT,
@@ -108,9 +112,41 @@ def predict_new_patient(
             covariates=fitted.covariates,
             encoder=found.encoder,
             encoder_sha256=found.encoder_sha256,
+            patch_dim=found.patch_dim,
         )
-        predictions, notes = run.predict_with_notes(cohort, model=model)
+        try:
+            predictions, notes = run.predict_with_notes(cohort, model=model)
+        except DataError as error:
+            raise DataError(_of_files(str(error), slides, expression)) from error
+    notes = [_of_files(note, slides, expression) for note in notes]
     return NewPatientPrediction(predictions, summarise(predictions), (*how, *found.notes, *notes))
+
+
+def _unread(fitted: FittedModel, given: dict[str, bool]) -> tuple[str, ...]:
+    """Returns a note on slides that a model does not read; refuses files of which it reads none."""
+    model, reads = fitted.recipe.name, fitted.recipe.modalities
+    options = {"slides": "--slide", "expression": "--expression"}
+    found = [name for name in options if given[name]]
+    if reads.isdisjoint(options):
+        raise ConfigurationError(
+            f"{model} reads {preview(sorted(reads))}, which files of one patient do not hold. Prepare a cohort and use "
+            "--cohort, or name another --model."
+        )
+    if reads.isdisjoint(found):
+        wanted = [name for name in options if name in reads]
+        raise ConfigurationError(
+            f"{model} reads {preview(wanted)}. Found only {preview(found)}. Give "
+            f"{preview([options[name] for name in wanted])}, or name another --model."
+        )
+    is_unread = given["slides"] and "slides" not in reads
+    return (f"slides are not used: {model} reads {preview(sorted(reads))}",) if is_unread else ()
+
+
+def _of_files(text: str, slides: Sequence[Path], expression: Path | None) -> str:
+    """Returns what is said of the cohort of a new patient as said of its files: the user knows no such cohort."""
+    names = {"slides": [path.name for path in slides], "expression": [] if expression is None else [expression.name]}
+    of_cohort = re.compile(f"(slides|expression) of (?:cohort )?'{NEW_PATIENT}'")
+    return of_cohort.sub(lambda found: f"{found[1]} of {preview(names[found[1]])}", text)
 
 
 def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +202,15 @@ def _read_expression(
     renamed = f" ({uploaded.n_renamed} under another symbol)" if uploaded.n_renamed else ""
     converted = "" if uploaded.transform == "none" else f" and converted to {uploaded.transform}"
     read = f"{path.name}: {len(measured)} genes{renamed} read as {unit}{converted}; {uploaded.n_ignored} not used"
-    return uploaded, (read, *uploaded.warnings)
+    return uploaded, (read + _outside_subspaces(fitted), *uploaded.warnings)
+
+
+def _outside_subspaces(fitted: FittedModel) -> str:
+    """Returns in words how many genes a model of subspaces takes for the shares only: no subspace reads them."""
+    recipe = fitted.recipe
+    n_led = len({place for places in recipe.gene_sets.values() for place in places})
+    is_led = recipe.subspaces == tuple(recipe.gene_sets) and n_led < recipe.n_genes
+    return f", and {recipe.n_genes - n_led} read by no subspace" if is_led else ""
 
 
 def _expression_section(run: Run) -> ExpressionSection | None:
@@ -199,7 +243,9 @@ def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Ru
     records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
     notes = [f"{record.slide_id}: {record.n_patches} patches" for record in records]
     notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
-    return _Slides(tuple(folder / record.features for record in records), loaded.name, loaded.sha256, tuple(notes))
+    return _Slides(
+        tuple(folder / record.features for record in records), loaded.name, loaded.sha256, loaded.dim, tuple(notes)
+    )
 
 
 def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel) -> _Slides:
@@ -213,7 +259,7 @@ def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel)
     records, failures = import_slides(sources, survey, folder / "wsi")
     _require_none(failures)
     features = tuple(folder / record.features for record in records)
-    return _Slides(features, survey.encoder, survey.encoder_sha256, notes)
+    return _Slides(features, survey.encoder, survey.encoder_sha256, survey.patch_dim, notes)
 
 
 def _require_none(excluded: pd.DataFrame) -> None:

@@ -139,7 +139,8 @@ class RunReader:
         uploaded = read_upload(content, unit=unit, genes=self.cohort.genes, aliases=section.aliases)
         only = (replace(patient, expression=uploaded.values),)
         changed = replace(self.cohort, patients=only, expression_basis=uploaded.basis)
-        return uploaded, _as_predictions(self.run.predict(changed, model=model))
+        table, notes = self.run.predict_with_notes(changed, model=model)
+        return replace(uploaded, warnings=(*uploaded.warnings, *notes)), _as_predictions(table)
 
     def _expression_section(self, patient: Patient) -> ExpressionSection | None:
         if self.cohort.root is None:

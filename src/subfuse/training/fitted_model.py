@@ -20,6 +20,7 @@ from subfuse.cohort.covariates import CovariateCoding, check_values, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
+from subfuse.expression.table import FAR
 from subfuse.expression.units import ShareBasis, renormalise, units_of
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.output import SubspaceFusionOutput
@@ -134,6 +135,7 @@ class FittedModel:
             if found.renamed:
                 pairs = preview([f"{gene} as {name}" for gene, name in found.renamed.items()])
                 notes.append(f"{len(found.renamed)} genes of the model are in the cohort under another symbol: {pairs}")
+            notes += self._range_notes(cohort)
         notes += self._covariate_notes(cohort)
         if not any(patient.slides for patient in cohort):
             return notes
@@ -141,12 +143,51 @@ class FittedModel:
             return notes
         if self.standardiser.patch_mean is None:
             notes.append("no training patient had slides: slides are ignored")
-        elif cohort.encoder_sha256 != self.encoder_sha256:
-            raise DataError(
-                f"slides of cohort {cohort.name!r} must be encoded by {self.encoder} as in training. "
-                f"Found {cohort.encoder}. Prepare the cohort with --encoder {self.encoder}."
-            )
+        else:
+            self._check_encoder(cohort)
         return notes
+
+    def _check_encoder(self, cohort: Cohort) -> None:
+        """Refuses features of another encoder, or of other weights or another number under the same name."""
+        scaler = self.standardiser
+        if scaler.patch_mean is None or cohort.encoder_sha256 == self.encoder_sha256:
+            return
+        if cohort.encoder != self.encoder:
+            problem = f"must be encoded by {self.encoder} as in training. Found {cohort.encoder}"
+        elif cohort.patch_dim not in (None, len(scaler.patch_mean)):
+            problem = f"must have {len(scaler.patch_mean)} features per patch as in training. Found {cohort.patch_dim}"
+        else:
+            problem = (
+                f"must be encoded by the weights of {self.encoder} that training had. Found features that record "
+                "other weights, or none"
+            )
+        raise DataError(
+            f"slides of cohort {cohort.name!r} {problem}. Extract features as for the training patients (slides: "
+            f"prepare with --encoder {self.encoder})."
+        )
+
+    def _range_notes(self, cohort: Cohort) -> list[str]:
+        """Returns a note where most genes of a patient are far from all that training had, whatever the reason."""
+        scaler = self.standardiser.expression
+        assert scaler is not None
+        measured = {p.patient_id: p.expression for p in self.align(cohort) if p.expression is not None}
+        shares = {patient: scaler.far_genes(values) for patient, values in measured.items()}
+        far = {patient: sides for patient, sides in shares.items() if sum(sides) > 0.5}
+        if not far:
+            return []
+        above, below = np.mean(list(far.values()), axis=0)
+        side = "above" if above > 2 * below else "below" if below > 2 * above else "away from"
+        own, other = self.expression_basis, cohort.expression_basis
+        cause = (
+            f"These are shares of a million over {other.n_genes} genes, those of training over others: give all genes"
+            if own is None and other is not None
+            else "Another unit is likely: check the declared one"
+        )
+        return [
+            f"expression of cohort {cohort.name!r}: most genes of {len(far)} of {len(measured)} patients "
+            f"({preview(far)}) lie more than {FAR:g} standard deviations {side} the mean of training. Predictions from "
+            f"such values cannot be trusted. {cause}, or give values that were made as for the training patients."
+        ]
 
     def _covariate_notes(self, cohort: Cohort) -> list[str]:
         """Returns what is unknown of covariates; a DataError if one of the model's is not declared or no number."""
