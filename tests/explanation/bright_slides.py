@@ -58,7 +58,9 @@ def prepared_slide(folder: Path, slide: SlideFeatures, slide_id: str) -> Path:
     return path
 
 
-def fit(cohort: Cohort, *, model: str = "subspace", task: str = "survival", fold: int = 0) -> FittedModel:
+def fit(
+    cohort: Cohort, *, model: str = "subspace", task: str = "survival", fold: int = 0, linear_path: bool = False
+) -> FittedModel:
     """Trains a small model for one epoch."""
     return train_fold(
         cohort,
@@ -66,7 +68,7 @@ def fit(cohort: Cohort, *, model: str = "subspace", task: str = "survival", fold
         task=task,
         model_name=model,
         plan=TrainingPlan(
-            training=TrainingSettings(epochs=1, batch_size=8),
+            training=TrainingSettings(epochs=1, batch_size=8, linear_path=linear_path),
             architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
             seed=fold,
         ),

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def test_a_patient_with_two_slides_of_which_one_is_on_this_machine(make_cohort, tmp_path):
     cohort = make_cohort()
-    fitted = fit(cohort, task="grade")
+    fitted = fit(cohort, task="grade", linear_path=True)
+    fitted.model.share.fill_(0.5)
     shapes = {
         "a": {"width": 700, "height": 520, "size": 150, "bright": (300, 150)},
         "b": {"width": 500, "height": 690, "size": 150, "bright": (0, 450)},
@@ -42,6 +43,9 @@ def assert_files_agree_with_each_other_and_with_the_prediction(out, slides, fitt
     assert content["drawn_on_places"] == content["not_drawn"] == {}
     assert content["score"] == pytest.approx(sum(shares.values()), abs=1e-5)
     assert sum(row["contribution"] for row in content["ledger"]) == pytest.approx(content["score"], abs=1e-5)
+    of_line = [row["contribution"] for row in content["ledger"] if row["subspace"] == "linear_path"]
+    assert len(of_line) == 2  # slides and expression
+    assert all(of_line)
     for name in fitted.subspaces:
         total = patches[name].abs().sum() + genes.loc[genes["subspace"] == name, "contribution"].abs().sum()
         assert content["relative_gap"][name] == pytest.approx(abs(content["gap"][name]) / total, rel=1e-3)

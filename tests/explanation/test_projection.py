@@ -6,7 +6,9 @@ import torch
 from subfuse.cohort.batches import BagBatch
 from subfuse.explanation.attribution import integrated_gradients
 from subfuse.explanation.projection import project_patches
+from subfuse.model.baselines.linear import LinearModel
 from subfuse.model.baselines.mil import MeanMIL
+from subfuse.model.linear_path import WithLinearPath
 from subfuse.model.output import Ensemble
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 
@@ -74,3 +76,17 @@ def test_a_bag_without_patches_is_projected_too():
     with torch.inference_mode():
         found = part.model(**part.project(genes).inputs()).logits
         torch.testing.assert_close(found, model(**genes.inputs()).subspace_logits[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_parts_of_a_network_beside_a_line_say_the_same():
+    line, batch = LinearModel(4, n_genes=9, patch_dim=70), batch_of(70)
+    model = WithLinearPath(line, fusion(0, 70)).eval()
+    model.share.fill_(0.25)
+    with torch.inference_mode():
+        whole = model(**batch.inputs()).subspace_logits
+        for index in range(4):
+            part = project_patches(model, [index])
+            assert (part.weight is None) == (index == 3)  # the line reads patches as they are
+            found = part.model(**part.project(batch).inputs()).subspace_logits[:, part.place_of(index)]
+            torch.testing.assert_close(found, whole[:, index], rtol=1e-4, atol=1e-6)
+    assert project_patches(model, range(4)).model is model

@@ -38,15 +38,16 @@ def weights_of(fitted):
     return torch.cat([value.flatten() for value in fitted.model.state_dict().values()])
 
 
-@pytest.mark.parametrize("model", ["concat", "subspace"])
-def test_a_resumed_training_ends_with_the_same_weights(make_cohort, tmp_path, model):
+@pytest.mark.parametrize(("model", "linear_path"), [("concat", True), ("subspace", False)])
+def test_a_resumed_training_ends_with_the_same_weights(make_cohort, tmp_path, model, linear_path):
     cohort, path = make_cohort(), tmp_path / "last.ckpt"
+    options = {"model": model, "settings": SETTINGS.model_copy(update={"linear_path": linear_path})}
     with pytest.raises(Interruption):
-        train(cohort, path, stop_after=1, model=model)
+        train(cohort, path, stop_after=1, **options)
     torch.rand(5)  # of whoever goes on
     with pytest.raises(Interruption):
-        train(cohort, path, stop_after=3, model=model)
-    resumed, whole = train(cohort, path, model=model), train(cohort, model=model)
+        train(cohort, path, stop_after=3, **options)
+    resumed, whole = train(cohort, path, **options), train(cohort, **options)
     assert torch.equal(weights_of(resumed), weights_of(whole))
     assert resumed.describe() == whole.describe()
 

@@ -11,6 +11,7 @@ from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError
 from subfuse.training.fitting import assign, train_fold
+from subfuse.training.selection import NETWORK_SHARES
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData, drop_modalities, paired
 from subfuse.training.stored_model import load_fitted
@@ -250,3 +251,53 @@ def test_what_is_predicted_of_an_unknown_patient_is_the_mean_over_training_patie
     with torch.inference_mode():
         shares = [fitted.model(**batch.inputs()).subspace_logits for p in seen for batch in fitted.batches([p])]
     torch.testing.assert_close(fitted.baseline_logits, torch.cat(shares).mean(dim=0))
+
+
+LINE = BRIEF.model_copy(update={"linear_path": True, "epochs": 1})
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "linear"), [("survival", "concat", "cox-both"), ("grade", "snn", "logistic")]
+)
+def test_a_linear_path_is_the_linear_model_of_the_training_patients_and_lies_with_the_weights(
+    make_cohort, tmp_path, task, model, linear
+):
+    cohort = make_cohort()
+    fold = deal_folds(cohort)[0]
+    fold = replace(fold, train=tuple(sorted(fold.train)))  # inner folds depend on the order
+    plan = TrainingPlan(training=LINE, architecture=SMALL)
+    fitted = train_fold(cohort, fold, task=task, model_name=model, plan=plan)
+    alone = train_fold(cohort, replace(fold, validation=()), task=task, model_name=linear, plan=plan)
+    assert fitted.details["network_share"] == float(fitted.model.share)
+    assert fitted.details["network_share"] in NETWORK_SHARES
+    assert fitted.subspaces == ("all", "linear_path")
+    fitted.model.share.zero_()
+    batches = list(fitted.batches(cohort.patients[3:]))
+    with torch.inference_mode():
+        logits = torch.cat([fitted.model(**batch.inputs()).logits for batch in batches])
+        expected = torch.cat([alone.model(**batch.inputs()).logits for batch in batches])
+    intercepts = fitted.model.line.head.bias if task == "survival" else torch.zeros(2)
+    torch.testing.assert_close(logits, expected + intercepts, rtol=0, atol=1e-5)
+    fitted.save(tmp_path)
+    table = load_fitted(tmp_path).predict(cohort.patients)
+    pd.testing.assert_frame_equal(table, fitted.predict(cohort.patients))
+    assert not table["contribution_all"].fillna(0).any()
+    assert table["contribution_linear_path"].std() > 0
+
+
+def test_validation_patients_do_not_change_the_linear_path(make_cohort):
+    cohort = make_cohort()
+    other = cohort
+    for name in deal_folds(cohort)[0].validation:
+        other = change_patient(other, name, expression=np.full(10, 9, np.float32), time_days=1.0)
+    before, after = (train(c, "snn", settings=LINE).model.line.state_dict() for c in (cohort, other))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_linear_path_reads_what_the_cohort_and_the_model_have(make_cohort):
+    cohort = make_cohort()
+    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort if p.expression is not None))
+    assert train(cohort, "abmil", settings=LINE).recipe.linear_path == ("slides",)
+    assert train(without, "concat", settings=LINE).recipe.linear_path == ("expression",)
+    assert train(cohort, "cox", settings=LINE).recipe.linear_path == ()
+    assert train(cohort, "snn").recipe.linear_path == ()  # unless asked for

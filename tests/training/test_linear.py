@@ -11,10 +11,12 @@ from conftest import deal_folds
 from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget
 from subfuse.errors import DataError
 from subfuse.model.baselines.linear import LinearModel
+from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import cox_nll
 from subfuse.objective.penalised import L1_SHARE
+from subfuse.objective.survival import DiscreteHazardObjective
 from subfuse.training.fitting import train_fold
-from subfuse.training.linear import INNER_FOLDS, fit_linear, inner_folds
+from subfuse.training.linear import INNER_FOLDS, fit_line, fit_linear, inner_folds
 from subfuse.training.settings import TrainingPlan
 
 N, PATCH, FEATURE, GENE = 40, 3, 2, 6
@@ -183,3 +185,30 @@ def test_test_patients_change_nothing_and_validation_patients_train(make_cohort,
     assert before.arrays_sha256() == fitted(fold.test).arrays_sha256()
     assert before.arrays_sha256() != fitted(fold.validation[:2]).arrays_sha256()
     assert before.details["n_validation"] == 0
+
+
+def test_the_line_of_a_network_is_the_linear_model_with_the_intercepts_of_the_time_bins():
+    latent, target = followed()
+    batch = bags(latent, of_genes=2.0)
+    objective = DiscreteHazardObjective.fit(target.time_days, target.event, bins=3)
+    cox, line = LinearModel(1, n_genes=GENE), LinearModel(objective.n_outputs, n_genes=GENE)
+    fit = fit_linear(cox, [batch], target)[0]
+    offsets = fit_line(line, [batch], target, objective)
+    with torch.no_grad():
+        intercepts = line.head.bias
+        torch.testing.assert_close(line(**batch.inputs()).logits, log_risk(cox, batch)[:, None] + intercepts)
+        torch.testing.assert_close(
+            offsets, fit.out_of_fold.float() + intercepts
+        )  # none from a fit that saw the patient
+    reached = np.digitize(target.time_days.numpy(), objective.bin_edges.numpy())
+    for k, intercept in enumerate(intercepts.tolist()):  # as many events are expected as there are
+        hazard = 1 / (1 + np.exp(-(fit.out_of_fold[:, 0].numpy() + intercept)))
+        events = ((reached == k) & target.event.numpy()).sum()
+        assert hazard[reached >= k].sum() == pytest.approx(events, abs=0.02)
+
+
+def test_a_line_through_patients_of_one_class_says_nothing():
+    line, grade = LinearModel(2, n_genes=GENE), ClassificationObjective(("a", "b"))
+    assert not fit_line(line, [bags(torch.ones(6))], ClassTarget(torch.ones(6).long()), grade).any()
+    assert not line.head.weight.any()
+    assert not line.head.bias.any()

@@ -8,7 +8,7 @@ from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.ranking import can_be_ranked, macro_auc
 from subfuse.objective.survival import DiscreteHazardObjective
-from subfuse.training.selection import score, selection_metric, validation_metrics
+from subfuse.training.selection import network_share, score, selection_metric, validation_metrics
 
 FOLLOW_UP = SurvivalTarget(torch.tensor([100.0, 900.0, 400.0]), torch.tensor([True, False, True]))
 LABELS = ClassTarget(torch.tensor([0, 2, 1, 2]))
@@ -76,3 +76,13 @@ def test_the_loss_decides_between_equal_rankings():
     worse = {"validation_auc": 0.8, "validation_loss": 0.6}
     ranked = {"validation_auc": 0.9, "validation_loss": 2.0}
     assert score("auc", ranked) < score("auc", better) < score("auc", worse)
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(1.0, 1.0), (4.0, 0.25), (-1.0, 0.0)])
+def test_a_network_beside_a_line_gets_the_share_with_the_lowest_loss(strength, expected):
+    """The network says the truth, too loudly, or the opposite of it."""
+    label = torch.arange(60) % 2
+    truth = torch.where((torch.arange(60) % 10 < 8)[:, None] == (label[:, None] == torch.arange(2)), 0.7, -0.7)
+    parts = torch.stack([strength * truth, torch.zeros(60, 2)], dim=1)
+    classes = ClassificationObjective(("a", "b"))
+    assert network_share(parts, classes, ClassTarget(label)) == expected

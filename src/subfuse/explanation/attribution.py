@@ -18,7 +18,7 @@ from subfuse.model.output import SubspaceFusionOutput
 _LogitScore = Callable[[Float[Tensor, "batch output"]], Float[Tensor, " batch"]]
 
 MODALITIES = ("slides", "expression")
-_MAX_PLAYERS = 12  # 4096 coalitions, six subspaces; the exact Shapley value doubles in cost with every player
+_MAX_PLAYERS = 14  # 16384 coalitions, six subspaces and a linear path; every player doubles the cost
 TOLERANCE = 0.02  # of the sum of absolute attributions: the completeness gap that is small enough
 _MAX_STEPS = 256
 POINTS = 4  # of an interval: intervals are halved where that is too few

@@ -21,7 +21,7 @@ from subfuse.explanation.tile_gallery import SlidePlace, gallery, strongest_tile
 from subfuse.features.store import SlideFeatures, read_features
 from subfuse.files import atomic_path, write_json, write_table
 from subfuse.model.deformable_attention import DeformableAttention
-from subfuse.model.output import Ensemble
+from subfuse.model.linear_path import networks_of
 from subfuse.model.subspace_fusion import SubspaceFusion
 from subfuse.training.fitted_model import FittedModel
 
@@ -200,8 +200,7 @@ def _write_points(
     grounds: Mapping[str, Ground],
 ) -> dict[str, Any] | None:
     """Writes where the attention looked; returns how many points there are, None for a model that has none."""
-    networks = fitted.model.members if isinstance(fitted.model, Ensemble) else [fitted.model]
-    model = networks[0]  # all have the same sizes
+    model = networks_of(fitted.model)[0]  # all have the same sizes
     if not isinstance(model, SubspaceFusion) or model.config.layout != "spatial" or slides.keys() != grounds.keys():
         return None
     with torch.inference_mode():
@@ -211,7 +210,7 @@ def _write_points(
         grid,
         batch.coords[0][batch.patch_mask[0]],
         slides,
-        subspaces=fitted.subspaces,
+        subspaces=fitted.recipe.network_subspaces,
         grid=model.config.grid,
         points=attention.points,
     )
@@ -222,7 +221,7 @@ def _write_points(
             table[table["slide_id"] == slide_id],
             slide_width_px=slide.slide_width_px,
             slide_height_px=slide.slide_height_px,
-            subspaces=fitted.subspaces,
+            subspaces=fitted.recipe.network_subspaces,
         )
         _save(picture, out / f"sampling_{slide_id}.png")
     return {"meaning": DESCRIPTION, "sampled": int(grid[..., 0].numel()), "on_slides": len(table)}

@@ -7,13 +7,15 @@ that starts there gives the same logits from an eighth of the numbers, and one s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse.cohort.batches import BagBatch
-from subfuse.model.output import Ensemble
+from subfuse.model.linear_path import WithLinearPath, networks_of
+from subfuse.model.output import Ensemble, SubspaceFusionOutput
 from subfuse.model.subspace_fusion import SubspaceFusion
 
 
@@ -41,16 +43,34 @@ class ProjectedModel:
         return batch if self.weight is None else replace(batch, patches=batch.patches @ self.weight.mT)
 
 
+class _Shrunk(nn.Module):
+    """A network whose logits are multiplied by its share beside a linear path."""
+
+    share: Tensor
+
+    def __init__(self, network: nn.Module, share: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("share", share)
+
+    def forward(self, *bags: Tensor, **named: Any) -> SubspaceFusionOutput:
+        output = self.network(*bags, **named)
+        return replace(output, logits=self.share * output.logits, subspace_logits=self.share * output.subspace_logits)
+
+
 def project_patches(model: nn.Module, subspaces: Sequence[int]) -> ProjectedModel:
     """Returns a model of some subspaces that reads projected patches.
 
-    Only subspace fusion, alone or as an ensemble, can be divided: any other model is returned as it is.
+    Only subspace fusion, alone or as an ensemble, can be divided: any other model is returned as it is. A linear path
+    reads patches as they are, and so does a model whose subspaces and linear path are asked for together.
 
     Args:
         model: Anything with the forward signature of `SubspaceFusion`.
         subspaces: Which ones; all of them for the whole model.
     """
-    networks = list(model.members) if isinstance(model, Ensemble) else [model]
+    if isinstance(model, WithLinearPath):
+        return _beside_line(model, subspaces)
+    networks = networks_of(model)
     fusions = [network for network in networks if isinstance(network, SubspaceFusion)]
     if len(fusions) < len(networks):
         return ProjectedModel(model, None, None)
@@ -66,6 +86,17 @@ def project_patches(model: nn.Module, subspaces: Sequence[int]) -> ProjectedMode
             alone.append(_of_subspaces(network, subspaces, own))
     only = alone[0] if len(alone) == 1 else Ensemble(alone)
     return ProjectedModel(only.requires_grad_(False).eval(), weight if is_narrower else None, tuple(subspaces))
+
+
+def _beside_line(model: WithLinearPath, subspaces: Sequence[int]) -> ProjectedModel:
+    network = networks_of(model)[0]
+    place_of_line = len(network.gene_sets) if isinstance(network, SubspaceFusion) else None
+    if tuple(subspaces) == (place_of_line,):
+        return ProjectedModel(model.line, None, tuple(subspaces))
+    if place_of_line is None or place_of_line in subspaces:
+        return ProjectedModel(model, None, None)
+    part = project_patches(model.network, subspaces)
+    return replace(part, model=_Shrunk(part.model, model.share))
 
 
 def _names(network: SubspaceFusion, subspaces: Sequence[int]) -> list[str]:

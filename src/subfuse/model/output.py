@@ -13,7 +13,7 @@ class SubspaceFusionOutput:
     """What every model returns; a model without subspaces reports itself as one."""
 
     logits: Float[Tensor, "batch output"]
-    subspace_logits: Float[Tensor, "batch subspace output"]  # their sum over subspaces is `logits`
+    subspace_logits: Float[Tensor, "batch part output"]  # subspaces and a linear path, if any; their sum is `logits`
     embedding: Float[Tensor, "batch subspace embed"]  # slides and expression fused
     expression_embedding: Float[Tensor, "batch subspace embed"]  # zeros where expression was not measured
     sampling_grid: Float[Tensor, "batch subspace group point 2"] | None  # (x, y) in points of the coarse grid

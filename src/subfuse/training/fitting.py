@@ -1,7 +1,7 @@
 """From a fold of a cohort to a fitted model."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from subfuse.expression.gene_sets import gene_indices
 from subfuse.files import sha256_of_json
 from subfuse.model.baselines.linear import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
+from subfuse.model.linear_path import WithLinearPath
 from subfuse.model.output import Ensemble
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
@@ -32,12 +33,13 @@ from subfuse.objective.objective import Objective
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
-from subfuse.training.linear import fit_linear
+from subfuse.training.linear import fit_line, fit_linear
 from subfuse.training.loggers import write_log
 from subfuse.training.models import (
     BATCH,
     SITE,
     SLIDES,
+    Modality,
     ModelRecipe,
     column_read,
     is_linear,
@@ -46,6 +48,7 @@ from subfuse.training.models import (
     trained_on,
 )
 from subfuse.training.processes import one_process
+from subfuse.training.selection import network_share
 from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
@@ -169,8 +172,9 @@ def train_fold(
         else:
             description = {**details, **_fingerprint(problem), "processes": fabric.world_size}
             checkpoint = None if checkpoint_path is None else Checkpoint(checkpoint_path, description)
-            model, found = _fit_networks(
-                problem, Trainer(plan.training, plan.seed, fabric, checkpoint, log_path, progress)
+            trainer = Trainer(plan.training, plan.seed, fabric, checkpoint, log_path, progress)
+            model, found = (
+                _fit_beside_line(problem, trainer) if problem.recipe.linear_path else _fit_networks(problem, trainer)
             )
             details |= found
     model.eval()
@@ -215,6 +219,7 @@ def _pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Tra
     genes, covariates = genes_read(cohort, model_name), covariates_read(cohort, model_name)
     standardiser = InputStandardiser.fit(seen, genes, features, covariates)
     objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
+    has_line = plan.training.linear_path and not is_linear(model_name)
     grid = fitted_grid(seen, features, largest=plan.architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
@@ -228,6 +233,7 @@ def _pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Tra
         downsample=fitted_downsample(grid),
         architecture=plan.architecture,
         members=1 if is_linear(model_name) else plan.training.members,
+        linear_path=_of_linear_path(standardiser, modalities_of(model_name)) if has_line else (),
     )
     data = TaskData(BagReader(standardiser, features), task, classes, recipe.n_inputs)
     return _Problem(parts, genes, data, objective, recipe)
@@ -264,6 +270,36 @@ def _positions(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> 
     return {name: tuple(places) for name, places in gene_indices(gene_sets, genes).items()}
 
 
+def _of_linear_path(standardiser: InputStandardiser, modalities: Collection[str]) -> tuple[Modality, ...]:
+    """Returns what a linear path reads: the model's inputs that a training patient has."""
+    there: dict[Modality, bool] = {
+        "slides": standardiser.patch_mean is not None,
+        "expression": standardiser.expression is not None or standardiser.covariates is not None,
+    }
+    return tuple(name for name, is_there in there.items() if is_there and name in modalities)
+
+
+def _fit_beside_line(problem: _Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the linear path with the network, or the ensemble, that was trained on what it leaves.
+
+    Offsets of training patients are out of fold: those of a model that had seen them would leave too little to learn.
+    """
+    parts, data = problem.parts, problem.data
+    line = problem.recipe.build_linear_path()
+    target = make_target(parts.train, data.task, data.classes)
+    offsets = fit_line(line, data.batches(parts.train, 1), target, problem.objective)
+    of_validation = [line(**batch.inputs()).logits for batch in data.batches(parts.validation, 1)]
+    by_patient = zip((*parts.train, *parts.validation), torch.cat([offsets, *of_validation]).detach(), strict=True)
+    data = replace(data, offsets={patient.patient_id: offset for patient, offset in by_patient})
+    network, found = _fit_networks(replace(problem, data=data), trainer)
+    model = WithLinearPath(line, network).eval()
+    with torch.inference_mode():
+        outputs = [model(**batch.inputs()) for batch in data.batches(parts.validation, 8)]
+    validation = make_target(parts.validation, data.task, data.classes)
+    model.share.fill_(network_share(torch.cat([o.subspace_logits for o in outputs]), problem.objective, validation))
+    return model, {**found, "network_share": float(model.share)}
+
+
 def _fit_networks(problem: _Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the trained network, or the ensemble of them, and what was found out on the way."""
     recipe, parts = problem.recipe, problem.parts
@@ -271,7 +307,7 @@ def _fit_networks(problem: _Problem, trainer: Trainer) -> tuple[nn.Module, dict[
     for index in range(recipe.members):
         member = trainer.member(index, recipe.members)
         torch.manual_seed(member.seed)
-        network = recipe.model_copy(update={"members": 1}).build()
+        network = recipe.build_network()
         states.append(member.fit(network, problem.objective, parts.train, parts.validation, problem.data))
         networks.append(network)
     found = {

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
 from subfuse.model.baselines.linear import LinearModel
 from subfuse.objective.losses import cox_nll
+from subfuse.objective.objective import Objective
 from subfuse.objective.penalised import BreslowLoss, elastic_net_cox, ridge_cox, ridge_logistic
 
 INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
@@ -26,6 +27,7 @@ COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes ever
 INNER_FOLDS = 5
 PATIENCE = 2  # weaker penalties in a row that are no better end a path
 LARGEST_WEIGHT = 10.0  # of a model in a sum
+LARGEST_INTERCEPT = 10.0  # of a time bin in which everybody, or nobody, had an event
 EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger one is penalised less
 
 
@@ -69,6 +71,50 @@ def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) 
         model.head.weight.copy_(best.weight[None])
         model.head.bias.copy_(best.bias)
     return [best, *(fit for fit in fits if fit is not best)]
+
+
+def fit_line(
+    model: LinearModel, batches: Iterable[BagBatch], target: Target, objective: Objective
+) -> Float[Tensor, "patient output"]:
+    """Fits the linear path of a network in place; returns what it says of the training patients, each out of fold.
+
+    It is the linear model of the same inputs (`fit_linear`); a Cox model's log hazard is added to the logit of every
+    time bin, whose intercepts then fit these patients best. Where all are of one class it says nothing.
+
+    Args:
+        model: As many outputs as the objective.
+        batches: All training patients, standardised.
+        target: Their outcome.
+        objective: Of the network.
+    """
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    if isinstance(target, ClassTarget) and target.label.unique().numel() < 2:
+        return torch.zeros(len(target.label), objective.n_outputs)
+    out_of_fold = fit_linear(model, batches, target)[0].out_of_fold.float().expand(-1, objective.n_outputs)
+    if isinstance(target, ClassTarget):
+        return out_of_fold
+    intercepts = _intercepts(out_of_fold, target, objective)
+    with torch.no_grad():
+        model.head.bias.copy_(intercepts)
+    return out_of_fold + intercepts
+
+
+def _intercepts(
+    logits: Float[Tensor, "patient output"], target: Target, objective: Objective
+) -> Float[Tensor, " output"]:
+    """Returns what to add to the logits so that the loss is lowest."""
+    from scipy.optimize import minimize
+
+    def value(intercepts: np.ndarray) -> tuple[float, np.ndarray]:
+        added = torch.from_numpy(intercepts).requires_grad_()
+        loss = objective.task_loss(logits.double() + added, target)
+        (gradient,) = torch.autograd.grad(loss, added)
+        return float(loss.detach()), gradient.numpy()
+
+    bounds = [(-LARGEST_INTERCEPT, LARGEST_INTERCEPT)] * objective.n_outputs
+    found = minimize(value, np.zeros(objective.n_outputs), jac=True, bounds=bounds, method="L-BFGS-B").x
+    return torch.from_numpy(found).float()
 
 
 def _fits_of_both(regressions: Sequence["_Regression"], is_expression: Bool[Tensor, " column"]) -> list[LinearFit]:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from subfuse.cohort.cohort import Cohort
     from subfuse.cohort.fold import Fold
+    from subfuse.model.baselines.linear import LinearModel
 
 LARGEST_PATCH_DIM = 65_536
+LINEAR_PATH = "linear_path"  # beside the subspaces of a network
 SLIDES, EXPRESSION, COVARIATES = frozenset({"slides"}), frozenset({"expression"}), frozenset({"covariates"})
 SITE, BATCH = frozenset({"site"}), frozenset({"batch"})
 COLUMNS = COVARIATES | SITE | BATCH  # of the patients' table: what reads nothing else is a trivial baseline
+Modality = Literal["slides", "expression"]
 Side = Annotated[int, Field(ge=1, le=LARGEST_GRID)]
 
 
@@ -42,11 +45,16 @@ class ModelRecipe(Section):
     )
     architecture: ArchitectureSettings = ArchitectureSettings()
     members: int = Field(1, ge=1, le=LARGEST_ENSEMBLE, description="Networks whose logits are averaged.")
+    linear_path: tuple[Modality, ...] = Field(
+        (), description="What a linear model beside the network reads, expression with covariates; none without one."
+    )
 
     @model_validator(mode="after")
     def _names_and_places_are_known(self) -> "ModelRecipe":
         if self.name not in MODELS:
             raise ValueError(f"name must be one of {', '.join(MODELS)}. Found {self.name!r}")
+        if self.linear_path and LINEAR_PATH in self.network_subspaces:
+            raise ValueError(f"subspaces must have names other than {LINEAR_PATH} beside a linear path")
         for name, places in {**self.gene_sets, **self.pathways}.items():
             if not all(0 <= place < self.n_genes for place in places):
                 raise ValueError(f"{name} must hold places on the axis of {self.n_genes} genes")
@@ -75,6 +83,11 @@ class ModelRecipe(Section):
     @property
     def subspaces(self) -> tuple[str, ...]:
         """Names along the subspace axis of the model's output; most baselines are one subspace named `all`."""
+        return (*self.network_subspaces, LINEAR_PATH) if self.linear_path else self.network_subspaces
+
+    @property
+    def network_subspaces(self) -> tuple[str, ...]:
+        """Those of the network alone, without the linear path."""
         subspaces = MODELS[self.name].subspaces
         return subspaces(self) if callable(subspaces) else subspaces
 
@@ -87,12 +100,27 @@ class ModelRecipe(Section):
         Raises:
             DataError: The cohort lacks what the model needs.
         """
+        from subfuse.model.linear_path import WithLinearPath
         from subfuse.model.output import Ensemble
 
+        networks = [self.build_network() for _ in range(self.members)]
+        model = networks[0] if self.members == 1 else Ensemble(networks)
+        return WithLinearPath(self.build_linear_path(), model) if self.linear_path else model
+
+    def build_network(self) -> "nn.Module":
+        """Returns one untrained network, without a linear path; see `build`."""
         self._check_inputs()
         entry = MODELS[self.name]
-        networks = [resolve_name(entry.implementation)(**entry.arguments(self)) for _ in range(self.members)]
-        return networks[0] if self.members == 1 else Ensemble(networks)
+        return resolve_name(entry.implementation)(**entry.arguments(self))
+
+    def build_linear_path(self) -> "LinearModel":
+        """Returns the linear model beside the network, not yet fitted."""
+        from subfuse.model.baselines.linear import LinearModel
+
+        n_genes = self.n_inputs if "expression" in self.linear_path else 0
+        return LinearModel(
+            self.n_outputs, n_genes=n_genes, patch_dim=self.patch_dim if "slides" in self.linear_path else 0
+        )
 
     def _check_inputs(self) -> None:
         """Raises a DataError if there is no expression, pathway or covariate for a model that cannot be without."""

@@ -3,12 +3,16 @@
 from dataclasses import replace
 from typing import Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from subfuse.cohort.batches import Target
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.objective.ranking import can_be_ranked
 
 Selection = Literal["ranking", "loss"]
+NETWORK_SHARES = (0.0, 0.25, 0.5, 1.0)  # beside a linear path
 
 
 def selection_metric(selection: Selection, objective: Objective, target: Target) -> str:
@@ -40,3 +44,16 @@ def score(metric: str, metrics: dict[str, float]) -> tuple[float, float]:
     """Returns what is minimised over epochs: the loss, or the metric with its sign changed and the loss where tied."""
     loss = metrics["validation_loss"]
     return (loss, loss) if metric == "loss" else (-metrics[f"validation_{metric}"], loss)
+
+
+def network_share(parts: Float[Tensor, "patient part output"], objective: Objective, target: Target) -> float:
+    """Returns the share of a network beside a linear path with the lowest task loss of the validation patients.
+
+    Args:
+        parts: What the network's subspaces and, last, the linear path add to the logits.
+        objective: Of the task.
+        target: Outcome of the patients.
+    """
+    network, line = parts[:, :-1].sum(dim=1), parts[:, -1]
+    losses = {share: float(objective.task_loss(line + share * network, target)) for share in NETWORK_SHARES}
+    return min(losses, key=losses.__getitem__)

@@ -40,6 +40,11 @@ class TrainingSettings(Section):
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     consistency: float = Field(0.5, ge=0, description="Weight of the gene-guided consistency loss.")
     coordination: Literal["paper", "released", "none"] = Field("paper", description="Gradient coordination rule.")
+    linear_path: bool = Field(
+        False,
+        description="Fit a linear model of the same inputs first; networks learn what it leaves, and their share is "
+        "chosen on the validation patients.",
+    )
     modality_dropout: float = Field(
         0.15, ge=0, lt=1, description="Chance that a patient with both modalities is shown with only one of them."
     )

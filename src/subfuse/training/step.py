@@ -1,7 +1,7 @@
 """One update from a joint batch: the patients of one batch, of several batches, of several processes."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,13 @@ class Share:
     batches: tuple[BagBatch, ...]  # with `counts[rank]` patients, or one patient to be ignored if that is 0
     target: Target  # of all patients of the joint batch
     counts: tuple[int, ...]  # patients of each process; together the joint batch, in order
+    offset: Float[Tensor, "batch output"] | None = None  # of the joint batch's logits, from a linear path
+
+    def completed(self, output: SubspaceFusionOutput) -> SubspaceFusionOutput:
+        """Returns the network's output for the joint batch with the logits of the linear path added."""
+        if self.offset is None:
+            return output
+        return replace(output, logits=output.logits + self.offset.to(output.logits))
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class TaskData:
     task: TaskSpec
     classes: tuple[str, ...]
     n_genes: int  # genes and covariates that the model reads
+    offsets: Mapping[str, Float[Tensor, " output"]] = field(default_factory=dict)  # of patients, from a linear path
 
     def batches(self, patients: Sequence[Patient], batch_size: int) -> Iterator[BagBatch]:
         """Yields batches with targets, in the given order."""
@@ -76,7 +84,8 @@ class TaskData:
         if dropout is not None:
             draws = np.split(dropout[own], np.cumsum([len(batch.patient_id) for batch in batches])[:-1])
             batches = tuple(drop_modalities(b, probability, draw) for b, draw in zip(batches, draws, strict=True))
-        return Share(batches, make_target(patients, self.task, self.classes), counts)
+        offset = torch.stack([self.offsets[patient.patient_id] for patient in patients]) if self.offsets else None
+        return Share(batches, make_target(patients, self.task, self.classes), counts, offset)
 
 
 def paired(batch: BagBatch) -> Bool[Tensor, " batch"]:
@@ -137,7 +146,7 @@ class JointUpdate:
         both = gather_rows(
             self.fabric, torch.cat([paired(batch) for batch in batches])[: self._own(share)], share.counts
         )
-        loss = self.objective(joint, target, paired=both)
+        loss = self.objective(share.completed(joint), target, paired=both)
         loss.total.backward()
         self.optimizer.zero_grad()
         self._backward_all(batches, share, states, outputs, joint)
@@ -164,10 +173,10 @@ class JointUpdate:
         }
 
     def outputs(self, share: Share) -> SubspaceFusionOutput:
-        """Returns the model's output for the joint batch, without gradient."""
+        """Returns the output for the joint batch, without gradient."""
         with torch.no_grad():
             own = [self._forward(batch.to(self.fabric.device), self._own(share)) for batch in share.batches]
-        return _gather_output(self.fabric, own, share.counts)
+        return share.completed(_gather_output(self.fabric, own, share.counts))
 
     def _own(self, share: Share) -> int:
         return share.counts[self.fabric.global_rank]

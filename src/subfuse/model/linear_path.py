@@ -1,0 +1,53 @@
+"""A linear model beside a network: what a straight line says of a patient, and what the network adds to it."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from subfuse.model.baselines.linear import LinearModel
+from subfuse.model.output import Ensemble, SubspaceFusionOutput
+
+
+class WithLinearPath(nn.Module):
+    """A network whose logits, times a share, are added to those of a linear model.
+
+    On the subspace axis the linear model is one more, the last; logits remain the sum over subspaces.
+
+    Relative to the paper: there is no linear path.
+
+    Args:
+        line: The linear model, fitted first; the network then learns what it leaves.
+        network: One network or an ensemble, with as many logits.
+    """
+
+    share: Float[Tensor, ""]  # of the network, 0 to 1; fitted
+
+    def __init__(self, line: LinearModel, network: nn.Module) -> None:
+        super().__init__()
+        self.line = line
+        self.network = network
+        self.register_buffer("share", torch.ones(()))
+
+    def forward(
+        self,
+        patches: Float[Tensor, "batch patch feature"],
+        coords: Float[Tensor, "batch patch 2"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        expression: Float[Tensor, "batch gene"],
+        expression_mask: Bool[Tensor, " batch"],
+        *,
+        need_attention: bool = False,
+    ) -> SubspaceFusionOutput:
+        """Returns the network's output with its logits shrunk and the linear model's added."""
+        bags = (patches, coords, patch_mask, expression, expression_mask)
+        output = self.network(*bags, need_attention=need_attention)
+        parts = torch.cat([self.share * output.subspace_logits, self.line(*bags).subspace_logits], dim=1)
+        return replace(output, logits=parts.sum(dim=1), subspace_logits=parts)
+
+
+def networks_of(model: nn.Module) -> list[nn.Module]:
+    """Returns the networks that a model consists of, beside a linear path: one, or the members of an ensemble."""
+    network = model.network if isinstance(model, WithLinearPath) else model
+    return list(network.members) if isinstance(network, Ensemble) else [network]

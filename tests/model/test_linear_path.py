@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from subfuse.model.baselines.fusion import ConcatFusion
+from subfuse.model.baselines.linear import LinearModel
+from subfuse.model.linear_path import WithLinearPath, networks_of
+from subfuse.model.output import Ensemble
+
+N, PATCH, FEATURE, GENE, OUTPUT = 3, 4, 5, 6, 2
+
+
+def bags() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "patches": torch.randn(N, PATCH, FEATURE, generator=generator),
+        "coords": torch.zeros(N, PATCH, 2),
+        "patch_mask": torch.tensor([[True] * 4, [True] * 2 + [False] * 2, [False] * 4]),
+        "expression": torch.randn(N, GENE, generator=generator),
+        "expression_mask": torch.tensor([True, False, True]),
+    }
+
+
+def network(seed: int) -> ConcatFusion:
+    torch.manual_seed(seed)
+    return ConcatFusion(OUTPUT, patch_dim=FEATURE, n_genes=GENE, embed_dim=8, dropout=0.0)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_logits_are_those_of_the_line_and_a_share_of_those_of_the_network(members, share):
+    networks = [network(seed) for seed in range(members)]
+    line = LinearModel(OUTPUT, n_genes=GENE, patch_dim=FEATURE)
+    model = WithLinearPath(line, networks[0] if members == 1 else Ensemble(networks)).eval()
+    model.share.fill_(share)
+    with torch.no_grad():
+        output, of_line = model(**bags()), line(**bags()).logits
+        of_network = torch.stack([alone(**bags()).logits for alone in networks]).mean(dim=0)
+    torch.testing.assert_close(output.logits, of_line + share * of_network)
+    torch.testing.assert_close(output.subspace_logits, torch.stack([share * of_network, of_line], dim=1))
+    assert torch.equal(output.subspace_logits.sum(dim=1), output.logits)
+    assert share or torch.equal(output.logits, of_line)  # a network without a share leaves the line, to the last bit
+    assert networks_of(model) == networks
