@@ -85,3 +85,18 @@ def test_tables_of_others_are_read_or_refused_in_one_line(cases, tmp_path, capsy
     assert said in " ".join((shown.out + shown.err).split())
     if code:
         assert shown.err.count("\n") == 1
+
+
+def test_means_of_models_as_predict_writes_them_are_audited():
+    means = SURVIVAL.assign(task="survival", model="theirs", split="test", fold="mean", repeat=np.nan)
+    audit = audit_predictions(pd.concat([means.assign(patient_id=means["patient_id"] + str(i)) for i in range(5)]))
+    assert "survival" in {finding.task for finding in audit.findings}
+
+
+@pytest.mark.parametrize("table", [SURVIVAL.assign(time_days=np.nan, event=None), CLASSES.assign(label=None)])
+def test_predictions_of_patients_without_outcomes_are_one_line(table, tmp_path, capsys):
+    table.assign(split="new", fold="mean", repeat=np.nan).to_csv(tmp_path / "new.csv", index=False)
+    assert main(["audit", str(tmp_path / "new.csv")]) == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "Found none that is complete" in line
+    assert "--patients" in line

@@ -129,6 +129,9 @@ def test_training_rows_are_the_patients_of_development(run_and_others, tmp_path)
     assert set(train["patient_id"]) == set(run.predictions.query("task == 'survival'")["patient_id"])
     assert train["risk_percentile"].between(0, 100).all()
     assert not train["risk"].between(0, 100).all()  # a percentile is never called a risk
+    for command in (lambda run: run.predict(others), lambda run: run.explain(run.cohort(), "P003")):
+        with pytest.raises(ConfigurationError, match=r"external evaluates .* and holds no models of its own\. Give "):
+            command(load_run(tmp_path / "external"))
 
 
 def test_known_patients_or_unknown_outcomes_alone_cannot_validate(run_and_others, tmp_path):

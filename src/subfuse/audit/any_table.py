@@ -55,6 +55,7 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
         if name in _WHY_MISSING:
             remedy = f"Add the column {name} as predictions.csv has it."
             findings.append(Finding("note", CHECK, f"the column {name} is missing", _WHY_MISSING[name], remedy))
+    table["repeat"] = table["repeat"].fillna(_DEFAULTS["repeat"])  # empty where the models of all folds were averaged
     table["patient_id"] = table["patient_id"].astype(str)
     table["cohort"] = table["cohort"].astype(str)
     table["split"] = table["split"].astype(str).str.lower().replace(_SPLITS)
@@ -74,7 +75,11 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
                 Finding(level, CHECK, found.format(**_numbers(left_out)), why, "Correct or complete these rows.")
             )
     if table.empty:
-        raise DataError("predictions must have rows with patient, outcome and prediction. Found none that is complete.")
+        found = "; ".join(finding.found for finding in findings) or "no rows"
+        raise DataError(
+            f"predictions must have rows with patient, outcome and prediction. Found none that is complete: {found}. "
+            "Give outcomes that the file lacks with --patients."
+        )
     return table.reset_index(drop=True), findings
 
 
@@ -180,7 +185,7 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
 def _of_tasks(rows: pd.DataFrame, known: Callable[[pd.DataFrame, bool], pd.Series]) -> pd.Series:
     """Returns a row-wise answer that depends on the kind of the row's task."""
     parts = [known(task, is_survival(task)) for _, task in rows.groupby("task", sort=False)]
-    return pd.concat(parts).reindex(rows.index).astype(bool)
+    return pd.concat(parts).reindex(rows.index).astype(bool) if parts else pd.Series(dtype=bool)
 
 
 def _has_outcome(rows: pd.DataFrame) -> pd.Series:

@@ -44,6 +44,10 @@ def choose_repeats(
         return (tuple(folds),)
     own = () if cohort.root is None or not (cohort.root / SPLITS).exists() else read_repeats(cohort.root / SPLITS)
     if folds is None and not own:
+        if not cohort.tasks:
+            raise ConfigurationError(
+                f"cohort {cohort.name!r} has no outcomes to train on. Predict its patients with `subfuse predict`."
+            )
         raise ConfigurationError(f"cohort {cohort.name!r} is not in a folder with splits. Give a number of folds.")
     n_folds = len(own[0]) if folds is None else folds
     if own and n_folds != len(own[0]):

@@ -48,6 +48,7 @@ class Run:
     @property
     def cohort_folder(self) -> Path:
         """Folder of the prepared cohort the run was trained on."""
+        self._require_models()
         prepared = self.config.get("prepared")
         if prepared is None:
             raise ConfigurationError(f"{self.folder} was trained on a cohort without a folder. Pass the cohort itself.")
@@ -63,6 +64,7 @@ class Run:
         Raises:
             ConfigurationError: There is none.
         """
+        self._require_models()
         done = [job for job, _ in jobs_of(self.predictions)]
         chosen = [job for job in done if model in (None, job.model) and task in (None, job.task)]
         if not chosen:
@@ -72,6 +74,13 @@ class Run:
                 f"{self.folder} has no model {model or 'at all'}{of_task}. Available: {available or 'none'}."
             )
         yield from chosen
+
+    def _require_models(self) -> None:
+        if self.config.get("trained") is not None:
+            raise ConfigurationError(
+                f"{self.folder} evaluates {self.config['trained']} and holds no models of its own. "
+                f"Give {self.config['trained']}, with the cohort."
+            )
 
     def fitted(self, job: Job) -> FittedModel:
         """Returns the trained model of a job.
