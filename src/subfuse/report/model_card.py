@@ -102,7 +102,8 @@ def _trained(run: RunFiles, task: str, model: str) -> str:
     found = (job.description(run.folder) for job in run.jobs(task, model))
     described = next((description for description in found if description is not None), None)
     if described is None:
-        return "; its weights are not in this folder."
+        trained = run.config.get("trained")
+        return f"; its weights are in {escaped(trained)}." if trained else "; its weights are not in this folder."
     n_genes = {name: len(genes) for name, genes in described.get("recipe", {}).get("gene_sets", {}).items()}
     genes = f"; genes per subspace: {', '.join(f'{name} {n}' for name, n in n_genes.items())}" if n_genes else ""
     encoder = f"; patch encoder {described['encoder']}" if described.get("encoder") else ""

@@ -194,10 +194,11 @@ class FittedModel:
         if self.standardiser.covariates is None or self.recipe.modalities == {"slides"}:
             return []
         declared = {column_of(name) for name in cohort.covariates}
-        missing = [name for name in dict.fromkeys(map(column_of, self.covariates)) if name not in declared]
+        trained = list(dict.fromkeys(map(column_of, self.covariates)))
+        missing = [name for name in trained if name not in declared]
         if missing and not self.recipe.modalities <= SITE | BATCH:  # without which a patient is not predicted
             raise DataError(
-                f"cohort {cohort.name!r} must have the covariates of training, {preview(self.covariates)}. Missing: "
+                f"cohort {cohort.name!r} must have the covariates of training, {preview(trained)}. Missing: "
                 f"{preview(missing)}. Map these columns in patients.columns, name them under covariates of the cohort "
                 "file, and prepare it again; empty cells are taken as those of an average training patient."
             )
