@@ -111,7 +111,12 @@ def test_archives(tmp_path):
             DataError,
             r"row 2 \(A\), column event: true, false, 1 or 0 .* Found 'perhaps' \(in the whole column: 0, perhaps",
         ),
-        (TEXT.replace("\t1\t", "\tgone\t"), {"event_values": {1: True, 0: False}}, DataError, "row 2 .* Found 'gone'"),
+        (
+            TEXT.replace("\t1\t", "\tgone\t"),
+            {"event_values": {1: True, 0: False}},
+            DataError,
+            "row 2 .*a declared value is required .* Found 'gone' .* Add it to patients",
+        ),
         (TEXT.replace("100", "100 d"), {}, DataError, "row 2: time_days must be a number of days. Found '100 d'"),
         (TEXT.replace("100", "1e999"), {}, DataError, "row 2: time_days must be a number"),
         (TEXT.replace("200.5", "200,5"), {}, DataError, "row 3: time_days must be a number of days. Found '200,5'"),

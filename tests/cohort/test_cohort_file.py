@@ -109,6 +109,7 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
     ("text", "message"),
     [
         ("name: [", "valid YAML"),
+        ("name: a\nrole\nseed: 1\n", "line 2: valid YAML is required. Found: a key without a colon after it"),
         ("- a\n- b\n", "sections such as"),
         ("name: a\n", "`patients` is required"),
         (MINIMAL + "slides: {}\n", "slides: give a `folder`"),

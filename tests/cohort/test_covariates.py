@@ -72,6 +72,37 @@ def test_a_batch_that_tells_nobody_apart_is_refused(column, values, found):
         check_batch(column, table, {"grade": TaskSpec(column="grade")}, develops=True)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        (
+            "site",
+            ["a", "b"] * 3,
+            "site is read by the model `site` alone. To use it here too, map its column in patients",
+        ),
+        ("age", ["61 y", "52 y", "43y", "39 y", "70 y", "71 y"], "numbers without a unit. Found '61 y' of P0"),
+        (
+            "age",
+            ["61", "52", "fifty", "39", "70", "71"],
+            r"5 numbers, and fifty \(of P2\)\. Correct or empty the cells",
+        ),
+        ("code", ["1", "0", "x", "1", "0", "1"], "name the value that is coded 1, such as `code=x`"),
+    ],
+)
+def test_a_covariate_that_cannot_be_coded_says_which_cell_and_what_to_do(column, values, found):
+    with pytest.raises(ConfigurationError, match=found):
+        resolve_covariates([column], patients(**{column: values}), {}, develops=True)
+
+
+def test_a_wrong_batch_is_not_offered_the_outcomes():
+    with pytest.raises(ConfigurationError, match=r"They have cohort, age\. Add it"):
+        check_batch(
+            "center", patients(age=["1", "2"], grade=["a", "b"]), {"g": TaskSpec(column="grade")}, develops=True
+        )
+    with pytest.raises(ConfigurationError, match="batch: site is read by the model `site` alone"):
+        check_batch("site", patients(site=["a", "b"] * 3), {}, develops=True)
+
+
 def test_a_batch_of_shared_words_is_accepted():
     check_batch("project", patients(project=["gbm", "lgg"] * 3), {}, develops=True)
     check_batch("cohort", patients(cohort=["a"] * 6), {}, develops=False)

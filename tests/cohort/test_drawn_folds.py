@@ -81,7 +81,7 @@ def test_no_stratification():
 
 
 def test_too_few_patients_and_unknown_columns():
-    with pytest.raises(DataError, match=r"5 folds need at least 5 patients. Found 4"):
+    with pytest.raises(DataError, match=r"5 folds need at least 5 patients. Found 4. Use fewer folds"):
         draw(table_of([True] * 4))
     with pytest.raises(DataError, match=r"2 folds need at least 3 patients. Found 2"):
         draw(table_of([True] * 2), 2)

@@ -265,5 +265,6 @@ def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, 
         assert main([*command, *options, "--out", str(tmp_path / "new.csv")]) == code
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("subfuse: error: ")]
         assert words in line
-        assert options or "--mpp" in line
+        assert options or "Declare --mpp" in " ".join(line.replace("declare", "Declare").split())
+        assert "slide table" not in line
         assert not (tmp_path / "new.csv").exists()

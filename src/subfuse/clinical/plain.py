@@ -85,12 +85,20 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
     meaning = {_canonical(key): value for key, value in (event_values or _PLAIN_EVENTS).items()}
     unclear = known[~known.map(_canonical).isin(list(meaning))]
     if len(unclear):
-        wanted = preview(event_values) if event_values else "true, false, 1 or 0"
         row = unclear.index[0]
+        required = (
+            f"a declared value is required ({preview(event_values)})"
+            if event_values
+            else "true, false, 1 or 0 are required"
+        )
+        remedy = (
+            "Add it to patients.event_values, or correct the cell."
+            if event_values
+            else "Declare the meaning of each in patients.event_values."
+        )
         raise DataError(
-            f"{table.loc[row, 'place']} ({table.loc[row, 'patient_id']}), column {column}: {wanted} are required. "
-            f"Found {unclear[row]!r} (in the whole column: {preview(found)}). Declare the meaning of each in "
-            "patients.event_values."
+            f"{table.loc[row, 'place']} ({table.loc[row, 'patient_id']}), column {column}: {required}. Found "
+            f"{unclear[row]!r} (in the whole column: {preview(found)}). {remedy}"
         )
     return known.map(lambda value: meaning[_canonical(value)]).reindex(cells.index).astype("boolean")
 

@@ -15,6 +15,7 @@ from subfuse.expression.table import ExpressionStandardiser
 from subfuse.tables import decimal_hint
 
 CovariateValues = Mapping[str, str | float]  # what is known of one patient: column -> value
+_WITH_UNIT = r"\s*[+-]?\d+(?:\.\d+)?\s*[^\W\d_]+\.?\s*"  # 61 y, 1.5cm
 WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
 
 
@@ -49,13 +50,15 @@ def resolve_covariates(
                 f"covariates: {column} is an outcome, which a model must not see. Remove it, or the task that predicts "
                 f"it. Tasks: {preview(tasks)}."
             )
-        available = _columns(patients)
+        _refuse_own_names("covariates", column)
+        available = [name for name in _columns(patients) if name not in outcomes]
         if column not in available:
             raise ConfigurationError(
                 f"covariates: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
                 "Add it to patients.columns."
             )
-        names += _coded_names(entry, patients[column].dropna().astype(str), develops=develops)
+        known = patients.set_index("patient_id")[column].dropna().astype(str)
+        names += _coded_names(entry, known, develops=develops)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigurationError(f"covariates: {preview(repeated)} must be given once.")
@@ -91,8 +94,10 @@ def check_batch(column: str | None, patients: pd.DataFrame, tasks: Mapping[str, 
     """
     if column is None:
         return
-    available = ["cohort", *_columns(patients)]
-    if column not in available or column in {task.column for task in tasks.values()}:
+    _refuse_own_names("batch", column)
+    outcomes = {task.column for task in tasks.values()}
+    available = ["cohort", *(name for name in _columns(patients) if name not in outcomes)]
+    if column not in available:
         raise ConfigurationError(
             f"batch: {column!r} must be a column of the patients and no outcome. They have "
             f"{preview(available, limit=12)}. Add it to patients.columns."
@@ -272,12 +277,21 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
         )
     if numeric.any() and len(words) > 2:
         shown = sorted({_canonical(cell) for cell in known[~numeric]})
+        is_measured = known[numeric].nunique() > 2  # fewer are codes, as words are
         remedy = decimal_hint(shown[0]) or (
-            f" Correct the column, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
+            " Correct or empty the cells."
+            if is_measured
+            else f" Correct the column, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
         )
         raise ConfigurationError(
             f"covariates: {entry} must hold numbers or words, not both. Found {int(numeric.sum())} numbers, and "
-            f"{preview(shown)}.{remedy}"
+            f"{preview(shown)} (of {preview(known.index[~numeric], limit=3)}).{remedy}"
+        )
+    with_unit = known[known.str.fullmatch(_WITH_UNIT)]
+    if 2 * len(with_unit) > len(known):
+        raise ConfigurationError(
+            f"covariates: {entry} must hold numbers without a unit. Found {with_unit.iloc[0]!r} of "
+            f"{with_unit.index[0]} ({len(with_unit)} such cells). Remove the unit."
         )
     if _names_patients(known.map(_canonical)):
         raise ConfigurationError(
@@ -285,6 +299,16 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
             "it names patients or nearly so, and nothing could be learned of it. Remove it, or group its values."
         )
     return names[1:] if len(words) == 2 else names
+
+
+def _refuse_own_names(section: str, column: str) -> None:
+    """Refuses a column that every cohort has with a meaning of its own; `batch` may be the cohort."""
+    if column not in (*FIXED_COLUMNS, *RESERVED) or (section, column) == ("batch", "cohort"):
+        return
+    what = "is read by the model `site` alone" if column == "site" else "has a meaning of its own in a cohort"
+    raise ConfigurationError(
+        f"{section}: {column} {what}. To use it here too, map its column in patients.columns under another name too."
+    )
 
 
 def _columns(patients: pd.DataFrame) -> list[str]:

@@ -36,7 +36,9 @@ def stratified_folds(
     table = patients.sort_values("patient_id")
     identifiers = table["patient_id"].to_numpy(dtype=str)
     if len(identifiers) < max(folds, 3):
-        raise DataError(f"{folds} folds need at least {max(folds, 3)} patients. Found {len(identifiers)}.")
+        raise DataError(
+            f"{folds} folds need at least {max(folds, 3)} patients. Found {len(identifiers)}. Use fewer folds."
+        )
     strata = strata_of(table, stratify, folds)
     random = np.random.default_rng(seed)
     test_fold = _deal(strata, folds, random)

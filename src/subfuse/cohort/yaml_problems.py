@@ -37,10 +37,20 @@ def read_yaml(path: Path, *, what: str) -> tuple[yaml.Node | None, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path}: {what} is required. Found: {error.strerror}.") from error
     except (ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are not UTF-8, or such as a 32nd of May
-        problem = " ".join(str(error).split())
-        raise ConfigurationError(f"{path}: valid YAML is required. Found: {problem[:300]}.") from error
+        place, problem = _place_and_problem(error)
+        raise ConfigurationError(f"{path}{place}: valid YAML is required. Found: {problem[:300]}.") from error
     _refuse_repeated_keys(path, node)
     return node, value
+
+
+def _place_and_problem(error: Exception) -> tuple[str, str]:
+    """Returns the line that a parser complains of, and its complaint without marks in a nameless text."""
+    if not isinstance(error, yaml.MarkedYAMLError) or not error.problem:
+        return "", " ".join(str(error).split())
+    is_key = "expected ':'" in error.problem and error.context_mark is not None  # found only in the next line
+    mark = error.context_mark if is_key else error.problem_mark
+    problem = "a key without a colon after it" if is_key else " ".join(error.problem.split())
+    return ("" if mark is None else f", line {mark.line + 1}"), problem
 
 
 def _refuse_bombs(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from subfuse.preparation.slide import prepare_slide
 from subfuse.preparation.slide_search import FEATURE_SUFFIXES, feature_id_of
 from subfuse.runs.run import Run
 from subfuse.slides.source import FeatureSource, SlideSource
-from subfuse.slides.tissue import Tiling, doubt_of_mpp
+from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
 from subfuse.tables import require_regular_file
 from subfuse.training.fitted_model import FittedModel
 
@@ -98,26 +98,28 @@ def predict_new_patient(
     fitted = run.fitted(next(run.jobs(model=model)))
     unread = _unread(fitted, {"slides": bool(slides), "expression": expression is not None})
     uploaded, how = (None, ()) if expression is None else _read_expression(expression, unit, run, fitted)
-    with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
-        found = _read_slides(slides, mpp, Path(folder), run, fitted) if slides and not unread else _Slides(notes=unread)
-        values = None if uploaded is None else uploaded.values
-        cohort = Cohort(
-            name=NEW_PATIENT,
-            patients=(Patient(NEW_PATIENT, NEW_PATIENT, slides=found.features, expression=values),),
-            genes=fitted.genes,
-            expression_unit=None if uploaded is None else uploaded.scale,
-            expression_basis=None if uploaded is None else uploaded.basis,
-            gene_sets={},
-            tasks={},
-            covariates=fitted.covariates,
-            encoder=found.encoder,
-            encoder_sha256=found.encoder_sha256,
-            patch_dim=found.patch_dim,
-        )
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
+            found = (
+                _read_slides(slides, mpp, Path(folder), run, fitted) if slides and not unread else _Slides(notes=unread)
+            )
+            values = None if uploaded is None else uploaded.values
+            cohort = Cohort(
+                name=NEW_PATIENT,
+                patients=(Patient(NEW_PATIENT, NEW_PATIENT, slides=found.features, expression=values),),
+                genes=fitted.genes,
+                expression_unit=None if uploaded is None else uploaded.scale,
+                expression_basis=None if uploaded is None else uploaded.basis,
+                gene_sets={},
+                tasks={},
+                covariates=fitted.covariates,
+                encoder=found.encoder,
+                encoder_sha256=found.encoder_sha256,
+                patch_dim=found.patch_dim,
+            )
             predictions, notes = run.predict_with_notes(cohort, model=model)
-        except DataError as error:
-            raise DataError(_of_files(str(error), slides, expression)) from error
+    except DataError as error:
+        raise DataError(_of_files(str(error), slides, expression)) from error
     notes = [_of_files(note, slides, expression) for note in notes]
     return NewPatientPrediction(predictions, summarise(predictions), (*how, *found.notes, *notes))
 
@@ -145,6 +147,7 @@ def _unread(fitted: FittedModel, given: dict[str, bool]) -> tuple[str, ...]:
 def _of_files(text: str, slides: Sequence[Path], expression: Path | None) -> str:
     """Returns what is said of the cohort of a new patient as said of its files: the user knows no such cohort."""
     names = {"slides": [path.name for path in slides], "expression": [] if expression is None else [expression.name]}
+    text = re.sub(rf"`mpp`( for \S+)? in {re.escape(MPP_PLACE)}", "--mpp", text)
     of_cohort = re.compile(f"(slides|expression) of (?:cohort )?'{NEW_PATIENT}'")
     return of_cohort.sub(lambda found: f"{found[1]} of {preview(names[found[1]])}", text)
 
@@ -259,6 +262,7 @@ def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel)
     records, failures = import_slides(sources, survey, folder / "wsi")
     _require_none(failures)
     features = tuple(folder / record.features for record in records)
+    notes = (*notes, *survey.warnings())
     return _Slides(features, survey.encoder, survey.encoder_sha256, survey.patch_dim, notes)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from subfuse.errors import ConfigurationError, DataError
 
 THUMBNAIL_PX = 1024  # longer side of the pictures of a slide
-MPP_PLACE = "the slide table or for all as slides.mpp (of one new patient: --mpp)"  # where `mpp` is declared
+MPP_PLACE = "the slide table or for all as slides.mpp"  # where `mpp` is declared
 _PLAUSIBLE_MPP = (0.05, 10.0)  # µm per level-0 pixel
 
 
