@@ -69,8 +69,8 @@ def test_a_card_says_what_the_main_model_adds_to_a_trivial_one(run: Path, tmp_pa
 
     lines = lines_of(copy, "survival")
 
-    assert lines["Against no biology"] == f"{found['trivial baseline'][1]}."
-    assert lines["Added value"] == f"{found['added value'][1]}."
+    assert f"Subspace fusion {lines['Against no biology']}" == found["trivial baseline"][1]
+    assert f"Subspace fusion {lines['Added value']}" == found["added value"][1]
     assert "Added value" not in lines_of(run, "survival")
 
 

@@ -127,15 +127,20 @@ def _lines(
         yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0") + common)
     beyond = _finding(run, task, "trivial baseline")
     if beyond is not None:
-        yield Line("Against no biology", f"{singular(str(beyond['found']))}.".replace("p = ", "p\u00a0=\u00a0"))
+        yield Line("Against no biology", _without_name(beyond, main).replace("p = ", "p\u00a0=\u00a0"))
     adds = _finding(run, task, "added value")
     if adds is not None:
-        yield Line("Added value", f"{singular(str(adds['found']))}.")
+        yield Line("Added value", _without_name(adds, main))
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
         yield Line("Highest of all", f"{model_label(highest['model'], run.covariates)} {number(highest['value'])}")
     yield Line("Probabilities", _calibration(run, task)[0])
+
+
+def _without_name(finding: Mapping[str, Any], model: str) -> str:
+    """Returns what was found of the model that the card names, without its name."""
+    return singular(str(finding["found"]).removeprefix(f"{model_title(model)} "))
 
 
 def _verdict(model: str, benefit: FusionBenefit | None, unrelated: str) -> tuple[str, _Tone]:

@@ -73,13 +73,13 @@ def test_a_model_as_good_within_strata_raises_no_alarm():
 
 def test_few_patients_raise_no_alarm_and_are_not_called_fine():
     levels = []
-    for seed in range(40):
+    for seed in range(16):
         rows, patients = drawn(seed, told_by_idh=0, skill=4)
         rows, patients = rows[:60], patients[:60]
         (task,) = read_tasks(rows)
         findings, _, _ = stratum_findings(task, *strata_of(patients, ()), headline_values(task), n_bootstrap=60, seed=0)
         levels += [finding.level for finding in findings if finding.check == "subgroups"]
-    assert len(levels) > 100
+    assert len(levels) > 40
     assert np.mean([level == "warning" for level in levels]) <= 0.05
     assert np.mean([level == "ok" for level in levels]) < 0.5
 
