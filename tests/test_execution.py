@@ -2,6 +2,7 @@ import os
 
 import pytest
 from distributed import LocalCluster
+from threadpoolctl import threadpool_info
 
 from subfuse.errors import DataError
 from subfuse.execution import available_cores, failure_reason, run_jobs, with_time_left
@@ -13,6 +14,10 @@ def divide(a: int, b: int) -> float:
 
 def process_id(_: int) -> int:
     return os.getpid()
+
+
+def threads_of_linear_algebra(_: int) -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
 
 def die(code: int) -> None:
@@ -67,3 +72,8 @@ def test_time_left_counts_only_what_was_done_since():
     for done in (4, 5, 6):
         report(done, 6, "fold")
     assert told == [(4, 6, "fold, 60 s left"), (5, 6, "fold, 60 s left"), (6, 6, "fold")]
+
+
+def test_workers_share_the_cores_also_in_linear_algebra():
+    found = dict(run_jobs(threads_of_linear_algebra, [(1,), (2,)], workers=2))
+    assert all(threads == {max(1, available_cores() // 2)} for threads in found.values())

@@ -253,5 +253,7 @@ def _context() -> BaseContext:
 def _start_worker(parent: int, threads: int) -> None:
     end_with_parent(parent)
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
+    threadpool_limits(threads)  # of the linear algebra of NumPy and SciPy; else workers slow each other down manifold
