@@ -22,11 +22,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_TO_CONNECT = 15  # to a scheduler
 _SECONDS_BETWEEN_LOOKS = 0.5
-_SLOW_TO_IMPORT = (
-    "torch._dynamo",
-    "lightning.fabric",
-    "anndata",
-)  # ten seconds of a processor, once and not per worker
+_SLOW_TO_IMPORT = ("torch._dynamo", "lightning.fabric", "anndata")  # ten seconds, once and not per worker
 
 Progress = Callable[[int, int, str], None]  # done, total, what was done last
 

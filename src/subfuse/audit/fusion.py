@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
-from subfuse.evaluation.metrics import metric_title, number, p_text
+from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -210,7 +210,7 @@ def difference_text(row: Mapping[str, Any]) -> str:
     """Returns a row of `compare_models` in words: the difference, its interval and the adjusted p-value."""
     return (
         f"{metric_title(row['metric'])} {number(row['difference'], signed=True)}, "
-        f"95 % interval {number(row['lower'], signed=True)} to {number(row['upper'], signed=True)}, "
+        f"95 % interval {signed_interval(row['lower'], row['upper'])}, "
         f"adjusted {p_text(row['p_adjusted'])}"
     )
 

@@ -14,7 +14,7 @@ from subfuse.evaluation.benefit.interaction import INTERACTION as INTERACTION_PA
 from subfuse.evaluation.benefit.interaction import variance_shares
 from subfuse.evaluation.comparisons import compare_models, grouping
 from subfuse.evaluation.floors import too_few
-from subfuse.evaluation.metrics import metric_title, number
+from subfuse.evaluation.metrics import metric_title, number, signed_interval
 from subfuse.evaluation.predictions import (
     PATIENT,
     TaskPredictions,
@@ -207,8 +207,8 @@ def shuffle_finding(
             f"{model_title(model)}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
         )
         return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
-    change, lower, upper = (number(row[name], signed=True) for name in ("difference", "lower", "upper"))
-    evidence = f"{metric_title(task.headline)} changes by {change}, 95 % interval {lower} to {upper}"
+    change, interval = number(row["difference"], signed=True), signed_interval(row["lower"], row["upper"])
+    evidence = f"{metric_title(task.headline)} changes by {change}, 95 % interval {interval}"
     if row["upper"] < 0:
         found = f"{model_title(model)} uses {modality}: exchanged between patients, {evidence}"
         return Finding("ok", SHUFFLE_NULL, found, task=task.name, model=model), table

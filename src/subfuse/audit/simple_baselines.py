@@ -11,7 +11,7 @@ from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
 from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.benefit.added_value import added_value
-from subfuse.evaluation.metrics import metric_title, number
+from subfuse.evaluation.metrics import metric_title, number, signed_interval
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, modalities_of, model_title
 
@@ -134,8 +134,8 @@ def _added(row: Mapping[str, Any]) -> Finding:
         return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "More patients would tell.", row["task"], row["model"])
     verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_value"])
     numbers = (
-        f"{metric_title(row['metric'])} {number(row['difference'], signed=True)}, 95 % interval "
-        f"{number(row['lower'], signed=True)} to {number(row['upper'], signed=True)}, weights from {row['fitted_on']}"
+        f"{metric_title(row['metric'])} {number(row['difference'], signed=True)}, "
+        f"95 % interval {signed_interval(row['lower'], row['upper'])}, weights from {row['fitted_on']}"
     )
     if verdict == "better":
         found = f"{model} adds to {trivial} ({numbers})"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from subfuse.audit.findings import Audit, Finding, Level
 from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.cli.console import print_table
-from subfuse.evaluation.metrics import metric_title, number, p_text
+from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -40,17 +40,13 @@ def print_added(audit: Audit) -> None:
             model_title(row["trivial"]),
             metric_title(row["metric"]),
             number(row["difference"], signed=True),
-            (row["reason"] or "none") if math.isnan(row["lower"]) else _interval(row["lower"], row["upper"]),
+            (row["reason"] or "none") if math.isnan(row["lower"]) else signed_interval(row["lower"], row["upper"]),
             "" if math.isnan(row["p_adjusted"]) else p_text(row["p_adjusted"]).removeprefix("p = ").removeprefix("p "),
         )
         for row in known
     ]
     columns = ("task", "model", "added to", "metric", "difference", "95 % interval", "p adjusted")
     print_table("What the models add", columns, rows)
-
-
-def _interval(lower: float, upper: float) -> str:
-    return f"{number(lower, signed=True)} to {number(upper, signed=True)}"
 
 
 def audit_lines(audit: Audit) -> Iterator[str]:

@@ -41,6 +41,10 @@ class BootstrapWeights:
         """Returns the weights of a group's patients in its order."""
         return self.weights[:, self.patients.get_indexer(group.patients)]
 
+    def after_ones(self, patients: pd.MultiIndex) -> Float[np.ndarray, "weighting patient"]:
+        """Returns weights of one, for the value itself, then those of the replicates, in the order of the patients."""
+        return np.vstack([np.ones(len(patients)), self.weights[:, self.patients.get_indexer(patients)]])
+
 
 def percentile_interval(
     replicates: Sequence[Float[np.ndarray, " replicate"]], *, centre: float | None = None

@@ -72,6 +72,16 @@ def number(value: float, *, signed: bool = False) -> str:
     return f"{shown:{'+' if signed else ''}.3f}".replace("-", "−")
 
 
+def signed_interval(lower: float, upper: float) -> str:
+    """Returns the ends of an interval of a difference.
+
+    Example:
+        >>> signed_interval(-0.0415, 0.2)
+        '−0.042 to +0.200'
+    """
+    return f"{number(lower, signed=True)} to {number(upper, signed=True)}"
+
+
 def p_text(value: float) -> str:
     """Returns `p = 0.012`, `p < 0.001`, or that it is undefined."""
     if np.isnan(value):

@@ -186,7 +186,9 @@ def _survival_folds(
     rows: pd.DataFrame, bootstrap: BootstrapWeights
 ) -> Iterator[tuple[float, Float[np.ndarray, " replicate"]]]:
     for _, fold in rows.groupby(FOLD):
-        measured = weighted_c_index(times_days(fold), events(fold), risks(fold), _weights(fold, bootstrap))
+        measured = weighted_c_index(
+            times_days(fold), events(fold), risks(fold), bootstrap.after_ones(pd.MultiIndex.from_frame(fold[PATIENT]))
+        )
         yield float(measured[0]), measured[1:]
 
 
@@ -201,14 +203,8 @@ def _class_repeats(
         label, probabilities = label_indices(repeat, present), class_probabilities(repeat, present)
         total = probabilities.sum(axis=1, keepdims=True)
         given = np.divide(probabilities, total, out=np.full_like(probabilities, 1 / len(present)), where=total > 0)
-        measured = weighted_auc(label, given, _weights(repeat, bootstrap))
+        measured = weighted_auc(label, given, bootstrap.after_ones(pd.MultiIndex.from_frame(repeat[PATIENT])))
         yield float(measured[0]), measured[1:]
-
-
-def _weights(rows: pd.DataFrame, bootstrap: BootstrapWeights) -> Float[np.ndarray, "weighting patient"]:
-    """Returns weights of one, for the value itself, then those of the replicates."""
-    drawn = bootstrap.weights[:, bootstrap.patients.get_indexer(pd.MultiIndex.from_frame(rows[PATIENT]))]
-    return np.vstack([np.ones(len(rows)), drawn])
 
 
 def _strata(rows: pd.DataFrame, column: pd.Series) -> pd.Series:

@@ -192,8 +192,7 @@ def _measured(
     case: _Case, bootstrap: BootstrapWeights, thresholds: np.ndarray
 ) -> tuple[Float[np.ndarray, "weighting threshold"], Float[np.ndarray, "weighting threshold"]]:
     """Returns the net benefit and that of treating all: first of the patients themselves, then of the replicates."""
-    drawn = bootstrap.weights[:, bootstrap.patients.get_indexer(case.patients)]
-    weights = np.vstack([np.ones(len(case.patients)), drawn])
+    weights = bootstrap.after_ones(case.patients)
     parts = []
     for name in np.unique(case.repeat):
         chosen = case.repeat == name
