@@ -9,6 +9,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, preview
+from subfuse.evaluation.predictions import class_columns, class_name
 from subfuse.training.models import model_title
 
 CHECK = "completeness"
@@ -88,11 +89,6 @@ def is_survival(rows: pd.DataFrame) -> bool:
     return bool(rows["risk"].notna().any())
 
 
-def class_columns(rows: pd.DataFrame) -> list[str]:
-    """Returns the columns `p_<class>` that these rows fill."""
-    return [name for name in map(str, rows.columns) if name.startswith("p_") and rows[name].notna().any()]
-
-
 def _check_columns(predictions: pd.DataFrame) -> None:
     columns = [str(name) for name in predictions.columns]
     has_survival = {"time_days", "event", "risk"} <= set(columns)
@@ -170,7 +166,7 @@ def class_text(label: object) -> str | None:
     """Returns a class as text; None where unknown. A column of whole numbers with gaps is read as 2.0, 3.0."""
     if label is None or label is pd.NA or (isinstance(label, float) and np.isnan(label)):
         return None
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+    return class_name(label)
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.any_table import class_columns, class_text, read_events, read_numbers
+from subfuse.audit.any_table import class_text, read_events, read_numbers
 from subfuse.audit.audit import N_BOOTSTRAP, audit_predictions
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.evaluation.predictions import class_columns
 from subfuse.files import read_table
 from subfuse.identifiers import patient_of_barcode
 from subfuse.training.models import model_title

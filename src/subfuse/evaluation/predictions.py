@@ -86,15 +86,18 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
         if "risk" in rows and rows["risk"].notna().any():
             yield TaskPredictions(str(name), rows, None)
             continue
-        classes = [
-            column[2:] for column in map(str, rows.columns) if column.startswith("p_") and rows[column].notna().any()
-        ]
+        classes = [column.removeprefix("p_") for column in class_columns(rows)]
         if len(classes) < 2:
             raise DataError(
                 f"predictions of task {name} must fill the column risk or p_<class> of two classes or more. "
                 f"Found {preview(classes) or 'none'}. Add what the models predicted."
             )
         yield TaskPredictions(str(name), rows, tuple(classes))
+
+
+def class_columns(rows: pd.DataFrame) -> list[str]:
+    """Returns the columns `p_<class>` that these rows fill, in their order."""
+    return [name for name in map(str, rows.columns) if name.startswith("p_") and rows[name].notna().any()]
 
 
 def ranked_patients(
@@ -210,7 +213,7 @@ def label_indices(rows: pd.DataFrame, classes: Sequence[str]) -> Int[np.ndarray,
         DataError: A label is missing or is not one of the classes.
     """
     position = {name: index for index, name in enumerate(classes)}
-    found = rows["label"].map(lambda label: position.get(_class_name(label), np.nan))
+    found = rows["label"].map(lambda label: position.get(class_name(label), np.nan))
     if found.isna().any():
         row = rows[found.isna()].iloc[0]
         raise DataError(
@@ -220,8 +223,8 @@ def label_indices(rows: pd.DataFrame, classes: Sequence[str]) -> Int[np.ndarray,
     return found.to_numpy(dtype=np.int64)
 
 
-def _class_name(label: object) -> str:
-    # a column of classes 2, 3, 4 with gaps is read as 2.0, 3.0, 4.0
+def class_name(label: object) -> str:
+    """Returns a known class as text; a column of whole numbers with gaps is read as 2.0, 3.0."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 

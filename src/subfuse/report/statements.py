@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
 from subfuse.evaluation.metrics import number
+from subfuse.evaluation.predictions import class_columns
 from subfuse.training.models import modalities_of, model_title
 
 
@@ -192,10 +193,7 @@ def with_level(lower: float, upper: float) -> str:
 
 def class_names(predictions: pd.DataFrame) -> list[str]:
     """Returns the classes of a task, in the order of the columns; other tasks' columns are empty."""
-    names = [
-        column for column in map(str, predictions) if column.startswith("p_") and predictions[column].notna().any()
-    ]
-    return [name.removeprefix("p_") for name in names]
+    return [name.removeprefix("p_") for name in class_columns(predictions)]
 
 
 def outcomes(tested: pd.DataFrame) -> str:
