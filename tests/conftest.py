@@ -103,6 +103,7 @@ def make_cohort(tmp_path: Path) -> Callable[..., Cohort]:
             encoder="fake",
             encoder_sha256="0" * 64,
             patch_dim=patch_dim,
+            patch_um={path: 128.0 for patient in patients for path in patient.slides},
         )
 
     return build

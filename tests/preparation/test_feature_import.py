@@ -318,6 +318,21 @@ def test_unnamed_encoders_are_a_warning_and_widths_stay_distinct(tmp_path):
     assert "name it as slides.encoder" in surveys[0].warnings()[-1]
 
 
+def test_patches_of_two_scales_are_a_warning_of_check_and_prepare(cohort, capsys):
+    rows = pd.read_csv(cohort.parent / "slides.csv")
+    for i, patient in enumerate(PATIENTS):
+        write_features(cohort.parent / "CLAM features" / f"{patient} é.h5", 4, seed=i, patch_size_level0=512)
+    rows.assign(mpp=[1.0] + [0.25] * 11).to_csv(cohort.parent / "slides.csv", index=False)
+    expected = "about 128 µm in 11 slides, 512 µm in 1 (P00 é)"
+    assert main(["check", str(cohort)]) == 0
+    assert expected in capsys.readouterr().err
+    out = prepare(cohort)
+    assert expected in capsys.readouterr().err
+    prepared = read_cohort(out)
+    assert sorted(prepared.patch_um.values()) == [128.0] * 11 + [512.0]
+    assert prepared.patch_um[prepared.patients[0].slides[0]] == 512.0
+
+
 def test_slides_and_ready_features_do_not_mix(tmp_path):
     sources = [FeatureSource("a", "p", tmp_path / "a.h5"), SlideSource("b", "p", tmp_path / "b.svs")]
     with pytest.raises(ConfigurationError, match="Found 1 with features and 1 slides"):

@@ -166,6 +166,21 @@ def test_features_of_another_width_are_refused_with_both_numbers(trained, tmp_pa
         predict_new_patient(run, slides=[tmp_path / "narrow.h5"], model="concat")
 
 
+def test_patches_wider_than_in_training_are_said_with_the_file(trained, tmp_path):
+    run, cohort = trained
+    stored = read_features(cohort.patients[23].slides[0])
+    said = {}
+    for factor in (1.02, 4):
+        scan = tmp_path / str(factor) / "scan.h5"
+        write_features(scan, replace(stored, level0_mpp=stored.level0_mpp * factor), tile_px=256)
+        notes = predict_new_patient(run, slides=[scan], model="concat").notes
+        said[factor] = [note for note in notes if "µm wide" in note]
+    assert said[1.02] == []
+    assert len(said[4]) == 1
+    assert "slides of scan.h5: patches of 1 of 1 patients" in said[4][0]
+    assert "are 512 µm wide, those of training 128 µm" in said[4][0]
+
+
 def test_values_far_from_all_of_training_are_said_with_the_file(trained, tmp_path):
     run, cohort = trained
     patient = cohort.patients[23]

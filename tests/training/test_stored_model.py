@@ -52,6 +52,7 @@ def untrained(name: str = "subspace", members: int = 1) -> FittedModel:
         expression_unit="log2_tpm",
         encoder="fake",
         encoder_sha256="0" * 64,
+        patch_um=(112.0, 128.0),
         details={"seed": 0, "split_sha256": "1" * 64},
     )
 

@@ -103,12 +103,13 @@ def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ..
     from subfuse.exclusions import exclusion_table
     from subfuse.preparation.feature_import import feature_sources, look_into_features, survey_features
     from subfuse.preparation.slide import inspect_slide
+    from subfuse.slides.patch_width import mixed_widths
 
     ready = feature_sources(slides)
     if ready:
         survey, n_read = look_into_features(ready, survey_features(ready), seconds=_SECONDS_OF_LOOKING)
         looked = f"  looked at: headers of all slide features, and the values of {n_read}; `prepare` reads all values"
-        return survey.exclusions, [survey.summary(), looked], survey.warnings()
+        return survey.exclusions, [survey.summary(), looked], (*survey.warnings(), *mixed_widths(survey.width_um))
     unreadable = []
     for source in slides:
         try:

@@ -1,5 +1,6 @@
 """Patients and cohorts as every later stage sees them, and how a prepared folder is read."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,6 +73,7 @@ class Cohort:
     encoder: str | None = None
     encoder_sha256: str | None = None
     patch_dim: int | None = None
+    patch_um: Mapping[Path, float] = field(default_factory=dict)  # feature file -> side of its patches, where known
     root: Path | None = None  # the prepared folder
 
     def __len__(self) -> int:
@@ -127,6 +129,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     provenance = read_mark(root)
     cohort_file = read_cohort_file(root / "cohort.yaml")
     chosen = _choose_cohorts(cohort_file, role)
+    slides = _read_slides(root)
     patients = read_patients(root)
     patients = patients[patients["cohort"].isin(chosen)]
     table = read_expression_h5ad(root / "expression.h5ad") if (root / "expression.h5ad").exists() else None
@@ -134,7 +137,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     covariates = cohort_file.covariates
     return Cohort(
         name=chosen[0] if len(chosen) == 1 else cohort_file.name,
-        patients=_patients(patients, _slides_by_patient(root), _values_by_patient(table), covariates),
+        patients=_patients(patients, _slides_by_patient(slides), _values_by_patient(table), covariates),
         genes=() if table is None else tuple(table.values.columns),
         expression_unit=None if table is None else table.scale,
         expression_basis=None if table is None else table.basis,
@@ -149,6 +152,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         encoder=provenance.get("encoder"),
         encoder_sha256=provenance.get("encoder_sha256"),
         patch_dim=provenance.get("patch_dim"),
+        patch_um={path: width for _, path, width in slides if not math.isnan(width)},
         root=root,
     )
 
@@ -235,14 +239,22 @@ def _values_by_patient(table: ExpressionTable | None) -> dict[str, np.ndarray]:
     return {} if table is None else dict(zip(table.values.index, table.values.to_numpy(), strict=True))
 
 
-def _slides_by_patient(root: Path) -> dict[str, tuple[Path, ...]]:
+def _read_slides(root: Path) -> list[tuple[str, Path, float]]:
+    """Returns patient, feature file and side of the patches in µm of each slide; NaN where that is unknown."""
     path = root / "slides.csv"
     table = without_marks(read_text_table(path))
     require_columns(table, {"slide_id": "the slide", "patient_id": "its patient", "features": "its file"}, path)
-    slides: dict[str, tuple[Path, ...]] = {}
+    slides = []
     for record in table.sort_values("slide_id").to_dict("records"):
         features = root / record["features"]
         if not features.exists():
             raise DataError(f"{path}: feature file {record['features']} is required. Found none. Run prepare again.")
-        slides[record["patient_id"]] = (*slides.get(record["patient_id"], ()), features)
+        slides.append((record["patient_id"], features, float(record.get("patch_um") or "nan")))
     return slides
+
+
+def _slides_by_patient(slides: Sequence[tuple[str, Path, float]]) -> dict[str, tuple[Path, ...]]:
+    of_patient: dict[str, tuple[Path, ...]] = {}
+    for patient_id, features, _ in slides:
+        of_patient[patient_id] = (*of_patient.get(patient_id, ()), features)
+    return of_patient

@@ -36,6 +36,13 @@ class FeatureFile:
     warnings: tuple[str, ...] = ()
     dtype: type[np.floating] = np.float16  # of what `slide_features` returns
 
+    @property
+    def patch_um(self) -> float:
+        """Side of a patch in µm; NaN without coordinates, or where only the spacing of the patches tells it."""
+        if self.read_coords is None or self.patch_size_level0 is None:
+            return math.nan
+        return self.patch_size_level0 * self.level0_mpp
+
     def slide_features(self, path: Path) -> SlideFeatures:
         """Reads the features and puts them together with their places.
 

@@ -227,6 +227,12 @@ def require_finite(
         )
 
 
+def patch_um(attributes: Mapping[str, Any]) -> float:
+    """Returns the side of a patch in µm, from the attributes of a feature file; NaN where places are unknown."""
+    known = bool(attributes.get("has_coordinates", True))
+    return float(attributes["patch_size_level0"]) * float(attributes["level0_mpp"]) if known else math.nan
+
+
 def _slide_features(file: h5py.File, features: np.ndarray) -> SlideFeatures:
     attributes = dict(file["coords"].attrs)
     return SlideFeatures(

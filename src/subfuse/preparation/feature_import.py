@@ -20,7 +20,14 @@ from subfuse.features.encoder import encoder_id
 from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import files_behind, opened_features
-from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, add_missing_hash, read_attributes, write_features
+from subfuse.features.store import (
+    UNKNOWN_ENCODER,
+    SlideFeatures,
+    add_missing_hash,
+    patch_um,
+    read_attributes,
+    write_features,
+)
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.source import FeatureSource, SlideSource
@@ -38,6 +45,7 @@ class FeatureHeader:
     encoder: str
     encoder_sha256: str  # empty where unknown
     has_coordinates: bool
+    patch_um: float  # side of a patch in µm; NaN where the header does not tell
     warnings: tuple[str, ...]
 
 
@@ -50,6 +58,11 @@ class FeatureSurvey:
     encoder: str
     encoder_sha256: str  # of the weights where recorded, else of the encoder's name and its features
     patch_dim: int | None  # None: no file can be used
+
+    @property
+    def width_um(self) -> dict[str, float]:
+        """Side of the patches of each slide in µm, where its header tells."""
+        return {slide: header.patch_um for slide, header in self.headers.items() if not math.isnan(header.patch_um)}
 
     def summary(self) -> str:
         """Returns in one line what the files are."""
@@ -78,6 +91,7 @@ class FeatureRecord:
     patient_id: str
     n_patches: int
     mpp: float  # µm per level-0 pixel
+    patch_um: float  # side of a patch in µm
     width_px: int | None  # at level 0
     height_px: int | None
     tissue_mm2: float  # area that the patches cover together
@@ -268,6 +282,7 @@ def _header(source: FeatureSource) -> FeatureHeader:
             encoder=file.encoder,
             encoder_sha256=file.encoder_sha256,
             has_coordinates=file.read_coords is not None,
+            patch_um=file.patch_um,
             warnings=file.warnings,
         )
 
@@ -330,6 +345,7 @@ def _record(
         patient_id=source.patient_id,
         n_patches=n_patches,
         mpp=float(attributes["level0_mpp"]) if known else math.nan,
+        patch_um=patch_um(attributes),
         width_px=int(attributes["slide_width_level0"]) if known else None,
         height_px=int(attributes["slide_height_level0"]) if known else None,
         tissue_mm2=float(attributes["tissue_mm2"]),

@@ -1,6 +1,7 @@
 """From a cohort file to a prepared folder: slides become features, tables become one cohort."""
 
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
 from subfuse.preparation.slide import SlideRecord, completed_record, prepare_slide
 from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
@@ -126,7 +128,8 @@ def prepare(
     write_table(out / "slide_quality.csv", quality_table(records))
     mark_complete(out, provenance)
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
-    warnings = (*plan.warnings, *of_slides, *_of_failures(failures), *_of_encoder(encoder, survey))
+    widths = mixed_widths({record.slide_id: record.patch_um for record in records if not math.isnan(record.patch_um)})
+    warnings = (*plan.warnings, *of_slides, *widths, *_of_failures(failures), *_of_encoder(encoder, survey))
     return Preparation(out, plan, _slide_table(records), warnings)
 
 

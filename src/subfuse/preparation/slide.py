@@ -17,7 +17,7 @@ from jaxtyping import Float16, Int32
 
 from subfuse.errors import DataError
 from subfuse.features.encoder import PatchEncoder, encoder_id
-from subfuse.features.store import SlideFeatures, add_missing_hash, read_attributes, write_features
+from subfuse.features.store import SlideFeatures, add_missing_hash, patch_um, read_attributes, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
@@ -48,6 +48,7 @@ class SlideRecord:
     patient_id: str
     n_patches: int
     mpp: float  # µm per level-0 pixel
+    patch_um: float  # side of a patch in µm
     width_px: int  # at level 0
     height_px: int
     mpp_source: str  # "slide" or "declared": in the slide table or as slides.mpp
@@ -262,6 +263,7 @@ def _record(source: SlideSource, path: Path, out: Path) -> SlideRecord:
         patient_id=source.patient_id,
         n_patches=n_patches,
         mpp=float(attributes["level0_mpp"]),
+        patch_um=patch_um(attributes),
         width_px=int(attributes["slide_width_level0"]),
         height_px=int(attributes["slide_height_level0"]),
         mpp_source="slide" if attributes["declared_mpp"] == "none" else "declared",

@@ -2,8 +2,8 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -48,6 +48,7 @@ class _Slides:
     encoder_sha256: str | None = None
     patch_dim: int | None = None
     notes: tuple[str, ...] = ()
+    width_um: Mapping[Path, float] = field(default_factory=dict)  # of patches, by feature file
 
 
 def predict_new_patient(
@@ -116,6 +117,7 @@ def predict_new_patient(
                 encoder=found.encoder,
                 encoder_sha256=found.encoder_sha256,
                 patch_dim=found.patch_dim,
+                patch_um=found.width_um,
             )
             predictions, notes = run.predict_with_notes(cohort, model=model)
     except DataError as error:
@@ -246,9 +248,8 @@ def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Ru
     records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
     notes = [f"{record.slide_id}: {record.n_patches} patches" for record in records]
     notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
-    return _Slides(
-        tuple(folder / record.features for record in records), loaded.name, loaded.sha256, loaded.dim, tuple(notes)
-    )
+    widths = {folder / record.features: record.patch_um for record in records}
+    return _Slides(tuple(widths), loaded.name, loaded.sha256, loaded.dim, tuple(notes), widths)
 
 
 def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel) -> _Slides:
@@ -262,8 +263,9 @@ def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel)
     records, failures = import_slides(sources, survey, folder / "wsi")
     _require_none(failures)
     features = tuple(folder / record.features for record in records)
+    widths = {folder / record.features: record.patch_um for record in records if record.has_coordinates}
     notes = (*notes, *survey.warnings())
-    return _Slides(features, survey.encoder, survey.encoder_sha256, survey.patch_dim, notes)
+    return _Slides(features, survey.encoder, survey.encoder_sha256, survey.patch_dim, notes, widths)
 
 
 def _require_none(excluded: pd.DataFrame) -> None:

@@ -25,6 +25,7 @@ from subfuse.expression.units import ShareBasis, renormalise, units_of
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
+from subfuse.slides.patch_width import beyond_training
 from subfuse.training.models import BATCH, SITE, ModelRecipe
 
 PREDICTION_BATCH = 8
@@ -46,6 +47,7 @@ class FittedModel:
     expression_unit: str | None  # None: trained without expression, perhaps with covariates
     encoder: str | None
     encoder_sha256: str | None
+    patch_um: tuple[float, float] | None = None  # sides of training's narrowest and widest patches; None: unknown
     expression_basis: ShareBasis | None = None  # genes below the sums of training's shares; None: unknown or no shares
     details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
 
@@ -145,6 +147,7 @@ class FittedModel:
             notes.append("no training patient had slides: slides are ignored")
         else:
             self._check_encoder(cohort)
+            notes += self._width_notes(cohort)
         return notes
 
     def _check_encoder(self, cohort: Cohort) -> None:
@@ -165,6 +168,26 @@ class FittedModel:
             f"slides of cohort {cohort.name!r} {problem}. Extract features as for the training patients (slides: "
             f"prepare with --encoder {self.encoder})."
         )
+
+    def _width_notes(self, cohort: Cohort) -> list[str]:
+        """Returns a note where patches show more or less tissue than in training, as with a wrong pixel size."""
+        if self.patch_um is None:
+            return []
+        widths = {p.patient_id: [cohort.patch_um[s] for s in p.slides if s in cohort.patch_um] for p in cohort}
+        other = {
+            patient: found
+            for patient, all_of in widths.items()
+            if (found := [width for width in all_of if beyond_training(width, self.patch_um)])
+        }
+        if not other:
+            return []
+        found = sorted(width for its in other.values() for width in its)
+        return [
+            f"slides of cohort {cohort.name!r}: patches of {len(other)} of {sum(map(bool, widths.values()))} patients "
+            f"({preview(other)}) are {_span(found[0], found[-1])} µm wide, those of training {_span(*self.patch_um)} "
+            "µm. Features of another scale mislead the model. Correct mpp, or extract features as for the training "
+            "patients."
+        ]
 
     def _range_notes(self, cohort: Cohort) -> list[str]:
         """Returns a note where most genes of a patient are far from all that training had, whatever the reason."""
@@ -315,8 +338,14 @@ class FittedModel:
             "expression_basis": None if self.expression_basis is None else asdict(self.expression_basis),
             "encoder": self.encoder,
             "encoder_sha256": self.encoder_sha256,
+            "patch_um": self.patch_um,
             "details": dict(self.details),
         }
+
+
+def _span(least: float, most: float) -> str:
+    low, high = f"{least:.0f}", f"{most:.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarray]:

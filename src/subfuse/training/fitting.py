@@ -191,6 +191,7 @@ def train_fold(
         expression_basis=cohort.expression_basis,
         encoder=cohort.encoder,
         encoder_sha256=cohort.encoder_sha256,
+        patch_um=_patch_widths(cohort, problem),
         details={
             **details,
             "position_bias_error": position_bias_error(model),  # of the table, in logits; 0 without one
@@ -198,6 +199,15 @@ def train_fold(
             "n_validation": len(problem.parts.validation),
         },
     )
+
+
+def _patch_widths(cohort: Cohort, problem: "_Problem") -> tuple[float, float] | None:
+    """Returns the sides of the narrowest and of the widest patches in training, in µm; None where none is known."""
+    if problem.data.reader.standardiser.patch_mean is None:
+        return None
+    paths = [path for patient in problem.parts.train for path in patient.slides if path in cohort.patch_um]
+    widths = [cohort.patch_um[path] for path in paths]
+    return (min(widths), max(widths)) if widths else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat, ValidationError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -61,6 +61,7 @@ class ModelDescription(Section):
     expression_basis: BasisDescription | None = None
     encoder: str | None
     encoder_sha256: str | None
+    patch_um: tuple[PositiveFloat, PositiveFloat] | None = None  # earlier versions did not write it
     details: dict[str, Any]
 
 
@@ -120,6 +121,7 @@ def _fitted(
         expression_unit=description.expression_unit,
         encoder=description.encoder,
         encoder_sha256=description.encoder_sha256,
+        patch_um=description.patch_um,
         expression_basis=None if basis is None else ShareBasis(basis.n_genes, basis.sha256),
         details=description.details,
     )
