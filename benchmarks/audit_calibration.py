@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from subfuse.audit.confounding.confounders import TOLD, confounder_findings
+from subfuse.audit.confounding.confounders import TOLD, MeanFeatures, confounder_findings
 from subfuse.audit.confounding.signal import martingale_residuals
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.task import TaskSpec
@@ -90,7 +90,7 @@ def level_of(kind: str, seed: int) -> tuple[str, pd.Series]:
     cohort = draw_cohort(kind, seed)
     fold = np.random.default_rng(seed).permutation(N) % FOLDS
     (task,) = read_tasks(held_out_predictions(cohort, fold))
-    (finding,), table = confounder_findings(cohort, task, {}, seed=seed)
+    (finding,), table = confounder_findings(cohort, task, {}, MeanFeatures(), seed=seed)
     return finding.level, table.iloc[0]
 
 

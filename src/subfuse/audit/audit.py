@@ -12,7 +12,7 @@ from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings, decision_findings
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
-from subfuse.audit.confounding.confounders import confounder_findings
+from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
 from subfuse.audit.confounding.strata import strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
@@ -236,9 +236,9 @@ def _input_findings(
 
 def _confounders(table: pd.DataFrame, cohort: Cohort, *, seed: int) -> tuple[list[Finding], pd.DataFrame]:
     """Returns for every task whether hospital or batch stand behind its result."""
-    findings, tables = [], []
+    findings, tables, means = [], [], MeanFeatures()
     for task in read_tasks(table):
-        found, rows = confounder_findings(cohort, task, headline_values(task), seed=seed)
+        found, rows = confounder_findings(cohort, task, headline_values(task), means, seed=seed)
         findings += found
         tables.append(rows)
     return findings, pd.concat([rows for rows in tables if len(rows)] or tables[:1], ignore_index=True)

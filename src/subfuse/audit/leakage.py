@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort
 from subfuse.errors import preview
 from subfuse.evaluation.predictions import FOLD
+from subfuse.features.store import read_sample
 from subfuse.identifiers import patient_of_barcode
 
 _DUPLICATE_CORRELATION = 0.99  # of two patients' gene-wise standardised expression
@@ -164,9 +164,7 @@ def _crosses(patients: Sequence[str], assignment: pd.DataFrame) -> bool:
 
 
 def _fingerprint(path: Path) -> str:
-    with h5py.File(path) as file:
-        features, coords = file["features"], file["coords"]
-        features = features[0] if features.ndim == 3 else features
-        content = hashlib.sha256(np.asarray(coords[...]).astype(np.int64).tobytes())
-        content.update(np.asarray(features[:_HASHED_PATCHES]).astype(np.float32).tobytes())
+    slide = read_sample(path, _HASHED_PATCHES)
+    content = hashlib.sha256(slide.coords.astype(np.int64).tobytes())
+    content.update(slide.features.astype(np.float32).tobytes())
     return content.hexdigest()

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,19 @@ def read_places(path: Path) -> SlideFeatures:
     with opened_hdf5(path) as file:
         _require_layout(file, path)
         return _slide_features(file, np.empty((len(file["coords"]), 0), np.float16))
+
+
+def read_sample(path: Path, n_patches: int) -> SlideFeatures:
+    """Reads about so many patches of one slide, evenly spaced in the file's order; the content is not verified.
+
+    Raises:
+        DataError: The file is missing, damaged or of another layout.
+    """
+    with opened_hdf5(path) as file:
+        _require_layout(file, path)
+        step = max(1, len(file["coords"]) // n_patches)
+        slide = _slide_features(file, file["features"][::step])
+        return replace(slide, coords=slide.coords[::step])
 
 
 def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str, Any]]:

@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from audit_calibration import N, draw_cohort, held_out_predictions
-from subfuse.audit.confounding.confounders import CONFOUNDER_COLUMNS, TOLD, confounder_findings
+from subfuse.audit.confounding.confounders import CONFOUNDER_COLUMNS, TOLD, MeanFeatures, confounder_findings
 from subfuse.audit.confounding.signal import held_out_scores, stratified_auc
 from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError
 from subfuse.evaluation.predictions import read_tasks
+from subfuse.features.store import read_features
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "tcga_gbmlgg" / "cohort.yaml"
 FOLD = np.random.default_rng(0).permutation(N) % 5
@@ -22,7 +24,7 @@ FOLD = np.random.default_rng(0).permutation(N) % 5
 
 def found(cohort: Cohort, predictions: pd.DataFrame, **values: float) -> tuple[Finding, pd.DataFrame]:
     (task,) = read_tasks(predictions)
-    (finding,), table = confounder_findings(cohort, task, values, seed=0)
+    (finding,), table = confounder_findings(cohort, task, values, MeanFeatures(), seed=0)
     return finding, table
 
 
@@ -95,6 +97,19 @@ def test_features_of_slides_tell_a_batch(make_cohort) -> None:
     assert table["input"].tolist() == ["slides"]
     assert table["n_patients"].iloc[0] == 39  # one has no slide
     assert table["strongest"].iloc[0].startswith("feature ")
+
+
+def test_slides_are_read_once_for_all_tasks_and_a_damaged_one_is_named(make_cohort) -> None:
+    patient = make_cohort(3).patients[2]
+    means = MeanFeatures()
+    first = means.of(patient)
+    expected = np.concatenate([read_features(path).features.astype(np.float64) for path in patient.slides]).mean(axis=0)
+    np.testing.assert_allclose(first, expected)
+    for path in patient.slides:
+        path.write_bytes(b"damaged")
+    np.testing.assert_array_equal(means.of(patient), first)
+    with pytest.raises(DataError, match=patient.slides[0].name):
+        MeanFeatures().of(patient)
 
 
 @pytest.mark.real_data

@@ -1,9 +1,8 @@
 """Do hospital or batch stand behind a result: can inputs tell them, do they predict the outcome, does the risk?"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import h5py
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
@@ -24,6 +23,7 @@ from subfuse.evaluation.predictions import (
     risks,
     times_days,
 )
+from subfuse.features.store import read_sample
 from subfuse.training.models import main_model, model_title
 
 CHECK = "confounding"
@@ -59,8 +59,26 @@ class _Compared:
         return replace(self, patients=kept, **axes)
 
 
+@dataclass(frozen=True)
+class MeanFeatures:
+    """Mean features of patients; each slide is read once."""
+
+    _known: dict[str, Float[np.ndarray, " feature"]] = field(default_factory=dict)
+
+    def of(self, patient: Patient) -> Float[np.ndarray, " feature"]:
+        """Returns the mean of evenly spaced patches of all slides of a patient; empty without slides.
+
+        Raises:
+            DataError: A feature file is missing or damaged.
+        """
+        if patient.patient_id not in self._known:
+            read = [read_sample(path, _PATCHES).features.astype(np.float64) for path in patient.slides]
+            self._known[patient.patient_id] = np.concatenate(read).mean(axis=0) if read else np.empty(0)
+        return self._known[patient.patient_id]
+
+
 def confounder_findings(
-    cohort: Cohort, task: TaskPredictions, values: Mapping[str, float], *, seed: int
+    cohort: Cohort, task: TaskPredictions, values: Mapping[str, float], means: MeanFeatures, *, seed: int
 ) -> tuple[list[Finding], pd.DataFrame]:
     """Returns for the hospital and the declared batch what they have to do with inputs, outcome and predictions.
 
@@ -79,6 +97,7 @@ def confounder_findings(
         cohort: With expression and the places of slide features.
         task: Rows of all models and splits.
         values: Of every model, see `headline_values`; that of `site` or `batch` is quoted.
+        means: Keeps what is read of the slides for further tasks.
         seed: Of the permutations.
 
     Returns:
@@ -97,20 +116,20 @@ def confounder_findings(
             found = f"{column}: cannot be checked, {compared}"
             findings.append(Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name))
             continue
-        of_column = list(_rows(cohort, compared, seed=seed))
+        of_column = list(_rows(cohort, compared, means, seed=seed))
         if of_column:
             findings.append(_finding(task, column, of_column, compared.alike, values.get(model, np.nan)))
             rows += [{"task": task.name, "model": main_model(task.models), "column": column, **r} for r in of_column]
     return findings, pd.DataFrame(rows, columns=list(CONFOUNDER_COLUMNS))
 
 
-def _rows(cohort: Cohort, compared: _Compared, *, seed: int) -> Iterator[dict[str, object]]:
+def _rows(cohort: Cohort, compared: _Compared, means: MeanFeatures, *, seed: int) -> Iterator[dict[str, object]]:
     """Yields the numbers of every input that at least half of the patients have."""
     everybody = np.zeros(len(compared.batch), dtype=np.int64)
     tests = {"n_permutations": N_PERMUTATIONS, "seed": seed}
     outcome_share, p_outcome = explained_share(compared.outcome, compared.batch, everybody, **tests)
     prediction_share, p_prediction = explained_share(compared.prediction, compared.batch, compared.stratum, **tests)
-    for name, inputs in _inputs(cohort, compared.patients):
+    for name, inputs in _inputs(cohort, compared.patients, means):
         there = np.isfinite(inputs).all(axis=1)
         having = compared.only(there)
         if there.mean() < 0.5 or len(np.unique(having.batch)) < 2:
@@ -225,7 +244,9 @@ def _prediction(task: TaskPredictions, tested: pd.DataFrame) -> Float[np.ndarray
     return centred / np.where(spread > _TINY, spread, np.inf)
 
 
-def _inputs(cohort: Cohort, patients: Sequence[Patient]) -> Iterator[tuple[str, Float[np.ndarray, "patient column"]]]:
+def _inputs(
+    cohort: Cohort, patients: Sequence[Patient], means: MeanFeatures
+) -> Iterator[tuple[str, Float[np.ndarray, "patient column"]]]:
     """Yields the inputs by name; a patient without one has NaN."""
     if cohort.genes:
         missing = np.full(len(cohort.genes), np.nan)
@@ -233,19 +254,7 @@ def _inputs(cohort: Cohort, patients: Sequence[Patient]) -> Iterator[tuple[str, 
             "expression",
             np.stack([missing if p.expression is None else p.expression for p in patients]).astype(np.float64),
         )
-    means = [_mean_features(patient) for patient in patients]
-    width = max(len(mean) for mean in means)
+    slides = [means.of(patient) for patient in patients]
+    width = max(map(len, slides))
     if width:
-        yield "slides", np.stack([mean if len(mean) else np.full(width, np.nan) for mean in means])
-
-
-def _mean_features(patient: Patient) -> Float[np.ndarray, " feature"]:
-    """Returns the mean of evenly spaced patches of all slides of a patient; empty without slides."""
-    parts = []
-    for path in patient.slides:
-        with h5py.File(path) as file:
-            features = file["features"]
-            features = features[0] if features.ndim == 3 else features
-            step = max(1, len(features) // _PATCHES)
-            parts.append(np.asarray(features[::step]).astype(np.float64))
-    return np.concatenate(parts).mean(axis=0) if parts else np.empty(0)
+        yield "slides", np.stack([mean if len(mean) else np.full(width, np.nan) for mean in slides])
