@@ -133,7 +133,7 @@ def describe_mismatch(ours: Collection[str], places: Mapping[str, Collection[str
     like = {_canonical(name): name for name in reversed(theirs)}
     alike = next(((name, like[_canonical(name)]) for name in ours if _canonical(name) in like), None)
     if alike is not None:
-        return f"{shown}; nearest: {alike[0]} and {alike[1]}, which differ only in case, zeros or separators"
+        return f"{shown}; nearest: {alike[0]} and {alike[1]}, which differ only in {difference_of_spelling(*alike)}"
     for name in ours[:_COMPARED]:
         longer = next((other for other in theirs if _is_part(name, other) or _is_part(other, name)), None)
         if longer is not None:
@@ -161,13 +161,15 @@ def spelt_otherwise(names: Iterable[str], known: Collection[str]) -> dict[str, s
     Example:
         >>> spelt_otherwise(["P01", "P02", "P03"], ["p1", "P02"])
         {'P01': '; p1 is, which differs only in case, zeros or separators'}
+        >>> spelt_otherwise(["G2"], ["g2", "g3"])
+        {'G2': '; g2 is, which differs only in case'}
         >>> spelt_otherwise(["PT-O07", "PT-017"], ["PT-007", "PT-017", "PT-119"])
         {'PT-O07': '; PT-007 is, which differs in one character'}
     """
     names, exact = list(names), frozenset(known)
     others = [name for name in dict.fromkeys(names) if name not in exact]
     alike = same_but_for_spelling(others, exact)
-    found = {name: f"; {other} is, which differs only in case, zeros or separators" for name, other in alike.items()}
+    found = {n: f"; {other} is, which differs only in {difference_of_spelling(n, other)}" for n, other in alike.items()}
     near = _one_character_away([name for name in others if name not in found], exact.difference(names))
     return found | {name: f"; {other} is, which differs in one character" for name, other in near.items()}
 
@@ -210,6 +212,16 @@ def _without_each_character(name: str) -> set[str]:
     """The name in lower case and with one character left out, for names long enough to be told apart by the others."""
     text = name.lower()
     return {text, *(text[:i] + text[i + 1 :] for i in range(len(text)))} if len(text) >= _TOLD_APART else set()
+
+
+def difference_of_spelling(name: str, other: str) -> str:
+    """Returns in what two names differ that are `same_but_for_spelling`.
+
+    Example:
+        >>> difference_of_spelling("G2", "g2"), difference_of_spelling("P01", "p-1")
+        ('case', 'case, zeros or separators')
+    """
+    return "case" if name.lower() == other.lower() else "case, zeros or separators"
 
 
 def _canonical(name: str) -> str:

@@ -53,6 +53,21 @@ def test_readable_in_any_of_its_usual_forms(tmp_path, name, content):
     ]
 
 
+@pytest.mark.parametrize(
+    ("format", "content"),
+    [
+        ("plain", "patient_id,time_days,event\n"),
+        ("plain", "patient_id,grade\n,\n , \n"),
+        ("gdc", "case_submitter_id,vital_status,days_to_death,days_to_last_follow_up\n"),
+        ("cbioportal", "#\nPATIENT_ID,OS_MONTHS,OS_STATUS\n"),
+        ("cbioportal", "#\nPATIENT_ID,SAMPLE_ID\n"),
+    ],
+)
+def test_a_table_with_a_header_only_says_that_it_has_no_patient(tmp_path, format, content):
+    with pytest.raises(DataError, match=r"p\.csv: at least one patient is required. Found no row below the header"):
+        read(tmp_path / "p.csv", content.encode(), format=format)
+
+
 def test_quoted_cells_may_hold_line_ends_and_separators(tmp_path):
     text = 'patient_id,time_days,event,note\nA,100,1,"seen, twice\nthen lost"\nB,200,0,"says ""well"""\n'
     patients = read(tmp_path / "p.csv", text.encode()).patients

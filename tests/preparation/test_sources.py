@@ -258,6 +258,25 @@ def test_labels_that_no_model_would_know(folder):
         plan_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("declared", "labels", "remedy"),
+    [
+        ("[g3, g2]", "G3", r"G2 and g2 differ only in case: write `classes: \[G3, G2\]`"),
+        ("[G2, g3]", "G3", r"G3 and g3 differ only in case: write `classes: \[G2, G3\]`"),
+        ("[G2, G-3]", "G3", r"G3 and G-3 differ only in case, zeros or separators: write `classes: \[G2, G3\]`"),
+        ("[G2, G3]", "g2", r"g2 and G2 differ only in case: write G2 in these cells"),
+        ("[G2, G3]", "G4", r"Found G4. Add them to `classes`"),
+    ],
+)
+def test_classes_in_another_case_are_told_with_what_to_write(folder, declared, labels, remedy):
+    table = pd.read_csv(folder / "a.csv")
+    table["grade"] = ["G2", *["G3"] * (len(table) - 2), labels]
+    table.to_csv(folder / "a.csv", index=False)
+    shared = SHARED.replace("{column: grade}", f"{{column: grade, classes: {declared}}}")
+    with pytest.raises(DataError, match=remedy):
+        plan_of(folder, entry("a", "develop"), shared=shared)
+
+
 def test_a_cohort_without_patients_is_named(folder):
     pd.read_csv(folder / "b.csv").assign(time_days=None, event=None, grade=None).to_csv(folder / "b.csv", index=False)
     with pytest.raises(DataError, match=r"b: at least one patient .* unknown outcome of survival, grade \(9\)"):

@@ -68,8 +68,8 @@ def _read(path: Path) -> pd.DataFrame:
 def _one_row_per_patient(
     tables: Sequence[pd.DataFrame], paths: Sequence[Path]
 ) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
-    if not tables:
-        return pd.DataFrame({"PATIENT_ID": []}, dtype=object), (), exclusion_table()
+    if all(table.empty for table in tables):
+        return pd.DataFrame({"PATIENT_ID": [], _PLACE: []}, dtype=object), (), exclusion_table()
     samples = pd.concat(tables, ignore_index=True).fillna("")
     names = [str(name) for name in samples if name != "SAMPLE_ID"]
     origins = [

@@ -43,10 +43,15 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     Raises:
         ConfigurationError: A mapped column is not in the table, a reserved name, or an event column or a time column
             whose meaning must be declared.
-        DataError: Unreadable table, a patient that occurs twice, an event, time or marker that cannot be read. Names
-            file, row and value.
+        DataError: Unreadable or empty table, a patient that occurs twice, an event, time or marker that cannot be
+            read. Names file, row and value.
     """
     table, notes, left_out = _read(section)
+    if table.empty:
+        raise DataError(
+            f"{preview(section.table)}: at least one patient is required. Found no row below the header. Give the "
+            "table that has the patients."
+        )
     notes = (*notes, *match_barcodes(table))
     refuse_repeated_patients(table)
     table, note_of_choice = _included(table, section)

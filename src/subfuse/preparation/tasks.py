@@ -1,13 +1,13 @@
 """Tasks of a cohort file, resolved against the patients that have their columns."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.identifiers import LONGEST_NAME, is_plain_label
+from subfuse.identifiers import LONGEST_NAME, difference_of_spelling, is_plain_label, same_but_for_spelling
 
 _MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
 _LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
@@ -96,7 +96,7 @@ def resolve_classes(
         if extra:
             raise DataError(
                 f"tasks.{name}: every label of {task.column} must be one of {preview(classes or (), limit=9)}. "
-                f"Found {preview(extra)}. Add them to `classes`, or empty these cells."
+                f"Found {preview(extra)}. {_remedy_of_labels(extra, classes or (), found)}"
             )
         if not develops:
             continue
@@ -111,6 +111,19 @@ def resolve_classes(
         if absent:
             warnings.append(f"tasks.{name}: no patient has {preview(absent)}")
     return resolved, tuple(warnings)
+
+
+def _remedy_of_labels(extra: Sequence[str], classes: Sequence[str], found: Collection[str]) -> str:
+    """Returns what to do about labels that are not among the classes: those in another spelling are told first."""
+    like = same_but_for_spelling(extra, classes)
+    if not like:
+        return "Add them to `classes`, or empty these cells."
+    label, declared = next(iter(like.items()))
+    pair = f"{label} and {declared} differ only in {difference_of_spelling(label, declared)}"
+    if declared in found:
+        return f"{pair}: write {declared} in these cells."
+    meant = {name: label for label, name in like.items()}
+    return f"{pair}: write `classes: [{', '.join(meant.get(name, name) for name in classes)}]`."
 
 
 def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
