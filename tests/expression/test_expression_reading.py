@@ -275,6 +275,9 @@ def test_sample_sheet_without_files(star_folder):
     )
     with pytest.raises(DataError, match="Found none; listed: 6, in the folder: 0"):
         read_expression(section)
+    (star_folder / "star2" / "F3.rna_seq.augmented_star_gene_counts.tsv").touch()
+    with pytest.raises(DataError, match=r"in the folder: 1. listed: .*; in the folder: .*; nearest: .* only in case"):
+        read_expression(section)
 
 
 @pytest.mark.real_data

@@ -49,7 +49,7 @@ def test_patients_of_another_spelling_are_named_in_pairs(tmp_path, ours, theirs)
     (tmp_path / "m.csv").write_text(f"patient_id,EGFR\n{theirs},1.5\n")
     with pytest.raises(
         DataError,
-        match=f"first column: {theirs}; header: EGFR; nearest: {ours} and {theirs}, which differ only in case, zeros",
+        match=f"first column: {theirs}; header: EGFR; nearest: {ours} and {theirs}, which differ only in case",
     ):
         read(tmp_path / "m.csv", unit="tpm", patients=[ours])
 
@@ -98,6 +98,35 @@ def test_a_sample_sheet_names_patients_and_types(tmp_path):
     assert reasons["s3"] == "normal tissue"
     assert reasons["s4"] == "not in the sample sheet"
     assert "s1 of the same patient" in reasons["s2"]
+
+
+@pytest.mark.parametrize(("format", "orientation"), [("plain", None), ("plain", "patients_by_genes"), ("h5ad", None)])
+def test_a_sample_sheet_of_other_samples_names_both_sides_and_the_nearest(tmp_path, format, orientation):
+    names = [f"case-{i}" for i in range(3)]
+    path = tmp_path / f"e.{'h5ad' if format == 'h5ad' else 'csv'}"
+    if format == "h5ad":
+        anndata.AnnData(matrix(names)).write_h5ad(path)
+    else:
+        matrix(names).to_csv(path)
+    (tmp_path / "sheet.csv").write_text("sample_id,patient_id\nCASE-2,a\nCASE-9,b\n")
+    declared = {} if orientation is None else {"orientation": orientation}
+    with pytest.raises(DataError, match=r"Found none.*nearest: (case-2 and CASE-2|CASE-2 and case-2), .* only in case"):
+        read(path, unit="tpm", format=format, sample_sheet=tmp_path / "sheet.csv", patients=["a", "b"], **declared)
+
+
+def test_a_sample_that_the_sheet_spells_otherwise_says_so(tmp_path):
+    matrix(["s1", "s2", "s3"]).T.to_csv(tmp_path / "e.csv")
+    (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\ns1,a,\nS2,b,\n")
+    found = read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv", patients=["a", "b"])
+    reasons = dict(zip(found.exclusions["id"], found.exclusions["reason"], strict=True))
+    assert found.values.index.tolist() == ["a"]  # the sheet tells the orientation
+    assert reasons == {
+        "s2": "not in the sample sheet; S2 is, which differs only in case",
+        "s3": "not in the sample sheet",
+    }
+    (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\ns1,a,Normal\n")
+    with pytest.raises(DataError, match=r"normal tissue \(1\) .* \(2\). Commonest reason: .* \(2, for example s2\)"):
+        read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv", patients=["a"])
 
 
 @pytest.mark.parametrize(

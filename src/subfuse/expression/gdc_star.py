@@ -1,7 +1,7 @@
 """GDC STAR counts: which file belongs to which patient, and all files of a folder as one matrix."""
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from subfuse.expression.samples import (
     origin_of_sample,
     preservation_of,
 )
-from subfuse.identifiers import patient_of_barcode, site_of_barcode
+from subfuse.identifiers import describe_mismatch, patient_of_barcode, site_of_barcode
 from subfuse.tables import (
     open_bounded,
     other_bytes,
@@ -283,12 +283,22 @@ def _present_files(
     if not rows:
         raise DataError(
             f"{place}: at least one listed file named *{STAR_SUFFIXES[0]} must be in {folder}. "
-            f"Found none; listed: {len(missing)}, in the folder: {len(found)}."
+            f"Found none; listed: {len(missing)}, in the folder: {len(found)}. {_mismatch(listing, found)}. Give the "
+            "folder of these files, or their sheet."
         )
     files = pd.DataFrame(rows)
     shared = files["sample"].duplicated(keep=False)  # sheets name the sample, not the aliquot
     files.loc[shared, "sample"] += " (" + files.loc[shared, "file_name"] + ")"
     return files, exclusion_table(missing)
+
+
+def _mismatch(listing: pd.DataFrame, found: Sequence[Path]) -> str:
+    """Returns which files are listed and which are there, without the end of a name that all have."""
+    listed, there = (
+        [name.removesuffix(".gz").removesuffix(STAR_SUFFIXES[0]) for name in names]
+        for names in (listing["file_name"], [file.name for file in found])
+    )
+    return describe_mismatch(listed, {"in the folder": there}, of_ours="listed")
 
 
 def _manifest_sizes(path: Path) -> dict[str, int]:

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.numeric_tables import NumericTable, read_numeric_table
-from subfuse.expression.samples import SampleMatrix, SampleOrigin, assign_samples, read_sample_sheet, refuse_repeated
-from subfuse.identifiers import describe_mismatch, patient_of_barcode, site_of_barcode
+from subfuse.expression.samples import SampleMatrix, assign_samples, read_sample_sheet, refuse_repeated
+from subfuse.identifiers import composed, describe_mismatch, patient_of_barcode, site_of_barcode
 from subfuse.tables import is_missing
 
 _SYMBOL_COLUMNS = ("hugo_symbol", "gene_name", "gene_symbol", "symbol", "feature_name", "gene_symbols", "gene_names")
@@ -68,7 +68,8 @@ def read_plain(
     if path.suffix == ".h5ad":
         raise ConfigurationError(f"{path}: an AnnData file needs `format: h5ad` in `expression`.")
     table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
-    orientation = orientation or _recognise_orientation(table, patients, path)
+    listed = frozenset(read_sample_sheet(sheet)) if sheet is not None and orientation is None else frozenset()
+    orientation = orientation or _recognise_orientation(table, patients, listed, path)
     return _matrix(table, path, unit, sheet, genes_in_rows=orientation == "genes_by_patients")
 
 
@@ -129,7 +130,7 @@ def read_anndata(
     data = _read_h5ad(path)
     values, var = _values_of(data, layer, path)
     identifiers = data.obs_names.astype(str).tolist()
-    samples = assign_samples(identifiers, _origins(sheet))
+    samples = assign_samples(identifiers, sheet)
     if patient_column is not None:
         if patient_column not in data.obs:
             raise DataError(
@@ -227,11 +228,12 @@ def _refuse_other_logarithm(uns: Mapping[str, Any], unit: str, layer: str | None
     )
 
 
-def _recognise_orientation(table: NumericTable, patients: Collection[str], path: Path) -> str:
-    """Returns patients_by_genes or genes_by_patients, by where the patients' identifiers are.
+def _recognise_orientation(table: NumericTable, patients: Collection[str], listed: Collection[str], path: Path) -> str:
+    """Returns patients_by_genes or genes_by_patients, by where the identifiers of patients or their samples are.
 
-    A patient is one of `patients` or has a TCGA barcode. A column of gene symbols beside the first one makes rows
-    genes. Where nothing tells and no patients are known, rows are patients: the documented layout.
+    A patient is one of `patients` or has a TCGA barcode; samples are those `listed` by a sheet. A column of gene
+    symbols beside the first one makes rows genes. Where nothing tells and neither patients nor samples are known, rows
+    are patients: the documented layout.
 
     Raises:
         ConfigurationError: Patients are on both sides.
@@ -239,7 +241,10 @@ def _recognise_orientation(table: NumericTable, patients: Collection[str], path:
     """
 
     def count(names: Sequence[str]) -> int:
-        return sum(patient_of_barcode(name) in patients or site_of_barcode(name) is not None for name in names)
+        return sum(
+            composed(name) in listed or patient_of_barcode(name) in patients or site_of_barcode(name) is not None
+            for name in names
+        )
 
     in_rows, in_columns = count(table.rows), count(table.columns)
     genes_in_rows = table.annotations.shape[1] > 0
@@ -250,12 +255,14 @@ def _recognise_orientation(table: NumericTable, patients: Collection[str], path:
         )
     if in_columns or genes_in_rows:
         return "genes_by_patients"
-    if not in_rows and patients:
+    if not in_rows and (patients or listed):
         sides = {"first column": table.rows, "header": table.columns}
+        required = "samples of the sample sheet" if listed else "patients of the cohort"
+        found = describe_mismatch(listed or patients, sides, of_ours="samples" if listed else "patients")
+        remedy = "give the sheet of these samples" if listed else "give a `sample_sheet`"
         raise DataError(
-            f"{path}: patients of the cohort are required in the first column or in the header. Found none. "
-            f"{describe_mismatch(patients, sides, of_ours='patients')}. Use the same identifiers, give a "
-            "`sample_sheet`, or declare the `orientation`."
+            f"{path}: {required} are required in the first column or in the header. Found none. {found}. Use the same "
+            f"identifiers, {remedy}, or declare the `orientation`."
         )
     return "patients_by_genes"
 
@@ -270,7 +277,7 @@ def _matrix(table: NumericTable, path: Path, unit: str, sheet: Path | None, *, g
     if "entrez_gene_id" in annotations:  # cBioPortal: rows may lack a symbol
         names = [name or number for name, number in zip(names, annotations["entrez_gene_id"], strict=True)]
     values = np.ascontiguousarray(table.values.T) if genes_in_rows else table.values
-    samples = assign_samples(identifiers, _origins(sheet))
+    samples = assign_samples(identifiers, sheet)
     samples["place"] = [f"{place} ({name})" for place, name in zip(sample_places, identifiers, strict=True)]
     refuse_repeated(samples, path)
     return SampleMatrix(values, samples, _genes(names, annotations, gene_places), unit, path, _source(path, samples))
@@ -289,10 +296,6 @@ def _genes(names: Sequence[str], annotations: pd.DataFrame, places: Sequence[str
 def _source(path: Path, samples: pd.DataFrame) -> dict[str, str]:
     matched = int((samples["patient_id"] != samples["sample"]).sum())
     return {"table": path.name, **({"samples": f"{matched} matched to patients"} if matched else {})}
-
-
-def _origins(sheet: Path | None) -> dict[str, SampleOrigin] | None:
-    return None if sheet is None else read_sample_sheet(sheet)
 
 
 def _told_unit(declared: str | None, told: str | None, path: Path, where: str) -> str:

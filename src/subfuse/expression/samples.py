@@ -11,8 +11,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError, preview
-from subfuse.exclusions import exclusion_table
-from subfuse.identifiers import composed, patient_of_barcode, sample_type_of_barcode, vial_of_barcode
+from subfuse.exclusions import example_of, exclusion_table
+from subfuse.identifiers import (
+    composed,
+    describe_mismatch,
+    patient_of_barcode,
+    sample_type_of_barcode,
+    spelt_otherwise,
+    vial_of_barcode,
+)
 from subfuse.tables import is_missing, read_text_table, require_columns
 
 PRIMARY, OTHER_TUMOUR, NORMAL = 0, 1, 2  # ranks of samples: lower ones speak for the patient, normal tissue never
@@ -147,18 +154,32 @@ def read_sample_sheet(path: Path) -> dict[str, SampleOrigin]:
     return sheet
 
 
-def assign_samples(identifiers: list[str], sheet: Mapping[str, SampleOrigin] | None) -> pd.DataFrame:
-    """Returns sample, patient_id, rank and vial per identifier; patient_id is '' for samples that a sheet lacks.
+def assign_samples(identifiers: list[str], sheet: Path | None) -> pd.DataFrame:
+    """Returns sample, patient_id, rank, vial and spelt per identifier; patient_id is '' for samples that a sheet lacks.
 
     Without a sheet, TCGA barcodes of any length name their patient, and other identifiers are patients themselves.
+    `spelt` tells in words of a sample of the sheet that differs in its spelling alone.
+
+    Raises:
+        DataError: As `read_sample_sheet`; the sheet has none of the identifiers.
     """
-    if sheet is None:
+    known = None if sheet is None else read_sample_sheet(sheet)
+    if known is None:
         found = [origin_of_sample(identifier) for identifier in identifiers]
     else:
-        found = [sheet.get(composed(identifier), SampleOrigin("")) for identifier in identifiers]
+        found = [known.get(composed(identifier), SampleOrigin("")) for identifier in identifiers]
     table = pd.DataFrame(found, columns=list(SampleOrigin._fields))
     table.insert(0, "sample", identifiers)
-    return table
+    if known is None:
+        return table.assign(spelt="")
+    if not any(composed(identifier) in known for identifier in identifiers):
+        raise DataError(
+            f"{sheet}: samples of the expression table are required in its sample sheet. Found none of "
+            f"{len(identifiers)}. {describe_mismatch(identifiers, {'in the sheet': known}, of_ours='in the table')}. "
+            "Give the sheet of these samples, or correct the identifiers."
+        )
+    like = spelt_otherwise(identifiers, known)
+    return table.assign(spelt=[like.get(identifier, "") for identifier in identifiers])
 
 
 def refuse_repeated(samples: pd.DataFrame, path: object) -> None:
@@ -228,12 +249,14 @@ def group_samples(samples: pd.DataFrame, path: object) -> tuple[pd.DataFrame, pd
 
 def _eligible(samples: pd.DataFrame, path: object) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     unknown, normal = samples["patient_id"] == "", samples["rank"] == NORMAL
-    reasons = [("expression", str(name), "not in the sample sheet") for name in samples.loc[unknown, "sample"]]
+    unlisted = samples.reindex(columns=["sample", "spelt"], fill_value="")[unknown].itertuples(index=False, name=None)
+    reasons = [("expression", str(name), f"not in the sample sheet{spelt}") for name, spelt in unlisted]
     reasons += [("expression", str(name), "normal tissue") for name in samples.loc[normal & ~unknown, "sample"]]
     eligible = samples[~unknown & ~normal]
     if eligible.empty:
         found = f"only normal tissue ({normal.sum()}) and samples outside the sample sheet ({unknown.sum()})"
-        raise DataError(f"{path}: at least one tumour sample is required. Found {found}.")
+        example = example_of(exclusion_table(reasons))
+        raise DataError(f"{path}: at least one tumour sample is required. Found {found}. {example}")
     return eligible, reasons
 
 
