@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from subfuse.errors import ConfigurationError, DataError
@@ -8,6 +10,7 @@ from subfuse.expression.gene_sets import (
     gene_indices,
     load_gene_sets,
     load_pathways,
+    measured_in_another_case,
     read_gmt,
     restrict_to_axis,
 )
@@ -93,6 +96,27 @@ def test_subspace_without_measured_gene_is_an_error():
         restrict_to_axis({"a": ("X",), "b": ("Y",)}, ["X"])
     with pytest.raises(DataError, match="Missing: Y"):
         gene_indices({"b": ("Y",)}, ["X"])
+
+
+@pytest.mark.parametrize(
+    ("spelt", "told"),
+    [
+        (str.lower, r"2 differ only in case \(`egfr` for EGFR, `tp53` for TP53\): use one spelling"),
+        (str.capitalize, r"\(`Egfr` for EGFR, `Tp53` for TP53\): names such as Egfr may be those of a mouse"),
+    ],
+)
+def test_genes_in_another_case_are_told_and_not_matched(spelt, told):
+    wanted, genes = {"a": ("EGFR", "TP53"), "b": ("VWF",)}, [spelt("EGFR"), spelt("TP53"), "VWF"]
+    with pytest.raises(DataError, match=rf"gene_sets\.a: .* Found none among the 3 genes .*{told}"):
+        restrict_to_axis(wanted, genes)
+    (warning,) = measured_in_another_case(wanted, genes)
+    assert re.search(told, warning)
+    assert measured_in_another_case(wanted, ["EGFR", "egfr", "C1orf112", "vwfx"]) == ()
+
+
+def test_symbols_of_open_reading_frames_in_capitals_are_told_and_no_mouse():
+    (warning,) = measured_in_another_case({"a": ("C1orf112", "EGFR")}, ["C1ORF112", "EGFR"])
+    assert "1 differs only in case (`C1ORF112` for C1orf112): use one spelling." in warning
 
 
 def test_coverage_counts_found_missing_and_shared():

@@ -67,6 +67,7 @@ def test_z_scores_stay_as_they_are():
         (b"gene;value\nEGFR;1", "2 lines of 1 column.* Semicolons seem to separate them"),
         (b"id,EGFR,CD8A,PTEN\nP1,1,2,3\nP2,1,2,3", "one patient is required"),
         (b"EGFR,1\nCD8A,2", "Missing 1: PTEN"),
+        (b"EGFR,1\ncd8a,2\nPten,3", r"Missing 2: CD8A, PTEN. 2 differ only in case \(`cd8a` for CD8A, `Pten` for PTEN"),
         (b"EGFR,1\nCD8A,2\nPTEN,high", r"row 3 \(PTEN\)"),
         (b"gene,value\nEGFR,1\nCD8A,2\nPTEN,high", r"row 4 \(PTEN\)"),
         (b"EGFR,1\nCD8A,2\nPTEN,-1", "at least 0"),

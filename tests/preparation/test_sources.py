@@ -130,6 +130,25 @@ def test_genes_are_matched_by_name_and_dropped_ones_counted(folder):
     )
 
 
+def test_genes_of_one_cohort_in_another_case_are_told(folder):
+    shared = SHARED.replace("covariates: [age, sex]", "")
+    genes = pd.read_csv(folder / "b_expression.csv", index_col="case")
+    genes.rename(columns={"G1": "g1"}).to_csv(folder / "b_expression.csv")
+    plan = plan_of(folder, entry("a", "develop"), entry("b", "develop"))
+    reasons = plan.exclusions.set_index("id")["reason"]
+    assert reasons["G1"] == "measured in a but not in b (it has g1)"
+    genes.rename(columns=str.lower).to_csv(folder / "b_expression.csv")
+    with pytest.raises(DataError, match=r"must share genes.* 3 differ only in case \(`g1` for G1, "):
+        plan_of(folder, entry("a", "develop"), entry("b", "develop"))
+    with pytest.raises(DataError, match=r"gene_sets.tumour: .* 3 differ only in case \(`g1` for G1, "):
+        plan_of(folder, entry("b", "develop"), shared=shared)
+    genes.rename(columns={"G1": "g1"}).to_csv(folder / "b_expression.csv")
+    (warning,) = [
+        text for text in plan_of(folder, entry("b", "develop"), shared=shared).warnings if "only in case" in text
+    ]
+    assert "(`g1` for G1): use one spelling" in warning
+
+
 def test_check_prints_the_plan_of_every_cohort(folder, capsys):
     plan_of(folder, entry("a", "develop"), entry("b", "develop"), entry("c", "external"))
     assert main(["check", str(folder / "cohort.yaml")]) == 0

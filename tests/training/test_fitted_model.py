@@ -87,6 +87,8 @@ def test_gene_order_does_not_matter_and_a_missing_gene_is_named(make_cohort):
     pd.testing.assert_frame_equal(fitted.predict(aligned.patients), fitted.predict(cohort.patients))
     with pytest.raises(DataError, match="Missing: GENE9"):
         fitted.check_compatible(replace(cohort, genes=cohort.genes[:9]))
+    with pytest.raises(DataError, match=r"Missing: GENE0, .* differ only in case \(`gene0` for GENE0, "):
+        fitted.check_compatible(replace(cohort, genes=tuple(map(str.lower, cohort.genes))))
 
 
 def shares_over(cohort, part, *further):

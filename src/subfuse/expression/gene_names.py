@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
@@ -176,6 +176,42 @@ def match_genes(wanted: Sequence[str], found: Collection[str], aliases: Mapping[
     names = {gene: gene if gene in equal else of_symbol.get(behind[gene], "") for gene in wanted}
     missing = tuple(gene for gene, name in names.items() if not name)
     return MatchedGenes({gene: name for gene, name in names.items() if name}, missing)
+
+
+def other_case(wanted: Iterable[str], found: Collection[str]) -> dict[str, str]:
+    """Returns the wanted genes that others have in another case alone, with their names there.
+
+    They are not taken for the same: symbols of a mouse differ from human ones in this way.
+
+    Example:
+        >>> other_case(["EGFR", "TP53", "VWF"], ["Egfr", "tp53", "VWF"])
+        {'EGFR': 'Egfr', 'TP53': 'tp53'}
+    """
+    exact = frozenset(found)
+    like = {name.lower(): name for name in sorted(exact, reverse=True)}
+    return {gene: like[gene.lower()] for gene in wanted if gene not in exact and gene.lower() in like}
+
+
+def case_hint(wanted: Iterable[str], found: Collection[str]) -> str:
+    """Returns in a sentence which wanted genes others have in another case alone; nothing where there are none.
+
+    Example:
+        >>> case_hint(["EGFR", "TP53", "VWF"], ["egfr", "tp53", "VWF"])
+        ' 2 differ only in case (`egfr` for EGFR, `tp53` for TP53): use one spelling.'
+        >>> case_hint(["EGFR"], ["Egfr"]).partition(": ")[2]
+        'names such as Egfr may be those of a mouse, which needs the symbols of its human orthologues.'
+    """
+    other = other_case(wanted, found)
+    if not other:
+        return ""
+    of_mouse = [n for n in (*other.values(), *other) if n.capitalize() == n and not is_like_symbol(n)]
+    remedy = (
+        f"names such as {of_mouse[0]} may be those of a mouse, which needs the symbols of its human orthologues"
+        if 2 * len(of_mouse) > len(other)
+        else "use one spelling"
+    )
+    pairs = preview([f"`{name}` for {gene}" for gene, name in other.items()], 3)
+    return f" {len(other)} differ{'s' * (len(other) == 1)} only in case ({pairs}): {remedy}."
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.expression.gene_names import approved_name, gene_aliases, is_like_symbol
+from subfuse.expression.gene_names import approved_name, case_hint, gene_aliases, is_like_symbol
 from subfuse.expression.source import GeneSetSource
 from subfuse.tables import require_regular_file
 
@@ -103,10 +103,11 @@ def restrict_to_axis(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str
     restricted = {name: tuple(gene for gene in wanted if gene in measured) for name, wanted in gene_sets.items()}
     for name, found in restricted.items():
         if not found:
+            remedy = case_hint(gene_sets[name], genes) or " Use gene symbols, or another GMT file."
             raise DataError(
                 f"gene_sets.{name}: at least one of its {len(gene_sets[name])} genes must be measured. Found none "
                 f"among the {len(genes)} genes of the expression table (it has {preview(genes)}; the subspace has "
-                f"{preview(gene_sets[name])}). Use gene symbols, or another GMT file."
+                f"{preview(gene_sets[name])}).{remedy}"
             )
     return restricted
 
@@ -171,6 +172,12 @@ def few_measured(found: pd.DataFrame, unknown: Sequence[str] = ()) -> tuple[str,
         f"{advice}; else look for the whole table."
         for row in found[found["n_found"] < _FEW_GENES * found["n_genes"]].itertuples()
     )
+
+
+def measured_in_another_case(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> tuple[str, ...]:
+    """Returns a warning where the expression table has genes of the sets in another case, which are not used."""
+    hint = case_hint(sorted(set().union(*gene_sets.values())), genes)
+    return (f"gene_sets: models do not see genes that the expression table spells otherwise.{hint}",) if hint else ()
 
 
 def _gmt_line(line: str, place: str) -> tuple[str, tuple[str, ...]]:

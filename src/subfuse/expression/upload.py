@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES
-from subfuse.expression.gene_names import approved_name, gene_aliases, match_genes
+from subfuse.expression.gene_names import approved_name, case_hint, gene_aliases, match_genes
 from subfuse.expression.reading import AGAIN, NO_VALUE, read_expression
 from subfuse.expression.source import ExpressionUnit, GdcStarFolder, PlainMatrix, StarUnit
 from subfuse.expression.table import ExpressionTable
@@ -155,7 +155,8 @@ def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str,
     if found.missing:
         raise DataError(
             f"all {len(genes)} genes of the cohort are required. Missing {len(found.missing)}: "
-            f"{preview(found.missing)}.{_without_value(found.missing, left_out, aliases)} Give the whole profile."
+            f"{preview(found.missing)}.{_without_value(found.missing, left_out, aliases)}"
+            f"{case_hint(found.missing, table.values.columns)} Give the whole profile."
         )
     values = table.values.iloc[0][[found.names[gene] for gene in genes]].to_numpy(dtype=np.float32)
     n_ignored = table.values.shape[1] - len(genes) + len(left_out)

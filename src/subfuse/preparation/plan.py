@@ -24,7 +24,14 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.expression.gene_names import both_names, gene_aliases
-from subfuse.expression.gene_sets import coverage, few_measured, load_gene_sets, load_pathways, restrict_to_axis
+from subfuse.expression.gene_sets import (
+    coverage,
+    few_measured,
+    load_gene_sets,
+    load_pathways,
+    measured_in_another_case,
+    restrict_to_axis,
+)
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
@@ -109,6 +116,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     aliases = _aliases(cohort_file)
     wanted = load_gene_sets(cohort_file.gene_sets, aliases)
     keep_genes = {gene for genes in wanted.values() for gene in genes}
+    in_any_case = {gene.lower() for gene in keep_genes}
     cohorts = [read_sources(section, keep_genes) for section in cohort_file.members]
     roles = {cohort.name: cohort.role for cohort in cohorts}
     pooled = pool_sources(cohorts)
@@ -148,7 +156,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
         warnings=(
             *_warnings_of_cohorts(cohorts, patients),
-            *few_measured(found_genes, [gene for gene in genes if gene not in keep_genes]),
+            *few_measured(found_genes, [gene for gene in genes if gene.lower() not in in_any_case]),
+            *measured_in_another_case(wanted, genes),
             *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *fold_warnings,

@@ -11,6 +11,7 @@ from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortSection, Role
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import NothingLeft, example_of, exclusion_table, join_exclusions
+from subfuse.expression.gene_names import case_hint, other_case
 from subfuse.expression.reading import read_expression
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, renormalise
@@ -153,7 +154,9 @@ def pool_expression(tables: dict[str, ExpressionTable]) -> tuple[ExpressionTable
                     parts[0].values.columns)  # fmt: skip
     if shared.empty:
         examples = "; ".join(f"{name}: {preview(part.values.columns, 3)}" for name, part in tables.items())
-        raise DataError(f"cohorts of one file must share genes. Found none in all of them ({examples}).")
+        axes = [part.values.columns for part in parts]
+        hint = next(filter(None, (case_hint(axes[0], axis) for axis in axes[1:])), "")
+        raise DataError(f"cohorts of one file must share genes. Found none in all of them ({examples}).{hint}")
     bases = {part.basis for part in parts}
     as_they_are = len(bases) == 1 or None in bases  # shares over unknown genes are those of the whole transcriptome
     values = [part.values[shared] if as_they_are else _on_shared_genes(part, shared) for part in parts]
@@ -218,6 +221,10 @@ def _dropped_genes(tables: dict[str, ExpressionTable], shared: set[str]) -> pd.D
     measured = {name: set(part.values.columns) for name, part in tables.items()}
     others = {name: part.names_in_source for name, part in tables.items()}
     every = sorted(set().union(*measured.values()) - shared)
+    spelt = {
+        name: {gene: f" (it has {other})" for gene, other in other_case(every, genes).items()}
+        for name, genes in measured.items()
+    }
     rows = []
     for gene in every:
         having = [
@@ -225,7 +232,7 @@ def _dropped_genes(tables: dict[str, ExpressionTable], shared: set[str]) -> pd.D
             for name in tables
             if gene in measured[name]
         ]
-        lacking = [name for name in tables if gene not in measured[name]]
+        lacking = [f"{name}{spelt[name].get(gene, '')}" for name in tables if gene not in measured[name]]
         rows.append(("gene", gene, f"measured in {' and '.join(having)} but not in {' and '.join(lacking)}"))
     return exclusion_table(rows)
 

@@ -19,7 +19,7 @@ from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import CovariateCoding, check_values, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
+from subfuse.expression.gene_names import MatchedGenes, case_hint, gene_aliases, match_genes
 from subfuse.expression.table import FAR
 from subfuse.expression.units import ShareBasis, renormalise, units_of
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
@@ -131,8 +131,8 @@ class FittedModel:
             if found.missing:
                 raise DataError(
                     f"expression of cohort {cohort.name!r} must have the {len(self.genes)} genes of training. "
-                    f"Missing: {preview(found.missing)}. Name later symbols of these in expression.aliases of the "
-                    "cohort file, or train on the genes both cohorts share."
+                    f"Missing: {preview(found.missing)}.{case_hint(found.missing, cohort.genes)} Name "
+                    "later symbols of these in expression.aliases of the cohort file, or train on the genes both share."
                 )
             if found.renamed:
                 pairs = preview([f"{gene} as {name}" for gene, name in found.renamed.items()])
