@@ -51,7 +51,7 @@ def test_fusion_that_helps_and_fusion_that_does_not(patients: pd.DataFrame) -> N
     assert any("rescues" in text for text in found(helps, "fusion benefit"))
     table = helps.tables["fusion"].set_index(["model", "reference_is"])["difference"]
     assert table[("subspace", "best single modality")] > 0
-    assert ("late fusion (SNN + ABMIL)", "best single modality") in table.index
+    assert ("mean of SNN and ABMIL", "best single modality") in table.index
     assert ("subspace", "late fusion") in table.index
 
 

@@ -113,6 +113,7 @@ def test_both_tasks_and_repeated_folds(make_cohort, tmp_path, monkeypatch, has_e
 
 @pytest.mark.parametrize("options", [
     {"search": 1}, {"members": 2, "modality_dropout": 0.5, "selection": "loss"},
+    {"linear_path": True, "gene_penalty": 0.0, "weight_decay": 0.01, "precision": "bf16-mixed"},
     {"consistency": 0.0, "coordination": "none", "accumulate": 2, "optimizer": "adam", "time_bins": 2},
 ], ids=str)  # fmt: skip
 def test_options_of_training_and_folds_by_site(make_cohort, tmp_path, monkeypatch, options):

@@ -65,7 +65,7 @@ def test_late_fusion_is_the_mean_rank_of_risk_within_fold_and_split() -> None:
         size = table.groupby(["fold", "split"])["risk"].transform("size")
         shares.append(np.concatenate(below) / size)
     np.testing.assert_allclose(late["risk"], np.mean(shares, axis=0))
-    assert set(late["model"]) == {"late fusion (SNN + ABMIL)"}
+    assert set(late["model"]) == {"mean of SNN and ABMIL"}
 
 
 def test_late_fusion_of_classes_is_the_mean_probability() -> None:
@@ -88,7 +88,7 @@ def test_late_fusion_takes_the_best_model_of_each_modality_and_the_patients_of_b
     late = late_fusion(replace(task, rows=rows), single, values)
     worst = late_fusion(task, {"abmil": {"slides"}, "mean": {"slides"}}, values)
 
-    assert set(late["model"]) == {"late fusion (SNN + ABMIL)"}
+    assert set(late["model"]) == {"mean of SNN and ABMIL"}
     assert set(task.rows["patient_id"]) - set(late["patient_id"]) == {"TCGA-003"}
     assert worst is None
 

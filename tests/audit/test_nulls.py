@@ -8,7 +8,8 @@ from test_comparisons import cohort, predictions
 
 from conftest import deal_folds
 from subfuse.audit.audit import audit_predictions
-from subfuse.audit.nulls import exchanged_grid, interaction_finding, shuffle_finding
+from subfuse.audit.nulls import exchanged_grid, interaction_finding, permute_labels, shuffle_finding
+from subfuse.audit.recommendation import headline_values
 from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
@@ -124,3 +125,21 @@ def test_a_loss_that_few_patients_do_not_show_is_no_evidence_that_a_modality_is_
     finding, table = shuffle_finding(task, "subspace", tested, "slides", n_bootstrap=200, seed=0)
     assert (finding.level, table["difference"].iloc[0] <= 0) == (level, True)
     assert finding.found.startswith(f"Subspace fusion {verb}: exchanged between patients, C-index changes by ")
+
+
+def test_a_gain_by_chance_is_no_evidence_that_a_modality_is_unused():
+    rows = [predictions(cohort(n=24), model="subspace", noise=each) for each in (1.0, 0.3)]
+    (task,) = read_tasks(rows[0])
+    tested = rows[1][rows[1]["split"] == "test"]
+    finding, table = shuffle_finding(task, "subspace", tested, "slides", n_bootstrap=200, seed=0)
+    assert table["difference"].iloc[0] > 0
+    assert table["lower"].iloc[0] < -0.05
+    assert (finding.level, finding.found[:46]) == ("note", "Subspace fusion is not shown to use slides: ex")
+
+
+def test_a_trivial_model_that_tells_nothing_is_no_warning_but_any_other_is():
+    rows = [predictions(cohort(n=60), model=model, noise=1e6, seed=1) for model in ("clinical", "subspace")]
+    (task,) = read_tasks(pd.concat(rows, ignore_index=True))
+    findings, table = permute_labels(task, headline_values(task), np.random.default_rng(0))
+    assert (table["p_value"] > 0.05).all()
+    assert {finding.model: finding.level for finding in findings} == {"clinical": "ok", "subspace": "warning"}

@@ -8,7 +8,7 @@ from subfuse.audit.audit import audit_predictions
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.recommendation import headline_values, unfit
-from subfuse.audit.simple_baselines import compare_with_simple
+from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cli.audit_text import audit_lines
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.metrics import number
@@ -221,3 +221,20 @@ def test_the_audit_says_at_which_thresholds_it_is_worth_to_act(
     if level == "ok":
         assert f"{own['threshold'].iloc[0]:.2f}" in finding.found
         assert "more than Clinical model at" in finding.found
+
+
+def test_to_beat_a_trivial_model_below_chance_says_nothing(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"subspace": 0.1, "clinical": 1.0})
+    of_clinical = rows["model"] == "clinical"
+    rows.loc[of_clinical, "risk"] *= -1
+    (task,) = read_tasks(rows)
+    values = headline_values(task)
+
+    ((level, text),) = found(rows, "trivial baseline")
+    (added,), _ = what_is_added(task, {}, values, n_bootstrap=50, seed=0)
+
+    assert (level, added.level) == ("note", "note")
+    value = f"{values['clinical']:.3f}"
+    says_nothing = f"C-index of Clinical model, the best of its kind here, is not above chance ({value})"
+    assert text.endswith(f"which says nothing: {says_nothing}")
+    assert added.found == f"cannot be told what Subspace fusion adds: {says_nothing}"

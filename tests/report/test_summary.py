@@ -41,9 +41,9 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def with_audit(run: Path, level: str, found: str, remedy: str = "") -> None:
+def with_audit(run: Path, level: str, found: str, advice: str = "") -> None:
     finding = {"level": level, "check": "calibration", "task": "survival", "model": "subspace", "found": found}
-    finding |= {"why": "", "remedy": remedy}
+    finding |= {"why": "", "remedy": "Do something.", "short": advice}
     (run / "audit.json").write_text(json.dumps({"counts": {level: 1}, "findings": [finding], "tables": {}}))
 
 
@@ -62,6 +62,7 @@ def test_a_card_says_what_the_main_model_adds_to_a_trivial_one(run: Path, tmp_pa
             "found": text,
             "why": "",
             "remedy": "",
+            "short": "is not shown to be better: +0.003" if check == "trivial baseline" else "",
         }
         for check, (level, text) in found.items()
     ]
@@ -69,8 +70,10 @@ def test_a_card_says_what_the_main_model_adds_to_a_trivial_one(run: Path, tmp_pa
 
     lines = lines_of(copy, "survival")
 
-    assert f"Subspace fusion {lines['Against no biology']}" == found["trivial baseline"][1]
-    assert f"Subspace fusion {lines['Added value']}" == found["added value"][1]
+    assert lines["Against no biology"] == "is not shown to be better: +0.003"
+    assert lines["Added value"] == found["added value"][1]  # as an audit of an earlier version has it
+    short = next(line for line in model_card(read_run(copy)).splitlines() if line.startswith("- Survival"))
+    assert all(text in short.replace("\\", "") for _, text in found.values())
     assert "Added value" not in lines_of(run, "survival")
 
 
@@ -92,7 +95,7 @@ def test_a_card_gives_the_verdict_on_fusion_with_its_evidence(audited):
     value = pd.read_csv(audited / "metrics.csv").set_index(["task", "model", "metric"])["value"]
     shown = lines_of(audited, "survival")
     assert shown["Best single modality"] == f"SNN (expression only) {value[('survival', 'snn', 'c_index')]:.3f}"
-    assert shown["Difference"] == "+0.051, 95 % interval 0.011 to 0.092, adjusted p\u00a0=\u00a00.012"
+    assert shown["Difference"] == "+0.051, 95 % interval +0.011 to +0.092, adjusted p\u00a0=\u00a00.012"
     assert (
         lines_of(audited, "grade")["Difference"]
         == "−0.012, 95 % interval −0.040 to 0.020, adjusted p\u00a0=\u00a00.500"
@@ -164,7 +167,7 @@ def test_what_was_not_tested_is_said(run):
 )
 def test_calibration_of_the_main_model_comes_from_the_audit(tmp_path, level, words):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
-    with_audit(run, level, "subspace: p = 0.4", "Recalibrate on validation patients.")
+    with_audit(run, level, "subspace: p = 0.4", "recalibrate before use")
     assert lines_of(run, "survival")["Probabilities"] == words
     assert ("and 1 warning." in caution(read_run(run)).sentence) == (level == "warning")
 
@@ -292,7 +295,5 @@ def test_numbers_take_their_nouns_along():
 
 def test_probabilities_that_cannot_be_recalibrated_are_not_to_be_used(tmp_path):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
-    with_audit(
-        run, "warning", "subspace: p = 0.01", remedy="Do not use the probabilities: they cannot be recalibrated."
-    )
+    with_audit(run, "warning", "subspace: p = 0.01", "do not use them")
     assert lines_of(run, "survival")["Probabilities"] == "signs that they are off: do not use them"

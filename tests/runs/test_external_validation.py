@@ -43,6 +43,7 @@ def run_and_others(make_cohort, tmp_path):
 def test_a_percentile_is_the_share_of_training_patients_below():
     trained = np.array([1.0, 2.0, 3.0, 4.0])
     np.testing.assert_array_equal(risk_percentile(np.array([0.5, 2.5, 9.0, np.nan]), trained), [0, 50, 100, np.nan])
+    assert risk_percentile(np.array([2.0]), np.array([1.0, 2.0, 2.0, 3.0])) == 50  # as many above as below
     assert np.isnan(risk_percentile(np.array([1.0]), trained[:0])).all()
 
 

@@ -60,10 +60,10 @@ def test_every_row_of_a_patient_is_shown(reader, predictions):
             assert value == row[f"contribution_{name}"]
 
 
-def test_a_percentile_is_the_share_of_training_patients_below():
+def test_a_percentile_is_the_share_of_training_patients_below_and_half_of_equal_ones():
     table = pd.DataFrame({"risk": [1.0, 2.0, 3.0, 4.0, 2.5, np.nan], "split": ["train"] * 4 + ["test"] * 2})
     table = table.assign(task="t", model="m", repeat=0, fold=0)
-    assert with_percentiles(table)["risk_percentile"].tolist()[:5] == [0, 25, 50, 75, 50]
+    assert with_percentiles(table)["risk_percentile"].tolist()[:5] == [12.5, 37.5, 62.5, 87.5, 50]
     assert np.isnan(with_percentiles(table)["risk_percentile"].iloc[5])
     assert with_percentiles(table.assign(split="test"))["risk_percentile"].isna().all()
 

@@ -8,7 +8,7 @@ import pandas as pd
 from subfuse.audit.findings import Finding, Level
 from subfuse.evaluation.benefit.decision_curves import decision_curves
 from subfuse.evaluation.floors import LEAST_CALIBRATED
-from subfuse.evaluation.metrics import duration
+from subfuse.evaluation.metrics import duration, p_text
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import main_model, model_title
 
@@ -93,14 +93,14 @@ def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
         return
     evidence = "clear" if p_value < CLEAR else "some"
     found = f"{title}: {evidence} evidence that probabilities are off, {text}"
-    yield Finding("warning", CHECK, found, _WHY, _remedy(rows, evidence), task, model)
-
-
-def _remedy(rows: pd.DataFrame, evidence: str) -> str:
     if rows["after"].notna().any():
-        return f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
-    begin = "Do not use the probabilities" if evidence == "clear" else "Check the probabilities on more patients"
-    return f"{begin}: they cannot be recalibrated here. Raise `splits.validation`."
+        short = "recalibrate before use"
+        remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
+    else:
+        short = "do not use them" if evidence == "clear" else "check them before use"
+        begin = "Do not use the probabilities" if evidence == "clear" else "Check the probabilities on more patients"
+        remedy = f"{begin}: they cannot be recalibrated here. Raise `splits.validation`."
+    yield Finding("warning", CHECK, found, _WHY, remedy, task, model, short)
 
 
 def _classification(rows: pd.DataFrame) -> tuple[float, str]:
@@ -114,8 +114,8 @@ def _classification(rows: pd.DataFrame) -> tuple[float, str]:
     if np.isfinite(error["after_isotonic"]):
         after += f", by isotonic regression {error['after_isotonic']:.3f} and {brier['after_isotonic']:.3f}"
     text = (
-        f"expected calibration error {error['before']:.3f} (p = {error['p_before']:.2g} if probabilities were true), "
-        f"Brier {brier['before']:.3f}{after}"
+        f"expected calibration error {error['before']:.3f} ({p_text(float(error['p_before']))} if probabilities were "
+        f"true), Brier {brier['before']:.3f}{after}"
     )
     return float(error["p_before"]), text
 
@@ -126,10 +126,13 @@ def _survival(rows: pd.DataFrame) -> tuple[float | None, str]:
     tests = {f"1-calibration at {duration(float(one['horizon_days']))}": one, "D-calibration": distribution}
     known = {name: row for name, row in tests.items() if np.isfinite(row["before"])}
     parts = [
-        f"{name} p = {row['before']:.2g}"
-        + (f", after recalibration {row['after']:.2g}" if np.isfinite(row["after"]) else "")
+        f"{name} {p_text(float(row['before']))}"
+        + (f", after recalibration {p_text(float(row['after']))}" if np.isfinite(row["after"]) else "")
         for name, row in known.items()
     ]
+    joint = min(1.0, len(known) * min((float(row["before"]) for row in known.values()), default=1.0))
+    if len(known) > 1:
+        parts.append(f"both together {p_text(joint)}")
     brier = rows.loc["integrated_brier"]
     if np.isfinite(brier["before"]):
         after = f", after recalibration {brier['after']:.3f}" if np.isfinite(brier["after"]) else ""
@@ -138,4 +141,4 @@ def _survival(rows: pd.DataFrame) -> tuple[float | None, str]:
         parts.append(str(rows["reason"].dropna().iloc[0]))
     if not known:
         return None, "; ".join([str(one["reason"]), *parts])
-    return min(1.0, len(known) * min(float(row["before"]) for row in known.values())), "; ".join(dict.fromkeys(parts))
+    return joint, "; ".join(dict.fromkeys(parts))

@@ -154,7 +154,7 @@ def late_fusion(
     """Returns predictions of the mean of the best model of each modality; None with a single modality.
 
     Patients whom one of the models cannot predict are left out. Rows are those of predictions.csv with a model named
-    `late fusion (A + B)`, the models' titles.
+    `mean of A and B`, the models' titles.
     """
     best: dict[frozenset[str], str] = {}
     for model in single:
@@ -175,7 +175,7 @@ def late_fusion(
     mean[columns] = np.mean([table.loc[common, columns].to_numpy(dtype=np.float64) for table in tables], axis=0)
     others = [name for name in map(str, mean.columns) if name.startswith(("survival_", "contribution_"))]
     mean[others] = np.nan
-    return mean.reset_index().assign(model=f"late fusion ({' + '.join(map(model_title, best.values()))})")
+    return mean.reset_index().assign(model=f"mean of {' and '.join(map(model_title, best.values()))}")
 
 
 def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, pd.DataFrame]:
@@ -200,7 +200,7 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     found = (
         f"{model_title(model)} rescues {n_rescued} and loses {n_lost} of {len(common)} patients against "
         f"{model_title(reference)} "
-        f"(rightly {what} by one of them only; p = {p_value:.2g})"
+        f"(rightly {what} by one of them only; {p_text(p_value)})"
     )
     level: Level = "warning" if n_lost > n_rescued and p_value < SIGNIFICANCE else "note"
     return Finding(level, CHECK, found, "A mean gain may hide patients who lose.", "", task.name, model), patients
@@ -258,7 +258,7 @@ def settled(row: Mapping[str, Any], against: str, *, check: str, why: str) -> Fi
 
 def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
     model, reference = model_title(row["model"]), model_title(row["reference"])
-    against = reference if row["reference_is"] == "late fusion" else f"the {row['reference_is']}, {reference}"
+    against = f"the {reference}" if row["reference_is"] == "late fusion" else f"the {row['reference_is']}, {reference}"
     finding = settled(row, against, check=CHECK, why=_WHY)
     if finding is not None:
         return finding

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.audit.findings import Finding
+from subfuse.audit.findings import Finding, Level
 from subfuse.errors import preview
 from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SITE
+from subfuse.evaluation.metrics import p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
 from subfuse.identifiers import site_of_barcode
 
@@ -144,7 +145,7 @@ def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.Dat
         return
     outcome = tested["label"] if task.classes is not None else tested["event"].astype(str)
     value, p_value = _cramers_v(pd.crosstab(site[common], outcome[common]).to_numpy(dtype=np.float64))
-    text = f"Cramér's V of {site[common].nunique()} sites and the outcome is {value:.2f} (p = {p_value:.2g})"
+    text = f"Cramér's V of {site[common].nunique()} sites and the outcome is {value:.2f} ({p_text(p_value)})"
     if value >= _CONFOUNDED and p_value < SIGNIFICANCE:
         yield Finding(
             "warning",
@@ -155,7 +156,8 @@ def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.Dat
             task.name,
         )
     else:
-        yield Finding("ok", check, text, task=task.name)
+        level: Level = "note" if p_value < SIGNIFICANCE else "ok"
+        yield Finding(level, check, f"{text}; a warning from {_CONFOUNDED} on", task=task.name)
 
 
 def _sites(tested: pd.DataFrame, patients: pd.DataFrame | None) -> pd.Series:

@@ -14,7 +14,7 @@ from subfuse.evaluation.benefit.interaction import INTERACTION as INTERACTION_PA
 from subfuse.evaluation.benefit.interaction import variance_shares
 from subfuse.evaluation.comparisons import compare_models, grouping
 from subfuse.evaluation.floors import too_few
-from subfuse.evaluation.metrics import metric_title, number, signed_interval
+from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import (
     PATIENT,
     TaskPredictions,
@@ -25,7 +25,7 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.weighted_metrics import known_orders, wins
-from subfuse.training.models import model_title
+from subfuse.training.models import is_trivial, model_title
 
 if TYPE_CHECKING:
     import subfuse.training.fitted_model
@@ -213,7 +213,7 @@ def shuffle_finding(
         found = f"{model_title(model)} uses {modality}: exchanged between patients, {evidence}"
         return Finding("ok", SHUFFLE_NULL, found, task=task.name, model=model), table
     why = f"The result is hardly worse with anybody's {modality}."
-    if row["difference"] < 0 and row["lower"] < -_TELLING:
+    if row["lower"] < -_TELLING:
         found = f"{model_title(model)} is not shown to use {modality}: exchanged between patients, {evidence}"
         return Finding("note", SHUFFLE_NULL, found, "", "More patients would tell.", task.name, model), table
     found = f"{model_title(model)} does not visibly use {modality}: exchanged between patients, {evidence}"
@@ -226,7 +226,7 @@ def _label_finding(
 ) -> Finding:
     text = (
         f"{model_title(model)}: {metric_title(task.headline)} {value:.3f}; with the outcomes of the test patients "
-        f"permuted, and the models as they are, {null.mean():.3f} on average (p = {p_value:.3f})"
+        f"permuted, and the models as they are, {null.mean():.3f} on average ({p_text(p_value)})"
     )
     if p_value < SIGNIFICANCE:
         return Finding("ok", _LABEL_NULL, text, task=task.name, model=model)
@@ -237,6 +237,8 @@ def _label_finding(
         why = "The predictions order patients against their outcomes."
         remedy = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
         return Finding("failure", _LABEL_NULL, found, why, remedy, task.name, model)
+    if is_trivial(model):  # that hospital, batch or covariates tell nothing speaks for the result
+        return Finding("ok", _LABEL_NULL, text, task=task.name, model=model)
     why = "The predictions are not shown to be related to the outcome."
     remedy = "Do not read anything into differences between models."
     return Finding("warning", _LABEL_NULL, text, why, remedy, task.name, model)

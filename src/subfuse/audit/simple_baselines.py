@@ -1,7 +1,7 @@
 """Is a model better than a simple one, a linear model or one that knows no biology at all, or does it add to it?"""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
 from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.benefit.added_value import added_value
-from subfuse.evaluation.metrics import metric_title, number, signed_interval
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, signed_interval
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, modalities_of, model_title
 
@@ -94,7 +94,7 @@ def compare_with_simple(
     for simplicity, pairs in simple_pairs(task, modalities, values).items():
         if not pairs and set(task.models) - {*simple["trivial"], *simple[simplicity]}:
             yield _unchecked(simplicity, task, simple[simplicity])
-        yield from (_verdict(simplicity, comparisons.row(model, best), task) for model, best in pairs)
+        yield from (_verdict(simplicity, comparisons.row(model, best), task, values[best]) for model, best in pairs)
 
 
 def what_is_added(
@@ -124,25 +124,37 @@ def what_is_added(
     others = [model for model in task.models if model not in _simple_models(task, modalities)["trivial"]]
     table = added_value(task, trivial, others, n_bootstrap=n_bootstrap, seed=seed)
     (row,) = table[table["model"] == main].to_dict("records")
-    return [_added({str(name): value for name, value in row.items()})], table
+    return [_added({str(name): value for name, value in row.items()}, task, values[trivial])], table
 
 
-def _added(row: Mapping[str, Any]) -> Finding:
+def _added(row: Mapping[str, Any], predictions: TaskPredictions, best: float) -> Finding:
     model, trivial = model_title(row["model"]), model_title(row["trivial"])
     if np.isnan(row["lower"]) or np.isnan(row["p_value"]):
         found = f"cannot be told whether {model} adds to {trivial}: {row['reason'] or 'no interval'}"
         return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "More patients would tell.", row["task"], row["model"])
+    if best <= CHANCE:
+        found = f"cannot be told what {model} adds: {_is_none(predictions, row['trivial'], best)}"
+        return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "", row["task"], row["model"], short="cannot be told")
     verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_value"])
     numbers = (
         f"{metric_title(row['metric'])} {number(row['difference'], signed=True)}, "
         f"95 % interval {signed_interval(row['lower'], row['upper'])}, weights from {row['fitted_on']}"
     )
+    verb = {"better": "adds to", "worse": "takes from"}.get(verdict, "is not shown to add to")
+    found, short = f"{model} {verb} {trivial} ({numbers})", f"{verb} {trivial}: {_change(row)}"
     if verdict == "better":
-        found = f"{model} adds to {trivial} ({numbers})"
-        return Finding("ok", ADDED_VALUE, found, task=row["task"], model=row["model"])
-    verb = "takes from" if verdict == "worse" else "is not shown to add to"
-    found = f"{model} {verb} {trivial} ({numbers})"
-    return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "Quote what it adds.", row["task"], row["model"])
+        return Finding("ok", ADDED_VALUE, found, task=row["task"], model=row["model"], short=short)
+    return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "Quote what it adds.", row["task"], row["model"], short)
+
+
+def _is_none(task: TaskPredictions, simple: str, value: float) -> str:
+    """Returns in words that the best of the simple models orders nobody."""
+    metric = metric_title(task.headline)
+    return f"{metric} of {model_title(simple)}, the best of its kind here, is not above chance ({number(value)})"
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    return f"{number(row['difference'], signed=True)} ({signed_interval(row['lower'], row['upper'])})"
 
 
 def _simple_models(task: TaskPredictions, modalities: Mapping[str, Collection[str]]) -> dict[_Simplicity, list[str]]:
@@ -168,17 +180,22 @@ def _unchecked(simplicity: _Simplicity, task: TaskPredictions, simple: Collectio
     return Finding("note", words.check, found, words.why, remedy, task.name)
 
 
-def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskPredictions, best: float) -> Finding:
     words = _WORDS[simplicity]
     against = f"{words.best}, {model_title(row['reference'])}"
     finding = settled(row, against, check=words.check, why=words.why)
-    if finding is not None:
-        return finding
     verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
-    verb = "is worse than" if verdict == "worse" else "is not shown to be better than"
+    verb = {"better": "is better than", "worse": "is worse than"}.get(verdict, "is not shown to be better than")
+    short = "" if verdict == "untested" else f"{verb} {model_title(row['reference'])}: {_change(row)}"
+    if finding is not None and verdict == "better" and best <= CHANCE:
+        found = f"{finding.found}, which says nothing: {_is_none(predictions, row['reference'], best)}"
+        short = f"{model_title(row['reference'])} alone is not above chance"
+        return replace(finding, level="note", found=found, why=words.why, short=short)
+    if finding is not None:
+        return replace(finding, short=short)
     found = f"{model_title(row['model'])} {verb} {against} ({difference_text(row)})"
     flaw = unfit(predictions, row["reference"])
     otherwise = f"else prefer {words.instead}" if flaw is None else f"the {simplicity} model is no alternative: {flaw}"
     remedy = f"See whether {model_title(row['model'])} is trained well (training curves, --search); {otherwise}."
     level: Level = "warning" if row["difference"] < 0 else "note"
-    return Finding(level, words.check, found, words.why, remedy, row["task"], row["model"])
+    return Finding(level, words.check, found, words.why, remedy, row["task"], row["model"], short)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from subfuse.audit.findings import Audit, Finding, Level
 from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.cli.console import print_table
-from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
+from subfuse.evaluation.metrics import metric_title, number, p_value_text, signed_interval
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -41,7 +41,7 @@ def print_added(audit: Audit) -> None:
             metric_title(row["metric"]),
             number(row["difference"], signed=True),
             (row["reason"] or "none") if math.isnan(row["lower"]) else signed_interval(row["lower"], row["upper"]),
-            "" if math.isnan(row["p_adjusted"]) else p_text(row["p_adjusted"]).removeprefix("p = ").removeprefix("p "),
+            "" if math.isnan(row["p_adjusted"]) else p_value_text(row["p_adjusted"]),
         )
         for row in known
     ]

@@ -101,12 +101,12 @@ def _quantity(column: str) -> str:
 
     Example:
         >>> _quantity("survival_1095"), _quantity("contribution_tumour"), _quantity("p_G4")
-        ('survival at 3 years', 'contribution of tumour', 'probability of G4')
+        ('survival at 3 years', 'contribution of tumour to the logit', 'probability of G4')
     """
     from subfuse.evaluation.metrics import duration
 
     kind, _, of = column.partition("_")
-    words = {"contribution": f"contribution of {of}", "p": f"probability of {of}"}
+    words = {"contribution": f"contribution of {of} to the logit", "p": f"probability of {of}"}
     return f"survival at {duration(int(of))}" if kind == "survival" else words.get(kind, column.replace("_", " "))
 
 
@@ -266,7 +266,7 @@ COMMANDS = {
         _explain,
     ),
     "audit": Command(
-        "Look for leakage, a missing benefit of fusion, wrong probabilities and unfit labels.",
+        "Look for leakage, a missing benefit of fusion, probabilities that are off and unfit labels.",
         "subfuse audit run",
         _add_audit,
         _audit,

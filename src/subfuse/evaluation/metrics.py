@@ -73,20 +73,28 @@ def number(value: float, *, signed: bool = False) -> str:
 
 
 def signed_interval(lower: float, upper: float) -> str:
-    """Returns the ends of an interval of a difference.
+    """Returns the ends of an interval of a difference, or that there is none.
 
     Example:
-        >>> signed_interval(-0.0415, 0.2)
-        '−0.042 to +0.200'
+        >>> signed_interval(-0.0415, 0.2), signed_interval(float("nan"), 0.2)
+        ('−0.042 to +0.200', 'no interval')
     """
+    if np.isnan([lower, upper]).any():
+        return "no interval"
     return f"{number(lower, signed=True)} to {number(upper, signed=True)}"
+
+
+def p_value_text(value: float) -> str:
+    """Returns `0.012`, `< 0.001`, or that it is undefined."""
+    if np.isnan(value):
+        return "undefined"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def p_text(value: float) -> str:
     """Returns `p = 0.012`, `p < 0.001`, or that it is undefined."""
-    if np.isnan(value):
-        return "p undefined"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    text = p_value_text(value)
+    return f"p = {text}" if text[0].isdigit() else f"p {text}"
 
 
 def classification_metrics(

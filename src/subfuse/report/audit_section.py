@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subfuse.evaluation.metrics import metric_title, number, p_text
+from subfuse.evaluation.metrics import duration, metric_title, number, p_value_text, signed_interval
 from subfuse.report.statements import PlainTable, Section, counted, singular
 from subfuse.training.models import model_title
 
@@ -116,7 +116,7 @@ def _added(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             metric_title(str(row["metric"])),
             _number(row["difference"], signed=True),
             str(row["reason"]) if row["lower"] is None else _interval(row),
-            "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
+            "" if row["p_adjusted"] is None else p_value_text(row["p_adjusted"]),
         )
         for row in rows
     ]
@@ -128,7 +128,7 @@ def _added(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return f"{_number(row['lower'], signed=True)} to {_number(row['upper'], signed=True)}"
+    return signed_interval(*(np.nan if row[name] is None else row[name] for name in ("lower", "upper")))
 
 
 def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -141,7 +141,7 @@ def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             metric_title(str(row["metric"])),
             _number(row["difference"], signed=True),
             _interval(row),
-            "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
+            "" if row["p_adjusted"] is None else p_value_text(row["p_adjusted"]),
         )
         for row in rows
     ]
@@ -164,7 +164,7 @@ def _strata(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             str(row["reason"]) if row["lower"] is None else f"{_number(row['lower'])} to {_number(row['upper'])}",
             str(row["n_patients"]),
             "" if row["n_events"] is None else str(row["n_events"]),
-            "" if row["p_adjusted"] is None else _p(row["p_adjusted"]),
+            "" if row["p_adjusted"] is None else p_value_text(row["p_adjusted"]),
         )
         for row in rows
     ]
@@ -204,11 +204,11 @@ def _confounders(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             str(row["input"]).capitalize(),
             _number(row["auc"]),
             _number(row["auc_within"]),
-            "" if row["p_within"] is None else _p(row["p_within"]),
+            "" if row["p_within"] is None else p_value_text(row["p_within"]),
             f"{row['outcome_share']:.0%}",
-            _p(row["p_outcome"]),
+            p_value_text(row["p_outcome"]),
             f"{row['prediction_share']:.0%}",
-            _p(row["p_prediction"]),
+            p_value_text(row["p_prediction"]),
             str(row["n_values"]),
             str(row["n_patients"]),
             str(row["strongest"]),
@@ -231,7 +231,7 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             _task(row),
             model_title(str(row["model"])),
             (_MEASURES.get(str(row["measure"])) or metric_title(str(row["measure"])))
-            + (f", day {row['horizon_days']:.0f}" if row["horizon_days"] is not None else ""),
+            + (f" at {duration(row['horizon_days'])}" if row["horizon_days"] is not None else ""),
             *(_measured(row, name) for name in ("before", "after", "after_isotonic")),
         )
         for row in measured
@@ -281,7 +281,7 @@ def _ends(row: Mapping[str, Any], lower: str, upper: str) -> str:
 
 def _measured(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
-    return _p(value) if value is not None and str(row["measure"]).endswith("_p") else _number(value)
+    return p_value_text(value) if value is not None and str(row["measure"]).endswith("_p") else _number(value)
 
 
 def _undefined(rows: Sequence[Mapping[str, Any]], value: str, reason: str) -> list[str]:
@@ -320,10 +320,6 @@ def _table(
         return None
     table = PlainTable(columns, rows, frozenset(columns[first_number:]))
     return {"title": title, "gist": counted(len(rows), of), "caption": caption, "table": table, "notes": []}
-
-
-def _p(value: float) -> str:
-    return p_text(value).removeprefix("p ").removeprefix("= ")
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:

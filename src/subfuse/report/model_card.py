@@ -15,6 +15,7 @@ from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import counted, headline_of, inputs_of, singular, with_level
 from subfuse.report.summary import (
+    beyond_sentences,
     calibration_sentence,
     caution,
     fusion_sentence,
@@ -74,7 +75,13 @@ def _in_short(run: RunFiles) -> Iterator[str]:
         main, headline = main_model(list(table["model"])), headline_of(table)
         rows = table[(table["model"] == main) & (table["metric"] == headline)].to_dict("records")
         measured = " ".join(f"{model_title(main)}, {_measured(row)}." for row in rows)
-        parts = (unrelated_sentence(run, task), measured, fusion_sentence(run, task), calibration_sentence(run, task))
+        parts = (
+            unrelated_sentence(run, task),
+            measured,
+            fusion_sentence(run, task),
+            *beyond_sentences(run, task),
+            calibration_sentence(run, task),
+        )
         yield f"- {escaped(task.capitalize())}: {escaped(' '.join(part for part in parts if part))}"
 
 
@@ -89,12 +96,11 @@ def _model(run: RunFiles) -> Iterator[str]:
         yield f"- {escaped(task)}: {escaped(model_title(name))} ({reads}){_trained(run, task, name)}"
     others = [model_title(str(name)) for name in dict.fromkeys(run.metrics["model"])]
     yield f"- Models compared on the same folds: {escaped(', '.join(others))}."
-    architecture = run.config.get("architecture") or {}
-    if architecture:
-        yield f"- Sizes: {escaped(', '.join(f'{key} {value}' for key, value in architecture.items()))}."
-    training = run.config.get("training") or {}
-    if training:
-        yield f"- Training: {escaped(', '.join(f'{key} {value}' for key, value in training.items()))}."
+    for title, section in (("Sizes", "architecture"), ("Training", "training")):
+        settings = run.config.get(section) or {}
+        if settings:
+            told = ", ".join(f"{key} {value}" for key, value in settings.items())
+            yield f"- {title} (`{section}` of config.yaml): {escaped(told)}."
 
 
 def _trained(run: RunFiles, task: str, model: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.evaluation.floors import LEAST_EXPLAINED, STABLE
-from subfuse.evaluation.metrics import number, p_text
+from subfuse.evaluation.metrics import number, p_value_text
 from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, removal_curves
 from subfuse.report.run_files import CohortExplanation, RunFiles
 from subfuse.report.statements import Drawn, PlainTable, counted, interval_text
@@ -188,7 +188,7 @@ def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
             str(row["gene_set"]),
             str(row["n_genes"]),
             number(row["nes"], signed=True),
-            _p_value(row["p_value"]),
+            p_value_text(row["p_value"]),
             _fdr(row["fdr"], row["stability"]),
             "" if pd.isna(row["leading_genes"]) else _first_genes(str(row["leading_genes"])),
         )
@@ -202,11 +202,7 @@ def _fdr(value: float, stability: float) -> str:
     """Returns the false discovery rate, or why there is none."""
     if pd.isna(value):
         return "none: stability undefined" if pd.isna(stability) else f"none: {_UNSTABLE}"
-    return _p_value(value)
-
-
-def _p_value(value: float) -> str:
-    return p_text(value).removeprefix("p ").removeprefix("= ")
+    return p_value_text(value)
 
 
 def _first_genes(genes: str) -> str:

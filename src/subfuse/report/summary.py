@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
@@ -30,7 +30,6 @@ _VERDICTS = {
     "untested": "Whether fusion helps could not be tested.",
 }
 
-_ADVICE = {"Do not use": "do not use them", "Recalibrate": "recalibrate before use"}  # by how the remedy begins
 
 _Tone = Literal["good", "open", "bad"]
 
@@ -127,10 +126,10 @@ def _lines(
         yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0") + common)
     beyond = _finding(run, task, "trivial baseline")
     if beyond is not None:
-        yield Line("Against no biology", _without_name(beyond, main).replace("p = ", "p\u00a0=\u00a0"))
+        yield Line("Against no biology", _in_few_words(beyond))
     adds = _finding(run, task, "added value")
     if adds is not None:
-        yield Line("Added value", _without_name(adds, main))
+        yield Line("Added value", _in_few_words(adds))
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
@@ -138,9 +137,9 @@ def _lines(
     yield Line("Probabilities", _calibration(run, task)[0])
 
 
-def _without_name(finding: Mapping[str, Any], model: str) -> str:
-    """Returns what was found of the model that the card names, without its name."""
-    return singular(str(finding["found"]).removeprefix(f"{model_title(model)} "))
+def _in_few_words(finding: Mapping[str, Any]) -> str:
+    """Returns what was found in the words that a card has room for; an audit of an earlier version has all alone."""
+    return singular(str(finding.get("short") or finding["found"]))
 
 
 def _verdict(model: str, benefit: FusionBenefit | None, unrelated: str) -> tuple[str, _Tone]:
@@ -245,11 +244,17 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
     )
 
 
+def beyond_sentences(run: RunFiles, task: str) -> list[str]:
+    """Returns whether the main model is better than the best trivial one, and adds to it, where the audit asked."""
+    found = (_finding(run, task, check) for check in ("trivial baseline", "added value"))
+    return [f"{singular(str(finding['found']))}." for finding in found if finding is not None]
+
+
 def _evidence(benefit: FusionBenefit) -> str:
     if benefit.verdict == "untested":
         gain = "" if np.isnan(benefit.gain) else f"{number(benefit.gain, signed=True)}, "
         return f"{gain}not tested: {benefit.reason or 'undefined'}"
-    interval = with_level(benefit.lower, benefit.upper)
+    interval = f"95 % interval {signed_interval(benefit.lower, benefit.upper)}"
     return f"{number(benefit.gain, signed=True)}, {interval}, adjusted {p_text(benefit.p_adjusted)}"
 
 
@@ -265,8 +270,7 @@ def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
     found = _finding(run, task, "calibration")
     if found is None:
         return "not tested", ""
-    remedy = str(found.get("remedy", ""))
-    advice = next((words for start, words in _ADVICE.items() if remedy.startswith(start)), "check them before use")
+    advice = found.get("short") or "check them before use"
     words = {"ok": "no sign that they are off", "warning": f"signs that they are off: {advice}"}
     detail = singular(str(found["found"]).removeprefix(f"{model_title(model)}: "))
     return words.get(found["level"], "not tested"), detail.removeprefix("not tested, ").removeprefix(

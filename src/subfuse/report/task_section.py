@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_value_text, signed_interval
 from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -19,7 +19,6 @@ from subfuse.report.statements import (
     counted,
     headline_of,
     inputs_of,
-    interval_text,
     model_label,
     outcomes,
     singular,
@@ -139,8 +138,8 @@ def _comparison_table(comparisons: pd.DataFrame) -> PlainTable:
             [
                 model_title(row["model"]),
                 number(row["difference"], signed=True),
-                interval_text(row["lower"], row["upper"]) if defined else "",
-                *(_bare_p(row[name]) if defined else "" for name in ("p_value", "p_adjusted")),
+                signed_interval(row["lower"], row["upper"]) if defined else "",
+                *(p_value_text(row[name]) if defined else "" for name in ("p_value", "p_adjusted")),
             ]
         )
     return PlainTable(columns, rows, frozenset(columns[1:]))
@@ -162,7 +161,3 @@ def _comparison_caption(comparisons: pd.DataFrame) -> str:
         f"patients: negative favours {model_title(first['reference'])}. p adjusted (Holm) "
         "over all comparisons of the task."
     )
-
-
-def _bare_p(value: float) -> str:
-    return p_text(value).removeprefix("p ").removeprefix("= ")

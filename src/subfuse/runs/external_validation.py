@@ -85,10 +85,14 @@ def with_percentiles(known: pd.DataFrame) -> pd.DataFrame:
 
 
 def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    """Returns the share (0 to 100) of training patients, given their sorted risks, with a lower risk; NaN stays."""
+    """Returns the share (0 to 100) of training patients, given their sorted risks, with a lower risk; NaN stays.
+
+    Those of the same risk, as many are who differ in no gene that a sparse model reads, count one half.
+    """
     if len(trained) == 0:
         return np.full(len(risk), np.nan)
-    return np.where(np.isnan(risk), np.nan, np.searchsorted(trained, risk) / len(trained) * 100)
+    below = (np.searchsorted(trained, risk, "left") + np.searchsorted(trained, risk, "right")) / 2
+    return np.where(np.isnan(risk), np.nan, below / len(trained) * 100)
 
 
 def on_one_scale(known: pd.DataFrame) -> pd.DataFrame:

@@ -158,8 +158,8 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     """Returns mean and range, over the models of all folds, of what they say of one patient.
 
     Quantities: class probabilities; for survival the risk percentile (0 to 100, among a model's training patients),
-    survival at one, three and five years and the contributions of the subspaces to the risk. Left out are contributions
-    to a class, which is that predicted by the model, and not the same in all. The range is how far
+    survival at one, three and five years and the contributions of the subspaces to the mean hazard logit. Left out
+    are contributions to a class, which is that predicted by the model, and not the same in all. The range is how far
     models disagree that were trained on other patients of the same cohort; it is no confidence interval.
 
     Returns:

@@ -14,7 +14,7 @@ from subfuse.audit.fusion import SIGNIFICANCE
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.errors import preview
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
-from subfuse.evaluation.metrics import metric_title
+from subfuse.evaluation.metrics import metric_title, p_text
 from subfuse.evaluation.predictions import (
     TaskPredictions,
     class_probabilities,
@@ -37,6 +37,7 @@ _FOLDS = 5  # where predictions have a single one
 _PATCHES = 256  # of a slide, evenly spaced, over which features are averaged
 _STRONGEST = 5
 _TINY = 1e-7
+_VERBS = {"slides": ("tell", "are not shown to tell")}
 _WHY = "What differs between batches by scaling, staining or sequencing counts as biology then, and is new elsewhere."
 
 
@@ -154,22 +155,24 @@ def _finding(
     tells = [name for name, found in told.items() if found.p_within < SIGNIFICANCE and found.auc_within >= TOLD]
     apart = [name for name, found in told.items() if np.isnan(found.auc_within) and found.auc >= TOLD]
     predicts = float(str(rows[0]["p_outcome"])) < SIGNIFICANCE
-    carries = float(str(rows[0]["p_prediction"])) < SIGNIFICANCE
+    is_parted = any(np.isfinite(found.auc_within) for found in told.values())  # else nobody is alike
+    carries = is_parted and float(str(rows[0]["p_prediction"])) < SIGNIFICANCE
     parts = [_told_text(name, found, alike) for name, found in told.items()]
     quoted = f", {metric_title(task.headline)} {alone:.3f}" if np.isfinite(alone) else ""
     parts.append(f"it explains {_share(rows[0], 'outcome')} of the outcome{quoted}")
-    parts.append(f"among patients alike it explains {_share(rows[0], 'prediction')} of what {model_title(model)} "
-                 "predicts")  # fmt: skip
+    if is_parted:
+        parts.append(f"among patients alike it explains {_share(rows[0], 'prediction')} of what {model_title(model)} "
+                     "predicts")  # fmt: skip
     level: Level = "ok"
     if (tells and predicts and carries) or (apart and predicts):
         level = "warning"
-    elif (tells or apart) and (predicts or carries):
+    elif not is_parted or ((tells or apart) and (predicts or carries)):
         level = "note"
     text = f"{column}: {'; '.join(parts)}"
     if level == "ok":
         return Finding("ok", CHECK, text, task=task.name, model=model)
     strongest = [str(row["strongest"]) for row in rows if row["input"] in (*tells, *apart)]
-    text += f". It shows most in {'; '.join(strongest)}"
+    text += f". It shows most in {'; '.join(strongest)}" if strongest else ""
     remedy = (
         f"Scale and stain all patients together; quote the results within {column}; test on whole hospitals that were "
         "not trained on (`splits: {by: site}`)."
@@ -179,17 +182,18 @@ def _finding(
 
 def _told_text(name: str, told: Told, alike: str) -> str:
     everybody = "undefined" if np.isnan(told.auc) else f"{told.auc:.3f}"
+    tells, not_shown = _VERBS.get(name, ("tells", "is not shown to tell"))
     if np.isnan(told.auc_within):
-        return f"{name} tells it with an AUC of {everybody}, and no patients of two values are alike in {alike}"
-    verb = "tells" if told.p_within < SIGNIFICANCE else "is not shown to tell"
+        return f"{name} {tells} it with an AUC of {everybody}, and no patients of two values are alike in {alike}"
+    verb = tells if told.p_within < SIGNIFICANCE else not_shown
     return (
         f"{name} {verb} it (AUC {everybody}; {told.auc_within:.3f} among patients alike in {alike}, "
-        f"p = {told.p_within:.2g})"
+        f"{p_text(told.p_within)})"
     )
 
 
 def _share(row: Mapping[str, object], what: str) -> str:
-    return f"{float(str(row[f'{what}_share'])):.0%} (p = {float(str(row[f'p_{what}'])):.2g})"
+    return f"{float(str(row[f'{what}_share'])):.0%} ({p_text(float(str(row[f'p_{what}'])))})"
 
 
 def _compared(cohort: Cohort, task: TaskPredictions, column: str, *, seed: int) -> _Compared | str:

@@ -238,6 +238,11 @@ function showPrediction() {
   at("prediction").replaceChildren(...(rows.length ? rows : [make("p", { textContent: "This model did not predict the patient." })]));
 }
 
+function duration(days) { // as in the report
+  const [count, noun] = days >= 365 ? [String(Number((days / 365.25).toPrecision(2))), "year"] : [String(Math.round(days / 30.44)), "month"];
+  return `${count} ${noun}${count === "1" ? "" : "s"}`;
+}
+
 function predictionCard(p) {
   const source = p.split === "test" ? "held out from training" : p.split === "new" ? "new patient" : `${p.split} patient of this model`;
   const lines = [];
@@ -247,13 +252,13 @@ function predictionCard(p) {
       `${p.risk_percentile.toFixed(0)} % of the training patients`, "risk_percentile")]);
   }
   for (const { days, probability } of p.survival) {
-    lines.push([`free of the event at ${Math.round(days)} days`, make("span", {}, bar(probability), number(probability, percent(probability), `survival_${days}`))]);
+    lines.push([`free of the event at ${duration(days)}`, make("span", {}, bar(probability), number(probability, percent(probability), `survival_${days}`))]);
   }
   for (const [name, probability] of Object.entries(p.probabilities)) {
     lines.push([name, make("span", {}, bar(probability), number(probability, percent(probability), `p_${name}`))]);
   }
   const { time_days: time, event, label } = p.outcome;
-  const known = label ?? (time === null ? "unknown" : `${event ? "event" : "no event"} after ${Math.round(time)} days`);
+  const known = label ?? (time === null ? "unknown" : `${event ? "event" : "no event"} after ${duration(time)}`);
   lines.push(["known outcome", known]);
   const list = lines.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", {}, value)]);
   return make("div", { className: "prediction", data: { model: p.model, fold: p.fold } },
@@ -432,7 +437,7 @@ async function upload(file) {
 function showCompared({ before, after }) {
   const values = (p) => Object.fromEntries([
     ...(p.risk === null ? [] : [["risk", p.risk], ["risk percentile", p.risk_percentile]]),
-    ...p.survival.map(({ days, probability }) => [`free of the event at ${Math.round(days)} days`, probability]),
+    ...p.survival.map(({ days, probability }) => [`free of the event at ${duration(days)}`, probability]),
     ...Object.entries(p.probabilities)]);
   const same = (a, b) => a.task === b.task && a.fold === b.fold && a.repeat === b.repeat;
   const tables = after.map((p) => {
