@@ -98,7 +98,7 @@ def test_a_card_gives_the_verdict_on_fusion_with_its_evidence(audited):
     assert shown["Difference"] == "+0.051, 95 % interval +0.011 to +0.092, adjusted p\u00a0=\u00a00.012"
     assert (
         lines_of(audited, "grade")["Difference"]
-        == "−0.012, 95 % interval −0.040 to 0.020, adjusted p\u00a0=\u00a00.500"
+        == "−0.012, 95 % interval −0.040 to +0.020, adjusted p\u00a0=\u00a00.500"
     )
 
 
