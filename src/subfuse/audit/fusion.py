@@ -264,12 +264,13 @@ def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
         return finding
     flaw = unfit(predictions, row["reference"])
     remedy = f"Prefer {reference}, which is simpler, unless more patients show a benefit."
-    if row["reference_is"] == "late fusion" and row["difference"] > 0:
+    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
+    if row["reference_is"] == "late fusion" and verdict != "worse":
         remedy = "More patients would tell."
     elif flaw is not None:
         remedy = f"{reference} is no alternative: {flaw}. See whether the models are trained well."
     found = f"fusion is not shown to help: {model} is not shown to be better than {against}"
-    if verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"]) == "worse":
+    if verdict == "worse":
         found = f"fusion does not help: {model} is worse than {against}"
     return Finding("warning", CHECK, f"{found} ({difference_text(row)})", _WHY, remedy, row["task"], row["model"])
 

@@ -22,7 +22,8 @@ class PlainHelp(DefaultHelpFormatter):
         return None
 
     def _expand_help(self, action: Any) -> str:
-        return re.sub(r" \(default: (null|\[\]|\{\})\)$", "", super()._expand_help(action))
+        text = re.sub(r" \(default: (null|\[\]|\{\})\)$", "", super()._expand_help(action))
+        return re.sub(r"\(default: (True|False)\)$", lambda found: found[0].replace(found[1], found[1].lower()), text)
 
 
 class Parser(ArgumentParser):
