@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# each process that a test starts would compile the package anew, where the environment forbids to keep what is compiled
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test test-faults test-mutants check bench clean
 

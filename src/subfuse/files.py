@@ -171,7 +171,7 @@ def without_marks(table: "pandas.DataFrame") -> "pandas.DataFrame":
     unmarked = table.rename(columns=_unmarked)
     for position in range(table.shape[1]):
         column = table.iloc[:, position]
-        if column.dtype.kind == "O" and any(_unmarked(cell) is not cell for cell in column):
+        if column.dtype.kind == "O" and any(isinstance(cell, str) and cell.startswith("'") for cell in column):
             unmarked.isetitem(position, column.map(_unmarked).array)
     return unmarked
 
