@@ -277,12 +277,36 @@ def test_labels_that_no_model_would_know(folder):
         plan_of(folder)
 
 
+def relabelled(folder: Path, labels: list[str]) -> None:
+    table = pd.read_csv(folder / "a.csv")
+    table["grade"] = [*labels, *[labels[-1]] * (len(table) - len(labels))]
+    table.to_csv(folder / "a.csv", index=False)
+
+
+def test_labels_in_two_cases_are_refused_unless_declared(folder):
+    relabelled(folder, ["high", "High", "low", "High", "low"])
+    with pytest.raises(DataError, match=r"more than case. Found High \(2 patients\) and high \(1\). Write High in all"):
+        plan_of(folder, entry("a", "develop"))
+    declared = SHARED.replace("{column: grade}", "{column: grade, classes: [low, high, High]}")
+    assert plan_of(folder, entry("a", "develop"), shared=declared).tasks["grade"].classes == ("low", "high", "High")
+
+
+def test_whole_numbers_with_a_decimal_zero_are_the_classes_that_were_declared(folder):
+    relabelled(folder, ["2.0", "", "3.0"])
+    declared = SHARED.replace("{column: grade}", "{column: grade, classes: ['2', '3']}")
+    plan = plan_of(folder, entry("a", "develop"), shared=declared)
+    assert set(plan.patients["grade"].dropna()) == {"2", "3"}
+    relabelled(folder, ["2.0", "2.5", "3.0"])
+    with pytest.raises(DataError, match=r"Found 2\.0, 2\.5, 3\.0"):
+        plan_of(folder, entry("a", "develop"), shared=declared)
+
+
 @pytest.mark.parametrize(
     ("declared", "labels", "remedy"),
     [
         ("[g3, g2]", "G3", r"G2 and g2 differ only in case: write `classes: \[G3, G2\]`"),
         ("[G2, g3]", "G3", r"G3 and g3 differ only in case: write `classes: \[G2, G3\]`"),
-        ("[G2, G-3]", "G3", r"G3 and G-3 differ only in case, zeros or separators: write `classes: \[G2, G3\]`"),
+        ("[G2, G3+]", "G3-", r"Found G3, G3-. Add them to `classes`"),  # a sign is no spelling
         ("[G2, G3]", "g2", r"g2 and G2 differ only in case: write G2 in these cells"),
         ("[G2, G3]", "G4", r"Found G4. Add them to `classes`"),
     ],

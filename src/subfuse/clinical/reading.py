@@ -64,7 +64,7 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     table, note_of_pairs = _pair_outcome(table)
     labels = [str(name) for name in table if name not in (*FIXED_COLUMNS, "place")]
     for name in labels:
-        table[name] = known_text(table[name])
+        table[name] = _whole_numbers(known_text(table[name]))
     table, note_of_negative = _without_negative_times(table)
     patients = table[[*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
     notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs, *note_of_negative)
@@ -84,6 +84,14 @@ def _read(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...], pd.D
     else:
         table, notes = read_plain(paths, columns, event_values=section.event_values, time_unit=section.time_unit)
     return table, notes, exclusion_table()
+
+
+def _whole_numbers(cells: pd.Series) -> pd.Series:
+    """Returns `2.0` as `2` where a column holds whole numbers alone: so programs write one that has an empty cell."""
+    known = cells.dropna()
+    if known.empty or not known.str.fullmatch(r"-?\d+\.0+").all():
+        return cells
+    return cells.map(lambda cell: None if cell is None else cell.partition(".")[0])
 
 
 def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -7,7 +7,7 @@ import pandas as pd
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.identifiers import LONGEST_NAME, difference_of_spelling, is_plain_label, same_but_for_spelling
+from subfuse.identifiers import LONGEST_NAME, is_plain_label
 
 _MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
 _LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
@@ -102,6 +102,7 @@ def resolve_classes(
             continue
         if task.classes is None:
             _refuse_many_classes(name, task.column, developed[task.column].dropna())
+            _refuse_two_spellings(name, task.column, developed[task.column].dropna())
         if len(found) < 2:
             raise DataError(
                 f"tasks.{name}: at least two classes of {task.column} are required. Found {preview(found) or 'none'}."
@@ -114,16 +115,35 @@ def resolve_classes(
 
 
 def _remedy_of_labels(extra: Sequence[str], classes: Sequence[str], found: Collection[str]) -> str:
-    """Returns what to do about labels that are not among the classes: those in another spelling are told first."""
-    like = same_but_for_spelling(extra, classes)
+    """Returns what to do about labels that are not among the classes: those in another case are told first."""
+    like = {label: name for label in extra for name in classes if label.lower() == name.lower()}
     if not like:
         return "Add them to `classes`, or empty these cells."
     label, declared = next(iter(like.items()))
-    pair = f"{label} and {declared} differ only in {difference_of_spelling(label, declared)}"
+    pair = f"{label} and {declared} differ only in case"
     if declared in found:
         return f"{pair}: write {declared} in these cells."
     meant = {name: label for label, name in like.items()}
     return f"{pair}: write `classes: [{', '.join(meant.get(name, name) for name in classes)}]`."
+
+
+def _refuse_two_spellings(task: str, column: str, labels: pd.Series) -> None:
+    """Refuses labels that differ in case alone, unless both are declared as classes.
+
+    Raises:
+        DataError: Names both spellings, and how many patients have them.
+    """
+    counts = labels.value_counts()
+    spellings: dict[str, list[str]] = {}
+    for label in counts.index:
+        spellings.setdefault(str(label).lower(), []).append(str(label))
+    for first, *others in spellings.values():
+        if others:
+            pair = f"{first} ({counts[first]} patients) and {others[0]} ({counts[others[0]]})"
+            raise DataError(
+                f"tasks.{task}: classes of {column} must differ in more than case. Found {pair}. Write {first} in all "
+                "these cells, or declare both as `classes`."
+            )
 
 
 def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
