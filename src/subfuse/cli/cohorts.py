@@ -77,13 +77,15 @@ def _check(arguments: Namespace) -> None:
     cohort_file = read_cohort_file(arguments.cohort)  # before the slow imports: most mistakes are here
 
     from subfuse.exclusions import NothingLeft
+    from subfuse.preparation.contrast import require_varying_features
     from subfuse.preparation.plan import plan_cohort
     from subfuse.preparation.remaining import remaining
 
     try:
         plan = plan_cohort(cohort_file)
-        failures, notes, warnings = _opened_slides(plan.slides)
+        failures, notes, warnings, contrasts = _opened_slides(plan.slides)
         plan = remaining(plan, failures)
+        warnings += require_varying_features(plan.slides, plan.patients, contrasts)
     except NothingLeft as error:
         _print_exclusions(error.exclusions, told=str(error))
         raise
@@ -98,8 +100,8 @@ def _check(arguments: Namespace) -> None:
     print_warnings([*plan.warnings, *warnings])
 
 
-def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ...]]:
-    """Returns the slides that cannot be opened, with their reasons; what was looked at; and warnings."""
+def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ...], dict[str, Any]]:
+    """Returns the slides that cannot be opened, with reasons; what was looked at; warnings; and contrasts of slides."""
     from subfuse.exclusions import exclusion_table
     from subfuse.preparation.feature_import import feature_sources, look_into_features, survey_features
     from subfuse.preparation.slide import inspect_slide
@@ -107,9 +109,10 @@ def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ..
 
     ready = feature_sources(slides)
     if ready:
-        survey, n_read = look_into_features(ready, survey_features(ready), seconds=_SECONDS_OF_LOOKING)
+        survey, n_read, contrasts = look_into_features(ready, survey_features(ready), seconds=_SECONDS_OF_LOOKING)
         looked = f"  looked at: headers of all slide features, and the values of {n_read}; `prepare` reads all values"
-        return survey.exclusions, [survey.summary(), looked], (*survey.warnings(), *mixed_widths(survey.width_um))
+        warnings = (*survey.warnings(), *mixed_widths(survey.width_um))
+        return survey.exclusions, [survey.summary(), looked], warnings, contrasts
     unreadable = []
     for source in slides:
         try:
@@ -117,7 +120,7 @@ def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ..
         except SubfuseError as error:
             unreadable.append(("slide", source.slide_id, str(error)))
     looked = "  looked at: headers of all slides; `prepare` looks for tissue, and reads pixels"
-    return exclusion_table(unreadable), [looked] if slides else [], ()
+    return exclusion_table(unreadable), [looked] if slides else [], (), {}
 
 
 def _print_harmonisation(harmonisation: Any) -> None:

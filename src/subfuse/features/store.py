@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +152,7 @@ def read_sample(path: Path, n_patches: int) -> SlideFeatures:
     with opened_hdf5(path) as file:
         _require_layout(file, path)
         step = max(1, len(file["coords"]) // n_patches)
-        slide = _slide_features(file, file["features"][::step])
-        return replace(slide, coords=slide.coords[::step])
+        return _slide_features(file, file["features"][::step], step)
 
 
 def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str, Any]]:
@@ -246,11 +245,11 @@ def patch_um(attributes: Mapping[str, Any]) -> float:
     return float(attributes["patch_size_level0"]) * float(attributes["level0_mpp"]) if known else math.nan
 
 
-def _slide_features(file: h5py.File, features: np.ndarray) -> SlideFeatures:
+def _slide_features(file: h5py.File, features: np.ndarray, step: int = 1) -> SlideFeatures:
     attributes = dict(file["coords"].attrs)
     return SlideFeatures(
         features=features,
-        coords=file["coords"][()],
+        coords=file["coords"][::step],
         patch_size_level0=int(attributes["patch_size_level0"]),
         level0_mpp=float(attributes["level0_mpp"]),
         target_mpp=float(attributes.get("target_mpp", np.nan)),

@@ -16,6 +16,7 @@ import pandas as pd
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.execution import Progress
+from subfuse.features.contrast import PatchContrast, contrast_of
 from subfuse.features.encoder import encoder_id
 from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
@@ -146,7 +147,7 @@ def survey_features(slides: Sequence[FeatureSource]) -> FeatureSurvey:
 
 def look_into_features(
     slides: Sequence[FeatureSource], survey: FeatureSurvey, *, seconds: float
-) -> tuple[FeatureSurvey, int]:
+) -> tuple[FeatureSurvey, int, dict[str, PatchContrast]]:
     """Reads the features of as many files as a time allows, and leaves out what cannot be imported.
 
     Args:
@@ -155,10 +156,12 @@ def look_into_features(
         seconds: After this no further file is begun.
 
     Returns:
-        The survey without them, and how many files were read; those are spread over the cohort.
+        The survey without them; how many files were read, which are spread over the cohort; and whether the patches
+        of those that can be imported differ.
     """
     usable = [source for source in slides if source.slide_id in survey.headers]
     failures: list[tuple[str, str, str]] = []
+    contrasts: dict[str, PatchContrast] = {}
     end, n_read = time.monotonic() + seconds, 0
     for index in np.random.default_rng(0).permutation(len(usable)):
         if time.monotonic() > end:
@@ -166,13 +169,13 @@ def look_into_features(
         source, n_read = usable[index], n_read + 1
         try:
             with _opened(source) as file:
-                file.slide_features(source.path)
+                contrasts[source.slide_id] = contrast_of(file.slide_features(source.path).features)
         except DataError as error:
             failures.append(("slide", source.slide_id, str(error)))
     failed = {name for _, name, _ in failures}
     headers = {name: header for name, header in survey.headers.items() if name not in failed}
     exclusions = join_exclusions([survey.exclusions, exclusion_table(sorted(failures))])
-    return replace(survey, headers=headers, exclusions=exclusions), n_read
+    return replace(survey, headers=headers, exclusions=exclusions), n_read, contrasts
 
 
 def import_slides(

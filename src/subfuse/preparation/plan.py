@@ -34,6 +34,7 @@ from subfuse.expression.gene_sets import (
 )
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
+from subfuse.preparation.contrast import require_varying_expression
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
 from subfuse.preparation.tasks import resolve_classes, resolve_tasks, unknown_outcomes
 from subfuse.preparation.weak_folds import weak_folds
@@ -131,6 +132,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     tasks, task_warnings = resolve_classes(tasks, patients, developed, develops=develops)
     genes = [] if expression is None else list(expression.values.columns)
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])
+    gene_sets = restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ())
     covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
     check_batch(cohort_file.batch, developed, tasks, develops=develops)
     check_strata(cohort_file.strata_columns, developed)
@@ -144,7 +146,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         patients=patients,
         slides=tuple(slide for slide in pooled.slides if slide.patient_id in kept),
         expression=expression,
-        gene_sets=restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ()),
+        gene_sets=gene_sets,
         coverage=found_genes,
         pathways=load_pathways(cohort_file.gene_sets, genes, aliases),
         harmonisation=_harmonisation(cohorts, wanted, kept),
@@ -158,6 +160,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             *_warnings_of_cohorts(cohorts, patients),
             *few_measured(found_genes, [gene for gene in genes if gene.lower() not in in_any_case]),
             *measured_in_another_case(wanted, genes),
+            *require_varying_expression(expression, patients, gene_sets),
             *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *fold_warnings,

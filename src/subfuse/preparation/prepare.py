@@ -21,9 +21,11 @@ from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons
 from subfuse.execution import Progress
 from subfuse.expression.source import MatrixSource
+from subfuse.features.contrast import read_contrast
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
 from subfuse.files import holds_files, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
+from subfuse.preparation.contrast import require_varying_features
 from subfuse.preparation.feature_import import (
     FeatureRecord,
     FeatureSurvey,
@@ -119,6 +121,8 @@ def prepare(
                 loaded = _encoder(encoder, device)
                 provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
         plan = remaining(plan, failures)
+        contrasts = {record.slide_id: read_contrast(out / record.features) for record in records}
+        flat = require_varying_features(plan.slides, plan.patients, contrasts)
     except NothingLeft as error:
         _require_own(out, cohort_file)
         write_table(out / "exclusions.csv", error.exclusions)
@@ -129,7 +133,7 @@ def prepare(
     mark_complete(out, provenance)
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
     widths = mixed_widths({record.slide_id: record.patch_um for record in records if not math.isnan(record.patch_um)})
-    warnings = (*plan.warnings, *of_slides, *widths, *_of_failures(failures), *_of_encoder(encoder, survey))
+    warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *_of_encoder(encoder, survey))
     return Preparation(out, plan, _slide_table(records), warnings)
 
 

@@ -15,9 +15,11 @@ from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
+from subfuse.features.contrast import read_contrast
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import read_json
+from subfuse.preparation.contrast import flat_slides
 from subfuse.preparation.feature_import import import_slides, survey_features
 from subfuse.preparation.slide import prepare_slide
 from subfuse.preparation.slide_search import FEATURE_SUFFIXES, feature_id_of
@@ -264,7 +266,8 @@ def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel)
     _require_none(failures)
     features = tuple(folder / record.features for record in records)
     widths = {folder / record.features: record.patch_um for record in records if record.has_coordinates}
-    notes = (*notes, *survey.warnings())
+    flat = flat_slides({record.slide_id: read_contrast(folder / record.features) for record in records})
+    notes = (*notes, *survey.warnings(), *flat)
     return _Slides(features, survey.encoder, survey.encoder_sha256, survey.patch_dim, notes, widths)
 
 
