@@ -79,19 +79,20 @@ def require_varying_features(
         contrasts: Of the slides that were looked into.
 
     Raises:
-        DataError: All slides of a cohort were looked into, and all are such, or all patches of all have one vector.
+        DataError: All slides of a cohort, two or more, were looked into, and all are such, or all patches of all have
+            one vector.
     """
     cohort_of = dict(zip(patients["patient_id"], patients["cohort"], strict=True))
     for cohort in dict.fromkeys(patients["cohort"]):
         names = [slide.slide_id for slide in slides if cohort_of.get(slide.patient_id) == cohort]
         found = [contrasts[name] for name in names if name in contrasts]
-        if not names or len(found) < len(names):
+        if len(names) < 2 or len(found) < len(names):
             continue
-        is_one = len(found) > 1 and len({contrast.shared for contrast in found}) == 1 and found[0].shared is not None
+        is_one = len({contrast.shared for contrast in found}) == 1 and found[0].shared is not None
         if is_one or all(contrast.is_flat for contrast in found):
             same = "the same in all patches of all of them" if is_one else "the same in all patches of each of them"
             raise DataError(
-                f"{cohort}: features that differ are required where `slides` is declared. Found {len(names)} slide(s) "
+                f"{cohort}: features that differ are required where `slides` is declared. Found {len(names)} slides "
                 f"({preview(names, 3)}), and features that are {same}. Extract the features again, or remove `slides`."
             )
     return flat_slides({slide.slide_id: contrasts[slide.slide_id] for slide in slides if slide.slide_id in contrasts})
