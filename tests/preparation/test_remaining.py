@@ -34,7 +34,7 @@ def write(tmp_path: Path):
         slides.to_csv(tmp_path / "slides.csv", index=False)
         for patient in PATIENTS:
             with h5py.File(tmp_path / "features" / f"{patient}.h5", "w") as file:
-                file["features"] = np.full((1, 4, 3), value, np.float32)
+                file["features"] = np.arange(1, 13, dtype=np.float32).reshape(1, 4, 3) * np.float32(value)
                 file["coords"] = np.array([[[0, 0], [512, 0], [0, 512], [512, 512]]])
                 file["coords"].attrs["patch_size_level0"] = 512
         content = {
