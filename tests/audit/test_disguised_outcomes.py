@@ -110,7 +110,16 @@ def test_unknown_values_are_left_out_column_by_column() -> None:
         for index, p in enumerate(cohort)
     )
 
-    assert failing(replace(cohort, patients=half_known, covariates=("copy",)), "survival") == ["copy"]
+    cohort = replace(cohort, patients=half_known, covariates=("copy",))
+    assert failing(cohort, "survival") == ["copy"]
+    (finding,) = check_inputs(cohort, fold_of(cohort), "survival")
+    assert finding.remedy.startswith("Remove copy from `covariates` of the cohort file, or allow it")
+
+
+def test_a_gene_is_left_out_of_expression() -> None:
+    cohort = cohort_with({"copy": lambda time, *_: time})
+    (finding,) = check_inputs(cohort, fold_of(cohort), "survival")
+    assert finding.remedy.startswith("Name copy in `expression.exclude` of the cohort file, or allow it")
 
 
 def test_so_few_patients_that_chance_orders_them_are_only_noted() -> None:

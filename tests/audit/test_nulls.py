@@ -143,3 +143,15 @@ def test_a_trivial_model_that_tells_nothing_is_no_warning_but_any_other_is():
     findings, table = permute_labels(task, headline_values(task), np.random.default_rng(0))
     assert (table["p_value"] > 0.05).all()
     assert {finding.model: finding.level for finding in findings} == {"clinical": "ok", "subspace": "warning"}
+
+
+@pytest.mark.parametrize(("model", "level"), [("theirs", "warning"), ("site", "note")])
+def test_an_order_below_every_permutation_is_said_to_be_one(model, level):
+    rows = predictions(cohort(n=120), model=model, noise=3.0, seed=1)
+    (task,) = read_tasks(rows.assign(risk=-rows["risk"]))
+    values = headline_values(task)
+    (finding,), table = permute_labels(task, values, np.random.default_rng(0))
+    assert 0.25 < values[model] < 0.45
+    assert table["p_value"].tolist() == [1.0]
+    assert (finding.level, finding.found[:13]) == (level, "below chance:")
+    assert finding.remedy.startswith("A higher risk must be worse")

@@ -387,3 +387,14 @@ def test_slides_and_ready_features_are_not_mixed(folder):
     with pytest.raises(ConfigurationError, match=r"made by one encoder. Found features of b and slides of a"):
         plan_of(folder, entry("a", "develop", slides=", slides: {folder: slides}"),
                 entry("b", "develop", slides=", slides: {feature_table: features.csv}"))  # fmt: skip
+
+
+def test_survival_without_an_event_is_refused_before_training(folder):
+    table = pd.read_csv(folder / "a.csv")
+    table["event"] = False
+    table.to_csv(folder / "a.csv", index=False)
+    with pytest.raises(
+        DataError, match=r"tasks.survival: patients with an event are required .* Found 14 with a follow"
+    ):
+        plan_of(folder, entry("a", "develop"))
+    assert "survival" in plan_of(folder, entry("a", "external")).tasks

@@ -67,5 +67,5 @@ def test_impossible_numbers(cohort):
         choose_repeats(cohort, None, repeats=0, seed=0)
     with pytest.raises(ConfigurationError, match=r"folds must be at least 2. Found 1"):
         choose_repeats(cohort, 1, seed=0)
-    with pytest.raises(ConfigurationError, match="not in a folder with splits"):
+    with pytest.raises(ConfigurationError, match="has no folds, as one that is external"):
         choose_folds(replace(cohort, root=None), None, seed=0)

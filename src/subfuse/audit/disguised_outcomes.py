@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from subfuse.audit.findings import Finding
 from subfuse.cohort.bags import class_names
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.covariates import coded
+from subfuse.cohort.covariates import coded, column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import preview
@@ -60,7 +60,8 @@ def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str
         task: Name of the task.
         allow: Columns that are known to be legitimate; they are noted.
     """
-    return input_findings(suspicious_inputs(cohort, fold, task), task, allow=allow, in_table=cohort.names_in_table)
+    found = suspicious_inputs(cohort, fold, task)
+    return input_findings(found, task, allow=allow, in_table=cohort.names_in_table, covariates=cohort.covariates)
 
 
 def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
@@ -83,7 +84,12 @@ def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
 
 
 def input_findings(
-    table: pd.DataFrame, task: str, *, allow: Collection[str] = (), in_table: Mapping[str, str] = MappingProxyType({})
+    table: pd.DataFrame,
+    task: str,
+    *,
+    allow: Collection[str] = (),
+    in_table: Mapping[str, str] = MappingProxyType({}),
+    covariates: Collection[str] = (),
 ) -> list[Finding]:
     """Returns findings on suspicious inputs of one fold or several, strongest first, each input once.
 
@@ -92,12 +98,13 @@ def input_findings(
         task: Name of the task.
         allow: Columns that are known to be legitimate; they are noted.
         in_table: Names of genes in the user's table, where they are others; `allow` may hold them too.
+        covariates: Which of the inputs are no genes.
     """
     order = table.sort_values(["is_sure", "share"], ascending=False, kind="stable")
     strongest = order.drop_duplicates("input")
     sure, by_chance = strongest[strongest["is_sure"]], strongest[~strongest["is_sure"]]
     findings = [
-        _finding(str(name), in_table.get(str(name)), str(reason), task, allow)
+        _finding(str(name), in_table.get(str(name)), str(reason), task, allow, is_gene=name not in covariates)
         for name, reason in zip(sure["input"], sure["reason"], strict=True)
     ]
     if len(by_chance):
@@ -114,14 +121,14 @@ def input_findings(
     return findings
 
 
-def _finding(name: str, in_table: str | None, reason: str, task: str, allow: Collection[str]) -> Finding:
+def _finding(
+    name: str, in_table: str | None, reason: str, task: str, allow: Collection[str], *, is_gene: bool
+) -> Finding:
     shown = both_names(name, in_table)
     if name in allow or in_table in allow:
         return Finding("note", CHECK, f"input {shown} is allowed by name although {reason}", _WHY, "", task)
-    remedy = (
-        f"Name {name} in `expression.exclude` (or remove it from `covariates`) of the cohort file, or allow it with "
-        "--allow-inputs if it is known before the outcome."
-    )
+    leave_out = f"Name {name} in `expression.exclude`" if is_gene else f"Remove {column_of(name)} from `covariates`"
+    remedy = f"{leave_out} of the cohort file, or allow it with --allow-inputs if it is known before the outcome."
     return Finding("failure", CHECK, f"input {shown}: {reason}", _WHY, remedy, task)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.audit.findings import Finding
+from subfuse.audit.findings import Finding, Level
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.benefit.interaction import INTERACTION as INTERACTION_PART
 from subfuse.evaluation.benefit.interaction import variance_shares
@@ -230,13 +230,18 @@ def _label_finding(
     )
     if p_value < SIGNIFICANCE:
         return Finding("ok", _LABEL_NULL, text, task=task.name, model=model)
-    is_far = (null > value).all() and null.mean() - value > _REVERSED_SDS * null.std()
-    if value < _REVERSED and is_far:
+    is_below, is_far = bool((null > value).all()), null.mean() - value > _REVERSED_SDS * null.std()
+    right_way = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
+    if value < _REVERSED and is_below and is_far:
         what = "risk" if task.classes is None else "order of the classes"
         found = f"the {what} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."
-        remedy = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
-        return Finding("failure", _LABEL_NULL, found, why, remedy, task.name, model)
+        return Finding("failure", _LABEL_NULL, found, why, right_way, task.name, model)
+    if is_below:
+        found = f"below chance: {text}, every one of them higher"
+        why = "The predictions may be reversed, or of noise: where patients are few, such lie below chance too."
+        level: Level = "note" if is_trivial(model) else "warning"
+        return Finding(level, _LABEL_NULL, found, why, right_way, task.name, model)
     if is_trivial(model):  # that hospital, batch or covariates tell nothing speaks for the result
         return Finding("ok", _LABEL_NULL, text, task=task.name, model=model)
     why = "The predictions are not shown to be related to the outcome."

@@ -25,6 +25,7 @@ def resolve_tasks(
 
     Raises:
         ConfigurationError: There is no task to develop models for, or the patients lack the outcome of one.
+        DataError: Nobody has the event of a survival task.
     """
     labels = [str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
     followed = bool(patients["event"].notna().any())
@@ -47,6 +48,12 @@ def resolve_tasks(
             raise ConfigurationError(
                 f"tasks.{name}: time_days and event must be known for some patients. Found none. Map them in "
                 "patients.columns, or remove the task."
+            )
+        if task.is_survival and not patients["event"].any():
+            n_followed = patients["event"].count()
+            raise DataError(
+                f"tasks.{name}: patients with an event are required to learn survival. Found {n_followed} with a "
+                "follow-up and no event. Check that true means an event (event_values), or remove the task."
             )
         if task.column is not None and task.column not in labels:
             raise ConfigurationError(

@@ -48,7 +48,10 @@ def choose_repeats(
             raise ConfigurationError(
                 f"cohort {cohort.name!r} has no outcomes to train on. Predict its patients with `subfuse predict`."
             )
-        raise ConfigurationError(f"cohort {cohort.name!r} is not in a folder with splits. Give a number of folds.")
+        raise ConfigurationError(
+            f"cohort {cohort.name!r} has no folds, as one that is external or was not prepared. Predict its patients "
+            "with `subfuse predict`, or give a number of folds to train on it."
+        )
     n_folds = len(own[0]) if folds is None else folds
     if own and n_folds != len(own[0]):
         own = ()
