@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
@@ -66,8 +66,8 @@ def run_jobs(
         with ctrl_c_held():
             futures = {executor.submit(_outcome, function, job): index for index, job in enumerate(jobs)}
         for future in as_completed(futures):
-            error = future.exception()  # the worker itself died
-            yield futures[future], future.result() if error is None else error
+            error = future.exception()
+            yield futures[future], future.result() if error is None else _death(error)
 
 
 @contextmanager
@@ -194,6 +194,16 @@ class Attempts:
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, SubfuseError) else f"unexpected {type(error).__name__}: {text}"
+
+
+def _death(error: BaseException) -> BaseException:
+    """Returns why a worker itself ended, in words that help where the system killed it."""
+    if not isinstance(error, BrokenExecutor):
+        return error
+    return DataError(
+        "a worker process was ended by the system, as where memory is short. Run the command again with fewer "
+        "--workers: what is complete is kept."
+    )
 
 
 def _outcome(function: Callable[..., Any], job: tuple) -> Any:

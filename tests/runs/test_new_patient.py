@@ -190,6 +190,13 @@ def test_values_far_from_all_of_training_are_said_with_the_file(trained, tmp_pat
     assert ": expression of far.csv: most genes of 1 of 1 patients" in said[0]
 
 
+def test_an_explanation_says_what_a_prediction_says(trained, tmp_path, caplog):
+    run, cohort = trained
+    far = replace(cohort.patients[23], expression=cohort.patients[23].expression + 8.5, slides=())
+    run.explain(replace(cohort, patients=(far,)), far.patient_id, tmp_path / "out", model="snn")
+    assert sum("most genes of 1 of 1 patients" in message for message in caplog.messages) == 1
+
+
 def test_files_that_the_model_does_not_read_are_said(trained, tmp_path):
     run, cohort = trained
     patient = cohort.patients[23]

@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"subfuse: error: {_of_system(error)}", file=sys.stderr)
         return DataError.exit_code
     except KeyboardInterrupt as interrupt:
-        print("subfuse: stopped. What is complete is kept; the same command goes on from there.", file=sys.stderr)
+        kept = COMMANDS[arguments[0]].when_stopped if arguments and arguments[0] in COMMANDS else ""
+        print(f"subfuse: stopped. {kept}".rstrip(), file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
     return 0
 

@@ -23,6 +23,7 @@ class Command:
     example: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
+    when_stopped: str = "What is complete is kept; the same command goes on from there."
 
 
 def add_role(parser: ArgumentParser, *, own: bool = False) -> None:

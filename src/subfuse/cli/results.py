@@ -277,5 +277,6 @@ COMMANDS = {
         "subfuse serve run --port 8000",
         _add_serve,
         _serve,
+        when_stopped="Explanations that are complete are kept.",
     ),
 }

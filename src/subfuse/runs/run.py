@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,7 @@ class Run:
     def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
         """Returns predictions as `predict_with_notes`, and logs the notes."""
         predictions, notes = self.predict_with_notes(cohort, model=model, task=task)
-        for line in notes:
-            logger.warning(line)
+        _log_notes(notes)
         return predictions
 
     def predict_with_notes(
@@ -139,8 +138,7 @@ class Run:
         """
         claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
         predicted, notes = self.predict_with_notes(cohort)
-        for line in notes:
-            logger.warning(line)
+        _log_notes(notes)
         predictions = external_predictions(predicted, self.predictions)
         remove_results(out, self.config["tasks"])
         copy_cohort(cohort, out / "cohort")
@@ -183,14 +181,15 @@ class Run:
         out = self._explanations(model) / explanation_name(patient_id) if out is None else Path(out)
         remove_parts(out)
         places = locate_slides(cohort.select([patient_id]))
-        attempts = Attempts()
+        attempts, said = Attempts(), list[tuple[Job, str]]()
         for name in dict.fromkeys(job.task for job in self.jobs(model=model)):
             with attempts.attempt(name):
                 job = self._held_out_job(patient_id, model=model, task=name)
                 fitted = self.fitted(job)
-                fitted.check_compatible(cohort)
+                said += [(job, note) for note in fitted.check_compatible(cohort)]
                 aligned = next(iter(fitted.align(cohort.select([patient_id]))))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
+        _log_notes(told_once(said))
         attempts.raise_for_failures()
         if stores is not None:
             for found in sorted(out.glob("*/patches.csv")):
@@ -227,7 +226,9 @@ class Run:
         is_own = out is None
         out = self._explanations(model) / "cohort" if out is None else Path(out)
         remove_parts(out)
-        models = [self._tested(job, cohort) for job in self.jobs(model=model)]
+        jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
+        _log_notes(told_once((job, note) for job, fitted in jobs for note in fitted.check_compatible(cohort)))
+        models = [self._tested(job, fitted, cohort) for job, fitted in jobs]
         explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
         if is_own:
             folders = [(tested.fitted.task, model, model_folder(tested, out)) for tested in models]
@@ -239,9 +240,7 @@ class Run:
         is_main = model == main_model(list(self.predictions["model"]))
         return self.folder / (EXPLANATIONS if is_main else f"{EXPLANATIONS}_{model}")
 
-    def _tested(self, job: Job, cohort: Cohort) -> FoldModel:
-        fitted = self.fitted(job)
-        fitted.check_compatible(cohort)
+    def _tested(self, job: Job, fitted: FittedModel, cohort: Cohort) -> FoldModel:
         held_out, everyone = self._held_out(job)
         patients = [p for p in fitted.align(cohort) if p.patient_id in held_out or p.patient_id not in everyone]
         fold = f"{job.repeat}.{job.fold_index}" if job.repeat else str(job.fold_index)
@@ -323,3 +322,8 @@ def _store_scores(patches: Path, features: tuple[Path, ...], places: dict[str, S
         rows = table[table["slide_id"] == path.stem].drop(columns=["slide_id", "x", "y"])
         scores = {f"{patches.parent.name}_{name}": rows[name].to_numpy(float) for name in rows}
         write_wsidata(stores / f"{path.stem}.zarr", place.path, read_features(path), scores)
+
+
+def _log_notes(notes: Iterable[str]) -> None:
+    for line in notes:
+        logger.warning(line)
