@@ -1,5 +1,6 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,14 +34,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Walks, the longest modules, come first, so that no process ends with one while the others wait."""
-    items.sort(key=lambda item: item.get_closest_marker("walk") is None)
+    """Modules of walks, the longest, come first, so that no process ends with one while the others wait."""
+    items.sort(key=lambda item: item.parent is None or item.parent.get_closest_marker("walk") is None)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Shapes are not checked in walks, which take three times as long with the checks."""
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("walk") is not None)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """What is made here for several modules is made as in a walk."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

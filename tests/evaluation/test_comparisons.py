@@ -279,6 +279,7 @@ def test_seed_decides_and_other_tasks_do_not() -> None:
     assert row_of(alone, "auc")["lower"] != row_of(other_seed, "auc")["lower"]
 
 
+@pytest.mark.walk
 def test_intervals_cover_at_the_nominal_rate() -> None:
     truth, n, rounds = ndtr(1 / np.sqrt(2)), 100, 120  # AUC of two unit normals whose means differ by one
     label, generator = np.arange(n) % 2, np.random.default_rng(0)
@@ -390,6 +391,7 @@ def test_only_patients_of_both_models_are_compared() -> None:
     assert row["difference"] == pytest.approx(both["difference"], abs=1e-12)
 
 
+@pytest.mark.walk
 def test_null_differences_are_rarely_significant() -> None:
     p_values = []
     for seed in range(25):

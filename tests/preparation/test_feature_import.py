@@ -284,6 +284,7 @@ def prepare_until_killed(*arguments: str) -> None:
     main(arguments)
 
 
+@pytest.mark.walk
 def test_a_rerun_after_a_kill_does_only_what_is_missing(cohort):
     out, clean = cohort.parent / "prepared", cohort.parent / "clean"
     arguments = ["prepare", str(cohort), "--workers", "1", "--out"]

@@ -97,6 +97,7 @@ def test_it_is_said_at_the_top_and_at_the_end_that_it_is_no_medical_device(tree)
     assert any(tag == "footer" for tag, _, _ in tree.elements[-3:])
 
 
+@pytest.mark.walk
 def test_five_hundred_explained_patients_fit_into_15_megabytes(tmp_path, monkeypatch):
     """Figures and pictures of every patient are as large as they come, and cost no drawing here."""
     run = write_fake_run(tmp_path / "run", patients=500, tasks=("survival",), explained=1)

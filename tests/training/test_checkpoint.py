@@ -38,6 +38,7 @@ def weights_of(fitted):
     return torch.cat([value.flatten() for value in fitted.model.state_dict().values()])
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(("model", "linear_path"), [("concat", True), ("subspace", False)])
 def test_a_resumed_training_ends_with_the_same_weights(make_cohort, tmp_path, model, linear_path):
     cohort, path = make_cohort(), tmp_path / "last.ckpt"

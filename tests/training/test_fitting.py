@@ -100,6 +100,7 @@ def test_a_training_patient_does_influence_the_weights(make_cohort):
     assert not torch.equal(weights_of(train(cohort)), weights_of(train(changed)))
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("model", ["subspace", "abmil", "snn", "concat", "cox", "logistic"])
 def test_models_learn_a_strong_signal(make_cohort, model):
     cohort = make_cohort(40)
@@ -123,6 +124,7 @@ def test_the_log_has_a_row_per_epoch_and_the_subspaces_conflict_rate(make_cohort
     assert all(np.isfinite(float(row["validation_loss"])) for row in rows)
 
 
+@pytest.mark.walk
 def test_the_weights_kept_are_those_of_the_lowest_validation_loss(make_cohort, tmp_path):
     settings = TrainingSettings(
         epochs=12, batch_size=4, lr=5e-2, patience=12, selection="loss"

@@ -126,10 +126,10 @@ def read_features(path: Path, *, verify: bool = True) -> SlideFeatures:
     path = Path(path)
     with opened_hdf5(path) as file:
         _require_layout(file, path)
-        features = file["features"][()]
-        if verify:
-            require_content(features, file["coords"][()], dict(file["coords"].attrs), path)
-        return _slide_features(file, features)
+        features, coords, attributes = file["features"][()], file["coords"][()], dict(file["coords"].attrs)
+    if verify:
+        require_content(features, coords, attributes, path)
+    return _slide_features(features, coords, attributes)
 
 
 def read_places(path: Path) -> SlideFeatures:
@@ -140,7 +140,8 @@ def read_places(path: Path) -> SlideFeatures:
     """
     with opened_hdf5(path) as file:
         _require_layout(file, path)
-        return _slide_features(file, np.empty((len(file["coords"]), 0), np.float16))
+        coords, attributes = file["coords"][()], dict(file["coords"].attrs)
+    return _slide_features(np.empty((len(coords), 0), np.float16), coords, attributes)
 
 
 def read_sample(path: Path, n_patches: int) -> SlideFeatures:
@@ -152,7 +153,8 @@ def read_sample(path: Path, n_patches: int) -> SlideFeatures:
     with opened_hdf5(path) as file:
         _require_layout(file, path)
         step = max(1, len(file["coords"]) // n_patches)
-        return _slide_features(file, file["features"][::step], step)
+        features, coords = (file[name][::step] for name in ("features", "coords"))
+        return _slide_features(features, coords, dict(file["coords"].attrs))
 
 
 def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str, Any]]:
@@ -245,11 +247,10 @@ def patch_um(attributes: Mapping[str, Any]) -> float:
     return float(attributes["patch_size_level0"]) * float(attributes["level0_mpp"]) if known else math.nan
 
 
-def _slide_features(file: h5py.File, features: np.ndarray, step: int = 1) -> SlideFeatures:
-    attributes = dict(file["coords"].attrs)
+def _slide_features(features: np.ndarray, coords: np.ndarray, attributes: Mapping[str, Any]) -> SlideFeatures:
     return SlideFeatures(
         features=features,
-        coords=file["coords"][::step],
+        coords=coords,
         patch_size_level0=int(attributes["patch_size_level0"]),
         level0_mpp=float(attributes["level0_mpp"]),
         target_mpp=float(attributes.get("target_mpp", np.nan)),

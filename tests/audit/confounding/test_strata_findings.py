@@ -60,6 +60,7 @@ def test_a_model_that_tells_the_stratum_alone_is_a_warning():
     assert set(audit.tables["strata"]["column"]) == {"idh", "sex", "site", "age"}
 
 
+@pytest.mark.walk
 def test_a_model_as_good_within_strata_raises_no_alarm():
     alarms = []
     for seed in range(25):
@@ -71,6 +72,7 @@ def test_a_model_as_good_within_strata_raises_no_alarm():
     assert np.mean(alarms) <= 0.05
 
 
+@pytest.mark.walk
 def test_few_patients_raise_no_alarm_and_are_not_called_fine():
     levels = []
     for seed in range(16):

@@ -97,6 +97,7 @@ def test_a_copy_adds_nothing_noise_adds_nothing_and_what_is_new_comes_first(pati
     assert abs(table.loc["noise", "difference"]) < 0.03
 
 
+@pytest.mark.walk
 def test_noise_adds_nothing_on_average() -> None:
     differences = []
     for seed in range(8):
