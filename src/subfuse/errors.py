@@ -44,3 +44,13 @@ def preview(names: Iterable[object], limit: int = 5) -> str:
     texts = [str(name) for name in names]
     shown = ", ".join(texts[:limit])
     return f"{shown} and {len(texts) - limit} more" if len(texts) > limit else shown
+
+
+def and_more(n: int, what: str) -> str:
+    """Returns how many others there are beside the one that a message names; nothing where there is none.
+
+    Example:
+        >>> and_more(1, "row"), and_more(3, "row"), and_more(0, "row")
+        (', and 1 more row', ', and 3 more rows', '')
+    """
+    return f", and {n} more {what}{'' if n == 1 else 's'}" if n else ""

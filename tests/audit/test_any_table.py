@@ -32,6 +32,20 @@ def test_events_are_read_from_words_of_one_meaning(words):
         (CLASSES.assign(p_x=[2.6, -1.0], p_y=[0.4, 4.0]), r"columns p_x, p_y: probabilities .* not logits"),
         (CLASSES.assign(p_x=[0.4, 0.4], p_y=[0.3, 0.3]), r"columns p_x, p_y: .* in sum 0\.7, for patient A"),
         (CLASSES.assign(p_x="0.7;"), r"column p_x: a number .* '0\.7;'"),
+        (SURVIVAL.assign(risk=["0,5", 1, 2, 3]), r"Found '0,5' for patient A\. Write it with a decimal point, as 0\.5"),
+        (
+            SURVIVAL.assign(time_days=0),
+            r"column time_days: follow-ups above 0 .* Found 0 for all 4 patients of task task",
+        ),
+        (SURVIVAL.assign(survival_365="high"), r"column survival_365: a number .* 'high'"),
+        (SURVIVAL.assign(survival_365=96.0), r"column survival_365: a probability from 0 to 1 .* Divide per cent"),
+        (SURVIVAL.assign(fold=[0, None, 1, 1]), r"column fold: a value .* an empty cell for patient B\. Fill it in"),
+        (SURVIVAL.assign(patient_id=["A", None, None, "D"]), r"column patient_id: .* in row 2, and 1 more such row\."),
+        (
+            CLASSES.assign(label=["X", "y"]),
+            r"column label: .* classes x, y .* 'X' for patient A\. It differs .* in case",
+        ),
+        (CLASSES.assign(label="z"), r"'z' for patient A, and 1 more such row\. Add its probability as p_z"),
     ],
 )
 def test_what_has_no_certain_meaning_is_named_with_its_remedy(table, named):
@@ -40,7 +54,29 @@ def test_what_has_no_certain_meaning_is_named_with_its_remedy(table, named):
     assert "\n" not in str(raised.value)
 
 
-def test_days_may_carry_their_unit():
+@pytest.mark.parametrize("classes", [("1", "0"), ("1.0", "0.0")])
+@pytest.mark.parametrize("labels", [["1.0", "0.0"], ["1", "0"], [1.0, 0.0]])
+def test_whole_numbers_are_the_class_however_they_are_written(classes, labels):
+    table = CLASSES.rename(columns=dict(zip(["p_x", "p_y"], [f"p_{name}" for name in classes], strict=True)))
+    read, _ = auditable(table.assign(label=labels))
+    assert read["label"].tolist() == list(classes)
+
+
+@pytest.mark.parametrize("word", ["unknown", "Not Reported", "--", "None", ""])
+def test_words_for_unknown_leave_the_patient_out_as_an_empty_cell_does(word):
+    for table, column in ((SURVIVAL, "event"), (SURVIVAL, "risk"), (CLASSES, "label"), (CLASSES, "p_x")):
+        read, findings = auditable(table.assign(**{column: [word, *table[column].astype(str)[1:]]}))
+        assert read["patient_id"].tolist() == table["patient_id"].tolist()[1:]
+        assert [f.found for f in findings if "left out" in f.found]
+    assert auditable(CLASSES.assign(label=["NA", "y"]).rename(columns={"p_x": "p_NA"}))[0]["label"].tolist() == [
+        "NA",
+        "y",
+    ]
+
+
+def test_days_may_carry_their_unit_and_probabilities_the_sign():
+    table, _ = auditable(CLASSES.assign(p_x=["75 %", "25%"], p_y=[25, 75]))
+    assert table["p_x"].tolist() == [0.75, 0.25]
     table, _ = auditable(SURVIVAL.assign(time_days=["100 d", "200days", "300", " 400 day"]))
     assert table["time_days"].tolist() == [100, 200, 300, 400]
 

@@ -6,14 +6,18 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
 
-from subfuse.audit.audit import audit_predictions, known_modalities
+from subfuse.audit.audit import audit_predictions
 from subfuse.audit.calibration import calibration_findings
-from subfuse.audit.comparison_family import compared_with_reference
+from subfuse.audit.comparison_family import check_modalities, compared_with_reference, known_modalities
 from subfuse.audit.findings import LEVELS, Audit
-from subfuse.errors import DataError
+from subfuse.audit.labels import label_findings
+from subfuse.audit.nulls import permute_labels
+from subfuse.audit.recommendation import headline_values
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
 from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED
+from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.models import MODELS
 
 QUICK = {"n_bootstrap": 300}  # fewer cannot show a small p-value of a family
@@ -53,6 +57,46 @@ def test_fusion_that_helps_and_fusion_that_does_not(patients: pd.DataFrame) -> N
     assert table[("subspace", "best single modality")] > 0
     assert ("mean of SNN and ABMIL", "best single modality") in table.index
     assert ("subspace", "late fusion") in table.index
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"nobody": ["slides"]}, "modalities: a model of the predictions is required. Found nobody; they have theirs, snn"),
+    ({"theirs": ["slides", "genes"]}, "modalities of theirs: some of batch, .*, slides are required. Found genes"),
+    ({"theirs": []}, "modalities of theirs: .* Found none"),
+])  # fmt: skip
+def test_modalities_of_nobody_and_unknown_ones_are_refused(patients: pd.DataFrame, given: dict, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        check_modalities(given, ["theirs", "snn"])
+    check_modalities({"theirs": ["slides", "covariates"], "snn": ("expression",)}, ["theirs", "snn"])
+    with pytest.raises(ConfigurationError, match="modalities"):
+        audit_predictions(run_of(patients, {"theirs": 1.0, "snn": 1.0}), modalities=given)
+
+
+@pytest.mark.parametrize("name", ["survival", "diagnosis"])
+def test_predictions_that_do_not_differ_are_said(patients: pd.DataFrame, name: str) -> None:
+    def said(rows: pd.DataFrame) -> list[tuple[str, str]]:
+        (task,) = read_tasks(rows)
+        findings, _ = permute_labels(task, headline_values(task), np.random.default_rng(0))
+        return [(f.level, f.found) for f in findings if "predicts the same" in f.found]
+
+    table = run_of(patients, {"theirs": 1.0}, task=name)
+    columns = [column for column in table.dropna(axis="columns") if str(column).startswith(("risk", "p_"))]
+    constant = table.assign(**dict.fromkeys(columns, 1 / len(columns)))
+    ((level, text),) = said(constant)
+    assert level == "warning"
+    assert text.startswith("theirs predicts the same ")
+    assert text.endswith(" for all patients of every fold")
+    ((level, text),) = said(constant.where(table["fold"] == 0, table))
+    assert level == "note"
+    assert text.endswith(f" for all patients of 1 of {table['fold'].nunique()} folds")
+    assert [level for level, _ in said(constant.assign(model="site"))] == ["note"]
+    assert not said(table)
+
+
+def test_one_follow_up_of_all_patients_is_a_warning(patients: pd.DataFrame) -> None:
+    (task,) = read_tasks(run_of(patients, {"theirs": 1.0}).assign(time_days=1000))
+    warnings = [f.found for f in label_findings(task, None) if f.level == "warning"]
+    assert warnings == ["the follow-up of every patient is 1000 days"]
 
 
 def test_a_finding_that_begins_with_a_model_is_of_that_model(patients: pd.DataFrame) -> None:

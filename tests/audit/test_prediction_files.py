@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
 
+from subfuse.audit.any_table import auditable
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.prediction_files import audit_files, read_prediction_files
 from subfuse.cli import main
@@ -112,7 +113,9 @@ def test_patients_whom_a_file_lacks_are_said(folder: Path) -> None:
     (finding,) = read(folder, "ours", "clinical").findings
     assert finding.found.startswith(f"clinical.csv lacks 7 of {N} patients (TCGA-")
     clinical.assign(patient_id="other-" + clinical["patient_id"]).to_csv(folder / "clinical.csv", index=False)
-    with pytest.raises(DataError, match=r"clinical.csv: time_days and event of task survival are required.*other-TCGA"):
+    with pytest.raises(
+        DataError, match=r"clinical.csv: outcomes of task survival are required .time_days, event.*other-TCGA"
+    ):
         read(folder, "ours", "clinical")
     change(folder / "clinical.csv", time_days=5, event=True)
     with pytest.raises(DataError, match="patients that both predict are required"):
@@ -143,11 +146,61 @@ def test_other_folds_are_a_warning(folder: Path) -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"columns": {"hazard": "risk"}}, "column hazard is in none of the files"),
     ({"columns": {"fold": "risk"}}, "risk must be one column of"),
-    ({"strata": ["grade"]}, "--strata must be columns of --patients, which is missing. Found grade"),
+    ({"strata": ["grade"]}, "strata: a table of the patients is required. Found none with grade"),
 ])  # fmt: skip
 def test_wrong_usage_is_said(folder: Path, options: dict, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         audit_files([folder / "ours.csv", folder / "clinical.csv"], **options)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("patient_id;risk\nA;0,5\n", r"columns separated by commas .* 'patient_id;risk'\. Semicolons seem to"),
+    ("patient_id\trisk\nA\t1\n", r"columns separated by commas .* Save the table as CSV with commas"),
+    ("", "patients.csv: "),
+    (None, r"a readable table is required\. Found: No such file"),
+    ("patient_id,p_x,label\nA,1,x\n", r"p_<class> of each class is required\. Found patient_id, p_x, label\. "),
+    ("patient_id,risk\nA,1\nB,2\n", r"patients.csv: outcomes of task survival .* --patients\. Found none .*\(A, B\)"),
+    ("patient_id,risk\nA,1\n,2\n,3\n", r"patients.csv, row 3: a patient identifier .*none, and 1 more such row\."),
+])  # fmt: skip
+def test_files_that_cannot_be_read_say_what_they_lack(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "patients.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=message) as raised:
+        read_prediction_files([path])
+    assert "model" not in str(raised.value)
+    assert "0 more" not in str(raised.value)
+
+
+def test_a_file_given_twice_is_refused_however_it_is_named(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"every file must be given once\. Found .*ours\.csv again"):
+        read(folder, "ours", "clinical", f"../{folder.name}/ours")
+
+
+def test_a_task_without_outcomes_is_left_out_and_the_others_are_audited(folder: Path, people: pd.DataFrame) -> None:
+    """As `predict` writes them: both tasks in one file, means of new patients."""
+    ids = people["patient_id"]
+    survival = pd.DataFrame({"patient_id": ids, "task": "survival", "risk": np.arange(N), "fold": "mean"})
+    diagnosis = pd.DataFrame({"patient_id": ids, "task": "diagnosis", "p_x": 0.5, "p_y": 0.5, "fold": "mean"})
+    pd.concat([survival, diagnosis]).assign(split="new", label=None).to_csv(folder / "new.csv", index=False)
+
+    found = read(folder, "new", patients=folder / "patients.csv")
+    assert set(found.predictions["task"]) == {"survival"}
+    assert [f.found for f in found.findings] == [
+        "task diagnosis is left out: neither the files nor --patients have its label"
+    ]
+    assert auditable(found.predictions)[0]["split"].eq("test").sum() == N
+    people[["patient_id", "idh"]].to_csv(folder / "patients.csv", index=False)
+    with pytest.raises(DataError, match="outcomes of task diagnosis are required"):
+        read(folder, "new", patients=folder / "patients.csv")
+
+
+def test_a_patient_of_two_outcomes_in_one_file_is_not_settled_in_silence(folder: Path) -> None:
+    ours = pd.read_csv(folder / "ours.csv")
+    ours.loc[0, "time_days"] += 500
+    ours.to_csv(folder / "ours.csv", index=False)
+    with pytest.raises(DataError, match=r"ours.csv: one outcome per patient is required. Found patient TCGA-\S+ sev"):
+        read(folder, "ours", "clinical")
 
 
 def test_a_model_in_two_files_and_a_file_without_predictions_are_named(folder: Path) -> None:
@@ -160,7 +213,7 @@ def test_a_model_in_two_files_and_a_file_without_predictions_are_named(folder: P
         read(folder, "ours", "mcat")
     twice = pd.concat([pd.read_csv(folder / "patients.csv"), pd.read_csv(folder / "patients.csv").assign(time_days=1)])
     twice.to_csv(folder / "patients.csv", index=False)
-    with pytest.raises(DataError, match=r"patients.csv: one row per patient is required"):
+    with pytest.raises(DataError, match=r"patients.csv: one outcome per patient is required"):
         read(folder, "ours", patients=folder / "patients.csv")
 
 

@@ -1,29 +1,31 @@
 """Makes any table of predictions auditable: what is missing is filled in, left out, and said."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from subfuse.audit.findings import Finding
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns, class_name
+from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
+from subfuse.tables import decimal_hint, is_missing
 from subfuse.training.models import model_title
 
 CHECK = "completeness"
 _DEFAULTS: dict[str, Any] = {
     "cohort": "unnamed", "task": "task", "model": "model", "repeat": 0, "fold": 0, "split": "test",
 }  # fmt: skip
-_SPLITS = {"val": "validation", "valid": "validation", "training": "train", "testing": "test"}
-_MISSING = frozenset({"", "nan", "none", "na", "n/a", "<na>", "null"})
+_SPLITS = {"val": "validation", "valid": "validation", "training": "train", "testing": "test", "new": "test"}
 _EVENTS = dict.fromkeys(
     ("true", "1", "1.0", "yes", "y", "event", "dead", "deceased", "died", "death", "1:deceased"), True
 ) | dict.fromkeys(
     ("false", "0", "0.0", "no", "n", "censored", "alive", "living", "0:living"), False
 )  # fmt: skip
-_DAYS = re.compile(r"\s*(?:d|days?)$", re.IGNORECASE)
+_UNITS = {"time_days": re.compile(r"\s*(?:d|days?)$", re.IGNORECASE), "p_": re.compile(r"\s*%$")}  # with one meaning
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")
 _ROUNDED = 0.02  # how far from 1 rounding may move a row of probabilities
 _TABLE = "reading"
 _KEY = ["task", "model", "repeat", "fold", "cohort", "patient_id"]
@@ -50,24 +52,32 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     _check_columns(predictions)
     predictions = predictions.reset_index(drop=True)  # tables of several runs may be stacked
     table, findings = predictions.copy(), []
-    absent = [name for name in _DEFAULTS if name not in table]
+    absent = [name for name in _DEFAULTS if name not in table or table[name].isna().all()]
     for name in absent:
         table[name] = _DEFAULTS[name]
         if name in _WHY_MISSING:
             remedy = f"Add the column {name} as predictions.csv has it."
             findings.append(Finding("note", CHECK, f"the column {name} is missing", _WHY_MISSING[name], remedy))
     table["repeat"] = table["repeat"].fillna(_DEFAULTS["repeat"])  # empty where the models of all folds were averaged
+    for name in ("patient_id", "task", "model", "fold"):
+        _refuse(table, name, table[name].isna(), "a value", "Fill it in, or remove the row")
     table["patient_id"] = table["patient_id"].astype(str)
     table["cohort"] = table["cohort"].astype(str)
-    table["split"] = table["split"].astype(str).str.lower().replace(_SPLITS)
+    table["split"] = read_splits(table["split"])
     for name, remedy in (("time_days", "Convert it to days"), ("risk", "Give one number a patient, higher is worse")):
         table[name] = read_numbers(table, name, remedy) if name in table else np.nan
     table["event"] = read_events(table) if "event" in table else None
     for name in (name for name in map(str, table) if name.startswith("p_")):
         table[name] = read_numbers(table, name, "Give one probability a patient")
+    for name in (name for name in map(str, table) if re.fullmatch(r"survival_[\d.]+", name)):
+        table[name] = read_numbers(table, name, "Give one probability a patient")
+        _refuse(
+            table, name, (table[name] < 0) | (table[name] > 1), "a probability from 0 to 1", "Divide per cent by 100"
+        )
     table, read = _with_probabilities(table)
     findings += read
-    table["label"] = table["label"].map(class_text) if "label" in table else None
+    table["label"] = _labels(table) if "label" in table else None
+    _refuse_no_time(table)
     for keep, level, found, why in _FILTERS:
         left_out = table[~keep(table)]
         if len(left_out):
@@ -100,10 +110,16 @@ def _check_columns(predictions: pd.DataFrame) -> None:
         )
 
 
+def read_splits(cells: pd.Series) -> pd.Series:
+    """Returns train, validation or test for the words that mean it; patients who are new to the models are test."""
+    return cells.astype(str).str.strip().str.lower().replace(_SPLITS)
+
+
 def read_numbers(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
-    """Returns a column as numbers; a number followed by `d` or `days` is one. Words for unknown are missing."""
-    cells = table[name].astype(str).str.strip().str.replace(_DAYS, "", regex=True)
-    cells = cells.mask(cells.str.lower().isin(_MISSING))
+    """Returns a column as numbers; days and per cent may carry their unit. Words for unknown are missing."""
+    cells = _known(table[name])
+    for beginning, unit in _UNITS.items():
+        cells = cells.str.replace(unit, "", regex=True) if name.startswith(beginning) else cells
     numbers = pd.to_numeric(cells, errors="coerce").astype(float)
     _refuse(table, name, cells.notna() & numbers.isna(), "a number", remedy)
     return numbers
@@ -111,19 +127,31 @@ def read_numbers(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
 
 def read_events(table: pd.DataFrame) -> pd.Series:
     """Returns the column `event` as True, False or None, from any of the words that have one meaning."""
-    cells = table["event"].astype(str).str.strip().str.lower()
-    cells = cells.mask(cells.isin(_MISSING))
+    cells = _known(table["event"]).str.lower()
     found = cells.map(_EVENTS)
     _refuse(table, "event", cells.notna() & found.isna(), "true or false", "Write true where the event was observed")
     return found
 
 
+def _known(cells: pd.Series) -> pd.Series:
+    """Returns cells as text; missing where they are empty or a word for unknown."""
+    text = cells.astype(str).str.strip()
+    return text.mask(text.map(_is_missing).astype(bool)).astype(object)
+
+
+def _is_missing(cell: str) -> bool:
+    return is_missing(cell) or cell.lower() == "none"  # as Python writes it
+
+
 def _refuse(table: pd.DataFrame, name: str, unclear: pd.Series, required: str, remedy: str) -> None:
     if unclear.any():
-        row = table[unclear].iloc[0]
+        row, more = table[unclear].iloc[0], and_more(int(unclear.sum()) - 1, "such row")
+        found = "an empty cell" if pd.isna(row[name]) else repr(str(row[name]))
+        patient = row["patient_id"]
+        where = f"in row {int(unclear.argmax()) + 1}" if pd.isna(patient) else f"for patient {patient}"
         raise DataError(
-            f"column {name}: {required} is required for every patient. Found {str(row[name])!r} for patient "
-            f"{row['patient_id']}, and {int(unclear.sum()) - 1} more such rows. {remedy}."
+            f"column {name}: {required} is required for every patient. Found {found} {where}{more}. "
+            f"{decimal_hint(str(row[name])).strip() or f'{remedy}.'}"
         )
 
 
@@ -149,8 +177,8 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
             raise DataError(
                 f"columns {preview(columns, 4)}: probabilities from 0 to 1 that sum to 1 are required (or per cent). "
                 f"Found {preview(numbers.map('{:g}'.format), 4)}, in sum "
-                f"{numbers.sum():.3g}, for patient {row['patient_id']}, and "
-                f"{int(off.sum()) - 1} more such rows. Give softmax outputs, not logits, of every class."
+                f"{numbers.sum():.3g}, for patient {row['patient_id']}{and_more(int(off.sum()) - 1, 'such row')}. Give "
+                "softmax outputs, not logits, of every class."
             )
         done = [text for text, is_so in (("read as per cent", per_cent > 1), (
             f"divided by their sums, {sums.min():.3g} to {sums.max():.3g}", bool(((sums - 1).abs() > 1e-3).any())
@@ -162,11 +190,51 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
     return table, findings
 
 
+def _labels(table: pd.DataFrame) -> pd.Series:
+    """Returns the labels as the classes of their task are called.
+
+    Raises:
+        DataError: A label is no class of its task.
+    """
+    labels = table["label"].map(class_text).astype(object)
+    for _, rows in table.groupby("task", sort=False):
+        classes = [name.removeprefix("p_") for name in class_columns(rows)]
+        if is_survival(rows) or not classes:
+            continue
+        named = pd.Series([_class_of(label, classes) for label in labels[rows.index]], rows.index, dtype=object)
+        extra = named[~named.isin([*classes, None])]
+        if len(extra):
+            label, like = str(extra.iloc[0]), same_but_for_spelling([str(extra.iloc[0])], classes)
+            alike = [f"It differs from {name} only in {difference_of_spelling(label, name)}." for name in like.values()]
+            raise DataError(
+                f"column label: one of the predicted classes {preview(classes, 10)} is required. Found {label!r} for "
+                f"patient {rows['patient_id'][extra.index[0]]}{and_more(len(extra) - 1, 'such row')}. "
+                f"{''.join(alike) or f'Add its probability as p_{label}, or correct or empty the cell.'}"
+            )
+        labels[rows.index] = named
+    return labels
+
+
+def _class_of(label: str | None, classes: Sequence[str]) -> str | None:
+    """Returns the class that a label means, also of classes that are called 1.0; None for an unknown one."""
+    named = {class_text(name): name for name in classes}
+    return named.get(label, None if label is None or _is_missing(label) else label)
+
+
+def _refuse_no_time(table: pd.DataFrame) -> None:
+    for name, rows in table.groupby("task", sort=False):
+        if is_survival(rows) and len(rows) > 1 and rows["time_days"].eq(0).all():
+            raise DataError(
+                f"column time_days: follow-ups above 0 are required. Found 0 for all {rows['patient_id'].nunique()} "
+                f"patients of task {name}. Give the days from diagnosis to death or last contact."
+            )
+
+
 def class_text(label: object) -> str | None:
-    """Returns a class as text; None where unknown. A column of whole numbers with gaps is read as 2.0, 3.0."""
+    """Returns a class as text; None where unknown. 2.0, as programs write a column that has gaps, is 2."""
     if label is None or label is pd.NA or (isinstance(label, float) and np.isnan(label)):
         return None
-    return class_name(label)
+    return _WHOLE.sub(r"\1", class_name(label))
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import pandas as pd
 
 from subfuse.audit.any_table import auditable
 from subfuse.audit.calibration import calibration_findings, decision_findings
-from subfuse.audit.comparison_family import compare_task
+from subfuse.audit.comparison_family import check_modalities, compare_task, known_modalities
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
-from subfuse.audit.confounding.strata import strata_of, stratum_findings
+from subfuse.audit.confounding.strata import require_groups, strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, read_jobs
@@ -81,8 +81,10 @@ def audit_predictions(
         `strata`, `pairs`, `calibration`, `reliability` and `hazard_ratios`.
 
     Raises:
+        ConfigurationError: Modalities of a model that is not there, or strata that group no patients.
         DataError: The table lacks the columns above, or test patients.
     """
+    require_groups(strata, patients)
     findings, tables, _ = _audit_table(
         predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed
     )
@@ -120,7 +122,7 @@ def audit_run(
         all inputs that order training patients almost perfectly.
 
     Raises:
-        ConfigurationError: The folder is not a run.
+        ConfigurationError: The folder is not a run, or modalities of a model that it does not have.
         DataError: Its predictions cannot be audited.
     """
     folder = Path(folder)
@@ -154,11 +156,6 @@ def audit_run(
     return Audit(sorted_findings([*findings, *shuffles, *together]), tables)
 
 
-def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
-    """Returns the modalities of every model: as given, else those of this package's model of that name, else none."""
-    return {model: frozenset(given[model]) if model in given else modalities_of(model) for model in models}
-
-
 def _audit_table(
     predictions: pd.DataFrame,
     given: Mapping[str, Collection[str]],
@@ -168,6 +165,7 @@ def _audit_table(
     n_bootstrap: int,
     seed: int,
 ) -> tuple[list[Finding], dict[str, pd.DataFrame], pd.DataFrame]:
+    check_modalities(given, predictions["model"].unique() if "model" in predictions else ["model"])
     table, findings = auditable(predictions)
     table, leaks = check_patients(table)
     findings += leaks

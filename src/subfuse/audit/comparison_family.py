@@ -8,9 +8,34 @@ import pandas as pd
 from subfuse.audit.fusion import Comparisons, Contest, fusion_contest
 from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import simple_pairs
+from subfuse.errors import ConfigurationError, preview
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_pairs
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
-from subfuse.training.models import main_model
+from subfuse.training.models import COLUMNS, EXPRESSION, SLIDES, main_model, modalities_of
+
+
+def check_modalities(given: Mapping[str, Collection[str]], models: Collection[str]) -> None:
+    """Refuses modalities of a model that is not there, and words that are none.
+
+    Raises:
+        ConfigurationError: Names the model, and what there is.
+    """
+    known = SLIDES | EXPRESSION | COLUMNS
+    for model, read in given.items():
+        if model not in models:
+            raise ConfigurationError(
+                f"modalities: a model of the predictions is required. Found {model}; they have {preview(models, 12)}."
+            )
+        if not read or not known.issuperset(read):
+            raise ConfigurationError(
+                f"modalities of {model}: some of {preview(sorted(known))} are required. Found "
+                f"{preview(name for name in read if name not in known) or 'none'}."
+            )
+
+
+def known_modalities(models: Collection[str], given: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    """Returns the modalities of every model: as given, else those of this package's model of that name, else none."""
+    return {model: frozenset(given[model]) if model in given else modalities_of(model) for model in models}
 
 
 def compare_task(

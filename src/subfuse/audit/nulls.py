@@ -16,6 +16,7 @@ from subfuse.evaluation.comparisons import compare_models, grouping
 from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import (
+    FOLD,
     PATIENT,
     TaskPredictions,
     class_probabilities,
@@ -85,6 +86,10 @@ def permute_labels(
     for model, value in values.items():
         tested = task.of_model(model)
         tested = tested[tested["split"] == "test"]
+        alike = _alike_finding(task, model, tested)
+        findings += [] if alike is None else [alike]
+        if alike is not None and alike.level == "warning":
+            continue
         few = too_few(tested.drop_duplicates(PATIENT), task.classes)
         if few is not None:
             findings.append(
@@ -219,6 +224,22 @@ def shuffle_finding(
     found = f"{model_title(model)} does not visibly use {modality}: exchanged between patients, {evidence}"
     remedy = f"Compare with a model without {modality}."
     return Finding("warning", SHUFFLE_NULL, found, why, remedy, task.name, model), table
+
+
+def _alike_finding(task: TaskPredictions, model: str, tested: pd.DataFrame) -> Finding | None:
+    """Returns in which folds a model predicts the same of all test patients; None where it tells them apart in all."""
+    columns = ["risk"] if task.classes is None else [f"p_{name}" for name in task.classes]
+    folds = [fold[columns].to_numpy(dtype=np.float64) for _, fold in tested.groupby(FOLD) if len(fold) > 1]
+    n_alike = sum(bool((fold == fold[0]).all()) for fold in folds)
+    if not n_alike:
+        return None
+    what = "risk" if task.classes is None else "probabilities"
+    where = "every fold" if n_alike == len(folds) else f"{n_alike} of {len(folds)} folds"
+    found = f"{model_title(model)} predicts the same {what} for all patients" + f" of {where}" * (len(folds) > 1)
+    why = "Predictions that do not differ order no patients."
+    remedy = "Check that the right column was given and that the model was trained."
+    level: Level = "warning" if n_alike == len(folds) and not is_trivial(model) else "note"
+    return Finding(level, _LABEL_NULL, found, why, remedy, task.name, model)
 
 
 def _label_finding(

@@ -2,25 +2,26 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.any_table import class_text, read_events, read_numbers
+from subfuse.audit.any_table import class_text, read_events, read_numbers, read_splits
 from subfuse.audit.audit import N_BOOTSTRAP, audit_predictions
 from subfuse.audit.findings import Audit, Finding, sorted_findings
+from subfuse.audit.labels import agreed_outcomes, one_outcome_each
 from subfuse.clinical.columns import DAYS
-from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.errors import ConfigurationError, DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns
 from subfuse.files import read_table
 from subfuse.identifiers import patient_of_barcode
+from subfuse.tables import read_first_line, separator_hint
 from subfuse.training.models import model_title
 
 CHECK = "patients of files"
 _TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
 _TEXT = frozenset({"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site"})
-_ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by the length of a month
+_OUTCOMES = {True: ["time_days", "event"], False: ["label"]}  # of survival, and of classes
 _WHY = "Models are compared on patients whom both predict, in the same fold."
 
 
@@ -46,17 +47,10 @@ def audit_files(
         seed: Of bootstrap and permutations.
 
     Raises:
-        ConfigurationError: A column that no file has, or two models of one name.
+        ConfigurationError: A column that no file has, two models of one name; see `audit_predictions`.
         DataError: The files cannot be read, or contradict each other.
     """
     read = read_prediction_files(paths, patients=patients, columns=columns)
-    known = [] if read.patients is None else list(read.patients.columns)
-    unknown = [name for name in strata if name not in known]
-    if unknown:
-        where = (
-            f"columns of {patients}: {preview(known, 20)}" if patients else "columns of --patients, which is missing"
-        )
-        raise ConfigurationError(f"--strata must be {where}. Found {preview(unknown)}.")
     audit = audit_predictions(
         read.predictions,
         modalities=modalities,
@@ -102,10 +96,13 @@ def read_prediction_files(
     """
     columns = dict(columns or {})
     files = [path / "predictions.csv" if path.is_dir() else path for path in paths]
-    raw = {path: _renamed(path, columns) for path in dict.fromkeys(files)}
+    twice = [path for i, path in enumerate(files) if path.resolve() in [other.resolve() for other in files[:i]]]
+    if twice:
+        raise ConfigurationError(f"every file must be given once. Found {twice[0]} again. Leave it out.")
+    raw = {path: _renamed(path, columns) for path in files}
     known = None if patients is None else _renamed(patients, columns)
     _check_mapping(columns, [*raw.values(), *([] if known is None else [known])], files)
-    people = None if known is None or patients is None else _one_row_each(_cleaned(patients, known), patients)
+    people = None if known is None or patients is None else one_outcome_each(_cleaned(patients, known), patients)
     tables = {path: _cleaned(path, table) for path, table in raw.items()}
     if any("split" in table for table in tables.values()):
         tables = {path: table if "split" in table else table.assign(split="test") for path, table in tables.items()}
@@ -113,17 +110,23 @@ def read_prediction_files(
     tables = _with_cohorts(tables)
     tables = _with_tasks(tables)
     findings: list[Finding] = []
-    if len(tables) > 1 or people is not None:
-        tables = _with_outcomes(tables, people, patients)
+    if len(tables) > 1 or people is not None or not _has_outcomes(tables):
+        tables, findings = _with_outcomes(tables, people, patients)
     if len(tables) > 1:
-        tables, findings = _with_folds(tables)
-        findings += _of_other_patients(tables)
+        tables, of_folds = _with_folds(tables)
+        findings += [*of_folds, *_of_other_patients(tables)]
     return PredictionFiles(pd.concat(tables.values(), ignore_index=True), people, tuple(findings))
 
 
 def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     text = [name for name, ours in columns.items() if ours in _TEXT]
+    header = read_first_line(path)  # says what is wrong with a file that is no table
     table = read_table(path, text=[*_TEXT, *text])
+    if table.shape[1] < 2:
+        raise DataError(
+            f"{path}: columns separated by commas are required. Found one, {header.strip()!r}."
+            f"{separator_hint(header) or ' Save the table as CSV with commas.'}"
+        )
     found = {name: ours for name, ours in columns.items() if name in table}
     twice = [ours for name, ours in found.items() if ours in table and ours != name and ours not in found]
     twice += [ours for ours in found.values() if list(found.values()).count(ours) > 1]
@@ -153,6 +156,12 @@ def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"{path}: the column patient_id is required. Found {preview(table.columns, 15)}. Name its column with "
             """--columns '{"case_id": "patient_id"}'."""
         )
+    empty = table["patient_id"].isna()
+    if empty.any():
+        raise DataError(
+            f"{path}, row {table.index[empty][0] + 2}: a patient identifier is required. Found none"
+            f"{and_more(int(empty.sum()) - 1, 'such row')}. Fill it in, or remove the row."
+        )
     table = table.assign(patient_id=table["patient_id"].astype(str).str.strip().map(patient_of_barcode))
     try:
         for name, factor in _TIMES.items():
@@ -169,29 +178,17 @@ def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in (*_TIMES, "censored") if name in table and name != "time_days"])
 
 
-def _one_row_each(people: pd.DataFrame, path: Path) -> pd.DataFrame:
-    outcomes = [name for name in ("time_days", "event", "label") if name in people]
-    people = people.drop_duplicates(["patient_id", *outcomes])
-    repeated = people["patient_id"].duplicated()
-    if repeated.any():
-        raise DataError(
-            f"{path}: one row per patient is required. Found patient {people.loc[repeated, 'patient_id'].iloc[0]} "
-            f"several times with different outcomes, and {int(repeated.sum()) - 1} more such rows. Keep the right one."
-        )
-    return people.reset_index(drop=True)
-
-
 def _with_models(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]:
     """Returns the files with the column `model`: the file's name where it has none."""
     named = {path: t if "model" in t else t.assign(model=path.stem) for path, t in tables.items()}
     owners: dict[str, Path] = {}
-    for path, table in named.items():
-        if not class_columns(table) and not ("risk" in table and table["risk"].notna().any()):
+    for path, table in tables.items():
+        if len(class_columns(table)) < 2 and not ("risk" in table and table["risk"].notna().any()):
             raise DataError(
                 f"{path}: a column risk (higher is worse) or p_<class> of each class is required. Found "
                 f"""{preview(table.columns, 15)}. Name it with --columns '{{"risk_score": "risk"}}'."""
             )
-        for model in table["model"].unique():
+        for model in named[path]["model"].unique():
             if model in owners:
                 raise ConfigurationError(
                     f"every model must be in one file. Found {model} in {owners[model]} and {path}. Rename one, or its "
@@ -235,62 +232,54 @@ def _task(path: Path, kind: tuple[str, ...], named: Mapping[tuple[str, ...], set
 
 def _with_outcomes(
     tables: Mapping[Path, pd.DataFrame], people: pd.DataFrame | None, patients: Path | None
-) -> dict[Path, pd.DataFrame]:
-    """Returns the files with the same outcome for a patient in all of them, from the first source that knows it."""
-    tables = dict(tables)
+) -> tuple[dict[Path, pd.DataFrame], list[Finding]]:
+    """Returns the files with the same outcome for a patient in all of them, from the first source that knows it.
+
+    A task without any outcome is left out where another has some.
+    """
+    tables, findings, known = dict(tables), [], {}
     tasks = {(str(task), _kind(rows) == ("risk",)) for t in tables.values() for task, rows in t.groupby("task")}
     for task, is_survival in sorted(tasks):
-        wanted = ["time_days", "event"] if is_survival else ["label"]
         sources = [] if people is None else [(patients, people)]
         sources += [(path, table[table["task"] == task]) for path, table in tables.items()]
-        outcomes = _agreed(wanted, [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}])
+        wanted = _OUTCOMES[is_survival]
+        known[task] = agreed_outcomes(wanted, [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}])
+    for task, outcomes in known.items():
+        wanted = list(outcomes.columns)
+        if outcomes.empty and any(len(others) for others in known.values()):
+            tables = {path: table[table["task"] != task] for path, table in tables.items()}
+            text = f"task {task} is left out: neither the files nor --patients have its {' and '.join(wanted)}"
+            why = "Without an outcome a prediction cannot be judged."
+            findings.append(Finding("note", CHECK, text, why, "Give the outcomes with --patients."))
+            continue
         for path, table in tables.items():
-            chosen = table["task"] == task
-            found = outcomes.reindex(table.loc[chosen, "patient_id"])
-            if chosen.any() and found.isna().any(axis=1).all():
-                raise DataError(
-                    f"{path}: {' and '.join(wanted)} of task {task} are required, in the file or in --patients. Found "
-                    f"none for its patients ({preview(table.loc[chosen, 'patient_id'], 3)}). Give them, or check the "
-                    "identifiers."
-                )
-            for name in wanted:
-                filled = table[name].astype(object) if name in table else pd.Series(None, table.index, dtype=object)
-                filled[chosen] = found[name].to_numpy(dtype=object)
-                table = table.assign(**{name: filled})
-            tables[path] = table
-    return tables
+            tables[path] = _filled(path, table, task, outcomes)
+    return {path: table for path, table in tables.items() if len(table)}, findings
 
 
-def _agreed(wanted: Sequence[str], sources: Sequence[tuple[Path | None, pd.DataFrame]]) -> pd.DataFrame:
-    """Returns the outcome of every patient, from the first source that has it.
+def _has_outcomes(tables: Mapping[Path, pd.DataFrame]) -> bool:
+    return any({*wanted} <= {*table.columns} for table in tables.values() for wanted in _OUTCOMES.values())
+
+
+def _filled(path: Path, table: pd.DataFrame, task: str, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Returns a file with the known outcomes of a task.
 
     Raises:
-        DataError: Two sources contradict each other; names both, the patient and both outcomes.
+        DataError: None is known of its patients.
     """
-    agreed, origin = pd.DataFrame(columns=list(wanted), dtype=object), pd.Series(dtype=object)
-    for path, rows in sources:
-        own = rows.dropna(subset=list(wanted)).drop_duplicates("patient_id").set_index("patient_id")[list(wanted)]
-        common = own.index.intersection(agreed.index)
-        ours, theirs = own.loc[common], agreed.loc[common]
-        differ = ~reduce(pd.Series.__and__, (_alike(name, ours[name], theirs[name]) for name in wanted))
-        if differ.any():
-            patient = str(differ.index[differ][0])
-            raise DataError(
-                f"{path} and {origin[patient]}: the same outcome is required for a patient. Found "
-                f"{preview(ours.loc[patient])} and {preview(theirs.loc[patient])} ({', '.join(wanted)}) for {patient}, "
-                f"and {int(differ.sum()) - 1} more such patients. Correct it, or leave out the outcome of one file."
-            )
-        new = own.index.difference(agreed.index)
-        agreed = pd.concat([part for part in (agreed, own.loc[new].astype(object)) if len(part)] or [agreed])
-        origin = pd.concat([origin, pd.Series([path] * len(new), index=new, dtype=object)])
-    return agreed
-
-
-def _alike(name: str, ours: pd.Series, theirs: pd.Series) -> pd.Series:
-    if name != "time_days":
-        return ours.astype(str) == theirs.astype(str)
-    first, second = ours.astype(float), theirs.astype(float)
-    return (first - second).abs() <= (_ALIKE_SHARE * second).clip(lower=_ALIKE_DAYS)
+    chosen, wanted = table["task"] == task, list(map(str, outcomes))
+    found = outcomes.reindex(table.loc[chosen, "patient_id"])
+    if chosen.any() and found.isna().any(axis=1).all():
+        raise DataError(
+            f"{path}: outcomes of task {task} are required ({', '.join(wanted)}), in the file or in --patients. "
+            f"Found none for its patients ({preview(table.loc[chosen, 'patient_id'], 3)}). Give them, or check the "
+            "identifiers."
+        )
+    for name in wanted:
+        filled = table[name].astype(object) if name in table else pd.Series(None, table.index, dtype=object)
+        filled[chosen] = found[name].to_numpy(dtype=object)
+        table = table.assign(**{name: filled})
+    return table
 
 
 def _with_folds(tables: Mapping[Path, pd.DataFrame]) -> tuple[dict[Path, pd.DataFrame], list[Finding]]:
@@ -318,8 +307,8 @@ def _with_folds(tables: Mapping[Path, pd.DataFrame]) -> tuple[dict[Path, pd.Data
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:
-    table = table if "repeat" in table else table.assign(repeat=0)
-    tested = table if "split" not in table else table[table["split"].astype(str).str.lower().isin(["test", "testing"])]
+    table = table.assign(repeat=table["repeat"].fillna(0) if "repeat" in table else 0)
+    tested = table[read_splits(table["split"]) == "test"] if "split" in table else table
     return tested[tested["repeat"] == tested["repeat"].min()]
 
 

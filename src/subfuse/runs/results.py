@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from subfuse.audit.audit import N_BOOTSTRAP, audit_run, known_modalities
-from subfuse.audit.comparison_family import compared_with_reference
+from subfuse.audit.audit import N_BOOTSTRAP, audit_run
+from subfuse.audit.comparison_family import compared_with_reference, known_modalities
 from subfuse.cohort.task import TaskSpec
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, METRIC_COLUMNS, evaluate_predictions
 from subfuse.execution import Attempts

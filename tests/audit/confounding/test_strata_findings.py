@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from subfuse.audit.audit import audit_predictions
-from subfuse.audit.confounding.strata import CHECK, strata_of, stratum_findings
+from subfuse.audit.confounding.strata import CHECK, require_groups, strata_of, stratum_findings
 from subfuse.audit.recommendation import headline_values
+from subfuse.errors import ConfigurationError
 from subfuse.evaluation.predictions import read_tasks
 
 N = 240
@@ -47,6 +48,20 @@ def test_columns_are_markers_declared_ones_and_usual_subgroups():
     assert (columns["age"] == f"up to {low}").to_numpy()[known <= low].all()
     assert (columns["age"] == f"above {high}").to_numpy()[known > high].all()
     assert columns["age"].value_counts().min() > N / 4
+
+
+@pytest.mark.parametrize(("column", "values"), [("age", range(N)), ("one", ["same"] * N), ("none", [None] * N)])
+def test_a_column_that_groups_nobody_is_refused_and_never_called_fine(column, values):
+    rows, patients = drawn(0, told_by_idh=1, skill=1)
+    patients[column] = list(values)
+    with pytest.raises(ConfigurationError, match=f"two groups of {column}, of 10 patients, are required. Found "):
+        require_groups([column], patients)
+    (task,) = read_tasks(rows)
+    strata, columns = strata_of(patients[["patient_id", "cohort", column]], [column])
+    findings, _, _ = stratum_findings(task, strata, columns, headline_values(task), n_bootstrap=20, seed=0)
+    assert {f.level for f in findings if f.check == CHECK} == {"note"}
+    with pytest.raises(ConfigurationError, match="grade must be a column of the patients"):
+        require_groups(["idh", "grade"], patients)
 
 
 def test_a_model_that_tells_the_stratum_alone_is_a_warning():

@@ -8,6 +8,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.audit.fusion import SIGNIFICANCE
+from subfuse.errors import ConfigurationError, preview
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
 from subfuse.evaluation.metrics import CHANCE, metric_title, p_text
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
@@ -23,6 +24,28 @@ AGE = "age"
 OTHERS = "others"
 _WHY = "A model that ranks patients of different strata alone tells what the stratum tells."
 _WHY_SUBGROUPS = "A mean hides patients for whom a model does not work."
+
+
+def require_groups(declared: Sequence[str], patients: pd.DataFrame | None) -> None:
+    """Refuses strata that are no column of the patients, or that tell no two groups of patients apart.
+
+    Raises:
+        ConfigurationError: Names the column and what it holds.
+    """
+    if declared and patients is None:
+        raise ConfigurationError(f"strata: a table of the patients is required. Found none with {preview(declared)}.")
+    for column in declared:
+        assert patients is not None
+        if column not in patients:
+            raise ConfigurationError(
+                f"strata: {column} must be a column of the patients. They have {preview(patients.columns, 20)}."
+            )
+        values = patients[column].dropna().astype(str)
+        if _joined(values).nunique() < 2:
+            raise ConfigurationError(
+                f"strata: two groups of {column}, of {LEAST_OF_STRATUM} patients, are required. Found "
+                f"{preview(values.unique(), 3) or 'no value'} for {len(values)} patients. Group them, or leave it out."
+            )
 
 
 def strata_of(patients: pd.DataFrame, declared: Sequence[str]) -> tuple[list[str], pd.DataFrame]:
@@ -94,6 +117,9 @@ def _within_finding(
 ) -> Finding:
     column = str(rows["column"].iloc[0])
     title, metric = model_title(model), metric_title(task.headline)
+    if len(rows) < 2:
+        found = f"{title}: {metric} within {column} cannot be told: all patients are in one group"
+        return Finding("note", CHECK, found, _WHY, "Group its values.", task.name, model)
     known = rows.dropna(subset=["lower"])
     untold = "; ".join(f"{row.stratum}: {row.reason}" for row in rows[rows["lower"].isna()].itertuples())
     if known.empty:
