@@ -95,7 +95,10 @@ def test_train_and_crossval_spell_the_same_options_alike():
         parser = Parser()
         add(parser)
         options.append({name: action.default for action in parser._actions for name in action.option_strings})
-    of_one, of_many = {"--task", "--model", "--fold"}, {"--tasks", "--models", "--folds", "--repeats", "--search"}
+    of_one, of_many = (
+        {"--task", "--model", "--fold"},
+        {"--tasks", "--models", "--folds", "--repeats", "--search", "--held-out-sites"},
+    )
     across_machines, across_jobs = {"--devices", "--nodes", "--resume"}, {"--workers", "--scheduler", "--explain"}
     assert options[0].keys() - options[1].keys() == of_one | across_machines
     assert options[1].keys() - options[0].keys() == of_many | across_jobs

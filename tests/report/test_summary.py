@@ -52,6 +52,7 @@ def test_a_card_says_what_the_main_model_adds_to_a_trivial_one(run: Path, tmp_pa
     found = {
         "trivial baseline": ("warning", "Subspace fusion is not shown to be better than the best trivial baseline"),
         "added value": ("note", "Subspace fusion is not shown to add to Clinical model (C-index +0.003)"),
+        "hospitals held out": ("warning", "Subspace fusion: C-index 0.600 with whole hospitals held out"),
     }
     findings = [
         {
@@ -74,7 +75,8 @@ def test_a_card_says_what_the_main_model_adds_to_a_trivial_one(run: Path, tmp_pa
     assert lines["Added value"] == found["added value"][1]  # as an audit of an earlier version has it
     short = next(line for line in model_card(read_run(copy)).splitlines() if line.startswith("- Survival"))
     assert all(text in short.replace("\\", "") for _, text in found.values())
-    assert "Added value" not in lines_of(run, "survival")
+    assert lines["Hospitals held out"] == found["hospitals held out"][1]
+    assert not {"Added value", "Hospitals held out"} & set(lines_of(run, "survival"))
 
 
 def test_a_card_gives_the_number_of_the_table_and_what_it_means(run):

@@ -12,6 +12,7 @@ from conftest import deal_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.run_folder.layout import HELD_OUT_SITES
 from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate, refuse_disguised_outcomes
 from subfuse.runs.run import load_run
@@ -324,3 +325,29 @@ def test_folds_cannot_share_patients():
 def test_a_run_folder_is_required(tmp_path):
     with pytest.raises(ConfigurationError, match="must be a finished run"):
         load_run(tmp_path)
+
+
+def test_hospitals_are_held_out_beside_random_folds_and_the_audit_tells_the_gap(make_cohort, tmp_path):
+    cohort = make_cohort(36)
+    cohort = replace(cohort, patients=tuple(replace(p, site="ABCD"[i % 4]) for i, p in enumerate(cohort)))
+    options = {"models": ["cox", "logistic"], "folds": deal_folds(cohort)}
+    plain = run(cohort, tmp_path / "plain", **options)
+    both = run(cohort, tmp_path / "both", held_out_sites=True, **options)
+
+    pd.testing.assert_frame_equal(plain.predictions, both.predictions)
+    of_sites = read_predictions(tmp_path / "both" / HELD_OUT_SITES / "predictions.csv")
+    tested = of_sites[of_sites["split"] == "test"]
+    site = {p.patient_id: p.site for p in cohort}
+    assert tested.groupby("patient_id")["fold"].nunique().eq(1).all()
+    assert tested.groupby(tested["patient_id"].map(site))["fold"].nunique().eq(1).all()
+    audit = json.loads((tmp_path / "both" / "audit.json").read_text())
+    gaps = pd.DataFrame(audit["tables"]["held_out_sites"]).set_index("task")
+    random_folds = both.metrics.set_index(["task", "metric"])["value"]
+    assert gaps.loc["survival", "random_folds"] == pytest.approx(random_folds["survival", "c_index"])
+    assert {f["task"] for f in audit["findings"] if f["check"] == "hospitals held out"} == {"survival", "grade"}
+    assert "held_out_sites" not in json.loads((tmp_path / "plain" / "audit.json").read_text())["tables"]
+
+    older = replace(cohort, patients=tuple(replace(p, time_days=p.time_days + 1) for p in cohort))
+    run(older, tmp_path / "both", **options)  # outcomes changed, and hospitals are not held out again
+    audit = json.loads((tmp_path / "both" / "audit.json").read_text())
+    assert "held_out_sites" not in audit["tables"]

@@ -5,7 +5,7 @@ import pytest
 from conftest import deal_folds
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError
-from subfuse.runs.folds import choose_folds, choose_repeats
+from subfuse.runs.folds import choose_folds, choose_repeats, folds_of_sites
 
 
 @pytest.fixture
@@ -69,3 +69,16 @@ def test_impossible_numbers(cohort):
         choose_repeats(cohort, 1, seed=0)
     with pytest.raises(ConfigurationError, match="has no folds, as one that is external"):
         choose_folds(replace(cohort, root=None), None, seed=0)
+
+
+def test_folds_of_whole_hospitals_are_no_more_than_the_hospitals(cohort, tmp_path):
+    site = {p.patient_id: p.site for p in cohort}
+    folds = folds_of_sites(cohort, 50, seed=0)
+    assert len(folds) == len(set(site.values()))
+    for fold in folds:
+        assert not {site[p] for p in fold.test} & {site[p] for p in fold.train + fold.validation}
+    with pytest.raises(ConfigurationError, match=r"two hospitals or more. Found 0. Map `site`"):
+        folds_of_sites(replace(cohort, patients=tuple(replace(p, site=None) for p in cohort)), 3, seed=0)
+    write_file(tmp_path, "folds: 3, by: site")
+    with pytest.raises(ConfigurationError, match="of whole hospitals already"):
+        folds_of_sites(cohort, 3, seed=0)

@@ -13,6 +13,7 @@ from subfuse.audit.calibration import calibration_findings, decision_findings
 from subfuse.audit.comparison_family import check_modalities, compare_task, known_modalities
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
+from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.audit.confounding.strata import require_groups, strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.findings import Audit, Finding, sorted_findings
@@ -118,8 +119,9 @@ def audit_run(
 
     Returns:
         As `audit_predictions`; the table `fusion` also has the shuffled modalities, `confounders` what hospital and
-        batch explain, `interaction` (with exchanges) the shares of `variance_shares`, and `suspicious_inputs` names
-        all inputs that order training patients almost perfectly.
+        batch explain, `held_out_sites` what random folds promise beyond whole hospitals, `interaction` (with exchanges)
+        the shares of `variance_shares`, and `suspicious_inputs` names all inputs that order training patients almost
+        perfectly.
 
     Raises:
         ConfigurationError: The folder is not a run, or modalities of a model that it does not have.
@@ -136,6 +138,8 @@ def audit_run(
     jobs = read_jobs(folder, predictions)
     findings += check_fitting(jobs, config, cohort)
     findings += check_selection(jobs, predictions)
+    elsewhere, tables["held_out_sites"] = held_out_findings(folder, table, n_bootstrap=n_bootstrap, seed=seed)
+    findings += elsewhere
     if cohort is None:
         findings += [
             Finding("note", check, f"cannot be checked: {missing}", "", "Put the prepared folder back where it was.")

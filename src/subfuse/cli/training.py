@@ -80,6 +80,12 @@ def _add_crossval(parser: ArgumentParser) -> None:
     parser.add_argument("--models", type=str, nargs="+", default=None, help=f"{', '.join(MODELS)}; {usual}.")
     add_number(parser, "--folds", int, None, "Draw this many folds; default: the cohort's own splits.", ge=2)
     add_number(parser, "--repeats", int, None, "Draw all folds this often; default: as prepared.", ge=1)
+    parser.add_argument(
+        "--held-out-sites",
+        type=bool,
+        default=False,
+        help="Also train and test on folds of whole hospitals: what do random folds promise beyond? Twice the time.",
+    )
     searched = "Trials of a search for each neural model's settings, on inner splits."
     add_number(parser, "--search", int, 0, searched, ge=0)
     parser.add_argument(
@@ -114,6 +120,7 @@ def _crossval(arguments: Namespace) -> None:
             models=models,
             folds=arguments.folds,
             repeats=arguments.repeats,
+            held_out_sites=arguments.held_out_sites,
             workers=n_workers(arguments),
             scheduler=arguments.scheduler,
             progress=progress,

@@ -15,7 +15,7 @@ from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, Section
 from subfuse.slides.source import SlidesSection
 
-_NOT_A_TASK = ("cohort", "explanations")  # folders of a run beside those of its tasks
+_NOT_A_TASK = ("cohort", "explanations", "held-out-sites")  # folders of a run beside those of its tasks
 _NOT_A_SUBSPACE = ("all", "total", "slide_id", "x", "y")  # columns and rows beside those of the subspaces
 _SUFFIXES_OF_RUNS = (".csv", ".json", ".yaml", ".html", ".md")
 Name = Annotated[str, AfterValidator(plain_name)]  # of what becomes a folder, a file or a column

@@ -30,7 +30,7 @@ def audit_section(audit: Mapping[str, Any] | None) -> Section | None:
     if audit is None:
         return None
     tables, counts = audit.get("tables", {}), audit.get("counts", {})
-    parts = {"added_value": _added, "fusion": _fusion, "strata": _strata, "pairs": _pairs,
+    parts = {"added_value": _added, "held_out_sites": _held_out, "fusion": _fusion, "strata": _strata, "pairs": _pairs,
              "confounders": _confounders, "calibration": _calibration, "decision_curves": _decisions,
              "hazard_ratios": _hazards}  # fmt: skip
     shown = [table_of(tables.get(name, [])) for name, table_of in parts.items()]
@@ -129,6 +129,26 @@ def _added(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _interval(row: Mapping[str, Any]) -> str:
     return signed_interval(*(np.nan if row[name] is None else row[name] for name in ("lower", "upper")))
+
+
+def _held_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    columns = ("Task", "Model", "Metric", "Random folds", "Hospitals held out", "Gap", "95 % interval")
+    body = [
+        (
+            _task(row),
+            model_title(str(row["model"])),
+            metric_title(str(row["metric"])),
+            *(_number(row[name]) for name in ("random_folds", "held_out")),
+            _number(row["gap"], signed=True),
+            str(row["reason"] or "no interval") if row["lower"] is None else _interval(row),
+        )
+        for row in rows
+    ]
+    caption = (
+        "Of patients tested in both. A gap above zero is what random folds promise beyond hospitals that a model never "
+        "saw; the interval is about patients, not about hospitals."
+    )
+    return _table("Whole hospitals held out", caption, columns, body, first_number=3, of="model")
 
 
 def _fusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

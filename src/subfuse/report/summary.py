@@ -130,6 +130,9 @@ def _lines(
     adds = _finding(run, task, "added value")
     if adds is not None:
         yield Line("Added value", _in_few_words(adds))
+    elsewhere = _finding(run, task, "hospitals held out")
+    if elsewhere is not None:
+        yield Line("Hospitals held out", _in_few_words(elsewhere))
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
@@ -246,7 +249,7 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
 
 def beyond_sentences(run: RunFiles, task: str) -> list[str]:
     """Returns whether the main model is better than the best trivial one, and adds to it, where the audit asked."""
-    found = (_finding(run, task, check) for check in ("trivial baseline", "added value"))
+    found = (_finding(run, task, check) for check in ("trivial baseline", "added value", "hospitals held out"))
     return [f"{singular(str(finding['found']))}." for finding in found if finding is not None]
 
 

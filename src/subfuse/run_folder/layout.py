@@ -27,6 +27,7 @@ _COHORT_FILES = (
 )
 FAILED_RESULTS = "failed_results.csv"  # what, reason: what could not be made of the predictions; absent where all was
 EXPLANATIONS = "explanations"  # of the main model; of others in a folder of their own beside it
+HELD_OUT_SITES = "held-out-sites"  # the same models cross-validated over folds of whole hospitals: a run of its own
 _RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", FAILED_RESULTS, "audit.json",
                  "provenance.json", "report.html", "MODEL_CARD.md")  # fmt: skip
 _CONTACT_SHEETS = 6  # shown in the report
@@ -104,6 +105,7 @@ def remove_results(out: Path, tasks: Collection[str]) -> None:
     """
     for name in _RESULT_FILES:
         (out / name).unlink(missing_ok=True)
+    (out / HELD_OUT_SITES / "predictions.csv").unlink(missing_ok=True)
     explained = [path for path in out.glob(f"{EXPLANATIONS}*/*/*") if path.name in tasks]
     for path in (path for folder in explained for path in folder.iterdir() if path.is_file()):
         path.unlink()

@@ -17,12 +17,12 @@ from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.horizons import with_horizons
-from subfuse.execution import Progress, failure_reason, run_jobs
+from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
 from subfuse.files import sha256_of_json, write_json, write_table
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import claim_folder, copy_cohort
+from subfuse.run_folder.layout import HELD_OUT_SITES, claim_folder, copy_cohort
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
-from subfuse.runs.folds import choose_repeats
+from subfuse.runs.folds import choose_repeats, folds_of_sites
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
@@ -58,6 +58,7 @@ def cross_validate(
     seed: int | None = None,
     out: Path | str | None = None,
     allow_inputs: Collection[str] = (),
+    held_out_sites: bool = False,
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
@@ -85,13 +86,15 @@ def cross_validate(
         seed: Instead of the plan's: decides initial weights, batch order and newly drawn folds.
         out: Run folder; a temporary one by default.
         allow_inputs: Genes or covariates that may be inputs although they look like the outcome; see `check_inputs`.
+        held_out_sites: Whether the same models are also trained and tested on folds of whole hospitals, as a run of its
+            own in the folder `held-out-sites` of `out`; the audit then tells what random folds promise beyond them.
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each job, and before results are measured and audited.
 
     Raises:
-        ConfigurationError: Unknown or repeated task or model, a number or device that cannot be, or `out` holds another
-            configuration's results.
+        ConfigurationError: Unknown or repeated task or model, a number or device that cannot be, `out` holds another
+            configuration's results, or hospitals are to be held out that are not known.
         DataError: An input is the outcome in disguise, or no job could be done.
     """
     from subfuse.training.processes import one_process
@@ -105,6 +108,7 @@ def cross_validate(
     if scheduler is None:
         one_process(plan.training)  # the device is there
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
+    of_sites = folds_of_sites(cohort, len(drawn[0]), seed=plan.seed) if held_out_sites else ()
     refuse_disguised_outcomes(cohort, drawn[0], tasks, models, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     description = run_description(cohort, tasks, models, drawn[0], plan)
@@ -132,11 +136,25 @@ def cross_validate(
             failures.append((job.task, job.model, job.repeat, job.fold_index, failure_reason(outcome)))
         if progress is not None:
             progress(done, len(jobs), str(job))
+    if of_sites:
+        with Attempts(on_failure=_warn).attempt("hospitals held out"):
+            cross_validate(
+                cohort, task=tasks, models=models, folds=of_sites, plan=plan, out=out / HELD_OUT_SITES,
+                allow_inputs=allow_inputs, workers=workers, scheduler=scheduler, progress=_told_of_sites(progress),
+            )  # fmt: skip
     if progress is not None:
         progress(done, len(jobs), "now metrics, comparisons and audit")
     columns = ["task", "model", "repeat", "fold", "reason"]
     failed = pd.DataFrame(failures, columns=columns).sort_values(columns[:4])
     return _summarise(out, jobs, failed, cohort.tasks, seed=plan.seed)
+
+
+def _warn(what: str, reason: str) -> None:
+    logger.warning("%s: %s", what, reason)
+
+
+def _told_of_sites(progress: Progress | None) -> Progress | None:
+    return None if progress is None else lambda done, total, what: progress(done, total, f"hospitals held out: {what}")
 
 
 def run_job(cohort: Cohort, fold: Fold, job: Job, out: Path, plan: TrainingPlan) -> None:

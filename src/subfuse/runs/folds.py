@@ -1,6 +1,7 @@
 """Which folds a run uses: the cohort's own, newly drawn ones, or those it is given."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 
@@ -61,10 +62,36 @@ def choose_repeats(
     return own + _draw(cohort, n_folds, repeats=n_repeats, seed=seed)[len(own) :]
 
 
-def _draw(cohort: Cohort, folds: int, *, repeats: int, seed: int) -> tuple[tuple[Fold, ...], ...]:
+def folds_of_sites(cohort: Cohort, folds: int, *, seed: int) -> tuple[Fold, ...]:
+    """Returns folds of whole hospitals: as many as given, or one for each hospital where there are fewer.
+
+    Raises:
+        ConfigurationError: Fewer than two hospitals are known, or the cohort's own folds are of whole hospitals.
+        DataError: A fold without two patients to train on and validate with.
+    """
+    n_sites = len({patient.site for patient in cohort} - {None})
+    if n_sites < 2:
+        raise ConfigurationError(
+            f"folds of whole hospitals need patients of two hospitals or more. Found {n_sites}. Map `site` in "
+            "patients.columns."
+        )
+    if _rules(cohort).by == "site":
+        raise ConfigurationError(
+            "splits: the folds are of whole hospitals already (`by: site`). Draw folds of patients to compare with."
+        )
+    return _draw(cohort, min(folds, n_sites), repeats=1, seed=seed, by="site")[0]
+
+
+def _rules(cohort: Cohort) -> SplitsSection:
+    return SplitsSection() if cohort.root is None else read_cohort_file(cohort.root / "cohort.yaml").splits
+
+
+def _draw(
+    cohort: Cohort, folds: int, *, repeats: int, seed: int, by: Literal["patient", "site"] | None = None
+) -> tuple[tuple[Fold, ...], ...]:
     if folds < 2:
         raise ConfigurationError(f"folds must be at least 2. Found {folds}.")
-    rules = SplitsSection() if cohort.root is None else read_cohort_file(cohort.root / "cohort.yaml").splits
+    rules = _rules(cohort)
     patients = pd.DataFrame(
         [{"patient_id": p.patient_id, "cohort": p.cohort, "site": p.site, "event": p.event, **p.labels} for p in cohort]
     )
@@ -76,5 +103,5 @@ def _draw(cohort: Cohort, folds: int, *, repeats: int, seed: int) -> tuple[tuple
         validation=rules.validation,
         stratify=[column for column in stratify if column in patients],
         seed=seed,
-        by=rules.by,
+        by=by or rules.by,
     )

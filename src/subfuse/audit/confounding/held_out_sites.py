@@ -1,0 +1,68 @@
+"""Is a result that of the hospitals that a model trained on: what random folds promise beyond whole hospitals."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse.audit.findings import Finding
+from subfuse.evaluation.benefit.optimism import optimism_gap
+from subfuse.evaluation.metrics import metric_title, number, signed_interval
+from subfuse.evaluation.predictions import read_tasks
+from subfuse.run_folder.layout import HELD_OUT_SITES
+from subfuse.run_folder.tables import read_predictions
+from subfuse.training.models import main_model, model_title
+
+CHECK = "hospitals held out"
+_WHY = "A model is used where it was not trained: random folds have patients of every hospital in training."
+
+
+def held_out_findings(
+    folder: Path, table: pd.DataFrame, *, n_bootstrap: int, seed: int
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns whether main models are better in random folds than with whole hospitals held out.
+
+    A warning where the interval of the gap lies above zero, else passed; a note where there is no interval. Nothing
+    where the run held no hospitals out.
+
+    Args:
+        folder: Run folder.
+        table: Its predictions.
+        n_bootstrap: Replicates.
+        seed: Of the replicates.
+
+    Returns:
+        A finding per task, and the table of `optimism_gap`.
+
+    Raises:
+        DataError: The predictions with hospitals held out cannot be read.
+    """
+    path = folder / HELD_OUT_SITES / "predictions.csv"
+    if not path.exists():
+        return [], pd.DataFrame()
+    held_out = {task.name: task for task in read_tasks(read_predictions(path))}
+    findings, tables = [], [pd.DataFrame()]
+    for task in read_tasks(table):
+        if task.name in held_out:
+            gaps = optimism_gap(task, held_out[task.name], n_bootstrap=n_bootstrap, seed=seed)
+            rows = gaps[gaps["model"] == main_model(task.models)].to_dict("records")
+            findings += [_finding({str(name): value for name, value in row.items()}) for row in rows]
+            tables.append(gaps)
+    return findings, pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def _finding(row: Mapping[str, Any]) -> Finding:
+    title, metric = model_title(row["model"]), metric_title(row["metric"])
+    of_random_folds = f"{number(row['random_folds'])} in random folds"
+    values = f"{metric} {number(row['held_out'])} with whole hospitals held out, {of_random_folds}"
+    if np.isnan(row["lower"]):
+        found = f"{title}: {values}; the gap cannot be told: {row['reason'] or 'the metric is undefined'}"
+        return Finding("note", CHECK, found, _WHY, "More patients would tell.", row["task"], row["model"])
+    gap = f"{number(row['gap'], signed=True)} ({signed_interval(row['lower'], row['upper'])})"
+    found, short = f"{title}: {values}, a gap of {gap}", f"{number(row['held_out'])}; random folds {gap}"
+    if row["lower"] > 0:
+        remedy = "Quote the metric with hospitals held out."
+        return Finding("warning", CHECK, found, _WHY, remedy, row["task"], row["model"], short)
+    return Finding("ok", CHECK, found, task=row["task"], model=row["model"], short=short)
