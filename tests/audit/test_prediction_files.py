@@ -157,9 +157,10 @@ def test_wrong_usage_is_said(folder: Path, options: dict, message: str) -> None:
     ("patient_id;risk\nA;0,5\n", r"columns separated by commas .* 'patient_id;risk'\. Semicolons seem to"),
     ("patient_id\trisk\nA\t1\n", r"columns separated by commas .* Save the table as CSV with commas"),
     ("", "patients.csv: "),
+    ("patient_id,risk\n", r"patients.csv: a row for each patient is required. Found the header alone"),
     (None, r"a readable table is required\. Found: No such file"),
     ("patient_id,p_x,label\nA,1,x\n", r"p_<class> of each class is required\. Found patient_id, p_x, label\. "),
-    ("patient_id,risk\nA,1\nB,2\n", r"patients.csv: outcomes of task survival .* --patients\. Found none .*\(A, B\)"),
+    ("patient_id,risk\nA,1\nB,2\n", r"patients.csv: outcomes of task survival .* none .*: A, B; outcomes: none"),
     ("patient_id,risk\nA,1\n,2\n,3\n", r"patients.csv, row 3: a patient identifier .*none, and 1 more such row\."),
 ])  # fmt: skip
 def test_files_that_cannot_be_read_say_what_they_lack(tmp_path: Path, text: str | None, message: str) -> None:
@@ -173,8 +174,12 @@ def test_files_that_cannot_be_read_say_what_they_lack(tmp_path: Path, text: str 
 
 
 def test_a_file_given_twice_is_refused_however_it_is_named(folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"every file must be given once\. Found .*ours\.csv again"):
-        read(folder, "ours", "clinical", f"../{folder.name}/ours")
+    (folder / "copy.csv").write_bytes((folder / "ours.csv").read_bytes())
+    for again in (f"../{folder.name}/ours", "copy"):
+        with pytest.raises(
+            ConfigurationError, match=r"every file must be given once\. Found .*\.csv with the same .*ours"
+        ):
+            read(folder, "ours", "clinical", again)
 
 
 def test_a_task_without_outcomes_is_left_out_and_the_others_are_audited(folder: Path, people: pd.DataFrame) -> None:
@@ -193,6 +198,22 @@ def test_a_task_without_outcomes_is_left_out_and_the_others_are_audited(folder: 
     people[["patient_id", "idh"]].to_csv(folder / "patients.csv", index=False)
     with pytest.raises(DataError, match="outcomes of task diagnosis are required"):
         read(folder, "new", patients=folder / "patients.csv")
+
+
+def test_outcomes_of_other_identifiers_name_the_nearest(folder: Path, people: pd.DataFrame) -> None:
+    predicted = pd.DataFrame({"patient_id": [f"P{i:02d}" for i in range(9)], "risk": np.arange(9.0)})
+    predicted.to_csv(folder / "ours.csv", index=False)
+    people[:9].assign(patient_id=[f"p-{i}" for i in range(9)]).to_csv(folder / "patients.csv", index=False)
+    with pytest.raises(DataError, match=r"nearest: P00 and p-0, which differ only in case, zeros or separators"):
+        read(folder, "ours", patients=folder / "patients.csv")
+
+
+def test_labels_agree_however_they_are_written_and_words_for_unknown_are_no_answer(folder: Path) -> None:
+    predicted = pd.DataFrame({"patient_id": ["A", "B", "C"], "label": ["1", "0", "1"], "p_1": 0.5, "p_0": 0.5})
+    predicted.to_csv(folder / "ours.csv", index=False)
+    predicted.assign(label=["1.0", "0.0", "unknown"]).to_csv(folder / "patients.csv", index=False)
+    found = read(folder, "ours", patients=folder / "patients.csv").predictions
+    assert found["label"].tolist() == ["1", "0", "1"]
 
 
 def test_a_patient_of_two_outcomes_in_one_file_is_not_settled_in_silence(folder: Path) -> None:

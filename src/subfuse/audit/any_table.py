@@ -201,7 +201,7 @@ def _labels(table: pd.DataFrame) -> pd.Series:
         classes = [name.removeprefix("p_") for name in class_columns(rows)]
         if is_survival(rows) or not classes:
             continue
-        named = pd.Series([_class_of(label, classes) for label in labels[rows.index]], rows.index, dtype=object)
+        named = pd.Series([class_of(label, classes) for label in labels[rows.index]], rows.index, dtype=object)
         extra = named[~named.isin([*classes, None])]
         if len(extra):
             label, like = str(extra.iloc[0]), same_but_for_spelling([str(extra.iloc[0])], classes)
@@ -215,7 +215,7 @@ def _labels(table: pd.DataFrame) -> pd.Series:
     return labels
 
 
-def _class_of(label: str | None, classes: Sequence[str]) -> str | None:
+def class_of(label: str | None, classes: Sequence[str]) -> str | None:
     """Returns the class that a label means, also of classes that are called 1.0; None for an unknown one."""
     named = {class_text(name): name for name in classes}
     return named.get(label, None if label is None or _is_missing(label) else label)

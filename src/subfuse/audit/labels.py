@@ -13,7 +13,7 @@ from subfuse.errors import DataError, and_more, preview
 from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SITE
 from subfuse.evaluation.metrics import p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
-from subfuse.identifiers import site_of_barcode
+from subfuse.identifiers import describe_mismatch, site_of_barcode
 
 _ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by the length of a month
 _EVENT_SHARE_RANGE = 0.25  # between folds
@@ -84,6 +84,28 @@ def _alike(name: str, ours: pd.Series, theirs: pd.Series) -> pd.Series:
         return ours.astype(str) == theirs.astype(str)
     first, second = ours.astype(float), theirs.astype(float)
     return (first - second).abs() <= (_ALIKE_SHARE * second).clip(lower=_ALIKE_DAYS)
+
+
+def with_known_outcomes(path: Path, table: pd.DataFrame, task: str, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Returns a file with the known outcomes of a task.
+
+    Raises:
+        DataError: None is known of its patients.
+    """
+    chosen, wanted = table["task"] == task, list(map(str, outcomes))
+    found = outcomes.reindex(table.loc[chosen, "patient_id"])
+    if chosen.any() and found.isna().any(axis=1).all():
+        ids = table.loc[chosen, "patient_id"].unique()
+        mismatch = describe_mismatch(list(ids), {"outcomes": list(outcomes.index)}, of_ours="predictions")
+        raise DataError(
+            f"{path}: outcomes of task {task} are required ({', '.join(wanted)}), in the file or in --patients. "
+            f"Found none for its patients ({mismatch}). Give them, or check the identifiers."
+        )
+    for name in wanted:
+        filled = table[name].astype(object) if name in table else pd.Series(None, table.index, dtype=object)
+        filled[chosen] = found[name].to_numpy(dtype=object)
+        table = table.assign(**{name: filled})
+    return table
 
 
 def _cramers_v(table: Float[np.ndarray, "row column"]) -> tuple[float, float]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.any_table import class_text, read_events, read_numbers, read_splits
+from subfuse.audit.any_table import class_of, class_text, read_events, read_numbers, read_splits
 from subfuse.audit.audit import N_BOOTSTRAP, audit_predictions
 from subfuse.audit.findings import Audit, Finding, sorted_findings
-from subfuse.audit.labels import agreed_outcomes, one_outcome_each
+from subfuse.audit.labels import agreed_outcomes, one_outcome_each, with_known_outcomes
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns
-from subfuse.files import read_table
+from subfuse.files import read_table, sha256_of_file
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import read_first_line, separator_hint
 from subfuse.training.models import model_title
@@ -96,10 +96,8 @@ def read_prediction_files(
     """
     columns = dict(columns or {})
     files = [path / "predictions.csv" if path.is_dir() else path for path in paths]
-    twice = [path for i, path in enumerate(files) if path.resolve() in [other.resolve() for other in files[:i]]]
-    if twice:
-        raise ConfigurationError(f"every file must be given once. Found {twice[0]} again. Leave it out.")
     raw = {path: _renamed(path, columns) for path in files}
+    _refuse_copies(files)
     known = None if patients is None else _renamed(patients, columns)
     _check_mapping(columns, [*raw.values(), *([] if known is None else [known])], files)
     people = None if known is None or patients is None else one_outcome_each(_cleaned(patients, known), patients)
@@ -116,6 +114,17 @@ def read_prediction_files(
         tables, of_folds = _with_folds(tables)
         findings += [*of_folds, *_of_other_patients(tables)]
     return PredictionFiles(pd.concat(tables.values(), ignore_index=True), people, tuple(findings))
+
+
+def _refuse_copies(files: Sequence[Path]) -> None:
+    first: dict[str, Path] = {}
+    for path in files:
+        digest = sha256_of_file(path)
+        if digest in first:
+            raise ConfigurationError(
+                f"every file must be given once. Found {path} with the same content as {first[digest]}. Leave it out."
+            )
+        first[digest] = path
 
 
 def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -135,6 +144,8 @@ def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         raise ConfigurationError(
             f"--columns: {twice[0]} must be one column of {path}. Found {preview([*names, twice[0]])}. Map one of them."
         )
+    if table.empty:
+        raise DataError(f"{path}: a row for each patient is required. Found the header alone.")
     table = table.rename(columns=found)
     table.attrs["mapped"] = tuple(found)
     return table
@@ -243,7 +254,12 @@ def _with_outcomes(
         sources = [] if people is None else [(patients, people)]
         sources += [(path, table[table["task"] == task]) for path, table in tables.items()]
         wanted = _OUTCOMES[is_survival]
-        known[task] = agreed_outcomes(wanted, [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}])
+        sources = [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}]
+        if not is_survival:
+            of_task = pd.concat([table[table["task"] == task] for table in tables.values()])
+            classes = [name.removeprefix("p_") for name in class_columns(of_task)]
+            sources = [(path, rows.assign(label=_named(rows["label"], classes))) for path, rows in sources]
+        known[task] = agreed_outcomes(wanted, sources)
     for task, outcomes in known.items():
         wanted = list(outcomes.columns)
         if outcomes.empty and any(len(others) for others in known.values()):
@@ -253,33 +269,16 @@ def _with_outcomes(
             findings.append(Finding("note", CHECK, text, why, "Give the outcomes with --patients."))
             continue
         for path, table in tables.items():
-            tables[path] = _filled(path, table, task, outcomes)
+            tables[path] = with_known_outcomes(path, table, task, outcomes)
     return {path: table for path, table in tables.items() if len(table)}, findings
+
+
+def _named(labels: pd.Series, classes: Sequence[str]) -> pd.Series:
+    return pd.Series([class_of(label, classes) for label in labels], labels.index, dtype=object)
 
 
 def _has_outcomes(tables: Mapping[Path, pd.DataFrame]) -> bool:
     return any({*wanted} <= {*table.columns} for table in tables.values() for wanted in _OUTCOMES.values())
-
-
-def _filled(path: Path, table: pd.DataFrame, task: str, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Returns a file with the known outcomes of a task.
-
-    Raises:
-        DataError: None is known of its patients.
-    """
-    chosen, wanted = table["task"] == task, list(map(str, outcomes))
-    found = outcomes.reindex(table.loc[chosen, "patient_id"])
-    if chosen.any() and found.isna().any(axis=1).all():
-        raise DataError(
-            f"{path}: outcomes of task {task} are required ({', '.join(wanted)}), in the file or in --patients. "
-            f"Found none for its patients ({preview(table.loc[chosen, 'patient_id'], 3)}). Give them, or check the "
-            "identifiers."
-        )
-    for name in wanted:
-        filled = table[name].astype(object) if name in table else pd.Series(None, table.index, dtype=object)
-        filled[chosen] = found[name].to_numpy(dtype=object)
-        table = table.assign(**{name: filled})
-    return table
 
 
 def _with_folds(tables: Mapping[Path, pd.DataFrame]) -> tuple[dict[Path, pd.DataFrame], list[Finding]]:
