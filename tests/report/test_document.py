@@ -143,8 +143,7 @@ def test_paired_comparisons_are_those_of_the_table(run, text):
     table = pd.read_csv(run / "comparisons.csv")
     names = {"abmil": "ABMIL", "snn": "SNN", "concat": "Concatenation"}
     for row in table.to_dict("records"):
-        difference, *interval = (f"{row[name]:.3f}".replace("-", "−") for name in ("difference", "lower", "upper"))
-        difference = difference if difference.startswith("−") else f"+{difference}"
+        difference, *interval = (f"{row[name]:+.3f}".replace("-", "−") for name in ("difference", "lower", "upper"))
         adjusted = "&lt; 0.001" if row["p_adjusted"] < 0.001 else f"{row['p_adjusted']:.3f}"
         cells = [names[row["model"]], difference, " to ".join(interval), f"{row['p_value']:.3f}", adjusted]
         assert re.search(r"\s*".join(rf"<td[^>]*>{re.escape(cell)}</td>" for cell in cells), text), cells
