@@ -5,7 +5,7 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 from test_comparisons import cohort, predictions
 
-from subfuse.evaluation.hazard_ratios import HAZARD_RATIO_COLUMNS, hazard_ratios, standardised_risk
+from subfuse.evaluation.hazard_ratios import HAZARD_RATIO_COLUMNS, _fit, hazard_ratios, standardised_risk
 from subfuse.evaluation.risk_groups import risk_groups
 
 
@@ -92,3 +92,14 @@ def test_what_cannot_be_fitted_has_a_reason() -> None:
     assert without["reason"].str.contains("rows of split train").all()
     assert uneventful["reason"].str.contains("0 events among the test patients").all()
     assert hazard_ratios(predictions(cohort(), task="grade")).empty
+
+
+@pytest.mark.parametrize("seed", [34, 39])
+def test_a_patient_far_from_all_others_makes_no_library_speak(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    outcome = {"time_days": draw.exponential(1000, 27).round() + 1, "event": draw.random(27) < 0.55}
+    risk = draw.normal(size=27)
+    risk[0] *= 10.0 ** (seed % 6)
+    row = _fit(pd.DataFrame({**outcome, "risk": risk}), [])
+    assert np.isfinite(row["hazard_ratio"]) == np.isfinite([row["lower"], row["upper"]]).all()
+    assert np.isfinite(row["hazard_ratio"]) or row["reason"].startswith("the Cox model does not converge")

@@ -17,6 +17,7 @@ HAZARD_RATIO_COLUMNS = (
     "n_patients", "n_events", "reason",
 )  # fmt: skip
 _ADJUST_FOR = ("age", "grade")
+_DIVERGES = "the Cox model does not converge: a covariate separates events or repeats another"
 _EVENTS_PER_VARIABLE = 10  # Peduzzi 1995; fewer are noted
 _YEARS = 10.0  # age enters per decade
 
@@ -127,15 +128,16 @@ def _fit(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
 
     design = _design(table, names)
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of steps on the way; what they lead to is looked at
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             fitted = CoxPHFitter().fit(design, "time_days", "event")
+            row = fitted.summary.loc["risk"]
         except (ConvergenceError, ConvergenceWarning):
-            return (
-                _undefined("the Cox model does not converge: a covariate separates events or repeats another") | counts
-            )
-    row = fitted.summary.loc["risk"]
-    ratio, lower, upper = (float(np.exp(row[name])) for name in ("coef", "coef lower 95%", "coef upper 95%"))
+            return _undefined(_DIVERGES) | counts
+        ratio, lower, upper = (float(np.exp(row[name])) for name in ("coef", "coef lower 95%", "coef upper 95%"))
+    if not np.isfinite([ratio, lower, upper]).all():
+        return _undefined(_DIVERGES) | counts
     n_variables = design.shape[1] - 2
     crowded = f"{counts['n_events']} events for {n_variables} variables: fewer than {_EVENTS_PER_VARIABLE} each"
     note = crowded if counts["n_events"] < _EVENTS_PER_VARIABLE * n_variables else None

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from subfuse.evaluation.metrics import duration, metric_title, number, p_value_text, signed_interval
-from subfuse.report.statements import PlainTable, Section, counted, singular
+from subfuse.report.statements import PlainTable, Section, counted, singular, titled
 from subfuse.training.models import model_title
 
 _MEASURES = {
@@ -102,7 +102,7 @@ def _concerned(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _task(row: Mapping[str, Any]) -> str:
-    return str(row.get("task") or "all").capitalize()
+    return titled(str(row.get("task") or "all"))
 
 
 def _added(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -193,7 +193,7 @@ def _strata(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         f"{model} among patients who are alike in a column, ranked within fold; an AUC over the classes that the "
         "stratum has. p adjusted (Holm): whether the strata of the column differ."
     )
-    return _table("Within strata and subgroups", caption, columns, body, first_number=4, of="stratum")
+    return _table("Within strata and subgroups", caption, columns, body, first_number=4, of="group")
 
 
 def _pairs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

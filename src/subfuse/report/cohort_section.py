@@ -15,6 +15,7 @@ _QUALITY_NAMES = {
     "n_patches": "Patches",
     "tissue_mm2": "Tissue, mm²",
     "mpp": "Resolution, µm per pixel",
+    "patch_um": "Side of a patch, µm",
     "pen_share": "Share left out as pen marks",
     "sharpness": "Sharpness (variance of the Laplacian)",
     "sharpness_mpp": "Sharpness measured at, µm per pixel",

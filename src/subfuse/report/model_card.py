@@ -13,7 +13,7 @@ from subfuse.evaluation.metrics import metric_title, number
 from subfuse.report.audit_section import serious_kinds
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import counted, headline_of, inputs_of, singular, with_level
+from subfuse.report.statements import counted, headline_of, inputs_of, singular, titled, with_level
 from subfuse.report.summary import (
     beyond_sentences,
     calibration_sentence,
@@ -82,7 +82,7 @@ def _in_short(run: RunFiles) -> Iterator[str]:
             *beyond_sentences(run, task),
             calibration_sentence(run, task),
         )
-        yield f"- {escaped(task.capitalize())}: {escaped(' '.join(part for part in parts if part))}"
+        yield f"- {escaped(titled(task))}: {escaped(' '.join(part for part in parts if part))}"
 
 
 def _measured(row: Mapping[Any, Any]) -> str:

@@ -15,7 +15,7 @@ from subfuse.evaluation.metrics import duration, number
 from subfuse.execution import Attempts
 from subfuse.report.figures.results import contribution_bars, gene_bars
 from subfuse.report.run_files import Explanation, RunFiles
-from subfuse.report.statements import Drawn, Section, counted
+from subfuse.report.statements import Drawn, Section, counted, titled
 from subfuse.training.models import model_title
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB
@@ -120,7 +120,7 @@ def explained_patient(run: RunFiles, explanation: Explanation) -> dict[str, Any]
         subtitle.append("not seen in training" if row["split"] == "test" else f"{row['split']} patient of this model")
     return {
         "name": patient,
-        "task": task.capitalize(),
+        "task": titled(task),
         "gist": " · ".join(subtitle),
         "facts": [*_prediction_facts(content["prediction"]), *_outcome_facts(row)],
         "figures": [*_ledger_figure(explanation), *_gene_figures(explanation)],

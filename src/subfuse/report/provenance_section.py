@@ -12,7 +12,7 @@ from subfuse.evaluation.metrics import metric_title
 from subfuse.files import sha256_of_file
 from subfuse.report.figures.results import learning_curves
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, PlainTable, Section, counted, flattened
+from subfuse.report.statements import Drawn, PlainTable, Section, counted, flattened, titled
 from subfuse.run_folder.job import chosen_by
 from subfuse.training.models import main_model, model_title
 
@@ -53,7 +53,7 @@ def _epoch_row(task: str, model: str, logs: Sequence[pd.DataFrame]) -> tuple[str
     losses = [float(row["validation_loss"]) for row in kept]
     by = Counter(metric_title(chosen_by(log).removeprefix("validation_")) for log in logs)
     return (
-        task.capitalize(),
+        titled(task),
         model_title(model),
         str(len(logs)),
         _span(epochs),

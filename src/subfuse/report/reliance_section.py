@@ -11,7 +11,7 @@ from subfuse.evaluation.floors import LEAST_EXPLAINED, STABLE
 from subfuse.evaluation.metrics import number, p_value_text
 from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, removal_curves
 from subfuse.report.run_files import CohortExplanation, RunFiles
-from subfuse.report.statements import Drawn, PlainTable, counted, interval_text
+from subfuse.report.statements import Drawn, PlainTable, counted, interval_text, titled
 
 TOP_GENES = 12
 TOP_SETS = 12
@@ -41,7 +41,7 @@ def reliance_section(run: RunFiles) -> list[dict[str, Any]]:
 
 def _of_task(explained: CohortExplanation) -> dict[str, Any]:
     return {
-        "title": explained.task.capitalize(),
+        "title": titled(explained.task),
         "gist": _most(explained.summary.get("shares", ())),
         "lede": _lede(explained.summary),
         "shares": _share_rows(explained.summary.get("shares", [])),

@@ -75,7 +75,8 @@ _MODALITY_NAMES = {
 }
 
 _ONE_OF_MANY = re.compile(
-    r"(?<![\w.,:/+−-])1 (patient|slide|event|fold|repeat|gene|input|model|person|failure|warning|note|year|day)s\b"
+    r"(?<![\w.,:/+−-])1 "
+    r"((?:test )?patient|slide|event|fold|repeat|gene|input|model|person|failure|warning|note|year|day)s\b"
 )
 
 
@@ -168,6 +169,16 @@ def counted(count: int, noun: str) -> str:
         ('1 patient', '1200 patients')
     """
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def titled(name: str) -> str:
+    """Returns a task's name as a heading: as the user wrote it, but for a capital where it has none.
+
+    Example:
+        >>> titled("survival"), titled("WHO Grad")
+        ('Survival', 'WHO Grad')
+    """
+    return name.capitalize() if name.islower() else name
 
 
 def singular(text: str) -> str:

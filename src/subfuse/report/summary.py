@@ -19,6 +19,7 @@ from subfuse.report.statements import (
     model_label,
     outcomes,
     singular,
+    titled,
     with_level,
 )
 from subfuse.training.models import main_model, modalities_of, model_title
@@ -94,7 +95,7 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
     verdict, tone = _verdict(main, benefit, unrelated)
     return TaskCard(
         anchor=anchor,
-        title=task.capitalize(),
+        title=titled(task),
         size=outcomes(run.test_predictions(task, main)),
         metric=metric_title(headline),
         model=model_title(main),
@@ -250,7 +251,8 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
 def beyond_sentences(run: RunFiles, task: str) -> list[str]:
     """Returns whether the main model is better than the best trivial one, and adds to it, where the audit asked."""
     found = (_finding(run, task, check) for check in ("trivial baseline", "added value", "hospitals held out"))
-    return [f"{singular(str(finding['found']))}." for finding in found if finding is not None]
+    texts = [singular(str(finding["found"])) for finding in found if finding is not None]
+    return [f"{text[:1].upper()}{text[1:]}." for text in texts]
 
 
 def _evidence(benefit: FusionBenefit) -> str:

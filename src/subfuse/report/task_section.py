@@ -22,6 +22,7 @@ from subfuse.report.statements import (
     model_label,
     outcomes,
     singular,
+    titled,
 )
 from subfuse.report.summary import fusion_sentence, measured_on, unrelated_sentence
 from subfuse.report.task_figures import classification_figures, survival_figures
@@ -58,7 +59,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     parts = [f"{counted(len(columns), 'metric')} of {counted(len(models), 'model')}"]
     parts += ["paired comparisons"] if content["comparisons"] else []
     parts += ["figures"] if content["figures"] else []
-    return Section(f"task-{index}", task.capitalize(), ", ".join(parts), "task.html.j2", content)
+    return Section(f"task-{index}", titled(task), ", ".join(parts), "task.html.j2", content)
 
 
 _NOT_MEASURED: dict[Any, Any] = dict.fromkeys(("value", "lower", "upper"), np.nan) | {

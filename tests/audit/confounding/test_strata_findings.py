@@ -134,3 +134,16 @@ def test_a_stratum_of_few_patients_is_not_called_fine():
     (finding,) = [f for f in audit.findings if f.check == CHECK]
     assert finding.level == "note"
     assert "not shown to be above chance for wildtype" in finding.found or "not told of wildtype" in finding.found
+
+
+def test_only_subgroups_that_are_tested_are_quoted_as_differing():
+    rows, patients = drawn(6, told_by_idh=0, skill=3)
+    few = patients["patient_id"] >= f"P{N - 11}"
+    patients["sex"] = np.where(few, "unknown", patients["sex"])
+    rows["event"] = rows["event"] & ~few.to_numpy()
+    (task,) = read_tasks(rows)
+    findings, table, _ = stratum_findings(task, *strata_of(patients, ()), headline_values(task), n_bootstrap=60, seed=0)
+    (finding,) = [finding for finding in findings if " by sex " in finding.found]
+    assert table[(table["column"] == "sex") & (table["stratum"] == "unknown")]["lower"].isna().all()
+    assert " for f" in finding.found
+    assert "unknown" not in finding.found

@@ -148,7 +148,7 @@ def _within_finding(
 
 def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> Finding:
     column, p_value = str(rows["column"].iloc[0]), float(rows["p_adjusted"].iloc[0])
-    known = rows.dropna(subset=["value"])
+    known = rows.dropna(subset=["lower"])  # those that are tested
     title = f"{model_title(model)}: {metric_title(task.headline)}"
     values = ", ".join(f"{row.value:.3f} for {row.stratum}" for row in known.itertuples())
     if np.isnan(p_value):
@@ -184,7 +184,7 @@ def _joined(values: pd.Series) -> pd.Series:
 
 def _thirds(numbers: pd.Series) -> pd.Series:
     """Returns thirds of the known numbers by their limits, such as `50 to 63`."""
-    low, high = numbers.quantile([1 / 3, 2 / 3])
+    low, high = numbers.quantile([1 / 3, 2 / 3], interpolation="nearest")
     if not low < high:
         return pd.Series([None] * len(numbers), index=numbers.index, dtype=object)
     names = [f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}"]
