@@ -181,6 +181,20 @@ def test_patches_wider_than_in_training_are_said_with_the_file(trained, tmp_path
     assert "are 512 µm wide, those of training 128 µm" in said[4][0]
 
 
+@pytest.mark.parametrize("factor", [1.0, 50.0, 0.01])
+def test_features_of_another_scale_are_said(trained, tmp_path, factor):
+    run, cohort = trained
+    stored = read_features(cohort.patients[23].slides[0])
+    features = np.tile(stored.features, (3, 1))[:12] * np.float16(factor)
+    coords = np.stack([np.arange(12) * 256, np.zeros(12, int)], axis=1).astype(np.int32)
+    scaled = replace(stored, features=features, coords=coords, slide_width_px=12 * 256, slide_height_px=256)
+    write_features(tmp_path / "scan.h5", scaled, tile_px=256)
+    notes = predict_new_patient(run, slides=[tmp_path / "scan.h5"], model="concat").notes
+    said = [note for note in notes if "another scale" in note]
+    assert len(said) == (factor != 1.0)
+    assert all("slides of scan.h5: features of 1 of 1 patients" in note for note in said)
+
+
 def test_values_far_from_all_of_training_are_said_with_the_file(trained, tmp_path):
     run, cohort = trained
     patient = cohort.patients[23]

@@ -11,9 +11,10 @@ from subfuse.cohort.cohort import Patient
 from subfuse.cohort.covariates import CovariateCoding, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
-from subfuse.expression.table import ExpressionStandardiser
+from subfuse.expression.table import FAR, ExpressionStandardiser
 from subfuse.features.store import SlideFeatures, read_features
 
+_LEAST_SPREAD = 0.1  # of a slide's features, in standard deviations of the training patches
 _SLIDE_GAP_PATCHES = 4  # empty patch widths between the slides of a patient
 
 
@@ -56,6 +57,22 @@ class InputStandardiser:
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         scale = np.where(deviation > 1e-6, deviation, 1.0)
         return cls(expression, mean.astype(np.float32), scale.astype(np.float32), coding)
+
+    def is_far(self, mean: Float[np.ndarray, " feature"], spread: Float[np.ndarray, " feature"] | None) -> bool:
+        """Returns whether the typical feature of a slide has another scale than in training, whatever the reason.
+
+        Its mean lies more than `FAR` standard deviations of the training patches away, or its spread is more than
+        `FAR` times, or less than a tenth of, theirs: so it is where one side was normalised and the other was not.
+
+        Args:
+            mean: Of the slide's features, over its patches.
+            spread: Their standard deviation; None of too few patches.
+        """
+        assert self.patch_mean is not None
+        assert self.patch_scale is not None
+        shift = float(np.median(np.abs(mean - self.patch_mean) / self.patch_scale))
+        ratio = 1.0 if spread is None else float(np.median(spread / self.patch_scale))
+        return shift > FAR or not _LEAST_SPREAD < ratio < FAR
 
     def has_profile(self, patient: Patient) -> bool:
         """True if `profile` returns one."""

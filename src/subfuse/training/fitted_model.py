@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import MatchedGenes, case_hint, gene_aliases, match_genes
 from subfuse.expression.table import FAR
 from subfuse.expression.units import ShareBasis, renormalise, units_of
+from subfuse.features.store import read_sample
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
@@ -29,6 +31,7 @@ from subfuse.slides.patch_width import beyond_training
 from subfuse.training.models import BATCH, SITE, ModelRecipe
 
 PREDICTION_BATCH = 8
+_PATCHES_COMPARED, _LEAST_COMPARED = 64, 10  # of a slide, whose scale is compared with that of training
 CLOSE_BASIS = 0.05  # of the number of genes: data releases differ by less, and by genes that hardly count
 
 
@@ -147,7 +150,7 @@ class FittedModel:
             notes.append("no training patient had slides: slides are ignored")
         else:
             self._check_encoder(cohort)
-            notes += self._width_notes(cohort)
+            notes += self._width_notes(cohort) + self._feature_notes(cohort)
         return notes
 
     def _check_encoder(self, cohort: Cohort) -> None:
@@ -187,6 +190,22 @@ class FittedModel:
             f"({preview(other)}) are {_span(found[0], found[-1])} µm wide, those of training {_span(*self.patch_um)} "
             "µm. Features of another scale mislead the model. Correct mpp, or extract features as for the training "
             "patients."
+        ]
+
+    def _feature_notes(self, cohort: Cohort) -> list[str]:
+        """Returns a note where features of slides have another scale than in training, as if normalised otherwise."""
+        slides = {
+            p.patient_id: [_scale_of(s, s.stat().st_mtime_ns if s.exists() else 0) for s in p.slides]
+            for p in cohort
+            if p.slides
+        }
+        far = [patient for patient, scales in slides.items() if any(self.standardiser.is_far(*s) for s in scales)]
+        if not far:
+            return []
+        return [
+            f"slides of cohort {cohort.name!r}: features of {len(far)} of {len(slides)} patients ({preview(far)}) have "
+            "another scale than those of training. Predictions from such values cannot be trusted. Extract features "
+            "with the same weights and the same normalisation as for the training patients."
         ]
 
     def _range_notes(self, cohort: Cohort) -> list[str]:
@@ -341,6 +360,15 @@ class FittedModel:
             "patch_um": self.patch_um,
             "details": dict(self.details),
         }
+
+
+@lru_cache(maxsize=4096)
+def _scale_of(
+    path: Path, modified_ns: int
+) -> tuple[Float[np.ndarray, " feature"], Float[np.ndarray, " feature"] | None]:
+    """Mean and spread of a slide's features over some patches, read once for all models of a run."""
+    features = read_sample(path, _PATCHES_COMPARED).features.astype(np.float32)
+    return features.mean(axis=0), features.std(axis=0) if len(features) >= _LEAST_COMPARED else None
 
 
 def _span(least: float, most: float) -> str:
