@@ -1,5 +1,6 @@
 """One prepared folder of patients to develop on and of external ones: every command takes and says the same roles."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from subfuse.audit.audit import audit_run
 from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
 from subfuse.runs.cross_validation import cross_validate
+from subfuse.runs.run import load_run
 from subfuse.serve import server
 from subfuse.serve.run_reader import open_run
 
@@ -102,7 +105,10 @@ def test_explain_finds_external_patients_of_the_runs_own_folder(folder, tmp_path
     same = [pd.read_csv(tmp_path / name / "survival" / "genes.csv") for name in "bc"]
     pd.testing.assert_frame_equal(*same)
     assert main([*map(str, command), "there03", "--out", str(tmp_path / "d")]) == 3
-    assert "is not in cohort 'here'" in capsys.readouterr().err
+    assert (
+        "is not in cohort 'here', but in there of the same folder. Choose it with --role there."
+        in capsys.readouterr().err
+    )
 
 
 def test_serve_shows_and_explains_external_patients(folder, tmp_path, capsys, monkeypatch):
@@ -125,3 +131,25 @@ def test_serve_shows_and_explains_external_patients(folder, tmp_path, capsys, mo
         said = said_by(capsys, "serve", folder / "run", *options)
         assert asked[-1] == (prepared if "--cohort" in options else None, role)
         assert said.endswith(f"({kind}). Not taken: {NOT_TAKEN[kind]}; choose with --role")
+
+
+def test_a_cohort_that_was_prepared_again_is_said_until_the_run_is_made_again(folder, tmp_path, caplog):
+    for name in ("prepared", "run"):
+        shutil.copytree(folder / name, tmp_path / name)
+    run = load_run(tmp_path / "run")
+    run.predict(run.cohort())
+    assert caplog.messages == []
+    for name in ("here.csv", "there.csv", "here_rna.csv", "there_rna.csv", "sets.gmt"):
+        shutil.copyfile(folder / name, tmp_path / name)
+    table = pd.read_csv(tmp_path / "here.csv")
+    table.loc[5, "time_days"] += 100
+    table.to_csv(tmp_path / "here.csv", index=False)
+    shutil.copyfile(folder / "cohort.yaml", tmp_path / "cohort.yaml")
+    assert main(["prepare", str(tmp_path / "cohort.yaml"), "--out", str(tmp_path / "prepared")]) == 0
+
+    run.predict(run.cohort())
+    assert "has changed since" in caplog.messages[0]
+    assert "other time_days: here05" in caplog.messages[0]
+    found = [f.found for f in audit_run(tmp_path / "run", n_bootstrap=5).findings if f.check == "prepared again"]
+    assert len(found) == 1
+    assert "other time_days: here05" in found[0]

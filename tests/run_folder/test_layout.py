@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from subfuse.errors import ConfigurationError
-from subfuse.run_folder.layout import claim_folder
+from subfuse.run_folder.layout import changed_since, claim_folder
 
 PATIENTS = pd.DataFrame(
     {
@@ -46,3 +47,21 @@ def test_other_folds_are_explained_by_what_has_changed(tmp_path: Path, now: pd.D
         claim_folder(tmp_path / "run", description | {"folds": ["a"]})
 
     assert f"(differs in: folds): {told}. Choose another --out" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("now", "files", "told"),
+    [
+        (PATIENTS, {"patients.csv": "1", "expression.h5ad": "2"}, ""),
+        (PATIENTS.replace({"grade": {"G3": "G4"}}), {"patients.csv": "9", "expression.h5ad": "2"}, "other grade: P2"),
+        (PATIENTS, {"patients.csv": "1", "expression.h5ad": "9"}, "other expression.h5ad"),
+        (PATIENTS, None, ""),  # prepared by a version that recorded nothing
+    ],
+)
+def test_a_cohort_that_was_prepared_again_is_told_from_that_of_the_run(tmp_path, now, files, told):
+    before = {"patients.csv": "1", "expression.h5ad": "2"}
+    for folder, table, known in (("run/cohort", PATIENTS, before), ("prepared", now, files)):
+        (tmp_path / folder).mkdir(parents=True)
+        table.to_csv(tmp_path / folder / "patients.csv", index=False)
+        (tmp_path / folder / "provenance.json").write_text(json.dumps({} if known is None else {"files": known}))
+    assert changed_since(tmp_path / "run", tmp_path / "prepared") == told

@@ -37,7 +37,7 @@ from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
-from subfuse.run_folder.layout import read_config, read_run_patients, require_run
+from subfuse.run_folder.layout import changed_since, read_config, read_run_patients, require_run
 from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model, modalities_of, model_title
 
@@ -147,6 +147,7 @@ def audit_run(
             if check != "fitted outside training"
         ]
         return Audit(sorted_findings(findings), tables)
+    findings += _changes(folder, cohort)
     assignment = predictions[[*FOLD, "split", "patient_id"]].drop_duplicates()
     findings += check_slides(cohort, assignment)
     findings += check_expression(cohort, assignment)
@@ -203,6 +204,16 @@ def _audit_table(
     tables["hazard_ratios"] = hazard_ratios(table, patients=patients)
     findings += calibration_findings(tables["calibration"])
     return findings, tables, table
+
+
+def _changes(folder: Path, cohort: Cohort) -> list[Finding]:
+    """Returns whether the run's own cohort is what the run was made from."""
+    changed = "" if cohort.root is None else changed_since(folder, cohort.root)
+    if not changed:
+        return []
+    found = f"the prepared cohort has changed since the run was made from it: {changed}"
+    why = "What is recomputed from it is not what the models were trained on."
+    return [Finding("warning", "prepared again", found, why, "Run `subfuse crossval` again into the same folder.")]
 
 
 def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str]:

@@ -14,7 +14,7 @@ from subfuse.cohort.cohort import Cohort, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.files import atomic_path, holds_files, remove_parts, write_text
+from subfuse.files import atomic_path, holds_files, read_json, remove_parts, write_text
 
 _COHORT_FILES = (
     "patients.csv",
@@ -30,6 +30,7 @@ EXPLANATIONS = "explanations"  # of the main model; of others in a folder of the
 HELD_OUT_SITES = "held-out-sites"  # the same models cross-validated over folds of whole hospitals: a run of its own
 _RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", FAILED_RESULTS, "audit.json",
                  "provenance.json", "report.html", "MODEL_CARD.md")  # fmt: skip
+_OF_PATIENTS = ("patients.csv", "cohort.yaml")  # of a prepared folder: told by patient, and what no model reads
 _CONTACT_SHEETS = 6  # shown in the report
 
 
@@ -82,15 +83,37 @@ def _why_folds_differ(out: Path, prepared: str | None) -> str:
     before = read_run_patients(out)
     if before is None or prepared is None:
         return "the patients, their outcomes, or the rules by which folds are drawn have changed"
-    before, now = (table.set_index("patient_id") for table in (before, read_patients(Path(prepared))))
+    told = _changed_patients(before, read_patients(Path(prepared)))
+    if not told:
+        return "the same patients are divided by other rules (`splits` of the cohort file, --folds or --seed)"
+    return f"patients have changed ({'; '.join(told)})"
+
+
+def changed_since(run: Path, prepared: Path) -> str:
+    """Returns what of a prepared cohort is not what the run was made from; empty where nothing is known to differ.
+
+    Raises:
+        DataError: A table of either cannot be read.
+    """
+    marks = [folder / "provenance.json" for folder in (run / "cohort", prepared)]
+    if not all(mark.exists() for mark in marks):
+        return ""
+    before, now = (read_json(mark).get("files") for mark in marks)
+    if not before or not now or before == now:
+        return ""
+    patients = read_run_patients(run)
+    told = [] if patients is None else _changed_patients(patients, read_patients(prepared))
+    others = [name for name in {**before, **now} if name not in _OF_PATIENTS and before.get(name) != now.get(name)]
+    return "; ".join([*told, *([f"other {preview(others)}"] if others else [])])
+
+
+def _changed_patients(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
+    before, now = (table.set_index("patient_id") for table in (before, now))
     both, columns = before.index.intersection(now.index), before.columns.intersection(now.columns)
     old, new = (table.loc[both, columns].astype(str) for table in (before, now))
     changed = {f"other {name}": both[old[name] != new[name]] for name in map(str, columns)}
     found = {"new": now.index.difference(before.index), "gone": before.index.difference(now.index), **changed}
-    told = [f"{what}: {preview(patients)}" for what, patients in found.items() if len(patients)]
-    if not told:
-        return "the same patients are divided by other rules (`splits` of the cohort file, --folds or --seed)"
-    return f"patients have changed ({'; '.join(told)})"
+    return [f"{what}: {preview(patients)}" for what, patients in found.items() if len(patients)]
 
 
 def _relative(prepared: str | None, out: Path) -> str | None:

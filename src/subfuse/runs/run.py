@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.cohort.cohort import Cohort, read_cohort
+from subfuse.cohort.cohort import Cohort, read_cohort, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.horizons import with_horizons
@@ -23,7 +23,15 @@ from subfuse.features.store import read_features
 from subfuse.files import read_table, remove_parts
 from subfuse.identifiers import composed, spelt_otherwise
 from subfuse.run_folder.job import Job, jobs_of
-from subfuse.run_folder.layout import EXPLANATIONS, claim_folder, copy_cohort, read_config, remove_results, require_run
+from subfuse.run_folder.layout import (
+    EXPLANATIONS,
+    changed_since,
+    claim_folder,
+    copy_cohort,
+    read_config,
+    remove_results,
+    require_run,
+)
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.external_validation import external_predictions, risk_percentile
 from subfuse.runs.job_warnings import told_once
@@ -57,6 +65,16 @@ class Run:
     def cohort(self) -> Cohort:
         """Returns the prepared cohort the run was trained on."""
         return read_cohort(self.cohort_folder)
+
+    def _changes(self, cohort: Cohort) -> list[str]:
+        """Returns a note where the run's own cohort was prepared again since, with other content."""
+        if cohort.root is None or self.config.get("prepared") is None or cohort.root.resolve() != self.cohort_folder:
+            return []
+        changed = changed_since(self.folder, cohort.root)
+        remedy = "Run `subfuse crossval` again: what depends on it is done again"
+        return (
+            [f"{cohort.root} has changed since {self.folder} was made from it ({changed}). {remedy}"] if changed else []
+        )
 
     def jobs(self, *, model: str | None = None, task: str | None = None) -> Iterator[Job]:
         """Yields the finished jobs, of one model or task if named.
@@ -117,6 +135,7 @@ class Run:
         models = [self.fitted(job) for job in jobs]
         pairs = list(zip(jobs, models, strict=True))
         notes = told_once((job, note) for job, fitted in pairs for note in fitted.check_compatible(cohort))
+        notes = [*self._changes(cohort), *notes]
         tables = [self._predict(job, fitted, cohort) for job, fitted in pairs]
         tables = [table for table in tables if len(table)]
         if not tables:
@@ -175,8 +194,7 @@ class Run:
         """
         patient = {composed(p.patient_id): p for p in cohort}.get(composed(patient_id))
         if patient is None:
-            like = spelt_otherwise([patient_id], [p.patient_id for p in cohort]).get(patient_id, "")
-            raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}{like}. See its patients.csv.")
+            raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}{_place_of(patient_id, cohort)}")
         patient_id = patient.patient_id
         out = self._explanations(model) / explanation_name(patient_id) if out is None else Path(out)
         remove_parts(out)
@@ -189,7 +207,7 @@ class Run:
                 said += [(job, note) for note in fitted.check_compatible(cohort)]
                 aligned = next(iter(fitted.align(cohort.select([patient_id]))))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
-        _log_notes(told_once(said))
+        _log_notes([*self._changes(cohort), *told_once(said)])
         attempts.raise_for_failures()
         if stores is not None:
             for found in sorted(out.glob("*/patches.csv")):
@@ -227,7 +245,8 @@ class Run:
         out = self._explanations(model) / "cohort" if out is None else Path(out)
         remove_parts(out)
         jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
-        _log_notes(told_once((job, note) for job, fitted in jobs for note in fitted.check_compatible(cohort)))
+        said = told_once((job, note) for job, fitted in jobs for note in fitted.check_compatible(cohort))
+        _log_notes([*self._changes(cohort), *said])
         models = [self._tested(job, fitted, cohort) for job, fitted in jobs]
         explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
         if is_own:
@@ -322,6 +341,16 @@ def _store_scores(patches: Path, features: tuple[Path, ...], places: dict[str, S
         rows = table[table["slide_id"] == path.stem].drop(columns=["slide_id", "x", "y"])
         scores = {f"{patches.parent.name}_{name}": rows[name].to_numpy(float) for name in rows}
         write_wsidata(stores / f"{path.stem}.zarr", place.path, read_features(path), scores)
+
+
+def _place_of(patient_id: str, cohort: Cohort) -> str:
+    """Returns where a patient is who is not in the cohort, or what is spelt like it, and what to do."""
+    if cohort.root is not None:
+        others = read_patients(cohort.root).set_index("patient_id")["cohort"]
+        if patient_id in others:
+            return f", but in {others[patient_id]} of the same folder. Choose it with --role {others[patient_id]}."
+    like = spelt_otherwise([patient_id], [p.patient_id for p in cohort]).get(patient_id, "")
+    return f"{like}. See its patients.csv."
 
 
 def _log_notes(notes: Iterable[str]) -> None:
