@@ -75,7 +75,12 @@ def test_without_the_prepared_cohort_what_needs_it_is_named(run: Path) -> None:
     notes = {
         finding.check for finding in audit.of_level("note") if "does not name its prepared cohort" in finding.found
     }
-    assert notes == {"slide leakage", "expression leakage", "outcome in disguise", "modality shuffle", "confounding"}
+    assert notes == {
+        "slide leakage", "expression leakage", "outcome in disguise", "modality shuffle", "confounding",
+        "declared strata",
+    }  # fmt: skip
+    (fitted,) = [finding for finding in audit.findings if finding.check == "fitted outside training"]
+    assert (fitted.level, "nothing could be checked" in fitted.found) == ("note", True)
 
 
 def test_models_fitted_elsewhere_are_failures(run: Path, cohort: Cohort) -> None:

@@ -124,7 +124,9 @@ def test_better_is_said_of_fusion_with_interval_and_adjusted_p(
 ) -> None:
     benefit = fusion_benefit(contest, told(lower, upper, p_adjusted, reference="snn"))
 
-    (verdict,) = [finding for finding in benefit.findings if "rescues" not in finding.found]
+    verdict, rescued, alone = benefit.findings
+    assert "rescues" in rescued.found
+    assert alone.found == "no model of slides alone is compared: the best single modality may be missing"
     assert verdict.level == (level or "warning")
     assert pd.Series([verdict.found]).str.contains(words).all()
     assert benefit.differences[["model", "reference", "p_adjusted"]].to_numpy().tolist() == [
@@ -185,3 +187,10 @@ def test_who_is_rescued_and_who_is_lost() -> None:
     }
     assert "ours rescues 2 and loses 1 of 4 patients against theirs" in finding.found
     assert finding.level == "note"
+
+
+def test_nobody_is_told_to_prefer_a_model_that_is_not_shown_to_be_related_to_the_outcome(contest: Contest) -> None:
+    comparisons = told(-0.09, 0.09, UNCLEAR, reference="snn")
+    remedies = [fusion_benefit(contest, comparisons, unrelated).findings[0].remedy for unrelated in ((), ("snn",))]
+    assert remedies[0].startswith("Prefer SNN, which is simpler")
+    assert remedies[1].startswith("SNN is no alternative: it is not shown to be related to the outcome")

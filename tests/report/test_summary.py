@@ -223,6 +223,8 @@ def test_patients_are_counted_in_one_way_wherever_they_are_told(tmp_path):
     of_grade = (predictions["task"] == "grade") & (predictions["patient_id"] == patients["patient_id"][1])
     predictions[~of_grade].to_csv(run / "predictions.csv", index=False)
     files = read_run(run)
+    one_fold = replace(files, predictions=files.predictions[files.predictions["fold"] == 2])
+    assert re.search(r"; \d+ of them are predicted by models that never saw them\.$", patients_of_run(one_fold)[0])
     lines = patients_of_run(files)
     assert lines[0].startswith("40 of 52 patients (12 excluded): ")
     assert lines[0].endswith("; each is predicted by models that never saw them, in 5 folds.")

@@ -23,6 +23,7 @@ from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
 from subfuse.audit.nulls import (
     SHUFFLE_NULL,
+    SIGNIFICANCE,
     exchanged_grid,
     interaction_finding,
     permute_labels,
@@ -142,8 +143,8 @@ def audit_run(
     findings += elsewhere
     if cohort is None:
         findings += [
-            Finding("note", check, f"cannot be checked: {missing}", "", "Put the prepared folder back where it was.")
-            for check in _NEEDS_RUN
+            Finding("note", check, f"cannot be checked: {missing}")
+            for check in (*_NEEDS_RUN, "declared strata")
             if check != "fitted outside training"
         ]
         return Audit(sorted_findings(findings), tables)
@@ -184,7 +185,8 @@ def _audit_table(
         contest, comparisons = compare_task(
             task, modalities, values, reference=main_model(list(table["model"])), n_bootstrap=n_bootstrap, seed=seed
         )
-        benefit = fusion_benefit(contest, comparisons)
+        unrelated = null.loc[null["p_value"] >= SIGNIFICANCE, "model"].tolist()
+        benefit = fusion_benefit(contest, comparisons, unrelated)
         findings += [*permuted, *benefit.findings]
         findings += compare_with_simple(task, modalities, comparisons, values)
         adds, added = what_is_added(task, modalities, values, n_bootstrap=n_bootstrap, seed=seed)
@@ -219,7 +221,7 @@ def _changes(folder: Path, cohort: Cohort) -> list[Finding]:
 def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str]:
     prepared = config.get("prepared")
     if prepared is None:
-        return None, "the run does not name its prepared cohort"
+        return None, "the run does not name its prepared cohort. Put the folder back where it was."
     try:
         return read_cohort((folder / prepared).resolve()), ""
     except SubfuseError as error:

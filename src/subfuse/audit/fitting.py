@@ -97,7 +97,13 @@ def check_fitting(jobs: Sequence[TrainedJob], config: Mapping[str, Any], cohort:
             f"all {len(jobs)} models record the split of this run; patients agree with the fold files for {n_listed}, "
             f"and scaling was recomputed from the training patients for {n_scaled}"
         )
-        findings.append(Finding("ok", _FITTED, found))
+        nothing = "of these, nothing could be checked: the prepared cohort cannot be read, or is another one"
+        is_checked = n_listed + n_scaled > 0
+        findings.append(
+            Finding("ok", _FITTED, found)
+            if is_checked
+            else Finding("note", _FITTED, f"{found}; {nothing}", _WHY_FITTED)
+        )
     if recorded and folds and not set(recorded) & set(folds):
         found = "the prepared folder's folds are not those of the run"
         why = "Folds were drawn for the run, or the folder was prepared again."

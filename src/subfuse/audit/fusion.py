@@ -80,6 +80,7 @@ class Contest:
     fused: tuple[str, ...]  # models of two modalities or more
     references: Mapping[str, str]  # model -> what it stands for; empty where nothing can be compared
     unknown: tuple[str, ...]  # models whose modalities are unknown
+    alone_missing: tuple[str, ...] = ()  # modalities of fused models that no model reads alone
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -118,11 +119,18 @@ def fusion_contest(
     if late is not None:
         task = replace(task, rows=pd.concat([task.rows, late], ignore_index=True))
         references[str(late["model"].iloc[0])] = "late fusion"
-    return Contest(task, fused, references, unknown)
+    alone = frozenset[str]().union(*(known[model] for model in measured))
+    return Contest(task, fused, references, unknown, tuple(sorted(fusible - alone - COLUMNS)))
 
 
-def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
-    """Returns whether fusion helps: the verdict of every pair of the contest, and whom fusion rescues or loses."""
+def fusion_benefit(contest: Contest, comparisons: Comparisons, unrelated: Collection[str] = ()) -> FusionBenefit:
+    """Returns whether fusion helps: the verdict of every pair of the contest, and whom fusion rescues or loses.
+
+    Args:
+        contest: Who is compared.
+        comparisons: Of the task, which has the pairs of the contest.
+        unrelated: Models not shown to be related to the outcome, which nobody is told to prefer.
+    """
     task, findings = contest.task, []
     if contest.unknown:
         found = f"models whose modalities are unknown are left out: {preview(contest.unknown, 8)}"
@@ -137,13 +145,18 @@ def fusion_benefit(contest: Contest, comparisons: Comparisons) -> FusionBenefit:
         {**comparisons.row(model, reference), "reference_is": contest.references[reference]}
         for model, reference in contest.pairs
     ]
-    findings += [_finding(row, task) for row in rows]
+    findings += [_finding(row, task, unrelated) for row in rows]
     best = next(iter(contest.references))
     rescued = []
     for model in contest.fused:
         finding, patients = rescue(task, model, best)
         findings.append(finding)
         rescued.append(patients)
+    if contest.alone_missing:
+        found = (
+            f"no model of {preview(contest.alone_missing)} alone is compared: the best single modality may be missing"
+        )
+        findings.append(Finding("note", CHECK, found, _WHY, "Run one on the same folds.", task.name))
     table = pd.DataFrame(rows)[list(_BENEFIT_COLUMNS)]
     return FusionBenefit(tuple(findings), table, pd.concat(rescued, ignore_index=True))
 
@@ -256,13 +269,15 @@ def settled(row: Mapping[str, Any], against: str, *, check: str, why: str) -> Fi
     return None
 
 
-def _finding(row: Mapping[str, Any], predictions: TaskPredictions) -> Finding:
+def _finding(row: Mapping[str, Any], predictions: TaskPredictions, unrelated: Collection[str]) -> Finding:
     model, reference = model_title(row["model"]), model_title(row["reference"])
     against = f"the {reference}" if row["reference_is"] == "late fusion" else f"the {row['reference_is']}, {reference}"
     finding = settled(row, against, check=CHECK, why=_WHY)
     if finding is not None:
         return finding
     flaw = unfit(predictions, row["reference"])
+    if flaw is None and row["reference"] in unrelated:
+        flaw = "it is not shown to be related to the outcome"
     remedy = f"Prefer {reference}, which is simpler, unless more patients show a benefit."
     verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
     if row["reference_is"] == "late fusion" and verdict != "worse":

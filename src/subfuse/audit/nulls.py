@@ -182,7 +182,8 @@ def interaction_finding(
     )
     found = (
         f"{title}: with modalities exchanged between patients, {of_slides} of the variance of its predictions is of "
-        f"slides, {of_expression} of expression and {together} of both together only"
+        f"slides, {of_expression} of expression and {together} of both together only "
+        f"(grids of {', '.join(str(len(grid)) for grid in grids)} patients)"
     )
     return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
 

@@ -198,7 +198,9 @@ def _tested_how(run: RunFiles, n_used: int) -> str:
     if run.is_external:
         return f"an external cohort, predicted by the finished models of {run.config['trained']}"
     if len(tested) < 2:
-        return "predicted by models that never saw them"
+        return (
+            f"{'each is' if n_tested == n_used else f'{n_tested} of them are'} predicted by models that never saw them"
+        )
     repeats = f", {counted(n_repeats, 'time')} over" if n_repeats > 1 else ""
     who = "each is" if n_tested == n_used else f"{n_tested} of them are"
     return f"{who} predicted by models that never saw them, in {len(tested) // n_repeats} folds{repeats}"
