@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from subfuse.audit import audit
 from subfuse.cli import main
 from subfuse.explanation import cohort_explanation, explained_score, patient
+from subfuse.runs import results
 from subfuse.runs import run as runs
 
 BRIEF = (
@@ -28,6 +30,15 @@ def explain_roughly(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(patient, "attribute_subspaces", partial(explained_score.attribute_subspaces, tolerance=10.0))
 
 
+def evaluate_roughly(patch: pytest.MonkeyPatch) -> None:
+    """Draws few replicates for intervals."""
+    few = 50
+    patch.setattr(results, "N_BOOTSTRAP", few)
+    patch.setattr(results, "evaluate_predictions", partial(results.evaluate_predictions, n_bootstrap=few))
+    patch.setattr(results, "audit_run", partial(audit.audit_run, n_bootstrap=few))
+    patch.setattr(audit, "audit_run", results.audit_run)
+
+
 def made_by_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder; the cohort and the prepared folder lie beside it."""
     root = tmp_path_factory.getbasetemp() / "path with spaces é"
@@ -42,6 +53,7 @@ def made_by_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         explain_roughly(patch)
+        evaluate_roughly(patch)
         for command in commands:
             assert main([str(part) for part in command]) == 0
     return root / "crossval"
