@@ -109,3 +109,9 @@ def test_train_and_crossval_spell_the_same_options_alike():
 def test_public_names_are_shown_by_completion():
     assert set(dir(subfuse)) == set(subfuse.__all__)
     assert all(inspect.getdoc(getattr(subfuse, name)) for name in subfuse.__all__ if name != "__version__")
+
+
+def test_the_help_that_a_message_names_is_a_command_to_type(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["crossval", "prepared", "--exchanges", "3"])
+    assert capsys.readouterr().err.endswith("See `subfuse crossval --help`.\n")

@@ -34,7 +34,8 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the message and ends with exit code 2."""
-        print(f"subfuse: error: {' '.join(message.split())}. See `{self.prog} --help`.", file=sys.stderr)
+        command = self.prog.replace(" [options]", "")
+        print(f"subfuse: error: {' '.join(message.split())}. See `{command} --help`.", file=sys.stderr)
         raise SystemExit(2) from ex
 
 

@@ -161,7 +161,7 @@ class CovariateCoding:
             missing.setdefault(tuple(i for i, known in enumerate(patients) if column not in known), []).append(column)
         unknown = [
             f"{preview(columns)}: unknown for {len(places)} of {len(patients)} patients, taken as that of an average "
-            "training patient; columns of a cohort's clinical table give it"
+            "training patient; a cohort has them as columns of its clinical table"
             for places, columns in missing.items()
             if places
         ]

@@ -124,8 +124,8 @@ def predict_new_patient(
             predictions, notes = run.predict_with_notes(cohort, model=model)
     except DataError as error:
         raise DataError(_of_files(str(error), slides, expression)) from error
-    notes = [_of_files(note, slides, expression) for note in notes]
-    return NewPatientPrediction(predictions, summarise(predictions), (*how, *found.notes, *notes))
+    notes = [_of_files(note, slides, expression) for note in (*how, *found.notes, *notes)]
+    return NewPatientPrediction(predictions, summarise(predictions), tuple(notes))
 
 
 def _unread(fitted: FittedModel, given: dict[str, bool]) -> tuple[str, ...]:
