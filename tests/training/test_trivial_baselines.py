@@ -7,6 +7,7 @@ import pytest
 
 from subfuse.cohort.fold import Fold
 from subfuse.errors import DataError
+from subfuse.runs.compatibility import check_compatible
 from subfuse.training.fitting import covariates_read, train_fold
 from subfuse.training.models import compared_in, is_trivial
 from subfuse.training.settings import TrainingPlan
@@ -55,7 +56,7 @@ def test_a_batch_that_is_the_grade_predicts_it(cohort, fold):
     assert fitted.covariates == ("project=gbm", "project=lgg")
     predicted = fitted.predict(cohort.patients)
     assert [("G4" if p > 0.5 else "G2") for p in predicted["p_G4"]] == [p.labels["grade"] for p in cohort]
-    assert fitted.check_compatible(replace(cohort, batch=None)) == []  # of another cohort, which need not declare it
+    assert check_compatible(fitted, replace(cohort, batch=None)) == []  # of another cohort, which need not declare it
 
 
 def test_the_batch_of_a_cohort_that_declares_none_is_named(cohort, fold):

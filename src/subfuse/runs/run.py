@@ -33,6 +33,7 @@ from subfuse.run_folder.layout import (
     require_run,
 )
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
+from subfuse.runs.compatibility import check_compatible
 from subfuse.runs.external_validation import external_predictions, risk_percentile
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
@@ -134,7 +135,7 @@ class Run:
         jobs = list(self.jobs(model=model, task=task))
         models = [self.fitted(job) for job in jobs]
         pairs = list(zip(jobs, models, strict=True))
-        notes = told_once((job, note) for job, fitted in pairs for note in fitted.check_compatible(cohort))
+        notes = told_once((job, note) for job, fitted in pairs for note in check_compatible(fitted, cohort))
         notes = [*self._changes(cohort), *notes]
         tables = [self._predict(job, fitted, cohort) for job, fitted in pairs]
         tables = [table for table in tables if len(table)]
@@ -204,7 +205,7 @@ class Run:
             with attempts.attempt(name):
                 job = self._held_out_job(patient_id, model=model, task=name)
                 fitted = self.fitted(job)
-                said += [(job, note) for note in fitted.check_compatible(cohort)]
+                said += [(job, note) for note in check_compatible(fitted, cohort)]
                 aligned = next(iter(fitted.align(cohort.select([patient_id]))))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
         _log_notes([*self._changes(cohort), *told_once(said)])
@@ -245,7 +246,7 @@ class Run:
         out = self._explanations(model) / "cohort" if out is None else Path(out)
         remove_parts(out)
         jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
-        said = told_once((job, note) for job, fitted in jobs for note in fitted.check_compatible(cohort))
+        said = told_once((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
         _log_notes([*self._changes(cohort), *said])
         models = [self._tested(job, fitted, cohort) for job, fitted in jobs]
         explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
