@@ -81,7 +81,7 @@ def reported(folder: Path, explained: Attempts | None = None) -> Path | None:
     """Writes what could not be explained, then the report; returns its path, or None with a warning."""
 
     def warn(what: str, reason: str) -> None:
-        logger.warning("%s: %s. Once that is mended: subfuse report %s", what, reason, folder)
+        logger.warning("%s: %s. Once that is mended: subfuse report %s", what, reason.rstrip("."), folder)
 
     with Attempts(on_failure=warn).attempt("the report could not be written"):
         if explained is not None:

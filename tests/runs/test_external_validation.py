@@ -174,3 +174,30 @@ def test_the_documented_columns_are_those_of_the_files(run_and_others, tmp_path)
     assert written == predictions
     assert set(read_table(run.folder / "metrics.csv")) == metrics
     assert set(COMPARISON_COLUMNS) == comparisons
+
+
+def test_a_class_that_training_lacks_is_left_out_of_its_task_alone(run_and_others, tmp_path, caplog):
+    run, others = run_and_others
+    changed = tuple(
+        replace(patient, labels={"grade": "oligo"} if i < 2 else patient.labels) for i, patient in enumerate(others)
+    )
+    metrics = run.evaluate(replace(others, patients=changed), tmp_path / "external")
+    n_patients = metrics.groupby("task")["n_patients"].max()
+    assert n_patients["survival"] == len(others)
+    assert n_patients["grade"] == len(others) - 2
+    (said,) = [message for message in caplog.messages if "no training patient had" in message]
+    assert said.startswith(
+        "grade: 2 patients of a class that no training patient had (oligo) are left out of this task"
+    )
+    assert changed[0].patient_id in said
+
+
+def test_explanations_of_another_cohort_leave_those_of_the_run(run_and_others, make_cohort):
+    run, others = run_and_others
+    known = make_cohort(38).select(run.predictions["patient_id"].unique())
+    own = run.explain_cohort(known, model="cox")
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    elsewhere = run.explain_cohort(others, model="cox")
+    assert (own.name, elsewhere.name) == ("cohort", "cohort-elsewhere")
+    assert len(before) > 3
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before

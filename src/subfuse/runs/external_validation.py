@@ -5,6 +5,7 @@ import pandas as pd
 
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.horizons import HORIZON_COLUMNS
+from subfuse.evaluation.predictions import class_columns
 from subfuse.run_folder.tables import order_columns
 
 GROUP = ["task", "model"]
@@ -39,6 +40,26 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
         )
     ]
     return order_columns(table.reset_index().assign(fold=_MEAN, repeat=None))
+
+
+def without_unknown_classes(predicted: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Returns the rows of patients whose class the models of a task know, or who have none, and a note on the others.
+
+    A model cannot be right or wrong about a class that no training patient had.
+    """
+    kept, notes = [], []
+    for task, rows in predicted.groupby("task", sort=False):
+        classes = [name.removeprefix("p_") for name in class_columns(rows)]
+        unknown = rows["label"].notna() & ~rows["label"].isin(classes) if classes else pd.Series(False, rows.index)
+        others = rows[unknown]
+        if len(others):
+            found = preview(sorted(others["label"].astype(str).unique()))
+            notes.append(
+                f"{task}: {others['patient_id'].nunique()} patients of a class that no training patient had ({found}) "
+                f"are left out of this task: {preview(others['patient_id'].unique())}"
+            )
+        kept.append(rows[~unknown])
+    return pd.concat(kept, ignore_index=True), notes
 
 
 def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:

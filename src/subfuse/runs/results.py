@@ -52,7 +52,7 @@ def write_results(
     ordinal = [name for name, task in tasks.items() if task.ordinal]
     modalities = known_modalities(set(predictions["model"]), {})
     metrics, comparisons = pd.DataFrame(columns=list(METRIC_COLUMNS)), pd.DataFrame(columns=list(COMPARISON_COLUMNS))
-    attempts = Attempts(on_failure=lambda what, reason: logger.warning("%s: %s. %s", what, reason, _REMEDY))
+    attempts = Attempts(on_failure=lambda what, reason: logger.warning("%s: %s. %s", what, reason.rstrip("."), _REMEDY))
     with _made(out / "metrics.csv", attempts) as path:
         metrics = evaluate_predictions(predictions, seed=seed, ordinal=ordinal)
         write_table(path, metrics)

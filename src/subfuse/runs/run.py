@@ -34,7 +34,7 @@ from subfuse.run_folder.layout import (
 )
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.compatibility import check_compatible
-from subfuse.runs.external_validation import external_predictions, risk_percentile
+from subfuse.runs.external_validation import external_predictions, risk_percentile, without_unknown_classes
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
 from subfuse.runs.timing import add_to_provenance, explaining_seconds
@@ -158,6 +158,8 @@ class Run:
         """
         claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
         predicted, notes = self.predict_with_notes(cohort)
+        predicted, left_out = without_unknown_classes(predicted)
+        notes = [*notes, *left_out]
         _log_notes(notes)
         predictions = external_predictions(predicted, self.predictions)
         remove_results(out, self.config["tasks"])
@@ -233,7 +235,8 @@ class Run:
 
         Args:
             cohort: The run's own cohort, or another one.
-            out: Folder; `cohort` by default, where `explain` puts patients.
+            out: Folder; `cohort` by default, where `explain` puts patients, and of a cohort without a patient of the
+                run `cohort-NAME`, which the report of the run does not show.
             model: Model of the run.
             workers: Local processes.
             scheduler: Address of a running Dask scheduler, instead of local processes.
@@ -242,8 +245,9 @@ class Run:
         Raises:
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
-        is_own = out is None
-        out = self._explanations(model) / "cohort" if out is None else Path(out)
+        is_own = out is None and not set(self.predictions["patient_id"]).isdisjoint(p.patient_id for p in cohort)
+        name = "cohort" if is_own else f"cohort-{explanation_name(cohort.name)}"
+        out = self._explanations(model) / name if out is None else Path(out)
         remove_parts(out)
         jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
         said = told_once((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
