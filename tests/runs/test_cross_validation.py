@@ -210,7 +210,7 @@ def test_unknown_names_list_the_valid_ones(cohort, tmp_path):
 
 
 def test_a_cohort_in_memory_needs_folds(cohort, tmp_path):
-    with pytest.raises(ConfigurationError, match="Give a number of folds"):
+    with pytest.raises(ConfigurationError, match="give a number of folds"):
         run(cohort, tmp_path / "a", folds=None)
     drawn = run(cohort, tmp_path / "b", folds=3, task="grade", models=["snn"])
     assert drawn.predictions["fold"].nunique() == 3

@@ -39,7 +39,9 @@ def test_imported_slides_have_rows_with_what_is_known() -> None:
     rest = {"width_px": None, "height_px": None, "tissue_mm2": 2.5, "features": "f.h5", "layout": "clam", "source": "f",
             "mpp_source": "declared"}  # fmt: skip
     records = [
-        FeatureRecord(name, "p", n_patches=3, mpp=0.5, has_coordinates=True, warnings=("a", "b"), **rest)
+        FeatureRecord(
+            name, "p", n_patches=3, mpp=0.5, patch_um=128.0, has_coordinates=True, warnings=("a", "b"), **rest
+        )
         for name in ("b", "a")
     ]
 
