@@ -131,7 +131,8 @@ def _added(row: Mapping[str, Any], predictions: TaskPredictions, best: float) ->
     model, trivial = model_title(row["model"]), model_title(row["trivial"])
     if np.isnan(row["lower"]) or np.isnan(row["p_value"]):
         found = f"cannot be told whether {model} adds to {trivial}: {row['reason'] or 'no interval'}"
-        return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "More patients would tell.", row["task"], row["model"])
+        remedy, short = "More patients would tell.", "cannot be told"
+        return Finding("note", ADDED_VALUE, found, _WHY_ADDED, remedy, row["task"], row["model"], short)
     if best <= CHANCE:
         found = f"cannot be told what {model} adds: {_is_none(predictions, row['trivial'], best)}"
         return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "", row["task"], row["model"], short="cannot be told")

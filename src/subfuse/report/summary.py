@@ -116,7 +116,7 @@ def _lines(
     run: RunFiles, task: str, *, row: Mapping[str, Any], metrics: pd.DataFrame, benefit: FusionBenefit | None
 ) -> Iterator[Line]:
     headline, main = headline_of(metrics), main_model(list(metrics["model"]))
-    if isinstance(row.get("reason"), str):
+    if isinstance(row.get("reason"), str) and np.isnan(row["lower"]):  # what is left out of an interval is a detail
         yield Line("Remark", singular(row["reason"]))
     if benefit is not None:
         rows = metrics[(metrics["metric"] == headline) & (metrics["model"] == benefit.unimodal)]
