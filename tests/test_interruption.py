@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,9 @@ def wait_until(happens, seconds: float = 60) -> None:
 )
 def test_workers_end_with_their_command_which_says_one_line(number, whole_group, code, said, tmp_path):
     command = subprocess.Popen(
-        [sys.executable, COMMAND, tmp_path], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, COMMAND, tmp_path], stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    )  # fmt: skip
     wait_until(lambda: len([p for p in tmp_path.iterdir() if p.read_text()]) == 2)
     workers = [int(path.read_text()) for path in tmp_path.iterdir()]
     assert all(is_alive(worker) for worker in workers)
