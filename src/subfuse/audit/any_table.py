@@ -9,7 +9,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, and_more, preview
-from subfuse.evaluation.predictions import class_columns, class_name
+from subfuse.evaluation.predictions import class_columns, class_name, predicted_classes
 from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
 from subfuse.tables import decimal_hint, is_missing
 from subfuse.training.models import model_title
@@ -198,7 +198,7 @@ def _labels(table: pd.DataFrame) -> pd.Series:
     """
     labels = table["label"].map(class_text).astype(object)
     for _, rows in table.groupby("task", sort=False):
-        classes = [name.removeprefix("p_") for name in class_columns(rows)]
+        classes = predicted_classes(rows)
         if is_survival(rows) or not classes:
             continue
         named = pd.Series([class_of(label, classes) for label in labels[rows.index]], rows.index, dtype=object)

@@ -12,7 +12,7 @@ from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.audit.labels import agreed_outcomes, one_outcome_each, with_known_outcomes
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, and_more, preview
-from subfuse.evaluation.predictions import class_columns
+from subfuse.evaluation.predictions import class_columns, predicted_classes
 from subfuse.files import read_table, sha256_of_file
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import read_first_line, separator_hint
@@ -257,7 +257,7 @@ def _with_outcomes(
         sources = [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}]
         if not is_survival:
             of_task = pd.concat([table[table["task"] == task] for table in tables.values()])
-            classes = [name.removeprefix("p_") for name in class_columns(of_task)]
+            classes = predicted_classes(of_task)
             sources = [(path, rows.assign(label=_named(rows["label"], classes))) for path, rows in sources]
         known[task] = agreed_outcomes(wanted, sources)
     for task, outcomes in known.items():

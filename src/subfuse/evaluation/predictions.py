@@ -86,7 +86,7 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
         if "risk" in rows and rows["risk"].notna().any():
             yield TaskPredictions(str(name), rows, None)
             continue
-        classes = [column.removeprefix("p_") for column in class_columns(rows)]
+        classes = predicted_classes(rows)
         if len(classes) < 2:
             raise DataError(
                 f"predictions of task {name} must fill the column risk or p_<class> of two classes or more. "
@@ -98,6 +98,11 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
 def class_columns(rows: pd.DataFrame) -> list[str]:
     """Returns the columns `p_<class>` that these rows fill, in their order."""
     return [name for name in map(str, rows.columns) if name.startswith("p_") and rows[name].notna().any()]
+
+
+def predicted_classes(rows: pd.DataFrame) -> list[str]:
+    """Returns the classes whose probabilities these rows hold, in the order of the columns."""
+    return [name.removeprefix("p_") for name in class_columns(rows)]
 
 
 def ranked_patients(

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
 from subfuse.evaluation.metrics import number
-from subfuse.evaluation.predictions import class_columns
+from subfuse.evaluation.predictions import predicted_classes
 from subfuse.training.models import modalities_of, model_title
 
 
@@ -202,11 +202,6 @@ def with_level(lower: float, upper: float) -> str:
     return interval if np.isnan([lower, upper]).any() else f"95 % interval {interval}"
 
 
-def class_names(predictions: pd.DataFrame) -> list[str]:
-    """Returns the classes of a task, in the order of the columns; other tasks' columns are empty."""
-    return [name.removeprefix("p_") for name in class_columns(predictions)]
-
-
 def outcomes(tested: pd.DataFrame) -> str:
     """Returns how many test patients a task has, and their events or classes."""
     n_tested = counted(len(tested), "test patient")
@@ -214,5 +209,5 @@ def outcomes(tested: pd.DataFrame) -> str:
         n_events = int((tested["event"].astype(str) == "True").sum())
         years = tested["time_days"].median() / 365.25
         return f"{n_tested}, {counted(n_events, 'event')}; median observed time {years:.1f} years."
-    counts = tested["label"].value_counts().reindex(class_names(tested), fill_value=0)
+    counts = tested["label"].value_counts().reindex(predicted_classes(tested), fill_value=0)
     return f"{n_tested}: {', '.join(f'{name} {count}' for name, count in counts.items())}."

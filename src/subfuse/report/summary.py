@@ -31,7 +31,6 @@ _VERDICTS = {
     "untested": "Whether fusion helps could not be tested.",
 }
 
-
 _Tone = Literal["good", "open", "bad"]
 
 
@@ -197,13 +196,12 @@ def _tested_how(run: RunFiles, n_used: int) -> str:
     n_repeats = tested["repeat"].nunique()
     if run.is_external:
         return f"an external cohort, predicted by the finished models of {run.config['trained']}"
-    if len(tested) < 2:
-        return (
-            f"{'each is' if n_tested == n_used else f'{n_tested} of them are'} predicted by models that never saw them"
-        )
-    repeats = f", {counted(n_repeats, 'time')} over" if n_repeats > 1 else ""
     who = "each is" if n_tested == n_used else f"{n_tested} of them are"
-    return f"{who} predicted by models that never saw them, in {len(tested) // n_repeats} folds{repeats}"
+    how = f"{who} predicted by models that never saw them"
+    if len(tested) < 2:
+        return how
+    repeats = f", {counted(n_repeats, 'time')} over" if n_repeats > 1 else ""
+    return f"{how}, in {len(tested) // n_repeats} folds{repeats}"
 
 
 def measured_on(run: RunFiles, metrics: pd.DataFrame) -> str:

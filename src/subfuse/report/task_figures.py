@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from subfuse.errors import DataError
 from subfuse.evaluation.metrics import duration, number, p_text
+from subfuse.evaluation.predictions import predicted_classes
 from subfuse.report.figures.results import SurvivalCurve, calibration_curves, kaplan_meier_curves, roc_curves
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, class_names, counted
+from subfuse.report.statements import Drawn, counted
 from subfuse.training.models import model_title
 
 _MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
@@ -19,7 +20,7 @@ _MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
 
 def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
     """Returns ROC and calibration curves and the confusion matrix of one model's test predictions."""
-    classes = class_names(tested)
+    classes = predicted_classes(tested)
     known = tested.dropna(subset=["label", *(f"p_{name}" for name in classes)]) if classes else tested.iloc[:0]
     known = known[known["label"].isin(classes)]
     if len(classes) < 2 or known.empty:

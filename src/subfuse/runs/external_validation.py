@@ -5,7 +5,7 @@ import pandas as pd
 
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.horizons import HORIZON_COLUMNS
-from subfuse.evaluation.predictions import class_columns
+from subfuse.evaluation.predictions import predicted_classes
 from subfuse.run_folder.tables import order_columns
 
 GROUP = ["task", "model"]
@@ -49,7 +49,7 @@ def without_unknown_classes(predicted: pd.DataFrame) -> tuple[pd.DataFrame, list
     """
     kept, notes = [], []
     for task, rows in predicted.groupby("task", sort=False):
-        classes = [name.removeprefix("p_") for name in class_columns(rows)]
+        classes = predicted_classes(rows)
         unknown = rows["label"].notna() & ~rows["label"].isin(classes) if classes else pd.Series(False, rows.index)
         others = rows[unknown]
         if len(others):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds
+from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
 from subfuse.evaluation.comparisons import grouping
 from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions, ranked_patients
@@ -44,15 +44,15 @@ def _row(task: TaskPredictions, held_out: TaskPredictions, model: str, bootstrap
     both = [rows[(rows["split"] != "test") | pd.MultiIndex.from_frame(rows[PATIENT]).isin(common)] for rows in both]
     tested = both[0][both[0]["split"] == "test"].drop_duplicates(PATIENT)
     found = {"task": task.name, "model": model, "metric": task.headline, "n_patients": len(tested)}
-    measured = [
+    if not len(common):
+        unknown = dict.fromkeys(("random_folds", "held_out", "gap", "lower", "upper"), np.nan)
+        return {**found, **unknown, "reason": "no patient is tested by both"}
+    random_folds, of_sites = (
         _headline(part, rows, bootstrap) for part, rows in zip((task, held_out), both, strict=True)
-    ] if len(common) else [np.full(1, np.nan)] * 2  # fmt: skip
-    (random_folds, *drawn), (of_sites, *drawn_of_sites) = measured
-    gaps = np.array(drawn) - np.array(drawn_of_sites)
-    few = too_few(tested, task.classes) if len(tested) else "no patient is tested by both"
-    has_interval = few is None and np.isfinite(gaps).mean() > 0.5
-    lower, upper = np.nanquantile(gaps, [0.025, 0.975]) if has_interval else (np.nan, np.nan)
-    return {**found, "random_folds": random_folds, "held_out": of_sites, "gap": random_folds - of_sites,
+    )
+    gaps, few = random_folds - of_sites, too_few(tested, task.classes)
+    lower, upper = percentile_interval([gaps[1:]])[:2] if few is None else (np.nan, np.nan)
+    return {**found, "random_folds": random_folds[0], "held_out": of_sites[0], "gap": gaps[0],
             "lower": lower, "upper": upper, "reason": few}  # fmt: skip
 
 
