@@ -230,7 +230,7 @@ def test_warnings_about_months_censoring_and_flipped_events():
     months = outwarn(outcomes([5, 50, 120] * 10, [True, False, False] * 10))
     assert "months" in months
     assert "100%" in outwarn(outcomes([500, 900], [True, True]))
-    assert "false for every" in outwarn(outcomes([500, 900], [False, False]))
+    assert "can be neither learned nor evaluated" in outwarn(outcomes([500, 900], [False, False]))
     assert "flipped" in outwarn(outcomes([2500] * 10 + [900] * 12, [True] * 10 + [False] * 12))
     assert outwarn(outcomes([900] * 10 + [2500] * 12, [True] * 10 + [False] * 12)) == ""
     assert outwarn(outcomes([], [])) == ""

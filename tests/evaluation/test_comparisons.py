@@ -185,6 +185,10 @@ def test_folds_that_lack_classes_are_pooled() -> None:
     assert row["reason"].startswith("folds pooled: 3 of 3 lack patients of a class")
     assert np.isnan(row["sd"])
 
+    one = row_of(evaluate_predictions(table[table["fold"] == 1], n_bootstrap=20), "auc")  # as another cohort is
+    assert "no patient of class G2" in one["reason"]
+    assert "folds" not in one["reason"]
+
 
 def test_errors_of_probabilities_pool_the_folds_and_are_those_of_the_calibration_table() -> None:
     again = cohort().assign(fold_tested=np.random.default_rng(9).permutation(cohort()["fold_tested"]))

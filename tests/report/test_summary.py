@@ -232,6 +232,16 @@ def test_patients_are_counted_in_one_way_wherever_they_are_told(tmp_path):
     assert lines[2].startswith("grade: 39 test patients: ")
     card = model_card(files)
     assert all(escaped(line) in card for line in lines)
+    is_main = (files.predictions["model"] == "subspace") & (
+        files.predictions["patient_id"] == patients["patient_id"][2]
+    )
+    fewer = replace(files, predictions=files.predictions[~is_main])  # as the clinical model predicts everybody
+    size = task_card(fewer, "survival", anchor="task-1").size
+    assert size.startswith("39 of 40 test patients (1 without slides and expression), ")
+    assert f"survival: {size}" in patients_of_run(fewer)
+    failed = pd.DataFrame([{"task": "survival", "model": "subspace", "fold": 1, "reason": "out of memory"}])
+    size = task_card(replace(fewer, failures=failed), "survival", anchor="task-1").size
+    assert size.startswith("39 of 40 test patients (1 not predicted, see failed jobs), ")
     boxes = [(box["count"], box["label"]) for box in cohort_section(files, PictureBudget()).content["flow"]]
     assert boxes[:3] == [("52", "patients found"), ("12", "excluded"), ("40", "in the cohort")]
     few = replace(files, cohort={**files.cohort, "gene_set_coverage": coverage({"tumour": ["A", "B", "C"]}, ["A"])})

@@ -124,7 +124,10 @@ def test_a_rerun_does_only_what_is_missing(cohort, tmp_path):
     removed = tmp_path / "run" / "grade" / "snn" / "fold_1" / "predictions.csv"
     stamp = finished.stat().st_mtime_ns
     removed.unlink()
+    weights = tmp_path / "run" / "grade" / "concat" / "fold_0" / "model.safetensors"
+    weights.unlink()
     again = run(cohort, tmp_path / "run", task="grade", models=["concat", "snn"])
+    assert weights.exists()
     assert finished.stat().st_mtime_ns == stamp
     pd.testing.assert_frame_equal(first.predictions, again.predictions)
 

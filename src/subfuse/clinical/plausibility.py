@@ -54,7 +54,10 @@ def _zero_warning(time: Float[np.ndarray, " patient"]) -> str:
 
 def _share_warning(event: Bool[np.ndarray, " patient"]) -> str:
     if not event.any():
-        return "event is false for every patient: survival cannot be learned. Check that true means an event."
+        return (
+            "event is false for every patient: survival can be neither learned nor evaluated. Check that true means an "
+            "event."
+        )
     if event.mean() > 0.95:
         return f"event is true for {event.mean():.0%} of the patients. Check that true means an observed event."
     return ""

@@ -61,7 +61,7 @@ def percentile_interval(
     lower, upper = np.nanquantile(mean, [0.025, 0.975])
     if centre is not None:
         lower, upper = np.maximum(np.array([lower, upper]) + centre - np.nanmean(mean), 0.0)
-    note = f"{share_undefined:.0%} of the resampled folds are undefined and left out of the interval"
+    note = f"{share_undefined:.0%} of the resamples are undefined and left out of the interval"
     return float(lower), float(upper), note if share_undefined >= _NOTABLE_SHARE else None
 
 

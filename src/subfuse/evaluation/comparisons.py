@@ -209,7 +209,7 @@ def grouping(task: TaskPredictions) -> tuple[list[str], str | None]:
         return FOLD, None
     folds = [set(label_indices(fold, task.classes).tolist()) for _, fold in task.tested.groupby(FOLD)]
     n_incomplete = sum(len(present) < len(task.classes) for present in folds)
-    if n_incomplete * 2 <= len(folds):
+    if n_incomplete * 2 <= len(folds) or len(folds) == 1:  # one fold, or another cohort: nothing is pooled
         return FOLD, None
     return ["repeat"], f"folds pooled: {n_incomplete} of {len(folds)} lack patients of a class"
 

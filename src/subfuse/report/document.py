@@ -1,5 +1,6 @@
 """The report of a run as one HTML file that needs nothing else, offline and for years."""
 
+import logging
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -9,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from subfuse import __version__
+from subfuse.errors import preview
 from subfuse.execution import Attempts
 from subfuse.files import write_text
 from subfuse.report.audit_section import NO_AUDIT, audit_section
@@ -22,6 +24,8 @@ from subfuse.report.run_files import RunFiles, read_run
 from subfuse.report.statements import Section, prose
 from subfuse.report.summary import caution, cohort_sentence, task_card
 from subfuse.report.task_section import task_section
+
+logger = logging.getLogger(__name__)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _ABSENT = {
@@ -48,6 +52,8 @@ def write_report(run: Path) -> Path:
         DataError: metrics.csv is missing.
     """
     files = read_run(Path(run))
+    if files.lost:
+        logger.warning("%s: %s", files.folder, _lost_sentence(files))
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -69,11 +75,19 @@ def write_report(run: Path) -> Path:
     return path
 
 
+def _lost_sentence(run: RunFiles) -> str:
+    return (
+        f"files of the run are missing: {preview(run.lost)}. The report is made of the rest. Repeat the command that "
+        "wrote them, or copy the run again from where it was made."
+    )
+
+
 def _content(run: RunFiles, attempts: Attempts) -> dict[str, Any]:
     sections = list(_sections(run, attempts))
     shown = {section.anchor for section in sections}
     missing = [f"Not explained: {row.what}: {row.reason}" for row in run.failed_explanations.itertuples()]
     missing += [f"{row.what}: {row.reason}" for row in run.failed_results.itertuples()]
+    missing += [f"Note: {_lost_sentence(run)}"] if run.lost else []
     missing += [f"Note: {note}" for note in run.provenance.get("notes", ())]
     missing += [f"Not shown: {row.what}: {row.reason}" for row in attempts.table().itertuples()]
     return {

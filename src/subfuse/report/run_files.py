@@ -18,6 +18,7 @@ from subfuse.run_folder.tables import read_columns, read_optional, read_predicti
 Read = TypeVar("Read")
 
 FAILED_EXPLANATIONS = "explanations/failures.csv"  # what, reason: what could not be explained
+_OF_GENES = ("genes.csv", "gene_values.csv", "gene_stability.csv", "enrichment.csv")  # all, or none without genes
 _COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
 
 
@@ -123,6 +124,7 @@ class RunFiles:
     cohort_explanations: tuple[CohortExplanation, ...]
     failed_results: pd.DataFrame  # what, reason
     failed_explanations: pd.DataFrame  # what, reason
+    lost: tuple[str, ...]  # files that belong to what is there, and are not; see `_lost_files`
     audit: Mapping[str, Any] | None  # content of audit.json; None: the run was not audited
 
     @property
@@ -182,12 +184,13 @@ def read_run(folder: Path) -> RunFiles:
     attempts = Attempts()
     explanations = _read_each(folder, "explanations/**/explanation.json", _read_explanation, attempts)
     of_cohort = _read_each(folder, "explanations/cohort/*/summary.json", _read_cohort_explanation, attempts)
+    predictions = read_predictions(folder / "predictions.csv")
     return RunFiles(
         folder=folder,
         config=read_config(folder),
         provenance=_read_json(folder / "provenance.json"),
         prepared=_read_json(folder / "cohort" / "provenance.json"),
-        predictions=read_predictions(folder / "predictions.csv"),
+        predictions=predictions,
         metrics=read_columns(
             folder / "metrics.csv",
             text=("task", "model", "metric"),
@@ -205,8 +208,25 @@ def read_run(folder: Path) -> RunFiles:
         cohort_explanations=of_cohort,
         failed_results=read_optional(folder / FAILED_RESULTS),
         failed_explanations=pd.concat([read_optional(folder / FAILED_EXPLANATIONS), attempts.table()]),
+        lost=tuple(path.relative_to(folder).as_posix() for path in _lost_files(folder, predictions)),
         audit=_read_audit(folder / "audit.json"),
     )
+
+
+def _lost_files(folder: Path, predictions: pd.DataFrame) -> list[Path]:
+    """Returns what is absent where the files that are written beside it are there: of jobs, and of explanations.
+
+    A run without any job's model was copied without them, evaluates another run, or is of other tools: nothing is lost.
+    """
+    jobs = [job for job, _ in jobs_of(predictions)]
+    has_models = any(len(job.missing_files(folder)) < 3 for job in jobs)
+    lost = [path for job in jobs for path in job.missing_files(folder)] if has_models else []
+    explained = [path.parent for path in folder.glob("explanations/**/explanation.json")]
+    of_cohort = [path.parent for path in folder.glob("explanations/cohort/*/summary.json")]
+    of_genes = [[place / name for name in _OF_GENES] for place in of_cohort]
+    lost += [place / "genes.csv" for place in explained] + [place / "faithfulness.json" for place in of_cohort]
+    lost += [path for paths in of_genes if any(path.exists() for path in paths) for path in paths]
+    return [path for path in lost if not path.exists()]
 
 
 def _read_cohort(folder: Path) -> dict[str, pd.DataFrame]:

@@ -202,9 +202,17 @@ def with_level(lower: float, upper: float) -> str:
     return interval if np.isnan([lower, upper]).any() else f"95 % interval {interval}"
 
 
-def outcomes(tested: pd.DataFrame) -> str:
-    """Returns how many test patients a task has, and their events or classes."""
+def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
+    """Returns how many test patients a task has, and their events or classes.
+
+    Args:
+        tested: One row per patient whom a model predicts.
+        untested: How many other models predict beyond them.
+        why: What is with these.
+    """
     n_tested = counted(len(tested), "test patient")
+    if untested:
+        n_tested = f"{len(tested)} of {counted(len(tested) + untested, 'test patient')} ({untested} {why})"
     if tested.get("time_days", pd.Series(dtype=float)).notna().any():
         n_events = int((tested["event"].astype(str) == "True").sum())
         years = tested["time_days"].median() / 365.25

@@ -16,6 +16,7 @@ from subfuse.report.statements import (
     counted,
     fusion_benefit,
     headline_of,
+    inputs_of,
     model_label,
     outcomes,
     singular,
@@ -95,7 +96,7 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
     return TaskCard(
         anchor=anchor,
         title=titled(task),
-        size=outcomes(run.test_predictions(task, main)),
+        size=tested_sentence(run, task, main),
         metric=metric_title(headline),
         model=model_title(main),
         value=number(row["value"]),
@@ -180,12 +181,23 @@ def cohort_sentence(run: RunFiles) -> str:
     return f"{patients}{f': {data}' if data else ''}; {_tested_how(run, flow.used)}."
 
 
+def tested_sentence(run: RunFiles, task: str, model: str) -> str:
+    """Returns how many test patients of a task a model predicts, of those whom any model does, and their outcomes."""
+    tested = run.test_predictions(task, model)
+    of_any = run.predictions[(run.predictions["task"] == task) & (run.predictions["split"] == "test")]
+    untested = len(of_any.drop_duplicates(["cohort", "patient_id"])) - len(tested)
+    has_failed = len(run.failures) > 0 and (run.failures[["task", "model"]] == [task, model]).all(axis=1).any()
+    inputs = inputs_of(model, run.covariates, absent=run.flow.absent).removesuffix(" only")
+    why = "not predicted, see failed jobs" if has_failed or not inputs else f"without {inputs}"
+    return outcomes(tested, untested=untested, why=why)
+
+
 def patients_of_run(run: RunFiles) -> list[str]:
-    """Returns `cohort_sentence`, and per task how many of these patients have an outcome."""
+    """Returns `cohort_sentence`, and per task how many of these patients the main model predicts; see its card."""
     lines = [cohort_sentence(run)]
     for task in run.tasks:
-        tested = run.predictions[(run.predictions["task"] == task) & (run.predictions["split"] == "test")]
-        lines.append(f"{task}: {outcomes(tested.drop_duplicates(['cohort', 'patient_id']))}")
+        main = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
+        lines.append(f"{task}: {tested_sentence(run, task, main)}")
     return lines
 
 

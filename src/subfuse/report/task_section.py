@@ -20,11 +20,10 @@ from subfuse.report.statements import (
     headline_of,
     inputs_of,
     model_label,
-    outcomes,
     singular,
     titled,
 )
-from subfuse.report.summary import fusion_sentence, measured_on, unrelated_sentence
+from subfuse.report.summary import fusion_sentence, measured_on, tested_sentence, unrelated_sentence
 from subfuse.report.task_figures import classification_figures, survival_figures
 from subfuse.training.models import main_model, model_title
 
@@ -44,7 +43,9 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     content = {
         "index": index,
         "name": task,
-        "lede": " ".join(filter(None, (outcomes(tested), unrelated_sentence(run, task), fusion_sentence(run, task)))),
+        "lede": " ".join(
+            filter(None, (tested_sentence(run, task, main), unrelated_sentence(run, task), fusion_sentence(run, task)))
+        ),
         "table_caption": f"{measured_on(run, metrics)}, the 95 % bootstrap interval over patients below; best value "
         f"bold; ↓ lower is better.{'' if is_survival else ' AUC to F1 are averages over classes (macro).'}",
         "metrics": [{"name": metric_title(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],

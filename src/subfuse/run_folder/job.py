@@ -12,11 +12,11 @@ from subfuse.errors import DataError
 from subfuse.files import read_sealed_json, write_json
 from subfuse.run_folder.tables import read_optional
 
+_MODEL_FILES = ("model.json", "model.safetensors")
 _JOB_FILES = (
     "predictions.csv",
     "last.ckpt",
-    "model.json",
-    "model.safetensors",
+    *_MODEL_FILES,
     "log.csv",
     "search.csv",
     "provenance.json",
@@ -72,8 +72,13 @@ class Job:
             )
 
     def is_finished(self, out: Path) -> bool:
-        """True once `predictions.csv`, which comes last, is there."""
-        return (self.folder(out) / "predictions.csv").exists()
+        """True once `predictions.csv`, which comes last, is there, and while the model that made it is."""
+        return not self.missing_files(out)
+
+    def missing_files(self, out: Path) -> list[Path]:
+        """Returns the files of a finished job that are not there."""
+        files = [self.folder(out) / name for name in ("predictions.csv", *_MODEL_FILES)]
+        return [path for path in files if not path.exists()]
 
     def changed_inputs(self, out: Path, inputs: Mapping[str, str]) -> tuple[str, ...]:
         """Returns by name what the job's files were made from and is different now; none if there are no files."""

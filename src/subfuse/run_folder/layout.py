@@ -158,9 +158,17 @@ def copy_cohort(cohort: Cohort, folder: Path) -> None:
 
 def require_run(folder: Path) -> None:
     """Raises a ConfigurationError unless the folder is a run with results."""
-    if not all((folder / name).exists() for name in ("config.yaml", "predictions.csv")):
+    lacks = [name for name in ("config.yaml", "predictions.csv") if not (folder / name).exists()]
+    if lacks == ["predictions.csv"]:
         raise ConfigurationError(
-            f"{folder} must be a finished run with config.yaml and predictions.csv. Make one with `subfuse crossval`."
+            f"{folder} must be a finished run. Found no predictions.csv. Repeat the command that made the run: it "
+            "writes the file again, and trains nothing that is trained."
+        )
+    if lacks:
+        found = f"no {' and no '.join(lacks)}"
+        raise ConfigurationError(
+            f"{folder} must be a finished run with config.yaml and predictions.csv. Found {found}. "
+            "Make one with `subfuse crossval`."
         )
 
 
