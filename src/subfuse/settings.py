@@ -18,6 +18,14 @@ def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time t
 FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file; may hold ${VARIABLES}
 
 
+class ProblemAt(ValueError):
+    """What a validator refuses at a key below its own section, so that a message can name that key and its line."""
+
+    def __init__(self, place: tuple[str, ...], problem: str) -> None:
+        super().__init__(problem)
+        self.place = place
+
+
 class Section(BaseModel):
     """A section of a file: unknown keys are errors, values do not change once read."""
 

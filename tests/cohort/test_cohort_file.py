@@ -9,6 +9,11 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.template import TEMPLATE
 from subfuse.errors import ConfigurationError
 
+
+def _line(start: str) -> int:
+    return next(n for n, line in enumerate(TEMPLATE.splitlines(), 1) if line.startswith(start))
+
+
 MINIMAL = "name: small\npatients: {table: patients.csv}\n"
 
 
@@ -37,7 +42,12 @@ def test_whole_numbers_are_class_names_and_other_values_need_quotes(write):
     tasks = read_cohort_file(write(MINIMAL + task % "[2, 3, '4']")).tasks
     assert tasks is not None
     assert tasks["grade"].classes == ("2", "3", "4")
-    for value, kind in (("[2.5, 3]", "a number"), ("[yes, no]", "yes or no"), ("[2020-01-02, b]", "a date")):
+    for value, kind in (
+        ("[2.5, 3]", "a number"),
+        ("[yes, no]", "Found yes, .*yes or no"),
+        ("[null, b]", "Found null, .*no value"),
+        ("[2020-01-02, b]", "a date"),
+    ):
         with pytest.raises(ConfigurationError, match=rf"classes\.0` must be text\. .*{kind}: write it in quotes"):
             read_cohort_file(write(MINIMAL + task % value))
     with pytest.raises(ConfigurationError, match=r"line 2: `patients\.include\.0` must be text\. Found 12.*quotes"):
@@ -93,7 +103,11 @@ def test_resolved_copy_reads_back_equal(write, text):
         ("tumour: {gmtt: a.gmt}", "tumour: builtin", r"`gene_sets.tumour.gmtt`. Did you mean `gmt`\? Valid: gmt, sets"),
         ("patents:", "\npatients:", r"unknown key `patents`. Did you mean `patients`\?"),
         ("unit: tmp", "unit: tpm", "expression.unit: .*'log2_tpm'.* Found 'tmp'"),
-        ("time: pfs_days", "time: time_days", "tasks.survival: a cohort has one follow-up"),
+        (
+            "time: pfs_days",
+            "time: time_days",
+            rf"line {_line('  survival:')}: tasks.survival: a cohort has one follow-up",
+        ),
         ("seed: 0\nname: again", "seed: 0", r"line \d+: name occurs twice"),
     ],
 )
@@ -128,6 +142,16 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         (MINIMAL + "tasks: {a: {column: b, event: c}}\n", "excludes"),
         (MINIMAL + "tasks: {a: {column: b, classes: [x, x]}}\n", "distinct"),
         ("name: a\npatients: {table: a.tsv, format: gdc, event_values: {Dead: true}}\n", "format plain"),
+        (
+            MINIMAL + "tasks:\n  WHO grad: {column: b}\n  who grad: {column: b}\n",
+            "line 5: tasks.who grad: names must differ .* Found 'WHO grad' and 'who grad'",
+        ),
+        (
+            MINIMAL + "tasks:\n  a: {column: b}\n  yes: {column: b}\n",
+            "line 5: `tasks.yes` must be text. Found yes, which",
+        ),
+        (MINIMAL + "seed: 1\nname:\n", "name occurs twice"),
+        ("patients: {table: a}\nname:\n", "line 2: `name` must be text. Found nothing. Write it"),
         (MINIMAL + "splits: {folds: 1}\n", r"line 3: splits.folds: .*Found 1"),
     ],
 )
@@ -164,11 +188,11 @@ def test_a_file_of_one_cohort_has_one_member(write):
     ("wrong", "right", "message"),
     [
         ("- name: a", "- name: b", "distinct names"),
-        ("- name: external", "- name: b", "distinct names other than develop and external"),
+        ("- name: external", "- name: b", r"line 3: cohorts: distinct names other than develop and external"),
         ("    rolle: external", "    role: external", r"line 6: unknown key `cohorts.1.rolle`. Did you mean `role`\?"),
         ("    role: b\n    role: a", "    role: external", r"line 7: cohorts.1.role occurs twice"),
         ("patients: {tabel: a.csv}", "patients: {table: a.csv}", r"`cohorts.0.patients.tabel`. Did you mean `table`"),
-        ("role: develop\ntasks:", "tasks:", "`role` belongs to each entry of `cohorts`"),
+        ("role: develop\ntasks:", "tasks:", r"line \d+: role: this belongs to each entry of `cohorts`"),
         ("splits: {folder: x, repeats: 2}\ntasks:", "tasks:", "`folder` of given folds excludes"),
         ("splits: {repeats: 0}\ntasks:", "tasks:", "splits.repeats: .*Found 0"),
     ],
@@ -230,8 +254,8 @@ def test_names_that_would_lead_elsewhere_are_refused(write, file, name):
 )
 def test_names_that_every_run_has_already_are_refused(write, section, name):
     entry = {"column": "grade"} if section == "tasks" else "builtin"
-    text = yaml.safe_dump({"name": "small", "patients": {"table": "p.csv"}, section: {name: entry}})
-    with pytest.raises(ConfigurationError, match=f"{section}.{name}: this name belongs to a file or folder"):
+    text = yaml.safe_dump({"name": "a", "patients": {"table": "p.csv"}, section: {name: entry}}, sort_keys=False)
+    with pytest.raises(ConfigurationError, match=f"line 5: {section}.{name}: '{name}' belongs to a file or folder"):
         read_cohort_file(write(text))
 
 

@@ -12,7 +12,7 @@ from subfuse.cohort.yaml_problems import one_line, read_yaml
 from subfuse.errors import ConfigurationError
 from subfuse.expression.source import ExpressionSection, GeneSetSource
 from subfuse.identifiers import plain_name
-from subfuse.settings import FilePath, Section
+from subfuse.settings import FilePath, ProblemAt, Section
 from subfuse.slides.source import SlidesSection
 
 _NOT_A_TASK = ("cohort", "explanations", "held-out-sites")  # folders of a run beside those of its tasks
@@ -85,20 +85,26 @@ class CohortFile(Section):
         ):
             used = [name for name in names if name.lower() in taken or name.lower().endswith(_SUFFIXES_OF_RUNS)]
             if used:
-                raise ValueError(
-                    f"{section}.{used[0]}: this name belongs to a file or folder of every run; choose another"
+                raise ProblemAt(
+                    (section, used[0]), f"'{used[0]}' belongs to a file or folder of every run; choose another name"
                 )
-            if len({name.lower() for name in names}) < len(names):
-                raise ValueError(f"{section}: names must differ in more than upper and lower case")
+            spelt: dict[str, str] = {}
+            for name in names:
+                if (other := spelt.setdefault(name.lower(), name)) != name:
+                    raise ProblemAt(
+                        (section, name),
+                        f"names must differ in more than upper and lower case. Found '{other}' and '{name}'",
+                    )
         return self
 
     @model_validator(mode="after")
     def _one_outcome(self) -> "CohortFile":
         for name, task in (self.tasks or {}).items():
             if task.is_survival and (task.time, task.event) != ("time_days", "event"):
-                raise ValueError(
-                    f"tasks.{name}: a cohort has one follow-up, `time: time_days` and `event: event`; "
-                    "map your columns to these names in patients.columns"
+                raise ProblemAt(
+                    ("tasks", name),
+                    "a cohort has one follow-up, `time: time_days` and `event: event`; "
+                    "map your columns to these names in patients.columns",
                 )
         return self
 
@@ -107,11 +113,11 @@ class CohortFile(Section):
         own = [name for name in ("role", "patients", "slides", "expression") if name in self.model_fields_set]
         names = [cohort.name for cohort in self.cohorts]
         if self.cohorts and own:
-            raise ValueError(f"`{own[0]}` belongs to each entry of `cohorts`")
+            raise ProblemAt((own[0],), "this belongs to each entry of `cohorts`")
         if not self.cohorts and self.patients is None:
             raise ValueError("`patients` is required, or several `cohorts` with their `patients`")
         if len(set(names)) < len(names) or set(names) & set(get_args(Role)):
-            raise ValueError(f"cohorts need distinct names other than {' and '.join(get_args(Role))}")
+            raise ProblemAt(("cohorts",), f"distinct names other than {' and '.join(get_args(Role))} are required")
         return self
 
     @property

@@ -4,7 +4,7 @@ import datetime
 import difflib
 import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from subfuse.errors import ConfigurationError, preview
+from subfuse.settings import ProblemAt
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LARGEST = 1_000_000  # bytes of a file
@@ -112,7 +113,14 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, 
 def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: type[BaseModel]) -> str:
     """Returns the first problem of a file in one line: file, line, key, and the nearest valid key."""
     first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    place, section = _resolved(model, [str(part) for part in first["loc"] if part != "[key]"])
+    parts, is_key = [str(part) for part in first["loc"] if part != "[key]"], first["loc"][-1:] == ("[key]",)
+    place, section = _resolved(model, [*parts[:-1], str(first["input"])] if is_key else parts)
+    cause = first.get("ctx", {}).get("error")
+    place += cause.place if isinstance(cause, ProblemAt) else ()
+    line, key, value = _found_at(node, place)
+    written = getattr(key if is_key else value, "value", None)
+    if is_key and written:
+        place[-1] = written
     name = ".".join(part[:60] for part in place)
     if first["type"] == "extra_forbidden":
         valid = sorted(section.model_fields) if section is not None else []
@@ -121,30 +129,39 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=12)}."
     elif first["type"] == "missing":
         problem = f"`{name}` is required."
-    elif first["type"] == "string_type" and isinstance(first["input"], bool | int | float | datetime.date):
-        kind = {bool: "yes or no", int: "a number", float: "a number"}.get(type(first["input"]), "a date")
-        problem = f"`{name}` must be text. Found {first['input']}, which YAML reads as {kind}: write it in quotes."
+    elif first["type"] == "string_type" and isinstance(first["input"], bool | int | float | datetime.date | None):
+        kind = {bool: "yes or no", int: "a number", float: "a number", type(None): "no value"}
+        read_as = kind.get(type(first["input"]), "a date")
+        found = f"{written}, which YAML reads as {read_as}: write it in quotes" if written else "nothing. Write it"
+        problem = f"`{name}` must be text. Found {found}."
     else:
         message = first["msg"].removeprefix("Value error, ")
         found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {reprlib.repr(first['input'])}."
         problem = f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{found}"
     more = f" ({len(others)} more problem(s) in this file.)" if others else ""
-    return f"{path}, line {_line_of(node, place)}: {problem}{more}"
+    return f"{path}, line {line}: {problem}{more}"
 
 
-def _line_of(node: yaml.Node | None, place: list[str]) -> int:
-    line = node.start_mark.line if node else 0
+def _found_at(node: yaml.Node | None, place: Sequence[str]) -> tuple[int, yaml.Node | None, yaml.Node | None]:
+    """Returns the line of the last part of a place that is there, its key, and what stands there."""
+    key, line = None, node.start_mark.line if node else 0
     for part in place:
         if isinstance(node, yaml.MappingNode):
-            found = next(((key, item) for key, item in node.value if key.value == part), None)
+            found = next(((key, item) for key, item in node.value if part in (key.value, _as_read(key))), None)
         elif isinstance(node, yaml.SequenceNode) and part.isdigit():
             found = (node.value[int(part)],) * 2
         else:
             found = None
         if found is None:
             break
-        line, node = found[0].start_mark.line, found[1]
-    return line + 1
+        key, node = found
+        line = key.start_mark.line
+    return line + 1, key, node
+
+
+def _as_read(key: yaml.Node) -> str:
+    """Returns a key as text after YAML has read it, as it reads `yes` as True."""
+    return str(yaml.load(key.value, _LOADER)) if isinstance(key, yaml.ScalarNode) and not key.style else ""
 
 
 def _resolved(model: type[BaseModel], location: list[str]) -> tuple[list[str], type[BaseModel] | None]:
