@@ -8,9 +8,9 @@ import pytest
 from conftest import deal_folds
 from subfuse.audit import audit as audit_module
 from subfuse.audit.audit import audit_run
+from subfuse.audit.exchanged import shuffled_predictions
 from subfuse.audit.fitting import check_fitting, check_selection, read_jobs
 from subfuse.audit.leakage import check_expression, check_slides, near_duplicates
-from subfuse.audit.nulls import shuffled_predictions
 from subfuse.cohort.cohort import Cohort
 from subfuse.errors import ConfigurationError
 from subfuse.features.store import read_features, write_features

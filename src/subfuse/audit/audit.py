@@ -1,6 +1,5 @@
 """Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.audit.any_table import auditable
+from subfuse.audit.any_origin.any_table import auditable
 from subfuse.audit.calibration import calibration_findings, decision_findings
 from subfuse.audit.comparison_family import check_modalities, compare_task, known_modalities
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
@@ -16,20 +15,13 @@ from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findi
 from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.audit.confounding.strata import require_groups, strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
+from subfuse.audit.exchanged import SHUFFLE_NULL, interactions, modality_shuffles
 from subfuse.audit.findings import Audit, Finding, sorted_findings
-from subfuse.audit.fitting import TrainedJob, check_fitting, check_selection, read_jobs
+from subfuse.audit.fitting import check_fitting, check_selection, read_jobs
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
-from subfuse.audit.nulls import (
-    SHUFFLE_NULL,
-    SIGNIFICANCE,
-    exchanged_grid,
-    interaction_finding,
-    permute_labels,
-    shuffle_finding,
-    shuffled_predictions,
-)
+from subfuse.audit.nulls import SIGNIFICANCE, permute_labels
 from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cohort.cohort import Cohort, read_cohort
@@ -37,13 +29,12 @@ from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.hazard_ratios import hazard_ratios
-from subfuse.evaluation.predictions import FOLD, TaskPredictions, read_tasks
+from subfuse.evaluation.predictions import FOLD, read_tasks, stacked
 from subfuse.run_folder.layout import changed_since, read_config, read_run_patients, require_run
 from subfuse.run_folder.tables import read_predictions
-from subfuse.training.models import main_model, modalities_of, model_title
+from subfuse.training.models import main_model
 
 N_BOOTSTRAP = 1000
-_LEAST_EXCHANGED = 3  # patients of a grid
 _NEEDS_RUN = {
     "slide leakage": "the slides",
     "expression leakage": "the expression",
@@ -52,8 +43,6 @@ _NEEDS_RUN = {
     CONFOUNDING: "the inputs",
     SHUFFLE_NULL: "the fitted models and their inputs",
 }
-
-logger = logging.getLogger(__name__)
 
 
 def audit_predictions(
@@ -156,9 +145,9 @@ def audit_run(
     findings += inputs
     stands_behind, tables["confounders"] = _confounders(table, cohort, seed=seed)
     findings += stands_behind
-    shuffles, shuffled = _shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
-    tables["fusion"] = pd.concat([part for part in (tables["fusion"], shuffled) if len(part)] or [shuffled])
-    together, tables["interaction"] = _interactions(table, jobs, cohort, exchanges, seed=seed)
+    shuffles, shuffled = modality_shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
+    tables["fusion"] = stacked([tables["fusion"], shuffled])
+    together, tables["interaction"] = interactions(table, jobs, cohort, exchanges, seed=seed)
     return Audit(sorted_findings([*findings, *shuffles, *together]), tables)
 
 
@@ -200,7 +189,7 @@ def _audit_table(
         parts = (benefit.differences, benefit.rescued, null, added, curves, *found[1:])
         for name, part in zip(names, parts, strict=True):
             collected[name].append(part)
-    tables = {name: pd.concat([p for p in parts if len(p)] or parts[:1]) for name, parts in collected.items()}
+    tables = {name: stacked(parts) for name, parts in collected.items()}
     tables["calibration"] = calibration_table(table)
     tables["reliability"] = reliability_table(table)
     tables["hazard_ratios"] = hazard_ratios(table, patients=patients)
@@ -240,7 +229,7 @@ def _input_findings(
         train = rows[(rows["repeat"] == rows["repeat"].min()) & (rows["split"] == "train")]
         folds = [tuple(fold["patient_id"].drop_duplicates()) for _, fold in train.groupby("fold")]
         of_task = [suspicious_inputs(cohort, Fold(patients, (), ()), str(name)) for patients in folds]
-        tables += [table for table in of_task if len(table)]
+        tables += of_task
         names = cohort.names_in_table
         found = (
             input_findings(pd.concat(of_task), str(name), allow=allow, in_table=names, covariates=cohort.covariates)
@@ -250,7 +239,7 @@ def _input_findings(
         n_inputs = len(cohort.genes) + len(cohort.covariates)
         ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
         findings += found or [Finding("ok", "outcome in disguise", ok, task=str(name))]
-    return findings, pd.concat(tables[1:] or tables, ignore_index=True).drop_duplicates(["task", "input", "reason"])
+    return findings, stacked(tables).drop_duplicates(["task", "input", "reason"])
 
 
 def _confounders(table: pd.DataFrame, cohort: Cohort, *, seed: int) -> tuple[list[Finding], pd.DataFrame]:
@@ -260,94 +249,4 @@ def _confounders(table: pd.DataFrame, cohort: Cohort, *, seed: int) -> tuple[lis
         found, rows = confounder_findings(cohort, task, headline_values(task), means, seed=seed)
         findings += found
         tables.append(rows)
-    return findings, pd.concat([rows for rows in tables if len(rows)] or tables[:1], ignore_index=True)
-
-
-def _interactions(
-    table: pd.DataFrame, jobs: list[TrainedJob], cohort: Cohort, exchanges: int, *, seed: int
-) -> tuple[list[Finding], pd.DataFrame]:
-    """Returns of every model of both modalities what it has beyond their sum; first repeat."""
-    findings: list[Finding] = []
-    tables = [pd.DataFrame()]
-    if exchanges < _LEAST_EXCHANGED:
-        return findings, tables[0]
-    from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
-
-    both = {patient.patient_id for patient in cohort if patient.slides and patient.expression is not None}
-    for task in read_tasks(table):
-        for model in (model for model in task.models if modalities_of(model) >= {"slides", "expression"}):
-            chosen = [job for job in jobs if (job.job.task, job.job.model, job.job.repeat) == (task.name, model, 0)]
-            tested = task.tested[(task.tested["model"] == model) & (task.tested["repeat"] == 0)]
-            grids = []
-            for job in chosen:
-                ids = sorted({*tested.loc[tested["fold"] == job.job.fold_index, "patient_id"]} & both)
-                drawn = np.random.default_rng(seed).permutation(ids)[:exchanges]
-                if len(drawn) >= _LEAST_EXCHANGED:
-                    grids.append(exchanged_grid(load_fitted(job.folder), cohort, list(map(str, drawn))))
-            if grids:
-                finding, shares = interaction_finding(task.name, model, grids)
-                findings.append(finding)
-                tables.append(shares)
-    return findings, pd.concat([part for part in tables if len(part)] or tables)
-
-
-def _shuffles(
-    table: pd.DataFrame,
-    jobs: list[TrainedJob],
-    cohort: Cohort,
-    given: Mapping[str, Collection[str]],
-    *,
-    n_bootstrap: int,
-    seed: int,
-) -> tuple[list[Finding], pd.DataFrame]:
-    """Returns the modality-shuffle null of every model of two modalities."""
-    findings, tables = [], [pd.DataFrame()]
-    for task in read_tasks(table):
-        modalities = known_modalities(task.models, given)
-        for model in (model for model in task.models if len(modalities[model]) > 1):
-            chosen = [job for job in jobs if (job.job.task, job.job.model) == (task.name, model)]
-            if not chosen:
-                found = f"{model_title(model)}: cannot be checked, its fitted models are not in the run"
-                findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
-                continue
-            for modality in sorted(modalities[model] - (set() if cohort.genes else {"expression"})):
-                shuffled = _shuffled_rows(task, model, chosen, cohort, modality, np.random.default_rng(seed))
-                finding, compared = shuffle_finding(task, model, shuffled, modality, n_bootstrap=n_bootstrap, seed=seed)
-                findings.append(finding)
-                tables.append(compared.assign(reference_is=f"{modality} in place"))
-    return findings, pd.concat([part for part in tables if len(part)] or tables)
-
-
-def _shuffled_rows(
-    task: TaskPredictions,
-    model: str,
-    jobs: list[TrainedJob],
-    cohort: Cohort,
-    modality: str,
-    generator: np.random.Generator,
-) -> pd.DataFrame:
-    """Returns the model's test rows with predictions from exchanged inputs."""
-    from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
-
-    tested = task.of_model(model)
-    tested = tested[tested["split"] == "test"]
-    known = {patient.patient_id for patient in cohort}
-    parts = []
-    for job in jobs:
-        key = (tested["repeat"] == job.job.repeat) & (tested["fold"] == job.job.fold_index)
-        rows = tested[key & tested["patient_id"].isin(known)].set_index("patient_id", drop=False)
-        if rows.empty:
-            continue
-        predicted = shuffled_predictions(load_fitted(job.folder), cohort, list(rows.index), modality, generator)
-        predicted = predicted.set_index("patient_id")
-        columns = [
-            name
-            for name in map(str, predicted.columns)
-            if name in rows and name.startswith(("risk", "survival_", "p_"))
-        ]
-        rows = rows.copy()
-        rows[columns] = predicted.loc[rows.index, columns]
-        parts.append(rows)
-    rows = pd.concat(parts, ignore_index=True)
-    columns = ["risk"] if task.classes is None else [f"p_{name}" for name in task.classes]
-    return rows.dropna(subset=columns)
+    return findings, stacked(tables)

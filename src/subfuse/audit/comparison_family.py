@@ -10,7 +10,7 @@ from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import simple_pairs
 from subfuse.errors import ConfigurationError, preview
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_pairs
-from subfuse.evaluation.predictions import TaskPredictions, read_tasks
+from subfuse.evaluation.predictions import TaskPredictions, read_tasks, stacked
 from subfuse.training.models import COLUMNS, EXPRESSION, SLIDES, main_model, modalities_of
 
 
@@ -83,5 +83,4 @@ def compared_with_reference(
         values = headline_values(task)
         _, comparisons = compare_task(task, modalities, values, reference=reference, n_bootstrap=n_bootstrap, seed=seed)
         tables.append(comparisons.against(reference, task.models))
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+    return stacked(tables)

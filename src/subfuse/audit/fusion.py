@@ -183,9 +183,10 @@ def late_fusion(
         common = common.intersection(table.index)
     if common.empty:
         return None
-    columns = ["risk"] if task.classes is None else [f"p_{name}" for name in task.classes]
     mean = tables[0].loc[common].copy()
-    mean[columns] = np.mean([table.loc[common, columns].to_numpy(dtype=np.float64) for table in tables], axis=0)
+    mean[task.predicted] = np.mean(
+        [table.loc[common, task.predicted].to_numpy(dtype=np.float64) for table in tables], axis=0
+    )
     others = [name for name in map(str, mean.columns) if name.startswith(("survival_", "contribution_"))]
     mean[others] = np.nan
     return mean.reset_index().assign(model=f"mean of {' and '.join(map(model_title, best.values()))}")

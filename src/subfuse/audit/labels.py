@@ -1,21 +1,18 @@
 """Whether outcomes can carry a claim: enough patients of each kind, plausible times, no site that gives them away."""
 
-from collections.abc import Iterator, Sequence
-from functools import reduce
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.errors import DataError, and_more, preview
+from subfuse.errors import preview
 from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SITE
 from subfuse.evaluation.metrics import p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
-from subfuse.identifiers import describe_mismatch, site_of_barcode
+from subfuse.identifiers import site_of_barcode
 
-_ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by the length of a month
 _EVENT_SHARE_RANGE = 0.25  # between folds
 _CONFOUNDED = 0.3  # Cramér's V, corrected for chance
 SIGNIFICANCE = 0.01
@@ -34,78 +31,6 @@ def label_findings(task: TaskPredictions, patients: pd.DataFrame | None) -> list
     findings = [*_contradictions(task)]
     findings += _class_findings(task, tested) if task.classes is not None else _survival_findings(task, tested)
     return [*findings, *_site_findings(task, tested, patients)]
-
-
-def one_outcome_each(rows: pd.DataFrame, path: Path | None) -> pd.DataFrame:
-    """Returns one row per patient.
-
-    Raises:
-        DataError: A patient has several outcomes; names the file and the first.
-    """
-    outcomes = [name for name in ("time_days", "event", "label") if name in rows]
-    rows = rows.drop_duplicates(["patient_id", *outcomes])
-    repeated = rows["patient_id"].duplicated()
-    if repeated.any():
-        raise DataError(
-            f"{path}: one outcome per patient is required. Found patient {rows.loc[repeated, 'patient_id'].iloc[0]} "
-            f"several times with different ones{and_more(int(repeated.sum()) - 1, 'such row')}. Keep the right one."
-        )
-    return rows.reset_index(drop=True)
-
-
-def agreed_outcomes(wanted: Sequence[str], sources: Sequence[tuple[Path | None, pd.DataFrame]]) -> pd.DataFrame:
-    """Returns the outcome of every patient, from the first source that has it.
-
-    Raises:
-        DataError: Two sources contradict each other; names both, the patient and both outcomes.
-    """
-    agreed, origin = pd.DataFrame(columns=list(wanted), dtype=object), pd.Series(dtype=object)
-    for path, rows in sources:
-        own = one_outcome_each(rows[["patient_id", *wanted]].dropna(), path).set_index("patient_id")
-        common = own.index.intersection(agreed.index)
-        ours, theirs = own.loc[common], agreed.loc[common]
-        differ = ~reduce(pd.Series.__and__, (_alike(name, ours[name], theirs[name]) for name in wanted))
-        if differ.any():
-            patient = str(differ.index[differ][0])
-            raise DataError(
-                f"{path} and {origin[patient]}: the same outcome is required for a patient. Found "
-                f"{preview(ours.loc[patient])} and {preview(theirs.loc[patient])} ({', '.join(wanted)}) for "
-                f"{patient}{and_more(int(differ.sum()) - 1, 'such patient')}. Correct it, or leave out the outcome of "
-                "one file."
-            )
-        new = own.index.difference(agreed.index)
-        agreed = pd.concat([part for part in (agreed, own.loc[new].astype(object)) if len(part)] or [agreed])
-        origin = pd.concat([origin, pd.Series([path] * len(new), index=new, dtype=object)])
-    return agreed
-
-
-def _alike(name: str, ours: pd.Series, theirs: pd.Series) -> pd.Series:
-    if name != "time_days":
-        return ours.astype(str) == theirs.astype(str)
-    first, second = ours.astype(float), theirs.astype(float)
-    return (first - second).abs() <= (_ALIKE_SHARE * second).clip(lower=_ALIKE_DAYS)
-
-
-def with_known_outcomes(path: Path, table: pd.DataFrame, task: str, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Returns a file with the known outcomes of a task.
-
-    Raises:
-        DataError: None is known of its patients.
-    """
-    chosen, wanted = table["task"] == task, list(map(str, outcomes))
-    found = outcomes.reindex(table.loc[chosen, "patient_id"])
-    if chosen.any() and found.isna().any(axis=1).all():
-        ids = table.loc[chosen, "patient_id"].unique()
-        mismatch = describe_mismatch(list(ids), {"outcomes": list(outcomes.index)}, of_ours="predictions")
-        raise DataError(
-            f"{path}: outcomes of task {task} are required ({', '.join(wanted)}), in the file or in --patients. "
-            f"Found none for its patients ({mismatch}). Give them, or check the identifiers."
-        )
-    for name in wanted:
-        filled = table[name].astype(object) if name in table else pd.Series(None, table.index, dtype=object)
-        filled[chosen] = found[name].to_numpy(dtype=object)
-        table = table.assign(**{name: filled})
-    return table
 
 
 def _cramers_v(table: Float[np.ndarray, "row column"]) -> tuple[float, float]:

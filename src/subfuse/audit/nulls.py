@@ -1,20 +1,16 @@
-"""Null models: what predictions are when outcomes, or one modality, are dealt out at random."""
+"""Label permutation: what predictions are worth when outcomes are dealt out at random."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.evaluation.benefit.interaction import INTERACTION as INTERACTION_PART
-from subfuse.evaluation.benefit.interaction import variance_shares
-from subfuse.evaluation.comparisons import compare_models, grouping
+from subfuse.evaluation.comparisons import grouping
 from subfuse.evaluation.floors import too_few
-from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
+from subfuse.evaluation.metrics import metric_title, p_text
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -28,17 +24,8 @@ from subfuse.evaluation.predictions import (
 from subfuse.evaluation.weighted_metrics import known_orders, wins
 from subfuse.training.models import is_trivial, model_title
 
-if TYPE_CHECKING:
-    import subfuse.training.fitted_model
-
 _LABEL_NULL = "label permutation"
-SHUFFLE_NULL = "modality shuffle"
-INTERACTION = "interaction"
-_EXCHANGED = ("slides", "expression")
-_WHY_INTERACTION = "A fusion model whose modalities only add up does no more than the sum of two simpler models."
-_TELLING = 0.05  # a loss of C-index or AUC that would matter: an interval that holds it does not rule out a use
 _N_PERMUTATIONS = 200
-_TINY = 1e-7
 SIGNIFICANCE = 0.05
 _REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
 # Held-out predictions of noise lie below chance more often than above: training lacks what is tested
@@ -84,8 +71,7 @@ def permute_labels(
     by, _ = grouping(task)
     findings, rows = [], []
     for model, value in values.items():
-        tested = task.of_model(model)
-        tested = tested[tested["split"] == "test"]
+        tested = task.tested[task.tested["model"] == model]
         alike = _alike_finding(task, model, tested)
         findings += [] if alike is None else [alike]
         if alike is not None and alike.level == "warning":
@@ -109,128 +95,9 @@ def permute_labels(
     return findings, pd.DataFrame(rows, columns=columns)
 
 
-def shuffled_predictions(
-    fitted: "subfuse.training.fitted_model.FittedModel",
-    cohort: Cohort,
-    test_ids: Sequence[str],
-    modality: str,
-    generator: np.random.Generator,
-) -> pd.DataFrame:
-    """Returns a fitted model's predictions of test patients with one modality exchanged among those who have it.
-
-    Covariates stay with their patient: they are not part of the measured expression.
-
-    Args:
-        fitted: The model of one fold.
-        cohort: The prepared cohort.
-        test_ids: The fold's test patients.
-        modality: `slides` or `expression`.
-        generator: Of the exchange.
-    """
-    patients = list(fitted.align(cohort.select(test_ids)))
-    owners = [i for i, patient in enumerate(patients) if _has(patient, modality)]
-    givers = generator.permutation(owners)
-    changed = list(patients)
-    for taker, giver in zip(owners, givers, strict=True):
-        changed[taker] = _exchanged(patients[taker], patients[giver], modality)
-    return fitted.predict(changed)
-
-
-def exchanged_grid(
-    fitted: "subfuse.training.fitted_model.FittedModel", cohort: Cohort, patient_ids: Sequence[str]
-) -> Float[np.ndarray, "patient patient output"]:
-    """Returns predictions from the slides of each patient (rows) with the expression of each (columns).
-
-    Risks, or log probabilities of the classes. Covariates stay with the patient of the slides.
-
-    Args:
-        fitted: Anything with `align` and `predict`.
-        cohort: The prepared cohort.
-        patient_ids: Patients who have both.
-    """
-    patients = list(fitted.align(cohort.select(patient_ids)))
-    n = len(patients)
-    rows = np.arange(n)
-    grid = None
-    for shift in range(n):
-        givers = (rows + shift) % n
-        exchanged = [
-            _exchanged(patient, patients[j], "expression") for patient, j in zip(patients, givers, strict=True)
-        ]
-        predicted = fitted.predict(exchanged)
-        classes = [name for name in map(str, predicted) if name.startswith("p_")]
-        values = predicted[classes or ["risk"]].to_numpy(dtype=np.float64)
-        values = np.log(np.maximum(values, _TINY)) if classes else values
-        grid = np.empty((n, n, values.shape[1])) if grid is None else grid
-        grid[rows, givers] = values
-    return np.empty((0, 0, 1)) if grid is None else grid
-
-
-def interaction_finding(
-    task: str, model: str, grids: Sequence[Float[np.ndarray, "patient patient output"]]
-) -> tuple[Finding, pd.DataFrame]:
-    """Returns how much of a model's predictions is neither modality alone, and the table of `variance_shares`."""
-    table = variance_shares(grids, modalities=_EXCHANGED).assign(task=task, model=model)
-    told = table.set_index("part")
-    title = model_title(model)
-    if told["share"].isna().any():
-        found = f"{title}: cannot be told, predictions do not change with the modalities of a fold"
-        return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
-    of_slides, of_expression, together = (
-        f"{told.loc[part, 'share']:.0%} ({told.loc[part, 'lower']:.0%} to {told.loc[part, 'upper']:.0%})"
-        for part in (*_EXCHANGED, INTERACTION_PART)
-    )
-    found = (
-        f"{title}: with modalities exchanged between patients, {of_slides} of the variance of its predictions is of "
-        f"slides, {of_expression} of expression and {together} of both together only "
-        f"(grids of {', '.join(str(len(grid)) for grid in grids)} patients)"
-    )
-    return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
-
-
-def shuffle_finding(
-    task: TaskPredictions, model: str, shuffled: pd.DataFrame, modality: str, *, n_bootstrap: int, seed: int
-) -> tuple[Finding, pd.DataFrame]:
-    """Returns whether a model is worse when one modality is exchanged between test patients.
-
-    Args:
-        task: Rows of all models and splits.
-        model: The model.
-        shuffled: Its test rows as predicted from exchanged inputs, with the columns of predictions.csv.
-        modality: What was exchanged.
-        n_bootstrap: Replicates of the paired bootstrap.
-        seed: Of the replicates.
-
-    Returns:
-        A finding, and one row in the columns of `compare_models`.
-    """
-    name = f"{model}, {modality} shuffled"
-    rows = pd.concat([task.of_model(model), shuffled.assign(model=name)], ignore_index=True)
-    table = compare_models(rows, reference=model, n_bootstrap=n_bootstrap, seed=seed)
-    row = table.iloc[0]
-    if np.isnan(row["lower"]):
-        found = (
-            f"{model_title(model)}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
-        )
-        return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
-    change, interval = number(row["difference"], signed=True), signed_interval(row["lower"], row["upper"])
-    evidence = f"{metric_title(task.headline)} changes by {change}, 95 % interval {interval}"
-    if row["upper"] < 0:
-        found = f"{model_title(model)} uses {modality}: exchanged between patients, {evidence}"
-        return Finding("ok", SHUFFLE_NULL, found, task=task.name, model=model), table
-    why = f"The result is hardly worse with anybody's {modality}."
-    if row["lower"] < -_TELLING:
-        found = f"{model_title(model)} is not shown to use {modality}: exchanged between patients, {evidence}"
-        return Finding("note", SHUFFLE_NULL, found, "", "More patients would tell.", task.name, model), table
-    found = f"{model_title(model)} does not visibly use {modality}: exchanged between patients, {evidence}"
-    remedy = f"Compare with a model without {modality}."
-    return Finding("warning", SHUFFLE_NULL, found, why, remedy, task.name, model), table
-
-
 def _alike_finding(task: TaskPredictions, model: str, tested: pd.DataFrame) -> Finding | None:
     """Returns in which folds a model predicts the same of all test patients; None where it tells them apart in all."""
-    columns = ["risk"] if task.classes is None else [f"p_{name}" for name in task.classes]
-    folds = [fold[columns].to_numpy(dtype=np.float64) for _, fold in tested.groupby(FOLD) if len(fold) > 1]
+    folds = [fold[task.predicted].to_numpy(dtype=np.float64) for _, fold in tested.groupby(FOLD) if len(fold) > 1]
     n_alike = sum(bool((fold == fold[0]).all()) for fold in folds)
     if not n_alike:
         return None
@@ -296,11 +163,3 @@ def _pairs(fold: pd.DataFrame, classes: Sequence[str] | None) -> _Pairs:
 
 def _wins(scores: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, "class patient patient"]:
     return wins(scores.T[:, :, None] - scores.T[:, None, :])
-
-
-def _has(patient: Patient, modality: str) -> bool:
-    return bool(patient.slides) if modality == "slides" else patient.expression is not None
-
-
-def _exchanged(taker: Patient, giver: Patient, modality: str) -> Patient:
-    return replace(taker, slides=giver.slides) if modality == "slides" else replace(taker, expression=giver.expression)

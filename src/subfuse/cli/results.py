@@ -188,8 +188,8 @@ def _add_audit(parser: ArgumentParser) -> None:
 
 
 def _audit(arguments: Namespace) -> None:
+    from subfuse.audit.any_origin.prediction_files import audit_files
     from subfuse.audit.audit import audit_run
-    from subfuse.audit.prediction_files import audit_files
     from subfuse.cli.audit_text import print_added, print_audit
     from subfuse.files import remove_parts, write_json
 

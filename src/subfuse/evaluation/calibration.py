@@ -17,6 +17,7 @@ from subfuse.evaluation.predictions import (
     label_indices,
     read_tasks,
     risks,
+    stacked,
     survival_curves,
     times_days,
 )
@@ -93,7 +94,7 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
             if len(tested):
                 table = _class_bins(tested, task.classes) if task.classes is not None else _survival_groups(tested)
                 tables.append(table.assign(task=task.name, model=model))
-    return pd.concat([table for table in tables if len(table)] or tables)[list(_RELIABILITY_COLUMNS)]
+    return stacked(tables)[list(_RELIABILITY_COLUMNS)]
 
 
 def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[str, Any]]:

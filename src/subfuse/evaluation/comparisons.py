@@ -32,6 +32,7 @@ from subfuse.evaluation.predictions import (
     label_indices,
     ranked_patients,
     read_tasks,
+    stacked,
 )
 from subfuse.evaluation.weighted_metrics import HORIZON_DAYS, horizon_metric
 
@@ -146,7 +147,7 @@ def compare_models(
     for task in read_tasks(predictions):
         pairs = [(model, reference) for model in task.models if model != reference]
         tables.append(compare_pairs(task, pairs, n_bootstrap=n_bootstrap, seed=seed))
-    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+    return stacked(tables)
 
 
 def compare_pairs(

@@ -40,6 +40,11 @@ class TaskPredictions:
         return "c_index" if self.classes is None else "auc"
 
     @property
+    def predicted(self) -> list[str]:
+        """Columns of the predictions: `risk`, or `p_<class>` of every class."""
+        return ["risk"] if self.classes is None else [f"p_{name}" for name in self.classes]
+
+    @property
     def tested(self) -> pd.DataFrame:
         """Rows of test patients, of every model."""
         return self.rows[self.rows["split"] == "test"]
@@ -83,7 +88,7 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
             raise DataError(
                 f"evaluation needs rows of split test. Found {preview(rows['split'].unique())} in task {name}."
             )
-        if "risk" in rows and rows["risk"].notna().any():
+        if holds_risks(rows):
             yield TaskPredictions(str(name), rows, None)
             continue
         classes = predicted_classes(rows)
@@ -93,6 +98,11 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
                 f"Found {preview(classes) or 'none'}. Add what the models predicted."
             )
         yield TaskPredictions(str(name), rows, tuple(classes))
+
+
+def holds_risks(rows: pd.DataFrame) -> bool:
+    """Returns whether these rows of a task are of survival: they fill the column `risk`."""
+    return "risk" in rows and bool(rows["risk"].notna().any())
 
 
 def class_columns(rows: pd.DataFrame) -> list[str]:
@@ -140,6 +150,11 @@ def ranked_patients(
             )
         groups.append(group)
     return groups
+
+
+def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the rows of tables below each other; empty tables, whose columns have no type, change none."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def events(rows: pd.DataFrame) -> Bool[np.ndarray, " patient"]:

@@ -10,7 +10,7 @@ import pandas as pd
 from subfuse.audit.findings import Finding
 from subfuse.evaluation.benefit.optimism import optimism_gap
 from subfuse.evaluation.metrics import metric_title, number, signed_interval
-from subfuse.evaluation.predictions import read_tasks
+from subfuse.evaluation.predictions import read_tasks, stacked
 from subfuse.run_folder.layout import HELD_OUT_SITES
 from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model, model_title
@@ -50,7 +50,7 @@ def held_out_findings(
             rows = gaps[gaps["model"] == main_model(task.models)].to_dict("records")
             findings += [_finding({str(name): value for name, value in row.items()}) for row in rows]
             tables.append(gaps)
-    return findings, pd.concat(tables[1:] or tables, ignore_index=True)
+    return findings, stacked(tables)
 
 
 def _finding(row: Mapping[str, Any]) -> Finding:

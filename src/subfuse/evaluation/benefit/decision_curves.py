@@ -17,6 +17,7 @@ from subfuse.evaluation.predictions import (
     class_probabilities,
     events,
     label_indices,
+    stacked,
     times_days,
 )
 
@@ -80,7 +81,7 @@ def decision_curves(
         known = {"task": task.name, "model": case.model, "outcome": case.outcome, "reference": reference,
                  "n_patients": len(case.patients.drop_duplicates()), "reason": case.reason or case.few}  # fmt: skip
         tables.append(pd.DataFrame({"threshold": limits, **numbers}).assign(**known))
-    return pd.concat(tables[1:] or tables, ignore_index=True)[list(DECISION_COLUMNS)]
+    return stacked(tables)[list(DECISION_COLUMNS)]
 
 
 def net_benefit(

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.audit.any_table import auditable
+from subfuse.audit.any_origin.any_table import auditable
 from subfuse.audit.audit import audit_predictions
 from subfuse.cli import main
 from subfuse.errors import DataError

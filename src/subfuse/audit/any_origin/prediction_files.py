@@ -6,23 +6,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.any_table import class_of, class_text, read_events, read_numbers, read_splits
+from subfuse.audit.any_origin.any_table import class_text, read_events, read_numbers
+from subfuse.audit.any_origin.folds import WHY, with_folds
+from subfuse.audit.any_origin.outcomes import CHECK, has_outcomes, one_outcome_each, with_outcomes
 from subfuse.audit.audit import N_BOOTSTRAP, audit_predictions
 from subfuse.audit.findings import Audit, Finding, sorted_findings
-from subfuse.audit.labels import agreed_outcomes, one_outcome_each, with_known_outcomes
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, and_more, preview
-from subfuse.evaluation.predictions import class_columns, predicted_classes
+from subfuse.evaluation.predictions import class_columns, holds_risks
 from subfuse.files import read_table, sha256_of_file
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import read_first_line, separator_hint
 from subfuse.training.models import model_title
 
-CHECK = "patients of files"
 _TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
 _TEXT = frozenset({"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site"})
-_OUTCOMES = {True: ["time_days", "event"], False: ["label"]}  # of survival, and of classes
-_WHY = "Models are compared on patients whom both predict, in the same fold."
 
 
 def audit_files(
@@ -108,10 +106,10 @@ def read_prediction_files(
     tables = _with_cohorts(tables)
     tables = _with_tasks(tables)
     findings: list[Finding] = []
-    if len(tables) > 1 or people is not None or not _has_outcomes(tables):
-        tables, findings = _with_outcomes(tables, people, patients)
+    if len(tables) > 1 or people is not None or not has_outcomes(tables):
+        tables, findings = with_outcomes(tables, people, patients)
     if len(tables) > 1:
-        tables, of_folds = _with_folds(tables)
+        tables, of_folds = with_folds(tables)
         findings += [*of_folds, *_of_other_patients(tables)]
     return PredictionFiles(pd.concat(tables.values(), ignore_index=True), people, tuple(findings))
 
@@ -194,7 +192,7 @@ def _with_models(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame
     named = {path: t if "model" in t else t.assign(model=path.stem) for path, t in tables.items()}
     owners: dict[str, Path] = {}
     for path, table in tables.items():
-        if len(class_columns(table)) < 2 and not ("risk" in table and table["risk"].notna().any()):
+        if len(class_columns(table)) < 2 and not holds_risks(table):
             raise DataError(
                 f"{path}: a column risk (higher is worse) or p_<class> of each class is required. Found "
                 f"""{preview(table.columns, 15)}. Name it with --columns '{{"risk_score": "risk"}}'."""
@@ -230,8 +228,7 @@ def _with_tasks(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]
 
 
 def _kind(rows: pd.DataFrame) -> tuple[str, ...]:
-    is_survival = "risk" in rows and rows["risk"].notna().any()
-    return ("risk",) if is_survival else tuple(sorted(class_columns(rows)))
+    return ("risk",) if holds_risks(rows) else tuple(sorted(class_columns(rows)))
 
 
 def _task(path: Path, kind: tuple[str, ...], named: Mapping[tuple[str, ...], set[str]]) -> str:
@@ -239,91 +236,6 @@ def _task(path: Path, kind: tuple[str, ...], named: Mapping[tuple[str, ...], set
     if len(tasks) > 1:
         raise ConfigurationError(f"{path}: a column task is required, one of {preview(tasks)}. Found none.")
     return tasks[0] if tasks else "survival" if kind == ("risk",) else "task"
-
-
-def _with_outcomes(
-    tables: Mapping[Path, pd.DataFrame], people: pd.DataFrame | None, patients: Path | None
-) -> tuple[dict[Path, pd.DataFrame], list[Finding]]:
-    """Returns the files with the same outcome for a patient in all of them, from the first source that knows it.
-
-    A task without any outcome is left out where another has some.
-    """
-    tables, findings, known = dict(tables), [], {}
-    tasks = {(str(task), _kind(rows) == ("risk",)) for t in tables.values() for task, rows in t.groupby("task")}
-    for task, is_survival in sorted(tasks):
-        sources = [] if people is None else [(patients, people)]
-        sources += [(path, table[table["task"] == task]) for path, table in tables.items()]
-        wanted = _OUTCOMES[is_survival]
-        sources = [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}]
-        if not is_survival:
-            of_task = pd.concat([table[table["task"] == task] for table in tables.values()])
-            classes = predicted_classes(of_task)
-            sources = [(path, rows.assign(label=_named(rows["label"], classes))) for path, rows in sources]
-        known[task] = agreed_outcomes(wanted, sources)
-    for task, outcomes in known.items():
-        wanted = list(outcomes.columns)
-        if outcomes.empty and any(len(others) for others in known.values()):
-            tables = {path: table[table["task"] != task] for path, table in tables.items()}
-            text = f"task {task} is left out: neither the files nor --patients have its {' and '.join(wanted)}"
-            why = "Without an outcome a prediction cannot be judged."
-            findings.append(Finding("note", CHECK, text, why, "Give the outcomes with --patients."))
-            continue
-        for path, table in tables.items():
-            tables[path] = with_known_outcomes(path, table, task, outcomes)
-    return {path: table for path, table in tables.items() if len(table)}, findings
-
-
-def _named(labels: pd.Series, classes: Sequence[str]) -> pd.Series:
-    return pd.Series([class_of(label, classes) for label in labels], labels.index, dtype=object)
-
-
-def _has_outcomes(tables: Mapping[Path, pd.DataFrame]) -> bool:
-    return any({*wanted} <= {*table.columns} for table in tables.values() for wanted in _OUTCOMES.values())
-
-
-def _with_folds(tables: Mapping[Path, pd.DataFrame]) -> tuple[dict[Path, pd.DataFrame], list[Finding]]:
-    """Returns the files with the folds of the first that has some, where they are the same or missing."""
-    first = next((path for path, table in tables.items() if "fold" in table), None)
-    if first is None:
-        return dict(tables), []
-    tested = _tested(tables[first])
-    fold_of = tested.drop_duplicates("patient_id").set_index("patient_id")[["repeat", "fold"]]
-    matched, findings = dict(tables), []
-    for path, table in tables.items():
-        table = table if "repeat" in table or "fold" not in table else table.assign(repeat=fold_of["repeat"].iloc[0])
-        if "fold" not in table:
-            found = fold_of.reindex(table["patient_id"])
-            known = found["fold"].notna().to_numpy()
-            table = table.assign(repeat=found["repeat"].to_numpy(), fold=found["fold"].to_numpy())[known]
-            text = f"{path.name} has no folds: its patients are ranked within those of {first.name}"
-            findings.append(Finding("note", CHECK, text, "Risks of several models have several scales.",
-                                    "Add a column fold."))  # fmt: skip
-        elif path != first:
-            table, finding = _renamed_folds(table, fold_of["fold"], path, first)
-            findings += [] if finding is None else [finding]
-        matched[path] = table
-    return matched, findings
-
-
-def _tested(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.assign(repeat=table["repeat"].fillna(0) if "repeat" in table else 0)
-    tested = table[read_splits(table["split"]) == "test"] if "split" in table else table
-    return tested[tested["repeat"] == tested["repeat"].min()]
-
-
-def _renamed_folds(
-    table: pd.DataFrame, fold_of: pd.Series, path: Path, first: Path
-) -> tuple[pd.DataFrame, Finding | None]:
-    """Returns the file with the other's names of the same folds, or what is compared where the folds differ."""
-    own = _tested(table).drop_duplicates("patient_id").set_index("patient_id")["fold"]
-    common = own.index.intersection(fold_of.index)
-    pairs = pd.DataFrame({"own": own[common].astype(str), "other": fold_of[common]}).drop_duplicates()
-    if len(pairs) and pairs["own"].is_unique and pairs["other"].is_unique:
-        names = dict(zip(pairs["own"], pairs["other"], strict=True))
-        return table.assign(fold=[names.get(str(fold), fold) for fold in table["fold"]]), None
-    n_same = int((own[common].astype(str) == fold_of[common].astype(str)).sum())
-    text = f"{path.name} has other folds than {first.name}: {n_same} of {len(common)} patients are tested in the same"
-    return table, Finding("warning", CHECK, text, _WHY, "Predict with the same folds.")
 
 
 def _of_other_patients(tables: Mapping[Path, pd.DataFrame]) -> list[Finding]:
@@ -346,5 +258,5 @@ def _of_other_patients(tables: Mapping[Path, pd.DataFrame]) -> list[Finding]:
         if missing:
             models = ", ".join(map(model_title, tables[path]["model"].unique()))
             text = f"{path.name} lacks {len(missing)} of {len(everybody)} patients ({preview(missing, 3)})"
-            findings.append(Finding("note", CHECK, text, _WHY, f"Predict them with {models} as well."))
+            findings.append(Finding("note", CHECK, text, WHY, f"Predict them with {models} as well."))
     return findings

@@ -9,7 +9,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, and_more, preview
-from subfuse.evaluation.predictions import class_columns, class_name, predicted_classes
+from subfuse.evaluation.predictions import class_columns, class_name, holds_risks, predicted_classes
 from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
 from subfuse.tables import decimal_hint, is_missing
 from subfuse.training.models import model_title
@@ -94,11 +94,6 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     return table.reset_index(drop=True), findings
 
 
-def is_survival(rows: pd.DataFrame) -> bool:
-    """True if the rows of a task hold risks."""
-    return bool(rows["risk"].notna().any())
-
-
 def _check_columns(predictions: pd.DataFrame) -> None:
     columns = [str(name) for name in predictions.columns]
     has_survival = {"time_days", "event", "risk"} <= set(columns)
@@ -165,7 +160,7 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
         columns = class_columns(rows)
         values = rows[columns].to_numpy(float)
         complete = rows.index[np.isfinite(values).all(axis=1)] if columns else rows.index[:0]
-        if is_survival(rows) or complete.empty:
+        if holds_risks(rows) or complete.empty:
             continue
         sums = table.loc[complete, columns].sum(axis=1)
         per_cent = 100.0 if ((sums - 100).abs() <= 100 * _ROUNDED + 1e-9).all() else 1.0
@@ -199,7 +194,7 @@ def _labels(table: pd.DataFrame) -> pd.Series:
     labels = table["label"].map(class_text).astype(object)
     for _, rows in table.groupby("task", sort=False):
         classes = predicted_classes(rows)
-        if is_survival(rows) or not classes:
+        if holds_risks(rows) or not classes:
             continue
         named = pd.Series([class_of(label, classes) for label in labels[rows.index]], rows.index, dtype=object)
         extra = named[~named.isin([*classes, None])]
@@ -223,7 +218,7 @@ def class_of(label: str | None, classes: Sequence[str]) -> str | None:
 
 def _refuse_no_time(table: pd.DataFrame) -> None:
     for name, rows in table.groupby("task", sort=False):
-        if is_survival(rows) and len(rows) > 1 and rows["time_days"].eq(0).all():
+        if holds_risks(rows) and len(rows) > 1 and rows["time_days"].eq(0).all():
             raise DataError(
                 f"column time_days: follow-ups above 0 are required. Found 0 for all {rows['patient_id'].nunique()} "
                 f"patients of task {name}. Give the days from diagnosis to death or last contact."
@@ -248,7 +243,7 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _of_tasks(rows: pd.DataFrame, known: Callable[[pd.DataFrame, bool], pd.Series]) -> pd.Series:
     """Returns a row-wise answer that depends on the kind of the row's task."""
-    parts = [known(task, is_survival(task)) for _, task in rows.groupby("task", sort=False)]
+    parts = [known(task, holds_risks(task)) for _, task in rows.groupby("task", sort=False)]
     return pd.concat(parts).reindex(rows.index).astype(bool) if parts else pd.Series(dtype=bool)
 
 

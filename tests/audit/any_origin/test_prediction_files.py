@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
 
-from subfuse.audit.any_table import auditable
+from subfuse.audit.any_origin.any_table import auditable
+from subfuse.audit.any_origin.prediction_files import audit_files, read_prediction_files
 from subfuse.audit.audit import audit_predictions
-from subfuse.audit.prediction_files import audit_files, read_prediction_files
 from subfuse.cli import main
 from subfuse.errors import ConfigurationError, DataError
 
-PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COLUMNS = {"slide_id": "patient_id", "survival": "time_months", "censorship": "censored"}
 N = 90
 

@@ -1,0 +1,259 @@
+"""Does a model use a modality, and both together: predictions when slides or expression go between patients."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from subfuse.audit.comparison_family import known_modalities
+from subfuse.audit.findings import Finding
+from subfuse.audit.fitting import TrainedJob
+from subfuse.cohort.cohort import Cohort, Patient
+from subfuse.evaluation.benefit.interaction import INTERACTION, variance_shares
+from subfuse.evaluation.comparisons import compare_models
+from subfuse.evaluation.metrics import metric_title, number, signed_interval
+from subfuse.evaluation.predictions import TaskPredictions, read_tasks, stacked
+from subfuse.training.models import modalities_of, model_title
+
+if TYPE_CHECKING:
+    import subfuse.training.fitted_model
+
+SHUFFLE_NULL = "modality shuffle"
+_LEAST_EXCHANGED = 3  # patients of a grid
+_EXCHANGED = ("slides", "expression")
+_WHY_INTERACTION = "A fusion model whose modalities only add up does no more than the sum of two simpler models."
+_TELLING = 0.05  # a loss of C-index or AUC that would matter: an interval that holds it does not rule out a use
+_TINY = 1e-7
+
+
+def modality_shuffles(
+    table: pd.DataFrame,
+    jobs: list[TrainedJob],
+    cohort: Cohort,
+    given: Mapping[str, Collection[str]],
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns whether every model of two modalities is worse when one of them is exchanged between test patients.
+
+    Args:
+        table: All predictions, see `auditable`.
+        jobs: Finished jobs.
+        cohort: The prepared cohort.
+        given: Model to modalities, for models that this package does not know.
+        n_bootstrap: Replicates of the paired bootstrap.
+        seed: Of exchange and bootstrap.
+    """
+    findings, tables = [], [pd.DataFrame()]
+    for task in read_tasks(table):
+        modalities = known_modalities(task.models, given)
+        for model in (model for model in task.models if len(modalities[model]) > 1):
+            chosen = [job for job in jobs if (job.job.task, job.job.model) == (task.name, model)]
+            if not chosen:
+                found = f"{model_title(model)}: cannot be checked, its fitted models are not in the run"
+                findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
+                continue
+            for modality in sorted(modalities[model] - (set() if cohort.genes else {"expression"})):
+                shuffled = _shuffled_rows(task, model, chosen, cohort, modality, np.random.default_rng(seed))
+                finding, compared = shuffle_finding(task, model, shuffled, modality, n_bootstrap=n_bootstrap, seed=seed)
+                findings.append(finding)
+                tables.append(compared.assign(reference_is=f"{modality} in place"))
+    return findings, stacked(tables)
+
+
+def interactions(
+    table: pd.DataFrame, jobs: list[TrainedJob], cohort: Cohort, exchanges: int, *, seed: int
+) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns what every model of both modalities has beyond their sum, in the first repeat.
+
+    Args:
+        table: All predictions, see `auditable`.
+        jobs: Finished jobs.
+        cohort: The prepared cohort.
+        exchanges: Patients of a fold whose modalities are exchanged, each with each; fewer than three: none.
+        seed: Of the patients drawn.
+    """
+    findings, tables = list[Finding](), [pd.DataFrame()]
+    if exchanges < _LEAST_EXCHANGED:
+        return findings, tables[0]
+    from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
+
+    both = {patient.patient_id for patient in cohort if patient.slides and patient.expression is not None}
+    for task in read_tasks(table):
+        for model in (model for model in task.models if modalities_of(model) >= {"slides", "expression"}):
+            chosen = [job for job in jobs if (job.job.task, job.job.model, job.job.repeat) == (task.name, model, 0)]
+            tested = task.tested[(task.tested["model"] == model) & (task.tested["repeat"] == 0)]
+            grids = []
+            for job in chosen:
+                ids = sorted({*tested.loc[tested["fold"] == job.job.fold_index, "patient_id"]} & both)
+                drawn = np.random.default_rng(seed).permutation(ids)[:exchanges]
+                if len(drawn) >= _LEAST_EXCHANGED:
+                    grids.append(exchanged_grid(load_fitted(job.folder), cohort, list(map(str, drawn))))
+            if grids:
+                finding, shares = interaction_finding(task.name, model, grids)
+                findings.append(finding)
+                tables.append(shares)
+    return findings, stacked(tables)
+
+
+def shuffled_predictions(
+    fitted: "subfuse.training.fitted_model.FittedModel",
+    cohort: Cohort,
+    test_ids: Sequence[str],
+    modality: str,
+    generator: np.random.Generator,
+) -> pd.DataFrame:
+    """Returns a fitted model's predictions of test patients with one modality exchanged among those who have it.
+
+    Covariates stay with their patient: they are not part of the measured expression.
+
+    Args:
+        fitted: The model of one fold.
+        cohort: The prepared cohort.
+        test_ids: The fold's test patients.
+        modality: `slides` or `expression`.
+        generator: Of the exchange.
+    """
+    patients = list(fitted.align(cohort.select(test_ids)))
+    owners = [i for i, patient in enumerate(patients) if _has(patient, modality)]
+    givers = generator.permutation(owners)
+    changed = list(patients)
+    for taker, giver in zip(owners, givers, strict=True):
+        changed[taker] = _exchanged(patients[taker], patients[giver], modality)
+    return fitted.predict(changed)
+
+
+def exchanged_grid(
+    fitted: "subfuse.training.fitted_model.FittedModel", cohort: Cohort, patient_ids: Sequence[str]
+) -> Float[np.ndarray, "patient patient output"]:
+    """Returns predictions from the slides of each patient (rows) with the expression of each (columns).
+
+    Risks, or log probabilities of the classes. Covariates stay with the patient of the slides.
+
+    Args:
+        fitted: Anything with `align` and `predict`.
+        cohort: The prepared cohort.
+        patient_ids: Patients who have both.
+    """
+    patients = list(fitted.align(cohort.select(patient_ids)))
+    n = len(patients)
+    rows = np.arange(n)
+    grid = None
+    for shift in range(n):
+        givers = (rows + shift) % n
+        exchanged = [
+            _exchanged(patient, patients[j], "expression") for patient, j in zip(patients, givers, strict=True)
+        ]
+        predicted = fitted.predict(exchanged)
+        classes = [name for name in map(str, predicted) if name.startswith("p_")]
+        values = predicted[classes or ["risk"]].to_numpy(dtype=np.float64)
+        values = np.log(np.maximum(values, _TINY)) if classes else values
+        grid = np.empty((n, n, values.shape[1])) if grid is None else grid
+        grid[rows, givers] = values
+    return np.empty((0, 0, 1)) if grid is None else grid
+
+
+def interaction_finding(
+    task: str, model: str, grids: Sequence[Float[np.ndarray, "patient patient output"]]
+) -> tuple[Finding, pd.DataFrame]:
+    """Returns how much of a model's predictions is neither modality alone, and the table of `variance_shares`."""
+    table = variance_shares(grids, modalities=_EXCHANGED).assign(task=task, model=model)
+    told = table.set_index("part")
+    title = model_title(model)
+    if told["share"].isna().any():
+        found = f"{title}: cannot be told, predictions do not change with the modalities of a fold"
+        return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
+    of_slides, of_expression, together = (
+        f"{told.loc[part, 'share']:.0%} ({told.loc[part, 'lower']:.0%} to {told.loc[part, 'upper']:.0%})"
+        for part in (*_EXCHANGED, INTERACTION)
+    )
+    found = (
+        f"{title}: with modalities exchanged between patients, {of_slides} of the variance of its predictions is of "
+        f"slides, {of_expression} of expression and {together} of both together only "
+        f"(grids of {', '.join(str(len(grid)) for grid in grids)} patients)"
+    )
+    return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
+
+
+def shuffle_finding(
+    task: TaskPredictions, model: str, shuffled: pd.DataFrame, modality: str, *, n_bootstrap: int, seed: int
+) -> tuple[Finding, pd.DataFrame]:
+    """Returns whether a model is worse when one modality is exchanged between test patients.
+
+    Args:
+        task: Rows of all models and splits.
+        model: The model.
+        shuffled: Its test rows as predicted from exchanged inputs, with the columns of predictions.csv.
+        modality: What was exchanged.
+        n_bootstrap: Replicates of the paired bootstrap.
+        seed: Of the replicates.
+
+    Returns:
+        A finding, and one row in the columns of `compare_models`.
+    """
+    name = f"{model}, {modality} shuffled"
+    rows = pd.concat([task.of_model(model), shuffled.assign(model=name)], ignore_index=True)
+    table = compare_models(rows, reference=model, n_bootstrap=n_bootstrap, seed=seed)
+    row = table.iloc[0]
+    if np.isnan(row["lower"]):
+        found = (
+            f"{model_title(model)}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
+        )
+        return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
+    change, interval = number(row["difference"], signed=True), signed_interval(row["lower"], row["upper"])
+    evidence = f"{metric_title(task.headline)} changes by {change}, 95 % interval {interval}"
+    if row["upper"] < 0:
+        found = f"{model_title(model)} uses {modality}: exchanged between patients, {evidence}"
+        return Finding("ok", SHUFFLE_NULL, found, task=task.name, model=model), table
+    why = f"The result is hardly worse with anybody's {modality}."
+    if row["lower"] < -_TELLING:
+        found = f"{model_title(model)} is not shown to use {modality}: exchanged between patients, {evidence}"
+        return Finding("note", SHUFFLE_NULL, found, "", "More patients would tell.", task.name, model), table
+    found = f"{model_title(model)} does not visibly use {modality}: exchanged between patients, {evidence}"
+    remedy = f"Compare with a model without {modality}."
+    return Finding("warning", SHUFFLE_NULL, found, why, remedy, task.name, model), table
+
+
+def _shuffled_rows(
+    task: TaskPredictions,
+    model: str,
+    jobs: list[TrainedJob],
+    cohort: Cohort,
+    modality: str,
+    generator: np.random.Generator,
+) -> pd.DataFrame:
+    """Returns the model's test rows with predictions from exchanged inputs."""
+    from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
+
+    tested = task.tested[task.tested["model"] == model]
+    known = {patient.patient_id for patient in cohort}
+    parts = []
+    for job in jobs:
+        key = (tested["repeat"] == job.job.repeat) & (tested["fold"] == job.job.fold_index)
+        rows = tested[key & tested["patient_id"].isin(known)].set_index("patient_id", drop=False)
+        if rows.empty:
+            continue
+        predicted = shuffled_predictions(load_fitted(job.folder), cohort, list(rows.index), modality, generator)
+        predicted = predicted.set_index("patient_id")
+        columns = [
+            name
+            for name in map(str, predicted.columns)
+            if name in rows and name.startswith(("risk", "survival_", "p_"))
+        ]
+        rows = rows.copy()
+        rows[columns] = predicted.loc[rows.index, columns]
+        parts.append(rows)
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.dropna(subset=task.predicted)
+
+
+def _has(patient: Patient, modality: str) -> bool:
+    return bool(patient.slides) if modality == "slides" else patient.expression is not None
+
+
+def _exchanged(taker: Patient, giver: Patient, modality: str) -> Patient:
+    return replace(taker, slides=giver.slides) if modality == "slides" else replace(taker, expression=giver.expression)
