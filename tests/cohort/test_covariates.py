@@ -95,7 +95,7 @@ def test_a_covariate_that_cannot_be_coded_says_which_cell_and_what_to_do(column,
 
 
 def test_a_wrong_batch_is_not_offered_the_outcomes():
-    with pytest.raises(ConfigurationError, match=r"They have cohort, age\. Add it"):
+    with pytest.raises(ConfigurationError, match=r"They have cohort, age\. Name one"):
         check_batch(
             "center", patients(age=["1", "2"], grade=["a", "b"]), {"g": TaskSpec(column="grade")}, develops=True
         )
@@ -115,8 +115,27 @@ def test_batch_among_the_strata_is_the_column_it_names():
     table = patients(scanner=["a", "b"] * 3)
     assert columns("batch", "site", batch="scanner") == ("scanner", "site")
     assert columns("site", batch="scanner") == ("site", "scanner")
-    check_strata(columns("batch", "site", batch="scanner"), table.assign(site="X"))
+    check_strata(columns("batch", "site", batch="scanner"), table.assign(site="X"), {}, develops=True)
     with pytest.raises(ConfigurationError, match="strata: 'batch' must be a column"):
-        check_strata(columns("batch", batch=None), table)
-    with pytest.raises(ConfigurationError, match="strata: name must have values that patients share"):
-        check_strata(["name"], patients(name=[f"{i}" for i in range(6)]))
+        check_strata(columns("batch", batch=None), table, {}, develops=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        ("name", "strata: name must have values that patients share"),
+        ("IDH", "strata: 'IDH' must be a column .*; idh is, which differs only in case. Name one of these"),
+        ("codel", "strata: codel must be known for some patients. Found none"),
+        ("event", "strata: event is the outcome"),
+        ("grade", "strata: grade is the outcome"),
+    ],
+)
+def test_strata_that_tell_nothing_are_refused_each_in_its_words(column, found):
+    shared = ["a", "b"] * 3
+    table = patients(name=[f"{i}" for i in range(6)], idh=shared, codel=[None] * 6, grade=shared)
+    grade = {"grade": TaskSpec(column="grade")}
+    with pytest.raises(ConfigurationError, match=found):
+        check_strata([column], table, grade, develops=True)
+    survival = {"survival": TaskSpec(time="time_days", event="event")}
+    check_strata(["grade"], table, grade | survival, develops=True)  # of survival
+    check_strata(["codel"], table, grade, develops=False)  # unknown in another hospital

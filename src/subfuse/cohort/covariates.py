@@ -12,6 +12,7 @@ from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.table import ExpressionStandardiser
+from subfuse.identifiers import spelt_otherwise
 from subfuse.tables import decimal_hint
 
 CovariateValues = Mapping[str, str | float]  # what is known of one patient: column -> value
@@ -54,8 +55,9 @@ def resolve_covariates(
         available = [name for name in _columns(patients) if name not in outcomes]
         if column not in available:
             raise ConfigurationError(
-                f"covariates: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
-                "Add it to patients.columns."
+                f"covariates: {column!r} must be a column of the patients. They have {preview(available, limit=12)}"
+                f"{spelt_otherwise([column], available).get(column, '')}. Name one of these, or add it to "
+                "patients.columns."
             )
         known = patients.set_index("patient_id")[column].dropna().astype(str)
         names += _coded_names(entry, known, develops=develops)
@@ -65,20 +67,30 @@ def resolve_covariates(
     return tuple(names)
 
 
-def check_strata(strata: Sequence[str], patients: pd.DataFrame) -> None:
-    """Refuses strata that are no column of the patients, or that name patients or nearly so.
+def check_strata(
+    strata: Sequence[str], patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, develops: bool
+) -> None:
+    """Refuses strata that are no column of the patients, the only outcome, unknown for all, or name patients or nearly.
 
     Raises:
         ConfigurationError: Names the column and what it holds.
     """
     available = ["cohort", "site", *_columns(patients)]
+    predicted = [{task.time, task.event, task.column} for task in tasks.values()]
     for column in strata:
+        if column in ("time_days", "event") or (predicted and all(column in outcome for outcome in predicted)):
+            raise ConfigurationError(f"strata: {column} is the outcome: patients of a stratum would not differ in it. "
+                                     "Name another column.")  # fmt: skip
         if column not in available:
             raise ConfigurationError(
-                f"strata: {column!r} must be a column of the patients. They have {preview(available, limit=12)}. "
-                "Add it to patients.columns."
+                f"strata: {column!r} must be a column of the patients. They have {preview(available, limit=12)}"
+                f"{spelt_otherwise([column], available).get(column, '')}. Name one of these, or add it to "
+                "patients.columns."
             )
         known = patients[column].dropna().astype(str)
+        if known.empty and develops:
+            raise ConfigurationError(f"strata: {column} must be known for some patients. Found none. Fill it in, or "
+                                     "remove it.")  # fmt: skip
         if _names_patients(known):
             raise ConfigurationError(
                 f"strata: {column} must have values that patients share. Found {known.nunique()} for {len(known)} "
@@ -100,7 +112,8 @@ def check_batch(column: str | None, patients: pd.DataFrame, tasks: Mapping[str, 
     if column not in available:
         raise ConfigurationError(
             f"batch: {column!r} must be a column of the patients and no outcome. They have "
-            f"{preview(available, limit=12)}. Add it to patients.columns."
+            f"{preview(available, limit=12)}{spelt_otherwise([column], available).get(column, '')}. Name one of these, "
+            "or add it to patients.columns."
         )
     words = patients[column].dropna().astype(str)
     if develops and (words.nunique() < 2 or _names_patients(words)):

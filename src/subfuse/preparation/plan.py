@@ -135,7 +135,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     gene_sets = restrict_to_axis(wanted, genes) if genes else dict.fromkeys(wanted, ())
     covariates = resolve_covariates(cohort_file.covariates, developed, tasks, develops=develops)
     check_batch(cohort_file.batch, developed, tasks, develops=develops)
-    check_strata(cohort_file.strata_columns, developed)
+    check_strata(cohort_file.strata_columns, developed, tasks, develops=develops)
     _refuse_names_of_genes(covariates, genes, {} if expression is None else expression.names_in_source)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))

@@ -220,7 +220,7 @@ def test_a_patient_of_two_outcomes_in_one_file_is_not_settled_in_silence(folder:
     ours = pd.read_csv(folder / "ours.csv")
     ours.loc[0, "time_days"] += 500
     ours.to_csv(folder / "ours.csv", index=False)
-    with pytest.raises(DataError, match=r"ours.csv: one outcome per patient is required. Found patient TCGA-\S+ sev"):
+    with pytest.raises(DataError, match=r"ours.csv: rows of one patient must agree. Found time_days 518.0, 18.0 for"):
         read(folder, "ours", "clinical")
 
 
@@ -232,10 +232,25 @@ def test_a_model_in_two_files_and_a_file_without_predictions_are_named(folder: P
         read(folder, "ours", "patients")
     with pytest.raises(DataError, match=r"mcat.csv: the column patient_id is required"):
         read(folder, "ours", "mcat")
-    twice = pd.concat([pd.read_csv(folder / "patients.csv"), pd.read_csv(folder / "patients.csv").assign(time_days=1)])
-    twice.to_csv(folder / "patients.csv", index=False)
-    with pytest.raises(DataError, match=r"patients.csv: one outcome per patient is required"):
-        read(folder, "ours", patients=folder / "patients.csv")
+
+
+def test_rows_of_one_patient_agree_in_what_is_read_or_are_refused(folder: Path) -> None:
+    people = pd.read_csv(folder / "patients.csv").assign(age=50.0, sample="01A", stage="I")
+    path = folder / "patients.csv"
+    pd.concat([people.assign(age=np.nan, idh=np.nan), people.assign(sample="02A")]).to_csv(path, index=False)
+    joined = read(folder, "ours", patients=path).patients
+    assert joined is not None
+    assert joined["patient_id"].is_unique
+    assert (joined["age"] == 50).all()
+    assert joined["idh"].tolist() == people["idh"].tolist()
+    for column, value in {"time_days": 1.0, "age": 51.0, "stage": "II"}.items():
+        pd.concat([people, people.iloc[:2].assign(**{column: value})]).to_csv(path, index=False)
+        found = rf"rows of one patient must agree. Found {column} .*, {value} for patient TCGA-.*, and 1 more such pat"
+        with pytest.raises(DataError, match=found):
+            read(folder, "ours", patients=path, strata=["stage"])
+    people.assign(Age="x").to_csv(path, index=False)
+    with pytest.raises(ConfigurationError, match=r"must differ in more than case\. Found age, Age"):
+        read(folder, "ours", patients=path)
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path, people: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,10 @@ def test_a_column_that_groups_nobody_is_refused_and_never_called_fine(column, va
     assert {f.level for f in findings if f.check == CHECK} == {"note"}
     with pytest.raises(ConfigurationError, match="grade must be a column of the patients"):
         require_groups(["idh", "grade"], patients)
+    with pytest.raises(ConfigurationError, match="idh is, which differs only in case"):
+        require_groups(["IDH"], patients)
+    with pytest.raises(ConfigurationError, match="strata: event is the outcome"):
+        require_groups(["event"], patients.assign(event=True))
 
 
 def test_a_model_that_tells_the_stratum_alone_is_a_warning():

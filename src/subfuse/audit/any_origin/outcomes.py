@@ -1,6 +1,6 @@
 """The outcome of every patient, where several files and a table of the patients may know it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,21 +21,29 @@ def has_outcomes(tables: Mapping[Path, pd.DataFrame]) -> bool:
     return any({*wanted} <= {*table.columns} for table in tables.values() for wanted in _OUTCOMES.values())
 
 
-def one_outcome_each(rows: pd.DataFrame, path: Path | None) -> pd.DataFrame:
-    """Returns one row per patient.
+def one_row_each(rows: pd.DataFrame, path: Path | None, columns: Iterable[str]) -> pd.DataFrame:
+    """Returns one row per patient, with what any of its rows knows.
+
+    Args:
+        rows: With the column `patient_id`.
+        path: Their file, for messages.
+        columns: Those that are read, in which the rows of a patient must agree.
 
     Raises:
-        DataError: A patient has several outcomes; names the file and the first.
+        DataError: Rows of a patient disagree; names file, column and values.
     """
-    outcomes = [name for name in ("time_days", "event", "label") if name in rows]
-    rows = rows.drop_duplicates(["patient_id", *outcomes])
-    repeated = rows["patient_id"].duplicated()
-    if repeated.any():
-        raise DataError(
-            f"{path}: one outcome per patient is required. Found patient {rows.loc[repeated, 'patient_id'].iloc[0]} "
-            f"several times with different ones{and_more(int(repeated.sum()) - 1, 'such row')}. Keep the right one."
-        )
-    return rows.reset_index(drop=True)
+    if not rows["patient_id"].duplicated().any():
+        return rows
+    for name in [column for column in columns if column in rows]:
+        values = rows.dropna(subset=[name]).groupby("patient_id")[name].unique()
+        several = values[values.map(len) > 1]
+        if len(several):
+            raise DataError(
+                f"{path}: rows of one patient must agree. Found {name} "
+                f"{preview(several.iloc[0], 3)} for patient {several.index[0]}"
+                f"{and_more(len(several) - 1, 'such patient')}. Keep the right row of each."
+            )
+    return rows.groupby("patient_id", sort=False).first().reset_index()
 
 
 def with_outcomes(
@@ -81,7 +89,7 @@ def _agreed(wanted: Sequence[str], sources: Sequence[tuple[Path | None, pd.DataF
     """
     agreed, origin = pd.DataFrame(columns=list(wanted), dtype=object), pd.Series(dtype=object)
     for path, rows in sources:
-        own = one_outcome_each(rows[["patient_id", *wanted]].dropna(), path).set_index("patient_id")
+        own = one_row_each(rows[["patient_id", *wanted]].dropna(), path, wanted).set_index("patient_id")
         common = own.index.intersection(agreed.index)
         ours, theirs = own.loc[common], agreed.loc[common]
         differ = ~pd.DataFrame({name: _alike(name, ours[name], theirs[name]) for name in wanted}).all(axis=1)

@@ -8,8 +8,9 @@ import pandas as pd
 
 from subfuse.audit.any_origin.any_table import class_text, read_events, read_numbers
 from subfuse.audit.any_origin.folds import WHY, with_folds
-from subfuse.audit.any_origin.outcomes import CHECK, has_outcomes, one_outcome_each, with_outcomes
+from subfuse.audit.any_origin.outcomes import CHECK, has_outcomes, one_row_each, with_outcomes
 from subfuse.audit.audit import N_BOOTSTRAP, audit_predictions
+from subfuse.audit.confounding.strata import AGE, MARKERS, SUBGROUPS
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, and_more, preview
@@ -48,7 +49,7 @@ def audit_files(
         ConfigurationError: A column that no file has, two models of one name; see `audit_predictions`.
         DataError: The files cannot be read, or contradict each other.
     """
-    read = read_prediction_files(paths, patients=patients, columns=columns)
+    read = read_prediction_files(paths, patients=patients, columns=columns, strata=strata)
     audit = audit_predictions(
         read.predictions,
         modalities=modalities,
@@ -70,7 +71,11 @@ class PredictionFiles:
 
 
 def read_prediction_files(
-    paths: Sequence[Path], *, patients: Path | None = None, columns: Mapping[str, str] | None = None
+    paths: Sequence[Path],
+    *,
+    patients: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    strata: Sequence[str] = (),
 ) -> PredictionFiles:
     """Returns predictions of several files as one table.
 
@@ -86,6 +91,7 @@ def read_prediction_files(
         patients: CSV of the patients, with any of the outcomes, strata, site, age, sex and markers.
         columns: Column of any of the files to our name: those of predictions.csv, `time_months` or `time_years`, and
             `censored`, which is the opposite of `event`.
+        strata: Other columns of `patients` that are read.
 
     Raises:
         ConfigurationError: A column that no file has, or two models of one name.
@@ -98,7 +104,7 @@ def read_prediction_files(
     _refuse_copies(files)
     known = None if patients is None else _renamed(patients, columns)
     _check_mapping(columns, [*raw.values(), *([] if known is None else [known])], files)
-    people = None if known is None or patients is None else one_outcome_each(_cleaned(patients, known), patients)
+    people = None if known is None or patients is None else _people(patients, known, strata)
     tables = {path: _cleaned(path, table) for path, table in raw.items()}
     if any("split" in table for table in tables.values()):
         tables = {path: table if "split" in table else table.assign(split="test") for path, table in tables.items()}
@@ -112,6 +118,22 @@ def read_prediction_files(
         tables, of_folds = with_folds(tables)
         findings += [*of_folds, *_of_other_patients(tables)]
     return PredictionFiles(pd.concat(tables.values(), ignore_index=True), people, tuple(findings))
+
+
+def _people(path: Path, table: pd.DataFrame, strata: Sequence[str]) -> pd.DataFrame:
+    """Returns the patients' table with one row per patient; see `one_row_each`.
+
+    Raises:
+        ConfigurationError: A column that is read is there in another case too.
+    """
+    columns = dict.fromkeys(["cohort", "time_days", "event", "label", *strata, *MARKERS, *SUBGROUPS, AGE])
+    for name in columns:
+        alike = [str(column) for column in table if str(column).lower() == name.lower()]
+        if name in alike and len(alike) > 1:
+            raise ConfigurationError(
+                f"{path}: columns must differ in more than case. Found {preview(alike)}. Rename or remove all but one."
+            )
+    return one_row_each(_cleaned(path, table), path, columns)
 
 
 def _refuse_copies(files: Sequence[Path]) -> None:

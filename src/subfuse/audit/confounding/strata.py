@@ -13,6 +13,7 @@ from subfuse.evaluation.floors import LEAST_OF_STRATUM
 from subfuse.evaluation.metrics import CHANCE, metric_title, p_text
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
 from subfuse.evaluation.strata import pair_decomposition, stratified_metrics
+from subfuse.identifiers import spelt_otherwise
 from subfuse.training.models import main_model, model_title
 
 CHECK = "within strata"
@@ -36,9 +37,14 @@ def require_groups(declared: Sequence[str], patients: pd.DataFrame | None) -> No
         raise ConfigurationError(f"strata: a table of the patients is required. Found none with {preview(declared)}.")
     for column in declared:
         assert patients is not None
+        if column in ("time_days", "event", "label"):
+            raise ConfigurationError(f"strata: {column} is the outcome: patients of a stratum would not differ in it. "
+                                     "Name another column.")  # fmt: skip
         if column not in patients:
+            available = [str(name) for name in patients]
             raise ConfigurationError(
-                f"strata: {column} must be a column of the patients. They have {preview(patients.columns, 20)}."
+                f"strata: {column} must be a column of the patients. They have {preview(available, 20)}"
+                f"{spelt_otherwise([column], available).get(column, '')}. Name one of these."
             )
         values = patients[column].dropna().astype(str)
         if _joined(values).nunique() < 2:
