@@ -118,6 +118,15 @@ def test_models_by_what_they_add_stand_first() -> None:
     ]
 
 
+def test_a_comparison_without_an_interval_is_shown() -> None:
+    row = {"task": "survival", "model": "concat", "reference": "snn", "reference_is": "best single modality"}
+    unknown = {"metric": "c_index", "difference": None, "lower": None, "upper": None, "p_adjusted": None}
+
+    (table,) = section(fusion=pd.DataFrame([row | unknown]))["tables"]
+
+    assert table["table"].rows[0][2:] == ("SNN (best single modality)", "C-index", "undefined", "no interval", "")
+
+
 def test_what_hospital_and_batch_explain_is_shown() -> None:
     numbers = {"outcome_share": 0.12, "p_outcome": 0.005, "prediction_share": 0.031, "p_prediction": 0.4}
     told = {"auc": 0.99, "auc_within": None, "p_within": None, "n_values": 2, "n_patients": 90, "strongest": "A, B"}

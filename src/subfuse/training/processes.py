@@ -95,8 +95,8 @@ def shares(total: int, processes: int) -> tuple[int, ...]:
 
 
 def gather_rows(
-    fabric: Fabric, rows: Shaped[Tensor, "row *axes"], counts: Sequence[int]
-) -> Shaped[Tensor, "all_rows *axes"]:
+    fabric: Fabric, rows: Shaped[Tensor, " row *axes"], counts: Sequence[int]
+) -> Shaped[Tensor, " all_rows *axes"]:
     """Returns the rows of all processes below one another, without gradient."""
     if fabric.world_size == 1:
         return rows.detach()

@@ -63,10 +63,7 @@ def with_outcomes(
         if not is_survival:
             of_task = pd.concat([table[table["task"] == task] for table in tables.values()])
             classes = predicted_classes(of_task)
-            sources = [
-                (path, rows.assign(label=[class_of(label, classes) for label in rows["label"]]))
-                for path, rows in sources
-            ]
+            sources = [(path, rows.assign(label=_named(rows["label"], classes))) for path, rows in sources]
         known[task] = _agreed(wanted, sources)
     for task, outcomes in known.items():
         wanted = list(outcomes.columns)
@@ -134,3 +131,7 @@ def _with_known(path: Path, table: pd.DataFrame, task: str, outcomes: pd.DataFra
         filled[chosen] = found[name].to_numpy(dtype=object)
         table = table.assign(**{name: filled})
     return table
+
+
+def _named(labels: pd.Series, classes: Sequence[str]) -> pd.Series:
+    return pd.Series([class_of(label, classes) for label in labels], labels.index, dtype=object)
