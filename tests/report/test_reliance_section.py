@@ -49,31 +49,37 @@ def test_gene_sets_are_text_and_only_the_first_are_shown(run):
     assert table.rows[0][-1].endswith(" and 1 more")
 
 
-def test_gene_sets_of_genes_that_are_not_stable_have_no_fdr(run):
-    table = reliance_section.reliance_section(read_run(run))[0]["enrichment"]
-    by_subspace = {row[0]: row[6] for row in table.rows}
+def test_gene_sets_of_genes_that_are_not_stable_have_no_fdr_and_the_reason_once(run):
+    part = reliance_section.reliance_section(read_run(run))[0]
+    fdr = {row[0]: row[6] for row in part["enrichment"].rows}
     stable, unstable = list(GENES)
-    assert "stable" not in by_subspace[stable]
-    assert by_subspace[unstable] == "none: genes not stable over folds"
+    assert fdr[stable] != "none"
+    assert fdr[unstable] == "none"
+    assert part["enrichment_reserve"] == f"No FDR in {unstable} (genes not stable over folds)."
+    assert reliance_section._fdr_reserve(None) == ""
 
 
 def test_gene_sets_whose_stability_is_undefined_are_not_called_unstable():
     one_fold = dict.fromkeys(COLUMNS, 0.5) | {"fdr": np.nan, "stability": np.nan, "leading_genes": "EGFR"}
-    assert reliance_section._enrichment_table(pd.DataFrame([one_fold])).rows[0][6] == "none: stability undefined"
+    table = pd.DataFrame([one_fold | {"subspace": "tumour"}])
+    assert reliance_section._fdr_reserve(table) == "No FDR in tumour (stability undefined)."
 
 
-def test_a_gene_on_top_in_every_fold_comes_with_what_speaks_against_it(run):
+def test_what_speaks_against_genes_on_top_is_said_once(run):
     explained = read_run(run).cohort_explanations[0]
-    subspace = str(explained.stability["subspace"].iloc[0])
+    first = str(explained.stability["subspace"].iloc[0])
 
     def told(stability: float, n_patients: int) -> str:
-        table = explained.stability.assign(mean_rank_correlation=stability)
+        of_first = explained.stability["subspace"] == first
+        table = explained.stability.assign(mean_rank_correlation=np.where(of_first, stability, 0.9))
         changed = replace(explained, stability=table, summary={**explained.summary, "n_patients": n_patients})
-        return reliance_section._top_share(1.0, changed, subspace)
+        part = reliance_section._of_task(changed)
+        assert all(row[4].endswith("%") for row in part["genes"].rows)
+        return part["genes_reserve"]
 
-    assert told(0.5, 20) == "100%"
-    assert told(0.49, 20) == "100%, genes not stable over folds"
-    assert told(0.49, 19) == "100%, genes not stable over folds, only 19 patients"
+    assert told(0.5, 20) == ""
+    assert told(0.49, 20) == f"Trust the ranks little: genes not stable over folds in {first}."
+    assert told(0.49, 19) == f"Trust the ranks little: genes not stable over folds in {first}; only 19 patients."
 
 
 def test_undefined_tests_of_truth_are_named(run):

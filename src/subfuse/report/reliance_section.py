@@ -47,8 +47,10 @@ def _of_task(explained: CohortExplanation) -> dict[str, Any]:
         "shares": _share_rows(explained.summary.get("shares", [])),
         "figures": [*_beeswarms(explained), *_removal_figures(explained)],
         "genes": _gene_table(explained),
+        "genes_reserve": _gene_reserve(explained),
         "stability": _stability(explained.stability),
         "enrichment": _enrichment_table(explained.enrichment),
+        "enrichment_reserve": _fdr_reserve(explained.enrichment),
         "faithfulness": _faithfulness_table(explained.faithfulness),
     }
 
@@ -143,7 +145,7 @@ def _gene_table(explained: CohortExplanation) -> PlainTable | None:
             str(int(row["rank"])),
             str(row["gene"]),
             f"{row['mean_absolute']:.3g}",
-            _top_share(row["top_share"], explained, subspace),
+            "undefined" if np.isnan(row["top_share"]) else f"{row['top_share']:.0%}",
             number(row.get("association", np.nan), signed=True),
             _direction(explained, row) or "not defined: the class that is explained differs by patient",
         )
@@ -153,14 +155,13 @@ def _gene_table(explained: CohortExplanation) -> PlainTable | None:
     return PlainTable(columns, rows, frozenset({columns[1], *columns[3:6]})) if rows else None
 
 
-def _top_share(value: float, explained: CohortExplanation, subspace: str) -> str:
-    """Returns in which share of the folds a gene is on top, with what speaks against trusting it."""
+def _gene_reserve(explained: CohortExplanation) -> str:
+    """Returns what speaks against genes that are on top in many folds, once for the whole table; empty for nothing."""
     table, n_patients = explained.stability, explained.summary.get("n_patients", LEAST_EXPLAINED)
-    known = table.loc[table["subspace"] == subspace, "mean_rank_correlation"].tolist() if len(table) else []
-    stability = float(known[0]) if known else np.nan
-    reserves = [_UNSTABLE] if stability < STABLE else []
+    unstable = table.loc[table["mean_rank_correlation"] < STABLE, "subspace"].tolist() if len(table) else []
+    reserves = [f"{_UNSTABLE} in {', '.join(map(str, unstable))}"] if unstable else []
     reserves += [f"only {counted(n_patients, 'patient')}"] if n_patients < LEAST_EXPLAINED else []
-    return "undefined" if np.isnan(value) else ", ".join([f"{value:.0%}", *reserves])
+    return f"Trust the ranks little: {'; '.join(reserves)}." if reserves else ""
 
 
 def _stability(table: pd.DataFrame) -> str:
@@ -189,7 +190,7 @@ def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
             str(row["n_genes"]),
             number(row["nes"], signed=True),
             p_value_text(row["p_value"]),
-            _fdr(row["fdr"], row["stability"]),
+            "none" if pd.isna(row["fdr"]) else p_value_text(row["fdr"]),
             "" if pd.isna(row["leading_genes"]) else _first_genes(str(row["leading_genes"])),
         )
         for _, found in table.groupby(["subspace", "ranking"], sort=False)
@@ -198,11 +199,14 @@ def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
     return PlainTable(columns, rows, frozenset(columns[3:7]))
 
 
-def _fdr(value: float, stability: float) -> str:
-    """Returns the false discovery rate, or why there is none."""
-    if pd.isna(value):
-        return "none: stability undefined" if pd.isna(stability) else f"none: {_UNSTABLE}"
-    return p_value_text(value)
+def _fdr_reserve(table: pd.DataFrame | None) -> str:
+    """Returns which subspaces have no false discovery rate, and why; empty where all have one."""
+    if table is None or table.empty:
+        return ""
+    without = table[table["fdr"].isna()].drop_duplicates("subspace")
+    whys = without["stability"].isna().map({True: "stability undefined", False: _UNSTABLE})
+    told = ", ".join(f"{subspace} ({why})" for subspace, why in zip(without["subspace"], whys, strict=True))
+    return f"No FDR in {told}." if told else ""
 
 
 def _first_genes(genes: str) -> str:
