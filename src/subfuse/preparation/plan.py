@@ -36,7 +36,7 @@ from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
 from subfuse.preparation.contrast import require_varying_expression
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
-from subfuse.preparation.tasks import resolve_classes, resolve_tasks, unknown_outcomes
+from subfuse.preparation.tasks import resolve_classes, resolve_tasks, told_by_covariates, unknown_outcomes
 from subfuse.preparation.weak_folds import weak_folds
 from subfuse.slides.source import SlideSource
 
@@ -163,6 +163,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             *require_varying_expression(expression, patients, gene_sets),
             *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
+            *(told_by_covariates(covariates, developed, tasks) if develops else ()),
             *fold_warnings,
         ),
         n_listed={cohort.name: cohort.n_listed for cohort in cohorts},

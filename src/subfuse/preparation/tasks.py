@@ -1,14 +1,17 @@
 """Tasks of a cohort file, resolved against the patients that have their columns."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
+from subfuse.cohort.covariates import coded, column_of, known_values
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
 
+_BY_CHANCE = 0.01  # probability from which on a covariate that tells an outcome of few patients is no evidence
 _MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
 _LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
@@ -119,6 +122,42 @@ def resolve_classes(
         if absent:
             warnings.append(f"tasks.{name}: no patient has {preview(absent)}")
     return resolved, tuple(warnings)
+
+
+def told_by_covariates(covariates: Sequence[str], patients: pd.DataFrame, tasks: Mapping[str, TaskSpec]) -> list[str]:
+    """Returns a warning for every covariate that alone tells a class or the event of all patients.
+
+    Warned of is what so many patients do not show by chance (a probability below 0.01), as a training refuses it.
+
+    Args:
+        covariates: As resolved, see `resolve_covariates`.
+        patients: Those that models are developed on.
+        tasks: With their classes.
+    """
+    known = known_values(covariates, patients)
+    warnings: dict[str, str] = {}  # by column: its words tell the same
+    for name in covariates:
+        value = pd.Series([coded(name, known[patient]) for patient in patients["patient_id"]], patients.index)
+        for task_name, task in tasks.items():
+            outcome = patients[task.stratified_by]
+            usable = outcome.notna() & value.notna()
+            cases = {f"class {label}": outcome == label for label in task.classes or ()} or {"the event": outcome}
+            told = [what for what, is_case in cases.items() if _separates(value[usable], is_case[usable].astype(bool))]
+            if told:
+                warnings.setdefault(
+                    column_of(name),
+                    f"covariates: {name} alone tells {told[0]} of {task_name} for all {int(usable.sum())} patients. "
+                    f"Remove {column_of(name)} from `covariates`, unless it is known before the outcome",
+                )
+    return list(warnings.values())
+
+
+def _separates(values: pd.Series, is_case: pd.Series) -> bool:
+    """Returns whether all cases lie on one side of all others, more than chance does it."""
+    cases, others = values[is_case], values[~is_case]
+    if cases.empty or others.empty or 2 / math.comb(len(values), len(cases)) > _BY_CHANCE:
+        return False
+    return bool(cases.min() > others.max() or cases.max() < others.min())
 
 
 def _remedy_of_labels(extra: Sequence[str], classes: Sequence[str], found: Collection[str]) -> str:

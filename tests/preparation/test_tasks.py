@@ -1,0 +1,42 @@
+"""Covariates that are an outcome under another name are said before anything is trained."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfuse.cohort.covariates import resolve_covariates
+from subfuse.cohort.task import TaskSpec
+from subfuse.preparation.tasks import told_by_covariates
+
+N = 24
+TASKS = {
+    "diagnosis": TaskSpec(column="diagnosis", classes=("a", "b", "c")),
+    "survival": TaskSpec(time="time_days", event="event"),
+}
+
+
+def told(n: int = N, **columns: list) -> list[str]:
+    generator = np.random.default_rng(0)
+    patients = pd.DataFrame({"patient_id": [f"P{i}" for i in range(n)], "diagnosis": np.resize(["a", "b", "c"], n)})
+    patients["event"] = pd.array(generator.random(n) < 0.5, dtype="boolean")
+    patients = patients.assign(**{name: list(values)[:n] for name, values in columns.items()})
+    names = resolve_covariates(list(columns), patients, TASKS, develops=True)
+    return told_by_covariates(names, patients, TASKS)
+
+
+def test_a_covariate_that_is_the_diagnosis_is_told_once_with_its_remedy() -> None:
+    (text,) = told(therapy=np.resize(["x", "y", "z"], N).tolist(), age=[str(40 + i * 7 % 31) for i in range(N)])
+    assert "alone tells class a of diagnosis for all 24 patients. Remove therapy from `covariates`" in text
+
+
+def test_a_number_that_tells_the_event_is_told() -> None:
+    event = np.random.default_rng(0).random(N) < 0.5
+    (text,) = told(score=[str(3.5 + i if dead else 0.1) for i, dead in enumerate(event)])
+    assert "score alone tells the event of survival" in text
+
+
+@pytest.mark.parametrize("n", [6, N])
+def test_other_covariates_and_few_patients_are_no_alarm(n: int) -> None:
+    therapy = np.resize(["x", "y", "z"], N)
+    therapy[:3] = ["y", "z", "x"]
+    assert not told(n, therapy=therapy.tolist() if n == N else np.resize(["x", "y", "z"], N).tolist())
