@@ -11,6 +11,7 @@ import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+import process_pool  # noqa: F401  one server of processes, whichever test is the first to need it
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec

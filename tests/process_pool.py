@@ -7,10 +7,11 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from subfuse import execution
+
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["subfuse.runs.single_training", "subfuse.training.fitting", "anndata", "lifelines", "rich.progress"]
-)
+execution._SLOW_TO_IMPORT += ("subfuse.runs.single_training", "subfuse.training.fitting", "lifelines", "rich.progress")
+CONTEXT.set_forkserver_preload(list(execution._SLOW_TO_IMPORT))  # workers of a command come from this server, too
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
@@ -35,14 +36,19 @@ def join(processes: list[BaseProcess]) -> None:
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
-def _connected(function: Callable[..., Any], rank: int, n_processes: int, port: int, *arguments: Any) -> None:
-    numbers = {
+def numbers(rank: int, n_processes: int, port: int) -> dict[str, str]:
+    """Returns the numbers that a process of `torchrun` on one machine finds in its environment."""
+    found = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": n_processes,
         "LOCAL_WORLD_SIZE": n_processes,
         "MASTER_PORT": port,
     }
-    os.environ.update({name: str(number) for name, number in numbers.items()})
+    return {name: str(number) for name, number in found.items()}
+
+
+def _connected(function: Callable[..., Any], rank: int, n_processes: int, port: int, *arguments: Any) -> None:
+    os.environ.update(numbers(rank, n_processes, port))
     os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="test")
     function(*arguments)

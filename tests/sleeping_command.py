@@ -9,9 +9,11 @@ from types import SimpleNamespace
 if __name__ in ("__main__", "__mp_main__"):  # the command and its workers start without seconds of importing
     sys.modules["torch"] = SimpleNamespace(set_num_threads=lambda number: None)
 
-from subfuse import cli
+from subfuse import cli, execution
 from subfuse.cli.command import Command
 from subfuse.execution import run_jobs
+
+execution._SLOW_TO_IMPORT = ()
 
 
 def sleep(folder: Path, name: str) -> None:

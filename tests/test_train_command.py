@@ -1,5 +1,6 @@
 """`subfuse train`: killed and resumed, on several processes, and what can be done with its run folder."""
 
+import json
 import os
 import random
 import re
@@ -107,26 +108,44 @@ def test_killed_at_any_moment_and_resumed_the_model_is_the_same_to_the_last_bit(
     assert not (broken / fold / "last.ckpt").exists()
 
 
-def test_torchrun_gives_the_weights_of_one_process_with_the_joint_batch(prepared, tmp_path):
+def run_and_keep_stderr(folder, arguments):
+    with (folder / f"stderr_{os.environ['RANK']}").open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    run_command(arguments)
+
+
+def test_two_processes_give_the_weights_of_one_with_the_joint_batch(prepared, tmp_path):
     """26 patients: both modalities, dropout off, a last joint batch that does not divide evenly."""
     options = (*BRIEF, "--architecture.dropout", "0", "--train.weight_decay", "0.01", "--train.lr", "1e-4")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    started = subprocess.run(
-        [*torchrun, "-m", "subfuse", *train(prepared, tmp_path / "two", *options, "--train.batch_size", "2")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert started.returncode == 0, started.stderr
+    two = train(prepared, tmp_path / "two", *options, "--train.batch_size", "2")
+    process_pool.join(process_pool.start_connected(run_and_keep_stderr, 2, tmp_path, two))
     run_elsewhere(train(prepared, tmp_path / "one", *options, "--train.batch_size", "4"))
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-5, msg=lambda text, at=name: f"{at}: {text}")
     logs = [pd.read_csv(tmp_path / run / FOLD / "log.csv") for run in ("one", "two")]
     pd.testing.assert_frame_equal(*logs, rtol=1e-3)
-    assert len(re.findall(r"^train: \d/2 ", started.stderr, re.MULTILINE)) == 2  # only one process speaks
+    said = [(tmp_path / f"stderr_{rank}").read_text() for rank in range(2)]
+    assert [len(re.findall(r"^train: \d/2 ", text, re.MULTILINE)) for text in said] == [2, 0]  # only one speaks
     assert yaml.safe_load((tmp_path / "two" / "config.yaml").read_text())["processes"] == 2
+
+
+WRITES_ENVIRONMENT = """
+import json, os, pathlib, sys
+pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(dict(os.environ)))
+"""
+
+
+def test_processes_of_torchrun_know_what_processes_of_tests_know(tmp_path):
+    """What holds for two processes of a test then holds for those of `torchrun`, without seconds of importing."""
+    (tmp_path / "script.py").write_text(WRITES_ENVIRONMENT)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([sys.executable, *torchrun, tmp_path / "script.py", tmp_path], capture_output=True, check=True)
+    for rank in range(2):
+        known = json.loads((tmp_path / f"{rank}").read_text())
+        expected = process_pool.numbers(rank, 2, int(known["MASTER_PORT"]))
+        assert {name: known[name] for name in expected} == expected
+        assert {"MASTER_ADDR", "TORCHELASTIC_RUN_ID"} <= known.keys()
 
 
 @pytest.fixture(scope="module")

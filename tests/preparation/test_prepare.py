@@ -209,7 +209,7 @@ def test_local_processes_prepare_the_slides_and_a_bad_one_stops_no_other(
 
 @contextmanager
 def dask_cluster(folder: Path) -> Iterator[str]:
-    """A scheduler and two workers as a user starts them: three processes of the command line."""
+    """A scheduler and a worker as a user starts them: processes of the command line."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -217,7 +217,7 @@ def dask_cluster(folder: Path) -> Iterator[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     commands = [
         [*dask, "scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard"],
-        *[[*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"] for _ in range(2)],
+        [*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"],
     ]
     processes = [
         subprocess.Popen(c, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -239,7 +239,7 @@ def test_an_existing_dask_cluster_prepares_the_slides(cohort: Path, tmp_path: Pa
     (tmp_path / "cluster").mkdir()
     with dask_cluster(tmp_path / "cluster") as address:
         with Client(address, set_as_default=False, timeout=60) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(1, timeout=60)
         done = prepare(cohort, tmp_path / "prepared", scheduler=address)
 
     assert len(done.slides) == N_SLIDES
