@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.fusion import adjusted_p_text
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, signed_interval
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
@@ -272,7 +273,8 @@ def _evidence(benefit: FusionBenefit) -> str:
         gain = "" if np.isnan(benefit.gain) else f"{number(benefit.gain, signed=True)}, "
         return f"{gain}not tested: {benefit.reason or 'undefined'}"
     interval = f"95 % interval {signed_interval(benefit.lower, benefit.upper)}"
-    return f"{number(benefit.gain, signed=True)}, {interval}, adjusted {p_text(benefit.p_adjusted)}"
+    p_value = adjusted_p_text(benefit.lower, benefit.upper, benefit.p_adjusted)
+    return f"{number(benefit.gain, signed=True)}, {interval}, {p_value}"
 
 
 def calibration_sentence(run: RunFiles, task: str) -> str:
