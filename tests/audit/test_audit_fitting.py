@@ -10,7 +10,7 @@ from subfuse.audit import audit as audit_module
 from subfuse.audit.audit import audit_run
 from subfuse.audit.exchanged import shuffled_predictions
 from subfuse.audit.fitting import check_fitting, check_selection, read_jobs
-from subfuse.audit.leakage import check_expression, check_slides, near_duplicates
+from subfuse.audit.leakage import chance_limit, check_expression, check_slides, near_duplicates
 from subfuse.cohort.cohort import Cohort
 from subfuse.errors import ConfigurationError
 from subfuse.features.store import read_features, write_features
@@ -159,7 +159,29 @@ def test_near_duplicates_are_those_of_corrcoef() -> None:
     standard = (values - values.mean(axis=0)) / values.std(axis=0)
     rows, columns = np.nonzero(np.triu(np.corrcoef(standard) > 0.99, k=1))
 
-    assert near_duplicates(values) == list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(3, 17)]
+    assert near_duplicates(values, above=0.99) == list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(3, 17)]
+
+
+@pytest.mark.parametrize(("n_genes", "n_factors"), [(20, 2), (30, 3), (50, 2)])
+def test_genes_that_rise_and_fall_together_raise_no_alarm_and_hide_no_copy(n_genes: int, n_factors: int) -> None:
+    alike_by_chance = 0
+    for seed in range(8):
+        generator = np.random.default_rng(seed)
+        factors, loadings = generator.normal(size=(80, n_factors)), generator.normal(size=(n_factors, n_genes))
+        values = factors @ loadings + 0.2 * generator.normal(size=(80, n_genes))
+        alike_by_chance += len(near_duplicates(values, above=0.99))
+        assert not near_duplicates(values, above=max(0.99, chance_limit(values)))
+        values[17] = values[3]
+        assert near_duplicates(values, above=max(0.99, chance_limit(values))) == [(3, 17)]
+    assert alike_by_chance > 0 or n_genes > 20
+
+
+def test_the_limit_of_independent_genes_is_that_of_random_directions_and_of_two_genes_none() -> None:
+    generator = np.random.default_rng(0)
+    drawn = np.corrcoef(generator.normal(size=(2000, 49)))  # as many directions as centred profiles of 50 genes have
+    np.fill_diagonal(drawn, -1)
+    assert chance_limit(generator.normal(size=(600, 50))) == pytest.approx(drawn.max(), abs=0.06)
+    assert chance_limit(generator.normal(size=(80, 2))) > 0.9999
 
 
 def test_shuffling_exchanges_one_modality(run: Path, cohort: Cohort) -> None:

@@ -16,7 +16,9 @@ from subfuse.features.store import read_sample
 from subfuse.identifiers import patient_of_barcode
 
 _DUPLICATE_CORRELATION = 0.99  # of two patients' gene-wise standardised expression
-MIN_GENES = 20  # fewer could correlate by chance
+_TELLING = 0.9999  # correlation of unrelated patients above which genes tell nobody apart
+_DRAWN = 2000  # unrelated patients who are drawn, two million pairs
+_OF_SPECTRUM = 500  # patients from whom is learned in how many directions genes vary
 _HASHED_PATCHES = 256
 _BLOCK = 1024  # patients compared with all others at a time
 _WHY = "A model recognises what it has seen: results on such patients say nothing about new ones."
@@ -100,6 +102,8 @@ def check_slides(cohort: Cohort, assignment: pd.DataFrame) -> list[Finding]:
 def check_expression(cohort: Cohort, assignment: pd.DataFrame) -> list[Finding]:
     """Returns findings on patients with nearly the same expression: correlation above 0.99 after scaling every gene.
 
+    Where genes rise and fall together, unrelated patients correlate as highly: then more is asked, see `chance_limit`.
+
     Args:
         cohort: The cohort.
         assignment: Columns repeat, fold, split, patient_id.
@@ -109,31 +113,60 @@ def check_expression(cohort: Cohort, assignment: pd.DataFrame) -> list[Finding]:
         return []
     values = np.stack([patient.expression for patient in measured if patient.expression is not None])
     values = values[:, values.std(axis=0) > 0]
-    if values.shape[1] < MIN_GENES:
-        found = f"near-duplicate expression: cannot be checked with {values.shape[1]} genes, {MIN_GENES} are needed"
+    limit = chance_limit(values)
+    if limit > _TELLING:
+        found = (
+            f"near-duplicate expression: cannot be checked, {values.shape[1]} genes that differ between "
+            f"{len(measured)} patients tell too little: unrelated patients would be as alike"
+        )
         return [Finding("note", "expression leakage", found, _WHY)]
     ids = [patient.patient_id for patient in measured]
-    pairs = [[ids[i], ids[j]] for i, j in near_duplicates(values)]
+    pairs = [[ids[i], ids[j]] for i, j in near_duplicates(values, above=max(_DUPLICATE_CORRELATION, limit))]
     found = f"{len(measured)} expression profiles, no two of them nearly the same"
     return _duplicates("expression leakage", "nearly the same expression", pairs, assignment) or [
         Finding("ok", "expression leakage", found)
     ]
 
 
-def near_duplicates(values: Float[np.ndarray, "patient gene"]) -> list[tuple[int, int]]:
-    """Returns pairs of rows that correlate above `_DUPLICATE_CORRELATION` after standardising every gene.
+def chance_limit(values: Float[np.ndarray, "patient gene"]) -> float:
+    """Returns how highly unrelated patients may correlate by chance, as `near_duplicates` correlates them.
+
+    The highest correlation among 2000 patients that are drawn from a normal distribution with the variances that the
+    profiles have along their principal directions. So it counts in how many directions genes tell patients apart, and
+    how much, rather than genes: a hundred genes of two pathways tell as little as two.
+    """
+    profiles = _profiles(values)
+    profiles = profiles[np.linspace(0, len(profiles) - 1, min(len(profiles), _OF_SPECTRUM)).astype(int)]
+    products = profiles @ profiles.T if len(profiles) < profiles.shape[1] else profiles.T @ profiles
+    spread = np.sqrt(np.clip(np.linalg.eigvalsh(products), 0.0, None))
+    if not spread.any():
+        return 1.0
+    drawn = np.random.default_rng(0).normal(size=(_DRAWN, len(spread))) * spread
+    drawn = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    correlation = drawn @ drawn.T
+    np.fill_diagonal(correlation, -1.0)
+    return float(correlation.max())
+
+
+def near_duplicates(values: Float[np.ndarray, "patient gene"], *, above: float) -> list[tuple[int, int]]:
+    """Returns pairs of rows that correlate above a limit after standardising every gene.
 
     Without that, any two patients correlate highly, since some genes are high in everybody.
     """
-    standard = (values - values.mean(axis=0)) / values.std(axis=0)
-    standard = standard - standard.mean(axis=1, keepdims=True)
+    standard = _profiles(values)
     standard = standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-12)
     pairs = []
     for start in range(0, len(standard), _BLOCK):
         correlation = standard[start : start + _BLOCK] @ standard.T
-        rows, columns = np.nonzero(correlation > _DUPLICATE_CORRELATION)
+        rows, columns = np.nonzero(correlation > above)
         pairs += [(int(i) + start, int(j)) for i, j in zip(rows, columns, strict=True) if i + start < j]
     return pairs
+
+
+def _profiles(values: Float[np.ndarray, "patient gene"]) -> Float[np.ndarray, "patient gene"]:
+    """Returns genes of mean 0 and spread 1 over patients, then patients of mean 0 over genes."""
+    standard = (values - values.mean(axis=0)) / values.std(axis=0)
+    return standard - standard.mean(axis=1, keepdims=True)
 
 
 def _duplicates(check: str, what: str, groups: Sequence[Sequence[str]], assignment: pd.DataFrame) -> list[Finding]:
