@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, parent_process, resource_tracker
+from multiprocessing import active_children, forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +254,14 @@ def _context() -> BaseContext:
     context = get_context("forkserver")
     context.set_forkserver_preload(list(_SLOW_TO_IMPORT))
     return context
+
+
+def import_ahead() -> None:
+    """Starts to import what workers need in another process, while this one goes on; without it, that comes first."""
+    if sys.platform == "linux":
+        _context()
+        with ctrl_c_held():
+            forkserver.ensure_running()
 
 
 def _start_worker(parent: int, threads: int) -> None:

@@ -21,10 +21,11 @@ def _add_demo(parser: ArgumentParser) -> None:
 
 
 def _demo(arguments: Namespace) -> None:
+    workers = n_workers(arguments)
     from subfuse.pipeline import run_demo
 
     with progress_bar("demo") as progress:
-        report = run_demo(arguments.out, patients=arguments.patients, workers=n_workers(arguments), progress=progress)
+        report = run_demo(arguments.out, patients=arguments.patients, workers=workers, progress=progress)
     print(f"Report: {report}\nOpen it in a browser. The cohort is simulated. {DISCLAIMER}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.options import add_number
-from subfuse.execution import available_cores
+from subfuse.execution import available_cores, import_ahead
 
 if TYPE_CHECKING:
     import subfuse.cohort.cohort
@@ -84,5 +84,8 @@ def add_workers(parser: ArgumentParser, *, scheduler: bool = True) -> None:
 
 
 def n_workers(arguments: Namespace) -> int:
-    """Returns the number of local processes that `--workers` asks for."""
-    return arguments.workers or available_cores()
+    """Returns the number of local processes that `--workers` asks for; call it before slow imports, as theirs begin."""
+    count = arguments.workers or available_cores()
+    if count > 1 and arguments.get("scheduler") is None:
+        import_ahead()
+    return count

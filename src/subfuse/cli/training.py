@@ -96,11 +96,6 @@ def _add_crossval(parser: ArgumentParser) -> None:
 
 def _crossval(arguments: Namespace) -> None:
     from subfuse.cohort.cohort import read_cohort
-    from subfuse.execution import Attempts
-    from subfuse.pipeline import explain_and_report
-    from subfuse.report.run_files import read_run
-    from subfuse.report.summary import patients_of_run
-    from subfuse.runs.cross_validation import cross_validate
     from subfuse.runs.folds import choose_folds
     from subfuse.training.models import check_model_names, compared_in, compared_models, is_trivial
 
@@ -113,6 +108,13 @@ def _crossval(arguments: Namespace) -> None:
     left_out = [name for name in compared_models() if name not in models and not is_trivial(name)]
     if left_out and arguments.models is None:
         print(f"Left out, since nobody here has what they read: {', '.join(left_out)}.")
+    workers = n_workers(arguments)
+    from subfuse.execution import Attempts
+    from subfuse.pipeline import explain_and_report
+    from subfuse.report.run_files import read_run
+    from subfuse.report.summary import patients_of_run
+    from subfuse.runs.cross_validation import cross_validate
+
     with progress_bar("cross-validate") as progress:
         result = cross_validate(
             cohort,
@@ -121,7 +123,7 @@ def _crossval(arguments: Namespace) -> None:
             folds=arguments.folds,
             repeats=arguments.repeats,
             held_out_sites=arguments.held_out_sites,
-            workers=n_workers(arguments),
+            workers=workers,
             scheduler=arguments.scheduler,
             progress=progress,
             **_shared(arguments, search=arguments.search),
@@ -138,7 +140,7 @@ def _crossval(arguments: Namespace) -> None:
             result.folder,
             cohort,
             explain=arguments.explain,
-            workers=n_workers(arguments),
+            workers=workers,
             scheduler=arguments.scheduler,
             progress=progress,
         )

@@ -163,7 +163,8 @@ def compare_pairs(
     """
     n_replicates = replicates_of_family(len(pairs), n_bootstrap)
     bootstrap = BootstrapWeights.draw(task.tested, n_replicates, np.random.default_rng(seed))
-    rows = [_comparison(task, model, reference, bootstrap) for model, reference in pairs]
+    both = _InCommon(task)
+    rows = [_comparison(both, model, reference, bootstrap) for model, reference in pairs]
     for test, column in _TESTS.items():
         adjusted = holm_adjusted(np.array([row[test] for row in rows], dtype=np.float64))
         rows = [{**row, column: p_value} for row, p_value in zip(rows, adjusted, strict=True)]
@@ -270,43 +271,63 @@ def _undefined_folds(metrics: Sequence[Metric]) -> str | None:
     return f"undefined in {len(reasons)} of {len(metrics)} folds: {preview(causes)}"
 
 
-def _comparison(task: TaskPredictions, model: str, reference: str, bootstrap: BootstrapWeights) -> dict[str, Any]:
+class _InCommon:
+    """The patients whom two models of a task predict in the same folds; what several pairs share is ranked once."""
+
+    def __init__(self, task: TaskPredictions) -> None:
+        self.task = task
+        self.by, self.note = grouping(task)
+        self._tested: dict[str, pd.DataFrame] = {}
+        self._ranked: dict[str, list[RankedPatients]] = {}  # with all their patients
+
+    def of(self, model: str, reference: str) -> tuple[pd.DataFrame, int]:
+        """Returns the first model's test rows of patients whom both predict, and how many patients are left out."""
+        tested = [self._test_rows(name) for name in (model, reference)]
+        kept = tested[0].loc[tested[0].index.intersection(tested[1].index)]
+        everybody = tested[0].index.union(tested[1].index).droplevel(FOLD)
+        return kept, everybody.nunique() - kept.index.droplevel(FOLD).nunique()
+
+    def ranked(self, model: str, common: pd.Index) -> list[RankedPatients]:
+        """Returns a model's groups of those patients, each in the order of the index."""
+        if len(common) < len(self._test_rows(model)):
+            return self._rank(model, common)
+        if model not in self._ranked:
+            self._ranked[model] = self._rank(model, common)
+        return self._ranked[model]
+
+    def _rank(self, model: str, common: pd.Index) -> list[RankedPatients]:
+        rows = self.task.of_model(model)
+        parts = [self._test_rows(model).loc[common], rows[rows["split"] == "train"]]
+        return ranked_patients(pd.concat(parts, ignore_index=True), self.task.classes, by=self.by)
+
+    def _test_rows(self, model: str) -> pd.DataFrame:
+        if model not in self._tested:
+            rows = self.task.of_model(model)
+            key = [*FOLD, *PATIENT]
+            self._tested[model] = rows[rows["split"] == "test"].set_index(key, drop=False).sort_index()
+        return self._tested[model]
+
+
+def _comparison(both: _InCommon, model: str, reference: str, bootstrap: BootstrapWeights) -> dict[str, Any]:
     """Returns the row of one model against the reference, without the adjusted p-value."""
+    task = both.task
     known = {"task": task.name, "metric": task.headline, "model": model, "reference": reference}
-    of_model, of_reference, n_left_out = _common_rows(task.of_model(model), task.of_model(reference))
-    n_patients = len(of_model[of_model["split"] == "test"].drop_duplicates(PATIENT))
-    if n_patients == 0:
+    common, n_left_out = both.of(model, reference)
+    if common.empty:
         found = "no patient is predicted by both models in the same fold"
         return {**known, **_UNDEFINED, "n_patients": 0, "reason": found}
-    by, note = grouping(task)
-    groups = ranked_patients(of_model, task.classes, by=by)
-    reference_groups = ranked_patients(of_reference, task.classes, by=by)
+    groups, reference_groups = (both.ranked(name, common.index) for name in (model, reference))
     left_out = f"patients left out, as only one of the models predicts them: {n_left_out}" if n_left_out else None
     difference = _difference(groups, reference_groups, task.headline, bootstrap)
-    few = too_few(of_model[of_model["split"] == "test"].drop_duplicates(PATIENT), task.classes)
+    patients = common.reset_index(drop=True).drop_duplicates(PATIENT)
+    few = too_few(patients, task.classes)
     if few is not None:
         unknown = dict.fromkeys(("lower", "upper", *_TESTS), np.nan)
         difference |= unknown | {"reason": _joined(difference["reason"], f"no interval and no p-value: {few}")}
-    if note is not None:
+    if both.note is not None:
         difference["p_value_t"] = np.nan  # pooled: there are no folds to test over
-    reason = _joined(note, left_out, difference.pop("reason"))
-    return {**known, **difference, "n_patients": n_patients, "reason": reason}
-
-
-def _common_rows(of_model: pd.DataFrame, of_reference: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Returns both models' rows with the same test patients in the same order, and how many patients were left out."""
-    key = [*FOLD, *PATIENT]
-    tested = [
-        rows[rows["split"] == "test"].set_index(key, drop=False).sort_index() for rows in (of_model, of_reference)
-    ]
-    common = tested[0].index.intersection(tested[1].index)
-    kept = [rows.loc[common].reset_index(drop=True) for rows in tested]
-    with_training = [
-        pd.concat([test, rows[rows["split"] == "train"]], ignore_index=True)
-        for test, rows in zip(kept, (of_model, of_reference), strict=True)
-    ]
-    everybody = pd.concat(tested, ignore_index=True).drop_duplicates(PATIENT)
-    return with_training[0], with_training[1], len(everybody) - len(kept[0].drop_duplicates(PATIENT))
+    reason = _joined(both.note, left_out, difference.pop("reason"))
+    return {**known, **difference, "n_patients": len(patients), "reason": reason}
 
 
 def _difference(
