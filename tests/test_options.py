@@ -13,6 +13,15 @@ from subfuse.cli.training import _add_crossval, _add_train
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["crossval"], "required, but not given: prepared. See `subfuse crossval --help`"),
+        (["evaluate"], "required, but not given: run, --cohort. See `subfuse evaluate --help`"),
+        (
+            ["crossval", "p", "--held-out-sites", "3"],
+            "--held-out-sites must be true or false. Found 3. See `subfuse cr",
+        ),
+        (["audit", "p", "--columns", "5"], '--columns must be names and values, such as \'{"a": "b"}\'. Found 5'),
+        (["crossval", "p", "--config", "nowhere"], "error: --config: File does not exist"),
+        (["crossval", "p", "--exchanges", "3"], "unrecognized arguments: --exchanges 3. See `subfuse crossval --help`"),
         (["crossval", "p", "--train.lr", "inf"], "--train.lr must be a finite number. Found inf"),
         (["crossval", "p", "--train.lr", "nan"], "--train.lr must be a finite number. Found nan"),
         (["crossval", "p", "--train.lr", "-1"], "--train.lr must be greater than 0. Found -1"),

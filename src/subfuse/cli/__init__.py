@@ -106,7 +106,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(arguments)
     except ConfigurationError as error:
-        parser.error(str(error).removesuffix("."))
+        parser.subcommands.get(arguments[0], parser).error(str(error).removesuffix("."))
 
 
 def _current_spelling(argument: str) -> str:
@@ -128,4 +128,5 @@ def build_parser(chosen: str | None = None) -> Parser:
         if name == chosen:
             command.add_arguments(subparser)
         subcommands.add_subcommand(name, subparser, help=command.summary)
+        parser.subcommands[name] = subparser
     return parser

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pydantic
 
 
+_KINDS = {"bool": "true or false", "dict": """names and values, such as '{"a": "b"}'"""}
+
+
 class PlainHelp(DefaultHelpFormatter):
     """Help with defaults and without the types of Python."""
 
@@ -31,12 +34,29 @@ class Parser(ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=PlainHelp, **options)
+        self.subcommands: dict[str, Parser] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints the message and ends with exit code 2."""
-        command = self.prog.replace(" [options]", "")
-        print(f"subfuse: error: {' '.join(message.split())}. See `{command} --help`.", file=sys.stderr)
+        """Prints the message, with arguments named as they are typed, and ends with exit code 2."""
+        message = " ".join(message.split())
+        command, _, lacking = message.partition("the following arguments are required: ")[2].partition(".")
+        if command in self.subcommands:
+            names = [name.removeprefix(f"{command}.") for name in lacking.split(", ")]
+            parser = self.subcommands[command]
+            parser.error(f"required, but not given: {', '.join(map(parser._typed, names))}", ex)
+        message = re.sub(r'^Parser key "([^"]+)":', lambda found: f"{self._typed(found[1])}:", message)
+        for kind, required in _KINDS.items():
+            message = message.replace(f": Expected a <class '{kind}'>. Got value:", f" must be {required}. Found")
+        shown = self.prog.replace(" [options]", "")
+        print(f"subfuse: error: {message}. See `{shown} --help`.", file=sys.stderr)
         raise SystemExit(2) from ex
+
+    def _typed(self, name: str) -> str:
+        """Returns what a user types for an argument that the parser calls by the name of its value."""
+        return next(
+            (action.option_strings[0] for action in self._actions if action.dest == name and action.option_strings),
+            name,
+        )
 
 
 def add_number(
