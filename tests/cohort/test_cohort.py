@@ -354,6 +354,17 @@ def test_a_label_task_cannot_have_its_label_as_covariate(folder):
         plan_cohort(cohort_file_of(folder, covariates="covariates: [grade=G4]"))
 
 
+def test_a_covariate_that_is_the_label_and_columns_that_differ_in_case_are_said(folder):
+    table = pd.read_csv(folder / "patients.csv")
+    same = table["grade"].map({"G2": "none", "G3": "radiation", "G4": "chemotherapy"})
+    table.assign(therapy=same, Grade="x").to_csv(folder / "patients.csv", index=False)
+    plan = plan_cohort(cohort_file_of(folder, covariates="covariates: [therapy]"))
+    said = [text for text in plan.warnings if "therapy" in text or "case" in text]
+    assert said[0].startswith("patients.csv: grade and Grade differ only in case")
+    assert "alone tells class G4 of grade for all" in said[1]
+    assert len(said) == 2
+
+
 def test_resolved_copy_can_be_planned_again(folder):
     cohort_file, out = cohort_file_of(folder), folder / "prepared"
     plan = plan_cohort(cohort_file)

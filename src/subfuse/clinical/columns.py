@@ -1,7 +1,7 @@
 """What every source of clinical tables shares: column mapping, days, words for unknown, one row per patient."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,18 @@ def note_of_repeated(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:
     if not repeated:
         return ()
     return (f"{path.name}: several columns with different cells are called {preview(repeated)}; they are not used",)
+
+
+def note_of_case(columns: Collection[str], path: Path) -> tuple[str, ...]:
+    """Returns a note on columns, by our names, that differ from each other in case alone: one may be meant by both."""
+    spelt: dict[str, list[str]] = {}
+    for name in columns:
+        spelt.setdefault(name.lower(), []).append(name)
+    return tuple(
+        f"{path.name}: {' and '.join(names)} differ only in case; each is read where it is named so"
+        for names in spelt.values()
+        if len(names) > 1
+    )
 
 
 def labels_of_portal(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.clinical.columns import FIXED_COLUMNS, map_columns, note_of_repeated, parse_days
+from subfuse.clinical.columns import FIXED_COLUMNS, map_columns, note_of_case, note_of_repeated, parse_days
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns
@@ -60,7 +60,7 @@ def _read(
         unit = _unit(columns["time_days"], time_unit)
         table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
         table["event"] = _events(table, columns["event"], event_values, path)
-    return table, () if declared else note_of_repeated(raw, path)
+    return table, (*note_of_case(columns, path), *(() if declared else note_of_repeated(raw, path)))
 
 
 def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:
