@@ -1,4 +1,5 @@
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import deal_folds
+from conftest import deal_folds, unchecked
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.horizons import HORIZON_COLUMNS
@@ -22,22 +23,25 @@ from subfuse.runs.external_validation import (
 from subfuse.runs.run import load_run
 
 
+@pytest.fixture(scope="module")
+def kept() -> list:
+    """Holds the folder of one run for all tests, which write elsewhere."""
+    return []
+
+
 @pytest.fixture
-def run_and_others(make_cohort, tmp_path):
+def run_and_others(kept, make_cohort, tmp_path_factory):
     """A finished run on 24 patients, and 14 further patients of the same kind."""
     everybody = make_cohort(38)
     known = everybody.select([p.patient_id for p in everybody.patients[:24]])
     others = everybody.select([p.patient_id for p in everybody.patients[24:]])
-    cross_validate(
-        known,
-        task=["survival", "grade"],
-        models=["cox", "logistic"],
-        folds=deal_folds(known),
-        out=tmp_path / "run",
-        allow_inputs=["GENE0"],
-    )
+    if not kept:
+        kept.append(tmp_path_factory.mktemp("kept") / "run")
+        options = {"task": ["survival", "grade"], "models": ["cox", "logistic"], "allow_inputs": ["GENE0"]}
+        with unchecked():
+            cross_validate(known, folds=deal_folds(known), out=kept[0], **options)
     moved = tuple(replace(patient, cohort="elsewhere") for patient in others)
-    return load_run(tmp_path / "run"), replace(others, name="elsewhere", patients=moved)
+    return load_run(kept[0]), replace(others, name="elsewhere", patients=moved)
 
 
 def test_a_percentile_is_the_share_of_training_patients_below():
@@ -192,8 +196,9 @@ def test_a_class_that_training_lacks_is_left_out_of_its_task_alone(run_and_other
     assert changed[0].patient_id in said
 
 
-def test_explanations_of_another_cohort_leave_those_of_the_run(run_and_others, make_cohort):
+def test_explanations_of_another_cohort_leave_those_of_the_run(run_and_others, make_cohort, tmp_path):
     run, others = run_and_others
+    run = load_run(shutil.copytree(run.folder, tmp_path / "run"))
     known = make_cohort(38).select(run.predictions["patient_id"].unique())
     own = run.explain_cohort(known, model="cox")
     before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
