@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.any_origin.any_table import auditable
-from subfuse.audit.calibration import calibration_findings, decision_findings
+from subfuse.audit.calibration import calibration_findings, decision_findings, promise_findings
 from subfuse.audit.comparison_family import check_modalities, compare_task, known_modalities
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
 from subfuse.audit.confounding.held_out_sites import held_out_findings
-from subfuse.audit.confounding.strata import require_groups, strata_of, stratum_findings
+from subfuse.audit.confounding.strata import of_tested, require_groups, strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.exchanged import SHUFFLE_NULL, interactions, modality_shuffles
 from subfuse.audit.findings import Audit, Finding, sorted_findings
@@ -69,7 +69,7 @@ def audit_predictions(
 
     Returns:
         Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `added_value`, `decision_curves`,
-        `strata`, `pairs`, `calibration`, `reliability` and `hazard_ratios`.
+        `conformal`, `strata`, `pairs`, `calibration`, `reliability` and `hazard_ratios`.
 
     Raises:
         ConfigurationError: Modalities of a model that is not there, or strata that group no patients.
@@ -164,7 +164,7 @@ def _audit_table(
     table, findings = auditable(predictions)
     table, leaks = check_patients(table)
     findings += leaks
-    names = ("fusion", "rescued", "label_permutation", "added_value", "decision_curves", "strata", "pairs")
+    names = ("fusion", "rescued", "label_permutation", "added_value", "decision_curves", "conformal", "strata", "pairs")
     collected: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
     strata, columns = ([], None) if patients is None else strata_of(patients, declared)
     for task in read_tasks(table):
@@ -181,12 +181,14 @@ def _audit_table(
         adds, added = what_is_added(task, modalities, values, n_bootstrap=n_bootstrap, seed=seed)
         trivial = added["trivial"].iloc[0] if len(added) else None
         decides, curves = decision_findings(task, trivial, n_bootstrap=n_bootstrap, seed=seed)
-        findings += [*adds, *decides]
+        in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])
+        promises, kept = promise_findings(task, in_strata)
+        findings += [*adds, *decides, *promises]
         found = ([], pd.DataFrame(), pd.DataFrame()) if columns is None else (
             stratum_findings(task, strata, columns, values, n_bootstrap=n_bootstrap, seed=seed)
         )  # fmt: skip
         findings += found[0]
-        parts = (benefit.differences, benefit.rescued, null, added, curves, *found[1:])
+        parts = (benefit.differences, benefit.rescued, null, added, curves, kept, *found[1:])
         for name, part in zip(names, parts, strict=True):
             collected[name].append(part)
     tables = {name: stacked(parts) for name, parts in collected.items()}

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.findings import Finding, Level
+from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table
 from subfuse.evaluation.benefit.decision_curves import decision_curves
 from subfuse.evaluation.floors import LEAST_CALIBRATED
 from subfuse.evaluation.metrics import duration, p_text
@@ -14,9 +15,11 @@ from subfuse.training.models import main_model, model_title
 
 CHECK = "calibration"
 DECISIONS = "decision curves"
+PROMISES = "promised coverage"
 SIGNIFICANCE = 0.05
 CLEAR = 0.001  # there are several tests per model and several models: 0.05 alone is weak
 _WHY_DECISIONS = "A model changes decisions for the better only where it beats treating everybody alike."
+_WHY_PROMISES = "A set or bound that holds less often than it promises misleads more than none."
 _WHY = "A probability that is not true misleads whoever acts on it, however well patients are ranked."
 
 
@@ -57,6 +60,37 @@ def decision_findings(
     level: Level = "ok" if (told["lower_default"] > 0).any() else "note"
     found, why = f"acting on {model_title(model)} is {'; '.join(parts)}", "" if level == "ok" else _WHY_DECISIONS
     return [Finding(level, DECISIONS, found, why, task=task.name, model=model)], table
+
+
+def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns whether the main model's sets of classes or bounds of survival hold as often as promised, and the table.
+
+    Args:
+        task: Rows of all models and splits.
+        columns: Strata, by cohort and patient_id.
+    """
+    model = main_model(task.models)
+    table = conformal_table(task, model, columns)
+    overall, *of_strata = table.to_dict("records")
+    title = model_title(model)
+    if np.isnan(overall["coverage"]):
+        found = f"{title}: nothing can be promised, {overall['reason']}"
+        return [Finding("note", PROMISES, found, _WHY_PROMISES, task=task.name, model=model)], table
+    what, size = ("sets of classes", f"{overall['size']:.1f} classes in the mean") if task.classes is not None else (
+        "lower bounds of survival", f"half of them beyond {overall['size']:.0f} days"
+    )  # fmt: skip
+    share = f"{overall['coverage']:.0%} ({overall['lower']:.0%} to {overall['upper']:.0%})"
+    found = f"{title}: {what} that promise {PROMISED:.0%} hold for {share} of {overall['n_patients']} patients, {size}"
+    short = [
+        f"{row['coverage']:.0%} of {row['column']} {row['stratum']}" for row in of_strata if row["upper"] < PROMISED
+    ]
+    found += f"; less often for {', '.join(short)}" if short else ""
+    if overall["upper"] < PROMISED:
+        remedy = "Do not promise it. Raise `splits.validation`."
+        return [Finding("warning", PROMISES, found, _WHY_PROMISES, remedy, task.name, model)], table
+    return [
+        Finding("note" if short else "ok", PROMISES, found, _WHY_PROMISES if short else "", task=task.name, model=model)
+    ], table
 
 
 def _decisions_text(outcome: str, rows: pd.DataFrame, trivial: str | None) -> str:

@@ -268,6 +268,25 @@ _TABLES = {
         "threshold, with bands that hold 95 % of whole curves.",
         is_shown=lambda row: row["net_benefit"] is not None and round(row["threshold"] * 100) % 10 == 0,
     ),
+    "conformal": _Table(
+        "Promises and how often they hold",
+        {
+            **_OF_MODEL,
+            "Patients of": lambda row: f"{row['column']} {row['stratum']}".strip() or "all",
+            "Promised": _share("promised"),
+            "Held": _share("coverage"),
+            "95 % interval": lambda row: (
+                f"{row['lower']:.0%} to {row['upper']:.0%}" if row["lower"] is not None else "no interval"
+            ),
+            "Classes or days": lambda row: f"{row['size']:.3g}",
+            "Patients": _text("n_patients"),
+        },
+        first_number=3,
+        of="group",
+        caption="Conformal prediction from validation patients: sets that hold the true class (and the mean number of "
+        "their classes), and days to which patients live (and their median).",
+        is_shown=lambda row: row["coverage"] is not None,
+    ),
     "hazard_ratios": _Table(
         "Hazard ratios",
         {

@@ -102,7 +102,7 @@ def stratum_findings(
         Findings, and the tables of `stratified_metrics` and, for strata, of `pair_decomposition`.
     """
     model = main_model(task.models)
-    columns = _of_tested(task, columns)
+    columns = of_tested(task, columns)
     within = stratified_metrics(task, [model], columns, n_bootstrap=n_bootstrap, seed=seed)
     pairs = pair_decomposition(task, [model], columns[list(strata)])
     tables = {str(column): rows for column, rows in within.groupby("column", sort=False)}
@@ -171,7 +171,8 @@ def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> 
     return Finding("ok", "subgroups", f"{found})", task=task.name, model=model)
 
 
-def _of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
+def of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
+    """Returns the columns of `strata_of` by the task's test patients: by identifier alone where no cohort is theirs."""
     tested = pd.MultiIndex.from_frame(task.tested[PATIENT].drop_duplicates())
     if tested.isin(columns.index).any():
         return columns

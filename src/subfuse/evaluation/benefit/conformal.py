@@ -1,0 +1,215 @@
+"""What can be promised to a patient: sets of classes, and lower bounds of survival, that hold for a stated share."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from subfuse.evaluation.floors import LEAST_VALIDATION
+from subfuse.evaluation.predictions import (
+    FOLD,
+    PATIENT,
+    TaskPredictions,
+    class_probabilities,
+    events,
+    label_indices,
+    survival_curves,
+    times_days,
+)
+from subfuse.evaluation.risk_groups import kaplan_meier
+from subfuse.evaluation.survival_calibration import SurvivalCurves
+
+PROMISED = 0.9
+CONFORMAL_COLUMNS = (
+    "task", "model", "column", "stratum", "promised", "coverage", "lower", "upper", "size", "n_patients", "reason",
+)  # fmt: skip
+EVERYBODY = ""  # column and stratum of the row of all patients
+_NORMAL_95 = 1.96
+_SHORTEST = 1e-6  # days by which a time is divided
+
+
+def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) -> pd.DataFrame:
+    """Returns for how many test patients the promises of split conformal prediction hold, overall and per stratum.
+
+    Every fold's promises are fitted on its validation patients, of whom each fold needs `LEAST_VALIDATION`. They
+    chose the epoch of a network too, which makes promises a little too bold; coverage among test patients, of the
+    first repeat with folds pooled, tells by how much.
+
+    - Classes: `conformal_sets`; `size` is the mean number of classes in a set, `lower` and `upper` Wilson's interval.
+    - Survival: `survival_bounds`; `coverage` is the Kaplan-Meier estimate of the share who live as long as their
+      bound, on the axis of time divided by the bound, with Greenwood's interval; `size` is the median bound in days.
+
+    Args:
+        task: Rows of all models and splits.
+        model: Whose predictions are looked at.
+        columns: One column per grouping of patients, by cohort and patient_id; None where a patient is in no stratum.
+
+    Returns:
+        Columns `CONFORMAL_COLUMNS`; the first row, of no column, is of all patients.
+    """
+    rows = task.of_model(model)
+    rows = rows[rows["repeat"] == rows["repeat"].min()]
+    known = {"task": task.name, "model": model, "promised": PROMISED}
+    reason = _unfit(rows, task.classes)
+    if reason is not None:
+        return pd.DataFrame([known | {"reason": reason, "n_patients": 0}], columns=list(CONFORMAL_COLUMNS))
+    folds = [_kept_promises(fold, task.classes) for _, fold in rows.groupby(FOLD) if (fold["split"] == "test").any()]
+    kept = pd.concat(folds).set_index(PATIENT)
+    groups = [(EVERYBODY, EVERYBODY, kept), *_strata(kept, columns)]
+    covered = _share_of_sets if task.classes is not None else _share_of_bounds
+    found = [known | {"column": column, "stratum": name} | covered(part) for column, name, part in groups]
+    return pd.DataFrame(found, columns=list(CONFORMAL_COLUMNS))
+
+
+def conformal_sets(
+    probabilities: Float[np.ndarray, "known class"],
+    label: Int[np.ndarray, " known"],
+    new: Float[np.ndarray, "patient class"],
+    *,
+    promised: float = PROMISED,
+) -> Bool[np.ndarray, "patient class"]:
+    r"""Returns which classes are in each new patient's set, which holds the true class with the promised probability.
+
+    All classes that are as probable as the true class of the k-th least sure of the n known patients was,
+    :math:`k = \lfloor (n + 1)(1 - p) \rfloor` for the promise p (Sadinle, Lei and Wasserman 2019: the smallest sets on
+    average). That holds for patients who are drawn as the known ones were, whatever the model. A set may be empty.
+
+    Args:
+        probabilities: Of patients whom the model was not trained on.
+        label: Their classes.
+        new: Probabilities of other patients.
+        promised: Probability with which a set holds the true class.
+
+    Raises:
+        ValueError: Too few known patients for the promise.
+    """
+    scores = np.sort(probabilities[np.arange(len(label)), label])
+    return new >= scores[_rank(len(label), promised) - 1]
+
+
+def survival_bounds(
+    time_days: Float[np.ndarray, " known"],
+    event: Bool[np.ndarray, " known"],
+    curves: SurvivalCurves,
+    new: SurvivalCurves,
+    *,
+    promised: float = PROMISED,
+) -> Float[np.ndarray, " patient"]:
+    r"""Returns the day to which each new patient lives with the promised probability.
+
+    Where the predicted survival of a patient at death, :math:`S(T \mid x)`, falls below q with the promised
+    probability, the bound is the first day on which the patient's curve is as low as q. The distribution of
+    :math:`-\log S(T \mid x)`, the Cox-Snell residual, is estimated by Kaplan-Meier of the known patients, together with
+    one patient of residual 0 in the place of the new one; without censoring that is split conformal prediction.
+
+    Relative to Candès, Lei and Ren (2023, JRSS B 85: 24-45), who need every patient's time of censoring: residuals are
+    taken to be censored independently of their size. No bound lies beyond the last day of the curves.
+
+    Args:
+        time_days: Death or last contact of patients whom the model was not trained on.
+        event: True where death was observed.
+        curves: Their predicted survival.
+        new: Predicted survival of other patients.
+        promised: Probability with which a patient lives to the bound.
+
+    Raises:
+        ValueError: Too few known patients for the promise.
+    """
+    _rank(len(time_days), promised)
+    last = curves.days[-1]
+    level = curves.at(np.minimum(time_days, last))
+    observed = event & (time_days <= last)
+    order = np.lexsort((~observed, -level))  # from the highest level, the smallest residual; deaths before the censored
+    level, observed = level[order], observed[order]
+    at_risk = np.arange(len(level), 0, -1)
+    steps = np.where(observed, 1 - 1 / at_risk, 1.0)
+    below = 1 - len(level) / (len(level) + 1) * np.cumprod(np.append(1.0, steps[:-1]))  # share of smaller residuals
+    q = level[np.flatnonzero(below <= 1 - promised + 1e-12)[-1]]
+    return _first_day(new, float(q))
+
+
+def _first_day(curves: SurvivalCurves, level: float) -> Float[np.ndarray, " patient"]:
+    """Returns the first day on which each curve is at most the level, and the last day where none is."""
+    days = np.append(0.0, curves.days)
+    survival = np.concatenate([np.ones((len(curves.survival), 1)), curves.survival], axis=1)
+    survival = np.minimum.accumulate(survival, axis=1)
+    right = np.argmax(survival <= level, axis=1)
+    row, left = np.arange(len(survival)), np.maximum(right - 1, 0)
+    high, low = survival[row, left], survival[row, right]
+    share = np.where(high > low, (high - level) / np.where(high > low, high - low, 1.0), 0.0)
+    bound = days[left] + share * (days[right] - days[left])
+    return np.where(survival[:, -1] > level, days[-1], bound)
+
+
+def _rank(n_known: int, promised: float) -> int:
+    """Returns which of the known patients, from the worst, sets the limit."""
+    rank = int(np.floor((n_known + 1) * (1 - promised) + 1e-9))
+    if rank < 1:
+        needed = int(np.ceil(1 / (1 - promised) - 1e-9)) - 1
+        raise ValueError(f"a promise of {promised:.0%} needs {needed} known patients. Found {n_known}.")
+    return rank
+
+
+def _unfit(rows: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
+    """Returns why nothing can be promised, None if it can."""
+    for _, fold in rows.groupby(FOLD):
+        tested = fold[fold["split"] == "test"]
+        if tested.empty:
+            continue
+        if classes is None and survival_curves(tested)[0] is None:
+            return "its predictions hold no survival curve"
+        n_known = int((fold["split"] == "validation").sum())
+        if n_known < LEAST_VALIDATION:
+            return f"a fold has {n_known} validation patients, {LEAST_VALIDATION} are needed"
+    return None
+
+
+def _kept_promises(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
+    """Returns the fold's test patients with the size of their promise, and whether or how long it held."""
+    known, tested = fold[fold["split"] == "validation"], fold[fold["split"] == "test"]
+    if classes is not None:
+        sets = conformal_sets(
+            class_probabilities(known, classes), label_indices(known, classes), class_probabilities(tested, classes)
+        )
+        held = sets[np.arange(len(tested)), label_indices(tested, classes)]
+        return tested[PATIENT].assign(size=sets.sum(axis=1), held=held)
+    bound = survival_bounds(times_days(known), events(known), _curves(known), _curves(tested))
+    return tested[PATIENT].assign(size=bound, time_days=times_days(tested), event=events(tested))
+
+
+def _curves(rows: pd.DataFrame) -> SurvivalCurves:
+    survival, days = survival_curves(rows)
+    assert survival is not None
+    assert days is not None
+    return SurvivalCurves(days, survival)
+
+
+def _strata(kept: pd.DataFrame, columns: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    for column in columns:
+        values = columns[column].reindex(kept.index)
+        for name, part in kept.groupby(values.to_numpy()):
+            yield str(column), str(name), part
+
+
+def _share_of_sets(kept: pd.DataFrame) -> dict[str, Any]:
+    n, share = len(kept), float(kept["held"].mean())
+    z2 = _NORMAL_95**2
+    centre, half = (share + z2 / (2 * n)), _NORMAL_95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    lower, upper = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return {"coverage": share, "lower": lower, "upper": upper, "size": float(kept["size"].mean()), "n_patients": n}
+
+
+def _share_of_bounds(kept: pd.DataFrame) -> dict[str, Any]:
+    bound = np.maximum(kept["size"].to_numpy(dtype=np.float64), _SHORTEST)
+    lived = kept["time_days"].to_numpy(dtype=np.float64) / bound
+    before = np.array([np.nextafter(1.0, 0.0)])  # who dies on the day of the bound has lived to it
+    estimate = kaplan_meier(lived, kept["event"].to_numpy(dtype=bool), before).iloc[0]
+    found = {
+        "coverage": float(estimate["survival"]),
+        "lower": float(estimate["lower"]),
+        "upper": float(estimate["upper"]),
+    }
+    reason = "nobody was followed to the bound" if np.isnan(found["coverage"]) else None
+    return found | {"size": float(np.median(kept["size"])), "n_patients": len(kept), "reason": reason}

@@ -1,0 +1,123 @@
+"""Promises hold as often as promised, whatever the model, and equal split conformal prediction done by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from promised_coverage import DAYS, draw_classes, draw_survival
+from subfuse.audit.calibration import promise_findings
+from subfuse.evaluation.benefit.conformal import conformal_sets, conformal_table, survival_bounds
+from subfuse.evaluation.predictions import TaskPredictions, read_tasks
+from subfuse.evaluation.survival_calibration import SurvivalCurves
+
+pytestmark = pytest.mark.walk  # many draws
+
+
+@pytest.mark.parametrize("n_known", [20, 60])
+def test_sets_hold_the_class_as_often_as_promised(n_known: int) -> None:
+    draw, held = np.random.default_rng(0), []
+    for _ in range(300):
+        known, label = draw_classes(draw, n_known)
+        new, true = draw_classes(draw, 50)
+        held.append(conformal_sets(known, label, new)[np.arange(50), true].mean())
+    assert 0.88 < np.mean(held) < 0.92
+
+
+@pytest.mark.parametrize("follow_up", [700.0, 3000.0])
+def test_patients_live_to_their_bounds_as_often_as_promised_though_many_are_censored(follow_up: float) -> None:
+    draw, held = np.random.default_rng(0), []
+    for _ in range(300):
+        _, time_days, event, curves = draw_survival(draw, 60, follow_up)
+        death, _, _, new = draw_survival(draw, 50, follow_up)
+        held.append((death >= survival_bounds(time_days, event, curves, new)).mean())
+    assert 0.88 < np.mean(held) < 0.92
+
+
+def test_without_censoring_a_bound_is_that_of_split_conformal_prediction() -> None:
+    draw = np.random.default_rng(1)
+    death, _, _, curves = draw_survival(draw, 29, 1.0)
+    _, _, _, new = draw_survival(draw, 7, 1.0)
+    death = np.minimum(death, DAYS[-1])
+    scores = np.sort(-curves.at(death))  # high survival at death: too hopeful
+
+    bound = survival_bounds(death, np.ones(29, dtype=bool), curves, new)
+
+    np.testing.assert_allclose(new.at(bound), np.minimum(1, -scores[2]))  # the third of 30 times one tenth
+
+
+def test_a_bound_never_lies_beyond_what_was_predicted_and_is_zero_where_anybody_might_have_died() -> None:
+    flat = SurvivalCurves(DAYS, np.ones((1, 30)))
+    steep = SurvivalCurves(DAYS, np.tile(np.linspace(0.9, 0.1, 30), (12, 1)))
+    late, early = np.full(12, 2900.0), np.full(12, 1e-9)
+    assert survival_bounds(late, np.ones(12, dtype=bool), steep, flat).tolist() == [DAYS[-1]]
+    np.testing.assert_allclose(survival_bounds(early, np.ones(12, dtype=bool), steep, steep), 0, atol=1e-6)
+
+
+def test_too_few_known_patients_promise_nothing() -> None:
+    known, label = draw_classes(np.random.default_rng(0), 8)
+    with pytest.raises(ValueError, match=r"a promise of 90% needs 9 known patients\. Found 8"):
+        conformal_sets(known, label, known)
+
+
+def rows_of(n_folds: int, n_validation: int, *, shift: float = 0.0, survival: bool = False) -> pd.DataFrame:
+    """Returns predictions of folds with 40 test patients each; shifted ones have other outcomes than validation's."""
+    draw, tables = np.random.default_rng(3), []
+    for fold in range(n_folds):
+        n = n_validation + 40
+        split = ["validation"] * n_validation + ["test"] * 40
+        table = pd.DataFrame({"patient_id": [f"F{fold}P{i:03d}" for i in range(n)], "split": split, "fold": fold})
+        if survival:
+            _, time_days, event, curves = draw_survival(draw, n, 1500.0)
+            table = table.assign(
+                time_days=time_days * np.where(table["split"] == "test", np.exp(-shift), 1), event=event
+            )
+            table = table.assign(risk=-curves.survival[:, 3])
+            table[[f"survival_{day:g}" for day in DAYS]] = curves.survival
+        else:
+            probabilities, label = draw_classes(draw, n)
+            wrong = (draw.random(n) < shift) & (table["split"] == "test")
+            table = table.assign(label=np.where(wrong, probabilities.argmin(axis=1), label).astype(str))
+            table[["p_0", "p_1", "p_2"]] = probabilities
+        tables.append(table.assign(cohort="c", task="t", model="subspace", repeat=0))
+    return pd.concat(tables, ignore_index=True)
+
+
+def task_of(rows: pd.DataFrame) -> TaskPredictions:
+    return next(read_tasks(rows))
+
+
+def strata(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns one column, of patients by whether their number is even."""
+    index = pd.MultiIndex.from_frame(rows[["cohort", "patient_id"]].drop_duplicates())
+    return pd.DataFrame({"half": ["even" if int(name[-1]) % 2 == 0 else "odd" for _, name in index]}, index=index)
+
+
+@pytest.mark.parametrize("survival", [False, True])
+def test_folds_are_pooled_and_strata_are_told_apart(survival: bool) -> None:
+    rows = rows_of(5, 25, survival=survival)
+    table = conformal_table(task_of(rows), "subspace", strata(rows))
+    assert table["stratum"].tolist() == ["", "even", "odd"]
+    assert table["n_patients"].tolist() == [200, 100, 100]
+    overall = table.iloc[0]
+    assert overall["lower"] < 0.9 < overall["upper"]
+    if not survival:
+        assert overall["coverage"] == pytest.approx(table["coverage"].iloc[1:].mean())
+    (finding,), _ = promise_findings(task_of(rows), strata(rows))
+    assert finding.level == "ok"
+
+
+@pytest.mark.parametrize("survival", [False, True])
+def test_patients_unlike_those_of_validation_are_a_warning(survival: bool) -> None:
+    rows = rows_of(5, 25, shift=1.5 if survival else 0.3, survival=survival)
+    (finding,), table = promise_findings(task_of(rows), strata(rows))
+    assert finding.level == "warning"
+    assert table["upper"].iloc[0] < 0.9
+    assert "that promise 90% hold for" in finding.found
+
+
+def test_few_validation_patients_in_a_fold_promise_nothing_and_say_so() -> None:
+    rows = rows_of(2, 9)
+    (finding,), table = promise_findings(task_of(rows), strata(rows))
+    assert finding.level == "note"
+    assert "a fold has 9 validation patients, 10 are needed" in finding.found
+    assert np.isnan(table["coverage"].iloc[0])
