@@ -1,4 +1,4 @@
-"""A first week with what most users have: ready features without an image, RNA, covariates, two tasks."""
+"""A first week with what most users have: ready features without an image, RNA, covariates, three tasks."""
 
 import json
 import os
@@ -191,7 +191,7 @@ def test_nothing_after_training_makes_it_a_failure(run, caplog, monkeypatch):
 
     monkeypatch.setattr(run_module, "explain_patient", explain_one)
     assert pipeline.explain_and_report(run, read_cohort(run.parent / "prepared")) == run / "report.html"
-    assert len(explained) == 2  # survival of both patients, although grade failed
+    assert len(explained) == 4  # survival and diagnosis of both patients, although grade failed
     failures = pd.read_csv(run / "explanations" / "failures.csv")
     assert failures["what"].tolist() == [
         "the cohort", *(f"patient {name}" for name in dict.fromkeys(explained))

@@ -20,6 +20,7 @@ CONTENT = {
     "tasks": {
         "survival": {"time": "time_days", "event": "event"},
         "grade": {"column": "grade", "classes": ["G2", "G4"], "ordinal": True},
+        "diagnosis": {"column": "diagnosis"},
     },
     "covariates": ["age", "gender"],
     "splits": {"folds": 2, "validation": 0.25, "stratify": ["grade"]},
@@ -85,6 +86,7 @@ def _write_patients(
             "time_days": np.round(600 * np.exp(-latent + 0.2 * random.normal(size=n))) + 1,
             "event": np.arange(n) % 4 != 0,
             "grade": np.where(latent > 0, "G4", "G2"),
+            "diagnosis": np.where(latent + random.normal(size=n) > 0, "glioblastoma", "astrocytoma"),
             "age": random.integers(30, 80, n),
             "gender": np.where(np.arange(n) % 3 == 0, "f", "m"),
         }
