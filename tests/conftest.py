@@ -17,7 +17,13 @@ from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.features.store import SlideFeatures, write_features
 
-READERS_OF_COMMAND_RUN = ("tests/test_cli.py", "tests/test_pages.py", "tests/serve/test_demo_in_browser.py")
+READERS = {
+    "command_run": ("tests/test_cli.py", "tests/test_pages.py", "tests/serve/test_demo_in_browser.py"),
+    "viewer_run": tuple(
+        f"tests/serve/test_{name}.py"
+        for name in ("app", "explanations", "run_reader", "server", "slide_tiles", "viewer_in_browser")
+    ),
+}
 torch.set_num_threads(1)  # tests run in one process per core
 
 
@@ -26,7 +32,7 @@ class _ByWhatIsShared(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.split("::")[0]
-        return "command_run" if module in READERS_OF_COMMAND_RUN else module
+        return next((run for run, readers in READERS.items() if module in readers), module)
 
 
 @pytest.hookimpl(optionalhook=True)

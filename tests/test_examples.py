@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from command_run import BRIEF
 from subfuse.cli import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -38,7 +39,7 @@ def test_paired_patients_are_predicted_by_a_model_of_the_published_folds(real_da
     slides = pd.read_csv(paired / "slides.csv")
     assert slides["patient_id"].nunique() == 5
     assert (slides["n_patches"] >= 4).all()
-    options = ["--tasks", "grade", "--models", "subspace", "--train.epochs", "1", "--workers", "1"]
+    options = ["--tasks", "grade", "--models", "subspace", *BRIEF, "--train.epochs", "1", "--workers", "1"]
     options += ["--explain", "false"]
     assert main(["crossval", str(trained_on), "--out", str(run), *options]) == 0
     out = tmp_path / "predictions.csv"

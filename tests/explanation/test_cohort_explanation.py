@@ -72,6 +72,7 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     assert (out / "genes.csv").read_bytes() == before
 
 
+@pytest.mark.walk
 def test_the_models_are_jobs_of_the_runs_workers(models, tmp_path, monkeypatch):
     seen = {}
 
@@ -99,6 +100,7 @@ def fail_for(monkeypatch, *patients):
     monkeypatch.setattr(cohort_explanation, "_explained_patient", explain_one)
 
 
+@pytest.mark.walk
 def test_a_patient_who_fails_is_named_and_left_out_of_all_tables(models, tmp_path, monkeypatch, caplog):
     failing, *others = (patient.patient_id for patient in models[0].patients)
     with monkeypatch.context() as patch:

@@ -224,6 +224,7 @@ def test_disclaimer_command_and_hashes_are_there(run, text):
     assert text.count(f"{FOLDS}</td>") >= len(MODELS)
 
 
+@pytest.mark.walk
 def test_the_same_run_gives_the_same_report(run, text):
     assert write_report(run).read_text(encoding="utf-8") == text
 

@@ -92,6 +92,7 @@ def test_settings_seed_and_version_count(make_cohort, monkeypatch):
     assert inputs_of(cohort, job)["version"] == "other"
 
 
+@pytest.mark.walk
 def test_after_a_correction_the_run_is_that_of_the_corrected_cohort(make_cohort, tmp_path, caplog):
     cohort, out = make_cohort(), tmp_path / "run"
     run(cohort, out)
@@ -114,6 +115,7 @@ def test_after_a_correction_the_run_is_that_of_the_corrected_cohort(make_cohort,
     assert not caplog.records
 
 
+@pytest.mark.walk
 def test_an_interrupted_training_on_other_data_is_not_gone_on_with(make_cohort, tmp_path, monkeypatch):
     cohort, out = make_cohort(), tmp_path / "run"
     options = {"task": ["grade"], "models": ["snn"]}
@@ -130,6 +132,7 @@ def test_an_interrupted_training_on_other_data_is_not_gone_on_with(make_cohort, 
     pd.testing.assert_frame_equal(again.predictions, afresh.predictions)
 
 
+@pytest.mark.walk
 def test_results_without_a_record_of_their_inputs_are_done_again(make_cohort, tmp_path, caplog):
     cohort, options = make_cohort(), {"task": ["grade"], "models": ["logistic"]}
     run(cohort, tmp_path / "run", **options)
@@ -140,6 +143,7 @@ def test_results_without_a_record_of_their_inputs_are_done_again(make_cohort, tm
     assert len(list((tmp_path / "run").rglob("inputs.json"))) == 2
 
 
+@pytest.mark.walk
 def test_a_checkpoint_beside_a_finished_model_goes(make_cohort, tmp_path):
     cohort, options = make_cohort(), {"task": ["grade"], "models": ["logistic"]}
     run(cohort, tmp_path / "run", **options)

@@ -167,6 +167,7 @@ def test_training_patients_of_one_class_are_refused():
         fit_linear(LinearModel(2, n_genes=GENE), [bags(torch.ones(6))], ClassTarget(torch.ones(6).long()))
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(("task", "model"), [("survival", "cox-slides"), ("grade", "logistic-both")])
 def test_test_patients_change_nothing_and_validation_patients_train(make_cohort, task, model):
     cohort = make_cohort()
