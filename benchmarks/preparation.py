@@ -31,7 +31,7 @@ import torch
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import SlideFeatures, read_features, write_features
-from subfuse.preparation.slide import prepare_slide
+from subfuse.preparation.slides.slide import prepare_slide
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
 

@@ -9,7 +9,7 @@ from subfuse.errors import DataError
 from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
 from subfuse.explanation.tile_gallery import NOT_LOCATED, gallery, read_tiles, strongest_tiles
 from subfuse.features.store import read_features
-from subfuse.preparation.slide import prepare_slide
+from subfuse.preparation.slides.slide import prepare_slide
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
 

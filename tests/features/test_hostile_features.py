@@ -11,7 +11,8 @@ import torch
 from subfuse.errors import DataError, SubfuseError
 from subfuse.features.other_tools import opened_features
 from subfuse.features.store import SlideFeatures
-from subfuse.preparation.feature_import import import_slides, survey_features
+from subfuse.preparation.slides.feature_import import import_slides
+from subfuse.preparation.slides.feature_survey import survey_features
 from subfuse.slides.source import FeatureSource
 
 CORNERS = np.array([[x, y] for y in (0, 512) for x in (0, 512, 1024)])

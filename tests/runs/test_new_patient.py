@@ -16,7 +16,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.store import read_features, write_features
 from subfuse.files import write_sealed_json
-from subfuse.preparation.feature_import import survey_features
+from subfuse.preparation.slides.feature_survey import survey_features
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.new_patient import predict_new_patient, summarise
 from subfuse.runs.run import load_run

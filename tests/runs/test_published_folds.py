@@ -9,12 +9,12 @@ import pytest
 from sksurv.metrics import concordance_index_censored
 
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.covariates import resolve_covariates
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.evaluation.predictions import PATIENT, read_tasks
 from subfuse.evaluation.strata import pair_decomposition
 from subfuse.identifiers import site_of_barcode
+from subfuse.preparation.declared_columns import resolve_covariates
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.tables import read_predictions, stack_predictions
 from subfuse.runs.cross_validation import run_job

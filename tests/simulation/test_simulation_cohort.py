@@ -14,7 +14,7 @@ from subfuse.errors import ConfigurationError
 from subfuse.expression.gene_sets import load_gene_sets
 from subfuse.expression.reading import read_expression
 from subfuse.files import sha256_of_file
-from subfuse.preparation.slide_table import read_slides
+from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.simulation.cohort import simulate
 from subfuse.simulation.genes import draw_counts, draw_genes, star_table
 from subfuse.simulation.layout import CELL_PX, GLASS, LYMPHOCYTE, MALIGNANT, NECROTIC, REGIONS, VASCULAR, draw_layout

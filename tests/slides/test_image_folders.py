@@ -8,7 +8,7 @@ from subfuse.errors import DataError
 from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import read_features
-from subfuse.preparation.slide import SlideRecord, inspect_slide, prepare_slide
+from subfuse.preparation.slides.slide import SlideRecord, inspect_slide, prepare_slide
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from subfuse.preparation.feature_import import FeatureRecord
+from subfuse.preparation.slides.feature_import import FeatureRecord
 from subfuse.slides.review import QUALITY_COLUMNS, quality_table, quality_warnings, sharpness
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from subfuse.errors import DataError
-from subfuse.preparation.slide import inspect_slide
+from subfuse.preparation.slides.slide import inspect_slide
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
 from subfuse.slides.whole_slides import WholeSlide

@@ -104,8 +104,8 @@ def _check(arguments: Namespace) -> None:
 def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ...], dict[str, Any]]:
     """Returns the slides that cannot be opened, with reasons; what was looked at; warnings; and contrasts of slides."""
     from subfuse.exclusions import exclusion_table
-    from subfuse.preparation.feature_import import feature_sources, look_into_features, survey_features
-    from subfuse.preparation.slide import inspect_slide
+    from subfuse.preparation.slides.feature_survey import feature_sources, look_into_features, survey_features
+    from subfuse.preparation.slides.slide import inspect_slide
     from subfuse.slides.patch_width import mixed_widths
 
     ready = feature_sources(slides)

@@ -14,7 +14,7 @@ from subfuse.errors import DataError, SubfuseError
 from subfuse.explanation.ground import picture_of_place
 from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
 from subfuse.features.store import SlideFeatures, read_attributes
-from subfuse.preparation.slide_table import read_slides
+from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.slides.image_folders import is_image_source
 from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.source import FeatureSource, SlideSource

@@ -6,7 +6,7 @@ _NAMES = {
     "CohortPlan": "plan",
     "Preparation": "prepare",
     "plan_cohort": "plan",
-    "prepare_slide": "slide",
+    "prepare_slide": "slides.slide",
 }
 __all__ = list(_NAMES)
 __getattr__ = on_first_use(__name__, _NAMES)

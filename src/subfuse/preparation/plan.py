@@ -8,15 +8,7 @@ import pandas as pd
 from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
-from subfuse.cohort.covariates import (
-    check_batch,
-    check_strata,
-    check_values,
-    completeness,
-    known_values,
-    numeric_names,
-    resolve_covariates,
-)
+from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names
 from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.given_folds import given_folds, unlisted_patients
@@ -35,6 +27,7 @@ from subfuse.expression.gene_sets import (
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
 from subfuse.preparation.contrast import require_varying_expression
+from subfuse.preparation.declared_columns import check_batch, check_strata, resolve_covariates
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
 from subfuse.preparation.tasks import resolve_classes, resolve_tasks, told_by_covariates, unknown_outcomes
 from subfuse.preparation.weak_folds import weak_folds

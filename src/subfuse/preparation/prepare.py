@@ -26,19 +26,18 @@ from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
 from subfuse.files import holds_files, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
-from subfuse.preparation.feature_import import (
-    FeatureRecord,
-    FeatureSurvey,
-    feature_sources,
-    group_warnings,
-    import_slides,
-    survey_features,
-)
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
-from subfuse.preparation.slide import SlideRecord, completed_record, prepare_slide
-from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.preparation.slides.feature_import import FeatureRecord, import_slides
+from subfuse.preparation.slides.feature_survey import (
+    FeatureSurvey,
+    feature_sources,
+    group_warnings,
+    survey_features,
+)
+from subfuse.preparation.slides.slide import SlideRecord, completed_record, prepare_slide
+from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
 from subfuse.slides.source import SlideSource

@@ -16,7 +16,7 @@ from subfuse.expression.reading import read_expression
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.identifiers import NAME_RULE, describe_mismatch, is_plain_name, spelt_otherwise
-from subfuse.preparation.slide_table import read_slides, require_slides
+from subfuse.preparation.slides.slide_table import read_slides, require_slides
 from subfuse.slides.source import FeatureSource, SlideSource
 
 _UNIT_OF_SCALE = {"cohort_zscore": "zscore"}  # of pooled units: tpm and fpkm meet as log2_tpm, which is a unit itself

@@ -20,9 +20,10 @@ from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import read_json
 from subfuse.preparation.contrast import flat_slides
-from subfuse.preparation.feature_import import import_slides, survey_features
-from subfuse.preparation.slide import prepare_slide
-from subfuse.preparation.slide_search import FEATURE_SUFFIXES, feature_id_of
+from subfuse.preparation.slides.feature_import import import_slides
+from subfuse.preparation.slides.feature_survey import survey_features
+from subfuse.preparation.slides.slide import prepare_slide
+from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, feature_id_of
 from subfuse.runs.run import Run
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp

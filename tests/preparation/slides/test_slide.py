@@ -15,8 +15,8 @@ from subfuse.errors import DataError
 from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import CONTENT_HASH, read_features, recorded_hash
-from subfuse.preparation.slide import completed_record, inspect_slide, prepare_slide
-from subfuse.preparation.slide_search import find_slides
+from subfuse.preparation.slides.slide import completed_record, inspect_slide, prepare_slide
+from subfuse.preparation.slides.slide_search import find_slides
 from subfuse.slides import whole_slides
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
 
 
 @dataclass(frozen=True)

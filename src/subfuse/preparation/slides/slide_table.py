@@ -19,8 +19,8 @@ from subfuse.identifiers import (
     same_but_for_spelling,
     spelt_otherwise,
 )
-from subfuse.preparation.slide_samples import choose_slides, rank_of_slide
-from subfuse.preparation.slide_search import DICOM_SUFFIX, feature_id_of, find_features, find_slides, slide_id_of
+from subfuse.preparation.slides.slide_samples import choose_slides, rank_of_slide
+from subfuse.preparation.slides.slide_search import DICOM_SUFFIX, feature_id_of, find_features, find_slides, slide_id_of
 from subfuse.slides.source import FeatureSource, SlideSource, SlidesSection
 from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.tables import decimal_hint, is_missing, read_text_table, require_columns

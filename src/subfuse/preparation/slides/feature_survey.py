@@ -1,6 +1,5 @@
-"""From features that another tool extracted to those of a prepared folder: survey all files, then convert each."""
+"""Features that other tools extracted: what the files of a cohort say about themselves, before any is converted."""
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,32 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
-from subfuse.execution import Progress
 from subfuse.features.contrast import PatchContrast, contrast_of
-from subfuse.features.encoder import encoder_id
 from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
-from subfuse.features.other_tools import files_behind, opened_features
-from subfuse.features.store import (
-    UNKNOWN_ENCODER,
-    SlideFeatures,
-    add_missing_hash,
-    patch_um,
-    read_attributes,
-    write_features,
-)
+from subfuse.features.other_tools import opened_features
+from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import sha256_of_json
-from subfuse.preparation.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.source import FeatureSource, SlideSource
-
-FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
 
 
 @dataclass(frozen=True)
@@ -82,26 +68,6 @@ class FeatureSurvey:
                 "encoder are not mistaken for these",
             )
         return notes
-
-
-@dataclass(frozen=True)
-class FeatureRecord:
-    """One slide of `slides.csv`. None and NaN mean unknown."""
-
-    slide_id: str
-    patient_id: str
-    n_patches: int
-    mpp: float  # µm per level-0 pixel
-    patch_um: float  # side of a patch in µm
-    width_px: int | None  # at level 0
-    height_px: int | None
-    tissue_mm2: float  # area that the patches cover together
-    features: str  # feature file, relative to the prepared folder (the parent of `out`)
-    layout: str  # the tool that wrote the source
-    source: str  # name of the file
-    has_coordinates: bool
-    mpp_source: str | None  # "file" or "declared": in the slide table or as slides.mpp; None without coordinates
-    warnings: tuple[str, ...] = ()
 
 
 def feature_sources(slides: Sequence[SlideSource]) -> tuple[FeatureSource, ...]:
@@ -168,7 +134,7 @@ def look_into_features(
             break
         source, n_read = usable[index], n_read + 1
         try:
-            with _opened(source) as file:
+            with opened_source(source) as file:
                 contrasts[source.slide_id] = contrast_of(file.slide_features(source.path).features)
         except DataError as error:
             failures.append(("slide", source.slide_id, str(error)))
@@ -176,75 +142,6 @@ def look_into_features(
     headers = {name: header for name, header in survey.headers.items() if name not in failed}
     exclusions = join_exclusions([survey.exclusions, exclusion_table(sorted(failures))])
     return replace(survey, headers=headers, exclusions=exclusions), n_read, contrasts
-
-
-def import_slides(
-    slides: Sequence[FeatureSource],
-    survey: FeatureSurvey,
-    out: Path,
-    *,
-    workers: int = 1,
-    scheduler: str | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[FeatureRecord], pd.DataFrame]:
-    """Converts the feature files of a cohort into a prepared folder; what is complete there is not done again.
-
-    Args:
-        slides: Feature files of patients, or rows of a feature table.
-        survey: What `survey_features` found of them.
-        out: The folder `wsi` of the prepared cohort.
-        workers: Local processes.
-        scheduler: Address of a running Dask scheduler, instead of local processes.
-        progress: Called after each slide.
-
-    Returns:
-        The converted slides, sorted, and all that are excluded.
-
-    Raises:
-        ConfigurationError: A library is missing, or the disk is full.
-    """
-    usable = [source for source in slides if source.slide_id in survey.headers]
-    folder = out / FOLDER / f"features_{encoder_id(survey.encoder)}"
-    records, failures = run_slides(
-        _import_slide,
-        [(source, folder) for source in usable],
-        workers=workers,
-        scheduler=scheduler,
-        progress=SlideProgress(len(usable), progress),
-    )
-    unusable = list(survey.exclusions.itertuples(index=False, name=None))
-    return records, exclusion_table(sorted([*unusable, *failures]))
-
-
-def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
-    """Converts the features of one slide unless `folder` holds them from the same source.
-
-    Raises:
-        DataError: The file cannot be read, or a feature is not finite.
-        ConfigurationError: A library is missing, or the disk is full.
-    """
-    path = folder / f"{source.slide_id}.h5"
-    identity = _identity_of_source(source)
-    stored = _stored(path, identity)
-    is_new = stored is None
-    if stored is None:
-        with _opened(source) as file:
-            slide = file.slide_features(source.path)
-        facts: dict[str, str | int | float] = {
-            "layout": file.layout,
-            "tissue_mm2": slide.area_mm2,
-            "warnings": json.dumps([*file.warnings, *_repeated_places(slide)]),
-        }
-        write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
-        stored = read_attributes(path)
-    return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new)
-
-
-def _repeated_places(slide: SlideFeatures) -> tuple[str, ...]:
-    n_places = len(np.unique(slide.coords, axis=0))
-    if n_places == len(slide.coords):
-        return ()
-    return (f"{len(slide.coords)} patches stand on {n_places} places: those that are there again weigh again",)
 
 
 def group_warnings(warnings: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
@@ -262,13 +159,18 @@ def group_warnings(warnings: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, 
 
 
 @contextmanager
-def _opened(source: FeatureSource) -> Iterator[FeatureFile]:
+def opened_source(source: FeatureSource) -> Iterator[FeatureFile]:
+    """Opens the features of one slide: a file of its own, or its row of a table."""
     if not source.in_table:
         with opened_features(source.path, mpp=source.mpp, encoder=source.encoder) as file:
             yield file
     else:
-        table = _table(source.path, source.path.stat().st_mtime_ns)
-        yield feature_row(table, source.slide_id, source.path)
+        yield feature_row(table_of_features(source.path), source.slide_id, source.path)
+
+
+def table_of_features(path: Path) -> pd.DataFrame:
+    """Returns a feature table, which is read once for all its slides."""
+    return _table(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
@@ -277,7 +179,7 @@ def _table(path: Path, modified_ns: int) -> pd.DataFrame:
 
 
 def _header(source: FeatureSource) -> FeatureHeader:
-    with _opened(source) as file:
+    with opened_source(source) as file:
         return FeatureHeader(
             layout=file.layout,
             n_patches=file.shape[0],
@@ -309,53 +211,4 @@ def _require_one_encoder(headers: Sequence[tuple[str, FeatureHeader]]) -> None:
     raise DataError(
         f"slides.features: all files must be of one encoder and one number of features. Found {'; '.join(kinds)}. "
         "Keep one kind in the folder; name the encoder as `slides.encoder` where files do not record it."
-    )
-
-
-def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
-    """Attributes that must agree for a converted file to count as that of this source."""
-    if not source.in_table:
-        content = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files_behind(source.path)]
-    else:
-        row = _table(source.path, source.path.stat().st_mtime_ns).loc[source.slide_id]
-        content = [f"{name} {value!r}" for name, value in row.items()]
-    return {
-        "source": source.path.name,
-        "source_sha256": sha256_of_json(content),
-        "declared_mpp": "none" if source.mpp is None else source.mpp,
-        "declared_encoder": source.encoder or "none",
-    }
-
-
-def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
-    """Patches and attributes of a complete file from the same source; None: to be written."""
-    if not path.exists():
-        return None
-    try:
-        add_missing_hash(path)
-        n_patches, found = read_attributes(path, verify=True)
-    except DataError:
-        return None  # damaged or changed: done again
-    return (n_patches, found) if all(found.get(name) == value for name, value in identity.items()) else None
-
-
-def _record(
-    source: FeatureSource, path: Path, folder: Path, n_patches: int, attributes: Mapping[str, Any]
-) -> FeatureRecord:
-    known = bool(attributes["has_coordinates"])
-    return FeatureRecord(
-        slide_id=source.slide_id,
-        patient_id=source.patient_id,
-        n_patches=n_patches,
-        mpp=float(attributes["level0_mpp"]) if known else math.nan,
-        patch_um=patch_um(attributes),
-        width_px=int(attributes["slide_width_level0"]) if known else None,
-        height_px=int(attributes["slide_height_level0"]) if known else None,
-        tissue_mm2=float(attributes["tissue_mm2"]),
-        features=path.relative_to(folder.parents[2]).as_posix(),
-        layout=str(attributes["layout"]),
-        source=str(attributes["source"]),
-        has_coordinates=known,
-        mpp_source=("file" if attributes["declared_mpp"] == "none" else "declared") if known else None,
-        warnings=tuple(json.loads(attributes["warnings"])),
     )

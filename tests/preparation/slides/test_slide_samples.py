@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from subfuse.errors import DataError
-from subfuse.preparation.slide_table import read_slides
+from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.slides.source import SlidesSection
 
 NAMES = (

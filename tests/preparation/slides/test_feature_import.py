@@ -19,7 +19,8 @@ from subfuse.cohort.cohort import read_cohort
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.other_tools import opened_features
 from subfuse.features.store import read_features
-from subfuse.preparation.feature_import import feature_sources, import_slides, survey_features
+from subfuse.preparation.slides.feature_import import import_slides
+from subfuse.preparation.slides.feature_survey import feature_sources, survey_features
 from subfuse.slides.source import FeatureSource, SlideSource
 
 PATIENTS = [f"P{i:02d}" for i in range(12)]

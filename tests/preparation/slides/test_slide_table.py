@@ -5,8 +5,8 @@ import pytest
 
 from subfuse.errors import DataError
 from subfuse.identifiers import NAME_RULE
-from subfuse.preparation.slide_search import find_features, find_slides
-from subfuse.preparation.slide_table import patient_of_slide, read_slides, require_slides
+from subfuse.preparation.slides.slide_search import find_features, find_slides
+from subfuse.preparation.slides.slide_table import patient_of_slide, read_slides, require_slides
 from subfuse.slides.source import FeatureSource, SlidesSection
 
 

@@ -1,0 +1,168 @@
+"""From features that another tool extracted to those of a prepared folder."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subfuse.errors import DataError
+from subfuse.exclusions import exclusion_table
+from subfuse.execution import Progress
+from subfuse.features.encoder import encoder_id
+from subfuse.features.other_tools import files_behind
+from subfuse.features.store import (
+    SlideFeatures,
+    add_missing_hash,
+    patch_um,
+    read_attributes,
+    write_features,
+)
+from subfuse.files import sha256_of_json
+from subfuse.preparation.slides.feature_survey import FeatureSurvey, opened_source, table_of_features
+from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.slides.source import FeatureSource
+
+FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
+
+
+@dataclass(frozen=True)
+class FeatureRecord:
+    """One slide of `slides.csv`. None and NaN mean unknown."""
+
+    slide_id: str
+    patient_id: str
+    n_patches: int
+    mpp: float  # µm per level-0 pixel
+    patch_um: float  # side of a patch in µm
+    width_px: int | None  # at level 0
+    height_px: int | None
+    tissue_mm2: float  # area that the patches cover together
+    features: str  # feature file, relative to the prepared folder (the parent of `out`)
+    layout: str  # the tool that wrote the source
+    source: str  # name of the file
+    has_coordinates: bool
+    mpp_source: str | None  # "file" or "declared": in the slide table or as slides.mpp; None without coordinates
+    warnings: tuple[str, ...] = ()
+
+
+def import_slides(
+    slides: Sequence[FeatureSource],
+    survey: FeatureSurvey,
+    out: Path,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[FeatureRecord], pd.DataFrame]:
+    """Converts the feature files of a cohort into a prepared folder; what is complete there is not done again.
+
+    Args:
+        slides: Feature files of patients, or rows of a feature table.
+        survey: What `survey_features` found of them.
+        out: The folder `wsi` of the prepared cohort.
+        workers: Local processes.
+        scheduler: Address of a running Dask scheduler, instead of local processes.
+        progress: Called after each slide.
+
+    Returns:
+        The converted slides, sorted, and all that are excluded.
+
+    Raises:
+        ConfigurationError: A library is missing, or the disk is full.
+    """
+    usable = [source for source in slides if source.slide_id in survey.headers]
+    folder = out / FOLDER / f"features_{encoder_id(survey.encoder)}"
+    records, failures = run_slides(
+        _import_slide,
+        [(source, folder) for source in usable],
+        workers=workers,
+        scheduler=scheduler,
+        progress=SlideProgress(len(usable), progress),
+    )
+    unusable = list(survey.exclusions.itertuples(index=False, name=None))
+    return records, exclusion_table(sorted([*unusable, *failures]))
+
+
+def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
+    """Converts the features of one slide unless `folder` holds them from the same source.
+
+    Raises:
+        DataError: The file cannot be read, or a feature is not finite.
+        ConfigurationError: A library is missing, or the disk is full.
+    """
+    path = folder / f"{source.slide_id}.h5"
+    identity = _identity_of_source(source)
+    stored = _stored(path, identity)
+    is_new = stored is None
+    if stored is None:
+        with opened_source(source) as file:
+            slide = file.slide_features(source.path)
+        facts: dict[str, str | int | float] = {
+            "layout": file.layout,
+            "tissue_mm2": slide.area_mm2,
+            "warnings": json.dumps([*file.warnings, *_repeated_places(slide)]),
+        }
+        write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
+        stored = read_attributes(path)
+    return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new)
+
+
+def _repeated_places(slide: SlideFeatures) -> tuple[str, ...]:
+    n_places = len(np.unique(slide.coords, axis=0))
+    if n_places == len(slide.coords):
+        return ()
+    return (f"{len(slide.coords)} patches stand on {n_places} places: those that are there again weigh again",)
+
+
+def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
+    """Attributes that must agree for a converted file to count as that of this source."""
+    if not source.in_table:
+        content = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files_behind(source.path)]
+    else:
+        row = table_of_features(source.path).loc[source.slide_id]
+        content = [f"{name} {value!r}" for name, value in row.items()]
+    return {
+        "source": source.path.name,
+        "source_sha256": sha256_of_json(content),
+        "declared_mpp": "none" if source.mpp is None else source.mpp,
+        "declared_encoder": source.encoder or "none",
+    }
+
+
+def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
+    """Patches and attributes of a complete file from the same source; None: to be written."""
+    if not path.exists():
+        return None
+    try:
+        add_missing_hash(path)
+        n_patches, found = read_attributes(path, verify=True)
+    except DataError:
+        return None  # damaged or changed: done again
+    return (n_patches, found) if all(found.get(name) == value for name, value in identity.items()) else None
+
+
+def _record(
+    source: FeatureSource, path: Path, folder: Path, n_patches: int, attributes: Mapping[str, Any]
+) -> FeatureRecord:
+    known = bool(attributes["has_coordinates"])
+    return FeatureRecord(
+        slide_id=source.slide_id,
+        patient_id=source.patient_id,
+        n_patches=n_patches,
+        mpp=float(attributes["level0_mpp"]) if known else math.nan,
+        patch_um=patch_um(attributes),
+        width_px=int(attributes["slide_width_level0"]) if known else None,
+        height_px=int(attributes["slide_height_level0"]) if known else None,
+        tissue_mm2=float(attributes["tissue_mm2"]),
+        features=path.relative_to(folder.parents[2]).as_posix(),
+        layout=str(attributes["layout"]),
+        source=str(attributes["source"]),
+        has_coordinates=known,
+        mpp_source=("file" if attributes["declared_mpp"] == "none" else "declared") if known else None,
+        warnings=tuple(json.loads(attributes["warnings"])),
+    )
