@@ -10,7 +10,8 @@ from conftest import deal_folds
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError
-from subfuse.training.fitting import assign, train_fold
+from subfuse.training.fitting import train_fold
+from subfuse.training.problem import assign
 from subfuse.training.selection import NETWORK_SHARES
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData, drop_modalities, paired

@@ -9,8 +9,9 @@ from conftest import deal_folds, with_covariates
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.survival import CoxObjective
-from subfuse.training.fitting import fitted_downsample, train_fold
+from subfuse.training.fitting import train_fold
 from subfuse.training.models import MODELS, ModelRecipe, check_model_names, compared_in, compared_models, is_trivial
+from subfuse.training.problem import fitted_downsample
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 

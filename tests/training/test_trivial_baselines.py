@@ -8,8 +8,9 @@ import pytest
 from subfuse.cohort.fold import Fold
 from subfuse.errors import DataError
 from subfuse.runs.compatibility import check_compatible
-from subfuse.training.fitting import covariates_read, train_fold
+from subfuse.training.fitting import train_fold
 from subfuse.training.models import compared_in, is_trivial
+from subfuse.training.problem import covariates_read
 from subfuse.training.settings import TrainingPlan
 from subfuse.training.stored_model import load_fitted
 

@@ -216,7 +216,7 @@ def train_job(
 
 def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:
     """Returns the predictions of a job's model for its training, validation and test patients."""
-    from subfuse.training.fitting import assign
+    from subfuse.training.problem import assign
 
     parts = assign(cohort, fold, cohort.tasks[job.task], job.model)
     tables = [

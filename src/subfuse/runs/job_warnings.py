@@ -12,7 +12,7 @@ from subfuse.errors import DataError, preview
 from subfuse.preparation.weak_folds import RARE_CLASS, fewer_folds, fold_lacks
 from subfuse.run_folder.job import Job
 from subfuse.training.models import is_linear
-from subfuse.training.selection import Selection
+from subfuse.training.settings import Selection
 
 _MOST_NAMES = 12
 
@@ -72,7 +72,7 @@ def _outcomes(cohort: Cohort, task: TaskSpec) -> pd.DataFrame:
 
 
 def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, selection: Selection) -> Iterator[str]:
-    from subfuse.training.fitting import assign
+    from subfuse.training.problem import assign
 
     task = cohort.tasks[job.task]
     try:

@@ -1,7 +1,6 @@
 """The metric of the inner validation patients that decides which epoch's weights are kept."""
 
 from dataclasses import replace
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,8 +9,8 @@ from subfuse.cohort.batches import Target
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.objective.ranking import can_be_ranked
+from subfuse.training.settings import Selection
 
-Selection = Literal["ranking", "loss"]
 NETWORK_SHARES = (0.0, 0.25, 0.5, 1.0)  # beside a linear path
 
 

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from subfuse.settings import Section
 
+Selection = Literal["ranking", "loss"]
 LARGEST_ENSEMBLE = 100  # these bounds keep a slip of the finger from asking for more memory than there is
 LARGEST_GRID = 1000
 
@@ -23,7 +24,7 @@ class TrainingSettings(Section):
         description="Networks that differ in their initial weights; their logits are averaged (deep ensemble).",
     )
     patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation metric.")
-    selection: Literal["ranking", "loss"] = Field(
+    selection: Selection = Field(
         "ranking", description="What chooses the epoch: ranking (C-index or AUC) or loss of the validation patients."
     )
     batch_size: int = Field(8, ge=1, description="Patients of one forward pass.")

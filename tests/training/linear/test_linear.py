@@ -16,7 +16,8 @@ from subfuse.objective.losses import cox_nll
 from subfuse.objective.penalised import L1_SHARE
 from subfuse.objective.survival import DiscreteHazardObjective
 from subfuse.training.fitting import train_fold
-from subfuse.training.linear import INNER_FOLDS, fit_line, fit_linear, inner_folds
+from subfuse.training.linear.fit import fit_line, fit_linear
+from subfuse.training.linear.regressions import INNER_FOLDS, inner_folds
 from subfuse.training.settings import TrainingPlan
 
 N, PATCH, FEATURE, GENE = 40, 3, 2, 6

@@ -1,24 +1,17 @@
-"""Regularised linear models: logistic and elastic-net Cox; penalties are chosen by cross-validation.
-
-As anybody would fit them: on all patients that are not tested, with the penalty whose out-of-fold predictions among
-these have the lowest loss (for Cox the partial likelihood of the cross-validated linear predictor, Dai and Breheny
-2019).
-"""
+"""One kind of linear model, elastic net, ridge or logistic, along its path of penalties."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget, Target
+from subfuse.cohort.batches import ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
-from subfuse.model.baselines.linear import LinearModel
 from subfuse.objective.losses import cox_nll
-from subfuse.objective.objective import Objective
 from subfuse.objective.penalised import BreslowLoss, elastic_net_cox, ridge_cox, ridge_logistic
 
 INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
@@ -27,8 +20,6 @@ COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes ever
 INNER_FOLDS = 5
 PATIENCE = 2  # weaker penalties in a row that are no better end a path
 LARGEST_WEIGHT = 10.0  # of a model in a sum
-LARGEST_INTERCEPT = 10.0  # of a time bin in which everybody, or nobody, had an event
-EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger one is penalised less
 
 
 @dataclass(frozen=True)
@@ -43,95 +34,6 @@ class LinearFit:
     out_of_fold: Float[Tensor, "patient output"]  # logits of the training patients, each from the others' fit
 
 
-def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) -> list[LinearFit]:
-    """Fits the model in place and returns what was chosen from, the chosen one first.
-
-    Cox models are elastic nets or ridges, logistic regressions ridges. A model of slides and expression is the better
-    one of two kinds: a ridge of all columns with expression scaled against slides, which penalises them differently; or
-    the sum of the best models of each alone, weighed by their out-of-fold logits.
-
-    Args:
-        model: Receives coefficients, and how summaries of slides are standardised.
-        batches: All training patients, standardised.
-        target: Their outcome.
-
-    Raises:
-        DataError: All patients are of one class.
-    """
-    inputs = _embedded(model, batches)
-    regressions = _regressions(inputs, target, n_outputs=len(model.head.bias))
-    n_slides = 2 * model.patch_dim
-    if n_slides == 0 or model.n_genes == 0:
-        reads = "slides" if n_slides else "expression"
-        fits = [fit for regression in regressions for fit in regression.path(reads)]
-    else:
-        fits = _fits_of_both(regressions, torch.arange(inputs.shape[1]) >= n_slides)
-    best = min(fits, key=_loss_of)
-    with torch.no_grad():
-        model.head.weight.copy_(best.weight[None])
-        model.head.bias.copy_(best.bias)
-    return [best, *(fit for fit in fits if fit is not best)]
-
-
-def fit_line(
-    model: LinearModel, batches: Iterable[BagBatch], target: Target, objective: Objective
-) -> Float[Tensor, "patient output"]:
-    """Fits the linear path of a network in place; returns what it says of the training patients, each out of fold.
-
-    It is the linear model of the same inputs (`fit_linear`); a Cox model's log hazard is added to the logit of every
-    time bin, whose intercepts then fit these patients best. Where all are of one class it says nothing.
-
-    Args:
-        model: As many outputs as the objective.
-        batches: All training patients, standardised.
-        target: Their outcome.
-        objective: Of the network.
-    """
-    nn.init.zeros_(model.head.weight)
-    nn.init.zeros_(model.head.bias)
-    if isinstance(target, ClassTarget) and target.label.unique().numel() < 2:
-        return torch.zeros(len(target.label), objective.n_outputs)
-    out_of_fold = fit_linear(model, batches, target)[0].out_of_fold.float().expand(-1, objective.n_outputs)
-    if isinstance(target, ClassTarget):
-        return out_of_fold
-    intercepts = _intercepts(out_of_fold, target, objective)
-    with torch.no_grad():
-        model.head.bias.copy_(intercepts)
-    return out_of_fold + intercepts
-
-
-def _intercepts(
-    logits: Float[Tensor, "patient output"], target: Target, objective: Objective
-) -> Float[Tensor, " output"]:
-    """Returns what to add to the logits so that the loss is lowest."""
-    from scipy.optimize import minimize
-
-    def value(intercepts: np.ndarray) -> tuple[float, np.ndarray]:
-        added = torch.from_numpy(intercepts).requires_grad_()
-        loss = objective.task_loss(logits.double() + added, target)
-        (gradient,) = torch.autograd.grad(loss, added)
-        return float(loss.detach()), gradient.numpy()
-
-    bounds = [(-LARGEST_INTERCEPT, LARGEST_INTERCEPT)] * objective.n_outputs
-    found = minimize(value, np.zeros(objective.n_outputs), jac=True, bounds=bounds, method="L-BFGS-B").x
-    return torch.from_numpy(found).float()
-
-
-def _fits_of_both(regressions: Sequence["_Regression"], is_expression: Bool[Tensor, " column"]) -> list[LinearFit]:
-    """Returns ridges of all columns with expression scaled, and the sum of the best model of each modality."""
-    scales = {scale: torch.where(is_expression, scale, 1.0).double() for scale in EXPRESSION_SCALES}
-    fits = [
-        fit
-        for scale, columns in scales.items()
-        for fit in regressions[-1].path(f"slides + {scale:.3g} × expression", columns)
-    ]
-    alone = [
-        min((fit for one in regressions for fit in one.path(name, columns.double())), key=_loss_of)
-        for name, columns in (("slides", ~is_expression), ("expression", is_expression))
-    ]
-    return [*fits, regressions[0].weighed_sum(alone)]
-
-
 def inner_folds(target: Target) -> Int[np.ndarray, " patient"]:
     """Returns the inner fold of every patient; events or classes are spread evenly. Nothing but outcomes decides."""
     strata = (target.event if isinstance(target, SurvivalTarget) else target.label).numpy()
@@ -141,7 +43,7 @@ def inner_folds(target: Target) -> Int[np.ndarray, " patient"]:
     return fold
 
 
-class _Regression(ABC):
+class Regression(ABC):
     """One kind of linear model on given patients."""
 
     method: str
@@ -207,16 +109,10 @@ class _Regression(ABC):
         )
 
     def _weigh(self, logits: Float[Tensor, "model patient output"], patients: Tensor) -> Float[Tensor, " model"]:
-        from scipy.optimize import minimize
+        def loss(weights: Tensor) -> Tensor:
+            return self.loss(torch.einsum("m,mpo->po", weights, logits), patients)
 
-        def value(weights: np.ndarray) -> tuple[float, np.ndarray]:
-            shares = torch.from_numpy(weights).requires_grad_()
-            loss = self.loss(torch.einsum("m,mpo->po", shares, logits), patients)
-            (gradient,) = torch.autograd.grad(loss, shares)
-            return float(loss.detach()), gradient.numpy()
-
-        bounds = [(0.0, LARGEST_WEIGHT)] * len(logits)
-        return torch.from_numpy(minimize(value, np.ones(len(logits)), jac=True, bounds=bounds, method="L-BFGS-B").x)
+        return lowest(loss, torch.ones(len(logits)), bounds=(0.0, LARGEST_WEIGHT))
 
     @abstractmethod
     def penalties(self, inputs: Tensor) -> Sequence[float]:
@@ -227,7 +123,7 @@ class _Regression(ABC):
         return inputs, None
 
 
-class _ElasticNetCox(_Regression):
+class _ElasticNetCox(Regression):
     method = "elastic net"
     solve = staticmethod(elastic_net_cox)
 
@@ -264,7 +160,7 @@ class _RidgeCox(_ElasticNetCox):
         return _principal_axes(inputs)
 
 
-class _Logistic(_Regression):
+class _Logistic(Regression):
     method = "ridge"
 
     def __init__(self, inputs: Tensor, target: ClassTarget, n_classes: int) -> None:
@@ -294,10 +190,27 @@ class _Logistic(_Regression):
         return torch.nn.functional.cross_entropy(logits[patients], self.label[patients], weight=self.class_weight)
 
 
-def _regressions(inputs: Tensor, target: Target, *, n_outputs: int) -> list[_Regression]:
+def regressions_of(inputs: Float[Tensor, "patient column"], target: Target, *, n_outputs: int) -> list[Regression]:
+    """Returns the kinds of linear models for an outcome: elastic net and ridge of Cox, or a logistic ridge."""
     if isinstance(target, SurvivalTarget):
         return [_ElasticNetCox(inputs, target), _RidgeCox(inputs, target)]
     return [_Logistic(inputs, target, n_outputs)]
+
+
+def lowest(
+    loss: Callable[[Tensor], Tensor], start: Float[Tensor, " value"], *, bounds: tuple[float, float]
+) -> Float[Tensor, " value"]:
+    """Returns where a loss is lowest within bounds, by its gradient (L-BFGS-B), in double precision."""
+    from scipy.optimize import minimize
+
+    def value(point: np.ndarray) -> tuple[float, np.ndarray]:
+        at = torch.from_numpy(point).requires_grad_()
+        found = loss(at)
+        (gradient,) = torch.autograd.grad(found, at)
+        return float(found.detach()), gradient.numpy()
+
+    limits = [bounds] * len(start)
+    return torch.from_numpy(minimize(value, start.double().numpy(), jac=True, bounds=limits, method="L-BFGS-B").x)
 
 
 def _principal_axes(inputs: Float[Tensor, "patient column"]) -> tuple[Tensor, Tensor]:
@@ -307,20 +220,3 @@ def _principal_axes(inputs: Float[Tensor, "patient column"]) -> tuple[Tensor, Te
     """
     left, size, right = torch.linalg.svd(inputs, full_matrices=False)
     return left * size, right
-
-
-def _embedded(model: LinearModel, batches: Iterable[BagBatch]) -> Float[Tensor, "patient column"]:
-    """Returns what the model multiplies by its coefficients, after its standardisation was fitted."""
-    with torch.no_grad():
-        seen = [
-            (model.summarise(b.patches, b.patch_mask), b.patch_mask.any(dim=1), b.expression, b.expression_mask)
-            for b in batches
-        ]
-        summary, has_slides, expression, expression_mask = (torch.cat(part) for part in zip(*seen, strict=True))
-        if model.patch_dim and has_slides.any():
-            model.fit_summary(summary[has_slides])
-        return model.embed(summary, has_slides, expression, expression_mask)
-
-
-def _loss_of(fit: LinearFit) -> float:
-    return fit.loss

@@ -1,0 +1,109 @@
+"""Which regularised linear model predicts best: of slides, of expression or of both, by cross-validation.
+
+As anybody would fit them: on all patients that are not tested, with the penalty whose out-of-fold predictions among
+these have the lowest loss (for Cox the partial likelihood of the cross-validated linear predictor, Dai and Breheny
+2019).
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from subfuse.cohort.batches import BagBatch, ClassTarget, Target
+from subfuse.model.baselines.linear import LinearModel
+from subfuse.objective.objective import Objective
+from subfuse.training.linear.regressions import LinearFit, Regression, lowest, regressions_of
+
+LARGEST_INTERCEPT = 10.0  # of a time bin in which everybody, or nobody, had an event
+EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger one is penalised less
+
+
+def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) -> list[LinearFit]:
+    """Fits the model in place and returns what was chosen from, the chosen one first.
+
+    Cox models are elastic nets or ridges, logistic regressions ridges. A model of slides and expression is the better
+    one of two kinds: a ridge of all columns with expression scaled against slides, which penalises them differently; or
+    the sum of the best models of each alone, weighed by their out-of-fold logits.
+
+    Args:
+        model: Receives coefficients, and how summaries of slides are standardised.
+        batches: All training patients, standardised.
+        target: Their outcome.
+
+    Raises:
+        DataError: All patients are of one class.
+    """
+    inputs = _embedded(model, batches)
+    regressions = regressions_of(inputs, target, n_outputs=len(model.head.bias))
+    n_slides = 2 * model.patch_dim
+    if n_slides == 0 or model.n_genes == 0:
+        reads = "slides" if n_slides else "expression"
+        fits = [fit for regression in regressions for fit in regression.path(reads)]
+    else:
+        fits = _fits_of_both(regressions, torch.arange(inputs.shape[1]) >= n_slides)
+    best = min(fits, key=lambda fit: fit.loss)
+    with torch.no_grad():
+        model.head.weight.copy_(best.weight[None])
+        model.head.bias.copy_(best.bias)
+    return [best, *(fit for fit in fits if fit is not best)]
+
+
+def fit_line(
+    model: LinearModel, batches: Iterable[BagBatch], target: Target, objective: Objective
+) -> Float[Tensor, "patient output"]:
+    """Fits the linear path of a network in place; returns what it says of the training patients, each out of fold.
+
+    It is the linear model of the same inputs (`fit_linear`); a Cox model's log hazard is added to the logit of every
+    time bin, whose intercepts then fit these patients best. Where all are of one class it says nothing.
+
+    Args:
+        model: As many outputs as the objective.
+        batches: All training patients, standardised.
+        target: Their outcome.
+        objective: Of the network.
+    """
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    if isinstance(target, ClassTarget) and target.label.unique().numel() < 2:
+        return torch.zeros(len(target.label), objective.n_outputs)
+    out_of_fold = fit_linear(model, batches, target)[0].out_of_fold.float().expand(-1, objective.n_outputs)
+    if isinstance(target, ClassTarget):
+        return out_of_fold
+
+    def loss(intercepts: Tensor) -> Tensor:
+        return objective.task_loss(out_of_fold.double() + intercepts, target)
+
+    intercepts = lowest(loss, torch.zeros(objective.n_outputs), bounds=(-LARGEST_INTERCEPT, LARGEST_INTERCEPT)).float()
+    with torch.no_grad():
+        model.head.bias.copy_(intercepts)
+    return out_of_fold + intercepts
+
+
+def _fits_of_both(regressions: Sequence[Regression], is_expression: Bool[Tensor, " column"]) -> list[LinearFit]:
+    """Returns ridges of all columns with expression scaled, and the sum of the best model of each modality."""
+    scales = {scale: torch.where(is_expression, scale, 1.0).double() for scale in EXPRESSION_SCALES}
+    fits = [
+        fit
+        for scale, columns in scales.items()
+        for fit in regressions[-1].path(f"slides + {scale:.3g} × expression", columns)
+    ]
+    alone = [
+        min((fit for one in regressions for fit in one.path(name, columns.double())), key=lambda fit: fit.loss)
+        for name, columns in (("slides", ~is_expression), ("expression", is_expression))
+    ]
+    return [*fits, regressions[0].weighed_sum(alone)]
+
+
+def _embedded(model: LinearModel, batches: Iterable[BagBatch]) -> Float[Tensor, "patient column"]:
+    """Returns what the model multiplies by its coefficients, after its standardisation was fitted."""
+    with torch.no_grad():
+        seen = [
+            (model.summarise(b.patches, b.patch_mask), b.patch_mask.any(dim=1), b.expression, b.expression_mask)
+            for b in batches
+        ]
+        summary, has_slides, expression, expression_mask = (torch.cat(part) for part in zip(*seen, strict=True))
+        if model.patch_dim and has_slides.any():
+            model.fit_summary(summary[has_slides])
+        return model.embed(summary, has_slides, expression, expression_mask)
