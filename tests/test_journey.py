@@ -13,7 +13,7 @@ from command_run import BRIEF, evaluate_roughly, explain_roughly
 from subfuse import pipeline
 from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
-from subfuse.evaluation.horizons import HORIZON_COLUMNS
+from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.runs import run as run_module
 from subfuse.serve.explanations import ExplanationShelf, read_explanation, read_patch_scores
 from subfuse.serve.run_reader import open_run

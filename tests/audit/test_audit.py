@@ -15,8 +15,8 @@ from subfuse.audit.nulls import permute_labels
 from subfuse.audit.recommendation import headline_values
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
-from subfuse.evaluation.comparisons import evaluate_predictions
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED
+from subfuse.evaluation.intervals import evaluate_predictions
 from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.models import MODELS
 

@@ -6,10 +6,10 @@ from sksurv.util import Surv
 
 from subfuse.audit.calibration import calibration_findings
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS, calibration_table, reliability_table
-from subfuse.evaluation.comparisons import evaluate_predictions
+from subfuse.evaluation.intervals import evaluate_predictions
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
-from subfuse.evaluation.survival_calibration import SurvivalCurves
+from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 DAYS = np.array([200.0, 500.0, 900.0, 1400.0])
 

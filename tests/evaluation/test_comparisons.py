@@ -11,12 +11,11 @@ from subfuse.evaluation.bootstrap import replicates_of_family
 from subfuse.evaluation.calibration import calibration_table
 from subfuse.evaluation.comparisons import (
     COMPARISON_COLUMNS,
-    METRIC_COLUMNS,
     compare_models,
-    evaluate_predictions,
     holm_adjusted,
     resampled_t_test,
 )
+from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics
 
 N, FOLDS = 90, 3

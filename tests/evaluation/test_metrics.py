@@ -13,10 +13,9 @@ from sksurv.metrics import (
 from sksurv.nonparametric import CensoringDistributionEstimator
 from sksurv.util import Surv
 
+from subfuse.evaluation.censoring import CensoringDistribution, SurvivalSample
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics, truncation_time
 from subfuse.evaluation.weighted_metrics import (
-    CensoringDistribution,
-    SurvivalSample,
     weighted_c_index,
     weighted_classification_metrics,
     weighted_survival_metrics,

@@ -6,7 +6,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
-from subfuse.evaluation.survival_calibration import SurvivalCurves
+from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 DAYS = np.array([200.0, 600.0, 1500.0])
 

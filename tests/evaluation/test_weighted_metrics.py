@@ -2,7 +2,8 @@ import itertools
 
 import numpy as np
 
-from subfuse.evaluation.weighted_metrics import known_orders, wins
+from subfuse.evaluation.censoring import known_orders
+from subfuse.evaluation.weighted_metrics import wins
 
 
 def test_an_event_is_known_to_come_before_later_follow_up_and_before_last_contacts_of_its_day() -> None:

@@ -15,7 +15,7 @@ def patients(**columns: list[str | None]) -> pd.DataFrame:
 
 
 def test_a_column_of_several_words_has_a_name_for_each():
-    table = patients(idh=["mutant", "wildtype", "unknown", "Wildtype", None])
+    table = patients(idh=["mutant", "wildtype", "unknown", "mutant", "mutant", "Wildtype", None, "mutant"])
     assert resolve_covariates(["idh"], table, {}, develops=True) == (
         "idh=mutant",
         "idh=unknown",

@@ -10,7 +10,7 @@ import pytest
 from conftest import deal_folds, unchecked
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
-from subfuse.evaluation.horizons import HORIZON_COLUMNS
+from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.files import read_table
 from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate

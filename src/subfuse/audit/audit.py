@@ -28,8 +28,8 @@ from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
-from subfuse.evaluation.hazard_ratios import hazard_ratios
 from subfuse.evaluation.predictions import FOLD, read_tasks, stacked
+from subfuse.evaluation.survival.hazard_ratios import hazard_ratios
 from subfuse.run_folder.layout import changed_since, read_config, read_run_patients, require_run
 from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model

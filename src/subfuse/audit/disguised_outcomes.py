@@ -17,7 +17,7 @@ from subfuse.cohort.covariates import coded, column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import preview
-from subfuse.evaluation.weighted_metrics import known_orders
+from subfuse.evaluation.censoring import known_orders
 from subfuse.expression.gene_names import both_names
 
 CHECK = "outcome in disguise"

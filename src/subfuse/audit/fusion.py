@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
+from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import (
     FOLD,
@@ -22,7 +23,7 @@ from subfuse.evaluation.predictions import (
     risks,
     times_days,
 )
-from subfuse.evaluation.weighted_metrics import known_orders, wins
+from subfuse.evaluation.weighted_metrics import wins
 from subfuse.training.models import COLUMNS, model_title
 
 CHECK = "fusion benefit"

@@ -8,8 +8,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.evaluation.comparisons import grouping
+from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.floors import too_few
+from subfuse.evaluation.intervals import grouping
 from subfuse.evaluation.metrics import metric_title, p_text
 from subfuse.evaluation.predictions import (
     FOLD,
@@ -21,7 +22,7 @@ from subfuse.evaluation.predictions import (
     risks,
     times_days,
 )
-from subfuse.evaluation.weighted_metrics import known_orders, wins
+from subfuse.evaluation.weighted_metrics import wins
 from subfuse.training.models import is_trivial, model_title
 
 _LABEL_NULL = "label permutation"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from subfuse.errors import preview
-from subfuse.evaluation.comparisons import grouping
+from subfuse.evaluation.intervals import grouping
 from subfuse.evaluation.metrics import CHANCE, metric_title
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities, ranked_patients
 

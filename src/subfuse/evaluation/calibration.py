@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from subfuse.evaluation.censoring import HORIZON_DAYS
 from subfuse.evaluation.floors import LEAST_ISOTONIC, LEAST_VALIDATION
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
 from subfuse.evaluation.predictions import (
@@ -22,8 +23,13 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
-from subfuse.evaluation.survival_calibration import SurvivalCurves, calibration_groups, d_calibration, one_calibration
-from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, HORIZON_DAYS
+from subfuse.evaluation.survival.survival_calibration import (
+    SurvivalCurves,
+    calibration_groups,
+    d_calibration,
+    one_calibration,
+)
+from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, bins_of
 
 CALIBRATION_COLUMNS = (
     "task", "model", "measure", "horizon_days", "before", "p_before", "after", "method", "after_isotonic",
@@ -123,8 +129,7 @@ def _calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
     rows = table[table["repeat_number"] == table["repeat_number"].min()]
     confidence = rows.iloc[:, :-2].to_numpy().max(axis=1)
     right = np.random.default_rng(0).random((_REPLICATES, len(confidence))) < confidence
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = (right - confidence) @ np.eye(CALIBRATION_BINS)[bins]
+    gaps = (right - confidence) @ np.eye(CALIBRATION_BINS)[bins_of(confidence, CALIBRATION_BINS)]
     errors = np.abs(gaps).sum(axis=1) / len(confidence)
     return float((1 + (errors >= error).sum()) / (1 + _REPLICATES))
 
@@ -174,7 +179,7 @@ def _class_bins(tested: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == label_indices(tested, classes)
     table = pd.DataFrame({"predicted": confidence, "observed": right.astype(float), "n_patients": 1})
-    group = np.minimum((confidence * _RELIABILITY_BINS).astype(int), _RELIABILITY_BINS - 1)
+    group = bins_of(confidence, _RELIABILITY_BINS)
     binned = table.groupby(group).agg({"n_patients": "sum", "predicted": "mean", "observed": "mean"})
     return binned.assign(group=np.arange(1, len(binned) + 1))
 

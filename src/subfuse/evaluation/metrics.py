@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from subfuse.evaluation.censoring import HORIZON_DAYS, CensoringDistribution, SurvivalSample
 from subfuse.evaluation.weighted_metrics import (
-    HORIZON_DAYS,
-    CensoringDistribution,
-    SurvivalSample,
     horizon_metric,
     weighted_classification_metrics,
     weighted_survival_metrics,

@@ -9,11 +9,10 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.errors import DataError, preview
+from subfuse.evaluation.censoring import CensoringDistribution, SurvivalSample
 from subfuse.evaluation.delong import BinaryAuc, binary_auc
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
 from subfuse.evaluation.weighted_metrics import (
-    CensoringDistribution,
-    SurvivalSample,
     weighted_auc,
     weighted_c_index,
     weighted_classification_metrics,

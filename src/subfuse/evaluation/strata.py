@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
+from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.comparisons import holm_adjusted
 from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.predictions import (
@@ -21,7 +22,7 @@ from subfuse.evaluation.predictions import (
     risks,
     times_days,
 )
-from subfuse.evaluation.weighted_metrics import known_orders, weighted_auc, weighted_c_index, wins
+from subfuse.evaluation.weighted_metrics import weighted_auc, weighted_c_index, wins
 
 _STRATUM_COLUMNS = (
     "task", "model", "column", "stratum", "metric", "value", "lower", "upper", "n_patients", "n_events", "n_pairs",

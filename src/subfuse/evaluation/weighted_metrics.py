@@ -6,25 +6,15 @@ docstrings of `metrics.classification_metrics` and `metrics.survival_metrics`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from subfuse.errors import preview
+from subfuse.evaluation.censoring import MINIMUM_FOLLOW_UP, SurvivalSample
 
-
-def known_orders(
-    time_days: Float[np.ndarray, " patient"], event: Bool[np.ndarray, " patient"]
-) -> Bool[np.ndarray, "patient patient"]:
-    """Returns True where the row's patient is known to have had the event before the column's (Harrell's pairs).
-
-    An event comes before later follow-up of any kind, and before a last contact on the same day; two events on the same
-    day have no order.
-    """
-    return event[:, None] & (
-        (time_days > time_days[:, None]) | ((time_days == time_days[:, None]) & ~event)
-    )  # (case, patient)
+CALIBRATION_BINS = 15
+_BLOCK = 512  # cases compared with all patients at a time, so that memory stays flat in large cohorts
+_Comparable = Callable[[np.ndarray], np.ndarray]  # cases (case,) -> with whom they are compared (case, patient)
 
 
 def wins(difference: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -34,86 +24,6 @@ def wins(difference: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]
         difference: Score of the case minus that of the other patient.
     """
     return np.where(difference > 0, 1.0, np.where(difference == 0, 0.5, 0.0))
-
-
-CALIBRATION_BINS = 15
-HORIZON_DAYS = 1095.0  # three years
-_MINIMUM_FOLLOW_UP = 0.1  # share of training patients not yet censored; bounds a censoring weight by 10, Uno's by 100
-_BLOCK = 512  # cases compared with all patients at a time, so that memory stays flat in large cohorts
-_Comparable = Callable[[np.ndarray], np.ndarray]  # cases (case,) -> with whom they are compared (case, patient)
-
-
-@dataclass(frozen=True)
-class CensoringDistribution:
-    """Kaplan-Meier estimate of G(t), the probability of not being censored by time t, fitted on training patients.
-
-    At tied times events come before censorings, as in the estimators of Uno and Graf.
-    """
-
-    times_days: Float[np.ndarray, " step"]  # increasing, distinct
-    uncensored: Float[np.ndarray, " step"]  # G at and after each time, until the next
-
-    @classmethod
-    def fit(
-        cls, time_days: Float[np.ndarray, " patient"], event: Bool[np.ndarray, " patient"]
-    ) -> "CensoringDistribution":
-        """Estimates G from follow-up times (days) and events.
-
-        Raises:
-            ValueError: No patients, or times that are missing or negative.
-        """
-        _check_times(time_days)
-        times, position = np.unique(time_days, return_inverse=True)
-        n_events = np.bincount(position, weights=event, minlength=len(times))
-        n_total = np.bincount(position, minlength=len(times))
-        n_at_risk = np.cumsum(n_total[::-1])[::-1] - n_events  # those with an event at this time have already left
-        n_censored = n_total - n_events
-        staying = np.divide(n_at_risk - n_censored, n_at_risk, out=np.ones(len(times)), where=n_at_risk > 0)
-        return cls(times, np.cumprod(staying))
-
-    def at(self, days: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """Returns G at these times; one before the first training patient's time."""
-        position = np.searchsorted(self.times_days, days, side="right")
-        return np.concatenate([[1.0], self.uncensored])[position]
-
-    @property
-    def truncation_days(self) -> float:
-        """The last time at which G is at least 0.1; beyond it, few training patients would carry all the weight."""
-        reliable = self.times_days[self.uncensored >= _MINIMUM_FOLLOW_UP]
-        return float(reliable[-1]) if len(reliable) else 0.0
-
-
-@dataclass(frozen=True)
-class SurvivalSample:
-    """Outcomes and predictions of the patients that are ranked together; fields and errors as in `survival_metrics`."""
-
-    time_days: Float[np.ndarray, " patient"]
-    event: Bool[np.ndarray, " patient"]
-    risk: Float[np.ndarray, " patient"]
-    censoring: CensoringDistribution | None = None
-    survival: Float[np.ndarray, "patient time"] | None = None
-    survival_days: Float[np.ndarray, " time"] | None = None
-    horizon_days: float = HORIZON_DAYS
-
-    def __post_init__(self) -> None:
-        _check_times(self.time_days)
-        if not len(self.time_days) == len(self.event) == len(self.risk):
-            raise ValueError(
-                f"time_days, event and risk must have one value per patient. "
-                f"Found {len(self.time_days)}, {len(self.event)} and {len(self.risk)}."
-            )
-        if not np.isfinite(self.risk).all():
-            raise ValueError(
-                f"risk must be finite. Found {np.count_nonzero(~np.isfinite(self.risk))} values that are not."
-            )
-        _check_survival_curves(self.survival, self.survival_days)
-
-    @property
-    def brier_times(self) -> Bool[np.ndarray, " time"]:
-        """Which of `survival_days` enter the integrated Brier score."""
-        if self.survival_days is None or self.censoring is None:
-            return np.zeros(0, dtype=bool)
-        return (self.survival_days <= self.censoring.truncation_days) & (self.survival_days < self.time_days.max())
 
 
 def weighted_classification_metrics(
@@ -269,7 +179,7 @@ def _weighted_integrated_brier(
     days, survival = sample.survival_days[times], sample.survival[:, times]
     died = sample.event[:, None] & (sample.time_days[:, None] <= days)  # (patient, time)
     alive = sample.time_days[:, None] > days
-    at_event = np.maximum(sample.censoring.at(sample.time_days), _MINIMUM_FOLLOW_UP)[:, None]  # smaller only if unused
+    at_event = np.maximum(sample.censoring.at(sample.time_days), MINIMUM_FOLLOW_UP)[:, None]  # smaller only if unused
     error = died * survival**2 / at_event + alive * (1 - survival) ** 2 / sample.censoring.at(days)
     return _ratio(weights @ (error @ _trapezoid_weights(days)), weights.sum(axis=1))
 
@@ -312,32 +222,16 @@ def _weighted_calibration_error(
 ) -> Float[np.ndarray, " replicate"]:
     confidence = probabilities.max(axis=1)
     gap = (probabilities.argmax(axis=1) == label) - confidence
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gap_in_bin = gap[:, None] * np.eye(CALIBRATION_BINS)[bins]  # (patient, bin)
+    gap_in_bin = gap[:, None] * np.eye(CALIBRATION_BINS)[bins_of(confidence, CALIBRATION_BINS)]  # (patient, bin)
     return _ratio(np.abs(weights @ gap_in_bin).sum(axis=1), weights.sum(axis=1))
+
+
+def bins_of(probability: Float[np.ndarray, " patient"], n_bins: int) -> Int[np.ndarray, " patient"]:
+    """Returns the bin of each probability among bins of equal width, from 0 on; 1 is of the last."""
+    return np.minimum((probability * n_bins).astype(int), n_bins - 1)
 
 
 def _ratio(numerator: Float[np.ndarray, "*shape"], denominator: Float[np.ndarray, "*shape"]) -> np.ndarray:
     """Returns the quotient, NaN where the denominator is zero."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
-
-
-def _check_times(time_days: Float[np.ndarray, " patient"]) -> None:
-    if len(time_days) == 0 or not (np.isfinite(time_days) & (time_days >= 0)).all():
-        raise ValueError(
-            f"times of one or more patients must be finite and not negative, in days. Found {preview(time_days)}."
-        )
-
-
-def _check_survival_curves(
-    survival: Float[np.ndarray, "patient time"] | None, survival_days: Float[np.ndarray, " time"] | None
-) -> None:
-    if survival is None and survival_days is None:
-        return
-    if survival is None or survival_days is None or survival.shape[1] != len(survival_days):
-        raise ValueError("survival needs one column per entry of survival_days. Pass both or neither.")
-    if not ((survival >= 0) & (survival <= 1)).all():  # NaN fails too
-        raise ValueError("survival must hold probabilities from 0 to 1. Found values outside, or missing ones.")
-    if not (np.isfinite(survival_days).all() and (np.diff(survival_days) > 0).all()):
-        raise ValueError(f"survival_days must be finite and increase. Found {preview(survival_days)}.")

@@ -9,7 +9,7 @@ import pandas as pd
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import preview
-from subfuse.evaluation.weighted_metrics import known_orders
+from subfuse.evaluation.censoring import known_orders
 
 _MOST_FOLDS = 10  # named
 RARE_CLASS = "Merge it with another class, leave it out (empty its cells), collect more patients"

@@ -48,7 +48,7 @@ def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
 
 def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
     """Returns the Kaplan-Meier curves of the risk groups that one model predicts; a remark where there are none."""
-    from subfuse.evaluation.risk_groups import log_rank, risk_groups
+    from subfuse.evaluation.survival.risk_groups import log_rank, risk_groups
 
     table = run.predictions
     rows = table[(table["task"] == task) & (table["model"] == model)]
@@ -175,7 +175,7 @@ def _confusion(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str],
 
 
 def _survival_curve(name: str, patients: pd.DataFrame) -> SurvivalCurve | None:
-    from subfuse.evaluation.risk_groups import kaplan_meier
+    from subfuse.evaluation.survival.risk_groups import kaplan_meier
 
     if patients.empty:
         return None

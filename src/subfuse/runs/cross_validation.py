@@ -16,7 +16,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.evaluation.horizons import with_horizons
+from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
 from subfuse.files import sha256_of_json, write_json, write_table
 from subfuse.run_folder.job import Job

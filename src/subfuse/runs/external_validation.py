@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.horizons import HORIZON_COLUMNS
 from subfuse.evaluation.predictions import predicted_classes
+from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
 
 GROUP = ["task", "model"]

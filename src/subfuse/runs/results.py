@@ -16,7 +16,8 @@ import pandas as pd
 from subfuse.audit.audit import N_BOOTSTRAP, audit_run
 from subfuse.audit.comparison_family import compared_with_reference, known_modalities
 from subfuse.cohort.task import TaskSpec
-from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, METRIC_COLUMNS, evaluate_predictions
+from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
+from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.execution import Attempts
 from subfuse.files import write_json, write_table
 from subfuse.run_folder.layout import FAILED_RESULTS

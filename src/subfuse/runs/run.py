@@ -13,7 +13,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort, read_cohort, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.evaluation.horizons import with_horizons
+from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress
 from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort, model_folder
 from subfuse.explanation.patient import explain_patient

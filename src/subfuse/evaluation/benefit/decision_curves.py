@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float
 
 from subfuse.evaluation.bootstrap import BootstrapWeights
 from subfuse.evaluation.floors import too_few
-from subfuse.evaluation.horizons import HORIZONS_DAYS, with_horizons
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -20,6 +19,7 @@ from subfuse.evaluation.predictions import (
     stacked,
     times_days,
 )
+from subfuse.evaluation.survival.horizons import HORIZONS_DAYS, with_horizons
 
 DECISION_COLUMNS = (
     "task", "model", "outcome", "threshold", "net_benefit", "treat_all", "against_default", "lower_default",

@@ -7,8 +7,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
-from subfuse.evaluation.comparisons import grouping
 from subfuse.evaluation.floors import too_few
+from subfuse.evaluation.intervals import grouping
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions, ranked_patients
 
 OPTIMISM_COLUMNS = (

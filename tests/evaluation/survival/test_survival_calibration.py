@@ -5,7 +5,7 @@ import pytest
 from lifelines import KaplanMeierFitter
 from scipy.stats import chi2
 
-from subfuse.evaluation.survival_calibration import (
+from subfuse.evaluation.survival.survival_calibration import (
     SurvivalCurves,
     calibration_groups,
     d_calibration,

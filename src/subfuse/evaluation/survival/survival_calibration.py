@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from subfuse.evaluation.censoring import HORIZON_DAYS
 from subfuse.evaluation.floors import LEAST_CALIBRATED_EVENTS
 from subfuse.evaluation.metrics import Metric
-from subfuse.evaluation.weighted_metrics import HORIZON_DAYS
 
 _EXPECTED_PER_GROUP = 5  # events, and patients without; the chi-squared distribution needs as many
 _MAX_GROUPS = 10

@@ -6,7 +6,7 @@ from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
 from subfuse.errors import DataError
-from subfuse.evaluation.risk_groups import kaplan_meier, log_rank, risk_groups
+from subfuse.evaluation.survival.risk_groups import kaplan_meier, log_rank, risk_groups
 
 
 def fold_rows(fold: int, *, train: list[float], test: dict[str, float], repeat: int = 0) -> pd.DataFrame:

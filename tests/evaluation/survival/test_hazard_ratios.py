@@ -5,8 +5,8 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 from test_comparisons import cohort, predictions
 
-from subfuse.evaluation.hazard_ratios import HAZARD_RATIO_COLUMNS, _fit, hazard_ratios, standardised_risk
-from subfuse.evaluation.risk_groups import risk_groups
+from subfuse.evaluation.survival.hazard_ratios import HAZARD_RATIO_COLUMNS, _fit, hazard_ratios, standardised_risk
+from subfuse.evaluation.survival.risk_groups import risk_groups
 
 
 def covariates(patients: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from subfuse.errors import DataError
 from subfuse.evaluation.floors import LEAST_OF_CATEGORY, too_few
 from subfuse.evaluation.predictions import FOLD, PATIENT, events, read_tasks, risks, times_days
-from subfuse.evaluation.risk_groups import risk_groups
+from subfuse.evaluation.survival.risk_groups import risk_groups
 
 HAZARD_RATIO_COLUMNS = (
     "task", "model", "comparison", "adjusted_for", "hazard_ratio", "lower", "upper", "p_value",

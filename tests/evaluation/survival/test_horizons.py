@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
 
-from subfuse.evaluation.horizons import HORIZON_COLUMNS, with_horizons
+from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS, with_horizons
 
 
 def follow_up(n: int = 200, longest: float = 3000.0) -> pd.DataFrame:
