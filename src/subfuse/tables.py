@@ -28,8 +28,6 @@ _OTHER_FILES = {
     b"\xff\xfe": "UTF-16. Save the table as UTF-8",
     b"\xfe\xff": "UTF-16. Save the table as UTF-8",
 }
-
-
 _LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
 _LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
 _UNPACKED = 100  # times its file, beyond `_LARGEST_TEXT`; expression tables unpack to some ten times
@@ -72,7 +70,7 @@ def open_bounded(path: Path) -> Iterator[io.BufferedReader]:
     Raises:
         DataError: While reading: a line above 16 MB, or more than 512 MB that are above a hundred times the file.
     """
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+    with _opened(path) as stream:
         yield io.BufferedReader(_BoundedStream(stream, path), buffer_size=1 << 20)
 
 
@@ -107,11 +105,8 @@ def separator_hint(header: str) -> str:
     """
     kinds = {";": "Semicolons", "|": "Vertical bars"}
     kind = next((words for mark, words in kinds.items() if mark in header), None)
-    return (
-        f" {kind} seem to separate them: save the table as CSV with commas, and numbers with decimal points."
-        if (kind)
-        else ""
-    )
+    remedy = "seem to separate them: save the table as CSV with commas, and numbers with decimal points."
+    return "" if kind is None else f" {kind} {remedy}"
 
 
 def decimal_hint(cell: str) -> str:
@@ -155,13 +150,8 @@ def read_first_line(path: Path, *, what: str = "table") -> str:
         DataError: The file is missing, empty, binary, or a web page that was saved in its place.
     """
     require_regular_file(path, what)
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline(_LARGEST_LINE + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: a readable {what} is required. Found: {_problem(error)}. Check the path or load the file again."
-        ) from error
+    with _damage_named(path, what), _opened(path) as file:
+        line = file.readline(_LARGEST_LINE + 1)
     if len(line) > _LARGEST_LINE:
         raise DataError(
             f"{path}: a {what} with a header is required. Found a first line above {_LARGEST_LINE >> 20} MB. Check the "
@@ -178,7 +168,7 @@ def read_json(path: Path) -> Any:
     """
     read_first_line(path, what="JSON file")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with _opened(path) as file:
             return json.loads(_bounded(file, path))
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: complete JSON is required. Found: {_problem(error)}. Load the file again.") from error
@@ -229,13 +219,8 @@ def archived_tables(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: The file is missing, or no complete archive.
     """
-    try:
-        with tarfile.open(path) as archive:
-            names = [Path(member.name).name for member in archive if member.isfile()]
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise DataError(
-            f"{path}: a readable table is required. Found: {_problem(error)}. Load the file again."
-        ) from error
+    with _damage_named(path), tarfile.open(path) as archive:
+        names = [Path(member.name).name for member in archive if member.isfile()]
     return tuple(dict.fromkeys(name for name in names if name.endswith(".tsv") and not name.startswith(".")))
 
 
@@ -303,20 +288,30 @@ def _with_unique_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 def _read_bytes(path: Path, member: str) -> bytes:
     require_regular_file(path)
-    try:
-        if path.name.endswith((".tar.gz", ".tgz")):
-            with tarfile.open(path) as archive:
-                found = next((m for m in archive if m.isfile() and Path(m.name).name == member), None)
-                file = archive.extractfile(found) if found else None
-                if file is None:
-                    raise DataError(f"{path}: {member} is required inside. Found {preview(archive.getnames())}.")
-                return _bounded(file, path)
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+    if not path.name.endswith((".tar.gz", ".tgz")):
+        with _damage_named(path), _opened(path) as stream:
             return _bounded(stream, path)
+    with _damage_named(path), tarfile.open(path) as archive:
+        found = next((m for m in archive if m.isfile() and Path(m.name).name == member), None)
+        file = archive.extractfile(found) if found else None
+        if file is None:
+            raise DataError(f"{path}: {member} is required inside. Found {preview(archive.getnames())}.")
+        return _bounded(file, path)
+
+
+@contextmanager
+def _damage_named(path: Path, what: str = "table") -> Iterator[None]:
+    """Turns whatever a missing or damaged file raises into a DataError that names it."""
+    try:
+        yield
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(
-            f"{path}: a readable table is required. Found: {_problem(error)}. Check the path or load the file again."
+            f"{path}: a readable {what} is required. Found: {_problem(error)}. Check the path or load the file again."
         ) from error
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _after_comments(content: bytes, comment: bytes) -> bytes:

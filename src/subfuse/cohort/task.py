@@ -50,6 +50,11 @@ class TaskSpec(Section):
         return ("time_days", "event") if self.is_survival else ("label",)
 
     @property
+    def patient_columns(self) -> tuple[str, ...]:
+        """Columns of the outcome in tables of patients."""
+        return ("time_days", "event") if self.column is None else (self.column,)
+
+    @property
     def stratified_by(self) -> str:
         """Column of the patients whose mixture folds should keep."""
         return "event" if self.column is None else self.column

@@ -67,7 +67,7 @@ def weak_folds(
 def _of_task(
     name: str, task: TaskSpec, table: pd.DataFrame, folds: Sequence[Fold], stratify: Collection[str]
 ) -> Iterator[str]:
-    outcomes = table[["time_days", "event"] if task.is_survival else [task.label_column]]
+    outcomes = table[list(task.patient_columns)]
     counts: dict[str, int] = {}
     if not task.is_survival:
         counts = {str(label): int(n) for label, n in outcomes[task.label_column].value_counts().sort_index().items()}

@@ -33,6 +33,11 @@ class Job:
     fold_index: int
     repeat: int = 0
 
+    @property
+    def fold_name(self) -> str:
+        """The fold, for readers; `repeat.fold` in a later repeat."""
+        return f"{self.repeat}.{self.fold_index}" if self.repeat else str(self.fold_index)
+
     def folder(self, out: Path) -> Path:
         """Returns where the job's files go."""
         model = out / self.task / self.model

@@ -26,8 +26,7 @@ def concerned(jobs: Iterable[Job]) -> str:
     """
     folds: dict[tuple[str, str], list[str]] = {}
     for job in jobs:
-        fold = f"{job.repeat}.{job.fold_index}" if job.repeat else str(job.fold_index)
-        folds.setdefault((job.task, job.model), []).append(fold)
+        folds.setdefault((job.task, job.model), []).append(job.fold_name)
     models: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (task, model), names in folds.items():
         models.setdefault((task, tuple(names)), []).append(model)
@@ -66,9 +65,8 @@ def fold_warnings(cohort: Cohort, folds: Mapping[Job, Fold], *, selection: Selec
 
 
 def _outcomes(cohort: Cohort, task: TaskSpec) -> pd.DataFrame:
-    columns = ["time_days", "event"] if task.is_survival else [task.label_column]
     known = {patient.patient_id: patient.outcome(task) for patient in cohort}
-    return pd.DataFrame.from_dict(known, orient="index", columns=columns)
+    return pd.DataFrame.from_dict(known, orient="index", columns=list(task.patient_columns))
 
 
 def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, selection: Selection) -> Iterator[str]:

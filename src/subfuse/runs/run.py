@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.cohort.cohort import Cohort, read_cohort, read_patients
+from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.survival.horizons import with_horizons
@@ -265,16 +265,13 @@ class Run:
         return self.folder / (EXPLANATIONS if is_main else f"{EXPLANATIONS}_{model}")
 
     def _tested(self, job: Job, fitted: FittedModel, cohort: Cohort) -> FoldModel:
-        held_out, everyone = self._held_out(job)
-        patients = [p for p in fitted.align(cohort) if p.patient_id in held_out or p.patient_id not in everyone]
-        fold = f"{job.repeat}.{job.fold_index}" if job.repeat else str(job.fold_index)
-        return FoldModel(fold, fitted, tuple(patients))
+        return FoldModel(job.fold_name, fitted, tuple(self._unseen(job, fitted, cohort)[0]))
 
-    def _held_out(self, job: Job) -> tuple[set[str], set[str]]:
-        """Returns the test patients of a job, and everybody whom its task and model know."""
-        known = self._known(job.task, job.model)
-        of_fold = known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
-        return set(of_fold.loc[of_fold["split"] == "test", "patient_id"]), set(known["patient_id"])
+    def _unseen(self, job: Job, fitted: FittedModel, cohort: Cohort) -> tuple[list[Patient], set[str]]:
+        """Returns the patients that a job's model did not train on, as it reads them, and who of the run it tested."""
+        rows, everyone = self._rows(job), set(self._known(job.task, job.model)["patient_id"])
+        tested = set(rows.loc[rows["split"] == "test", "patient_id"])
+        return [p for p in fitted.align(cohort) if p.patient_id in tested or p.patient_id not in everyone], tested
 
     def _held_out_job(self, patient_id: str, *, model: str, task: str) -> Job:
         known = self._known(task, model)
@@ -287,21 +284,20 @@ class Run:
         table = self.predictions
         return table[(table["task"] == task) & (table["model"] == model)]
 
-    def _predict(self, job: Job, fitted: FittedModel, cohort: Cohort) -> pd.DataFrame:
-        aligned = fitted.align(cohort)
+    def _rows(self, job: Job) -> pd.DataFrame:
         known = self._known(job.task, job.model)
-        of_fold = known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
-        held_out = set(of_fold.loc[of_fold["split"] == "test", "patient_id"])
-        everyone = set(known["patient_id"])
-        patients = [
-            p for p in aligned if (p.patient_id in held_out or p.patient_id not in everyone) and fitted.usable(p)
-        ]
-        trained = of_fold[of_fold["split"] == "train"].dropna(subset=["risk"])
+        return known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
+
+    def _predict(self, job: Job, fitted: FittedModel, cohort: Cohort) -> pd.DataFrame:
+        unseen, tested = self._unseen(job, fitted, cohort)
+        patients = [patient for patient in unseen if fitted.usable(patient)]
         table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
-        table["split"] = ["test" if p.patient_id in held_out else "new" for p in patients]
+        table["split"] = ["test" if p.patient_id in tested else "new" for p in patients]
         table = table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
         if not fitted.task_spec.is_survival:
             return order_columns(table.assign(risk=np.nan, risk_percentile=np.nan))
+        rows = self._rows(job)
+        trained = rows[rows["split"] == "train"].dropna(subset=["risk"])
         table["risk_percentile"] = risk_percentile(table["risk"].to_numpy(float), np.sort(trained["risk"].to_numpy()))
         return order_columns(with_horizons(table, trained))
 
