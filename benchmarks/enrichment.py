@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 from sklearn.linear_model import Lasso, Ridge
 
-from subfuse.explanation.enrichment import enrich
+from subfuse.explanation.cohort.enrichment import enrich
 
 N_PATIENTS, N_SETS, SET_SIZE, PERMUTATIONS = 60, 10, 12, 500
 LEVELS = (0.01, 0.05, 0.1, 0.5)

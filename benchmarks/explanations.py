@@ -25,7 +25,7 @@ from subfuse.cohort.batches import BagBatch
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort
 from subfuse.execution import available_cores
 from subfuse.explanation import contribution_ledger, converged_gradients
-from subfuse.explanation.cohort_genes import gene_summary
+from subfuse.explanation.cohort.cohort_genes import gene_summary
 from subfuse.explanation.explained_score import ExplainedScore, explained_score, points_at_once
 from subfuse.explanation.faithfulness import occlude_patches
 from subfuse.features.store import read_features

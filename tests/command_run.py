@@ -7,7 +7,8 @@ import pytest
 
 from subfuse.audit import audit
 from subfuse.cli import main
-from subfuse.explanation import cohort_explanation, explained_score, patient
+from subfuse.explanation import explained_score, patient
+from subfuse.explanation.cohort import cohort_explanation, fold_explanation
 from subfuse.runs import results
 from subfuse.runs import run as runs
 
@@ -25,7 +26,7 @@ BRIEF = (
 
 def explain_roughly(patch: pytest.MonkeyPatch) -> None:
     """Integrates over few points, and tests the faithfulness of one patient per model."""
-    patch.setattr(cohort_explanation, "FAITHFULNESS_PATIENTS", 1)
+    patch.setattr(fold_explanation, "FAITHFULNESS_PATIENTS", 1)
     patch.setattr(runs, "explain_cohort", partial(cohort_explanation.explain_cohort, tolerance=10.0))
     patch.setattr(patient, "attribute_subspaces", partial(explained_score.attribute_subspaces, tolerance=10.0))
 

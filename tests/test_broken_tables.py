@@ -21,7 +21,7 @@ from subfuse import tables
 from subfuse.cli import main
 from subfuse.clinical.columns import parse_days
 from subfuse.errors import DataError
-from subfuse.expression.gdc_star import read_star_file
+from subfuse.expression.gdc.star import read_star_file
 from subfuse.expression.numeric_tables import read_numeric_table
 from subfuse.tables import read_first_line, read_json, read_text_table
 

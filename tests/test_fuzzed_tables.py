@@ -18,7 +18,8 @@ from subfuse.clinical.reading import read_clinical
 from subfuse.clinical.source import PatientsSection
 from subfuse.cohort.given_folds import given_folds
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.expression.gdc_star import read_gdc_metadata, read_gdc_sheet, read_star_file
+from subfuse.expression.gdc.listing import read_gdc_metadata, read_gdc_sheet
+from subfuse.expression.gdc.star import read_star_file
 from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
 from subfuse.expression.reading import read_expression

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from expression_sections import expression_section
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.expression.gdc_star import read_star_file
+from subfuse.expression.gdc.star import read_star_file
 from subfuse.expression.reading import read_expression
 from subfuse.expression.table import ExpressionStandardiser, read_expression_h5ad, write_expression
 

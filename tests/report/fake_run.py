@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from subfuse.audit.findings import Audit, Finding
 from subfuse.explanation import heat_map
-from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
-from subfuse.explanation.enrichment import COLUMNS
+from subfuse.explanation.cohort.cohort_genes import gene_summary, rank_stability, values_of_top_genes
+from subfuse.explanation.cohort.enrichment import COLUMNS
 from subfuse.report import write_report
 
 SCRIPT = "<script>alert(1)</script>"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_run import GENES, SCRIPT, write_fake_run
 
-from subfuse.explanation.enrichment import COLUMNS
+from subfuse.explanation.cohort.enrichment import COLUMNS
 from subfuse.report import reliance_section
 from subfuse.report.run_files import read_run
 

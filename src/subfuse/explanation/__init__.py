@@ -7,8 +7,9 @@ from subfuse.explanation.attribution import (
     integrated_gradients,
     subspace_contributions,
 )
-from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort
-from subfuse.explanation.enrichment import enrich, enrich_subspaces
+from subfuse.explanation.cohort.cohort_explanation import explain_cohort
+from subfuse.explanation.cohort.enrichment import enrich, enrich_subspaces
+from subfuse.explanation.cohort.fold_explanation import FoldModel
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
 
 __all__ = [

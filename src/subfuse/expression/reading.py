@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float
 
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
-from subfuse.expression.gdc_star import read_gdc_star
+from subfuse.expression.gdc.star import read_gdc_star
 from subfuse.expression.gene_names import approved_name, gene_aliases, name_genes
+from subfuse.expression.h5ad import read_anndata
 from subfuse.expression.ivygap import read_ivygap
-from subfuse.expression.matrices import read_anndata, read_cbioportal, read_plain, read_xena
+from subfuse.expression.matrices import read_cbioportal, read_plain, read_xena
 from subfuse.expression.samples import SampleMatrix, choose_samples, group_samples
 from subfuse.expression.source import (
     CbioportalMatrix,

@@ -13,7 +13,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.errors import DataError, SubfuseError, preview
-from subfuse.expression.gdc_star import STAR_COLUMNS, STAR_SUFFIXES
+from subfuse.expression.gdc.listing import STAR_SUFFIXES
+from subfuse.expression.gdc.star import STAR_COLUMNS
 from subfuse.expression.gene_names import approved_name, case_hint, gene_aliases, match_genes
 from subfuse.expression.reading import AGAIN, NO_VALUE, read_expression
 from subfuse.expression.source import ExpressionUnit, GdcStarFolder, PlainMatrix, StarUnit

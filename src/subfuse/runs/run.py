@@ -15,7 +15,8 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress
-from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort, model_folder
+from subfuse.explanation.cohort.cohort_explanation import explain_cohort
+from subfuse.explanation.cohort.fold_explanation import FoldModel, model_folder
 from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
 from subfuse.explanation.wsidata_export import write_wsidata
@@ -230,7 +231,8 @@ class Run:
         """Explains what a model relies on over the cohort, task by task; returns the folder.
 
         Every patient is explained by the models that did not train on it: genes, subspaces, modalities, enrichment and
-        how faithful the attributions are. See `subfuse.explanation.cohort_explanation.explain_cohort` for the files.
+        how faithful the attributions are. See
+        `subfuse.explanation.cohort.cohort_explanation.explain_cohort` for the files.
         Repeating the call goes on where it was interrupted.
 
         Args:

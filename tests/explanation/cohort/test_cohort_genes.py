@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.explanation.cohort_genes import gene_summary, rank_stability, values_of_top_genes
+from subfuse.explanation.cohort.cohort_genes import gene_summary, rank_stability, values_of_top_genes
 
 GENES = ("A", "B", "C", "D")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.explanation.enrichment import COLUMNS, enrich, enrich_subspaces, running_sum
+from subfuse.explanation.cohort.enrichment import COLUMNS, enrich, enrich_subspaces, running_sum
 
 GENES = [f"G{i}" for i in range(80)]
 

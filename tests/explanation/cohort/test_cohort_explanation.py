@@ -8,8 +8,9 @@ from bright_slides import fit
 
 from conftest import deal_folds
 from subfuse.errors import DataError
-from subfuse.explanation import cohort_explanation
-from subfuse.explanation.cohort_explanation import FoldModel, explain_cohort, modality_shares
+from subfuse.explanation.cohort import fold_explanation
+from subfuse.explanation.cohort.cohort_explanation import explain_cohort, modality_shares
+from subfuse.explanation.cohort.fold_explanation import FoldModel
 
 GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
 
@@ -24,7 +25,7 @@ def models(make_cohort):
 
 
 def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("subfuse.explanation.enrichment.MIN_GENES", 2)
+    monkeypatch.setattr("subfuse.explanation.cohort.enrichment.MIN_GENES", 2)
     out, done = tmp_path / "survival", []
     explain_cohort(models, tmp_path, gene_sets=GENE_SETS, tolerance=1.0, progress=lambda *step: done.append(step))
     tested = {patient.patient_id: model for model in models for patient in model.patients}
@@ -67,7 +68,7 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     assert done[1][2] == "explain: survival · model 1"
 
     before = (out / "genes.csv").read_bytes()
-    monkeypatch.setattr("subfuse.explanation.cohort_explanation._explained_patient", None)  # not called again
+    monkeypatch.setattr("subfuse.explanation.cohort.fold_explanation._explained_patient", None)  # not called again
     explain_cohort(models, tmp_path, gene_sets=GENE_SETS, tolerance=1.0)
     assert (out / "genes.csv").read_bytes() == before
 
@@ -81,7 +82,7 @@ def test_the_models_are_jobs_of_the_runs_workers(models, tmp_path, monkeypatch):
         for index, job in enumerate(pickle.loads(pickle.dumps(jobs))):  # as they reach another process
             yield index, DataError("damaged") if index == 0 else function(*job)
 
-    monkeypatch.setattr("subfuse.explanation.cohort_explanation.run_jobs", run_jobs)
+    monkeypatch.setattr("subfuse.explanation.cohort.cohort_explanation.run_jobs", run_jobs)
     with pytest.raises(DataError, match="damaged"):
         explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0, workers=3, scheduler="tcp://host:1")
     assert seen == {"workers": 3, "scheduler": "tcp://host:1", "n_jobs": 2}
@@ -89,7 +90,7 @@ def test_the_models_are_jobs_of_the_runs_workers(models, tmp_path, monkeypatch):
 
 
 def fail_for(monkeypatch, *patients):
-    explain = cohort_explanation._explained_patient
+    explain = fold_explanation._explained_patient
 
     def explain_one(explained, patient, *rest, **options):
         for index, part in enumerate(explain(explained, patient, *rest, **options)):
@@ -97,7 +98,7 @@ def fail_for(monkeypatch, *patients):
                 raise RuntimeError("no memory left")
             yield part
 
-    monkeypatch.setattr(cohort_explanation, "_explained_patient", explain_one)
+    monkeypatch.setattr(fold_explanation, "_explained_patient", explain_one)
 
 
 @pytest.mark.walk

@@ -8,7 +8,7 @@ import pytest
 
 from expression_sections import expression_section
 from subfuse.errors import DataError
-from subfuse.expression.gdc_star import read_gdc_metadata, read_gdc_sheet
+from subfuse.expression.gdc.listing import read_gdc_metadata, read_gdc_sheet
 from subfuse.expression.reading import read_expression
 
 SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
