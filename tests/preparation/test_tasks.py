@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.cohort.covariates import resolve_covariates
 from subfuse.cohort.task import TaskSpec
+from subfuse.preparation.declared_columns import resolve_covariates
 from subfuse.preparation.tasks import told_by_covariates
 
 N = 24
