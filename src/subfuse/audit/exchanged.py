@@ -1,4 +1,4 @@
-"""Does a model use a modality, and both together: predictions when slides or expression go between patients."""
+"""Whether a model uses a modality, and both together: predictions from slides or expression of other patients."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -52,9 +52,9 @@ def simple_pairs(
 ) -> dict[_Simplicity, list[tuple[str, str]]]:
     """Returns the main model against the best trivial one, and every other model against the best linear one.
 
-    Trivial models read columns of the patients alone: covariates, site or batch; those are no linear ones here. The
-    best is the one with the highest mean headline metric on test patients: chosen after the fact, which favours it.
-    Against a trivial one the main model alone is asked: one question, which leaves the family of tests small.
+    Trivial models read columns of the patients alone: covariates, site or batch; they do not count as linear models
+    here. The best is the one with the highest mean headline metric on test patients: chosen after the fact, which
+    favours it. Against a trivial one the main model alone is asked: one question, which leaves the family small.
 
     Args:
         task: Rows of all models and splits.
@@ -107,8 +107,8 @@ def what_is_added(
 ) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether the main model adds to the best trivial one, and `added_value` of every other model.
 
-    No finding without a trivial model, of which `compare_with_simple` tells. Of the main model alone it is asked by the
-    p-value itself, of the others by the one adjusted over all.
+    No finding without a trivial model, of which `compare_with_simple` tells. The main model, of which
+    one question is asked, is judged by its own p-value, the others by p-values adjusted over all.
 
     Args:
         task: Rows of all models and splits.

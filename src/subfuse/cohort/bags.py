@@ -30,7 +30,7 @@ class Bag:
 
 @dataclass(frozen=True)
 class InputStandardiser:
-    """Centres and scales both inputs by their training patients, so that zero means average."""
+    """Centres and scales both inputs by the training patients, so that zero means average."""
 
     expression: ExpressionStandardiser | None  # None: no training patient has expression
     patch_mean: Float[np.ndarray, " feature"] | None  # None: no training patient has slides
@@ -98,7 +98,7 @@ class InputStandardiser:
 def fit_profile(
     patients: Sequence[Patient], genes: Sequence[str], covariates: Sequence[str]
 ) -> tuple[ExpressionStandardiser | None, CovariateCoding | None]:
-    """Returns what is fitted of expression and covariates on the training patients whose profile a model sees.
+    """Returns how expression and covariates are scaled, fitted on the training patients whose profile a model sees.
 
     These are the patients with expression; where no gene is read, those with a known covariate.
     """

@@ -53,7 +53,7 @@ class CovariateCoding:
         return self.scaler.transform(self.encode(known)) * np.float32(WEIGHT)
 
     def notes(self, patients: Sequence[CovariateValues]) -> list[str]:
-        """Returns in words for how many patients a covariate is taken as that of the average training patient."""
+        """Returns in words which covariates are unknown for how many patients: an average patient stands in."""
         notes = []
         for column, name in {column_of(name): name for name in self.names}.items():
             unseen = [as_word(known[column]) for known in patients if self._unseen(name, known)]

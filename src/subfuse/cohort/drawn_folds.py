@@ -1,4 +1,4 @@
-"""Folds of patients: stratified, of whole sites, or given; written with a hash that is verified when they are read."""
+"""Folds that are drawn: stratified by outcome, or of whole sites."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -53,7 +53,7 @@ def stratified_folds(
 def site_folds(
     patients: pd.DataFrame, *, folds: int, validation: float, stratify: Sequence[str], seed: int
 ) -> tuple[Fold, ...]:
-    """Returns folds in which every site is tested once and as a whole: its patients never train what tests them.
+    """Returns folds in which every site is tested once and as a whole, by a model that was trained on none of it.
 
     Sites are dealt to the folds from large to small, each to the fold where it adds least to what is there already,
     in number of patients and in the strata's mixture; a fold is therefore never without a site. The order of sites of

@@ -127,7 +127,7 @@ def resolve_classes(
 def told_by_covariates(covariates: Sequence[str], patients: pd.DataFrame, tasks: Mapping[str, TaskSpec]) -> list[str]:
     """Returns a warning for every covariate that alone tells a class or the event of all patients.
 
-    Warned of is what so many patients do not show by chance (a probability below 0.01), as a training refuses it.
+    Only where so many patients would hardly show it by chance (a probability below 0.01): training refuses it then.
 
     Args:
         covariates: As resolved, see `resolve_covariates`.

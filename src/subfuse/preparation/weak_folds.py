@@ -44,7 +44,7 @@ def fold_lacks(outcomes: pd.DataFrame, fold: Fold, task: TaskSpec, classes: Sequ
 
 
 def fewer_folds(task: TaskSpec, stratify: Collection[str] = ()) -> str:
-    """Returns the remedy of folds: fewer of them, or of the mixture of outcomes unless `stratify` has it already."""
+    """Returns what to do about folds that lack something: fewer of them, or folds that keep the mixture of outcomes."""
     column = task.stratified_by
     return "use fewer folds" + ("" if column in stratify else f", or set `splits.stratify: [{column}]`")
 

@@ -94,7 +94,7 @@ class FusionBenefit:
 
     @property
     def verdict(self) -> Verdict:
-        """The audit's."""
+        """The verdict of the audit."""
         return verdict_of(lower=self.lower, upper=self.upper, p_adjusted=self.p_adjusted)
 
 
@@ -172,7 +172,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def titled(name: str) -> str:
-    """Returns a task's name as a heading: as the user wrote it, but for a capital where it has none.
+    """Returns a task's name as a heading: as the user wrote it, with a first capital where it has none at all.
 
     Example:
         >>> titled("survival"), titled("WHO Grad")
@@ -182,7 +182,7 @@ def titled(name: str) -> str:
 
 
 def singular(text: str) -> str:
-    """Returns text of other programs with `1 patients` and the like as `1 patient`.
+    """Returns a text in which `1 patients` and the like read `1 patient`.
 
     Example:
         >>> singular("1 patients and 11 folds, 0.1 events")

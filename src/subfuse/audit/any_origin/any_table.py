@@ -121,7 +121,7 @@ def read_numbers(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
 
 
 def read_events(table: pd.DataFrame) -> pd.Series:
-    """Returns the column `event` as True, False or None, from any of the words that have one meaning."""
+    """Returns the column `event` as True, False or None, from any word that can mean only one of them."""
     cells = _known(table["event"]).str.lower()
     found = cells.map(_EVENTS)
     _refuse(table, "event", cells.notna() & found.isna(), "true or false", "Write true where the event was observed")

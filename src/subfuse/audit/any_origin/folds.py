@@ -13,7 +13,7 @@ WHY = "Models are compared on patients whom both predict, in the same fold."
 
 
 def with_folds(tables: Mapping[Path, pd.DataFrame]) -> tuple[dict[Path, pd.DataFrame], list[Finding]]:
-    """Returns the files with the folds of the first that has some, where they are the same or missing."""
+    """Returns the files with the folds of the first that has any: the same ones renamed, missing ones filled in."""
     first = next((path for path, table in tables.items() if "fold" in table), None)
     if first is None:
         return dict(tables), []

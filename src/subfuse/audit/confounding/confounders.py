@@ -1,4 +1,4 @@
-"""Do hospital or batch stand behind a result: can inputs tell them, do they predict the outcome, does the risk?"""
+"""Whether hospital or batch stand behind a result: inputs may tell them, outcomes and predictions go with them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,7 +54,7 @@ class _Compared:
     alike: str  # in what patients of a stratum are alike, in words
 
     def only(self, chosen: Bool[np.ndarray, " patient"]) -> "_Compared":
-        """Returns some of the patients."""
+        """Returns the same of the chosen patients alone."""
         kept = tuple(patient for patient, keep in zip(self.patients, chosen, strict=True) if keep)
         axes = {name: getattr(self, name)[chosen] for name in ("batch", "fold", "stratum", "outcome", "prediction")}
         return replace(self, patients=kept, **axes)

@@ -1,4 +1,4 @@
-"""Is a result that of the hospitals that a model trained on: what random folds promise beyond whole hospitals."""
+"""Whether a result holds in hospitals that a model never saw: random folds against whole hospitals held out."""
 
 from collections.abc import Mapping
 from pathlib import Path

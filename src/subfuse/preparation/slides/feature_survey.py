@@ -114,7 +114,7 @@ def survey_features(slides: Sequence[FeatureSource]) -> FeatureSurvey:
 def look_into_features(
     slides: Sequence[FeatureSource], survey: FeatureSurvey, *, seconds: float
 ) -> tuple[FeatureSurvey, int, dict[str, PatchContrast]]:
-    """Reads the features of as many files as a time allows, and leaves out what cannot be imported.
+    """Reads the features of as many files as there is time for, and leaves out what cannot be imported.
 
     Args:
         slides: The feature files.

@@ -1,4 +1,4 @@
-"""Of which tissue slides are, and which of a patient's slides speak for the patient: the rule of expression samples."""
+"""Which tissue a slide shows, and which slides of a patient are used: by the rule of expression samples."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from subfuse.slides.source import SlideSource
 
 
 def rank_of_slide(slide_id: str, patient: str = "", words: str = "") -> int:
-    """Returns the worst rank that a slide's barcode, that of its sample and the words for its type give it.
+    """Returns the worst of three ranks: of the slide's barcode, of its sample's, and of the words for its type.
 
     Example:
         >>> rank_of_slide("tcga-a1-1002-11a-02-tsb"), rank_of_slide("s1", "TCGA-A1-1002-02A"), rank_of_slide("s1")
