@@ -15,7 +15,6 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, read_repeats
 from subfuse.errors import DataError, preview
-from subfuse.files import sha256_of_json
 from subfuse.run_folder.job import Job, chosen_by, jobs_of
 from subfuse.training.models import is_linear, model_title, trained_on
 
@@ -218,4 +217,4 @@ def _prepared_folds(cohort: Cohort | None) -> dict[str, Fold]:
         folds = [fold for repeat in read_repeats(cohort.root / SPLITS) for fold in repeat]
     except DataError:  # an external cohort has none
         return {}
-    return {sha256_of_json([fold.train, fold.validation, fold.test]): fold for fold in folds}
+    return {fold.sha256: fold for fold in folds}

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Int, Shaped
 
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.files import sha256_of_json
 
 SIDES = ("train", "validation", "test")
 
@@ -35,6 +36,11 @@ class Fold:
     def development(self) -> tuple[str, ...]:
         """Everybody who is not tested, sorted."""
         return tuple(sorted(self.train + self.validation))
+
+    @property
+    def sha256(self) -> str:
+        """By what results, models and folders say which fold they are of."""
+        return sha256_of_json([self.train, self.validation, self.test])
 
 
 def strata_of(table: pd.DataFrame, stratify: Sequence[str], smallest: int) -> Int[np.ndarray, " patient"]:

@@ -18,7 +18,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
-from subfuse.files import sha256_of_json, write_json, write_table
+from subfuse.files import write_json, write_table
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import HELD_OUT_SITES, claim_folder, copy_cohort
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
@@ -270,7 +270,7 @@ def run_description(
         **({"covariates": list(cohort.covariates)} if cohort.covariates else {}),
         "models": list(models),
         "seed": plan.seed,
-        "folds": [sha256_of_json([fold.train, fold.validation, fold.test]) for fold in folds],  # of repeat 0
+        "folds": [fold.sha256 for fold in folds],  # of repeat 0
         "training": plan.training.model_dump(mode="json"),
         "architecture": plan.architecture.model_dump(mode="json"),
     }

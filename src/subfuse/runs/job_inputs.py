@@ -28,7 +28,7 @@ def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict
     return {
         "version": __version__,
         "settings": sha256_of_json([*settings, job.seed(plan.seed), plan.search]),
-        "fold": sha256_of_json([fold.train, fold.validation, fold.test]),
+        "fold": fold.sha256,
         "task": sha256_of_json([task.model_dump(mode="json"), *class_names(cohort.patients, task)]),
         "genes": sha256_of_json(
             [

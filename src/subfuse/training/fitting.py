@@ -14,7 +14,6 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError
 from subfuse.execution import Progress
-from subfuse.files import sha256_of_json
 from subfuse.model.baselines.linear import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.model.linear_path import WithLinearPath
@@ -77,7 +76,7 @@ def train_fold(
     problem = pose(cohort, fold, spec, model_name, plan)
     details: dict[str, Any] = {
         "seed": plan.seed,
-        "split_sha256": sha256_of_json([fold.train, fold.validation, fold.test]),
+        "split_sha256": fold.sha256,
         "training": plan.training.model_dump(mode="json"),
     }
     with torch.random.fork_rng():
