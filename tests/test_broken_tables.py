@@ -206,12 +206,13 @@ import json, sys, tracemalloc
 from pathlib import Path
 from subfuse import tables
 from subfuse.errors import DataError
-from subfuse.expression import gdc_star, numeric_tables
+from subfuse.expression import numeric_tables
+from subfuse.expression.gdc import star
 path, most, read, keys = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
 tables._LARGEST_LINE = tables._LARGEST_TEXT = numeric_tables._BYTES_PER_BLOCK = most
 tracemalloc.start()
 try:
-    {"numeric": numeric_tables.read_numeric_table, "star": gdc_star.read_star_file}[read](path, **keys)
+    {"numeric": numeric_tables.read_numeric_table, "star": star.read_star_file}[read](path, **keys)
 except DataError as error:
     print(tracemalloc.get_traced_memory()[1], error)
 """

@@ -18,8 +18,8 @@ from subfuse.evaluation.predictions import (
     survival_curves,
     times_days,
 )
-from subfuse.evaluation.risk_groups import kaplan_meier
-from subfuse.evaluation.survival_calibration import SurvivalCurves
+from subfuse.evaluation.survival.risk_groups import kaplan_meier
+from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 PROMISED = 0.9
 CONFORMAL_COLUMNS = (
