@@ -1,21 +1,12 @@
+"""How tests are dealt out to processes, and what they need of the machine; `small_cohort.py` has what they share."""
+
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
-import numpy as np
 import pytest
-import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
-
-import process_pool  # noqa: F401  one server of processes, whichever test is the first to need it
-from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.fold import Fold
-from subfuse.cohort.task import TaskSpec
-from subfuse.features.store import SlideFeatures, write_features
 
 READERS = {
     "command_run": ("tests/test_cli.py", "tests/test_pages.py", "tests/serve/test_demo_in_browser.py"),
@@ -24,7 +15,6 @@ READERS = {
         for name in ("app", "explanations", "run_reader", "server", "slide_tiles", "viewer_in_browser")
     ),
 }
-torch.set_num_threads(1)  # tests run in one process per core
 
 
 class _ByWhatIsShared(LoadScopeScheduling):
@@ -40,6 +30,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return _ByWhatIsShared(config, log)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests share takes ten seconds to import: not in a process that only deals them out."""
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        config.pluginmanager.import_plugin("small_cohort")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules of walks, the longest, come first, so that no process ends with one while the others wait."""
     items.sort(key=lambda item: item.parent is None or item.parent.get_closest_marker("walk") is None)
@@ -49,17 +45,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Shapes are not checked in walks, which take three times as long with the checks."""
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("walk") is not None)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """What is made here for several modules is made as in a walk."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")
@@ -78,91 +63,3 @@ def cases(real_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
     return folder
-
-
-@pytest.fixture
-def make_cohort(tmp_path: Path) -> Callable[..., Cohort]:
-    """Builds small cohorts in memory, with feature files on disk."""
-
-    def build(n_patients: int = 24, *, n_genes: int = 10, patch_dim: int = 6, seed: int = 0) -> Cohort:
-        """One latent drives grade and survival; it shows in the first gene and in every patch's first feature.
-
-        The first patient has no slide, the second no expression, the third two slides.
-        """
-        random = np.random.default_rng(seed)
-        patients = []
-        for i in range(n_patients):
-            latent = random.normal()
-            n_slides = 0 if i == 0 else 2 if i == 2 else 1
-            slides = [tmp_path / "features" / f"slide-{i:03d}-{k}.h5" for k in range(n_slides)]
-            for path in slides:
-                write_features(path, slide_features(random, latent, patch_dim), tile_px=256)
-            expression = random.normal(size=n_genes).astype(np.float32)
-            expression[0] += 2 * latent
-            patients.append(
-                Patient(
-                    patient_id=f"P{i:03d}",
-                    cohort="small",
-                    slides=tuple(slides),
-                    expression=None if i == 1 else expression,
-                    time_days=float(np.exp(6 - latent + 0.3 * random.normal())),
-                    event=bool(random.random() < 0.7),
-                    labels={"grade": "G4" if latent > 0 else "G2"},
-                )
-            )
-        genes = tuple(f"GENE{i}" for i in range(n_genes))
-        return Cohort(
-            name="small",
-            patients=tuple(patients),
-            genes=genes,
-            expression_unit="log2_tpm",
-            gene_sets={"tumour": genes[:4], "microenvironment": genes[3:9]},
-            pathways={"first": genes[:2], "second": genes[2:4], "third": genes[3:9]},
-            tasks={"survival": TaskSpec(time="time_days", event="event"), "grade": TaskSpec(column="grade")},
-            encoder="fake",
-            encoder_sha256="0" * 64,
-            patch_dim=patch_dim,
-            patch_um={path: 128.0 for patient in patients for path in patient.slides},
-        )
-
-    return build
-
-
-def slide_features(random: np.random.Generator, latent: float, patch_dim: int) -> SlideFeatures:
-    """A slide of 5 to 14 patches in rows of four."""
-    n = int(random.integers(5, 15))
-    features = random.normal(size=(n, patch_dim)).astype(np.float16)
-    features[:, 0] += 2 * latent
-    coords = np.stack([np.arange(n) % 4, np.arange(n) // 4], axis=1).astype(np.int32) * 256
-    return SlideFeatures(
-        features=features,
-        coords=coords,
-        patch_size_level0=256,
-        level0_mpp=0.5,
-        target_mpp=0.5,
-        encoder="fake",
-        encoder_sha256="0" * 64,
-        slide_width_px=1100,
-        slide_height_px=1300,
-    )
-
-
-def with_covariates(cohort: Cohort) -> Cohort:
-    """The cohort with age and gender; of the fourth patient nothing is known, of the fifth no age."""
-    random = np.random.default_rng(1)
-    known = [
-        {"age": f"{random.integers(30, 80)}", "gender": "Male" if random.random() < 0.5 else "female"} for _ in cohort
-    ]
-    known[3], known[4] = {}, {"gender": "male"}
-    patients = tuple(replace(p, covariates=values) for p, values in zip(cohort, known, strict=True))
-    return replace(cohort, patients=patients, covariates=("age", "gender=male"))
-
-
-def deal_folds(cohort: Cohort, n_folds: int = 2) -> tuple[Fold, ...]:
-    """Folds by position: every third of the other patients validates."""
-    ids = [patient.patient_id for patient in cohort]
-    folds = []
-    for k in range(n_folds):
-        others = [p for i, p in enumerate(ids) if i % n_folds != k]
-        folds.append(Fold(tuple(others[1::3] + others[2::3]), tuple(others[::3]), tuple(ids[k::n_folds])))
-    return tuple(folds)

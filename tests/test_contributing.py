@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cli import build_parser
 from subfuse.model import baselines
 from subfuse.report.statements import model_label

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.audit import audit as audit_module
 from subfuse.audit.audit import audit_run
 from subfuse.audit.exchanged import shuffled_predictions

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import deal_folds, with_covariates
+from small_cohort import deal_folds, with_covariates
 from subfuse.audit import audit as audit_module
 from subfuse.audit.audit import audit_predictions, audit_run
 from subfuse.audit.findings import Audit

@@ -6,7 +6,7 @@ import pytest
 from lifelines.utils import concordance_index
 from test_comparisons import cohort, predictions
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.nulls import permute_labels
 from subfuse.audit.recommendation import headline_values

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import with_covariates
+from small_cohort import with_covariates
 from subfuse.cohort.bags import Bag, BagReader, FeatureCache, InputStandardiser, class_names
 from subfuse.cohort.batches import collate, draw_batches, make_target
 from subfuse.cohort.covariates import WEIGHT

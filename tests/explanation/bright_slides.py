@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cohort.cohort import Cohort
 from subfuse.features.store import SlideFeatures, write_features
 from subfuse.training.fitted_model import FittedModel

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_fitted_model import fit
 
-from conftest import with_covariates
+from small_cohort import with_covariates
 from subfuse.errors import DataError
 from subfuse.expression.units import ShareBasis
 from subfuse.runs.compatibility import check_compatible

@@ -8,7 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cohort.bags import InputStandardiser
 from subfuse.errors import DataError, SubfuseError
 from subfuse.expression.table import ExpressionStandardiser

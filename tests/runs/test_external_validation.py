@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import deal_folds, unchecked
+from small_cohort import deal_folds, unchecked
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS

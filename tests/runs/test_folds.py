@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError
 from subfuse.runs.folds import choose_folds, choose_repeats, folds_of_sites

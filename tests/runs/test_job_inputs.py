@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from conftest import deal_folds, slide_features, with_covariates
+from small_cohort import deal_folds, slide_features, with_covariates
 from subfuse.features.store import write_features
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import remove_results

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.run_folder.job import Job

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cli import main
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.encoder import OFFLINE_ENCODER
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.walk
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of 22 patients with age beside ten genes, one of an earlier symbol, and the cohort of all 24."""
-    from conftest import make_cohort
+    from small_cohort import make_cohort
 
     cohort = make_cohort.__wrapped__(tmp_path_factory.mktemp("cohort"))(24)
     ages = np.random.default_rng(0).uniform(30, 80, len(cohort)).astype(np.float32)

@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse import pipeline
 from subfuse.cli import main
 from subfuse.cohort import cohort as cohort_module

@@ -9,7 +9,7 @@ import tifffile
 import yaml
 from PIL import Image
 
-from conftest import unchecked
+from small_cohort import unchecked
 from subfuse.cohort.cohort import read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.cohort.marker import mark_complete

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.training.checkpoint import TrainingState
 from subfuse.training.fitting import train_fold

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import deal_folds, with_covariates
+from small_cohort import deal_folds, with_covariates
 from subfuse.errors import DataError
 from subfuse.training.fitting import train_fold
 from subfuse.training.models import MODELS

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError

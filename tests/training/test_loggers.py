@@ -4,7 +4,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError
 from subfuse.training.fitting import train_fold
 from subfuse.training.loggers import tracker

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import deal_folds, with_covariates
+from small_cohort import deal_folds, with_covariates
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.survival import CoxObjective

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from bright_slides import fit
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.errors import DataError
 from subfuse.explanation.cohort import fold_explanation
 from subfuse.explanation.cohort.cohort_explanation import explain_cohort, modality_shares

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from conftest import deal_folds
+from small_cohort import deal_folds
 from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget
 from subfuse.errors import DataError
 from subfuse.model.baselines.linear import LinearModel
