@@ -1,4 +1,7 @@
+import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,7 @@ from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import CONTENT_HASH, read_features, recorded_hash
 from subfuse.preparation.slides.slide import completed_record, inspect_slide, prepare_slide
+from subfuse.preparation.slides.slide_content import slide_sha256
 from subfuse.preparation.slides.slide_search import find_slides
 from subfuse.slides import whole_slides
 from subfuse.slides.source import SlideSource
@@ -276,6 +280,56 @@ def test_incomplete_or_outdated_slide_is_done_again(damage: str, slide: SlideSou
 
     assert encoder.n_images > 0
     assert (again == first) == (damage != "replaced slide")
+
+
+def test_slide_replaced_by_another_of_the_same_size_is_done_again(tmp_path: Path) -> None:
+    """Nothing but pixels in the middle differs, and the earlier time of change is kept."""
+    boxes = {"a": (0, 0, 512, 512), "b": (512, 512, 1024, 1024)}
+    paths = {
+        name: write_slide(tmp_path / f"{name}.tiff", draw(1024, 1024, box), mpp=0.5, compression="none")
+        for name, box in boxes.items()
+    }
+    assert len({path.stat().st_size for path in paths.values()}) == 1
+    source = SlideSource("a", "p", paths["a"])
+    prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi")
+    os.utime(paths["a"], (0, 0))  # copied elsewhere: the content is the same
+    first = completed_record(source, "colour", Tiling(), tmp_path / "wsi")
+    assert first is not None
+
+    shutil.copyfile(paths["b"], paths["a"])
+    os.utime(paths["a"], (0, 0))
+    record = prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi")
+
+    assert read_features(tmp_path / record.features).coords.tolist() == [[512, 512], [768, 512], [512, 768], [768, 768]]
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_slides_of_an_earlier_version_count_unless_changed_since(
+    is_changed: bool, slide: SlideSource, tmp_path: Path
+) -> None:
+    source = replace(slide, path=tmp_path / "s.tiff")
+    shutil.copyfile(slide.path, source.path)
+    record = prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi")
+    names_and_sizes = f"s.tiff {source.path.stat().st_size}"
+    features = tmp_path / record.features
+    with h5py.File(features, "a") as file:
+        del file["coords"].attrs[CONTENT_HASH]
+        file["coords"].attrs["source_sha256"] = hashlib.sha256(names_and_sizes.encode()).hexdigest()
+    written = features.stat().st_mtime
+    os.utime(source.path, (written + 10, written + 10) if is_changed else (written - 10, written - 10))
+
+    assert (completed_record(source, "colour", Tiling(), tmp_path / "wsi") is None) == is_changed
+
+
+def test_data_of_a_mirax_slide_belong_to_it(tmp_path: Path) -> None:
+    write_mrxs(tmp_path / "s.mrxs", draw(512, 512, (0, 0, 512, 512)), mpp=0.5)
+    before = slide_sha256(tmp_path / "s.mrxs")
+    data = max((tmp_path / "s").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 255
+    data.write_bytes(content)
+
+    assert slide_sha256(tmp_path / "s.mrxs") != before
 
 
 def test_two_runs_agree(slide: SlideSource, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Slides: open them, find tissue, cut patches at a physical resolution and store their features."""
 
-import hashlib
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from subfuse.errors import DataError
 from subfuse.features.encoder import PatchEncoder, encoder_id
 from subfuse.features.store import SlideFeatures, add_missing_hash, patch_um, read_attributes, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
+from subfuse.preparation.slides.slide_content import is_same_slide, slide_sha256
 from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
 from subfuse.slides.source import SlideSource
@@ -92,6 +92,7 @@ def prepare_slide(
     done = completed_record(source, encoder.name, tiling, out, encoder_sha256=encoder.sha256)
     if done is not None:
         return done
+    source_sha256 = slide_sha256(source.path)  # before it is read: a slide that is replaced meanwhile is done again
     with opened_slide(source, tiling) as slide:
         coords, features, sharp = _encoded(slide, encoder, progress)
         tissue = slide.tissue(coords)
@@ -116,6 +117,7 @@ def prepare_slide(
             bounds_corner=slide.bounds_corner,
         )
         attributes = _identity(source, tiling) | {
+            "source_sha256": source_sha256,
             "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,
             "pen_share": slide.pen_share(),
             "sharpness": sharp,
@@ -138,7 +140,7 @@ def completed_record(
     """Returns the record of a slide that is prepared already, or None. Neither slide nor encoder is opened.
 
     A slide counts as prepared when all its files exist and the feature file names the same encoder, tiling, declared
-    pixel size and source (by file names and sizes).
+    pixel size and source, see `is_same_slide`.
 
     Args:
         source: The slide.
@@ -155,6 +157,7 @@ def completed_record(
     others = [("contours_geojson", "geojson"), ("thumbnails", "jpg"), ("contact_sheets", "jpg")]
     if not path.exists() or not all((folder / kind / f"{source.slide_id}.{end}").exists() for kind, end in others):
         return None
+    written = path.stat().st_mtime
     try:
         add_missing_hash(path)
         _, found = read_attributes(path, verify=True)
@@ -164,6 +167,7 @@ def completed_record(
     if encoder_sha256 is not None:
         expected["encoder_sha256"] = encoder_sha256
     same = all(found.get(name) == value for name, value in expected.items())
+    same = same and is_same_slide(source.path, str(found.get("source_sha256")), written)
     return _record(source, path, out) if same else None
 
 
@@ -245,15 +249,7 @@ def _identity(source: SlideSource, tiling: Tiling) -> dict[str, str | int | floa
         "min_tissue_fraction": tiling.min_tissue_fraction,
         "declared_mpp": "none" if source.mpp is None else float(source.mpp),
         "tissue_rule": TISSUE_RULE,
-        "source_sha256": _source_sha256(source.path),
     }
-
-
-def _source_sha256(path: Path) -> str:
-    """Hash of file names and sizes: cheap, and it notices a slide that was replaced or a folder that grew."""
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in files if file.exists())
-    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _record(source: SlideSource, path: Path, out: Path) -> SlideRecord:
