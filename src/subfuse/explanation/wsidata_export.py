@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.features.store import SlideFeatures
+from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace
+from subfuse.features.store import SlideFeatures, read_features
+from subfuse.files import read_table
+from subfuse.slides.image_folders import is_image_source
 
 _TILES = "subfuse_tiles"
 
@@ -99,6 +102,27 @@ def write_wsidata(
             wsi.write()
     finally:
         wsi.reader.detach_reader()
+
+
+def write_patch_scores(patches: Path, features: tuple[Path, ...], places: dict[str, SlidePlace], stores: Path) -> None:
+    """Adds the patch scores of one task's `patches.csv` to the wsidata stores of its slides, `<slide>.zarr`.
+
+    Raises:
+        DataError: A slide's file is not found, or is a folder of images.
+    """
+    table = read_table(patches)
+    for path in features:
+        place = places.get(path.stem, NOT_LOCATED)
+        if isinstance(place, str):
+            raise DataError(f"slide {path.stem}: its file is required to write a wsidata store. Not found: {place}")
+        if is_image_source(place.path):
+            raise DataError(
+                f"slide {path.stem}: a slide file is required to write a wsidata store. Found images. Leave out "
+                "--wsidata."
+            )
+        rows = table[table["slide_id"] == path.stem].drop(columns=["slide_id", "x", "y"])
+        scores = {f"{patches.parent.name}_{name}": rows[name].to_numpy(float) for name in rows}
+        write_wsidata(stores / f"{path.stem}.zarr", place.path, read_features(path), scores)
 
 
 def _add_tiles(wsi: Any, slide: SlideFeatures, tile_key: str) -> None:

@@ -18,10 +18,9 @@ from subfuse.execution import Attempts, Progress
 from subfuse.explanation.cohort.cohort_explanation import explain_cohort
 from subfuse.explanation.cohort.fold_explanation import FoldModel, model_folder
 from subfuse.explanation.patient import explain_patient
-from subfuse.explanation.tile_gallery import NOT_LOCATED, SlidePlace, locate_slides
-from subfuse.explanation.wsidata_export import write_wsidata
-from subfuse.features.store import read_features
-from subfuse.files import read_table, remove_parts
+from subfuse.explanation.tile_gallery import locate_slides
+from subfuse.explanation.wsidata_export import write_patch_scores
+from subfuse.files import remove_parts
 from subfuse.identifiers import composed, spelt_otherwise
 from subfuse.run_folder.job import Job, jobs_of
 from subfuse.run_folder.layout import (
@@ -39,7 +38,6 @@ from subfuse.runs.external_validation import external_predictions, risk_percenti
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
 from subfuse.runs.timing import add_to_provenance, explaining_seconds
-from subfuse.slides.image_folders import is_image_source
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MAIN_MODEL, main_model
 from subfuse.training.stored_model import load_fitted
@@ -215,7 +213,7 @@ class Run:
         attempts.raise_for_failures()
         if stores is not None:
             for found in sorted(out.glob("*/patches.csv")):
-                _store_scores(found, patient.slides, places, stores)
+                write_patch_scores(found, patient.slides, places, stores)
         return out
 
     def explain_cohort(
@@ -327,23 +325,6 @@ def explanation_name(patient_id: str) -> str:
     if is_plain and patient_id != "cohort":
         return patient_id
     return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
-
-
-def _store_scores(patches: Path, features: tuple[Path, ...], places: dict[str, SlidePlace], stores: Path) -> None:
-    """Adds the patch scores of one task's `patches.csv` to the wsidata stores of its slides."""
-    table = read_table(patches)
-    for path in features:
-        place = places.get(path.stem, NOT_LOCATED)
-        if isinstance(place, str):
-            raise DataError(f"slide {path.stem}: its file is required to write a wsidata store. Not found: {place}")
-        if is_image_source(place.path):
-            raise DataError(
-                f"slide {path.stem}: a slide file is required to write a wsidata store. Found images. Leave out "
-                "--wsidata."
-            )
-        rows = table[table["slide_id"] == path.stem].drop(columns=["slide_id", "x", "y"])
-        scores = {f"{patches.parent.name}_{name}": rows[name].to_numpy(float) for name in rows}
-        write_wsidata(stores / f"{path.stem}.zarr", place.path, read_features(path), scores)
 
 
 def _place_of(patient_id: str, cohort: Cohort) -> str:
