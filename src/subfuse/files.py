@@ -213,6 +213,12 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
             low_memory=False,
             float_precision="round_trip" if exact else None,
         )
+        if table.index.nlevels > 1 or not isinstance(table.index, pandas.RangeIndex):
+            n_named = table.shape[1]
+            raise ValueError(
+                f"{table.index.nlevels + n_named} cells in rows below a header of {n_named}, as of a comma at the end "
+                "of rows. Name every column"
+            )
         return without_marks(table)
     except (OSError, ValueError) as error:
         problem = " ".join(str(error).split())

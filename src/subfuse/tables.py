@@ -170,7 +170,7 @@ def read_json(path: Path) -> Any:
     try:
         with _opened(path) as file:
             return json.loads(_bounded(file, path))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise DataError(f"{path}: complete JSON is required. Found: {_problem(error)}. Load the file again.") from error
 
 
@@ -209,6 +209,8 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
         raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())  # shorter rows end in missing cells
     filled = np.flatnonzero((cells != "").any(axis=1))
+    if not len(filled):
+        raise DataError(f"{path}: a table with a header is required. Found empty cells alone. Load the file again.")
     rows = cells.iloc[1 : filled[-1] + 1].set_axis(cells.iloc[0].to_list(), axis="columns").reset_index(drop=True)
     return _with_unique_columns(rows)
 

@@ -319,3 +319,9 @@ def test_a_pipe_or_a_folder_is_no_cohort_file(tmp_path):
     for path in (tmp_path / "cohort.yaml", tmp_path):
         with pytest.raises(ConfigurationError, match="Found a folder, pipe or device"):
             read_cohort_file(path)
+
+
+def test_a_name_with_a_line_break_is_told_in_one_line(write):
+    with pytest.raises(ConfigurationError) as raised:
+        read_cohort_file(write(MINIMAL + 'tasks: {"a\\nb": {column: grade}}\n'))
+    assert "\n" not in str(raised.value)

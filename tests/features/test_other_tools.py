@@ -176,6 +176,27 @@ def test_a_declared_pixel_size_and_encoder_win_over_folder_names(tmp_path):
     assert (slide.level0_mpp, slide.encoder) == (0.25, "b")
 
 
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"level0_mpp": 0.25, "mpp": 0.5}, "0.25 µm per pixel is used, but the file's `mpp` says 0.5"),
+        ({"mpp": 0.25, "mpp_y": 0.5}, "0.25 µm per pixel is used, but the file's `mpp_y` says 0.5"),
+        ({"mpp": 0.25, "encoder": "uni", "encoder_name": "conch"}, "of encoder uni, as `encoder` says; `encoder_name` "
+         "says conch"),
+        ({"mpp": 0.25, "slide_width_level0": 5000, "slide_height_level0": 4000, "level0_width": 2000,
+          "level0_height": 4000}, "a slide of 5000 x 4000 pixels is used, but the file also says 2000 x 4000"),
+        ({"level0_mpp": 0.25, "mpp": 0.2501, "encoder": "uni", "encoder_name": "UNI"}, None),
+    ],
+)  # fmt: skip
+def test_attributes_that_say_the_same_and_differ_are_told(tmp_path, attributes, words):
+    path = write_hdf5(
+        tmp_path / "s.h5", features=FEATURES, coords=CORNERS, on_coords={"patch_size_level0": 512} | attributes
+    )
+    with opened_features(path) as file:
+        told = file.warnings
+    assert told == () if words is None else any(words in note for note in told)
+
+
 def test_opening_a_file_reads_no_features(tmp_path, monkeypatch):
     path = write_hdf5(tmp_path / "s.h5", features=FEATURES, coords=CORNERS)
     monkeypatch.setattr(h5py.Dataset, "__getitem__", None)

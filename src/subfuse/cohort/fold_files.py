@@ -1,13 +1,12 @@
 """Folds on disk: one JSON each, with a hash and its place among all, both verified when it is read."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from subfuse.cohort.fold import SIDES, Fold
 from subfuse.errors import DataError
-from subfuse.files import sha256_of_json, write_json
+from subfuse.files import read_json, sha256_of_json, write_json
 
 SPLITS = Path("splits") / "default"  # in a prepared folder
 
@@ -67,11 +66,11 @@ def _fold_path(folder: Path, repeat: int, fold: int) -> Path:
 def _read_fold(path: Path) -> tuple[Fold, dict[str, int]]:
     """Returns the fold and its place."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         recorded = content.pop("sha256")
         sides = [tuple(content[name]) for name in SIDES]
         place = {name: int(content["place"][name]) for name in ("fold", "folds", "repeat", "repeats")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: a complete fold file is required. Run `subfuse prepare` again.") from error
     if sha256_of_json(content) != recorded:
         raise DataError(f"{path}: the patients do not match the recorded hash: the file was changed. Prepare again.")

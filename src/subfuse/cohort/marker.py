@@ -1,12 +1,11 @@
 """`provenance.json`: written last, it marks a prepared folder complete and holds the hashes of its tables."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import sha256_of_file, write_json
+from subfuse.files import read_json, sha256_of_file, write_json
 
 NAME = "provenance.json"
 STARTED = "started.json"  # written first
@@ -33,14 +32,13 @@ def read_mark(root: Path) -> dict[str, Any]:
     """
     require_prepared(root)
     try:
-        found = json.loads((root / NAME).read_text(encoding="utf-8"))
-        _refuse_earlier_version(root, found)
-        recorded = dict(found["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{root}: a completely prepared folder is required. Found no {NAME} with the hashes of its tables. "
-            f"{_remedy(root)}"
-        ) from error
+        found = read_json(root / NAME)
+    except DataError as error:
+        raise _incomplete(root) from error
+    _refuse_earlier_version(root, found)
+    recorded = found.get("files")
+    if not isinstance(recorded, dict):
+        raise _incomplete(root)
     present = _hashes(root)
     differing = [name for name in {**recorded, **present} if recorded.get(name) != present.get(name)]
     if differing:
@@ -72,6 +70,13 @@ def require_prepared(root: Path) -> None:
     raise ConfigurationError(
         f"{root}: a prepared folder is required. Found {found}. Prepare first, `subfuse prepare {source} --out {out}`, "
         f"and give {out}."
+    )
+
+
+def _incomplete(root: Path) -> DataError:
+    return DataError(
+        f"{root}: a completely prepared folder is required. Found no {NAME} with the hashes of its tables. "
+        f"{_remedy(root)}"
     )
 
 

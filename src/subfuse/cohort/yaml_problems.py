@@ -139,7 +139,7 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {reprlib.repr(first['input'])}."
         problem = f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{found}"
     more = f" ({len(others)} more problem(s) in this file.)" if others else ""
-    return f"{path}, line {line}: {problem}{more}"
+    return f"{path}, line {line}: {problem}{more}".replace("\n", "\\n")  # names may hold line breaks
 
 
 def _found_at(node: yaml.Node | None, place: Sequence[str]) -> tuple[int, yaml.Node | None, yaml.Node | None]:

@@ -201,7 +201,7 @@ def _xena_unit(path: Path) -> str | None:
         return None
     try:
         described = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{beside}: JSON is required. Found: {' '.join(str(error).split())}.") from error
     words = str(described.get("unit", "")) if isinstance(described, dict) else ""
     return _XENA_UNITS.get(re.sub(r"\s", "", words).lower())

@@ -21,6 +21,8 @@ from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp
 
 NO_PATCH_SIZE = "the size of the patches is not recorded: taken from their spacing, as without overlap"
 _ENCODER_NAMES = ("encoder", "extractor", "patch_encoder", "encoder_name", "feature_extractor", "model_name")
+_PIXEL_SIZES = ("level0_mpp", "mpp", "mpp_x", "mpp_y")  # µm per level-0 pixel, the first that is there counts
+_SLIDE_SIZES = (("slide_width_level0", "slide_height_level0"), ("level0_width", "level0_height"))
 _STAMP_V1_PX, _STAMP_V1_UM = 224, 256.0  # STAMP before 2.0: coordinates in pixels of 256 µm / 224
 _MICROMETRES = ("um", "µm", "\u03bcm")
 _SAME_SCALE = 1.5  # nominal magnifications of scanners differ less from 10 / mpp
@@ -46,17 +48,19 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
     shape = _hdf5_shape(features, path, file)
     coords = stored_array(file, "coords", path) if is_held(file, "coords") else None
     attributes = Attributes([place for place in (coords, features, file) if place is not None], path)
-    encoder = attributes.text(*_ENCODER_NAMES) or UNKNOWN_ENCODER
+    encoder, encoder_notes = _encoder(attributes)
     encoder_sha256 = attributes.text("encoder_sha256") or ""
     is_ours = "subfuse_version" in attributes
     dtype = features.dtype.type if is_ours else np.float16  # ours keep their precision
     read = _verified(features, coords, path) if is_ours and coords is not None else lambda: features[()]
     if coords is None or features.ndim == 1 or attributes.number("has_coordinates", least=0) == 0:
         bare = without_coordinates("HDF5", shape, read)
-        return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256, dtype=dtype)
+        notes = (*bare.warnings, *encoder_notes)
+        return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256, dtype=dtype, warnings=notes)
     _require_coords(coords, shape, path, file)
     level0_mpp, mpp_notes = _pixel_size(attributes, mpp, path)
     size, tile_px, size_notes = _patch_size(attributes, path)
+    slide_size, slide_notes = _slide_size(attributes)
     return FeatureFile(
         layout="subfuse" if is_ours else "CLAM" if size is None else "TRIDENT",
         shape=shape,
@@ -68,12 +72,12 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
         encoder=encoder,
         encoder_sha256=encoder_sha256,
         overlap_px=attributes.whole("overlap", least=0) or 0,
-        slide_size_px=_slide_size(attributes),
+        slide_size_px=slide_size,
         bounds_corner=(
             attributes.whole("bounds_x_level0", least=0) or 0,
             attributes.whole("bounds_y_level0", least=0) or 0,
         ),
-        warnings=(*mpp_notes, *size_notes),
+        warnings=(*mpp_notes, *size_notes, *slide_notes, *encoder_notes),
         dtype=dtype,
     )
 
@@ -92,8 +96,8 @@ def _verified(features: h5py.Dataset, coords: h5py.Dataset, path: Path) -> Calla
 
 def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> tuple[float, tuple[str, ...]]:
     """µm per level-0 pixel, the declared one first, and what contradicts it in the file."""
-    recorded = attributes.number("level0_mpp") or attributes.number("mpp")
-    x, y = attributes.number("mpp_x"), attributes.number("mpp_y")
+    sizes = {name: size for name in _PIXEL_SIZES if (size := attributes.number(name)) is not None}
+    recorded, x, y = sizes.get("level0_mpp", sizes.get("mpp")), sizes.get("mpp_x"), sizes.get("mpp_y")
     if recorded is None and declared is None and x is not None and y is not None:
         recorded = square_pixel(x, y, path)
     recorded = recorded or x or y
@@ -104,6 +108,11 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
     require_plausible_mpp(mpp, path)
     magnification = attributes.number("level0_magnification")
     notes = disagreement(declared=declared, recorded=recorded)
+    notes += tuple(
+        f"{mpp:g} µm per pixel is used, but the file's `{name}` says {size:g}"
+        for name, size in sizes.items()
+        if size != recorded and disagreement(declared=mpp, recorded=size)
+    )
     if magnification is not None and not 1 / _SAME_SCALE < mpp * magnification / 10 < _SAME_SCALE:
         notes += (
             f"{mpp:g} µm per pixel is used, but the file calls it {magnification:g}x (about {10 / magnification:g})",
@@ -134,9 +143,10 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
     shape = _hdf5_shape(features, path, file)
     coords = stored_array(file, "coords", path) if is_held(file, "coords") else None
     attributes = Attributes([place for place in (file, features, coords) if place is not None], path)
-    encoder = attributes.text(*_ENCODER_NAMES) or UNKNOWN_ENCODER
+    encoder, notes = _encoder(attributes)
     if coords is None:
-        return replace(without_coordinates("STAMP", shape, lambda: features[()]), encoder=encoder)
+        bare = without_coordinates("STAMP", shape, lambda: features[()])
+        return replace(bare, encoder=encoder, warnings=(*bare.warnings, *notes))
     _require_coords(coords, shape, path, file)
     tile_um, tile_px, unit_um = _stamp_tile(coords, attributes, path, file), attributes.whole("tile_size_px"), 1.0
     if tile_um is None:  # the layout before 2.0
@@ -157,7 +167,7 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
         level0_mpp=kept_mpp,
         tile_px=tile_px,
         encoder=encoder,
-        warnings=() if mpp else (note,),
+        warnings=notes if mpp else (note, *notes),
     )
 
 
@@ -212,9 +222,26 @@ def _corners(coords: h5py.Dataset, path: Path) -> Num[np.ndarray, "patch 2"]:
     return corners
 
 
-def _slide_size(attributes: Attributes) -> tuple[int, int] | None:
-    for names in (("slide_width_level0", "slide_height_level0"), ("level0_width", "level0_height")):
-        width, height = (attributes.whole(name) for name in names)
-        if width is not None and height is not None:
-            return width, height
-    return None
+def _slide_size(attributes: Attributes) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
+    """Width and height in level-0 pixels, and what else the file says of them."""
+    known = [(attributes.whole(width), attributes.whole(height)) for width, height in _SLIDE_SIZES]
+    sizes = [(width, height) for width, height in known if width is not None and height is not None]
+    others = [size for size in sizes if size != sizes[0]]
+    notes = (
+        f"a slide of {sizes[0][0]} x {sizes[0][1]} pixels is used, but the file also says {width} x {height}"
+        for width, height in others
+    )
+    return sizes[0] if sizes else None, tuple(notes)
+
+
+def _encoder(attributes: Attributes) -> tuple[str, tuple[str, ...]]:
+    """The encoder by the first attribute that names it, and what others say."""
+    names = {name: value for name in _ENCODER_NAMES if (value := attributes.text(name)) is not None}
+    if not names:
+        return UNKNOWN_ENCODER, ()
+    first, used = next(iter(names.items()))
+    return used, tuple(
+        f"the features are of encoder {used}, as `{first}` says; `{name}` says {other}"
+        for name, other in names.items()
+        if other.casefold() != used.casefold()
+    )

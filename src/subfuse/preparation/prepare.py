@@ -1,6 +1,5 @@
 """From a cohort file to a prepared folder: slides become features, tables become one cohort."""
 
-import json
 import math
 import platform
 import time
@@ -24,7 +23,7 @@ from subfuse.expression.source import MatrixSource
 from subfuse.features.contrast import read_contrast
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
-from subfuse.files import holds_files, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
+from subfuse.files import holds_files, read_json, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
@@ -256,7 +255,7 @@ def _require_own(out: Path, cohort_file: CohortFile) -> dict[str, Any] | None:
     """
     wanted = {"cohorts": [member.name for member in cohort_file.members]}
     if (out / STARTED).exists():
-        found = json.loads((out / STARTED).read_text(encoding="utf-8"))
+        found = read_json(out / STARTED)
         if found.get("cohorts") != wanted["cohorts"]:
             raise ConfigurationError(_another(out, wanted, found))
         return found

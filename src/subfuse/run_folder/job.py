@@ -1,6 +1,5 @@
 """One job of a run: its folder, its files, and what they were made from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, cast
 import pandas as pd
 
 from subfuse.errors import DataError
-from subfuse.files import read_sealed_json, write_json
+from subfuse.files import read_json, read_sealed_json, write_json
 from subfuse.run_folder.tables import read_optional
 
 _MODEL_FILES = ("model.json", "model.safetensors")
@@ -91,8 +90,8 @@ class Job:
         if not path.exists() and not self.is_finished(out):
             return ()
         try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            found = read_json(path)
+        except DataError:
             return ("no record of its inputs",)
         return tuple(name for name in {**inputs, **found} if inputs.get(name) != found.get(name))
 

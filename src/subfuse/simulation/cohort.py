@@ -4,7 +4,6 @@ Nothing in it is a patient's. It exercises every reader and gives a known answer
 model does on it says nothing about real tumours.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.execution import run_jobs
-from subfuse.files import holds_files, remove_parts, write_json, write_table, write_text
+from subfuse.files import holds_files, read_json, remove_parts, write_json, write_table, write_text
 from subfuse.simulation.genes import GeneModel, draw_genes
 from subfuse.simulation.patient_files import tifffile_module, write_patient
 from subfuse.simulation.patients import DIAGNOSES, SyntheticPatients, draw_patients
@@ -134,8 +133,8 @@ def _claim_folder(out: Path, arguments: dict[str, Any]) -> None:
     remove_parts(out)
     if marker.exists() or holds_files(out):
         try:
-            found = json.loads(marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found: object = read_json(marker)
+        except DataError:
             found = "other files"
         if found != arguments:
             raise ConfigurationError(

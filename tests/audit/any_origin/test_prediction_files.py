@@ -279,3 +279,11 @@ def test_the_commands_of_the_page_run(tmp_path: Path, people: pd.DataFrame, monk
     tables = json.loads((tmp_path / "audit.json").read_text())["tables"]
     assert [row["model"] for row in tables["added_value"]] == ["mcat"]
     assert {row["column"] for row in tables["strata"]} >= {"idh"}
+
+
+def test_samples_of_normal_tissue_are_refused(folder: Path) -> None:
+    table = pd.read_csv(folder / "mcat.csv")
+    table.loc[3, "slide_id"] = "TCGA-00-0003-11A-01R"
+    table.to_csv(folder / "mcat.csv", index=False)
+    with pytest.raises(DataError, match=r"row 5: a sample of the tumour .* TCGA-00-0003-11A-01R, which is normal"):
+        read(folder, "mcat", columns=COLUMNS)

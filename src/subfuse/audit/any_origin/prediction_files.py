@@ -15,6 +15,7 @@ from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns, holds_risks
+from subfuse.expression.samples import NORMAL, rank_of_barcode
 from subfuse.files import read_table, sha256_of_file
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import read_first_line, separator_hint
@@ -150,12 +151,12 @@ def _refuse_copies(files: Sequence[Path]) -> None:
 def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     text = [name for name, ours in columns.items() if ours in _TEXT]
     header = read_first_line(path)  # says what is wrong with a file that is no table
-    table = read_table(path, text=[*_TEXT, *text])
-    if table.shape[1] < 2:
+    if "," not in header:
         raise DataError(
             f"{path}: columns separated by commas are required. Found one, {header.strip()!r}."
             f"{separator_hint(header) or ' Save the table as CSV with commas.'}"
         )
+    table = read_table(path, text=[*_TEXT, *text])
     found = {name: ours for name, ours in columns.items() if name in table}
     twice = [ours for name, ours in found.items() if ours in table and ours != name and ours not in found]
     twice += [ours for ours in found.values() if list(found.values()).count(ours) > 1]
@@ -193,7 +194,15 @@ def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"{path}, row {table.index[empty][0] + 2}: a patient identifier is required. Found none"
             f"{and_more(int(empty.sum()) - 1, 'such row')}. Fill it in, or remove the row."
         )
-    table = table.assign(patient_id=table["patient_id"].astype(str).str.strip().map(patient_of_barcode))
+    samples = table["patient_id"].astype(str).str.strip()
+    normal = samples.map(rank_of_barcode) == NORMAL
+    if normal.any():
+        others = and_more(int(normal.sum()) - 1, "such row")
+        raise DataError(
+            f"{path}, row {table.index[normal][0] + 2}: a sample of the tumour is required. Found "
+            f"{samples[normal].iloc[0]}, which is normal tissue{others}. Remove it."
+        )
+    table = table.assign(patient_id=samples.map(patient_of_barcode))
     try:
         for name, factor in _TIMES.items():
             if name in table:
