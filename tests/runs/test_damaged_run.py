@@ -145,12 +145,21 @@ def test_damaged_files_end_in_our_error_or_are_read(made, name):
         end = min(end, place + 30) if generator.random() < 0.7 else end
         (out / name).write_bytes(whole[:place] + generator.choice(JUNK) + whole[end:])
         try:
-            load_run(out).jobs(task="grade")
+            assert list(load_run(out).jobs(task="grade"))
             read_run(out)
         except SubfuseError as error:
             n_refused += 1
             assert "\n" not in str(error), error  # noqa: PT017
     assert n_refused
+
+
+def test_a_number_that_is_written_as_text_is_read_as_one(made):
+    cohort, out = made
+    config = (out / "config.yaml").read_text()
+    (out / "config.yaml").write_text(config.replace("seed: 0", "seed: '0'\nrepeats: '1'"))
+    run = load_run(out)
+    assert {name: run.config[name] for name in ("seed", "repeats")} == {"seed": 0, "repeats": 1}
+    assert len(run.predict(cohort))
 
 
 def test_what_was_sealed_says_where_it_was_changed(made):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from subfuse.cohort.cohort import Cohort, read_patients
 from subfuse.cohort.task import TaskSpec
@@ -36,6 +36,8 @@ _CONTACT_SHEETS = 6  # shown in the report
 
 class RunConfig(BaseModel):
     """What `config.yaml` of a run may say; it may be of an earlier version, which said less."""
+
+    model_config = ConfigDict(extra="allow")  # of a later version, which says more
 
     cohort: str = ""
     prepared: str | None = None
@@ -173,7 +175,7 @@ def require_run(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns what a run was asked for; empty where `config.yaml` is missing.
+    """Returns what a run was asked for, as `RunConfig` reads it; empty where `config.yaml` is missing.
 
     Raises:
         ConfigurationError: It is no YAML, see `read_yaml`.
@@ -184,10 +186,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         return {}
     value = read_yaml(path, what="what the run was asked for")[1] or {}
     try:
-        RunConfig.model_validate(value)
+        config = RunConfig.model_validate(value)
     except ValidationError as error:
         raise DataError(f"{path}: {_problem(error)}. Copy the run again from where it was made.") from error
-    return value
+    return config.model_dump(mode="json", exclude_unset=True)
 
 
 def _problem(error: ValidationError) -> str:
