@@ -41,6 +41,36 @@ def test_explanations_are_found_by_their_content(tmp_path):
     assert shelf.find("P2", "../../any/x") is None
 
 
+EXPLAINED = {"patient_id": "P2", "task": "grade", "model": "snn", "fold": 0, "score": 0.5, "ledger": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("explanation.json", b"[]"),
+        ("explanation.json", b"[" * 100_000),
+        ("explanation.json", b"\xff"),
+        ("explanation.json", json.dumps(EXPLAINED | {"score": "x"}).encode()),
+        ("explanation.json", json.dumps(EXPLAINED | {"ledger": 3}).encode()),
+        ("explanation.json", b'{"patient_id": "P2", "task": "grade"}'),
+        ("genes.csv", b"gene,subspace,contribution\nA,tumour,much\n"),
+        ("patches.csv", b"slide,x,y\ns,0,0\n"),
+        ("patches.csv", b"slide_id,x,y,total\ns,0,0,much\n"),
+    ],
+)
+def test_a_damaged_explanation_is_refused_alone(tmp_path, name, content):
+    for folder in (tmp_path / "damaged", tmp_path / "whole"):
+        folder.mkdir()
+        (folder / "explanation.json").write_text(json.dumps(EXPLAINED))
+    assert read_explanation(tmp_path / "damaged", genes_per_subspace=3).score == 0.5
+    (tmp_path / "damaged" / name).write_bytes(content)
+    assert ExplanationShelf(tmp_path).find("P2", "grade") == tmp_path / "whole"
+    of_explanation = partial(read_explanation, genes_per_subspace=3)
+    of_patches = partial(read_patch_scores, slide_id="s", patch_size_px=256)
+    with pytest.raises(DataError, match=r"damaged.* required\. Found[^\n]+$"):
+        (of_patches if name == "patches.csv" else of_explanation)(tmp_path / "damaged")
+
+
 def test_ledger_and_genes_are_those_of_the_files(folder):
     shown = read_explanation(folder, genes_per_subspace=3)
     assert sum(row.contribution for row in shown.ledger) == pytest.approx(shown.score, abs=1e-5)

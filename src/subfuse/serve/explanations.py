@@ -1,11 +1,11 @@
 """Explanations of a run: those that exist, and one more in a process of its own."""
 
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -15,9 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from subfuse.errors import SubfuseError
+from subfuse.errors import DataError, SubfuseError
 from subfuse.execution import ctrl_c_held, end_with_parent
 from subfuse.explanation import colour_limit
+from subfuse.files import read_json
 from subfuse.run_folder.tables import read_optional
 from subfuse.runs.run import explanation_name
 from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
@@ -58,52 +59,76 @@ class ExplanationShelf:
         changed = path.stat().st_mtime_ns
         if self._known.get(path, (0, {}))[0] != changed:
             try:
-                self._known[path] = (changed, json.loads(path.read_text(encoding="utf-8")))
-            except ValueError:  # damaged: as if it were not there
+                self._known[path] = (changed, read_json(path))
+            except DataError as error:  # as if it were not there: the others are shown
+                logger.warning(error)
                 self._known[path] = (changed, {})
         return self._known[path][1]
 
 
 def read_explanation(folder: Path, *, genes_per_subspace: int) -> ExplanationInfo:
-    """Returns ledger and strongest genes of an explanation."""
-    content = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
-    genes = read_optional(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"])
-    strongest = genes.loc[genes["contribution"].abs().sort_values(ascending=False, kind="stable").index]
-    shown = strongest.groupby("subspace", sort=False).head(genes_per_subspace)
-    return ExplanationInfo(
-        patient_id=content["patient_id"],
-        task=content["task"],
-        model=content["model"],
-        fold=content["fold"],
-        score=content["score"],
-        score_name=content.get("score_name", "the explained score"),
-        ledger=[LedgerRow(**{name: row[name] for name in LedgerRow.model_fields}) for row in content.get("ledger", ())],
-        gap=content.get("gap", {}),
-        genes=[GeneRow.model_validate(row) for row in shown.to_dict("records")],
-        n_genes=len(genes),
-        slides=[slide for slide in content.get("slides", []) if slide not in content.get("not_drawn", {})],
-    )
+    """Returns ledger and strongest genes of an explanation.
+
+    Raises:
+        DataError: Its files are not those of an explanation.
+    """
+    with _damage_named(folder):
+        content = read_json(folder / "explanation.json")
+        genes = read_optional(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"])
+        strongest = genes.loc[genes["contribution"].abs().sort_values(ascending=False, kind="stable").index]
+        shown = strongest.groupby("subspace", sort=False).head(genes_per_subspace)
+        return ExplanationInfo(
+            patient_id=content["patient_id"],
+            task=content["task"],
+            model=content["model"],
+            fold=content["fold"],
+            score=content["score"],
+            score_name=content.get("score_name", "the explained score"),
+            ledger=[LedgerRow(**{name: row[name] for name in LedgerRow.model_fields}) for row in content["ledger"]],
+            gap=content.get("gap", {}),
+            genes=[GeneRow.model_validate(row) for row in shown.to_dict("records")],
+            n_genes=len(genes),
+            slides=[slide for slide in content.get("slides", []) if slide not in content.get("not_drawn", {})],
+        )
 
 
 def read_patch_scores(folder: Path, slide_id: str, *, patch_size_px: int) -> PatchScores | None:
-    """Returns the scores of one slide's patches, or None if the explanation has none of it."""
-    content = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
-    table = read_optional(folder / "patches.csv")
-    if table.empty or slide_id not in set(table["slide_id"]):
-        return None
-    names = [str(name) for name in table.columns if name not in ("slide_id", "x", "y")]
-    of_slide = table[table["slide_id"] == slide_id]
-    if of_slide["x"].isna().any():  # the places of the patches are not known
-        return None
-    return PatchScores(
-        slide_id=slide_id,
-        patch_size_px=patch_size_px,
-        x=of_slide["x"].astype(int).tolist(),
-        y=of_slide["y"].astype(int).tolist(),
-        scores={name: of_slide[name].astype(float).tolist() for name in names},
-        limits=_limits(table[names], content.get("gap", {})),
-        points=_sampled_points(folder, slide_id),
-    )
+    """Returns the scores of one slide's patches, or None if the explanation has none of it.
+
+    Raises:
+        DataError: Its files are not those of an explanation.
+    """
+    with _damage_named(folder):
+        content = read_json(folder / "explanation.json")
+        table = read_optional(folder / "patches.csv")
+        if table.empty or slide_id not in set(table["slide_id"]):
+            return None
+        names = [str(name) for name in table.columns if name not in ("slide_id", "x", "y")]
+        of_slide = table[table["slide_id"] == slide_id]
+        if of_slide["x"].isna().any():  # the places of the patches are not known
+            return None
+        return PatchScores(
+            slide_id=slide_id,
+            patch_size_px=patch_size_px,
+            x=of_slide["x"].astype(int).tolist(),
+            y=of_slide["y"].astype(int).tolist(),
+            scores={name: of_slide[name].astype(float).tolist() for name in names},
+            limits=_limits(table[names], content.get("gap", {})),
+            points=_sampled_points(folder, slide_id),
+        )
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Turns what wrong content of an explanation raises into a DataError that names its folder."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"{folder}: an explanation as `subfuse explain` writes it is required. Found: {problem[:200]}. Explain the "
+            "patient again."
+        ) from error
 
 
 def _limits(scores: pd.DataFrame, subspaces: Mapping[str, Any]) -> dict[str, float]:
