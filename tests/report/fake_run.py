@@ -14,6 +14,7 @@ from subfuse.explanation import heat_map
 from subfuse.explanation.cohort.cohort_genes import gene_summary, rank_stability, values_of_top_genes
 from subfuse.explanation.cohort.enrichment import COLUMNS
 from subfuse.report import write_report
+from subfuse.run_folder.tables import order_columns
 
 SCRIPT = "<script>alert(1)</script>"
 GRADES = ("G2", "G3", "G4")
@@ -88,7 +89,7 @@ def write_fake_run(
     predictions = pd.concat(
         [_predictions(generator, table, task, model) for task in tasks for model in MODELS], ignore_index=True
     )
-    predictions.to_csv(run / "predictions.csv", index=False)
+    order_columns(predictions).to_csv(run / "predictions.csv", index=False)
     metrics = pd.DataFrame([row for task in tasks for model in MODELS for row in _metrics(generator, task, model)])
     metrics.to_csv(run / "metrics.csv", index=False)
     if optional:

@@ -34,7 +34,8 @@ def test_a_missing_or_damaged_table_is_named(tmp_path):
 
 def test_events_are_true_false_or_unknown(tmp_path):
     path = tmp_path / "predictions.csv"
-    header, job = "patient_id,event,task,model,repeat,fold,split\n", "grade,snn,0,0,test\n"
+    header = "patient_id,event,task,model,repeat,fold,split,cohort,time_days,label,risk,has_slides,has_expression\n"
+    job = "grade,snn,0,0,test,a,,,,True,True\n"
     path.write_text(f"{header}NA,True,{job}null,,{job}None,False,{job}", encoding="utf-8")
     table = read_predictions(path)
     assert table["event"].tolist() == [True, pd.NA, False]

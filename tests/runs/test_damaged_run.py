@@ -15,9 +15,12 @@ from subfuse.errors import DataError, SubfuseError
 from subfuse.expression.table import ExpressionStandardiser
 from subfuse.files import read_json, sha256_of_json, write_json, write_table
 from subfuse.objective.classification import ClassificationObjective
+from subfuse.report.cohort_section import cohort_section
+from subfuse.report.patient_section import PictureBudget
 from subfuse.report.run_files import read_run
+from subfuse.report.statements import outcomes
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import claim_folder
+from subfuse.run_folder.layout import claim_folder, read_run_patients
 from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.cross_validation import predict_fold
 from subfuse.runs.run import load_run
@@ -75,6 +78,13 @@ def made(make_cohort, tmp_path):
         "task,model,metric,value,sd,lower,upper,n_patients,n_events,reason\ngrade,snn,auc,0.5,0.1,0.4,0.6,12,,\n"
     )
     (out / "failures.csv").write_text("task,model,repeat,fold,reason\ngrade,snn,0,1,too few\n")
+    (out / "cohort").mkdir()
+    (out / "cohort" / "patients.csv").write_text(
+        "patient_id,cohort,site,time_days,event,grade,n_slides,has_expression\n"
+        "P000,small,a,12.5,True,G4,0,True\nP001,small,b,,,G2,1,False\nP002,small,,3.0,False,,2,True\n"
+    )
+    (out / "cohort" / "exclusions.csv").write_text("level,id,reason\npatient,P9,no follow-up\ngene,X,constant\n")
+    (out / "cohort" / "slides.csv").write_text("slide_id,patient_id,n_patches\na,P001,12\nb,P002,7\n")
     write_json(out / "provenance.json", {"date": "2024-01-01", "versions": {"subfuse": "0.1.0"}})
     return cohort, out
 
@@ -110,6 +120,7 @@ def test_a_fold_of_another_repeat_is_noticed(made):
         ("grade,snn,0,", "grade,snn,x,", "whole numbers from 0 are required in repeat"),
         ("p_G2", "q_G2", ""),
         ("patient_id", "patient", "Missing: patient_id"),
+        ("label", "class", "Missing: label"),
     ],
 )
 def test_predictions_that_no_run_writes_are_refused(made, old, new, named):
@@ -121,6 +132,44 @@ def test_predictions_that_no_run_writes_are_refused(made, old, new, named):
         return
     with pytest.raises(DataError, match=rf"predictions\.csv: .*{named}"):
         load_run(out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("12.5", "abc", r"line 2: time_days must be a number of days or empty\. Found 'abc'"),
+        ("12.5", "inf", r"line 2: time_days must be a number"),
+        ("G2,1,False", "G2,,False", r"line 3: n_slides must be a whole number from 0\. Found ''"),
+        ("G2,1,False", "G2,1.5,False", r"line 3: n_slides must be a whole number from 0\. Found '1\.5'"),
+        ("3.0,False", "3.0,maybe", r"line 4: event must be True, False or empty\. Found 'maybe'"),
+        ("1,False", "1,maybe", r"line 3: has_expression must be True or False\. Found 'maybe'"),
+        ("P002", "P001", r"line 4: patient_id must be unique\. Found 'P001'"),
+        ("P002", "", r"line 4: patient_id must be unique\. Found None"),
+    ],
+)
+def test_patients_that_are_none_are_refused(made, old, new, named):
+    _, out = made
+    path = out / "cohort" / "patients.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=rf"cohort/patients\.csv, {named}"):
+        read_run_patients(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "named"),
+    [
+        ("patients", "patient_id", "patient", "the column patient_id is required"),
+        ("patients", ",2,True", ",2.5,True", "whole numbers from 0 are required in n_slides"),
+        ("exclusions", "reason", "why", "the column reason is required"),
+        ("slides", ",12", ",many", "whole numbers from 0 are required in n_patches"),
+    ],
+)
+def test_a_report_names_what_is_wrong_with_its_cohort(made, name, old, new, named):
+    _, out = made
+    path = out / "cohort" / f"{name}.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=rf"cohort/{name}\.csv: {named}"):
+        read_run(out)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +185,11 @@ def test_a_configuration_of_the_wrong_kind_is_named(made, name, value):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", ["config.yaml", "predictions.csv", "metrics.csv", "failures.csv", "provenance.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "predictions.csv", "metrics.csv", "failures.csv", "provenance.json", "cohort/patients.csv",
+     "cohort/exclusions.csv", "cohort/slides.csv"],
+)  # fmt: skip
 def test_damaged_files_end_in_our_error_or_are_read(made, name):
     _, out = made
     whole, generator, n_refused = (out / name).read_bytes(), random.Random(name), 0
@@ -146,7 +199,10 @@ def test_damaged_files_end_in_our_error_or_are_read(made, name):
         (out / name).write_bytes(whole[:place] + generator.choice(JUNK) + whole[end:])
         try:
             assert list(load_run(out).jobs(task="grade"))
-            read_run(out)
+            read_run_patients(out)
+            files = read_run(out)
+            cohort_section(files, PictureBudget())
+            outcomes(files.predictions)
         except SubfuseError as error:
             n_refused += 1
             assert "\n" not in str(error), error  # noqa: PT017

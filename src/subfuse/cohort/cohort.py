@@ -168,19 +168,40 @@ def roles_of(prepared: Path | str) -> dict[str, str]:
 
 
 def read_patients(prepared: Path) -> pd.DataFrame:
-    """Returns `patients.csv` of a prepared folder with its types: text (None where unknown), days, events, counts."""
+    """Returns `patients.csv` of a prepared folder with its types: text (None where unknown), days, events, counts.
+
+    Raises:
+        DataError: It is no such table: a column or an identifier is missing, or a cell is none that `prepare` writes.
+    """
     path = Path(prepared) / "patients.csv"
     table = without_marks(read_text_table(path))
     require_columns(table, dict.fromkeys((*FIXED_COLUMNS, *RESERVED), "see `subfuse prepare`"), path)
     texts = [name for name in table if name not in ("time_days", "event", "n_slides", "has_expression")]
     for name in texts:
         table[name] = [cell or None for cell in table[name]]
-    truth = {"True": True, "False": False, "": pd.NA}
-    table["time_days"] = pd.to_numeric(table["time_days"].mask(table["time_days"] == "")).astype(float)
-    table["event"] = table["event"].map(truth).astype("boolean")
-    table["n_slides"] = table["n_slides"].astype(int)
-    table["has_expression"] = table["has_expression"].map(truth).astype(bool)
-    return table
+    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in ("time_days", "n_slides")}
+    is_unknown = {name: table[name] == "" for name in ("time_days", "event")}
+    truth = {"True": True, "False": False}
+    days, n_slides = numbers["time_days"], numbers["n_slides"]
+    _require_cells(path, table, "patient_id", ~table["patient_id"].duplicated() & table["patient_id"].notna(), "unique")
+    _require_cells(path, table, "time_days", np.isfinite(days) | is_unknown["time_days"], "a number of days or empty")
+    _require_cells(path, table, "n_slides", (n_slides >= 0) & (n_slides % 1 == 0), "a whole number from 0")
+    _require_cells(path, table, "event", table["event"].isin(truth) | is_unknown["event"], "True, False or empty")
+    _require_cells(path, table, "has_expression", table["has_expression"].isin(truth), "True or False")
+    return table.assign(
+        time_days=days.astype(float),
+        event=table["event"].map(truth).astype("boolean"),
+        n_slides=n_slides.astype(int),
+        has_expression=table["has_expression"].map(truth).astype(bool),
+    )
+
+
+def _require_cells(path: Path, table: pd.DataFrame, name: str, is_right: pd.Series, what: str) -> None:
+    if not is_right.all():
+        row = int(np.flatnonzero(~is_right)[0])
+        raise DataError(
+            f"{path}, line {row + 2}: {name} must be {what}. Found {table[name].iloc[row]!r}. Make the table again."
+        )
 
 
 def used_of_listed(used: int, listed: int) -> str:

@@ -19,7 +19,22 @@ Read = TypeVar("Read")
 
 FAILED_EXPLANATIONS = "explanations/failures.csv"  # what, reason: what could not be explained
 _OF_GENES = ("genes.csv", "gene_values.csv", "gene_stability.csv", "enrichment.csv")  # all, or none without genes
-_COHORT_TABLES = ("patients", "exclusions", "slides", "slide_quality", "gene_set_coverage", "harmonisation")
+_COHORT_TABLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of each, see `read_columns`
+    "patients": {"names": ("patient_id",), "counts": ("n_slides",)},
+    "exclusions": {"names": ("level", "reason"), "text": ("id",)},
+    "slides": {"names": ("slide_id",), "counts": ("n_patches",)},
+    "slide_quality": {"names": ("slide_id",)},
+    "gene_set_coverage": {
+        "names": ("subspace",),
+        "text": ("missing", "overlap"),
+        "numbers": ("n_genes", "n_found", "fraction"),
+    },
+    "harmonisation": {
+        "names": ("cohort", "reference", "gene_set"),
+        "text": ("missing",),
+        "numbers": ("n_shared", "n_genes", "shift", "shift_max", "ks"),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -171,7 +186,7 @@ def read_run(folder: Path) -> RunFiles:
 
     Raises:
         ConfigurationError: The folder is no run.
-        DataError: `metrics.csv` is missing.
+        DataError: `metrics.csv` is missing, or a table is damaged: lacks a column, or holds something else in one.
     """
     folder = Path(folder)
     if not (folder / "predictions.csv").exists():
@@ -193,15 +208,17 @@ def read_run(folder: Path) -> RunFiles:
         predictions=predictions,
         metrics=read_columns(
             folder / "metrics.csv",
-            text=("task", "model", "metric"),
+            names=("task", "model"),
+            text=("metric",),
             numbers=("value", "sd", "lower", "upper", "n_patients"),
         ),
         comparisons=read_columns(
             folder / "comparisons.csv",
-            text=("task", "model", "metric", "reference"),
+            names=("task", "model"),
+            text=("metric", "reference"),
             numbers=("difference", "lower", "upper", "p_adjusted"),
         ),
-        failures=read_columns(folder / "failures.csv", text=("task", "model", "fold", "reason")),
+        failures=read_columns(folder / "failures.csv", names=("task", "model"), text=("fold", "reason")),
         cohort=_read_cohort(folder / "cohort"),
         contact_sheets=tuple(sorted((folder / "cohort" / "contact_sheets").glob("*.jpg"))),
         explanations=explanations,
@@ -231,7 +248,7 @@ def _lost_files(folder: Path, predictions: pd.DataFrame) -> list[Path]:
 
 def _read_cohort(folder: Path) -> dict[str, pd.DataFrame]:
     """Returns the tables of the cohort; what is used under another name apart from what is excluded."""
-    tables = {name: read_optional(folder / f"{name}.csv") for name in _COHORT_TABLES}
+    tables = {name: read_columns(folder / f"{name}.csv", **columns) for name, columns in _COHORT_TABLES.items()}
     listed = tables["exclusions"]
     is_renamed = listed.get("level", pd.Series(dtype=object)) == RENAMED
     return tables | {"exclusions": listed[~is_renamed], "renamed": listed[is_renamed]}

@@ -15,6 +15,7 @@ _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "sp
                  "risk")  # fmt: skip
 _PREFIXES = ("survival_", "p_", "contribution_")
 _LAST_COLUMNS = ("has_slides", "has_expression")
+_FILLED_COLUMNS = ("patient_id", "task", "model", "repeat", "fold", "split")
 _OPTIONAL_COLUMNS = ("n_models", "reason")  # of predictions of new patients; so is risk_percentile, beside risk
 
 
@@ -29,24 +30,23 @@ def read_predictions(path: Path) -> pd.DataFrame:
     _check_jobs(path, table)
     numeric = [c for c in map(str, table) if c in ("time_days", "risk", "risk_percentile") or c.startswith(_PREFIXES)]
     _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numeric}, "numbers")
-    if "event" in table:
-        unknown = table["event"].notna() & ~table["event"].isin(["True", "False"])
-        if unknown.any():
-            raise DataError(
-                f"{path}, line {int(np.flatnonzero(unknown)[0]) + 2}: event must be True, False or empty. Found "
-                f"{table.loc[unknown, 'event'].iloc[0]!r}. Correct it."
-            )
-        table["event"] = table["event"].map({"True": True, "False": False}).astype("boolean")
+    unknown = table["event"].notna() & ~table["event"].isin(["True", "False"])
+    if unknown.any():
+        raise DataError(
+            f"{path}, line {int(np.flatnonzero(unknown)[0]) + 2}: event must be True, False or empty. Found "
+            f"{table.loc[unknown, 'event'].iloc[0]!r}. Correct it."
+        )
+    table["event"] = table["event"].map({"True": True, "False": False}).astype("boolean")
     return table
 
 
 def _check_jobs(path: Path, table: pd.DataFrame) -> None:
     """Raises a DataError unless every row names its patient, a side of the split, and a job whose folder is its own."""
-    required = ("patient_id", "task", "model", "repeat", "fold", "split")
+    required = (*_FIRST_COLUMNS, *_LAST_COLUMNS)
     missing = [name for name in required if name not in table]
     if missing:
         raise DataError(f"{path}: the columns {preview(required, 6)} are required. Missing: {preview(missing)}.")
-    _require(path, table, {name: bool(table[name].notna().all()) for name in required}, "values in every row")
+    _require(path, table, {name: bool(table[name].notna().all()) for name in _FILLED_COLUMNS}, "values in every row")
     _require(path, table, {name: _counts(table[name]) for name in ("repeat", "fold")}, "whole numbers from 0")
     plain = {name: all(map(is_plain_name, table[name].astype(str).unique())) for name in ("task", "model")}
     _require(path, table, plain, f"names ({NAME_RULE})")
@@ -59,7 +59,8 @@ def _require(path: Path, table: pd.DataFrame, kept: Mapping[str, bool], what: st
 
 
 def _counts(column: pd.Series) -> bool:
-    return pd.api.types.is_integer_dtype(column) and bool((column >= 0).all()) and bool((column < 10**6).all())
+    is_numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return is_numeric and bool((column.between(0, 10**6, inclusive="left") & (column % 1 == 0)).all())
 
 
 def read_optional(path: Path) -> pd.DataFrame:
@@ -67,8 +68,22 @@ def read_optional(path: Path) -> pd.DataFrame:
     return read_table(path) if path.exists() else pd.DataFrame()
 
 
-def read_columns(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
-    """Returns a table like `read_optional` that has these columns, with names in every row of the first two.
+def read_columns(
+    path: Path,
+    *,
+    names: Sequence[str],
+    text: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    counts: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Returns a table like `read_optional` that has these columns.
+
+    Args:
+        path: The file.
+        names: Columns with a name in every row.
+        text: Columns that may be empty.
+        numbers: Columns of numbers, which may be unknown.
+        counts: Columns of whole numbers, where the table has them.
 
     Raises:
         DataError: It lacks a column, or holds something else in one.
@@ -76,11 +91,13 @@ def read_columns(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()
     table = read_optional(path)
     if table.empty:
         return table
-    missing = [name for name in (*text, *numbers) if name not in table]
+    missing = [name for name in (*names, *text, *numbers) if name not in table]
     if missing:
         raise DataError(f"{path}: the column {missing[0]} is required. Found {preview(table.columns)}.")
-    _require(path, table, {name: bool(table[name].notna().all()) for name in text[:2]}, "names")
+    _require(path, table, {name: bool(table[name].notna().all()) for name in names}, "names")
     _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numbers}, "numbers")
+    known = {name: table[name].dropna() for name in counts if name in table}
+    _require(path, table, {name: _counts(cells) for name, cells in known.items()}, "whole numbers from 0")
     return table
 
 
