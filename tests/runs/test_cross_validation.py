@@ -301,6 +301,8 @@ def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_p
     prepared = replace(leaking, root=tmp_path / "prepared")
     with pytest.raises(DataError, match="days_to_death"):
         train_model(prepared, task="survival", model="cox", out=tmp_path / "a")
+    with pytest.raises(ConfigurationError, match=r"must name genes or covariates .* Not found: GENE\."):
+        run(leaking, tmp_path / "a", task="survival", models=["cox"], allow_inputs=["GENE", "days_to_death"])
     assert not (tmp_path / "a").exists()
     result = run(leaking, tmp_path / "a", task="survival", models=["cox"], allow_inputs=["GENE0", "days_to_death"])
     assert set(result.predictions["model"]) == {"cox"}

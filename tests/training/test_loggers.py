@@ -6,6 +6,7 @@ import pytest
 
 from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError
+from subfuse.runs.cross_validation import cross_validate
 from subfuse.training.fitting import train_fold
 from subfuse.training.loggers import tracker
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
@@ -134,17 +135,25 @@ def test_wandb_itself_needs_no_account_offline(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "remedy"),
+    ("name", "packages", "remedy"),
     [
-        ("tensorboard", "lightning.fabric.loggers", r"subfuse\[track\]"),
-        ("mlflow", "lightning.pytorch.loggers", r"subfuse\[track\]"),
-        ("wandb", "lightning.pytorch.loggers", "pip install wandb"),
+        ("tensorboard", ("tensorboard", "tensorboardX"), r"subfuse\[track\]"),
+        ("mlflow", ("mlflow",), r"subfuse\[track\]"),
+        ("wandb", ("wandb",), "pip install wandb"),
     ],
 )
-def test_a_tracker_that_is_not_installed_is_named_with_its_remedy(name, module, remedy, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
+def test_a_tracker_that_is_not_installed_is_named_with_its_remedy_before_a_run_begins(
+    name, packages, remedy, make_cohort, tmp_path, monkeypatch
+):
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigurationError, match=remedy):
         tracker(name, tmp_path).__enter__()
+    cohort = make_cohort(12)
+    plan = TrainingPlan(training=TrainingSettings(logger=name, accelerator="cpu"))
+    with pytest.raises(ConfigurationError, match=remedy):
+        cross_validate(cohort, task="grade", models=["snn"], folds=deal_folds(cohort), plan=plan, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_log_alone_needs_no_tracker(tmp_path):

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.command import Command, add_workers, n_workers
 from subfuse.cli.console import DISCLAIMER, print_table, print_warnings, progress_bar
-from subfuse.cli.options import add_number
+from subfuse.cli.options import add_number, add_seed
 from subfuse.errors import ConfigurationError, SubfuseError, preview
 
 _SECONDS_OF_LOOKING = 10.0  # that `check` spends on the values of ready features
@@ -32,7 +32,7 @@ def _demo(arguments: Namespace) -> None:
 def _add_simulate(parser: ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="Folder to write.")
     add_number(parser, "--patients", int, 40, "Number of patients.", ge=1)
-    add_number(parser, "--seed", int, 0, "Same seed, same bytes.", ge=0)
+    add_seed(parser, "Same seed, same bytes.")
     shown = "Share of its latent that a modality shows; 0 or 1: no gain."
     add_number(parser, "--visibility", float, 0.8, shown, ge=0, le=1)
     add_workers(parser, scheduler=False)

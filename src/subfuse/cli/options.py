@@ -82,6 +82,11 @@ def add_number(
     parser.add_argument(name, type=_checked(name, Annotated[kind, Field(**limits)]), default=default, help=help)
 
 
+def add_seed(parser: ArgumentParser, help: str) -> None:
+    """Adds `--seed`, a whole number of 32 bits: seeds of single jobs are further ones, and have 64."""
+    add_number(parser, "--seed", int, 0, help, ge=0, le=2**32 - 1)
+
+
 def add_settings(parser: ArgumentParser, settings: "type[pydantic.BaseModel]", prefix: str, title: str) -> None:
     """Adds an option `--PREFIX.NAME` for every setting, with the limits of the setting."""
     from pydantic import Field

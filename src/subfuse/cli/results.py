@@ -205,6 +205,8 @@ def _audit(arguments: Namespace) -> None:
             raise ConfigurationError(f"{given[0]} is for files of predictions. Found the run folder {first}, which "
                                      "knows its patients. Leave it out.")  # fmt: skip
         audit = audit_run(first, modalities=modalities, exchanges=arguments.exchanges)
+    elif arguments.exchanges:
+        raise ConfigurationError(f"--exchanges is for a run. Found the file {first}. Leave it out.")
     else:
         audit = audit_files(paths, modalities=modalities, **of_files)
     remove_parts(out)

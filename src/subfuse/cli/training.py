@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_chosen_cohort
 from subfuse.cli.console import DISCLAIMER, print_metrics, print_warnings, progress_bar
-from subfuse.cli.options import add_number, add_settings, require_distinct
+from subfuse.cli.options import add_number, add_seed, add_settings, require_distinct
 
 
 def _add_shared(parser: ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def _add_shared(parser: ArgumentParser) -> None:
 
     parser.add_argument("--config", action=ActionConfigFile, help="YAML with any of these settings.")
     parser.add_argument("prepared", type=Path, help="Prepared folder.")
-    add_number(parser, "--seed", int, 0, "Seed of weights and batch order.", ge=0)
+    add_seed(parser, "Seed of weights and batch order.")
     parser.add_argument("--out", type=Path, default=Path("run"), help="Run folder.")
     parser.add_argument(
         "--allow-inputs", type=str, nargs="+", default=[], help="Genes or covariates that may look like the outcome."
@@ -151,7 +151,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--cohort", type=Path, required=True, help="Prepared folder of the other cohort.")
     add_role(parser)
-    add_number(parser, "--seed", int, 0, "Seed of the bootstrap.", ge=0)
+    add_seed(parser, "Seed of the bootstrap.")
     parser.add_argument("--out", type=Path, default=Path("external"), help="Folder for the results.")
 
 

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from subfuse.audit.findings import raise_for_failures
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
 from subfuse.files import write_json, write_table
@@ -93,10 +94,12 @@ def cross_validate(
         progress: Called after each job, and before results are measured and audited.
 
     Raises:
-        ConfigurationError: Unknown or repeated task or model, a number or device that cannot be, `out` holds another
-            configuration's results, or hospitals are to be held out that are not known.
+        ConfigurationError: Unknown or repeated task or model, a number, device or tracker that cannot be, an unknown
+            input that is allowed, `out` holds another configuration's results, or hospitals are to be held out that are
+            not known.
         DataError: An input is the outcome in disguise, or no job could be done.
     """
+    from subfuse.training.loggers import require_tracker
     from subfuse.training.processes import one_process
 
     tasks = [task] if isinstance(task, str) else list(task)
@@ -107,6 +110,7 @@ def cross_validate(
     _check_options(tasks, models, workers=workers)
     if scheduler is None:
         one_process(plan.training)  # the device is there
+        require_tracker(plan.training.logger)
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
     of_sites = folds_of_sites(cohort, len(drawn[0]), seed=plan.seed) if held_out_sites else ()
     refuse_disguised_outcomes(cohort, drawn[0], tasks, models, allow_inputs)
@@ -237,7 +241,18 @@ def refuse_disguised_outcomes(
     """Raises a DataError if an input column is the outcome of a task in disguise; see `check_inputs`.
 
     Ordered are the patients whom any of the models trains on, as the audit of their run orders them.
+
+    Raises:
+        ConfigurationError: What is allowed is no input.
     """
+    known = {*cohort.genes, *cohort.covariates, *cohort.names_in_table.values()}
+    unknown = [name for name in allow_inputs if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigurationError(
+            f"--allow-inputs must name genes or covariates of the cohort. Not found: {preview(unknown)}.{meant}"
+        )
     raise_for_failures(
         finding
         for task in tasks

@@ -67,15 +67,17 @@ def train_model(
         The columns of `metrics.csv`; None on processes other than the first, which write nothing.
 
     Raises:
-        ConfigurationError: Unknown task, model or fold, a search, another configuration's folder, or an unwanted
-            resumption.
+        ConfigurationError: Unknown task, model, fold, tracker or input that is allowed, a search, another
+            configuration's folder, or an unwanted resumption.
         DataError: An input is the outcome in disguise, or the fold's patients do not suffice.
     """
+    from subfuse.training.loggers import require_tracker
     from subfuse.training.processes import start_processes
 
     plan = plan or TrainingPlan()
     folds = _checked_folds(cohort, task, model, fold, plan)
     job = Job(task, model, fold)
+    require_tracker(plan.training.logger)
     refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], [model], allow_inputs)
     with start_processes(plan.training, devices=devices, nodes=nodes) as fabric:
         description = {

@@ -2,8 +2,10 @@
 
 import csv
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,13 +57,17 @@ def tracker(name: _LoggerName, folder: Path) -> Iterator[Logger | None]:
             wandb.finish(exit_code=int(status == "failed"))
 
 
-def _open(name: _LoggerName, folder: Path) -> Logger:
-    run = "/".join(folder.resolve().parts[-3:])
-    try:
-        return _LOGGERS[name](folder, run)
-    except ModuleNotFoundError as error:
+def require_tracker(name: _LoggerName) -> None:
+    """Raises a ConfigurationError unless a tracker's package is installed; says how to install it."""
+    packages = _PACKAGES.get(name, ())
+    if packages and not any(sys.modules.get(package) or find_spec(package) for package in packages):
         remedy = "pip install wandb" if name == "wandb" else "pip install 'subfuse[track]'"
-        raise ConfigurationError(f"logger {name} is not installed ({error}). Install it with: {remedy}.") from None
+        raise ConfigurationError(f"logger {name} is not installed. Install it with: {remedy}.")
+
+
+def _open(name: _LoggerName, folder: Path) -> Logger:
+    require_tracker(name)
+    return _LOGGERS[name](folder, "/".join(folder.resolve().parts[-3:]))
 
 
 def _tensorboard(folder: Path, run: str) -> Logger:
@@ -94,4 +100,5 @@ def _wandb(folder: Path, run: str) -> Logger:
     return logger
 
 
+_PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",), "wandb": ("wandb",)}
 _LOGGERS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}

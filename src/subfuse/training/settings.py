@@ -9,6 +9,7 @@ from subfuse.settings import Section
 Selection = Literal["ranking", "loss"]
 LARGEST_ENSEMBLE = 100  # these bounds keep a slip of the finger from asking for more memory than there is
 LARGEST_GRID = 1000
+LARGEST_SEED = 2**63 - 1  # of torch's generators
 
 
 class TrainingSettings(Section):
@@ -60,7 +61,7 @@ class TrainingSettings(Section):
 class ArchitectureSettings(Section):
     """Sizes of the neural models; the defaults are the paper's."""
 
-    embed_dim: int = Field(128, ge=8, le=8192, description="Width of the embeddings.")
+    embed_dim: int = Field(128, ge=8, le=8192, multiple_of=8, description="Width of the embeddings.")
     max_grid: int = Field(
         50, ge=4, le=LARGEST_GRID, description="Largest grid side; the grid is fitted to the training patients."
     )
@@ -74,7 +75,9 @@ class TrainingPlan(Section):
 
     training: TrainingSettings = TrainingSettings()
     architecture: ArchitectureSettings = ArchitectureSettings()
-    seed: int = Field(0, ge=0, description="Decides initial weights, batch order and newly drawn folds.")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="Decides initial weights, batch order and newly drawn folds."
+    )
     search: int = Field(
         0,
         ge=0,
