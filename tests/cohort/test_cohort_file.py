@@ -249,6 +249,7 @@ def test_names_that_would_lead_elsewhere_are_refused(write, file, name):
     ("section", "name"),
     [
         *(("tasks", name) for name in ("cohort", "Explanations", "predictions.csv", "report.HTML", "config.yaml")),
+        ("tasks", "explanations_snn"),
         *(("gene_sets", name) for name in ("total", "all", "slide_id", "x", "audit.json")),
     ],
 )

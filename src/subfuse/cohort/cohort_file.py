@@ -16,6 +16,7 @@ from subfuse.settings import FilePath, ProblemAt, Section
 from subfuse.slides.source import SlidesSection
 
 _NOT_A_TASK = ("cohort", "explanations", "held-out-sites")  # folders of a run beside those of its tasks
+_NOT_A_TASK_BEFORE = "explanations_"  # of the models that are not the main one: their names follow
 _NOT_A_SUBSPACE = ("all", "total", "slide_id", "x", "y")  # columns and rows beside those of the subspaces
 _SUFFIXES_OF_RUNS = (".csv", ".json", ".yaml", ".html", ".md")
 Name = Annotated[str, AfterValidator(plain_name)]  # of what becomes a folder, a file or a column
@@ -84,6 +85,7 @@ class CohortFile(Section):
             ("gene_sets", self.gene_sets, _NOT_A_SUBSPACE),
         ):
             used = [name for name in names if name.lower() in taken or name.lower().endswith(_SUFFIXES_OF_RUNS)]
+            used += [name for name in names if section == "tasks" and name.lower().startswith(_NOT_A_TASK_BEFORE)]
             if used:
                 raise ProblemAt(
                     (section, used[0]), f"'{used[0]}' belongs to a file or folder of every run; choose another name"
