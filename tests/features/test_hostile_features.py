@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from subfuse.errors import DataError, SubfuseError
+from subfuse.features.hdf5_files import damage_named
 from subfuse.features.other_tools import opened_features
 from subfuse.features.store import SlideFeatures
 from subfuse.preparation.slides.feature_import import import_slides
@@ -154,6 +155,26 @@ def test_a_hostile_file_is_one_line_that_names_it(tmp_path, make, message):
         read(tmp_path / "s.h5")
     assert str(caught.value).isprintable()
     str(caught.value).encode()
+
+
+SYSTEM = [
+    PermissionError(13, "Permission denied"),
+    OSError(24, "Too many open files"),
+    OSError(5, "I/O"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", SYSTEM, ids=str)
+def test_nobody_is_told_to_delete_a_file_that_may_be_whole(tmp_path, error):
+    write(tmp_path / "s.h5")
+    with pytest.raises(DataError, match=r"s\.h5: .* The file may be whole") as caught:  # noqa: SIM117
+        with damage_named(tmp_path / "s.h5", "a complete HDF5 file"):
+            raise error
+    assert "Delete" not in str(caught.value)
+    (tmp_path / "s.h5").write_bytes((tmp_path / "s.h5").read_bytes()[:900])
+    with pytest.raises(DataError, match="Delete it and write it again"):
+        read(tmp_path / "s.h5")
 
 
 def test_one_bad_file_among_good_ones_is_one_excluded_slide(tmp_path):

@@ -34,7 +34,8 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
 def damage_named(path: Path, required: str) -> Iterator[None]:
     """Turns any error of a library that reads a file into one line that names the file and keeps the library's words.
 
-    Damaged files lead libraries to errors of any type. The block should hold little else than the reading.
+    Damaged files lead libraries to errors of any type. The block should hold little else than the reading. Where the
+    system or memory is at fault, the file may be whole, and the message says so.
 
     Args:
         path: The file.
@@ -50,8 +51,11 @@ def damage_named(path: Path, required: str) -> Iterator[None]:
     except Exception as error:
         words = " ".join(str(error).split())[:160] or type(error).__name__
         size = f"{path.stat().st_size} bytes" if path.is_file() else "a folder"
+        is_of_system = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+        whole = "The file may be whole: correct its permissions, or free memory or open files, and try again"
+        remedy = whole if is_of_system else "Delete it and write it again"
         raise DataError(
-            f"{path}: {required} is required. Found {size} that cannot be read ({words}). Delete it and write it again."
+            f"{path}: {required} is required. Found {size} that cannot be read ({words}). {remedy}."
         ) from error
 
 
