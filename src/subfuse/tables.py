@@ -30,6 +30,7 @@ _OTHER_FILES = {
 }
 _LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
 _LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
+_SMALL_ARRAY = 64 << 20  # bytes up to which an array may be as compressed as it likes
 _UNPACKED = 100  # times its file, beyond `_LARGEST_TEXT`; expression tables unpack to some ten times
 
 
@@ -72,6 +73,20 @@ def open_bounded(path: Path) -> Iterator[io.BufferedReader]:
     """
     with _opened(path) as stream:
         yield io.BufferedReader(_BoundedStream(stream, path), buffer_size=1 << 20)
+
+
+def require_plausible_size(path: Path, name: str, n_values: int, itemsize: int, stored_bytes: int) -> None:
+    """Refuses an array that declares far more than its file can hold, before memory is taken for it.
+
+    Raises:
+        DataError: Names the file and both sizes.
+    """
+    declared = n_values * itemsize
+    if declared > _SMALL_ARRAY and declared > _UNPACKED * stored_bytes:
+        raise DataError(
+            f"{path}: {name} must be stored in the file. Found {stored_bytes:,} bytes that declare {declared:,} of "
+            "them. Make the file again."
+        )
 
 
 def other_bytes(path: Path) -> DataError:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -236,6 +237,21 @@ def test_anndata_with_patients_in_obs_and_symbols_in_var(tmp_path, sparse):
     found = read(tmp_path / "e.h5ad", format="h5ad", unit="tpm", patient_column="patient")
     expected = np.log2(matrix(["a", "b", "c"]) + 1)
     pd.testing.assert_frame_equal(found.values, expected, check_names=False)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_small_anndata_file_that_declares_a_large_table_is_refused_before_it_is_read(tmp_path, sparse):
+    anndata.AnnData(VALUES, obs=pd.DataFrame(index=PATIENTS), var=pd.DataFrame(index=GENES)).write_h5ad(
+        tmp_path / "e.h5ad"
+    )
+    with h5py.File(tmp_path / "e.h5ad", "a") as file:
+        del file["X"]
+        if sparse:
+            file.create_group("X").attrs.update({"encoding-type": "csr_matrix", "shape": [10**7, 1000]})
+        else:
+            file.create_dataset("X", shape=(10**7, 1000), chunks=(1000, 10), dtype="float32")
+    with pytest.raises(DataError, match=r"e\.h5ad: .* Found [\d,]+ bytes that declare 40,[\d,]+ of them"):
+        read(tmp_path / "e.h5ad", format="h5ad", unit="tpm")
 
 
 def test_a_prepared_table_is_a_source(tmp_path):

@@ -1,5 +1,6 @@
 """Expression as an AnnData file (.h5ad)."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +10,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.matrices import gene_axis, refuse_other_unit, source_of, told_unit
 from subfuse.expression.samples import SampleMatrix, assign_samples, refuse_repeated
 from subfuse.identifiers import patient_of_barcode
-from subfuse.tables import is_missing
+from subfuse.tables import is_missing, require_plausible_size
 
+_ITEMSIZE = np.dtype(np.float32).itemsize  # of the values that are used
 _ENSEMBL_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "ensembl_gene_id")
 
 
@@ -81,12 +83,32 @@ def _read_h5ad(path: Path) -> Any:
     import anndata
 
     try:
+        require_plausible_size(path, "all that it declares", _declared_bytes(path), 1, path.stat().st_size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that are not unique: we say which, or which counts
             return anndata.read_h5ad(path)
+    except SubfuseError:
+        raise
     except Exception as error:  # whatever HDF5, AnnData or a plugin of theirs raises on a damaged file
         problem = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path}: a complete AnnData file is required. Found: {problem}.") from error
+
+
+def _declared_bytes(path: Path) -> int:
+    """Returns the memory that the arrays of a file would take, sparse ones filled in; reads none of their values."""
+    import h5py
+
+    sizes: list[int] = []
+
+    def add(_: str, item: "h5py.Group | h5py.Dataset") -> None:
+        shape = item.shape if isinstance(item, h5py.Dataset) else item.attrs.get("shape", (0,))
+        itemsize = item.dtype.itemsize if isinstance(item, h5py.Dataset) else _ITEMSIZE
+        if shape is not None:
+            sizes.append(math.prod(int(n) for n in shape) * itemsize)
+
+    with h5py.File(path, "r", locking=False) as file:
+        file.visititems(add)
+    return sum(sizes)
 
 
 def _values_of(data: Any, layer: str | None, path: Path) -> tuple[Float[np.ndarray, "sample gene"], pd.DataFrame]:

@@ -11,9 +11,8 @@ import h5py
 import numpy as np
 
 from subfuse.errors import DataError, SubfuseError, preview
+from subfuse.tables import require_plausible_size
 
-_LEAST_BYTES = 1 << 26  # arrays up to 64 MiB may be as compressed as they like
-_MOST_EXPANSION = 100  # times the file's size; features compress two- to tenfold
 _LONGEST_TEXT = 150  # characters of an attribute that names something
 
 
@@ -83,7 +82,7 @@ def stored_array(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
             f"{path}: `{name}` must be stored in the file itself. Found its values declared in other files."
         )
     chunk = math.prod(array.chunks or (0,))
-    require_plausible_size(path, name, max(int(array.size), chunk), array.dtype.itemsize, path.stat().st_size)
+    require_plausible_size(path, f"`{name}`", max(int(array.size), chunk), array.dtype.itemsize, path.stat().st_size)
     n_chunks = math.prod(-(-n // side) for n, side in zip(array.shape, array.chunks, strict=True)) if chunk else 1
     written = array.id.get_num_chunks() if chunk else int(array.id.get_storage_size() > 0)
     if array.size and written < n_chunks:
@@ -92,20 +91,6 @@ def stored_array(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
             "interrupted. Extract the slide again."
         )
     return array
-
-
-def require_plausible_size(path: Path, name: str, n_values: int, itemsize: int, stored_bytes: int) -> None:
-    """Refuses an array that declares far more than its file can hold, before memory is taken for it.
-
-    Raises:
-        DataError: Names the file and both sizes.
-    """
-    declared = n_values * itemsize
-    if declared > _LEAST_BYTES and declared > _MOST_EXPANSION * stored_bytes:
-        raise DataError(
-            f"{path}: `{name}` must be stored in the file. Found {stored_bytes:,} bytes that declare "
-            f"{declared:,} of them. Extract the slide again."
-        )
 
 
 class Attributes:

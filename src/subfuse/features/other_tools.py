@@ -18,15 +18,12 @@ from typing import Any
 
 from subfuse.errors import DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, without_coordinates
-from subfuse.features.hdf5_files import (
-    damage_named,
-    opened_hdf5,
-    require_plausible_size,
-)
+from subfuse.features.hdf5_files import damage_named, opened_hdf5
 from subfuse.features.hdf5_layouts import read_hdf5
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.features.wsidata import read_wsidata
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
+from subfuse.tables import require_plausible_size
 
 
 @contextmanager

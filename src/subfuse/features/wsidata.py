@@ -10,8 +10,9 @@ from jaxtyping import Num
 
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, unknown_mpp
-from subfuse.features.hdf5_files import damage_named, require_plausible_size
+from subfuse.features.hdf5_files import damage_named
 from subfuse.slides.tissue import disagreement, require_plausible_mpp
+from subfuse.tables import require_plausible_size
 
 _STORE = (
     "a complete wsidata store: a table of features in `tables`, its tiles in `shapes`, `tile_spec` in the attributes"
@@ -85,7 +86,7 @@ def _require_plain_arrays(table: Any, path: Path) -> None:
     for name, array in table.members(max_depth=None):
         if isinstance(array, zarr.Array):
             chunk = math.prod(array.chunks)
-            require_plausible_size(path, name, max(int(array.size), chunk), array.dtype.itemsize or 1, stored)
+            require_plausible_size(path, f"`{name}`", max(int(array.size), chunk), array.dtype.itemsize or 1, stored)
             if name == "X" and array.nchunks_initialized < array.nchunks:
                 raise DataError(
                     f"{path}: `X` must be written completely. Found {array.nchunks_initialized} of {array.nchunks} "
