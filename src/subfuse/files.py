@@ -154,7 +154,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: "pandas.DataFrame") -> None:
-    """Writes a DataFrame as CSV without its index, atomically; text that a spreadsheet would execute is marked.
+    """Writes a DataFrame as `csv_text`, atomically."""
+    write_text(path, csv_text(table))
+
+
+def csv_text(table: "pandas.DataFrame") -> str:
+    """Returns a DataFrame as CSV without its index; text that a spreadsheet would execute is marked.
 
     `read_table` takes the mark, a leading apostrophe, off again. Numbers stay as they are.
     """
@@ -162,8 +167,7 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
     for position, dtype in enumerate(table.dtypes):
         if dtype.kind == "O":  # text, and whatever is mixed with text
             marked.isetitem(position, table.iloc[:, position].map(_marked).array)
-    with atomic_path(path) as temporary:
-        marked.to_csv(temporary, index=False, lineterminator="\n")
+    return marked.to_csv(index=False, lineterminator="\n")
 
 
 def without_marks(table: "pandas.DataFrame") -> "pandas.DataFrame":

@@ -7,11 +7,15 @@ import pytest
 from safetensors.torch import load_file
 
 from small_cohort import deal_folds, slide_features, with_covariates
+from subfuse.audit.audit import audit_run
+from subfuse.errors import DataError
 from subfuse.features.store import write_features
+from subfuse.report.run_files import read_run
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import remove_results
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.job_inputs import job_inputs
+from subfuse.runs.run import load_run
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 PLAN = TrainingPlan(
@@ -141,6 +145,37 @@ def test_results_without_a_record_of_their_inputs_are_done_again(make_cohort, tm
     run(cohort, tmp_path / "run", **options)
     assert "no record of its inputs (2)" in caplog.text
     assert len(list((tmp_path / "run").rglob("inputs.json"))) == 2
+
+
+@pytest.mark.walk
+def test_changed_predictions_are_predicted_again_and_nothing_is_trained(make_cohort, tmp_path, caplog, monkeypatch):
+    cohort, options, out = make_cohort(), {"task": ["grade"], "models": ["logistic"]}, tmp_path / "run"
+    expected = run(cohort, out, **options)
+    folders = [Job("grade", "logistic", index).folder(out) for index in range(2)]
+    cut, exchanged = (folder / "predictions.csv" for folder in folders)
+    cut.write_text("".join(cut.read_text().splitlines(keepends=True)[:-2]))
+    exchanged.write_text(exchanged.read_text().replace("p_G2", "p_?").replace("p_G4", "p_G2").replace("p_?", "p_G4"))
+    provenance = [(folder / "provenance.json").read_text() for folder in folders]
+
+    with monkeypatch.context() as untrained:
+        untrained.setattr("subfuse.training.fitting.train_fold", None)
+        again = run(cohort, out, **options)
+
+    assert "2 of 2 jobs are predicted again: their predictions.csv is not what was written" in caplog.text
+    assert again.failures.empty
+    pd.testing.assert_frame_equal(again.predictions, expected.predictions)
+    assert [(folder / "provenance.json").read_text() for folder in folders] == provenance
+
+    caplog.clear()
+    cut.unlink()
+    (folders[0] / "model.safetensors").write_bytes(b"")
+    pd.testing.assert_frame_equal(run(cohort, out, **options).predictions, expected.predictions)
+    assert "grade · logistic · fold 0 is trained again" in caplog.text
+
+    (out / "predictions.csv").write_text((out / "predictions.csv").read_text().replace(",test,", ",train,"))
+    for read in (load_run, audit_run, read_run):
+        with pytest.raises(DataError, match=r"run/predictions\.csv: what was written is required"):
+            read(out)
 
 
 @pytest.mark.walk

@@ -95,7 +95,7 @@ def test_new_patients_are_predicted_by_every_fold(viewer_run, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     for path in viewer_run.iterdir():
-        if path.name not in ("predictions.csv", "explanations"):
+        if path.name not in ("predictions.csv", "provenance.json", "explanations"):
             (run / path.name).symlink_to(path)
     known = pd.read_csv(viewer_run / "predictions.csv", dtype={"patient_id": str})
     known[known["patient_id"] != "P05"].to_csv(run / "predictions.csv", index=False)

@@ -13,7 +13,7 @@ from subfuse.execution import Attempts
 from subfuse.files import read_json
 from subfuse.run_folder.job import Job, jobs_of
 from subfuse.run_folder.layout import FAILED_RESULTS, read_config, require_run
-from subfuse.run_folder.tables import read_columns, read_optional, read_predictions
+from subfuse.run_folder.tables import read_columns, read_optional, read_predictions, require_own_predictions
 
 Read = TypeVar("Read")
 
@@ -186,11 +186,13 @@ def read_run(folder: Path) -> RunFiles:
 
     Raises:
         ConfigurationError: The folder is no run.
-        DataError: `metrics.csv` is missing, or a table is damaged: lacks a column, or holds something else in one.
+        DataError: `metrics.csv` is missing, or a table is damaged: lacks a column, holds something else in one, or is not
+            what was written.
     """
     folder = Path(folder)
     if not (folder / "predictions.csv").exists():
         require_run(folder)
+    require_own_predictions(folder)
     if not (folder / "metrics.csv").exists():
         raise DataError(
             f"{folder / 'metrics.csv'}: required for a report, not found. Run `subfuse crossval` or `subfuse evaluate` "

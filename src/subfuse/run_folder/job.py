@@ -1,5 +1,6 @@
 """One job of a run: its folder, its files, and what they were made from."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +9,23 @@ from typing import Any, cast
 import pandas as pd
 
 from subfuse.errors import DataError
-from subfuse.files import read_json, read_sealed_json, write_json
-from subfuse.run_folder.tables import read_optional
+from subfuse.files import csv_text, read_json, read_sealed_json, write_json, write_text
+from subfuse.run_folder.tables import (
+    PREDICTIONS_SHA256,
+    has_changed_predictions,
+    read_optional,
+    read_predictions,
+    require_own_predictions,
+)
 
 _MODEL_FILES = ("model.json", "model.safetensors")
 _JOB_FILES = (
-    "predictions.csv",
+    "predictions.csv",  # first: they mark the job complete
     "last.ckpt",
     *_MODEL_FILES,
     "log.csv",
     "search.csv",
     "provenance.json",
-    "inputs.json",  # last: it says what the others were made from
 )
 
 
@@ -84,10 +90,50 @@ class Job:
         files = [self.folder(out) / name for name in ("predictions.csv", *_MODEL_FILES)]
         return [path for path in files if not path.exists()]
 
+    def is_trained(self, out: Path) -> bool:
+        """True once the model is complete, whether its predictions are there or not."""
+        return all((self.folder(out) / name).exists() for name in (*_MODEL_FILES, "provenance.json"))
+
+    def write_predictions(self, out: Path, table: pd.DataFrame, *, provenance: Mapping[str, Any]) -> None:
+        """Writes `provenance.json`, which holds their hash, then `predictions.csv`, which marks the job complete."""
+        folder, text = self.folder(out), csv_text(table)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        write_json(folder / "provenance.json", {**provenance, PREDICTIONS_SHA256: digest})
+        write_text(folder / "predictions.csv", text)
+
+    def provenance(self, out: Path) -> dict[str, Any]:
+        """Returns `provenance.json`; empty where there is none that can be read."""
+        try:
+            return read_json(self.folder(out) / "provenance.json")
+        except DataError:
+            return {}
+
+    def predictions(self, out: Path) -> pd.DataFrame | None:
+        """Returns `predictions.csv`, see `read_predictions`; None where it is not there.
+
+        Raises:
+            DataError: It cannot be read, or is not what was written.
+        """
+        path = self.folder(out) / "predictions.csv"
+        if not path.exists():
+            return None
+        require_own_predictions(path.parent)
+        return read_predictions(path)
+
+    def remove_changed_predictions(self, out: Path) -> bool:
+        """Removes `predictions.csv` where it is not what was written; returns whether it was."""
+        try:
+            changed = has_changed_predictions(self.folder(out))
+        except DataError:  # nothing says what was written
+            changed = True
+        if changed:
+            (self.folder(out) / "predictions.csv").unlink(missing_ok=True)
+        return changed
+
     def changed_inputs(self, out: Path, inputs: Mapping[str, str]) -> tuple[str, ...]:
         """Returns by name what the job's files were made from and is different now; none if there are no files."""
         path = self.folder(out) / "inputs.json"
-        if not path.exists() and not self.is_finished(out):
+        if not path.exists() and not self.is_finished(out) and not self.is_trained(out):
             return ()
         try:
             found = read_json(path)
@@ -97,13 +143,18 @@ class Job:
 
     def begin(self, out: Path, inputs: Mapping[str, str]) -> None:
         """Removes files that were made from other inputs, then writes `inputs.json`, which comes before all others."""
-        folder = self.folder(out)
         if self.changed_inputs(out, inputs):
-            for name in _JOB_FILES:  # predictions first: they mark the job complete
-                for path in sorted(folder.rglob(name)):
-                    path.unlink()
-        if not (folder / "inputs.json").exists():
-            write_json(folder / "inputs.json", dict(inputs))
+            self.remove_files(out)
+            for path in sorted(self.folder(out).rglob("inputs.json")):  # last: it says what the others were made from
+                path.unlink()
+        if not (self.folder(out) / "inputs.json").exists():
+            write_json(self.folder(out) / "inputs.json", dict(inputs))
+
+    def remove_files(self, out: Path) -> None:
+        """Removes what was made of the job's inputs."""
+        for name in _JOB_FILES:
+            for path in sorted(self.folder(out).rglob(name)):
+                path.unlink()
 
     def finish(self, out: Path) -> None:
         """Removes what only an unfinished training needs."""

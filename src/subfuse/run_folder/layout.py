@@ -15,6 +15,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.files import atomic_path, holds_files, read_json, remove_parts, write_text
+from subfuse.run_folder.tables import require_own_predictions
 
 _COHORT_FILES = (
     "patients.csv",
@@ -159,7 +160,12 @@ def copy_cohort(cohort: Cohort, folder: Path) -> None:
 
 
 def require_run(folder: Path) -> None:
-    """Raises a ConfigurationError unless the folder is a run with results."""
+    """Raises an error unless the folder is a run with results.
+
+    Raises:
+        ConfigurationError: It is none.
+        DataError: Its predictions are not what was written.
+    """
     lacks = [name for name in ("config.yaml", "predictions.csv") if not (folder / name).exists()]
     if lacks == ["predictions.csv"]:
         raise ConfigurationError(
@@ -172,6 +178,7 @@ def require_run(folder: Path) -> None:
             f"{folder} must be a finished run with config.yaml and predictions.csv. Found {found}. "
             "Make one with `subfuse crossval`."
         )
+    require_own_predictions(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

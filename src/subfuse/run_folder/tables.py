@@ -8,7 +8,7 @@ import pandas as pd
 
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.files import read_table
+from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
 
 _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
@@ -16,6 +16,7 @@ _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "sp
 _PREFIXES = ("survival_", "p_", "contribution_")
 _LAST_COLUMNS = ("has_slides", "has_expression")
 _FILLED_COLUMNS = ("patient_id", "task", "model", "repeat", "fold", "split")
+PREDICTIONS_SHA256 = "predictions_sha256"  # in provenance.json of a run and of a job: of predictions.csv beside it
 _OPTIONAL_COLUMNS = ("n_models", "reason")  # of predictions of new patients; so is risk_percentile, beside risk
 
 
@@ -38,6 +39,27 @@ def read_predictions(path: Path) -> pd.DataFrame:
         )
     table["event"] = table["event"].map({"True": True, "False": False}).astype("boolean")
     return table
+
+
+def has_changed_predictions(folder: Path) -> bool:
+    """Returns whether `predictions.csv` of a run or job is another one than was written; unknown of earlier versions.
+
+    Raises:
+        DataError: `provenance.json`, which says so, cannot be read.
+    """
+    predictions, provenance = folder / "predictions.csv", folder / "provenance.json"
+    if not predictions.exists() or not provenance.exists():
+        return False
+    return read_json(provenance).get(PREDICTIONS_SHA256) not in (None, sha256_of_file(predictions))
+
+
+def require_own_predictions(folder: Path) -> None:
+    """Raises a DataError where `has_changed_predictions`."""
+    if has_changed_predictions(folder):
+        raise DataError(
+            f"{folder / 'predictions.csv'}: what was written is required. Found that it was changed since. Repeat the "
+            "command that made it (`train` with --resume): it predicts again, and trains nothing that is trained."
+        )
 
 
 def _check_jobs(path: Path, table: pd.DataFrame) -> None:

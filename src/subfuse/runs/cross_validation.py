@@ -21,10 +21,11 @@ from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
 from subfuse.files import write_json, write_table
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import HELD_OUT_SITES, claim_folder, copy_cohort
-from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
+from subfuse.run_folder.layout import HELD_OUT_SITES, claim_folder, copy_cohort, read_config
+from subfuse.run_folder.tables import order_columns, prediction_table, stack_predictions
 from subfuse.runs.folds import choose_repeats, folds_of_sites
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
+from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
@@ -164,7 +165,7 @@ def _told_of_sites(progress: Progress | None) -> Progress | None:
 def run_job(cohort: Cohort, fold: Fold, job: Job, out: Path, plan: TrainingPlan) -> None:
     """Searches a job's settings where the run's plan asks for it, and trains it; see `train_job`."""
     plan = plan.with_seed(job.seed(plan.seed))
-    if plan.search:
+    if plan.search and not job.is_trained(out):
         from subfuse.training.search import search_settings
 
         found = search_settings(cohort, fold, task=job.task, model_name=job.model, plan=plan)
@@ -186,7 +187,8 @@ def train_job(
     """Trains one model on one fold, or goes on where it was interrupted, and writes its folder.
 
     `last.ckpt` holds the training after its last epoch until the model is complete; `provenance.json` says how long it
-    took, since its last interruption; `predictions.csv` comes last of the other files and marks the job complete.
+    took, since its last interruption; `predictions.csv` comes last of the other files and marks the job complete. A
+    model that is complete without its predictions only predicts.
 
     Args:
         cohort: A prepared cohort.
@@ -199,22 +201,26 @@ def train_job(
     """
     from subfuse.training.fitting import train_fold
 
-    folder, start = job.folder(out), time.monotonic()
-    fitted = train_fold(
-        cohort,
-        fold,
-        task=job.task,
-        model_name=job.model,
-        plan=plan,
-        log_path=folder / "log.csv",
-        checkpoint_path=folder / "last.ckpt",
-        fabric=fabric,
-        progress=progress,
-    )
+    folder, start, is_trained = job.folder(out), time.monotonic(), job.is_trained(out)
+    if is_trained:
+        fitted = load_job(job, out, read_config(out))
+    else:
+        fitted = train_fold(
+            cohort,
+            fold,
+            task=job.task,
+            model_name=job.model,
+            plan=plan,
+            log_path=folder / "log.csv",
+            checkpoint_path=folder / "last.ckpt",
+            fabric=fabric,
+            progress=progress,
+        )
     if fabric is None or fabric.is_global_zero:
-        fitted.save(folder)
-        write_json(folder / "provenance.json", {"training_seconds": round(time.monotonic() - start, 2)})
-        write_table(folder / "predictions.csv", predict_fold(fitted, cohort, fold, job))
+        if not is_trained:
+            fitted.save(folder)
+            write_json(folder / "provenance.json", {"training_seconds": round(time.monotonic() - start, 2)})
+        job.write_predictions(out, predict_fold(fitted, cohort, fold, job), provenance=job.provenance(out))
         job.finish(out)
 
 
@@ -312,8 +318,7 @@ def check_tasks(tasks: Sequence[str], cohort: Cohort) -> None:
 def _summarise(
     out: Path, jobs: Sequence[Job], failures: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, seed: int
 ) -> CrossValidationResult:
-    files = [job.folder(out) / "predictions.csv" for job in jobs]
-    tables = [read_predictions(path) for path in files if path.exists()]
+    tables = [table for job in jobs if (table := job.predictions(out)) is not None]
     write_table(out / "failures.csv", failures)
     if not tables:
         first = failures.iloc[0]

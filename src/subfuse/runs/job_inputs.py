@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from subfuse import __version__
@@ -10,9 +10,11 @@ from subfuse.cohort.bags import class_names
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fingerprint import fingerprint_of
 from subfuse.cohort.fold import Fold
+from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import remove_results
+from subfuse.run_folder.layout import read_config, remove_results
+from subfuse.runs.job_model import load_job
 from subfuse.training.models import column_read, modalities_of
 from subfuse.training.settings import TrainingPlan
 
@@ -50,7 +52,8 @@ def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict
 def begin_jobs(out: Path, inputs: Mapping[Job, Mapping[str, str]]) -> list[Job]:
     """Returns the jobs that are to be done, with nothing left in their folders that was made from other inputs.
 
-    Results of the run that rest on such files are removed first, and it is logged how many jobs are done again and why.
+    Results of the run that rest on such files are removed first, and it is logged how many jobs are done again and why;
+    so are predictions that are not what was written, and models without predictions that cannot be read.
 
     Args:
         out: Run folder.
@@ -66,4 +69,24 @@ def begin_jobs(out: Path, inputs: Mapping[Job, Mapping[str, str]]) -> list[Job]:
         job.begin(out, now)
         if job.is_finished(out):
             job.finish(out)
+    _keep_what_was_written(out, list(inputs))
     return [job for job in inputs if not job.is_finished(out)]
+
+
+def _keep_what_was_written(out: Path, jobs: Sequence[Job]) -> None:
+    """Removes predictions of jobs that were changed since, and models without predictions that are damaged."""
+    changed = [job for job in jobs if job.is_finished(out) and job.remove_changed_predictions(out)]
+    if changed:
+        (out / "predictions.csv").unlink(missing_ok=True)  # made of them
+        logger.warning(
+            "%d of %d jobs are predicted again: their predictions.csv is not what was written (%s)",
+            len(changed),
+            len(jobs),
+            preview(map(str, changed)),
+        )
+    for job in (job for job in jobs if job.is_trained(out) and not job.is_finished(out)):
+        try:
+            load_job(job, out, read_config(out))
+        except DataError as error:
+            logger.warning("%s is trained again. %s", job, error)
+            job.remove_files(out)

@@ -19,8 +19,9 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.execution import Attempts
-from subfuse.files import write_json, write_table
+from subfuse.files import sha256_of_file, write_json, write_table
 from subfuse.run_folder.layout import FAILED_RESULTS
+from subfuse.run_folder.tables import PREDICTIONS_SHA256
 from subfuse.runs.timing import training_seconds
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def write_results(
     Returns:
         Metrics and comparisons; without rows where they failed.
     """
+    (out / "provenance.json").unlink(missing_ok=True)  # it holds the hash of earlier predictions
     write_table(out / "predictions.csv", predictions)
     ordinal = [name for name, task in tasks.items() if task.ordinal]
     modalities = known_modalities(set(predictions["model"]), {})
@@ -62,7 +64,8 @@ def write_results(
         write_table(path, comparisons)
     with _made(out / "provenance.json", attempts) as path:
         seconds = training_seconds(out, predictions)
-        write_json(path, _provenance(predictions) | ({"training_seconds": seconds} if seconds else {}))
+        facts = {**_provenance(predictions), PREDICTIONS_SHA256: sha256_of_file(out / "predictions.csv")}
+        write_json(path, facts | ({"training_seconds": seconds} if seconds else {}))
     with _made(out / "audit.json", attempts) as path:
         write_json(path, audit_run(out, seed=seed).to_dict())
     failed = attempts.table()

@@ -35,12 +35,12 @@ from subfuse.run_folder.layout import (
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.compatibility import check_compatible
 from subfuse.runs.external_validation import external_predictions, risk_percentile, without_unknown_classes
+from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
 from subfuse.runs.timing import add_to_provenance, explaining_seconds
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MAIN_MODEL, main_model
-from subfuse.training.stored_model import load_fitted
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +106,7 @@ class Run:
         Raises:
             DataError: Its files are missing or damaged, or are those of another job.
         """
-        found = load_fitted(job.folder(self.folder))
-        job.check_model(self.folder, self.config, task=found.task, model=found.recipe.name, details=found.details)
-        return found
+        return load_job(job, self.folder, self.config)
 
     def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
         """Returns predictions as `predict_with_notes`, and logs the notes."""

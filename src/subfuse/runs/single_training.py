@@ -13,7 +13,7 @@ from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.execution import Progress
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import claim_folder, copy_cohort
-from subfuse.run_folder.tables import read_predictions, stack_predictions
+from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
 from subfuse.runs.folds import choose_folds
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
@@ -96,8 +96,8 @@ def train_model(
             train_job(cohort, folds[fold], job, out, own, fabric=fabric, progress=progress)
         if not fabric.is_global_zero:
             return None
-    files = [Job(task, model, index).folder(out) / "predictions.csv" for index in range(len(folds))]
-    predictions = stack_predictions([read_predictions(path) for path in files if path.exists()])
+    tables = [Job(task, model, index).predictions(out) for index in range(len(folds))]
+    predictions = stack_predictions([table for table in tables if table is not None])
     return write_results(out, predictions, cohort.tasks, seed=plan.seed)[0]
 
 
