@@ -10,7 +10,7 @@ from small_cohort import deal_folds
 from subfuse.errors import DataError
 from subfuse.explanation.cohort import fold_explanation
 from subfuse.explanation.cohort.cohort_explanation import explain_cohort, modality_shares
-from subfuse.explanation.cohort.fold_explanation import FoldModel
+from subfuse.explanation.cohort.fold_explanation import TABLES, FoldModel, is_explained
 
 GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
 
@@ -71,6 +71,16 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     monkeypatch.setattr("subfuse.explanation.cohort.fold_explanation._explained_patient", None)  # not called again
     explain_cohort(models, tmp_path, gene_sets=GENE_SETS, tolerance=1.0)
     assert (out / "genes.csv").read_bytes() == before
+
+    jobs = [(model, out / "models" / model.fold, 1.0) for model in models]
+    for name in ("done.txt", *(f"{table}.csv" for table in TABLES)):
+        path = out / "models" / "0" / name
+        written = path.read_bytes()
+        for damaged in (None, b"", b"\xff", written[:-2], written.replace(b"0", b"1", 1)):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            assert [is_explained(*job) for job in jobs] == [False, True], (name, damaged)
+        path.write_bytes(written)
+        assert is_explained(*jobs[0])
 
 
 @pytest.mark.walk

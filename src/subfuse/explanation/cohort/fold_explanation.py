@@ -28,7 +28,7 @@ from subfuse.explanation.faithfulness import (
     faithfulness_of,
 )
 from subfuse.explanation.projection import ProjectedModel, project_patches
-from subfuse.files import sha256_of_json, write_json, write_table, write_text
+from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table, write_text
 from subfuse.training.fitted_model import FittedModel
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def explain_model(tested: FoldModel, folder: Path, tolerance: float) -> None:
         write_table(folder / f"{name}.csv", pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name))
     write_json(folder / "provenance.json", {"explaining_seconds": round(time.monotonic() - start, 2)})
     if attempts.table().empty:
-        write_text(folder / "done.txt", _key(tested, tolerance) + "\n")
+        write_text(folder / "done.txt", "\n".join([_key(tested, tolerance), *_hashes(folder)]) + "\n")
 
 
 def model_folder(tested: FoldModel, out: Path) -> Path:
@@ -97,9 +97,17 @@ def _key(tested: FoldModel, tolerance: float) -> str:
 
 
 def is_explained(tested: FoldModel, folder: Path, tolerance: float) -> bool:
-    """Returns whether a folder holds the tables of this very model, of these patients, complete."""
-    marker = folder / "done.txt"
-    return marker.exists() and marker.read_text(encoding="utf-8").strip() == _key(tested, tolerance)
+    """Returns whether a folder holds the tables of this very model, of these patients, complete and as written."""
+    try:
+        key, *hashes = (folder / "done.txt").read_text(encoding="utf-8").split() or [""]
+        return key == _key(tested, tolerance) and hashes == _hashes(folder)
+    except (OSError, UnicodeDecodeError):  # one of the files is absent or damaged: made again
+        return False
+
+
+def _hashes(folder: Path) -> list[str]:
+    """Returns the SHA-256 of each table, in the order of `TABLES`."""
+    return [sha256_of_file(folder / f"{name}.csv") for name in TABLES]
 
 
 @dataclass(frozen=True)
