@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import SafetensorError
 
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import (
@@ -57,6 +58,12 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, also_closing_fails):
         write(tmp_path / "slide.h5")
     assert caught.value.exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_whatever_the_library_calls_it(tmp_path):
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(ConfigurationError, match="free disk space is required"), atomic_path(tmp_path / "model"):
+        raise error
 
 
 def test_a_written_file_has_the_permissions_of_an_ordinary_file(tmp_path):

@@ -272,7 +272,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if isinstance(error, OSError | RuntimeError) and "No space left on device" in str(error):  # within HDF5
+        if "No space left on device" in str(error):  # within HDF5 (OSError, RuntimeError) and safetensors (its own)
             return True
         error = error.__cause__ or error.__context__
     return False

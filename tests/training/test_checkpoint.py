@@ -1,11 +1,13 @@
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.training.checkpoint import TrainingState
+from subfuse.training.checkpoint import Checkpoint, TrainingState, random_state
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
@@ -105,6 +107,45 @@ def test_a_checkpoint_is_never_unpickled_into_objects(make_cohort, tmp_path):
     torch.save({"description": Interruption("code")}, path)
     with pytest.raises(DataError, match="complete checkpoint"):
         train(make_cohort(), path)
+
+
+OTHER_CONTENT = {
+    "no description": lambda content: [content],
+    "a description that is a list": lambda content: content | {"description": [1, 2]},
+    "no weights": lambda content: {name: part for name, part in content.items() if name != "model"},
+    "weights of another model": lambda content: content | {"model": {"other": torch.zeros(2)}},
+    "a state of other names": lambda content: content | {"state": {"other": 1}},
+    "nothing of this process": lambda content: content | {"random_states": []},
+    "optimiser": lambda content: content | {"optimizer": 3},
+}
+
+
+@pytest.mark.parametrize("what", OTHER_CONTENT)
+def test_a_checkpoint_of_other_content_is_named_in_one_line(tmp_path, what):
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters())
+    checkpoint = Checkpoint(tmp_path / "last.ckpt", {"seed": 1})
+    checkpoint.save(TrainingState({}), model, optimizer, [random_state(torch.device("cpu"))])
+    checkpoint.load(model, optimizer, 0)
+    torch.save(OTHER_CONTENT[what](torch.load(checkpoint.path, weights_only=True)), checkpoint.path)
+    with pytest.raises(DataError, match=r"last\.ckpt must be a complete checkpoint") as caught:
+        checkpoint.load(model, optimizer, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="a device that is full is required")
+def test_a_checkpoint_on_a_full_disk_names_the_disk(tmp_path, monkeypatch):
+    def on_full_disk(**place):
+        path = tmp_path / "part"
+        path.symlink_to("/dev/full")
+        return os.open(path, os.O_WRONLY), str(path)
+
+    monkeypatch.setattr("subfuse.files.tempfile.mkstemp", on_full_disk)
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(ConfigurationError, match=r"last\.ckpt: free disk space is required"):
+        Checkpoint(tmp_path / "last.ckpt", {}).save(
+            TrainingState({}), model, torch.optim.SGD(model.parameters()), [random_state(torch.device("cpu"))]
+        )
 
 
 def test_the_best_epoch_is_the_first_with_the_lowest_score_and_nan_is_never_best():

@@ -101,22 +101,19 @@ class Checkpoint:
             "optimizer": optimizer.state_dict(),
             "random_states": list(random_states),
         }
-        with atomic_path(self.path) as temporary:
-            torch.save(content, temporary)
+        with atomic_path(self.path) as temporary, open(temporary, "wb") as file:  # torch's own gives no reason
+            torch.save(content, file)
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> tuple[TrainingState, RandomState]:
         """Loads weights and optimiser; returns the state and the random state of process `rank`.
 
         Raises:
-            DataError: The file is damaged.
+            DataError: The file is damaged, or holds something else.
             ConfigurationError: It belongs to another training.
         """
-        try:
+        with self._complete():
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            found = content["description"]
-        except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
-            reason = preview(str(error).splitlines(), 1)
-            raise DataError(f"{self.path} must be a complete checkpoint. Found: {reason}. Remove it.") from None
+            found = dict(content["description"])
         expected = _plain(self.description)
         differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         if differing:
@@ -124,9 +121,28 @@ class Checkpoint:
                 f"{self.path} belongs to another training (differs in: {', '.join(differing)}). "
                 "Repeat the settings it was started with, choose another --out, or remove the file."
             )
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        return TrainingState(**content["state"]), content["random_states"][rank]
+        with self._complete():
+            model.load_state_dict(content["model"])
+            optimizer.load_state_dict(content["optimizer"])
+            return TrainingState(**content["state"]), content["random_states"][rank]
+
+    @contextmanager
+    def _complete(self) -> Iterator[None]:
+        """Turns whatever reading something else leads to into a DataError of one line."""
+        try:
+            yield
+        except (
+            OSError,
+            EOFError,
+            UnpicklingError,
+            RuntimeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:
+            reason = preview(str(error).splitlines(), 1).rstrip(".:")
+            raise DataError(f"{self.path} must be a complete checkpoint. Found: {reason}. Remove it.") from None
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
