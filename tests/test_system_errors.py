@@ -104,6 +104,14 @@ def test_a_full_disk_within_hdf5_is_a_full_disk(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_init_left_goes_when_it_is_repeated(tmp_path):
+    part = tmp_path / ".cohort.elsewhere-1.abcdefgh.part.yaml"
+    part.touch()
+    os.utime(part, (0, 0))
+    assert main(["init", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["cohort.yaml"]
+
+
 @pytest.mark.parametrize("command", ["init", "simulate"])
 def test_a_command_that_writes_into_a_file_says_so(tmp_path, capsys, command):
     (tmp_path / "file").write_text("mine")

@@ -84,6 +84,19 @@ def _writable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def require_place(folder: Path) -> None:
+    """Raises a ConfigurationError unless files can be written in a folder, which need not be there yet.
+
+    For commands that work long before they write.
+    """
+    with _writable(folder):
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def remove_parts(place: Path) -> None:
     """Removes the temporary files that killed processes left in a folder and below it, or of one file beside it.
 

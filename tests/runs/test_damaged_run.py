@@ -11,7 +11,7 @@ import yaml
 
 from small_cohort import deal_folds
 from subfuse.cohort.bags import InputStandardiser
-from subfuse.errors import DataError, SubfuseError
+from subfuse.errors import ConfigurationError, DataError, SubfuseError
 from subfuse.expression.table import ExpressionStandardiser
 from subfuse.files import read_json, sha256_of_json, write_json, write_table
 from subfuse.objective.classification import ClassificationObjective
@@ -100,6 +100,23 @@ def test_exchanged_folds_are_noticed(made):
         DataError, match=r"fold_0/model\.json: the model of grade · snn · fold 0 is required.*exchanged"
     ):
         load_run(out).predict(cohort)
+
+
+def test_where_nothing_can_be_written_nothing_is_explained(made, monkeypatch):
+    cohort, out = made
+    monkeypatch.setattr("subfuse.runs.run.Run.fitted", None)
+    (out / "file").write_text("mine")
+    patient = cohort.patients[0].patient_id
+    for place in (out / "file", out / "file" / "below" / "further", out / ("x" * 300)):
+        for explain in (
+            lambda place: load_run(out).explain_cohort(cohort, place),
+            lambda place: load_run(out).explain(cohort, patient, place),
+            lambda place: load_run(out).explain(cohort, patient, out / "new", stores=place),
+        ):
+            with pytest.raises(ConfigurationError, match="a place where files can be written is required"):
+                explain(place)
+    assert (out / "file").read_text() == "mine"
+    assert not (out / "new").exists()
 
 
 def test_a_fold_of_another_repeat_is_noticed(made):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ from subfuse.runs.released_checkpoint import load_converted
 def test_a_converted_file_reproduces_the_released_logits(tmp_path, capsys):
     weights = random_released(n_tumour=7, n_micro=11, n_classes=3, prefix="module.", unused=True)
     torch.save(weights, tmp_path / "released.pth")
+    left = tmp_path / "ours" / ".model.elsewhere-1.abcdefgh.part.json"  # by a process that was killed
+    left.parent.mkdir()
+    left.touch()
+    os.utime(left, (0, 0))
     assert main(["convert", str(tmp_path / "released.pth"), "--out", str(tmp_path / "ours")]) == 0
+    assert not left.exists()
     assert "module.omic_net_tumor.output_range" in capsys.readouterr().out
     model = load_converted(tmp_path / "ours")
     released = Transcription(7, 11, 3).eval()

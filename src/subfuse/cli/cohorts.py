@@ -59,9 +59,10 @@ def _add_init(parser: ArgumentParser) -> None:
 
 def _init(arguments: Namespace) -> None:
     from subfuse.cohort.template import TEMPLATE
-    from subfuse.files import write_text
+    from subfuse.files import remove_parts, write_text
 
     path = arguments.folder / "cohort.yaml"
+    remove_parts(path)
     if path.exists():
         raise ConfigurationError(f"{path} exists already. Remove it, or give another folder.")
     write_text(path, TEMPLATE)

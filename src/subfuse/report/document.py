@@ -12,7 +12,7 @@ from markupsafe import Markup
 from subfuse import __version__
 from subfuse.errors import preview
 from subfuse.execution import Attempts
-from subfuse.files import write_text
+from subfuse.files import remove_parts, write_text
 from subfuse.report.audit_section import NO_AUDIT, audit_section
 from subfuse.report.cohort_section import cohort_section
 from subfuse.report.figures.drawing import numbered
@@ -52,6 +52,7 @@ def write_report(run: Path) -> Path:
         DataError: metrics.csv is missing.
     """
     files = read_run(Path(run))
+    remove_parts(files.folder)
     if files.lost:
         logger.warning("%s: %s", files.folder, _lost_sentence(files))
     environment = Environment(

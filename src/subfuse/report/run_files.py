@@ -186,8 +186,8 @@ def read_run(folder: Path) -> RunFiles:
 
     Raises:
         ConfigurationError: The folder is no run.
-        DataError: `metrics.csv` is missing, or a table is damaged: lacks a column, holds something else in one, or is not
-            what was written.
+        DataError: `metrics.csv` is missing, or a table is damaged: lacks a column, holds something else in one, or is
+            not what was written.
     """
     folder = Path(folder)
     if not (folder / "predictions.csv").exists():

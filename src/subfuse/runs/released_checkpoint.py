@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import atomic_path, read_json, write_json
+from subfuse.files import atomic_path, read_json, remove_parts, write_json
 from subfuse.model import SubspaceFusion, SubspaceFusionConfig
 from subfuse.model.released_weights import convert_released, unused_names
 
@@ -50,6 +50,7 @@ def convert_file(path: Path, out: Path) -> tuple[str, ...]:
         name: weights[f"subspaces.{name}.expression_encoder.layers.0.weight"].shape[1]
         for name in ("tumour", "microenvironment")
     }
+    remove_parts(out)
     with atomic_path(out / "model.safetensors") as temporary:
         save_file(weights, temporary)
     write_json(out / "model.json", {"config": asdict(config), "n_genes": n_genes})

@@ -20,7 +20,7 @@ from subfuse.explanation.cohort.fold_explanation import FoldModel, model_folder
 from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import locate_slides
 from subfuse.explanation.wsidata_export import write_patch_scores
-from subfuse.files import remove_parts
+from subfuse.files import remove_parts, require_place
 from subfuse.identifiers import composed, spelt_otherwise
 from subfuse.run_folder.job import Job, jobs_of
 from subfuse.run_folder.layout import (
@@ -189,6 +189,7 @@ class Run:
                 added as `<task>_<subspace>` for lazyslide; those that do not exist are made.
 
         Raises:
+            ConfigurationError: Nothing can be written in one of the folders.
             DataError: The patient is not in the cohort, the cohort does not fit the models, a task could not be
                 explained, or a slide that is to be stored cannot be found or opened.
         """
@@ -197,6 +198,9 @@ class Run:
             raise DataError(f"patient {patient_id!r} is not in cohort {cohort.name!r}{_place_of(patient_id, cohort)}")
         patient_id = patient.patient_id
         out = self._explanations(model) / explanation_name(patient_id) if out is None else Path(out)
+        require_place(out)
+        if stores is not None:
+            require_place(stores)
         remove_parts(out)
         places = locate_slides(cohort.select([patient_id]))
         attempts, said = Attempts(), list[tuple[Job, str]]()
@@ -241,11 +245,13 @@ class Run:
             progress: Called after the model of each fold.
 
         Raises:
+            ConfigurationError: Nothing can be written in the folder.
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
         is_own = out is None and not set(self.predictions["patient_id"]).isdisjoint(p.patient_id for p in cohort)
         name = "cohort" if is_own else f"cohort-{explanation_name(cohort.name)}"
         out = self._explanations(model) / name if out is None else Path(out)
+        require_place(out)
         remove_parts(out)
         jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
         said = told_once((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
