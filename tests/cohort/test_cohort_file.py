@@ -245,6 +245,22 @@ def test_names_that_would_lead_elsewhere_are_refused(write, file, name):
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("task_name_is_a_path/cohort.yaml", r"tasks\.\.\./\.\./evil: a name must be"),
+        ("yaml_bombs/bomb.yaml", "line 6: at most 200000 entries"),
+        ("yaml_bombs/self.yaml", "line 1: an alias must not stand within its own anchor"),
+        ("yaml_bombs/deep.yaml", "line 1: at most 30 levels"),
+    ],
+)
+def test_given_cohort_files_are_refused_in_one_line(cases, file, named):
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        read_cohort_file(cases / file)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("section", "name"),
     [

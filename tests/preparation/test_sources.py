@@ -398,3 +398,13 @@ def test_survival_without_an_event_is_refused_before_training(folder):
     ):
         plan_of(folder, entry("a", "develop"))
     assert "survival" in plan_of(folder, entry("a", "external")).tasks
+
+
+@pytest.mark.real_data
+def test_identifiers_that_do_not_match_are_shown_from_both_sides(cases: Path) -> None:
+    told = (
+        r"e\.tsv: .* patients: TARGET-30-PAAXYZ, TARGET-30-PABXYZ, TARGET-30-PACXYZ and 17 more; "
+        r"expression: TARGET-30-PAAXYZ-01A-01R, .* nearest: TARGET-30-PAAXYZ and TARGET-30-PAAXYZ-01A-01R"
+    )
+    with pytest.raises(DataError, match=told):
+        plan_cohort(read_cohort_file(cases / "identifiers_do_not_match" / "a2.yaml"))
