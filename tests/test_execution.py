@@ -40,7 +40,7 @@ def test_one_worker_stays_in_this_process_and_two_do_not():
 def test_a_dead_worker_is_an_outcome_not_a_hang():
     outcomes = dict(run_jobs(die, [(1,), (1,)], workers=2))
     assert set(outcomes) == {0, 1}
-    assert all(isinstance(outcome, DataError) and "fewer --workers" in str(outcome) for outcome in outcomes.values())
+    assert all(isinstance(outcome, DataError) and "fewer workers" in str(outcome) for outcome in outcomes.values())
 
 
 def test_no_jobs_is_no_outcome():

@@ -201,8 +201,9 @@ def _death(error: BaseException) -> BaseException:
     if not isinstance(error, BrokenExecutor):
         return error
     return DataError(
-        "a worker process was ended by the system, as where memory is short. Run the command again with fewer "
-        "--workers: what is complete is kept."
+        "a worker process ended: stopped by the system, as where memory is short (run it again with fewer workers: "
+        "what is complete is kept), or since it ran the calling script again, whose calls must then stand below "
+        '`if __name__ == "__main__":`.'
     )
 
 

@@ -65,6 +65,8 @@ def decision_findings(
 def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether the main model's sets of classes or bounds of survival hold as often as promised, and the table.
 
+    Less often is a warning, by a one-sided test at 2.5 %; in a stratum a note, at 2.5 % divided by their number.
+
     Args:
         task: Rows of all models and splits.
         columns: Strata, by cohort and patient_id.
@@ -82,10 +84,12 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
     share = f"{overall['coverage']:.0%} ({overall['lower']:.0%} to {overall['upper']:.0%})"
     found = f"{title}: {what} that promise {PROMISED:.0%} hold for {share} of {overall['n_patients']} patients, {size}"
     short = [
-        f"{row['coverage']:.0%} of {row['column']} {row['stratum']}" for row in of_strata if row["upper"] < PROMISED
+        f"{row['coverage']:.0%} of {row['column']} {row['stratum']}"
+        for row in of_strata
+        if row["p_value"] < SIGNIFICANCE / 2 / len(of_strata)
     ]
     found += f"; less often for {', '.join(short)}" if short else ""
-    if overall["upper"] < PROMISED:
+    if overall["p_value"] < SIGNIFICANCE / 2:  # one side
         remedy = "Do not promise it. Raise `splits.validation`."
         return [Finding("warning", PROMISES, found, _WHY_PROMISES, remedy, task.name, model)], table
     return [

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.audit.fusion import Comparisons, adjusted_p_text, difference_text, settled, verdict_of
+from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
 from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.benefit.added_value import added_value
-from subfuse.evaluation.metrics import CHANCE, metric_title, number, signed_interval
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, modalities_of, model_title
 
@@ -189,7 +189,7 @@ def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskP
     verb = {"better": "is better than", "worse": "is worse than"}.get(verdict, "is not shown to be better than")
     short = "" if verdict == "untested" else f"{verb} {model_title(row['reference'])}: {_change(row)}"
     if verdict == "open" and not row["lower"] <= 0 <= row["upper"]:  # what keeps it open is said
-        short += f", {adjusted_p_text(row['lower'], row['upper'], row['p_adjusted'])}"
+        short += f", adjusted {p_text(row['p_adjusted'])}"
     if finding is not None and verdict == "better" and best <= CHANCE:
         found = f"{finding.found}, which says nothing: {_is_none(predictions, row['reference'], best)}"
         short = f"{model_title(row['reference'])} alone is not above chance"

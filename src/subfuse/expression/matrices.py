@@ -97,9 +97,11 @@ def read_xena(path: Path, *, unit: str | None = None, sheet: Path | None = None)
         DataError: As `read_numeric_table`.
     """
     table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
-    told = _xena_unit(path)
-    refuse_other_unit(unit, told, path, "the JSON file beside it")
-    return _matrix(table, path, told_unit(unit, told, path, "a JSON file beside it"), sheet, genes_in_rows=True)
+    beside = _beside(path)
+    told = None if beside is None else _xena_unit(beside)
+    place = f"a JSON file beside it ({path.name.removesuffix('.gz')}.json)" if beside is None else beside.name
+    refuse_other_unit(unit, told, path, place)
+    return _matrix(table, path, told_unit(unit, told, path, place), sheet, genes_in_rows=True)
 
 
 def _recognise_orientation(table: NumericTable, patients: Collection[str], listed: Collection[str], path: Path) -> str:
@@ -195,10 +197,13 @@ def refuse_other_unit(declared: str | None, told: str | None, path: Path, where:
         )
 
 
-def _xena_unit(path: Path) -> str | None:
-    beside = path.with_name(path.name + ".json")
-    if not beside.exists():
-        return None
+def _beside(path: Path) -> Path | None:
+    """Returns Xena's description of a table, which is named like the table, packed or not."""
+    names = dict.fromkeys([f"{path.name}.json", f"{path.name.removesuffix('.gz')}.json"])
+    return next((path.with_name(name) for name in names if path.with_name(name).exists()), None)
+
+
+def _xena_unit(beside: Path) -> str | None:
     try:
         described = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -103,8 +103,8 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
     recorded = recorded or x or y
     mpp = recorded if declared is None else declared
     if mpp is None:
-        found = preview(attributes.names(), limit=12) or "none"
-        raise unknown_mpp(path, f"attributes {found}; magnification is nominal")
+        found = preview(attributes.names(), limit=12)
+        raise unknown_mpp(path, f"attributes {found}; magnification is nominal" if found else "no attributes")
     require_plausible_mpp(mpp, path)
     magnification = attributes.number("level0_magnification")
     notes = disagreement(declared=declared, recorded=recorded)

@@ -88,7 +88,8 @@ def _opened_tensor(path: Path, mpp: float | None) -> Iterator[FeatureFile]:
     shape = bag_shape(tuple(tensor.shape), path, f"a tensor {tuple(tensor.shape)}")
     sibling = _coordinates_of_tensor(path)
     if not sibling.exists():
-        yield without_coordinates("tensor", shape, lambda: tensor.float().numpy())
+        bare = without_coordinates("tensor", shape, lambda: tensor.float().numpy())
+        yield replace(bare, warnings=(*bare.warnings, *_unread_places(path)))
         return
     with opened_hdf5(sibling) as file:
         found = read_hdf5(file, sibling, mpp)
@@ -102,6 +103,16 @@ def _opened_tensor(path: Path, mpp: float | None) -> Iterator[FeatureFile]:
 
 def _coordinates_of_tensor(path: Path) -> Path:
     return path.parent.parent / "h5_files" / f"{path.stem}.h5"
+
+
+def _unread_places(path: Path) -> tuple[str, ...]:
+    """Returns what is told of places that Slideflow writes beside its tensors."""
+    if not path.with_suffix(".index.npz").exists():
+        return ()
+    return (
+        "places of patches in `<slide>.index.npz` (Slideflow) are not read: write them with the features into HDF5, as "
+        "`coords` of the patches' upper left corners in level-0 pixels",
+    )
 
 
 def _loaded_tensor(path: Path) -> Any:

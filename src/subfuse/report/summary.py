@@ -7,9 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from subfuse.audit.fusion import adjusted_p_text
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.evaluation.metrics import CHANCE, metric_title, number, signed_interval
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
@@ -188,7 +187,9 @@ def tested_sentence(run: RunFiles, task: str, model: str) -> str:
     of_any = run.predictions[(run.predictions["task"] == task) & (run.predictions["split"] == "test")]
     untested = len(of_any.drop_duplicates(["cohort", "patient_id"])) - len(tested)
     has_failed = len(run.failures) > 0 and (run.failures[["task", "model"]] == [task, model]).all(axis=1).any()
-    inputs = inputs_of(model, run.covariates, absent=run.flow.absent).removesuffix(" only")
+    absent = run.flow.absent
+    alone = run.covariates if "expression" in absent else ()  # beside genes, covariates are no profile of their own
+    inputs = inputs_of(model, alone, absent=absent).removesuffix(" only")
     why = "not predicted, see failed jobs" if has_failed or not inputs else f"without {inputs}"
     return outcomes(tested, untested=untested, why=why)
 
@@ -273,8 +274,7 @@ def _evidence(benefit: FusionBenefit) -> str:
         gain = "" if np.isnan(benefit.gain) else f"{number(benefit.gain, signed=True)}, "
         return f"{gain}not tested: {benefit.reason or 'undefined'}"
     interval = f"95 % interval {signed_interval(benefit.lower, benefit.upper)}"
-    p_value = adjusted_p_text(benefit.lower, benefit.upper, benefit.p_adjusted)
-    return f"{number(benefit.gain, signed=True)}, {interval}, {p_value}"
+    return f"{number(benefit.gain, signed=True)}, {interval}, adjusted {p_text(benefit.p_adjusted)}"
 
 
 def calibration_sentence(run: RunFiles, task: str) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from subfuse.audit.disguised_outcomes import check_inputs
-from subfuse.audit.findings import raise_for_failures
+from subfuse.audit.disguised_outcomes import input_findings, suspicious_inputs
+from subfuse.audit.findings import Finding, raise_for_failures
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
@@ -259,14 +259,21 @@ def refuse_disguised_outcomes(
         raise ConfigurationError(
             f"--allow-inputs must name genes or covariates of the cohort. Not found: {preview(unknown)}.{meant}"
         )
-    raise_for_failures(
-        finding
-        for task in tasks
-        for fold in folds
-        for finding in check_inputs(
-            cohort, _seen_in_training(fold, cohort.tasks[task], models), task, allow=allow_inputs
-        )
-    )
+    findings: list[Finding] = []
+    inputs: dict[str, None] = {}
+    for task in tasks:
+        for fold in folds:
+            table = suspicious_inputs(cohort, _seen_in_training(fold, cohort.tasks[task], models), task)
+            names, covariates = cohort.names_in_table, cohort.covariates
+            findings += input_findings(table, task, allow=allow_inputs, in_table=names, covariates=covariates)
+            sure = table.loc[table["is_sure"], "input"]
+            inputs |= {name: None for name in sure if not {name, names.get(name)} & set(allow_inputs)}
+    try:
+        raise_for_failures(findings)
+    except DataError as error:
+        if len(inputs) < 2:
+            raise
+        raise DataError(f"{error} All of them: {preview(inputs, 30)}.") from None
 
 
 def _seen_in_training(fold: Fold, task: TaskSpec, models: Sequence[str]) -> Fold:

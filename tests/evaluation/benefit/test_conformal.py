@@ -59,9 +59,11 @@ def test_too_few_known_patients_promise_nothing() -> None:
         conformal_sets(known, label, known)
 
 
-def rows_of(n_folds: int, n_validation: int, *, shift: float = 0.0, survival: bool = False) -> pd.DataFrame:
+def rows_of(
+    n_folds: int, n_validation: int, *, shift: float = 0.0, survival: bool = False, seed: int = 3
+) -> pd.DataFrame:
     """Returns predictions of folds with 40 test patients each; shifted ones have other outcomes than validation's."""
-    draw, tables = np.random.default_rng(3), []
+    draw, tables = np.random.default_rng(seed), []
     for fold in range(n_folds):
         n = n_validation + 40
         split = ["validation"] * n_validation + ["test"] * 40
@@ -99,7 +101,7 @@ def test_folds_are_pooled_and_strata_are_told_apart(survival: bool) -> None:
     assert table["stratum"].tolist() == ["", "even", "odd"]
     assert table["n_patients"].tolist() == [200, 100, 100]
     overall = table.iloc[0]
-    assert overall["lower"] < 0.9 < overall["upper"]
+    assert overall["p_value"] > 0.025
     if not survival:
         assert overall["coverage"] == pytest.approx(table["coverage"].iloc[1:].mean())
     (finding,), _ = promise_findings(task_of(rows), strata(rows))
@@ -111,7 +113,7 @@ def test_patients_unlike_those_of_validation_are_a_warning(survival: bool) -> No
     rows = rows_of(5, 25, shift=1.5 if survival else 0.3, survival=survival)
     (finding,), table = promise_findings(task_of(rows), strata(rows))
     assert finding.level == "warning"
-    assert table["upper"].iloc[0] < 0.9
+    assert table["p_value"].iloc[0] < 0.025
     assert "that promise 90% hold for" in finding.found
 
 
@@ -119,5 +121,23 @@ def test_few_validation_patients_in_a_fold_promise_nothing_and_say_so() -> None:
     rows = rows_of(2, 9)
     (finding,), table = promise_findings(task_of(rows), strata(rows))
     assert finding.level == "note"
-    assert "a fold has 9 validation patients, 10 are needed" in finding.found
+    assert "a fold has 9 validation patients with outcome and prediction, 10 are needed" in finding.found
     assert np.isnan(table["coverage"].iloc[0])
+
+
+def test_validation_rows_without_a_prediction_promise_nothing() -> None:
+    rows = rows_of(2, 20, survival=True)
+    rows.loc[rows["split"] == "validation", [f"survival_{day:g}" for day in DAYS]] = np.nan
+    (finding,), _ = promise_findings(task_of(rows), strata(rows))
+    assert finding.level == "note"
+    assert "a fold has 0 validation patients with outcome and prediction" in finding.found
+
+
+@pytest.mark.parametrize("survival", [False, True])
+def test_kept_promises_are_rarely_a_warning_although_few_patients_validate(survival: bool) -> None:
+    levels = []
+    for seed in range(40):
+        rows = rows_of(3, 10, survival=survival, seed=seed)
+        (finding,), _ = promise_findings(task_of(rows), strata(rows))
+        levels.append(finding.level)
+    assert levels.count("warning") <= 4  # 2.5 % are expected; more have a chance of 1 in 250

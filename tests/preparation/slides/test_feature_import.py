@@ -90,7 +90,7 @@ def excluded(out: Path) -> dict[str, str]:
 def test_clam_features_through_check_prepare_and_crossval(cohort, capsys):
     assert main(["check", str(cohort)]) == 0
     checked = capsys.readouterr()
-    assert "slide features: 12 (CLAM: 12), 6 of encoder resnet50" in checked.out
+    assert "slide features: 12 (CLAM: 12), 6 numbers a patch, of encoder resnet50" in checked.out
     assert "slides P00 é, P01 é, P02 é and 9 more: the size of the patches is not recorded" in checked.err
 
     out = prepare(cohort)
@@ -123,7 +123,7 @@ def test_a_feature_table_of_any_width_through_check_prepare_and_crossval(tmp_pat
     table.to_csv(tmp_path / "areas.csv", index=False)
 
     assert main(["check", str(path)]) == 0
-    assert "(feature table: 12), 3 of encoder areas; 12 without coordinates" in capsys.readouterr().out
+    assert "(feature table: 12), 3 numbers a patch, of encoder areas; 12 without coordinates" in capsys.readouterr().out
     out = prepare(path)
     assert pd.read_csv(out / "slides.csv")["n_patches"].tolist() == [1] * 12
     slide = read_features(out / "wsi" / "imported" / "features_areas" / "P03-DX1.h5")

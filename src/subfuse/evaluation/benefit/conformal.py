@@ -23,23 +23,29 @@ from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 PROMISED = 0.9
 CONFORMAL_COLUMNS = (
-    "task", "model", "column", "stratum", "promised", "coverage", "lower", "upper", "size", "n_patients", "reason",
+    "task", "model", "column", "stratum", "promised", "coverage", "lower", "upper", "p_value", "size",
+    "n_patients", "reason",
 )  # fmt: skip
 EVERYBODY = ""  # column and stratum of the row of all patients
 _NORMAL_95 = 1.96
+_DRAWS = 9999  # for the p-value
 _SHORTEST = 1e-6  # days by which a time is divided
 
 
 def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) -> pd.DataFrame:
-    """Returns for how many test patients the promises of split conformal prediction hold, overall and per stratum.
+    r"""Returns for how many test patients the promises of split conformal prediction hold, overall and per stratum.
 
     Every fold's promises are fitted on its validation patients, of whom each fold needs `LEAST_VALIDATION`. They
     chose the epoch of a network too, which makes promises a little too bold; coverage among test patients, of the
     first repeat with folds pooled, tells by how much.
 
-    - Classes: `conformal_sets`; `size` is the mean number of classes in a set, `lower` and `upper` Wilson's interval.
+    - Classes: `conformal_sets`; `size` is the mean number of classes in a set.
     - Survival: `survival_bounds`; `coverage` is the Kaplan-Meier estimate of the share who live as long as their
-      bound, on the axis of time divided by the bound, with Greenwood's interval; `size` is the median bound in days.
+      bound, on the axis of time divided by the bound; `size` is the median bound in days.
+    - `lower`, `upper`: Wilson's interval, for the patients who were tested.
+    - `p_value`: how often a promise p that is kept holds for as few. Who validated counts too: with n known patients
+      the share of new ones for whom it holds varies as Beta(n + 1 - k, k), :math:`k = \lfloor (n + 1)(1 - p) \rfloor`
+      (Vovk 2012), in each fold.
 
     Args:
         task: Rows of all models and splits.
@@ -160,30 +166,45 @@ def _unfit(rows: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
             continue
         if classes is None and survival_curves(tested)[0] is None:
             return "its predictions hold no survival curve"
-        n_known = int((fold["split"] == "validation").sum())
+        n_known = len(_known(fold, classes))
         if n_known < LEAST_VALIDATION:
-            return f"a fold has {n_known} validation patients, {LEAST_VALIDATION} are needed"
+            return (
+                f"a fold has {n_known} validation patients with outcome and prediction, {LEAST_VALIDATION} are needed"
+            )
     return None
+
+
+def _known(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
+    """Returns a fold's validation rows that have an outcome, and whatever the test rows have of a prediction."""
+    needed = [f"p_{name}" for name in classes] + ["label"] if classes is not None else [
+        "time_days", "event", *_curve_columns(fold[fold["split"] == "test"])
+    ]  # fmt: skip
+    return fold[fold["split"] == "validation"].dropna(subset=needed)
+
+
+def _curve_columns(rows: pd.DataFrame) -> list[str]:
+    return [name for name in map(str, rows.columns) if name.startswith("survival_") and rows[name].notna().any()]
 
 
 def _kept_promises(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
     """Returns the fold's test patients with the size of their promise, and whether or how long it held."""
-    known, tested = fold[fold["split"] == "validation"], fold[fold["split"] == "test"]
+    known, tested = _known(fold, classes), fold[fold["split"] == "test"]
+    kept = tested[PATIENT].assign(fold=tested["fold"], n_known=len(known))
     if classes is not None:
         sets = conformal_sets(
             class_probabilities(known, classes), label_indices(known, classes), class_probabilities(tested, classes)
         )
         held = sets[np.arange(len(tested)), label_indices(tested, classes)]
-        return tested[PATIENT].assign(size=sets.sum(axis=1), held=held)
-    bound = survival_bounds(times_days(known), events(known), _curves(known), _curves(tested))
-    return tested[PATIENT].assign(size=bound, time_days=times_days(tested), event=events(tested))
+        return kept.assign(size=sets.sum(axis=1), held=held)
+    bound = survival_bounds(times_days(known), events(known), _curves(known, tested), _curves(tested, tested))
+    return kept.assign(size=bound, time_days=times_days(tested), event=events(tested))
 
 
-def _curves(rows: pd.DataFrame) -> SurvivalCurves:
-    survival, days = survival_curves(rows)
-    assert survival is not None
-    assert days is not None
-    return SurvivalCurves(days, survival)
+def _curves(rows: pd.DataFrame, tested: pd.DataFrame) -> SurvivalCurves:
+    """Returns the rows' survival at the days that the test rows have."""
+    found = {float(name.removeprefix("survival_")): rows[name] for name in _curve_columns(tested)}
+    days = sorted(found)
+    return SurvivalCurves(np.array(days), np.stack([found[day].to_numpy(dtype=np.float64) for day in days], axis=1))
 
 
 def _strata(kept: pd.DataFrame, columns: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -194,11 +215,8 @@ def _strata(kept: pd.DataFrame, columns: pd.DataFrame) -> Iterator[tuple[str, st
 
 
 def _share_of_sets(kept: pd.DataFrame) -> dict[str, Any]:
-    n, share = len(kept), float(kept["held"].mean())
-    z2 = _NORMAL_95**2
-    centre, half = (share + z2 / (2 * n)), _NORMAL_95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    lower, upper = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
-    return {"coverage": share, "lower": lower, "upper": upper, "size": float(kept["size"].mean()), "n_patients": n}
+    found = {"size": float(kept["size"].mean()), "n_patients": len(kept)}
+    return found | _chances(float(kept["held"].mean()), len(kept), kept)
 
 
 def _share_of_bounds(kept: pd.DataFrame) -> dict[str, Any]:
@@ -206,10 +224,25 @@ def _share_of_bounds(kept: pd.DataFrame) -> dict[str, Any]:
     lived = kept["time_days"].to_numpy(dtype=np.float64) / bound
     before = np.array([np.nextafter(1.0, 0.0)])  # who dies on the day of the bound has lived to it
     estimate = kaplan_meier(lived, kept["event"].to_numpy(dtype=bool), before).iloc[0]
-    found = {
-        "coverage": float(estimate["survival"]),
-        "lower": float(estimate["lower"]),
-        "upper": float(estimate["upper"]),
-    }
-    reason = "nobody was followed to the bound" if np.isnan(found["coverage"]) else None
-    return found | {"size": float(np.median(kept["size"])), "n_patients": len(kept), "reason": reason}
+    share, n_at_risk = float(estimate["survival"]), float(estimate["n_at_risk"])
+    found = {"size": float(np.median(kept["size"])), "n_patients": len(kept)}
+    if np.isnan(share) or share == 0:
+        return found | {"coverage": share, "reason": "nobody was followed to the bound"}
+    return found | _chances(share, n_at_risk / share, kept)  # as many as would tell as much uncensored (Peto 1977)
+
+
+def _chances(share: float, n_tested: float | int, kept: pd.DataFrame) -> dict[str, float]:
+    """Returns Wilson's interval, and the p-value of a promise that is kept."""
+    z2 = _NORMAL_95**2
+    centre = share + z2 / (2 * n_tested)
+    half = _NORMAL_95 * np.sqrt(share * (1 - share) / n_tested + z2 / (4 * n_tested**2))
+    ends = ((centre + side * half) / (1 + z2 / n_tested) for side in (-1, 1))
+    lower, upper = (float(np.clip(end, 0.0, 1.0)) for end in ends)
+    draw, held, n_drawn = np.random.default_rng(0), np.zeros(_DRAWS), 0
+    for _, fold in kept.groupby("fold"):
+        n_known = int(fold["n_known"].iloc[0])
+        rank, n = _rank(n_known, PROMISED), max(1, round(n_tested * len(fold) / len(kept)))
+        held += draw.binomial(n, draw.beta(n_known + 1 - rank, rank, size=_DRAWS))
+        n_drawn += n
+    p_value = (1 + (held / n_drawn <= share + 1e-9).sum()) / (1 + _DRAWS)
+    return {"coverage": share, "lower": lower, "upper": upper, "p_value": float(p_value)}

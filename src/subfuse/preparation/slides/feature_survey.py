@@ -57,7 +57,8 @@ class FeatureSurvey:
         counts = preview([f"{name}: {count}" for name, count in layouts.items()]) or "none can be used"
         bare = sum(not header.has_coordinates for header in self.headers.values())
         without = f"; {bare} without coordinates" if bare else ""
-        return f"  slide features: {len(self.headers)} ({counts}), {self.patch_dim} of encoder {self.encoder}{without}"
+        of = f"{self.patch_dim} numbers a patch, of encoder {self.encoder}"
+        return f"  slide features: {len(self.headers)} ({counts}), {of}{without}"
 
     def warnings(self) -> tuple[str, ...]:
         """Returns what the files leave open, one line each."""
