@@ -125,7 +125,7 @@ def _finding(
     name: str, in_table: str | None, reason: str, task: str, allow: Collection[str], *, is_gene: bool
 ) -> Finding:
     shown = both_names(name, in_table)
-    if name in allow or in_table in allow:
+    if {name, in_table, column_of(name)} & set(allow):
         return Finding("note", CHECK, f"input {shown} is allowed by name although {reason}", _WHY, "", task)
     leave_out = f"Name {name} in `expression.exclude`" if is_gene else f"Remove {column_of(name)} from `covariates`"
     remedy = f"{leave_out} of the cohort file, or allow it with --allow-inputs if it is known before the outcome."

@@ -14,6 +14,7 @@ import pandas as pd
 from subfuse.audit.disguised_outcomes import input_findings, suspicious_inputs
 from subfuse.audit.findings import Finding, raise_for_failures
 from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.covariates import column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -251,7 +252,8 @@ def refuse_disguised_outcomes(
     Raises:
         ConfigurationError: What is allowed is no input.
     """
-    known = {*cohort.genes, *cohort.covariates, *cohort.names_in_table.values()}
+    covariates = (*cohort.covariates, *map(column_of, cohort.covariates))
+    known = {*cohort.genes, *covariates, *cohort.names_in_table.values()}
     unknown = [name for name in allow_inputs if name not in known]
     if unknown:
         near = get_close_matches(unknown[0], known, n=1)
@@ -264,10 +266,10 @@ def refuse_disguised_outcomes(
     for task in tasks:
         for fold in folds:
             table = suspicious_inputs(cohort, _seen_in_training(fold, cohort.tasks[task], models), task)
-            names, covariates = cohort.names_in_table, cohort.covariates
-            findings += input_findings(table, task, allow=allow_inputs, in_table=names, covariates=covariates)
+            names = cohort.names_in_table
+            findings += input_findings(table, task, allow=allow_inputs, in_table=names, covariates=cohort.covariates)
             sure = table.loc[table["is_sure"], "input"]
-            inputs |= {name: None for name in sure if not {name, names.get(name)} & set(allow_inputs)}
+            inputs |= {name: None for name in sure if not {name, names.get(name), column_of(name)} & set(allow_inputs)}
     try:
         raise_for_failures(findings)
     except DataError as error:
