@@ -13,7 +13,8 @@ from subfuse import cli, execution
 from subfuse.cli.command import Command
 from subfuse.execution import run_jobs
 
-execution._SLOW_TO_IMPORT = ()
+if __name__ in ("__main__", "__mp_main__"):  # elsewhere it is only looked at for doctests
+    execution._SLOW_TO_IMPORT = ()
 
 
 def sleep(folder: Path, name: str) -> None:

@@ -190,9 +190,7 @@ def test_a_class_that_training_lacks_is_left_out_of_its_task_alone(run_and_other
     assert n_patients["survival"] == len(others)
     assert n_patients["grade"] == len(others) - 2
     (said,) = [message for message in caplog.messages if "no training patient had" in message]
-    assert said.startswith(
-        "grade: 2 patients of a class that no training patient had (oligo) are left out of this task"
-    )
+    assert said.startswith("grade: 2 patients of a class that no training patient had (oligo; training had")
     assert changed[0].patient_id in said
 
 

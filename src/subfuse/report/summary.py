@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import used_of_listed
+from subfuse.errors import preview
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -178,7 +179,9 @@ def cohort_sentence(run: RunFiles) -> str:
     names = {"slides": "with slides", "expression": "with gene expression", "both": "with both"}
     data = ", ".join(f"{count} {names[name]}" for name, count in flow.having.items())
     patients = singular(used_of_listed(flow.used, flow.used + flow.excluded))
-    return f"{patients}{f': {data}' if data else ''}; {_tested_how(run, flow.used)}."
+    lacking = [titled(task) for task in run.config.get("tasks", ()) if task not in run.tasks] if run.is_external else []
+    without = f" Nobody can be evaluated for {preview(lacking)}: see the remarks." if lacking else ""
+    return f"{patients}{f': {data}' if data else ''}; {_tested_how(run, flow.used)}.{without}"
 
 
 def tested_sentence(run: RunFiles, task: str, model: str) -> str:

@@ -55,7 +55,8 @@ def without_unknown_classes(predicted: pd.DataFrame) -> tuple[pd.DataFrame, list
         if len(others):
             found = preview(sorted(others["label"].astype(str).unique()))
             notes.append(
-                f"{task}: {others['patient_id'].nunique()} patients of a class that no training patient had ({found}) "
+                f"{task}: {others['patient_id'].nunique()} patients of a class that no training patient had ({found}; "
+                f"training had {preview(classes)}: write alike in the table of patients what means the same) "
                 f"are left out of this task: {preview(others['patient_id'].unique())}"
             )
         kept.append(rows[~unknown])

@@ -5,6 +5,7 @@ from test_comparisons import cohort
 from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.files import write_table
 from subfuse.run_folder.layout import HELD_OUT_SITES
+from subfuse.run_folder.tables import order_columns
 
 
 def rows(noise: float, n: int = 200, *, events: int | None = None) -> pd.DataFrame:
@@ -22,7 +23,7 @@ def rows(noise: float, n: int = 200, *, events: int | None = None) -> pd.DataFra
     (0.0, 3, "note", "the gap cannot be told: 3 events among the test patients, 5 are needed"),
 ])  # fmt: skip
 def test_a_gap_is_a_warning_and_none_is_passed(tmp_path, noise, events, level, words):
-    write_table(tmp_path / HELD_OUT_SITES / "predictions.csv", rows(noise, events=events))
+    write_table(tmp_path / HELD_OUT_SITES / "predictions.csv", order_columns(rows(noise, events=events)))
     (finding,), table = held_out_findings(tmp_path, rows(0.0, events=events), n_bootstrap=100, seed=0)
     assert finding.level == level
     assert words in finding.found
