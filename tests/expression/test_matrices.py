@@ -274,8 +274,13 @@ def test_a_declared_unit_that_the_source_contradicts_is_refused_or_named(tmp_pat
 
     matrix().T.to_csv(tmp_path / "e.tsv", sep="\t")
     (tmp_path / "e.tsv.json").write_text(json.dumps({"unit": "log2(count+1)"}))
-    with pytest.raises(DataError, match="Found log2_tpm declared and log2_counts in the JSON file"):
-        read(tmp_path / "e.tsv", format="xena", unit="log2_tpm")
+    packed = tmp_path / "packed" / "e.tsv.gz"
+    packed.parent.mkdir()
+    matrix().T.to_csv(packed, sep="\t")
+    (packed.parent / "e.tsv.json").write_text(json.dumps({"unit": "log2(count+1)"}))
+    for path in (tmp_path / "e.tsv", packed):
+        with pytest.raises(DataError, match=r"Found log2_tpm declared and log2_counts in e\.tsv\.json"):
+            read(path, format="xena", unit="log2_tpm")
 
     path = tmp_path / "data_mrna_seq_v2_rsem.txt"
     matrix().T.rename_axis("Hugo_Symbol").to_csv(path, sep="\t")
