@@ -1,7 +1,7 @@
 """What an audit finds: one plain statement per check, with why it matters and what to do."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -56,8 +56,12 @@ def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 
 
-def raise_for_failures(findings: Iterable[Finding]) -> None:
+def raise_for_failures(findings: Iterable[Finding], *, all_of_them: Sequence[str] = ()) -> None:
     """Stops where a finding is a failure.
+
+    Args:
+        findings: Any.
+        all_of_them: Names that the remedy is about; said where there are several, as the first few findings are shown.
 
     Raises:
         DataError: Names what failed, in which task, and the remedy of the first.
@@ -66,7 +70,8 @@ def raise_for_failures(findings: Iterable[Finding]) -> None:
     if failures:
         named = (f"{finding.task}: {finding.found}" if finding.task else finding.found for finding in failures)
         found = preview(dict.fromkeys(named), limit=3)
-        raise DataError(f"{failures[0].check}: {found}. {failures[0].why} {failures[0].remedy}".strip())
+        several = f" All of them: {preview(all_of_them, limit=30)}." if len(all_of_them) > 1 else ""
+        raise DataError(f"{failures[0].check}: {found}. {failures[0].why} {failures[0].remedy}".strip() + several)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

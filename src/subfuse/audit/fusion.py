@@ -226,15 +226,15 @@ def difference_text(row: Mapping[str, Any]) -> str:
     return (
         f"{metric_title(row['metric'])} {number(row['difference'], signed=True)}, "
         f"95 % interval {signed_interval(row['lower'], row['upper'])}, "
-        f"{adjusted_p_text(row['lower'], row['upper'], row['p_adjusted'])}"
+        f"{_adjusted_p_text(row['lower'], row['upper'], row['p_adjusted'])}"
     )
 
 
-def adjusted_p_text(lower: float, upper: float, p_adjusted: float) -> str:
+def _adjusted_p_text(lower: float, upper: float, p_adjusted: float) -> str:
     """Returns an adjusted p-value, and why the interval beside it may say otherwise: it is adjusted for nothing.
 
     Example:
-        >>> adjusted_p_text(-0.1, 0.3, 0.4), adjusted_p_text(0.02, 0.3, 0.12)
+        >>> _adjusted_p_text(-0.1, 0.3, 0.4), _adjusted_p_text(0.02, 0.3, 0.12)
         ('adjusted p = 0.400', 'adjusted p = 0.120 (several tests; the interval counts this one alone)')
     """
     is_beside_zero = lower > 0 or upper < 0

@@ -13,6 +13,7 @@ from subfuse.evaluation.weighted_metrics import (
     weighted_survival_metrics,
 )
 
+NORMAL_95 = 1.96  # standard deviations from the middle of a normal distribution to the ends of its 95 %
 CHANCE = 0.5  # C-index or AUC of predictions that say nothing
 _METRIC_TITLES = {
     "c_index": "C-index",

@@ -257,14 +257,23 @@ def survival_curves(
     Raises:
         DataError: A value is missing, or a column is not named `survival_<days>`.
     """
-    days = {_days(column): column for column in map(str, tested.columns) if column.startswith("survival_")}
-    filled = sorted(day for day, column in days.items() if np.isfinite(day) and tested[column].notna().any())
+    columns = curve_columns(tested)
     if tested["fold"].nunique() > 1:  # pooled: a day of one fold says nothing about patients of the others
-        filled = [day for day in filled if tested[days[day]].notna().all()]
-    if not filled:
+        columns = {day: column for day, column in columns.items() if tested[column].notna().all()}
+    if not columns:
         return None, None
-    curves = [_column(tested, days[day], tested[days[day]]) for day in filled]
-    return np.stack(curves, axis=1), np.array(filled)
+    curves = [_column(tested, column, tested[column]) for column in columns.values()]
+    return np.stack(curves, axis=1), np.array(list(columns))
+
+
+def curve_columns(rows: pd.DataFrame) -> dict[float, str]:
+    """Returns the survival columns that these rows fill, by their days in order.
+
+    Raises:
+        DataError: A column is not named `survival_<days>`.
+    """
+    days = {_days(column): column for column in map(str, rows.columns) if column.startswith("survival_")}
+    return {day: days[day] for day in sorted(days) if np.isfinite(day) and rows[days[day]].notna().any()}
 
 
 def _days(column: str) -> float:

@@ -270,12 +270,7 @@ def refuse_disguised_outcomes(
             findings += input_findings(table, task, allow=allow_inputs, in_table=names, covariates=cohort.covariates)
             sure = table.loc[table["is_sure"], "input"]
             inputs |= {name: None for name in sure if not {name, names.get(name), column_of(name)} & set(allow_inputs)}
-    try:
-        raise_for_failures(findings)
-    except DataError as error:
-        if len(inputs) < 2:
-            raise
-        raise DataError(f"{error} All of them: {preview(inputs, 30)}.") from None
+    raise_for_failures(findings, all_of_them=list(inputs))
 
 
 def _seen_in_training(fold: Fold, task: TaskSpec, models: Sequence[str]) -> Fold:

@@ -10,14 +10,13 @@ from subfuse.audit.findings import Finding
 from subfuse.audit.fusion import SIGNIFICANCE
 from subfuse.errors import ConfigurationError, preview
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
-from subfuse.evaluation.metrics import CHANCE, metric_title, p_text
+from subfuse.evaluation.metrics import CHANCE, NORMAL_95, metric_title, p_text
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
 from subfuse.evaluation.strata import pair_decomposition, stratified_metrics
 from subfuse.identifiers import spelt_otherwise
 from subfuse.training.models import main_model, model_title
 
 CHECK = "within strata"
-_NORMAL_95 = 1.96
 _WIDE = 0.3  # an interval as wide holds both a weak and a good model
 MARKERS = ("idh", "codeletion_1p19q", "cdkn2a")  # of the WHO classification, as docs/data.md names the columns
 SUBGROUPS = ("grade", "sex", "gender", "site")
@@ -140,7 +139,7 @@ def _within_finding(
     found = (
         f"{title}: {metric} {overall:.3f}; within {column} {told}{f'; not told of {untold}' if untold else ''}{share}"
     )
-    deviation = (known["upper"] - known["lower"]) / (2 * _NORMAL_95)
+    deviation = (known["upper"] - known["lower"]) / (2 * NORMAL_95)
     z = (known["value"] - overall) / deviation.clip(lower=1e-9)
     if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
         remedy = f"Report the metric within {column} beside the overall one."

@@ -8,11 +8,13 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.evaluation.floors import LEAST_VALIDATION
+from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
     TaskPredictions,
     class_probabilities,
+    curve_columns,
     events,
     label_indices,
     survival_curves,
@@ -27,7 +29,6 @@ CONFORMAL_COLUMNS = (
     "n_patients", "reason",
 )  # fmt: skip
 EVERYBODY = ""  # column and stratum of the row of all patients
-_NORMAL_95 = 1.96
 _DRAWS = 9999  # for the p-value
 _SHORTEST = 1e-6  # days by which a time is divided
 
@@ -177,13 +178,9 @@ def _unfit(rows: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
 def _known(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
     """Returns a fold's validation rows that have an outcome, and whatever the test rows have of a prediction."""
     needed = [f"p_{name}" for name in classes] + ["label"] if classes is not None else [
-        "time_days", "event", *_curve_columns(fold[fold["split"] == "test"])
+        "time_days", "event", *curve_columns(fold[fold["split"] == "test"]).values()
     ]  # fmt: skip
     return fold[fold["split"] == "validation"].dropna(subset=needed)
-
-
-def _curve_columns(rows: pd.DataFrame) -> list[str]:
-    return [name for name in map(str, rows.columns) if name.startswith("survival_") and rows[name].notna().any()]
 
 
 def _kept_promises(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
@@ -196,15 +193,13 @@ def _kept_promises(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.Data
         )
         held = sets[np.arange(len(tested)), label_indices(tested, classes)]
         return kept.assign(size=sets.sum(axis=1), held=held)
-    bound = survival_bounds(times_days(known), events(known), _curves(known, tested), _curves(tested, tested))
+    columns = curve_columns(tested)
+    curves, new = (
+        SurvivalCurves(np.array(list(columns)), rows[list(columns.values())].to_numpy(dtype=np.float64))
+        for rows in (known, tested)
+    )
+    bound = survival_bounds(times_days(known), events(known), curves, new)
     return kept.assign(size=bound, time_days=times_days(tested), event=events(tested))
-
-
-def _curves(rows: pd.DataFrame, tested: pd.DataFrame) -> SurvivalCurves:
-    """Returns the rows' survival at the days that the test rows have."""
-    found = {float(name.removeprefix("survival_")): rows[name] for name in _curve_columns(tested)}
-    days = sorted(found)
-    return SurvivalCurves(np.array(days), np.stack([found[day].to_numpy(dtype=np.float64) for day in days], axis=1))
 
 
 def _strata(kept: pd.DataFrame, columns: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -233,9 +228,9 @@ def _share_of_bounds(kept: pd.DataFrame) -> dict[str, Any]:
 
 def _chances(share: float, n_tested: float | int, kept: pd.DataFrame) -> dict[str, float]:
     """Returns Wilson's interval, and the p-value of a promise that is kept."""
-    z2 = _NORMAL_95**2
+    z2 = NORMAL_95**2
     centre = share + z2 / (2 * n_tested)
-    half = _NORMAL_95 * np.sqrt(share * (1 - share) / n_tested + z2 / (4 * n_tested**2))
+    half = NORMAL_95 * np.sqrt(share * (1 - share) / n_tested + z2 / (4 * n_tested**2))
     ends = ((centre + side * half) / (1 + z2 / n_tested) for side in (-1, 1))
     lower, upper = (float(np.clip(end, 0.0, 1.0)) for end in ends)
     draw, held, n_drawn = np.random.default_rng(0), np.zeros(_DRAWS), 0

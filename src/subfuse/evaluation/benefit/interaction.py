@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.evaluation.metrics import NORMAL_95
+
 INTERACTION = "interaction"
-_NORMAL_95 = 1.96
 
 
 def variance_shares(
@@ -48,7 +49,7 @@ def variance_shares(
     left_out = np.stack(without)
     n = len(left_out)
     error = np.sqrt((n - 1) / n * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
-    lower, upper = np.clip([value - _NORMAL_95 * error, value + _NORMAL_95 * error], 0.0, 1.0)
+    lower, upper = np.clip([value - NORMAL_95 * error, value + NORMAL_95 * error], 0.0, 1.0)
     columns = {"part": [*modalities, INTERACTION], "share": value, "lower": lower, "upper": upper}
     return pd.DataFrame(columns).assign(n_patients=n)
 
