@@ -255,7 +255,13 @@ def test_other_separators_say_what_to_do(tmp_path):
 
 @pytest.mark.parametrize(
     ("cell", "words"),
-    [("423,5", "decimal point, as 423.5"), ("2012-05-03", "This is a date"), ("3.5.2012", "This is a date")],
+    [
+        ("423,5", "decimal point, as 423.5"),
+        ("2012-05-03", "This is a date"),
+        ("3.5.2012", "This is a date"),
+        ("14 months", "Write the number alone, as 14, and declare its unit as `patients.time_unit`"),
+        (">1825", "such as the limit 1825"),
+    ],
 )
 def test_times_that_are_no_numbers_say_what_to_do(cell, words):
     with pytest.raises(DataError, match=f"row 2: time_days must be .*{words}"):

@@ -124,18 +124,6 @@ def separator_hint(header: str) -> str:
     return "" if kind is None else f" {kind} {remedy}"
 
 
-def decimal_hint(cell: str) -> str:
-    """Returns what to do about a number with a decimal comma; nothing for other cells.
-
-    Example:
-        >>> decimal_hint("1,5"), decimal_hint("high")
-        (' Write it with a decimal point, as 1.5, like all numbers of the table.', '')
-    """
-    is_decimal = re.fullmatch(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?", cell.strip())
-    point = cell.strip().replace(",", ".")
-    return f" Write it with a decimal point, as {point}, like all numbers of the table." if is_decimal else ""
-
-
 def require_regular_file(path: Path, what: str = "table") -> None:
     """Checks that a path is no folder, pipe or device, which could not be read to an end.
 

@@ -65,6 +65,14 @@ def test_ambiguous_event_columns_need_their_meaning(tmp_path, column):
     assert declared.patients["event"].tolist() == [False, True]
 
 
+@pytest.mark.parametrize("column", ["event", "vital_status_date"])
+def test_dates_are_no_events(tmp_path, column):
+    text = f"patient_id,time_days,{column}\nP1,100,\nP2,200,03.05.2012\nP3,300,01.02.2013\n"
+    columns = {"patient_id": "patient_id", "time_days": "time_days", "event": column}
+    with pytest.raises(DataError, match=r"row 3 \(P2\).*date '03.05.2012' \(2 such cells\). Make a column of true and"):
+        plain(tmp_path, text, columns=columns)
+
+
 def test_event_values_ignore_case_and_decimals(tmp_path):
     text = "patient_id,time_days,event\na,3,dead\nb,4,ALIVE\nc,5,\nd,6,1.0\n"
     table = plain(tmp_path, text, event_values={"Dead": True, "Alive": False, "1": True}).patients

@@ -55,11 +55,60 @@ def test_a_batch_that_tells_nobody_apart_is_refused(column, values, found):
             r"5 numbers, and fifty \(of P2\)\. Correct or empty the cells",
         ),
         ("code", ["1", "0", "x", "1", "0", "1"], "name the value that is coded 1, such as `code=x`"),
+        (
+            "age",
+            ["61,5", "48,5", "70,5", "55"] * 3,
+            r"Found '61,5' of P0 \(9 such cells\)\. .* decimal point, as 61\.5",
+        ),
+        ("age", [f"{50 + i},5" for i in range(6)], "decimal point, as 50.5"),
+        ("dose", ["0,5", "1"] * 3, "decimal point, as 0.5"),
+        ("kps", ["10%", "35 %", "80%"] * 3, r"Found '10%' of P0 \(9 such cells\)\. Write it without the sign, as 10"),
+        ("ki67", ["none", "none", "none", "10%", "20%"] * 2, "4 numbers, and none"),
+        ("ki67", ["10", "12,5 %", "<1%", "35"] * 3, "Found '12,5 %' of P1 .* as 12.5"),
+        ("psa", ["4.1", "<0.1", "7.9", "3", "12", "8"], "Write one number in its place, such as the limit 0.1"),
+        ("age", ["61", "70", "90+", "44"] * 2, "such as the limit 90"),
+        ("cells", ["1.234.567", "2.345.678"] * 3, "without marks between thousands, as 1234567"),
+        ("cells", ["1,234", "2,345", "0,5"] * 2, "Write 1.234 if the comma is a decimal one, or 1234 if it separates"),
+        ("size", ["5 mm", "1,5 cm", "2 cm", "12 mm"], r"Bring all to one unit \(cm, mm\), and leave it out"),
+        (
+            "born",
+            ["1950-02-01", None, "1961-12-24", "1950-02-01"],
+            "the date '1950-02-01' of P0 .3 such cells.. Give an age",
+        ),
+        ("relapse", ["none", "none", "none", "12.05.2020"], "the date '12.05.2020' of P3"),
+        ("seen", ["20190502", "20200611", "20180101", "20190502"], "the date '20190502' of P0"),
     ],
 )
 def test_a_covariate_that_cannot_be_coded_says_which_cell_and_what_to_do(column, values, found):
     with pytest.raises(ConfigurationError, match=found):
         resolve_covariates([column], patients(**{column: values}), {}, develops=True)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ["3+4", "4+3", "3+3"],
+        ["T1c", "T2", "T3"],
+        ["II", "III", "IV"],
+        ["60-69", "70-79", "<60"],
+        ["<60", ">=60"],
+        ["IDH-1", "IDH-2", "none"],
+        ["<1%", "1-49%", "100%"],
+        ["0%", "1 - 49 %", "≥ 50 %"],
+        ["1A", "2B", "3C"],
+        ["7q", "10q", "9p"],
+        ["1st", "2nd", "3rd"],
+        ["5FU", "FOLFOX", "none"],
+        ["0", "1-3", "many"][1:],
+        ["2001-05", "2006-10", "2011-15"],
+        ["1p/19q", "1p", "none"],
+        ["v1.2.3", "1.2.4"],
+    ],
+)
+def test_names_of_groups_are_no_numbers_in_another_writing(groups):
+    found = resolve_covariates(["group"], patients(group=groups * 4), {}, develops=True)
+    assert len(found) == (1 if len(groups) == 2 else len(groups))
+    assert all("=" in name for name in found)
 
 
 def test_a_wrong_batch_is_not_offered_the_outcomes():

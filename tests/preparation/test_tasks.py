@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from subfuse.cohort.task import TaskSpec
+from subfuse.errors import DataError
 from subfuse.preparation.declared_columns import resolve_covariates
-from subfuse.preparation.tasks import told_by_covariates
+from subfuse.preparation.tasks import resolve_classes, told_by_covariates
 
 N = 24
 TASKS = {
@@ -40,3 +41,16 @@ def test_other_covariates_and_few_patients_are_no_alarm(n: int) -> None:
     therapy = np.resize(["x", "y", "z"], N)
     therapy[:3] = ["y", "z", "x"]
     assert not told(n, therapy=therapy.tolist() if n == N else np.resize(["x", "y", "z"], N).tolist())
+
+
+@pytest.mark.parametrize("labels", [["0,5", "1,5", "2,25"], ["2.5.2019", "3.5.2019", "4.6.2020"]])
+def test_a_measurement_or_date_in_another_writing_is_no_class(labels: list[str]) -> None:
+    patients = pd.DataFrame({"ki67": labels * 4})
+    with pytest.raises(DataError, match=r"Found 3 different .*Group them in the table"):
+        resolve_classes({"ki67": TaskSpec(column="ki67")}, patients, patients, develops=True)
+
+
+def test_shares_may_be_classes() -> None:
+    patients = pd.DataFrame({"pdl1": ["<1%", "1-49%", "50%"] * 4})
+    tasks, _ = resolve_classes({"pdl1": TaskSpec(column="pdl1")}, patients, patients, develops=True)
+    assert tasks["pdl1"].classes == ("1-49%", "50%", "<1%")

@@ -1,16 +1,16 @@
 """What every source of clinical tables shares: column mapping, days, words for unknown, one row per patient."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from subfuse.cells import is_date, other_writing
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import composed, patient_of_barcode
-from subfuse.tables import decimal_hint, is_missing
+from subfuse.tables import is_missing
 
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
 RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
@@ -127,9 +127,10 @@ def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit
 
 def _remedy(cell: str, unit: TimeUnit) -> str:
     """Returns what to do about a time that is no number."""
-    if hint := decimal_hint(cell):
-        return hint.strip()
-    if re.match(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}", cell):
+    if written := other_writing(cell):
+        alone = f"Write the number alone, as {written.number}, and declare its unit as `patients.time_unit`."
+        return alone if written.unit else written.remedy
+    if is_date(cell):
         return f"This is a date: give the {unit} from diagnosis to it, which a spreadsheet subtracts."
     return "Correct or empty the cell; if the row's cells are shifted, load the file again or remove the row."
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from subfuse.cells import is_date
 from subfuse.clinical.columns import FIXED_COLUMNS, map_columns, note_of_case, note_of_repeated, parse_days
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -76,6 +77,7 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
     cells = table["event"]
     known = cells[~cells.map(is_missing)]
     found = sorted(known.unique())
+    _refuse_dates(table.loc[known.index], known, column)
     if event_values is None and _AMBIGUOUS_EVENT.search(column):
         example = ", ".join(f"{value}: {'true' if i else 'false'}" for i, value in enumerate(found[:2]))
         raise ConfigurationError(
@@ -101,6 +103,17 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
             f"{unclear[row]!r} (in the whole column: {preview(found)}). {remedy}"
         )
     return known.map(lambda value: meaning[_canonical(value)]).reindex(cells.index).astype("boolean")
+
+
+def _refuse_dates(table: pd.DataFrame, known: pd.Series, column: str) -> None:
+    dates = known[known.map(is_date).astype(bool)]
+    if len(dates):
+        row = dates.index[0]
+        raise DataError(
+            f"{table.loc[row, 'place']} ({table.loc[row, 'patient_id']}), column {column}: true or false are "
+            f"required. Found the date {dates[row]!r} ({len(dates)} such cells). Make a column of true and false, true "
+            "where there is a date of the event, and map it to event."
+        )
 
 
 def _canonical(value: str) -> str:

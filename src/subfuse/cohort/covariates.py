@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.cells import DATE_REMEDY, is_date, number_hint
 from subfuse.errors import DataError, preview
 from subfuse.expression.table import ExpressionStandardiser
-from subfuse.tables import decimal_hint
 
 CovariateValues = Mapping[str, str | float]  # what is known of one patient: column -> value
 WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
@@ -95,7 +95,7 @@ def coded(name: str, known: CovariateValues) -> float:
         return float(as_word(known[column]) == word)
     number = float(pd.to_numeric(known[column], errors="coerce"))
     if not np.isfinite(number):
-        raise DataError(f"covariates: {name} must be a number. Found {known[column]!r}. Correct or empty the cell.")
+        raise _no_number(name, known[column], "")
     return number
 
 
@@ -110,10 +110,12 @@ def check_values(names: Sequence[str], known: Mapping[str, CovariateValues]) -> 
             try:
                 coded(name, values)
             except DataError:
-                remedy = decimal_hint(str(values[name])) or " Correct or empty the cell."
-                raise DataError(
-                    f"covariates: {name} must be a number. Found {values[name]!r} for {patient}.{remedy}"
-                ) from None
+                raise _no_number(name, values[name], f" for {patient}") from None
+
+
+def _no_number(name: str, found: str | float, where: str) -> DataError:
+    remedy = number_hint(str(found)) or (f" {DATE_REMEDY}" if is_date(str(found)) else " Correct or empty the cell.")
+    return DataError(f"covariates: {name} must be a number. Found {found!r}{where}.{remedy}")
 
 
 def known_values(names: Sequence[str], patients: pd.DataFrame) -> dict[str, CovariateValues]:

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.cells import number_hint
 from subfuse.errors import DataError
-from subfuse.tables import decimal_hint, open_bounded, other_bytes, read_first_line, separator_hint
+from subfuse.tables import open_bounded, other_bytes, read_first_line, separator_hint
 
 _CELLS_PER_CHUNK = 10_000_000  # a chunk of text and numbers stays below a few hundred megabytes
 _LONGEST_HEADER = 64 << 20  # characters of a header whose names hold line breaks
@@ -233,7 +234,7 @@ def _raise_first_text(path: Path, header: _Header, chunks: Iterator[pd.DataFrame
                 row = int(text.idxmax())
                 place = f"row {row + header.n_skipped + 1} ({chunk.loc[row, 0]}), column {header.names[column]}"
                 cell = str(chunk.loc[row, column])
-                remedy = decimal_hint(cell) or " Correct the cell, or drop its row or column."
+                remedy = number_hint(cell) or " Correct the cell, or drop its row or column."
                 raise DataError(f"{path}, {place}: a number is required. Found {cell[:40]!r}.{remedy}")
 
 

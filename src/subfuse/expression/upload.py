@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.cells import number_hint
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
 from subfuse.expression.gdc.star import STAR_COLUMNS
@@ -20,7 +21,7 @@ from subfuse.expression.reading import AGAIN, NO_VALUE, read_expression
 from subfuse.expression.source import ExpressionUnit, GdcStarFolder, PlainMatrix, StarUnit
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, UnitMismatch
-from subfuse.tables import decimal_hint, read_first_line, separator_hint
+from subfuse.tables import read_first_line, separator_hint
 
 LIMIT_BYTES = 10_000_000
 _MAX_GENES = 200_000
@@ -125,7 +126,7 @@ def _section(
 def _require_pairs(rows: Iterable[Sequence[str]]) -> None:
     for number, row in enumerate(rows, start=1):
         if len(row) != 2:
-            hint = decimal_hint(",".join(row[1:]))
+            hint = number_hint(",".join(row[1:]))
             raise DataError(f"line {number} must have two columns (gene, value). Found {len(row)}.{hint}")
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from subfuse.cells import number_hint
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, without_coordinates
 from subfuse.files import sha256_of_json
-from subfuse.tables import decimal_hint, is_missing, read_text_table, require_columns
+from subfuse.tables import is_missing, read_text_table, require_columns
 
 
 def read_feature_table(path: Path) -> pd.DataFrame:
@@ -88,6 +89,6 @@ def _numbers(column: pd.Series, path: Path) -> pd.Series:
         raise DataError(
             f"{path}, row {row + 2}: column {column.name!r} must hold numbers, as every column but slide_id is a "
             f"feature. Found {str(column.iloc[row])[:60]!r}."
-            + (decimal_hint(str(column.iloc[row])) or " Correct the cell or remove the column.")
+            + (number_hint(str(column.iloc[row])) or " Correct the cell or remove the column.")
         )
     return numbers

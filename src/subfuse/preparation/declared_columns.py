@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
@@ -10,9 +9,7 @@ from subfuse.cohort.covariates import as_word, column_of, level_names
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import spelt_otherwise
-from subfuse.tables import decimal_hint
-
-_WITH_UNIT = r"\s*[+-]?\d+(?:\.\d+)?\s*[^\W\d_]+\.?\s*"  # 61 y, 1.5cm
+from subfuse.preparation.covariate_cells import numeric_cells, refuse_numbers_and_words
 
 
 def resolve_covariates(
@@ -34,7 +31,8 @@ def resolve_covariates(
 
     Raises:
         ConfigurationError: Not a column of the patients, an outcome, given twice, a column with one word, with a word
-            of its own for every patient or with numbers and words, or a word that does not occur.
+            of its own for every patient, with dates, with numbers and words or numbers in another writing, or a word
+            that does not occur.
         DataError: Unknown for every patient.
     """
     outcomes = {column for task in tasks.values() for column in (task.time, task.event, task.column) if column}
@@ -130,7 +128,7 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
         if develops and as_word(word) not in found:
             raise ConfigurationError(f"covariates: {word!r} must occur in {column}. Found {preview(found)}.")
         return (f"{column}={as_word(word)}",)
-    numeric = np.isfinite(pd.to_numeric(known, errors="coerce"))
+    numeric = numeric_cells(entry, known)
     if numeric.all() or not develops:
         return (entry,)
     names = level_names(entry, known)
@@ -141,23 +139,7 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
             "Remove it, or, if nobody trains on these patients, set `role: external`."
         )
     if numeric.any() and len(words) > 2:
-        shown = sorted({as_word(cell) for cell in known[~numeric]})
-        is_measured = known[numeric].nunique() > 2  # fewer are codes, as words are
-        remedy = decimal_hint(shown[0]) or (
-            " Correct or empty the cells."
-            if is_measured
-            else f" Correct the column, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
-        )
-        raise ConfigurationError(
-            f"covariates: {entry} must hold numbers or words, not both. Found {int(numeric.sum())} numbers, and "
-            f"{preview(shown)} (of {preview(known.index[~numeric], limit=3)}).{remedy}"
-        )
-    with_unit = known[known.str.fullmatch(_WITH_UNIT)]
-    if 2 * len(with_unit) > len(known):
-        raise ConfigurationError(
-            f"covariates: {entry} must hold numbers without a unit. Found {with_unit.iloc[0]!r} of "
-            f"{with_unit.index[0]} ({len(with_unit)} such cells). Remove the unit."
-        )
+        refuse_numbers_and_words(entry, known, numeric)
     if _names_patients(known.map(as_word)):
         raise ConfigurationError(
             f"covariates: {entry} must have words that patients share. Found {len(words)} for {len(known)} patients: "

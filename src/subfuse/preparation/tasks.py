@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
+from subfuse.cells import is_date, other_writing
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import coded, column_of, known_values
 from subfuse.cohort.task import TaskSpec
@@ -192,6 +193,12 @@ def _refuse_two_spellings(task: str, column: str, labels: pd.Series) -> None:
             )
 
 
+def _plain_number(label: str) -> str:
+    """Returns the number that a label writes with a decimal comma, per cent or between marks; others as they are."""
+    written = other_writing(label)
+    return label if written is None or written.kind in ("limit", "unit") else written.number
+
+
 def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
     """Refuses a measurement or a name that would become about as many classes as there are patients.
 
@@ -199,8 +206,9 @@ def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
         DataError: Names the column, its number of values and what to do.
     """
     n_values = labels.nunique()
-    numbers = pd.to_numeric(labels, errors="coerce")
+    numbers = pd.to_numeric(labels.map(_plain_number), errors="coerce")
     is_measured = bool(numbers.notna().all()) and (n_values > _MOST_NUMBERS or bool((numbers % 1 != 0).any()))
+    is_measured |= all(map(is_date, labels))
     if (is_measured and n_values > 2) or (n_values > _MOST_NUMBERS and 2 * n_values > len(labels)):
         kind = "different numbers" if numbers.notna().all() else "different values"
         raise DataError(

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.findings import Finding
+from subfuse.cells import number_hint
 from subfuse.errors import DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns, class_name, holds_risks, predicted_classes
 from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
-from subfuse.tables import decimal_hint, is_missing
+from subfuse.tables import is_missing
 from subfuse.training.models import model_title
 
 CHECK = "completeness"
@@ -146,7 +147,7 @@ def _refuse(table: pd.DataFrame, name: str, unclear: pd.Series, required: str, r
         where = f"in row {int(unclear.argmax()) + 1}" if pd.isna(patient) else f"for patient {patient}"
         raise DataError(
             f"column {name}: {required} is required for every patient. Found {found} {where}{more}. "
-            f"{decimal_hint(str(row[name])).strip() or f'{remedy}.'}"
+            f"{number_hint(str(row[name])).strip() or f'{remedy}.'}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from subfuse.cells import number_hint
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, example_of, exclusion_table, join_exclusions
 from subfuse.features.feature_table import read_feature_table
@@ -23,7 +24,7 @@ from subfuse.preparation.slides.slide_samples import choose_slides, rank_of_slid
 from subfuse.preparation.slides.slide_search import DICOM_SUFFIX, feature_id_of, find_features, find_slides, slide_id_of
 from subfuse.slides.source import FeatureSource, SlideSource, SlidesSection
 from subfuse.slides.tissue import doubt_of_mpp
-from subfuse.tables import decimal_hint, is_missing, read_text_table, require_columns
+from subfuse.tables import is_missing, read_text_table, require_columns
 
 _MPP_REMEDY = "Correct it, or empty the cell where the slide itself says it."
 
@@ -231,7 +232,7 @@ def _mpp(cell: str, place: str) -> float | None:
         return None
     mpp = pd.to_numeric(cell, errors="coerce")
     if not (np.isfinite(mpp) and mpp > 0):
-        remedy = decimal_hint(cell) or f" {_MPP_REMEDY}"
+        remedy = number_hint(cell) or f" {_MPP_REMEDY}"
         raise DataError(f"{place}: mpp must be a positive number of µm per pixel. Found {cell!r}.{remedy}")
     doubt = doubt_of_mpp(float(mpp))
     if doubt is not None:
