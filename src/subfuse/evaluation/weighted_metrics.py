@@ -6,6 +6,7 @@ docstrings of `metrics.classification_metrics` and `metrics.survival_metrics`.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -79,7 +80,7 @@ def weighted_c_index(
 ) -> Float[np.ndarray, " replicate"]:
     """Returns Harrell's C-index for each row of patient weights."""
     sample = SurvivalSample(time_days, event, risk)
-    return _weighted_concordance(weights, risk, event.astype(float), _compared_with_later(sample))
+    return _weighted_concordance(weights, risk, event.astype(float), partial(_later, sample))
 
 
 def weighted_survival_metrics(
@@ -137,14 +138,10 @@ def _compared_with(control: Bool[np.ndarray, " patient"]) -> _Comparable:
     return lambda cases: np.broadcast_to(control, (len(cases), len(control)))
 
 
-def _compared_with_later(sample: SurvivalSample) -> _Comparable:
-    """Compares an event with later events and with last contacts at the same time or later."""
-
-    def comparable(cases: Int[np.ndarray, " case"]) -> Bool[np.ndarray, "case patient"]:
-        case_time = sample.time_days[cases, None]
-        return (sample.time_days > case_time) | ((sample.time_days == case_time) & ~sample.event)
-
-    return comparable
+def _later(sample: SurvivalSample, cases: Int[np.ndarray, " case"]) -> Bool[np.ndarray, "case patient"]:
+    """Returns whom an event is compared with: later events, and last contacts at the same time or later."""
+    case_time = sample.time_days[cases, None]
+    return (sample.time_days > case_time) | ((sample.time_days == case_time) & ~sample.event)
 
 
 def _weighted_uno(
@@ -155,7 +152,7 @@ def _weighted_uno(
     case = sample.event & (sample.time_days < sample.censoring.truncation_days)
     case_weight = np.zeros(len(sample.risk))
     case_weight[case] = sample.censoring.at(sample.time_days[case]) ** -2.0
-    return _weighted_concordance(weights, sample.risk, case_weight, _compared_with_later(sample))
+    return _weighted_concordance(weights, sample.risk, case_weight, partial(_later, sample))
 
 
 def _weighted_horizon_auc(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -267,10 +268,7 @@ class SubspaceFusion(nn.Module):
 
         # Averaging and projection are linear and commute: the one that leaves less to the other goes first.
         project_first = patches.shape[1] <= cells.token_mask.shape[1]
-
-        def reduce(patches: Tensor) -> Tensor:
-            return functional.linear(patches, weight) if project_first else cells.gather(patches)
-
+        reduce = partial(functional.linear, weight=weight) if project_first else cells.gather
         reduced = reduce(patches)
         # A feature that is not finite makes the sum so. Values of padding may be anything and are cleared then.
         if not reduced.detach().sum().isfinite():

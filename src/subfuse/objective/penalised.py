@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -97,11 +98,8 @@ def ridge_cox(
     """
     from scipy.optimize import minimize
 
-    def value(weight: np.ndarray) -> ValueAndGradient:
-        found, gradient = loss(weight)
-        return found + 0.5 * penalty * float(weight @ weight), gradient + penalty * weight
-
-    return minimize(value, start, jac=True, method="L-BFGS-B", options={"gtol": tolerance, "ftol": 1e-12}).x
+    penalised = partial(_with_ridge, loss, penalty)
+    return minimize(penalised, start, jac=True, method="L-BFGS-B", options={"gtol": tolerance, "ftol": 1e-12}).x
 
 
 def elastic_net(
@@ -123,12 +121,7 @@ def elastic_net(
         steps: At most this many steps.
         tolerance: Ends when no coefficient moves more than this.
     """
-    ridge = (1 - L1_SHARE) * penalty
-
-    def smooth(weight: np.ndarray) -> ValueAndGradient:
-        value, gradient = loss(weight)
-        return value + 0.5 * ridge * float(weight @ weight), gradient + ridge * weight
-
+    smooth = partial(_with_ridge, loss, (1 - L1_SHARE) * penalty)
     weight, ahead, momentum, curvature = start, start, 1.0, 1.0
     for _ in range(steps):
         value, gradient = smooth(ahead)
@@ -146,6 +139,14 @@ def elastic_net(
         if converged:
             break
     return weight
+
+
+def _with_ridge(
+    loss: Callable[[Vector], ValueAndGradient], penalty: float, weight: Float[np.ndarray, " column"]
+) -> ValueAndGradient:
+    """Returns loss + penalty/2 |w|_2^2 and its gradient."""
+    value, gradient = loss(weight)
+    return value + 0.5 * penalty * float(weight @ weight), gradient + penalty * weight
 
 
 def ridge_logistic(
