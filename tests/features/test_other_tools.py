@@ -9,8 +9,8 @@ import torch
 
 from subfuse.errors import DataError
 from subfuse.features.feature_file import NO_COORDINATES
-from subfuse.features.hdf5_layouts import NO_PATCH_SIZE
 from subfuse.features.other_tools import files_behind, opened_features
+from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.store import SlideFeatures, write_features
 
 N_PATCHES, N_FEATURES = 6, 4

@@ -19,5 +19,14 @@ def test_another_magnification_is_another_scale_and_names_the_fewer_slides(width
     assert not beyond_training(width, (min(width, 128.0), max(width, 128.0)))
 
 
+def test_a_width_by_spacing_alone_has_the_remedy_of_the_file_first():
+    widths = {"a": 128.0, "b": 256.0, "c": 128.5}
+    (warning,) = mixed_widths(widths, by_spacing=["b", "z"])
+    assert "In 1 (b) it is only how far patches lie apart: where it is wrong, write" in warning
+    assert warning.index("`patch_size_level0` of `coords`") < warning.index("Else correct mpp")
+    (recorded,) = mixed_widths(widths)
+    assert "patch_size_level0" not in recorded
+
+
 def test_a_cohort_without_places_has_no_widths_to_compare():
     assert mixed_widths({}) == ()

@@ -10,6 +10,7 @@ from jaxtyping import Int32, Num
 
 from subfuse.errors import DataError
 from subfuse.features.hdf5_files import damage_named
+from subfuse.features.patch_spacing import spacing
 from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, raster_corners, require_finite
 from subfuse.slides.tissue import MPP_PLACE, Tiling
 
@@ -130,25 +131,3 @@ def unknown_mpp(path: Path, found: str) -> DataError:
     return DataError(
         f"{path}: the pixel size is required (µm per level-0 pixel). Found only {found}. Declare `mpp` in {MPP_PLACE}."
     )
-
-
-def spacing(coords: Num[np.ndarray, "patch 2"], path: Path) -> float:
-    """Returns the most frequent distance of neighbours in one row or column: the size of patches without overlap.
-
-    Raises:
-        DataError: No two patches lie in one row or column.
-    """
-    gaps = []
-    for along, across in ((0, 1), (1, 0)):
-        ordered = coords[np.lexsort((coords[:, along], coords[:, across]))]
-        same_line = np.diff(ordered[:, across]) == 0
-        gaps.append(np.diff(ordered[:, along])[same_line])
-    distances, counts = np.unique(np.concatenate(gaps), return_counts=True)
-    distances, counts = distances[distances > 0], counts[distances > 0]
-    if len(distances) == 0:
-        raise DataError(
-            f"{path}: the size of the patches is required, as attribute `patch_size_level0` of `coords`. Found none, "
-            f"and no two of the {len(coords)} patches lie in one row or column. Leave the slide out, or write the "
-            "attribute into the file."
-        )
-    return float(distances[np.argmax(counts)])

@@ -9,17 +9,17 @@ import numpy as np
 from jaxtyping import Num
 
 from subfuse.errors import DataError, preview
-from subfuse.features.feature_file import FeatureFile, bag_shape, spacing, unknown_mpp, without_coordinates
+from subfuse.features.feature_file import FeatureFile, bag_shape, unknown_mpp, without_coordinates
 from subfuse.features.hdf5_files import (
     Attributes,
     hdf5_listing,
     is_held,
     stored_array,
 )
+from subfuse.features.patch_spacing import NO_PATCH_SIZE, spacing
 from subfuse.features.store import CONTENT_HASH, UNKNOWN_ENCODER, require_content
 from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp, square_pixel
 
-NO_PATCH_SIZE = "the size of the patches is not recorded: taken from their spacing, as without overlap"
 _ENCODER_NAMES = ("encoder", "extractor", "patch_encoder", "encoder_name", "feature_extractor", "model_name")
 _PIXEL_SIZES = ("level0_mpp", "mpp", "mpp_x", "mpp_y")  # µm per level-0 pixel, the first that is there counts
 _SLIDE_SIZES = (("slide_width_level0", "slide_height_level0"), ("level0_width", "level0_height"))

@@ -23,6 +23,7 @@ from subfuse.expression.source import MatrixSource
 from subfuse.features.contrast import read_contrast
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
+from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.files import holds_files, read_json, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
 from subfuse.preparation.plan import CohortPlan, plan_cohort
@@ -130,7 +131,10 @@ def prepare(
     write_table(out / "slide_quality.csv", quality_table(records))
     mark_complete(out, provenance)
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
-    widths = mixed_widths({record.slide_id: record.patch_um for record in records if not math.isnan(record.patch_um)})
+    widths = mixed_widths(
+        {record.slide_id: record.patch_um for record in records if not math.isnan(record.patch_um)},
+        by_spacing=[record.slide_id for record in records if NO_PATCH_SIZE in record.warnings],
+    )
     warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *_of_encoder(encoder, survey))
     return Preparation(out, plan, _slide_table(records), warnings)
 

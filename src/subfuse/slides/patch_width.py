@@ -1,17 +1,18 @@
 """How wide patches are on the tissue: features of wider or narrower ones show the network another scale."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from subfuse.errors import preview
 
 _SAME = 1.25  # ratio; pixel sizes of scanners at one magnification differ less
 
 
-def mixed_widths(width_um: Mapping[str, float]) -> tuple[str, ...]:
+def mixed_widths(width_um: Mapping[str, float], *, by_spacing: Collection[str] = ()) -> tuple[str, ...]:
     """Returns a warning where patches of a cohort differ in width.
 
     Args:
         width_um: Side of the patches of each slide in µm.
+        by_spacing: Slides whose files do not record it, so that it is how far the patches lie apart.
 
     Example:
         >>> mixed_widths({"a": 128.0, "b": 129.3, "c": 512.0})
@@ -32,10 +33,14 @@ one scale. Correct mpp where it is wrong, or extract all features at one scale',
     first, *others = sorted(kinds, key=len, reverse=True)
     found = [f"about {width_um[first[0]]:.0f} µm in {len(first)} slides"]
     found += [f"{width_um[names[0]]:.0f} µm in {len(names)} ({preview(sorted(names), limit=3)})" for names in others]
-    return (
-        f"patches differ in width on the tissue: {', '.join(found)}. A network takes them for one scale. Correct mpp "
-        "where it is wrong, or extract all features at one scale",
-    )
+    remedy = "Correct mpp where it is wrong, or extract all features at one scale"
+    if unrecorded := sorted(set(by_spacing).intersection(width_um)):
+        remedy = (
+            f"In {len(unrecorded)} ({preview(unrecorded, limit=3)}) it is only how far patches lie apart: where it is "
+            "wrong, write their side in level-0 pixels into the file, as attribute `patch_size_level0` of `coords`. "
+            + remedy.replace("Correct mpp", "Else correct mpp")
+        )
+    return (f"patches differ in width on the tissue: {', '.join(found)}. A network takes them for one scale. {remedy}",)
 
 
 def beyond_training(width_um: float, trained_um: tuple[float, float]) -> bool:

@@ -364,6 +364,19 @@ def test_changed_features_are_imported_again_and_the_others_are_kept(tmp_path):
     assert (folder / "b.h5").stat().st_mtime_ns == kept
 
 
+def test_sizes_by_an_earlier_rule_are_found_anew_and_recorded_ones_kept(tmp_path):
+    attributes = {"level0_mpp": 0.25}
+    imported(tmp_path, by_spacing=attributes, recorded=attributes | {"patch_size_level0": 700})
+    folder = tmp_path / "out" / "wsi" / "imported" / "features_toy"
+    for name in ("by_spacing", "recorded"):
+        with h5py.File(folder / f"{name}.h5", "a") as file:
+            del file["coords"].attrs["spacing_rule"], file["coords"].attrs["content_sha256"]
+            file["coords"].attrs["patch_size_level0"] = 1400
+    sources = [FeatureSource(name, "p", tmp_path / f"{name}.h5", encoder="toy") for name in ("by_spacing", "recorded")]
+    records, _ = import_slides(sources, survey_features(sources), tmp_path / "out" / "wsi")
+    assert {record.slide_id: record.patch_um for record in records} == {"by_spacing": 128, "recorded": 350}
+
+
 def test_overlap_and_repetition_are_not_counted_as_tissue(tmp_path):
     slides = imported(
         tmp_path,

@@ -15,6 +15,7 @@ from subfuse.exclusions import exclusion_table
 from subfuse.execution import Progress
 from subfuse.features.encoder import encoder_id
 from subfuse.features.other_tools import files_behind
+from subfuse.features.patch_spacing import NO_PATCH_SIZE, SPACING_RULE
 from subfuse.features.store import (
     SlideFeatures,
     add_missing_hash,
@@ -105,6 +106,7 @@ def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
         facts: dict[str, str | int | float] = {
             "layout": file.layout,
             "tissue_mm2": slide.area_mm2,
+            "spacing_rule": SPACING_RULE,
             "warnings": json.dumps([*file.warnings, *_repeated_places(slide)]),
         }
         write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
@@ -143,6 +145,8 @@ def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int,
         n_patches, found = read_attributes(path, verify=True)
     except DataError:
         return None  # damaged or changed: done again
+    if NO_PATCH_SIZE in json.loads(found["warnings"]) and found.get("spacing_rule") != SPACING_RULE:
+        return None
     return (n_patches, found) if all(found.get(name) == value for name, value in identity.items()) else None
 
 

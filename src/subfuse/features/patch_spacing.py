@@ -1,0 +1,83 @@
+"""The size of patches by where they lie, for feature files that do not record it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Num
+
+from subfuse.errors import DataError
+
+NO_PATCH_SIZE = "the size of the patches is not recorded: taken from their spacing, as without overlap"
+SPACING_RULE = 2  # counts up when the same places give another size: slides are then imported again
+_TOLERANCE = 0.01  # of a distance, and a pixel: places are rounded
+_MOST = 0.9  # of the patches, that lie on a grid
+_FEW = 10  # patches, all of which must lie on a grid
+_TOUCHING = 4  # patches at one distance from their neighbour, two pairs, that show it where they are half of all
+_COMPARED = 50  # distances, the most frequent ones, of which a grid is made
+_FINER = 4  # times than the nearest neighbours, that a grid may be
+
+
+def spacing(coords: Num[np.ndarray, "patch 2"], path: Path) -> float:
+    """Returns the side of the patches, as if they touched each other without overlap.
+
+    Where at least half of the patches have their nearest neighbour, beside or across a corner, at one distance, it is
+    that. Where tissue is sparse, it is that of the coarsest grid on which the distances between neighbours lie. A row
+    or column may have gaps that are more frequent, and pieces of tissue grids of their own (CLAM).
+
+    Args:
+        coords: Corners of the patches.
+        path: Their file, for the message.
+
+    Raises:
+        DataError: No two patches lie in one row or column.
+    """
+    places = np.unique(coords, axis=0)
+    if all(len(np.unique(places[:, axis])) == len(places) for axis in (0, 1)):
+        raise DataError(
+            f"{path}: the size of the patches is required, as attribute `patch_size_level0` of `coords`. Found none, "
+            f"and no two of the {len(coords)} patches lie in one row or column. Leave the slide out, or write the "
+            "attribute into the file."
+        )
+    distances = _to_nearest(places)
+    most = _most_frequent(distances)
+    n_touching = int(_are_near(distances, most).sum())
+    if n_touching >= max(_TOUCHING, len(places) / 2):
+        return most
+    share = 1.0 if len(places) < _FEW else _MOST
+    on_grid = (side for side in _sides(distances) if _lie_on(distances, side).mean() >= share)
+    return next(on_grid, most)
+
+
+def _most_frequent(distances: Float[np.ndarray, " place"]) -> float:
+    """Returns the middle of the distance that most places have, but for rounding; the shortest of several."""
+    values, counts = np.unique(distances, return_counts=True)
+    frequent = values[np.sort(np.argsort(-counts, kind="stable")[:_COMPARED])]
+    most = max(frequent, key=lambda value: _are_near(distances, value).sum())
+    return float(np.median(distances[_are_near(distances, most)]))
+
+
+def _sides(distances: Float[np.ndarray, " place"]) -> list[float]:
+    """Returns the sides that a grid may have, the longest first: distances and what divides two of them."""
+    values, counts = np.unique(distances, return_counts=True)
+    frequent = values[np.argsort(-counts, kind="stable")[:_COMPARED]]
+    whole = frequent.round().astype(np.int64)
+    divisors = np.gcd(whole[:, None], whole).ravel()
+    sides = np.unique(np.concatenate([frequent, divisors]))
+    return sides[sides >= values[0] / _FINER][::-1].tolist()
+
+
+def _lie_on(distances: Float[np.ndarray, " place"], side: float) -> Bool[np.ndarray, " place"]:
+    """Returns which distances are a whole number of sides, but for rounding."""
+    return _are_near(distances, side * np.maximum(1, np.round(distances / side)))
+
+
+def _are_near(distances: Float[np.ndarray, " place"], others: Any) -> Bool[np.ndarray, " place"]:
+    return np.abs(distances - others) <= np.maximum(1, _TOLERANCE * distances)
+
+
+def _to_nearest(places: Num[np.ndarray, "place 2"]) -> Float[np.ndarray, " place"]:
+    """Returns how far the nearest other place is, by the longer of the distances along x and y."""
+    from scipy.spatial import KDTree  # imports slowly
+
+    return KDTree(places).query(places, k=2, p=np.inf)[0][:, 1]

@@ -1,0 +1,68 @@
+"""The size of patches from where they lie, on tissue of any shape and density."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subfuse.errors import DataError
+from subfuse.features.patch_spacing import spacing
+
+SIDE = 512
+PATH = Path("slide.h5")
+
+
+def grid(side: float, *, n: int = 30, share: float = 1.0, seed: int = 0, shift: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Corners of a share of the patches of a square of n x n."""
+    cells = np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2)
+    kept = np.random.default_rng(seed).random(len(cells)) < share
+    return (cells[kept] * side).round() + shift
+
+
+LAYOUTS = {
+    "dense": grid(SIDE),
+    "half": grid(SIDE, share=0.5),
+    "strip": np.array([[0, 0], [1, 0], [3, 0], [5, 0], [0, 1], [2, 1], [4, 1], [1, 2], [3, 2], [5, 2]]) * SIDE,
+    "board": np.array([[x, y] for x in range(8) for y in range(8) if (x + y) % 2]) * SIDE,
+    "row": np.array([[0, 7], [2, 7], [3, 7], [7, 7]]) * SIDE,
+    "row without neighbours": np.array([[0, 7], [2, 7], [5, 7]]) * SIDE,
+    "column": np.array([[7, 0], [7, 1], [7, 2], [7, 9]]) * SIDE,
+    "two": np.array([[0, 0], [SIDE, 0]]),
+    "again": np.repeat(grid(SIDE, n=3), 2, axis=0),
+    "pieces, each on its own grid": np.concatenate(
+        [grid(SIDE, n=6, share=0.6, seed=i, shift=(i * 7_008, i * 992)) for i in range(6)]
+    ),
+    "overlapping pieces": np.concatenate([grid(SIDE, n=8), grid(SIDE, n=8, shift=(7 * SIDE + 128, 96))]),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_size_is_found_in_every_layout(name):
+    for corners in (LAYOUTS[name], LAYOUTS[name][:, ::-1], LAYOUTS[name] + 1234, LAYOUTS[name] / 2):
+        side = SIDE / 2 if corners.max() == LAYOUTS[name].max() / 2 else SIDE
+        assert spacing(corners, PATH) == side
+
+
+@pytest.mark.parametrize("share", [0.3, 0.1, 0.03, 0.01])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_size_is_found_where_few_patches_were_kept(share, seed):
+    assert spacing(grid(SIDE, n=60, share=share, seed=seed), PATH) == SIDE
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.05])
+def test_places_that_are_rounded_move_it_by_a_pixel_at_most(share):
+    assert spacing(grid(506.46, share=share, n=50), PATH) == pytest.approx(506.46, abs=1)
+    jitter = np.random.default_rng(1).integers(-1, 2, (10_000, 1)) * [[1, 0]]
+    corners = grid(SIDE, share=share, n=50)
+    assert spacing(corners + jitter[: len(corners)], PATH) == pytest.approx(SIDE, abs=2)
+
+
+def test_patches_that_overlap_seem_as_large_as_their_distance():
+    assert spacing(grid(SIDE // 2), PATH) == SIDE // 2
+
+
+def test_patches_without_a_common_line_are_refused():
+    with pytest.raises(DataError, match=r"slide.h5: the size of the patches .* no two of the 3 patches lie in one row"):
+        spacing(np.array([[0, 0], [500, 300], [901, 777]]), PATH)
+    with pytest.raises(DataError, match="patch_size_level0"):
+        spacing(np.zeros((1, 2)), PATH)
