@@ -74,6 +74,14 @@ def test_time_left_counts_only_what_was_done_since():
     assert told == [(4, 6, "fold, 60 s left"), (5, 6, "fold, 60 s left"), (6, 6, "fold")]
 
 
+def test_the_first_of_several_steps_at_once_tells_no_time_left():
+    told, clock = [], iter([0.0, 60.0, 61.0])
+    report = with_time_left(lambda *step: told.append(step), workers=2, clock=lambda: next(clock))
+    for done in (1, 2):
+        report(done, 6, "fold")
+    assert told == [(1, 6, "fold"), (2, 6, "fold, 2 min left")]
+
+
 def test_workers_share_the_cores_also_in_linear_algebra():
     found = dict(run_jobs(threads_of_linear_algebra, [(1,), (2,)], workers=2))
     assert all(threads == {max(1, available_cores() // 2)} for threads in found.values())

@@ -26,6 +26,14 @@ from subfuse.cli.training import _add_crossval, _add_train
         (["crossval", "p", "--train.lr", "nan"], "--train.lr must be a finite number. Found nan"),
         (["crossval", "p", "--train.lr", "-1"], "--train.lr must be greater than 0. Found -1"),
         (["train", "p", "--task", "t", "--train.epochs", "0"], "--train.epochs must be greater than or equal to 1"),
+        (
+            ["train", "p", "--task", "t", "--train.optimizer", "AdamW"],
+            "Found AdamW; adamw is, which differs only in case",
+        ),
+        (
+            ["train", "p", "--task", "t", "--train.linear_path", "Ja"],
+            "--train.linear_path must be true or false. Found Ja",
+        ),
         (["train", "p", "--task", "t", "--train.accelerator", "tpv"], "--train.accelerator must be 'auto', 'cpu'"),
         (["crossval", "p", "--architecture.dropout", "1"], "--architecture.dropout must be less than 1. Found 1"),
         (["crossval", "p", "--model.embed_dim", "1"], "--architecture.embed_dim must be a multiple of 8"),

@@ -102,19 +102,23 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def with_time_left(progress: Progress, *, done: int = 0, clock: Callable[[], float] = time.monotonic) -> Progress:
+def with_time_left(
+    progress: Progress, *, done: int = 0, workers: int = 1, clock: Callable[[], float] = time.monotonic
+) -> Progress:
     """Returns a progress that also says how long the rest takes, by the speed since this call.
 
     Args:
         progress: Told of every step.
         done: Steps that were complete before: they took no time and tell nothing.
+        workers: Steps that are worked on at once: fewer tell nothing of the speed either.
         clock: Seconds that grow.
     """
     start = clock()
 
     def told(n_done: int, total: int, what: str) -> None:
         left = (clock() - start) / max(1, n_done - done) * (total - n_done)
-        progress(n_done, total, f"{what}, {duration(left)} left" if n_done < total else what)
+        is_known = n_done < total and n_done - done >= workers
+        progress(n_done, total, f"{what}, {duration(left)} left" if is_known else what)
 
     return told
 

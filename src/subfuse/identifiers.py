@@ -180,6 +180,8 @@ def same_but_for_spelling(names: Iterable[str], known: Collection[str]) -> dict[
     Example:
         >>> same_but_for_spelling(["p1", "p_01", "P2"], ["P01"])
         {'p1': 'P01', 'p_01': 'P01'}
+        >>> same_but_for_spelling(["0100", "100"], ["100.0"])
+        {'0100': '100.0', '100': '100.0'}
     """
     like = {_canonical(name): name for name in sorted(known, reverse=True)}
     return {name: like[_canonical(name)] for name in names if _canonical(name) in like}
@@ -225,5 +227,6 @@ def difference_of_spelling(name: str, other: str) -> str:
 
 
 def _canonical(name: str) -> str:
-    """The letters and digits of a name, in lower case and without leading zeros."""
-    return re.sub(r"[\W_]+", "", re.sub(r"(?<!\d)0+(?=\d)", "", composed(name).lower()))
+    """The letters and digits of a name, in lower case, without leading zeros and those that a float ends in (100.0)."""
+    whole = re.sub(r"^(\d+)\.0+$", r"\1", name)
+    return re.sub(r"[\W_]+", "", re.sub(r"(?<!\d)0+(?=\d)", "", composed(whole).lower()))

@@ -102,7 +102,7 @@ def test_resolved_copy_reads_back_equal(write, text):
         ("{colum: grade,", "{column: grade,", r"unknown key `tasks.grade.colum`. Did you mean `column`\?"),
         ("tumour: {gmtt: a.gmt}", "tumour: builtin", r"`gene_sets.tumour.gmtt`. Did you mean `gmt`\? Valid: gmt, sets"),
         ("patents:", "\npatients:", r"unknown key `patents`. Did you mean `patients`\?"),
-        ("unit: tmp", "unit: tpm", "expression.unit: .*'log2_tpm'.* Found 'tmp'"),
+        ("unit: tmp", "unit: tpm", "expression.unit` must be .*log2_tpm,.* Found 'tmp'"),
         (
             "time: pfs_days",
             "time: time_days",
@@ -133,10 +133,10 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         (MINIMAL + "expression: {unit: tpm, folder: x}\n", "`folder` belongs to format gdc_star and ivygap"),
         (MINIMAL + "expression: {table: x}\n", "line 3: `expression.unit` is required"),
         (MINIMAL + "expression: {format: xena, tabel: x}\n", r"unknown key `expression\.tabel`. Did you mean `table`"),
-        (MINIMAL + "expression: {format: star, folder: x}\n", "line 3: expression: .*'plain'.*'gdc_star'"),
+        (MINIMAL + "expression: {format: star, folder: x}\n", "line 3: `expression.format` must be .*plain,.*gdc_star"),
         (
             MINIMAL + "expression: {unit: zscore, format: gdc_star, folder: x, sample_sheet: y}\n",
-            r"expression.unit: .*'counts', 'tpm', 'fpkm' or 'fpkm_uq'\. Found 'zscore'",
+            r"expression.unit` must be .*counts, tpm, fpkm, fpkm_uq\. Found 'zscore'",
         ),
         (MINIMAL + "tasks: {a: {time: time_days}}\n", "tasks.a: give either `column`"),
         (MINIMAL + "tasks: {a: {column: b, event: c}}\n", "excludes"),
@@ -304,7 +304,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("# " + "x" * 1_100_000 + "\n" + MINIMAL, "at most 1 MB"),
         (MINIMAL + "splits: {seed: " + "9" * 5000 + "}\n", "cohort.yaml"),
         (MINIMAL + "role: 2001-99-99\n", "valid YAML is required"),
-        (MINIMAL + "role: " + "x" * 5000, "role: input should be"),
+        (MINIMAL + "role: " + "x" * 5000, "`role` must be one of develop, external. Found 'xxx"),
     ],
     ids=[
         "aliases",
@@ -324,6 +324,37 @@ def test_hostile_yaml_is_refused_in_one_short_line(write, text, message):
         read_cohort_file(write(text))
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("expression: {table: e.csv, unit: TPM}", "Found 'TPM'; tpm is, which differs only in case"),
+        (
+            "expression: {table: e.csv, unit: log2-tpm}",
+            "Found 'log2-tpm'; log2_tpm is, which differs only in case, zer",
+        ),
+        ("expression: {table: e.csv, unit: tmp}", r"one of counts, .*Found 'tmp'\. Did you mean tpm\?"),
+        ("expression: {table: e.csv, unit: yes}", "Found True"),
+        (
+            "expression: {table: e.csv, format: Xena}",
+            "`expression.format` must be one of plain, .*; xena is, which diff",
+        ),
+        ("expression: {table: e.csv, unit: tpm, standardise: Cohort}", "must be cohort. Found 'Cohort'; cohort is"),
+        (
+            "role: External",
+            "`role` must be one of develop, external. Found 'External'; external is, which differs only",
+        ),
+        ("splits: {by: Site}", "`splits.by` must be one of patient, site. Found 'Site'; site is"),
+        (
+            "slides: {folder: s, include: primary}",
+            r"`slides.include` must be a list. Found 'primary': write \[primary\]",
+        ),
+    ],
+)
+def test_a_setting_of_few_values_names_them_and_the_one_that_is_meant(write, line, message):
+    with pytest.raises(ConfigurationError, match=f"line 3: .*{message}"):
+        read_cohort_file(write(f"name: a\npatients: {{table: p.csv}}\n{line}\n"))
 
 
 def test_aliases_that_stay_small_are_read(write):

@@ -12,7 +12,10 @@ from subfuse.expression.reading import read_expression
 N_GENES = 1200
 
 
-def shares(n_patients: int = 4) -> pd.DataFrame:
+DEPTH = np.linspace(0.3, 0.9, 6)[:, None]  # of sequencing, in million reads
+
+
+def shares(n_patients: int = 6) -> pd.DataFrame:
     """TPM of all genes, one of them without expression."""
     values = np.random.default_rng(0).lognormal(sigma=2, size=(n_patients, N_GENES))
     values[:, 0] = 0
@@ -34,13 +37,33 @@ def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
         ("log2_tpm_001", lambda x: np.log2(x + 0.001), ""),
         ("log2_tpm_001", lambda x: np.log2(x + 1), "no value below 0"),
         ("log2_fpkm_001", lambda x: np.log2(x + 1), "no value below 0"),
-        ("log2_tpm", lambda x: np.log2(x / 4 + 1), "median of 250000 over 1200 genes"),
-        ("log2_tpm", np.log1p, "sum to one million"),
-        ("log2_tpm", lambda x: np.log10(x + 1), "sum to one million"),
-        ("log2_cpm", np.log1p, "CPM sum to one million"),
-        ("log2_cpm", lambda x: np.log2(x * 30 + 1), r"median of 3e+07"),
-        ("tpm", lambda x: x * 30, r"median of 3e+07"),
-        ("tpm", lambda x: x / 4, "median of 250000"),
+        ("log2_tpm", lambda x: np.log2(x * DEPTH / 4 + 1), " over 1200 genes"),
+        ("log2_tpm", np.log1p, "exp(x) - 1 sums to that in every sample. Give exp(x) - 1 as unit tpm, or the counts"),
+        ("log2_tpm", lambda x: np.log10(x + 1), "look like logarithms to base 10 of what was normalised to 1,000,000"),
+        ("log2_cpm", lambda x: np.log1p(x / 100).round(3), "natural logarithms of what was normalised to 10,000 per"),
+        ("log2_fpkm", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
+        ("log2_counts", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
+        ("log2_cpm", lambda x: np.log2(x / 100 + 1), "Found 10,000 in every sample, as of counts that were"),
+        ("tpm", lambda x: (x * DEPTH).round(), "all values are whole numbers (largest "),
+        ("tpm", lambda x: (x * 1e-5).round(), "all values are whole numbers (largest "),
+        ("fpkm", lambda x: (x * DEPTH).round(), "as counts of reads are, declared unit fpkm. Declare counts if"),
+        ("log2_cpm", lambda x: np.log2((x * DEPTH).round() + 1).round(3), "Declare log2_counts if they are"),
+        ("log2_fpkm_uq", lambda x: np.log2((x * DEPTH).round() + 1), "all 2^x - 1 are whole numbers"),
+        ("counts", lambda x: (x * DEPTH).round(), ""),
+        ("log2_counts", lambda x: np.log2((x * DEPTH).round() + 1), ""),
+        ("rsem", lambda x: (x * DEPTH).round(), ""),
+        ("tpm", lambda x: x.round(), ""),
+        ("tpm", lambda x: x.round(1), ""),
+        ("fpkm", lambda x: (x * DEPTH).round(2), ""),
+        ("log2_tpm", lambda x: np.log2(x + 1).round(1), ""),
+        ("log2_tpm", lambda x: np.log2(x + 1).round(0), ""),
+        ("log2_tpm", lambda x: np.log2(x.round() + 1), ""),
+        ("log2_fpkm", lambda x: np.log2(x * DEPTH + 1).round(2), ""),
+        ("log2_tpm", lambda x: np.log2(x.iloc[:, :200] + 1).round(2), ""),
+        ("tpm", lambda x: x.iloc[:, :40].round(), ""),
+        ("log2_cpm", lambda x: np.log2(x * 30 + 1), "Found 30,000,000 in every sample"),
+        ("tpm", lambda x: x * DEPTH * 30, "Found a median of "),
+        ("tpm", lambda x: x * DEPTH / 4, "Found a median of "),
     ],
 )
 def test_shares_add_up_to_a_million(tmp_path, unit, transform, doubt):

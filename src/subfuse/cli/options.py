@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse._formatters import DefaultHelpFormatter
 
 from subfuse.errors import ConfigurationError, preview
+from subfuse.identifiers import spelt_otherwise
 
 if TYPE_CHECKING:
     import pydantic
@@ -139,6 +140,8 @@ def _checked(option: str, kind: Any) -> Callable[[Any], Any]:
             return adapter.validate_python(value)
         except ValidationError as error:
             required = error.errors()[0]["msg"].removeprefix("Input should ").partition(", unable")[0]
-            raise ConfigurationError(f"{option} must {required}. Found {value}.") from None
+            required = required.replace("a valid boolean", "true or false")
+            like = spelt_otherwise([str(value)], re.findall(r"'([^']*)'", required)).get(str(value), "")
+            raise ConfigurationError(f"{option} must {required}. Found {value}{like}.") from None
 
     return read

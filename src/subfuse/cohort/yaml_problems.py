@@ -2,6 +2,7 @@
 
 import datetime
 import difflib
+import re
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from subfuse.errors import ConfigurationError, preview
+from subfuse.identifiers import spelt_otherwise
 from subfuse.settings import ProblemAt
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LARGEST = 1_000_000  # bytes of a file
 _DEEPEST = 30  # levels; ours need six
+_LONGEST_OPTION = 60  # characters that are compared
 _MOST_NODES = 200_000  # after aliases are followed
 
 
@@ -129,6 +132,10 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=12)}."
     elif first["type"] == "missing":
         problem = f"`{name}` is required."
+    elif first["type"] in ("literal_error", "union_tag_invalid"):
+        problem = _of_options(name, first)
+    elif first["type"] == "tuple_type" and isinstance(first["input"], str):
+        problem = f"`{name}` must be a list. Found {first['input']!r}: write [{first['input']}]."
     elif first["type"] == "string_type" and isinstance(first["input"], bool | int | float | datetime.date | None):
         kind = {bool: "yes or no", int: "a number", float: "a number", type(None): "no value"}
         read_as = kind.get(type(first["input"]), "a date")
@@ -140,6 +147,20 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         problem = f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{found}"
     more = f" ({len(others)} more problem(s) in this file.)" if others else ""
     return f"{path}, line {line}: {problem}{more}".replace("\n", "\\n")  # names may hold line breaks
+
+
+def _of_options(name: str, problem: Mapping[str, Any]) -> str:
+    """Returns what is wrong with a value that is none of those that a key may have, and the one that is meant."""
+    context = problem["ctx"]
+    found = context.get("tag", problem["input"])
+    options = re.findall(r"'([^']*)'", context.get("expected_tags", context.get("expected")))
+    key = f"{name}.{context['discriminator'].strip(chr(39))}" if "tag" in context else name
+    text = str(found)[:_LONGEST_OPTION]
+    like = spelt_otherwise([text], options).get(text, "")
+    near = [] if like else difflib.get_close_matches(text.lower(), options, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    required = f"{'one of ' if len(options) > 1 else ''}{preview(options, limit=len(options))}"
+    return f"`{key}` must be {required}. Found {reprlib.repr(found)}{like}.{hint}"
 
 
 def _found_at(node: yaml.Node | None, place: Sequence[str]) -> tuple[int, yaml.Node | None, yaml.Node | None]:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
+from subfuse.expression.doubtful_units import doubts_of_unit
 from subfuse.expression.gdc.star import read_gdc_star
 from subfuse.expression.gene_names import approved_name, gene_aliases, name_genes
 from subfuse.expression.h5ad import read_anndata
@@ -137,7 +138,8 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
         )
     values = matrix.values  # changed in place from here on: a large table fits in memory once
     values[:, ~axis.is_measured] = 0
-    doubts = check_values(values, matrix.unit, _place(matrix), matrix.path)
+    check_values(values, matrix.unit, _place(matrix), matrix.path)
+    doubts = doubts_of_unit(values, matrix.unit, matrix.path)
     remove_log(values, matrix.unit)
     values[:, ~axis.is_measured] = 0  # no share of the sums
     totals = sum_per_sample(values) if matrix.totals is None else matrix.totals

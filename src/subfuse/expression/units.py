@@ -26,10 +26,8 @@ MODEL_SCALE = {  # unit -> scale that models take
 }
 COUNTS = ("counts", "rsem", "log2_counts")  # units whose sum is the depth of sequencing
 FINISHED = ("log2_tpm", "log2_cpm", "zscore")  # units that are scales of models already
-_OFFSETS = {"log2_tpm_001": 0.001, "log2_fpkm_001": 0.001}  # added before the logarithm; 1 in the other log2 units
-_JUDGED_GENES = 50  # fewer genes say nothing about the unit
-_MOST_GENES = 1000  # shares of fewer genes may add up to anything below a million
-_MILLION = {"tpm": "TPM", "log2_tpm": "TPM", "log2_tpm_001": "TPM", "log2_cpm": "CPM"}  # sum to it, over all genes
+OFFSETS = {"log2_tpm_001": 0.001, "log2_fpkm_001": 0.001}  # added before the logarithm; 1 in the other log2 units
+MILLION = {"tpm": "TPM", "log2_tpm": "TPM", "log2_tpm_001": "TPM", "log2_cpm": "CPM"}  # sum to it, over all genes
 _LARGEST_LOG = 40.0  # 2 to the 40 exceeds any count
 
 
@@ -74,8 +72,8 @@ def renormalise(values: Float[np.ndarray, "sample gene"]) -> Float[np.ndarray, "
 
 def check_values(
     values: Float[np.ndarray, "sample gene"], unit: str, place: Callable[[int, int], str], path: object
-) -> tuple[str, ...]:
-    """Checks that values can be in their declared unit, and returns warnings where that is doubtful.
+) -> None:
+    """Checks that values can be in their declared unit.
 
     Args:
         values: In `unit`.
@@ -99,8 +97,6 @@ def check_values(
                 _remedy(float(value), unit),
                 seems=_seeming(float(value), unit),
             )
-    doubt = _doubt(values, unit)
-    return (f"{path}: {doubt}",) if doubt else ()
 
 
 def _row_blocks(values: Float[np.ndarray, "sample gene"]) -> Iterator[slice]:
@@ -114,7 +110,7 @@ def remove_log(values: Float[np.ndarray, "sample gene"], unit: str) -> None:
     """Turns logarithms into the quantity itself, in place; units without logarithm and finished ones stay."""
     if not unit.startswith("log2_") or unit in FINISHED:
         return
-    offset = _OFFSETS.get(unit, 1.0)
+    offset = OFFSETS.get(unit, 1.0)
     for rows in _row_blocks(values):
         block = np.exp2(values[rows]) - offset
         values[rows] = np.maximum(block, 0)  # rounding of the file leaves zeros slightly negative
@@ -122,11 +118,11 @@ def remove_log(values: Float[np.ndarray, "sample gene"], unit: str) -> None:
 
 def stated_sums(values: Float[np.ndarray, "sample gene"], unit: str) -> Float[np.ndarray, " sample"] | None:
     """Returns what each sample's shares of a million add up to; None for units that are no such shares."""
-    if unit not in _MILLION:
+    if unit not in MILLION:
         return None
     if unit == "tpm":
         return sum_per_sample(values)
-    offset = _OFFSETS.get(unit, 1.0)
+    offset = OFFSETS.get(unit, 1.0)
     blocks = (np.exp2(values[rows], dtype=np.float64).sum(axis=1) for rows in _row_blocks(values))
     return np.concatenate([*blocks, np.zeros(0)]) - offset * values.shape[1]
 
@@ -167,7 +163,7 @@ def _wrong_values(block: Float[np.ndarray, "row gene"], unit: str) -> tuple[Bool
         return wrong, "a finite number"
     if unit == "zscore":
         return wrong, "a finite number"
-    lowest = np.log2(_OFFSETS[unit]) - 0.01 if unit in _OFFSETS else 0.0  # -9.9658 is often written as -9.966
+    lowest = np.log2(OFFSETS[unit]) - 0.01 if unit in OFFSETS else 0.0  # -9.9658 is often written as -9.966
     wrong = block < lowest
     if wrong.any():
         return wrong, f"a value of at least {lowest:.4g} ({unit})"
@@ -197,41 +193,3 @@ def _seeming(value: float, unit: str) -> str:
     if value < 0:
         return "z-scores, or logarithms of values below 1"
     return "values without logarithm" if unit.startswith("log2_") else "no counts of reads"
-
-
-def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
-    """Returns in words why the declared unit is doubtful, None where it is not."""
-    if values.shape[1] < _JUDGED_GENES or not values.size:
-        return None
-    low, high = float(values.min()), float(values.max())
-    if unit == "zscore":
-        # large ones say nothing: scores against diploid samples (cBioPortal) reach thousands
-        is_doubtful = low >= 0 and len(values) > 1
-        return (
-            f"no value is negative (largest {high:g}), which z-scores would be. Check the unit."
-            if is_doubtful
-            else None
-        )
-    if not unit.startswith("log2_") and 0 < high < 25:
-        return f"values look like logarithms (largest {high:g}), declared unit {unit}. Check the unit."
-    if unit in _OFFSETS and low >= 0:
-        return (
-            f"{unit} of a gene without expression is {np.log2(_OFFSETS[unit]):.4g}. Found no value below 0, as of "
-            f"log2(x + 1), which is {unit.removesuffix('_001')}. Check the unit."
-        )
-    return _doubt_of_sums(values, unit)
-
-
-def _doubt_of_sums(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
-    sums = stated_sums(values, unit)
-    if sums is None:
-        return None
-    total, name = float(np.median(sums)), _MILLION[unit]
-    if total > 1.2e6:
-        return f"{name} sum to one million per sample. Found a median of {total:g}. Check the unit."
-    if total < 0.6e6 and values.shape[1] >= _MOST_GENES:
-        return (
-            f"{name} sum to one million per sample. Found a median of {total:g} over {values.shape[1]} genes. Where "
-            "these are not a part of the measured genes, the unit is another one, or the logarithm is not to base 2."
-        )
-    return None

@@ -189,7 +189,7 @@ def _prepare_slides(
     stays_here = scheduler is None and min(workers, len(slides)) <= 1  # other processes cannot call back
     if slides and stays_here:
         _encoder(encoder, device)  # loaded before the clock starts
-    meter = SlideProgress(len(slides), progress)
+    meter = SlideProgress(len(slides), progress, workers=workers)
     watch = meter.within if stays_here else None
     jobs = [(source, encoder, out / "wsi", device, watch) for source in slides]
     records, failures = run_slides(_prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)

@@ -78,6 +78,21 @@ def test_within_a_slide_it_is_told_now_and_then() -> None:
     assert {(done, total) for done, total, _ in lines[:3]} == {(0, 2)}
 
 
+def test_the_first_seconds_and_the_first_of_several_at_once_tell_no_speed() -> None:
+    clock, lines = Clock(), Lines()
+    quick = SlideProgress(30, lines, clock=clock)
+    for name, seconds in (("a", 7.0), ("b", 7.5), ("c", 8.0)):  # the first one imported what all need
+        clock.seconds = seconds
+        quick.finished(name, n_patches=100, is_new=True)
+    assert [what for _, _, what in lines] == ["a", "b", "c"]
+    lines.clear()
+    at_once = SlideProgress(8, lines, workers=2, clock=clock)
+    for name in "ab":
+        clock.seconds += 30.0
+        at_once.finished(name, n_patches=60, is_new=True)
+    assert [what for _, _, what in lines] == ["a", "b, 2 patches/s, 3 min left"]
+
+
 def test_hours_are_told() -> None:
     clock, lines = Clock(), Lines()
     progress = SlideProgress(101, lines, clock=clock)

@@ -74,7 +74,7 @@ def explain_cohort(
     jobs = [(tested, model_folder(tested, out), tolerance) for tested in models]
     open_jobs = [job for job in jobs if not is_explained(*job)]
     done = len(jobs) - len(open_jobs)
-    report = None if progress is None else with_time_left(progress, done=done)
+    report = None if progress is None else with_time_left(progress, done=done, workers=workers)
     attempts = Attempts()
     failed: set[str] = set()
     for index, outcome in run_jobs(explain_model, open_jobs, workers=workers, scheduler=scheduler):

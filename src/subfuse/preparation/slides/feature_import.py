@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def import_slides(
         [(source, folder) for source in usable],
         workers=workers,
         scheduler=scheduler,
-        progress=SlideProgress(len(usable), progress),
+        progress=SlideProgress(len(usable), progress, workers=workers),
     )
     unusable = list(survey.exclusions.itertuples(index=False, name=None))
     return records, exclusion_table(sorted([*unusable, *failures]))
@@ -96,6 +97,7 @@ def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
         DataError: The file cannot be read, or a feature is not finite.
         ConfigurationError: A library is missing, or the disk is full.
     """
+    start = time.monotonic()
     path = folder / f"{source.slide_id}.h5"
     identity = _identity_of_source(source)
     stored = _stored(path, identity)
@@ -111,7 +113,7 @@ def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
         }
         write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
         stored = read_attributes(path)
-    return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new)
+    return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new, seconds=time.monotonic() - start)
 
 
 def _repeated_places(slide: SlideFeatures) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from subfuse.errors import ConfigurationError
 from subfuse.execution import Progress, duration, failure_reason, run_jobs
 
 _SECONDS_BETWEEN = 10.0  # reports within one slide
+_SECONDS_TO_JUDGE = 10.0  # of work, before which the first slides tell little of the others
 
 
 class FinishedSlide(NamedTuple):
@@ -22,19 +23,29 @@ class SlideProgress:
     """Says how many slides are done, how many patches pass per second and how long the rest takes.
 
     Both are taken over what this run did itself: slides that were complete before take no time and tell nothing, and
-    what processes need to start, such as loading the encoder, is not work on slides.
+    what processes need to start, such as loading the encoder, is not work on slides. Both are told after ten seconds
+    of work, once there are as many slides as are worked on at once.
     """
 
-    def __init__(self, n_slides: int, report: Progress | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        n_slides: int,
+        report: Progress | None,
+        *,
+        workers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Starts the clock.
 
         Args:
             n_slides: Slides in all.
             report: Told of progress; None: nobody is.
+            workers: Slides that are worked on at once.
             clock: Seconds that grow.
         """
         self._n_slides = n_slides
         self._report = report
+        self._workers = workers
         self._clock = clock
         self._start = self._reported = clock()
         self._n_done = self._n_new = self._n_patches = 0
@@ -68,7 +79,7 @@ class SlideProgress:
         now = self._clock()
         self._reported, elapsed = now, now - self._start
         n_slides, n_patches = self._n_new + share, self._n_patches + n_patches
-        if elapsed > 0 and n_slides > 0:
+        if elapsed >= _SECONDS_TO_JUDGE and (share or n_slides >= min(self._workers, self._n_slides)):
             left = elapsed / n_slides * (self._n_slides - self._n_done - share)
             what += f", {n_patches / elapsed:,.0f} patches/s, {duration(left)} left"
         self._report(self._n_done, self._n_slides, what)

@@ -1,0 +1,123 @@
+"""Do values look like their declared unit? What is possible, but of another unit rather, is a warning."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from subfuse.expression.units import MILLION, OFFSETS, stated_sums
+
+_JUDGED_GENES = 50  # fewer genes say nothing about the unit
+_MOST_GENES = 1000  # shares of fewer genes may add up to anything below a million
+_SHARES_OF_READS = ("tpm", "fpkm", "fpkm_uq")  # in which whole numbers are an exception
+_JUDGED_ROWS = 64
+_LOW = 4.0  # logarithm to base 2 up to which rounding leaves counts whole
+_WHOLE = 0.06  # how far from whole such counts are after rounding to two digits
+_ROUNDED = 0.05  # of a million: what TPM lose that are rounded to whole numbers
+_SAME_SUM = 0.002  # spread of sums that were made equal, but for rounding
+_SEVERAL = 5  # samples whose sums agree by chance in no table
+_BASES = {"natural logarithms": (math.e, "exp(x) - 1"), "logarithms to base 10": (10.0, "10^x - 1")}
+
+
+def doubts_of_unit(values: Float[np.ndarray, "sample gene"], unit: str, path: object) -> tuple[str, ...]:
+    """Returns in words why the declared unit is doubtful; nothing where it is not.
+
+    Args:
+        values: In `unit`, as `check_values` accepts them.
+        unit: As declared.
+        path: The file, for the text.
+    """
+    doubt = _doubt(values, unit) if values.size and values.shape[1] >= _JUDGED_GENES else None
+    return (f"{path}: {doubt}",) if doubt else ()
+
+
+def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
+    low, high = float(values.min()), float(values.max())
+    if unit == "zscore":
+        # large ones say nothing: scores against diploid samples (cBioPortal) reach thousands
+        is_doubtful = low >= 0 and len(values) > 1
+        return (
+            f"no value is negative (largest {high:g}), which z-scores would be. Check the unit."
+            if is_doubtful
+            else None
+        )
+    if of_counts := _doubt_of_counts(values, unit):
+        return of_counts
+    if not unit.startswith("log2_") and 0 < high < 25:
+        return f"values look like logarithms (largest {high:g}), declared unit {unit}. Check the unit."
+    if unit in OFFSETS and low >= 0:
+        return (
+            f"{unit} of a gene without expression is {np.log2(OFFSETS[unit]):.4g}. Found no value below 0, as of "
+            f"log2(x + 1), which is {unit.removesuffix('_001')}. Check the unit."
+        )
+    return _doubt_of_base(values, unit) or _doubt_of_sums(values, unit)
+
+
+def _doubt_of_counts(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
+    """Counts, or their logarithms, in a unit whose values are hardly ever whole numbers."""
+    judged, is_log = _judged(values), unit.startswith("log2_") and unit not in (*OFFSETS, "log2_counts")
+    sums = stated_sums(judged, unit)
+    if sums is not None and abs(np.median(sums) - 1e6) < _ROUNDED * 1e6:
+        return None
+    if unit in _SHARES_OF_READS and judged.any() and bool((judged == np.rint(judged)).all()):
+        return (
+            f"all values are whole numbers (largest {judged.max():g}), as counts of reads are, declared unit {unit}. "
+            "Declare counts if they are."
+        )
+    low = judged[(judged > 0) & (judged < _LOW)]
+    if not is_log or len(low) < _JUDGED_GENES or bool((low == np.rint(low)).all()):
+        return None
+    restored = np.exp2(low) - 1
+    if np.mean(np.abs(restored - np.rint(restored)) < _WHOLE) < 0.99:
+        return None
+    return (
+        f"all 2^x - 1 are whole numbers, as of counts of reads, declared unit {unit}. Declare log2_counts if they are."
+    )
+
+
+def _doubt_of_base(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
+    """Logarithms to another base, which the sums of samples that were normalised to one sum give away."""
+    judged = _judged(values).astype(np.float64)
+    if not unit.startswith("log2_") or unit in OFFSETS or len(judged) < _SEVERAL:
+        return None
+    declared = _spread(np.exp2(judged).sum(axis=1) - judged.shape[1])
+    for name, (base, inverse) in _BASES.items():
+        sums = (base**judged).sum(axis=1) - judged.shape[1]
+        if _spread(sums) < min(_SAME_SUM, declared / 4):
+            total = float(np.median(sums))
+            undone = "tpm" if unit == "log2_tpm" and abs(total - 1e6) < _ROUNDED * 1e6 else "rsem"
+            return (
+                f"values look like {name} of what was normalised to {total:,.0f} per sample, declared unit {unit}: "
+                f"{inverse} sums to that in every sample. Give {inverse} as unit {undone}, or the counts."
+            )
+    return None
+
+
+def _judged(values: Float[np.ndarray, "sample gene"]) -> Float[np.ndarray, "row gene"]:
+    """Returns some rows, spread over all."""
+    return values[:: max(1, len(values) // _JUDGED_ROWS)]
+
+
+def _spread(sums: Float[np.ndarray, " sample"]) -> float:
+    """Returns the range of sums as a share of their median."""
+    return float(np.ptp(sums) / max(float(np.median(sums)), 1.0))
+
+
+def _doubt_of_sums(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
+    sums = stated_sums(values, unit)
+    if sums is None:
+        return None
+    total, name = float(np.median(sums)), MILLION[unit]
+    if len(sums) >= _SEVERAL and _spread(sums) < _SAME_SUM and abs(total - 1e6) > _ROUNDED * 1e6:
+        return (
+            f"{name} sum to one million per sample. Found {total:,.0f} in every sample, as of counts that were "
+            "normalised to that: these are unit rsem, or log2_counts."
+        )
+    if total > 1.2e6:
+        return f"{name} sum to one million per sample. Found a median of {total:g}. Check the unit."
+    if total < 0.6e6 and values.shape[1] >= _MOST_GENES:
+        return (
+            f"{name} sum to one million per sample. Found a median of {total:g} over {values.shape[1]} genes. Where "
+            "these are not a part of the measured genes, the unit is another one, or the logarithm is not to base 2."
+        )
+    return None
