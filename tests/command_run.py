@@ -11,6 +11,7 @@ from subfuse.explanation import explained_score, patient
 from subfuse.explanation.cohort import cohort_explanation, fold_explanation
 from subfuse.runs import results
 from subfuse.runs import run as runs
+from subfuse.simulation import patient_files
 
 BRIEF = (
     "--train.epochs",
@@ -55,6 +56,7 @@ def made_by_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         explain_roughly(patch)
         evaluate_roughly(patch)
+        patch.setattr(patient_files, "_SIDES_PX", (1400, 1600))
         for command in commands:
             assert main([str(part) for part in command]) == 0
     return root / "crossval"

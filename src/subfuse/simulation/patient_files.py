@@ -16,6 +16,7 @@ from subfuse.simulation.slide import Staining, draw_slide
 
 _TILE_PX = 256
 _LEVELS = (1, 4, 16)  # downsampling
+_SIDES_PX = (1930, 2190)  # of a slide, from and below
 
 
 def tifffile_module() -> Any:
@@ -56,7 +57,7 @@ def _write_slide(
     staining: Staining,
     generator: np.random.Generator,
 ) -> None:
-    height, width = generator.integers(1930, 2190, size=2).tolist()
+    height, width = generator.integers(*_SIDES_PX, size=2).tolist()
     tumour, microenvironment = view
     layout = draw_layout(height, width, microenvironment=microenvironment, generator=generator)
     image = draw_slide(layout, height, width, tumour=tumour, staining=staining, generator=generator)
