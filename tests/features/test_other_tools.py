@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from subfuse.errors import DataError
-from subfuse.features.feature_file import NO_COORDINATES
+from subfuse.features.feature_file import NO_COORDINATES, ONE_VECTOR
 from subfuse.features.other_tools import files_behind, opened_features
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.store import SlideFeatures, write_features
@@ -133,7 +133,7 @@ def test_stamp_vector_of_a_slide_is_a_bag_of_one_patch(tmp_path, shape):
     attributes = {"feat_type": "slide", "encoder": "titan"}
     slide, _, warnings = read(write_hdf5(tmp_path / "s.h5", feats=np.ones(shape), on_file=attributes))
     assert (slide.features.shape, slide.has_coordinates, slide.encoder) == ((1, 5), False, "titan")
-    assert warnings == (NO_COORDINATES,)
+    assert warnings == (ONE_VECTOR,)
 
 
 @pytest.mark.parametrize("leading", [(), (1,)])

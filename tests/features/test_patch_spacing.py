@@ -24,6 +24,7 @@ LAYOUTS = {
     "half": grid(SIDE, share=0.5),
     "strip": np.array([[0, 0], [1, 0], [3, 0], [5, 0], [0, 1], [2, 1], [4, 1], [1, 2], [3, 2], [5, 2]]) * SIDE,
     "board": np.array([[x, y] for x in range(8) for y in range(8) if (x + y) % 2]) * SIDE,
+    "most without a neighbour": np.array([[0, 0], [2, 0], [4, 2], [6, 2], [0, 4], [2, 6], [7, 6], [8, 6]]) * SIDE,
     "row": np.array([[0, 7], [2, 7], [3, 7], [7, 7]]) * SIDE,
     "row without neighbours": np.array([[0, 7], [2, 7], [5, 7]]) * SIDE,
     "column": np.array([[7, 0], [7, 1], [7, 2], [7, 9]]) * SIDE,
@@ -47,6 +48,22 @@ def test_the_size_is_found_in_every_layout(name):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_size_is_found_where_few_patches_were_kept(share, seed):
     assert spacing(grid(SIDE, n=60, share=share, seed=seed), PATH) == SIDE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pieces_of_tissue_whose_grids_differ_by_a_part_of_a_patch(seed):
+    generator = np.random.default_rng(seed)
+    pieces = [
+        grid(
+            256,
+            n=int(generator.integers(2, 7)),
+            share=0.7,
+            seed=seed + i,
+            shift=tuple(generator.integers(0, 900, 2) * 64),
+        )
+        for i in range(6)
+    ]
+    assert spacing(np.concatenate(pieces), PATH) == 256
 
 
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.05])

@@ -83,6 +83,18 @@ def test_expression_of_other_people_is_an_error_that_names_both_sides(write, tmp
         plan_cohort(read_cohort_file(path))
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_of_other_files_says_what_it_holds_and_what_is_read(write, tmp_path, listed):
+    path = write(**({} if listed else {"slides": {"features": "features"}}))
+    for file in (tmp_path / "features").iterdir():
+        file.rename(file.with_suffix(".npy"))
+    (tmp_path / "features" / "config.json").touch()
+    with pytest.raises(
+        NothingLeft, match=r"folder features holds 12 \.npy, 1 \.json; features are read from \.h5, \.hdf5"
+    ):
+        plan_cohort(read_cohort_file(path))
+
+
 def test_one_pixel_size_for_the_whole_folder(write):
     path = write(slides={"features": "features", "encoder": "uni", "mpp": 0.5})
     assert {slide.mpp for slide in plan_cohort(read_cohort_file(path)).slides} == {0.5}

@@ -113,7 +113,7 @@ def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ..
     if ready:
         survey, n_read, contrasts = look_into_features(ready, survey_features(ready), seconds=_SECONDS_OF_LOOKING)
         looked = f"  looked at: headers of all slide features, and the values of {n_read}; `prepare` reads all values"
-        warnings = (*survey.warnings(), *mixed_widths(survey.width_um))
+        warnings = (*survey.warnings(), *mixed_widths(survey.width_um, by_spacing=survey.by_spacing))
         return survey.exclusions, [survey.summary(), looked], warnings, contrasts
     unreadable = []
     for source in slides:

@@ -15,6 +15,7 @@ from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, raster_corner
 from subfuse.slides.tissue import MPP_PLACE, Tiling
 
 _LARGEST_PX = 1 << 24  # no slide is wider, in level-0 pixels
+ONE_VECTOR = "one vector for the whole slide: no heat maps are drawn"
 NO_COORDINATES = "no coordinates: the patches are laid out row by row on a square, and no heat maps are drawn"
 
 
@@ -102,10 +103,8 @@ class FeatureFile:
 
 def without_coordinates(layout: str, shape: tuple[int, int], read: Callable[[], np.ndarray]) -> FeatureFile:
     """Returns a file whose patches have no places; their size is nominal, that of `subfuse prepare`'s own."""
-    nominal = Tiling()
-    return FeatureFile(
-        layout, shape, read, None, nominal.tile_px, nominal.mpp, tile_px=None, warnings=(NO_COORDINATES,)
-    )
+    nominal, note = Tiling(), ONE_VECTOR if shape[0] == 1 else NO_COORDINATES
+    return FeatureFile(layout, shape, read, None, nominal.tile_px, nominal.mpp, tile_px=None, warnings=(note,))
 
 
 def bag_shape(shape: tuple[int, ...], path: Path, found: str) -> tuple[int, int]:

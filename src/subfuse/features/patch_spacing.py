@@ -15,15 +15,16 @@ _MOST = 0.9  # of the patches, that lie on a grid
 _FEW = 10  # patches, all of which must lie on a grid
 _TOUCHING = 4  # patches at one distance from their neighbour, two pairs, that show it where they are half of all
 _COMPARED = 50  # distances, the most frequent ones, of which a grid is made
-_FINER = 4  # times than the nearest neighbours, that a grid may be
+_FINER = 3  # times than the usual distance, that a grid may be
 
 
 def spacing(coords: Num[np.ndarray, "patch 2"], path: Path) -> float:
     """Returns the side of the patches, as if they touched each other without overlap.
 
-    Where at least half of the patches have their nearest neighbour, beside or across a corner, at one distance, it is
-    that. Where tissue is sparse, it is that of the coarsest grid on which the distances between neighbours lie. A row
-    or column may have gaps that are more frequent, and pieces of tissue grids of their own (CLAM).
+    Where at least half of the patches have their nearest neighbour, beside or across a corner, at one distance, and
+    nearly all at a multiple of it, it is that. Where tissue is sparse, it is the side of the coarsest grid on which all
+    patches lie, or else the distances between neighbours. A row or column may have gaps that are more frequent, and
+    pieces of tissue grids of their own (CLAM), whose common divisor is far smaller than a patch.
 
     Args:
         coords: Corners of the patches.
@@ -42,11 +43,15 @@ def spacing(coords: Num[np.ndarray, "patch 2"], path: Path) -> float:
     distances = _to_nearest(places)
     most = _most_frequent(distances)
     n_touching = int(_are_near(distances, most).sum())
-    if n_touching >= max(_TOUCHING, len(places) / 2):
+    is_usual = n_touching >= max(_TOUCHING, len(places) / 2)
+    if is_usual and _lie_on(distances, most).mean() >= _MOST:
         return most
+    common = np.gcd.reduce((places - places[0]).round().astype(np.int64), axis=None)
+    if common >= most / _FINER:
+        return float(common)
     share = 1.0 if len(places) < _FEW else _MOST
     on_grid = (side for side in _sides(distances) if _lie_on(distances, side).mean() >= share)
-    return next(on_grid, most)
+    return most if is_usual else next(on_grid, most)
 
 
 def _most_frequent(distances: Float[np.ndarray, " place"]) -> float:

@@ -51,6 +51,11 @@ class SlideFeatures:
         return ((self.coords + self.patch_size_level0 / 2) * self.level0_mpp).astype(np.float32)
 
     @property
+    def patch_um(self) -> float:
+        """Side of a patch in µm; NaN where places are unknown."""
+        return self.patch_size_level0 * self.level0_mpp if self.has_coordinates else math.nan
+
+    @property
     def area_mm2(self) -> float:
         """Area that the patches cover together, where they overlap counted once; NaN where places are unknown."""
         if not self.has_coordinates:

@@ -20,7 +20,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.other_tools import opened_features
 from subfuse.features.store import read_features
 from subfuse.preparation.slides.feature_import import import_slides
-from subfuse.preparation.slides.feature_survey import feature_sources, survey_features
+from subfuse.preparation.slides.feature_survey import feature_sources, look_into_features, survey_features
 from subfuse.slides.source import FeatureSource, SlideSource
 
 PATIENTS = [f"P{i:02d}" for i in range(12)]
@@ -123,7 +123,7 @@ def test_a_feature_table_of_any_width_through_check_prepare_and_crossval(tmp_pat
     table.to_csv(tmp_path / "areas.csv", index=False)
 
     assert main(["check", str(path)]) == 0
-    assert "(feature table: 12), 3 numbers a patch, of encoder areas; 12 without coordinates" in capsys.readouterr().out
+    assert "(feature table: 12), 3 numbers a slide, of encoder areas; 12 without coordinates" in capsys.readouterr().out
     out = prepare(path)
     assert pd.read_csv(out / "slides.csv")["n_patches"].tolist() == [1] * 12
     slide = read_features(out / "wsi" / "imported" / "features_areas" / "P03-DX1.h5")
@@ -375,6 +375,25 @@ def test_sizes_by_an_earlier_rule_are_found_anew_and_recorded_ones_kept(tmp_path
     sources = [FeatureSource(name, "p", tmp_path / f"{name}.h5", encoder="toy") for name in ("by_spacing", "recorded")]
     records, _ = import_slides(sources, survey_features(sources), tmp_path / "out" / "wsi")
     assert {record.slide_id: record.patch_um for record in records} == {"by_spacing": 128, "recorded": 350}
+
+
+def test_widths_that_only_places_tell_are_known_once_files_are_read(tmp_path):
+    for name, attributes in {"a": {}, "b": {"patch_size_level0": 700}, "c": {"patch_size_level0": 512}}.items():
+        write_features(tmp_path / f"{name}.h5", 9, level0_mpp=0.25, **attributes)
+    sources = [FeatureSource(name, "p", tmp_path / f"{name}.h5", encoder="toy") for name in "abc"]
+    survey = survey_features(sources)
+    assert survey.width_um == {"b": 175, "c": 128}
+    read, *_ = look_into_features(sources, survey, seconds=60.0)
+    assert read.width_um == {"a": 128, "b": 175, "c": 128}
+    assert read.by_spacing == ["a"]
+
+
+def test_a_vector_of_a_slide_is_called_that(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = np.ones(7, np.float32)
+    survey = survey_features([FeatureSource("a", "p", tmp_path / "a.h5", encoder="titan")])
+    assert "7 numbers a slide, of encoder titan; 1 without coordinates" in survey.summary()
+    assert survey.warnings() == ("slide a: one vector for the whole slide: no heat maps are drawn",)
 
 
 def test_overlap_and_repetition_are_not_counted_as_tissue(tmp_path):

@@ -17,6 +17,7 @@ from subfuse.features.contrast import PatchContrast, contrast_of
 from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import opened_features
+from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import sha256_of_json
 from subfuse.slides.source import FeatureSource, SlideSource
@@ -32,7 +33,7 @@ class FeatureHeader:
     encoder: str
     encoder_sha256: str  # empty where unknown
     has_coordinates: bool
-    patch_um: float  # side of a patch in µm; NaN where the header does not tell
+    patch_um: float  # side of a patch in µm; NaN where the header does not tell and the places were not read
     warnings: tuple[str, ...]
 
 
@@ -51,13 +52,19 @@ class FeatureSurvey:
         """Side of the patches of each slide in µm, where its header tells."""
         return {slide: header.patch_um for slide, header in self.headers.items() if not math.isnan(header.patch_um)}
 
+    @property
+    def by_spacing(self) -> list[str]:
+        """Slides whose patches are as wide as they lie apart, since nothing else tells."""
+        return [slide for slide, header in self.headers.items() if NO_PATCH_SIZE in header.warnings]
+
     def summary(self) -> str:
         """Returns in one line what the files are."""
         layouts = pd.Series([header.layout for header in self.headers.values()], dtype=object).value_counts()
         counts = preview([f"{name}: {count}" for name, count in layouts.items()]) or "none can be used"
         bare = sum(not header.has_coordinates for header in self.headers.values())
         without = f"; {bare} without coordinates" if bare else ""
-        of = f"{self.patch_dim} numbers a patch, of encoder {self.encoder}"
+        each = "patch" if any(header.n_patches > 1 for header in self.headers.values()) else "slide"
+        of = f"{self.patch_dim} numbers a {each}, of encoder {self.encoder}"
         return f"  slide features: {len(self.headers)} ({counts}), {of}{without}"
 
     def warnings(self) -> tuple[str, ...]:
@@ -123,12 +130,13 @@ def look_into_features(
         seconds: After this no further file is begun.
 
     Returns:
-        The survey without them; how many files were read, which are spread over the cohort; and whether the patches
-        of those that can be imported differ.
+        The survey without them, and with the widths that only places tell; how many files were read, which are spread
+        over the cohort; and whether the patches of those that can be imported differ.
     """
     usable = [source for source in slides if source.slide_id in survey.headers]
     failures: list[tuple[str, str, str]] = []
     contrasts: dict[str, PatchContrast] = {}
+    widths: dict[str, float] = {}
     end, n_read = time.monotonic() + seconds, 0
     for index in np.random.default_rng(0).permutation(len(usable)):
         if time.monotonic() > end:
@@ -136,11 +144,17 @@ def look_into_features(
         source, n_read = usable[index], n_read + 1
         try:
             with opened_source(source) as file:
-                contrasts[source.slide_id] = contrast_of(file.slide_features(source.path).features)
+                slide = file.slide_features(source.path)
+                contrasts[source.slide_id] = contrast_of(slide.features)
+                widths[source.slide_id] = slide.patch_um
         except DataError as error:
             failures.append(("slide", source.slide_id, str(error)))
     failed = {name for _, name, _ in failures}
-    headers = {name: header for name, header in survey.headers.items() if name not in failed}
+    headers = {
+        name: replace(header, patch_um=widths.get(name, header.patch_um))
+        for name, header in survey.headers.items()
+        if name not in failed
+    }
     exclusions = join_exclusions([survey.exclusions, exclusion_table(sorted(failures))])
     return replace(survey, headers=headers, exclusions=exclusions), n_read, contrasts
 

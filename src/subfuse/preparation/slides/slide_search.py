@@ -1,14 +1,15 @@
 """Which files of a folder are slides or features, and how their names identify them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from subfuse.errors import DataError
+from subfuse.errors import DataError, preview
 from subfuse.identifiers import composed
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 
-_SLIDE_SUFFIXES = (
+SLIDE_SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
     ".czi", ".dcm",
 )  # fmt: skip
@@ -82,6 +83,16 @@ def find_features(folder: Path) -> dict[str, Path]:
     return found
 
 
+def files_in_words(folder: Path) -> str:
+    """Returns how many files of which kind a folder and its subfolders hold, the commonest kinds first.
+
+    Hidden files are ignored.
+    """
+    names = [name for _, _, files in os.walk(folder) for name in files if not name.startswith(".")]
+    kinds = Counter(Path(name).suffix.lower() or "without suffix" for name in names)
+    return preview([f"{count} {kind}" for kind, count in kinds.most_common()], limit=4) or "no file"
+
+
 def feature_id_of(name: str) -> str:
     """Returns the slide's identifier of a feature file: its name without the suffixes of features and slide.
 
@@ -100,12 +111,12 @@ def slide_id_of(name: str) -> str:
         >>> slide_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.svs"), slide_id_of("case.7")
         ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
     """
-    suffix = next((s for s in (*_SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
+    suffix = next((s for s in (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
     return composed(name[: len(name) - len(suffix)])
 
 
 def _is_slide(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(_SLIDE_SUFFIXES)
+    return not name.startswith(".") and name.lower().endswith(SLIDE_SUFFIXES)
 
 
 def _is_image(name: str) -> bool:

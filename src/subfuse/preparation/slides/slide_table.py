@@ -21,7 +21,17 @@ from subfuse.identifiers import (
     spelt_otherwise,
 )
 from subfuse.preparation.slides.slide_samples import choose_slides, rank_of_slide
-from subfuse.preparation.slides.slide_search import DICOM_SUFFIX, feature_id_of, find_features, find_slides, slide_id_of
+from subfuse.preparation.slides.slide_search import (
+    DICOM_SUFFIX,
+    FEATURE_SUFFIXES,
+    SLIDE_SUFFIXES,
+    feature_id_of,
+    files_in_words,
+    find_features,
+    find_slides,
+    slide_id_of,
+)
+from subfuse.slides.image_folders import IMAGE_SUFFIXES
 from subfuse.slides.source import FeatureSource, SlideSource, SlidesSection
 from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.tables import is_missing, read_text_table, require_columns
@@ -100,12 +110,23 @@ def require_slides(
     of_slides = exclusions[exclusions["level"] == "slide"]
     place = section.table or section.folder or section.features or section.feature_table
     why = f"{len(of_slides)} and none that can be used. Commonest reason: {commonest_reasons(of_slides, 1)}"
+    found = f"{why if len(of_slides) else 'no slide'}.{_other_files(section)} {_mismatch(section, patient_ids)}"
     raise NothingLeft(
-        f"{place}: slides of the cohort's patients are required where `slides` is declared. Found "
-        f"{why if len(of_slides) else 'no slide'}. {_mismatch(section, patient_ids)}. Correct the identifiers or "
-        "paths, or remove `slides`.",
+        f"{place}: slides of the cohort's patients are required where `slides` is declared. Found {found}. Correct the "
+        "identifiers or paths, or remove `slides`.",
         exclusions,
     )
+
+
+def _other_files(section: SlidesSection) -> str:
+    """Returns what a folder holds in which no file has a name of features, or of a slide, and which names are read."""
+    folder = section.features or section.folder
+    if folder is None or _found(section):
+        return ""
+    what, suffixes = (
+        ("features", FEATURE_SUFFIXES) if section.features else ("slides", (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES))
+    )
+    return f" The folder {folder.name} holds {files_in_words(folder)}; {what} are read from {', '.join(suffixes)}."
 
 
 def _mismatch(section: SlidesSection, patient_ids: Collection[str]) -> str:
