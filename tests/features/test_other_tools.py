@@ -262,6 +262,10 @@ def negative_patch_size(path: Path) -> None:
     write_hdf5(path, features=FEATURES, coords=CORNERS, on_coords=attributes)
 
 
+def places_alone(path: Path) -> None:
+    write_hdf5(path, coords=CORNERS, on_coords=TRIDENT)
+
+
 def stamp_of_unknown_unit(path: Path) -> None:
     write_hdf5(path, feats=FEATURES, coords=CORNERS, on_file={"unit": "px", "tile_size": 224})
 
@@ -275,11 +279,15 @@ DAMAGED = [
     (zero_bytes, r"complete HDF5 file is required. Found 0 bytes"),
     (truncated, r"complete HDF5 file is required"),
     (unknown_names, r"Found: coords \(6, 2\), embeddings \(6, 4\); attributes model"),
+    (
+        places_alone,
+        r"Found: coords .*These are places of patches alone: name the folder of features as slides.features",
+    ),
     (two_kinds, r"one dataset of features is required.*feats \(6, 4\), features \(6, 4\)"),
     (text_features, r"features must be numbers"),
     (no_patches, r"at least one patch are required. Found: coords \(0, 2\), features \(0, 4\)"),
     (fewer_coordinates, r"one row for each of the 6 patches. Found: coords \(5, 2\)"),
-    (no_pixel_size, r"magnification is nominal. Declare `mpp` in the slide table"),
+    (no_pixel_size, r"magnification is nominal \(40x is about 0.25 µm\). Declare `mpp` in the slide table"),
     (magnification_as_pixel_size, r"Found 40. Correct or declare `mpp` for the slide in the slide table"),
     (nanometres_of_clam, r"252 looks like nanometres, that is 0.252 µm"),
     (infinite_coordinates, r"`coords` must be finite"),

@@ -36,9 +36,12 @@ def read_hdf5(file: h5py.File, path: Path, mpp: float | None) -> FeatureFile:
     """
     found = [name for name in _HDF5_LAYOUTS if is_held(file, name)]
     if len(found) != 1:
+        remedy = "See the layouts that `slides.features` reads in the documentation."
+        if list(file) == ["coords"]:
+            remedy = "These are places of patches alone: name the folder of features as slides.features."
         raise DataError(
             f"{path}: one dataset of features is required, named {', '.join(_HDF5_LAYOUTS)}. "
-            f"Found: {hdf5_listing(file)}. See the layouts that `slides.features` reads in the documentation."
+            f"Found: {hdf5_listing(file)}. {remedy}"
         )
     return _HDF5_LAYOUTS[found[0]](file, stored_array(file, found[0], path), path, mpp)
 
@@ -103,8 +106,9 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
     recorded = recorded or x or y
     mpp = recorded if declared is None else declared
     if mpp is None:
-        found = preview(attributes.names(), limit=12)
-        raise unknown_mpp(path, f"attributes {found}; magnification is nominal" if found else "no attributes")
+        found, level0 = preview(attributes.names(), limit=12), attributes.number("level0_magnification")
+        about = f" ({level0:g}x is about {10 / level0:.3g} µm)" if level0 else ""
+        raise unknown_mpp(path, f"attributes {found}; magnification is nominal{about}" if found else "no attributes")
     require_plausible_mpp(mpp, path)
     magnification = attributes.number("level0_magnification")
     notes = disagreement(declared=declared, recorded=recorded)
