@@ -111,6 +111,12 @@ def test_names_of_groups_are_no_numbers_in_another_writing(groups):
     assert all("=" in name for name in found)
 
 
+@pytest.mark.parametrize("cells", [["61,5", "48,5"], ["36 yrs", "52 yrs"], ["2.5.1961", None]])
+def test_cells_of_an_external_cohort_are_refused_as_those_of_training(cells):
+    with pytest.raises(ConfigurationError, match="covariates: age must hold numbers"):
+        resolve_covariates(["age"], patients(age=cells), {}, develops=False)
+
+
 def test_a_wrong_batch_is_not_offered_the_outcomes():
     with pytest.raises(ConfigurationError, match=r"They have cohort, age\. Name one"):
         check_batch(
