@@ -71,7 +71,7 @@ def test_outcome_in_disguise_is_named(task: str, name: str, column) -> None:
     with pytest.raises(DataError, match="allow it with"):
         raise_for_failures(check_inputs(cohort, fold_of(cohort), task))
     allowed = check_inputs(cohort, fold_of(cohort), task, allow=[name])
-    assert [finding.level for finding in allowed] == ["note"]
+    assert [(finding.level, finding.short) for finding in allowed] == [("note", name)]
 
 
 def test_a_gene_that_the_table_names_otherwise_is_said_and_allowed_by_both_names() -> None:

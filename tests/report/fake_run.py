@@ -70,6 +70,10 @@ def _of_main_model(task: str) -> tuple[Finding, ...]:
         Finding("warning", "trivial baseline", f"Subspace fusion {beat}", why, short=f"{beat}: {numbers}", **of),
         Finding("note", "added value", f"Subspace fusion {add}", why, short=f"{add}: {numbers}", **of),
         Finding("warning", "calibration", off, why, short="recalibrate before use", **of),
+        *(
+            Finding("note", "outcome in disguise", f"input {gene} is allowed by name", why, task=task, short=gene)
+            for gene in ("METTL7B", "PDGFRA", "LINC01088")
+        ),
     )
 
 

@@ -174,6 +174,27 @@ def test_calibration_of_the_main_model_comes_from_the_audit(tmp_path, level, wor
     assert ("and 1 warning." in caution(read_run(run)).sentence) == (level == "warning")
 
 
+def test_inputs_that_were_allowed_although_they_may_be_the_outcome_are_named_beside_their_task(run, tmp_path):
+    copy = copytree(run, tmp_path / "run")
+    config = yaml.safe_load((copy / "config.yaml").read_text()) | {"allow_inputs": ["PBX4"]}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    for_both = {task: lines_of(copy, task).get("Outcome in disguise?") for task in ("survival", "grade")}
+    assert set(for_both.values()) == {"PBX4; allowed by name"}  # no audit says of which task
+
+    found = (
+        Finding("note", "outcome in disguise", "input PBX4 is allowed", task="grade", short="PBX4"),
+        Finding("note", "outcome in disguise", "3 input(s) order few patients, some by chance", task="grade"),
+        Finding("ok", "outcome in disguise", "none of 9 inputs", task="survival"),
+    )
+    (copy / "audit.json").write_text(json.dumps(Audit(found).to_dict()))
+    assert lines_of(copy, "grade")["Outcome in disguise?"] == "PBX4; allowed by name"
+    assert "Outcome in disguise?" not in lines_of(copy, "survival")
+    told = [line for line in model_card(read_run(copy)).splitlines() if "in disguise" in line]
+    assert [line.split(":")[0] for line in told] == ["- Grade"]
+    assert told[0].endswith("Inputs allowed by name that may be the outcome in disguise: PBX4.")
+    assert "Outcome in disguise?" not in lines_of(run, "grade")
+
+
 def test_failures_stand_first_whole_and_once(audited):
     found = caution(read_run(audited))
     assert found == Caution("bad", found.sentence, is_detailed=True)

@@ -28,7 +28,7 @@ class Finding:
     remedy: str = ""
     task: str | None = None  # None: of every task
     model: str | None = None  # None: of no single model
-    short: str = ""  # what a card has room for: the verdict with its numbers, or the advice; empty where `found` does
+    short: str = ""  # what a card has room for: verdict with numbers, advice, or the input; empty where `found` does
 
 
 @dataclass(frozen=True)

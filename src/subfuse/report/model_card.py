@@ -15,6 +15,7 @@ from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import counted, headline_of, inputs_of, singular, titled, with_level
 from subfuse.report.summary import (
+    allowed_inputs,
     beyond_sentences,
     calibration_sentence,
     caution,
@@ -81,8 +82,14 @@ def _in_short(run: RunFiles) -> Iterator[str]:
             fusion_sentence(run, task),
             *beyond_sentences(run, task),
             calibration_sentence(run, task),
+            _allowed_sentence(run, task),
         )
         yield f"- {escaped(titled(task))}: {escaped(' '.join(part for part in parts if part))}"
+
+
+def _allowed_sentence(run: RunFiles, task: str) -> str:
+    names = allowed_inputs(run, task)
+    return f"Inputs allowed by name that may be the outcome in disguise: {preview(names, 10)}." if names else ""
 
 
 def _measured(row: Mapping[Any, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.errors import preview
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
@@ -135,11 +136,24 @@ def _lines(
     elsewhere = _finding(run, task, "hospitals held out")
     if elsewhere is not None:
         yield Line("Hospitals held out", _in_few_words(elsewhere))
+    allowed = allowed_inputs(run, task)
+    if allowed:
+        yield Line("Outcome in disguise?", f"{preview(allowed, 2)}; allowed by name")
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
         yield Line("Highest of all", f"{model_label(highest['model'], run.covariates)} {number(highest['value'])}")
     yield Line("Probabilities", _calibration(run, task)[0])
+
+
+def allowed_inputs(run: RunFiles, task: str) -> list[str]:
+    """Returns the inputs of a task that may be its outcome in disguise and were allowed by name.
+
+    Where no audit looked at the inputs of this task, these are all that were allowed.
+    """
+    found = [finding for finding in _findings(run) if (finding["check"], finding["task"]) == (DISGUISED, task)]
+    allowed = [str(finding["short"]) for finding in found if finding["level"] == "note" and finding.get("short")]
+    return allowed if found else list(run.config.get("allow_inputs", ()))
 
 
 def _in_few_words(finding: Mapping[str, Any]) -> str:
