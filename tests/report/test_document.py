@@ -259,6 +259,21 @@ def test_a_missing_table_is_named(tmp_path):
         write_report(tmp_path)
 
 
+def test_a_cohort_that_was_prepared_again_since_is_told_and_the_run_stands(tmp_path, caplog):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    (run / "config.yaml").write_text("prepared: ../prepared\n")
+    for folder, sha256 in ((run / "cohort", "1"), (tmp_path / "prepared", "1")):
+        folder.mkdir()
+        (folder / "provenance.json").write_text(json.dumps({"files": {"expression.h5ad": sha256}}))
+    assert "has changed since" not in write_report(run).read_text(encoding="utf-8") + caplog.text
+
+    (tmp_path / "prepared" / "provenance.json").write_text(json.dumps({"files": {"expression.h5ad": "2"}}))
+    page = write_report(run).read_text(encoding="utf-8")
+    said = "the prepared cohort has changed since (other expression.h5ad). The run stands, for the cohort as it was"
+    assert said in page[page.index('id="provenance"') :]
+    assert [record.getMessage() for record in caplog.records if said in record.getMessage()]
+
+
 def test_files_that_a_run_has_lost_are_named(tmp_path, caplog):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), explained=1)
     assert not read_run(run).lost  # copied without any model: so are runs that are shared

@@ -126,7 +126,9 @@ def _finding(
 ) -> Finding:
     shown = both_names(name, in_table)
     if {name, in_table, column_of(name)} & set(allow):
-        return Finding("note", CHECK, f"input {shown} is allowed by name although {reason}", _WHY, "", task, short=shown)
+        return Finding(
+            "note", CHECK, f"input {shown} is allowed by name although {reason}", _WHY, "", task, short=shown
+        )
     leave_out = f"Name {name} in `expression.exclude`" if is_gene else f"Remove {column_of(name)} from `covariates`"
     remedy = f"{leave_out} of the cohort file, or allow it with --allow-inputs if it is known before the outcome."
     return Finding("failure", CHECK, f"input {shown}: {reason}", _WHY, remedy, task)

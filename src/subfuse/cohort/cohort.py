@@ -196,6 +196,16 @@ def read_patients(prepared: Path) -> pd.DataFrame:
     )
 
 
+def changed_patients(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
+    """Returns in words who of two tables of `read_patients` is new, gone, or has another value in a column of both."""
+    before, now = (table.set_index("patient_id") for table in (before, now))
+    both, columns = before.index.intersection(now.index), before.columns.intersection(now.columns)
+    old, new = (table.loc[both, columns].astype(str) for table in (before, now))
+    changed = {f"other {name}": both[old[name] != new[name]] for name in map(str, columns)}
+    found = {"new": now.index.difference(before.index), "gone": before.index.difference(now.index), **changed}
+    return [f"{what}: {preview(patients)}" for what, patients in found.items() if len(patients)]
+
+
 def _require_cells(path: Path, table: pd.DataFrame, name: str, is_right: pd.Series, what: str) -> None:
     if not is_right.all():
         row = int(np.flatnonzero(~is_right)[0])

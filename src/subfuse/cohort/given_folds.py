@@ -9,6 +9,7 @@ import pandas as pd
 
 from subfuse.cohort.fold import Fold, strata_of, with_validation
 from subfuse.errors import DataError, preview
+from subfuse.files import write_table
 from subfuse.identifiers import describe_mismatch, patient_of_barcode, spelt_otherwise
 from subfuse.tables import is_missing, read_text_table, require_columns
 
@@ -57,6 +58,15 @@ def given_folds(
             strata = strata_of(table[training], stratify, 2)
             folds.append(with_validation(identifiers[training], strata, validation, random, identifiers[testing]))
     return tuple(folds)
+
+
+def write_given_folds(folder: Path, folds: Sequence[Fold]) -> None:
+    """Writes folds as `given_folds` reads them, and removes those that were written there before."""
+    for path in folder.glob("fold_*.csv"):
+        path.unlink()
+    for k, fold in enumerate(folds):
+        sides = {"train": fold.train, "val": fold.validation, "test": fold.test}
+        write_table(folder / f"fold_{k}.csv", pd.DataFrame({name: pd.Series(ids) for name, ids in sides.items()}))
 
 
 def unlisted_patients(folder: Path, patient_ids: Collection[str]) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def prepare(
         _require_own(out, cohort_file)
         write_table(out / "exclusions.csv", error.exclusions)
         raise DataError(f"{error} All are in {out / 'exclusions.csv'}.") from error
-    write_prepared(out, cohort_file, plan, _slide_table(records))
+    other_folds = write_prepared(out, cohort_file, plan, _slide_table(records))
     write_table(out / "gene_set_coverage.csv", plan.coverage)
     write_table(out / "slide_quality.csv", quality_table(records))
     mark_complete(out, provenance)
@@ -135,7 +135,8 @@ def prepare(
         {record.slide_id: record.patch_um for record in records if not math.isnan(record.patch_um)},
         by_spacing=[record.slide_id for record in records if NO_PATCH_SIZE in record.warnings],
     )
-    warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *_of_encoder(encoder, survey))
+    of_encoder = _of_encoder(encoder, survey)
+    warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *of_encoder, *other_folds)
     return Preparation(out, plan, _slide_table(records), warnings)
 
 

@@ -5,19 +5,25 @@ from pathlib import Path
 
 import pandas as pd
 
+from subfuse.cohort.cohort import changed_patients, read_patients
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text
-from subfuse.cohort.fold_files import SPLITS, write_repeats
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.fold_files import SPLITS, read_repeats, write_repeats
+from subfuse.cohort.given_folds import write_given_folds
+from subfuse.errors import DataError
 from subfuse.exclusions import RENAMED, exclusion_table, join_exclusions
 from subfuse.expression.gene_names import is_identifier
 from subfuse.expression.table import ExpressionTable, write_expression
 from subfuse.files import write_table, write_text
 from subfuse.preparation.plan import CohortPlan
 
+Repeats = tuple[tuple[Fold, ...], ...]
+FORMER_SPLITS = SPLITS.with_name("former")
 _EXPRESSION_FILES = ("expression.h5ad", "gene_sets.gmt", "pathways.gmt")
 
 
-def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides: pd.DataFrame) -> None:
-    """Writes the tables of a prepared folder.
+def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides: pd.DataFrame) -> list[str]:
+    """Writes the tables of a prepared folder; returns a warning where it had other folds before.
 
     These are patients.csv, slides.csv, exclusions.csv, expression.h5ad, gene_sets.gmt (measured genes of each
     subspace), pathways.gmt (those of every single set), harmonisation.csv (where several cohorts have expression), the
@@ -31,6 +37,7 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
         slides: One row per prepared slide: slide_id, patient_id, features (path of the feature file, relative to
             `out`) and whatever else is known.
     """
+    former = _former(out)
     write_table(out / "patients.csv", plan.patients)
     write_table(out / "slides.csv", slides.sort_values("slide_id"))
     write_table(out / "exclusions.csv", join_exclusions([plan.exclusions, _renamed(plan.expression)]))
@@ -48,6 +55,35 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
     resolved = {"tasks": dict(plan.tasks), "covariates": plan.covariates}
     write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update=resolved)))
     write_repeats(out / SPLITS, plan.repeats)
+    return _other_folds(out, plan.repeats, former, are_given=cohort_file.splits.folder is not None)
+
+
+def _former(out: Path) -> tuple[Repeats, pd.DataFrame]:
+    """Returns the folds and patients that were prepared in a folder before; none where nothing whole was."""
+    try:
+        return read_repeats(out / SPLITS), read_patients(out)
+    except DataError:
+        return (), pd.DataFrame()
+
+
+def _other_folds(out: Path, repeats: Repeats, former: tuple[Repeats, pd.DataFrame], *, are_given: bool) -> list[str]:
+    """Returns a warning where a folder had other folds before; they are kept in `splits/former`, unless they are given.
+
+    There they are in the form that `splits.folder` of a cohort file takes.
+    """
+    before, patients = former
+    if not before or not repeats or before == repeats:
+        return []
+    changed = "; ".join(changed_patients(patients, read_patients(out)))
+    why = f"patients have changed ({changed})" if changed else "the rules for them have changed"
+    told = f"the folds are others than before, since {why}: runs on the old ones cannot be continued"
+    if are_given:
+        return [told]
+    kept = out / FORMER_SPLITS
+    write_given_folds(kept, before[0])
+    return [
+        f"{told}. To keep the old ones, set `splits: {{folder: {kept.resolve()}}}` in the cohort file and prepare again"
+    ]
 
 
 def _renamed(table: ExpressionTable | None) -> pd.DataFrame:

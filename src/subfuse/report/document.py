@@ -18,7 +18,7 @@ from subfuse.report.cohort_section import cohort_section
 from subfuse.report.figures.drawing import numbered
 from subfuse.report.model_card import model_card
 from subfuse.report.patient_section import PictureBudget, patients_section
-from subfuse.report.provenance_section import provenance_section, training_section
+from subfuse.report.provenance_section import changed_sentence, provenance_section, training_section
 from subfuse.report.reliance_section import reliance_section
 from subfuse.report.run_files import RunFiles, read_run
 from subfuse.report.statements import Section, prose
@@ -38,6 +38,8 @@ _ABSENT = {
 def write_report(run: Path) -> Path:
     """Writes `report.html` and `MODEL_CARD.md` into a run folder, from its files alone; no model is run.
 
+    Where the prepared cohort is not any more what the run was made from, that is said.
+
     Needs predictions.csv and metrics.csv. Everything else is shown where it exists, and said to be absent elsewhere:
     config.yaml, provenance.json, comparisons.csv, audit.json, failures.csv, cohort/ (patients, exclusions, slides,
     slide_quality, harmonisation, gene_set_coverage, contact_sheets, provenance), <task>/<model>/fold_<k>/log.csv, and
@@ -55,6 +57,8 @@ def write_report(run: Path) -> Path:
     remove_parts(files.folder)
     if files.lost:
         logger.warning("%s: %s", files.folder, _lost_sentence(files))
+    if files.changed:
+        logger.warning("%s: %s", files.folder, changed_sentence(files))
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -114,7 +114,7 @@ def provenance_section(run: RunFiles) -> Section:
     groups = {
         "Run": flattened({key: run.config[key] for key in _DESCRIBED if key in run.config} | known),
         "Splits": [(f"fold {k}, sha256", str(fold)) for k, fold in enumerate(run.config.get("folds") or ())],
-        "Prepared data": flattened(run.prepared),
+        "Prepared data": [*([("now", changed_sentence(run))] if run.changed else []), *flattened(run.prepared)],
         "Files of this run, sha256": [
             (name, sha256_of_file(run.folder / name)) for name in _HASHED if (run.folder / name).exists()
         ],
@@ -125,6 +125,14 @@ def provenance_section(run: RunFiles) -> Section:
     }
     gist = "The command that repeats the run, versions, hashes of data and results"
     return Section("provenance", "Provenance", gist, "provenance.html.j2", content)
+
+
+def changed_sentence(run: RunFiles) -> str:
+    """Returns that the prepared cohort is not any more what the run was made from, which stands all the same."""
+    return (
+        f"the prepared cohort has changed since ({run.changed}). The run stands, for the cohort as it was; "
+        "`subfuse crossval` with another --out makes one of the cohort as it is."
+    )
 
 
 def command(run: RunFiles) -> str:

@@ -12,7 +12,7 @@ from subfuse.exclusions import RENAMED
 from subfuse.execution import Attempts
 from subfuse.files import read_json
 from subfuse.run_folder.job import Job, jobs_of
-from subfuse.run_folder.layout import FAILED_RESULTS, read_config, require_run
+from subfuse.run_folder.layout import FAILED_RESULTS, changed_since, read_config, require_run
 from subfuse.run_folder.tables import read_columns, read_optional, read_predictions, require_own_predictions
 
 Read = TypeVar("Read")
@@ -139,6 +139,7 @@ class RunFiles:
     cohort_explanations: tuple[CohortExplanation, ...]
     failed_results: pd.DataFrame  # what, reason
     failed_explanations: pd.DataFrame  # what, reason
+    changed: str  # what of the prepared cohort is not what the run was made from; empty where nothing is known to be
     lost: tuple[str, ...]  # files that belong to what is there, and are not; see `_lost_files`
     audit: Mapping[str, Any] | None  # content of audit.json; None: the run was not audited
 
@@ -201,10 +202,10 @@ def read_run(folder: Path) -> RunFiles:
     attempts = Attempts()
     explanations = _read_each(folder, "explanations/**/explanation.json", _read_explanation, attempts)
     of_cohort = _read_each(folder, "explanations/cohort/*/summary.json", _read_cohort_explanation, attempts)
-    predictions = read_predictions(folder / "predictions.csv")
+    predictions, config = read_predictions(folder / "predictions.csv"), read_config(folder)
     return RunFiles(
         folder=folder,
-        config=read_config(folder),
+        config=config,
         provenance=_read_json(folder / "provenance.json"),
         prepared=_read_json(folder / "cohort" / "provenance.json"),
         predictions=predictions,
@@ -227,9 +228,18 @@ def read_run(folder: Path) -> RunFiles:
         cohort_explanations=of_cohort,
         failed_results=read_optional(folder / FAILED_RESULTS),
         failed_explanations=pd.concat([read_optional(folder / FAILED_EXPLANATIONS), attempts.table()]),
+        changed=_changed(folder, config),
         lost=tuple(path.relative_to(folder).as_posix() for path in _lost_files(folder, predictions)),
         audit=_read_audit(folder / "audit.json"),
     )
+
+
+def _changed(folder: Path, config: Mapping[str, Any]) -> str:
+    prepared = config.get("prepared")
+    try:
+        return "" if prepared is None else changed_since(folder, (folder / prepared).resolve())
+    except DataError as error:  # a report needs no more than the run
+        return str(error)
 
 
 def _lost_files(folder: Path, predictions: pd.DataFrame) -> list[Path]:

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from subfuse.cohort.cohort import Cohort, read_patients
+from subfuse.cohort.cohort import Cohort, changed_patients, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -86,7 +86,7 @@ def _why_folds_differ(out: Path, prepared: str | None) -> str:
     before = read_run_patients(out)
     if before is None or prepared is None:
         return "the patients, their outcomes, or the rules by which folds are drawn have changed"
-    told = _changed_patients(before, read_patients(Path(prepared)))
+    told = changed_patients(before, read_patients(Path(prepared)))
     if not told:
         return "the same patients are divided by other rules (`splits` of the cohort file, --folds or --seed)"
     return f"patients have changed ({'; '.join(told)})"
@@ -105,18 +105,9 @@ def changed_since(run: Path, prepared: Path) -> str:
     if not before or not now or before == now:
         return ""
     patients = read_run_patients(run)
-    told = [] if patients is None else _changed_patients(patients, read_patients(prepared))
+    told = [] if patients is None else changed_patients(patients, read_patients(prepared))
     others = [name for name in {**before, **now} if name not in _OF_PATIENTS and before.get(name) != now.get(name)]
     return "; ".join([*told, *([f"other {preview(others)}"] if others else [])])
-
-
-def _changed_patients(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
-    before, now = (table.set_index("patient_id") for table in (before, now))
-    both, columns = before.index.intersection(now.index), before.columns.intersection(now.columns)
-    old, new = (table.loc[both, columns].astype(str) for table in (before, now))
-    changed = {f"other {name}": both[old[name] != new[name]] for name in map(str, columns)}
-    found = {"new": now.index.difference(before.index), "gone": before.index.difference(now.index), **changed}
-    return [f"{what}: {preview(patients)}" for what, patients in found.items() if len(patients)]
 
 
 def _relative(prepared: str | None, out: Path) -> str | None:
