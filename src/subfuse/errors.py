@@ -34,15 +34,26 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\xa0" else ascii(c)[1:-1] for c in text)
 
 
+def listed(names: Iterable[object]) -> str:
+    """Returns names in one line: separated by commas, or by semicolons where a name reads as several.
+
+    Example:
+        >>> listed(["G2", "G3"]), listed(["Astrocytoma, IDH-mutant", "Glioblastoma"])
+        ('G2, G3', 'Astrocytoma, IDH-mutant; Glioblastoma')
+    """
+    texts = [str(name) for name in names]
+    return ("; " if any(", " in text or " and " in text for text in texts) else ", ").join(texts)
+
+
 def preview(names: Iterable[object], limit: int = 5) -> str:
-    """Returns the first names, comma-separated, and how many more there are.
+    """Returns the first names as `listed`, and how many more there are.
 
     Example:
         >>> preview(["a", "b", "c"], limit=2)
         'a, b and 1 more'
     """
     texts = [str(name) for name in names]
-    shown = ", ".join(texts[:limit])
+    shown = listed(texts[:limit])
     return f"{shown} and {len(texts) - limit} more" if len(texts) > limit else shown
 
 

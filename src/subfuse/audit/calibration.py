@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.findings import Finding, Level
+from subfuse.errors import listed
 from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table
 from subfuse.evaluation.benefit.decision_curves import decision_curves
 from subfuse.evaluation.floors import LEAST_CALIBRATED
@@ -88,7 +89,7 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
         for row in of_strata
         if row["p_value"] < SIGNIFICANCE / 2 / len(of_strata)
     ]
-    found += f"; less often for {', '.join(short)}" if short else ""
+    found += f"; less often for {listed(short)}" if short else ""
     if overall["p_value"] < SIGNIFICANCE / 2:  # one side
         remedy = "Do not promise it. Raise `splits.validation`."
         return [Finding("warning", PROMISES, found, _WHY_PROMISES, remedy, task.name, model)], table

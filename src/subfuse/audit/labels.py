@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.audit.findings import Finding, Level
-from subfuse.errors import preview
+from subfuse.errors import listed, preview
 from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SITE
 from subfuse.evaluation.metrics import p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
@@ -67,7 +67,7 @@ def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Fin
     assert task.classes is not None
     counts = tested["label"].value_counts().reindex(list(task.classes), fill_value=0)
     few = counts[counts < LEAST_OF_CLASS]
-    text = ", ".join(f"{name} {count}" for name, count in counts.items())
+    text = listed(f"{name} {count}" for name, count in counts.items())
     if len(few):
         yield Finding(
             "warning",

@@ -11,6 +11,7 @@ from subfuse.audit.findings import Audit, Finding, Level
 from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.cli.console import print_table
 from subfuse.evaluation.metrics import metric_title, number, p_value_text, signed_interval
+from subfuse.report.audit_tables import concerned
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -89,17 +90,10 @@ def _kind_lines(findings: Sequence[Finding]) -> Iterator[str]:
         own = f". {finding.remedy}" if len(remedies) > 1 and finding.remedy else ""
         yield f"  {task}{finding.found}{own}"
     if is_long:
-        yield f"  likewise {_concerned(findings[1:])}"
+        others = [(finding.task or "every task", model_title(str(finding.model))) for finding in findings[1:]]
+        yield f"  likewise {concerned(others)}"
     elif len(findings) > len(shown):
         yield f"  and {len(findings) - len(shown)} more"
-
-
-def _concerned(findings: Sequence[Finding]) -> str:
-    """Returns tasks with their models, each once: `grade: SNN, ABMIL; survival: SNN`."""
-    models: dict[str, dict[str, None]] = {}
-    for finding in findings:
-        models.setdefault(finding.task or "every task", {})[model_title(str(finding.model))] = None
-    return "; ".join(f"{task}: {', '.join(names)}" for task, names in models.items())
 
 
 def _counted(count: int, noun: str) -> str:

@@ -15,7 +15,7 @@ from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import CovariateValues, column_of
 from subfuse.cohort.marker import read_mark, require_prepared
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.errors import ConfigurationError, DataError, listed, preview
 from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
 from subfuse.expression.table import ExpressionTable, read_expression_h5ad
@@ -99,7 +99,7 @@ class Cohort:
             events = [bool(p.event) for p in self if p.has_outcome(task)]
             return f"{len(events)} patients, {sum(events)} events"
         labels = Counter(p.labels[task.label_column] for p in self if task.label_column in p.labels)
-        return f"{labels.total()} patients ({', '.join(f'{name}: {n}' for name, n in sorted(labels.items()))})"
+        return f"{labels.total()} patients ({listed(f'{name}: {n}' for name, n in sorted(labels.items()))})"
 
     def __iter__(self) -> Iterator[Patient]:
         return iter(self.patients)

@@ -60,7 +60,8 @@ class CovariateCoding:
             if unseen:
                 notes.append(
                     f"{column}: {preview(sorted(set(unseen)))} never occurred in training, which had "
-                    f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients"
+                    f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients. What "
+                    "means the same is written alike: correct the clinical table and prepare it again"
                 )
         missing: dict[tuple[int, ...], list[str]] = {}  # patients -> what is unknown of them
         for column in dict.fromkeys(map(column_of, self.names)):

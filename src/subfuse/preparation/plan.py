@@ -13,7 +13,7 @@ from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, preview
+from subfuse.errors import ConfigurationError, listed, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.expression.gene_names import both_names, gene_aliases
 from subfuse.expression.gene_sets import (
@@ -88,7 +88,7 @@ class CohortPlan:
         for task_name, task in self.tasks.items():
             known = patients[task.stratified_by].dropna()
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
-            shown = ", ".join(f"{value}: {count}" for value, count in counts.items())
+            shown = listed(f"{value}: {count}" for value, count in counts.items())
             lines.append(f"  {task_name}: {len(known)} patients ({shown})")
         return lines
 

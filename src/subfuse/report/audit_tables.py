@@ -44,11 +44,21 @@ def audit_tables(tables: Mapping[str, Sequence[_Row]]) -> Iterator[dict[str, Any
 
 
 def concerned(pairs: Sequence[tuple[str, str]]) -> str:
-    """Returns tasks with their models: `Grade: SNN, ABMIL; Survival: SNN`."""
+    """Returns tasks with their models, each once.
+
+    Example:
+        >>> concerned([("Grade", "SNN"), ("Grade", "mean of SNN and ABMIL"), ("Survival", "SNN"), ("Survival", "SNN")])
+        'Grade: SNN, "mean of SNN and ABMIL"; Survival: SNN'
+    """
     tasks: dict[str, dict[str, None]] = {}
     for task, model in pairs:
         tasks.setdefault(task, {}).update({model: None} if model else {})
-    return "; ".join(f"{task}: {', '.join(models)}" if models else task for task, models in tasks.items())
+    return "; ".join(f"{task}: {', '.join(map(_as_one, models))}" if models else task for task, models in tasks.items())
+
+
+def _as_one(name: str) -> str:
+    """Returns a name that cannot be read as several."""
+    return f'"{name}"' if ", " in name or " and " in name else name
 
 
 def task_of(row: _Row) -> str:

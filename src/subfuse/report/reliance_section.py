@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from subfuse.errors import listed
 from subfuse.evaluation.floors import LEAST_EXPLAINED, STABLE
 from subfuse.evaluation.metrics import number, p_value_text
 from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, removal_curves
@@ -65,7 +66,7 @@ def _lede(summary: Mapping[str, Any]) -> str:
     gap = summary.get("relative_gap")
     detail = "" if gap is None else f" Median completeness gap {gap['median']:.1%}, largest {gap['largest']:.1%}."
     explained = summary.get("explained", {})
-    score = ", ".join(f"{name} ({counted(n, 'patient')})" for name, n in explained.items())
+    score = listed(f"{name} ({counted(n, 'patient')})" for name, n in explained.items())
     return f"{size}. What is explained: {score}.{detail}" if score else f"{size}.{detail}"
 
 

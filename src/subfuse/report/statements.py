@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
+from subfuse.errors import listed
 from subfuse.evaluation.metrics import number
 from subfuse.evaluation.predictions import predicted_classes
 from subfuse.training.models import modalities_of, model_title
@@ -218,4 +219,4 @@ def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
         years = tested["time_days"].median() / 365.25
         return f"{n_tested}, {counted(n_events, 'event')}; median observed time {years:.1f} years."
     counts = tested["label"].value_counts().reindex(predicted_classes(tested), fill_value=0)
-    return f"{n_tested}: {', '.join(f'{name} {count}' for name, count in counts.items())}."
+    return f"{n_tested}: {listed(f'{name} {count}' for name, count in counts.items())}."

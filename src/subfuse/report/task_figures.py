@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.errors import DataError
+from subfuse.errors import DataError, listed
 from subfuse.evaluation.metrics import duration, number, p_text
 from subfuse.evaluation.predictions import predicted_classes
 from subfuse.report.figures.results import SurvivalCurve, calibration_curves, kaplan_meier_curves, roc_curves
@@ -148,7 +148,7 @@ def _calibration_figure(
         title="Calibration",
         caption=f"{model_title(model)}, pooled test patients in {n_bins} bins of about equal size per class. On the "
         "dashed line, a predicted 70 % happens in 70 % of patients.",
-        alt=f"Observed frequency against predicted probability of the classes {', '.join(classes)}.",
+        alt=f"Observed frequency against predicted probability of the classes {listed(classes)}.",
     )
 
 

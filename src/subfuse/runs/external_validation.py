@@ -56,8 +56,9 @@ def without_unknown_classes(predicted: pd.DataFrame) -> tuple[pd.DataFrame, list
             found = preview(sorted(others["label"].astype(str).unique()))
             notes.append(
                 f"{task}: {others['patient_id'].nunique()} patients of a class that no training patient had ({found}; "
-                f"training had {preview(classes)}: write alike in the table of patients what means the same) "
-                f"are left out of this task: {preview(others['patient_id'].unique())}"
+                f"training had {preview(classes)}) are left out of this task: "
+                f"{preview(others['patient_id'].unique())}. What means the same is written alike: correct the clinical "
+                "table and prepare it again"
             )
         kept.append(rows[~unknown])
     return pd.concat(kept, ignore_index=True), notes

@@ -8,7 +8,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.audit.fusion import SIGNIFICANCE
-from subfuse.errors import ConfigurationError, preview
+from subfuse.errors import ConfigurationError, listed, preview
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
 from subfuse.evaluation.metrics import CHANCE, NORMAL_95, metric_title, p_text
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
@@ -144,7 +144,7 @@ def _within_finding(
     if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
         remedy = f"Report the metric within {column} beside the overall one."
         return Finding("warning", CHECK, found, _WHY, remedy, task.name, model)
-    chance = ", ".join(known.loc[known["lower"] <= CHANCE, "stratum"].astype(str))
+    chance = listed(known.loc[known["lower"] <= CHANCE, "stratum"].astype(str))
     if chance or untold:
         found += f"; not shown to be above chance for {chance}" if chance else ""
         return Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name, model)
@@ -155,7 +155,7 @@ def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> 
     column, p_value = str(rows["column"].iloc[0]), float(rows["p_adjusted"].iloc[0])
     known = rows.dropna(subset=["lower"])  # those that are tested
     title = f"{model_title(model)}: {metric_title(task.headline)}"
-    values = ", ".join(f"{row.value:.3f} for {row.stratum}" for row in known.itertuples())
+    values = listed(f"{row.value:.3f} for {row.stratum}" for row in known.itertuples())
     if np.isnan(p_value):
         found = f"{title} by {column} is not tested: fewer than two subgroups have enough patients"
         return Finding("note", "subgroups", found, _WHY_SUBGROUPS, "", task.name, model)
