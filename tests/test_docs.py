@@ -189,7 +189,7 @@ def test_every_snippet_is_read_by_check(downloads, snippet, capsys):
     assert set(content) <= set(CohortFile.model_fields)
     assert main(["check", str(path)]) == 0, capsys.readouterr().err
     shown = capsys.readouterr()
-    assert " 0 patients" not in shown.out.split("Excluded")[0].replace("slides: 0 of 0 patients", "")
+    assert " 0 patients" not in shown.out.split("Excluded")[0].replace("slides: 0, of 0 patients", "")
 
 
 def test_the_commands_of_the_page_run(downloads, tmp_path, monkeypatch, capsys):

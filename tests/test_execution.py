@@ -1,3 +1,4 @@
+import logging
 import os
 
 import pytest
@@ -16,6 +17,11 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
+def process_and_line(text: str) -> tuple[int, str]:
+    record = logging.makeLogRecord({"levelname": "WARNING", "msg": text})
+    return os.getpid(), logging.root.handlers[0].format(record)
+
+
 def threads_of_linear_algebra(_: int) -> set[int]:
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
@@ -32,9 +38,11 @@ def test_every_job_has_its_outcome_and_a_failure_stops_no_other(workers):
     assert isinstance(outcomes[1], ZeroDivisionError)
 
 
-def test_one_worker_stays_in_this_process_and_two_do_not():
+def test_one_worker_stays_in_this_process_and_two_do_not_and_print_warnings_as_commands_do():
     assert dict(run_jobs(process_id, [(0,), (1,)], workers=1)) == {0: os.getpid(), 1: os.getpid()}
-    assert os.getpid() not in dict(run_jobs(process_id, [(0,), (1,)], workers=2)).values()
+    processes, lines = zip(*dict(run_jobs(process_and_line, [("a",), ("a",)], workers=2)).values(), strict=True)
+    assert os.getpid() not in processes
+    assert set(lines) == {"warning: a"}
 
 
 def test_a_dead_worker_is_an_outcome_not_a_hang():

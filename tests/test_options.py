@@ -135,3 +135,28 @@ def test_the_help_that_a_message_names_is_a_command_to_type(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["crossval", "prepared", "--exchanges", "3"])
     assert capsys.readouterr().err.endswith("See `subfuse crossval --help`.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["crosval", "prepared"], "crosval is no command. Did you mean crossval? See `subfuse --help`."),
+        (["train", "p", "--tasks", "a"], "unrecognized arguments: --tasks a. Did you mean --task? See `subfuse train"),
+        (["crossval", "p", "x", "--modles=a"], "unrecognized arguments: x --modles=a. Did you mean --models? See"),
+        (
+            ["crossval", "p", "--train", "5"],
+            "--train is the beginning of --train.epochs, --train.members, --train.patience and 17 more: write one in "
+            "full. See `subfuse crossval --help`.",
+        ),
+        (["crossval", "p", "--train.linear_path", "maybe"], "--train.linear_path must be true or false. Found maybe."),
+        (["crossval", "p", "--explain", "maybe"], "--explain must be true or false. Found maybe."),
+        (["crossval", "p", "--seed"], "--seed needs a value. See `subfuse crossval --help`."),
+        (["zzz"], "zzz is no command. Commands: demo, simulate, init, check, prepare, train, crossval, evaluate, pred"),
+    ],
+)
+def test_what_was_meant_is_said(arguments, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"subfuse: error: {said}")
+    assert shown.count("\n") == 1

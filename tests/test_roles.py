@@ -11,6 +11,7 @@ import yaml
 from subfuse.audit.audit import audit_run
 from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
+from subfuse.errors import ConfigurationError
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
 from subfuse.serve import server
@@ -61,7 +62,9 @@ def said_by(capsys: pytest.CaptureFixture[str], *command: object) -> str:
     """Runs a command that succeeds and returns what it says of its cohort."""
     capsys.readouterr()
     assert main([str(part) for part in command]) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Cohort: ")]
+    shown = capsys.readouterr()
+    print(shown.out)
+    lines = [line for line in shown.err.splitlines() if line.startswith("Cohort: ")]
     assert len(lines) == 1
     return lines[0]
 
@@ -88,6 +91,7 @@ def test_evaluate_measures_external_patients_and_refuses_those_of_the_run(folder
     command = ("evaluate", folder / "run", "--cohort", folder / "prepared")
     said = said_by(capsys, *command, "--out", tmp_path / "external")
     assert said.startswith("Cohort: there (external), 10 patients. Not taken: here (develop)")
+    assert "The audit found" in capsys.readouterr().out
     tested = pd.read_csv(tmp_path / "external" / "predictions.csv").query("split == 'test'")
     assert set(tested["cohort"]) == {"there"}
     assert main([*map(str, command), "--role", "develop", "--out", str(tmp_path / "own")]) == 3
@@ -109,6 +113,12 @@ def test_explain_finds_external_patients_of_the_runs_own_folder(folder, tmp_path
         "is not in cohort 'here', but in there of the same folder. Choose it with --role there."
         in capsys.readouterr().err
     )
+    assert main(["explain", str(folder / "run"), "--patient", "here03"]) == 2  # there is no main model
+    assert (
+        "has no model subspace. Name one that it has with --model (model= in Python): cox." in capsys.readouterr().err
+    )
+    with pytest.raises(ConfigurationError, match=r"has no model cox for task grade\. Its tasks: survival\."):
+        list(load_run(folder / "run").jobs(model="cox", task="grade"))
 
 
 def test_serve_shows_and_explains_external_patients(folder, tmp_path, capsys, monkeypatch):

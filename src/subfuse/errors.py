@@ -1,6 +1,7 @@
 """Errors that users can act on. Each message says what was required, what was found and what to do."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class SubfuseError(Exception):
@@ -55,6 +56,17 @@ def preview(names: Iterable[object], limit: int = 5) -> str:
     texts = [str(name) for name in names]
     shown = listed(texts[:limit])
     return f"{shown} and {len(texts) - limit} more" if len(texts) > limit else shown
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Returns which known name is nearest to one that is not known; nothing where none is near.
+
+    Example:
+        >>> meant("crosval", ["train", "crossval"]), meant("x", ["train"])
+        (' Did you mean crossval?', '')
+    """
+    near = get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def and_more(n: int, what: str) -> str:

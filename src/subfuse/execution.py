@@ -269,8 +269,25 @@ def import_ahead() -> None:
             forkserver.ensure_running()
 
 
+def log_lines(level: int) -> None:
+    """Prints what is logged where errors go, as `warning: ...`; with the logger's name where everything is logged."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line())
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _Line(logging.Formatter):
+    """A record under its level, as a warning of a command is printed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the level, the text, and the traceback where there is one."""
+        place = f" {record.name}" if logging.root.level < logging.WARNING else ""
+        return f"{record.levelname.lower()}{place}: {super().format(record)}"
+
+
 def _start_worker(parent: int, threads: int) -> None:
     end_with_parent(parent)
+    log_lines(logging.WARNING)
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -66,7 +66,7 @@ def explain_and_report(
             if isinstance(outcome, Exception):
                 attempts.failed(f"patient {jobs[index][2]}", outcome)
             if told is not None:
-                told(done, len(jobs), f"explain: {jobs[index][2]}")
+                told(done, len(jobs), f"patient {jobs[index][2]}")
     return reported(folder, attempts)
 
 
@@ -136,4 +136,4 @@ def run_demo(
         workers=workers,
         progress=step("cross-validate"),
     )
-    return explain_and_report(result.folder, cohort, workers=workers, progress=progress)
+    return explain_and_report(result.folder, cohort, workers=workers, progress=step("explain"))

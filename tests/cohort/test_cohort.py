@@ -131,7 +131,7 @@ def test_default_tasks_and_class_order(folder):
 def test_summary_counts(folder):
     lines = plan_cohort(cohort_file_of(folder)).summary().splitlines()
     assert lines[0] == "small (develop): 18 of 20 patients (2 excluded)"
-    assert "  slides: 10 of 9 patients" in lines
+    assert "  slides: 10, of 9 patients" in lines
     assert "4 genes, unit tpm" in lines[2]
     assert lines[-1].startswith("  folds: 4, with ")
 

@@ -171,7 +171,7 @@ def test_check_says_which_ready_features_prepare_will_exclude(write, tmp_path, c
     damage(tmp_path / "features" / "P003.h5")
     assert main(["check", str(path)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "small (develop): 11 of 12 patients (1 excluded) slides: 11 of 11 patients" in shown
+    assert "small (develop): 11 of 12 patients (1 excluded) slides: 11, of 11 patients" in shown
     assert "P003.h5: features must be finite" in shown
     assert main(["prepare", str(path), "--out", str(tmp_path / "out"), "--encoder", "resnet50"]) == 0
     printed = capsys.readouterr()

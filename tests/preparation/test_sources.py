@@ -235,7 +235,7 @@ def test_summary_and_warnings_name_the_cohort(folder):
     plan = plan_of(folder)
     lines = plan.summary().splitlines()
     assert "a (develop): 14 patients" in lines
-    assert "  slides: 3 of 3 patients" in lines
+    assert "  slides: 3, of 3 patients" in lines
     assert "c (external): 5 patients" in lines
     assert "  covariates: age known for 23, sex=male known for 28" in lines
     assert sum(warning.startswith("b: event is false for every patient") for warning in plan.warnings) == 1

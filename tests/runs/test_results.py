@@ -73,7 +73,10 @@ def test_a_report_is_written_without_the_sections_that_fail(make_cohort, tmp_pat
             monkeypatch.setattr(module, name, planted)
     command = ["crossval", "prepared", "--tasks", "grade", "--models", "logistic", "--folds", "2", "--workers", "1"]
     assert main([*command, "--allow-inputs", "GENE0", "--out", str(run)]) == 0
-    assert "the patients of the run are not counted: unexpected RuntimeError: planted" in capsys.readouterr().err
+    assert (
+        "who was tested, and what the audit found, is not told: unexpected RuntimeError: planted"
+        in capsys.readouterr().err
+    )
     report = (run / "report.html").read_text()
     for part in ("model card", "task grade", "audit", "training", "provenance"):
         assert f"Not shown: {part}: unexpected RuntimeError: planted" in report, part

@@ -73,8 +73,8 @@ def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Fin
             "warning",
             "labels",
             f"fewer than {LEAST_OF_CLASS} test patients of class {preview(few.index, 5)} ({text})",
-            "Averages over classes then hang on a handful of patients.",
-            "Collect more patients, join it with another class or leave it out, or read the intervals alone.",
+            "An average over classes hangs on the few patients of the rarest.",
+            "Collect more patients, join such a class with another or leave it out, or read the intervals alone.",
             task.name,
         )
     else:

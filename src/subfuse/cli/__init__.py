@@ -19,6 +19,7 @@ from subfuse.cli import cohorts, environment, results, training
 from subfuse.cli.console import DISCLAIMER
 from subfuse.cli.options import Parser
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, printable
+from subfuse.execution import log_lines
 
 __all__ = ["main"]
 
@@ -35,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    level, place = (logging.DEBUG, " %(name)s") if debug else (logging.WARNING, "")
-    logging.basicConfig(level=level, format=f"%(levelname)s{place}: %(message)s")
+    log_lines(logging.DEBUG if debug else logging.WARNING)
     try:
         try:
             with _terminations_raised():

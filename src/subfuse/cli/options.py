@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 from jsonargparse import ArgumentParser
 from jsonargparse._formatters import DefaultHelpFormatter
 
-from subfuse.errors import ConfigurationError, preview
+from subfuse.errors import ConfigurationError, meant, preview
 from subfuse.identifiers import spelt_otherwise
 
 if TYPE_CHECKING:
@@ -48,9 +48,22 @@ class Parser(ArgumentParser):
         message = re.sub(r'^Parser key "([^"]+)":', lambda found: f"{self._typed(found[1])}:", message)
         for kind, required in _KINDS.items():
             message = message.replace(f": Expected a <class '{kind}'>. Got value:", f" must be {required}. Found")
+        message = self._helpful(message)
         shown = self.prog.replace(" [options]", "")
-        print(f"subfuse: error: {message}. See `{shown} --help`.", file=sys.stderr)
+        print(f"subfuse: error: {message}{'' if message.endswith('?') else '.'} See `{shown} --help`.", file=sys.stderr)
         raise SystemExit(2) from ex
+
+    def _helpful(self, message: str) -> str:
+        """Returns a message of argparse about a name with what was meant, and without a list of everything there is."""
+        if found := re.match(r"argument COMMAND: invalid choice: '(.*)' \(choose from", message):
+            near = meant(found[1], self.subcommands) or f" Commands: {', '.join(self.subcommands)}"
+            return f"{found[1]} is no command.{near}"
+        if found := re.match(r"unrecognized arguments:.*?( --[^ =]+)", message):
+            options = [option for action in self._actions for option in action.option_strings]
+            return f"{message}.{meant(found[1].strip(), options)}".removesuffix(".")
+        if found := re.match(r"ambiguous option: (\S+) could match (.*)", message):
+            return f"{found[1]} is the beginning of {preview(found[2].split(', '), 3)}: write one in full"
+        return re.sub(r"^argument (\S+): expected one argument$", r"\1 needs a value", message)
 
     def _typed(self, name: str) -> str:
         """Returns what a user types for an argument that the parser calls by the name of its value."""
@@ -140,7 +153,7 @@ def _checked(option: str, kind: Any) -> Callable[[Any], Any]:
             return adapter.validate_python(value)
         except ValidationError as error:
             required = error.errors()[0]["msg"].removeprefix("Input should ").partition(", unable")[0]
-            required = required.replace("a valid boolean", "true or false")
+            required = required.replace("a valid boolean", _KINDS["bool"])
             like = spelt_otherwise([str(value)], re.findall(r"'([^']*)'", required)).get(str(value), "")
             raise ConfigurationError(f"{option} must {required}. Found {value}{like}.") from None
 

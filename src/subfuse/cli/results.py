@@ -64,8 +64,8 @@ def _predict(arguments: Namespace) -> None:
     n_patients = table["patient_id"].nunique()
     print(
         f"Predicted {n_patients} patient{'' if n_patients == 1 else 's'}\n"
-        f"One row a patient and task, the mean of the models: {of_patients}\n"
-        f"One row a model: {arguments.out}\n{DISCLAIMER}"
+        f"The mean of the models, one row for each patient and task: {of_patients}\n"
+        f"Each model by itself: {arguments.out}\n{DISCLAIMER}"
     )
 
 

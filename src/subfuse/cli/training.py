@@ -109,10 +109,7 @@ def _crossval(arguments: Namespace) -> None:
     if left_out and arguments.models is None:
         print(f"Left out, since nobody here has what they read: {', '.join(left_out)}.")
     workers = n_workers(arguments)
-    from subfuse.execution import Attempts
     from subfuse.pipeline import explain_and_report
-    from subfuse.report.run_files import read_run
-    from subfuse.report.summary import patients_of_run
     from subfuse.runs.cross_validation import cross_validate
 
     with progress_bar("cross-validate") as progress:
@@ -129,9 +126,7 @@ def _crossval(arguments: Namespace) -> None:
             **_shared(arguments, search=arguments.search),
         )
     print_metrics(result.metrics)
-    attempts = Attempts(on_failure=lambda what, reason: print_warnings([f"{what}: {reason}"]))
-    with attempts.attempt("the patients of the run are not counted"):
-        print("\n".join(patients_of_run(read_run(result.folder))))
+    _print_summary(result.folder)
     print_warnings(
         [f"{row.task} · {row.model} · fold {row.fold} failed: {row.reason}" for row in result.failures.itertuples()]
     )
@@ -163,7 +158,20 @@ def _evaluate(arguments: Namespace) -> None:
     cohort = read_chosen_cohort(arguments.cohort, arguments.role)
     metrics = run.evaluate(cohort, arguments.out, seed=arguments.seed)
     print_metrics(metrics, "External cohort, mean of the models")
+    _print_summary(arguments.out)
     _print_report(reported(arguments.out))
+
+
+def _print_summary(run: Path) -> None:
+    """Prints who was tested, and what the audit found, as the report begins."""
+    from subfuse.execution import Attempts
+    from subfuse.report.run_files import read_run
+    from subfuse.report.summary import caution, patients_of_run
+
+    attempts = Attempts(on_failure=lambda what, reason: print_warnings([f"{what}: {reason}"]))
+    with attempts.attempt("who was tested, and what the audit found, is not told"):
+        files = read_run(run)
+        print("\n".join([*patients_of_run(files), caution(files).sentence]))
 
 
 def _print_report(report: Path | None) -> None:

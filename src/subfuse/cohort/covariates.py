@@ -13,6 +13,7 @@ from subfuse.errors import DataError, preview
 from subfuse.expression.table import ExpressionStandardiser
 
 CovariateValues = Mapping[str, str | float]  # what is known of one patient: column -> value
+_WHERE_KNOWN = "; a cohort has them as columns of its clinical table"
 WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
 
 
@@ -60,15 +61,15 @@ class CovariateCoding:
             if unseen:
                 notes.append(
                     f"{column}: {preview(sorted(set(unseen)))} never occurred in training, which had "
-                    f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients. What "
-                    "means the same is written alike: correct the clinical table and prepare it again"
+                    f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients. "
+                    "What means the same is written alike: correct the clinical table and prepare it again"
                 )
         missing: dict[tuple[int, ...], list[str]] = {}  # patients -> what is unknown of them
         for column in dict.fromkeys(map(column_of, self.names)):
             missing.setdefault(tuple(i for i, known in enumerate(patients) if column not in known), []).append(column)
         unknown = [
             f"{preview(columns)}: unknown for {len(places)} of {len(patients)} patients, taken as that of an average "
-            "training patient; a cohort has them as columns of its clinical table"
+            f"training patient{_WHERE_KNOWN if len(places) == len(patients) else ''}"
             for places, columns in missing.items()
             if places
         ]

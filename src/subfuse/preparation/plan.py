@@ -78,7 +78,7 @@ class CohortPlan:
         slides, expression = patients["n_slides"] > 0, patients["has_expression"]
         lines = [
             f"{name} ({self.roles[name]}): {used_of_listed(len(patients), self.n_listed[name])}",
-            f"  slides: {patients['n_slides'].sum()} of {slides.sum()} patients",
+            f"  slides: {patients['n_slides'].sum()}, of {slides.sum()} patients",
             f"  expression: {expression.sum()} patients, {(slides & expression).sum()} of them with slides",
         ]
         if self.expression is not None and expression.any():

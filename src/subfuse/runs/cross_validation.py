@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.covariates import column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.errors import ConfigurationError, DataError, meant, preview
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
 from subfuse.files import write_json, write_table
@@ -256,10 +255,9 @@ def refuse_disguised_outcomes(
     known = {*cohort.genes, *covariates, *cohort.names_in_table.values()}
     unknown = [name for name in allow_inputs if name not in known]
     if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        meant = f" Did you mean {near[0]}?" if near else ""
         raise ConfigurationError(
-            f"--allow-inputs must name genes or covariates of the cohort. Not found: {preview(unknown)}.{meant}"
+            f"--allow-inputs must name genes or covariates of the cohort. Not found: {preview(unknown)}."
+            f"{meant(unknown[0], known)}"
         )
     findings: list[Finding] = []
     inputs: dict[str, None] = {}

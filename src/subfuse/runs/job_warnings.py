@@ -40,12 +40,18 @@ def concerned(jobs: Iterable[Job]) -> str:
     )
 
 
-def told_once(said: Iterable[tuple[Job, str]]) -> list[str]:
-    """Returns every text once, after the jobs that it was said of."""
+def told_once(said: Iterable[tuple[Job, str]], *, everyone: Iterable[Job] = ()) -> list[str]:
+    """Returns every text once, after the jobs that it was said of; these are not named where they are everyone.
+
+    Example:
+        >>> told_once([(Job("grade", "snn", 0), "a"), (Job("grade", "snn", 1), "a")], everyone=[Job("grade", "snn", 0)])
+        ['grade · snn · folds 0, 1: a']
+    """
+    all_jobs = set(everyone)
     jobs: dict[str, list[Job]] = {}
     for job, text in said:
         jobs.setdefault(text, []).append(job)
-    return [f"{concerned(of)}: {text}" for text, of in jobs.items()]
+    return [text if set(of) == all_jobs else f"{concerned(of)}: {text}" for text, of in jobs.items()]
 
 
 def fold_warnings(cohort: Cohort, folds: Mapping[Job, Fold], *, selection: Selection) -> list[str]:

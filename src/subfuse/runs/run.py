@@ -12,7 +12,7 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_patients
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError, DataError, listed
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress
 from subfuse.explanation.cohort.cohort_explanation import explain_cohort
@@ -86,11 +86,14 @@ class Run:
         done = [job for job, _ in jobs_of(self.predictions)]
         chosen = [job for job in done if model in (None, job.model) and task in (None, job.task)]
         if not chosen:
-            available = ", ".join(sorted({f"{job.task}/{job.model}" for job in done}))
+            models = sorted({job.model for job in done if task in (None, job.task)})
             of_task = f" for task {task}" if task else ""
-            raise ConfigurationError(
-                f"{self.folder} has no model {model or 'at all'}{of_task}. Available: {available or 'none'}."
+            remedy = (
+                f"Name one that it has with --model (model= in Python): {', '.join(models)}"
+                if models
+                else f"Its tasks: {listed(sorted({job.task for job in done})) or 'none'}"
             )
+            raise ConfigurationError(f"{self.folder} has no model {model or 'at all'}{of_task}. {remedy}.")
         yield from chosen
 
     def _require_models(self) -> None:
@@ -132,7 +135,8 @@ class Run:
         jobs = list(self.jobs(model=model, task=task))
         models = [self.fitted(job) for job in jobs]
         pairs = list(zip(jobs, models, strict=True))
-        notes = told_once((job, note) for job, fitted in pairs for note in check_compatible(fitted, cohort))
+        said = ((job, note) for job, fitted in pairs for note in check_compatible(fitted, cohort))
+        notes = told_once(said, everyone=jobs)
         notes = [*self._changes(cohort), *notes]
         tables = [self._predict(job, fitted, cohort) for job, fitted in pairs]
         tables = [table for table in tables if len(table)]
@@ -204,14 +208,16 @@ class Run:
         remove_parts(out)
         places = locate_slides(cohort.select([patient_id]))
         attempts, said = Attempts(), list[tuple[Job, str]]()
-        for name in dict.fromkeys(job.task for job in self.jobs(model=model)):
+        alone = cohort.select([patient_id])
+        tasks = dict.fromkeys(job.task for job in self.jobs(model=model))
+        jobs = {name: self._held_out_job(patient_id, model=model, task=name) for name in tasks}
+        for name, job in jobs.items():
             with attempts.attempt(name):
-                job = self._held_out_job(patient_id, model=model, task=name)
                 fitted = self.fitted(job)
-                said += [(job, note) for note in check_compatible(fitted, cohort)]
-                aligned = next(iter(fitted.align(cohort.select([patient_id]))))
+                said += [(job, note) for note in check_compatible(fitted, alone)]
+                aligned = next(iter(fitted.align(alone)))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
-        _log_notes([*self._changes(cohort), *told_once(said)])
+        _log_notes([*self._changes(cohort), *told_once(said, everyone=jobs.values())])
         attempts.raise_for_failures()
         if stores is not None:
             for found in sorted(out.glob("*/patches.csv")):
@@ -254,8 +260,8 @@ class Run:
         require_place(out)
         remove_parts(out)
         jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
-        said = told_once((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
-        _log_notes([*self._changes(cohort), *said])
+        said = ((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
+        _log_notes([*self._changes(cohort), *told_once(said, everyone=[job for job, _ in jobs])])
         models = [self._tested(job, fitted, cohort) for job, fitted in jobs]
         explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
         if is_own:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError, DataError, meant
 from subfuse.settings import Section
 from subfuse.training.settings import LARGEST_ENSEMBLE, LARGEST_GRID, ArchitectureSettings
 
@@ -350,6 +349,5 @@ def check_model_names(names: Sequence[str]) -> None:
     """Raises a ConfigurationError that lists the valid names if one is unknown."""
     unknown = [name for name in names if name not in MODELS]
     if unknown:
-        nearest = get_close_matches(unknown[0], MODELS, n=1)
-        meant = f" Did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigurationError(f"models must be among {', '.join(MODELS)}. Found: {', '.join(unknown)}.{meant}")
+        hint = meant(unknown[0], MODELS)
+        raise ConfigurationError(f"models must be among {', '.join(MODELS)}. Found: {', '.join(unknown)}.{hint}")

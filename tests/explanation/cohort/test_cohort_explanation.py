@@ -63,9 +63,9 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     assert summary["n_patients"] == 6
     assert sum(row["share"] for row in summary["shares"]) == pytest.approx(1)
     assert [step[:2] for step in done] == [(1, 2), (2, 2)]
-    assert done[0][2].startswith("explain: survival · model 0, ")
+    assert done[0][2].startswith("survival · model 0, ")
     assert done[0][2].endswith(" left")
-    assert done[1][2] == "explain: survival · model 1"
+    assert done[1][2] == "survival · model 1"
 
     before = (out / "genes.csv").read_bytes()
     monkeypatch.setattr("subfuse.explanation.cohort.fold_explanation._explained_patient", None)  # not called again

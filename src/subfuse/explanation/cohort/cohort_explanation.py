@@ -83,7 +83,7 @@ def explain_cohort(
             attempts.failed(f"{tested.fitted.task}, model {tested.fold}", outcome)
             failed.add(tested.fitted.task)
         if report is not None:
-            report(done, len(jobs), f"explain: {tested.fitted.task} · model {tested.fold}")
+            report(done, len(jobs), f"{tested.fitted.task} · model {tested.fold}")
     by_task: dict[str, list[FoldModel]] = {}
     for tested in models:
         by_task.setdefault(tested.fitted.task, []).append(tested)
