@@ -23,6 +23,13 @@ def shares(n_patients: int = 6) -> pd.DataFrame:
     return pd.DataFrame(values, [f"P{i}" for i in range(n_patients)], [f"G{i}" for i in range(N_GENES)])
 
 
+def quantile_normalised(table: pd.DataFrame) -> pd.DataFrame:
+    """Samples of one distribution, ties averaged, as limma and preprocessCore return it."""
+    means = np.sort(table.to_numpy(), axis=1).mean(axis=0)
+    ranks = table.rank(axis=1) - 1
+    return ranks.map(lambda rank: (means[int(np.floor(rank))] + means[int(np.ceil(rank))]) / 2)
+
+
 def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
     table.to_csv(tmp_path / "e.csv")
     return "\n".join(read_expression(expression_section(table=tmp_path / "e.csv", unit=unit)).warnings)
@@ -43,11 +50,25 @@ def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
         ("log2_cpm", lambda x: np.log1p(x / 100).round(3), "natural logarithms of what was normalised to 10,000 per"),
         ("log2_fpkm", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
         ("log2_counts", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
-        ("log2_cpm", lambda x: np.log2(x / 100 + 1), "Found 10,000 in every sample, as of counts that were"),
+        ("log2_cpm", lambda x: np.log2(x / 100 + 1), "Found 10,000 in every sample: either counts that were"),
         ("tpm", lambda x: (x * DEPTH).round(), "all values are whole numbers (largest "),
         ("tpm", lambda x: (x * 1e-5).round(), "all values are whole numbers (largest "),
-        ("fpkm", lambda x: (x * DEPTH).round(), "as counts of reads are, declared unit fpkm. Declare counts if"),
-        ("log2_cpm", lambda x: np.log2((x * DEPTH).round() + 1).round(3), "Declare log2_counts if they are"),
+        (
+            "fpkm",
+            lambda x: (x * DEPTH).round(),
+            "or fpkm that were rounded; declared unit fpkm. Declare counts if they are",
+        ),
+        ("tpm", lambda x: x.iloc[:, :500].round(), "as counts of reads are, or tpm that were rounded"),
+        ("tpm", lambda x: x / 1e3, "or TPM times 0.001, which must be undone"),
+        ("log2_counts", lambda x: np.log1p((x * DEPTH).round()).round(2), "natural logarithms of counts of reads"),
+        ("log2_cpm", lambda x: np.log1p((x * DEPTH).round()), "all exp(x) - 1 are whole numbers. Give the counts"),
+        ("log2_counts", lambda x: np.log10((x * DEPTH).round() + 1), "logarithms to base 10 of counts of reads"),
+        ("log2_counts", lambda x: quantile_normalised(np.log2((x * DEPTH).round() + 1)), ""),
+        ("log2_fpkm", lambda x: quantile_normalised(np.log2(x + 1)), ""),
+        ("log2_cpm", lambda x: quantile_normalised(np.log2((x * 0.8).round() + 1)), ""),
+        ("log2_cpm", lambda x: quantile_normalised(np.log2(x * 0.8 + 1)), ""),
+        ("log2_counts", lambda x: np.log2((x * DEPTH).round() + 1).round(1), ""),
+        ("log2_cpm", lambda x: np.log2((x * DEPTH).round() + 1).round(3), "Declare log2_counts if they are counts"),
         ("log2_fpkm_uq", lambda x: np.log2((x * DEPTH).round() + 1), "all 2^x - 1 are whole numbers"),
         ("counts", lambda x: (x * DEPTH).round(), ""),
         ("log2_counts", lambda x: np.log2((x * DEPTH).round() + 1), ""),

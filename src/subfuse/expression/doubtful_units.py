@@ -11,11 +11,15 @@ _JUDGED_GENES = 50  # fewer genes say nothing about the unit
 _MOST_GENES = 1000  # shares of fewer genes may add up to anything below a million
 _SHARES_OF_READS = ("tpm", "fpkm", "fpkm_uq")  # in which whole numbers are an exception
 _JUDGED_ROWS = 64
-_LOW = 4.0  # logarithm to base 2 up to which rounding leaves counts whole
-_WHOLE = 0.06  # how far from whole such counts are after rounding to two digits
+_WHOLE = 0.06  # how far from whole counts may be whose logarithms were rounded to two digits
+_LOW = 11.1  # counts, divided by the logarithm of the base, up to which they are that near
+_DIFFERENT = 3  # of them, at least: few values may be whole by chance
 _ROUNDED = 0.05  # of a million: what TPM lose that are rounded to whole numbers
 _SAME_SUM = 0.002  # spread of sums that were made equal, but for rounding
 _SEVERAL = 5  # samples whose sums agree by chance in no table
+_LARGEST_SUM = 2e6  # that samples are normalised to, unless it is a round number
+_UPPER = (0.75, 0.9, 0.95, 0.99, 1.0)  # quantiles: what is lower may be zero or tied
+_SAME_QUANTILE = 0.01  # spread of quantiles that were made equal, but for ties
 _BASES = {"natural logarithms": (math.e, "exp(x) - 1"), "logarithms to base 10": (10.0, "10^x - 1")}
 
 
@@ -55,42 +59,69 @@ def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
 
 def _doubt_of_counts(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
     """Counts, or their logarithms, in a unit whose values are hardly ever whole numbers."""
-    judged, is_log = _judged(values), unit.startswith("log2_") and unit not in (*OFFSETS, "log2_counts")
+    judged = _judged(values)
     sums = stated_sums(judged, unit)
     if sums is not None and abs(np.median(sums) - 1e6) < _ROUNDED * 1e6:
         return None
     if unit in _SHARES_OF_READS and judged.any() and bool((judged == np.rint(judged)).all()):
         return (
-            f"all values are whole numbers (largest {judged.max():g}), as counts of reads are, declared unit {unit}. "
-            "Declare counts if they are."
+            f"all values are whole numbers (largest {judged.max():g}), as counts of reads are, or {unit} that were "
+            f"rounded; declared unit {unit}. Declare counts if they are counts."
         )
-    low = judged[(judged > 0) & (judged < _LOW)]
-    if not is_log or len(low) < _JUDGED_GENES or bool((low == np.rint(low)).all()):
+    if not unit.startswith("log2_") or unit in OFFSETS:
         return None
-    restored = np.exp2(low) - 1
-    if np.mean(np.abs(restored - np.rint(restored)) < _WHOLE) < 0.99:
-        return None
-    return (
-        f"all 2^x - 1 are whole numbers, as of counts of reads, declared unit {unit}. Declare log2_counts if they are."
-    )
+    if unit != "log2_counts" and _are_whole(judged, 2.0):
+        return (
+            f"all 2^x - 1 are whole numbers, as of counts of reads, or of values that were rounded; declared unit "
+            f"{unit}. Declare log2_counts if they are counts."
+        )
+    for name, (base, inverse) in _BASES.items():
+        if _are_whole(judged, base):
+            return (
+                f"values look like {name} of counts of reads, declared unit {unit}: all {inverse} are whole numbers. "
+                "Give the counts."
+            )
+    return None
+
+
+def _are_whole(logarithms: Float[np.ndarray, "row gene"], base: float) -> bool:
+    """Returns whether low values are logarithms to a base of one more than whole numbers."""
+    low = logarithms[(logarithms > 0) & (logarithms < math.log(_LOW / math.log(base), base))].astype(np.float64)
+    if len(low) < _JUDGED_GENES or bool((low == np.rint(low)).all()):
+        return False
+    restored = base**low - 1
+    is_whole = np.abs(restored - np.rint(restored)) < _WHOLE
+    return bool(is_whole.mean() >= 0.99) and len(np.unique(np.rint(restored[is_whole]))) >= _DIFFERENT
 
 
 def _doubt_of_base(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
     """Logarithms to another base, which the sums of samples that were normalised to one sum give away."""
     judged = _judged(values).astype(np.float64)
-    if not unit.startswith("log2_") or unit in OFFSETS or len(judged) < _SEVERAL:
+    if not unit.startswith("log2_") or unit in OFFSETS or len(judged) < _SEVERAL or _have_one_distribution(judged):
         return None
     declared = _spread(np.exp2(judged).sum(axis=1) - judged.shape[1])
     for name, (base, inverse) in _BASES.items():
         sums = (base**judged).sum(axis=1) - judged.shape[1]
-        if _spread(sums) < min(_SAME_SUM, declared / 4):
-            total = float(np.median(sums))
+        total = float(np.median(sums))
+        if _spread(sums) < min(_SAME_SUM, declared / 4) and _is_plausible_sum(total):
             undone = "tpm" if unit == "log2_tpm" and abs(total - 1e6) < _ROUNDED * 1e6 else "rsem"
             return (
                 f"values look like {name} of what was normalised to {total:,.0f} per sample, declared unit {unit}: "
                 f"{inverse} sums to that in every sample. Give {inverse} as unit {undone}, or the counts."
             )
     return None
+
+
+def _have_one_distribution(values: Float[np.ndarray, "sample gene"]) -> bool:
+    """Returns whether samples were quantile-normalised, so that sums are equal whatever the unit is."""
+    quantiles = np.quantile(values, _UPPER, axis=1)
+    return bool((np.ptp(quantiles, axis=1) <= _SAME_QUANTILE * np.median(quantiles, axis=1)).all())
+
+
+def _is_plausible_sum(total: float) -> bool:
+    """Returns whether samples may have been normalised to a sum: no large one, or a round one."""
+    power = 10.0 ** math.floor(math.log10(max(total, 1.0)))
+    return total <= _LARGEST_SUM or abs(total / power - round(total / power)) < _SAME_SUM
 
 
 def _judged(values: Float[np.ndarray, "sample gene"]) -> Float[np.ndarray, "row gene"]:
@@ -108,10 +139,12 @@ def _doubt_of_sums(values: Float[np.ndarray, "sample gene"], unit: str) -> str |
     if sums is None:
         return None
     total, name = float(np.median(sums)), MILLION[unit]
-    if len(sums) >= _SEVERAL and _spread(sums) < _SAME_SUM and abs(total - 1e6) > _ROUNDED * 1e6:
+    is_one_sum = len(sums) >= _SEVERAL and _spread(sums) < _SAME_SUM and abs(total - 1e6) > _ROUNDED * 1e6
+    if is_one_sum and not _have_one_distribution(_judged(values)):
         return (
-            f"{name} sum to one million per sample. Found {total:,.0f} in every sample, as of counts that were "
-            "normalised to that: these are unit rsem, or log2_counts."
+            f"{name} sum to one million per sample. Found {total:,.0f} in every sample: either counts that were "
+            f"normalised to that, which are unit rsem (their logarithms log2_counts), or {name} times "
+            f"{total / 1e6:.3g}, which must be undone."
         )
     if total > 1.2e6:
         return f"{name} sum to one million per sample. Found a median of {total:g}. Check the unit."
