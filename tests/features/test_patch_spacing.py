@@ -83,3 +83,30 @@ def test_patches_without_a_common_line_are_refused():
         spacing(np.array([[0, 0], [500, 300], [901, 777]]), PATH)
     with pytest.raises(DataError, match="patch_size_level0"):
         spacing(np.zeros((1, 2)), PATH)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("n_patches", [10, 20, 50])
+def test_a_sample_of_patches_of_one_grid_lies_on_it(n_patches, seed):
+    cells = np.random.default_rng(seed).choice(2_000, n_patches, replace=False)
+    assert spacing(np.stack([cells % 40, cells // 40], axis=1) * 256, PATH) == 256
+
+
+def test_few_patches_are_not_taken_to_lie_on_a_coarser_grid_by_chance():
+    cells = [[0, 0], [4, 0], [9, 1], [13, 1], [20, 6], [20, 10], [31, 7], [35, 7], [40, 17], [44, 17], [50, 22]]
+    assert spacing(np.array(cells) * 224, PATH) == 224
+
+
+@pytest.mark.parametrize(
+    ("corners", "mpp", "found"),
+    [
+        (np.random.default_rng(1).integers(0, 50_000, (2_000, 2)), None, "px apart|lie on no common grid"),
+        (np.concatenate([grid(SIDE), grid(SIDE) + 1]), None, "patches lie 1 px apart, which is no size of patches"),
+        (grid(6), 0.25, r"patches lie 6 px \(1.5 µm\) apart"),
+        (grid(3_320), 0.25, r"patches lie 3320 px \(830 µm\) apart"),
+        (np.array([[0, 0], [0, 9_000]]), None, "patches lie 9000 px apart"),
+    ],
+)
+def test_sizes_that_no_patches_have_are_refused(corners, mpp, found):
+    with pytest.raises(DataError, match=rf"({found}).* write the attribute into the file"):
+        spacing(corners, PATH, mpp)

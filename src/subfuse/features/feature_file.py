@@ -80,7 +80,7 @@ class FeatureFile:
         with damage_named(path, "a complete file"):
             corners = np.asarray(self.read_coords(), np.float64).round()
         self._require_on_slide(corners, path)
-        size = self.patch_size_level0 or max(1, round(spacing(corners, path)))
+        size = self.patch_size_level0 or max(1, round(spacing(corners, path, self.level0_mpp)))
         return corners.astype(np.int32), size
 
     def _require_on_slide(self, corners: Num[np.ndarray, "patch 2"], path: Path) -> None:
@@ -128,5 +128,5 @@ def bag_shape(shape: tuple[int, ...], path: Path, found: str) -> tuple[int, int]
 def unknown_mpp(path: Path, found: str) -> DataError:
     """Returns the error of a file that does not record its pixel size."""
     return DataError(
-        f"{path}: the pixel size is required (µm per level-0 pixel). Found only {found}. Declare `mpp` in {MPP_PLACE}."
+        f"{path}: the pixel size is required (µm per level-0 pixel). Found {found}. Declare `mpp` in {MPP_PLACE}."
     )

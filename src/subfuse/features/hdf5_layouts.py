@@ -108,7 +108,9 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
     if mpp is None:
         found, level0 = preview(attributes.names(), limit=12), attributes.number("level0_magnification")
         about = f" ({level0:g}x is about {10 / level0:.3g} µm)" if level0 else ""
-        raise unknown_mpp(path, f"attributes {found}; magnification is nominal{about}" if found else "no attributes")
+        raise unknown_mpp(
+            path, f"only the attributes {found}; magnification is nominal{about}" if found else "no attributes"
+        )
     require_plausible_mpp(mpp, path)
     magnification = attributes.number("level0_magnification")
     notes = disagreement(declared=declared, recorded=recorded)
