@@ -55,6 +55,7 @@ def test_other_folds_are_explained_by_what_has_changed(tmp_path: Path, now: pd.D
         (PATIENTS, {"patients.csv": "1", "expression.h5ad": "2"}, ""),
         (PATIENTS.replace({"grade": {"G3": "G4"}}), {"patients.csv": "9", "expression.h5ad": "2"}, "other grade: P2"),
         (PATIENTS, {"patients.csv": "1", "expression.h5ad": "9"}, "other expression.h5ad"),
+        (PATIENTS, {"patients.csv": "1", "splits/default/fold_0.json": "9"}, "other expression.h5ad, folds"),
         (PATIENTS, None, ""),  # prepared by a version that recorded nothing
     ],
 )

@@ -13,7 +13,6 @@ from subfuse.errors import DataError, preview
 from subfuse.expression.table import ExpressionStandardiser
 
 CovariateValues = Mapping[str, str | float]  # what is known of one patient: column -> value
-_WHERE_KNOWN = "; a cohort has them as columns of its clinical table"
 WEIGHT = 5.0  # spreads: penalties, alike for all columns, would drown two covariates among many genes
 
 
@@ -69,7 +68,7 @@ class CovariateCoding:
             missing.setdefault(tuple(i for i, known in enumerate(patients) if column not in known), []).append(column)
         unknown = [
             f"{preview(columns)}: unknown for {len(places)} of {len(patients)} patients, taken as that of an average "
-            f"training patient{_WHERE_KNOWN if len(places) == len(patients) else ''}"
+            "training patient"
             for places, columns in missing.items()
             if places
         ]

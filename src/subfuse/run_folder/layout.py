@@ -107,6 +107,7 @@ def changed_since(run: Path, prepared: Path) -> str:
     patients = read_run_patients(run)
     told = [] if patients is None else changed_patients(patients, read_patients(prepared))
     others = [name for name in {**before, **now} if name not in _OF_PATIENTS and before.get(name) != now.get(name)]
+    others = list(dict.fromkeys("folds" if name.startswith("splits/") else name for name in others))
     return "; ".join([*told, *([f"other {preview(others)}"] if others else [])])
 
 

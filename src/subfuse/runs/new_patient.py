@@ -125,6 +125,8 @@ def predict_new_patient(
             predictions, notes = run.predict_with_notes(cohort, model=model)
     except DataError as error:
         raise DataError(_of_files(str(error), slides, expression)) from error
+    reads_covariates = bool(fitted.covariates) and fitted.recipe.modalities != {"slides"}
+    notes += ["covariates are not given by files: use --cohort with a prepared cohort"] * reads_covariates
     notes = [_of_files(note, slides, expression) for note in (*how, *found.notes, *notes)]
     return NewPatientPrediction(predictions, summarise(predictions), tuple(notes))
 
