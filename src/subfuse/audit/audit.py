@@ -30,7 +30,7 @@ from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.predictions import FOLD, read_tasks, stacked
 from subfuse.evaluation.survival.hazard_ratios import hazard_ratios
-from subfuse.run_folder.layout import changed_since, read_config, read_run_patients, require_run
+from subfuse.run_folder.layout import TRAIN_AGAIN, changed_since, read_config, read_run_patients, require_run
 from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model
 
@@ -206,7 +206,7 @@ def _changes(folder: Path, cohort: Cohort) -> list[Finding]:
         return []
     found = f"the prepared cohort has changed since the run was made from it: {changed}"
     why = "What is recomputed from it is not what the models were trained on."
-    return [Finding("warning", "prepared again", found, why, "Run `subfuse crossval` again into the same folder.")]
+    return [Finding("warning", "prepared again", found, why, f"{TRAIN_AGAIN}.")]
 
 
 def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str]:

@@ -99,7 +99,7 @@ def _survival_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[
         f"{event.sum()} events among {len(tested)} test patients, median observed time {np.median(time_days):.0f} days"
     )
     if event.sum() < LEAST_EVENTS:
-        why = "A C-index of so few events says little, whatever its value."
+        why = "A C-index of few events says little, whatever its value."
         yield Finding("warning", "labels", text, why, "Follow up longer or pool cohorts.", task.name)
     else:
         yield Finding("ok", "labels", text, task=task.name)

@@ -28,6 +28,7 @@ _COHORT_FILES = (
 )
 FAILED_RESULTS = "failed_results.csv"  # what, reason: what could not be made of the predictions; absent where all was
 EXPLANATIONS = "explanations"  # of the main model; of others in a folder of their own beside it
+TRAIN_AGAIN = "Run `subfuse crossval` again, into another --out if the folds are others"
 HELD_OUT_SITES = "held-out-sites"  # the same models cross-validated over folds of whole hospitals: a run of its own
 _RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", FAILED_RESULTS, "audit.json",
                  "provenance.json", "report.html", "MODEL_CARD.md")  # fmt: skip

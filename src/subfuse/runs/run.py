@@ -25,6 +25,7 @@ from subfuse.identifiers import composed, spelt_otherwise
 from subfuse.run_folder.job import Job, jobs_of
 from subfuse.run_folder.layout import (
     EXPLANATIONS,
+    TRAIN_AGAIN,
     changed_since,
     claim_folder,
     copy_cohort,
@@ -71,7 +72,7 @@ class Run:
         if cohort.root is None or self.config.get("prepared") is None or cohort.root.resolve() != self.cohort_folder:
             return []
         changed = changed_since(self.folder, cohort.root)
-        remedy = "Run `subfuse crossval` again: what depends on it is done again"
+        remedy = f"{TRAIN_AGAIN}: what depends on it is done again"
         return (
             [f"{cohort.root} has changed since {self.folder} was made from it ({changed}). {remedy}"] if changed else []
         )
