@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.confounders import TOLD, MeanFeatures, confounder_findings
 from subfuse.audit.confounding.signal import martingale_residuals
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.task import TaskSpec
-from subfuse.evaluation.predictions import read_tasks
 from subfuse.execution import available_cores
 
 RESULT = Path(__file__).parent / "results" / "audit.md"
@@ -89,8 +89,8 @@ def level_of(kind: str, seed: int) -> tuple[str, pd.Series]:
     """Returns the level of the finding in a drawn cohort, and its numbers."""
     cohort = draw_cohort(kind, seed)
     fold = np.random.default_rng(seed).permutation(N) % FOLDS
-    (task,) = read_tasks(held_out_predictions(cohort, fold))
-    (finding,), table = confounder_findings(cohort, task, {}, MeanFeatures(), seed=seed)
+    (task,) = audited_tasks(held_out_predictions(cohort, fold), seed=seed)
+    (finding,), table = confounder_findings(cohort, task, MeanFeatures())
     return finding.level, table.iloc[0]
 
 

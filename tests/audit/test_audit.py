@@ -7,12 +7,12 @@ import pytest
 from test_comparisons import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.audited_task import audited_tasks, check_modalities
 from subfuse.audit.calibration import calibration_findings
-from subfuse.audit.comparison_family import check_modalities, compared_with_reference, known_modalities
+from subfuse.audit.comparison_family import compared_with_reference
 from subfuse.audit.findings import LEVELS, Audit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.nulls import permute_labels
-from subfuse.audit.recommendation import headline_values
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED
@@ -75,8 +75,8 @@ def test_modalities_of_nobody_and_unknown_ones_are_refused(patients: pd.DataFram
 @pytest.mark.parametrize("name", ["survival", "diagnosis"])
 def test_predictions_that_do_not_differ_are_said(patients: pd.DataFrame, name: str) -> None:
     def said(rows: pd.DataFrame) -> list[tuple[str, str]]:
-        (task,) = read_tasks(rows)
-        findings, _ = permute_labels(task, headline_values(task), np.random.default_rng(0))
+        (task,) = audited_tasks(rows)
+        findings, _ = permute_labels(task)
         return [(f.level, f.found) for f in findings if "predicts the same" in f.found]
 
     table = run_of(patients, {"theirs": 1.0}, task=name)
@@ -114,7 +114,7 @@ def test_a_finding_that_begins_with_a_model_is_of_that_model(patients: pd.DataFr
 
 def test_a_pair_has_one_adjusted_p_wherever_it_is_told(patients: pd.DataFrame) -> None:
     table = run_of(patients, {"subspace": 1.0, "snn": 1.1, "cox": 1.2, "abmil": 1.5, "concat": 1.3}, task="survival")
-    told = compared_with_reference(table, known_modalities(table["model"].unique(), {}), n_bootstrap=100, seed=0)
+    told = compared_with_reference(table, n_bootstrap=100, seed=0)
     audit = audit_predictions(table, n_bootstrap=100, seed=0)
 
     assert list(told["model"]) == ["snn", "cox", "abmil", "concat"]

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
 
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.exchanged import exchanged_grid, interaction_finding, shuffle_finding
-from subfuse.evaluation.predictions import read_tasks
 
 
 class _Product:
@@ -49,18 +49,18 @@ def test_what_a_model_has_beyond_the_sum_of_its_modalities_is_told(make_cohort):
 ])  # fmt: skip
 def test_a_loss_that_few_patients_do_not_show_is_no_evidence_that_a_modality_is_unused(n, noise, level, verb):
     rows = [predictions(cohort(n=n), model="subspace", noise=each) for each in (0.3, noise)]
-    (task,) = read_tasks(rows[0])
+    (task,) = audited_tasks(rows[0], n_bootstrap=200)
     tested = rows[1][rows[1]["split"] == "test"]
-    finding, table = shuffle_finding(task, "subspace", tested, "slides", n_bootstrap=200, seed=0)
+    finding, table = shuffle_finding(task, "subspace", tested, "slides")
     assert (finding.level, table["difference"].iloc[0] <= 0) == (level, True)
     assert finding.found.startswith(f"Subspace fusion {verb}: exchanged between patients, C-index changes by ")
 
 
 def test_a_gain_by_chance_is_no_evidence_that_a_modality_is_unused():
     rows = [predictions(cohort(n=24), model="subspace", noise=each) for each in (1.0, 0.3)]
-    (task,) = read_tasks(rows[0])
+    (task,) = audited_tasks(rows[0], n_bootstrap=200)
     tested = rows[1][rows[1]["split"] == "test"]
-    finding, table = shuffle_finding(task, "subspace", tested, "slides", n_bootstrap=200, seed=0)
+    finding, table = shuffle_finding(task, "subspace", tested, "slides")
     assert table["difference"].iloc[0] > 0
     assert table["lower"].iloc[0] < -0.05
     assert (finding.level, finding.found[:46]) == ("note", "Subspace fusion is not shown to use slides: ex")

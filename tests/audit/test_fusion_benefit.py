@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort, predictions
 
+from subfuse.audit.audited_task import AuditedTask, audited_tasks
 from subfuse.audit.fusion import (
     SIGNIFICANCE,
     Comparisons,
@@ -17,25 +18,24 @@ from subfuse.audit.fusion import (
     ordered_share,
     rescue,
 )
-from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple
-from subfuse.evaluation.predictions import TaskPredictions, read_tasks
+from subfuse.evaluation.predictions import read_tasks
 
 SINGLE = {"snn": {"expression"}, "abmil": {"slides"}}
-MODALITIES = {**SINGLE, "subspace": {"slides", "expression"}}
+MODALITIES = {**SINGLE, "subspace": {"slides", "expression"}, "mean": {"slides"}}
 
 
-def task_of(noises: dict[str, float], name: str = "survival", *, patients: int = 30) -> TaskPredictions:
+def task_of(noises: dict[str, float], name: str = "survival", *, patients: int = 30) -> AuditedTask:
     rows = [
         predictions(cohort(n=patients), task=name, model=model, noise=noise, seed=index)
         for index, (model, noise) in enumerate(noises.items())
     ]
-    (task,) = read_tasks(pd.concat(rows, ignore_index=True))
+    (task,) = audited_tasks(pd.concat(rows, ignore_index=True), {m: MODALITIES[m] for m in noises if m in MODALITIES})
     return task
 
 
-def fused(task: TaskPredictions) -> pd.DataFrame:
-    late = late_fusion(task, SINGLE, headline_values(task))
+def fused(task: AuditedTask) -> pd.DataFrame:
+    late = late_fusion(task, list(SINGLE))
     assert late is not None
     return late.sort_values(["fold", "split", "patient_id"]).reset_index(drop=True)
 
@@ -80,13 +80,11 @@ def test_late_fusion_of_classes_is_the_mean_probability() -> None:
 
 def test_late_fusion_takes_the_best_model_of_each_modality_and_the_patients_of_both() -> None:
     task = task_of({"snn": 1.0, "abmil": 1.5, "mean": 9.0})
-    single = {**SINGLE, "mean": {"slides"}}
     rows = task.rows[~((task.rows["model"] == "snn") & (task.rows["patient_id"] == "TCGA-003"))]
-    values = headline_values(task)
-    assert values["abmil"] > values["mean"]
+    assert task.values["abmil"] > task.values["mean"]
 
-    late = late_fusion(replace(task, rows=rows), single, values)
-    worst = late_fusion(task, {"abmil": {"slides"}, "mean": {"slides"}}, values)
+    late = late_fusion(replace(task, rows=rows), [*SINGLE, "mean"])
+    worst = late_fusion(task, ["abmil", "mean"])
 
     assert set(late["model"]) == {"mean of SNN and ABMIL"}
     assert set(task.rows["patient_id"]) - set(late["patient_id"]) == {"TCGA-003"}
@@ -115,7 +113,7 @@ EVIDENCE = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def contest() -> Contest:
     task = task_of({"subspace": 1.0, "snn": 1.5}, patients=24)
-    return fusion_contest(task, MODALITIES, headline_values(task))
+    return fusion_contest(task)
 
 
 @EVIDENCE
@@ -138,9 +136,15 @@ def test_better_is_said_of_fusion_with_interval_and_adjusted_p(
 def test_better_than_linear_is_said_with_interval_and_adjusted_p(
     contest: Contest, lower, upper, p_adjusted, level, words
 ) -> None:
-    task = replace(contest.task, rows=contest.task.rows.replace({"model": {"snn": "cox"}}))
+    rows, of_snn = contest.task.rows, contest.task.modalities["snn"]
+    task = replace(
+        contest.task,
+        rows=rows.replace({"model": {"snn": "cox"}}),
+        modalities={"subspace": contest.task.modalities["subspace"], "cox": of_snn},
+        values={"subspace": 0.7, "cox": 0.6},
+    )
     told_of_cox = told(lower, upper, p_adjusted, reference="cox")
-    (_, verdict) = compare_with_simple(task, {}, told_of_cox, {"subspace": 0.7, "cox": 0.6})
+    (_, verdict) = compare_with_simple(task, told_of_cox)
 
     assert verdict.level == (level or "note")
     assert pd.Series([verdict.found]).str.contains(words).all()

@@ -8,9 +8,8 @@ from test_comparisons import cohort, predictions
 
 from small_cohort import deal_folds
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.nulls import permute_labels
-from subfuse.audit.recommendation import headline_values
-from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
@@ -82,8 +81,8 @@ def test_noise_that_happens_to_lie_far_below_chance_is_no_reversed_prediction(se
 
 def test_a_trivial_model_that_tells_nothing_is_no_warning_but_any_other_is():
     rows = [predictions(cohort(n=60), model=model, noise=1e6, seed=1) for model in ("clinical", "subspace")]
-    (task,) = read_tasks(pd.concat(rows, ignore_index=True))
-    findings, table = permute_labels(task, headline_values(task), np.random.default_rng(0))
+    (task,) = audited_tasks(pd.concat(rows, ignore_index=True))
+    findings, table = permute_labels(task)
     assert (table["p_value"] > 0.05).all()
     assert {finding.model: finding.level for finding in findings} == {"clinical": "ok", "subspace": "warning"}
 
@@ -91,10 +90,9 @@ def test_a_trivial_model_that_tells_nothing_is_no_warning_but_any_other_is():
 @pytest.mark.parametrize(("model", "level"), [("theirs", "warning"), ("site", "note")])
 def test_an_order_below_every_permutation_is_said_to_be_one(model, level):
     rows = predictions(cohort(n=120), model=model, noise=3.0, seed=1)
-    (task,) = read_tasks(rows.assign(risk=-rows["risk"]))
-    values = headline_values(task)
-    (finding,), table = permute_labels(task, values, np.random.default_rng(0))
-    assert 0.25 < values[model] < 0.45
+    (task,) = audited_tasks(rows.assign(risk=-rows["risk"]))
+    (finding,), table = permute_labels(task)
+    assert 0.25 < task.values[model] < 0.45
     assert table["p_value"].tolist() == [1.0]
     assert (finding.level, finding.found[:13]) == (level, "below chance:")
     assert finding.remedy.startswith("A higher risk must be worse")

@@ -5,9 +5,10 @@ import pytest
 from test_comparisons import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.fusion import fusion_benefit
-from subfuse.audit.recommendation import headline_values, unfit
+from subfuse.audit.recommendation import unfit
 from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cli.audit_text import audit_lines
 from subfuse.evaluation.comparisons import compare_models
@@ -31,10 +32,9 @@ def table(patients: pd.DataFrame, noises: dict[str, float], task: str = "surviva
 def found(
     rows: pd.DataFrame, check: str = "linear baseline", modalities: Mapping[str, Collection[str]] = {}
 ) -> list[tuple[str, str]]:
-    (task,) = read_tasks(rows)
-    values = headline_values(task)
-    _, comparisons = compare_task(task, modalities, values, reference="none", n_bootstrap=300, seed=0)
-    findings = compare_with_simple(task, modalities, comparisons, values)
+    (task,) = audited_tasks(rows, modalities, n_bootstrap=300)
+    _, comparisons = compare_task(task, reference="none")
+    findings = compare_with_simple(task, comparisons)
     return [(f.level, f.found) for f in findings if f.check == check]
 
 
@@ -64,7 +64,7 @@ def test_a_difference_that_may_be_chance_is_a_warning_below_and_a_note_above(pat
 
 
 def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"subspace": 0.5, "snn": 1.0, "cox": 1.5, "clinical": 6.0})
+    rows = table(patients, {"abmil": 0.5, "snn": 1.0, "cox": 1.5, "clinical": 6.0})
     rows = rows[rows["model"] != "clinical"]
     expected = compare_models(rows, reference="cox", n_bootstrap=300, seed=0)
 
@@ -114,14 +114,10 @@ def test_a_model_that_predicts_one_class_is_not_recommended(patients: pd.DataFra
     linear = rows["model"] == "logistic"
     rows.loc[linear, columns] *= 0.001  # as good a ranking as before, but one class for everybody
     rows.loc[linear, columns[0]] += 1 - rows.loc[linear, columns].sum(axis=1)
-    (task,) = read_tasks(rows)
     modalities = {"subspace": {"slides", "expression"}, "logistic": {"expression"}, "abmil": {"slides"}}
-    values = headline_values(task)
-    contest, comparisons = compare_task(task, modalities, values, reference="none", n_bootstrap=100, seed=0)
-    verdicts = [
-        *compare_with_simple(task, modalities, comparisons, values),
-        *fusion_benefit(contest, comparisons).findings,
-    ]
+    (task,) = audited_tasks(rows, modalities, n_bootstrap=100)
+    contest, comparisons = compare_task(task, reference="none")
+    verdicts = [*compare_with_simple(task, comparisons), *fusion_benefit(contest, comparisons).findings]
     against = [f.remedy for f in verdicts if f.model == "subspace"]
 
     assert unfit(task, "logistic") == "it predicts one class in every fold"
@@ -227,14 +223,13 @@ def test_to_beat_a_trivial_model_below_chance_says_nothing(patients: pd.DataFram
     rows = table(patients, {"subspace": 0.1, "clinical": 1.0})
     of_clinical = rows["model"] == "clinical"
     rows.loc[of_clinical, "risk"] *= -1
-    (task,) = read_tasks(rows)
-    values = headline_values(task)
+    (task,) = audited_tasks(rows, n_bootstrap=50)
 
     ((level, text),) = found(rows, "trivial baseline")
-    (added,), _ = what_is_added(task, {}, values, n_bootstrap=50, seed=0)
+    (added,), _ = what_is_added(task)
 
     assert (level, added.level) == ("note", "note")
-    value = f"{values['clinical']:.3f}"
+    value = f"{task.values['clinical']:.3f}"
     says_nothing = f"C-index of Clinical model, the best of its kind here, is not above chance ({value})"
     assert text.endswith(f"which says nothing: {says_nothing}")
     assert added.found == f"cannot be told what Subspace fusion adds: {says_nothing}"

@@ -1,15 +1,15 @@
 """Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from subfuse.audit.any_origin.any_table import auditable
+from subfuse.audit.audited_task import N_BOOTSTRAP, AuditedTask, audited_tasks, check_modalities
 from subfuse.audit.calibration import calibration_findings, decision_findings, promise_findings
-from subfuse.audit.comparison_family import check_modalities, compare_task, known_modalities
+from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
 from subfuse.audit.confounding.held_out_sites import held_out_findings
@@ -22,19 +22,20 @@ from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
 from subfuse.audit.nulls import SIGNIFICANCE, permute_labels
-from subfuse.audit.recommendation import headline_values
 from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
-from subfuse.evaluation.predictions import FOLD, read_tasks, stacked
+from subfuse.evaluation.predictions import FOLD, stacked
 from subfuse.evaluation.survival.hazard_ratios import hazard_ratios
 from subfuse.run_folder.layout import TRAIN_AGAIN, changed_since, read_config, read_run_patients, require_run
 from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model
 
-N_BOOTSTRAP = 1000
+_OF_TASKS = (  # tables, in the order of audit.json; those that only a run has follow
+    "fusion", "rescued", "label_permutation", "added_value", "decision_curves", "conformal", "strata", "pairs",
+)  # fmt: skip
 _NEEDS_RUN = {
     "slide leakage": "the slides",
     "expression leakage": "the expression",
@@ -76,17 +77,15 @@ def audit_predictions(
         DataError: The table lacks the columns above, or test patients.
     """
     require_groups(strata, patients)
-    findings, tables, _ = _audit_table(
-        predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed
-    )
-    findings += [
+    audited, _ = _audit_table(predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed)
+    audited.add(
         Finding(
             "note", check, f"cannot be checked from predictions alone: it needs {what}", "", "Audit the run folder."
         )
         for check, what in _NEEDS_RUN.items()
-    ]
-    findings += check_selection([], predictions if "split" in predictions else pd.DataFrame({"split": []}))
-    return Audit(sorted_findings(findings), tables)
+    )
+    audited.add(check_selection([], predictions if "split" in predictions else pd.DataFrame({"split": []})))
+    return audited.audit()
 
 
 def audit_run(
@@ -122,33 +121,47 @@ def audit_run(
     config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
     cohort, missing = _cohort(folder, config)
     patients, strata = read_run_patients(folder), () if cohort is None else cohort.strata
-    findings, tables, table = _audit_table(
-        predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed
-    )
+    audited, tasks = _audit_table(predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed)
     jobs = read_jobs(folder, predictions)
-    findings += check_fitting(jobs, config, cohort)
-    findings += check_selection(jobs, predictions)
-    elsewhere, tables["held_out_sites"] = held_out_findings(folder, table, n_bootstrap=n_bootstrap, seed=seed)
-    findings += elsewhere
+    audited.add(check_fitting(jobs, config, cohort))
+    audited.add(check_selection(jobs, predictions))
+    audited.add(*held_out_findings(folder, tasks), table="held_out_sites")
     if cohort is None:
-        findings += [
-            Finding("note", check, f"cannot be checked: {missing}")
-            for check in (*_NEEDS_RUN, "declared strata")
-            if check != "fitted outside training"
-        ]
-        return Audit(sorted_findings(findings), tables)
-    findings += _changes(folder, cohort)
+        checks = [check for check in (*_NEEDS_RUN, "declared strata") if check != "fitted outside training"]
+        audited.add(Finding("note", check, f"cannot be checked: {missing}") for check in checks)
+        return audited.audit()
+    audited.add(_changes(folder, cohort))
     assignment = predictions[[*FOLD, "split", "patient_id"]].drop_duplicates()
-    findings += check_slides(cohort, assignment)
-    findings += check_expression(cohort, assignment)
-    inputs, tables["suspicious_inputs"] = _input_findings(cohort, predictions, config.get("allow_inputs") or ())
-    findings += inputs
-    stands_behind, tables["confounders"] = _confounders(table, cohort, seed=seed)
-    findings += stands_behind
-    shuffles, shuffled = modality_shuffles(table, jobs, cohort, modalities or {}, n_bootstrap=n_bootstrap, seed=seed)
-    tables["fusion"] = stacked([tables["fusion"], shuffled])
-    together, tables["interaction"] = interactions(table, jobs, cohort, exchanges, seed=seed)
-    return Audit(sorted_findings([*findings, *shuffles, *together]), tables)
+    audited.add(check_slides(cohort, assignment))
+    audited.add(check_expression(cohort, assignment))
+    audited.add(*_input_findings(cohort, predictions, config.get("allow_inputs") or ()), table="suspicious_inputs")
+    means = MeanFeatures()
+    for task in tasks:
+        audited.add(*confounder_findings(cohort, task, means), table="confounders")
+    for task in tasks:
+        audited.add(*modality_shuffles(task, jobs, cohort), table="fusion")
+    for task in tasks:
+        audited.add(*interactions(task, jobs, cohort, exchanges), table="interaction")
+    return audited.audit()
+
+
+class _Audited:
+    """Findings, and the rows of their tables, as the checks of several tasks yield them."""
+
+    def __init__(self) -> None:
+        self._findings: list[Finding] = []
+        self._rows: dict[str, list[pd.DataFrame]] = {name: [] for name in _OF_TASKS}
+
+    def add(self, findings: Iterable[Finding], rows: pd.DataFrame | None = None, *, table: str = "") -> None:
+        """Adds what a check found, and the rows behind it to the table of that name."""
+        self._findings += findings
+        if rows is not None:
+            self._rows.setdefault(table, []).append(rows)
+
+    def audit(self) -> Audit:
+        """Returns all of it, findings worst first."""
+        tables = {name: stacked(rows or [pd.DataFrame()]) for name, rows in self._rows.items()}
+        return Audit(sorted_findings(self._findings), tables)
 
 
 def _audit_table(
@@ -159,44 +172,39 @@ def _audit_table(
     *,
     n_bootstrap: int,
     seed: int,
-) -> tuple[list[Finding], dict[str, pd.DataFrame], pd.DataFrame]:
+) -> tuple[_Audited, list[AuditedTask]]:
     check_modalities(given, predictions["model"].unique() if "model" in predictions else ["model"])
     table, findings = auditable(predictions)
     table, leaks = check_patients(table)
-    findings += leaks
-    names = ("fusion", "rescued", "label_permutation", "added_value", "decision_curves", "conformal", "strata", "pairs")
-    collected: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
+    audited = _Audited()
+    audited.add([*findings, *leaks])
     strata, columns = ([], None) if patients is None else strata_of(patients, declared)
-    for task in read_tasks(table):
-        modalities, values = known_modalities(task.models, given), headline_values(task)
-        findings += label_findings(task, patients)
-        permuted, null = permute_labels(task, values, np.random.default_rng(seed))
-        contest, comparisons = compare_task(
-            task, modalities, values, reference=main_model(list(table["model"])), n_bootstrap=n_bootstrap, seed=seed
-        )
+    tasks = audited_tasks(table, given, n_bootstrap=n_bootstrap, seed=seed)
+    for task in tasks:
+        audited.add(label_findings(task, patients))
+        permuted, null = permute_labels(task)
+        audited.add(permuted, null, table="label_permutation")
+        contest, comparisons = compare_task(task, reference=main_model(list(table["model"])))
         unrelated = null.loc[null["p_value"] >= SIGNIFICANCE, "model"].tolist()
         benefit = fusion_benefit(contest, comparisons, unrelated)
-        findings += [*permuted, *benefit.findings]
-        findings += compare_with_simple(task, modalities, comparisons, values)
-        adds, added = what_is_added(task, modalities, values, n_bootstrap=n_bootstrap, seed=seed)
+        audited.add(benefit.findings, benefit.differences, table="fusion")
+        audited.add([], benefit.rescued, table="rescued")
+        audited.add(compare_with_simple(task, comparisons))
+        adds, added = what_is_added(task)
+        audited.add(adds, added, table="added_value")
         trivial = added["trivial"].iloc[0] if len(added) else None
-        decides, curves = decision_findings(task, trivial, n_bootstrap=n_bootstrap, seed=seed)
+        audited.add(*decision_findings(task, trivial), table="decision_curves")
         in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])
-        promises, kept = promise_findings(task, in_strata)
-        findings += [*adds, *decides, *promises]
-        found = ([], pd.DataFrame(), pd.DataFrame()) if columns is None else (
-            stratum_findings(task, strata, columns, values, n_bootstrap=n_bootstrap, seed=seed)
-        )  # fmt: skip
-        findings += found[0]
-        parts = (benefit.differences, benefit.rescued, null, added, curves, kept, *found[1:])
-        for name, part in zip(names, parts, strict=True):
-            collected[name].append(part)
-    tables = {name: stacked(parts) for name, parts in collected.items()}
-    tables["calibration"] = calibration_table(table)
-    tables["reliability"] = reliability_table(table)
-    tables["hazard_ratios"] = hazard_ratios(table, patients=patients)
-    findings += calibration_findings(tables["calibration"])
-    return findings, tables, table
+        audited.add(*promise_findings(task, in_strata), table="conformal")
+        if columns is not None:
+            found, within, pairs = stratum_findings(task, strata, columns)
+            audited.add(found, within, table="strata")
+            audited.add([], pairs, table="pairs")
+    calibration = calibration_table(table)
+    audited.add(calibration_findings(calibration), calibration, table="calibration")
+    audited.add([], reliability_table(table), table="reliability")
+    audited.add([], hazard_ratios(table, patients=patients), table="hazard_ratios")
+    return audited, tasks
 
 
 def _changes(folder: Path, cohort: Cohort) -> list[Finding]:
@@ -242,13 +250,3 @@ def _input_findings(
         ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
         findings += found or [Finding("ok", "outcome in disguise", ok, task=str(name))]
     return findings, stacked(tables).drop_duplicates(["task", "input", "reason"])
-
-
-def _confounders(table: pd.DataFrame, cohort: Cohort, *, seed: int) -> tuple[list[Finding], pd.DataFrame]:
-    """Returns for every task whether hospital or batch stand behind its result."""
-    findings, tables, means = [], [], MeanFeatures()
-    for task in read_tasks(table):
-        found, rows = confounder_findings(cohort, task, headline_values(task), means, seed=seed)
-        findings += found
-        tables.append(rows)
-    return findings, stacked(tables)

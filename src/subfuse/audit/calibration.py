@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding, Level
 from subfuse.errors import listed
 from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table
@@ -33,9 +34,7 @@ def calibration_findings(table: pd.DataFrame) -> list[Finding]:
     ]
 
 
-def decision_findings(
-    task: TaskPredictions, trivial: str | None, *, n_bootstrap: int, seed: int
-) -> tuple[list[Finding], pd.DataFrame]:
+def decision_findings(task: AuditedTask, trivial: str | None) -> tuple[list[Finding], pd.DataFrame]:
     """Returns at which thresholds it is worth to act on the main model, and its `decision_curves`.
 
     Worth is a net benefit whose band, of 95 % for the whole curve, is above that of treating all and of nobody.
@@ -43,14 +42,12 @@ def decision_findings(
     Args:
         task: Rows of all models and splits.
         trivial: The best model of the patients' columns alone, whose curve is shown beside; None without one.
-        n_bootstrap: Replicates of the bootstrap.
-        seed: Of the replicates.
     """
-    model = main_model(task.models)
+    model = task.main
     if model == trivial:
         return [], pd.DataFrame()
     models = [model] if trivial is None else [model, trivial]
-    table = decision_curves(task, models, reference=trivial, n_bootstrap=n_bootstrap, seed=seed)
+    table = decision_curves(task, models, reference=trivial, n_bootstrap=task.n_bootstrap, seed=task.seed)
     own = table[table["model"] == model]
     told = own.dropna(subset=["lower_default"])
     if told.empty:

@@ -1,6 +1,6 @@
 """Whether a model uses a modality, and both together: predictions from slides or expression of other patients."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.audit.comparison_family import known_modalities
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding
 from subfuse.audit.fitting import TrainedJob
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.benefit.interaction import INTERACTION, variance_shares
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.metrics import metric_title, number, signed_interval
-from subfuse.evaluation.predictions import TaskPredictions, read_tasks, stacked
+from subfuse.evaluation.predictions import stacked
 from subfuse.training.models import modalities_of, model_title
 
 if TYPE_CHECKING:
@@ -30,52 +30,34 @@ _TINY = 1e-7
 
 
 def modality_shuffles(
-    table: pd.DataFrame,
-    jobs: list[TrainedJob],
-    cohort: Cohort,
-    given: Mapping[str, Collection[str]],
-    *,
-    n_bootstrap: int,
-    seed: int,
+    task: AuditedTask, jobs: Sequence[TrainedJob], cohort: Cohort
 ) -> tuple[list[Finding], pd.DataFrame]:
-    """Returns whether every model of two modalities is worse when one of them is exchanged between test patients.
-
-    Args:
-        table: All predictions, see `auditable`.
-        jobs: Finished jobs.
-        cohort: The prepared cohort.
-        given: Model to modalities, for models that this package does not know.
-        n_bootstrap: Replicates of the paired bootstrap.
-        seed: Of exchange and bootstrap.
-    """
+    """Returns whether every model of two modalities is worse when one of them is exchanged between test patients."""
     findings, tables = [], [pd.DataFrame()]
-    for task in read_tasks(table):
-        modalities = known_modalities(task.models, given)
-        for model in (model for model in task.models if len(modalities[model]) > 1):
-            chosen = [job for job in jobs if (job.job.task, job.job.model) == (task.name, model)]
-            if not chosen:
-                found = f"{model_title(model)}: cannot be checked, its fitted models are not in the run"
-                findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
-                continue
-            for modality in sorted(modalities[model] - (set() if cohort.genes else {"expression"})):
-                shuffled = _shuffled_rows(task, model, chosen, cohort, modality, np.random.default_rng(seed))
-                finding, compared = shuffle_finding(task, model, shuffled, modality, n_bootstrap=n_bootstrap, seed=seed)
-                findings.append(finding)
-                tables.append(compared.assign(reference_is=f"{modality} in place"))
+    for model in (model for model in task.models if len(task.modalities[model]) > 1):
+        chosen = [job for job in jobs if (job.job.task, job.job.model) == (task.name, model)]
+        if not chosen:
+            found = f"{model_title(model)}: cannot be checked, its fitted models are not in the run"
+            findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
+            continue
+        for modality in sorted(task.modalities[model] - (set() if cohort.genes else {"expression"})):
+            shuffled = _shuffled_rows(task, model, chosen, cohort, modality)
+            finding, compared = shuffle_finding(task, model, shuffled, modality)
+            findings.append(finding)
+            tables.append(compared.assign(reference_is=f"{modality} in place"))
     return findings, stacked(tables)
 
 
 def interactions(
-    table: pd.DataFrame, jobs: list[TrainedJob], cohort: Cohort, exchanges: int, *, seed: int
+    task: AuditedTask, jobs: Sequence[TrainedJob], cohort: Cohort, exchanges: int
 ) -> tuple[list[Finding], pd.DataFrame]:
     """Returns what every model of both modalities has beyond their sum, in the first repeat.
 
     Args:
-        table: All predictions, see `auditable`.
+        task: Rows of all models and splits.
         jobs: Finished jobs.
         cohort: The prepared cohort.
         exchanges: Patients of a fold whose modalities are exchanged, each with each; fewer than three: none.
-        seed: Of the patients drawn.
     """
     findings, tables = list[Finding](), [pd.DataFrame()]
     if exchanges < _LEAST_EXCHANGED:
@@ -83,20 +65,19 @@ def interactions(
     from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
 
     both = {patient.patient_id for patient in cohort if patient.slides and patient.expression is not None}
-    for task in read_tasks(table):
-        for model in (model for model in task.models if modalities_of(model) >= {"slides", "expression"}):
-            chosen = [job for job in jobs if (job.job.task, job.job.model, job.job.repeat) == (task.name, model, 0)]
-            tested = task.tested[(task.tested["model"] == model) & (task.tested["repeat"] == 0)]
-            grids = []
-            for job in chosen:
-                ids = sorted({*tested.loc[tested["fold"] == job.job.fold_index, "patient_id"]} & both)
-                drawn = np.random.default_rng(seed).permutation(ids)[:exchanges]
-                if len(drawn) >= _LEAST_EXCHANGED:
-                    grids.append(exchanged_grid(load_fitted(job.folder), cohort, list(map(str, drawn))))
-            if grids:
-                finding, shares = interaction_finding(task.name, model, grids)
-                findings.append(finding)
-                tables.append(shares)
+    for model in (model for model in task.models if modalities_of(model) >= {"slides", "expression"}):
+        chosen = [job for job in jobs if (job.job.task, job.job.model, job.job.repeat) == (task.name, model, 0)]
+        tested = task.tested[(task.tested["model"] == model) & (task.tested["repeat"] == 0)]
+        grids = []
+        for job in chosen:
+            ids = sorted({*tested.loc[tested["fold"] == job.job.fold_index, "patient_id"]} & both)
+            drawn = np.random.default_rng(task.seed).permutation(ids)[:exchanges]
+            if len(drawn) >= _LEAST_EXCHANGED:
+                grids.append(exchanged_grid(load_fitted(job.folder), cohort, list(map(str, drawn))))
+        if grids:
+            finding, shares = interaction_finding(task.name, model, grids)
+            findings.append(finding)
+            tables.append(shares)
     return findings, stacked(tables)
 
 
@@ -180,7 +161,7 @@ def interaction_finding(
 
 
 def shuffle_finding(
-    task: TaskPredictions, model: str, shuffled: pd.DataFrame, modality: str, *, n_bootstrap: int, seed: int
+    task: AuditedTask, model: str, shuffled: pd.DataFrame, modality: str
 ) -> tuple[Finding, pd.DataFrame]:
     """Returns whether a model is worse when one modality is exchanged between test patients.
 
@@ -189,15 +170,13 @@ def shuffle_finding(
         model: The model.
         shuffled: Its test rows as predicted from exchanged inputs, with the columns of predictions.csv.
         modality: What was exchanged.
-        n_bootstrap: Replicates of the paired bootstrap.
-        seed: Of the replicates.
 
     Returns:
         A finding, and one row in the columns of `compare_models`.
     """
     name = f"{model}, {modality} shuffled"
     rows = pd.concat([task.of_model(model), shuffled.assign(model=name)], ignore_index=True)
-    table = compare_models(rows, reference=model, n_bootstrap=n_bootstrap, seed=seed)
+    table = compare_models(rows, reference=model, n_bootstrap=task.n_bootstrap, seed=task.seed)
     row = table.iloc[0]
     if np.isnan(row["lower"]):
         found = (
@@ -219,17 +198,12 @@ def shuffle_finding(
 
 
 def _shuffled_rows(
-    task: TaskPredictions,
-    model: str,
-    jobs: list[TrainedJob],
-    cohort: Cohort,
-    modality: str,
-    generator: np.random.Generator,
+    task: AuditedTask, model: str, jobs: Sequence[TrainedJob], cohort: Cohort, modality: str
 ) -> pd.DataFrame:
     """Returns the model's test rows with predictions from exchanged inputs."""
     from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
 
-    tested = task.tested[task.tested["model"] == model]
+    generator, tested = np.random.default_rng(task.seed), task.tested[task.tested["model"] == model]
     known = {patient.patient_id for patient in cohort}
     parts = []
     for job in jobs:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
@@ -77,7 +78,7 @@ class Comparisons:
 class Contest:
     """Who is compared in a task to tell whether fusion helps."""
 
-    task: TaskPredictions  # with the rows of late fusion
+    task: AuditedTask  # with the rows of late fusion
     fused: tuple[str, ...]  # models of two modalities or more
     references: Mapping[str, str]  # model -> what it stands for; empty where nothing can be compared
     unknown: tuple[str, ...]  # models whose modalities are unknown
@@ -91,22 +92,15 @@ class Contest:
         return [(model, reference) for reference in references for model in self.fused] + later
 
 
-def fusion_contest(
-    task: TaskPredictions, modalities: Mapping[str, Collection[str]], values: Mapping[str, float]
-) -> Contest:
+def fusion_contest(task: AuditedTask) -> Contest:
     """Returns who is compared: every model of two modalities, the best single modality and late fusion.
 
     The best single modality is the model of slides or of expression with the highest mean headline metric on test
     patients: chosen after the fact, which favours it, so that a benefit of fusion is not owed to a weak opponent. Late
     fusion averages the best model of each modality without training: class probabilities, or ranks of risk within the
-    fold's test patients.
-
-    Args:
-        task: Rows of all models and splits.
-        modalities: Model to modalities; a model that is absent or has none is left out.
-        values: Of every model, see `headline_values`.
+    fold's test patients. Models whose modalities are unknown are left out.
     """
-    known = {model: frozenset(modalities.get(model, ())) for model in task.models}
+    known, values = task.modalities, task.values
     fused = tuple(model for model in task.models if len(known[model]) > 1)
     unknown = tuple(model for model in task.models if not known[model])
     single = [model for model in task.models if len(known[model]) == 1 and not known[model] <= COLUMNS]
@@ -116,7 +110,7 @@ def fusion_contest(
     best = max(measured, key=values.__getitem__)
     references = {best: "best single modality"}
     fusible = frozenset[str]().union(*(known[model] for model in fused))
-    late = late_fusion(task, {model: known[model] for model in measured if known[model] <= fusible}, values)
+    late = late_fusion(task, [model for model in measured if known[model] <= fusible])
     if late is not None:
         task = replace(task, rows=pd.concat([task.rows, late], ignore_index=True))
         references[str(late["model"].iloc[0])] = "late fusion"
@@ -162,9 +156,7 @@ def fusion_benefit(contest: Contest, comparisons: Comparisons, unrelated: Collec
     return FusionBenefit(tuple(findings), table, pd.concat(rescued, ignore_index=True))
 
 
-def late_fusion(
-    task: TaskPredictions, single: Mapping[str, Collection[str]], values: Mapping[str, float]
-) -> pd.DataFrame | None:
+def late_fusion(task: AuditedTask, single: Sequence[str]) -> pd.DataFrame | None:
     """Returns predictions of the mean of the best model of each modality; None with a single modality.
 
     Patients whom one of the models cannot predict are left out. Rows are those of predictions.csv with a model named
@@ -172,8 +164,8 @@ def late_fusion(
     """
     best: dict[frozenset[str], str] = {}
     for model in single:
-        uses = frozenset(single[model])
-        if uses not in best or values[model] > values[best[uses]]:
+        uses = task.modalities[model]
+        if uses not in best or task.values[model] > task.values[best[uses]]:
             best[uses] = model
     if len(best) < 2:
         return None

@@ -1,12 +1,13 @@
 """Label permutation: what predictions are worth when outcomes are dealt out at random."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding, Level
 from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.floors import too_few
@@ -49,9 +50,7 @@ class _Pairs:
         return float(((self.comparable * dealt).sum(axis=(1, 2)) / total).mean())
 
 
-def permute_labels(
-    task: TaskPredictions, values: Mapping[str, float], generator: np.random.Generator
-) -> tuple[list[Finding], pd.DataFrame]:
+def permute_labels(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether models are better than the same predictions dealt out at random among a fold's test patients.
 
     Tests whether test predictions are related to outcomes at all. The models stay as they are: whoever was tested took
@@ -61,17 +60,13 @@ def permute_labels(
     and not for one run: its tests train on permuted outcomes. It does not show how much a model can memorise, and it
     sees no leak that helps test patients: see the other checks.
 
-    Args:
-        task: Rows of all models and splits.
-        values: Of the models to test, see `headline_values`.
-        generator: Of the permutations.
-
     Returns:
         Findings, and a table with task, model, metric, value, null_mean, null_upper (95 % quantile), p_value.
     """
     by, _ = grouping(task)
+    generator = np.random.default_rng(task.seed)
     findings, rows = [], []
-    for model, value in values.items():
+    for model, value in task.values.items():
         tested = task.tested[task.tested["model"] == model]
         alike = _alike_finding(task, model, tested)
         findings += [] if alike is None else [alike]

@@ -1,24 +1,11 @@
-"""What a model reaches, and whether it is fit to be recommended in place of another."""
+"""Whether a model is fit to be recommended in place of another."""
 
 import numpy as np
 
+from subfuse.audit.audited_task import headline_value
 from subfuse.errors import preview
-from subfuse.evaluation.intervals import grouping
 from subfuse.evaluation.metrics import CHANCE, metric_title
-from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities, ranked_patients
-
-
-def headline_values(task: TaskPredictions) -> dict[str, float]:
-    """Returns every model's headline metric, mean over folds as in `evaluate_predictions`; NaN where undefined."""
-    return {model: _headline_value(task, model) for model in task.models}
-
-
-def _headline_value(task: TaskPredictions, model: str) -> float:
-    """Returns the headline metric of one model; see `headline_values`."""
-    by, _ = grouping(task)
-    found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
-    defined = [value for value in found if np.isfinite(value)]
-    return float(np.mean(defined)) if defined else np.nan
+from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities
 
 
 def unfit(task: TaskPredictions, model: str) -> str | None:
@@ -28,7 +15,7 @@ def unfit(task: TaskPredictions, model: str) -> str | None:
     every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1 are
     undefined.
     """
-    below = f"its {metric_title(task.headline)} is not above chance" if _headline_value(task, model) <= CHANCE else None
+    below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     folds = [fold for _, fold in tested.groupby(FOLD)]

@@ -7,13 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
 from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.benefit.added_value import added_value
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import TaskPredictions
-from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, modalities_of, model_title
+from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, model_title
 
 ADDED_VALUE = "added value"
 _WHY_ADDED = "A model that adds nothing to what age, sex, markers or the hospital tell is not worth its inputs."
@@ -47,21 +48,14 @@ _WORDS: dict[_Simplicity, _Words] = {
 }
 
 
-def simple_pairs(
-    task: TaskPredictions, modalities: Mapping[str, Collection[str]], values: Mapping[str, float]
-) -> dict[_Simplicity, list[tuple[str, str]]]:
+def simple_pairs(task: AuditedTask) -> dict[_Simplicity, list[tuple[str, str]]]:
     """Returns the main model against the best trivial one, and every other model against the best linear one.
 
     Trivial models read columns of the patients alone: covariates, site or batch; they do not count as linear models
     here. The best is the one with the highest mean headline metric on test patients: chosen after the fact, which
     favours it. Against a trivial one the main model alone is asked: one question, which leaves the family small.
-
-    Args:
-        task: Rows of all models and splits.
-        modalities: Model to what it reads.
-        values: Of every model, see `headline_values`.
     """
-    simple = _simple_models(task, modalities)
+    simple, values = _simple_models(task), task.values
     pairs: dict[_Simplicity, list[tuple[str, str]]] = {kind: [] for kind in _WORDS}
     for kind, models in simple.items():
         measured = [model for model in models if np.isfinite(values[model])]
@@ -72,69 +66,44 @@ def simple_pairs(
     return pairs
 
 
-def compare_with_simple(
-    task: TaskPredictions,
-    modalities: Mapping[str, Collection[str]],
-    comparisons: Comparisons,
-    values: Mapping[str, float],
-) -> Iterator[Finding]:
+def compare_with_simple(task: AuditedTask, comparisons: Comparisons) -> Iterator[Finding]:
     """Yields whether the main model is better than the best trivial one, and every other than the best linear one.
 
     Compared are patients whom both predict. A model below a linear one is a warning, also where the difference may be
     chance, which the words then say: with that many patients it has not earned its complexity. One above it that is not
-    shown to be better is a note.
-
-    Args:
-        task: Rows of all models and splits.
-        modalities: Model to what it reads.
-        comparisons: Of the task, which has the pairs of `simple_pairs`.
-        values: Of every model, see `headline_values`.
+    shown to be better is a note. The comparisons have the pairs of `simple_pairs`.
     """
-    simple = _simple_models(task, modalities)
-    for simplicity, pairs in simple_pairs(task, modalities, values).items():
+    simple = _simple_models(task)
+    for simplicity, pairs in simple_pairs(task).items():
         if not pairs and set(task.models) - {*simple["trivial"], *simple[simplicity]}:
             yield _unchecked(simplicity, task, simple[simplicity])
-        yield from (_verdict(simplicity, comparisons.row(model, best), task, values[best]) for model, best in pairs)
+        yield from (_verdict(simplicity, comparisons.row(model, best), task) for model, best in pairs)
 
 
-def what_is_added(
-    task: TaskPredictions,
-    modalities: Mapping[str, Collection[str]],
-    values: Mapping[str, float],
-    *,
-    n_bootstrap: int,
-    seed: int,
-) -> tuple[list[Finding], pd.DataFrame]:
+def what_is_added(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether the main model adds to the best trivial one, and `added_value` of every other model.
 
     No finding without a trivial model, of which `compare_with_simple` tells. The main model, of which
     one question is asked, is judged by its own p-value, the others by p-values adjusted over all.
-
-    Args:
-        task: Rows of all models and splits.
-        modalities: Model to what it reads.
-        values: Of every model, see `headline_values`.
-        n_bootstrap: Replicates of the paired bootstrap.
-        seed: Of the replicates.
     """
-    pairs = simple_pairs(task, modalities, values)["trivial"]
+    pairs = simple_pairs(task)["trivial"]
     if not pairs:
         return [], pd.DataFrame()
     ((main, trivial),) = pairs
-    others = [model for model in task.models if model not in _simple_models(task, modalities)["trivial"]]
-    table = added_value(task, trivial, others, n_bootstrap=n_bootstrap, seed=seed)
+    others = [model for model in task.models if model not in _simple_models(task)["trivial"]]
+    table = added_value(task, trivial, others, n_bootstrap=task.n_bootstrap, seed=task.seed)
     (row,) = table[table["model"] == main].to_dict("records")
-    return [_added({str(name): value for name, value in row.items()}, task, values[trivial])], table
+    return [_added(row, task)], table
 
 
-def _added(row: Mapping[str, Any], predictions: TaskPredictions, best: float) -> Finding:
+def _added(row: Mapping[Any, Any], task: AuditedTask) -> Finding:
     model, trivial = model_title(row["model"]), model_title(row["trivial"])
     if np.isnan(row["lower"]) or np.isnan(row["p_value"]):
         found = f"cannot be told whether {model} adds to {trivial}: {row['reason'] or 'no interval'}"
         remedy, short = "More patients would tell.", "cannot be told"
         return Finding("note", ADDED_VALUE, found, _WHY_ADDED, remedy, row["task"], row["model"], short)
-    if best <= CHANCE:
-        found = f"cannot be told what {model} adds: {_is_none(predictions, row['trivial'], best)}"
+    if task.values[row["trivial"]] <= CHANCE:
+        found = f"cannot be told what {model} adds: {_orders_nobody(task, row['trivial'])}"
         return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "", row["task"], row["model"], short="cannot be told")
     verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_value"])
     numbers = (
@@ -148,19 +117,18 @@ def _added(row: Mapping[str, Any], predictions: TaskPredictions, best: float) ->
     return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "Quote what it adds.", row["task"], row["model"], short)
 
 
-def _is_none(task: TaskPredictions, simple: str, value: float) -> str:
+def _orders_nobody(task: AuditedTask, simple: str) -> str:
     """Returns in words that the best of the simple models orders nobody."""
-    metric = metric_title(task.headline)
-    return f"{metric} of {model_title(simple)}, the best of its kind here, is not above chance ({number(value)})"
+    metric, value = metric_title(task.headline), number(task.values[simple])
+    return f"{metric} of {model_title(simple)}, the best of its kind here, is not above chance ({value})"
 
 
-def _change(row: Mapping[str, Any]) -> str:
+def _change(row: Mapping[Any, Any]) -> str:
     return f"{number(row['difference'], signed=True)} ({signed_interval(row['lower'], row['upper'])})"
 
 
-def _simple_models(task: TaskPredictions, modalities: Mapping[str, Collection[str]]) -> dict[_Simplicity, list[str]]:
-    reads = {name: frozenset(modalities.get(name) or modalities_of(name)) for name in task.models}
-    trivial = [name for name in task.models if reads[name] and reads[name] <= COLUMNS]
+def _simple_models(task: AuditedTask) -> dict[_Simplicity, list[str]]:
+    trivial = [name for name, reads in task.modalities.items() if reads and reads <= COLUMNS]
     linear = [name for name in task.models if is_linear(name) and name not in trivial]
     return {"trivial": trivial, "linear": linear}
 
@@ -181,7 +149,7 @@ def _unchecked(simplicity: _Simplicity, task: TaskPredictions, simple: Collectio
     return Finding("note", words.check, found, words.why, remedy, task.name)
 
 
-def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskPredictions, best: float) -> Finding:
+def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], task: AuditedTask) -> Finding:
     words = _WORDS[simplicity]
     against = f"{words.best}, {model_title(row['reference'])}"
     finding = settled(row, against, check=words.check, why=words.why)
@@ -190,14 +158,14 @@ def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], predictions: TaskP
     short = "" if verdict == "untested" else f"{verb} {model_title(row['reference'])}: {_change(row)}"
     if verdict == "open" and not row["lower"] <= 0 <= row["upper"]:  # what keeps it open is said
         short += f", adjusted {p_text(row['p_adjusted'])}"
-    if finding is not None and verdict == "better" and best <= CHANCE:
-        found = f"{finding.found}, which says nothing: {_is_none(predictions, row['reference'], best)}"
+    if finding is not None and verdict == "better" and task.values[row["reference"]] <= CHANCE:
+        found = f"{finding.found}, which says nothing: {_orders_nobody(task, row['reference'])}"
         short = f"{model_title(row['reference'])} alone is not above chance"
         return replace(finding, level="note", found=found, why=words.why, short=short)
     if finding is not None:
         return replace(finding, short=short)
     found = f"{model_title(row['model'])} {verb} {against} ({difference_text(row)})"
-    flaw = unfit(predictions, row["reference"])
+    flaw = unfit(task, row["reference"])
     otherwise = f"else prefer {words.instead}" if flaw is None else f"the {simplicity} model is no alternative: {flaw}"
     remedy = f"See whether {model_title(row['model'])} is trained well (training curves, --search); {otherwise}."
     level: Level = "warning" if row["difference"] < 0 else "note"

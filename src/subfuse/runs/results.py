@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from subfuse.audit.audit import N_BOOTSTRAP, audit_run
-from subfuse.audit.comparison_family import compared_with_reference, known_modalities
+from subfuse.audit.audit import audit_run
+from subfuse.audit.audited_task import N_BOOTSTRAP
+from subfuse.audit.comparison_family import compared_with_reference
 from subfuse.cohort.task import TaskSpec
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
@@ -53,14 +54,13 @@ def write_results(
     (out / "provenance.json").unlink(missing_ok=True)  # it holds the hash of earlier predictions
     write_table(out / "predictions.csv", predictions)
     ordinal = [name for name, task in tasks.items() if task.ordinal]
-    modalities = known_modalities(set(predictions["model"]), {})
     metrics, comparisons = pd.DataFrame(columns=list(METRIC_COLUMNS)), pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     attempts = Attempts(on_failure=lambda what, reason: logger.warning("%s: %s. %s", what, reason.rstrip("."), _REMEDY))
     with _made(out / "metrics.csv", attempts) as path:
         metrics = evaluate_predictions(predictions, seed=seed, ordinal=ordinal)
         write_table(path, metrics)
     with _made(out / "comparisons.csv", attempts) as path:
-        comparisons = compared_with_reference(predictions, modalities, n_bootstrap=N_BOOTSTRAP, seed=seed)
+        comparisons = compared_with_reference(predictions, n_bootstrap=N_BOOTSTRAP, seed=seed)
         write_table(path, comparisons)
     with _made(out / "provenance.json", attempts) as path:
         seconds = training_seconds(out, predictions)

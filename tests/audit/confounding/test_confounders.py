@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from audit_calibration import N, draw_cohort, held_out_predictions
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.confounders import CONFOUNDER_COLUMNS, TOLD, MeanFeatures, confounder_findings
 from subfuse.audit.confounding.signal import held_out_scores, stratified_auc
 from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
-from subfuse.evaluation.predictions import read_tasks
 from subfuse.features.store import read_features
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "tcga_gbmlgg" / "cohort.yaml"
@@ -23,8 +23,8 @@ FOLD = np.random.default_rng(0).permutation(N) % 5
 
 
 def found(cohort: Cohort, predictions: pd.DataFrame, **values: float) -> tuple[Finding, pd.DataFrame]:
-    (task,) = read_tasks(predictions)
-    (finding,), table = confounder_findings(cohort, task, values, MeanFeatures(), seed=0)
+    (task,) = audited_tasks(predictions)
+    (finding,), table = confounder_findings(cohort, replace(task, values=values), MeanFeatures())
     return finding, table
 
 

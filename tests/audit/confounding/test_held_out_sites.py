@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 from test_comparisons import cohort
 
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.files import write_table
 from subfuse.run_folder.layout import HELD_OUT_SITES
@@ -24,7 +25,7 @@ def rows(noise: float, n: int = 200, *, events: int | None = None) -> pd.DataFra
 ])  # fmt: skip
 def test_a_gap_is_a_warning_and_none_is_passed(tmp_path, noise, events, level, words):
     write_table(tmp_path / HELD_OUT_SITES / "predictions.csv", order_columns(rows(noise, events=events)))
-    (finding,), table = held_out_findings(tmp_path, rows(0.0, events=events), n_bootstrap=100, seed=0)
+    (finding,), table = held_out_findings(tmp_path, audited_tasks(rows(0.0, events=events), n_bootstrap=100))
     assert finding.level == level
     assert words in finding.found
     assert len(table) == 1
@@ -32,4 +33,4 @@ def test_a_gap_is_a_warning_and_none_is_passed(tmp_path, noise, events, level, w
 
 
 def test_without_hospitals_held_out_nothing_is_said(tmp_path):
-    assert held_out_findings(tmp_path, rows(0.0), n_bootstrap=10, seed=0)[0] == []
+    assert held_out_findings(tmp_path, audited_tasks(rows(0.0)))[0] == []

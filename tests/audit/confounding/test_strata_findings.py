@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.strata import CHECK, require_groups, strata_of, stratum_findings
-from subfuse.audit.recommendation import headline_values
 from subfuse.errors import ConfigurationError
-from subfuse.evaluation.predictions import read_tasks
 
 N = 240
 
@@ -56,9 +55,9 @@ def test_a_column_that_groups_nobody_is_refused_and_never_called_fine(column, va
     patients[column] = list(values)
     with pytest.raises(ConfigurationError, match=f"two groups of {column}, of 10 patients, are required. Found "):
         require_groups([column], patients)
-    (task,) = read_tasks(rows)
+    (task,) = audited_tasks(rows, n_bootstrap=20)
     strata, columns = strata_of(patients[["patient_id", "cohort", column]], [column])
-    findings, _, _ = stratum_findings(task, strata, columns, headline_values(task), n_bootstrap=20, seed=0)
+    findings, _, _ = stratum_findings(task, strata, columns)
     assert {f.level for f in findings if f.check == CHECK} == {"note"}
     with pytest.raises(ConfigurationError, match="grade must be a column of the patients"):
         require_groups(["idh", "grade"], patients)
@@ -84,8 +83,8 @@ def test_a_model_as_good_within_strata_raises_no_alarm():
     alarms = []
     for seed in range(25):
         rows, patients = drawn(seed, told_by_idh=0, skill=1)
-        (task,) = read_tasks(rows)
-        findings, _, _ = stratum_findings(task, *strata_of(patients, ()), headline_values(task), n_bootstrap=60, seed=0)
+        (task,) = audited_tasks(rows, n_bootstrap=60)
+        findings, _, _ = stratum_findings(task, *strata_of(patients, ()))
         alarms += [finding.level == "warning" for finding in findings]
     assert len(alarms) == 100  # idh, sex, site, age
     assert np.mean(alarms) <= 0.05
@@ -97,8 +96,8 @@ def test_few_patients_raise_no_alarm_and_are_not_called_fine():
     for seed in range(16):
         rows, patients = drawn(seed, told_by_idh=0, skill=4)
         rows, patients = rows[:60], patients[:60]
-        (task,) = read_tasks(rows)
-        findings, _, _ = stratum_findings(task, *strata_of(patients, ()), headline_values(task), n_bootstrap=60, seed=0)
+        (task,) = audited_tasks(rows, n_bootstrap=60)
+        findings, _, _ = stratum_findings(task, *strata_of(patients, ()))
         levels += [finding.level for finding in findings if finding.check == "subgroups"]
     assert len(levels) > 40
     assert np.mean([level == "warning" for level in levels]) <= 0.05
@@ -145,8 +144,8 @@ def test_only_subgroups_that_are_tested_are_quoted_as_differing():
     few = patients["patient_id"] >= f"P{N - 11}"
     patients["sex"] = np.where(few, "unknown", patients["sex"])
     rows["event"] = rows["event"] & ~few.to_numpy()
-    (task,) = read_tasks(rows)
-    findings, table, _ = stratum_findings(task, *strata_of(patients, ()), headline_values(task), n_bootstrap=60, seed=0)
+    (task,) = audited_tasks(rows, n_bootstrap=60)
+    findings, table, _ = stratum_findings(task, *strata_of(patients, ()))
     (finding,) = [finding for finding in findings if " by sex " in finding.found]
     assert table[(table["column"] == "sex") & (table["stratum"] == "unknown")]["lower"].isna().all()
     assert " for f" in finding.found

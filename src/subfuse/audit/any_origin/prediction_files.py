@@ -9,7 +9,8 @@ import pandas as pd
 from subfuse.audit.any_origin.any_table import class_text, read_events, read_numbers
 from subfuse.audit.any_origin.folds import WHY, with_folds
 from subfuse.audit.any_origin.outcomes import CHECK, has_outcomes, one_row_each, with_outcomes
-from subfuse.audit.audit import N_BOOTSTRAP, audit_predictions
+from subfuse.audit.audit import audit_predictions
+from subfuse.audit.audited_task import N_BOOTSTRAP
 from subfuse.audit.confounding.strata import AGE, MARKERS, SUBGROUPS
 from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.clinical.columns import DAYS

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.confounding.signal import Told, explained_share, martingale_residuals, strongest_columns, told_by
 from subfuse.audit.confounding.strata import MARKERS
 from subfuse.audit.findings import Finding, Level
@@ -24,7 +25,7 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.features.store import read_sample
-from subfuse.training.models import main_model, model_title
+from subfuse.training.models import model_title
 
 CHECK = "confounding"
 CONFOUNDER_COLUMNS = (
@@ -78,9 +79,7 @@ class MeanFeatures:
         return self._known[patient.patient_id]
 
 
-def confounder_findings(
-    cohort: Cohort, task: TaskPredictions, values: Mapping[str, float], means: MeanFeatures, *, seed: int
-) -> tuple[list[Finding], pd.DataFrame]:
+def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) -> tuple[list[Finding], pd.DataFrame]:
     """Returns for the hospital and the declared batch what they have to do with inputs, outcome and predictions.
 
     Three numbers, of the main model's test patients of the first repeat whose value ten of them share:
@@ -96,10 +95,8 @@ def confounder_findings(
 
     Args:
         cohort: With expression and the places of slide features.
-        task: Rows of all models and splits.
-        values: Of every model, see `headline_values`; that of `site` or `batch` is quoted.
+        task: Rows of all models and splits; the metric of `site` or `batch` is quoted.
         means: Keeps what is read of the slides for further tasks.
-        seed: Of the permutations.
 
     Returns:
         Findings, and a table with columns `CONFOUNDER_COLUMNS`, one row per column and input.
@@ -112,15 +109,15 @@ def confounder_findings(
         return [Finding("note", CHECK, found, _WHY, remedy, task.name)], pd.DataFrame()
     findings, rows = [], []
     for model, column in known.items():
-        compared = _compared(cohort, task, column, seed=seed)
+        compared = _compared(cohort, task, column)
         if isinstance(compared, str):
             found = f"{column}: cannot be checked, {compared}"
             findings.append(Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name))
             continue
-        of_column = list(_rows(cohort, compared, means, seed=seed))
+        of_column = list(_rows(cohort, compared, means, seed=task.seed))
         if of_column:
-            findings.append(_finding(task, column, of_column, compared.alike, values.get(model, np.nan)))
-            rows += [{"task": task.name, "model": main_model(task.models), "column": column, **r} for r in of_column]
+            findings.append(_finding(task, column, of_column, compared.alike, task.values.get(model, np.nan)))
+            rows += [{"task": task.name, "model": task.main, "column": column, **r} for r in of_column]
     return findings, pd.DataFrame(rows, columns=list(CONFOUNDER_COLUMNS))
 
 
@@ -147,10 +144,8 @@ def _rows(cohort: Cohort, compared: _Compared, means: MeanFeatures, *, seed: int
         }  # fmt: skip
 
 
-def _finding(
-    task: TaskPredictions, column: str, rows: Sequence[Mapping[str, object]], alike: str, alone: float
-) -> Finding:
-    model = main_model(task.models)
+def _finding(task: AuditedTask, column: str, rows: Sequence[Mapping[str, object]], alike: str, alone: float) -> Finding:
+    model = task.main
     told = {str(row["input"]): Told(*(float(str(row[n])) for n in ("auc", "auc_within", "p_within"))) for row in rows}
     tells = [name for name, found in told.items() if found.p_within < SIGNIFICANCE and found.auc_within >= TOLD]
     apart = [name for name, found in told.items() if np.isnan(found.auc_within) and found.auc >= TOLD]
@@ -196,9 +191,9 @@ def _share(row: Mapping[str, object], what: str) -> str:
     return f"{float(str(row[f'{what}_share'])):.0%} ({p_text(float(str(row[f'p_{what}'])))})"
 
 
-def _compared(cohort: Cohort, task: TaskPredictions, column: str, *, seed: int) -> _Compared | str:
+def _compared(cohort: Cohort, task: AuditedTask, column: str) -> _Compared | str:
     """Returns who is compared, or why nobody can be."""
-    tested = task.tested[task.tested["model"] == main_model(task.models)]
+    tested = task.tested[task.tested["model"] == task.main]
     tested = tested[tested["repeat"] == tested["repeat"].min()].drop_duplicates("patient_id")
     known = {patient.patient_id: patient for patient in cohort}
     patients = [known.get(str(name)) for name in tested["patient_id"]]
@@ -209,7 +204,7 @@ def _compared(cohort: Cohort, task: TaskPredictions, column: str, *, seed: int) 
     tested, chosen = tested[shared], tuple(p for p, keep in zip(patients, shared, strict=True) if keep and p)
     fold = pd.factorize(tested["fold"])[0]
     if fold.max() == 0:
-        fold = np.random.default_rng(seed).permutation(len(fold)) % _FOLDS
+        fold = np.random.default_rng(task.seed).permutation(len(fold)) % _FOLDS
     outcome, of_outcome = _outcome(task, tested)
     named = [n for n in dict.fromkeys((*cohort.strata, *MARKERS)) if n != column and n != task.name]
     named = [n for n in named if len({str(p.columns.get(n)) for p in chosen}) > 1]

@@ -1,27 +1,26 @@
 """Whether a result holds in hospitals that a model never saw: random folds against whole hospitals held out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding
 from subfuse.evaluation.benefit.optimism import optimism_gap
 from subfuse.evaluation.metrics import metric_title, number, signed_interval
 from subfuse.evaluation.predictions import read_tasks, stacked
 from subfuse.run_folder.layout import HELD_OUT_SITES
 from subfuse.run_folder.tables import read_predictions
-from subfuse.training.models import main_model, model_title
+from subfuse.training.models import model_title
 
 CHECK = "hospitals held out"
 _WHY = "A model is used where it was not trained: random folds have patients of every hospital in training."
 
 
-def held_out_findings(
-    folder: Path, table: pd.DataFrame, *, n_bootstrap: int, seed: int
-) -> tuple[list[Finding], pd.DataFrame]:
+def held_out_findings(folder: Path, tasks: Iterable[AuditedTask]) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether main models are better in random folds than with whole hospitals held out.
 
     A warning where the interval of the gap lies above zero, else passed; a note where there is no interval. Nothing
@@ -29,9 +28,7 @@ def held_out_findings(
 
     Args:
         folder: Run folder.
-        table: Its predictions.
-        n_bootstrap: Replicates.
-        seed: Of the replicates.
+        tasks: Of its predictions.
 
     Returns:
         A finding per task, and the table of `optimism_gap`.
@@ -44,16 +41,15 @@ def held_out_findings(
         return [], pd.DataFrame()
     held_out = {task.name: task for task in read_tasks(read_predictions(path))}
     findings, tables = [], [pd.DataFrame()]
-    for task in read_tasks(table):
+    for task in tasks:
         if task.name in held_out:
-            gaps = optimism_gap(task, held_out[task.name], n_bootstrap=n_bootstrap, seed=seed)
-            rows = gaps[gaps["model"] == main_model(task.models)].to_dict("records")
-            findings += [_finding({str(name): value for name, value in row.items()}) for row in rows]
+            gaps = optimism_gap(task, held_out[task.name], n_bootstrap=task.n_bootstrap, seed=task.seed)
+            findings += [_finding(row) for row in gaps[gaps["model"] == task.main].to_dict("records")]
             tables.append(gaps)
     return findings, stacked(tables)
 
 
-def _finding(row: Mapping[str, Any]) -> Finding:
+def _finding(row: Mapping[Any, Any]) -> Finding:
     title, metric = model_title(row["model"]), metric_title(row["metric"])
     of_random_folds = f"{number(row['random_folds'])} in random folds"
     values = f"{metric} {number(row['held_out'])} with whole hospitals held out, {of_random_folds}"

@@ -1,11 +1,12 @@
 """What is left of a result where patients are alike: within declared strata, markers, batches and usual subgroups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding
 from subfuse.audit.fusion import SIGNIFICANCE
 from subfuse.errors import ConfigurationError, listed, preview
@@ -14,7 +15,7 @@ from subfuse.evaluation.metrics import CHANCE, NORMAL_95, metric_title, p_text
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
 from subfuse.evaluation.strata import pair_decomposition, stratified_metrics
 from subfuse.identifiers import spelt_otherwise
-from subfuse.training.models import main_model, model_title
+from subfuse.training.models import model_title
 
 CHECK = "within strata"
 _WIDE = 0.3  # an interval as wide holds both a weak and a good model
@@ -75,13 +76,7 @@ def strata_of(patients: pd.DataFrame, declared: Sequence[str]) -> tuple[list[str
 
 
 def stratum_findings(
-    task: TaskPredictions,
-    strata: Sequence[str],
-    columns: pd.DataFrame,
-    values: Mapping[str, float],
-    *,
-    n_bootstrap: int,
-    seed: int,
+    task: AuditedTask, strata: Sequence[str], columns: pd.DataFrame
 ) -> tuple[list[Finding], pd.DataFrame, pd.DataFrame]:
     """Returns what is left of the main model's headline metric within strata, and whether subgroups differ.
 
@@ -93,22 +88,19 @@ def stratum_findings(
         task: Rows of all models and splits.
         strata: Which columns are strata; the others are subgroups.
         columns: See `strata_of`. Where no patient of the task is of its cohort, patients are matched by identifier.
-        values: Of every model, see `headline_values`.
-        n_bootstrap: Replicates of the bootstrap.
-        seed: Of the replicates.
 
     Returns:
         Findings, and the tables of `stratified_metrics` and, for strata, of `pair_decomposition`.
     """
-    model = main_model(task.models)
+    model = task.main
     columns = of_tested(task, columns)
-    within = stratified_metrics(task, [model], columns, n_bootstrap=n_bootstrap, seed=seed)
+    within = stratified_metrics(task, [model], columns, n_bootstrap=task.n_bootstrap, seed=task.seed)
     pairs = pair_decomposition(task, [model], columns[list(strata)])
     tables = {str(column): rows for column, rows in within.groupby("column", sort=False)}
     n = sum(len(tables[name]) for name in strata)
     is_outcome = {name for name, rows in tables.items() if name not in strata and rows["value"].isna().all()}
     findings = [
-        _within_finding(task, model, rows, pairs[pairs["column"] == name], overall=values[model], n=n)
+        _within_finding(task, model, rows, pairs[pairs["column"] == name], n=n)
         if name in strata
         else _subgroup_finding(task, model, rows)
         for name, rows in tables.items()
@@ -117,10 +109,8 @@ def stratum_findings(
     return findings, within, pairs
 
 
-def _within_finding(
-    task: TaskPredictions, model: str, rows: pd.DataFrame, pairs: pd.DataFrame, *, overall: float, n: int
-) -> Finding:
-    column = str(rows["column"].iloc[0])
+def _within_finding(task: AuditedTask, model: str, rows: pd.DataFrame, pairs: pd.DataFrame, *, n: int) -> Finding:
+    column, overall = str(rows["column"].iloc[0]), task.values[model]
     title, metric = model_title(model), metric_title(task.headline)
     if len(rows) < 2:
         found = f"{title}: {metric} within {column} cannot be told: all patients are in one group"
