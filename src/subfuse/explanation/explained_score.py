@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse.cohort.batches import BagBatch
-from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, converged_gradients
+from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, contribution_ledger, converged_gradients
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.survival import RISK
@@ -92,6 +93,18 @@ def attribute_subspaces(
         )
         for (index, name), part in zip(enumerate(fitted.subspaces), parts, strict=True)
     }
+
+
+def ledger_of(fitted: FittedModel, model: nn.Module, batch: BagBatch, score: ExplainedScore) -> pd.DataFrame:
+    """Returns the `contribution_ledger` of a score; the model is the fitted one, or what is evaluated in its stead."""
+    return contribution_ledger(
+        model,
+        batch,
+        score.of_logits,
+        baseline=fitted.baseline_logits,
+        subspaces=fitted.subspaces,
+        modalities=fitted.recipe.modalities,
+    )
 
 
 def subspace_parts(fitted: FittedModel, model: nn.Module | None = None) -> list[ProjectedModel]:

@@ -1,6 +1,7 @@
 """Everything that explains one patient's prediction, written to one folder."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from PIL import Image
 
 from subfuse.cohort.batches import BagBatch
 from subfuse.cohort.cohort import Patient
-from subfuse.explanation.attribution import TOLERANCE, Attribution, contribution_ledger
-from subfuse.explanation.explained_score import attribute_subspaces, explained_score
+from subfuse.explanation.attribution import TOLERANCE, Attribution
+from subfuse.explanation.explained_score import attribute_subspaces, explained_score, ledger_of
 from subfuse.explanation.faithfulness import occlude_patches
 from subfuse.explanation.ground import NO_PLACES, Ground, slide_ground
 from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
@@ -57,14 +58,7 @@ def explain_patient(
     batch = next(fitted.batches([patient]))
     score = explained_score(fitted, batch)
     attributions = attribute_subspaces(fitted, batch, score)
-    ledger = contribution_ledger(
-        fitted.model,
-        batch,
-        score.of_logits,
-        baseline=fitted.baseline_logits,
-        subspaces=fitted.subspaces,
-        modalities=fitted.recipe.modalities,
-    )
+    ledger = ledger_of(fitted, fitted.model, batch, score)
     _write_genes(out / "genes.csv", fitted, attributions)
     has_patches = bool(batch.patch_mask.any()) and "slides" in fitted.recipe.modalities
     slides = {path.stem: read_features(path) for path in patient.slides} if has_patches else {}
@@ -79,14 +73,13 @@ def explain_patient(
         files = {path.stem: path for path in patient.slides}
         placed = {slide_id: slide for slide_id, slide in slides.items() if slide.has_coordinates}
         grounds = {slide_id: slide_ground(files[slide_id], slide) for slide_id, slide in placed.items()}
-        _write_maps(out, placed, grounds, by_slide, subspaces=fitted.subspaces, score_name=score.name)
+        drawn = _Drawn(placed, files, grounds, by_slide, fitted.subspaces, score.name)
+        _write_maps(out, drawn)
         seen = {
             "drawn_on_places": {name: ground.reason for name, ground in grounds.items() if ground.reason is not None},
             "not_drawn": {slide_id: NO_PLACES for slide_id in slides if slide_id not in placed},
-            "points": _write_points(out, fitted, batch, slides, grounds),
-            "tiles_not_shown": _write_galleries(
-                out, placed, files, by_slide, places or {}, subspaces=fitted.subspaces, score_name=score.name
-            ),
+            "points": _write_points(out, fitted, batch, drawn) if len(placed) == len(slides) else None,
+            "tiles_not_shown": _write_galleries(out, drawn, places or {}),
         }
     prediction = fitted.predict([patient]).iloc[0].to_dict()
     with torch.inference_mode():
@@ -111,6 +104,18 @@ def explain_patient(
             **seen,
         },
     )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The slides of a patient whose patches have places, and what is drawn on them."""
+
+    slides: Mapping[str, SlideFeatures]
+    files: Mapping[str, Path]  # of features, by slide
+    grounds: Mapping[str, Ground]
+    scores: Mapping[str, Mapping[str, np.ndarray]]  # name, then slide
+    subspaces: tuple[str, ...]
+    score_name: str
 
 
 def _plain(value: Any) -> Any:
@@ -155,53 +160,39 @@ def _write_patch_table(
     write_table(path, pd.concat(tables))
 
 
-def _write_maps(
-    out: Path,
-    slides: Mapping[str, SlideFeatures],
-    grounds: Mapping[str, Ground],
-    by_slide: Mapping[str, Mapping[str, np.ndarray]],
-    *,
-    subspaces: tuple[str, ...],
-    score_name: str,
-) -> None:
+def _write_maps(out: Path, drawn: _Drawn) -> None:
     """Writes the scores of every slide as objects and pictures."""
-    shown = (*subspaces, "total")
-    limit = colour_limit(*(values for name in shown for values in by_slide[name].values()))
-    for slide_id, slide in slides.items():
-        of_slide = {name: values[slide_id] for name, values in by_slide.items()}
+    shown = (*drawn.subspaces, "total")
+    limit = colour_limit(*(values for name in shown for values in drawn.scores[name].values()))
+    for slide_id, slide in drawn.slides.items():
+        of_slide = {name: values[slide_id] for name, values in drawn.scores.items()}
         write_geojson(
             out / f"{slide_id}.geojson",
             slide.coords,
             slide.patch_size_level0,
             of_slide,
             classify_by="total",
-            score_name=score_name,
+            score_name=drawn.score_name,
             bounds_corner=slide.bounds_corner,
         )
         for name in shown:
             picture = heat_map(
-                grounds[slide_id].picture,
+                drawn.grounds[slide_id].picture,
                 slide.coords,
                 slide.patch_size_level0,
                 slide_width_px=slide.slide_width_px,
                 slide_height_px=slide.slide_height_px,
                 scores=of_slide[name],
-                label=f"{name}: contribution to {score_name}",
+                label=f"{name}: contribution to {drawn.score_name}",
                 limit=limit,
             )
             _save(picture, out / f"heatmap_{name}_{slide_id}.png")
 
 
-def _write_points(
-    out: Path,
-    fitted: FittedModel,
-    batch: BagBatch,
-    slides: Mapping[str, SlideFeatures],
-    grounds: Mapping[str, Ground],
-) -> dict[str, Any] | None:
+def _write_points(out: Path, fitted: FittedModel, batch: BagBatch, drawn: _Drawn) -> dict[str, Any] | None:
     """Writes where the attention looked; returns how many points there are, None for a model that has none."""
     model = networks_of(fitted.model)[0]  # all have the same sizes
-    if not isinstance(model, SubspaceFusion) or model.config.layout != "spatial" or slides.keys() != grounds.keys():
+    if not isinstance(model, SubspaceFusion) or model.config.layout != "spatial":
         return None
     with torch.inference_mode():
         grid = fitted.model(**batch.inputs()).sampling_grid[0]
@@ -209,15 +200,15 @@ def _write_points(
     table = sampled_points(
         grid,
         batch.coords[0][batch.patch_mask[0]],
-        slides,
+        drawn.slides,
         subspaces=fitted.recipe.network_subspaces,
         grid=model.config.grid,
         points=attention.points,
     )
     write_table(out / "points.csv", table)
-    for slide_id, slide in slides.items():
+    for slide_id, slide in drawn.slides.items():
         picture = sampling_map(
-            grounds[slide_id].picture,
+            drawn.grounds[slide_id].picture,
             table[table["slide_id"] == slide_id],
             slide_width_px=slide.slide_width_px,
             slide_height_px=slide.slide_height_px,
@@ -227,22 +218,14 @@ def _write_points(
     return {"meaning": DESCRIPTION, "sampled": int(grid[..., 0].numel()), "on_slides": len(table)}
 
 
-def _write_galleries(
-    out: Path,
-    slides: Mapping[str, SlideFeatures],
-    features: Mapping[str, Path],
-    by_slide: Mapping[str, Mapping[str, np.ndarray]],
-    places: Mapping[str, SlidePlace],
-    *,
-    subspaces: tuple[str, ...],
-    score_name: str,
-) -> dict[str, str]:
+def _write_galleries(out: Path, drawn: _Drawn, places: Mapping[str, SlidePlace]) -> dict[str, str]:
     """Writes one gallery per subspace; returns the slides whose tiles cannot be shown, with the reason."""
     not_shown: dict[str, str] = {}
-    for name in subspaces:
-        high, low, missing = strongest_tiles(by_slide[name], slides, features, places)
+    for name in drawn.subspaces:
+        high, low, missing = strongest_tiles(drawn.scores[name], drawn.slides, drawn.files, places)
         not_shown |= missing
-        picture = gallery(high, low, label=f"{name}: contribution to {score_name}", score_name=score_name)
+        label = f"{name}: contribution to {drawn.score_name}"
+        picture = gallery(high, low, label=label, score_name=drawn.score_name)
         if picture is not None:
             _save(picture, out / f"gallery_{name}.jpg")
     return not_shown

@@ -65,9 +65,7 @@ def add_scores(wsi: Any, slide: SlideFeatures, scores: Mapping[str, np.ndarray],
         tiles[name] = np.append(np.asarray(values, dtype=np.float64), np.nan)[rows]
 
 
-def write_wsidata(
-    store: Path, path: Path, slide: SlideFeatures, scores: Mapping[str, np.ndarray], *, tile_key: str = _TILES
-) -> None:
+def write_wsidata(store: Path, path: Path, slide: SlideFeatures, scores: Mapping[str, np.ndarray]) -> None:
     """Adds patch scores to the zarr store of a slide, which is made where there is none.
 
     Other elements of the store stay as they are. Read it with `wsidata.open_wsi(path, store=store)`.
@@ -77,7 +75,6 @@ def write_wsidata(
         path: The slide.
         slide: Its features.
         scores: One value per patch by name.
-        tile_key: Name of the tiles.
 
     Raises:
         DataError: As for `add_scores`.
@@ -94,9 +91,9 @@ def write_wsidata(
     exists = store.exists()
     wsi = open_wsi(path, store=str(store))
     try:
-        add_scores(wsi, slide, scores, tile_key=tile_key)
+        add_scores(wsi, slide, scores)
         if exists:
-            wsi.write_element(tile_key, overwrite=True)
+            wsi.write_element(_TILES, overwrite=True)
             wsi.write_attrs()
         else:
             wsi.write()

@@ -14,11 +14,12 @@ from subfuse import __version__
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.fingerprint import fingerprint_of
 from subfuse.execution import Attempts
-from subfuse.explanation.attribution import Attribution, contribution_ledger
+from subfuse.explanation.attribution import Attribution
 from subfuse.explanation.explained_score import (
     ExplainedScore,
     attribute_subspaces,
     explained_score,
+    ledger_of,
     subspace_parts,
 )
 from subfuse.explanation.faithfulness import COLUMNS as FAITHFULNESS_COLUMNS
@@ -131,15 +132,7 @@ def _explained_patient(
     projected = explained.whole.project(batch)
     score = explained_score(fitted, batch)
     attributions = attribute_subspaces(fitted, batch, score, tolerance=tolerance, parts=explained.parts)
-    ledger = contribution_ledger(
-        model,
-        projected,
-        score.of_logits,
-        baseline=fitted.baseline_logits,
-        subspaces=fitted.subspaces,
-        modalities=fitted.recipe.modalities,
-    )
-    yield "contributions", ledger.assign(explained=score.explained)
+    yield "contributions", ledger_of(fitted, model, projected, score).assign(explained=score.explained)
     gaps = {name: float(attribution.relative_gap) for name, attribution in attributions.items()}
     yield (
         "gaps",
