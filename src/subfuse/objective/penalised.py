@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 L1_SHARE = 0.5  # of the elastic net
+_STEPS = 300  # at most
 ABSENT_LOGIT = -30.0  # of a class without patients: finite, so that contributions to it stay defined
 
 Vector = np.ndarray
@@ -107,7 +108,6 @@ def elastic_net(
     start: Float[np.ndarray, " column"],
     *,
     penalty: float,
-    steps: int = 300,
     tolerance: float = 1e-5,
 ) -> Float[np.ndarray, " column"]:
     r"""Returns the minimum of loss(w) + penalty (a |w|_1 + (1 - a)/2 |w|_2^2) with a = 0.5.
@@ -118,12 +118,11 @@ def elastic_net(
         loss: Value and gradient; smooth and convex.
         start: Where to begin, for example the solution of a stronger penalty.
         penalty: Strength of both penalties.
-        steps: At most this many steps.
         tolerance: Ends when no coefficient moves more than this.
     """
     smooth = partial(_with_ridge, loss, (1 - L1_SHARE) * penalty)
     weight, ahead, momentum, curvature = start, start, 1.0, 1.0
-    for _ in range(steps):
+    for _ in range(_STEPS):
         value, gradient = smooth(ahead)
         while True:
             moved = _soft_threshold(ahead - gradient / curvature, L1_SHARE * penalty / curvature)

@@ -74,10 +74,8 @@ def conformal_sets(
     probabilities: Float[np.ndarray, "known class"],
     label: Int[np.ndarray, " known"],
     new: Float[np.ndarray, "patient class"],
-    *,
-    promised: float = PROMISED,
 ) -> Bool[np.ndarray, "patient class"]:
-    r"""Returns which classes are in each new patient's set, which holds the true class with the promised probability.
+    r"""Returns which classes are in each new patient's set, which holds the true class with the probability `PROMISED`.
 
     All classes that are as probable as the true class of the k-th least sure of the n known patients was,
     :math:`k = \lfloor (n + 1)(1 - p) \rfloor` for the promise p (Sadinle, Lei and Wasserman 2019: the smallest sets on
@@ -87,13 +85,12 @@ def conformal_sets(
         probabilities: Of patients whom the model was not trained on.
         label: Their classes.
         new: Probabilities of other patients.
-        promised: Probability with which a set holds the true class.
 
     Raises:
         ValueError: Too few known patients for the promise.
     """
     scores = np.sort(probabilities[np.arange(len(label)), label])
-    return new >= scores[_rank(len(label), promised) - 1]
+    return new >= scores[_rank(len(label)) - 1]
 
 
 def survival_bounds(
@@ -101,10 +98,8 @@ def survival_bounds(
     event: Bool[np.ndarray, " known"],
     curves: SurvivalCurves,
     new: SurvivalCurves,
-    *,
-    promised: float = PROMISED,
 ) -> Float[np.ndarray, " patient"]:
-    r"""Returns the day to which each new patient lives with the promised probability.
+    r"""Returns the day to which each new patient lives with the probability `PROMISED`.
 
     Where the predicted survival of a patient at death, :math:`S(T \mid x)`, falls below q with the promised
     probability, the bound is the first day on which the patient's curve is as low as q. The distribution of
@@ -119,12 +114,11 @@ def survival_bounds(
         event: True where death was observed.
         curves: Their predicted survival.
         new: Predicted survival of other patients.
-        promised: Probability with which a patient lives to the bound.
 
     Raises:
         ValueError: Too few known patients for the promise.
     """
-    _rank(len(time_days), promised)
+    _rank(len(time_days))
     last = curves.days[-1]
     level = curves.at(np.minimum(time_days, last))
     observed = event & (time_days <= last)
@@ -133,7 +127,7 @@ def survival_bounds(
     at_risk = np.arange(len(level), 0, -1)
     steps = np.where(observed, 1 - 1 / at_risk, 1.0)
     below = 1 - len(level) / (len(level) + 1) * np.cumprod(np.append(1.0, steps[:-1]))  # share of smaller residuals
-    q = level[np.flatnonzero(below <= 1 - promised + 1e-12)[-1]]
+    q = level[np.flatnonzero(below <= 1 - PROMISED + 1e-12)[-1]]
     return _first_day(new, float(q))
 
 
@@ -150,12 +144,12 @@ def _first_day(curves: SurvivalCurves, level: float) -> Float[np.ndarray, " pati
     return np.where(survival[:, -1] > level, days[-1], bound)
 
 
-def _rank(n_known: int, promised: float) -> int:
+def _rank(n_known: int) -> int:
     """Returns which of the known patients, from the worst, sets the limit."""
-    rank = int(np.floor((n_known + 1) * (1 - promised) + 1e-9))
+    rank = int(np.floor((n_known + 1) * (1 - PROMISED) + 1e-9))
     if rank < 1:
-        needed = int(np.ceil(1 / (1 - promised) - 1e-9)) - 1
-        raise ValueError(f"a promise of {promised:.0%} needs {needed} known patients. Found {n_known}.")
+        needed = int(np.ceil(1 / (1 - PROMISED) - 1e-9)) - 1
+        raise ValueError(f"a promise of {PROMISED:.0%} needs {needed} known patients. Found {n_known}.")
     return rank
 
 
@@ -236,7 +230,7 @@ def _chances(share: float, n_tested: float | int, kept: pd.DataFrame) -> dict[st
     draw, held, n_drawn = np.random.default_rng(0), np.zeros(_DRAWS), 0
     for _, fold in kept.groupby("fold"):
         n_known = int(fold["n_known"].iloc[0])
-        rank, n = _rank(n_known, PROMISED), max(1, round(n_tested * len(fold) / len(kept)))
+        rank, n = _rank(n_known), max(1, round(n_tested * len(fold) / len(kept)))
         held += draw.binomial(n, draw.beta(n_known + 1 - rank, rank, size=_DRAWS))
         n_drawn += n
     p_value = (1 + (held / n_drawn <= share + 1e-9).sum()) / (1 + _DRAWS)

@@ -1,7 +1,8 @@
 """Decision curves: what it is worth to treat those above a threshold, against all, nobody, or by another model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,9 @@ DECISION_COLUMNS = (
     "task", "model", "outcome", "threshold", "net_benefit", "treat_all", "against_default", "lower_default",
     "upper_default", "reference", "against_reference", "lower", "upper", "n_patients", "reason",
 )  # fmt: skip
-THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
-_THREE_YEARS = HORIZONS_DAYS[1]
+THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
+_HORIZON_DAYS = HORIZONS_DAYS[1]  # three years
+_COLUMN = f"survival_{_HORIZON_DAYS}"
 _UNDEFINED = dict.fromkeys(
     ("net_benefit", "treat_all", "against_default", "lower_default", "upper_default", "against_reference", "lower",
      "upper"), np.nan
@@ -38,16 +40,14 @@ def decision_curves(
     models: Sequence[str],
     *,
     reference: str | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
-    horizon_days: int = _THREE_YEARS,
     n_bootstrap: int,
     seed: int,
 ) -> pd.DataFrame:
     r"""Returns the net benefit of treating test patients whose probability of an outcome reaches a threshold.
 
     At a threshold :math:`t`, one rightly treated patient is worth :math:`(1 - t) / t` wrongly treated ones. The net
-    benefit is :math:`(TP - FP\, t / (1 - t)) / n`, with the outcome one class against the rest, or an event by a
-    horizon: there, of the treated, the share :math:`1 - S(h)` by Kaplan-Meier has it. Treating nobody has 0.
+    benefit is :math:`(TP - FP\, t / (1 - t)) / n`, with the outcome one class against the rest, or an event within
+    three years: there, of the treated, the share :math:`1 - S(h)` by Kaplan-Meier has it. Treating nobody has 0.
     Probabilities share their scale between folds, so the test patients of a repeat are pooled; values are means over
     repeats, on the patients whom all these models predict.
 
@@ -55,24 +55,22 @@ def decision_curves(
         task: Rows of all models and splits; survival needs training rows for models without a curve (`with_horizons`).
         models: Whose.
         reference: One of them, with which the others are compared.
-        thresholds: Between 0 and 1.
-        horizon_days: Of survival; one of `HORIZONS_DAYS`.
         n_bootstrap: Replicates of the bootstrap.
         seed: Of the replicates.
 
     Returns:
-        Columns `DECISION_COLUMNS`. `against_default` is the net benefit less that of the better one of treating all and
-        none, `against_reference` less that of the reference, both with a band of the bootstrap over patients that
-        holds 95 % of whole curves (`simultaneous_band`), so that one of many thresholds is not above zero by chance.
+        Columns `DECISION_COLUMNS`, for `THRESHOLDS`. `against_default` is the net benefit less that of the better one
+        of treating all and none, `against_reference` less that of the reference, both with a band of the bootstrap over
+        patients that holds 95 % of whole curves (`simultaneous_band`), so that one of many thresholds is not above zero
+        by chance.
 
     References:
         Besag et al. (1995), Stat Sci 10: 3-41 (page 30); Vickers and Elkin (2006), Med Decis Making 26: 565-574;
         Vickers et al. (2008), BMC Med Inform Decis Mak 8: 53.
     """
     bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
-    cases = list(_cases(task, models, horizon_days))
-    limits = np.asarray(thresholds, dtype=np.float64)
-    measured = {(c.model, c.outcome): _measured(c, bootstrap, limits) for c in cases if c.reason is None}
+    cases = list(_cases(task, models))
+    measured = {(c.model, c.outcome): _measured(c, bootstrap) for c in cases if c.reason is None}
     tables = [pd.DataFrame(columns=list(DECISION_COLUMNS))]
     for case in cases:
         own = measured.get((case.model, case.outcome))
@@ -80,7 +78,7 @@ def decision_curves(
         numbers = _UNDEFINED | ({} if own is None else _numbers(own, other, has_interval=case.few is None))
         known = {"task": task.name, "model": case.model, "outcome": case.outcome, "reference": reference,
                  "n_patients": len(case.patients.drop_duplicates()), "reason": case.reason or case.few}  # fmt: skip
-        tables.append(pd.DataFrame({"threshold": limits, **numbers}).assign(**known))
+        tables.append(pd.DataFrame({"threshold": THRESHOLDS, **numbers}).assign(**known))
     return stacked(tables)[list(DECISION_COLUMNS)]
 
 
@@ -125,34 +123,15 @@ class _Case:
     patients: pd.MultiIndex
     repeat: np.ndarray
     probability: np.ndarray
-    has_outcome: np.ndarray | None  # None for survival
-    time_days: np.ndarray | None = None
-    event: np.ndarray | None = None
-    horizon_days: float = np.nan
+    benefit: Callable[..., np.ndarray]  # of probabilities, outcomes, thresholds and weights
+    outcomes: tuple[np.ndarray, ...]
     reason: str | None = None  # why nothing is known
     few: str | None = None  # why there are no intervals
 
-    def benefit(
-        self, probability: np.ndarray, chosen: np.ndarray, thresholds: np.ndarray, weights: np.ndarray
-    ) -> Float[np.ndarray, "weighting threshold"]:
-        """Returns the net benefit of some patients, treated by these probabilities."""
-        if self.has_outcome is not None:
-            return net_benefit(probability, self.has_outcome[chosen], thresholds, weights)
-        assert self.time_days is not None
-        assert self.event is not None
-        return survival_net_benefit(
-            probability,
-            self.time_days[chosen],
-            self.event[chosen],
-            thresholds,
-            weights,
-            horizon_days=self.horizon_days,
-        )
 
-
-def _cases(task: TaskPredictions, models: Sequence[str], horizon_days: int) -> Iterator[_Case]:
+def _cases(task: TaskPredictions, models: Sequence[str]) -> Iterator[_Case]:
     key = [*FOLD, *PATIENT]
-    tables = {model: _with_probabilities(task, model, horizon_days).set_index(key) for model in models}
+    tables = {model: _with_probabilities(task, model).set_index(key) for model in models}
     common = next(iter(tables.values())).index
     for table in tables.values():
         common = common.intersection(table.index)
@@ -164,41 +143,41 @@ def _cases(task: TaskPredictions, models: Sequence[str], horizon_days: int) -> I
             label, probability = label_indices(rows, task.classes), class_probabilities(rows, task.classes)
             for index in range(1 if len(task.classes) == 2 else 0, len(task.classes)):
                 named, is_class = task.classes[index], label == index
-                yield _Case(model, named, patients, repeat, probability[:, index], is_class, few=few)
+                yield _Case(model, named, patients, repeat, probability[:, index], net_benefit, (is_class,), few=few)
             continue
-        column = rows[f"survival_{horizon_days}"].to_numpy(dtype=np.float64)
-        ends = f"no probability of an event by day {horizon_days}: training patients or their follow-up are missing"
-        yield _Case(
-            model, f"event by day {horizon_days}", patients, repeat, 1 - column, None, times_days(rows), events(rows),
-            float(horizon_days), ends if np.isnan(column).any() or rows.empty else None, few,
-        )  # fmt: skip
+        probability, outcomes = 1 - rows[_COLUMN].to_numpy(dtype=np.float64), (times_days(rows), events(rows))
+        outcome = f"event by day {_HORIZON_DAYS}"
+        ends = f"no probability of an {outcome}: training patients or their follow-up are missing"
+        reason = ends if np.isnan(probability).any() or rows.empty else None
+        benefit = partial(survival_net_benefit, horizon_days=_HORIZON_DAYS)
+        yield _Case(model, outcome, patients, repeat, probability, benefit, outcomes, reason, few)
 
 
-def _with_probabilities(task: TaskPredictions, model: str, horizon_days: int) -> pd.DataFrame:
+def _with_probabilities(task: TaskPredictions, model: str) -> pd.DataFrame:
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     if task.classes is not None:
         return tested
-    trained, column = dict(list(rows[rows["split"] == "train"].groupby(FOLD))), f"survival_{horizon_days}"
+    trained = dict(list(rows[rows["split"] == "train"].groupby(FOLD)))
     parts = []
     for key, fold in tested.groupby(FOLD):
         own = [str(name) for name in fold if str(name).startswith("survival_") and fold[name].notna().all()]
         filled = fold.drop(columns=[n for n in fold if str(n).startswith("survival_") and n not in own])
-        found = with_horizons(filled, trained[key]) if key in trained else filled.assign(**{column: np.nan})
+        found = with_horizons(filled, trained[key]) if key in trained else filled.assign(**{_COLUMN: np.nan})
         parts.append(found)
     return pd.concat(parts)
 
 
 def _measured(
-    case: _Case, bootstrap: BootstrapWeights, thresholds: np.ndarray
+    case: _Case, bootstrap: BootstrapWeights
 ) -> tuple[Float[np.ndarray, "weighting threshold"], Float[np.ndarray, "weighting threshold"]]:
     """Returns the net benefit and that of treating all: first of the patients themselves, then of the replicates."""
     weights = bootstrap.after_ones(case.patients)
     parts = []
     for name in np.unique(case.repeat):
         chosen = case.repeat == name
-        both = (case.probability[chosen], np.ones(chosen.sum()))
-        parts.append([case.benefit(p, chosen, thresholds, weights[:, chosen]) for p in both])
+        both, outcomes = (case.probability[chosen], np.ones(chosen.sum())), [each[chosen] for each in case.outcomes]
+        parts.append([case.benefit(p, *outcomes, THRESHOLDS, weights[:, chosen]) for p in both])
     model, everybody = (np.mean([part[place] for part in parts], axis=0) for place in (0, 1))
     return model, everybody
 
