@@ -204,6 +204,23 @@ def add_missing_hash(path: Path) -> None:
             file["coords"].attrs.update({name: attributes[name] for name in ("slide_id", CONTENT_HASH)})
 
 
+def read_matching(path: Path, expected: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
+    """Returns `read_attributes` of a whole file that was made from what is expected; None: it is to be made.
+
+    Args:
+        path: The file; absent, damaged or changed, it is to be made again.
+        expected: Attributes that must be the same.
+    """
+    if not path.exists():
+        return None
+    try:
+        add_missing_hash(path)
+        n_patches, found = read_attributes(path, verify=True)
+    except DataError:
+        return None
+    return (n_patches, found) if all(found.get(name) == value for name, value in expected.items()) else None
+
+
 def recorded_hash(path: Path) -> str:
     """Returns the hash of its content that a feature file was written with; empty where it has none.
 

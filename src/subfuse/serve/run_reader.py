@@ -12,6 +12,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import DataError
+from subfuse.evaluation.predictions import class_columns, holds_risks, predicted_classes
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.run_folder.tables import stack_predictions
@@ -55,7 +56,7 @@ class RunReader:
         """The tasks that have predictions, in order of appearance."""
         found = []
         for name, rows in self.predictions.groupby("task", sort=False):
-            classes = _classes(rows)
+            classes = [] if holds_risks(rows) else predicted_classes(rows)
             found.append(
                 TaskInfo(
                     name=str(name),
@@ -86,11 +87,14 @@ class RunReader:
         table = self.predictions
         rows = table[(table["task"] == task) & (table["model"] == model) & (table["split"] == split)]
         rows = rows[rows["repeat"] == rows["repeat"].min()]
-        classes = _classes(rows)
+        columns = [] if holds_risks(rows) else class_columns(rows)
         found = []
         for patient_id, several in rows.groupby("patient_id", sort=True):
-            mean = several[["risk", "risk_percentile", *(f"p_{name}" for name in classes)]].astype(float).mean()
-            probabilities = _probabilities(mean, classes)
+            mean = {
+                str(n): _number(v)
+                for n, v in several[["risk", "risk_percentile", *columns]].astype(float).mean().items()
+            }
+            probabilities = _with_prefix(mean, "p_")
             first = several.iloc[0]
             found.append(
                 PatientSummary(
@@ -98,8 +102,8 @@ class RunReader:
                     split=split,
                     n_predictions=len(several),
                     outcome=_outcome(first),
-                    risk=_number(mean["risk"]),
-                    risk_percentile=_number(mean["risk_percentile"]),
+                    risk=mean["risk"],
+                    risk_percentile=mean["risk_percentile"],
                     probabilities=probabilities,
                     predicted_class=_most_probable(probabilities),
                     has_slides=bool(first["has_slides"]),
@@ -211,18 +215,6 @@ def _outcome(row: Mapping[Any, Any] | pd.Series) -> Outcome:
         event=None if pd.isna(event) else bool(event),
         label=None if pd.isna(label) else str(label),
     )
-
-
-def _classes(rows: pd.DataFrame) -> list[str]:
-    if rows["risk"].notna().any():
-        return []
-    columns = [str(column) for column in rows.columns if str(column).startswith("p_")]
-    return [column[2:] for column in columns if rows[column].notna().any()]
-
-
-def _probabilities(values: pd.Series, classes: list[str]) -> dict[str, float]:
-    known = {name: _number(values[f"p_{name}"]) for name in classes}
-    return {name: value for name, value in known.items() if value is not None}
 
 
 def _with_prefix(values: Mapping[str, float | None], prefix: str) -> dict[str, float]:

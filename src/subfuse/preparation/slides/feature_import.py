@@ -11,19 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.errors import DataError
 from subfuse.exclusions import exclusion_table
 from subfuse.execution import Progress
 from subfuse.features.encoder import encoder_id
 from subfuse.features.other_tools import files_behind
 from subfuse.features.patch_spacing import NO_PATCH_SIZE, SPACING_RULE
-from subfuse.features.store import (
-    SlideFeatures,
-    add_missing_hash,
-    patch_um,
-    read_attributes,
-    write_features,
-)
+from subfuse.features.store import SlideFeatures, patch_um, read_attributes, read_matching, write_features
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slides.feature_survey import FeatureSurvey, opened_source, table_of_features
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
@@ -140,16 +133,10 @@ def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
 
 def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
     """Patches and attributes of a complete file from the same source; None: to be written."""
-    if not path.exists():
-        return None
-    try:
-        add_missing_hash(path)
-        n_patches, found = read_attributes(path, verify=True)
-    except DataError:
-        return None  # damaged or changed: done again
-    if NO_PATCH_SIZE in json.loads(found["warnings"]) and found.get("spacing_rule") != SPACING_RULE:
-        return None
-    return (n_patches, found) if all(found.get(name) == value for name, value in identity.items()) else None
+    stored = read_matching(path, identity)
+    if stored is None or NO_PATCH_SIZE not in json.loads(stored[1]["warnings"]):
+        return stored
+    return stored if stored[1].get("spacing_rule") == SPACING_RULE else None
 
 
 def _record(

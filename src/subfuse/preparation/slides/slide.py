@@ -16,7 +16,7 @@ from jaxtyping import Float16, Int32
 
 from subfuse.errors import DataError
 from subfuse.features.encoder import PatchEncoder, encoder_id
-from subfuse.features.store import SlideFeatures, add_missing_hash, patch_um, read_attributes, write_features
+from subfuse.features.store import SlideFeatures, patch_um, read_attributes, read_matching, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.preparation.slides.slide_content import is_same_slide, slide_sha256
 from subfuse.slides.opening import OpenedSlide, opened_slide
@@ -157,17 +157,10 @@ def completed_record(
     others = [("contours_geojson", "geojson"), ("thumbnails", "jpg"), ("contact_sheets", "jpg")]
     if not path.exists() or not all((folder / kind / f"{source.slide_id}.{end}").exists() for kind, end in others):
         return None
-    written = path.stat().st_mtime
-    try:
-        add_missing_hash(path)
-        _, found = read_attributes(path, verify=True)
-    except DataError:
-        return None  # damaged or changed: done again
+    written = path.stat().st_mtime  # before a missing hash is added
     expected = _identity(source, tiling) | {"encoder": encoder_id(encoder_name)}
-    if encoder_sha256 is not None:
-        expected["encoder_sha256"] = encoder_sha256
-    same = all(found.get(name) == value for name, value in expected.items())
-    same = same and is_same_slide(source.path, str(found.get("source_sha256")), written)
+    stored = read_matching(path, expected | ({} if encoder_sha256 is None else {"encoder_sha256": encoder_sha256}))
+    same = stored is not None and is_same_slide(source.path, str(stored[1].get("source_sha256")), written)
     return _record(source, path, out) if same else None
 
 
