@@ -69,6 +69,16 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun, in the plural unless there is one of it.
+
+    Example:
+        >>> counted(1, "patient"), counted(1200, "patient")
+        ('1 patient', '1200 patients')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def and_more(n: int, what: str) -> str:
     """Returns how many others there are beside the one that a message names; nothing where there is none.
 
@@ -76,4 +86,4 @@ def and_more(n: int, what: str) -> str:
         >>> and_more(1, "row"), and_more(3, "row"), and_more(0, "row")
         (', and 1 more row', ', and 3 more rows', '')
     """
-    return f", and {n} more {what}{'' if n == 1 else 's'}" if n else ""
+    return f", and {counted(n, f'more {what}')}" if n else ""

@@ -10,6 +10,7 @@ import yaml
 from fake_run import write_audit, write_fake_run
 
 from subfuse.audit.findings import Audit, Finding
+from subfuse.errors import counted
 from subfuse.evaluation.metrics import duration, metric_title
 from subfuse.expression.gene_sets import coverage
 from subfuse.report import write_report
@@ -17,7 +18,7 @@ from subfuse.report.cohort_section import cohort_section
 from subfuse.report.model_card import escaped, model_card
 from subfuse.report.patient_section import PictureBudget
 from subfuse.report.run_files import read_run
-from subfuse.report.statements import counted, singular
+from subfuse.report.statements import singular
 from subfuse.report.summary import Caution, TaskCard, caution, cohort_sentence, patients_of_run, task_card
 
 

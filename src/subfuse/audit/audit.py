@@ -240,12 +240,7 @@ def _input_findings(
         folds = [tuple(fold["patient_id"].drop_duplicates()) for _, fold in train.groupby("fold")]
         of_task = [suspicious_inputs(cohort, Fold(patients, (), ()), str(name)) for patients in folds]
         tables += of_task
-        names = cohort.names_in_table
-        found = (
-            input_findings(pd.concat(of_task), str(name), allow=allow, in_table=names, covariates=cohort.covariates)
-            if of_task
-            else []
-        )
+        found = input_findings(pd.concat(of_task), cohort, str(name), allow=allow) if of_task else []
         n_inputs = len(cohort.genes) + len(cohort.covariates)
         ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
         findings += found or [Finding("ok", "outcome in disguise", ok, task=str(name))]

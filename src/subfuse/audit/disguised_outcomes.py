@@ -2,9 +2,8 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -60,8 +59,7 @@ def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str
         task: Name of the task.
         allow: Columns that are known to be legitimate; they are noted.
     """
-    found = suspicious_inputs(cohort, fold, task)
-    return input_findings(found, task, allow=allow, in_table=cohort.names_in_table, covariates=cohort.covariates)
+    return input_findings(suspicious_inputs(cohort, fold, task), cohort, task, allow=allow)
 
 
 def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
@@ -83,28 +81,21 @@ def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
     return table.astype({"share": float, "is_sure": bool, "n_patients": int})
 
 
-def input_findings(
-    table: pd.DataFrame,
-    task: str,
-    *,
-    allow: Collection[str] = (),
-    in_table: Mapping[str, str] = MappingProxyType({}),
-    covariates: Collection[str] = (),
-) -> list[Finding]:
+def input_findings(table: pd.DataFrame, cohort: Cohort, task: str, *, allow: Collection[str]) -> list[Finding]:
     """Returns findings on suspicious inputs of one fold or several, strongest first, each input once.
 
     Args:
         table: Rows of `suspicious_inputs`.
+        cohort: Says which inputs are no genes, and which genes have another name in the user's table.
         task: Name of the task.
-        allow: Columns that are known to be legitimate; they are noted.
-        in_table: Names of genes in the user's table, where they are others; `allow` may hold them too.
-        covariates: Which of the inputs are no genes.
+        allow: Columns that are known to be legitimate, by either name; they are noted.
     """
+    in_table = cohort.names_in_table
     order = table.sort_values(["is_sure", "share"], ascending=False, kind="stable")
     strongest = order.drop_duplicates("input")
     sure, by_chance = strongest[strongest["is_sure"]], strongest[~strongest["is_sure"]]
     findings = [
-        _finding(str(name), in_table.get(str(name)), str(reason), task, allow, is_gene=name not in covariates)
+        _finding(str(name), in_table.get(str(name)), str(reason), task, allow, is_gene=name not in cohort.covariates)
         for name, reason in zip(sure["input"], sure["reason"], strict=True)
     ]
     if len(by_chance):

@@ -56,6 +56,24 @@ def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 
 
+def concerned(pairs: Iterable[tuple[str, str]]) -> str:
+    """Returns tasks with their models, each once.
+
+    Example:
+        >>> concerned([("grade", "SNN"), ("grade", "mean of SNN and ABMIL"), ("survival", ""), ("grade", "SNN")])
+        'grade: SNN, "mean of SNN and ABMIL"; survival'
+    """
+    tasks: dict[str, dict[str, None]] = {}
+    for task, model in pairs:
+        tasks.setdefault(task, {}).update({model: None} if model else {})
+    return "; ".join(f"{task}: {', '.join(map(_as_one, models))}" if models else task for task, models in tasks.items())
+
+
+def _as_one(name: str) -> str:
+    """Returns a name that cannot be read as several."""
+    return f'"{name}"' if ", " in name or " and " in name else name
+
+
 def raise_for_failures(findings: Iterable[Finding], *, all_of_them: Sequence[str] = ()) -> None:
     """Stops where a finding is a failure.
 

@@ -7,11 +7,11 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from subfuse.audit.findings import Audit, Finding, Level
+from subfuse.audit.findings import Audit, Finding, Level, concerned
 from subfuse.audit.simple_baselines import ADDED_VALUE
 from subfuse.cli.console import print_table
+from subfuse.errors import counted
 from subfuse.evaluation.metrics import metric_title, number, p_value_text, signed_interval
-from subfuse.report.audit_tables import concerned
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -56,8 +56,8 @@ def audit_lines(audit: Audit) -> Iterator[str]:
     Notes and passed checks are counted in one line each.
     """
     n_failures, n_warnings = (len(audit.of_level(level)) for level in ("failure", "warning"))
-    failures = f"Do not use these results: {_counted(n_failures, 'failure')}" if n_failures else "No failure"
-    yield f"{failures}, {_counted(n_warnings, 'warning')}."
+    failures = f"Do not use these results: {counted(n_failures, 'failure')}" if n_failures else "No failure"
+    yield f"{failures}, {counted(n_warnings, 'warning')}."
     for finding in audit.findings:
         if finding.check == ADDED_VALUE:
             yield f"{finding.task}: {finding.found}."
@@ -90,11 +90,7 @@ def _kind_lines(findings: Sequence[Finding]) -> Iterator[str]:
         own = f". {finding.remedy}" if len(remedies) > 1 and finding.remedy else ""
         yield f"  {task}{finding.found}{own}"
     if is_long:
-        others = [(finding.task or "every task", model_title(str(finding.model))) for finding in findings[1:]]
+        others = ((finding.task or "every task", model_title(str(finding.model))) for finding in findings[1:])
         yield f"  likewise {concerned(others)}"
     elif len(findings) > len(shown):
         yield f"  and {len(findings) - len(shown)} more"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

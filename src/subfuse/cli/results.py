@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from subfuse.cli.command import Command, add_role, add_workers, chosen_role, n_workers, read_chosen_cohort
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
 from subfuse.cli.options import add_number, require_new_file, require_spaces
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, counted
 
 _TABLES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv")  # of a run
 
@@ -61,9 +61,8 @@ def _predict(arguments: Namespace) -> None:
     for path, rows in ((arguments.out, table), (of_patients, mean_predictions(table))):
         remove_parts(path)
         write_table(path, rows)
-    n_patients = table["patient_id"].nunique()
     print(
-        f"Predicted {n_patients} patient{'' if n_patients == 1 else 's'}\n"
+        f"Predicted {counted(table['patient_id'].nunique(), 'patient')}\n"
         f"The mean of the models, one row for each patient and task: {of_patients}\n"
         f"Each model by itself: {arguments.out}\n{DISCLAIMER}"
     )

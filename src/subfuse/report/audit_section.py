@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subfuse.report.audit_tables import audit_tables, concerned, task_of
-from subfuse.report.statements import PlainTable, Section, counted, singular
+from subfuse.audit.findings import concerned
+from subfuse.errors import counted
+from subfuse.report.audit_tables import audit_tables, task_of
+from subfuse.report.statements import PlainTable, Section, singular
 from subfuse.training.models import model_title
 
 _REST = {"note": "Notes, and what was not checked", "ok": "Checked, nothing found"}

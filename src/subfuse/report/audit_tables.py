@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from subfuse.audit.findings import concerned
+from subfuse.errors import counted
 from subfuse.evaluation.metrics import duration, metric_title, number, p_value_text, signed_interval
-from subfuse.report.statements import PlainTable, counted, singular, titled
+from subfuse.report.statements import PlainTable, singular, titled
 from subfuse.training.models import model_title
 
 _Row = Mapping[str, Any]
@@ -41,24 +43,6 @@ def audit_tables(tables: Mapping[str, Sequence[_Row]]) -> Iterator[dict[str, Any
                 "table": PlainTable(columns, cells, frozenset(columns[table.first_number :])),
                 "notes": table.notes(rows),
             }
-
-
-def concerned(pairs: Sequence[tuple[str, str]]) -> str:
-    """Returns tasks with their models, each once.
-
-    Example:
-        >>> concerned([("Grade", "SNN"), ("Grade", "mean of SNN and ABMIL"), ("Survival", "SNN"), ("Survival", "SNN")])
-        'Grade: SNN, "mean of SNN and ABMIL"; Survival: SNN'
-    """
-    tasks: dict[str, dict[str, None]] = {}
-    for task, model in pairs:
-        tasks.setdefault(task, {}).update({model: None} if model else {})
-    return "; ".join(f"{task}: {', '.join(map(_as_one, models))}" if models else task for task, models in tasks.items())
-
-
-def _as_one(name: str) -> str:
-    """Returns a name that cannot be read as several."""
-    return f'"{name}"' if ", " in name or " and " in name else name
 
 
 def task_of(row: _Row) -> str:

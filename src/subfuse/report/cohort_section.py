@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.errors import preview
+from subfuse.errors import counted, preview
 from subfuse.expression.gene_sets import few_measured
 from subfuse.report.patient_section import PictureBudget, contact_sheets
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import PlainTable, Section, counted
+from subfuse.report.statements import PlainTable, Section
 
 _QUALITY_NAMES = {
     "n_patches": "Patches",

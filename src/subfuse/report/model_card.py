@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from subfuse import __version__
-from subfuse.errors import preview
+from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import metric_title, number
 from subfuse.report.audit_section import serious_kinds
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import counted, headline_of, inputs_of, singular, titled, with_level
+from subfuse.report.statements import headline_of, inputs_of, singular, titled, with_level
 from subfuse.report.summary import (
     allowed_inputs,
     beyond_sentences,
@@ -24,7 +24,7 @@ from subfuse.report.summary import (
     patients_of_run,
     unrelated_sentence,
 )
-from subfuse.training.models import main_model, model_title
+from subfuse.training.models import model_title
 
 _READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 _LEVELS = {"expression": "expression profile"}
@@ -73,7 +73,7 @@ def _in_short(run: RunFiles) -> Iterator[str]:
     yield f"- {escaped(caution(run).sentence)}"
     for task in run.tasks:
         table = run.metrics[run.metrics["task"] == task]
-        main, headline = main_model(list(table["model"])), headline_of(table)
+        main, headline = run.main_model(task), headline_of(table)
         rows = table[(table["model"] == main) & (table["metric"] == headline)].to_dict("records")
         measured = " ".join(f"{model_title(main)}, {_measured(row)}." for row in rows)
         parts = (
@@ -98,7 +98,7 @@ def _measured(row: Mapping[Any, Any]) -> str:
 
 def _model(run: RunFiles) -> Iterator[str]:
     for task in run.tasks:
-        name = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
+        name = run.main_model(task)
         reads = inputs_of(name, run.covariates, absent=run.flow.absent) or "unknown inputs"
         yield f"- {escaped(task)}: {escaped(model_title(name))} ({reads}){_trained(run, task, name)}"
     others = [model_title(str(name)) for name in dict.fromkeys(run.metrics["model"])]
@@ -163,7 +163,7 @@ def _metrics(run: RunFiles) -> Iterator[str]:
     yield f"{measured_on(run, run.metrics)}, 95 % bootstrap interval over patients."
     for task in run.tasks:
         table = run.metrics[run.metrics["task"] == task]
-        main, headline = main_model(list(table["model"])), headline_of(table)
+        main, headline = run.main_model(task), headline_of(table)
         yield f"\n### {escaped(task)}\n"
         yield from _table(
             ("Metric", escaped(model_title(main)), "95 % interval", "Remark"),

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.errors import preview
+from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import duration, number
 from subfuse.execution import Attempts
 from subfuse.report.figures.results import contribution_bars, gene_bars
 from subfuse.report.run_files import Explanation, RunFiles
-from subfuse.report.statements import Drawn, Section, counted, titled
+from subfuse.report.statements import Drawn, Section, titled
 from subfuse.training.models import model_title
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from subfuse.errors import counted
 from subfuse.evaluation.metrics import metric_title
 from subfuse.files import sha256_of_file
 from subfuse.report.figures.results import learning_curves
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, PlainTable, Section, counted, flattened, titled
+from subfuse.report.statements import Drawn, PlainTable, Section, flattened, titled
 from subfuse.run_folder.job import chosen_by
 from subfuse.training.models import main_model, model_title
 

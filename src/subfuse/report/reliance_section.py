@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.errors import listed
+from subfuse.errors import counted, listed
 from subfuse.evaluation.floors import LEAST_EXPLAINED, STABLE
 from subfuse.evaluation.metrics import number, p_value_text
 from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, removal_curves
 from subfuse.report.run_files import CohortExplanation, RunFiles
-from subfuse.report.statements import Drawn, PlainTable, counted, interval_text, titled
+from subfuse.report.statements import Drawn, PlainTable, interval_text, titled
 
 TOP_GENES = 12
 TOP_SETS = 12

@@ -14,6 +14,7 @@ from subfuse.files import read_json
 from subfuse.run_folder.job import Job, jobs_of
 from subfuse.run_folder.layout import FAILED_RESULTS, changed_since, read_config, require_run
 from subfuse.run_folder.tables import read_columns, read_optional, read_predictions, require_own_predictions
+from subfuse.training.models import main_model
 
 Read = TypeVar("Read")
 
@@ -169,6 +170,10 @@ class RunFiles:
         measured = list(dict.fromkeys(self.metrics["task"]))
         named = [task for task in self.config.get("tasks", ()) if task in measured]
         return named + [task for task in measured if task not in named]
+
+    def main_model(self, task: str) -> str:
+        """Returns the model that a task is told of: subspace fusion, or the first without it."""
+        return main_model(self.metrics.loc[self.metrics["task"] == task, "model"].tolist())
 
     def jobs(self, task: str, model: str) -> list[Job]:
         """Returns the jobs of one model, of every fold and repeat."""

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
-from subfuse.errors import listed
+from subfuse.errors import counted, listed
 from subfuse.evaluation.metrics import number
 from subfuse.evaluation.predictions import predicted_classes
 from subfuse.training.models import modalities_of, model_title
@@ -160,16 +160,6 @@ def fusion_benefit(audit: Mapping[str, Any] | None, *, task: str, model: str) ->
     )
     n_patients, reason = int(row["n_patients"]), row.get("reason")
     return FusionBenefit(str(row["reference"]), gain, lower, upper, p_adjusted, n_patients, reason)
-
-
-def counted(count: int, noun: str) -> str:
-    """Returns a number with its noun, in the plural unless there is one of it.
-
-    Example:
-        >>> counted(1, "patient"), counted(1200, "patient")
-        ('1 patient', '1200 patients')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def titled(name: str) -> str:

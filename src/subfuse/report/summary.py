@@ -9,13 +9,12 @@ import pandas as pd
 
 from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.errors import preview
+from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     FusionBenefit,
     best_models,
-    counted,
     fusion_benefit,
     headline_of,
     inputs_of,
@@ -25,7 +24,7 @@ from subfuse.report.statements import (
     titled,
     with_level,
 )
-from subfuse.training.models import main_model, modalities_of, model_title
+from subfuse.training.models import modalities_of, model_title
 
 _VERDICTS = {
     "better": "Fusion helps.",
@@ -34,6 +33,11 @@ _VERDICTS = {
     "untested": "Whether fusion helps could not be tested.",
 }
 
+_BEYOND = {  # checks of the audit that ask for more than a number above chance
+    "trivial baseline": "Against no biology",
+    "added value": "Added value",
+    "hospitals held out": "Hospitals held out",
+}
 _Tone = Literal["good", "open", "bad"]
 
 
@@ -88,7 +92,7 @@ class Caution:
 def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
     """Returns one task: its headline metric, what it is compared with, and the verdict."""
     metrics = run.metrics[run.metrics["task"] == task]
-    headline, main = headline_of(metrics), main_model(list(metrics["model"]))
+    headline, main = headline_of(metrics), run.main_model(task)
     rows = metrics[metrics["metric"] == headline].set_index("model")
     row = dict(rows.loc[main]) if main in rows.index else {"value": np.nan, "lower": np.nan, "upper": np.nan}
     benefit = fusion_benefit(run.audit, task=task, model=main)
@@ -117,7 +121,7 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
 def _lines(
     run: RunFiles, task: str, *, row: Mapping[str, Any], metrics: pd.DataFrame, benefit: FusionBenefit | None
 ) -> Iterator[Line]:
-    headline, main = headline_of(metrics), main_model(list(metrics["model"]))
+    headline, main = headline_of(metrics), run.main_model(task)
     if isinstance(row.get("reason"), str) and np.isnan(row["lower"]):  # what is left out of an interval is a detail
         yield Line("Remark", singular(row["reason"]))
     if benefit is not None:
@@ -127,15 +131,9 @@ def _lines(
         n_tested = len(run.test_predictions(task, main))
         common = "" if benefit.n_patients >= n_tested else f"; of the {benefit.n_patients} patients whom both predict"
         yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0") + common)
-    beyond = _finding(run, task, "trivial baseline")
-    if beyond is not None:
-        yield Line("Against no biology", _in_few_words(beyond))
-    adds = _finding(run, task, "added value")
-    if adds is not None:
-        yield Line("Added value", _in_few_words(adds))
-    elsewhere = _finding(run, task, "hospitals held out")
-    if elsewhere is not None:
-        yield Line("Hospitals held out", _in_few_words(elsewhere))
+    for check, heading in _BEYOND.items():
+        if (found := _finding(run, task, check)) is not None:
+            yield Line(heading, _in_few_words(found))
     allowed = allowed_inputs(run, task)
     if allowed:
         yield Line("Outcome in disguise?", f"{preview(allowed, 2)}; allowed by name")
@@ -215,7 +213,7 @@ def patients_of_run(run: RunFiles) -> list[str]:
     """Returns `cohort_sentence`, and per task how many of these patients the main model predicts; see its card."""
     lines = [cohort_sentence(run)]
     for task in run.tasks:
-        main = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
+        main = run.main_model(task)
         lines.append(f"{task}: {tested_sentence(run, task, main)}")
     return lines
 
@@ -265,7 +263,7 @@ def _meaning(headline: str, value: float) -> str:
 
 def fusion_sentence(run: RunFiles, task: str) -> str:
     """Returns whether the main model is better than the best model of one modality."""
-    model = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
+    model = run.main_model(task)
     benefit = fusion_benefit(run.audit, task=task, model=model)
     if benefit is None:
         return _untested(model)
@@ -281,7 +279,7 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
 
 def beyond_sentences(run: RunFiles, task: str) -> list[str]:
     """Returns whether the main model is better than the best trivial one, and adds to it, where the audit asked."""
-    found = (_finding(run, task, check) for check in ("trivial baseline", "added value", "hospitals held out"))
+    found = (_finding(run, task, check) for check in _BEYOND)
     texts = [singular(str(finding["found"])) for finding in found if finding is not None]
     return [f"{text[:1].upper()}{text[1:]}." for text in texts]
 
@@ -302,7 +300,7 @@ def calibration_sentence(run: RunFiles, task: str) -> str:
 
 def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
     """Returns the verdict on the main model's probabilities, and its numbers."""
-    model = main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"]))
+    model = run.main_model(task)
     found = _finding(run, task, "calibration")
     if found is None:
         return "not tested", ""
@@ -316,7 +314,7 @@ def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
 
 def _finding(run: RunFiles, task: str, check: str) -> Mapping[str, Any] | None:
     """Returns what a check found of the main model of a task; None where it was not made."""
-    wanted = (check, task, main_model(list(run.metrics.loc[run.metrics["task"] == task, "model"])))
+    wanted = (check, task, run.main_model(task))
     return next((f for f in _findings(run) if (f["check"], f["task"], f.get("model")) == wanted), None)
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from subfuse.errors import DataError, listed
+from subfuse.errors import DataError, counted, listed
 from subfuse.evaluation.metrics import duration, number, p_text
 from subfuse.evaluation.predictions import predicted_classes
 from subfuse.report.figures.results import SurvivalCurve, calibration_curves, kaplan_meier_curves, roc_curves
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import Drawn, counted
+from subfuse.report.statements import Drawn
 from subfuse.training.models import model_title
 
 _MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger

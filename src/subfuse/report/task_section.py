@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from subfuse.errors import counted
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_value_text, signed_interval
 from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
@@ -16,7 +17,6 @@ from subfuse.report.statements import (
     PlainTable,
     Section,
     best_models,
-    counted,
     headline_of,
     inputs_of,
     model_label,
@@ -25,14 +25,14 @@ from subfuse.report.statements import (
 )
 from subfuse.report.summary import fusion_sentence, measured_on, tested_sentence, unrelated_sentence
 from subfuse.report.task_figures import classification_figures, survival_figures
-from subfuse.training.models import main_model, model_title
+from subfuse.training.models import model_title
 
 
 def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     """Returns one task: its metrics as printed, comparisons and figures of the main model."""
     metrics = run.metrics[run.metrics["task"] == task]
     models = list(dict.fromkeys(metrics["model"]))
-    headline, main = headline_of(metrics), main_model(list(metrics["model"]))
+    headline, main = headline_of(metrics), run.main_model(task)
     columns = [headline, *(metric for metric in dict.fromkeys(metrics["metric"]) if metric != headline)]
     notes: list[str] = []
     rows = [_metric_row(metrics, model, columns, notes, run.covariates) for model in models]

@@ -264,9 +264,8 @@ def refuse_disguised_outcomes(
     for task in tasks:
         for fold in folds:
             table = suspicious_inputs(cohort, _seen_in_training(fold, cohort.tasks[task], models), task)
-            names = cohort.names_in_table
-            findings += input_findings(table, task, allow=allow_inputs, in_table=names, covariates=cohort.covariates)
-            sure = table.loc[table["is_sure"], "input"]
+            findings += input_findings(table, cohort, task, allow=allow_inputs)
+            names, sure = cohort.names_in_table, table.loc[table["is_sure"], "input"]
             inputs |= {name: None for name in sure if not {name, names.get(name), column_of(name)} & set(allow_inputs)}
     raise_for_failures(findings, all_of_them=list(inputs))
 
