@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -126,6 +127,12 @@ def test_every_room_says_what_is_public():
         for name in room.__all__:
             assert not isinstance(getattr(room, name), ModuleType), f"{room.__name__}.{name} is a module"
         assert not hasattr(room, "absent")
+
+
+def test_type_information_ships():
+    assert (SOURCE / "py.typed").exists()
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["subfuse"]
 
 
 def test_no_machine_paths_in_the_project():

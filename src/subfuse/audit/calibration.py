@@ -16,8 +16,8 @@ from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import main_model, model_title
 
 CHECK = "calibration"
-DECISIONS = "decision curves"
-PROMISES = "promised coverage"
+_DECISIONS = "decision curves"
+_PROMISES = "promised coverage"
 SIGNIFICANCE = 0.05
 CLEAR = 0.001  # there are several tests per model and several models: 0.05 alone is weak
 _WHY_DECISIONS = "A model changes decisions for the better only where it beats treating everybody alike."
@@ -53,11 +53,11 @@ def decision_findings(task: AuditedTask, trivial: str | None) -> tuple[list[Find
     if told.empty:
         reason = own["reason"].dropna()
         found = f"{model_title(model)}: cannot be told, {reason.iloc[0] if len(reason) else 'no interval'}"
-        return [Finding("note", DECISIONS, found, _WHY_DECISIONS, task=task.name, model=model)], table
+        return [Finding("note", _DECISIONS, found, _WHY_DECISIONS, task=task.name, model=model)], table
     parts = [_decisions_text(str(outcome), rows, trivial) for outcome, rows in told.groupby("outcome", sort=False)]
     level: Level = "ok" if (told["lower_default"] > 0).any() else "note"
     found, why = f"acting on {model_title(model)} is {'; '.join(parts)}", "" if level == "ok" else _WHY_DECISIONS
-    return [Finding(level, DECISIONS, found, why, task=task.name, model=model)], table
+    return [Finding(level, _DECISIONS, found, why, task=task.name, model=model)], table
 
 
 def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list[Finding], pd.DataFrame]:
@@ -75,7 +75,7 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
     title = model_title(model)
     if np.isnan(overall["coverage"]):
         found = f"{title}: nothing can be promised, {overall['reason']}"
-        return [Finding("note", PROMISES, found, _WHY_PROMISES, task=task.name, model=model)], table
+        return [Finding("note", _PROMISES, found, _WHY_PROMISES, task=task.name, model=model)], table
     what, size = ("sets of classes", f"{overall['size']:.1f} classes in the mean") if task.classes is not None else (
         "lower bounds of survival", f"half of them beyond {overall['size']:.0f} days"
     )  # fmt: skip
@@ -89,9 +89,11 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
     found += f"; less often for {listed(short)}" if short else ""
     if overall["p_value"] < SIGNIFICANCE / 2:  # one side
         remedy = "Do not promise it. Raise `splits.validation`."
-        return [Finding("warning", PROMISES, found, _WHY_PROMISES, remedy, task.name, model)], table
+        return [Finding("warning", _PROMISES, found, _WHY_PROMISES, remedy, task.name, model)], table
     return [
-        Finding("note" if short else "ok", PROMISES, found, _WHY_PROMISES if short else "", task=task.name, model=model)
+        Finding(
+            "note" if short else "ok", _PROMISES, found, _WHY_PROMISES if short else "", task=task.name, model=model
+        )
     ], table
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 L1_SHARE = 0.5  # of the elastic net
 _STEPS = 300  # at most
-ABSENT_LOGIT = -30.0  # of a class without patients: finite, so that contributions to it stay defined
+_ABSENT_LOGIT = -30.0  # of a class without patients: finite, so that contributions to it stay defined
 
 Vector = np.ndarray
 ValueAndGradient = tuple[float, Vector]
@@ -169,7 +169,7 @@ def ridge_logistic(
     from sklearn.linear_model import LogisticRegression
 
     present = np.unique(label)
-    every_weight, every_bias = np.zeros((n_classes, inputs.shape[1])), np.full(n_classes, ABSENT_LOGIT)
+    every_weight, every_bias = np.zeros((n_classes, inputs.shape[1])), np.full(n_classes, _ABSENT_LOGIT)
     if len(present) == 1:
         every_bias[present] = 0.0
         return every_weight, every_bias

@@ -9,11 +9,11 @@ from subfuse.files import write_text
 
 _FRAME = "pixels of level 0 as QuPath shows the slide: bounds_corner, the slide's scanned area, is subtracted"
 
-Ring = Sequence[Sequence[float]]
+_Ring = Sequence[Sequence[float]]
 
 
 def write_qupath(
-    path: Path, polygons: Iterable[tuple[Sequence[Ring], Mapping[str, Any]]], *, bounds_corner: tuple[int, int]
+    path: Path, polygons: Iterable[tuple[Sequence[_Ring], Mapping[str, Any]]], *, bounds_corner: tuple[int, int]
 ) -> None:
     """Writes polygons as objects that QuPath imports.
 

@@ -25,7 +25,7 @@ from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.training.models import ModelRecipe
 
-PREDICTION_BATCH = 8
+_PREDICTION_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FittedModel:
         has_slides = bool(patient.slides) and standardiser.patch_mean is not None
         return (has_slides and "slides" in uses) or (uses != {"slides"} and standardiser.has_profile(patient))
 
-    def batches(self, patients: Sequence[Patient], *, batch_size: int = PREDICTION_BATCH) -> Iterator[BagBatch]:
+    def batches(self, patients: Sequence[Patient], *, batch_size: int = _PREDICTION_BATCH) -> Iterator[BagBatch]:
         """Yields batches without targets, standardised as in training."""
         reader = BagReader(self.standardiser)
         return draw_batches(patients, reader, batch_size=batch_size, n_genes=self.recipe.n_inputs)

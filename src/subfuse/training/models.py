@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from subfuse.cohort.fold import Fold
     from subfuse.model.baselines.linear import LinearModel
 
-LARGEST_PATCH_DIM = 65_536
+_LARGEST_PATCH_DIM = 65_536
 LINEAR_PATH = "linear_path"  # beside the subspaces of a network
 SLIDES, EXPRESSION, COVARIATES = frozenset({"slides"}), frozenset({"expression"}), frozenset({"covariates"})
 SITE, BATCH = frozenset({"site"}), frozenset({"batch"})
@@ -33,7 +33,7 @@ class ModelRecipe(Section):
 
     name: str
     n_outputs: int = Field(ge=1)
-    patch_dim: int = Field(ge=0, le=LARGEST_PATCH_DIM)
+    patch_dim: int = Field(ge=0, le=_LARGEST_PATCH_DIM)
     n_genes: int = Field(ge=0, description="Measured genes; covariates follow them in what the model reads.")
     n_covariates: int = Field(0, ge=0)
     gene_sets: Mapping[str, tuple[int, ...]] = Field(description="Subspace -> positions on the gene axis.")

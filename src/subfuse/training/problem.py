@@ -34,8 +34,8 @@ from subfuse.training.models import (
 from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData
 
-SMALLEST_GRID = 8
-SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
+_SMALLEST_GRID = 8
+_SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
         DataError: No training patient is left, or no validation patient where some are needed.
     """
     uses = modalities_of(model_name)
-    genes, covariates = genes_read(cohort, model_name), covariates_read(cohort, model_name)
+    genes, covariates = _genes_read(cohort, model_name), covariates_read(cohort, model_name)
 
     def eligible(patient: Patient) -> bool:
         seen = ("slides" in uses and patient.slides) or (uses != SLIDES and reads_profile(patient, genes, covariates))
@@ -73,7 +73,7 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
     return Assignment(*parts)
 
 
-def genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
+def _genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
     """Returns the genes that the named model is given: none where it reads columns of the patients alone."""
     return () if is_trivial(model_name) else cohort.genes
 
@@ -86,7 +86,7 @@ def covariates_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
     return () if column is None else level_names(column, (patient.columns.get(column) for patient in cohort))
 
 
-def fit_objective(
+def _fit_objective(
     patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str], *, model_name: str, settings: TrainingSettings
 ) -> Objective:
     """Returns the objective with bin edges or class weights fitted on these training patients."""
@@ -138,11 +138,11 @@ def pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Trai
     classes = classes_of(cohort.patients, task)
     features = FeatureCache()
     seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
-    genes, covariates = genes_read(cohort, model_name), covariates_read(cohort, model_name)
+    genes, covariates = _genes_read(cohort, model_name), covariates_read(cohort, model_name)
     standardiser = InputStandardiser.fit(seen, genes, features, covariates)
-    objective = fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
+    objective = _fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
     has_line = plan.training.linear_path and not is_linear(model_name)
-    grid = fitted_grid(seen, features, largest=plan.architecture.max_grid)
+    grid = _fitted_grid(seen, features, largest=plan.architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
         n_outputs=objective.n_outputs,
@@ -161,12 +161,12 @@ def pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Trai
     return Problem(parts, genes, data, objective, recipe)
 
 
-def fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest: int) -> tuple[int, int]:
+def _fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest: int) -> tuple[int, int]:
     """Returns (rows, columns) that hold the widest and the tallest training bag at one patch per cell.
 
     Relative to the paper: there the grid is always 50 × 50, however small the tissue.
     """
-    sides = np.array([SMALLEST_GRID, SMALLEST_GRID])
+    sides = np.array([_SMALLEST_GRID, _SMALLEST_GRID])
     for patient in patients:
         if patient.slides:
             slides = [features.read(path) for path in patient.slides]
@@ -183,7 +183,7 @@ def fitted_downsample(grid: tuple[int, int]) -> int:
     Relative to the paper: there it is always 4, for a grid of 50 × 50. A small grid would keep a handful of points,
     which move by more than the slide is wide: training would see a few random patches of a slide and learn little.
     """
-    return max(1, round((grid[0] * grid[1] / SAMPLING_POINTS) ** 0.5))
+    return max(1, round((grid[0] * grid[1] / _SAMPLING_POINTS) ** 0.5))
 
 
 def _positions(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> dict[str, tuple[int, ...]]:

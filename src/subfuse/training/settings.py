@@ -9,7 +9,7 @@ from subfuse.settings import Section
 Selection = Literal["ranking", "loss"]
 LARGEST_ENSEMBLE = 100  # these bounds keep a slip of the finger from asking for more memory than there is
 LARGEST_GRID = 1000
-LARGEST_SEED = 2**63 - 1  # of torch's generators
+_LARGEST_SEED = 2**63 - 1  # of torch's generators
 
 
 class TrainingSettings(Section):
@@ -76,7 +76,7 @@ class TrainingPlan(Section):
     training: TrainingSettings = TrainingSettings()
     architecture: ArchitectureSettings = ArchitectureSettings()
     seed: int = Field(
-        0, ge=0, le=LARGEST_SEED, description="Decides initial weights, batch order and newly drawn folds."
+        0, ge=0, le=_LARGEST_SEED, description="Decides initial weights, batch order and newly drawn folds."
     )
     search: int = Field(
         0,

@@ -33,7 +33,7 @@ CONFOUNDER_COLUMNS = (
     "prediction_share", "p_prediction", "n_values", "n_patients", "strongest",
 )  # fmt: skip
 TOLD = 0.8  # AUC among patients alike from which on inputs tell a batch: what biology tells beyond the strata is less
-N_PERMUTATIONS = 199
+_N_PERMUTATIONS = 199
 _FOLDS = 5  # where predictions have a single one
 _PATCHES = 256  # of a slide, evenly spaced, over which features are averaged
 _STRONGEST = 5
@@ -124,7 +124,7 @@ def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) 
 def _rows(cohort: Cohort, compared: _Compared, means: MeanFeatures, *, seed: int) -> Iterator[dict[str, object]]:
     """Yields the numbers of every input that at least half of the patients have."""
     everybody = np.zeros(len(compared.batch), dtype=np.int64)
-    tests = {"n_permutations": N_PERMUTATIONS, "seed": seed}
+    tests = {"n_permutations": _N_PERMUTATIONS, "seed": seed}
     outcome_share, p_outcome = explained_share(compared.outcome, compared.batch, everybody, **tests)
     prediction_share, p_prediction = explained_share(compared.prediction, compared.batch, compared.stratum, **tests)
     for name, inputs in _inputs(cohort, compared.patients, means):

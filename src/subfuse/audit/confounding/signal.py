@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-INVERSE_PENALTY = 10.0  # of the logistic regression, whose columns have a mean square of one over their number
+_INVERSE_PENALTY = 10.0  # of the logistic regression, whose columns have a mean square of one over their number
 _STRATUM_SCALE = 3.0  # of the columns that tell the stratum: penalised less than the inputs
 
 
@@ -67,7 +67,7 @@ def held_out_scores(
         columns = _principal_scores(inputs, train)
         if stratum is not None:
             columns = np.hstack([columns, _STRATUM_SCALE * _one_hot(stratum)])
-        model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, tol=1e-3).fit(columns[train], batch[train])
+        model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000, tol=1e-3).fit(columns[train], batch[train])
         logits = model.decision_function(columns[tested])
         logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits
         scores[np.ix_(tested, model.classes_)] = logits

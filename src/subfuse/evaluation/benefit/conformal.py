@@ -28,7 +28,7 @@ CONFORMAL_COLUMNS = (
     "task", "model", "column", "stratum", "promised", "coverage", "lower", "upper", "p_value", "size",
     "n_patients", "reason",
 )  # fmt: skip
-EVERYBODY = ""  # column and stratum of the row of all patients
+_EVERYBODY = ""  # column and stratum of the row of all patients
 _DRAWS = 9999  # for the p-value
 _SHORTEST = 1e-6  # days by which a time is divided
 
@@ -64,7 +64,7 @@ def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) ->
         return pd.DataFrame([known | {"reason": reason, "n_patients": 0}], columns=list(CONFORMAL_COLUMNS))
     folds = [_kept_promises(fold, task.classes) for _, fold in rows.groupby(FOLD) if (fold["split"] == "test").any()]
     kept = pd.concat(folds).set_index(PATIENT)
-    groups = [(EVERYBODY, EVERYBODY, kept), *_strata(kept, columns)]
+    groups = [(_EVERYBODY, _EVERYBODY, kept), *_strata(kept, columns)]
     covered = _share_of_sets if task.classes is not None else _share_of_bounds
     found = [known | {"column": column, "stratum": name} | covered(part) for column, name, part in groups]
     return pd.DataFrame(found, columns=list(CONFORMAL_COLUMNS))

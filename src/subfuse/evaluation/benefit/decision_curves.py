@@ -149,7 +149,7 @@ def _cases(task: TaskPredictions, models: Sequence[str]) -> Iterator[_Case]:
         outcome = f"event by day {_HORIZON_DAYS}"
         ends = f"no probability of an {outcome}: training patients or their follow-up are missing"
         reason = ends if np.isnan(probability).any() or rows.empty else None
-        benefit = partial(survival_net_benefit, horizon_days=_HORIZON_DAYS)
+        benefit = partial(survival_net_benefit, horizon_days=float(_HORIZON_DAYS))
         yield _Case(model, outcome, patients, repeat, probability, benefit, outcomes, reason, few)
 
 

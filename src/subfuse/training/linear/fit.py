@@ -16,8 +16,8 @@ from subfuse.model.baselines.linear import LinearModel
 from subfuse.objective.objective import Objective
 from subfuse.training.linear.regressions import LinearFit, Regression, lowest, regressions_of
 
-LARGEST_INTERCEPT = 10.0  # of a time bin in which everybody, or nobody, had an event
-EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger one is penalised less
+_LARGEST_INTERCEPT = 10.0  # of a time bin in which everybody, or nobody, had an event
+_EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger one is penalised less
 
 
 def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) -> list[LinearFit]:
@@ -75,7 +75,9 @@ def fit_line(
     def loss(intercepts: Tensor) -> Tensor:
         return objective.task_loss(out_of_fold.double() + intercepts, target)
 
-    intercepts = lowest(loss, torch.zeros(objective.n_outputs), bounds=(-LARGEST_INTERCEPT, LARGEST_INTERCEPT)).float()
+    intercepts = lowest(
+        loss, torch.zeros(objective.n_outputs), bounds=(-_LARGEST_INTERCEPT, _LARGEST_INTERCEPT)
+    ).float()
     with torch.no_grad():
         model.head.bias.copy_(intercepts)
     return out_of_fold + intercepts
@@ -83,7 +85,7 @@ def fit_line(
 
 def _fits_of_both(regressions: Sequence[Regression], is_expression: Bool[Tensor, " column"]) -> list[LinearFit]:
     """Returns ridges of all columns with expression scaled, and the sum of the best model of each modality."""
-    scales = {scale: torch.where(is_expression, scale, 1.0).double() for scale in EXPRESSION_SCALES}
+    scales = {scale: torch.where(is_expression, scale, 1.0).double() for scale in _EXPRESSION_SCALES}
     fits = [
         fit
         for scale, columns in scales.items()

@@ -14,12 +14,12 @@ from subfuse.errors import DataError
 from subfuse.objective.losses import cox_nll
 from subfuse.objective.penalised import BreslowLoss, elastic_net_cox, ridge_cox, ridge_logistic
 
-INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
-RIDGE_PATH = np.logspace(0.5, -2, 11)  # shares of the sum of the columns' mean squares
-COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
+_INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
+_RIDGE_PATH = np.logspace(0.5, -2, 11)  # shares of the sum of the columns' mean squares
+_COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
 INNER_FOLDS = 5
-PATIENCE = 2  # weaker penalties in a row that are no better end a path
-LARGEST_WEIGHT = 10.0  # of a model in a sum
+_PATIENCE = 2  # weaker penalties in a row that are no better end a path
+_LARGEST_WEIGHT = 10.0  # of a model in a sum
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Regression(ABC):
             weight[:, read] = (solved[0][0] if axes is None else solved[0][0] @ axes) * scale[read]
             loss = float(self.loss(out_of_fold, self.everybody))
             fits.append(LinearFit(weight, solved[0][1], f"{reads}, {self.method}", penalty, loss, out_of_fold))
-            if len(fits) - 1 - int(np.argmin([fit.loss for fit in fits])) >= PATIENCE:
+            if len(fits) - 1 - int(np.argmin([fit.loss for fit in fits])) >= _PATIENCE:
                 break
         return fits
 
@@ -112,7 +112,7 @@ class Regression(ABC):
         def loss(weights: Tensor) -> Tensor:
             return self.loss(torch.einsum("m,mpo->po", weights, logits), patients)
 
-        return lowest(loss, torch.ones(len(logits)), bounds=(0.0, LARGEST_WEIGHT))
+        return lowest(loss, torch.ones(len(logits)), bounds=(0.0, _LARGEST_WEIGHT))
 
     @abstractmethod
     def penalties(self, inputs: Tensor) -> Sequence[float]:
@@ -142,7 +142,7 @@ class _ElasticNetCox(Regression):
         return cox_nll(logits[patients, 0], self.target.time_days[patients], self.target.event[patients])
 
     def penalties(self, inputs: Tensor) -> Sequence[float]:
-        return [self._loss_on(inputs, self.everybody).strongest_penalty * float(share) for share in COX_PATH]
+        return [self._loss_on(inputs, self.everybody).strongest_penalty * float(share) for share in _COX_PATH]
 
     def _loss_on(self, inputs: Tensor, patients: Tensor) -> BreslowLoss:
         time_days, event = self.target.time_days[patients].numpy(), self.target.event[patients].numpy()
@@ -154,7 +154,7 @@ class _RidgeCox(_ElasticNetCox):
     solve = staticmethod(ridge_cox)
 
     def penalties(self, inputs: Tensor) -> Sequence[float]:
-        return [float(inputs.square().sum() / len(inputs) * share) for share in RIDGE_PATH]
+        return [float(inputs.square().sum() / len(inputs) * share) for share in _RIDGE_PATH]
 
     def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         return _principal_axes(inputs)
@@ -181,7 +181,7 @@ class _Logistic(Regression):
         return torch.from_numpy(weight), torch.from_numpy(bias)
 
     def penalties(self, inputs: Tensor) -> Sequence[float]:
-        return INVERSE_PENALTIES
+        return _INVERSE_PENALTIES
 
     def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         return _principal_axes(inputs)
