@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -130,6 +131,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically: keys in their order (of subspaces it means something), two spaces, no NaN."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def json_value(value: Any) -> Any:
+    """Returns a plain value that JSON can hold: of a scalar of NumPy its item, of an undefined number None."""
+    import pandas
+
+    value = value.item() if hasattr(value, "item") else value
+    return None if value is pandas.NA or (isinstance(value, float) and not math.isfinite(value)) else value
 
 
 def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.benefit.interaction import INTERACTION, variance_shares
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.metrics import metric_title, number, signed_interval
-from subfuse.evaluation.predictions import stacked
+from subfuse.evaluation.predictions import columns_with, stacked
 from subfuse.training.models import modalities_of, model_title
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def interactions(
     both = {patient.patient_id for patient in cohort if patient.slides and patient.expression is not None}
     for model in (model for model in task.models if modalities_of(model) >= {"slides", "expression"}):
         chosen = [job for job in jobs if (job.job.task, job.job.model, job.job.repeat) == (task.name, model, 0)]
-        tested = task.tested[(task.tested["model"] == model) & (task.tested["repeat"] == 0)]
+        tested = task.tested_by(model).query("repeat == 0")
         grids = []
         for job in chosen:
             ids = sorted({*tested.loc[tested["fold"] == job.job.fold_index, "patient_id"]} & both)
@@ -130,7 +130,7 @@ def exchanged_grid(
             _exchanged(patient, patients[j], "expression") for patient, j in zip(patients, givers, strict=True)
         ]
         predicted = fitted.predict(exchanged)
-        classes = [name for name in map(str, predicted) if name.startswith("p_")]
+        classes = columns_with(predicted, "p_")
         values = predicted[classes or ["risk"]].to_numpy(dtype=np.float64)
         values = np.log(np.maximum(values, _TINY)) if classes else values
         grid = np.empty((n, n, values.shape[1])) if grid is None else grid
@@ -203,7 +203,7 @@ def _shuffled_rows(
     """Returns the model's test rows with predictions from exchanged inputs."""
     from subfuse.training.stored_model import load_fitted  # loads torch, which tables do not need
 
-    generator, tested = np.random.default_rng(task.seed), task.tested[task.tested["model"] == model]
+    generator, tested = np.random.default_rng(task.seed), task.tested_by(model)
     known = {patient.patient_id for patient in cohort}
     parts = []
     for job in jobs:
@@ -213,11 +213,7 @@ def _shuffled_rows(
             continue
         predicted = shuffled_predictions(load_fitted(job.folder), cohort, list(rows.index), modality, generator)
         predicted = predicted.set_index("patient_id")
-        columns = [
-            name
-            for name in map(str, predicted.columns)
-            if name in rows and name.startswith(("risk", "survival_", "p_"))
-        ]
+        columns = [name for name in columns_with(predicted, "risk", "survival_", "p_") if name in rows]
         rows = rows.copy()
         rows[columns] = predicted.loc[rows.index, columns]
         parts.append(rows)

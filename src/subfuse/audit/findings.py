@@ -1,6 +1,5 @@
 """What an audit finds: one plain statement per check, with why it matters and what to do."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from subfuse.errors import DataError, preview
+from subfuse.files import json_value
 
 Level = Literal["failure", "warning", "note", "ok"]
 LEVELS: tuple[Level, ...] = ("failure", "warning", "note", "ok")  # in the order in which they are read
@@ -93,12 +93,4 @@ def raise_for_failures(findings: Iterable[Finding], *, all_of_them: Sequence[str
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value that JSON can hold."""
-    value = value.item() if hasattr(value, "item") else value
-    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value
+    return [{str(key): json_value(value) for key, value in row.items()} for row in table.to_dict("records")]

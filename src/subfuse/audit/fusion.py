@@ -19,6 +19,7 @@ from subfuse.evaluation.predictions import (
     PATIENT,
     TaskPredictions,
     class_probabilities,
+    columns_with,
     events,
     label_indices,
     risks,
@@ -180,8 +181,7 @@ def late_fusion(task: AuditedTask, single: Sequence[str]) -> pd.DataFrame | None
     mean[task.predicted] = np.mean(
         [table.loc[common, task.predicted].to_numpy(dtype=np.float64) for table in tables], axis=0
     )
-    others = [name for name in map(str, mean.columns) if name.startswith(("survival_", "contribution_"))]
-    mean[others] = np.nan
+    mean[columns_with(mean, "survival_", "contribution_")] = np.nan
     return mean.reset_index().assign(model=f"mean of {' and '.join(map(model_title, best.values()))}")
 
 

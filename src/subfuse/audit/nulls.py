@@ -67,7 +67,7 @@ def permute_labels(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
     generator = np.random.default_rng(task.seed)
     findings, rows = [], []
     for model, value in task.values.items():
-        tested = task.tested[task.tested["model"] == model]
+        tested = task.tested_by(model)
         alike = _alike_finding(task, model, tested)
         findings += [] if alike is None else [alike]
         if alike is not None and alike.level == "warning":

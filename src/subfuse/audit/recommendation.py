@@ -16,8 +16,7 @@ def unfit(task: TaskPredictions, model: str) -> str | None:
     undefined.
     """
     below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
-    rows = task.of_model(model)
-    tested = rows[rows["split"] == "test"]
+    tested = task.tested_by(model)
     folds = [fold for _, fold in tested.groupby(FOLD)]
     if task.classes is None:
         same = all(np.ptp(fold["risk"].to_numpy(dtype=np.float64)) == 0 for fold in folds)

@@ -170,15 +170,13 @@ class BagReader:
         expression = scaler.profile(patient)
         if not slides:
             n_features = 1 if scaler.patch_mean is None else len(scaler.patch_mean)  # a model needs one feature
-            return Bag(patient.patient_id, np.zeros((0, n_features), np.float32), _no_coords(), expression)
+            return Bag(
+                patient.patient_id, np.zeros((0, n_features), np.float32), np.zeros((0, 2), np.float32), expression
+            )
         patches = np.concatenate([slide.features for slide in slides]).astype(np.float32)
         assert scaler.patch_mean is not None
         patches = (patches - scaler.patch_mean) / scaler.patch_scale
         return Bag(patient.patient_id, patches, side_by_side(slides), expression)
-
-
-def _no_coords() -> Float[np.ndarray, "patch 2"]:
-    return np.zeros((0, 2), np.float32)
 
 
 def side_by_side(slides: Sequence[SlideFeatures]) -> Float[np.ndarray, "patch 2"]:

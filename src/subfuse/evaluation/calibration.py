@@ -62,8 +62,7 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: Columns of predictions.csv, with rows of split validation for recalibration.
 
     Returns:
-        Columns task, model, measure, horizon_days, before, p_before, after, method, after_isotonic, n_patients, reason,
-        reason_isotonic.
+        Columns `CALIBRATION_COLUMNS`.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.

@@ -63,8 +63,7 @@ def compare_models(
         seed: Of the replicates.
 
     Returns:
-        Columns task, metric, model, reference, difference, lower, upper, p_value, p_adjusted, p_value_t, p_adjusted_t,
-        p_value_delong, p_adjusted_delong, n_patients (predicted by both), reason. No rows for a task with one model.
+        Columns `COMPARISON_COLUMNS`; `n_patients` are predicted by both. No rows for a task with one model.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -159,9 +158,7 @@ class _InCommon:
 
     def _test_rows(self, model: str) -> pd.DataFrame:
         if model not in self._tested:
-            rows = self.task.of_model(model)
-            key = [*FOLD, *PATIENT]
-            self._tested[model] = rows[rows["split"] == "test"].set_index(key, drop=False).sort_index()
+            self._tested[model] = self.task.tested_by(model).set_index([*FOLD, *PATIENT], drop=False).sort_index()
         return self._tested[model]
 
 

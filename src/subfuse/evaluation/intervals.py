@@ -71,8 +71,7 @@ def evaluate_predictions(
             `quadratic_kappa`, which means nothing otherwise.
 
     Returns:
-        Columns task, model, metric, value, sd, lower, upper, lower_delong, upper_delong, truncation_days, n_patients
-        (tested), n_events (missing for classification), reason (missing where there is nothing to say).
+        Columns `METRIC_COLUMNS`; `n_events` is missing for classification, `reason` where there is nothing to say.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -83,7 +82,7 @@ def evaluate_predictions(
         by, note = grouping(task)
         for model in task.models:
             known = {"task": task.name, "model": model, **_patient_counts(task, model)}
-            tested = task.tested[task.tested["model"] == model].drop_duplicates(PATIENT)
+            tested = task.tested_by(model).drop_duplicates(PATIENT)
             few = too_few(tested, task.classes)
             groups = ranked_patients(task.of_model(model), task.classes, by=by)
             measured = [group.weighted(bootstrap.of(group)) for group in groups]
@@ -133,7 +132,7 @@ def table_of(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataF
 
 
 def _patient_counts(task: TaskPredictions, model: str) -> dict[str, Any]:
-    tested = task.tested[task.tested["model"] == model].drop_duplicates(PATIENT)
+    tested = task.tested_by(model).drop_duplicates(PATIENT)
     return {"n_patients": len(tested), "n_events": int(events(tested).sum()) if task.classes is None else pd.NA}
 
 

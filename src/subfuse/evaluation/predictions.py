@@ -53,6 +53,10 @@ class TaskPredictions:
         """Models in order of appearance."""
         return tuple(self.rows["model"].unique())
 
+    def tested_by(self, model: str) -> pd.DataFrame:
+        """Returns one model's rows of test patients."""
+        return self.tested[self.tested["model"] == model]
+
     def of_model(self, model: str) -> pd.DataFrame:
         """Returns one model's rows, of every split."""
         return self.rows[self.rows["model"] == model]
@@ -104,9 +108,14 @@ def holds_risks(rows: pd.DataFrame) -> bool:
     return "risk" in rows and bool(rows["risk"].notna().any())
 
 
+def columns_with(rows: pd.DataFrame, *prefixes: str) -> list[str]:
+    """Returns the columns of predictions that begin so, in their order: `p_`, `survival_`, `contribution_`, `risk`."""
+    return [name for name in map(str, rows.columns) if name.startswith(prefixes)]
+
+
 def class_columns(rows: pd.DataFrame) -> list[str]:
     """Returns the columns `p_<class>` that these rows fill, in their order."""
-    return [name for name in map(str, rows.columns) if name.startswith("p_") and rows[name].notna().any()]
+    return [name for name in columns_with(rows, "p_") if rows[name].notna().any()]
 
 
 def predicted_classes(rows: pd.DataFrame) -> list[str]:
@@ -133,9 +142,7 @@ def ranked_patients(
         train = trained.get(key, rows.iloc[:0])
         patients = pd.MultiIndex.from_frame(tested[PATIENT])
         if classes is None:
-            group = RankedPatients(
-                patients, len(train), *_survival_group(tested, train), truncation_days=_truncation_days(train)
-            )
+            group = _survival_group(tested, train, patients)
         else:
             label, probabilities = label_indices(tested, classes), class_probabilities(tested, classes)
             group = RankedPatients(
@@ -183,9 +190,7 @@ def risks(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
     return _column(rows, "risk", rows["risk"])
 
 
-def _survival_group(
-    tested: pd.DataFrame, train: pd.DataFrame
-) -> tuple[Mapping[str, Metric], Callable[..., dict[str, np.ndarray]], Callable[..., np.ndarray]]:
+def _survival_group(tested: pd.DataFrame, train: pd.DataFrame, patients: pd.MultiIndex) -> RankedPatients:
     time_days, event, risk = times_days(tested), events(tested), risks(tested)
     survival, survival_days = survival_curves(tested)
     train_time_days, train_event = (None, None) if train.empty else (times_days(train), events(train))
@@ -200,11 +205,14 @@ def _survival_group(
     )
     censoring = None if train.empty else CensoringDistribution.fit(times_days(train), events(train))
     sample = SurvivalSample(time_days, event, risk, censoring, survival, survival_days)
-    return metrics, partial(weighted_survival_metrics, sample), partial(weighted_c_index, time_days, event, risk)
-
-
-def _truncation_days(train: pd.DataFrame) -> float:
-    return np.nan if train.empty else CensoringDistribution.fit(times_days(train), events(train)).truncation_days
+    return RankedPatients(
+        patients,
+        len(train),
+        metrics,
+        partial(weighted_survival_metrics, sample),
+        partial(weighted_c_index, time_days, event, risk),
+        truncation_days=np.nan if censoring is None else censoring.truncation_days,
+    )
 
 
 def _delong(
@@ -272,7 +280,7 @@ def curve_columns(rows: pd.DataFrame) -> dict[float, str]:
     Raises:
         DataError: A column is not named `survival_<days>`.
     """
-    days = {_days(column): column for column in map(str, rows.columns) if column.startswith("survival_")}
+    days = {_days(column): column for column in columns_with(rows, "survival_")}
     return {day: days[day] for day in sorted(days) if np.isfinite(day) and rows[days[day]].notna().any()}
 
 

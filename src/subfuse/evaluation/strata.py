@@ -56,8 +56,7 @@ def stratified_metrics(
     bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
     rows: list[dict[str, Any]] = []
     for model in models:
-        tested = task.of_model(model)
-        tested = tested[tested["split"] == "test"]
+        tested = task.tested_by(model)
         tables = [_of_column(task, tested, columns, str(column), bootstrap) for column in columns]
         adjusted = holm_adjusted(np.array([table[0]["p_heterogeneity"] if table else np.nan for table in tables]))
         rows += [
@@ -84,8 +83,7 @@ def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd
     """
     rows: list[dict[str, Any]] = []
     for model in models if task.classes is None else ():
-        tested = task.of_model(model)
-        tested = tested[tested["split"] == "test"]
+        tested = task.tested_by(model)
         for column in columns:
             strata = _strata(tested, columns[column])
             kinds = list(combinations_with_replacement(sorted(set(strata)), 2))

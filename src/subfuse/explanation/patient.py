@@ -20,7 +20,7 @@ from subfuse.explanation.heatmaps import colour_limit, heat_map, write_geojson
 from subfuse.explanation.sampling import DESCRIPTION, sampled_points, sampling_map
 from subfuse.explanation.tile_gallery import SlidePlace, gallery, strongest_tiles
 from subfuse.features.store import SlideFeatures, read_features
-from subfuse.files import atomic_path, write_json, write_table
+from subfuse.files import atomic_path, json_value, write_json, write_table
 from subfuse.model.deformable_attention import DeformableAttention
 from subfuse.model.linear_path import networks_of
 from subfuse.model.subspace_fusion import SubspaceFusion
@@ -94,10 +94,10 @@ def explain_patient(
             "explained": score.explained,
             "score_name": score.name,
             "score": value,
-            "prediction": {name: _plain(value) for name, value in prediction.items()},
+            "prediction": {name: json_value(value) for name, value in prediction.items()},
             "ledger": ledger.drop(columns="patient_id").to_dict("records"),
             "gap": {name: float(attribution.gap) for name, attribution in attributions.items()},
-            "relative_gap": {name: _plain(float(a.relative_gap)) for name, a in attributions.items()},
+            "relative_gap": {name: json_value(float(a.relative_gap)) for name, a in attributions.items()},
             "gap_tolerance": TOLERANCE,
             "integration_steps": {name: attribution.steps for name, attribution in attributions.items()},
             "slides": list(slides),
@@ -116,12 +116,6 @@ class _Drawn:
     scores: Mapping[str, Mapping[str, np.ndarray]]  # name, then slide
     subspaces: tuple[str, ...]
     score_name: str
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _write_genes(path: Path, fitted: FittedModel, attributions: dict[str, Attribution]) -> None:

@@ -227,7 +227,9 @@ def choose_samples(
     chosen = ordered.drop_duplicates("patient_id")
     best = chosen.set_index("patient_id")[["sample", "rank", "vial", "depth"]].to_dict("index")
     for row in ordered.drop(index=chosen.index).to_dict("records"):
-        reasons.append(("expression", str(row["sample"]), _why_not(row, best[row["patient_id"]])))
+        other = best[row["patient_id"]]
+        why = f"{other['sample']} of the same patient is used ({_rule(row, other)})"
+        reasons.append(("expression", str(row["sample"]), why))
     return chosen, exclusion_table(reasons)
 
 
@@ -258,10 +260,6 @@ def _eligible(samples: pd.DataFrame, path: object) -> tuple[pd.DataFrame, list[t
         example = example_of(exclusion_table(reasons))
         raise DataError(f"{path}: at least one tumour sample is required. Found {found}. {example}")
     return eligible, reasons
-
-
-def _why_not(row: Mapping[Any, Any], best: Mapping[Any, Any]) -> str:
-    return f"{best['sample']} of the same patient is used ({_rule(row, best)})"
 
 
 def _rule(row: Mapping[Any, Any], best: Mapping[Any, Any]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import predicted_classes
+from subfuse.evaluation.predictions import columns_with, predicted_classes
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
 
@@ -24,13 +24,12 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
     """
-    numbers = [name for name in map(str, predicted) if name.startswith(("risk", "survival_", "p_", "contribution_"))]
+    numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_")
     how = dict.fromkeys(numbers, "mean") | dict.fromkeys(_OF_PATIENT, "first")
     grouped = predicted.groupby([*GROUP, "patient_id"], sort=False)
     table = grouped.agg(how)
     table["n_models"] = grouped.size()
-    contributions = [name for name in numbers if name.startswith("contribution_")]
-    table.loc[~_agreed(predicted).reindex(table.index), contributions] = np.nan
+    table.loc[~_agreed(predicted).reindex(table.index), columns_with(predicted, "contribution_")] = np.nan
     horizons = [name for name in HORIZON_COLUMNS if name in predicted]
     reached = grouped[horizons].count()
     table["reason"] = [
@@ -93,8 +92,8 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
     tested = _complete_horizons(mean_predictions(new)).assign(split="test")
     of_tested = pd.MultiIndex.from_frame(known[GROUP]).isin(pd.MultiIndex.from_frame(tested[GROUP]))
     developed = with_percentiles(on_one_scale(known[of_tested])).query("split == 'test'")
-    survival = [name for name in map(str, developed) if name.startswith("survival_")]  # other days in every fold
-    developed = mean_predictions(developed.drop(columns=survival)).assign(split="train")
+    # survival is of other days in every fold
+    developed = mean_predictions(developed.drop(columns=columns_with(developed, "survival_"))).assign(split="train")
     return order_columns(pd.concat([developed, tested], ignore_index=True).assign(repeat=0, fold=0))
 
 
@@ -134,7 +133,7 @@ def on_one_scale(known: pd.DataFrame) -> pd.DataFrame:
 
 def _agreed(predicted: pd.DataFrame) -> pd.Series:
     """Returns per patient, task and model whether all models predict the same class; survival has none to disagree."""
-    classes = [name for name in map(str, predicted) if name.startswith("p_")]
+    classes = columns_with(predicted, "p_")
     if not classes:
         return predicted.groupby([*GROUP, "patient_id"]).size() > 0
     best = predicted[classes].fillna(-1.0).to_numpy(float).argmax(axis=1)

@@ -12,6 +12,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.evaluation.predictions import columns_with
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
@@ -174,8 +175,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     for (task, model), table in predictions.groupby(["task", "model"], sort=False):
         is_survival = table["risk_percentile"].notna().any()
         kinds = ("risk_percentile", "survival_", "contribution_") if is_survival else ("p_",)
-        names = [name for name in map(str, table) if name.startswith(kinds)]  # in the order of predictions.csv
-        for name in names:
+        for name in columns_with(table, *kinds):
             values = table[name].dropna().to_numpy(float)
             if len(values):
                 rows.append((task, model, name, values.mean(), values.min(), values.max(), len(values)))

@@ -62,8 +62,8 @@ def create_app(reader: RunReader, access: Access) -> FastAPI:
         responses=_REFUSALS,
     )
     app.add_middleware(Protection, access=access)
-    app.add_exception_handler(SubfuseError, _refused_data)
-    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(SubfuseError, _refused)
+    app.add_exception_handler(Unavailable, _refused)
     app.add_exception_handler(RequestValidationError, _refused_request)
     _add_pages(app)
     _add_run(app, reader)
@@ -262,12 +262,8 @@ async def _limited_body(request: Request) -> bytes:
     return bytes(content)
 
 
-def _refused_data(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, status_code=422)
-
-
-def _unavailable(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, status_code=404)
+def _refused(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": str(error)}, status_code=404 if isinstance(error, Unavailable) else 422)
 
 
 def _refused_request(request: Request, error: Exception) -> Response:

@@ -115,14 +115,6 @@ class SlideShelf:
             return "slide"
         return "places" if has_places else "none"
 
-    def features(self, slide_id: str) -> Path:
-        """Returns the feature file of a slide.
-
-        Raises:
-            Unavailable: There is no such slide.
-        """
-        return self._found(slide_id).features
-
     def _found(self, slide_id: str) -> _Slide:
         if slide_id not in self._slides:
             raise Unavailable(f"there is no slide {slide_id!r} in this cohort.")

@@ -193,7 +193,7 @@ def _share(row: Mapping[str, object], what: str) -> str:
 
 def _compared(cohort: Cohort, task: AuditedTask, column: str) -> _Compared | str:
     """Returns who is compared, or why nobody can be."""
-    tested = task.tested[task.tested["model"] == task.main]
+    tested = task.tested_by(task.main)
     tested = tested[tested["repeat"] == tested["repeat"].min()].drop_duplicates("patient_id")
     known = {patient.patient_id: patient for patient in cohort}
     patients = [known.get(str(name)) for name in tested["patient_id"]]

@@ -14,6 +14,7 @@ from subfuse.evaluation.predictions import (
     PATIENT,
     TaskPredictions,
     class_probabilities,
+    columns_with,
     events,
     label_indices,
     risks,
@@ -67,7 +68,7 @@ def added_value(
     """
     combined = {f"{trivial} + {model}": combine(task, trivial, model) for model in models}
     alone = combine(task, trivial, trivial).rows
-    alone = alone if len(alone) else task.tested[task.tested["model"] == trivial]
+    alone = alone if len(alone) else task.tested_by(trivial)
     parts = [found.rows.assign(model=name) for name, found in combined.items()]
     both = TaskPredictions(task.name, pd.concat([alone, *parts], ignore_index=True), task.classes)
     pairs = [(name, trivial) for name in combined]
@@ -209,8 +210,7 @@ def _combined(
 ) -> pd.DataFrame:
     """Returns a fold's test rows with the combined prediction."""
     fitting, tested = rows.iloc[fit], rows.iloc[test].copy()
-    others = [name for name in map(str, rows.columns) if name.startswith(("survival_", "contribution_"))]
-    tested[others] = np.nan
+    tested[columns_with(rows, "survival_", "contribution_")] = np.nan
     if classes is None:
         tested["risk"] = scaled[test, 0] @ cox_weights(scaled[fit, 0], times_days(fitting), events(fitting))
         return tested

@@ -15,6 +15,7 @@ from subfuse.evaluation.predictions import (
     PATIENT,
     TaskPredictions,
     class_probabilities,
+    columns_with,
     events,
     label_indices,
     stacked,
@@ -161,8 +162,7 @@ def _with_probabilities(task: TaskPredictions, model: str) -> pd.DataFrame:
     trained = dict(list(rows[rows["split"] == "train"].groupby(FOLD)))
     parts = []
     for key, fold in tested.groupby(FOLD):
-        own = [str(name) for name in fold if str(name).startswith("survival_") and fold[name].notna().all()]
-        filled = fold.drop(columns=[n for n in fold if str(n).startswith("survival_") and n not in own])
+        filled = fold.drop(columns=[n for n in columns_with(fold, "survival_") if fold[n].isna().any()])
         found = with_horizons(filled, trained[key]) if key in trained else filled.assign(**{_COLUMN: np.nan})
         parts.append(found)
     return pd.concat(parts)

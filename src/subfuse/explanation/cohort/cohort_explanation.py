@@ -26,7 +26,7 @@ from subfuse.explanation.faithfulness import (
     faithfulness_summary,
     mean_curves,
 )
-from subfuse.files import read_table, write_json, write_table
+from subfuse.files import json_value, read_table, write_json, write_table
 
 TOLERANCE = 0.05  # relative gap: means over patients need less precision than one patient
 
@@ -158,9 +158,7 @@ def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequen
 
 def _summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, object]:
     table = modality_shares(contributions)
-    shares = [
-        {name: None if value != value else value for name, value in row.items()} for row in table.to_dict("records")
-    ]
+    shares = [{name: json_value(value) for name, value in row.items()} for row in table.to_dict("records")]
     gap = gaps["relative_gap"].replace(np.inf, np.nan).dropna()
     return {
         "score_name": score_name(*contributions["explained"].unique()),

@@ -32,7 +32,7 @@ def find_slides(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for identifier, path in _slides_in(Path(place), sorted(names), is_top=Path(place) == folder):
+        for identifier, path in _slides_in(Path(place), names, is_top=Path(place) == folder):
             if identifier in found:
                 raise DataError(
                     f"{folder}: slide identifiers must be unique. Found {identifier!r} as {found[identifier]} and "
@@ -44,8 +44,8 @@ def find_slides(folder: Path) -> dict[str, Path]:
 
 def _slides_in(here: Path, names: Sequence[str], *, is_top: bool) -> Iterator[tuple[str, Path]]:
     """Yields identifier and path of the slides that lie directly in a folder."""
-    files = [here / name for name in names if _is_slide(name)]
-    images = [here / name for name in names if _is_image(name)]
+    files = [here / name for name in _visible(names, SLIDE_SUFFIXES)]
+    images = [here / name for name in _visible(names, IMAGE_SUFFIXES)]
     levels = [] if is_top else [path for path in files if path.suffix.lower() == DICOM_SUFFIX]
     if len(levels) > 1:
         yield composed(here.name), levels[0]
@@ -70,7 +70,7 @@ def find_features(folder: Path) -> dict[str, Path]:
     for place, subfolders, names in os.walk(folder):
         stores = sorted(name for name in subfolders if name.lower().endswith(".zarr"))
         subfolders[:] = sorted(name for name in subfolders if name not in stores and not name.startswith("."))
-        for name in (*sorted(name for name in names if _is_feature_file(name)), *stores):
+        for name in (*_visible(names, FEATURE_SUFFIXES), *stores):
             path, identifier = Path(place, name), feature_id_of(name)
             other = found.setdefault(identifier, path)
             if {path.parent.name, other.parent.name} == {"h5_files", "pt_files"}:
@@ -115,13 +115,6 @@ def slide_id_of(name: str) -> str:
     return composed(name[: len(name) - len(suffix)])
 
 
-def _is_slide(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SLIDE_SUFFIXES)
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _is_feature_file(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(FEATURE_SUFFIXES)
+def _visible(names: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
+    """Returns the names with one of the suffixes, sorted, without hidden files."""
+    return sorted(name for name in names if not name.startswith(".") and name.lower().endswith(suffixes))
