@@ -12,6 +12,7 @@ from subfuse.report.document import write_report
 from subfuse.report.model_card import escaped, model_card
 from subfuse.report.provenance_section import command, provenance_section
 from subfuse.report.run_files import read_run
+from subfuse.training.models import model_title
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +64,15 @@ def test_warnings_are_counted_by_kind_not_listed(tmp_path):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), optional=False)
     of_models = [("fusion benefit", model) for model in ("subspace", "concat")] + [("calibration", "snn")] * 20
     findings = [
-        Finding("warning", check, f"{model}: found {number}", "why", "what to do", "grade", model)
+        Finding("warning", check, f"{model_title(model)}: found {number}", "why", "what to do", "grade", model)
         for number, (check, model) in enumerate(of_models)
     ]
     (run / "audit.json").write_text(json.dumps(Audit(tuple(findings)).to_dict()))
     card = model_card(read_run(run))
     assert "The audit found no failure and 22 warnings." in card
     assert [line for line in card.splitlines() if "warning" in line][1:] == [
-        "- Fusion benefit, 2 warnings · Grade: Subspace fusion, Concatenation: for example subspace: found 0.",
-        "- Calibration, 20 warnings · Grade: SNN: for example snn: found 2.",
+        "- Fusion benefit, 2 warnings · Grade: Subspace fusion, Concatenation: for example Subspace fusion: found 0.",
+        "- Calibration, 20 warnings · Grade: SNN: for example found 2.",
     ]
 
 

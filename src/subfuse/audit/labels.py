@@ -9,7 +9,7 @@ from jaxtyping import Float
 from subfuse.audit.findings import Finding, Level
 from subfuse.errors import listed, preview
 from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SITE
-from subfuse.evaluation.metrics import p_text
+from subfuse.evaluation.metrics import duration, p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
 from subfuse.identifiers import site_of_barcode
 
@@ -95,9 +95,8 @@ def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Fin
 def _survival_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Finding]:
     time_days, event = tested["time_days"].to_numpy(dtype=np.float64), events(tested)
     share = event.mean()
-    text = (
-        f"{event.sum()} events among {len(tested)} test patients, median observed time {np.median(time_days):.0f} days"
-    )
+    observed = duration(float(np.median(time_days)))
+    text = f"{event.sum()} events among {len(tested)} test patients, median observed time {observed}"
     if event.sum() < LEAST_EVENTS:
         why = "A C-index of few events says little, whatever its value."
         yield Finding("warning", "labels", text, why, "Follow up longer or pool cohorts.", task.name)

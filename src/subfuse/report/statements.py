@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
 from subfuse.errors import counted, listed
-from subfuse.evaluation.metrics import number
+from subfuse.evaluation.metrics import duration, number
 from subfuse.evaluation.predictions import predicted_classes
 from subfuse.training.models import modalities_of, model_title
 
@@ -206,7 +206,7 @@ def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
         n_tested = f"{len(tested)} of {counted(len(tested) + untested, 'test patient')} ({untested} {why})"
     if tested.get("time_days", pd.Series(dtype=float)).notna().any():
         n_events = int((tested["event"].astype(str) == "True").sum())
-        years = tested["time_days"].median() / 365.25
-        return f"{n_tested}, {counted(n_events, 'event')}; median observed time {years:.1f} years."
+        observed = duration(tested["time_days"].median())
+        return f"{n_tested}, {counted(n_events, 'event')}; median observed time {observed}."
     counts = tested["label"].value_counts().reindex(predicted_classes(tested), fill_value=0)
     return f"{n_tested}: {listed(f'{name} {count}' for name, count in counts.items())}."
