@@ -332,6 +332,21 @@ def test_a_run_folder_is_required(tmp_path):
         load_run(tmp_path)
 
 
+def test_hospitals_of_which_a_model_knows_none_cost_no_other_result(make_cohort, tmp_path, caplog):
+    cohort = make_cohort(30)
+    cohort = replace(cohort, patients=tuple(replace(p, site="ABC"[i % 3]) for i, p in enumerate(cohort)))
+    rest = [p.patient_id for p in cohort if p.site != "A"]
+    of_hospital = Fold(tuple(rest), (), tuple(p.patient_id for p in cohort if p.site == "A"))
+    mixed = Fold(tuple(rest[:10]), (), (*rest[10:], of_hospital.test[0]))
+    result = run(cohort, tmp_path / "r", models=["logistic", "site"], task="grade", folds=[of_hospital, mixed])
+    assert result.failures[["model", "fold"]].values.tolist() == [["site", 0]]
+    assert "patients whose site occurs in training. Found none of 10" in result.failures["reason"].iloc[0]
+    assert "site · fold 1: 1 of 11 test patients have a site that never occurs in training" in caplog.text
+    predicted = result.predictions[["risk", "p_G2"]].isna().all(axis=1)
+    assert not predicted.any()
+    assert set(pd.read_csv(tmp_path / "r" / "metrics.csv")["model"]) == {"logistic", "site"}
+
+
 def test_hospitals_are_held_out_beside_random_folds_and_the_audit_tells_the_gap(make_cohort, tmp_path):
     cohort = make_cohort(36)
     cohort = replace(cohort, patients=tuple(replace(p, site="ABCD"[i % 4]) for i, p in enumerate(cohort)))

@@ -29,7 +29,7 @@ from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
-from subfuse.training.models import MODELS, check_model_names, trained_on
+from subfuse.training.models import MODELS, SITE, check_model_names, modalities_of, trained_on
 from subfuse.training.settings import TrainingPlan
 
 if TYPE_CHECKING:
@@ -141,10 +141,11 @@ def cross_validate(
             failures.append((job.task, job.model, job.repeat, job.fold_index, failure_reason(outcome)))
         if progress is not None:
             progress(done, len(jobs), str(job))
-    if of_sites:
+    if of_sites:  # of which `site` knows none
+        others = [model for model in models if modalities_of(model) != SITE]
         with Attempts(on_failure=_warn).attempt("hospitals held out"):
             cross_validate(
-                cohort, task=tasks, models=models, folds=of_sites, plan=plan, out=out / HELD_OUT_SITES,
+                cohort, task=tasks, models=others, folds=of_sites, plan=plan, out=out / HELD_OUT_SITES,
                 allow_inputs=allow_inputs, workers=workers, scheduler=scheduler, progress=_told_of_sites(progress),
             )  # fmt: skip
     if progress is not None:

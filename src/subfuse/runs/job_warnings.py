@@ -11,7 +11,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.preparation.weak_folds import RARE_CLASS, fewer_folds, fold_lacks
 from subfuse.run_folder.job import Job
-from subfuse.training.models import is_linear
+from subfuse.training.models import column_read, is_linear
 from subfuse.training.settings import Selection
 
 _MOST_NAMES = 12
@@ -84,6 +84,13 @@ def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, se
     except DataError:  # the job itself fails by it
         return
     used = Fold(*(tuple(p.patient_id for p in side) for side in (parts.train, parts.validation, parts.test)))
+    if column := column_read(job.model, cohort):
+        known = [p for p in cohort if p.patient_id in fold.test and column in p.columns and p.has_outcome(task)]
+        if len(known) > len(parts.test):
+            yield (
+                f"{len(known) - len(parts.test)} of {len(known)} test patients have a {column} that never occurs in "
+                "training: they are not predicted"
+            )
     lacks = fold_lacks(outcomes, used, task, class_names(cohort.patients, task))
     if lacks.untrained:
         yield (

@@ -9,7 +9,7 @@ import numpy as np
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, reads_profile, side_by_side
 from subfuse.cohort.bags import class_names as classes_of
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.covariates import level_names
+from subfuse.cohort.covariates import CovariateCoding, column_of, level_names
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
@@ -51,9 +51,11 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
     """Returns the fold's patients with a known outcome and at least one modality that the model uses.
 
     Linear models choose their penalty by cross-validation within all patients that are not tested: all of these train.
+    Models of nothing but words, such as the hospital, test nobody whose words never occurred in training.
 
     Raises:
-        DataError: No training patient is left, or no validation patient where some are needed.
+        DataError: No training patient is left, no validation patient where some are needed, or no test patient has a
+            word of training.
     """
     uses = modalities_of(model_name)
     genes, covariates = _genes_read(cohort, model_name), covariates_read(cohort, model_name)
@@ -70,7 +72,24 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
             f"{model_name} needs training and validation patients with {' or '.join(sorted(uses))} and a known "
             f"outcome. Found {len(parts[0])} and {len(parts[1])}. Check `subfuse check`, or leave the model out."
         )
+    if is_trivial(model_name) and covariates and parts[2]:
+        parts[2] = _recognised(covariates, parts[0], parts[2], model_name)
     return Assignment(*parts)
+
+
+def _recognised(
+    covariates: Sequence[str], trained: Sequence[Patient], tested: Sequence[Patient], model_name: str
+) -> tuple[Patient, ...]:
+    """Returns the test patients of whom a model that was trained on these knows a number or word."""
+    coding = CovariateCoding.fit(covariates, [patient.columns for patient in trained])
+    found = tuple(patient for patient in tested if np.isfinite(coding.encode(patient.columns)).any())
+    if not found:
+        column = column_of(covariates[0])
+        raise DataError(
+            f"{model_name} can test only patients whose {column} occurs in training. Found none of "
+            f"{len(tested)}. Leave the model out where folds are whole hospitals or batches."
+        )
+    return found
 
 
 def _genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
