@@ -1,10 +1,12 @@
 """Cells of tables that are numbers in another writing, or dates, and what to do about each."""
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["minus", "decimal comma", "thousands", "per cent", "limit", "unit"]
+Kind = Literal["sign", "decimal comma", "thousands", "per cent", "limit", "unit", "age"]
 
 DATE_REMEDY = "Give an age or a number of days instead of a date: a spreadsheet subtracts dates."
 _DIGITS = r"[+-]?\d+(?:[.,]\d+)?(?:e[+-]?\d+)?"
@@ -12,18 +14,39 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:([.,' ’\u00a0\u2009\u202f])\d{3})(?:\
 _COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.IGNORECASE)
 _PER_CENT = re.compile(rf"({_DIGITS})\s*%", re.IGNORECASE)
 _LIMIT = re.compile(rf"(?:[<>≤≥~≈]=?\s*({_DIGITS})|({_DIGITS})\s*\+)\s*%?", re.IGNORECASE)
-_UNIT = re.compile(rf"({_DIGITS})\s*([^\W\d_][^\W\d_²³]*(?:[²³]|\d(?!\w))?(?:/[^\W\d_]+)?)\.?", re.IGNORECASE)
-_CODE = re.compile(r"\d[a-c]|\d{1,2}[pq]|\d+(?:st|nd|rd|th)|\d+d", re.IGNORECASE)  # stages, arms of chromosomes, ...
-_MONTH = "jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
+_UNIT = re.compile(
+    rf"({_DIGITS})\s*((?:[x×*]\s*)?10\s*[\^*]+\s*\d+(?:\s*/\s*[^\W\d_]+)?|[$€£¥]"  # 4.1 x10^9/l, 100 €
+    r"|[^\W\d_][^\W\d_²³]*(?:[²³]|\d(?!\w))?(?:/[^\W\d_]+)?)\.?",
+    re.IGNORECASE,
+)
+_CURRENCY = re.compile(rf"([$€£¥])\s*({_DIGITS})")
+_YEARS, _MONTHS = r"(?:y|yrs?|years?|j|jahre?)", r"(?:m|mos?|mths?|months?|mon|monate?)"
+_AGE = re.compile(
+    rf"(\d+)\s*{_YEARS}\.?,?\s*(\d+)\s*{_MONTHS}\.?|(\d+)\s*{_MONTHS}\.?,?\s*(\d+)\s*{_YEARS}\.?", re.IGNORECASE
+)
+_CODE = re.compile(  # stages (1A, 1E, 1S), arms of chromosomes, ordinals, dimensions, magnifications
+    r"\d[a-cesx]|\d{1,2}[pq]|\d+(?:st|nd|rd|th)|\d+d|\d+x", re.IGNORECASE
+)
+_MONTH = (  # in English, German and French
+    r"(?:jan(?:uary?|v(?:ier)?)?|feb(?:ruary?)?|f[ée]v(?:r(?:ier)?)?|mar(?:ch|s)?|märz?|mrz|apr(?:il)?|avr(?:il)?|ma[iy]"
+    r"|jun[ei]?|juin|jul[iy]?|juil(?:let)?|aug(?:ust)?|ao[ûu]t|sept?(?:emb(?:er|re))?|o[ck]t(?:ob(?:er|re))?"
+    r"|nov(?:emb(?:er|re))?|d[eé][cz](?:emb(?:er|re))?)\b"
+)
 _YEAR = r"(?:1[89]|20)\d\d"
 _DATE = re.compile(
     rf"(?:{_YEAR}([-/.])\d{{1,2}}\1\d{{1,2}}"  # 2019-05-02
-    rf"|\d{{1,2}}([-/.])\d{{1,2}}\2(?:{_YEAR}|\d\d)"  # 2.5.2019, 5/2/19
-    rf"|\d{{1,2}}[-. ]*(?:{_MONTH})[^\W\d_]*[-., ]*(?:{_YEAR}|\d\d)"  # 2-May-2019
-    rf"|(?:{_MONTH})[^\W\d_]*[. ]*\d{{1,2}},? +{_YEAR})"  # May 2, 2019
+    rf"|\d{{1,2}}([-/.])\d{{1,2}}\2{_YEAR}"  # 2.5.2019
+    r"|(?:0[1-9]|[12]\d|3[01])([-.])(?:0[1-9]|1[0-2])\3\d\d"  # 02.05.19; 2.5.19 may be a version
+    r"|\d{1,2}/\d{1,2}/\d\d"  # 5/2/19
+    rf"|\d{{1,2}}[-. ]*{_MONTH}[-., ]*(?:{_YEAR}|\d\d)"  # 2-May-2019
+    rf"|{_MONTH}[. ]*\d{{1,2}},? +{_YEAR})"  # May 2, 2019
     r"(?:[T ]\d{1,2}:\d\d.*)?",  # and a time of day
     re.IGNORECASE,
 )
+_MONTH_OF_YEAR = re.compile(
+    rf"(?:0?[1-9]|1[0-2])[-/.]{_YEAR}|{_YEAR}[-/.](?:0[1-9]|1[0-2])|{_MONTH}[-. ]*{_YEAR}", re.IGNORECASE
+)
+_YEARS_IN_A_ROW = re.compile(rf"({_YEAR})[-/](\d\d)")  # 2010-11, which is no month
 
 
 @dataclass(frozen=True)
@@ -45,11 +68,14 @@ def other_writing(cell: str) -> OtherWriting | None:
         >>> other_writing("<5").kind, other_writing("1.5 cm").unit, other_writing("G2"), other_writing("3+4")
         ('limit', 'cm', None, None)
     """
-    written, cell = cell.strip(), cell.strip().replace("\u2212", "-")
+    written, cell = cell.strip(), _with_usual_signs(cell.strip())
     like = ", like all numbers of the table."
     if _is_plain(cell):
-        remedy = f"Write its minus as a hyphen, as {cell}{like}"
-        return None if cell == written else OtherWriting("minus", cell, remedy)
+        remedy = f"Write it with a hyphen as minus and the digits 0 to 9 alone, as {cell}{like}"
+        return None if cell == written else OtherWriting("sign", cell, remedy)
+    if match := _AGE.fullmatch(cell):
+        number = f"{int(match[1] or match[4]) + int(match[2] or match[3]) / 12:.4g}"
+        return OtherWriting("age", number, f"Write it as one number of one unit, such as {number} for years{like}")
     if _COMMA.fullmatch(cell) or _THOUSANDS.fullmatch(cell):
         return _marked(cell, like)
     if match := _PER_CENT.fullmatch(cell):
@@ -59,6 +85,9 @@ def other_writing(cell: str) -> OtherWriting | None:
         number = _with_point(match[1] or match[2])
         remedy = f"Write one number in its place, such as the limit {number}."
         return OtherWriting("limit", number, remedy)
+    if match := _CURRENCY.fullmatch(cell):
+        number = _with_point(match[2])
+        return OtherWriting("unit", number, f"Write it without the unit, as {number}{like}", match[1])
     if (match := _UNIT.fullmatch(cell)) and not _CODE.fullmatch(cell):
         number = _with_point(match[1])
         return OtherWriting("unit", number, f"Write it without the unit, as {number}{like}", match[2].lower())
@@ -88,6 +117,29 @@ def is_date(cell: str) -> bool:
     return _DATE.fullmatch(cell.strip()) is not None
 
 
+def is_month(cell: str) -> bool:
+    """Returns whether a cell is a month of a year, or a range of two years written alike, see `are_months`.
+
+    Example:
+        >>> is_month("05/2019"), is_month("2019-05"), is_month("Mai 2019"), is_month("2011-15")
+        (True, True, True, False)
+    """
+    return _MONTH_OF_YEAR.fullmatch(cell.strip()) is not None
+
+
+def are_months(cells: Iterable[str]) -> bool:
+    """Returns whether all cells are months of several years or one, and not all of them years in a row (`2010-11`).
+
+    Example:
+        >>> are_months(["2010-11", "2019-05"]), are_months(["2010-11", "2011-12"])
+        (True, False)
+    """
+    cells = [cell.strip() for cell in cells]
+    ranges = [match for cell in cells if (match := _YEARS_IN_A_ROW.fullmatch(cell))]
+    in_a_row = [int(match[2]) == (int(match[1]) + 1) % 100 for match in ranges]
+    return all(map(is_month, cells)) and not (len(ranges) == len(cells) and all(in_a_row))
+
+
 def _marked(cell: str, like: str) -> OtherWriting:
     """A number with a comma, or with marks between thousands."""
     digits = re.sub(r"[^\d+-]", "", cell)
@@ -106,7 +158,15 @@ def _marked(cell: str, like: str) -> OtherWriting:
     return OtherWriting("thousands", number, f"Write it without marks between thousands, as {number}{like}")
 
 
+def _with_usual_signs(cell: str) -> str:
+    """Returns a cell with hyphens as minus and ASCII digits, and without the mark that makes text of it in Excel."""
+    cell = re.sub(r"^'(?=[\d.+-])", "", re.sub("^[\u2212\u2013]", "-", cell).replace("\u2212", "-"))
+    return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in cell)
+
+
 def _is_plain(cell: str) -> bool:
+    if "_" in cell:  # a number in Python alone
+        return False
     try:
         float(cell)
     except ValueError:

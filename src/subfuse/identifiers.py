@@ -226,6 +226,20 @@ def difference_of_spelling(name: str, other: str) -> str:
     return "case" if name.lower() == other.lower() else "case, zeros or separators"
 
 
+def spelling_of_label(label: str) -> str:
+    """Returns what labels have in common that differ only in case, zeros or separators.
+
+    Signs stay, and what separates numbers: they may be all that tells two labels apart.
+
+    Example:
+        >>> [spelling_of_label(label) for label in ("G 2", "g-2", "G02", "2.0", "02", "IDH-", "IDH+", "1-3", "1.05")]
+        ['g2', 'g2', 'g2', '2', '2', 'idh-', 'idh+', '1-3', '1.05']
+    """
+    text = re.sub(r"^(\d+)\.0+$", r"\1", composed(label).strip().lower())
+    text = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[^\W_])|(?<=\d)[\s_-]+(?=[^\W\d_])", "", text)
+    return re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
+
+
 def _canonical(name: str) -> str:
     """The letters and digits of a name, in lower case, without leading zeros and those that a float ends in (100.0)."""
     whole = re.sub(r"^(\d+)\.0+$", r"\1", name)

@@ -19,6 +19,20 @@ from subfuse.errors import DataError, preview
 # How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
 _MISSING = frozenset(
     {"", "na", "n/a", "nan", "<na>", "null", "--", "'--", "unknown", "not reported", "not available", "[not available]"}
+    | {"?", ".", "n.a.", "n. a.", "k.a.", "k. a.", "missing", "unk", "unbekannt", "inconnu", "desconocido"}
+    | {
+        "#n/a",
+        "#nv",
+        "#div/0!",
+        "#ref!",
+        "#bezug!",
+        "#value!",
+        "#wert!",
+        "#name?",
+        "#num!",
+        "#zahl!",
+        "#null!",
+    }  # Excel
     | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
 )
 

@@ -42,6 +42,24 @@ def test_plain_table_without_mapping(tmp_path):
     assert table["site"].tolist() == [None, None]
 
 
+def test_rows_that_are_wholly_empty_are_left_out_with_a_word(tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("patient_id,kps\na,90\n,\nb,80\n")
+    found = plain(tmp_path, "patient_id,grade\na,G2\n,\nb,G3\n , \nc,G2\n,\n", labels={"table": labels})
+    assert found.patients["patient_id"].tolist() == ["a", "b", "c"]
+    assert f"{tmp_path / 'patients.csv'}, row 3, 5: wholly empty, left out" in found.warnings
+    assert f"{labels}, row 3: wholly empty, left out" in found.warnings
+    with pytest.raises(DataError, match=r"row 4: a patient identifier is required\. Found none in 1 row\(s\) with val"):
+        plain(tmp_path, "patient_id,grade\na,G2\n,\n,G3\n")
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "#NV", "#DIV/0!", "?", ".", "n.a.", "k.A.", "Unbekannt", "missing"])
+def test_what_spreadsheets_write_for_nothing_is_unknown(tmp_path, cell):
+    table = plain(tmp_path, f"patient_id,grade,m\na,G2,-\nb,{cell},+\n").patients
+    assert table["grade"].tolist() == ["G2", None]
+    assert table["m"].tolist() == ["-", "+"]  # of markers
+
+
 def test_mapping_renames_and_selects(tmp_path):
     text = "case\tdays\tdead\tgrade_2021\thospital\tsecret\na\t3\tTRUE\tG4\tX\t1\n"
     columns = {"patient_id": "case", "time_days": "days", "event": "dead", "grade": "grade_2021", "site": "hospital"}

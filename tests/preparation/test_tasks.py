@@ -43,11 +43,68 @@ def test_other_covariates_and_few_patients_are_no_alarm(n: int) -> None:
     assert not told(n, therapy=therapy.tolist() if n == N else np.resize(["x", "y", "z"], N).tolist())
 
 
-@pytest.mark.parametrize("labels", [["0,5", "1,5", "2,25"], ["2.5.2019", "3.5.2019", "4.6.2020"]])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["0,5", "1,5", "2,25"],
+        ["2.5.2019", "3.5.2019", "4.6.2020"],
+        ["05/2019", "06/2019", "2/2020"],
+        ["Mai 2019", "Juni 2019", "Okt. 2020"],
+        ["1.5 cm", "2 cm", "4 cm"],
+        ["<1", "2", "2.5"],
+    ],
+)
 def test_a_measurement_or_date_in_another_writing_is_no_class(labels: list[str]) -> None:
     patients = pd.DataFrame({"ki67": labels * 4})
     with pytest.raises(DataError, match=r"Found 3 different .*Group them in the table"):
         resolve_classes({"ki67": TaskSpec(column="ki67")}, patients, patients, develops=True)
+
+
+def classes_of(labels: list[str]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    patients = pd.DataFrame({"g": labels * 4})
+    tasks, warnings = resolve_classes({"g": TaskSpec(column="g")}, patients, patients, develops=True)
+    return tasks["g"].classes, warnings
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (
+            ["2", "2.0", "3"],
+            r"more than case, zeros or separators\. Found 2 \(4 patients\) and 2\.0 \(4\)\. Write 2 in",
+        ),
+        (["G2", "G 2", "G3"], r"G2 \(4 patients\) and G 2 \(4\)"),
+        (["G2", "G-2", "G3"], r"G2 .* and G-2"),
+        (["2", "02", "3"], r"2 .* and 02"),
+        (["IDH-mutant", "IDH mutant", "wildtype"], r"IDH-mutant .* and IDH mutant"),
+        (["II", "ii", "III"], r"must differ in more than case\. Found II .* and ii"),
+    ],
+)
+def test_two_spellings_of_a_class_are_refused(labels, found) -> None:
+    with pytest.raises(DataError, match=found):
+        classes_of(labels)
+    patients = pd.DataFrame({"g": labels * 4})
+    declared = {"g": TaskSpec(column="g", classes=tuple(labels))}
+    assert resolve_classes(declared, patients, patients, develops=True)[0]["g"].classes == tuple(labels)
+
+
+@pytest.mark.parametrize(
+    "labels", [["+", "-"], ["IDH+", "IDH-"], ["1-3", "13"], ["<60", ">60"], ["3+4", "3-4"], ["0", "1+", "2+", "3+"]]
+)
+def test_signs_tell_classes_apart(labels) -> None:
+    assert set(classes_of(labels)[0] or ()) == set(labels)
+
+
+def test_a_label_in_another_spelling_than_declared_is_told_with_it() -> None:
+    patients = pd.DataFrame({"g": ["G2", "G3", "G 2"] * 4})
+    with pytest.raises(DataError, match="G 2 and G2 differ only in case, zeros or separators: write G2 in these cells"):
+        resolve_classes({"g": TaskSpec(column="g", classes=("G2", "G3"))}, patients, patients, develops=True)
+
+
+def test_a_class_that_may_mean_unknown_is_told() -> None:
+    (text,) = classes_of(["G2", "G3", "Pending"])[1]
+    assert text.startswith("tasks.g: 'Pending' (4 patients) is a class of g: where it means unknown, empty these cells")
+    assert not classes_of(["G2", "G3", "none"])[1]
 
 
 def test_shares_may_be_classes() -> None:

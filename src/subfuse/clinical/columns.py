@@ -161,6 +161,21 @@ def first_known(cells: pd.DataFrame, names: Sequence[str], source: str) -> tuple
     return table, tuple(notes)
 
 
+def without_empty_rows(table: pd.DataFrame, raw: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns a table with `place` without the rows that are wholly empty, as spreadsheets leave them, and a note.
+
+    Args:
+        table: Columns of `raw` by our names.
+        raw: All cells of the file as text.
+    """
+    is_empty = (raw == "").all(axis=1)
+    if not is_empty.any():
+        return table, ()
+    file, *_ = str(table["place"].iloc[0]).rpartition(", row ")
+    rows = preview([str(row + 2) for row in np.flatnonzero(is_empty)])
+    return table[~is_empty].reset_index(drop=True), (f"{file}, row {rows}: wholly empty, left out",)
+
+
 def match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
     """Reduces TCGA barcodes in `patient_id` to their patient, in place; returns a note where that changed any.
 
@@ -171,7 +186,10 @@ def match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
     """
     empty = table["patient_id"].map(is_missing)
     if empty.any():
-        raise DataError(f"{table.loc[empty.idxmax(), 'place']}: a patient identifier is required. Found none.")
+        raise DataError(
+            f"{table.loc[empty.idxmax(), 'place']}: a patient identifier is required. Found none "
+            f"in {empty.sum()} row(s) with values. Fill it in, or remove the row."
+        )
     matched = table["patient_id"].map(patient_of_barcode)
     changed = int((matched != table["patient_id"].map(composed)).sum())
     table["patient_id"] = matched

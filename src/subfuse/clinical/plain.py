@@ -7,7 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.cells import is_date
-from subfuse.clinical.columns import FIXED_COLUMNS, map_columns, note_of_case, note_of_repeated, parse_days
+from subfuse.clinical.columns import (
+    FIXED_COLUMNS,
+    map_columns,
+    note_of_case,
+    note_of_repeated,
+    parse_days,
+    without_empty_rows,
+)
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns
@@ -57,11 +64,12 @@ def _read(
             f"{'time_days' if 'time_days' in table else 'event'} for {path}."
         )
     table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
+    table, note_of_empty = without_empty_rows(table, raw)
     if "event" in table:
         unit = _unit(columns["time_days"], time_unit)
         table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
         table["event"] = _events(table, columns["event"], event_values, path)
-    return table, (*note_of_case(columns, path), *(() if declared else note_of_repeated(raw, path)))
+    return table, (*note_of_empty, *note_of_case(columns, path), *(() if declared else note_of_repeated(raw, path)))
 
 
 def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:

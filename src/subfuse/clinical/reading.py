@@ -13,6 +13,7 @@ from subfuse.clinical.columns import (
     match_barcodes,
     note_of_repeated,
     refuse_repeated_patients,
+    without_empty_rows,
 )
 from subfuse.clinical.gdc import read_gdc
 from subfuse.clinical.glioma import derive_diagnosis
@@ -124,6 +125,8 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
             "Map it to another name, or to the columns of one table only."
         )
     further["place"] = [f"{section.table}, row {row + 2}" for row in range(len(further))]
+    further, note_of_empty = without_empty_rows(further, raw)
+    notes = (*note_of_empty, *notes)
     match_barcodes(further)
     refuse_repeated_patients(further)
     found = table["patient_id"].isin(further["patient_id"])

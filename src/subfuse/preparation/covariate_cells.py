@@ -5,13 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from subfuse.cells import DATE_REMEDY, OtherWriting, is_date, other_writing
+from subfuse.cells import DATE_REMEDY, OtherWriting, are_months, is_date, other_writing
 from subfuse.cohort.covariates import as_word
 from subfuse.errors import ConfigurationError, preview
 
 _GROUP_OF_SHARES = r"[<>≤≥]=?\s*\d.*%|\d[^%]*%?\s*[-–]\s*\d[^%]*%"  # <1%, 1-49%
 _COMPACT_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"  # 20190502
+_RANGE_OF_SHARES = r"\d[^%]*%?\s*[-–]\s*\d[^%]*%"  # 1-49%
 _FEW = 2  # values that may be codes of groups
+_FEW_SHARES = 4  # that may be, beside a range of them: 0 %, 1-49 %, 50 %, 100 %
+_FEW_SIZES = 3  # whole numbers with their unit, such as doses (50mg) and times (3m), that may be
+_MEASURED = frozenset({"y", "yr", "yrs", "year", "years", "j", "jahre", "kg", "cm", "mm"})  # units of no group
 
 
 def numeric_cells(entry: str, known: pd.Series) -> pd.Series:
@@ -53,8 +57,9 @@ def refuse_numbers_and_words(entry: str, known: pd.Series, numeric: pd.Series) -
             (f" {other.remedy}" for other in map(other_writing, words) if other), " Correct or empty the cells."
         )
     else:
-        coded = f"{entry}={shown[-1]}"
-        remedy = f" Write all as numbers or all as words, or name the value that is coded 1, such as `{coded}`."
+        limit = next((other for other in map(other_writing, words) if other and other.kind == "limit"), None)
+        numbers = f"all as numbers (such as {limit.number})" if limit else "all as numbers"
+        remedy = f" Write {numbers} or all as words, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
     raise ConfigurationError(
         f"covariates: {entry} must hold numbers or words, not both. Found {int(numeric.sum())} numbers, and "
         f"{preview(shown)} (of {preview(words.index, limit=3)}).{remedy}"
@@ -62,8 +67,8 @@ def refuse_numbers_and_words(entry: str, known: pd.Series, numeric: pd.Series) -
 
 
 def _refuse_dates(entry: str, known: pd.Series) -> None:
-    is_compact = known.nunique() > _FEW and known.str.fullmatch(_COMPACT_DATE).all()
-    dates = known if is_compact else known[known.map(is_date).astype(bool)]
+    are_dates = known.nunique() > _FEW and (known.str.fullmatch(_COMPACT_DATE).all() or are_months(known))
+    dates = known if are_dates else known[known.map(is_date).astype(bool)]
     if len(dates):
         raise ConfigurationError(
             f"covariates: {entry} must hold numbers or words. Found the date {dates.iloc[0]!r} of {dates.index[0]} "
@@ -74,14 +79,17 @@ def _refuse_dates(entry: str, known: pd.Series) -> None:
 def _certain_numbers(written: Mapping[str, OtherWriting], known: pd.Series, *, any_plain: bool) -> list[str]:
     """Returns the patients whose cell is certainly a number in another writing, and no name of a group.
 
-    Without plain numbers, per cent may name groups beside `1-49%`; a number with letters may be a drug (`5FU`); limits
-    such as `<60` are groups.
+    Without plain numbers, per cent may name groups beside `1-49%`, and few sizes doses; a number with letters may be a
+    drug (`5FU`); limits such as `<60` are groups.
     """
     shares = {other.number for other in written.values() if other.kind == "per cent"}
-    are_groups = not any_plain and len(shares) <= _FEW and known.str.fullmatch(_GROUP_OF_SHARES).any()
+    most_shares = _FEW_SHARES if known.str.fullmatch(_RANGE_OF_SHARES).any() else _FEW
+    are_groups = not any_plain and len(shares) <= most_shares and known.str.fullmatch(_GROUP_OF_SHARES).any()
     with_unit = [patient for patient, other in written.items() if other.kind == "unit"]
     sizes = {(written[patient].unit, written[patient].number) for patient in with_unit}
-    is_unit = len(sizes) > len({unit for unit, _ in sizes}) and 2 * len(with_unit) > len(known)
+    are_doses = len(sizes) <= _FEW_SIZES and known[with_unit].str.fullmatch(r"\d+[^\W\d_]+").all()
+    may_be_doses = not any_plain and are_doses and _MEASURED.isdisjoint(unit for unit, _ in sizes)
+    is_unit = len(sizes) > len({unit for unit, _ in sizes}) and 2 * len(with_unit) > len(known) and not may_be_doses
     is_number = {"limit": False, "per cent": not are_groups, "unit": is_unit}
     return [patient for patient, other in written.items() if is_number.get(other.kind, True)]
 

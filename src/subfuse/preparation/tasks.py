@@ -5,15 +5,19 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from subfuse.cells import is_date, other_writing
+from subfuse.cells import are_months, is_date, other_writing
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import coded, column_of, known_values
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.identifiers import LONGEST_NAME, is_plain_label
+from subfuse.identifiers import LONGEST_NAME, difference_of_spelling, is_plain_label, spelling_of_label
 
 _BY_CHANCE = 0.01  # probability from which on a covariate that tells an outcome of few patients is no evidence
 _MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
+_PERHAPS_UNKNOWN = frozenset(
+    {"-", "–", "/", "n.d.", "n. d.", "nd", "n/d", "pending", "tbd", "not done", "not determined", "not assessed"}
+    | {"not tested", "not applicable", "nicht bestimmt", "gx", "tx", "nx", "mx", "none given", "not known"}
+)  # in lower case: classes that may mean that nothing is known
 _LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
 
@@ -114,6 +118,7 @@ def resolve_classes(
         if task.classes is None:
             _refuse_many_classes(name, task.column, developed[task.column].dropna())
             _refuse_two_spellings(name, task.column, developed[task.column].dropna())
+            warnings += _doubtful_classes(name, task.column, developed[task.column].dropna())
         if len(found) < 2:
             raise DataError(
                 f"tasks.{name}: at least two classes of {task.column} are required. Found {preview(found) or 'none'}."
@@ -162,12 +167,12 @@ def _separates(values: pd.Series, is_case: pd.Series) -> bool:
 
 
 def _remedy_of_labels(extra: Sequence[str], classes: Sequence[str], found: Collection[str]) -> str:
-    """Returns what to do about labels that are not among the classes: those in another case are told first."""
-    like = {label: name for label in extra for name in classes if label.lower() == name.lower()}
+    """Returns what to do about labels that are not among the classes: those in another spelling are told first."""
+    like = {label: name for label in extra for name in classes if spelling_of_label(label) == spelling_of_label(name)}
     if not like:
         return "Add them to `classes`, or empty these cells."
     label, declared = next(iter(like.items()))
-    pair = f"{label} and {declared} differ only in case"
+    pair = f"{label} and {declared} differ only in {difference_of_spelling(label, declared)}"
     if declared in found:
         return f"{pair}: write {declared} in these cells."
     meant = {name: label for label, name in like.items()}
@@ -175,7 +180,7 @@ def _remedy_of_labels(extra: Sequence[str], classes: Sequence[str], found: Colle
 
 
 def _refuse_two_spellings(task: str, column: str, labels: pd.Series) -> None:
-    """Refuses labels that differ in case alone, unless both are declared as classes.
+    """Refuses labels that differ in case, zeros or separators alone, unless both are declared as classes.
 
     Raises:
         DataError: Names both spellings, and how many patients have them.
@@ -183,20 +188,31 @@ def _refuse_two_spellings(task: str, column: str, labels: pd.Series) -> None:
     counts = labels.value_counts()
     spellings: dict[str, list[str]] = {}
     for label in counts.index:
-        spellings.setdefault(str(label).lower(), []).append(str(label))
+        spellings.setdefault(spelling_of_label(str(label)), []).append(str(label))
     for first, *others in spellings.values():
         if others:
             pair = f"{first} ({counts[first]} patients) and {others[0]} ({counts[others[0]]})"
             raise DataError(
-                f"tasks.{task}: classes of {column} must differ in more than case. Found {pair}. Write {first} in all "
+                f"tasks.{task}: classes of {column} must differ in more than "
+                f"{difference_of_spelling(first, others[0])}. Found {pair}. Write {first} in all "
                 "these cells, or declare both as `classes`."
             )
 
 
+def _doubtful_classes(task: str, column: str, labels: pd.Series) -> list[str]:
+    """Returns a warning on each class that may mean that nothing is known."""
+    return [
+        f"tasks.{task}: {label!r} ({count} patients) is a class of {column}: where it means unknown, empty these "
+        "cells; else list it in `classes`"
+        for label, count in labels.value_counts().items()
+        if str(label).lower() in _PERHAPS_UNKNOWN
+    ]
+
+
 def _plain_number(label: str) -> str:
-    """Returns the number that a label writes with a decimal comma, per cent or between marks; others as they are."""
+    """Returns the number that a label writes with a decimal comma, a unit, a limit or the like; others as they are."""
     written = other_writing(label)
-    return label if written is None or written.kind in ("limit", "unit") else written.number
+    return label if written is None else written.number
 
 
 def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
@@ -208,7 +224,7 @@ def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
     n_values = labels.nunique()
     numbers = pd.to_numeric(labels.map(_plain_number), errors="coerce")
     is_measured = bool(numbers.notna().all()) and (n_values > _MOST_NUMBERS or bool((numbers % 1 != 0).any()))
-    is_measured |= all(map(is_date, labels))
+    is_measured |= all(map(is_date, labels)) or are_months(labels)
     if (is_measured and n_values > 2) or (n_values > _MOST_NUMBERS and 2 * n_values > len(labels)):
         kind = "different numbers" if numbers.notna().all() else "different values"
         raise DataError(
