@@ -152,7 +152,7 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         ),
         (MINIMAL + "seed: 1\nname:\n", "name occurs twice"),
         ("patients: {table: a}\nname:\n", "line 2: `name` must be text. Found nothing. Write it"),
-        (MINIMAL + "splits: {folds: 1}\n", r"line 3: splits.folds: .*Found 1"),
+        (MINIMAL + "splits: {folds: 1}\n", r"line 3: splits.folds. must be .*Found 1"),
     ],
 )
 def test_impossible_sections(write, text, message):
@@ -194,7 +194,7 @@ def test_a_file_of_one_cohort_has_one_member(write):
         ("patients: {tabel: a.csv}", "patients: {table: a.csv}", r"`cohorts.0.patients.tabel`. Did you mean `table`"),
         ("role: develop\ntasks:", "tasks:", r"line \d+: role: this belongs to each entry of `cohorts`"),
         ("splits: {folder: x, repeats: 2}\ntasks:", "tasks:", "`folder` of given folds excludes"),
-        ("splits: {repeats: 0}\ntasks:", "tasks:", "splits.repeats: .*Found 0"),
+        ("splits: {repeats: 0}\ntasks:", "tasks:", "splits.repeats. must be .*Found 0"),
     ],
 )
 def test_mistakes_in_several_cohorts(write, wrong, right, message):
@@ -336,6 +336,21 @@ def test_hostile_yaml_is_refused_in_one_short_line(write, text, message):
         ),
         ("expression: {table: e.csv, unit: tmp}", r"one of counts, .*Found 'tmp'\. Did you mean tpm\?"),
         ("expression: {table: e.csv, unit: yes}", "Found True"),
+        ("expression: {table: e.csv, unit: 'log2(tpm+1)'}", r"Found 'log2\(tpm\+1\)'\. log2_tpm is what is meant\.$"),
+        ("expression: {table: e.csv, unit: log2(FPKM + 1)}", r"\. log2_fpkm is what is meant\.$"),
+        ("expression: {table: e.csv, unit: 'log2(tpm+0.001)'}", r"\. log2_tpm_001 is what is meant\.$"),
+        ("expression: {table: e.csv, unit: log2_tpm+1}", r"\. log2_tpm is what is meant\.$"),
+        ("expression: {table: e.csv, unit: [tpm]}", r"Found \['tpm'\]: write it without brackets, as tpm\.$"),
+        ("expression: {table: e.csv, unit: cpm}", r"Found 'cpm'\.$"),
+        ("expression: {table: e.csv, unit: log10_tpm}", r"Found 'log10_tpm'\.$"),
+        ("expression: {table: e.csv, unit: ln_tpm}", r"Found 'ln_tpm'\.$"),
+        ("expression: {table: e.csv, unit: count}", r"Found 'count'\. Did you mean counts\?$"),
+        ("tasks: {g: grade}", r"`tasks.g` must have keys\. Found 'grade': write `g: \{column: grade\}`\.$"),
+        ("tasks: [grade]", r"`tasks` must have keys\. .*: write `tasks: \{grade: \{column: grade\}\}`\.$"),
+        ("slides: {folder: s, mpp: '0,5'}", r"`slides.mpp` must be a number\. Found '0,5'\. .*decimal point, as 0\.5"),
+        ("splits: {by: hospital}", r"Found 'hospital'\. Did you mean site\?$"),
+        ("splits: {folds: 3.5}", r"`splits.folds` must be a whole number\. Found 3\.5\.$"),
+        ("splits: {folds: 1}", r"`splits.folds` must be greater than or equal to 2\. Found 1\.$"),
         (
             "expression: {table: e.csv, format: Xena}",
             "`expression.format` must be one of plain, .*; xena is, which diff",

@@ -12,14 +12,17 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from subfuse.cells import number_hint
 from subfuse.errors import ConfigurationError, preview
-from subfuse.identifiers import spelt_otherwise
+from subfuse.identifiers import difference_of_spelling
 from subfuse.settings import ProblemAt
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LARGEST = 1_000_000  # bytes of a file
 _DEEPEST = 30  # levels; ours need six
 _LONGEST_OPTION = 60  # characters that are compared
+_A_SLIP = 0.8  # similarity from which on a value is a mistyped option
+_SYNONYMS = dict.fromkeys(("hospital", "hospitals", "center", "centre", "clinic", "institution"), "site")
 _MOST_NODES = 200_000  # after aliases are followed
 
 
@@ -141,12 +144,35 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         read_as = kind.get(type(first["input"]), "a date")
         found = f"{written}, which YAML reads as {read_as}: write it in quotes" if written else "nothing. Write it"
         problem = f"`{name}` must be text. Found {found}."
+    elif first["type"] in ("model_type", "dict_type"):
+        problem = _of_section(name, place, first["input"])
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(first["input"], Mapping | BaseModel) else f" Found {reprlib.repr(first['input'])}."
-        problem = f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{found}"
+        problem = _of_kind(name, first)
     more = f" ({len(others)} more problem(s) in this file.)" if others else ""
     return f"{path}, line {line}: {problem}{more}".replace("\n", "\\n")  # names may hold line breaks
+
+
+def _of_kind(name: str, problem: Mapping[str, Any]) -> str:
+    """Returns what is wrong with a value that is of another kind or size than required, or refused by its section."""
+    message, found = problem["msg"].removeprefix("Value error, "), problem["input"]
+    shown = "" if isinstance(found, Mapping | BaseModel) else f" Found {reprlib.repr(found)}."
+    if not message.startswith("Input should be "):
+        return f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{shown}"
+    required = message.removeprefix("Input should be ").partition(",")[0].replace("a valid ", "a ")
+    required = required.replace("a integer", "a whole number").replace("a boolean", "true or false")
+    return f"`{name}` must be {required}.{shown}{number_hint(found) if isinstance(found, str) else ''}"
+
+
+def _of_section(name: str, place: Sequence[str], found: Any) -> str:
+    """Returns what is wrong with a value where keys are required, and how they are written."""
+    if place[0] == "tasks" and isinstance(found, str):
+        example = f": write `{place[-1]}: {{column: {found}}}`"
+    elif place[0] == "tasks" and isinstance(found, list) and len(place) == 1:
+        tasks = ", ".join(f"{column}: {{column: {column}}}" for column in map(str, found[:3]))
+        example = f": write `tasks: {{{tasks}}}`"
+    else:
+        example = ""
+    return f"`{name}` must have keys. Found {reprlib.repr(found)}{example}."
 
 
 def _of_options(name: str, problem: Mapping[str, Any]) -> str:
@@ -155,12 +181,42 @@ def _of_options(name: str, problem: Mapping[str, Any]) -> str:
     found = context.get("tag", problem["input"])
     options = re.findall(r"'([^']*)'", context.get("expected_tags", context.get("expected")))
     key = f"{name}.{context['discriminator'].strip(chr(39))}" if "tag" in context else name
-    text = str(found)[:_LONGEST_OPTION]
-    like = spelt_otherwise([text], options).get(text, "")
-    near = [] if like else difflib.get_close_matches(text.lower(), options, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    if isinstance(found, list) and len(found) == 1 and found[0] in options:
+        like, hint = f": write it without brackets, as {found[0]}", ""
+    else:
+        like, hint = _meant(str(found)[:_LONGEST_OPTION], options)
     required = f"{'one of ' if len(options) > 1 else ''}{preview(options, limit=len(options))}"
     return f"`{key}` must be {required}. Found {reprlib.repr(found)}{like}.{hint}"
+
+
+def _meant(text: str, options: Sequence[str]) -> tuple[str, str]:
+    """Returns in words which option is meant: by another spelling, or by a slip of the pen.
+
+    Numbers are a part of what options mean: log10_tpm is no slip of log2_tpm, and log2(tpm+1) no log2_tpm_001.
+    """
+    as_formula = re.sub(r"\+\s*0?\.(0+1)\b", r"_\1", re.sub(r"\(?\s*(?:x\s*)?\+\s*1\s*\)?$", "", text))
+    same = next((option for option in options if _as_option(option) == _as_option(as_formula)), None)
+    if same is not None:
+        is_spelling = as_formula == text
+        how = f"; {same} is, which differs only in {difference_of_spelling(text, same)}"
+        return (how, "") if is_spelling else ("", f" {same} is what is meant.")
+    if text.lower() in _SYNONYMS and _SYNONYMS[text.lower()] in options:
+        return "", f" Did you mean {_SYNONYMS[text.lower()]}?"
+    near = [
+        option
+        for option in options
+        if re.findall(r"\d+", option) == re.findall(r"\d+", text)
+        and (
+            sorted(option) == sorted(text.lower())
+            or difflib.SequenceMatcher(None, text.lower(), option).ratio() >= _A_SLIP
+        )
+    ]
+    return "", f" Did you mean {near[0]}?" if len(near) == 1 else ""
+
+
+def _as_option(text: str) -> str:
+    """Returns the letters and digits of an option, in lower case; zeros count."""
+    return re.sub(r"[\W_]+", "", text.lower())
 
 
 def _found_at(node: yaml.Node | None, place: Sequence[str]) -> tuple[int, yaml.Node | None, yaml.Node | None]:
