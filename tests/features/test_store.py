@@ -99,7 +99,7 @@ def test_files_of_other_tools_are_refused_with_what_they_hold(tmp_path: Path) ->
         file.create_group("tiles")
         file.attrs["extractor"] = "uni"
 
-    found = r"Found: coords \(3, 2\), features \(3, 4\), tiles a group; attributes extractor.*slides.features"
+    found = r"Found: coords \(3, 2\); features \(3, 4\); tiles a group; attributes extractor.*slides.features"
     with pytest.raises(DataError, match=found):
         read_features(tmp_path / "slide.h5")
 
