@@ -152,7 +152,7 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         ),
         (MINIMAL + "seed: 1\nname:\n", "name occurs twice"),
         ("patients: {table: a}\nname:\n", "line 2: `name` must be text. Found nothing. Write it"),
-        (MINIMAL + "splits: {folds: 1}\n", r"line 3: splits.folds. must be .*Found 1"),
+        (MINIMAL + "splits: {folds: 1}\n", r"line 3: `splits.folds` must be .*Found 1"),
     ],
 )
 def test_impossible_sections(write, text, message):
