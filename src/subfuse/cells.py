@@ -49,6 +49,12 @@ _MONTH_OF_YEAR = re.compile(
 _YEARS_IN_A_ROW = re.compile(rf"({_YEAR})[-/](\d\d)")  # 2010-11, which is no month
 
 
+_PERHAPS_UNKNOWN = frozenset(  # in lower case
+    {"-", "–", "/", "n.d.", "n. d.", "nd", "n/d", "pending", "tbd", "not done", "not determined", "not assessed"}
+    | {"not tested", "not applicable", "not known", "indeterminate", "nicht bestimmt", "gx", "tx", "nx", "mx"}
+)
+
+
 @dataclass(frozen=True)
 class OtherWriting:
     """A number that no program reads as one."""
@@ -105,6 +111,16 @@ def number_hint(cell: str) -> str:
     """
     written = other_writing(cell)
     return "" if written is None or written.unit else f" {written.remedy}"
+
+
+def may_mean_unknown(cell: str) -> bool:
+    """Returns whether a cell that counts as a value may mean that nothing is known.
+
+    Example:
+        >>> may_mean_unknown("Not determined"), may_mean_unknown("none")
+        (True, False)
+    """
+    return cell.strip().lower() in _PERHAPS_UNKNOWN
 
 
 def is_date(cell: str) -> bool:

@@ -224,12 +224,17 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
         raise _other_bytes(path, io.BytesIO(content)) from error
     except pd.errors.ParserError as error:
         raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
-    cells = cells.fillna("").apply(lambda column: column.str.strip())  # shorter rows end in missing cells
+    cells = cells.fillna("").apply(_with_usual_spaces)  # shorter rows end in missing cells
     filled = np.flatnonzero((cells != "").any(axis=1))
     if not len(filled):
         raise DataError(f"{path}: a table with a header is required. Found empty cells alone. Load the file again.")
     rows = cells.iloc[1 : filled[-1] + 1].set_axis(cells.iloc[0].to_list(), axis="columns").reset_index(drop=True)
     return _with_unique_columns(rows)
+
+
+def _with_usual_spaces(cells: pd.Series) -> pd.Series:
+    """Returns cells without spaces at their ends, and with those that Excel and Word keep from breaking as others."""
+    return cells.str.replace(r"[\u00a0\u2007\u202f]", " ", regex=True).str.strip()
 
 
 def archived_tables(path: Path) -> tuple[str, ...]:

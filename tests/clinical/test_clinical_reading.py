@@ -53,6 +53,11 @@ def test_rows_that_are_wholly_empty_are_left_out_with_a_word(tmp_path):
         plain(tmp_path, "patient_id,grade\na,G2\n,\n,G3\n")
 
 
+def test_spaces_that_keep_words_together_are_spaces(tmp_path):
+    table = plain(tmp_path, "patient_id,grade\na,WHO grade 2\nb,WHO\u00a0grade\u202f2\u00a0\n").patients
+    assert table["grade"].tolist() == ["WHO grade 2", "WHO grade 2"]
+
+
 @pytest.mark.parametrize("cell", ["#N/A", "#NV", "#DIV/0!", "?", ".", "n.a.", "k.A.", "Unbekannt", "missing"])
 def test_what_spreadsheets_write_for_nothing_is_unknown(tmp_path, cell):
     table = plain(tmp_path, f"patient_id,grade,m\na,G2,-\nb,{cell},+\n").patients

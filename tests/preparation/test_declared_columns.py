@@ -6,7 +6,7 @@ import pytest
 from subfuse.cohort.cohort_file import CohortFile
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError
-from subfuse.preparation.declared_columns import check_batch, check_strata, resolve_covariates
+from subfuse.preparation.declared_columns import check_batch, check_strata, doubtful_words, resolve_covariates
 
 
 def patients(**columns: list[str | None]) -> pd.DataFrame:
@@ -136,6 +136,12 @@ def test_names_of_groups_are_no_numbers_in_another_writing(groups):
 def test_cells_of_an_external_cohort_are_refused_as_those_of_training(cells):
     with pytest.raises(ConfigurationError, match="covariates: age must hold numbers"):
         resolve_covariates(["age"], patients(age=cells), {}, develops=False)
+
+
+def test_a_word_that_may_mean_unknown_is_told():
+    table = patients(mgmt=["methylated", "not determined", "unmethylated"] * 2, kps=["90", None, "80"] * 2)
+    (text,) = doubtful_words(["mgmt=methylated", "mgmt", "kps", "site"], table)
+    assert text == "mgmt: 'not determined' (2 patients) is read as a value: where it means unknown, empty these cells"
 
 
 def test_a_wrong_batch_is_not_offered_the_outcomes():

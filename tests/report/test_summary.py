@@ -17,7 +17,7 @@ from subfuse.report import write_report
 from subfuse.report.cohort_section import cohort_section
 from subfuse.report.model_card import escaped, model_card
 from subfuse.report.patient_section import PictureBudget
-from subfuse.report.run_files import read_run
+from subfuse.report.run_files import RunFiles, read_run
 from subfuse.report.statements import singular
 from subfuse.report.summary import Caution, TaskCard, caution, cohort_sentence, patients_of_run, task_card
 
@@ -217,6 +217,22 @@ def test_external_validation_is_named(tmp_path):
         assert not re.search(
             "test folds|interval no interval|not those of other hospitals", text.replace("\u00a0", " ")
         )
+
+
+def test_hospitals_that_were_held_out_whole_are_no_limit(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    files = read_run(run)
+    tested = files.predictions[(files.predictions["split"] == "test") & (files.predictions["repeat"] == 0)]
+    patients = tested.drop_duplicates("patient_id")[["patient_id", "fold"]]
+
+    def of_hospitals(sites: object) -> RunFiles:
+        return replace(files, cohort=files.cohort | {"patients": patients.assign(site=sites)})
+
+    by_fold = of_hospitals("H" + patients["fold"].astype(str))
+    assert "hospitals" not in caution(by_fold).sentence
+    assert "not those of other hospitals" not in model_card(by_fold)
+    for mixed in (files, of_hospitals("H"), of_hospitals(["A", "B"] * (len(patients) // 2))):
+        assert "Patients of other hospitals may" in caution(mixed).sentence
 
 
 @pytest.mark.parametrize("level", ["ok", "warning"])

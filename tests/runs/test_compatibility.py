@@ -157,6 +157,25 @@ def test_other_units_and_encoders_are_refused_by_name(make_cohort):
         check_compatible(fitted, replace(cohort, encoder_sha256="1" * 64))
 
 
+def test_another_name_of_the_encoder_and_another_scale_have_their_remedy(make_cohort):
+    cohort = make_cohort()
+    fitted = fit(replace(cohort, encoder="uni_v2"))
+    other = replace(cohort, encoder="uni2", encoder_sha256="1" * 64)
+    (note,) = [text for text in check_compatible(fitted, other) if "encoder" in text]
+    assert "are of encoder uni2, another name of uni_v2 of training" in note
+    with pytest.raises(DataError, match=r"encoded by uni_v2 as in training\. Found uni\."):
+        check_compatible(fitted, replace(other, encoder="uni"))
+    with pytest.raises(
+        DataError, match=r"Found cohort_zscore\. Leave `standardise` out of its cohort file, or prepare"
+    ):
+        check_compatible(fitted, replace(cohort, expression_unit="cohort_zscore"))
+    within = fit(replace(cohort, expression_unit="cohort_zscore"))
+    with pytest.raises(
+        DataError, match=r"cohort_zscore\. Found log2_tpm\. Declare `standardise: cohort` in `expression`"
+    ):
+        check_compatible(within, cohort)
+
+
 def shifted(cohort, change, patients=()):
     """The cohort with changed values of some patients, or of all."""
     changed = tuple(

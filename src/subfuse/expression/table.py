@@ -13,6 +13,7 @@ from subfuse.exclusions import exclusion_table
 from subfuse.expression.units import MODEL_SCALE, ShareBasis
 from subfuse.files import atomic_path
 
+COHORT_SCALE = "cohort_zscore"  # of values that were standardised within their cohort
 FAR = 3.0  # standard deviations of training; of ordinary patients the typical gene lies below 1.5, whatever the cohort
 
 
@@ -34,7 +35,7 @@ class ExpressionTable:
     @property
     def scale(self) -> str:
         """Scale of `values`, by which cohorts are comparable: log2_tpm, log2_cpm, zscore or cohort_zscore."""
-        return "cohort_zscore" if self.standardised else MODEL_SCALE[self.unit]
+        return COHORT_SCALE if self.standardised else MODEL_SCALE[self.unit]
 
     @property
     def names_in_source(self) -> dict[str, str]:
@@ -135,7 +136,7 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
     try:
         data = anndata.read_h5ad(path)
         unit, transform = str(data.uns["unit"]), str(data.uns["transform"])
-        standardised = str(data.uns["scale"]) == "cohort_zscore"
+        standardised = str(data.uns["scale"]) == COHORT_SCALE
         source = {str(key): str(value) for key, value in data.uns["source"].items()}
         stored = data.uns.get("basis")
         basis = None if stored is None else ShareBasis(int(stored["n_genes"]), str(stored["sha256"]))

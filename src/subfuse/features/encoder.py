@@ -9,6 +9,15 @@ from jaxtyping import Float32, UInt8
 
 OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package index: proves plumbing, not pathology
 
+_SYNONYMS = {  # letters and digits of a name -> of TRIDENT's
+    "uni": "univ1",
+    "uni2": "univ2",
+    "uni2h": "univ2",
+    "conch": "conchv1",
+    "conch15": "conchv15",
+    "provgigapath": "gigapath",
+    "phikon2": "phikonv2",
+}
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -42,6 +51,21 @@ def encoder_id(name: str) -> str:
     architecture, weights = split_name(name)
     identifier = architecture if weights is None else f"{architecture}@{weights.stem}"
     return re.sub(r"[^\w.@+-]+", "-", identifier)
+
+
+def is_same_encoder(name: str, other: str) -> bool:
+    """Returns whether two identifiers name one encoder, as TRIDENT, STAMP and the hub write it.
+
+    Example:
+        >>> is_same_encoder("uni_v2", "uni2"), is_same_encoder("conch_v15", "conch1_5"), is_same_encoder("uni", "uni2")
+        (True, True, False)
+    """
+    return _usual_name(name) == _usual_name(other)
+
+
+def _usual_name(name: str) -> str:
+    letters = re.sub(r"[\W_]+", "", name.lower())
+    return _SYNONYMS.get(letters, letters)
 
 
 def split_name(name: str) -> tuple[str, Path | None]:

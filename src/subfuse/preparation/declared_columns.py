@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from subfuse.cells import may_mean_unknown
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import as_word, column_of, level_names
 from subfuse.cohort.task import TaskSpec
@@ -58,6 +59,22 @@ def resolve_covariates(
     if repeated:
         raise ConfigurationError(f"covariates: {preview(repeated)} must be given once.")
     return tuple(names)
+
+
+def doubtful_words(columns: Sequence[str], patients: pd.DataFrame) -> list[str]:
+    """Returns a warning on each word of these columns that counts as a value and may mean that nothing is known.
+
+    Args:
+        columns: Names of covariates, as declared or resolved, and of strata.
+        patients: Patients with their columns as text, None where unknown.
+    """
+    named = [name for name in dict.fromkeys(map(column_of, columns)) if name in patients]
+    return [
+        f"{name}: {word!r} ({count} patients) is read as a value: where it means unknown, empty these cells"
+        for name in named
+        for word, count in patients[name].dropna().astype(str).value_counts().items()
+        if may_mean_unknown(str(word))
+    ]
 
 
 def check_strata(

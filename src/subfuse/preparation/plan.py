@@ -27,7 +27,7 @@ from subfuse.expression.gene_sets import (
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
 from subfuse.preparation.contrast import require_varying_expression
-from subfuse.preparation.declared_columns import check_batch, check_strata, resolve_covariates
+from subfuse.preparation.declared_columns import check_batch, check_strata, doubtful_words, resolve_covariates
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
 from subfuse.preparation.tasks import resolve_classes, resolve_tasks, told_by_covariates, unknown_outcomes
 from subfuse.preparation.weak_folds import weak_folds
@@ -156,6 +156,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             *require_varying_expression(expression, patients, gene_sets),
             *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
+            *doubtful_words((*covariates, *cohort_file.strata_columns), patients),
             *(told_by_covariates(covariates, developed, tasks) if develops else ()),
             *fold_warnings,
         ),

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from subfuse.cells import are_months, is_date, other_writing
+from subfuse.cells import are_months, is_date, may_mean_unknown, other_writing
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import coded, column_of, known_values
 from subfuse.cohort.task import TaskSpec
@@ -14,10 +14,6 @@ from subfuse.identifiers import LONGEST_NAME, difference_of_spelling, is_plain_l
 
 _BY_CHANCE = 0.01  # probability from which on a covariate that tells an outcome of few patients is no evidence
 _MOST_NUMBERS = 10  # values of a column without declared classes that may be classes
-_PERHAPS_UNKNOWN = frozenset(
-    {"-", "–", "/", "n.d.", "n. d.", "nd", "n/d", "pending", "tbd", "not done", "not determined", "not assessed"}
-    | {"not tested", "not applicable", "nicht bestimmt", "gx", "tx", "nx", "mx", "none given", "not known"}
-)  # in lower case: classes that may mean that nothing is known
 _LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
 
@@ -205,7 +201,7 @@ def _doubtful_classes(task: str, column: str, labels: pd.Series) -> list[str]:
         f"tasks.{task}: {label!r} ({count} patients) is a class of {column}: where it means unknown, empty these "
         "cells; else list it in `classes`"
         for label, count in labels.value_counts().items()
-        if str(label).lower() in _PERHAPS_UNKNOWN
+        if may_mean_unknown(str(label))
     ]
 
 

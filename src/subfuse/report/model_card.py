@@ -145,7 +145,8 @@ def _data(run: RunFiles) -> Iterator[str]:
 
 
 def _limits(run: RunFiles) -> Iterator[str]:
-    yield from (f"- {limit}" for limit in _LIMITS if not (run.is_external and limit.startswith("Cross-validation")))
+    tests_others = run.is_external or run.holds_out_sites
+    yield from (f"- {limit}" for limit in _LIMITS if not (tests_others and limit.startswith("Cross-validation")))
     if not run.flow.absent:
         yield "- Predictions of patients who lack a modality rest on what is left."
     yield from (f"- {escaped(note)}" for note in run.provenance.get("notes", ()))

@@ -155,6 +155,16 @@ class RunFiles:
         return "trained" in self.config
 
     @property
+    def holds_out_sites(self) -> bool:
+        """True where all models were tested on patients of hospitals alone that they did not train on."""
+        patients, rows = self.cohort["patients"], self.predictions
+        if "site" not in patients or patients["site"].isna().any():
+            return False
+        site = rows["patient_id"].map(patients.set_index("patient_id")["site"])
+        tested = (rows["split"] == "test").groupby([rows["task"], rows["model"], rows["repeat"], rows["fold"], site])
+        return site.nunique() > 1 and bool((tested.nunique() == 1).all())
+
+    @property
     def covariates(self) -> tuple[str, ...]:
         """Covariates that models see beside expression."""
         return tuple(self.config.get("covariates") or ())

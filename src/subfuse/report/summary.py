@@ -324,7 +324,7 @@ def _findings(run: RunFiles) -> list[Mapping[str, Any]]:
 
 def caution(run: RunFiles) -> Caution:
     """Returns what to heed before the results are used."""
-    external = "" if run.is_external else " Patients of other hospitals may be predicted worse."
+    external = "" if run.is_external or run.holds_out_sites else " Patients of other hospitals may be predicted worse."
     if run.audit is None:
         untested = "This run was not audited for leakage and other mistakes: run `subfuse audit` on it."
         return Caution("open", untested + external, is_detailed=False)

@@ -10,8 +10,9 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.covariates import check_values, column_of
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import case_hint
-from subfuse.expression.table import FAR
+from subfuse.expression.table import COHORT_SCALE, FAR
 from subfuse.expression.units import units_of
+from subfuse.features.encoder import is_same_encoder
 from subfuse.features.store import read_sample
 from subfuse.slides.patch_width import beyond_training
 from subfuse.training.fitted_model import FittedModel
@@ -32,8 +33,7 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
         if fitted.expression_unit is not None and cohort.expression_unit != fitted.expression_unit:
             raise DataError(
                 f"expression of cohort {cohort.name!r} must be on the scale of training, {fitted.expression_unit}. "
-                f"Found {cohort.expression_unit}. Prepare the cohort from data in a unit that becomes that scale "
-                f"({units_of(fitted.expression_unit)})."
+                f"Found {cohort.expression_unit}. {_remedy_of_scale(fitted.expression_unit, cohort.expression_unit)}"
             )
         notes += _check_basis(fitted, cohort)
         found = fitted.find_genes(cohort)
@@ -55,19 +55,32 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
     if fitted.standardiser.patch_mean is None:
         notes.append("no training patient had slides: slides are ignored")
     else:
-        _check_encoder(fitted, cohort)
+        notes += _check_encoder(fitted, cohort)
         notes += _width_notes(fitted, cohort) + _feature_notes(fitted, cohort)
     return notes
 
 
-def _check_encoder(fitted: FittedModel, cohort: Cohort) -> None:
-    """Refuses features of another encoder, or of other weights or another number under the same name."""
+def _remedy_of_scale(trained: str, found: str | None) -> str:
+    if trained == COHORT_SCALE:
+        return "Declare `standardise: cohort` in `expression` of its cohort file, as in training, and prepare it again."
+    leave = "Leave `standardise` out of its cohort file, or prepare" if found == COHORT_SCALE else "Prepare"
+    return f"{leave} the cohort from data in a unit that becomes that scale ({units_of(trained)})."
+
+
+def _check_encoder(fitted: FittedModel, cohort: Cohort) -> list[str]:
+    """Refuses features of another encoder, or of other weights or another number; notes another name of the same."""
     scaler = fitted.standardiser
     if scaler.patch_mean is None or cohort.encoder_sha256 == fitted.encoder_sha256:
-        return
+        return []
+    fits = cohort.patch_dim in (None, len(scaler.patch_mean))
+    if cohort.encoder != fitted.encoder and is_same_encoder(cohort.encoder, fitted.encoder) and fits:
+        return [
+            f"features of cohort {cohort.name!r} are of encoder {cohort.encoder}, another name of {fitted.encoder} of "
+            "training: taken to have the same weights"
+        ]
     if cohort.encoder != fitted.encoder:
         problem = f"must be encoded by {fitted.encoder} as in training. Found {cohort.encoder}"
-    elif cohort.patch_dim not in (None, len(scaler.patch_mean)):
+    elif not fits:
         problem = f"must have {len(scaler.patch_mean)} features per patch as in training. Found {cohort.patch_dim}"
     else:
         problem = (

@@ -14,6 +14,7 @@ from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import columns_with
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.table import COHORT_SCALE
 from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.features.contrast import read_contrast
@@ -32,7 +33,7 @@ from subfuse.tables import require_regular_file
 from subfuse.training.fitted_model import FittedModel
 
 NEW_PATIENT = "new-patient"
-_COHORT_SCALE = "cohort_zscore"  # see `ExpressionTable.scale`
+
 SUMMARY_COLUMNS = ("task", "model", "quantity", "mean", "lowest", "highest", "n_models")
 
 
@@ -189,7 +190,7 @@ def _read_expression(
     measured = fitted.genes
     if not measured or fitted.expression_unit is None:
         raise DataError(f"{path}: the models of {run.folder} read no expression. Leave out --expression.")
-    if fitted.expression_unit == _COHORT_SCALE:
+    if fitted.expression_unit == COHORT_SCALE:
         raise DataError(
             f"{path}: the run's expression is standardised within its cohort, which one patient cannot be. Prepare a "
             "cohort of patients and use --cohort."

@@ -53,6 +53,16 @@ def test_clean_cohorts_are_fine(kind: str) -> None:
     assert (table["auc"].iloc[0] > 0.7) == (kind == "case-mix")  # biology tells it, among patients alike nothing does
 
 
+def test_hospitals_that_folds_hold_out_whole_are_said_to_be() -> None:
+    cohort = draw_cohort("scaled", 0)
+    patients = tuple(replace(patient, site=f"H{fold}") for patient, fold in zip(cohort, FOLD, strict=True))
+    (task,) = audited_tasks(held_out_predictions(cohort, FOLD))
+    held_out = replace(cohort, patients=patients, batch=None)
+    (finding,), _ = confounder_findings(held_out, replace(task, values={}), MeanFeatures())
+    assert (finding.level, finding.remedy) == ("note", "Nothing is to be done.")
+    assert "site: cannot be checked, as every fold tests whole values of it that were not trained on" in finding.found
+
+
 def test_a_batch_without_patients_alike_is_a_warning() -> None:
     """As where every grade 4 is of one project."""
     cohort = draw_cohort("scaled", 0)

@@ -110,6 +110,13 @@ def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) 
     findings, rows = [], []
     for model, column in known.items():
         compared = _compared(cohort, task, column)
+        if not isinstance(compared, str) and _is_held_out(compared):
+            found = (
+                f"{column}: cannot be checked, as every fold tests whole values of it that were not trained on: what "
+                "it tells in training does not help there"
+            )
+            findings.append(Finding("note", CHECK, found, _WHY, "Nothing is to be done.", task.name))
+            continue
         if isinstance(compared, str):
             found = f"{column}: cannot be checked, {compared}"
             findings.append(Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name))
@@ -119,6 +126,12 @@ def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) 
             findings.append(_finding(task, column, of_column, compared.alike, task.values.get(model, np.nan)))
             rows += [{"task": task.name, "model": task.main, "column": column, **r} for r in of_column]
     return findings, pd.DataFrame(rows, columns=list(CONFOUNDER_COLUMNS))
+
+
+def _is_held_out(compared: _Compared) -> bool:
+    """Returns whether no value of the batch occurs in the test patients of two folds."""
+    pairs = {(batch, fold) for batch, fold in zip(compared.batch.tolist(), compared.fold.tolist(), strict=True)}
+    return len(set(compared.fold.tolist())) > 1 and len(pairs) == len(set(compared.batch.tolist()))
 
 
 def _rows(cohort: Cohort, compared: _Compared, means: MeanFeatures, *, seed: int) -> Iterator[dict[str, object]]:
