@@ -73,7 +73,7 @@ def _check_encoder(fitted: FittedModel, cohort: Cohort) -> list[str]:
     if scaler.patch_mean is None or cohort.encoder_sha256 == fitted.encoder_sha256:
         return []
     fits = cohort.patch_dim in (None, len(scaler.patch_mean))
-    if cohort.encoder != fitted.encoder and is_same_encoder(cohort.encoder, fitted.encoder) and fits:
+    if cohort.encoder != fitted.encoder and is_same_encoder(str(cohort.encoder), str(fitted.encoder)) and fits:
         return [
             f"features of cohort {cohort.name!r} are of encoder {cohort.encoder}, another name of {fitted.encoder} of "
             "training: taken to have the same weights"
