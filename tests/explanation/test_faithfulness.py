@@ -65,19 +65,25 @@ def test_mean_curves_compare_every_patient_with_its_own_random_order():
         for order, slope in (("deletion", -3.0), ("random", -1.0))
         for removed in (0.0, 0.5, 1.0)
     ]
-    table = mean_curves(pd.DataFrame(rows, columns=["patient_id", "fold", "input", "order", "removed", "score"]))
+    curves = pd.DataFrame(rows, columns=["patient_id", "fold", "input", "order", "removed", "score"])
+    table = mean_curves(curves)
     of_deletion = table[table["order"] == "deletion"]
     assert of_deletion["change"].tolist() == pytest.approx([0.0, -1.5, -3.0])
     assert of_deletion["against_random"].tolist() == pytest.approx([0.0, -1.0, -2.0])
     assert of_deletion["lower"].tolist() == pytest.approx(of_deletion["upper"].tolist())  # all patients are alike
     assert (table[table["order"] == "random"]["against_random"] == 0).all()
     assert set(table["n_patients"]) == {3}
+    again = mean_curves(pd.concat([curves, curves[curves["patient_id"] == "a"].assign(fold="1")]))
+    pd.testing.assert_frame_equal(again, table)  # a patient of two models counts once
 
 
 def test_the_summary_covers_the_mean_and_omits_what_is_undefined():
     random = np.random.default_rng(0)
     table = pd.DataFrame({"input": "genes", "deletion": random.normal(1, 1, 50), "insertion": [-1.0] * 25 + [3.0] * 25})
     table["random_weights"], table["random_weights_absolute"] = np.nan, [0.5, 0.6] + [np.nan] * 48
+    table["patient_id"] = range(50)
+    again = pd.concat([table, table[:3].assign(deletion=[np.nan, 9.0, 9.0])])  # three patients of a second model
+    assert faithfulness_summary(again, generator=random)["genes"]["deletion"]["n_patients"] == 50
     found = faithfulness_summary(table, generator=random)["genes"]
     assert found["deletion"]["lower"] < found["deletion"]["mean"] < found["deletion"]["upper"]
     assert found["insertion"]["better_than_random"] == 0.5

@@ -204,3 +204,19 @@ def test_explanations_of_another_cohort_leave_those_of_the_run(run_and_others, m
     assert (own.name, elsewhere.name) == ("cohort", "cohort-elsewhere")
     assert len(before) > 3
     assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+
+
+def test_a_patient_of_no_fold_is_explained_by_one_model_of_each_repeat(run_and_others, make_cohort):
+    run, others = run_and_others
+    known = make_cohort(38).select(run.predictions["patient_id"].unique())
+    strangers = [replace(patient, patient_id=f"new-{i}") for i, patient in enumerate(others.patients[:3])]
+    jobs = [(job, run.fitted(job)) for job in run.jobs(model="cox")]
+
+    def times(cohort):
+        tested = [p.patient_id for job, fitted in jobs for p in run._tested(job, fitted, cohort).patients]
+        return {tested.count(patient.patient_id) for patient in cohort}
+
+    n_repeats = len({job.repeat for job, _ in jobs})
+    assert len(jobs) > n_repeats
+    assert times(replace(known, patients=(*known.patients, *strangers))) == {n_repeats}
+    assert times(others) == {len(jobs)}

@@ -223,12 +223,14 @@ def faithfulness_summary(table: pd.DataFrame, *, generator: np.random.Generator)
     """Returns mean, 95 % interval over patients and number of patients of every measure, by input.
 
     Curves also have `better_than_random`, the share of patients above 0. The interval is a percentile bootstrap of
-    patients; with fewer than three there is none.
+    patients; with fewer than three there is none. A patient of several models counts once, with their mean.
     """
     summary: dict[str, dict[str, dict]] = {}
-    for name, rows in table.groupby("input", sort=False):
+    names = ["deletion", "insertion", "random_weights", "random_weights_absolute"]
+    for name, of_models in table.groupby("input", sort=False):
+        rows = of_models[names].astype(float).groupby(of_models["patient_id"], sort=False).mean()
         measures = {}
-        for measure in ("deletion", "insertion", "random_weights", "random_weights_absolute"):
+        for measure in names:
             values = rows[measure].dropna().to_numpy(float)
             entry: dict[str, float | int | None] = {
                 "n_patients": len(values),
@@ -254,7 +256,7 @@ def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
     Columns: input, order, removed; `change`, the mean change of the score since nothing was replaced; `against_random`,
     the mean difference from random order at the same point, with `lower` and `upper`, its 95 % interval over patients
     (normal approximation; NaN for fewer than three patients); n_patients. Curves of random order differ from
-    themselves by 0.
+    themselves by 0. A patient of several models counts once, with their mean.
     """
     keys = ["patient_id", "fold", "input"]
     start = curves[(curves["removed"] == 0) & (curves["order"] == "random")].set_index(keys)["score"].rename("start")
@@ -262,7 +264,9 @@ def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
     joined = curves.join(start, on=keys).join(random, on=[*keys, "removed"])
     joined["change"] = joined["score"] - joined["start"]
     joined["against_random"] = joined["score"] - joined["random"]
-    table = joined.groupby(["input", "order", "removed"], sort=False).agg(
+    point = ["input", "order", "removed"]
+    of_patients = joined.groupby([*point, "patient_id"], sort=False)[["score", "change", "against_random"]].mean()
+    table = of_patients.groupby(point, sort=False).agg(
         change=("change", "mean"),
         against_random=("against_random", "mean"),
         error=("against_random", "sem"),

@@ -238,7 +238,8 @@ class Run:
         """Explains what a model relies on over the cohort, task by task; returns the folder.
 
         Every patient is explained by the models that did not train on it: genes, subspaces, modalities, enrichment and
-        how faithful the attributions are. See
+        how faithful the attributions are. Patients of the run's own cohort who were in no fold, as their outcome is
+        unknown, are dealt out to the models, so that everybody is explained by one of every repeat. See
         `subfuse.explanation.cohort.cohort_explanation.explain_cohort` for the files.
         Repeating the call goes on where it was interrupted.
 
@@ -255,7 +256,7 @@ class Run:
             ConfigurationError: Nothing can be written in the folder.
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
-        is_own = out is None and not set(self.predictions["patient_id"]).isdisjoint(p.patient_id for p in cohort)
+        is_own = out is None and self._knows_any(cohort)
         name = "cohort" if is_own else f"cohort-{explanation_name(cohort.name)}"
         out = self._explanations(model) / name if out is None else Path(out)
         require_place(out)
@@ -276,7 +277,16 @@ class Run:
         return self.folder / (EXPLANATIONS if is_main else f"{EXPLANATIONS}_{model}")
 
     def _tested(self, job: Job, fitted: FittedModel, cohort: Cohort) -> FoldModel:
-        return FoldModel(job.fold_name, fitted, tuple(self._unseen(job, fitted, cohort)[0]))
+        unseen, tested = self._unseen(job, fitted, cohort)
+        if not self._knows_any(cohort):
+            return FoldModel(job.fold_name, fitted, tuple(unseen))
+        folds = sorted({j.fold_index for j in self.jobs(model=job.model, task=job.task) if j.repeat == job.repeat})
+        others = [patient.patient_id for patient in unseen if patient.patient_id not in tested]
+        chosen = tested.union(others[folds.index(job.fold_index) :: len(folds)])
+        return FoldModel(job.fold_name, fitted, tuple(p for p in unseen if p.patient_id in chosen))
+
+    def _knows_any(self, cohort: Cohort) -> bool:
+        return not set(self.predictions["patient_id"]).isdisjoint(p.patient_id for p in cohort)
 
     def _unseen(self, job: Job, fitted: FittedModel, cohort: Cohort) -> tuple[list[Patient], set[str]]:
         """Returns the patients that a job's model did not train on, as it reads them, and who of the run it tested."""

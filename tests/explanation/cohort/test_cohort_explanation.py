@@ -9,7 +9,7 @@ from bright_slides import fit
 from small_cohort import deal_folds
 from subfuse.errors import DataError
 from subfuse.explanation.cohort import fold_explanation
-from subfuse.explanation.cohort.cohort_explanation import explain_cohort, modality_shares
+from subfuse.explanation.cohort.cohort_explanation import _summary, explain_cohort, modality_shares
 from subfuse.explanation.cohort.fold_explanation import TABLES, FoldModel, is_explained
 
 GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
@@ -148,3 +148,13 @@ def test_shares_of_modalities_leave_the_baseline_out():
     table = modality_shares(pd.DataFrame(rows, columns=["patient_id", "subspace", "modality", "contribution"]))
     assert table["share"].tolist() == [0.75, 0.25]
     assert np.isclose(table["mean"].to_list(), [3.0, -1.0]).all()
+
+
+def test_a_patient_of_several_models_weighs_as_much_as_one_of_a_single_model():
+    rows = [("a", "0", 4.0, "G4"), ("b", "0", 1.0, "G4"), ("b", "1", 3.0, "G2"), ("b", "2", 2.0, "G2")]
+    table = pd.DataFrame(rows, columns=["patient_id", "fold", "contribution", "explained"])
+    table = table.assign(subspace="t", modality="slides")
+    assert modality_shares(table)["mean"].tolist() == [3.0]
+    found = _summary(table, pd.DataFrame({"relative_gap": [0.0]}))
+    assert found["n_patients"] == 2
+    assert found["explained"] == {"G4": 1, "G2": 1}

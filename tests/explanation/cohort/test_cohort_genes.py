@@ -70,3 +70,13 @@ def test_association_is_the_mean_rank_correlation_with_the_share(values):
     for gene, rows in values.groupby("gene"):
         found = [of_fold["expression"].corr(of_fold["share"], method="spearman") for _, of_fold in rows.groupby("fold")]
         assert summary[gene] == pytest.approx(np.mean(found))
+
+
+def test_a_patient_of_several_models_weighs_as_much_as_one_of_a_single_model(values):
+    once, twice = (values[(values["fold"] == "0") & (values["patient_id"] == f"0-{n}")] for n in (0, 1))
+    both = pd.concat([once, twice, twice.assign(fold="1", attribution=-twice["attribution"])])
+    summary = gene_summary(both).set_index("gene")
+    first, second = (rows.set_index("gene")["attribution"] for rows in (once, twice))
+    for gene in GENES:
+        assert summary.loc[gene, "mean"] == pytest.approx(first[gene] / 2)
+        assert summary.loc[gene, "mean_absolute"] == pytest.approx((abs(first[gene]) + abs(second[gene])) / 2)

@@ -43,7 +43,8 @@ def explain_cohort(
 ) -> Path:
     """Writes what the models of each task rely on into `out/<task>`; returns `out`.
 
-    Every patient is explained by a model that did not train on it. Files of a task:
+    Every patient is explained by a model that did not train on it, and weighs the same in every mean, by however many
+    models it is explained. Files of a task:
 
     - `genes.csv`: `gene_summary`; `gene_values.csv`: per-patient expression and attribution of the top genes;
       `gene_stability.csv`: `rank_stability`.
@@ -128,10 +129,13 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
     """Returns subspace, modality, mean, mean_absolute and share: of the mean absolute contributions, 0 to 1.
 
     Args:
-        contributions: Rows of `contributions.csv`. The baseline, which says nothing about a patient, has no share.
+        contributions: Rows of `contributions.csv`: patients weigh the same, whatever the number of their models. The
+            baseline, which says nothing about a patient, has no share.
     """
     shares = contributions[contributions["modality"] != "baseline"]
-    grouped = shares.assign(absolute=shares["contribution"].abs()).groupby(["subspace", "modality"], sort=False)
+    keys = ["subspace", "modality"]
+    of_models = shares.assign(absolute=shares["contribution"].abs()).groupby([*keys, "patient_id"], sort=False)
+    grouped = of_models[["contribution", "absolute"]].mean().groupby(keys, sort=False)
     table = grouped.agg(mean=("contribution", "mean"), mean_absolute=("absolute", "mean")).reset_index()
     total = table["mean_absolute"].sum()
     return table.assign(share=table["mean_absolute"] / total if total > 0 else np.nan)
@@ -156,6 +160,12 @@ def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequen
     write_table(out / "enrichment.csv", table)
 
 
+def _explained(contributions: pd.DataFrame) -> pd.Series:
+    """Returns what is explained of each patient: where its models differ, what most of them have."""
+    of_models = contributions.drop_duplicates(["patient_id", "fold"])
+    return of_models.groupby("patient_id", sort=False)["explained"].agg(lambda found: found.mode().iloc[0])
+
+
 def _summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, object]:
     table = modality_shares(contributions)
     shares = [{name: json_value(value) for name, value in row.items()} for row in table.to_dict("records")]
@@ -164,7 +174,7 @@ def _summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, objec
         "score_name": score_name(*contributions["explained"].unique()),
         "n_patients": int(contributions["patient_id"].nunique()),
         "n_models": int(contributions["fold"].nunique()),
-        "explained": contributions.drop_duplicates(["patient_id", "fold"])["explained"].value_counts().to_dict(),
+        "explained": _explained(contributions).value_counts().to_dict(),
         "shares": shares,
         "relative_gap": {"median": float(gap.median()), "largest": float(gap.max())} if len(gap) else None,
     }

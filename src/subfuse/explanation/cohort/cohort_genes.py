@@ -11,7 +11,8 @@ _TOP = 20  # genes of a fold's ranking that count as found
 def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     """Returns one row per subspace and gene, strongest first within its subspace.
 
-    Columns: subspace, gene; `mean_absolute`, the mean absolute attribution over patients; `mean`, the signed mean;
+    Columns: subspace, gene; `mean_absolute`, the mean absolute attribution over patients, of whom each weighs the same
+    whatever the number of its models; `mean`, the signed mean;
     `sign`, the share of patients whose attribution is positive minus that of negative ones; `direction`, the rank
     correlation between expression and attribution (positive: higher expression raises the score), NaN where either
     does not vary; `association`, the rank correlation between expression and the subspace's share of the score, mean
@@ -27,9 +28,9 @@ def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     """
     grouped = values.assign(absolute=values["attribution"].abs(), sign=np.sign(values["attribution"]))
     keys = ["subspace", "gene"]
-    summary = grouped.groupby(keys, sort=False).agg(
-        mean_absolute=("absolute", "mean"), mean=("attribution", "mean"), sign=("sign", "mean")
-    )
+    of_patients = grouped.groupby([*keys, "patient_id"], sort=False)[["absolute", "attribution", "sign"]].mean()
+    summary = of_patients.groupby(keys, sort=False).mean()
+    summary = summary.rename(columns={"absolute": "mean_absolute", "attribution": "mean"})
     summary["direction"] = _rank_correlation(values, "expression", "attribution")
     by_model = values.groupby("fold", sort=False)
     associations = {fold: _rank_correlation(rows, "expression", "share") for fold, rows in by_model}
