@@ -233,3 +233,31 @@ def test_to_beat_a_trivial_model_below_chance_says_nothing(patients: pd.DataFram
     says_nothing = f"C-index of Clinical model, the best of its kind here, is not above chance ({value})"
     assert text.endswith(f"which says nothing: {says_nothing}")
     assert added.found == f"cannot be told what Subspace fusion adds: {says_nothing}"
+
+
+def test_a_simple_model_that_is_not_shown_to_be_related_to_the_outcome_is_not_recommended(
+    patients: pd.DataFrame,
+) -> None:
+    (task,) = audited_tasks(table(patients, {"subspace": 4.0, "cox": 1.5, "clinical": 2.0}), {}, n_bootstrap=50)
+    _, comparisons = compare_task(task, reference="none")
+    remedies = [
+        " ".join(f.remedy for f in compare_with_simple(task, comparisons, unrelated=unrelated))
+        for unrelated in ((), ("cox", "clinical"))
+    ]
+    assert "else prefer the linear model" in remedies[0]
+    assert "else prefer the trivial one" in remedies[0]
+    assert "prefer" not in remedies[1]
+    for kind in ("linear", "trivial"):
+        assert f"the {kind} model is no alternative: it is not shown to be related to the outcome" in remedies[1]
+
+
+def test_a_simple_model_whose_inputs_the_cohort_has_is_named(patients: pd.DataFrame) -> None:
+    (task,) = audited_tasks(table(patients, {"subspace": 1.0, "cox": 1.5}), {}, n_bootstrap=50)
+    _, comparisons = compare_task(task, reference="none")
+
+    def remedy(runnable: tuple[str, ...]) -> str:
+        findings = compare_with_simple(task, comparisons, runnable=runnable)
+        return next(f.remedy for f in findings if f.check == "trivial baseline")
+
+    assert remedy(()).startswith("Declare `covariates` and `batch`")
+    assert "`--models ... clinical`" in remedy(("subspace", "cox", "clinical"))

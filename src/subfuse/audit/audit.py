@@ -31,7 +31,7 @@ from subfuse.evaluation.predictions import FOLD, stacked
 from subfuse.evaluation.survival.hazard_ratios import hazard_ratios
 from subfuse.run_folder.layout import TRAIN_AGAIN, changed_since, read_config, read_run_patients, require_run
 from subfuse.run_folder.tables import read_predictions
-from subfuse.training.models import main_model
+from subfuse.training.models import compared_in, main_model
 
 _OF_TASKS = (  # tables, in the order of audit.json; those that only a run has follow
     "fusion", "rescued", "label_permutation", "added_value", "decision_curves", "conformal", "strata", "pairs",
@@ -121,7 +121,10 @@ def audit_run(
     config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
     cohort, missing = _cohort(folder, config)
     patients, strata = read_run_patients(folder), () if cohort is None else cohort.strata
-    audited, tasks = _audit_table(predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed)
+    runnable = [] if cohort is None else compared_in(cohort, _folds(predictions))
+    audited, tasks = _audit_table(
+        predictions, modalities or {}, patients, strata, runnable=runnable, n_bootstrap=n_bootstrap, seed=seed
+    )
     jobs = read_jobs(folder, predictions)
     audited.add(check_fitting(jobs, config, cohort))
     audited.add(check_selection(jobs, predictions))
@@ -170,6 +173,7 @@ def _audit_table(
     patients: pd.DataFrame | None,
     declared: Sequence[str],
     *,
+    runnable: Sequence[str] = (),
     n_bootstrap: int,
     seed: int,
 ) -> tuple[_Audited, list[AuditedTask]]:
@@ -189,7 +193,7 @@ def _audit_table(
         benefit = fusion_benefit(contest, comparisons, unrelated)
         audited.add(benefit.findings, benefit.differences, table="fusion")
         audited.add([], benefit.rescued, table="rescued")
-        audited.add(compare_with_simple(task, comparisons))
+        audited.add(compare_with_simple(task, comparisons, unrelated=unrelated, runnable=runnable))
         adds, added = what_is_added(task)
         audited.add(adds, added, table="added_value")
         trivial = added["trivial"].iloc[0] if len(added) else None
@@ -205,6 +209,19 @@ def _audit_table(
     audited.add([], reliability_table(table), table="reliability")
     audited.add([], hazard_ratios(table, patients=patients), table="hazard_ratios")
     return audited, tasks
+
+
+def _folds(predictions: pd.DataFrame) -> list[Fold]:
+    """Returns who trained and who was tested in the folds of the first repeat; who did both is tested."""
+    first = predictions[predictions["repeat"] == predictions["repeat"].min()]
+    sides = (
+        {side: set(rows["patient_id"]) for side, rows in fold.groupby("split")} for _, fold in first.groupby("fold")
+    )
+    empty: set[str] = set()
+    return [
+        Fold(tuple(side.get("train", empty) - side.get("test", empty)), (), tuple(side.get("test", empty)))
+        for side in sides
+    ]
 
 
 def _changes(folder: Path, cohort: Cohort) -> list[Finding]:

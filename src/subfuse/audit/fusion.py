@@ -283,9 +283,7 @@ def _finding(row: Mapping[str, Any], predictions: TaskPredictions, unrelated: Co
     finding = settled(row, against, check=CHECK, why=_WHY)
     if finding is not None:
         return finding
-    flaw = unfit(predictions, row["reference"])
-    if flaw is None and row["reference"] in unrelated:
-        flaw = "it is not shown to be related to the outcome"
+    flaw = unfit(predictions, row["reference"], unrelated)
     remedy = f"Prefer {reference}, which is simpler, unless more patients show a benefit."
     verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
     if row["reference_is"] == "late fusion" and verdict != "worse":

@@ -1,5 +1,7 @@
 """Whether a model is fit to be recommended in place of another."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from subfuse.audit.audited_task import headline_value
@@ -8,13 +10,23 @@ from subfuse.evaluation.metrics import CHANCE, metric_title
 from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities
 
 
-def unfit(task: TaskPredictions, model: str) -> str | None:
+def unfit(task: TaskPredictions, model: str, unrelated: Collection[str] = ()) -> str | None:
     """Returns why a model should not be recommended, whatever its headline metric; None where nothing speaks against.
 
     One whose C-index or AUC is not above chance orders no patients. A model that predicts one class, or one risk, in
     every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1 are
     undefined.
+
+    Args:
+        task: Predictions of the task.
+        model: Who would be recommended.
+        unrelated: Models not shown to be related to the outcome, which nobody is told to prefer.
     """
+    flaw = _flaw(task, model)
+    return "it is not shown to be related to the outcome" if flaw is None and model in unrelated else flaw
+
+
+def _flaw(task: TaskPredictions, model: str) -> str | None:
     below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
     tested = task.tested_by(model)
     folds = [fold for _, fold in tested.groupby(FOLD)]

@@ -66,18 +66,26 @@ def simple_pairs(task: AuditedTask) -> dict[_Simplicity, list[tuple[str, str]]]:
     return pairs
 
 
-def compare_with_simple(task: AuditedTask, comparisons: Comparisons) -> Iterator[Finding]:
+def compare_with_simple(
+    task: AuditedTask, comparisons: Comparisons, *, unrelated: Collection[str] = (), runnable: Collection[str] = ()
+) -> Iterator[Finding]:
     """Yields whether the main model is better than the best trivial one, and every other than the best linear one.
 
     Compared are patients whom both predict. A model below a linear one is a warning, also where the difference may be
     chance, which the words then say: with that many patients it has not earned its complexity. One above it that is not
-    shown to be better is a note. The comparisons have the pairs of `simple_pairs`.
+    shown to be better is a note.
+
+    Args:
+        task: Predictions of the task.
+        comparisons: Of the task, which has the pairs of `simple_pairs`.
+        unrelated: Models not shown to be related to the outcome, which nobody is told to prefer.
+        runnable: Models whose inputs the cohort has, where it is known: those that are missed are named.
     """
     simple = _simple_models(task)
     for simplicity, pairs in simple_pairs(task).items():
         if not pairs and set(task.models) - {*simple["trivial"], *simple[simplicity]}:
-            yield _unchecked(simplicity, task, simple[simplicity])
-        yield from (_verdict(simplicity, comparisons.row(model, best), task) for model, best in pairs)
+            yield _unchecked(simplicity, task, simple[simplicity], runnable)
+        yield from (_verdict(simplicity, comparisons.row(model, best), task, unrelated) for model, best in pairs)
 
 
 def what_is_added(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
@@ -133,23 +141,27 @@ def _simple_models(task: AuditedTask) -> dict[_Simplicity, list[str]]:
     return {"trivial": trivial, "linear": linear}
 
 
-def _unchecked(simplicity: _Simplicity, task: TaskPredictions, simple: Collection[str]) -> Finding:
+def _unchecked(
+    simplicity: _Simplicity, task: TaskPredictions, simple: Collection[str], runnable: Collection[str]
+) -> Finding:
     words = _WORDS[simplicity]
     of_simple = f"{metric_title(task.headline)} of {', '.join(map(model_title, simple))} is undefined"
     other_kind = "classes" if task.classes is None else "survival"
-    known = ", ".join(
+    known = [
         name
         for name, entry in sorted(MODELS.items())
         if entry.is_linear and is_trivial(name) == (simplicity == "trivial") and entry.task != other_kind
-    )
-    found = (
-        f"cannot be checked: a {simplicity} model ({known}) is needed, and {of_simple if simple else 'there is none'}"
-    )
-    remedy = "See `reason` in metrics.csv." if simple else words.lacking
+    ]
+    lack = of_simple if simple else "there is none"
+    found = f"cannot be checked: a {simplicity} model ({', '.join(known)}) is needed, and {lack}"
+    missed = " ".join(name for name in known if name in runnable)
+    remedy = f"The cohort has the inputs: add `--models ... {missed}`, on the same folds."
+    if simple or not missed:
+        remedy = "See `reason` in metrics.csv." if simple else words.lacking
     return Finding("note", words.check, found, words.why, remedy, task.name)
 
 
-def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], task: AuditedTask) -> Finding:
+def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], task: AuditedTask, unrelated: Collection[str]) -> Finding:
     words = _WORDS[simplicity]
     against = f"{words.best}, {model_title(row['reference'])}"
     finding = settled(row, against, check=words.check, why=words.why)
@@ -165,7 +177,7 @@ def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], task: AuditedTask)
     if finding is not None:
         return replace(finding, short=short)
     found = f"{model_title(row['model'])} {verb} {against} ({difference_text(row)})"
-    flaw = unfit(task, row["reference"])
+    flaw = unfit(task, row["reference"], unrelated)
     otherwise = f"else prefer {words.instead}" if flaw is None else f"the {simplicity} model is no alternative: {flaw}"
     remedy = f"See whether {model_title(row['model'])} is trained well (training curves, --search); {otherwise}."
     level: Level = "warning" if row["difference"] < 0 else "note"
