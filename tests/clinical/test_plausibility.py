@@ -87,6 +87,11 @@ def test_units_of_time(scale, message):
     [
         (["44", "90", None], ""),
         (["16071", "90", None], "age exceeds 120 for 1 patient(s), up to 16071: it looks like days"),
+        (
+            ["1040.4", "710", "90"],
+            "age exceeds 120 for 2 patient(s), up to 1040.4: it looks like months. It must be in y",
+        ),
+        (["160", "71", "90"], "age exceeds 120 for 1 patient(s), up to 160. It must be in years: correct the cells"),
         (["-4", "90", "x"], "age is negative for 1 patient(s)"),
     ],
 )

@@ -92,6 +92,14 @@ def test_shares_add_up_to_a_million(tmp_path, unit, transform, doubt):
     assert (doubt in found) if doubt else not found
 
 
+@pytest.mark.parametrize("unit", ["tpm", "log2_tpm"])
+def test_samples_on_another_scale_than_the_others_are_named(tmp_path, unit):
+    table = shares()
+    table.loc[["P1", "P4"]] /= 10
+    found = warnings_of(tmp_path, table if unit == "tpm" else np.log2(table + 1), unit)
+    assert "Found 100,000 to 100,000 in 2 of 6 samples (P1, P4): they are on another scale than the others" in found
+
+
 def test_a_part_of_the_genes_may_add_up_to_less(tmp_path):
     assert not warnings_of(tmp_path, np.log2(shares().iloc[:, :400] + 1), "log2_tpm")
 

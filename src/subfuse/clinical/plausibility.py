@@ -130,10 +130,12 @@ def _age_warning(name: str, cells: pd.Series) -> str:
     ages = pd.to_numeric(cells, errors="coerce").dropna().to_numpy(dtype=float)
     too_high, negative = int((ages > 120).sum()), int((ages < 0).sum())
     if too_high:
-        return (
-            f"{name} exceeds 120 for {too_high} patient(s), up to {ages.max():g}: it looks like days. It must be in "
-            f"years: divide by {_DAYS_PER_YEAR:g}."
-        )
+        found = f"{name} exceeds 120 for {too_high} patient(s), up to {ages.max():g}"
+        if ages.max() > 120 * 12:
+            return f"{found}: it looks like days. It must be in years: divide by {_DAYS_PER_YEAR:g}."
+        if 2 * too_high > len(ages):
+            return f"{found}: it looks like months. It must be in years: divide by 12."
+        return f"{found}. It must be in years: correct the cells."
     if negative:
         return f"{name} is negative for {negative} patient(s), down to {ages.min():g}. Empty the cells."
     return ""

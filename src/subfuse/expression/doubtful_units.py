@@ -1,10 +1,12 @@
 """Do values look like their declared unit? What is possible, but of another unit rather, is a warning."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from subfuse.errors import preview
 from subfuse.expression.units import MILLION, OFFSETS, stated_sums
 
 _JUDGED_GENES = 50  # fewer genes say nothing about the unit
@@ -15,6 +17,7 @@ _WHOLE = 0.06  # how far from whole counts may be whose logarithms were rounded 
 _LOW = 11.1  # counts, divided by the logarithm of the base, up to which they are that near
 _DIFFERENT = 3  # of them, at least: few values may be whole by chance
 _ROUNDED = 0.05  # of a million: what TPM lose that are rounded to whole numbers
+_LOWEST_SUM, _HIGHEST_SUM = 0.6e6, 1.5e6  # of samples of a table whose others sum to a million
 _SAME_SUM = 0.002  # spread of sums that were made equal, but for rounding
 _SEVERAL = 5  # samples whose sums agree by chance in no table
 _LARGEST_SUM = 2e6  # that samples are normalised to, unless it is a round number
@@ -23,15 +26,20 @@ _SAME_QUANTILE = 0.01  # spread of quantiles that were made equal, but for ties
 _BASES = {"natural logarithms": (math.e, "exp(x) - 1"), "logarithms to base 10": (10.0, "10^x - 1")}
 
 
-def doubts_of_unit(values: Float[np.ndarray, "sample gene"], unit: str, path: object) -> tuple[str, ...]:
+def doubts_of_unit(
+    values: Float[np.ndarray, "sample gene"], unit: str, path: object, samples: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Returns in words why the declared unit is doubtful; nothing where it is not.
 
     Args:
         values: In `unit`, as `check_values` accepts them.
         unit: As declared.
         path: The file, for the text.
+        samples: Their names, for the text.
     """
-    doubt = _doubt(values, unit) if values.size and values.shape[1] >= _JUDGED_GENES else None
+    if not values.size or values.shape[1] < _JUDGED_GENES:
+        return ()
+    doubt = _doubt(values, unit) or _doubt_of_samples(values, unit, samples)
     return (f"{path}: {doubt}",) if doubt else ()
 
 
@@ -55,6 +63,22 @@ def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
             f"log2(x + 1), which is {unit.removesuffix('_001')}. Check the unit."
         )
     return _doubt_of_base(values, unit) or _doubt_of_sums(values, unit)
+
+
+def _doubt_of_samples(values: Float[np.ndarray, "sample gene"], unit: str, samples: Sequence[str]) -> str | None:
+    """Samples on another scale than the others, as where two tables were joined."""
+    sums = stated_sums(values, unit)
+    if sums is None or abs(np.median(sums) - 1e6) > _ROUNDED * 1e6:
+        return None
+    other = np.flatnonzero((sums < _LOWEST_SUM) | (sums > _HIGHEST_SUM))
+    if not len(other):
+        return None
+    names = preview([samples[i] for i in other.tolist()]) if samples else f"{len(other)} samples"
+    return (
+        f"{MILLION[unit]} sum to one million per sample, as most do here. Found {sums[other].min():,.0f} to "
+        f"{sums[other].max():,.0f} in {len(other)} of {len(sums)} samples ({names}): they are on another scale than "
+        "the others. Correct or leave them out."
+    )
 
 
 def _doubt_of_counts(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:

@@ -139,7 +139,7 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
     values = matrix.values  # changed in place from here on: a large table fits in memory once
     values[:, ~axis.is_measured] = 0
     check_values(values, matrix.unit, _place(matrix), matrix.path)
-    doubts = doubts_of_unit(values, matrix.unit, matrix.path)
+    doubts = doubts_of_unit(values, matrix.unit, matrix.path, matrix.samples["sample"].tolist())
     remove_log(values, matrix.unit)
     values[:, ~axis.is_measured] = 0  # no share of the sums
     totals = sum_per_sample(values) if matrix.totals is None else matrix.totals
