@@ -147,6 +147,11 @@ def test_known_patients_or_unknown_outcomes_alone_cannot_validate(run_and_others
     )
     with pytest.raises(DataError, match=r"All \d+ patients of elsewhere took part in the run"):
         run.evaluate(known, tmp_path / "a")
+    lacking = replace(others.patients[-1], time_days=None, event=None, labels={})
+    with pytest.raises(
+        DataError, match=r"Of the \d+ patients of elsewhere, \d+ took part in the run, the others have no"
+    ):
+        run.evaluate(replace(known, patients=(*known.patients, lacking)), tmp_path / "c")
     nothing = tuple(replace(p, time_days=None, event=None, labels={}) for p in others)
     with pytest.raises(DataError, match=r"The 14 patients of elsewhere have no outcome"):
         run.evaluate(replace(others, patients=nothing), tmp_path / "b")

@@ -102,7 +102,7 @@ def _section(
     path = folder / "upload.csv"
     path.write_bytes(content)
     header = read_first_line(path)
-    if header.startswith(("# gene-model", "gene_id\tgene_name")):
+    if header.startswith("# gene-model") or {"gene_id", "gene_name", "unstranded"} <= set(header.split("\t")):
         return _star_section(folder, content, unit, remedy), 0
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     separator = "\t" if header.count("\t") > header.count(",") else ","

@@ -64,6 +64,9 @@ class CohortPlan:
     def summary(self) -> str:
         """Returns in a few lines who is used, with what, and how much is known for each task."""
         lines = [line for name in self.roles for line in self._lines_of_cohort(name)]
+        if self.expression is not None and self.expression.names_in_source:
+            renamed = [f"{old} as {new}" for new, old in self.expression.names_in_source.items()]
+            lines.append(f"  genes: {len(renamed)} renamed ({preview(renamed, 3)})")
         if self.covariates:
             known = completeness(self.covariates, self.patients)
             lines.append(f"  covariates: {', '.join(f'{name} known for {n}' for name, n in known.items())}")
@@ -83,8 +86,6 @@ class CohortPlan:
         ]
         if self.expression is not None and expression.any():
             lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
-            renamed = [f"{old} as {new}" for new, old in self.expression.names_in_source.items()]
-            lines[-1] += f"; {len(renamed)} renamed ({preview(renamed, 3)})" if renamed else ""
         for task_name, task in self.tasks.items():
             known = patients[task.stratified_by].dropna()
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()

@@ -75,19 +75,12 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
     Raises:
         DataError: There is no new patient with a known outcome.
     """
-    new = predicted[predicted["split"] == "new"]
-    cohorts, n_predicted = preview(predicted["cohort"].unique()), predicted["patient_id"].nunique()
-    if new.empty:
-        raise DataError(
-            "external validation needs new patients with a known outcome. All "
-            f"{n_predicted} patients of {cohorts} took part in the run. Choose another --cohort or --role."
-        )
-    new = new[new["event"].notna() | new["label"].notna()]
+    is_new = predicted["split"] == "new"
+    new = predicted[is_new & (predicted["event"].notna() | predicted["label"].notna())]
     if new.empty:
         raise DataError(
             f"external validation needs new patients with a known outcome of {preview(predicted['task'].unique())}. "
-            f"The {n_predicted} patients of {cohorts} have no outcome. Map it in patients.columns and prepare again, "
-            "or use `subfuse predict`, which needs none."
+            f"{_no_new_outcomes(predicted, is_new)}"
         )
     tested = _complete_horizons(mean_predictions(new)).assign(split="test")
     of_tested = pd.MultiIndex.from_frame(known[GROUP]).isin(pd.MultiIndex.from_frame(tested[GROUP]))
@@ -95,6 +88,23 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
     # survival is of other days in every fold
     developed = mean_predictions(developed.drop(columns=columns_with(developed, "survival_"))).assign(split="train")
     return order_columns(pd.concat([developed, tested], ignore_index=True).assign(repeat=0, fold=0))
+
+
+def _no_new_outcomes(predicted: pd.DataFrame, is_new: pd.Series) -> str:
+    """Returns why no patient has a prediction as a new one and an outcome, and what to do."""
+    cohorts, n_patients = preview(predicted["cohort"].unique()), predicted["patient_id"].nunique()
+    n_known = predicted.loc[~is_new, "patient_id"].nunique()
+    if not n_known:
+        return (
+            f"The {n_patients} patients of {cohorts} have no outcome. Map it in patients.columns and prepare again, "
+            "or use `subfuse predict`, which needs none."
+        )
+    took_part = (
+        f"All {n_patients} patients of {cohorts} took part in the run"
+        if n_known == n_patients
+        else f"Of the {n_patients} patients of {cohorts}, {n_known} took part in the run, the others have no outcome"
+    )
+    return f"{took_part}. Choose another --cohort or --role."
 
 
 def with_percentiles(known: pd.DataFrame) -> pd.DataFrame:
