@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from subfuse.cells import is_date, other_writing
+from subfuse.cells import is_date, is_month, other_writing
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import composed, patient_of_barcode
@@ -120,17 +120,47 @@ def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit
     bad = ~unknown & ~np.isfinite(times)
     if bad.any():
         row = bad.idxmax()
-        raise DataError(f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. "
-                        f"{_remedy(str(cells[row]), unit)}")  # fmt: skip
+        is_usual = 2 * int(cells[bad].map(_names_unit).sum()) > int((~unknown).sum())
+        remedy = _remedy(str(cells[row]), unit, is_usual=is_usual)
+        raise DataError(f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. {remedy}")
+    if unit == "days":
+        _refuse_thousands(cells[~unknown], places, name)
     return times * DAYS[unit]
 
 
-def _remedy(cell: str, unit: TimeUnit) -> str:
-    """Returns what to do about a time that is no number."""
+def _names_unit(cell: str) -> bool:
+    written = other_writing(cell)
+    return written is not None and written.kind in ("unit", "age")
+
+
+def _refuse_thousands(cells: pd.Series, places: pd.Series, name: str) -> None:
+    """Refuses `1.825` beside whole hundreds: a point between thousands, as German spreadsheets write it.
+
+    Raises:
+        DataError: Names the first such cell.
+    """
+    has_point = cells.str.contains(".", regex=False)
+    whole = pd.to_numeric(cells[~has_point])
+    if not has_point.any() or not cells[has_point].str.fullmatch(r"[1-9]\.\d{3}").all():
+        return
+    if whole.between(100, 999).any() and not (whole > 999).any():
+        row = has_point.idxmax()
+        thousands = cells[row].replace(".", "")
+        raise DataError(
+            f"{places[row]}: {name} must be a number of days. Found {cells[row]!r} ({int(has_point.sum())} such cells) "
+            f"beside whole hundreds: the point seems to separate thousands. Write {thousands}, or {cells[row]}0 if it "
+            "is a decimal one."
+        )
+
+
+def _remedy(cell: str, unit: TimeUnit, *, is_usual: bool) -> str:
+    """Returns what to do about a time that is no number; `is_usual` where most cells are written so."""
     if written := other_writing(cell):
+        if _names_unit(cell) and not is_usual:
+            return f"Convert it to {unit}, as the other cells are, and write the number alone."
         alone = f"Write the number alone, as {written.number}, and declare its unit as `patients.time_unit`."
         return alone if written.unit else written.remedy
-    if is_date(cell):
+    if is_date(cell) or is_month(cell):
         return f"This is a date: give the {unit} from diagnosis to it, which a spreadsheet subtracts."
     return "Correct or empty the cell; if the row's cells are shifted, load the file again or remove the row."
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.cells import is_date
+from subfuse.cells import is_date, is_month
 from subfuse.clinical.columns import (
     FIXED_COLUMNS,
     map_columns,
@@ -114,7 +114,7 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
 
 
 def _refuse_dates(table: pd.DataFrame, known: pd.Series, column: str) -> None:
-    dates = known[known.map(is_date).astype(bool)]
+    dates = known[known.map(lambda cell: is_date(cell) or is_month(cell)).astype(bool)]
     if len(dates):
         row = dates.index[0]
         raise DataError(

@@ -103,7 +103,9 @@ def restrict_to_axis(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str
     restricted = {name: tuple(gene for gene in wanted if gene in measured) for name, wanted in gene_sets.items()}
     for name, found in restricted.items():
         if not found:
-            remedy = case_hint(gene_sets[name], genes) or " Use gene symbols, or another GMT file."
+            remedy = case_hint(gene_sets[name], genes) or (
+                " Use gene symbols (a table of identifiers and symbols is `expression.aliases`), or another GMT file."
+            )
             raise DataError(
                 f"gene_sets.{name}: at least one of its {len(gene_sets[name])} genes must be measured. Found none "
                 f"among the {len(genes)} genes of the expression table (it has {preview(genes)}; the subspace has "

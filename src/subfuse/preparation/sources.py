@@ -148,7 +148,8 @@ def pool_expression(tables: dict[str, ExpressionTable]) -> tuple[ExpressionTable
         if part.scale != parts[0].scale:
             raise DataError(
                 f"cohorts of one file must have expression on one scale. Found {parts[0].scale} (unit {parts[0].unit}) "
-                f"in {names[0]} and {part.scale} (unit {part.unit}) in {name}. Convert one, or prepare them apart."
+                f"in {names[0]} and {part.scale} (unit {part.unit}) in {name}. Convert one, declare "
+                "`standardise: cohort` in `expression` of each, or prepare them apart."
             )
     shared = reduce(lambda genes, part: genes.intersection(part.values.columns, sort=False), parts[1:],
                     parts[0].values.columns)  # fmt: skip

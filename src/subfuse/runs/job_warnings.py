@@ -6,12 +6,13 @@ import pandas as pd
 
 from subfuse.cohort.bags import class_names
 from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.covariates import column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.preparation.weak_folds import RARE_CLASS, fewer_folds, fold_lacks
 from subfuse.run_folder.job import Job
-from subfuse.training.models import column_read, is_linear
+from subfuse.training.models import is_linear, is_trivial
 from subfuse.training.settings import Selection
 
 _MOST_NAMES = 12
@@ -76,7 +77,7 @@ def _outcomes(cohort: Cohort, task: TaskSpec) -> pd.DataFrame:
 
 
 def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, selection: Selection) -> Iterator[str]:
-    from subfuse.training.problem import assign
+    from subfuse.training.problem import assign, covariates_read
 
     task = cohort.tasks[job.task]
     try:
@@ -84,12 +85,14 @@ def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, se
     except DataError:  # the job itself fails by it
         return
     used = Fold(*(tuple(p.patient_id for p in side) for side in (parts.train, parts.validation, parts.test)))
-    if column := column_read(job.model, cohort):
-        known = [p for p in cohort if p.patient_id in fold.test and column in p.columns and p.has_outcome(task)]
+    if is_trivial(job.model):
+        columns = list(dict.fromkeys(map(column_of, covariates_read(cohort, job.model))))
+        tested = [p for p in cohort if p.patient_id in fold.test and p.has_outcome(task)]
+        known = [p for p in tested if any(column in p.columns for column in columns)]
         if len(known) > len(parts.test):
             yield (
-                f"{len(known) - len(parts.test)} of {len(known)} test patients have a {column} that never occurs in "
-                "training: they are not predicted"
+                f"{len(known) - len(parts.test)} of {len(known)} test patients have a {' or '.join(columns)} that "
+                "never occurs in training: they are not predicted"
             )
     lacks = fold_lacks(outcomes, used, task, class_names(cohort.patients, task))
     if lacks.untrained:

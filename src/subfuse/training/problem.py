@@ -51,7 +51,7 @@ def assign(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str) -> Assig
     """Returns the fold's patients with a known outcome and at least one modality that the model uses.
 
     Linear models choose their penalty by cross-validation within all patients that are not tested: all of these train.
-    Models of nothing but words, such as the hospital, test nobody whose words never occurred in training.
+    Models of columns alone, such as the hospital, test nobody of whom all words never occurred in training.
 
     Raises:
         DataError: No training patient is left, no validation patient where some are needed, or no test patient has a
@@ -84,7 +84,7 @@ def _recognised(
     coding = CovariateCoding.fit(covariates, [patient.columns for patient in trained])
     found = tuple(patient for patient in tested if np.isfinite(coding.encode(patient.columns)).any())
     if not found:
-        column = column_of(covariates[0])
+        column = " or ".join(dict.fromkeys(map(column_of, covariates)))
         raise DataError(
             f"{model_name} can test only patients whose {column} occurs in training. Found none of "
             f"{len(tested)}. Leave the model out where folds are whole hospitals or batches."
