@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from subfuse.evaluation.benefit.conformal import PROMISED, conformal_sets, survival_bounds
-from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
+from subfuse.evaluation.censoring import SurvivalCurves
 
 RESULT = Path(__file__).parent / "results" / "promised_coverage.md"
 DAYS = np.linspace(100.0, 3000.0, 30)

@@ -38,8 +38,8 @@ def test_training_patches_and_genes_have_mean_zero_and_deviation_one(cohort):
 def test_the_standardiser_ignores_patients_it_is_not_given(cohort):
     some = cohort.patients[2:6]
     fitted = InputStandardiser.fit(some, cohort.genes, FeatureCache())
-    np.testing.assert_array_equal(fitted.patch_mean, reader_of(cohort, some).standardiser.patch_mean)
-    assert not np.allclose(fitted.patch_mean, reader_of(cohort).standardiser.patch_mean)
+    np.testing.assert_array_equal(fitted.patches.mean, reader_of(cohort, some).standardiser.patches.mean)
+    assert not np.allclose(fitted.patches.mean, reader_of(cohort).standardiser.patches.mean)
 
 
 def test_slides_of_a_patient_stand_apart_and_keep_their_inner_distances(cohort):

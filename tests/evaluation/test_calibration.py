@@ -6,10 +6,10 @@ from sksurv.util import Surv
 
 from subfuse.audit.calibration import calibration_findings
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS, calibration_table, reliability_table
+from subfuse.evaluation.censoring import SurvivalCurves
 from subfuse.evaluation.intervals import evaluate_predictions
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
-from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 DAYS = np.array([200.0, 500.0, 900.0, 1400.0])
 
@@ -220,6 +220,19 @@ def test_a_model_without_curves_says_so() -> None:
     assert found["before"].isna().all()
     assert (found["reason"] == "its predictions hold no survival curve").all()
     assert calibration_findings(found)[0].level == "note"
+
+
+def test_curves_of_test_patients_alone_are_measured_and_not_recalibrated() -> None:
+    rows = survived(150, factor=1.0)
+    curves = [name for name in rows if name.startswith("survival_")]
+    tested_alone = rows.assign(**{name: rows[name].where(rows["split"] == "test") for name in curves})
+
+    found, complete = calibration_table(tested_alone), calibration_table(rows)
+
+    pd.testing.assert_series_equal(found["before"], complete["before"])
+    assert complete["after"].notna().all()
+    assert found["after"].isna().all()
+    assert (found["reason"] == "not recalibrated: validation patients of a fold have no survival curve").all()
 
 
 def test_reliability_adds_up() -> None:

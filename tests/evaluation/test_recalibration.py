@@ -5,8 +5,8 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
+from subfuse.evaluation.censoring import SurvivalCurves
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
-from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 DAYS = np.array([200.0, 600.0, 1500.0])
 

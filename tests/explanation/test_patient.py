@@ -7,6 +7,7 @@ import pytest
 from bright_slides import bright_slide, fit, prepared_slide
 from PIL import Image
 
+from subfuse.cohort.bags import PatchStandardiser
 from subfuse.explanation.patient import explain_patient
 from subfuse.slides.source import SlideSource
 
@@ -95,8 +96,7 @@ def test_the_bright_patch_of_each_slide_is_coloured_on_its_own_heat_maps(make_co
     fitted = fit(cohort, task="grade")
     as_they_are = replace(
         fitted.standardiser,
-        patch_mean=np.zeros_like(fitted.standardiser.patch_mean),
-        patch_scale=np.ones_like(fitted.standardiser.patch_scale),
+        patches=PatchStandardiser(*(np.full(fitted.standardiser.patch_dim, n, np.float32) for n in (0, 1))),
     )
     shapes = {"a": (700, 520, (300, 150)), "b": (500, 690, (0, 450))}
     paths = []

@@ -50,7 +50,7 @@ def untrained(cohort, fold, job):
         recipe=recipe,
         model=recipe.build().eval(),
         objective=ClassificationObjective(("G2", "G4")),
-        standardiser=InputStandardiser(scaler, None, None, None),
+        standardiser=InputStandardiser(scaler, None),
         baseline_logits=torch.zeros(1, 2),
         genes=genes,
         expression_unit=cohort.expression_unit,

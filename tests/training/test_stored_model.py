@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from subfuse.cohort.bags import InputStandardiser
+from subfuse.cohort.bags import InputStandardiser, PatchStandardiser
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.expression.table import ExpressionStandardiser
@@ -39,14 +39,14 @@ def untrained(name: str = "subspace", members: int = 1) -> FittedModel:
         members=members,
     )
     scaler = ExpressionStandardiser(GENES, np.arange(5, dtype=np.float32), np.ones(5, np.float32))
-    patches = np.zeros(4, np.float32), np.ones(4, np.float32)
+    patches = PatchStandardiser(np.zeros(4, np.float32), np.ones(4, np.float32))
     return FittedModel(
         task="grade",
         task_spec=TaskSpec(column="grade", classes=("G2", "G3", "G4"), ordinal=True),
         recipe=recipe,
         model=recipe.build().eval(),
         objective=ClassificationObjective(("G2", "G3", "G4")),
-        standardiser=InputStandardiser(scaler, *patches, None),
+        standardiser=InputStandardiser(scaler, patches),
         baseline_logits=torch.zeros(len(recipe.subspaces), 3),
         genes=GENES,
         expression_unit="log2_tpm",

@@ -1,6 +1,6 @@
 """Whether outcomes can carry a claim: enough patients of each kind, plausible times, no site that gives them away."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,9 @@ def label_findings(task: TaskPredictions, patients: pd.DataFrame | None) -> list
     """
     tested = task.tested.drop_duplicates(PATIENT)
     findings = [*_contradictions(task)]
-    findings += _class_findings(task, tested) if task.classes is not None else _survival_findings(task, tested)
+    findings += (
+        _survival_findings(task, tested) if task.classes is None else _class_findings(task, task.classes, tested)
+    )
     return [*findings, *_site_findings(task, tested, patients)]
 
 
@@ -63,9 +65,8 @@ def _contradictions(task: TaskPredictions) -> Iterator[Finding]:
         )
 
 
-def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Finding]:
-    assert task.classes is not None
-    counts = tested["label"].value_counts().reindex(list(task.classes), fill_value=0)
+def _class_findings(task: TaskPredictions, classes: Sequence[str], tested: pd.DataFrame) -> Iterator[Finding]:
+    counts = tested["label"].value_counts().reindex(list(classes), fill_value=0)
     few = counts[counts < LEAST_OF_CLASS]
     text = listed(f"{name} {count}" for name, count in counts.items())
     if len(few):
@@ -80,7 +81,7 @@ def _class_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Fin
     else:
         yield Finding("ok", "labels", f"test patients: {text}", task=task.name)
     folds = [set(fold["label"]) for _, fold in task.tested.groupby(FOLD)]
-    n_lacking = sum(len(present) < len(task.classes) for present in folds)
+    n_lacking = sum(len(present) < len(classes) for present in folds)
     if n_lacking:
         yield Finding(
             "note",

@@ -1,6 +1,6 @@
 """Bags: the patches and the expression of one patient, standardised by the training patients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,34 +29,29 @@ class Bag:
 
 
 @dataclass(frozen=True)
-class InputStandardiser:
-    """Centres and scales both inputs by the training patients, so that zero means average."""
+class PatchStandardiser:
+    """Mean and scale of every patch feature over all patches of the training patients."""
 
-    expression: ExpressionStandardiser | None  # None: no training patient has expression
-    patch_mean: Float[np.ndarray, " feature"] | None  # None: no training patient has slides
-    patch_scale: Float[np.ndarray, " feature"] | None
-    covariates: CovariateCoding | None = None  # None: there are none, or none that is read
+    mean: Float[np.ndarray, " feature"]
+    scale: Float[np.ndarray, " feature"]  # standard deviation; 1 where a feature is constant
 
     @classmethod
-    def fit(
-        cls,
-        patients: Sequence[Patient],
-        genes: Sequence[str],
-        features: "FeatureCache",
-        covariates: Sequence[str] = (),
-    ) -> "InputStandardiser":
-        """Fits on training patients; patches are read slide by slide, so memory does not grow with the cohort."""
-        expression, coding = fit_profile(patients, genes, covariates)
+    def fit(cls, paths: Iterable[Path], features: "FeatureCache") -> "PatchStandardiser | None":
+        """Fits on slides, one after the other, so memory does not grow with the cohort; None without any."""
         count, total, squares = 0, np.zeros(()), np.zeros(())
-        for path in (path for patient in patients for path in patient.slides):
+        for path in paths:
             values = features.read(path).features.astype(np.float64)
             count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)
         if not count:
-            return cls(expression, None, None, coding)
+            return None
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         scale = np.where(deviation > 1e-6, deviation, 1.0)
-        return cls(expression, mean.astype(np.float32), scale.astype(np.float32), coding)
+        return cls(mean.astype(np.float32), scale.astype(np.float32))
+
+    def transform(self, patches: Float[np.ndarray, "patch feature"]) -> Float[np.ndarray, "patch feature"]:
+        """Returns (patches - mean) / scale, in float32 for patches in float32."""
+        return (patches - self.mean) / self.scale
 
     def is_far(self, mean: Float[np.ndarray, " feature"], spread: Float[np.ndarray, " feature"] | None) -> bool:
         """Returns whether the typical feature of a slide has another scale than in training, whatever the reason.
@@ -68,11 +63,36 @@ class InputStandardiser:
             mean: Of the slide's features, over its patches.
             spread: Their standard deviation; None of too few patches.
         """
-        assert self.patch_mean is not None
-        assert self.patch_scale is not None
-        shift = float(np.median(np.abs(mean - self.patch_mean) / self.patch_scale))
-        ratio = 1.0 if spread is None else float(np.median(spread / self.patch_scale))
+        shift = float(np.median(np.abs(mean - self.mean) / self.scale))
+        ratio = 1.0 if spread is None else float(np.median(spread / self.scale))
         return shift > FAR or not _LEAST_SPREAD < ratio < FAR
+
+
+@dataclass(frozen=True)
+class InputStandardiser:
+    """Centres and scales both inputs by the training patients, so that zero means average."""
+
+    expression: ExpressionStandardiser | None  # None: no training patient has expression
+    patches: PatchStandardiser | None  # None: no training patient has slides
+    covariates: CovariateCoding | None = None  # None: there are none, or none that is read
+
+    @classmethod
+    def fit(
+        cls,
+        patients: Sequence[Patient],
+        genes: Sequence[str],
+        features: "FeatureCache",
+        covariates: Sequence[str] = (),
+    ) -> "InputStandardiser":
+        """Fits on training patients."""
+        expression, coding = fit_profile(patients, genes, covariates)
+        slides = (path for patient in patients for path in patient.slides)
+        return cls(expression, PatchStandardiser.fit(slides, features), coding)
+
+    @property
+    def patch_dim(self) -> int:
+        """Number of features per patch; 1 without slides, as a model needs one."""
+        return 1 if self.patches is None else len(self.patches.mean)
 
     def has_profile(self, patient: Patient) -> bool:
         """True if `profile` returns one."""
@@ -165,18 +185,15 @@ class BagReader:
         neighbours. Slides are left out when no training patient had any, expression and covariates likewise.
         """
         scaler = self.standardiser
-        has_patches = scaler.patch_mean is not None and scaler.patch_scale is not None
-        slides = [self.features.read(path) for path in patient.slides] if has_patches else []
+        slides = [self.features.read(path) for path in patient.slides] if scaler.patches is not None else []
         expression = scaler.profile(patient)
-        if not slides:
-            n_features = 1 if scaler.patch_mean is None else len(scaler.patch_mean)  # a model needs one feature
+        if scaler.patches is None or not slides:
+            n_features = scaler.patch_dim
             return Bag(
                 patient.patient_id, np.zeros((0, n_features), np.float32), np.zeros((0, 2), np.float32), expression
             )
         patches = np.concatenate([slide.features for slide in slides]).astype(np.float32)
-        assert scaler.patch_mean is not None
-        patches = (patches - scaler.patch_mean) / scaler.patch_scale
-        return Bag(patient.patient_id, patches, side_by_side(slides), expression)
+        return Bag(patient.patient_id, scaler.patches.transform(patches), side_by_side(slides), expression)
 
 
 def side_by_side(slides: Sequence[SlideFeatures]) -> Float[np.ndarray, "patch 2"]:

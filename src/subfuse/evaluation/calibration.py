@@ -1,18 +1,17 @@
 """How far predicted probabilities of test patients are from true, as predicted and after recalibration."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from subfuse.evaluation.censoring import HORIZON_DAYS
+from subfuse.evaluation.censoring import HORIZON_DAYS, SurvivalCurves
 from subfuse.evaluation.floors import LEAST_ISOTONIC, LEAST_VALIDATION
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
 from subfuse.evaluation.predictions import (
     FOLD,
-    TaskPredictions,
     class_probabilities,
     events,
     label_indices,
@@ -23,12 +22,7 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
-from subfuse.evaluation.survival.survival_calibration import (
-    SurvivalCurves,
-    calibration_groups,
-    d_calibration,
-    one_calibration,
-)
+from subfuse.evaluation.survival.survival_calibration import calibration_groups, d_calibration, one_calibration
 from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, bins_of
 
 CALIBRATION_COLUMNS = (
@@ -73,7 +67,9 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
             of_model = task.of_model(model)
             if not (of_model["split"] == "test").any():
                 continue
-            measured = _class_measures(of_model, task) if task.classes is not None else _survival_measures(of_model)
+            measured = (
+                _class_measures(of_model, task.classes) if task.classes is not None else _survival_measures(of_model)
+            )
             n_patients = of_model.loc[of_model["split"] == "test", ["cohort", "patient_id"]].drop_duplicates().shape[0]
             rows += [{"task": task.name, "model": model, "n_patients": n_patients, **row} for row in measured]
     return pd.DataFrame(rows, columns=list(CALIBRATION_COLUMNS)).astype({"n_patients": "Int64"})
@@ -102,9 +98,7 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     return stacked(tables)[list(_RELIABILITY_COLUMNS)]
 
 
-def _class_measures(rows: pd.DataFrame, task: TaskPredictions) -> Iterator[dict[str, Any]]:
-    classes = task.classes
-    assert classes is not None
+def _class_measures(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     method, scaling = ("Platt", PlattScaling) if len(classes) == 2 else ("temperature", TemperatureScaling)
     tested = dict(list(rows[rows["split"] == "test"].groupby(FOLD)))
     validation = dict(list(rows[rows["split"] == "validation"].groupby(FOLD)))
@@ -205,10 +199,13 @@ def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for key, fold in rows[rows["split"] == "validation"].groupby(FOLD)
         if events(fold).sum() >= LEAST_VALIDATION
     }
+    known = {key: curves for key, fold in validation.items() if (curves := survival_curves(fold)) is not None}
     reason = _few(validation, before, "events")
+    if reason is None and before.keys() - known.keys():
+        reason = "not recalibrated: validation patients of a fold have no survival curve"
     after = None
     if reason is None:
-        after = {key: _recalibrated_curves(tested, validation[key]) for key, tested in before.items()}
+        after = {key: _recalibrated_curves(tested, known[key], validation[key]) for key, tested in before.items()}
     horizon = min([HORIZON_DAYS, *(float(tested.curves.days[-1]) for tested in before.values())])
     for measure in measures:
         found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
@@ -224,19 +221,16 @@ def _curves_by_fold(rows: pd.DataFrame) -> dict[Any, _Tested] | None:
         tested = fold[fold["split"] == "test"]
         if tested.empty:
             continue
-        survival, days = survival_curves(tested)
-        if survival is None or days is None:
+        curves = survival_curves(tested)
+        if curves is None:
             return None
-        folds[key] = _Tested(tested, fold[fold["split"] == "train"], SurvivalCurves(days, survival))
+        folds[key] = _Tested(tested, fold[fold["split"] == "train"], curves)
     return folds
 
 
-def _recalibrated_curves(tested: _Tested, validation: pd.DataFrame) -> _Tested:
-    survival, days = survival_curves(validation)
-    assert survival is not None
-    assert days is not None
-    fitted = HazardRecalibration.fit(SurvivalCurves(days, survival), times_days(validation), events(validation))
-    return _Tested(tested.rows, tested.train, fitted.apply(tested.curves))
+def _recalibrated_curves(tested: _Tested, known: SurvivalCurves, validation: pd.DataFrame) -> _Tested:
+    fitted = HazardRecalibration.fit(known, times_days(validation), events(validation))
+    return replace(tested, curves=fitted.apply(tested.curves))
 
 
 def _survival_metric(folds: dict[Any, _Tested], measure: str, horizon_days: float) -> Metric:

@@ -65,6 +65,27 @@ class CensoringDistribution:
 
 
 @dataclass(frozen=True)
+class SurvivalCurves:
+    """Predicted survival of patients at some days; 1 at day 0, straight lines between, unknown beyond the last day."""
+
+    days: Float[np.ndarray, " time"]  # increasing, positive
+    survival: Float[np.ndarray, "patient time"]
+
+    def at(self, days: Float[np.ndarray, " patient"]) -> Float[np.ndarray, " patient"]:
+        """Returns each patient's survival at a day of their own; beyond the last day, the last value."""
+        known = np.append(0.0, self.days)
+        curve = np.concatenate([np.ones((len(self.survival), 1)), self.survival], axis=1)
+        right = np.clip(np.searchsorted(known, days, side="left"), 1, len(known) - 1)
+        share = np.clip((days - known[right - 1]) / (known[right] - known[right - 1]), 0.0, 1.0)
+        row = np.arange(len(curve))
+        return curve[row, right - 1] * (1 - share) + curve[row, right] * share
+
+    def at_horizon(self, horizon_days: float) -> Float[np.ndarray, " patient"]:
+        """Returns every patient's survival at one day."""
+        return self.at(np.full(len(self.survival), float(horizon_days)))
+
+
+@dataclass(frozen=True)
 class SurvivalSample:
     """Outcomes and predictions of the patients that are ranked together; fields and errors as in `survival_metrics`."""
 

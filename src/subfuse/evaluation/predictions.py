@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.censoring import CensoringDistribution, SurvivalSample
+from subfuse.evaluation.censoring import CensoringDistribution, SurvivalCurves, SurvivalSample
 from subfuse.evaluation.delong import BinaryAuc, binary_auc
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
 from subfuse.evaluation.weighted_metrics import (
@@ -192,7 +192,8 @@ def risks(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
 
 def _survival_group(tested: pd.DataFrame, train: pd.DataFrame, patients: pd.MultiIndex) -> RankedPatients:
     time_days, event, risk = times_days(tested), events(tested), risks(tested)
-    survival, survival_days = survival_curves(tested)
+    curves = survival_curves(tested)
+    survival, survival_days = (None, None) if curves is None else (curves.survival, curves.days)
     train_time_days, train_event = (None, None) if train.empty else (times_days(train), events(train))
     metrics = survival_metrics(
         time_days,
@@ -255,10 +256,8 @@ def class_name(label: object) -> str:
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def survival_curves(
-    tested: pd.DataFrame,
-) -> tuple[Float[np.ndarray, "patient time"] | None, Float[np.ndarray, " time"] | None]:
-    """Returns the survival columns that this fold's model fills, and their days; None without any.
+def survival_curves(tested: pd.DataFrame) -> SurvivalCurves | None:
+    """Returns the survival columns that this fold's model fills, with their days; None without any.
 
     Time bins differ between folds: of pooled folds, only the days that all share.
 
@@ -269,9 +268,9 @@ def survival_curves(
     if tested["fold"].nunique() > 1:  # pooled: a day of one fold says nothing about patients of the others
         columns = {day: column for day, column in columns.items() if tested[column].notna().all()}
     if not columns:
-        return None, None
+        return None
     curves = [_column(tested, column, tested[column]) for column in columns.values()]
-    return np.stack(curves, axis=1), np.array(list(columns))
+    return SurvivalCurves(np.array(list(columns)), np.stack(curves, axis=1))
 
 
 def curve_columns(rows: pd.DataFrame) -> dict[float, str]:

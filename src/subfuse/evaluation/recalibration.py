@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
+from subfuse.evaluation.censoring import SurvivalCurves
 
 _TINY = 1e-7
 _LOG_TEMPERATURES = (-3.0, 3.0)

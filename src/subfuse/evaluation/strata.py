@@ -154,7 +154,9 @@ def _within(
 ) -> tuple[dict[str, Any], Float[np.ndarray, " replicate"]]:
     """Returns the metric of one stratum with its interval, and its replicates."""
     patients = rows.drop_duplicates(PATIENT)
-    measured = list(_survival_folds(rows, bootstrap) if task.classes is None else _class_repeats(task, rows, bootstrap))
+    measured = list(
+        _survival_folds(rows, bootstrap) if task.classes is None else _class_repeats(rows, task.classes, bootstrap)
+    )
     defined = [(value, replicates) for value, replicates in measured if np.isfinite(value)]
     found: dict[str, Any] = {
         "value": float(np.mean([value for value, _ in defined])) if defined else np.nan,
@@ -192,10 +194,9 @@ def _survival_folds(
 
 
 def _class_repeats(
-    task: TaskPredictions, rows: pd.DataFrame, bootstrap: BootstrapWeights
+    rows: pd.DataFrame, classes: Sequence[str], bootstrap: BootstrapWeights
 ) -> Iterator[tuple[float, Float[np.ndarray, " replicate"]]]:
-    assert task.classes is not None
-    present = [task.classes[index] for index in sorted(set(label_indices(rows, task.classes).tolist()))]
+    present = [classes[index] for index in sorted(set(label_indices(rows, classes).tolist()))]
     if len(present) < 2:
         return
     for _, repeat in rows.groupby("repeat"):

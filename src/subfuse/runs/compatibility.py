@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from subfuse.cohort.bags import PatchStandardiser
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.covariates import check_values, column_of
 from subfuse.errors import DataError, preview
 from subfuse.expression.gene_names import case_hint
-from subfuse.expression.table import COHORT_SCALE, FAR
+from subfuse.expression.table import COHORT_SCALE, FAR, ExpressionStandardiser
 from subfuse.expression.units import units_of
 from subfuse.features.encoder import is_same_encoder
 from subfuse.features.store import read_sample
@@ -29,7 +30,8 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
     """
     notes: list[str] = []
     has_expression = any(patient.expression is not None for patient in cohort)
-    if fitted.standardiser.expression is not None and has_expression:
+    scaler, patches = fitted.standardiser.expression, fitted.standardiser.patches
+    if scaler is not None and has_expression:
         if fitted.expression_unit is not None and cohort.expression_unit != fitted.expression_unit:
             raise DataError(
                 f"expression of cohort {cohort.name!r} must be on the scale of training, {fitted.expression_unit}. "
@@ -46,17 +48,17 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
         if found.renamed:
             pairs = preview([f"{gene} as {name}" for gene, name in found.renamed.items()])
             notes.append(f"{len(found.renamed)} genes of the model are in the cohort under another symbol: {pairs}")
-        notes += _range_notes(fitted, cohort)
+        notes += _range_notes(scaler, fitted, cohort)
     notes += _covariate_notes(fitted, cohort)
     if not any(patient.slides for patient in cohort):
         return notes
     if "slides" not in fitted.recipe.modalities:
         return notes
-    if fitted.standardiser.patch_mean is None:
+    if patches is None:
         notes.append("no training patient had slides: slides are ignored")
     else:
         notes += _check_encoder(fitted, cohort)
-        notes += _width_notes(fitted, cohort) + _feature_notes(fitted, cohort)
+        notes += _width_notes(fitted, cohort) + _feature_notes(patches, cohort)
     return notes
 
 
@@ -69,10 +71,10 @@ def _remedy_of_scale(trained: str, found: str | None) -> str:
 
 def _check_encoder(fitted: FittedModel, cohort: Cohort) -> list[str]:
     """Refuses features of another encoder, or of other weights or another number; notes another name of the same."""
-    scaler = fitted.standardiser
-    if scaler.patch_mean is None or cohort.encoder_sha256 == fitted.encoder_sha256:
+    n_features = fitted.standardiser.patch_dim
+    if cohort.encoder_sha256 == fitted.encoder_sha256:
         return []
-    fits = cohort.patch_dim in (None, len(scaler.patch_mean))
+    fits = cohort.patch_dim in (None, n_features)
     if cohort.encoder != fitted.encoder and is_same_encoder(str(cohort.encoder), str(fitted.encoder)) and fits:
         return [
             f"features of cohort {cohort.name!r} are of encoder {cohort.encoder}, another name of {fitted.encoder} of "
@@ -81,7 +83,7 @@ def _check_encoder(fitted: FittedModel, cohort: Cohort) -> list[str]:
     if cohort.encoder != fitted.encoder:
         problem = f"must be encoded by {fitted.encoder} as in training. Found {cohort.encoder}"
     elif not fits:
-        problem = f"must have {len(scaler.patch_mean)} features per patch as in training. Found {cohort.patch_dim}"
+        problem = f"must have {n_features} features per patch as in training. Found {cohort.patch_dim}"
     else:
         problem = (
             f"must be encoded by the weights of {fitted.encoder} that training had. Found features that record "
@@ -114,14 +116,14 @@ def _width_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
     ]
 
 
-def _feature_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
+def _feature_notes(patches: PatchStandardiser, cohort: Cohort) -> list[str]:
     """Returns a note where features of slides have another scale than in training, as if normalised otherwise."""
     slides = {
         p.patient_id: [_scale_of(s, s.stat().st_mtime_ns if s.exists() else 0) for s in p.slides]
         for p in cohort
         if p.slides
     }
-    far = [patient for patient, scales in slides.items() if any(fitted.standardiser.is_far(*s) for s in scales)]
+    far = [patient for patient, scales in slides.items() if any(patches.is_far(*s) for s in scales)]
     if not far:
         return []
     return [
@@ -131,10 +133,8 @@ def _feature_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
     ]
 
 
-def _range_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
+def _range_notes(scaler: ExpressionStandardiser, fitted: FittedModel, cohort: Cohort) -> list[str]:
     """Returns a note where most genes of a patient are far from all that training had, whatever the reason."""
-    scaler = fitted.standardiser.expression
-    assert scaler is not None
     measured = {p.patient_id: p.expression for p in fitted.align(cohort) if p.expression is not None}
     shares = {patient: scaler.far_genes(values) for patient, values in measured.items()}
     far = {patient: sides for patient, sides in shares.items() if sum(sides) > 0.5}

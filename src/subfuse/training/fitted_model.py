@@ -60,7 +60,7 @@ class FittedModel:
     def usable(self, patient: Patient) -> bool:
         """True if the patient has at least one modality that this model was trained with."""
         standardiser, uses = self.standardiser, self.recipe.modalities
-        has_slides = bool(patient.slides) and standardiser.patch_mean is not None
+        has_slides = bool(patient.slides) and standardiser.patches is not None
         return (has_slides and "slides" in uses) or (uses != {"slides"} and standardiser.has_profile(patient))
 
     def batches(self, patients: Sequence[Patient], *, batch_size: int = _PREDICTION_BATCH) -> Iterator[BagBatch]:
@@ -86,7 +86,7 @@ class FittedModel:
                 tables.append(self._table(batch, output))
         predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
         everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
-        everyone["has_slides"] = [bool(p.slides) and self.standardiser.patch_mean is not None for p in patients]
+        everyone["has_slides"] = [bool(p.slides) and self.standardiser.patches is not None for p in patients]
         everyone["has_expression"] = [
             p.expression is not None and self.standardiser.expression is not None for p in patients
         ]
@@ -200,13 +200,15 @@ class FittedModel:
 
 
 def _standardiser_arrays(standardiser: InputStandardiser) -> dict[str, np.ndarray]:
-    arrays = {"patch_mean": standardiser.patch_mean, "patch_scale": standardiser.patch_scale}
+    arrays: dict[str, np.ndarray] = {}
+    if standardiser.patches is not None:
+        arrays |= {"patch_mean": standardiser.patches.mean, "patch_scale": standardiser.patches.scale}
     if standardiser.expression is not None:
         arrays |= {"gene_mean": standardiser.expression.mean, "gene_scale": standardiser.expression.scale}
     if standardiser.covariates is not None:
         scaler = standardiser.covariates.scaler
         arrays |= {"covariate_mean": scaler.mean, "covariate_scale": scaler.scale}
-    return {name: value for name, value in arrays.items() if value is not None}
+    return arrays
 
 
 def _describe_covariates(coding: CovariateCoding | None) -> list[dict[str, Any]]:

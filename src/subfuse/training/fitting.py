@@ -116,7 +116,7 @@ def train_fold(
 
 def _patch_widths(cohort: Cohort, problem: Problem) -> tuple[float, float] | None:
     """Returns the sides of the narrowest and of the widest patches in training, in µm; None where none is known."""
-    if problem.data.reader.standardiser.patch_mean is None:
+    if problem.data.reader.standardiser.patches is None:
         return None
     paths = [path for patient in problem.parts.train for path in patient.slides if path in cohort.patch_um]
     widths = [cohort.patch_um[path] for path in paths]

@@ -142,8 +142,8 @@ class Problem:
                 repr((patient.patient_id, patient.outcome(task), slides, sorted(patient.covariates.items()))).encode()
             )
             digest.update(b"" if patient.expression is None else patient.expression.tobytes())
-        for values in (standardiser.patch_mean, standardiser.patch_scale):
-            digest.update(b"" if values is None else values.tobytes())
+        if standardiser.patches is not None:
+            digest.update(standardiser.patches.mean.tobytes() + standardiser.patches.scale.tobytes())
         return {"model": sha256_of_json(self.recipe.model_dump(mode="json")), "data_sha256": digest.hexdigest()}
 
 
@@ -165,7 +165,7 @@ def pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Trai
     recipe = ModelRecipe(
         name=model_name,
         n_outputs=objective.n_outputs,
-        patch_dim=1 if standardiser.patch_mean is None else len(standardiser.patch_mean),
+        patch_dim=standardiser.patch_dim,
         n_genes=len(genes),
         n_covariates=len(covariates),
         gene_sets=_positions(cohort.gene_sets, genes),
@@ -214,7 +214,7 @@ def _positions(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> 
 def _of_linear_path(standardiser: InputStandardiser, modalities: Collection[str]) -> tuple[Modality, ...]:
     """Returns what a linear path reads: the model's inputs that a training patient has."""
     there: dict[Modality, bool] = {
-        "slides": standardiser.patch_mean is not None,
+        "slides": standardiser.patches is not None,
         "expression": standardiser.expression is not None or standardiser.covariates is not None,
     }
     return tuple(name for name, is_there in there.items() if is_there and name in modalities)

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat, ValidationEr
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from subfuse.cohort.bags import InputStandardiser
+from subfuse.cohort.bags import InputStandardiser, PatchStandardiser
 from subfuse.cohort.covariates import WEIGHT, CovariateCoding
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
@@ -224,14 +224,16 @@ class _WithoutDraws(TorchFunctionMode):
 
 
 def _standardiser_of(arrays: Mapping[str, np.ndarray], description: ModelDescription) -> InputStandardiser:
-    expression = coding = None
+    expression = patches = coding = None
     if "gene_mean" in arrays:
         expression = ExpressionStandardiser(description.genes, arrays["gene_mean"], arrays["gene_scale"])
     if "covariate_mean" in arrays:
         names = tuple(known.name for known in description.covariates)
         scaler = ExpressionStandardiser(names, arrays["covariate_mean"], arrays["covariate_scale"])
         coding = CovariateCoding({known.name: known.levels for known in description.covariates}, scaler)
-    return InputStandardiser(expression, arrays.get("patch_mean"), arrays.get("patch_scale"), coding)
+    if "patch_mean" in arrays:
+        patches = PatchStandardiser(arrays["patch_mean"], arrays["patch_scale"])
+    return InputStandardiser(expression, patches, coding)
 
 
 def _with_covariates_apart(

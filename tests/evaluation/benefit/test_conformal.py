@@ -7,8 +7,8 @@ import pytest
 from promised_coverage import DAYS, draw_classes, draw_survival
 from subfuse.audit.calibration import promise_findings
 from subfuse.evaluation.benefit.conformal import conformal_sets, conformal_table, survival_bounds
+from subfuse.evaluation.censoring import SurvivalCurves
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
-from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 pytestmark = pytest.mark.walk  # many draws
 

@@ -33,10 +33,11 @@ def require_groups(declared: Sequence[str], patients: pd.DataFrame | None) -> No
     Raises:
         ConfigurationError: Names the column and what it holds.
     """
-    if declared and patients is None:
+    if not declared:
+        return
+    if patients is None:
         raise ConfigurationError(f"strata: a table of the patients is required. Found none with {preview(declared)}.")
     for column in declared:
-        assert patients is not None
         if column in ("time_days", "event", "label"):
             raise ConfigurationError(f"strata: {column} is the outcome: patients of a stratum would not differ in it. "
                                      "Name another column.")  # fmt: skip

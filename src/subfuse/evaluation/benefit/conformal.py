@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from subfuse.evaluation.censoring import SurvivalCurves
 from subfuse.evaluation.floors import LEAST_VALIDATION
 from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.evaluation.predictions import (
@@ -21,7 +22,6 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.survival.risk_groups import kaplan_meier
-from subfuse.evaluation.survival.survival_calibration import SurvivalCurves
 
 PROMISED = 0.9
 CONFORMAL_COLUMNS = (
@@ -159,7 +159,7 @@ def _unfit(rows: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
         tested = fold[fold["split"] == "test"]
         if tested.empty:
             continue
-        if classes is None and survival_curves(tested)[0] is None:
+        if classes is None and survival_curves(tested) is None:
             return "its predictions hold no survival curve"
         n_known = len(_known(fold, classes))
         if n_known < LEAST_VALIDATION:

@@ -1,12 +1,10 @@
 """Whether predicted survival probabilities are true: 1-calibration at a horizon and D-calibration over all times."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from subfuse.evaluation.censoring import HORIZON_DAYS
+from subfuse.evaluation.censoring import HORIZON_DAYS, SurvivalCurves
 from subfuse.evaluation.floors import LEAST_CALIBRATED_EVENTS
 from subfuse.evaluation.metrics import Metric
 
@@ -16,27 +14,6 @@ _D_BINS = 10
 _D_PATIENTS_PER_BIN = 5  # expected; the chi-squared distribution needs as many
 _SMALLEST = 1e-6  # of what is divided by
 _STEPS = 50  # in which the variance is integrated
-
-
-@dataclass(frozen=True)
-class SurvivalCurves:
-    """Predicted survival of patients at some days; 1 at day 0, straight lines between, unknown beyond the last day."""
-
-    days: Float[np.ndarray, " time"]  # increasing, positive
-    survival: Float[np.ndarray, "patient time"]
-
-    def at(self, days: Float[np.ndarray, " patient"]) -> Float[np.ndarray, " patient"]:
-        """Returns each patient's survival at a day of their own; beyond the last day, the last value."""
-        known = np.append(0.0, self.days)
-        curve = np.concatenate([np.ones((len(self.survival), 1)), self.survival], axis=1)
-        right = np.clip(np.searchsorted(known, days, side="left"), 1, len(known) - 1)
-        share = np.clip((days - known[right - 1]) / (known[right] - known[right - 1]), 0.0, 1.0)
-        row = np.arange(len(curve))
-        return curve[row, right - 1] * (1 - share) + curve[row, right] * share
-
-    def at_horizon(self, horizon_days: float) -> Float[np.ndarray, " patient"]:
-        """Returns every patient's survival at one day."""
-        return self.at(np.full(len(self.survival), float(horizon_days)))
 
 
 def one_calibration(

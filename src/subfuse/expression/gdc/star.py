@@ -80,7 +80,7 @@ def read_gdc_star(
             continue
         depth[row] = reader.add(content, file["path"], file["patient_id"])
         found[file["patient_id"]] = (file["rank"], file["vial"])
-    if reader.axis is None and unreadable:
+    if reader.axis.empty and unreadable:
         raise DataError(next(iter(unreadable.values())))
     failed = exclusion_table(("expression", Path(files["path"].loc[row]).name, why) for row, why in unreadable.items())
     chosen, left_out = choose_samples(files.drop(index=list(unreadable)), depth, folder)
@@ -147,7 +147,7 @@ class _FolderReader:
     """Collects STAR files: one row per patient, of the file with the largest total count so far."""
 
     def __init__(self, unit: str, n_patients: int, keep_genes: set[str], aliases: Mapping[str, str]) -> None:
-        self.axis: pd.DataFrame | None = None  # of the first file: gene_id, gene_name, gene_type
+        self.axis = pd.DataFrame(columns=["gene_id", "gene_name", "gene_type"])  # of the first file
         self.rows: dict[str, int] = {}  # patient -> row
         self.values = np.zeros((0, 0), dtype=np.float32)
         self.totals = np.zeros(n_patients)
@@ -159,13 +159,12 @@ class _FolderReader:
     @property
     def summed(self) -> tuple[str, ...]:
         """The genes of every file."""
-        return () if self.axis is None else tuple(self.axis["gene_id"].astype(str))
+        return tuple(self.axis["gene_id"].astype(str))
 
     def add(self, content: pd.DataFrame, path: Path, patient: str) -> float:
         """Takes a file in, if it has more counts than earlier ones of its patient; returns its total count."""
-        if self.axis is None:
+        if self.axis.empty:
             self._start(content, path)
-        assert self.axis is not None
         if not np.array_equal(content["gene_id"].to_numpy(), self.axis["gene_id"].to_numpy()):
             raise DataError(
                 f"{path}: all STAR files must have the same genes in the same order ({len(self.axis)}, as in "
@@ -182,7 +181,6 @@ class _FolderReader:
 
     def genes(self) -> pd.DataFrame:
         """Returns the kept genes as a SampleMatrix describes them."""
-        assert self.axis is not None
         kept = self.axis.iloc[self._columns].reset_index(drop=True)
         return kept.rename(columns={"gene_name": "name"}).assign(label=kept["gene_id"])
 
