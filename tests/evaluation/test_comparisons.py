@@ -9,6 +9,7 @@ from sksurv.metrics import concordance_index_censored
 from subfuse.errors import DataError
 from subfuse.evaluation.bootstrap import replicates_of_family
 from subfuse.evaluation.calibration import calibration_table
+from subfuse.evaluation.censoring import HORIZON_DAYS
 from subfuse.evaluation.comparisons import (
     COMPARISON_COLUMNS,
     compare_models,
@@ -17,6 +18,7 @@ from subfuse.evaluation.comparisons import (
 )
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics
+from subfuse.evaluation.weighted_metrics import horizon_metric
 
 N, FOLDS = 90, 3
 CLASSES = ("G2", "G3", "G4")
@@ -168,6 +170,26 @@ def test_metric_undefined_in_every_fold_is_nan() -> None:
     assert row["reason"] == (
         "undefined in 3 of 3 folds: no event was observed; no interval: 0 events among the test patients, 5 are needed"
     )
+
+
+def test_a_metric_with_few_cases_of_its_own_has_no_interval() -> None:
+    patients = cohort()
+    late = patients["time_days"] > HORIZON_DAYS
+    kept = patients[~late | (late.cumsum() <= 4) & late]  # four are followed beyond the horizon
+    rows = evaluate_predictions(predictions(kept), n_bootstrap=20).set_index("metric")
+    at_horizon = rows.loc[horizon_metric(HORIZON_DAYS)]
+    assert np.isfinite(at_horizon["value"])
+    assert np.isnan(at_horizon["lower"])
+    assert "no interval: " in at_horizon["reason"]
+    assert "test patients followed beyond day 1095, 5 are needed" in at_horizon["reason"]
+    assert np.isfinite(rows.loc["c_index", "lower"])
+
+    censored = patients["fold_tested"] > 0
+    patients.loc[censored, "event"] = False  # the C-index is that of one fold, which has few events
+    patients.loc[~censored, "event"] &= patients.loc[~censored, "event"].cumsum() <= 4
+    few = row_of(evaluate_predictions(predictions(patients), n_bootstrap=20), "c_index")
+    assert np.isfinite(few["value"])
+    assert np.isnan(few["lower"])
 
 
 def test_folds_that_lack_classes_are_pooled() -> None:

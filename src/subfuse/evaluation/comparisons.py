@@ -15,8 +15,7 @@ from subfuse.evaluation.bootstrap import (
     replicates_of_family,
 )
 from subfuse.evaluation.delong import mean_auc
-from subfuse.evaluation.floors import too_few
-from subfuse.evaluation.intervals import grouping, joined, table_of, undefined_folds
+from subfuse.evaluation.intervals import few_in, grouping, joined, table_of, undefined_folds
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -174,7 +173,9 @@ def _comparison(both: _InCommon, model: str, reference: str, bootstrap: Bootstra
     left_out = f"patients left out, as only one of the models predicts them: {n_left_out}" if n_left_out else None
     difference = _difference(groups, reference_groups, task.headline, bootstrap)
     patients = common.reset_index(drop=True).drop_duplicates(PATIENT)
-    few = too_few(patients, task.classes)
+    pairs = zip(groups, reference_groups, strict=True)
+    defined = [a for a, b in pairs if a.metrics[task.headline].is_defined and b.metrics[task.headline].is_defined]
+    few = few_in(patients.set_index(PATIENT), task.classes, task.headline, defined or groups)
     if few is not None:
         unknown = dict.fromkeys(("lower", "upper", *_TESTS), np.nan)
         difference |= unknown | {"reason": joined(difference["reason"], f"no interval and no p-value: {few}")}

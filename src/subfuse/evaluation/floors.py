@@ -45,3 +45,16 @@ def too_few(tested: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
     rarest = counts.index[int(np.argmin(counts))] if len(counts) else ""
     few = len(counts) > 0 and counts.min() < LEAST
     return f"{counts.min()} test patients of class {rarest}, {LEAST} are needed" if few else None
+
+
+def too_few_at(horizon_days: float, tested: pd.DataFrame) -> str | None:
+    """Returns why test patients are too few for an interval of the AUC at a horizon; None where they suffice.
+
+    Args:
+        horizon_days: Patients with an event by then are told from those who were followed beyond it.
+        tested: Rows of test patients of a survival task, each patient once.
+    """
+    is_later = tested["time_days"] > horizon_days
+    counts = {"with an event by": tested["event"].astype(bool) & ~is_later, "followed beyond": is_later}
+    which, n = min(((which, int(found.sum())) for which, found in counts.items()), key=lambda found: found[1])
+    return f"{n} test patients {which} day {horizon_days:.0f}, {LEAST} are needed" if n < LEAST else None

@@ -5,7 +5,8 @@ within a fold, and a metric is the mean over folds; it is resampled over patient
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from subfuse.errors import preview
 from subfuse.evaluation.bootstrap import BootstrapWeights, percentile_interval
 from subfuse.evaluation.censoring import HORIZON_DAYS
 from subfuse.evaluation.delong import mean_auc
-from subfuse.evaluation.floors import too_few
+from subfuse.evaluation.floors import too_few, too_few_at
 from subfuse.evaluation.metrics import Metric
 from subfuse.evaluation.predictions import (
     FOLD,
@@ -51,7 +52,8 @@ def evaluate_predictions(
     - `lower`, `upper`: 2.5 and 97.5 % quantiles of the value over bootstrap replicates, which draw patients with
       replacement within folds. Models are not retrained: the interval is about patients, not about training.
       Resampled folds that are undefined are left out, and mentioned in `reason` from 5 % on; without a defined value
-      in half of the replicates, there is no interval, nor with too few test patients (`too_few`).
+      in half of the replicates, there is no interval, nor with too few test patients in the folds where the metric is
+      defined (`too_few`; of the AUC at a horizon, `too_few_at`).
       Drawing patients repeatedly inflates the calibration error, an
       absolute value of noisy gaps: its interval is moved down by the replicates' mean excess over `value`.
     - `lower_delong`, `upper_delong`: DeLong's 95 % interval of the AUC of two classes (see `delong`).
@@ -83,7 +85,7 @@ def evaluate_predictions(
         for model in task.models:
             known = {"task": task.name, "model": model, **_patient_counts(task, model)}
             tested = task.tested_by(model).drop_duplicates(PATIENT)
-            few = too_few(tested, task.classes)
+            few = partial(few_in, tested.set_index(PATIENT), task.classes)
             groups = ranked_patients(task.of_model(model), task.classes, by=by)
             measured = [group.weighted(bootstrap.of(group)) for group in groups]
             summaries = [s for s in _summaries(groups, measured, note, few) if s["metric"] not in _OF_PROBABILITIES]
@@ -140,7 +142,7 @@ def _summaries(
     groups: Sequence[RankedPatients],
     resampled: Sequence[Mapping[str, np.ndarray]],
     note: str | None,
-    few: str | None,
+    few: Callable[[str, Sequence[RankedPatients]], str | None],
 ) -> Iterator[dict[str, Any]]:
     """Yields one row per metric of the replicates; none for a model without test patients, no interval for too few."""
     for metric in resampled[0] if resampled else ():
@@ -149,18 +151,36 @@ def _summaries(
         replicates = [resampled[index][metric] for index in defined]
         value = float(values[defined].mean()) if len(defined) else np.nan
         lower, upper, interval_note = percentile_interval(replicates, centre=value if metric in _INFLATED else None)
-        if few is not None:
-            lower, upper, interval_note = np.nan, np.nan, f"no interval: {few}"
+        lacking = few(metric, [groups[index] for index in defined] or groups)
+        if lacking is not None:
+            lower, upper, interval_note = np.nan, np.nan, f"no interval: {lacking}"
         yield {
             "metric": metric,
             "value": value,
             "sd": values[defined].std(ddof=1) if len(defined) > 1 else np.nan,
             "lower": lower,
             "upper": upper,
-            **(_delong_interval(groups) if metric == "auc" and few is None else {}),
+            **(_delong_interval(groups) if metric == "auc" and lacking is None else {}),
             "truncation_days": _truncation(groups, metric),
             "reason": joined(note, undefined_folds([group.metrics[metric] for group in groups]), interval_note),
         }
+
+
+def few_in(
+    tested: pd.DataFrame, classes: Sequence[str] | None, metric: str, groups: Sequence[RankedPatients]
+) -> str | None:
+    """Returns why the patients of some groups are too few for an interval of a metric; None where they suffice.
+
+    Args:
+        tested: Test patients of the task by `PATIENT`, each once.
+        classes: Of the task; None for survival.
+        metric: Its name.
+        groups: Where the metric is defined.
+    """
+    rows = tested[tested.index.isin(set().union(*(group.patients for group in groups)))]
+    if metric == horizon_metric(HORIZON_DAYS):
+        return too_few_at(HORIZON_DAYS, rows)
+    return too_few(rows, classes)
 
 
 def _delong_interval(groups: Sequence[RankedPatients]) -> dict[str, float]:
