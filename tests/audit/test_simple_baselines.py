@@ -182,6 +182,17 @@ def test_the_audit_says_what_the_main_model_adds_to_the_best_trivial_one(
     assert f"survival: {finding.found}." in list(audit_lines(audit))[1]
 
 
+def test_a_model_that_gets_no_weight_is_said_to(patients: pd.DataFrame) -> None:
+    rows = table(patients, {"ours": 1.0, "clinical": 1.0})
+    rows.loc[rows["model"] == "ours", "risk"] *= -1
+    (task,) = audited_tasks(rows, {}, n_bootstrap=20)
+    (finding,), _ = what_is_added(task)
+    assert finding.level == "note"
+    assert finding.found.startswith("ours adds nothing to Clinical model: combined by weights from ")
+    assert finding.found.endswith(finding.short.rpartition(": ")[2])
+    assert finding.short == "nothing beside Clinical model: its weight is 0 in all folds"
+
+
 def test_without_events_it_cannot_be_told_what_is_added(patients: pd.DataFrame) -> None:
     rows = table(patients, {"ours": 1.0, "clinical": 1.0})
     first = rows["patient_id"].isin(rows["patient_id"].unique()[:4])

@@ -11,7 +11,7 @@ from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.fusion import Comparisons, difference_text, settled, verdict_of
 from subfuse.audit.recommendation import unfit
-from subfuse.evaluation.benefit.added_value import added_value
+from subfuse.evaluation.benefit.added_value import WEIGHTLESS, added_value
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, model_title
@@ -106,6 +106,10 @@ def what_is_added(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
 
 def _added(row: Mapping[Any, Any], task: AuditedTask) -> Finding:
     model, trivial = model_title(row["model"]), model_title(row["trivial"])
+    if row["reason"] == WEIGHTLESS:
+        found = f"{model} adds nothing to {trivial}: combined by weights from {row['fitted_on']}, {WEIGHTLESS}"
+        short = f"nothing beside {trivial}: {WEIGHTLESS}"
+        return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "", row["task"], row["model"], short)
     if np.isnan(row["lower"]) or np.isnan(row["p_value"]):
         found = f"cannot be told whether {model} adds to {trivial}: {row['reason'] or 'no interval'}"
         remedy, short = "More patients would tell.", "cannot be told"

@@ -13,6 +13,7 @@ from subfuse.evaluation.benefit.added_value import (
     PENALTY,
     TRAINING,
     VALIDATION,
+    WEIGHTLESS,
     added_value,
     combine,
     cox_weights,
@@ -93,7 +94,7 @@ def test_a_copy_adds_nothing_noise_adds_nothing_and_what_is_new_comes_first(pati
     assert table.index[0] == "new"
     assert table.loc["new", "lower"] > 0
     assert table.loc["copy", ["difference", "lower", "upper"]].abs().max() < 1e-12
-    assert table.loc["noise", "lower"] <= 0
+    assert not table.loc["noise", "lower"] > 0  # or none, without weight
     assert abs(table.loc["noise", "difference"]) < 0.03
 
 
@@ -109,7 +110,10 @@ def test_noise_adds_nothing_on_average() -> None:
 def test_a_reversed_model_gets_no_weight(patients: pd.DataFrame) -> None:
     rows = table_of(patients, {"clinical": 1.0, "ours": 1.0})
     rows.loc[rows["model"] == "ours", "risk"] *= -1
-    assert added(rows, ["ours"]).loc["ours", "difference"] == 0
+    found = added(rows, ["ours"]).loc["ours"]
+    assert found["difference"] == 0
+    assert found[["lower", "upper", "p_value"]].isna().all()  # no interval of no width
+    assert found["reason"] == WEIGHTLESS
 
 
 def test_weights_are_fitted_on_patients_who_are_not_tested_with_them(patients: pd.DataFrame) -> None:

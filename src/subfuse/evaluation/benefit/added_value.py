@@ -28,6 +28,7 @@ ADDED_COLUMNS = (
 VALIDATION, TRAINING, OTHER_FOLDS = "validation patients", "training patients", "test patients of other folds"
 PENALTY = 0.01  # half of it times the squared weights, per event or patient: finite where a model orders everybody
 _LEAST_WEIGHT = 1e-3  # of the trivial model, whose order remains where nothing is added
+WEIGHTLESS = "its weight is 0 in all folds"
 _TINY = 1e-7
 _Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # parameters -> value and gradient
 
@@ -39,6 +40,7 @@ class Combination:
     rows: pd.DataFrame
     fitted_on: str = ""
     reason: str | None = None
+    largest_weight: float = np.nan  # over the folds, of the model that is added
 
 
 def added_value(
@@ -53,8 +55,9 @@ def added_value(
     Predictions are centred and scaled within the fold. Weights are fitted anew in every fold on its validation
     patients, where all folds have `LEAST_VALIDATION` of them (survival: events; classes: and some of each), else on
     its training patients, whom the models know too well, else on the test patients of the repeat's other folds. They
-    are not negative: predictions are used as they are meant or not at all, and a model without weight adds zero. The
-    trivial model alone is recalibrated in the same way, which moves the order of three classes or more.
+    are not negative: predictions are used as they are meant or not at all, and a model without weight in any fold adds
+    nothing: it has no interval and no p-value of its own, and `WEIGHTLESS` as reason. The trivial model alone is
+    recalibrated in the same way, which moves the order of three classes or more.
 
     Args:
         task: Rows of all models and splits.
@@ -80,6 +83,9 @@ def added_value(
         fitted_on=[found.fitted_on for found in combined.values()],
         reason=[own or compared for own, compared in zip(unfitted, table["reason"], strict=True)],
     )
+    is_weightless = np.array([found.largest_weight == 0 for found in combined.values()])
+    table.loc[is_weightless, ["lower", "upper", "p_value"]] = np.nan
+    table.loc[is_weightless, ["difference", "reason"]] = 0.0, WEIGHTLESS
     return table[list(ADDED_COLUMNS)].sort_values("difference", ascending=False, ignore_index=True, kind="stable")
 
 
@@ -102,7 +108,8 @@ def combine(task: TaskPredictions, trivial: str, model: str) -> Combination:
                 _combined(rows, scaled, task.classes, fit=fit, test=part[tested[part]])
                 for part, fit in zip(folds, fitting, strict=True)
             ]
-            return Combination(pd.concat(parts, ignore_index=True), fitted_on)
+            found = pd.concat([part for part, _ in parts], ignore_index=True)
+            return Combination(found, fitted_on, largest_weight=max(weight for _, weight in parts))
     what = "events" if task.classes is None else "patients and some of every class"
     reason = f"weights need {LEAST_VALIDATION} {what} in validation or training of each fold, or in its other folds"
     return Combination(rows.iloc[:0], reason=reason)
@@ -207,15 +214,15 @@ def _combined(
     *,
     fit: np.ndarray,
     test: np.ndarray,
-) -> pd.DataFrame:
-    """Returns a fold's test rows with the combined prediction."""
+) -> tuple[pd.DataFrame, float]:
+    """Returns a fold's test rows with the combined prediction, and the weight of the model that is added."""
     fitting, tested = rows.iloc[fit], rows.iloc[test].copy()
     tested[columns_with(rows, "survival_", "contribution_")] = np.nan
     if classes is None:
-        tested["risk"] = scaled[test, 0] @ cox_weights(scaled[fit, 0], times_days(fitting), events(fitting))
-        return tested
+        weights = cox_weights(scaled[fit, 0], times_days(fitting), events(fitting))
+        return tested.assign(risk=scaled[test, 0] @ weights), float(weights[1])
     from scipy.special import softmax
 
     weights, intercepts = pool_weights(scaled[fit], label_indices(fitting, classes))
     tested[[f"p_{name}" for name in classes]] = softmax(scaled[test] @ weights + intercepts, axis=1)
-    return tested
+    return tested, float(weights[1])
