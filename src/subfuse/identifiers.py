@@ -126,6 +126,12 @@ def describe_mismatch(ours: Collection[str], places: Mapping[str, Collection[str
     Example:
         >>> describe_mismatch(["P01", "P02"], {"slides": ["p1", "p2"]}, of_ours="patients")
         'patients: P01, P02; slides: p1, p2; nearest: P01 and p1, which differ only in case, zeros or separators'
+        >>> describe_mismatch(["01", "02"], {"columns": ["X01", "X02"]}, of_ours="patients")  # as R writes them
+        'patients: 01, 02; columns: X01, X02; nearest: 01 and X01'
+        >>> describe_mismatch(["P 01", "P 09"], {"slides": ["P09_S1", "P01_S1"]}, of_ours="patients")
+        'patients: P 01, P 09; slides: P01_S1, P09_S1; nearest: P 01 and P01_S1'
+        >>> describe_mismatch(["A01"], {"slides": ["B1"]}, of_ours="patients")
+        'patients: A01; slides: B1'
     """
     named = {of_ours: sorted(ours)} | {place: sorted(found) for place, found in places.items()}
     shown = "; ".join(f"{place}: {preview(names, 3) or 'none'}" for place, names in named.items())
@@ -134,6 +140,11 @@ def describe_mismatch(ours: Collection[str], places: Mapping[str, Collection[str
     alike = next(((name, like[_canonical(name)]) for name in ours if _canonical(name) in like), None)
     if alike is not None:
         return f"{shown}; nearest: {alike[0]} and {alike[1]}, which differ only in {difference_of_spelling(*alike)}"
+    bare = {_without_prefix(name): name for name in reversed(theirs)}
+    pairs = ((name, bare[_without_prefix(name)]) for name in ours if _without_prefix(name) in bare)
+    prefixed = next((pair for pair in pairs if any(_canonical(name).isdigit() for name in pair)), None)
+    if prefixed is not None:
+        return f"{shown}; nearest: {prefixed[0]} and {prefixed[1]}"
     for name in ours[:_COMPARED]:
         longer = next((other for other in theirs if _is_part(name, other) or _is_part(other, name)), None)
         if longer is not None:
@@ -146,6 +157,8 @@ def describe_mismatch(ours: Collection[str], places: Mapping[str, Collection[str
 
 def _is_part(name: str, longer: str) -> bool:
     """Whether one name begins another, or is a part of it between separators, in whatever case."""
+    if _canonical(name) in {_canonical(longer[: mark.start()]) for mark in re.finditer(r"[\W_]+", longer)} - {""}:
+        return True
     name, longer = name.lower(), longer.lower()
     if longer.startswith(name) or name not in longer:
         return longer.startswith(name)
@@ -238,6 +251,11 @@ def spelling_of_label(label: str) -> str:
     text = re.sub(r"^(\d+)\.0+$", r"\1", composed(label).strip().lower())
     text = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[^\W_])|(?<=\d)[\s_-]+(?=[^\W\d_])", "", text)
     return re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
+
+
+def _without_prefix(name: str) -> str:
+    """The letters and digits of a name without letters before its digits: R writes X01 for 01."""
+    return re.sub(r"^[^\W\d_]+(?=\d+$)0*", "", _canonical(name))
 
 
 def _canonical(name: str) -> str:

@@ -26,6 +26,8 @@ def test_a_width_by_spacing_alone_has_the_remedy_of_the_file_first():
     assert warning.index("`patch_size_level0` of `coords`") < warning.index("Else correct mpp")
     (recorded,) = mixed_widths(widths)
     assert "patch_size_level0" not in recorded
+    assert mixed_widths(widths, by_spacing=["a"]) == (recorded,)  # as wide as others, whose width is recorded
+    assert "In 2 (a, c)" in mixed_widths(widths, by_spacing=["a", "c"])[0]
 
 
 def test_a_cohort_without_places_has_no_widths_to_compare():
