@@ -35,7 +35,7 @@ one scale. Correct mpp where it is wrong, or extract all features at one scale',
     found += [f"{width_um[names[0]]:.0f} µm in {len(names)} ({preview(sorted(names), limit=3)})" for names in others]
     remedy = "Correct mpp where it is wrong, or extract all features at one scale"
     doubtful = first if set(first) <= set(by_spacing) else []  # else the usual width is recorded
-    if unrecorded := sorted(set(by_spacing).intersection([*sum(others, []), *doubtful])):
+    if unrecorded := sorted(set(by_spacing).intersection([*(name for names in others for name in names), *doubtful])):
         remedy = (
             f"In {len(unrecorded)} ({preview(unrecorded, limit=3)}) it is only how far patches lie apart: where it is "
             "wrong, write their side in level-0 pixels into the file, as attribute `patch_size_level0` of `coords`. "

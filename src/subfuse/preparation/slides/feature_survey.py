@@ -14,6 +14,7 @@ import pandas as pd
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.features.contrast import PatchContrast, contrast_of
+from subfuse.features.encoder import is_same_encoder
 from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import opened_features
@@ -223,7 +224,11 @@ def _require_one_encoder(headers: Sequence[tuple[str, FeatureHeader]]) -> None:
         f"{preview(sorted(set(names)), limit=3)}"
         for (encoder, _, n_features), names in sorted(files.items(), key=lambda kind: -len(kind[1]))
     ]
+    remedy = "Keep one kind in the folder; name the encoder as `slides.encoder` where files do not record it."
+    (first, _, n_features), *others = files
+    if all(is_same_encoder(first, encoder) and n == n_features for encoder, _, n in others):
+        remedy = "Where these are names of one encoder, write one of them into all files, or prepare the cohorts apart."
     raise DataError(
         f"slides.features: all files must be of one encoder and one number of features. Found {'; '.join(kinds)}. "
-        "Keep one kind in the folder; name the encoder as `slides.encoder` where files do not record it."
+        f"{remedy}"
     )
