@@ -1,4 +1,5 @@
 import re
+import shlex
 
 import pandas as pd
 
@@ -37,6 +38,8 @@ def test_the_next_step_after_preparing_an_external_cohort_uses_a_run(tmp_path):
     predicted = f"subfuse predict RUN --cohort {tmp_path}, with the RUN of another cohort"
     assert _next_step(tmp_path, Plan((), {"os": 1})) == evaluated + predicted
     assert _next_step(tmp_path, Plan((), {})) == predicted
+    spaced = _next_step(tmp_path / "A data", Plan((1,), {"os": 1}))
+    assert shlex.split(spaced) == ["subfuse", "crossval", str(tmp_path / "A data"), "--out", "run"]
 
 
 def test_exclusions_are_printed_where_there_are_any_and_a_reason_that_an_error_tells_once(capsys):

@@ -175,7 +175,7 @@ def test_the_run_folder_is_that_of_a_cross_validation(prepared, run, tmp_path):
 def test_a_finished_fold_is_left_alone_unless_resuming_is_asked_for(prepared, run, capsys):
     before = (run / FOLD / "model.safetensors").stat().st_mtime_ns
     assert main(train(prepared, run, *BRIEF)) == 2
-    assert "holds a finished training. Add --resume" in capsys.readouterr().err
+    assert "holds a finished training. Add --resume to keep it, which trains nothing" in capsys.readouterr().err
     run_elsewhere(train(prepared, run, *BRIEF, "--resume"))
     assert (run / FOLD / "model.safetensors").stat().st_mtime_ns == before
 

@@ -1,5 +1,6 @@
 """Errors that users can act on. Each message says what was required, what was found and what to do."""
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -67,6 +68,16 @@ def meant(name: str, known: Iterable[str]) -> str:
     """
     near = get_close_matches(name, list(known), n=1, cutoff=0.75)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def command_line(*parts: object) -> str:
+    """Returns a command of the package as it can be pasted into a shell: names with spaces are quoted.
+
+    Example:
+        >>> command_line("prepare", "A data/cohort.yaml", "--out", "prepared")
+        "subfuse prepare 'A data/cohort.yaml' --out prepared"
+    """
+    return shlex.join(["subfuse", *map(str, parts)])
 
 
 def counted(count: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
-from subfuse.errors import DataError
+from subfuse.errors import DataError, command_line
 from subfuse.execution import Attempts, Progress, run_jobs
 from subfuse.files import write_table
 from subfuse.report.document import write_report
@@ -81,7 +81,8 @@ def reported(folder: Path, explained: Attempts | None = None) -> Path | None:
     """Writes what could not be explained, then the report; returns its path, or None with a warning."""
 
     def warn(what: str, reason: str) -> None:
-        logger.warning("%s: %s. Once that is mended: subfuse report %s", what, reason.rstrip("."), folder)
+        again = command_line("report", folder)
+        logger.warning("%s: %s. Once that is mended: %s", what, reason.rstrip("."), again)
 
     with Attempts(on_failure=warn).attempt("the report could not be written"):
         if explained is not None:

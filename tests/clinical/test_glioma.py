@@ -146,7 +146,7 @@ def test_columns_are_derived_with_their_reason():
     assert table["diagnosis"].tolist() == ["GBM_IDHwt", "Oligo_codel", "Astro_G2-3", None, None]
     assert table["subtype"].tolist() == ["glioblastoma", "oligodendroglioma", "astrocytoma", None, "astrocytoma"]
     assert table["diagnosis_basis"].str.startswith("unknown").tolist() == [False, False, False, True, True]
-    assert "GBM_IDHwt 1, Astro_G4 0, Astro_G2-3 1, Oligo_codel 1; unknown for 2" in notes[0]
+    assert "GBM_IDHwt: 1, Astro_G4: 0, Astro_G2-3: 1, Oligo_codel: 1; unknown for 2" in notes[0]
     assert "IDH is missing (1)" in notes[0]
     any_loss, _ = derive_diagnosis(PATIENTS, rule(cdkn2a="any_loss"))
     assert any_loss["diagnosis"].tolist() == ["GBM_IDHwt", "Oligo_codel", "Astro_G4", None, None]

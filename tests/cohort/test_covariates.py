@@ -30,6 +30,6 @@ def test_a_word_that_training_never_saw_says_nothing_and_is_named():
     for value in ("unknown", "R132H", None):
         assert not coding.transform(*known([value])).any()
     assert coding.transform({"idh": "mutant"})[1] == 0  # of a word that training lacks
-    notes = coding.notes(known(["unknown", None, "mutant"]))
+    notes = coding.notes(dict(zip("abc", known(["unknown", None, "mutant"]), strict=True)))
     assert len(notes) == 2
     assert "idh: unknown never occurred in training, which had mutant, wildtype" in notes[1]

@@ -268,7 +268,7 @@ def test_patients_are_counted_in_one_way_wherever_they_are_told(tmp_path):
     assert lines[0].startswith("40 of 52 patients (12 excluded): ")
     assert lines[0].endswith("; each is predicted by models that never saw them, in 5 folds.")
     assert lines[1].startswith("survival: 40 test patients, ")
-    assert lines[2].startswith("grade: 39 test patients: ")
+    assert lines[2].startswith("grade: 39 test patients; ")
     card = model_card(files)
     assert all(escaped(line) in card for line in lines)
     is_main = (files.predictions["model"] == "subspace") & (

@@ -68,7 +68,7 @@ def _contradictions(task: TaskPredictions) -> Iterator[Finding]:
 def _class_findings(task: TaskPredictions, classes: Sequence[str], tested: pd.DataFrame) -> Iterator[Finding]:
     counts = tested["label"].value_counts().reindex(list(classes), fill_value=0)
     few = counts[counts < LEAST_OF_CLASS]
-    text = listed(f"{name} {count}" for name, count in counts.items())
+    text = listed(f"{name}: {count}" for name, count in counts.items())
     if len(few):
         yield Finding(
             "warning",
@@ -79,7 +79,7 @@ def _class_findings(task: TaskPredictions, classes: Sequence[str], tested: pd.Da
             task.name,
         )
     else:
-        yield Finding("ok", "labels", f"test patients: {text}", task=task.name)
+        yield Finding("ok", "labels", f"test patients by class: {text}", task=task.name)
     folds = [set(fold["label"]) for _, fold in task.tested.groupby(FOLD)]
     n_lacking = sum(len(present) < len(classes) for present in folds)
     if n_lacking:

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from subfuse.cli.command import Command, add_workers, n_workers
 from subfuse.cli.console import DISCLAIMER, print_table, print_warnings, progress_bar
 from subfuse.cli.options import add_number, add_seed
-from subfuse.errors import ConfigurationError, SubfuseError, preview
+from subfuse.errors import ConfigurationError, SubfuseError, command_line, preview
 
 _SECONDS_OF_LOOKING = 10.0  # that `check` spends on the values of ready features
 
@@ -50,7 +50,7 @@ def _simulate(arguments: Namespace) -> None:
             workers=n_workers(arguments),
             progress=progress,
         )
-    print(f"Simulated cohort: {path}\nNext: subfuse prepare {path} --out prepared")
+    print(f"Simulated cohort: {path}\nNext: {command_line('prepare', path, '--out', 'prepared')}")
 
 
 def _add_init(parser: ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def _init(arguments: Namespace) -> None:
     if path.exists():
         raise ConfigurationError(f"{path} exists already. Remove it, or give another folder.")
     write_text(path, TEMPLATE)
-    print(f"Wrote {path}. Edit it, then: subfuse check {path}")
+    print(f"Wrote {path}. Edit it, then: {command_line('check', path)}")
 
 
 def _add_check(parser: ArgumentParser) -> None:
@@ -185,9 +185,9 @@ def _prepare(arguments: Namespace) -> None:
 def _next_step(folder: Path, plan: Any) -> str:
     """Returns the command that a prepared cohort is for: an external one has no folds to train on."""
     if plan.repeats:
-        return f"subfuse crossval {folder} --out run"
-    evaluated = f"subfuse evaluate RUN --cohort {folder}, or " if plan.tasks else ""
-    return f"{evaluated}subfuse predict RUN --cohort {folder}, with the RUN of another cohort"
+        return command_line("crossval", folder, "--out", "run")
+    commands = [command_line(name, "RUN", "--cohort", folder) for name in ("evaluate", "predict")]
+    return f"{', or '.join(commands if plan.tasks else commands[1:])}, with the RUN of another cohort"
 
 
 COMMANDS = {

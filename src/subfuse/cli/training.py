@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_chosen_cohort
 from subfuse.cli.console import DISCLAIMER, print_metrics, print_warnings, progress_bar
 from subfuse.cli.options import add_number, add_seed, add_settings, require_distinct
+from subfuse.errors import command_line
 
 
 def _add_shared(parser: ArgumentParser) -> None:
@@ -68,7 +69,7 @@ def _train(arguments: Namespace) -> None:
         )
     if metrics is not None:
         print_metrics(metrics)
-        print(f"Trained: {arguments.out}\nNext: subfuse report {arguments.out}\n{DISCLAIMER}")
+        print(f"Trained: {arguments.out}\nNext: {command_line('report', arguments.out)}\n{DISCLAIMER}")
 
 
 def _add_crossval(parser: ArgumentParser) -> None:

@@ -278,7 +278,7 @@ def _read_marker(cells: pd.Series, marker: str) -> list[Any]:
 
 
 def _note(table: pd.DataFrame, rule: DiagnosisRule) -> str:
-    counts = ", ".join(f"{name} {(table['diagnosis'] == name).sum()}" for name in WHO2021_CLASSES)
+    counts = ", ".join(f"{name}: {(table['diagnosis'] == name).sum()}" for name in WHO2021_CLASSES)
     deletion = rule.cdkn2a.replace("_", " ")
     reasons = table.loc[table["diagnosis"].isna(), "diagnosis_basis"].str.removeprefix("unknown: ").value_counts()
     unknown = f"; unknown for {reasons.sum()}: {preview(f'{reason} ({n})' for reason, n in reasons.items())}"

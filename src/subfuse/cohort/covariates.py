@@ -52,25 +52,30 @@ class CovariateCoding:
         """Returns the covariates of one patient as models read them; 0, that of the average patient, where unknown."""
         return self.scaler.transform(self.encode(known)) * np.float32(WEIGHT)
 
-    def notes(self, patients: Sequence[CovariateValues]) -> list[str]:
-        """Returns in words which covariates are unknown for how many patients: an average patient stands in."""
+    def notes(self, patients: Mapping[str, CovariateValues]) -> list[str]:
+        """Returns in words which covariates are unknown for whom: an average patient stands in.
+
+        Args:
+            patients: What is known of each patient, by identifier.
+        """
         notes = []
         for column, name in {column_of(name): name for name in self.names}.items():
-            unseen = [as_word(known[column]) for known in patients if self._unseen(name, known)]
+            unseen = [as_word(known[column]) for known in patients.values() if self._unseen(name, known)]
             if unseen:
                 notes.append(
                     f"{column}: {preview(sorted(set(unseen)))} never occurred in training, which had "
                     f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients. "
                     "What means the same is written alike: correct the clinical table and prepare it again"
                 )
-        missing: dict[tuple[int, ...], list[str]] = {}  # patients -> what is unknown of them
+        missing: dict[tuple[str, ...], list[str]] = {}  # patients -> what is unknown of them
         for column in dict.fromkeys(map(column_of, self.names)):
-            missing.setdefault(tuple(i for i, known in enumerate(patients) if column not in known), []).append(column)
+            whose = tuple(patient for patient, known in patients.items() if column not in known)
+            missing.setdefault(whose, []).append(column)
         unknown = [
-            f"{preview(columns)}: unknown for {len(places)} of {len(patients)} patients, taken as that of an average "
-            "training patient"
-            for places, columns in missing.items()
-            if places
+            f"{preview(columns)}: unknown for {len(whose)} of {len(patients)} patients ({preview(whose)}), taken as "
+            "that of an average training patient. Fill what is known into the clinical table and prepare it again"
+            for whose, columns in missing.items()
+            if whose
         ]
         return [*unknown, *notes]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError, DataError, command_line
 from subfuse.files import read_json, sha256_of_file, write_json
 
 NAME = "provenance.json"
@@ -67,9 +67,9 @@ def require_prepared(root: Path) -> None:
         found, source = "raw data", str(root / "cohort.yaml")
     else:
         found, out = ("other files", out) if root.exists() else ("none", str(root))
+    command = command_line("prepare", source, "--out", out)
     raise ConfigurationError(
-        f"{root}: a prepared folder is required. Found {found}. Prepare first, `subfuse prepare {source} --out {out}`, "
-        f"and give {out}."
+        f"{root}: a prepared folder is required. Found {found}. Prepare first, `{command}`, and give {out}."
     )
 
 
@@ -90,7 +90,7 @@ def _refuse_earlier_version(root: Path, found: Mapping[str, Any]) -> None:
 
 
 def _remedy(root: Path) -> str:
-    return f"Run `subfuse prepare COHORT.yaml --out {root}`: it keeps the slides that are done."
+    return f"Run `{command_line('prepare', 'COHORT.yaml', '--out', root)}`: it keeps the slides that are done."
 
 
 def _hashes(root: Path) -> dict[str, str]:

@@ -209,4 +209,4 @@ def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
         observed = duration(tested["time_days"].median())
         return f"{n_tested}, {counted(n_events, 'event')}; median observed time {observed}."
     counts = tested["label"].value_counts().reindex(predicted_classes(tested), fill_value=0)
-    return f"{n_tested}: {listed(f'{name} {count}' for name, count in counts.items())}."
+    return f"{n_tested}; {listed(f'{name}: {count}' for name, count in counts.items())}."

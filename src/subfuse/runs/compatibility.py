@@ -172,7 +172,7 @@ def _covariate_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
         check_values(fitted.covariates, {patient.patient_id: patient.columns for patient in cohort})
     except DataError as error:
         raise DataError(f"cohort {cohort.name!r}, {error} Then prepare it again.") from None
-    return fitted.standardiser.covariates.notes([patient.columns for patient in cohort])
+    return fitted.standardiser.covariates.notes({patient.patient_id: patient.columns for patient in cohort})
 
 
 def _check_basis(fitted: FittedModel, cohort: Cohort) -> list[str]:

@@ -139,9 +139,8 @@ def _claim(
     folder = job.folder(out)
     begun = [name for name in ("last.ckpt", "predictions.csv") if (folder / name).exists()]
     if begun and not resume:
-        raise ConfigurationError(
-            f"{folder} holds a {'finished' if begun[-1] == 'predictions.csv' else 'begun'} training. "
-            "Add --resume to go on with it, or choose another --out."
-        )
+        is_finished = begun[-1] == "predictions.csv"
+        state, use = ("finished", "keep it, which trains nothing") if is_finished else ("begun", "go on with it")
+        raise ConfigurationError(f"{folder} holds a {state} training. Add --resume to {use}, or choose another --out.")
     begin_jobs(out, {job: inputs})
     copy_cohort(cohort, out / "cohort")

@@ -150,3 +150,19 @@ def test_only_subgroups_that_are_tested_are_quoted_as_differing():
     assert table[(table["column"] == "sex") & (table["stratum"] == "unknown")]["lower"].isna().all()
     assert " for f" in finding.found
     assert "unknown" not in finding.found
+
+
+def test_a_stratum_that_is_the_outcome_is_said_to_be_and_a_single_rare_value_keeps_its_name():
+    _, patients = drawn(5, told_by_idh=1, skill=1)
+    patients["grade"] = ["G3"] * 9 + ["G2", "G4"] * ((N - 9) // 2) + ["G4"] * ((N - 9) % 2)
+    share = {name: (patients["grade"] == name) * 0.5 + 1 / 6 for name in ("G2", "G3", "G4")}
+    rows = patients[["patient_id", "cohort"]].assign(
+        task="grade", model="subspace", repeat=0, fold=0, split="test", label=patients["grade"],
+        **{f"p_{name}": values for name, values in share.items()},
+    )  # fmt: skip
+    (task,) = audited_tasks(rows, n_bootstrap=5)
+    strata, columns = strata_of(patients[["patient_id", "cohort", "grade"]], ["grade"])
+    (finding,), _, _ = stratum_findings(task, strata, columns)
+    assert set(columns["grade"]) == {"G2", "G3", "G4"}
+    assert finding.found.endswith("within grade cannot be told: grade is the outcome, or tells it: all are alike")
+    assert "no number of patients helps" in finding.remedy

@@ -101,7 +101,7 @@ def stratum_findings(
     n = sum(len(tables[name]) for name in strata)
     is_outcome = {name for name, rows in tables.items() if name not in strata and rows["value"].isna().all()}
     findings = [
-        _within_finding(task, model, rows, pairs[pairs["column"] == name], n=n)
+        _within_finding(task, columns, rows, pairs[pairs["column"] == name], n=n)
         if name in strata
         else _subgroup_finding(task, model, rows)
         for name, rows in tables.items()
@@ -110,12 +110,19 @@ def stratum_findings(
     return findings, within, pairs
 
 
-def _within_finding(task: AuditedTask, model: str, rows: pd.DataFrame, pairs: pd.DataFrame, *, n: int) -> Finding:
+def _within_finding(
+    task: AuditedTask, columns: pd.DataFrame, rows: pd.DataFrame, pairs: pd.DataFrame, *, n: int
+) -> Finding:
+    model = task.main
     column, overall = str(rows["column"].iloc[0]), task.values[model]
     title, metric = model_title(model), metric_title(task.headline)
     if len(rows) < 2:
         found = f"{title}: {metric} within {column} cannot be told: all patients are in one group"
         return Finding("note", CHECK, found, _WHY, "Group its values.", task.name, model)
+    if _is_outcome(task, columns[column]):
+        found = f"{title}: {metric} within {column} cannot be told: {column} is the outcome, or tells it: all are alike"
+        return Finding("note", CHECK, found, _WHY, "Read the strata of other tasks: no number of patients helps here.",
+                       task.name, model)  # fmt: skip
     known = rows.dropna(subset=["lower"])
     untold = "; ".join(f"{row.stratum}: {row.reason}" for row in rows[rows["lower"].isna()].itertuples())
     if known.empty:
@@ -140,6 +147,14 @@ def _within_finding(task: AuditedTask, model: str, rows: pd.DataFrame, pairs: pd
         found += f"; not shown to be above chance for {chance}" if chance else ""
         return Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name, model)
     return Finding("ok", CHECK, found, task=task.name, model=model)
+
+
+def _is_outcome(task: TaskPredictions, stratum: pd.Series) -> bool:
+    """Returns whether the test patients of every stratum are of one class."""
+    if task.classes is None:
+        return False
+    label = task.tested.drop_duplicates(PATIENT).set_index(PATIENT)["label"]
+    return bool(label.groupby(stratum[~stratum.index.duplicated()].reindex(label.index)).nunique().max() == 1)
 
 
 def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> Finding:
@@ -172,11 +187,11 @@ def of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joined(values: pd.Series) -> pd.Series:
-    """Returns text values, rare ones as `others`."""
+    """Returns text values, rare ones as `others` where there are several."""
     text = pd.Series([None if pd.isna(value) else str(value) for value in values], index=values.index, dtype=object)
     counts = text.value_counts()
     rare = set(counts.index[counts < LEAST_OF_STRATUM])
-    return text.map(lambda value: OTHERS if value in rare else value)
+    return text.map(lambda value: OTHERS if value in rare and len(rare) > 1 else value)
 
 
 def _thirds(numbers: pd.Series) -> pd.Series:
