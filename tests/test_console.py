@@ -13,7 +13,7 @@ def test_what_is_undefined_is_said_once_and_no_nan_is_printed(capsys):
     rows = [
         ("survival", "cox", "c_index", 0.61, 0.5, 0.7, None),
         ("grade", "snn", "auc", 0.71, nan, nan, few),
-        ("grade", "abmil", "auc", nan, nan, nan, few),
+        ("grade", "abmil", "auc", nan, nan, nan, "no prediction"),
         ("grade", "abmil", "f1", nan, nan, nan, "another"),
     ]
     print_metrics(pd.DataFrame(rows, columns=["task", "model", "metric", "value", "lower", "upper", "reason"]))
@@ -23,8 +23,8 @@ def test_what_is_undefined_is_said_once_and_no_nan_is_printed(capsys):
     assert shown.count("undefined") == 1
     assert re.search(r"SNN\W+AUC\W+0\.710\W+none", shown)
     assert shown.splitlines()[-2:] == [
-        "No interval for grade (SNN): 3 test patients of class G4, 5 are needed",
-        "Undefined for grade (ABMIL): 3 test patients of class G4, 5 are needed",
+        "grade (SNN): no interval: 3 test patients of class G4, 5 are needed",
+        "Undefined for grade (ABMIL): no prediction",
     ]
 
 

@@ -11,6 +11,8 @@ from subfuse.cohort.fold_files import read_repeats
 from subfuse.cohort.marker import mark_complete
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.exclusions import NothingLeft, exclusion_table
+from subfuse.expression import gene_names
+from subfuse.expression.gene_names import read_aliases
 from subfuse.files import write_table
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
@@ -224,10 +226,18 @@ def test_prepared_cohort_reads_back(folder):
     assert read_patients(out).set_index("patient_id").loc["p00", "n_slides"] == 1
 
 
-def test_declared_names_of_genes_come_along_while_their_table_is_there(folder):
+def test_declared_names_of_genes_are_read_once_and_come_along_while_their_table_is_there(folder, monkeypatch):
+    read = []
+
+    def counted(path):
+        read.append(path.name)
+        return read_aliases(path)
+
+    monkeypatch.setattr(gene_names, "read_aliases", counted)
     (folder / "mine.tsv").write_text("previous\tapproved\nOLD\tG2\n")
     cohort_file = cohort_file_of(folder, expression="expression: {table: expression.csv, unit: tpm, aliases: mine.tsv}")
     plan, out = plan_cohort(cohort_file), folder / "prepared"
+    assert read.count("mine.tsv") == 1
     write_prepared(out, cohort_file, plan, slide_table(plan, out))
     mark_complete(out, {})
     assert read_cohort(out).gene_aliases == {"OLD": "G2"}

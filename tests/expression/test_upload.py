@@ -112,6 +112,13 @@ def test_what_a_file_has_twice_or_empty_is_said():
         read_upload(b"gene,value\nEGFR,1\nCD8A,2\nPTEN,\nEXTRA,", unit="tpm", genes=GENES)
 
 
+def test_a_missing_gene_is_found_empty_under_its_earlier_symbol():
+    with pytest.raises(DataError, match=r"Missing 1: PLPP3\. Of these there, but without a value: PPAP2B\. Give"):
+        read_upload(b"gene,value\nEGFR,1\nPPAP2B,", unit="tpm", genes=["EGFR", "PLPP3"])
+    with pytest.raises(DataError, match=r"Missing 1: PTEN\. Of these there, but without a value: mine\. Give"):
+        read_upload(b"gene,value\nEGFR,1\nmine,", unit="tpm", genes=["EGFR", "PTEN"], aliases={"mine": "PTEN"})
+
+
 def leftovers() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob("subfuse-upload-*"))
 

@@ -166,6 +166,9 @@ def test_another_name_of_the_encoder_and_another_scale_have_their_remedy(make_co
     other = replace(cohort, encoder="uni2", encoder_sha256="1" * 64)
     (note,) = [text for text in check_compatible(fitted, other) if "encoder" in text]
     assert "are of encoder uni2, another name of uni_v2 of training" in note
+    of_files = replace(other, given_files={"features": ("a.h5", "b.h5")})
+    (note,) = [text for text in check_compatible(fitted, of_files) if "encoder" in text]
+    assert note.startswith("features of a.h5, b.h5 are of encoder uni2, another name")
     with pytest.raises(DataError, match=r"encoded by uni_v2 as in training\. Found uni\."):
         check_compatible(fitted, replace(other, encoder="uni"))
     with pytest.raises(

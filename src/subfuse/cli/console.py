@@ -62,16 +62,14 @@ def print_metrics(metrics: Any, title: str = "Test folds, mean") -> None:
         model, interval = model_title(row.model), f"{row.lower:.3f} to {row.upper:.3f}"
         value = "undefined" if math.isnan(row.value) else f"{row.value:.3f}"
         if any(map(math.isnan, bounds)):
-            interval, missing = "none", "Undefined" if math.isnan(row.value) else "No interval"
-            reason = (
-                row.reason.removeprefix("no interval: ") if isinstance(row.reason, str) else "no reason is recorded"
-            )
-            reasons.setdefault((missing, reason), {}).setdefault(row.task, []).append(model)
+            interval, lead = "none", "Undefined for " if math.isnan(row.value) else ""
+            reason = row.reason if isinstance(row.reason, str) else "no interval, and no reason is recorded"
+            reasons.setdefault((lead, reason), {}).setdefault(row.task, []).append(model)
         rows.append((row.task, model, metric_title(row.metric), value, interval))
     print_table(title, ("task", "model", "metric", "value", "95 % interval"), rows)
-    for (missing, reason), tasks in reasons.items():
+    for (lead, reason), tasks in reasons.items():
         concerned = "; ".join(f"{task} ({', '.join(models)})" for task, models in tasks.items())
-        print(f"{missing} for {concerned}: {reason}")
+        print(f"{lead}{concerned}: {reason}")
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

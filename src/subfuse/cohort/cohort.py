@@ -75,9 +75,21 @@ class Cohort:
     patch_dim: int | None = None
     patch_um: Mapping[Path, float] = field(default_factory=dict)  # feature file -> side of its patches, where known
     root: Path | None = None  # the prepared folder
+    given_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of what is read from none: see `told`
 
     def __len__(self) -> int:
         return len(self.patients)
+
+    def told(self, what: str) -> str:
+        """Returns what messages call its slides, features or expression: those of files where these were given.
+
+        Example:
+            >>> cohort = Cohort("tcga", (), (), None, {}, {}, given_files={"slides": ("a.svs",)})
+            >>> cohort.told("slides"), cohort.told("expression")
+            ('slides of a.svs', "expression of cohort 'tcga'")
+        """
+        files = self.given_files.get(what)
+        return f"{what} of {preview(files) if files else f'cohort {self.name!r}'}"
 
     def __repr__(self) -> str:
         """Returns a short table: patients by modality, what is known for each task, genes, encoder."""

@@ -40,13 +40,13 @@ from subfuse.expression.units import (
 )
 from subfuse.identifiers import patient_of_barcode, spelt_otherwise
 
-NO_VALUE, AGAIN = "no sample has a value", "occurs again with a higher mean"  # why a gene of a file is left out
 _FEW_PATIENTS = 20  # fewer give a poor mean and spread of a cohort
 
 
 def read_expression(
     section: ExpressionSection,
     *,
+    aliases: Mapping[str, str] | None = None,
     keep_genes: Collection[str] = (),
     patients: Collection[str] = (),
 ) -> ExpressionTable:
@@ -74,6 +74,7 @@ def read_expression(
 
     Args:
         section: `expression` of the cohort file.
+        aliases: Names to approved symbols; None: as the section declares them, see `gene_aliases`.
         keep_genes: Symbols that are kept whatever their type: those of the gene sets.
         patients: Identifiers of the cohort's patients: they tell the orientation of a matrix, and who is part of the
             cohort for `standardise`. Without any, all patients of the table are.
@@ -83,7 +84,7 @@ def read_expression(
         DataError: A file that is missing, empty, not a table or of another layout; a value that is not a finite
             number or contradicts the unit; a patient that occurs twice. Names file, row and gene.
     """
-    aliases = gene_aliases(section.aliases)
+    aliases = gene_aliases(section.aliases) if aliases is None else aliases
     excluded = section.exclude or ()
     kept_names = {approved_name(name, aliases) for name in (*keep_genes, *excluded)}
     matrix = _read(section, kept_names, aliases, {patient_of_barcode(patient) for patient in patients})
@@ -124,6 +125,7 @@ class _GeneAxis:
     genes: pd.DataFrame  # name, gene_id, gene_type, label, name_in_source (empty unless it is another)
     is_measured: Bool[np.ndarray, " gene"]  # False where no sample has a value
     is_usable: Bool[np.ndarray, " gene"]  # measured, with a name, and not excluded by name
+    unmeasured: tuple[str, ...]  # those of a name that is not excluded, as in the source
     exclusions: pd.DataFrame
     warnings: tuple[str, ...]
 
@@ -155,7 +157,10 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
         )  # others add up to the same, but for rounding
         used, left_out = choose_samples(samples, depth, matrix.path)
     values, per_patient = _one_row_per_patient(values, used)
-    columns, duplicates = _one_column_per_gene(values, axis, matrix)
+    columns, repeated = _one_column_per_gene(values, axis, matrix)
+    duplicates = exclusion_table(
+        ("gene", label, f"{name} occurs again with a higher mean") for label, name in repeated.items()
+    )
     kept = axis.genes.iloc[columns]
     described = kept.set_index("name")[["gene_id", "gene_type", "name_in_source"]].rename_axis(index=None)
     n_renamed = int((axis.genes["name_in_source"] != "").sum())
@@ -172,6 +177,8 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
         genes=described if bool((described != "").to_numpy().any()) else pd.DataFrame(),
         exclusions=join_exclusions([matrix.exclusions, silent, left_out, axis.exclusions, duplicates]),
         samples=per_patient,
+        unmeasured=axis.unmeasured,
+        repeated=repeated,
         warnings=(*matrix.warnings, *doubts, *axis.warnings),
         basis=basis,
     )
@@ -204,9 +211,10 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
     mangled = genes["name"].isin(named.mangled).to_numpy()
     nameless = (genes["name"] == "").to_numpy()
     unwanted = genes["name"].isin(_names_to_exclude(excluded, set(named.names), aliases, matrix.path)).to_numpy()
+    unmeasured = ~measured & ~nameless & ~unwanted
     reasons = [
         (unwanted, "named in expression.exclude"),
-        (~measured & ~nameless & ~unwanted, NO_VALUE),
+        (unmeasured, "no sample has a value"),
         (mangled & measured & ~unwanted, "a date: its symbol was lost to a spreadsheet"),
         (nameless, "no name"),
     ]
@@ -221,6 +229,7 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
         genes=genes,
         is_measured=measured,
         is_usable=measured & ~mangled & ~nameless & ~unwanted,
+        unmeasured=tuple(matrix.genes.loc[unmeasured, "name"].astype(str)),
         exclusions=exclusions,
         warnings=(warning,) if named.mangled else (),
     )
@@ -281,8 +290,8 @@ def _one_row_per_patient(
 
 def _one_column_per_gene(
     values: Float[np.ndarray, "patient gene"], axis: _GeneAxis, matrix: SampleMatrix
-) -> tuple[list[int], pd.DataFrame]:
-    """Returns the columns to keep in their order, of every name that with the highest mean; and the others."""
+) -> tuple[list[int], dict[str, str]]:
+    """Returns the columns to keep in their order, of every name that with the highest mean; and the others' names."""
     usable = axis.genes[axis.is_usable]
     if usable.empty:
         raise DataError(f"{matrix.path}: at least one gene with a name and values is required. Found none.")
@@ -295,10 +304,8 @@ def _one_column_per_gene(
     means = values[:, several.index].mean(axis=0, dtype=np.float64)
     ordered = several.assign(mean=means).sort_values(["mean", "label"], ascending=[False, True], kind="stable")
     losers = ordered[ordered["name"].duplicated()].sort_index()
-    dropped = [
-        ("gene", str(label), f"{name} {AGAIN}") for label, name in zip(losers["label"], losers["name"], strict=True)
-    ]
-    return usable.index.difference(losers.index).tolist(), exclusion_table(dropped)
+    repeated = dict(zip(losers["label"].astype(str), losers["name"].astype(str), strict=True))
+    return usable.index.difference(losers.index).tolist(), repeated
 
 
 def _standardise(table: ExpressionTable, patients: Collection[str]) -> ExpressionTable:

@@ -28,6 +28,8 @@ class ExpressionTable:
     genes: pd.DataFrame = field(default_factory=pd.DataFrame)  # where known: gene_id, gene_type, name_in_source
     exclusions: pd.DataFrame = field(default_factory=exclusion_table)  # level, id, reason
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # per patient: samples (joined by ;), n_samples
+    unmeasured: tuple[str, ...] = ()  # genes without a value in any sample, by their names in the source
+    repeated: Mapping[str, str] = field(default_factory=dict)  # place of a gene that is there again -> its symbol
     warnings: tuple[str, ...] = ()  # what is doubtful about the source
     standardised: bool = False  # True: z-scores within the cohort
     basis: ShareBasis | None = None  # genes below the sums of shares; None: no shares, or a part of unknown genes

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from subfuse.cells import number_hint
@@ -17,7 +16,7 @@ from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
 from subfuse.expression.gdc.star import STAR_COLUMNS
 from subfuse.expression.gene_names import approved_name, case_hint, gene_aliases, match_genes
-from subfuse.expression.reading import AGAIN, NO_VALUE, read_expression
+from subfuse.expression.reading import read_expression
 from subfuse.expression.source import ExpressionUnit, GdcStarFolder, PlainMatrix, StarUnit
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, UnitMismatch
@@ -46,7 +45,7 @@ def read_upload(
     *,
     unit: ExpressionUnit,
     genes: Sequence[str],
-    aliases: Path | None = None,
+    aliases: Mapping[str, str] | None = None,
     name: str = "the file",
     remedy: str = "Convert the file.",
 ) -> UploadedExpression:
@@ -60,13 +59,14 @@ def read_upload(
         content: The file, UTF-8 text.
         unit: Unit of its values: that of the cohort file.
         genes: The gene axis; the file must have all of them, by these or by earlier or later symbols.
-        aliases: `expression.aliases` of the cohort file.
+        aliases: Names to approved symbols; None: the built-in ones, see `gene_aliases`.
         name: What messages call the file.
         remedy: What to do about a file in another unit.
 
     Raises:
         DataError: Not such a file, a value that is not a number, more than one patient, or a gene is missing.
     """
+    names = gene_aliases() if aliases is None else aliases
     with tempfile.TemporaryDirectory(prefix="subfuse-upload-") as folder:
         n_added = 0
 
@@ -76,8 +76,8 @@ def read_upload(
 
         try:
             section, n_added = _section(Path(folder), content, unit, remedy)
-            table = read_expression(section.model_copy(update={"aliases": aliases}), keep_genes=genes)
-            uploaded = _on_axis(table, genes, gene_aliases(aliases))
+            table = read_expression(section, aliases=names, keep_genes=genes)
+            uploaded = _on_axis(table, genes, names)
         except (SubfuseError, ValueError, csv.Error) as error:
             message = in_file(_problem(error, unit, remedy))
             raise DataError(message if message.startswith(name) else f"{name}: {message}") from error
@@ -153,36 +153,32 @@ def _star_section(folder: Path, content: bytes, unit: ExpressionUnit, remedy: st
 
 def _on_axis(table: ExpressionTable, genes: Sequence[str], aliases: Mapping[str, str]) -> UploadedExpression:
     found = match_genes(genes, table.values.columns, aliases)
-    left_out = table.exclusions[table.exclusions["level"] == "gene"]
     if found.missing:
         raise DataError(
             f"all {len(genes)} genes of the cohort are required. Missing {len(found.missing)}: "
-            f"{preview(found.missing)}.{_without_value(found.missing, left_out, aliases)}"
+            f"{preview(found.missing)}.{_without_value(found.missing, table.unmeasured, aliases)}"
             f"{case_hint(found.missing, table.values.columns)} Give the whole profile."
         )
     values = table.values.iloc[0][[found.names[gene] for gene in genes]].to_numpy(dtype=np.float32)
-    n_ignored = table.values.shape[1] - len(genes) + len(left_out)
+    n_ignored = table.values.shape[1] - len(genes) + int((table.exclusions["level"] == "gene").sum())
     warnings = (*table.warnings, *_repeated(table, set(found.names.values()), aliases))
     n_renamed = len(found.renamed)
     return UploadedExpression(values, table.scale, table.transform, table.basis, n_ignored, n_renamed, warnings)
 
 
-def _without_value(missing: Sequence[str], left_out: pd.DataFrame, aliases: Mapping[str, str]) -> str:
+def _without_value(missing: Sequence[str], unmeasured: Collection[str], aliases: Mapping[str, str]) -> str:
     """Returns which of the missing genes are in the file, but have an empty cell there."""
-    empty = left_out.loc[left_out["reason"] == NO_VALUE, "id"].astype(str)
-    names = match_genes(missing, [label.partition(" (")[0] for label in empty], aliases).names
+    names = match_genes(missing, unmeasured, aliases).names
     return f" Of these there, but without a value: {preview(names.values())}." if names else ""
 
 
 def _repeated(table: ExpressionTable, used: Collection[str], aliases: Mapping[str, str]) -> Iterator[str]:
     """Yields warnings on the genes that a file has several times, by one symbol or two: one of their values is used."""
-    again = table.exclusions[table.exclusions["reason"].str.endswith(AGAIN)]
-    names = again["reason"].str.removesuffix(f" {AGAIN}")
-    labels = again.loc[names.isin(used), "id"]
-    if len(labels):
+    again = {label: name for label, name in table.repeated.items() if name in used}
+    if again:
         yield (
-            f"{preview(names[names.isin(used)].unique())}: several values in the file, of which the highest is used. "
-            f"Left out: {preview(labels)}. Keep the right ones."
+            f"{preview(dict.fromkeys(again.values()))}: several values in the file, of which the highest is used. "
+            f"Left out: {preview(again)}. Keep the right ones."
         )
     for name in table.values.columns:
         approved = approved_name(name, aliases)

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.cohort.cohort_file import CohortFile, Role, SplitsSection
+from subfuse.cohort.cohort_file import CohortFile, CohortSection, Role, SplitsSection
 from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names
 from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
 from subfuse.cohort.fold import Fold
@@ -108,11 +109,14 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         DataError: A table cannot be used, a label is outside its declared classes, cohorts do not fit together, or
             nobody is left.
     """
-    aliases = _aliases(cohort_file)
+    aliases_of = _aliases(cohort_file)
+    aliases = next(iter(aliases_of.values()))  # of the gene sets
     wanted = load_gene_sets(cohort_file.gene_sets, aliases)
     keep_genes = {gene for genes in wanted.values() for gene in genes}
     in_any_case = {gene.lower() for gene in keep_genes}
-    cohorts = [read_sources(section, keep_genes) for section in cohort_file.members]
+    cohorts = [
+        read_sources(section, keep_genes, aliases_of[_table_of_aliases(section)]) for section in cohort_file.members
+    ]
     roles = {cohort.name: cohort.role for cohort in cohorts}
     pooled = pool_sources(cohorts)
     develops = "develop" in roles.values()
@@ -243,10 +247,14 @@ def _warnings_of_cohorts(cohorts: Sequence[CohortSources], patients: pd.DataFram
     return warnings
 
 
-def _aliases(cohort_file: CohortFile) -> dict[str, str]:
-    """Returns the gene names that the gene sets are read with: those of the first cohort that declares any."""
-    declared = [member.expression.aliases for member in cohort_file.members if member.expression is not None]
-    return gene_aliases(next((path for path in declared if path is not None), None))
+def _aliases(cohort_file: CohortFile) -> dict[Path | None, dict[str, str]]:
+    """Returns the gene names of every declared table, in the order of the cohorts, and last the built-in ones alone."""
+    declared = dict.fromkeys(_table_of_aliases(section) for section in cohort_file.members)
+    return {path: gene_aliases(path) for path in [*filter(None, declared), None]}
+
+
+def _table_of_aliases(section: CohortSection) -> Path | None:
+    return None if section.expression is None else section.expression.aliases
 
 
 def _harmonisation(

@@ -1,7 +1,7 @@
 """The tables of every cohort of a file, read one by one and pooled: patients, slides, expression on one gene axis."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -46,12 +46,15 @@ class PooledSources:
     exclusions: pd.DataFrame
 
 
-def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortSources:
+def read_sources(
+    section: CohortSection, keep_genes: Collection[str], aliases: Mapping[str, str] | None = None
+) -> CohortSources:
     """Returns what a cohort's tables hold; opens no slide.
 
     Args:
         section: The cohort.
         keep_genes: Symbols that are kept whatever their type, see `read_expression`.
+        aliases: Names of genes to approved symbols; None: as the cohort declares them.
 
     Raises:
         ConfigurationError: Neither slides nor expression is declared.
@@ -72,7 +75,7 @@ def read_sources(section: CohortSection, keep_genes: Collection[str]) -> CohortS
     expression = None
     others = exclusion_table()  # other people in the expression source
     if section.expression is not None:
-        expression = read_expression(section.expression, keep_genes=keep_genes, patients=known)
+        expression = read_expression(section.expression, aliases=aliases, keep_genes=keep_genes, patients=known)
         measured = expression.values.index
         expression, others = restrict_expression(expression, clinical.patients["patient_id"].tolist())
         if expression.values.empty:

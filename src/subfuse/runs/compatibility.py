@@ -34,14 +34,14 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
     if scaler is not None and has_expression:
         if fitted.expression_unit is not None and cohort.expression_unit != fitted.expression_unit:
             raise DataError(
-                f"expression of cohort {cohort.name!r} must be on the scale of training, {fitted.expression_unit}. "
+                f"{cohort.told('expression')} must be on the scale of training, {fitted.expression_unit}. "
                 f"Found {cohort.expression_unit}. {_remedy_of_scale(fitted.expression_unit, cohort.expression_unit)}"
             )
         notes += _check_basis(fitted, cohort)
         found = fitted.find_genes(cohort)
         if found.missing:
             raise DataError(
-                f"expression of cohort {cohort.name!r} must have the {len(fitted.genes)} genes of training. "
+                f"{cohort.told('expression')} must have the {len(fitted.genes)} genes of training. "
                 f"Missing: {preview(found.missing)}.{case_hint(found.missing, cohort.genes)} Name "
                 "later symbols of these in expression.aliases of the cohort file, or train on the genes both share."
             )
@@ -77,7 +77,7 @@ def _check_encoder(fitted: FittedModel, cohort: Cohort) -> list[str]:
     fits = cohort.patch_dim in (None, n_features)
     if cohort.encoder != fitted.encoder and is_same_encoder(str(cohort.encoder), str(fitted.encoder)) and fits:
         return [
-            f"features of cohort {cohort.name!r} are of encoder {cohort.encoder}, another name of {fitted.encoder} of "
+            f"{cohort.told('features')} are of encoder {cohort.encoder}, another name of {fitted.encoder} of "
             "training: taken to have the same weights"
         ]
     if cohort.encoder != fitted.encoder:
@@ -90,7 +90,7 @@ def _check_encoder(fitted: FittedModel, cohort: Cohort) -> list[str]:
             "other weights, or none"
         )
     raise DataError(
-        f"slides of cohort {cohort.name!r} {problem}. Extract features as for the training patients (slides: "
+        f"{cohort.told('slides')} {problem}. Extract features as for the training patients (slides: "
         f"prepare with --encoder {fitted.encoder})."
     )
 
@@ -109,7 +109,7 @@ def _width_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
         return []
     found = sorted(width for its in other.values() for width in its)
     return [
-        f"slides of cohort {cohort.name!r}: patches of {len(other)} of {sum(map(bool, widths.values()))} patients "
+        f"{cohort.told('slides')}: patches of {len(other)} of {sum(map(bool, widths.values()))} patients "
         f"({preview(other)}) are {_span(found[0], found[-1])} µm wide, those of training {_span(*fitted.patch_um)} "
         "µm. Features of another scale mislead the model. Correct mpp, or extract features as for the training "
         "patients."
@@ -127,7 +127,7 @@ def _feature_notes(patches: PatchStandardiser, cohort: Cohort) -> list[str]:
     if not far:
         return []
     return [
-        f"slides of cohort {cohort.name!r}: features of {len(far)} of {len(slides)} patients ({preview(far)}) have "
+        f"{cohort.told('slides')}: features of {len(far)} of {len(slides)} patients ({preview(far)}) have "
         "another scale than those of training. Predictions from such values cannot be trusted. Extract features "
         "with the same weights and the same normalisation as for the training patients."
     ]
@@ -149,7 +149,7 @@ def _range_notes(scaler: ExpressionStandardiser, fitted: FittedModel, cohort: Co
         else "Another unit is likely: check the declared one"
     )
     return [
-        f"expression of cohort {cohort.name!r}: most genes of {len(far)} of {len(measured)} patients "
+        f"{cohort.told('expression')}: most genes of {len(far)} of {len(measured)} patients "
         f"({preview(far)}) lie more than {FAR:g} standard deviations {side} the mean of training. Predictions from "
         f"such values cannot be trusted. {cause}, or give values that were made as for the training patients."
     ]
@@ -183,16 +183,16 @@ def _check_basis(fitted: FittedModel, cohort: Cohort) -> list[str]:
     found = "a part of unknown genes" if other is None else f"{other.n_genes} genes"
     if fitted.sums_over_axis:
         return [
-            f"expression of {cohort.name!r} has shares over {found}: taken as shares over the {own.n_genes} genes "
+            f"{cohort.told('expression')} has shares over {found}: taken as shares over the {own.n_genes} genes "
             "of training"
         ]
     close = other is not None and abs(other.n_genes - own.n_genes) <= _CLOSE_BASIS * own.n_genes
     if other is not None and not close:
         raise DataError(
-            f"expression of cohort {cohort.name!r} must be shares over the {own.n_genes} genes of training. Found "
+            f"{cohort.told('expression')} must be shares over the {own.n_genes} genes of training. Found "
             f"shares over {found}. Give a table of the same genes, or train on the genes that both have."
         )
-    return [f"expression of {cohort.name!r} has shares over {found}, not exactly the {own.n_genes} genes of training"]
+    return [f"{cohort.told('expression')} has shares over {found}, not exactly the {own.n_genes} genes of training"]
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,7 @@ from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import columns_with
+from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.table import COHORT_SCALE
 from subfuse.expression.units import MODEL_SCALE, units_of
@@ -123,13 +124,14 @@ def predict_new_patient(
                 encoder_sha256=found.encoder_sha256,
                 patch_dim=found.patch_dim,
                 patch_um=found.width_um,
+                given_files=_names(slides, expression),
             )
             predictions, notes = run.predict_with_notes(cohort, model=model)
     except DataError as error:
-        raise DataError(_of_files(str(error), slides, expression)) from error
+        raise DataError(_by_option(str(error))) from error
     reads_covariates = bool(fitted.covariates) and fitted.recipe.modalities != {"slides"}
     notes += ["covariates are not given by files: use --cohort with a prepared cohort"] * reads_covariates
-    notes = [_of_files(note, slides, expression) for note in (*how, *found.notes, *notes)]
+    notes = [_by_option(note) for note in (*how, *found.notes, *notes)]
     return NewPatientPrediction(predictions, summarise(predictions), tuple(notes))
 
 
@@ -153,12 +155,18 @@ def _unread(fitted: FittedModel, given: dict[str, bool]) -> tuple[str, ...]:
     return (f"slides are not used: {model} reads {preview(sorted(reads))}",) if is_unread else ()
 
 
-def _of_files(text: str, slides: Sequence[Path], expression: Path | None) -> str:
-    """Returns what is said of the cohort of a new patient as said of its files: the user knows no such cohort."""
-    names = {"slides": [path.name for path in slides], "expression": [] if expression is None else [expression.name]}
-    text = re.sub(rf"`mpp`( for \S+)? in {re.escape(MPP_PLACE)}", "--mpp", text)
-    of_cohort = re.compile(f"(slides|expression) of (?:cohort )?'{NEW_PATIENT}'")
-    return of_cohort.sub(lambda found: f"{found[1]} of {preview(names[found[1]])}", text)
+def _names(slides: Sequence[Path], expression: Path | None) -> dict[str, tuple[str, ...]]:
+    of_slides = tuple(path.name for path in slides)
+    return {
+        "slides": of_slides,
+        "features": of_slides,
+        "expression": () if expression is None else (expression.name,),
+    }
+
+
+def _by_option(text: str) -> str:
+    """Returns what is said of a pixel size with the option that declares it: a new patient has no cohort file."""
+    return re.sub(rf"`mpp`( for \S+)? in {re.escape(MPP_PLACE)}", "--mpp", text)
 
 
 def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -206,7 +214,7 @@ def _read_expression(
         path.read_bytes(),
         unit=unit,
         genes=measured,
-        aliases=None if section is None else section.aliases,
+        aliases=None if section is None else gene_aliases(section.aliases),
         name=str(path),
         remedy=f"Name the file's own unit with --unit; it is converted to {fitted.expression_unit}, as the run reads.",
     )

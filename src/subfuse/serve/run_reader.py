@@ -13,6 +13,7 @@ from subfuse.cohort.cohort import Cohort, Patient, read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import DataError
 from subfuse.evaluation.predictions import class_columns, holds_risks, predicted_classes
+from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.run_folder.tables import stack_predictions
@@ -140,7 +141,8 @@ class RunReader:
                 "a cohort with expression that is not standardised within the cohort is required: it says in which "
                 f"unit a file is. Found none for {patient.cohort!r}."
             )
-        uploaded = read_upload(content, unit=unit, genes=self.cohort.genes, aliases=section.aliases)
+        aliases = gene_aliases(section.aliases)
+        uploaded = read_upload(content, unit=unit, genes=self.cohort.genes, aliases=aliases)
         only = (replace(patient, expression=uploaded.values),)
         changed = replace(self.cohort, patients=only, expression_basis=uploaded.basis)
         table, notes = self.run.predict_with_notes(changed, model=model)
