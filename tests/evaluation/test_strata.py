@@ -124,3 +124,16 @@ def test_cochrans_q_by_hand():
     # weights 100 and 25: mean 0.64, Q = 100 * 0.04**2 + 25 * 0.16**2 = 0.8
     assert heterogeneity_p_value([(0.6, 0.01), (0.8, 0.04)]) == pytest.approx(0.3711, abs=1e-4)
     assert np.isnan(heterogeneity_p_value([(0.6, 0.01)]))
+
+
+def test_a_stratum_is_told_by_the_cases_of_the_folds_where_it_can_be():
+    rows = table()
+    rows["event"] = (rows["fold"] > 0) & (rows.groupby("fold").cumcount() < 4) | (rows["fold"] == 0)
+    rows.loc[rows["fold"] == 0, "risk"] = 1.0  # nobody is ranked; of the other folds one is left
+    rows.loc[rows["fold"] == 1, "risk"] = 1.0
+    (found,) = stratified_metrics(
+        task_of(rows), ["ours"], columns_of(rows, idh=["all"] * N), n_bootstrap=20, seed=0
+    ).to_dict("records")
+    assert np.isfinite(found["value"])
+    assert np.isnan(found["lower"])
+    assert "4 events among the test patients, 5 are needed" in found["reason"]

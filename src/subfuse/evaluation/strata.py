@@ -39,7 +39,7 @@ def stratified_metrics(
 
     - `value`: for survival, the C-index from pairs within stratum and fold, as a mean over folds; for classes, the AUC
       over the classes that the stratum has, their probabilities divided by their sum, folds of a repeat pooled.
-    - `lower`, `upper`: as in `evaluate_predictions`; none with too few patients (`too_few`).
+    - `lower`, `upper`: as in `evaluate_predictions`; none with too few patients (`too_few`) where it is defined.
     - `p_heterogeneity`: of Cochran's Q between the strata of a column that have an interval, with bootstrap variances
       (Cochran 1954); the same in every row of the column. `p_adjusted`: over the columns of a model (Holm 1979).
 
@@ -175,7 +175,9 @@ def _within(
             else "all patients are of one class"
         )
         return found | {"reason": missing}, nothing
-    few = too_few(patients, task.classes)
+    groups = zip(rows.groupby(FOLD if task.classes is None else ["repeat"]), measured, strict=True)
+    counted = pd.concat([group for (_, group), (value, _) in groups if np.isfinite(value)]).drop_duplicates(PATIENT)
+    few = too_few(patients, task.classes) or too_few(counted, task.classes)
     if few is not None:
         return found | {"reason": f"no interval: {few}"}, nothing
     replicates = [of_fold for _, of_fold in defined]
