@@ -169,7 +169,7 @@ def _summaries(
 def few_in(
     tested: pd.DataFrame, classes: Sequence[str] | None, metric: str, groups: Sequence[RankedPatients]
 ) -> str | None:
-    """Returns why the patients of some groups are too few for an interval of a metric; None where they suffice.
+    """Returns why patients of a task, or of some groups, are too few for an interval; None where they suffice.
 
     Args:
         tested: Test patients of the task by `PATIENT`, each once.
@@ -177,10 +177,11 @@ def few_in(
         metric: Its name.
         groups: Where the metric is defined.
     """
+    few = too_few(tested, classes)
     rows = tested[tested.index.isin(set().union(*(group.patients for group in groups)))]
     if metric == horizon_metric(HORIZON_DAYS):
-        return too_few_at(HORIZON_DAYS, rows)
-    return too_few(rows, classes)
+        return few or too_few_at(HORIZON_DAYS, rows)
+    return few or too_few(rows, classes)
 
 
 def _delong_interval(groups: Sequence[RankedPatients]) -> dict[str, float]:
