@@ -12,7 +12,6 @@ from subfuse.report.document import write_report
 from subfuse.report.model_card import escaped, model_card
 from subfuse.report.provenance_section import command, provenance_section
 from subfuse.report.run_files import read_run
-from subfuse.training.models import model_title
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_warnings_are_counted_by_kind_not_listed(tmp_path):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), optional=False)
     of_models = [("fusion benefit", model) for model in ("subspace", "concat")] + [("calibration", "snn")] * 20
     findings = [
-        Finding("warning", check, f"{model_title(model)}: found {number}", "why", "what to do", "grade", model)
+        Finding.of_model("warning", check, f"found {number}", "why", "what to do", task="grade", model=model)
         for number, (check, model) in enumerate(of_models)
     ]
     (run / "audit.json").write_text(json.dumps(Audit(tuple(findings)).to_dict()))

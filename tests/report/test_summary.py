@@ -19,7 +19,15 @@ from subfuse.report.model_card import escaped, model_card
 from subfuse.report.patient_section import PictureBudget
 from subfuse.report.run_files import RunFiles, read_run
 from subfuse.report.statements import singular
-from subfuse.report.summary import Caution, TaskCard, caution, cohort_sentence, patients_of_run, task_card
+from subfuse.report.summary import (
+    Caution,
+    TaskCard,
+    calibration_sentence,
+    caution,
+    cohort_sentence,
+    patients_of_run,
+    task_card,
+)
 
 
 def card_of(run: Path, task: str) -> TaskCard:
@@ -173,6 +181,19 @@ def test_calibration_of_the_main_model_comes_from_the_audit(tmp_path, level, wor
     with_audit(run, level, "subspace: p = 0.4", "recalibrate before use")
     assert lines_of(run, "survival")["Probabilities"] == words
     assert ("and 1 warning." in caution(read_run(run)).sentence) == (level == "warning")
+
+
+def test_numbers_of_calibration_stand_beside_the_verdict_without_the_models_name(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    of = {"task": "survival", "model": "subspace"}
+    for level, detail, sentence in (
+        ("ok", "Brier 0.1", "Probabilities: no sign that they are off (Brier 0.1)."),
+        ("note", "cannot be checked, 1 patients", "Probabilities: cannot be checked, 1 patient."),
+    ):
+        finding = Finding.of_model(level, "calibration", detail, **of)
+        assert finding.found == f"Subspace fusion: {detail}"
+        (run / "audit.json").write_text(json.dumps(Audit((finding,)).to_dict()))
+        assert calibration_sentence(read_run(run), "survival") == sentence
 
 
 def test_inputs_that_were_allowed_although_they_may_be_the_outcome_are_named_beside_their_task(run, tmp_path):

@@ -52,8 +52,8 @@ def decision_findings(task: AuditedTask, trivial: str | None) -> tuple[list[Find
     told = own.dropna(subset=["lower_default"])
     if told.empty:
         reason = own["reason"].dropna()
-        found = f"{model_title(model)}: cannot be told, {reason.iloc[0] if len(reason) else 'no interval'}"
-        return [Finding("note", _DECISIONS, found, _WHY_DECISIONS, task=task.name, model=model)], table
+        detail = f"cannot be told, {reason.iloc[0] if len(reason) else 'no interval'}"
+        return [Finding.of_model("note", _DECISIONS, detail, _WHY_DECISIONS, task=task.name, model=model)], table
     parts = [_decisions_text(str(outcome), rows, trivial) for outcome, rows in told.groupby("outcome", sort=False)]
     level: Level = "ok" if (told["lower_default"] > 0).any() else "note"
     found, why = f"acting on {model_title(model)} is {'; '.join(parts)}", "" if level == "ok" else _WHY_DECISIONS
@@ -72,29 +72,27 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
     model = main_model(task.models)
     table = conformal_table(task, model, columns)
     overall, *of_strata = table.to_dict("records")
-    title = model_title(model)
     if np.isnan(overall["coverage"]):
-        found = f"{title}: nothing can be promised, {overall['reason']}"
-        return [Finding("note", _PROMISES, found, _WHY_PROMISES, task=task.name, model=model)], table
+        detail = f"nothing can be promised, {overall['reason']}"
+        return [Finding.of_model("note", _PROMISES, detail, _WHY_PROMISES, task=task.name, model=model)], table
     what, size = ("sets of classes", f"{overall['size']:.1f} classes in the mean") if task.classes is not None else (
         "lower bounds of survival", f"half of them beyond {overall['size']:.0f} days"
     )  # fmt: skip
     share = f"{overall['coverage']:.0%} ({overall['lower']:.0%} to {overall['upper']:.0%})"
-    found = f"{title}: {what} that promise {PROMISED:.0%} hold for {share} of {overall['n_patients']} patients, {size}"
+    detail = f"{what} that promise {PROMISED:.0%} hold for {share} of {overall['n_patients']} patients, {size}"
     short = [
         f"{row['coverage']:.0%} of {row['column']} {row['stratum']}"
         for row in of_strata
         if row["p_value"] < SIGNIFICANCE / 2 / len(of_strata)
     ]
-    found += f"; less often for {listed(short)}" if short else ""
+    detail += f"; less often for {listed(short)}" if short else ""
     if overall["p_value"] < SIGNIFICANCE / 2:  # one side
         remedy = "Do not promise it. Raise `splits.validation`."
-        return [Finding("warning", _PROMISES, found, _WHY_PROMISES, remedy, task.name, model)], table
-    return [
-        Finding(
-            "note" if short else "ok", _PROMISES, found, _WHY_PROMISES if short else "", task=task.name, model=model
-        )
-    ], table
+        found = Finding.of_model("warning", _PROMISES, detail, _WHY_PROMISES, remedy, task=task.name, model=model)
+        return [found], table
+    level: Level = "note" if short else "ok"
+    why = _WHY_PROMISES if short else ""
+    return [Finding.of_model(level, _PROMISES, detail, why, task=task.name, model=model)], table
 
 
 def _decisions_text(outcome: str, rows: pd.DataFrame, trivial: str | None) -> str:
@@ -115,22 +113,22 @@ def _thresholds(rows: pd.DataFrame) -> str:
 
 
 def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
-    title = model_title(model)
     if rows["before"].isna().all():
-        found = f"{title}: cannot be checked, {rows['reason'].iloc[0]}"
-        yield Finding("note", CHECK, found, _WHY, task=task, model=model)
+        yield Finding.of_model(
+            "note", CHECK, f"cannot be checked, {rows['reason'].iloc[0]}", _WHY, task=task, model=model
+        )
         return
     p_value, text = _classification(rows) if "brier" in rows.index else _survival(rows)
     n_patients = int(rows["n_patients"].iloc[0])
     if p_value is None or n_patients < LEAST_CALIBRATED:
         few = f"{n_patients} patients, {LEAST_CALIBRATED} are needed; " if n_patients < LEAST_CALIBRATED else ""
-        yield Finding("note", CHECK, f"{title}: not tested, {few}{text}", _WHY, task=task, model=model)
+        yield Finding.of_model("note", CHECK, f"not tested, {few}{text}", _WHY, task=task, model=model)
         return
     if p_value >= SIGNIFICANCE:
-        yield Finding("ok", CHECK, f"{title}: {text}", task=task, model=model)
+        yield Finding.of_model("ok", CHECK, text, task=task, model=model)
         return
     evidence = "clear" if p_value < CLEAR else "some"
-    found = f"{title}: {evidence} evidence that probabilities are off, {text}"
+    detail = f"{evidence} evidence that probabilities are off, {text}"
     if rows["after"].notna().any():
         short = "recalibrate before use"
         remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."
@@ -138,7 +136,7 @@ def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
         short = "do not use them" if evidence == "clear" else "check them before use"
         begin = "Do not use the probabilities" if evidence == "clear" else "Check the probabilities on more patients"
         remedy = f"{begin}: they cannot be recalibrated here. Raise `splits.validation`."
-    yield Finding("warning", CHECK, found, _WHY, remedy, task, model, short)
+    yield Finding.of_model("warning", CHECK, detail, _WHY, remedy, task=task, model=model, short=short)
 
 
 def _classification(rows: pd.DataFrame) -> tuple[float, str]:

@@ -37,8 +37,8 @@ def modality_shuffles(
     for model in (model for model in task.models if len(task.modalities[model]) > 1):
         chosen = [job for job in jobs if (job.job.task, job.job.model) == (task.name, model)]
         if not chosen:
-            found = f"{model_title(model)}: cannot be checked, its fitted models are not in the run"
-            findings.append(Finding("note", SHUFFLE_NULL, found, task=task.name, model=model))
+            detail = "cannot be checked, its fitted models are not in the run"
+            findings.append(Finding.of_model("note", SHUFFLE_NULL, detail, task=task.name, model=model))
             continue
         for modality in sorted(task.modalities[model] - (set() if cohort.genes else {"expression"})):
             shuffled = _shuffled_rows(task, model, chosen, cohort, modality)
@@ -144,20 +144,19 @@ def interaction_finding(
     """Returns how much of a model's predictions is neither modality alone, and the table of `variance_shares`."""
     table = variance_shares(grids, modalities=_EXCHANGED).assign(task=task, model=model)
     told = table.set_index("part")
-    title = model_title(model)
     if told["share"].isna().any():
-        found = f"{title}: cannot be told, predictions do not change with the modalities of a fold"
-        return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
+        detail = "cannot be told, predictions do not change with the modalities of a fold"
+        return Finding.of_model("note", INTERACTION, detail, _WHY_INTERACTION, task=task, model=model), table
     of_slides, of_expression, together = (
         f"{told.loc[part, 'share']:.0%} ({told.loc[part, 'lower']:.0%} to {told.loc[part, 'upper']:.0%})"
         for part in (*_EXCHANGED, INTERACTION)
     )
-    found = (
-        f"{title}: with modalities exchanged between patients, {of_slides} of the variance of its predictions is of "
+    detail = (
+        f"with modalities exchanged between patients, {of_slides} of the variance of its predictions is of "
         f"slides, {of_expression} of expression and {together} of both together only "
         f"(grids of {', '.join(str(len(grid)) for grid in grids)} patients)"
     )
-    return Finding("note", INTERACTION, found, _WHY_INTERACTION, task=task, model=model), table
+    return Finding.of_model("note", INTERACTION, detail, _WHY_INTERACTION, task=task, model=model), table
 
 
 def shuffle_finding(
@@ -179,10 +178,8 @@ def shuffle_finding(
     table = compare_models(rows, reference=model, n_bootstrap=task.n_bootstrap, seed=task.seed)
     row = table.iloc[0]
     if np.isnan(row["lower"]):
-        found = (
-            f"{model_title(model)}: shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
-        )
-        return Finding("note", SHUFFLE_NULL, found, task=task.name, model=model), table
+        detail = f"shuffling {modality} cannot be judged, {row['reason'] or 'the metric is undefined'}"
+        return Finding.of_model("note", SHUFFLE_NULL, detail, task=task.name, model=model), table
     change, interval = number(row["difference"], signed=True), signed_interval(row["lower"], row["upper"])
     evidence = f"{metric_title(task.headline)} changes by {change}, 95 % interval {interval}"
     if row["upper"] < 0:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from subfuse.errors import DataError, preview
 from subfuse.files import json_value
+from subfuse.training.models import model_title
 
 Level = Literal["failure", "warning", "note", "ok"]
 LEVELS: tuple[Level, ...] = ("failure", "warning", "note", "ok")  # in the order in which they are read
@@ -29,6 +30,23 @@ class Finding:
     task: str | None = None  # None: of every task
     model: str | None = None  # None: of no single model
     short: str = ""  # what a card has room for: verdict with numbers, advice, or the input; empty where `found` does
+    detail: str = ""  # `found` without the model's name, where it begins with that: see `of_model`
+
+    @classmethod
+    def of_model(
+        cls,
+        level: Level,
+        check: str,
+        detail: str,
+        why: str = "",
+        remedy: str = "",
+        *,
+        task: str,
+        model: str,
+        short: str = "",
+    ) -> "Finding":
+        """Returns a finding on one model: `found` is its name, a colon and the detail."""
+        return cls(level, check, f"{model_title(model)}: {detail}", why, remedy, task, model, short, detail)
 
 
 @dataclass(frozen=True)

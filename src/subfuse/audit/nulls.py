@@ -74,15 +74,13 @@ def permute_labels(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
             continue
         few = too_few(tested.drop_duplicates(PATIENT), task.classes)
         if few is not None:
-            findings.append(
-                Finding("note", _LABEL_NULL, f"{model_title(model)}: not tested, {few}", task=task.name, model=model)
-            )
+            findings.append(Finding.of_model("note", _LABEL_NULL, f"not tested, {few}", task=task.name, model=model))
             continue
         folds = [_pairs(fold, task.classes) for _, fold in tested.groupby(by)]
         null = _null(folds, generator)
         if not np.isfinite(value) or not len(null):
-            found = f"{model_title(model)}: cannot be checked, its {metric_title(task.headline)} is undefined"
-            findings.append(Finding("note", _LABEL_NULL, found, task=task.name, model=model))
+            detail = f"cannot be checked, its {metric_title(task.headline)} is undefined"
+            findings.append(Finding.of_model("note", _LABEL_NULL, detail, task=task.name, model=model))
             continue
         p_value = (1 + (null >= value - 1e-12).sum()) / (1 + len(null))
         rows.append((task.name, model, task.headline, value, null.mean(), np.quantile(null, 0.95), p_value))

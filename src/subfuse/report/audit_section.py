@@ -57,6 +57,7 @@ def serious_kinds(findings: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, A
 def _kind(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns findings of one check that matter for the same reason; a remedy of all of them is said once."""
     first, remedies = findings[0], {finding["remedy"] for finding in findings}
+    models = {finding.get("model") for finding in findings}
     columns = ("Task", "Found", *(("Remedy",) if len(remedies) > 1 else ()))
     keys = ("found", *(("remedy",) if len(remedies) > 1 else ()))
     rows = [(task_of(finding), *(singular(str(finding[key])) for key in keys)) for finding in findings]
@@ -67,8 +68,14 @@ def _kind(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "gist": f"{counted(len(findings), str(first['level']))} · {whom}",
         "why": " ".join(part for part in (first["why"], *(remedies if len(remedies) == 1 else ())) if part),
         "table": PlainTable(columns, rows),
+        "told": [_told(finding, of_one_model=len(models) == 1) for finding in findings],
         "open": first["level"] == "failure",
     }
+
+
+def _told(finding: Mapping[str, Any], *, of_one_model: bool) -> str:
+    """Returns what was found, without the model's name where the gist of the kind has it as the only one."""
+    return singular(str((of_one_model and finding.get("detail")) or finding["found"]))
 
 
 def _rest(findings: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

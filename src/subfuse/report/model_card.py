@@ -154,11 +154,8 @@ def _limits(run: RunFiles) -> Iterator[str]:
         yield "- This run was not audited (`subfuse audit`)."
         return
     for kind in serious_kinds(run.audit["findings"]):
-        told = list(dict.fromkeys(row[1] for row in kind["table"].rows))
+        told = list(dict.fromkeys(kind["told"]))
         is_failure, is_one = kind["level"] == "failure", len(told) == 1
-        told = [
-            text.removeprefix(f"{kind['gist'].rpartition(': ')[2]}: ") for text in told
-        ]  # the one model of the gist
         found = "; ".join(told) if is_failure or is_one else f"for example {told[0]}"
         yield f"- {escaped(kind['name'])}, {escaped(kind['gist'])}{f': {escaped(found)}' if found else ''}."
 

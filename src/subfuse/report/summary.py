@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.calibration import CHECK as CALIBRATION
 from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.errors import counted, preview
@@ -141,7 +142,7 @@ def _lines(
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
         yield Line("Highest of all", f"{model_label(highest['model'], run.covariates)} {number(highest['value'])}")
-    yield Line("Probabilities", _calibration(run, task)[0])
+    yield Line("Probabilities", _calibration(_finding(run, task, CALIBRATION)))
 
 
 def allowed_inputs(run: RunFiles, task: str) -> list[str]:
@@ -294,22 +295,20 @@ def _evidence(benefit: FusionBenefit) -> str:
 
 def calibration_sentence(run: RunFiles, task: str) -> str:
     """Returns what the audit says of the main model's probabilities, with the numbers."""
-    words, detail = _calibration(run, task)
-    return f"Probabilities: {words}{f' ({detail})' if detail else ''}."
+    found = _finding(run, task, CALIBRATION)
+    detail = "" if found is None else singular(str(found.get("detail") or found["found"]))
+    if found is not None and found["level"] == "note":  # it says itself that they were not tested
+        return f"Probabilities: {detail}."
+    return f"Probabilities: {_calibration(found)}{f' ({detail})' if detail else ''}."
 
 
-def _calibration(run: RunFiles, task: str) -> tuple[str, str]:
-    """Returns the verdict on the main model's probabilities, and its numbers."""
-    model = run.main_model(task)
-    found = _finding(run, task, "calibration")
+def _calibration(found: Mapping[str, Any] | None) -> str:
+    """Returns the verdict on the main model's probabilities, in few words."""
     if found is None:
-        return "not tested", ""
+        return "not tested"
     advice = found.get("short") or "check them before use"
     words = {"ok": "no sign that they are off", "warning": f"signs that they are off: {advice}"}
-    detail = singular(str(found["found"]).removeprefix(f"{model_title(model)}: "))
-    return words.get(found["level"], "not tested"), detail.removeprefix("not tested, ").removeprefix(
-        "cannot be checked, "
-    )
+    return words.get(found["level"], "not tested")
 
 
 def _finding(run: RunFiles, task: str, check: str) -> Mapping[str, Any] | None:

@@ -14,7 +14,6 @@ from subfuse.evaluation.metrics import metric_title, number, signed_interval
 from subfuse.evaluation.predictions import read_tasks, stacked
 from subfuse.run_folder.layout import HELD_OUT_SITES
 from subfuse.run_folder.tables import read_predictions
-from subfuse.training.models import model_title
 
 CHECK = "hospitals held out"
 _WHY = "A model is used where it was not trained: random folds have patients of every hospital in training."
@@ -50,15 +49,15 @@ def held_out_findings(folder: Path, tasks: Iterable[AuditedTask]) -> tuple[list[
 
 
 def _finding(row: Mapping[Any, Any]) -> Finding:
-    title, metric = model_title(row["model"]), metric_title(row["metric"])
+    metric, of = metric_title(row["metric"]), {"task": row["task"], "model": row["model"]}
     of_random_folds = f"{number(row['random_folds'])} in random folds"
     values = f"{metric} {number(row['held_out'])} with whole hospitals held out, {of_random_folds}"
     if np.isnan(row["lower"]):
-        found = f"{title}: {values}; the gap cannot be told: {row['reason'] or 'the metric is undefined'}"
-        return Finding("note", CHECK, found, _WHY, "More patients would tell.", row["task"], row["model"])
+        detail = f"{values}; the gap cannot be told: {row['reason'] or 'the metric is undefined'}"
+        return Finding.of_model("note", CHECK, detail, _WHY, "More patients would tell.", **of)
     gap = f"{number(row['gap'], signed=True)} ({signed_interval(row['lower'], row['upper'])})"
-    found, short = f"{title}: {values}, a gap of {gap}", f"{number(row['held_out'])}; random folds {gap}"
+    detail, short = f"{values}, a gap of {gap}", f"{number(row['held_out'])}; random folds {gap}"
     if row["lower"] > 0:
         remedy = "Quote the metric with hospitals held out."
-        return Finding("warning", CHECK, found, _WHY, remedy, row["task"], row["model"], short)
-    return Finding("ok", CHECK, found, task=row["task"], model=row["model"], short=short)
+        return Finding.of_model("warning", CHECK, detail, _WHY, remedy, **of, short=short)
+    return Finding.of_model("ok", CHECK, detail, **of, short=short)

@@ -15,7 +15,6 @@ from subfuse.evaluation.metrics import CHANCE, NORMAL_95, metric_title, p_text
 from subfuse.evaluation.predictions import PATIENT, TaskPredictions
 from subfuse.evaluation.strata import pair_decomposition, stratified_metrics
 from subfuse.identifiers import spelt_otherwise
-from subfuse.training.models import model_title
 
 CHECK = "within strata"
 _WIDE = 0.3  # an interval as wide holds both a weak and a good model
@@ -115,38 +114,36 @@ def _within_finding(
 ) -> Finding:
     model = task.main
     column, overall = str(rows["column"].iloc[0]), task.values[model]
-    title, metric = model_title(model), metric_title(task.headline)
+    metric, of = metric_title(task.headline), {"task": task.name, "model": model}
     if len(rows) < 2:
-        found = f"{title}: {metric} within {column} cannot be told: all patients are in one group"
-        return Finding("note", CHECK, found, _WHY, "Group its values.", task.name, model)
+        detail = f"{metric} within {column} cannot be told: all patients are in one group"
+        return Finding.of_model("note", CHECK, detail, _WHY, "Group its values.", **of)
     if _is_outcome(task, columns[column]):
-        found = f"{title}: {metric} within {column} cannot be told: {column} is the outcome, or tells it: all are alike"
-        return Finding("note", CHECK, found, _WHY, "Read the strata of other tasks: no number of patients helps here.",
-                       task.name, model)  # fmt: skip
+        detail = f"{metric} within {column} cannot be told: {column} is the outcome, or tells it: all are alike"
+        remedy = "Read the strata of other tasks: no number of patients helps here."
+        return Finding.of_model("note", CHECK, detail, _WHY, remedy, **of)
     known = rows.dropna(subset=["lower"])
     untold = "; ".join(f"{row.stratum}: {row.reason}" for row in rows[rows["lower"].isna()].itertuples())
     if known.empty:
-        found = f"{title}: {metric} within {column} cannot be told ({untold})"
-        return Finding("note", CHECK, found, _WHY, "More patients are needed.", task.name, model)
+        detail = f"{metric} within {column} cannot be told ({untold})"
+        return Finding.of_model("note", CHECK, detail, _WHY, "More patients are needed.", **of)
     told = ", ".join(
         f"{row.value:.3f} ({row.lower:.3f} to {row.upper:.3f}, {row.n_patients} patients) for {row.stratum}"
         for row in known.itertuples()
     )
     between = pairs.loc[pairs["stratum"] != pairs["other"], "share"].sum()
     share = f"; {between:.0%} of the comparable pairs lie between its values" if len(pairs) else ""
-    found = (
-        f"{title}: {metric} {overall:.3f}; within {column} {told}{f'; not told of {untold}' if untold else ''}{share}"
-    )
+    detail = f"{metric} {overall:.3f}; within {column} {told}{f'; not told of {untold}' if untold else ''}{share}"
     deviation = (known["upper"] - known["lower"]) / (2 * NORMAL_95)
     z = (known["value"] - overall) / deviation.clip(lower=1e-9)
     if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
         remedy = f"Report the metric within {column} beside the overall one."
-        return Finding("warning", CHECK, found, _WHY, remedy, task.name, model)
+        return Finding.of_model("warning", CHECK, detail, _WHY, remedy, **of)
     chance = listed(known.loc[known["lower"] <= CHANCE, "stratum"].astype(str))
     if chance or untold:
-        found += f"; not shown to be above chance for {chance}" if chance else ""
-        return Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name, model)
-    return Finding("ok", CHECK, found, task=task.name, model=model)
+        detail += f"; not shown to be above chance for {chance}" if chance else ""
+        return Finding.of_model("note", CHECK, detail, _WHY, "More patients would tell.", **of)
+    return Finding.of_model("ok", CHECK, detail, **of)
 
 
 def _is_outcome(task: TaskPredictions, stratum: pd.Series) -> bool:
@@ -160,20 +157,20 @@ def _is_outcome(task: TaskPredictions, stratum: pd.Series) -> bool:
 def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> Finding:
     column, p_value = str(rows["column"].iloc[0]), float(rows["p_adjusted"].iloc[0])
     known = rows.dropna(subset=["lower"])  # those that are tested
-    title = f"{model_title(model)}: {metric_title(task.headline)}"
+    metric, of = metric_title(task.headline), {"task": task.name, "model": model}
     values = listed(f"{row.value:.3f} for {row.stratum}" for row in known.itertuples())
     if np.isnan(p_value):
-        found = f"{title} by {column} is not tested: fewer than two subgroups have enough patients"
-        return Finding("note", "subgroups", found, _WHY_SUBGROUPS, "", task.name, model)
+        detail = f"{metric} by {column} is not tested: fewer than two subgroups have enough patients"
+        return Finding.of_model("note", "subgroups", detail, _WHY_SUBGROUPS, **of)
     verb = "differs" if p_value < SIGNIFICANCE else "is not shown to differ"
-    found = f"{title} {verb} by {column} ({values}; heterogeneity, adjusted {p_text(p_value)}"
+    detail = f"{metric} {verb} by {column} ({values}; heterogeneity, adjusted {p_text(p_value)}"
     if p_value < SIGNIFICANCE:
         remedy = "Report the subgroups apart."
-        return Finding("warning", "subgroups", f"{found})", _WHY_SUBGROUPS, remedy, task.name, model)
+        return Finding.of_model("warning", "subgroups", f"{detail})", _WHY_SUBGROUPS, remedy, **of)
     if (known["upper"] - known["lower"]).max() > _WIDE:
-        found += "; intervals so wide that a difference would not be seen)"
-        return Finding("note", "subgroups", found, _WHY_SUBGROUPS, "More patients would tell.", task.name, model)
-    return Finding("ok", "subgroups", f"{found})", task=task.name, model=model)
+        detail += "; intervals so wide that a difference would not be seen)"
+        return Finding.of_model("note", "subgroups", detail, _WHY_SUBGROUPS, "More patients would tell.", **of)
+    return Finding.of_model("ok", "subgroups", f"{detail})", **of)
 
 
 def of_tested(task: TaskPredictions, columns: pd.DataFrame) -> pd.DataFrame:
