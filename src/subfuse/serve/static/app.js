@@ -163,9 +163,10 @@ function patientRow(row, index) {
   if (risk !== null) value.title = `risk ${shown(risk)}`;
   const known = outcome.label ?? (outcome.event === null ? "unknown" : outcome.event ? "event" : "no event");
   const line = make("li", { role: "option", id: `patient-${index}`, data: { patient: row.patient_id } },
-    make("span", { className: "name", textContent: row.patient_id }),
-    make("span", { className: "known", textContent: known }),
-    bar(risk !== null ? (percentile ?? 0) / 100 : probability ?? 0), value,
+    make("span", { className: "line" },
+      make("span", { className: "name", textContent: row.patient_id }),
+      make("span", { className: "known", textContent: known })),
+    make("span", { className: "line" }, bar(risk !== null ? (percentile ?? 0) / 100 : probability ?? 0), value),
     make("span", { className: "marks", textContent: [row.has_slides ? "" : "no slide", row.has_expression ? "" : "no expression",
       row.explained ? "explained" : ""].filter(Boolean).join(" · ") }));
   line.addEventListener("click", guarded(() => choosePatient(row.patient_id)));
