@@ -73,6 +73,18 @@ def test_a_symbol_column_makes_rows_genes_and_names_them(tmp_path):
     assert found.genes.loc["EGFR", "gene_id"] == "ENSG00000146648.18"
 
 
+@pytest.mark.parametrize("comment", ["", '# Program:featureCounts v2.0.6; Command:"featureCounts" "-T" "4"\n'])
+def test_a_table_of_feature_counts_is_read_without_its_exons(tmp_path, comment):
+    exons = pd.DataFrame(
+        {"Chr": "chr7;chr7", "Start": "55;77", "End": "60;99", "Strand": "+;+", "Length": [29, 31]}, index=GENES
+    )
+    table = exons.join(matrix().T.astype(int)).rename_axis("Geneid")
+    (tmp_path / "counts.txt").write_text(comment + table.to_csv(sep="\t"))
+    found = read(tmp_path / "counts.txt", unit="counts", patients=PATIENTS)
+    matrix().astype(int).to_csv(tmp_path / "plain.csv")
+    pd.testing.assert_frame_equal(found.values, read(tmp_path / "plain.csv", unit="counts").values, check_names=False)
+
+
 def test_ambiguous_or_foreign_identifiers_need_a_declaration(tmp_path):
     matrix(columns=PATIENTS[:2]).to_csv(tmp_path / "both.csv")
     with pytest.raises(ConfigurationError, match=r"both\.csv: the orientation is ambiguous: 3 .* 2 in the header"):
