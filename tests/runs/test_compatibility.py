@@ -117,10 +117,10 @@ def test_unknown_and_unseen_covariates_are_said_and_taken_as_average(make_cohort
 
     notes = check_compatible(fitted, new)
     assert "gender: diverse never occurred in training, which had female, male; taken as unknown for 2 of 3" in notes[2]
-    assert notes[2].endswith("What means the same is written alike: correct the clinical table and prepare it again")
+    assert notes[2].endswith("If one means a word of training, write it so in the clinical table and prepare it again")
     assert notes[0] == (
         f"age: unknown for 1 of 3 patients ({cohort.patients[2].patient_id}), taken as that of an average training "
-        "patient. Fill what is known into the clinical table and prepare it again"
+        "patient. What is known belongs into the clinical table of a cohort"
     )
     risk = fitted.predict(new.patients)["risk"]
     assert risk[0] == risk[1]

@@ -65,7 +65,7 @@ class CovariateCoding:
                 notes.append(
                     f"{column}: {preview(sorted(set(unseen)))} never occurred in training, which had "
                     f"{preview(self.levels[name])}; taken as unknown for {len(unseen)} of {len(patients)} patients. "
-                    "What means the same is written alike: correct the clinical table and prepare it again"
+                    "If one means a word of training, write it so in the clinical table and prepare it again"
                 )
         missing: dict[tuple[str, ...], list[str]] = {}  # patients -> what is unknown of them
         for column in dict.fromkeys(map(column_of, self.names)):
@@ -73,7 +73,7 @@ class CovariateCoding:
             missing.setdefault(whose, []).append(column)
         unknown = [
             f"{preview(columns)}: unknown for {len(whose)} of {len(patients)} patients ({preview(whose)}), taken as "
-            "that of an average training patient. Fill what is known into the clinical table and prepare it again"
+            "that of an average training patient. What is known belongs into the clinical table of a cohort"
             for whose, columns in missing.items()
             if whose
         ]
