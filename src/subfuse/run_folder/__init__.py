@@ -1,4 +1,4 @@
-"""The folder of a run: the only place that knows where its files lie and what its tables hold."""
+"""The folder of a run: where its jobs lie, what it was made from, and how its predictions are read and written."""
 
 from subfuse.lazy import on_first_use
 
