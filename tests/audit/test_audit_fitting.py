@@ -69,6 +69,12 @@ def test_a_run_is_audited_as_a_whole(run: Path, cohort: Cohort, monkeypatch: pyt
     assert {"concat, slides shuffled", "concat, expression shuffled"} <= set(audit.tables["fusion"]["model"])
 
 
+def test_an_evaluation_of_other_patients_sends_to_the_run_itself(tmp_path: Path) -> None:
+    assert audit_module._cohort(tmp_path, {"prepared": None, "trained": "run"}) == (
+        None, "these patients are not those of development. Audit the run that they evaluate.",
+    )  # fmt: skip
+
+
 def test_without_the_prepared_cohort_what_needs_it_is_named(run: Path) -> None:
     audit = audit_run(run, n_bootstrap=50)
 

@@ -210,6 +210,10 @@ def test_an_explanation_says_what_a_prediction_says(trained, tmp_path, caplog):
     far = replace(cohort.patients[23], expression=cohort.patients[23].expression + 8.5, slides=())
     run.explain(replace(cohort, patients=(far,)), far.patient_id, tmp_path / "out", model="snn")
     assert sum("most genes of 1 of 1 patients" in message for message in caplog.messages) == 1
+    caplog.clear()
+    run.explain(replace(cohort, patients=(replace(far, patient_id="new"),)), "new", tmp_path / "new", model="snn")
+    one_of_all = "new: of the run's models, that of fold 0 is explained"
+    assert sum(message.startswith(one_of_all) for message in caplog.messages) == 1
 
 
 def test_files_that_the_model_does_not_read_are_said(trained, tmp_path):

@@ -236,6 +236,8 @@ def _changes(folder: Path, cohort: Cohort) -> list[Finding]:
 
 def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str]:
     prepared = config.get("prepared")
+    if prepared is None and config.get("trained"):
+        return None, "these patients are not those of development. Audit the run that they evaluate."
     if prepared is None:
         return None, "the run does not name its prepared cohort. Put the folder back where it was."
     try:

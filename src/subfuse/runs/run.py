@@ -218,7 +218,14 @@ class Run:
                 said += [(job, note) for note in check_compatible(fitted, alone)]
                 aligned = next(iter(fitted.align(alone)))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
-        _log_notes([*self._changes(cohort), *told_once(said, everyone=jobs.values())])
+        notes = [*self._changes(cohort), *told_once(said, everyone=jobs.values())]
+        if patient_id not in set(self.predictions.loc[self.predictions["split"] == "test", "patient_id"]):
+            folds = listed(sorted({f"fold {job.fold_index}" for job in jobs.values()}))
+            notes.append(
+                f"{patient_id}: of the run's models, that of {folds} is explained. Its prediction may differ from the "
+                "mean of all models, which `subfuse predict` gives"
+            )
+        _log_notes(notes)
         attempts.raise_for_failures()
         if stores is not None:
             for found in sorted(out.glob("*/patches.csv")):
