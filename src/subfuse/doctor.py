@@ -25,7 +25,7 @@ OPTIONAL: dict[str, tuple[str, str | None]] = {
 
 
 def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
-    """Returns rows of what, state and remedy.
+    """Returns one row for each thing that is tried: what, its state, and what to do where it does not work.
 
     Args:
         encoder: Also try to load this patch encoder; None tries the offline default.

@@ -109,9 +109,9 @@ def with_time_left(
 
     Args:
         progress: Told of every step.
-        done: Steps that were complete before: they took no time and tell nothing.
-        workers: Steps that are worked on at once: fewer tell nothing of the speed either.
-        clock: Seconds that grow.
+        done: Steps that were complete before; they took no time, so the speed does not count them.
+        workers: Steps that are worked on at once; nothing is said before so many are done.
+        clock: A clock in seconds that never goes back.
     """
     start = clock()
 
@@ -149,7 +149,7 @@ def failure_reason(error: BaseException) -> str:
 
 
 class Attempts:
-    """Steps of which one that fails does not keep the others from being done."""
+    """Steps that are all tried: one that fails does not keep the others from being done."""
 
     def __init__(self, *, on_failure: Callable[[str, str], None] | None = None) -> None:
         """Takes what is told of each failure at once: which step, and why."""
@@ -262,7 +262,7 @@ def _context() -> BaseContext:
 
 
 def import_ahead() -> None:
-    """Starts to import what workers need in another process, while this one goes on; without it, that comes first."""
+    """Begins, in another process, the imports that workers need; without this call, the first jobs wait for them."""
     if sys.platform == "linux":
         _context()
         with ctrl_c_held():

@@ -101,7 +101,8 @@ def require_place(folder: Path) -> None:
 def remove_parts(place: Path) -> None:
     """Removes the temporary files that killed processes left in a folder and below it, or of one file beside it.
 
-    A file stays as long as the process that writes it lives. Those of other machines are told by their age: a day.
+    A file stays as long as the process that writes it lives; one of another machine, whose processes cannot be seen,
+    for a day.
 
     Args:
         place: The folder; or the file, which need not be there.

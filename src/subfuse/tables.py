@@ -83,7 +83,8 @@ def open_bounded(path: Path) -> Iterator[io.BufferedReader]:
     """Opens a plain or gzip file of any size; reading it needs little memory, whatever it unpacks to.
 
     Raises:
-        DataError: While reading: a line above 16 MB, or more than 512 MB that are above a hundred times the file.
+        DataError: While reading: a line is longer than 16 MB, or the content is larger than both 512 MB and a hundred
+            times the file.
     """
     with _opened(path) as stream:
         yield io.BufferedReader(_BoundedStream(stream, path), buffer_size=1 << 20)
@@ -195,8 +196,8 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
     """Returns a table with every cell as stripped text; nothing is interpreted, missing cells are ''.
 
     The header decides whether tabs or commas separate the columns. Columns without a name and empty last rows, as
-    spreadsheets add them, are left out. Of several columns with one name and the same cells one stays; where the cells
-    differ none does: `require_columns` refuses what is needed of these, which `attrs["repeated"]` lists.
+    spreadsheets add them, are left out. Of several columns with one name and the same cells, one stays. Where their
+    cells differ, none does: `attrs["repeated"]` lists them, and `require_columns` refuses a table that needs one.
 
     Args:
         path: csv, tsv, txt, each also as .gz; or a .tar.gz archive.

@@ -101,8 +101,9 @@ def audit_run(
     Args:
         folder: Run folder with config.yaml and predictions.csv.
         modalities: As for `audit_predictions`.
-        exchanges: Among how many test patients of every fold slides and expression are exchanged, each with each, to
-            tell what models of both have beyond their sum: as many predictions as its square, none for less than 3.
+        exchanges: Number of test patients of every fold among whom slides and expression are exchanged, each with each,
+            to tell what models of both have beyond their sum. That takes as many predictions as its square; below 3,
+            nothing is exchanged.
         n_bootstrap: Replicates of paired comparisons.
         seed: Of bootstrap, permutations and shuffling.
 

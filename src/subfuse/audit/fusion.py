@@ -262,7 +262,7 @@ def settled(row: Mapping[str, Any], against: str, *, check: str, why: str) -> Fi
         row: Of `compare_models`.
         against: The reference in words.
         check: Name of the check.
-        why: It matters.
+        why: Why the check matters.
     """
     model, title = row["model"], model_title(row["model"])
     if np.isnan(row["difference"]):

@@ -84,7 +84,7 @@ def add_workers(parser: ArgumentParser, *, scheduler: bool = True) -> None:
 
 
 def n_workers(arguments: Namespace) -> int:
-    """Returns the number of local processes that `--workers` asks for; call it before slow imports, as theirs begin."""
+    """Returns the number of local processes that `--workers` asks for; begins their imports, so call it early."""
     count = arguments.workers or available_cores()
     if count > 1 and arguments.get("scheduler") is None:
         import_ahead()

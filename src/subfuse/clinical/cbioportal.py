@@ -28,8 +28,8 @@ def read_cbioportal(
     """Returns one row per patient, with `place`; notes; and the samples that do not speak for their patient.
 
     A file with a column SAMPLE_ID describes samples. Its attributes join the patients, by the rule for samples of
-    expression (`choose_samples`): normal tissue never, the primary tumour before others. Of the others a value counts
-    where the first has none. OS_MONTHS × 30.4375 are days.
+    expression (`choose_samples`): normal tissue never, the primary tumour before others. The others give
+    the values that the first lacks. OS_MONTHS × 30.4375 are days.
 
     Raises:
         ConfigurationError: A mapped attribute is missing, or one that the format defines.

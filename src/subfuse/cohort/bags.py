@@ -84,7 +84,7 @@ class InputStandardiser:
         features: "FeatureCache",
         covariates: Sequence[str] = (),
     ) -> "InputStandardiser":
-        """Fits on training patients."""
+        """Fits on training patients; a part that none of them has is None."""
         expression, coding = fit_profile(patients, genes, covariates)
         slides = (path for patient in patients for path in patient.slides)
         return cls(expression, PatchStandardiser.fit(slides, features), coding)

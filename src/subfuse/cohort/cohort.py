@@ -75,13 +75,13 @@ class Cohort:
     patch_dim: int | None = None
     patch_um: Mapping[Path, float] = field(default_factory=dict)  # feature file -> side of its patches, where known
     root: Path | None = None  # the prepared folder
-    given_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of what is read from none: see `told`
+    given_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # without a prepared folder, see `told`
 
     def __len__(self) -> int:
         return len(self.patients)
 
     def told(self, what: str) -> str:
-        """Returns what messages call its slides, features or expression: those of files where these were given.
+        """Returns what messages call its slides, features or expression: by the files that were given, or its name.
 
         Example:
             >>> cohort = Cohort("tcga", (), (), None, {}, {}, given_files={"slides": ("a.svs",)})
@@ -117,7 +117,11 @@ class Cohort:
         return iter(self.patients)
 
     def select(self, patient_ids: Collection[str]) -> "Cohort":
-        """Returns the cohort of these patients; unknown identifiers are an error."""
+        """Returns the cohort of these patients.
+
+        Raises:
+            KeyError: An identifier is not in the cohort.
+        """
         wanted = set(patient_ids)
         missing = wanted - {patient.patient_id for patient in self.patients}
         if missing:

@@ -39,7 +39,7 @@ class Fold:
 
     @property
     def sha256(self) -> str:
-        """By what results, models and folders say which fold they are of."""
+        """Hash of its patients, by which results and models name the fold that they belong to."""
         return sha256_of_json([self.train, self.validation, self.test])
 
 

@@ -50,7 +50,7 @@ class PlattScaling:
     def fit(
         cls, probabilities: Float[np.ndarray, "patient class"], label: Int[np.ndarray, " patient"]
     ) -> "PlattScaling":
-        """Returns the line with the highest likelihood of Platt's smoothed targets, which separated classes need."""
+        """Returns the line with the highest likelihood of Platt's smoothed targets: finite for separated classes."""
         from scipy.optimize import minimize
         from scipy.special import expit, log_expit
 

@@ -45,7 +45,7 @@ def stratified_metrics(
 
     Args:
         task: Rows of all models and splits.
-        models: Whose.
+        models: Those to measure.
         columns: Text columns by cohort and patient_id; missing where unknown, a stratum of its own.
         n_bootstrap: Replicates of the bootstrap.
         seed: Of the replicates.
@@ -75,7 +75,7 @@ def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd
 
     Args:
         task: Rows of all models and splits; of a survival task.
-        models: Whose.
+        models: Those to measure.
         columns: As for `stratified_metrics`.
 
     Returns:

@@ -224,7 +224,7 @@ def _weighted_calibration_error(
 
 
 def bins_of(probability: Float[np.ndarray, " patient"], n_bins: int) -> Int[np.ndarray, " patient"]:
-    """Returns the bin of each probability among bins of equal width, from 0 on; 1 is of the last."""
+    """Returns the bin of each probability among bins of equal width, from 0 on; a probability of 1 is in the last."""
     return np.minimum((probability * n_bins).astype(int), n_bins - 1)
 
 

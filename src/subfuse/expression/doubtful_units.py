@@ -1,4 +1,4 @@
-"""Do values look like their declared unit? What is possible, but of another unit rather, is a warning."""
+"""Do values look like their declared unit? Values that may be in it, but look more like another, are a warning."""
 
 import math
 from collections.abc import Sequence

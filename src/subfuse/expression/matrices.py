@@ -180,7 +180,11 @@ def source_of(path: Path, samples: pd.DataFrame) -> dict[str, str]:
 
 
 def told_unit(declared: str | None, told: str | None, path: Path, where: str) -> str:
-    """Returns the unit: as declared, or as the source tells."""
+    """Returns the unit: as declared, or as the source tells.
+
+    Raises:
+        ConfigurationError: Neither tells it.
+    """
     unit = declared or told
     if unit is None:
         raise ConfigurationError(
@@ -191,7 +195,11 @@ def told_unit(declared: str | None, told: str | None, path: Path, where: str) ->
 
 
 def refuse_other_unit(declared: str | None, told: str | None, path: Path, where: str) -> None:
-    """Refuses a declared unit that the source itself contradicts: one of them is wrong, and nothing tells which."""
+    """Refuses a declared unit that the source itself contradicts: one of them is wrong, and nothing tells which.
+
+    Raises:
+        DataError: Names both units and where the source has its own.
+    """
     if None not in (declared, told) and told != declared:
         raise DataError(
             f"{path}: `unit` of `expression` must be that of the source. Found {declared} declared and {told} in "

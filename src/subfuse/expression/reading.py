@@ -58,8 +58,8 @@ def read_expression(
     all genes of the file; `transform` says how many.
 
     Samples: primary tumour before others, normal tissue never, frozen before FFPE by the vial of the barcode, then the
-    highest total count, then the identifier; IvyGAP's several samples of a
-    tumour are averaged on the scale of models. `samples` names those used, `exclusions` the others.
+    highest total count, then the identifier; IvyGAP's several samples of a tumour are averaged on the scale of models.
+    `samples` names those used, `exclusions` the others.
 
     Genes: approved symbols in place of earlier ones, Ensembl identifiers without version. Of several columns with one
     name that with the highest mean stays. Genes of STAR files: protein-coding ones and `keep_genes`. Names that a

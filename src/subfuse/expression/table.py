@@ -29,7 +29,7 @@ class ExpressionTable:
     exclusions: pd.DataFrame = field(default_factory=exclusion_table)  # level, id, reason
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # per patient: samples (joined by ;), n_samples
     unmeasured: tuple[str, ...] = ()  # genes without a value in any sample, by their names in the source
-    repeated: Mapping[str, str] = field(default_factory=dict)  # place of a gene that is there again -> its symbol
+    repeated: Mapping[str, str] = field(default_factory=dict)  # column that is left out -> its gene
     warnings: tuple[str, ...] = ()  # what is doubtful about the source
     standardised: bool = False  # True: z-scores within the cohort
     basis: ShareBasis | None = None  # genes below the sums of shares; None: no shares, or a part of unknown genes
@@ -98,8 +98,8 @@ class ExpressionStandardiser:
     def far_genes(self, values: Float[np.ndarray, " gene"]) -> tuple[float, float]:
         """Returns the shares of one patient's genes that lie more than `FAR` spreads above and below their mean.
 
-        Together above one half, as of no patient whose values have the unit of training: half of the genes of a
-        profile do not leave their range together.
+        Where both together exceed one half, another unit than that of training is likely: half of the genes of a
+        profile do not leave their range at once.
         """
         distance = (values - self.mean) / self.scale
         return float(np.mean(distance > FAR)), float(np.mean(distance < -FAR))

@@ -33,7 +33,7 @@ _LARGEST_LOG = 40.0  # 2 to the 40 exceeds any count
 
 @dataclass(frozen=True)
 class ShareBasis:
-    """The genes below a sum: a share of a million means something only together with them."""
+    """The genes that a sum runs over: a share of a million of it means something only together with them."""
 
     n_genes: int
     sha256: str  # of their sorted names

@@ -111,7 +111,7 @@ class ClassificationObjective(Objective):
         return macro_auc(logits.softmax(dim=-1).double().cpu().numpy(), target.label.cpu().numpy())
 
     def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
-        """Returns those of the predicted class's logit minus the mean logit."""
+        """Returns the weights of the predicted class's logit minus the mean logit."""
         return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits) - mean_weights(logits)
 
     def explained(self, logits: Float[Tensor, " output"]) -> str:

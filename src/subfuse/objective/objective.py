@@ -81,7 +81,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def confidence(self, output: SubspaceFusionOutput, target: Target) -> Float[Tensor, " subspace"]:
-        """Returns each subspace's confidence on the batch from its own share of the logits (half of the bias each).
+        """Returns each subspace's confidence on the batch from its own share of the logits (the bias in equal parts).
 
         Detached. NaN for all subspaces where it is undefined. With several processes, pass the patients of all.
         """

@@ -43,7 +43,7 @@ class _SurvivalObjective(Objective):
         return float(concordance(self.risk(logits)[:, None], target))
 
     def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
-        """Returns those of the mean over outputs: the mean hazard logit, or the log hazard (higher is worse)."""
+        """Returns the weights of the mean over outputs: the mean hazard logit, or the log hazard (higher is worse)."""
         return mean_weights(logits)
 
     def explained(self, logits: Float[Tensor, " output"]) -> str:

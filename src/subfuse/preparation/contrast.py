@@ -79,8 +79,8 @@ def require_varying_features(
         contrasts: Of the slides that were looked into.
 
     Raises:
-        DataError: All slides of a cohort, two or more, were looked into, and all are such, or all patches of all have
-            one vector.
+        DataError: All slides of a cohort, two or more, were looked into, and the patches of each, or of all together,
+            have the same features.
     """
     cohort_of = dict(zip(patients["patient_id"], patients["cohort"], strict=True))
     for cohort in dict.fromkeys(patients["cohort"]):

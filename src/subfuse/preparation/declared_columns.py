@@ -80,7 +80,7 @@ def doubtful_words(columns: Sequence[str], patients: pd.DataFrame) -> list[str]:
 def check_strata(
     strata: Sequence[str], patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, develops: bool
 ) -> None:
-    """Refuses strata that are no column of the patients, the only outcome, unknown for all, or name patients or nearly.
+    """Refuses strata that are no column of the patients, are the only outcome, or have no values that patients share.
 
     Raises:
         ConfigurationError: Names the column and what it holds.

@@ -45,7 +45,7 @@ def _lede(counts: Mapping[str, int]) -> str:
 
 
 def serious_kinds(findings: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yields failures, then warnings, by check and reason."""
+    """Yields failures, then warnings, by check and reason: a table of all of a kind, and in `told` their texts."""
     for level in ("failure", "warning"):
         kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         for finding in findings:

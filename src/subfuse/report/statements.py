@@ -199,7 +199,7 @@ def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
     Args:
         tested: One row per patient whom a model predicts.
         untested: How many other models predict beyond them.
-        why: What is with these.
+        why: Why this model does not predict them, in words.
     """
     n_tested = counted(len(tested), "test patient")
     if untested:

@@ -279,7 +279,7 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
 
 
 def beyond_sentences(run: RunFiles, task: str) -> list[str]:
-    """Returns whether the main model is better than the best trivial one, and adds to it, where the audit asked."""
+    """Returns what was found of the main model beside the best trivial one and in hospitals held out, where asked."""
     found = (_finding(run, task, check) for check in _BEYOND)
     texts = [singular(str(finding["found"])) for finding in found if finding is not None]
     return [f"{text[:1].upper()}{text[1:]}." for text in texts]

@@ -120,7 +120,7 @@ def remove_results(out: Path, tasks: Collection[str]) -> None:
     """Removes what is made from the models of these tasks, before they or their patients change.
 
     These are the tables of the run, whose `predictions.csv` goes first and so marks it unfinished, its report, and the
-    explanations of these tasks. What single models were explained with knows its own inputs, and is kept.
+    explanations of these tasks. Tables that explain single models are kept: they record what they were made from.
     """
     for name in _RESULT_FILES:
         (out / name).unlink(missing_ok=True)

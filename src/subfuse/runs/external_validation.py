@@ -119,7 +119,7 @@ def with_percentiles(known: pd.DataFrame) -> pd.DataFrame:
 def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:
     """Returns the share (0 to 100) of training patients, given their sorted risks, with a lower risk; NaN stays.
 
-    Those of the same risk, as many are who differ in no gene that a sparse model reads, count one half.
+    Training patients of the same risk count one half: of a sparse model there may be many, alike in all genes it reads.
     """
     if len(trained) == 0:
         return np.full(len(risk), np.nan)
@@ -128,9 +128,9 @@ def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:
 
 
 def on_one_scale(known: pd.DataFrame) -> pd.DataFrame:
-    """Returns predictions whose risks have, model by model of a task, the same mean and spread of training patients.
+    """Returns predictions with risks moved and scaled so that all folds' models share mean and spread in training.
 
-    These are the averages over the folds' models. Without a spread of its own a model's risks are only moved.
+    The shared mean and spread are the averages over the models of a task. Risks without any spread are only moved.
     """
     trained = known[known["split"] == "train"].groupby(_MODEL, sort=False)["risk"]
     own = pd.DataFrame({"mean": trained.mean(), "spread": trained.std()})

@@ -121,9 +121,9 @@ class Run:
     def predict_with_notes(
         self, cohort: Cohort, *, model: str | None = None, task: str | None = None
     ) -> tuple[pd.DataFrame, list[str]]:
-        """Returns predictions of every fold's model: columns of `predictions.csv`, `risk_percentile` and `reason`.
+        """Returns predictions of every fold's model, and notes on what the cohort has otherwise than in training.
 
-        And notes on what the cohort lacks or has otherwise than training, each once.
+        Columns are those of `predictions.csv`, `risk_percentile` and `reason`.
 
         A patient that the run knows is predicted only by the models that did not train on it (split `test`); a new
         patient by the models of all folds (split `new`), see `mean_predictions`. No outcome is needed. Risks of
@@ -335,7 +335,7 @@ def load_run(folder: Path | str) -> Run:
 
     Raises:
         ConfigurationError: The folder is not one.
-        DataError: What it says of itself cannot be read, or its predictions cannot.
+        DataError: `config.yaml` or `predictions.csv` cannot be read, or the latter is not what was written.
     """
     folder = Path(folder)
     require_run(folder)

@@ -21,7 +21,7 @@ def draw_layout(
     """Returns the region of every 32-pixel cell, as an index into REGIONS.
 
     About two thirds of the slide is tissue and about four fifths of the tissue is tumour. Inside the tumour the three
-    microenvironment regions cover `_microenvironment_share` of the tissue; the rest is malignant.
+    microenvironment regions cover 4 to 50 % of the tissue, the more the higher the latent; the rest is malignant.
     """
     shape = (-(-height // CELL_PX), -(-width // CELL_PX))
     tissue = _tissue_field(shape, generator) > 0

@@ -99,7 +99,7 @@ def place_nuclei(
 
 
 def place_vessels(layout: UInt8[np.ndarray, "row column"], generator: np.random.Generator) -> Nuclei:
-    """Lumina: crowded in vascular regions, a few capillaries elsewhere."""
+    """Returns the lumina: crowded in vascular regions, a few capillaries elsewhere."""
     crowded = _scatter(layout, VASCULAR, 330.0, generator)
     capillaries = np.concatenate([_scatter(layout, region, 12.0, generator) for region in (NORMAL, MALIGNANT)])
     groups = [
@@ -157,7 +157,7 @@ def _endothelium(vessels: Nuclei, generator: np.random.Generator) -> Nuclei:
 
 
 def place_erythrocytes(vessels: Nuclei, generator: np.random.Generator) -> Nuclei:
-    """Round cells of 6 µm that fill a varying part of each lumen."""
+    """Returns round cells of 6 µm that fill a varying part of each lumen."""
     filling = 2.2 * generator.beta(1.5, 1.0, size=len(vessels))
     area = np.pi * vessels.major * vessels.minor * MPP**2
     index = np.repeat(np.arange(len(vessels)), np.rint(filling * area / 22.0).astype(int))

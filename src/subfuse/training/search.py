@@ -30,8 +30,8 @@ def search_settings(cohort: Cohort, fold: Fold, *, task: str, model_name: str, p
     """Returns the settings with the lowest validation score after the plan's number of trials (Optuna's TPE sampler).
 
     Learning rate, weight decay and dropout vary; the first trial is the settings as they are. A trial trains one
-    network, also of an ensemble. Only the fold's training and validation patients are looked at. Linear models are
-    returned unchanged: their fit already tries its penalties on the validation patients.
+    network, also of an ensemble. Only the fold's training and validation patients are looked at. The plan of a linear
+    model is returned unchanged: its fit chooses the penalty by cross-validation.
 
     Args:
         cohort: A prepared cohort.

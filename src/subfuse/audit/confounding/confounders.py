@@ -82,16 +82,16 @@ class MeanFeatures:
 def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) -> tuple[list[Finding], pd.DataFrame]:
     """Returns for the hospital and the declared batch what they have to do with inputs, outcome and predictions.
 
-    Three numbers, of the main model's test patients of the first repeat whose value ten of them share:
+    Three numbers, over the main model's test patients of the first repeat whose batch has at least ten of them:
 
     - how well inputs tell the batch (`told_by`) among patients alike, that is of one class, or one third of the
       outcome's martingale residuals, and of one value of every declared stratum and marker;
     - which share of the outcome it explains;
     - which share of the predictions it explains among patients alike.
 
-    All three by permutation at 5 %, and an AUC of `TOLD`, are a warning; so is a batch that inputs and outcome tell
-    where no patients of two batches are alike. Biology that differs between batches, and that no stratum names, cannot
-    be told from technique.
+    A warning where all three are significant (permutation, 5 %) and the AUC is at least `TOLD`; also where inputs and
+    outcome tell the batch and no patients of two batches are alike. Biology that differs between batches, and that no
+    stratum names, cannot be told from technique.
 
     Args:
         cohort: With expression and the places of slide features.

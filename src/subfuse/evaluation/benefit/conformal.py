@@ -44,9 +44,9 @@ def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) ->
     - Survival: `survival_bounds`; `coverage` is the Kaplan-Meier estimate of the share who live as long as their
       bound, on the axis of time divided by the bound; `size` is the median bound in days.
     - `lower`, `upper`: Wilson's interval, for the patients who were tested.
-    - `p_value`: how often a promise p that is kept holds for as few. Who validated counts too: with n known patients
-      the share of new ones for whom it holds varies as Beta(n + 1 - k, k), :math:`k = \lfloor (n + 1)(1 - p) \rfloor`
-      (Vovk 2012), in each fold.
+    - `p_value`: how probable it is that a promise p holds for so few although it is kept. Who validated counts too:
+      with n known patients the share of new ones for whom it holds varies as Beta(n + 1 - k, k),
+      :math:`k = \lfloor (n + 1)(1 - p) \rfloor` (Vovk 2012), in each fold.
 
     Args:
         task: Rows of all models and splits.

@@ -54,7 +54,7 @@ def decision_curves(
 
     Args:
         task: Rows of all models and splits; survival needs training rows for models without a curve (`with_horizons`).
-        models: Whose.
+        models: Whose predictions decide who is treated.
         reference: One of them, with which the others are compared.
         n_bootstrap: Replicates of the bootstrap.
         seed: Of the replicates.
@@ -104,7 +104,7 @@ def survival_net_benefit(
     *,
     horizon_days: float,
 ) -> Float[np.ndarray, "weighting threshold"]:
-    """Returns the same where the outcome is an event by a horizon; NaN where no treated one was followed to it."""
+    """Returns `net_benefit` where the outcome is an event by a horizon; NaN where nobody treated was followed to it."""
     columns = []
     for limit in thresholds:
         treated = probability >= limit

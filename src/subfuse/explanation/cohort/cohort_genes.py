@@ -12,18 +12,18 @@ def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     """Returns one row per subspace and gene, strongest first within its subspace.
 
     Columns: subspace, gene; `mean_absolute`, the mean absolute attribution over patients, of whom each weighs the same
-    whatever the number of its models; `mean`, the signed mean;
-    `sign`, the share of patients whose attribution is positive minus that of negative ones; `direction`, the rank
-    correlation between expression and attribution (positive: higher expression raises the score), NaN where either
-    does not vary; `association`, the rank correlation between expression and the subspace's share of the score, mean
-    over folds: which genes go along with the share, whereas attribution says which ones the network uses (of genes
-    that rise and fall together it may use any); `rank`, from 1 by `mean_absolute`; `mean_rank_over_folds`;
-    `top_share`, the share of folds that rank the gene among their `top` (as many as the subspace has, at most).
+    whatever the number of its models; `mean`, the signed mean; `sign`, the share of patients whose attribution is
+    positive minus that of negative ones; `direction`, the rank correlation between expression and attribution
+    (positive: higher expression raises the score), NaN where either does not vary; `association`, the rank
+    correlation between expression and the subspace's share of the score, mean over folds: which genes go along with
+    the share, whereas attribution says which ones the network uses (of genes that rise and fall together it may use
+    any); `rank`, from 1 by `mean_absolute`; `mean_rank_over_folds`; `top_share`, the share of folds that rank
+    the gene among their `top` (as many as the subspace has, at most).
 
     Args:
         values: One row per patient, subspace and gene: fold, patient_id, subspace, gene, expression (standardised),
-            attribution, share (of the
-            subspace in the patient's score). A fold is a model: repeats have numbers of their own.
+            attribution, share (of the subspace in the patient's score). A fold is a model: repeats have numbers of
+            their own.
         top: Genes of a fold's ranking that count as found.
     """
     grouped = values.assign(absolute=values["attribution"].abs(), sign=np.sign(values["attribution"]))

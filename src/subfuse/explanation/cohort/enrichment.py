@@ -38,7 +38,7 @@ def enrich(
     never 0.
 
     Relative to the paper: there the outcome is permuted and genes are ranked again; the network cannot be trained a
-    thousand times, so the values of the ranking itself are dealt out by the random correlations.
+    thousand times, so the genes get the values of the ranking itself, in the order of their random correlations.
 
     Args:
         ranking: Value by gene, unique. Positive sets gather at the top, negative ones at the bottom. Where no value is

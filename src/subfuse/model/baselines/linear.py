@@ -83,7 +83,7 @@ class LinearModel(nn.Module):
     ) -> Float[Tensor, "batch summary"]:
         """Returns mean and standard deviation (divided by n) of every feature over the patches; 0 without any.
 
-        Of no feature where slides are not read.
+        No columns where slides are not read.
         """
         if not self.patch_dim:
             return patches.new_zeros(len(patches), 0)

@@ -48,7 +48,7 @@ class MeanMIL(nn.Module):
 class ABMIL(nn.Module):
     """Slides only: attention-based multiple instance learning (Ilse et al., ICML 2018), plain or gated.
 
-    The attention's hidden layer has 128 units as published.
+    The attention's hidden layer is as wide as the embedding: by default 128, as published.
 
     Relative to the paper: patches are features of a frozen encoder, so the learned layer follows the pooling.
 

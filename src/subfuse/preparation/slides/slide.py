@@ -42,7 +42,7 @@ class SlideHeader:
 
 @dataclass(frozen=True)
 class SlideRecord:
-    """One prepared slide."""
+    """One prepared slide, a row of `slides.csv`."""
 
     slide_id: str
     patient_id: str

@@ -12,7 +12,7 @@ _SECONDS_TO_JUDGE = 10.0  # of work, before which the first slides tell little o
 
 
 class FinishedSlide(NamedTuple):
-    """What a job returns."""
+    """What the job of one slide returns."""
 
     record: Any  # has `slide_id` and `n_patches`
     is_new: bool  # False: it was complete before
