@@ -291,7 +291,7 @@ def test_censoring_weighted_metrics_say_what_they_lack() -> None:
     for name in ("uno_c_index", "auc_1095_days", "integrated_brier"):
         assert_undefined(untrained[name], "no training patients")
     assert_undefined(trained["auc_1095_days"], "truncation time of 400 days")
-    assert_undefined(trained["integrated_brier"], "fewer than two survival times before day 400")
+    assert_undefined(trained["integrated_brier"], "the predicted curves have fewer than two times before day 400")
     assert_undefined(survival_metrics(time_days, event, risk)["integrated_brier"], "no survival curve")
 
 

@@ -231,7 +231,8 @@ def _survival_reason(metric: str, sample: SurvivalSample) -> str:
         return "no training patients to estimate the censoring distribution from"
     truncation_days = np.inf if sample.censoring is None else sample.censoring.truncation_days
     if metric == "integrated_brier":
-        return f"fewer than two survival times before day {min(truncation_days, sample.time_days.max()):.0f}"
+        last = min(truncation_days, sample.time_days.max())
+        return f"the predicted curves have fewer than two times before day {last:.0f}"
     if not sample.event.any():
         return "no event was observed"
     if np.ptp(sample.risk) == 0:

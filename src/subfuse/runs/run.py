@@ -144,7 +144,7 @@ class Run:
         if not tables:
             raise DataError(
                 f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
-                "them, or lacks the modalities they need."
+                "them, or lacks what they read: a modality, or a word (such as the hospital) that training had."
             )
         return stack_predictions(tables), notes
 
