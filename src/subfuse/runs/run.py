@@ -210,7 +210,8 @@ class Run:
         places = locate_slides(cohort.select([patient_id]))
         attempts, said = Attempts(), list[tuple[Job, str]]()
         alone = cohort.select([patient_id])
-        tasks = dict.fromkeys(job.task for job in self.jobs(model=model))
+        candidates = list(self.jobs(model=model))
+        tasks = dict.fromkeys(job.task for job in candidates)
         jobs = {name: self._held_out_job(patient_id, model=model, task=name) for name in tasks}
         for name, job in jobs.items():
             with attempts.attempt(name):
@@ -219,7 +220,7 @@ class Run:
                 aligned = next(iter(fitted.align(alone)))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
         notes = [*self._changes(cohort), *told_once(said, everyone=jobs.values())]
-        if patient_id not in set(self.predictions.loc[self.predictions["split"] == "test", "patient_id"]):
+        if len(candidates) > len(jobs) and not self._knows_any(alone):
             folds = listed(sorted({f"fold {job.fold_index}" for job in jobs.values()}))
             notes.append(
                 f"{patient_id}: of the run's models, that of {folds} is explained. Its prediction may differ from the "
