@@ -23,6 +23,7 @@ _MISSING = frozenset(
     | {
         "#n/a",
         "#nv",
+        "#null!",
         "#div/0!",
         "#ref!",
         "#bezug!",
@@ -31,7 +32,6 @@ _MISSING = frozenset(
         "#name?",
         "#num!",
         "#zahl!",
-        "#null!",
     }  # Excel
     | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
 )

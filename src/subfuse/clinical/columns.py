@@ -15,6 +15,7 @@ from subfuse.tables import is_missing
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
 RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
 DAYS = {"days": 1.0, "months": 30.4375, "years": 365.25}  # a month is a twelfth of a Julian year
+_WITH_UNIT = ("unit", "age")  # writings of a number that name its unit
 
 
 def map_columns(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, *, section: str) -> pd.DataFrame:
@@ -130,7 +131,7 @@ def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit
 
 def _names_unit(cell: str) -> bool:
     written = other_writing(cell)
-    return written is not None and written.kind in ("unit", "age")
+    return written is not None and written.kind in _WITH_UNIT
 
 
 def _refuse_thousands(cells: pd.Series, places: pd.Series, name: str) -> None:
@@ -156,7 +157,7 @@ def _refuse_thousands(cells: pd.Series, places: pd.Series, name: str) -> None:
 def _remedy(cell: str, unit: TimeUnit, *, is_usual: bool) -> str:
     """Returns what to do about a time that is no number; `is_usual` where most cells are written so."""
     if written := other_writing(cell):
-        if _names_unit(cell) and not is_usual:
+        if written.kind in _WITH_UNIT and not is_usual:
             return f"Convert it to {unit}, as the other cells are, and write the number alone."
         alone = f"Write the number alone, as {written.number}, and declare its unit as `patients.time_unit`."
         return alone if written.unit else written.remedy

@@ -15,8 +15,8 @@ from subfuse.expression.samples import SampleMatrix, assign_samples, read_sample
 from subfuse.identifiers import composed, describe_mismatch, patient_of_barcode, site_of_barcode
 
 _SYMBOL_COLUMNS = ("hugo_symbol", "gene_name", "gene_symbol", "symbol", "feature_name", "gene_symbols", "gene_names")
-_GENE_TEXT = ("gene_id", "ensembl_id", "entrez_gene_id", "entrez_id", "gene_type", "gene_biotype", "description")
-_EXONS = ("chr", "start", "end", "strand", "length")  # beside every gene in a table of featureCounts
+_GENE_TEXT = ("gene_id", "ensembl_id", "entrez_gene_id", "entrez_id", "gene_type", "gene_biotype", "description", "chr")
+_EXONS = ("start", "end", "strand", "length")  # and chr, beside every gene in a table of featureCounts
 _CBIOPORTAL_UNITS = (  # part of the file's name: its unit; the first that fits
     ("zscore", "zscore"),
     ("v2_rsem", "rsem"),
@@ -76,7 +76,7 @@ def read_cbioportal(path: Path, *, unit: str | None = None, sheet: Path | None =
         ConfigurationError: The unit is neither declared nor told by the name.
         DataError: Another layout; as `read_numeric_table`.
     """
-    columns = (*_SYMBOL_COLUMNS, *_GENE_TEXT, "chr", "cytoband")
+    columns = (*_SYMBOL_COLUMNS, *_GENE_TEXT, "cytoband")
     table = read_numeric_table(path, text_columns=columns, comment="#", nameless_rows=True)
     if table.corner.lower() not in ("hugo_symbol", "entrez_gene_id"):
         raise DataError(
@@ -98,7 +98,7 @@ def read_xena(path: Path, *, unit: str | None = None, sheet: Path | None = None)
         ConfigurationError: The unit is neither declared nor told.
         DataError: As `read_numeric_table`.
     """
-    table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT, "chr"))
+    table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
     beside = _beside(path)
     told = None if beside is None else _xena_unit(beside)
     place = f"a JSON file beside it ({path.name.removesuffix('.gz')}.json)" if beside is None else beside.name

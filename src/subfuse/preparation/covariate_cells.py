@@ -9,9 +9,9 @@ from subfuse.cells import DATE_REMEDY, OtherWriting, are_months, is_date, other_
 from subfuse.cohort.covariates import as_word
 from subfuse.errors import ConfigurationError, preview
 
-_GROUP_OF_SHARES = r"[<>≤≥]=?\s*\d.*%|\d[^%]*%?\s*[-–]\s*\d[^%]*%"  # <1%, 1-49%
 _COMPACT_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"  # 20190502
 _RANGE_OF_SHARES = r"\d[^%]*%?\s*[-–]\s*\d[^%]*%"  # 1-49%
+_GROUP_OF_SHARES = rf"[<>≤≥]=?\s*\d.*%|{_RANGE_OF_SHARES}"  # <1%, 1-49%
 _FEW = 2  # values that may be codes of groups
 _FEW_SHARES = 4  # that may be, beside a range of them: 0 %, 1-49 %, 50 %, 100 %
 _FEW_SIZES = 3  # whole numbers with their unit, such as doses (50mg) and times (3m), that may be
@@ -52,12 +52,11 @@ def refuse_numbers_and_words(entry: str, known: pd.Series, numeric: pd.Series) -
     """
     words = known[~numeric]
     shown = sorted({as_word(cell) for cell in words})
+    written = [other for other in map(other_writing, words) if other]
     if known[numeric].nunique() > _FEW:
-        remedy = next(
-            (f" {other.remedy}" for other in map(other_writing, words) if other), " Correct or empty the cells."
-        )
+        remedy = f" {written[0].remedy}" if written else " Correct or empty the cells."
     else:
-        limit = next((other for other in map(other_writing, words) if other and other.kind == "limit"), None)
+        limit = next((other for other in written if other.kind == "limit"), None)
         numbers = f"all as numbers (such as {limit.number})" if limit else "all as numbers"
         remedy = f" Write {numbers} or all as words, or name the value that is coded 1, such as `{entry}={shown[-1]}`."
     raise ConfigurationError(
