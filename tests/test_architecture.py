@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +51,17 @@ def layer_of(part: str) -> int:
     return next(i for i, layer in enumerate(LAYERS) if part in layer)
 
 
+def modules_imported_by(path: Path) -> set[str]:
+    """Modules of subfuse that a file imports, lazily or not; of a package, the names it takes from it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "subfuse":
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return found
+
+
 def rooms() -> dict[Path, list[Path]]:
     """Every folder of modules with its files."""
     folders = {path.parent for path in SOURCE.rglob("*.py")} - {SOURCE}
@@ -68,6 +80,16 @@ def test_imports_go_downward_only():
     assert not violations
 
 
+def test_no_imports_go_round_in_a_circle():
+    files = {
+        ".".join(["subfuse", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__"): path
+        for path in SOURCE.rglob("*.py")
+    }
+    graph = {name: (modules_imported_by(path) & files.keys()) - {name} for name, path in files.items()}
+    assert sum(map(len, graph.values())) > 2 * len(files)
+    TopologicalSorter(graph).prepare()  # raises a CycleError that names the circle
+
+
 def test_evaluation_can_be_used_without_the_rest():
     imported = set().union(*(imports_of(path) for path in (SOURCE / "evaluation").rglob("*.py")))
     assert imported == {"evaluation", "errors"}
@@ -77,6 +99,7 @@ def test_no_room_is_crowded():
     n_lines = {path: path.read_text(encoding="utf-8").count("\n") for path in SOURCE.rglob("*.py")}
     room_names = {folder: str(folder.relative_to(SOURCE)) for folder in rooms()}
     crowded = {name: len(rooms()[folder]) - 1 for folder, name in room_names.items()}
+    crowded["the hall"] = len(list(SOURCE.glob("*.py"))) - 1
     within = {
         name: sum(n for path, n in n_lines.items() if folder in path.parents) for folder, name in room_names.items()
     }
