@@ -19,7 +19,6 @@ from PIL import Image
 
 from subfuse import tables
 from subfuse.cli import main
-from subfuse.clinical.columns import parse_days
 from subfuse.errors import DataError
 from subfuse.expression.gdc.star import read_star_file
 from subfuse.expression.numeric_tables import read_numeric_table
@@ -251,39 +250,3 @@ def test_other_separators_say_what_to_do(tmp_path):
     (tmp_path / "p.csv").write_text("a;b\n1,5;2\n")
     with pytest.raises(DataError, match="Semicolons seem to separate them: save the table as CSV with commas"):
         read_text_table(tmp_path / "p.csv")
-
-
-@pytest.mark.parametrize(
-    ("cells", "words"),
-    [
-        (["14 months", "100", "900"], "Convert it to days, as the other cells are, and write the number alone"),
-        (["1 yr 2 mo", "100", "900"], "Convert it to days, as the other cells are"),
-        (["1.825", "2.345", "900"], r"'1\.825' \(2 such cells\) beside whole hundreds: .* Write 1825, or 1\.8250 if"),
-        (["1.825", "2.345", "9"], None),
-        (["1.825", "2500", "900"], None),
-        (["1.5", "2.345", "900"], None),
-    ],
-)
-def test_times_among_others_say_what_to_do(cells, words):
-    places = pd.Series([f"p.csv, row {i + 2}" for i in range(len(cells))])
-    if words is None:
-        assert parse_days(pd.Series(cells), places, "time_days").tolist() == [float(cell) for cell in cells]
-        return
-    with pytest.raises(DataError, match=f"row 2: time_days must be a number of days.*{words}"):
-        parse_days(pd.Series(cells), places, "time_days")
-
-
-@pytest.mark.parametrize(
-    ("cell", "words"),
-    [
-        ("05/2019", "This is a date"),
-        ("423,5", "decimal point, as 423.5"),
-        ("2012-05-03", "This is a date"),
-        ("3.5.2012", "This is a date"),
-        ("14 months", "Write the number alone, as 14, and declare its unit as `patients.time_unit`"),
-        (">1825", "such as the limit 1825"),
-    ],
-)
-def test_times_that_are_no_numbers_say_what_to_do(cell, words):
-    with pytest.raises(DataError, match=f"row 2: time_days must be .*{words}"):
-        parse_days(pd.Series([cell]), pd.Series(["p.csv, row 2"]), "time_days")

@@ -119,3 +119,21 @@ def test_the_real_table_is_plausible_and_its_mutilations_are_not(real_data):
     assert "age exceeds 120" in warned(patients.assign(age=[str(float(age) * 365.25) for age in patients["age"]]))
     for n in (60, 120, 240):  # smaller cohorts raise no false alarm
         assert all(warned(patients.sample(n, random_state=seed)) == "" for seed in range(10))
+
+
+def outcomes(time: list[float], event: list[bool]) -> pd.DataFrame:
+    return pd.DataFrame({"time_days": time, "event": pd.array(event, dtype="boolean")})
+
+
+def test_warnings_about_months_censoring_and_flipped_events():
+    months = outwarn(outcomes([5, 50, 120] * 10, [True, False, False] * 10))
+    assert "months" in months
+    assert "100%" in outwarn(outcomes([500, 900], [True, True]))
+    assert "can be neither learned nor evaluated" in outwarn(outcomes([500, 900], [False, False]))
+    assert "flipped" in outwarn(outcomes([2500] * 10 + [900] * 12, [True] * 10 + [False] * 12))
+    assert outwarn(outcomes([900] * 10 + [2500] * 12, [True] * 10 + [False] * 12)) == ""
+    assert outwarn(outcomes([], [])) == ""
+
+
+def outwarn(patients: pd.DataFrame) -> str:
+    return " ".join(outcome_warnings(patients))

@@ -1,0 +1,98 @@
+"""Plain tables: columns, what means an event, and the unit of times."""
+
+import pandas as pd
+import pytest
+from clinical_tables import plain
+
+from subfuse.errors import ConfigurationError, DataError
+
+
+def test_plain_table_without_mapping(tmp_path):
+    table = plain(tmp_path, "patient_id,time_days,event,grade\nb,20.5,0,G2\na,7,1,not reported\n").patients
+    assert table["patient_id"].tolist() == ["a", "b"]
+    assert table["time_days"].tolist() == [7, 20.5]
+    assert table["event"].tolist() == [True, False]
+    assert table["grade"].tolist() == [None, "G2"]
+    assert table["site"].tolist() == [None, None]
+
+
+def test_spaces_that_keep_words_together_are_spaces(tmp_path):
+    table = plain(tmp_path, "patient_id,grade\na,WHO grade 2\nb,WHO\u00a0grade\u202f2\u00a0\n").patients
+    assert table["grade"].tolist() == ["WHO grade 2", "WHO grade 2"]
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "#NV", "#DIV/0!", "?", ".", "n.a.", "k.A.", "Unbekannt", "missing"])
+def test_what_spreadsheets_write_for_nothing_is_unknown(tmp_path, cell):
+    table = plain(tmp_path, f"patient_id,grade,m\na,G2,-\nb,{cell},+\n").patients
+    assert table["grade"].tolist() == ["G2", None]
+    assert table["m"].tolist() == ["-", "+"]  # of markers
+
+
+def test_mapping_renames_and_selects(tmp_path):
+    text = "case\tdays\tdead\tgrade_2021\thospital\tsecret\na\t3\tTRUE\tG4\tX\t1\n"
+    columns = {"patient_id": "case", "time_days": "days", "event": "dead", "grade": "grade_2021", "site": "hospital"}
+    table = plain(tmp_path, text, columns=columns).patients
+    assert list(table.columns) == ["patient_id", "site", "time_days", "event", "grade"]
+    assert table.iloc[0].tolist() == ["a", "X", 3.0, True, "G4"]
+
+
+def test_table_without_outcome_has_unknown_outcome(tmp_path):
+    table = plain(tmp_path, "patient_id,grade\na,G2\n").patients
+    assert table[["time_days", "event"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("column", ["vital_status", "os_status", "censored", "Censorship"])
+def test_ambiguous_event_columns_need_their_meaning(tmp_path, column):
+    text = f"patient_id,t,{column}\na,3,1\nb,4,0\n"
+    columns = {"time_days": "t", "event": column}
+    with pytest.raises(ConfigurationError, match=f"{column}.*Found 0, 1.*event_values: {{0: false, 1: true}}"):
+        plain(tmp_path, text, columns=columns)
+    declared = plain(tmp_path, text, columns=columns, event_values={"1": False, "0": True})
+    assert declared.patients["event"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("column", ["event", "vital_status_date"])
+def test_dates_are_no_events(tmp_path, column):
+    text = f"patient_id,time_days,{column}\nP1,100,\nP2,200,03.05.2012\nP3,300,01.02.2013\n"
+    columns = {"patient_id": "patient_id", "time_days": "time_days", "event": column}
+    with pytest.raises(DataError, match=r"row 3 \(P2\).*date '03.05.2012' \(2 such cells\). Make a column of true and"):
+        plain(tmp_path, text, columns=columns)
+
+
+def test_event_values_ignore_case_and_decimals(tmp_path):
+    text = "patient_id,time_days,event\na,3,dead\nb,4,ALIVE\nc,5,\nd,6,1.0\n"
+    table = plain(tmp_path, text, event_values={"Dead": True, "Alive": False, "1": True}).patients
+    assert table["event"].tolist() == [True, False, pd.NA, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "patient_id,time_days,event\na,3,2\nb,4,1\n",
+            r"row 2 \(a\), column event: true, false, 1 or 0 are required. Found '2' \(in the whole column: 1, 2\)",
+        ),
+        ("patient_id,time_days,event\na,3,1\nb,soon,1\n", "row 3: time_days must be a number of days. Found 'soon'"),
+        ("patient_id,time_days,event\na,inf,1\n", "row 2: time_days"),
+        (
+            "patient_id,time_days,event\na,3,1\nb,3,0\na,4,1\n",
+            r"row 4: one row per patient .* Found a again \(first: .*row 2\)",
+        ),
+        ("patient_id,grade\n,G2\n", "row 2: a patient identifier is required"),
+        ("patient_id;grade\na;G2\n", "commas or tabs"),
+        ("patient_id,site,site\na,S2,S3\n", "unique. Found twice: site"),
+        ("patient_id,grade\na,G2,G3\n", "complete table"),
+        ("<html>", "web page"),
+        ("", "empty"),
+    ],
+)
+def test_bad_plain_tables(tmp_path, text, message):
+    with pytest.raises(DataError, match=f"patients.csv.*{message}"):
+        plain(tmp_path, text)
+
+
+@pytest.mark.parametrize("column", ["OS_MONTHS", "survival (years)", "os.mo", "os_yrs"])
+def test_columns_in_another_unit_need_their_unit(tmp_path, column):
+    columns = {"time_days": column, "event": "event"}
+    with pytest.raises(ConfigurationError, match=r"patients\.time_unit: the name of column .* does not say days"):
+        plain(tmp_path, f"patient_id,{column},event\na,2,1\n", columns=columns)
