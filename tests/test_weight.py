@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from drawn_predictions import cohort, predictions
 from fake_run import write_fake_run
 from PIL import Image
-from test_comparisons import cohort, predictions
 
 REFUSES = """
 import sys

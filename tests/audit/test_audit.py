@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from test_comparisons import cohort, predictions
+from drawn_predictions import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import audited_tasks, check_modalities

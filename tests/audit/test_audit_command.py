@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_comparisons import cohort, predictions
+from drawn_predictions import cohort, predictions
 
 from subfuse.audit.findings import Audit, Finding
 from subfuse.cli import main

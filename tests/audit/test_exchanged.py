@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from test_comparisons import cohort, predictions
+from drawn_predictions import cohort, predictions
 
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.exchanged import exchanged_grid, interaction_finding, shuffle_finding

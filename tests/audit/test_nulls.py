@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import cohort, predictions
 from lifelines.utils import concordance_index
-from test_comparisons import cohort, predictions
 
 from small_cohort import deal_folds
 from subfuse.audit.audit import audit_predictions

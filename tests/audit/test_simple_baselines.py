@@ -2,7 +2,7 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 import pytest
-from test_comparisons import cohort, predictions
+from drawn_predictions import cohort, predictions
 
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import audited_tasks

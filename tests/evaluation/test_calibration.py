@@ -1,3 +1,5 @@
+"""Calibration before and after recalibration by validation patients."""
+
 import numpy as np
 import pandas as pd
 import pytest

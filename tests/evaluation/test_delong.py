@@ -1,3 +1,5 @@
+"""DeLong's variance of the AUC against its definition."""
+
 import numpy as np
 import pandas as pd
 import pytest

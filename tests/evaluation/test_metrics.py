@@ -1,7 +1,10 @@
+"""Metrics against scikit-learn, scikit-survival, lifelines and torchsurv, and named cases."""
+
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from drawn_outcomes import CENSORED, EVENT, class_cohort, survival_cohort
 from imblearn.metrics import sensitivity_score, specificity_score
 from lifelines.utils import concordance_index
 from sksurv.metrics import (
@@ -10,35 +13,9 @@ from sksurv.metrics import (
     cumulative_dynamic_auc,
     integrated_brier_score,
 )
-from sksurv.nonparametric import CensoringDistributionEstimator
 from sksurv.util import Surv
 
-from subfuse.evaluation.censoring import CensoringDistribution, SurvivalSample
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics, truncation_time
-from subfuse.evaluation.weighted_metrics import (
-    weighted_c_index,
-    weighted_classification_metrics,
-    weighted_survival_metrics,
-)
-
-EVENT, CENSORED = True, False
-
-
-def survival_cohort(n: int, seed: int, *, grid: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Times in days, events and informative risks; a coarser grid (days) gives more tied times and risks."""
-    generator = np.random.default_rng(seed)
-    risk = np.round(generator.normal(size=n), 1)
-    survival_time, censoring_time = generator.exponential(1200 * np.exp(-risk)), generator.uniform(0, 4000, n)
-    time_days = np.ceil(np.minimum(survival_time, censoring_time) / grid) * grid
-    return time_days, survival_time <= censoring_time, risk
-
-
-def class_cohort(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    label = generator.integers(n_classes, size=n)
-    logits = generator.normal(size=(n, n_classes)) + np.eye(n_classes)[label]
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return label, np.round(probabilities, 3) / np.round(probabilities, 3).sum(axis=1, keepdims=True)
 
 
 def assert_undefined(metric: Metric, reason: str) -> None:
@@ -46,9 +23,6 @@ def assert_undefined(metric: Metric, reason: str) -> None:
     assert not metric.is_defined
     assert metric.reason is not None
     assert reason in metric.reason
-
-
-# --- classification ---
 
 
 @pytest.mark.parametrize(("n", "n_classes"), [(61, 2), (83, 3), (120, 4)])
@@ -141,9 +115,6 @@ def test_unusable_predictions_are_an_error(label: np.ndarray, probabilities: np.
         classification_metrics(label, probabilities)
 
 
-# --- survival ---
-
-
 @pytest.mark.parametrize(("n", "seed", "grid"), [(90, 0, 1.0), (140, 1, 200.0), (57, 2, 500.0)])
 def test_survival_agrees_with_scikit_survival(n: int, seed: int, grid: float) -> None:
     train_time, train_event, _ = survival_cohort(211, seed + 10, grid=grid)
@@ -200,16 +171,6 @@ def test_c_index_agrees_with_lifelines_without_tied_times() -> None:
     metrics = survival_metrics(time_days, event, risk)
 
     assert metrics["c_index"].value == pytest.approx(concordance_index(time_days, -risk, event), abs=1e-12)
-
-
-def test_censoring_distribution_agrees_with_scikit_survival() -> None:
-    time_days, event, _ = survival_cohort(130, 6, grid=100.0)
-    at = np.unique(time_days) + 0.5
-
-    ours = CensoringDistribution.fit(time_days, event).at(at[:-1])
-
-    theirs = CensoringDistributionEstimator().fit(Surv.from_arrays(event, time_days)).predict_proba(at[:-1])
-    np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -310,16 +271,6 @@ def test_horizon_without_cases_or_controls_is_undefined(time_days: list, reason:
     assert_undefined(metrics["auc_500_days"], reason)
 
 
-def test_truncation_bounds_the_censoring_weights() -> None:
-    time_days, event, _ = survival_cohort(300, 12)
-
-    limit = truncation_time(time_days, event)
-
-    distribution = CensoringDistribution.fit(time_days, event)
-    assert distribution.at(np.array([limit])) >= 0.1
-    assert distribution.at(np.array([time_days[time_days > limit].min()])) < 0.1
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -336,68 +287,3 @@ def test_unusable_survival_arguments_are_an_error(changed: dict, message: str) -
 
     with pytest.raises(ValueError, match=message):
         survival_metrics(**{**usable, **changed})
-
-
-# --- weights ---
-
-
-def assert_weights_repeat_patients(weighted: dict, repeated: dict) -> None:
-    """Integer weights must equal the metric of a cohort in which patients occur that often."""
-    assert weighted.keys() == repeated.keys()
-    for name, metric in repeated.items():
-        np.testing.assert_allclose(weighted[name][0], metric.value, atol=1e-12, err_msg=name)
-
-
-def test_classification_weights_repeat_patients() -> None:
-    label, probabilities = class_cohort(70, 3, seed=1)
-    counts = np.random.default_rng(2).multinomial(70, np.full(70, 1 / 70))
-    drawn = np.repeat(np.arange(70), counts)
-
-    weighted = weighted_classification_metrics(label, probabilities, counts[None].astype(float))
-
-    assert_weights_repeat_patients(weighted, classification_metrics(label[drawn], probabilities[drawn]))
-
-
-def test_survival_weights_repeat_patients() -> None:
-    train_time, train_event, _ = survival_cohort(100, 13)
-    time_days, event, risk = survival_cohort(70, 14, grid=50.0)
-    days = np.array([200.0, 500.0, 900.0])
-    survival = np.exp(-days * np.exp(risk)[:, None] / 1200)
-    sample = SurvivalSample(
-        time_days, event, risk, CensoringDistribution.fit(train_time, train_event), survival, days, 800.0
-    )
-    counts = np.random.default_rng(3).multinomial(70, np.full(70, 1 / 70))
-    counts[time_days.argmax()] = 1  # the last follow-up decides over the Brier score's times, which stay fixed
-    drawn = np.repeat(np.arange(70), counts)
-
-    weighted = weighted_survival_metrics(sample, counts[None].astype(float))
-
-    repeated = survival_metrics(
-        time_days[drawn],
-        event[drawn],
-        risk[drawn],
-        train_time_days=train_time,
-        train_event=train_event,
-        survival=survival[drawn],
-        survival_days=days,
-        horizon_days=800.0,
-    )
-    assert_weights_repeat_patients(weighted, repeated)
-
-
-def test_replicates_do_not_influence_each_other() -> None:
-    time_days, event, risk = survival_cohort(31, 15)
-    weights = np.random.default_rng(4).integers(0, 3, size=(5, 31)).astype(float)
-
-    together = weighted_c_index(time_days, event, risk, weights)
-
-    alone = [weighted_c_index(time_days, event, risk, row[None])[0] for row in weights]
-    np.testing.assert_allclose(together, alone, atol=1e-14)
-
-
-def test_replicate_without_comparable_pair_is_nan_without_a_warning() -> None:
-    time_days, event, risk = np.array([1.0, 2.0]), np.array([EVENT, EVENT]), np.array([2.0, 1.0])
-
-    values = weighted_c_index(time_days, event, risk, np.array([[1.0, 1.0], [2.0, 0.0]]))
-
-    np.testing.assert_array_equal(values, [1.0, np.nan])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_comparisons import cohort, predictions
+from drawn_predictions import cohort, predictions
 
 from subfuse.audit.any_origin.any_table import auditable
 from subfuse.audit.any_origin.prediction_files import audit_files, read_prediction_files

@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from test_comparisons import cohort
+from drawn_predictions import cohort
 
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.held_out_sites import held_out_findings

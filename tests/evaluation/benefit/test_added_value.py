@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import cohort, predictions
 from lifelines import CoxPHFitter
 from sklearn.linear_model import LogisticRegression
-from test_comparisons import cohort, predictions
 
 from subfuse.evaluation.benefit.added_value import (
     ADDED_COLUMNS,

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import cohort, predictions
 from lifelines import KaplanMeierFitter
-from test_comparisons import cohort, predictions
 
 from subfuse.evaluation.benefit.decision_curves import (
     DECISION_COLUMNS,

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from drawn_predictions import CLASSES, cohort
 from lifelines.utils import concordance_index
-from test_comparisons import CLASSES, cohort
 
 from subfuse.evaluation.benefit.optimism import OPTIMISM_COLUMNS, optimism_gap
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks

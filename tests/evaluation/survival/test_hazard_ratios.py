@@ -1,9 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import cohort, predictions
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
-from test_comparisons import cohort, predictions
 
 from subfuse.evaluation.survival.hazard_ratios import HAZARD_RATIO_COLUMNS, _fit, hazard_ratios, standardised_risk
 from subfuse.evaluation.survival.risk_groups import risk_groups

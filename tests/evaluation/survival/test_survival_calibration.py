@@ -28,13 +28,6 @@ def curves(hazard: np.ndarray, days: np.ndarray = DAYS) -> SurvivalCurves:
     return SurvivalCurves(days, np.exp(-hazard[:, None] * days))
 
 
-def test_curves_are_straight_between_days_and_constant_beyond() -> None:
-    predicted = SurvivalCurves(np.array([100.0, 300.0]), np.array([[0.8, 0.4], [0.9, 0.7], [0.6, 0.6]]))
-
-    np.testing.assert_allclose(predicted.at(np.array([50.0, 200.0, 400.0])), [0.9, 0.8, 0.6])
-    np.testing.assert_allclose(predicted.at(np.array([0.0, 100.0, 300.0])), [1.0, 0.9, 0.6])
-
-
 def test_observed_share_is_that_of_lifelines() -> None:
     time_days, event, hazard = cohort(230, 0)
 

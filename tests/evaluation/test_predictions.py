@@ -1,0 +1,120 @@
+"""Tables of predictions: what is read from them, and which are refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_predictions import CLASSES, cohort, predictions, row_of
+
+from subfuse.errors import DataError
+from subfuse.evaluation.intervals import evaluate_predictions
+from subfuse.evaluation.predictions import class_name, ranked_patients, read_tasks, survival_curves
+
+
+def test_table_read_from_csv_gives_the_same(tmp_path) -> None:
+    table = pd.concat([predictions(cohort()), predictions(cohort(), task="grade")], ignore_index=True)
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+
+    reread = evaluate_predictions(pd.read_csv(tmp_path / "predictions.csv"), n_bootstrap=20)
+
+    pd.testing.assert_frame_equal(reread, evaluate_predictions(table, n_bootstrap=20))
+
+
+def test_numeric_class_names_survive_csv(tmp_path) -> None:
+    numbers = {"G2": "2", "G3": "3", "G4": "4"}
+    grade = predictions(cohort(), task="grade").replace({"label": numbers})
+    grade = grade.rename(columns={f"p_{name}": f"p_{number}" for name, number in numbers.items()})
+    pd.concat([predictions(cohort()), grade]).to_csv(tmp_path / "predictions.csv", index=False)
+
+    metrics = evaluate_predictions(pd.read_csv(tmp_path / "predictions.csv"), n_bootstrap=2)
+
+    assert np.isfinite(row_of(metrics, "auc")["value"])
+
+
+def test_survival_curves_may_have_other_times_in_each_fold() -> None:
+    table = predictions(cohort())
+    for fold, days in enumerate([(300, 700, 1200), (310, 720, 1250), (290, 690, 1100)]):
+        of_fold = table["fold"] == fold
+        risk = (table["risk"] - 7 * fold) / 10.0**fold
+        for day in days:
+            table.loc[of_fold, f"survival_{day}"] = np.exp(-day * np.exp(risk) / 1500)
+
+    row = row_of(evaluate_predictions(table, n_bootstrap=20), "integrated_brier")
+
+    assert 0 < row["lower"] < row["value"] < row["upper"] < 0.3
+    assert row["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda table: table.drop(columns="fold"), "Missing: fold"),
+        (lambda table: pd.concat([table, table.iloc[:1]]), "Found several of patient TCGA"),
+        (lambda table: table.assign(risk=table["risk"].where(table.index != table.index[-1])), "risk must be known"),
+        (lambda table: table.assign(event="alive"), "event must be known"),
+        (lambda table: table.assign(time_days=np.nan), "time_days must be known"),
+        (lambda table: table.assign(risk=np.nan), "fill the column risk"),
+        (lambda table: table.assign(survival_late=0.5), "survival_late"),
+        (lambda table: table.assign(split="Test"), "Found Test in task survival"),
+    ],
+)
+def test_damaged_predictions_are_an_error(damage, message: str) -> None:
+    table = predictions(cohort())
+    table = table[table["split"] == "test"].reset_index(drop=True)
+
+    with pytest.raises(DataError, match=message):
+        evaluate_predictions(damage(table), n_bootstrap=2)
+
+
+def test_unknown_label_is_an_error() -> None:
+    table = predictions(cohort(), task="grade").assign(label="G5")
+
+    with pytest.raises(DataError, match="Found G5 for patient TCGA"):
+        evaluate_predictions(table, n_bootstrap=2)
+
+
+def test_tasks_come_in_order_of_appearance_and_say_what_they_hold() -> None:
+    table = pd.concat(
+        [predictions(cohort(), task="grade"), predictions(cohort()), predictions(cohort(), task="grade", model="snn")]
+    )
+    grade, survival = read_tasks(table)
+    assert (grade.name, grade.classes, grade.headline) == ("grade", CLASSES, "auc")
+    assert (survival.name, survival.classes, survival.headline) == ("survival", None, "c_index")
+    assert grade.predicted == [f"p_{name}" for name in CLASSES]
+    assert survival.predicted == ["risk"]
+    assert grade.models == ("subspace", "snn")
+    assert len(grade.tested_by("snn")) == len(cohort())
+    assert set(grade.of_model("snn")["split"]) == {"train", "validation", "test"}
+
+
+def test_a_task_of_one_class_has_no_prediction() -> None:
+    table = predictions(cohort(), task="grade").drop(columns=["p_G3", "p_G4"])
+    with pytest.raises(DataError, match=r"task grade must fill the column risk or p_<class> of two classes.*Found G2"):
+        next(read_tasks(table))
+
+
+def test_patients_are_ranked_within_their_fold_or_all_together() -> None:
+    table = predictions(cohort())
+    folds, (pooled,) = ranked_patients(table, None), ranked_patients(table, None, by=["repeat"])
+    for fold, group in enumerate(folds):
+        tested = table[(table["fold"] == fold) & (table["split"] == "test")]
+        assert list(group.patients) == list(tested[["cohort", "patient_id"]].itertuples(index=False, name=None))
+        assert group.n_train == ((table["fold"] == fold) & (table["split"] == "train")).sum()
+    assert sorted(pooled.patients) == sorted(patient for group in folds for patient in group.patients)
+
+
+def test_of_pooled_folds_only_days_that_all_have_are_read() -> None:
+    table = predictions(cohort())
+    tested = table[table["split"] == "test"].assign(survival_50=0.9, survival_9=0.95)
+    tested["survival_400"] = np.where(tested["fold"] == 1, 0.5, np.nan)
+    pooled, of_fold = survival_curves(tested), survival_curves(tested[tested["fold"] == 1])
+    assert pooled is not None
+    assert of_fold is not None
+    assert pooled.days.tolist() == [9.0, 50.0]
+    assert of_fold.days.tolist() == [9.0, 50.0, 400.0]
+    assert of_fold.survival[0].tolist() == [0.95, 0.9, 0.5]
+    assert survival_curves(table[table["split"] == "test"]) is None
+
+
+@pytest.mark.parametrize(("label", "name"), [("G2", "G2"), (2.0, "2"), (2, "2"), (2.5, "2.5")])
+def test_whole_numbers_are_classes_without_a_point(label: object, name: str) -> None:
+    assert class_name(label) == name
