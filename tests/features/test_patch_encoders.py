@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from subfuse.errors import ConfigurationError
 from subfuse.features import patch_encoders
-from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder
 
 timm = pytest.importorskip("timm")
@@ -244,13 +244,3 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigurationError, match=r"pip install 'subfuse\[encoders\]'"):
         load_patch_encoder(OFFLINE_ENCODER)
-
-
-@pytest.mark.parametrize(
-    "name", [OFFLINE_ENCODER, "timm:vit_base_patch16_224.dino", "hf_hub:a/b@v2", "resnet18@/x/y z.pth"]
-)
-def test_identifier_is_a_file_name_and_stable(name: str) -> None:
-    identifier = encoder_id(name)
-
-    assert Path(identifier).name == identifier
-    assert encoder_id(identifier) == identifier

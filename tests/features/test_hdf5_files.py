@@ -1,4 +1,4 @@
-"""Feature files that are damaged, or made to mislead: each is one error of ours that names the file."""
+"""HDF5 files that are damaged, or made to mislead: each is one error of ours that names the file."""
 
 import random
 from pathlib import Path
