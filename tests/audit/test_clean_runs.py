@@ -52,7 +52,7 @@ def audited(
         (fold, Job(task, model, index, repeat))
         for task in tasks
         for model in models
-        if MODELS[model].suits(cohort.tasks[task])
+        if MODELS[model].suits(cohort.tasks[task].kind)
         for repeat, folds in enumerate(repeats)
         for index, fold in enumerate(folds)
     ]
@@ -80,14 +80,14 @@ def test_every_model_beside_covariates_sites_and_batches(make_cohort, tmp_path, 
     audit, _ = audited(cohort, tmp_path, monkeypatch, models=list(MODELS), tasks=tasks, repeats=one_fold, exchanges=3)
 
     assert audit.of_level("failure") == ()
-    n_models = sum(entry.suits(cohort.tasks[task]) for entry in MODELS.values() for task in tasks)
+    n_models = sum(entry.suits(cohort.tasks[task].kind) for entry in MODELS.values() for task in tasks)
     assert f"agree with the fold files for {n_models}, and scaling was recomputed" in fitting(audit)
     assert fitting(audit).endswith(f"for {n_models}")
     asked = {finding.found.partition(",")[0] for finding in audit.findings if finding.check == "confounding"}
     assert asked == {"site: cannot be checked", "project: cannot be checked"}  # of half the patients
     told = [(finding.task, finding.model) for finding in audit.findings if finding.check == "interaction"]
     both = [name for name, entry in MODELS.items() if entry.modalities >= {"slides", "expression"}]
-    assert set(told) == {(task, name) for name in both for task in tasks if MODELS[name].suits(cohort.tasks[task])}
+    assert set(told) == {(task, name) for name in both for task in tasks if MODELS[name].suits(cohort.tasks[task].kind)}
 
 
 @pytest.mark.parametrize("has_expression", [True, False])

@@ -153,7 +153,7 @@ def test_unknown_models_are_refused_with_the_known_names():
 
 def test_tasks_of_linear_models():
     survival, grade = TaskSpec(time="time_days", event="event"), TaskSpec(column="grade")
-    suited = {name: (MODELS[name].suits(survival), MODELS[name].suits(grade)) for name in MODELS}
+    suited = {name: (MODELS[name].suits(survival.kind), MODELS[name].suits(grade.kind)) for name in MODELS}
     for read in ("", "-slides", "-both"):
         assert suited.pop(f"cox{read}") == (True, False)
         assert suited.pop(f"logistic{read}") == (False, True)

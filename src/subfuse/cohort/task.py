@@ -1,6 +1,6 @@
 """What is predicted: a class, or the time to an event."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -63,3 +63,8 @@ class TaskSpec(Section):
     def is_survival(self) -> bool:
         """True for a time-to-event task."""
         return self.column is None
+
+    @property
+    def kind(self) -> Literal["survival", "classes"]:
+        """What is predicted."""
+        return "survival" if self.is_survival else "classes"

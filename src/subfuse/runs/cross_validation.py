@@ -124,7 +124,7 @@ def cross_validate(
         Job(task_name, model, index, repeat)
         for task_name in tasks
         for model in models
-        if MODELS[model].suits(cohort.tasks[task_name])
+        if MODELS[model].suits(cohort.tasks[task_name].kind)
         for repeat, fold_list in enumerate(drawn)
         for index in range(len(fold_list))
     ]
@@ -273,7 +273,7 @@ def refuse_disguised_outcomes(
 
 def _seen_in_training(fold: Fold, task: TaskSpec, models: Sequence[str]) -> Fold:
     """Returns the fold with everybody in training whom one of the models of a task trains on."""
-    seen = {patient for model in models if MODELS[model].suits(task) for patient in trained_on(model, fold)}
+    seen = {patient for model in models if MODELS[model].suits(task.kind) for patient in trained_on(model, fold)}
     return Fold(tuple(sorted(seen)), (), fold.test)
 
 

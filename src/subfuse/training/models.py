@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, meant
 from subfuse.settings import Section
 from subfuse.training.settings import LARGEST_ENSEMBLE, LARGEST_GRID, ArchitectureSettings
@@ -205,9 +204,9 @@ class ModelEntry:
     is_linear: bool = False  # fitted to convergence, its penalty chosen by cross-validation
     is_compared: bool = False  # unless models are named; linear ones too: a neural model that loses must be seen to
 
-    def suits(self, task: TaskSpec) -> bool:
-        """Returns whether the model is for this kind of task."""
-        return self.task is None or (self.task == "survival") == task.is_survival
+    def suits(self, kind: str) -> bool:
+        """Returns whether the model is for tasks of this kind, `survival` or `classes`."""
+        return self.task in (None, kind)
 
 
 _BASELINES = "subfuse.model.baselines"
