@@ -13,7 +13,6 @@ from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cli.audit_text import audit_lines
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.metrics import number
-from subfuse.evaluation.predictions import read_tasks
 from subfuse.training.models import model_title
 
 
@@ -126,7 +125,7 @@ def test_a_model_that_predicts_one_class_is_not_recommended(patients: pd.DataFra
     assert not any("Prefer Logistic" in remedy or "prefer the linear" in remedy for remedy in against)
     rows.loc[linear, columns] = [0.6, 0.4, 0.0]
     rows.loc[linear & (rows["patient_id"].str[-1] < "5"), columns] = [0.4, 0.6, 0.0]
-    assert unfit(next(iter(read_tasks(rows))), "logistic") == f"it never predicts class {columns[2][2:]}"
+    assert unfit(audited_tasks(rows, modalities)[0], "logistic") == f"it never predicts class {columns[2][2:]}"
 
 
 def test_a_model_below_chance_is_not_recommended(patients: pd.DataFrame) -> None:
@@ -134,7 +133,7 @@ def test_a_model_below_chance_is_not_recommended(patients: pd.DataFrame) -> None
     columns = [name for name in rows if name.startswith("p_")]
     worse = rows["model"] == "abmil"
     rows.loc[worse, columns] = rows.loc[worse, [*columns[1:], columns[0]]].to_numpy()  # every class for another
-    (task,) = read_tasks(rows)
+    (task,) = audited_tasks(rows)
     assert unfit(task, "abmil") == "its AUC is not above chance"
     assert unfit(task, "subspace") is None
 

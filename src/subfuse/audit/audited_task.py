@@ -8,7 +8,8 @@ import pandas as pd
 
 from subfuse.errors import ConfigurationError, preview
 from subfuse.evaluation.intervals import grouping
-from subfuse.evaluation.predictions import TaskPredictions, ranked_patients, read_tasks
+from subfuse.evaluation.predictions import TaskPredictions, read_tasks
+from subfuse.evaluation.ranked_patients import ranked_patients
 from subfuse.training.models import COLUMNS, EXPRESSION, SLIDES, main_model, modalities_of
 
 N_BOOTSTRAP = 1000
@@ -48,14 +49,14 @@ def audited_tasks(
     for task in read_tasks(table):
         modalities = {m: frozenset((given or {}).get(m, ())) or modalities_of(m) for m in task.models}
         values = {model: headline_value(task, model) for model in task.models}
-        tasks.append(AuditedTask(task.name, task.rows, task.classes, modalities, values, n_bootstrap, seed))
+        tasks.append(AuditedTask(task.name, task.rows, task.outcome, modalities, values, n_bootstrap, seed))
     return tasks
 
 
 def headline_value(task: TaskPredictions, model: str) -> float:
     """Returns a model's headline metric, mean over folds as in `evaluate_predictions`; NaN where undefined."""
     by, _ = grouping(task)
-    found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.classes, by=by)]
+    found = [g.metrics[task.headline].value for g in ranked_patients(task.of_model(model), task.outcome, by=by)]
     defined = [value for value in found if np.isfinite(value)]
     return float(np.mean(defined)) if defined else np.nan
 

@@ -8,7 +8,7 @@ import pandas as pd
 from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding, Level
 from subfuse.errors import listed
-from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table
+from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table, promise_of
 from subfuse.evaluation.benefit.decision_curves import decision_curves
 from subfuse.evaluation.floors import LEAST_CALIBRATED
 from subfuse.evaluation.metrics import duration, p_text
@@ -75,11 +75,12 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
     if np.isnan(overall["coverage"]):
         detail = f"nothing can be promised, {overall['reason']}"
         return [Finding.of_model("note", _PROMISES, detail, _WHY_PROMISES, task=task.name, model=model)], table
-    what, size = ("sets of classes", f"{overall['size']:.1f} classes in the mean") if task.classes is not None else (
-        "lower bounds of survival", f"half of them beyond {overall['size']:.0f} days"
-    )  # fmt: skip
+    promise = promise_of(task)
     share = f"{overall['coverage']:.0%} ({overall['lower']:.0%} to {overall['upper']:.0%})"
-    detail = f"{what} that promise {PROMISED:.0%} hold for {share} of {overall['n_patients']} patients, {size}"
+    detail = (
+        f"{promise.what} that promise {PROMISED:.0%} hold for {share} of {overall['n_patients']} patients, "
+        f"{promise.size.format(overall['size'])}"
+    )
     short = [
         f"{row['coverage']:.0%} of {row['column']} {row['stratum']}"
         for row in of_strata

@@ -215,7 +215,7 @@ def _shuffled_rows(
         rows[columns] = predicted.loc[rows.index, columns]
         parts.append(rows)
     rows = pd.concat(parts, ignore_index=True)
-    return rows.dropna(subset=task.predicted)
+    return rows.dropna(subset=task.outcome.predicted)
 
 
 def _has(patient: Patient, modality: str) -> bool:

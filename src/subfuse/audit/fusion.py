@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from subfuse.audit.audited_task import AuditedTask
+from subfuse.audit.audited_task import AuditedTask, headline_value
 from subfuse.audit.findings import Finding, Level
 from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
@@ -17,6 +17,7 @@ from subfuse.evaluation.metrics import metric_title, number, p_text, signed_inte
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
+    Outcome,
     TaskPredictions,
     class_probabilities,
     columns_with,
@@ -113,8 +114,10 @@ def fusion_contest(task: AuditedTask) -> Contest:
     fusible = frozenset[str]().union(*(known[model] for model in fused))
     late = late_fusion(task, [model for model in measured if known[model] <= fusible])
     if late is not None:
+        name = str(late["model"].iloc[0])
         task = replace(task, rows=pd.concat([task.rows, late], ignore_index=True))
-        references[str(late["model"].iloc[0])] = "late fusion"
+        task = replace(task, values={**values, name: headline_value(task, name)})
+        references[name] = "late fusion"
     alone = frozenset[str]().union(*(known[model] for model in measured))
     return Contest(task, fused, references, unknown, tuple(sorted(fusible - alone - COLUMNS)))
 
@@ -171,16 +174,15 @@ def late_fusion(task: AuditedTask, single: Sequence[str]) -> pd.DataFrame | None
     if len(best) < 2:
         return None
     key = [*FOLD, "split", *PATIENT]
-    tables = [_comparable(task.of_model(model), task.classes).set_index(key) for model in best.values()]
+    tables = [_comparable(task.of_model(model), task.outcome).set_index(key) for model in best.values()]
     common = tables[0].index
     for table in tables[1:]:
         common = common.intersection(table.index)
     if common.empty:
         return None
     mean = tables[0].loc[common].copy()
-    mean[task.predicted] = np.mean(
-        [table.loc[common, task.predicted].to_numpy(dtype=np.float64) for table in tables], axis=0
-    )
+    columns = task.outcome.predicted
+    mean[columns] = np.mean([table.loc[common, columns].to_numpy(dtype=np.float64) for table in tables], axis=0)
     mean[columns_with(mean, "survival_", "contribution_")] = np.nan
     return mean.reset_index().assign(model=f"mean of {' and '.join(map(model_title, best.values()))}")
 
@@ -203,11 +205,10 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     from scipy.stats import binomtest
 
     p_value = binomtest(n_rescued, n_rescued + n_lost).pvalue if n_rescued + n_lost else 1.0
-    what = "ranked" if task.classes is None else "classified"
     found = (
         f"{model_title(model)} rescues {n_rescued} and loses {n_lost} of {len(common)} patients against "
         f"{model_title(reference)} "
-        f"(rightly {what} by one of them only; {p_text(p_value)})"
+        f"(rightly {task.outcome.words['judged']} by one of them only; {p_text(p_value)})"
     )
     level: Level = "warning" if n_lost > n_rescued and p_value < SIGNIFICANCE else "note"
     return Finding(level, CHECK, found, "A mean gain may hide patients who lose.", "", task.name, model), patients
@@ -255,8 +256,8 @@ def verdict_of(*, lower: float, upper: float, p_adjusted: float) -> Verdict:
     return "worse" if upper < 0 else "open"
 
 
-def settled(row: Mapping[str, Any], against: str, *, check: str, why: str) -> Finding | None:
-    """Returns the finding where a comparison is undefined or untested, or the model is better; None elsewhere.
+def settled(row: Mapping[str, Any], against: str, *, check: str, why: str) -> tuple[Verdict, Finding | None]:
+    """Returns the verdict, and the finding where a comparison is untested or the model is better; None elsewhere.
 
     Args:
         row: Of `compare_models`.
@@ -264,28 +265,27 @@ def settled(row: Mapping[str, Any], against: str, *, check: str, why: str) -> Fi
         check: Name of the check.
         why: Why the check matters.
     """
-    model, title = row["model"], model_title(row["model"])
+    title, of = model_title(row["model"]), {"task": row["task"], "model": row["model"]}
+    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
     if np.isnan(row["difference"]):
         remedy = f"Reason: {row['reason'] or 'the metric is undefined'}."
-        return Finding("note", check, f"{title} cannot be compared with {against}", why, remedy, row["task"], model)
-    if np.isnan(row["p_adjusted"]):
+        return verdict, Finding("note", check, f"{title} cannot be compared with {against}", why, remedy, **of)
+    if verdict == "untested":
         found = f"{title} is not tested against {against}: {row['reason'] or 'no interval'}"
-        return Finding("note", check, found, why, "More patients are needed.", row["task"], model)
-    if verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"]) == "better":
-        found = f"{title} is better than {against} ({difference_text(row)})"
-        return Finding("ok", check, found, task=row["task"], model=model)
-    return None
+        return verdict, Finding("note", check, found, why, "More patients are needed.", **of)
+    if verdict == "better":
+        return verdict, Finding("ok", check, f"{title} is better than {against} ({difference_text(row)})", **of)
+    return verdict, None
 
 
-def _finding(row: Mapping[str, Any], predictions: TaskPredictions, unrelated: Collection[str]) -> Finding:
+def _finding(row: Mapping[str, Any], task: AuditedTask, unrelated: Collection[str]) -> Finding:
     model, reference = model_title(row["model"]), model_title(row["reference"])
     against = f"the {reference}" if row["reference_is"] == "late fusion" else f"the {row['reference_is']}, {reference}"
-    finding = settled(row, against, check=CHECK, why=_WHY)
+    verdict, finding = settled(row, against, check=CHECK, why=_WHY)
     if finding is not None:
         return finding
-    flaw = unfit(predictions, row["reference"], unrelated)
+    flaw = unfit(task, row["reference"], unrelated)
     remedy = f"Prefer {reference}, which is simpler, unless more patients show a benefit."
-    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
     if row["reference_is"] == "late fusion" and verdict != "worse":
         remedy = "More patients would tell."
     elif flaw is not None:
@@ -296,9 +296,9 @@ def _finding(row: Mapping[str, Any], predictions: TaskPredictions, unrelated: Co
     return Finding("warning", CHECK, f"{found} ({difference_text(row)})", _WHY, remedy, row["task"], row["model"])
 
 
-def _comparable(rows: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
+def _comparable(rows: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
     """Returns the rows with risks as ranks from 0 to 1 within fold and split: models differ in their scale."""
-    if classes is not None:
+    if outcome.classes is not None:
         return rows
     grouped = rows.groupby([*FOLD, "split"])["risk"]
     return rows.assign(risk=(grouped.rank() - 0.5) / grouped.transform("size"))

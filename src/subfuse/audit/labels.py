@@ -51,8 +51,7 @@ def _cramers_v(table: Float[np.ndarray, "row column"]) -> tuple[float, float]:
 
 
 def _contradictions(task: TaskPredictions) -> Iterator[Finding]:
-    columns = ["time_days", "event"] if task.classes is None else ["label"]
-    differing = (task.rows.groupby(PATIENT)[columns].nunique() > 1).any(axis=1)
+    differing = (task.rows.groupby(PATIENT)[[*task.outcome.columns]].nunique() > 1).any(axis=1)
     if differing.any():
         which = preview(differing[differing].index.get_level_values("patient_id"), 3)
         yield Finding(
@@ -147,7 +146,7 @@ def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.Dat
         yield Finding("note", check, found, "A model may recognise the hospital instead of the disease.",
                       "Give `site` in the patients' table.", task.name)  # fmt: skip
         return
-    outcome = tested["label"] if task.classes is not None else tested["event"].astype(str)
+    outcome = tested[task.outcome.columns[-1]].astype(str)
     value, p_value = _cramers_v(pd.crosstab(site[common], outcome[common]).to_numpy(dtype=np.float64))
     text = f"Cramér's V of {site[common].nunique()} sites and the outcome is {value:.2f} ({p_text(p_value)})"
     if value >= _CONFOUNDED and p_value < SIGNIFICANCE:

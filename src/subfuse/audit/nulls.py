@@ -9,20 +9,9 @@ from jaxtyping import Float
 
 from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import Finding, Level
-from subfuse.evaluation.censoring import known_orders
-from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.intervals import grouping
 from subfuse.evaluation.metrics import metric_title, p_text
-from subfuse.evaluation.predictions import (
-    FOLD,
-    PATIENT,
-    TaskPredictions,
-    class_probabilities,
-    events,
-    label_indices,
-    risks,
-    times_days,
-)
+from subfuse.evaluation.predictions import FOLD, PATIENT, Outcome, TaskPredictions
 from subfuse.evaluation.weighted_metrics import wins
 from subfuse.training.models import is_trivial, model_title
 
@@ -72,11 +61,11 @@ def permute_labels(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
         findings += [] if alike is None else [alike]
         if alike is not None and alike.level == "warning":
             continue
-        few = too_few(tested.drop_duplicates(PATIENT), task.classes)
+        few = task.outcome.too_few(tested.drop_duplicates(PATIENT))
         if few is not None:
             findings.append(Finding.of_model("note", _LABEL_NULL, f"not tested, {few}", task=task.name, model=model))
             continue
-        folds = [_pairs(fold, task.classes) for _, fold in tested.groupby(by)]
+        folds = [_pairs(fold, task.outcome) for _, fold in tested.groupby(by)]
         null = _null(folds, generator)
         if not np.isfinite(value) or not len(null):
             detail = f"cannot be checked, its {metric_title(task.headline)} is undefined"
@@ -91,11 +80,11 @@ def permute_labels(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
 
 def _alike_finding(task: TaskPredictions, model: str, tested: pd.DataFrame) -> Finding | None:
     """Returns in which folds a model predicts the same of all test patients; None where it tells them apart in all."""
-    folds = [fold[task.predicted].to_numpy(dtype=np.float64) for _, fold in tested.groupby(FOLD) if len(fold) > 1]
+    columns, what = task.outcome.predicted, task.outcome.words["predicted"]
+    folds = [fold[columns].to_numpy(dtype=np.float64) for _, fold in tested.groupby(FOLD) if len(fold) > 1]
     n_alike = sum(bool((fold == fold[0]).all()) for fold in folds)
     if not n_alike:
         return None
-    what = "risk" if task.classes is None else "probabilities"
     where = "every fold" if n_alike == len(folds) else f"{n_alike} of {len(folds)} folds"
     found = f"{model_title(model)} predicts the same {what} for all patients" + f" of {where}" * (len(folds) > 1)
     why = "Predictions that do not differ order no patients."
@@ -116,8 +105,7 @@ def _label_finding(
     is_below, is_far = bool((null > value).all()), null.mean() - value > _REVERSED_SDS * null.std()
     right_way = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
     if value < _REVERSED and is_below and is_far:
-        what = "risk" if task.classes is None else "order of the classes"
-        found = f"the {what} is reversed: {text}, every one of them higher"
+        found = f"the {task.outcome.words['order']} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."
         return Finding("failure", _LABEL_NULL, found, why, right_way, task.name, model)
     if is_below:
@@ -145,15 +133,6 @@ def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.n
     )
 
 
-def _pairs(fold: pd.DataFrame, classes: Sequence[str] | None) -> _Pairs:
-    if classes is None:
-        ordered = known_orders(times_days(fold), events(fold))
-        return _Pairs(ordered[None].astype(np.float64), _wins(risks(fold)[:, None]))
-    label, probabilities = label_indices(fold, classes), class_probabilities(fold, classes)
-    is_class = label[None] == np.arange(len(classes))[:, None]  # (class, patient)
-    comparable = is_class[:, :, None] & ~is_class[:, None, :]
-    return _Pairs(comparable.astype(np.float64), _wins(probabilities))
-
-
-def _wins(scores: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, "class patient patient"]:
-    return wins(scores.T[:, :, None] - scores.T[:, None, :])
+def _pairs(fold: pd.DataFrame, outcome: Outcome) -> _Pairs:
+    scores = outcome.scores(fold).T  # (class, patient)
+    return _Pairs(outcome.comparable(fold).astype(np.float64), wins(scores[:, :, None] - scores[:, None, :]))

@@ -4,13 +4,13 @@ from collections.abc import Collection
 
 import numpy as np
 
-from subfuse.audit.audited_task import headline_value
+from subfuse.audit.audited_task import AuditedTask
 from subfuse.errors import preview
 from subfuse.evaluation.metrics import CHANCE, metric_title
-from subfuse.evaluation.predictions import FOLD, TaskPredictions, class_probabilities
+from subfuse.evaluation.predictions import FOLD, class_probabilities
 
 
-def unfit(task: TaskPredictions, model: str, unrelated: Collection[str] = ()) -> str | None:
+def unfit(task: AuditedTask, model: str, unrelated: Collection[str] = ()) -> str | None:
     """Returns why a model should not be recommended, whatever its headline metric; None where nothing speaks against.
 
     One whose C-index or AUC is not above chance orders no patients. A model that predicts one class, or one risk, in
@@ -26,8 +26,8 @@ def unfit(task: TaskPredictions, model: str, unrelated: Collection[str] = ()) ->
     return "it is not shown to be related to the outcome" if flaw is None and model in unrelated else flaw
 
 
-def _flaw(task: TaskPredictions, model: str) -> str | None:
-    below = f"its {metric_title(task.headline)} is not above chance" if headline_value(task, model) <= CHANCE else None
+def _flaw(task: AuditedTask, model: str) -> str | None:
+    below = f"its {metric_title(task.headline)} is not above chance" if task.values[model] <= CHANCE else None
     tested = task.tested_by(model)
     folds = [fold for _, fold in tested.groupby(FOLD)]
     if task.classes is None:

@@ -150,11 +150,10 @@ def _unchecked(
 ) -> Finding:
     words = _WORDS[simplicity]
     of_simple = f"{metric_title(task.headline)} of {', '.join(map(model_title, simple))} is undefined"
-    other_kind = "classes" if task.classes is None else "survival"
     known = [
         name
         for name, entry in sorted(MODELS.items())
-        if entry.is_linear and is_trivial(name) == (simplicity == "trivial") and entry.task != other_kind
+        if entry.is_linear and is_trivial(name) == (simplicity == "trivial") and entry.suits(task.outcome.kind)
     ]
     lack = of_simple if simple else "there is none"
     found = f"cannot be checked: a {simplicity} model ({', '.join(known)}) is needed, and {lack}"
@@ -168,8 +167,7 @@ def _unchecked(
 def _verdict(simplicity: _Simplicity, row: Mapping[str, Any], task: AuditedTask, unrelated: Collection[str]) -> Finding:
     words = _WORDS[simplicity]
     against = f"{words.best}, {model_title(row['reference'])}"
-    finding = settled(row, against, check=words.check, why=words.why)
-    verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_adjusted"])
+    verdict, finding = settled(row, against, check=words.check, why=words.why)
     verb = {"better": "is better than", "worse": "is worse than"}.get(verdict, "is not shown to be better than")
     short = "" if verdict == "untested" else f"{verb} {model_title(row['reference'])}: {_change(row)}"
     if verdict == "open" and not row["lower"] <= 0 <= row["upper"]:  # what keeps it open is said

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.evaluation.predictions import FOLD, PATIENT, RankedPatients
+from subfuse.evaluation.predictions import FOLD, PATIENT
+from subfuse.evaluation.ranked_patients import RankedPatients
 
 _PAIRS_AT_ONCE = 5  # tests that a number of replicates is meant for; larger families take more
 _NOTABLE_SHARE = 0.05  # of resampled folds that are undefined: then the reason says so

@@ -16,15 +16,8 @@ from subfuse.evaluation.bootstrap import (
 )
 from subfuse.evaluation.delong import mean_auc
 from subfuse.evaluation.intervals import few_in, grouping, joined, table_of, undefined_folds
-from subfuse.evaluation.predictions import (
-    FOLD,
-    PATIENT,
-    RankedPatients,
-    TaskPredictions,
-    ranked_patients,
-    read_tasks,
-    stacked,
-)
+from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, read_tasks, stacked
+from subfuse.evaluation.ranked_patients import RankedPatients, ranked_patients
 
 COMPARISON_COLUMNS = (
     "task", "metric", "model", "reference", "difference", "lower", "upper",
@@ -153,7 +146,7 @@ class _InCommon:
     def _rank(self, model: str, common: pd.Index) -> list[RankedPatients]:
         rows = self.task.of_model(model)
         parts = [self._test_rows(model).loc[common], rows[rows["split"] == "train"]]
-        return ranked_patients(pd.concat(parts, ignore_index=True), self.task.classes, by=self.by)
+        return ranked_patients(pd.concat(parts, ignore_index=True), self.task.outcome, by=self.by)
 
     def _test_rows(self, model: str) -> pd.DataFrame:
         if model not in self._tested:
@@ -175,7 +168,7 @@ def _comparison(both: _InCommon, model: str, reference: str, bootstrap: Bootstra
     patients = common.reset_index(drop=True).drop_duplicates(PATIENT)
     pairs = zip(groups, reference_groups, strict=True)
     defined = [a for a, b in pairs if a.metrics[task.headline].is_defined and b.metrics[task.headline].is_defined]
-    few = few_in(patients.set_index(PATIENT), task.classes, task.headline, defined or groups)
+    few = few_in(patients.set_index(PATIENT), task.outcome, task.headline, defined or groups)
     if few is not None:
         unknown = dict.fromkeys(("lower", "upper", *_TESTS), np.nan)
         difference |= unknown | {"reason": joined(difference["reason"], f"no interval and no p-value: {few}")}

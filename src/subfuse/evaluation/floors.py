@@ -1,8 +1,5 @@
 """Below how many patients a statistic says nothing, and is not given."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
 
 # Patients of the rarest class, or patients with an event, among those tested. Of four there are 35 different bootstrap
@@ -28,23 +25,6 @@ LEAST_OF_CATEGORY = 5
 STABLE = 0.5
 # Patients over whom genes are ranked; of fewer, the order depends on who is among them.
 LEAST_EXPLAINED = 20
-
-
-def too_few(tested: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
-    """Returns why test patients are too few for an interval, a p-value or a verdict; None where they suffice.
-
-    Args:
-        tested: Rows of test patients of one task, each patient once.
-        classes: Of the task; None for survival. A class without any patient leaves its metrics undefined, and does not
-            count here.
-    """
-    if classes is None:
-        n_events = int(tested["event"].astype(bool).sum())
-        return None if n_events >= LEAST else f"{n_events} events among the test patients, {LEAST} are needed"
-    counts = tested["label"].astype(str).value_counts()
-    rarest = counts.index[int(np.argmin(counts))] if len(counts) else ""
-    few = len(counts) > 0 and counts.min() < LEAST
-    return f"{counts.min()} test patients of class {rarest}, {LEAST} are needed" if few else None
 
 
 def too_few_at(horizon_days: float, tested: pd.DataFrame) -> str | None:

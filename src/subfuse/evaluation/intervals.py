@@ -16,18 +16,10 @@ from subfuse.errors import preview
 from subfuse.evaluation.bootstrap import BootstrapWeights, percentile_interval
 from subfuse.evaluation.censoring import HORIZON_DAYS
 from subfuse.evaluation.delong import mean_auc
-from subfuse.evaluation.floors import too_few, too_few_at
+from subfuse.evaluation.floors import too_few_at
 from subfuse.evaluation.metrics import Metric
-from subfuse.evaluation.predictions import (
-    FOLD,
-    PATIENT,
-    RankedPatients,
-    TaskPredictions,
-    events,
-    label_indices,
-    ranked_patients,
-    read_tasks,
-)
+from subfuse.evaluation.predictions import FOLD, PATIENT, Outcome, TaskPredictions, read_tasks
+from subfuse.evaluation.ranked_patients import RankedPatients, ranked_patients
 from subfuse.evaluation.weighted_metrics import horizon_metric
 
 METRIC_COLUMNS = (
@@ -82,16 +74,16 @@ def evaluate_predictions(
         bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
         by, note = grouping(task)
         for model in task.models:
-            known = {"task": task.name, "model": model, **_patient_counts(task, model)}
             tested = task.tested_by(model).drop_duplicates(PATIENT)
-            few = partial(few_in, tested.set_index(PATIENT), task.classes)
-            groups = ranked_patients(task.of_model(model), task.classes, by=by)
+            known = {"task": task.name, "model": model, **task.outcome.counts(tested)}
+            few = partial(few_in, tested.set_index(PATIENT), task.outcome)
+            groups = ranked_patients(task.of_model(model), task.outcome, by=by)
             measured = [group.weighted(bootstrap.of(group)) for group in groups]
             summaries = [s for s in _summaries(groups, measured, note, few) if s["metric"] not in _OF_PROBABILITIES]
-            if task.classes is not None:
-                pooled = ranked_patients(task.of_model(model), task.classes, by=["repeat"])
-                errors = [g.weighted_errors(bootstrap.of(g)) for g in pooled if g.weighted_errors is not None]
-                summaries += _summaries(pooled, errors, None, few)
+            scaled_by = task.outcome.scaled_by
+            pooled = groups if by == scaled_by else ranked_patients(task.of_model(model), task.outcome, by=scaled_by)
+            errors = [g.weighted_errors(bootstrap.of(g)) for g in pooled if g.weighted_errors is not None]
+            summaries += _summaries(pooled, errors, None, few)
             rows += [{**known, **s} for s in summaries if s["metric"] != "quadratic_kappa" or task.name in ordinal]
     return table_of(rows, METRIC_COLUMNS)
 
@@ -101,13 +93,11 @@ def grouping(task: TaskPredictions) -> tuple[list[str], str | None]:
 
     Depends on labels only, so that every model of a task is evaluated in the same way.
     """
-    if task.classes is None:
+    is_complete = [task.outcome.is_complete(fold) for _, fold in task.tested.groupby(FOLD)]
+    n_incomplete, n_folds = is_complete.count(False), len(is_complete)
+    if n_incomplete * 2 <= n_folds or n_folds == 1:  # one fold, or another cohort: nothing is pooled
         return FOLD, None
-    folds = [set(label_indices(fold, task.classes).tolist()) for _, fold in task.tested.groupby(FOLD)]
-    n_incomplete = sum(len(present) < len(task.classes) for present in folds)
-    if n_incomplete * 2 <= len(folds) or len(folds) == 1:  # one fold, or another cohort: nothing is pooled
-        return FOLD, None
-    return ["repeat"], f"folds pooled: {n_incomplete} of {len(folds)} lack patients of a class"
+    return task.outcome.scaled_by, f"folds pooled: {n_incomplete} of {n_folds} lack patients of a class"
 
 
 def undefined_folds(metrics: Sequence[Metric]) -> str | None:
@@ -130,11 +120,6 @@ def table_of(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataF
     table = pd.DataFrame(rows, columns=list(columns))
     counts = [column for column in ("n_patients", "n_events") if column in table]
     return table.astype(dict.fromkeys(counts, "Int64"))
-
-
-def _patient_counts(task: TaskPredictions, model: str) -> dict[str, Any]:
-    tested = task.tested_by(model).drop_duplicates(PATIENT)
-    return {"n_patients": len(tested), "n_events": int(events(tested).sum()) if task.classes is None else pd.NA}
 
 
 def _summaries(
@@ -165,22 +150,20 @@ def _summaries(
         }
 
 
-def few_in(
-    tested: pd.DataFrame, classes: Sequence[str] | None, metric: str, groups: Sequence[RankedPatients]
-) -> str | None:
+def few_in(tested: pd.DataFrame, outcome: Outcome, metric: str, groups: Sequence[RankedPatients]) -> str | None:
     """Returns why patients of a task, or of some groups, are too few for an interval; None where they suffice.
 
     Args:
         tested: Test patients of the task by `PATIENT`, each once.
-        classes: Of the task; None for survival.
+        outcome: Of the task.
         metric: Its name.
         groups: Where the metric is defined.
     """
-    few = too_few(tested, classes)
+    few = outcome.too_few(tested)
     rows = tested[tested.index.isin(set().union(*(group.patients for group in groups)))]
     if metric == horizon_metric(HORIZON_DAYS):
         return few or too_few_at(HORIZON_DAYS, rows)
-    return few or too_few(rows, classes)
+    return few or outcome.too_few(rows)
 
 
 def _delong_interval(groups: Sequence[RankedPatients]) -> dict[str, float]:

@@ -1,47 +1,140 @@
-"""Reading predictions.csv: which patients of a model are ranked together, with their outcomes and predictions."""
+"""Reading predictions.csv: its tasks, and of every patient the outcome and what was predicted of it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.censoring import CensoringDistribution, SurvivalCurves, SurvivalSample
-from subfuse.evaluation.delong import BinaryAuc, binary_auc
-from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
-from subfuse.evaluation.weighted_metrics import (
-    weighted_auc,
-    weighted_c_index,
-    weighted_classification_metrics,
-    weighted_probability_errors,
-    weighted_survival_metrics,
-)
+from subfuse.evaluation.censoring import SurvivalCurves, known_orders
+from subfuse.evaluation.floors import LEAST
 
 FOLD = ["repeat", "fold"]
 PATIENT = ["cohort", "patient_id"]
 _COLUMNS = ["task", "model", *FOLD, *PATIENT, "split"]
+_TINY = 1e-7  # the least probability of which a logarithm is taken
+
+
+@dataclass(frozen=True)
+class SurvivalOutcome:
+    """The time to an event, predicted by a risk; answers what differs between survival and classes."""
+
+    kind: ClassVar = "survival"
+    headline: ClassVar = "c_index"  # the metric by which models are compared
+    columns: ClassVar = ("time_days", "event")  # of what was observed; the last one's values make up the mixture
+    predicted: ClassVar = ["risk"]  # columns
+    scaled_by: ClassVar = FOLD  # the models of folds put their risks on different scales
+    words: ClassVar = {"predicted": "risk", "order": "risk", "judged": "ranked", "fitted on": "events"}
+    classes: ClassVar[None] = None
+
+    def counts(self, patients: pd.DataFrame) -> dict[str, Any]:
+        """Returns `n_patients` and `n_events` of rows with each patient once."""
+        return {"n_patients": len(patients), "n_events": int(events(patients).sum())}
+
+    def too_few(self, tested: pd.DataFrame) -> str | None:
+        """Returns why test patients, each once, have too few events for an interval; None where they suffice."""
+        n_events = int(tested["event"].astype(bool).sum())
+        return None if n_events >= LEAST else f"{n_events} events among the test patients, {LEAST} are needed"
+
+    def is_complete(self, rows: pd.DataFrame) -> bool:
+        """Returns True: no class can lack."""
+        return True
+
+    def suffices(self, rows: pd.DataFrame, least: int) -> bool:
+        """Returns whether there are enough rows, of as many events as required, to fit something on."""
+        return len(rows) > 0 and int(events(rows).sum()) >= least
+
+    def scores(self, rows: pd.DataFrame) -> Float[np.ndarray, "patient 1"]:
+        """Returns the risk."""
+        return risks(rows)[:, None]
+
+    def log_scores(self, rows: pd.DataFrame) -> Float[np.ndarray, "patient 1"]:
+        """Returns the risk, which is a logarithm, up to its scale."""
+        return self.scores(rows)
+
+    def comparable(self, rows: pd.DataFrame) -> Bool[np.ndarray, "1 patient patient"]:
+        """Returns whose event (second axis) came while another patient (third axis) was known to be without one."""
+        return known_orders(times_days(rows), events(rows))[None]
+
+
+@dataclass(frozen=True)
+class ClassOutcome:
+    """One of several classes, predicted by the probability of each; see `SurvivalOutcome`."""
+
+    classes: tuple[str, ...]
+
+    kind: ClassVar = "classes"
+    headline: ClassVar = "auc"
+    columns: ClassVar = ("label",)
+    scaled_by: ClassVar = ["repeat"]  # probabilities share their scale between folds
+    words: ClassVar = {
+        "predicted": "probabilities",
+        "order": "order of the classes",
+        "judged": "classified",
+        "fitted on": "patients and some of every class",
+    }
+
+    @property
+    def predicted(self) -> list[str]:
+        """The columns `p_<class>`."""
+        return [f"p_{name}" for name in self.classes]
+
+    def counts(self, patients: pd.DataFrame) -> dict[str, Any]:
+        """Returns `n_patients`; `n_events` is missing."""
+        return {"n_patients": len(patients), "n_events": pd.NA}
+
+    def too_few(self, tested: pd.DataFrame) -> str | None:
+        """Returns which class is too rare; one without any patient leaves its metrics undefined, and does not count."""
+        counts = tested["label"].astype(str).value_counts()
+        rarest = counts.index[int(np.argmin(counts))] if len(counts) else ""
+        few = len(counts) > 0 and counts.min() < LEAST
+        return f"{counts.min()} test patients of class {rarest}, {LEAST} are needed" if few else None
+
+    def is_complete(self, rows: pd.DataFrame) -> bool:
+        """Returns whether every class has a row."""
+        return len(set(label_indices(rows, self.classes).tolist())) == len(self.classes)
+
+    def suffices(self, rows: pd.DataFrame, least: int) -> bool:
+        """Returns whether there are as many rows as required, and some of every class."""
+        return len(rows) >= least and self.is_complete(rows)
+
+    def scores(self, rows: pd.DataFrame) -> Float[np.ndarray, "patient class"]:
+        """Returns the probabilities."""
+        return class_probabilities(rows, self.classes)
+
+    def log_scores(self, rows: pd.DataFrame) -> Float[np.ndarray, "patient class"]:
+        """Returns the log probabilities."""
+        return np.log(np.maximum(self.scores(rows), _TINY))
+
+    def comparable(self, rows: pd.DataFrame) -> Bool[np.ndarray, "class patient patient"]:
+        """Returns who (second axis) is of a class while another patient (third axis) is not."""
+        is_class = label_indices(rows, self.classes)[None] == np.arange(len(self.classes))[:, None]
+        return is_class[:, :, None] & ~is_class[:, None, :]
+
+
+Outcome = SurvivalOutcome | ClassOutcome
 
 
 @dataclass(frozen=True)
 class TaskPredictions:
-    """All rows of one task; `classes` is None for survival."""
+    """All rows of one task."""
 
     name: str
     rows: pd.DataFrame
-    classes: tuple[str, ...] | None
+    outcome: Outcome
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Of the outcome; None for survival."""
+        return self.outcome.classes
 
     @property
     def headline(self) -> str:
         """The metric by which models of this task are compared."""
-        return "c_index" if self.classes is None else "auc"
-
-    @property
-    def predicted(self) -> list[str]:
-        """Columns of the predictions: `risk`, or `p_<class>` of every class."""
-        return ["risk"] if self.classes is None else [f"p_{name}" for name in self.classes]
+        return self.outcome.headline
 
     @property
     def tested(self) -> pd.DataFrame:
@@ -62,20 +155,6 @@ class TaskPredictions:
         return self.rows[self.rows["model"] == model]
 
 
-@dataclass(frozen=True)
-class RankedPatients:
-    """Test patients of one model that are compared with each other: those of one fold, or of several pooled."""
-
-    patients: pd.MultiIndex  # cohort, patient_id; the order of the weights
-    n_train: int
-    metrics: Mapping[str, Metric]
-    weighted: Callable[[np.ndarray], dict[str, np.ndarray]]  # weights (replicate, patient) -> metric -> (replicate,)
-    weighted_headline: Callable[[np.ndarray], np.ndarray]  # weights (replicate, patient) -> (replicate,)
-    truncation_days: float = np.nan  # of the censoring-weighted metrics; NaN without training patients
-    delong: BinaryAuc | None = None  # of two classes with two patients each
-    weighted_errors: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None  # like `weighted`, of probabilities
-
-
 def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
     """Yields the tasks of a predictions table in order of appearance.
 
@@ -92,7 +171,7 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
                 f"evaluation needs rows of split test. Found {preview(rows['split'].unique())} in task {name}."
             )
         if holds_risks(rows):
-            yield TaskPredictions(str(name), rows, None)
+            yield TaskPredictions(str(name), rows, SurvivalOutcome())
             continue
         classes = predicted_classes(rows)
         if len(classes) < 2:
@@ -100,7 +179,7 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
                 f"predictions of task {name} must fill the column risk or p_<class> of two classes or more. "
                 f"Found {preview(classes) or 'none'}. Add what the models predicted."
             )
-        yield TaskPredictions(str(name), rows, tuple(classes))
+        yield TaskPredictions(str(name), rows, ClassOutcome(tuple(classes)))
 
 
 def holds_risks(rows: pd.DataFrame) -> bool:
@@ -121,41 +200,6 @@ def class_columns(rows: pd.DataFrame) -> list[str]:
 def predicted_classes(rows: pd.DataFrame) -> list[str]:
     """Returns the classes whose probabilities these rows hold, in the order of the columns."""
     return [name.removeprefix("p_") for name in class_columns(rows)]
-
-
-def ranked_patients(
-    rows: pd.DataFrame, classes: Sequence[str] | None, *, by: Sequence[str] = tuple(FOLD)
-) -> list[RankedPatients]:
-    """Returns the groups of one model's test patients that are ranked together, sorted by fold.
-
-    Args:
-        rows: One model's rows of one task, all splits.
-        classes: Of the task; None for survival.
-        by: What makes a group: repeat and fold, or the repeat alone to pool its folds.
-
-    Raises:
-        DataError: A test patient lacks an outcome or a prediction, or has a class that is not predicted.
-    """
-    trained = dict(list(rows[rows["split"] == "train"].groupby(list(by))))
-    groups = []
-    for key, tested in rows[rows["split"] == "test"].groupby(list(by)):
-        train = trained.get(key, rows.iloc[:0])
-        patients = pd.MultiIndex.from_frame(tested[PATIENT])
-        if classes is None:
-            group = _survival_group(tested, train, patients)
-        else:
-            label, probabilities = label_indices(tested, classes), class_probabilities(tested, classes)
-            group = RankedPatients(
-                patients,
-                len(train),
-                classification_metrics(label, probabilities, classes=classes),
-                partial(weighted_classification_metrics, label, probabilities),
-                partial(weighted_auc, label, probabilities),
-                delong=_delong(label, probabilities, patients),
-                weighted_errors=partial(weighted_probability_errors, label, probabilities),
-            )
-        groups.append(group)
-    return groups
 
 
 def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -188,41 +232,6 @@ def risks(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
         DataError: A value is missing.
     """
     return _column(rows, "risk", rows["risk"])
-
-
-def _survival_group(tested: pd.DataFrame, train: pd.DataFrame, patients: pd.MultiIndex) -> RankedPatients:
-    time_days, event, risk = times_days(tested), events(tested), risks(tested)
-    curves = survival_curves(tested)
-    survival, survival_days = (None, None) if curves is None else (curves.survival, curves.days)
-    train_time_days, train_event = (None, None) if train.empty else (times_days(train), events(train))
-    metrics = survival_metrics(
-        time_days,
-        event,
-        risk,
-        train_time_days=train_time_days,
-        train_event=train_event,
-        survival=survival,
-        survival_days=survival_days,
-    )
-    censoring = None if train.empty else CensoringDistribution.fit(times_days(train), events(train))
-    sample = SurvivalSample(time_days, event, risk, censoring, survival, survival_days)
-    return RankedPatients(
-        patients,
-        len(train),
-        metrics,
-        partial(weighted_survival_metrics, sample),
-        partial(weighted_c_index, time_days, event, risk),
-        truncation_days=np.nan if censoring is None else censoring.truncation_days,
-    )
-
-
-def _delong(
-    label: Int[np.ndarray, " patient"], probabilities: Float[np.ndarray, "patient class"], patients: pd.MultiIndex
-) -> BinaryAuc | None:
-    is_second = label == 1
-    if probabilities.shape[1] != 2 or min(is_second.sum(), (~is_second).sum()) < 2:
-        return None
-    return binary_auc(is_second, probabilities[:, 1], patients)
 
 
 def class_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> Float[np.ndarray, "patient class"]:

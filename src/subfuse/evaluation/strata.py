@@ -11,7 +11,6 @@ from jaxtyping import Float
 from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
 from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.comparisons import holm_adjusted
-from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -154,30 +153,28 @@ def _within(
 ) -> tuple[dict[str, Any], Float[np.ndarray, " replicate"]]:
     """Returns the metric of one stratum with its interval, and its replicates."""
     patients = rows.drop_duplicates(PATIENT)
-    measured = list(
-        _survival_folds(rows, bootstrap) if task.classes is None else _class_repeats(rows, task.classes, bootstrap)
-    )
+    n_pairs: Any = pd.NA
+    if task.classes is None:
+        measured, n_pairs = list(_survival_folds(rows, bootstrap)), _n_pairs(rows)
+        undefined = "no comparable pair within a fold, or all have the same risk"
+    else:
+        measured = list(_class_repeats(rows, task.classes, bootstrap))
+        undefined = "all patients are of one class"
     defined = [(value, replicates) for value, replicates in measured if np.isfinite(value)]
     found: dict[str, Any] = {
         "value": float(np.mean([value for value, _ in defined])) if defined else np.nan,
         "lower": np.nan,
         "upper": np.nan,
-        "n_patients": len(patients),
-        "n_events": int(events(patients).sum()) if task.classes is None else pd.NA,
-        "n_pairs": _n_pairs(rows) if task.classes is None else pd.NA,
+        **task.outcome.counts(patients),
+        "n_pairs": n_pairs,
         "reason": None,
     }
     nothing = np.full(len(bootstrap.weights), np.nan)
     if not defined:
-        missing = (
-            "no comparable pair within a fold, or all have the same risk"
-            if task.classes is None
-            else "all patients are of one class"
-        )
-        return found | {"reason": missing}, nothing
-    groups = zip(rows.groupby(FOLD if task.classes is None else ["repeat"]), measured, strict=True)
+        return found | {"reason": undefined}, nothing
+    groups = zip(rows.groupby(task.outcome.scaled_by), measured, strict=True)
     counted = pd.concat([group for (_, group), (value, _) in groups if np.isfinite(value)]).drop_duplicates(PATIENT)
-    few = too_few(patients, task.classes) or too_few(counted, task.classes)
+    few = task.outcome.too_few(patients) or task.outcome.too_few(counted)
     if few is not None:
         return found | {"reason": f"no interval: {few}"}, nothing
     replicates = [of_fold for _, of_fold in defined]

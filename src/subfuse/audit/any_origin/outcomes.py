@@ -8,17 +8,17 @@ import pandas as pd
 from subfuse.audit.any_origin.any_table import class_of
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, and_more, preview
-from subfuse.evaluation.predictions import holds_risks, predicted_classes
+from subfuse.evaluation.predictions import ClassOutcome, SurvivalOutcome, holds_risks, predicted_classes
 from subfuse.identifiers import describe_mismatch
 
 CHECK = "patients of files"
-_OUTCOMES = {True: ["time_days", "event"], False: ["label"]}  # of survival, and of classes
 _ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by the length of a month
 
 
 def has_outcomes(tables: Mapping[Path, pd.DataFrame]) -> bool:
     """Returns whether any of the files has the columns of an outcome."""
-    return any({*wanted} <= {*table.columns} for table in tables.values() for wanted in _OUTCOMES.values())
+    kinds = (SurvivalOutcome, ClassOutcome)
+    return any({*kind.columns} <= {*table.columns} for table in tables.values() for kind in kinds)
 
 
 def one_row_each(rows: pd.DataFrame, path: Path | None, columns: Iterable[str]) -> pd.DataFrame:
@@ -54,22 +54,25 @@ def with_outcomes(
     A task without any outcome is left out where another has some.
     """
     tables, findings, known = dict(tables), [], {}
-    tasks = {(str(task), holds_risks(rows)) for t in tables.values() for task, rows in t.groupby("task")}
-    for task, is_survival in sorted(tasks):
+    tasks = {
+        (str(task), SurvivalOutcome.columns if holds_risks(rows) else ClassOutcome.columns)
+        for table in tables.values()
+        for task, rows in table.groupby("task")
+    }
+    for task, wanted in sorted(tasks):
         sources = [] if people is None else [(patients, people)]
         sources += [(path, table[table["task"] == task]) for path, table in tables.items()]
-        wanted = _OUTCOMES[is_survival]
         sources = [(path, rows) for path, rows in sources if {*wanted} <= {*rows.columns}]
-        if not is_survival:
+        if wanted == ClassOutcome.columns:
             of_task = pd.concat([table[table["task"] == task] for table in tables.values()])
             classes = predicted_classes(of_task)
             sources = [(path, rows.assign(label=_named(rows["label"], classes))) for path, rows in sources]
         known[task] = _agreed(wanted, sources)
     for task, outcomes in known.items():
-        wanted = list(outcomes.columns)
+        names = list(outcomes.columns)
         if outcomes.empty and any(len(others) for others in known.values()):
             tables = {path: table[table["task"] != task] for path, table in tables.items()}
-            text = f"task {task} is left out: neither the files nor --patients have its {' and '.join(wanted)}"
+            text = f"task {task} is left out: neither the files nor --patients have its {' and '.join(names)}"
             why = "Without an outcome a prediction cannot be judged."
             findings.append(Finding("note", CHECK, text, why, "Give the outcomes with --patients."))
             continue

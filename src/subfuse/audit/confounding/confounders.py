@@ -18,10 +18,8 @@ from subfuse.evaluation.floors import LEAST_OF_STRATUM
 from subfuse.evaluation.metrics import metric_title, p_text
 from subfuse.evaluation.predictions import (
     TaskPredictions,
-    class_probabilities,
     events,
     label_indices,
-    risks,
     times_days,
 )
 from subfuse.features.store import read_sample
@@ -247,9 +245,7 @@ def _outcome(
 
 def _prediction(task: TaskPredictions, tested: pd.DataFrame) -> Float[np.ndarray, "patient column"]:
     """Returns the predictions centred and scaled within the fold: models of folds have scales of their own."""
-    values = risks(tested)[:, None] if task.classes is None else np.log(
-        np.maximum(class_probabilities(tested, task.classes), _TINY)
-    )  # fmt: skip
+    values = task.outcome.log_scores(tested)
     table = pd.DataFrame(values).groupby(tested["fold"].to_numpy())
     centred = values - table.transform("mean").to_numpy()
     spread = table.transform("std").fillna(0.0).to_numpy()

@@ -12,12 +12,11 @@ from subfuse.evaluation.floors import LEAST_VALIDATION
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
+    Outcome,
     TaskPredictions,
-    class_probabilities,
     columns_with,
     events,
     label_indices,
-    risks,
     times_days,
 )
 
@@ -73,7 +72,7 @@ def added_value(
     alone = combine(task, trivial, trivial).rows
     alone = alone if len(alone) else task.tested_by(trivial)
     parts = [found.rows.assign(model=name) for name, found in combined.items()]
-    both = TaskPredictions(task.name, pd.concat([alone, *parts], ignore_index=True), task.classes)
+    both = TaskPredictions(task.name, pd.concat([alone, *parts], ignore_index=True), task.outcome)
     pairs = [(name, trivial) for name in combined]
     table = compare_pairs(both, pairs, n_bootstrap=n_bootstrap, seed=seed)
     unfitted = [found.reason for found in combined.values()]
@@ -100,17 +99,17 @@ def combine(task: TaskPredictions, trivial: str, model: str) -> Combination:
     for fitted_on, split in ((VALIDATION, "validation"), (TRAINING, "train"), (OTHER_FOLDS, "test")):
         own = [part[(rows["split"].to_numpy() == split)[part]] for part in folds]
         fitting = _of_other_folds(rows, own) if fitted_on == OTHER_FOLDS else own
-        if all(_suffice(rows.iloc[part], task.classes) for part in fitting):
+        if all(task.outcome.suffices(rows.iloc[part], LEAST_VALIDATION) for part in fitting):
             scaled = inputs.copy()
             for part, scale in zip(folds, own, strict=True):
                 scaled[part] = _scaled(inputs[part], inputs[scale])
             parts = [
-                _combined(rows, scaled, task.classes, fit=fit, test=part[tested[part]])
+                _combined(rows, scaled, task.outcome, fit=fit, test=part[tested[part]])
                 for part, fit in zip(folds, fitting, strict=True)
             ]
             found = pd.concat([part for part, _ in parts], ignore_index=True)
             return Combination(found, fitted_on, largest_weight=max(weight for _, weight in parts))
-    what = "events" if task.classes is None else "patients and some of every class"
+    what = task.outcome.words["fitted on"]
     reason = f"weights need {LEAST_VALIDATION} {what} in validation or training of each fold, or in its other folds"
     return Combination(rows.iloc[:0], reason=reason)
 
@@ -173,10 +172,7 @@ def _both(
     tables = [task.of_model(name).set_index(key, drop=False) for name in (trivial, model)]
     common = tables[0].index.intersection(tables[1].index)
     tables = [table.loc[common].reset_index(drop=True) for table in tables]
-    if task.classes is None:
-        return tables[0], np.stack([risks(table)[:, None] for table in tables], axis=2)
-    probabilities = [class_probabilities(table, task.classes) for table in tables]
-    return tables[0], np.log(np.maximum(np.stack(probabilities, axis=2), _TINY))
+    return tables[0], np.stack([task.outcome.log_scores(table) for table in tables], axis=2)
 
 
 def _of_other_folds(rows: pd.DataFrame, own: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -188,12 +184,6 @@ def _of_other_folds(rows: pd.DataFrame, own: Sequence[np.ndarray]) -> list[np.nd
         )])
         for i in range(len(own))
     ]  # fmt: skip
-
-
-def _suffice(rows: pd.DataFrame, classes: Sequence[str] | None) -> bool:
-    if classes is None:
-        return len(rows) > 0 and int(events(rows).sum()) >= LEAST_VALIDATION
-    return len(rows) >= LEAST_VALIDATION and len(set(label_indices(rows, classes).tolist())) == len(classes)
 
 
 def _scaled(
@@ -210,7 +200,7 @@ def _scaled(
 def _combined(
     rows: pd.DataFrame,
     scaled: Float[np.ndarray, "patient output 2"],
-    classes: Sequence[str] | None,
+    outcome: Outcome,
     *,
     fit: np.ndarray,
     test: np.ndarray,
@@ -218,11 +208,11 @@ def _combined(
     """Returns a fold's test rows with the combined prediction, and the weight of the model that is added."""
     fitting, tested = rows.iloc[fit], rows.iloc[test].copy()
     tested[columns_with(rows, "survival_", "contribution_")] = np.nan
-    if classes is None:
+    if outcome.classes is None:
         weights = cox_weights(scaled[fit, 0], times_days(fitting), events(fitting))
         return tested.assign(risk=scaled[test, 0] @ weights), float(weights[1])
     from scipy.special import softmax
 
-    weights, intercepts = pool_weights(scaled[fit], label_indices(fitting, classes))
-    tested[[f"p_{name}" for name in classes]] = softmax(scaled[test] @ weights + intercepts, axis=1)
+    weights, intercepts = pool_weights(scaled[fit], label_indices(fitting, outcome.classes))
+    tested[outcome.predicted] = softmax(scaled[test] @ weights + intercepts, axis=1)
     return tested, float(weights[1])

@@ -1,7 +1,8 @@
 """What can be promised to a patient: sets of classes, and lower bounds of survival, that hold for a stated share."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,71 @@ _DRAWS = 9999  # for the p-value
 _SHORTEST = 1e-6  # days by which a time is divided
 
 
+@dataclass(frozen=True)
+class SetsOfClasses:
+    """The promise that a patient's class is in a set."""
+
+    classes: tuple[str, ...]
+
+    what: ClassVar = "sets of classes"
+    size: ClassVar = "{:.1f} classes in the mean"
+
+    def needed(self, tested: pd.DataFrame) -> list[str] | None:
+        """Returns the columns that validation patients must have; None where test patients lack a prediction."""
+        return [*(f"p_{name}" for name in self.classes), "label"]
+
+    def kept(self, known: pd.DataFrame, tested: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Returns the size of the promise to each test patient, and what became of it."""
+        label, probabilities = label_indices(tested, self.classes), class_probabilities(tested, self.classes)
+        sets = conformal_sets(
+            class_probabilities(known, self.classes), label_indices(known, self.classes), probabilities
+        )
+        return {"size": sets.sum(axis=1), "held": sets[np.arange(len(tested)), label]}
+
+    def share(self, kept: pd.DataFrame) -> dict[str, Any]:
+        """Returns for how many patients it held, with their number and the size."""
+        found = {"size": float(kept["size"].mean()), "n_patients": len(kept)}
+        return found | _chances(float(kept["held"].mean()), len(kept), kept)
+
+
+class BoundsOfSurvival:
+    """The promise that a patient lives to a day; methods as those of `SetsOfClasses`."""
+
+    what = "lower bounds of survival"
+    size = "half of them beyond {:.0f} days"
+
+    def needed(self, tested: pd.DataFrame) -> list[str] | None:
+        """Returns the columns of outcome and curve; None without a curve."""
+        return None if survival_curves(tested) is None else ["time_days", "event", *curve_columns(tested).values()]
+
+    def kept(self, known: pd.DataFrame, tested: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Returns the bound in days, and the follow-up."""
+        columns = curve_columns(tested)
+        curves, new = (
+            SurvivalCurves(np.array(list(columns)), rows[list(columns.values())].to_numpy(dtype=np.float64))
+            for rows in (known, tested)
+        )
+        bound = survival_bounds(times_days(known), events(known), curves, new)
+        return {"size": bound, "time_days": times_days(tested), "event": events(tested)}
+
+    def share(self, kept: pd.DataFrame) -> dict[str, Any]:
+        """Returns the Kaplan-Meier estimate of the share of patients who live to their bound."""
+        bound = np.maximum(kept["size"].to_numpy(dtype=np.float64), _SHORTEST)
+        lived = kept["time_days"].to_numpy(dtype=np.float64) / bound
+        before = np.array([np.nextafter(1.0, 0.0)])  # who dies on the day of the bound has lived to it
+        estimate = kaplan_meier(lived, kept["event"].to_numpy(dtype=bool), before).iloc[0]
+        share, n_at_risk = float(estimate["survival"]), float(estimate["n_at_risk"])
+        found = {"size": float(np.median(kept["size"])), "n_patients": len(kept)}
+        if np.isnan(share) or share == 0:
+            return found | {"coverage": share, "reason": "nobody was followed to the bound"}
+        return found | _chances(share, n_at_risk / share, kept)  # as many as would tell as much uncensored (Peto 1977)
+
+
+def promise_of(task: TaskPredictions) -> SetsOfClasses | BoundsOfSurvival:
+    """Returns what can be promised to the patients of a task."""
+    return BoundsOfSurvival() if task.classes is None else SetsOfClasses(task.classes)
+
+
 def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) -> pd.DataFrame:
     r"""Returns for how many test patients the promises of split conformal prediction hold, overall and per stratum.
 
@@ -59,14 +125,14 @@ def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) ->
     rows = task.of_model(model)
     rows = rows[rows["repeat"] == rows["repeat"].min()]
     known = {"task": task.name, "model": model, "promised": PROMISED}
-    reason = _unfit(rows, task.classes)
+    promise = promise_of(task)
+    reason = _unfit(rows, promise)
     if reason is not None:
         return pd.DataFrame([known | {"reason": reason, "n_patients": 0}], columns=list(CONFORMAL_COLUMNS))
-    folds = [_kept_promises(fold, task.classes) for _, fold in rows.groupby(FOLD) if (fold["split"] == "test").any()]
+    folds = [_kept_promises(fold, promise) for _, fold in rows.groupby(FOLD) if (fold["split"] == "test").any()]
     kept = pd.concat(folds).set_index(PATIENT)
     groups = [(_EVERYBODY, _EVERYBODY, kept), *_strata(kept, columns)]
-    covered = _share_of_sets if task.classes is not None else _share_of_bounds
-    found = [known | {"column": column, "stratum": name} | covered(part) for column, name, part in groups]
+    found = [known | {"column": column, "stratum": name} | promise.share(part) for column, name, part in groups]
     return pd.DataFrame(found, columns=list(CONFORMAL_COLUMNS))
 
 
@@ -153,15 +219,16 @@ def _rank(n_known: int) -> int:
     return rank
 
 
-def _unfit(rows: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
+def _unfit(rows: pd.DataFrame, promise: SetsOfClasses | BoundsOfSurvival) -> str | None:
     """Returns why nothing can be promised, None if it can."""
     for _, fold in rows.groupby(FOLD):
         tested = fold[fold["split"] == "test"]
         if tested.empty:
             continue
-        if classes is None and survival_curves(tested) is None:
+        needed = promise.needed(tested)
+        if needed is None:
             return "its predictions hold no survival curve"
-        n_known = len(_known(fold, classes))
+        n_known = len(_known(fold, needed))
         if n_known < LEAST_VALIDATION:
             return (
                 f"a fold has {n_known} validation patients with outcome and prediction, {LEAST_VALIDATION} are needed"
@@ -169,31 +236,16 @@ def _unfit(rows: pd.DataFrame, classes: Sequence[str] | None) -> str | None:
     return None
 
 
-def _known(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
+def _known(fold: pd.DataFrame, needed: list[str] | None) -> pd.DataFrame:
     """Returns a fold's validation rows that have an outcome, and whatever the test rows have of a prediction."""
-    needed = [f"p_{name}" for name in classes] + ["label"] if classes is not None else [
-        "time_days", "event", *curve_columns(fold[fold["split"] == "test"]).values()
-    ]  # fmt: skip
     return fold[fold["split"] == "validation"].dropna(subset=needed)
 
 
-def _kept_promises(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.DataFrame:
+def _kept_promises(fold: pd.DataFrame, promise: SetsOfClasses | BoundsOfSurvival) -> pd.DataFrame:
     """Returns the fold's test patients with the size of their promise, and whether or how long it held."""
-    known, tested = _known(fold, classes), fold[fold["split"] == "test"]
-    kept = tested[PATIENT].assign(fold=tested["fold"], n_known=len(known))
-    if classes is not None:
-        sets = conformal_sets(
-            class_probabilities(known, classes), label_indices(known, classes), class_probabilities(tested, classes)
-        )
-        held = sets[np.arange(len(tested)), label_indices(tested, classes)]
-        return kept.assign(size=sets.sum(axis=1), held=held)
-    columns = curve_columns(tested)
-    curves, new = (
-        SurvivalCurves(np.array(list(columns)), rows[list(columns.values())].to_numpy(dtype=np.float64))
-        for rows in (known, tested)
-    )
-    bound = survival_bounds(times_days(known), events(known), curves, new)
-    return kept.assign(size=bound, time_days=times_days(tested), event=events(tested))
+    tested = fold[fold["split"] == "test"]
+    known = _known(fold, promise.needed(tested))
+    return tested[PATIENT].assign(fold=tested["fold"], n_known=len(known), **promise.kept(known, tested))
 
 
 def _strata(kept: pd.DataFrame, columns: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -201,23 +253,6 @@ def _strata(kept: pd.DataFrame, columns: pd.DataFrame) -> Iterator[tuple[str, st
         values = columns[column].reindex(kept.index)
         for name, part in kept.groupby(values.to_numpy()):
             yield str(column), str(name), part
-
-
-def _share_of_sets(kept: pd.DataFrame) -> dict[str, Any]:
-    found = {"size": float(kept["size"].mean()), "n_patients": len(kept)}
-    return found | _chances(float(kept["held"].mean()), len(kept), kept)
-
-
-def _share_of_bounds(kept: pd.DataFrame) -> dict[str, Any]:
-    bound = np.maximum(kept["size"].to_numpy(dtype=np.float64), _SHORTEST)
-    lived = kept["time_days"].to_numpy(dtype=np.float64) / bound
-    before = np.array([np.nextafter(1.0, 0.0)])  # who dies on the day of the bound has lived to it
-    estimate = kaplan_meier(lived, kept["event"].to_numpy(dtype=bool), before).iloc[0]
-    share, n_at_risk = float(estimate["survival"]), float(estimate["n_at_risk"])
-    found = {"size": float(np.median(kept["size"])), "n_patients": len(kept)}
-    if np.isnan(share) or share == 0:
-        return found | {"coverage": share, "reason": "nobody was followed to the bound"}
-    return found | _chances(share, n_at_risk / share, kept)  # as many as would tell as much uncensored (Peto 1977)
 
 
 def _chances(share: float, n_tested: float | int, kept: pd.DataFrame) -> dict[str, float]:

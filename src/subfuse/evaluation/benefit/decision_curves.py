@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.evaluation.bootstrap import BootstrapWeights
-from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -120,45 +120,50 @@ class _Case:
     """Test patients with a model's probability of one outcome; a patient has a row in every repeat."""
 
     model: str
-    outcome: str
     patients: pd.MultiIndex
     repeat: np.ndarray
+    few: str | None  # why there are no intervals
+    outcome: str
     probability: np.ndarray
     benefit: Callable[..., np.ndarray]  # of probabilities, outcomes, thresholds and weights
     outcomes: tuple[np.ndarray, ...]
     reason: str | None = None  # why nothing is known
-    few: str | None = None  # why there are no intervals
 
 
 def _cases(task: TaskPredictions, models: Sequence[str]) -> Iterator[_Case]:
-    key = [*FOLD, *PATIENT]
-    tables = {model: _with_probabilities(task, model).set_index(key) for model in models}
+    if task.classes is None:
+        tables, cases = {model: _with_horizon(task, model) for model in models}, _survival_cases
+    else:
+        tables, cases = {model: task.tested_by(model) for model in models}, partial(_class_cases, task.classes)
+    tables = {model: table.set_index([*FOLD, *PATIENT]) for model, table in tables.items()}
     common = next(iter(tables.values())).index
     for table in tables.values():
         common = common.intersection(table.index)
     for model, table in tables.items():
         rows = table.loc[common].reset_index()
-        patients, repeat = pd.MultiIndex.from_frame(rows[PATIENT]), rows["repeat"].to_numpy()
-        few = too_few(rows.drop_duplicates(PATIENT), task.classes)
-        if task.classes is not None:
-            label, probability = label_indices(rows, task.classes), class_probabilities(rows, task.classes)
-            for index in range(1 if len(task.classes) == 2 else 0, len(task.classes)):
-                named, is_class = task.classes[index], label == index
-                yield _Case(model, named, patients, repeat, probability[:, index], net_benefit, (is_class,), few=few)
-            continue
-        probability, outcomes = 1 - rows[_COLUMN].to_numpy(dtype=np.float64), (times_days(rows), events(rows))
-        outcome = f"event by day {_HORIZON_DAYS}"
-        ends = f"no probability of an {outcome}: training patients or their follow-up are missing"
-        reason = ends if np.isnan(probability).any() or rows.empty else None
-        benefit = partial(survival_net_benefit, horizon_days=float(_HORIZON_DAYS))
-        yield _Case(model, outcome, patients, repeat, probability, benefit, outcomes, reason, few)
+        few = task.outcome.too_few(rows.drop_duplicates(PATIENT))
+        known = partial(_Case, model, pd.MultiIndex.from_frame(rows[PATIENT]), rows["repeat"].to_numpy(), few)
+        yield from (known(*case) for case in cases(rows))
 
 
-def _with_probabilities(task: TaskPredictions, model: str) -> pd.DataFrame:
+def _class_cases(classes: Sequence[str], rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    label, probability = label_indices(rows, classes), class_probabilities(rows, classes)
+    for index in range(1 if len(classes) == 2 else 0, len(classes)):
+        yield classes[index], probability[:, index], net_benefit, (label == index,)
+
+
+def _survival_cases(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    probability, outcomes = 1 - rows[_COLUMN].to_numpy(dtype=np.float64), (times_days(rows), events(rows))
+    outcome = f"event by day {_HORIZON_DAYS}"
+    ends = f"no probability of an {outcome}: training patients or their follow-up are missing"
+    reason = ends if np.isnan(probability).any() or rows.empty else None
+    yield outcome, probability, partial(survival_net_benefit, horizon_days=float(_HORIZON_DAYS)), outcomes, reason
+
+
+def _with_horizon(task: TaskPredictions, model: str) -> pd.DataFrame:
+    """Returns a model's test rows with the survival at the horizon, missing where a fold has no training rows."""
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
-    if task.classes is not None:
-        return tested
     trained = dict(list(rows[rows["split"] == "train"].groupby(FOLD)))
     parts = []
     for key, fold in tested.groupby(FOLD):

@@ -7,9 +7,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
-from subfuse.evaluation.floors import too_few
 from subfuse.evaluation.intervals import grouping
-from subfuse.evaluation.predictions import PATIENT, TaskPredictions, ranked_patients
+from subfuse.evaluation.predictions import PATIENT, TaskPredictions
+from subfuse.evaluation.ranked_patients import ranked_patients
 
 OPTIMISM_COLUMNS = (
     "task", "model", "metric", "random_folds", "held_out", "gap", "lower", "upper", "n_patients", "reason",
@@ -50,7 +50,7 @@ def _row(task: TaskPredictions, held_out: TaskPredictions, model: str, bootstrap
     random_folds, of_sites = (
         _headline(part, rows, bootstrap) for part, rows in zip((task, held_out), both, strict=True)
     )
-    gaps, few = random_folds - of_sites, too_few(tested, task.classes)
+    gaps, few = random_folds - of_sites, task.outcome.too_few(tested)
     lower, upper = percentile_interval([gaps[1:]])[:2] if few is None else (np.nan, np.nan)
     return {**found, "random_folds": random_folds[0], "held_out": of_sites[0], "gap": gaps[0],
             "lower": lower, "upper": upper, "reason": few}  # fmt: skip
@@ -61,7 +61,7 @@ def _headline(
 ) -> Float[np.ndarray, " weighting"]:
     """Returns the mean over folds of the headline metric: its value, then that of every replicate."""
     by, _ = grouping(task)
-    groups = ranked_patients(rows, task.classes, by=by)
+    groups = ranked_patients(rows, task.outcome, by=by)
     defined = [group for group in groups if group.metrics[task.headline].is_defined]
     if not defined:
         return np.full(1 + len(bootstrap.weights), np.nan)

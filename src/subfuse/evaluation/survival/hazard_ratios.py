@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError
-from subfuse.evaluation.floors import LEAST_OF_CATEGORY, too_few
-from subfuse.evaluation.predictions import FOLD, PATIENT, events, read_tasks, risks, times_days
+from subfuse.evaluation.floors import LEAST_OF_CATEGORY
+from subfuse.evaluation.predictions import FOLD, PATIENT, SurvivalOutcome, events, read_tasks, risks, times_days
 from subfuse.evaluation.survival.risk_groups import risk_groups
 
 HAZARD_RATIO_COLUMNS = (
@@ -120,7 +120,7 @@ def _with_covariates(table: pd.DataFrame, patients: pd.DataFrame | None) -> tupl
 def _fit(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     """Returns the hazard ratio of `risk` in a Cox model with the covariates."""
     counts = {"n_patients": len(table), "n_events": int(table["event"].sum())}
-    few = too_few(table, None)
+    few = SurvivalOutcome().too_few(table)
     if few is not None or table["risk"].nunique() < 2:
         return _undefined(few or "the risk is the same for every patient") | counts
     from lifelines import CoxPHFitter  # slow to import

@@ -1,0 +1,114 @@
+"""Which test patients of a model are ranked together, with their metrics, and these for any weights of patients."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from subfuse.evaluation.censoring import CensoringDistribution, SurvivalSample
+from subfuse.evaluation.delong import BinaryAuc, binary_auc
+from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
+from subfuse.evaluation.predictions import (
+    FOLD,
+    PATIENT,
+    Outcome,
+    class_probabilities,
+    events,
+    label_indices,
+    risks,
+    survival_curves,
+    times_days,
+)
+from subfuse.evaluation.weighted_metrics import (
+    weighted_auc,
+    weighted_c_index,
+    weighted_classification_metrics,
+    weighted_probability_errors,
+    weighted_survival_metrics,
+)
+
+
+@dataclass(frozen=True)
+class RankedPatients:
+    """Test patients of one model that are compared with each other: those of one fold, or of several pooled."""
+
+    patients: pd.MultiIndex  # cohort, patient_id; the order of the weights
+    n_train: int
+    metrics: Mapping[str, Metric]
+    weighted: Callable[[np.ndarray], dict[str, np.ndarray]]  # weights (replicate, patient) -> metric -> (replicate,)
+    weighted_headline: Callable[[np.ndarray], np.ndarray]  # weights (replicate, patient) -> (replicate,)
+    truncation_days: float = np.nan  # of the censoring-weighted metrics; NaN without training patients
+    delong: BinaryAuc | None = None  # of two classes with two patients each
+    weighted_errors: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None  # like `weighted`, of probabilities
+
+
+def ranked_patients(rows: pd.DataFrame, outcome: Outcome, *, by: Sequence[str] = tuple(FOLD)) -> list[RankedPatients]:
+    """Returns the groups of one model's test patients that are ranked together, sorted by fold.
+
+    Args:
+        rows: One model's rows of one task, all splits.
+        outcome: Of the task.
+        by: What makes a group: repeat and fold, or the repeat alone to pool its folds.
+
+    Raises:
+        DataError: A test patient lacks an outcome or a prediction, or has a class that is not predicted.
+    """
+    trained = dict(list(rows[rows["split"] == "train"].groupby(list(by))))
+    return [
+        _survival_group(tested, trained.get(key, rows.iloc[:0]))
+        if outcome.classes is None
+        else _class_group(tested, len(trained.get(key, ())), outcome.classes)
+        for key, tested in rows[rows["split"] == "test"].groupby(list(by))
+    ]
+
+
+def _survival_group(tested: pd.DataFrame, train: pd.DataFrame) -> RankedPatients:
+    time_days, event, risk = times_days(tested), events(tested), risks(tested)
+    curves = survival_curves(tested)
+    survival, survival_days = (None, None) if curves is None else (curves.survival, curves.days)
+    train_time_days, train_event = (None, None) if train.empty else (times_days(train), events(train))
+    metrics = survival_metrics(
+        time_days,
+        event,
+        risk,
+        train_time_days=train_time_days,
+        train_event=train_event,
+        survival=survival,
+        survival_days=survival_days,
+    )
+    censoring = None if train.empty else CensoringDistribution.fit(times_days(train), events(train))
+    sample = SurvivalSample(time_days, event, risk, censoring, survival, survival_days)
+    return RankedPatients(
+        pd.MultiIndex.from_frame(tested[PATIENT]),
+        len(train),
+        metrics,
+        partial(weighted_survival_metrics, sample),
+        partial(weighted_c_index, time_days, event, risk),
+        truncation_days=np.nan if censoring is None else censoring.truncation_days,
+    )
+
+
+def _class_group(tested: pd.DataFrame, n_train: int, classes: Sequence[str]) -> RankedPatients:
+    patients = pd.MultiIndex.from_frame(tested[PATIENT])
+    label, probabilities = label_indices(tested, classes), class_probabilities(tested, classes)
+    return RankedPatients(
+        patients,
+        n_train,
+        classification_metrics(label, probabilities, classes=classes),
+        partial(weighted_classification_metrics, label, probabilities),
+        partial(weighted_auc, label, probabilities),
+        delong=_delong(label, probabilities, patients),
+        weighted_errors=partial(weighted_probability_errors, label, probabilities),
+    )
+
+
+def _delong(
+    label: Int[np.ndarray, " patient"], probabilities: Float[np.ndarray, "patient class"], patients: pd.MultiIndex
+) -> BinaryAuc | None:
+    is_second = label == 1
+    if probabilities.shape[1] != 2 or min(is_second.sum(), (~is_second).sum()) < 2:
+        return None
+    return binary_auc(is_second, probabilities[:, 1], patients)
