@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clinical_sections import patients_section
 from expression_sections import expression_section
 from subfuse.clinical.reading import read_clinical
-from subfuse.clinical.source import PatientsSection
 from subfuse.cohort.given_folds import given_folds
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.expression.gdc.listing import read_gdc_metadata, read_gdc_sheet
@@ -42,7 +42,7 @@ def matrix(format: str) -> Callable[[Path], object]:
 
 
 def clinical(format: str) -> Callable[[Path], object]:
-    return lambda path: read_clinical(PatientsSection(table=str(path), format=format))
+    return lambda path: read_clinical(patients_section(table=str(path), format=format))
 
 
 def folds(path: Path) -> object:

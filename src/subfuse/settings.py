@@ -1,10 +1,11 @@
 """Sections of YAML files: strict, frozen, with paths relative to the file."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 
 def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
@@ -30,6 +31,37 @@ class Section(BaseModel):
     """A section of a file: unknown keys are errors, values do not change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _with_format(value: Any) -> Any:
+    return {"format": "plain", **value} if isinstance(value, dict) else value
+
+
+PlainByDefault = BeforeValidator(_with_format)  # of a union of sections that their `format` tells apart
+
+
+def of_one_format(value: Any, own: type[Section], formats: Sequence[type[Section]], *, because: str = "") -> Any:
+    """Returns what a section of one format is made of, without empty keys that only other formats have.
+
+    Args:
+        value: The section before it is checked.
+        own: The section of its format.
+        formats: The sections of all formats, each with its own as the default of `format`.
+        because: Added to the message.
+
+    Raises:
+        ValueError: A key of other formats has a value. Names them.
+    """
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for key, item in value.items():
+        owners = [kind.model_fields["format"].default for kind in formats if key in kind.model_fields]
+        if key in own.model_fields or not owners:
+            kept[key] = item
+        elif item is not None:
+            raise ValueError(f"`{key}` belongs to format {' and '.join(owners)}{because and f'; {because}'}")
+    return kept
 
 
 def yaml_text(key: Any) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clinical_sections import patients_section
 from subfuse.clinical.reading import read_clinical
-from subfuse.clinical.source import PatientsSection
 from subfuse.errors import ConfigurationError, DataError
 
 TEXT = "patient_id\ttime_days\tevent\tgrade\nA\t100\t1\tG4\nB\t200.5\t0\tG2\n"
@@ -18,7 +18,7 @@ ACCENTED = "patient_id\ttime_days\tevent\thospital\nA\t100\t1\tKöln\nB\t200.5\t
 def read(path: Path, content: bytes, **section):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    return read_clinical(PatientsSection.model_validate({"table": path, **section}))
+    return read_clinical(patients_section(table=path, **section))
 
 
 def archive(content: bytes) -> bytes:
@@ -161,4 +161,4 @@ def test_sample_barcodes_among_patients_are_matched_or_told_to_be_the_same(tmp_p
 
 def test_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"nothing\.tsv: a readable table is required. Found: No such file"):
-        read_clinical(PatientsSection(table=tmp_path / "nothing.tsv"))
+        read_clinical(patients_section(table=tmp_path / "nothing.tsv"))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from clinical_sections import patients_section
 from subfuse.clinical.reading import ClinicalTable, read_clinical
-from subfuse.clinical.source import PatientsSection
 from subfuse.errors import ConfigurationError, DataError
 
 PATIENTS = """\
@@ -37,7 +37,7 @@ def cbioportal(tmp_path: Path, *texts: str, **section) -> ClinicalTable:
     paths = [tmp_path / name for name in ("data_clinical_patient.txt", "data_clinical_sample.txt")][: len(texts)]
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text, encoding="utf-8")
-    return read_clinical(PatientsSection.model_validate({"table": paths, "format": "cbioportal", **section}))
+    return read_clinical(patients_section(table=paths, format="cbioportal", **section))
 
 
 def test_cbioportal_patients(tmp_path):
@@ -119,4 +119,4 @@ def test_portals_define_time_and_event(tmp_path):
         cbioportal(tmp_path, PATIENTS, columns={"event": "OS_STATUS"})
     for name, value in (("time_unit", "months"), ("event_values", {"a": True})):
         with pytest.raises(ValueError, match=f"`{name}` belongs to format plain"):
-            PatientsSection.model_validate({"table": "a.txt", "format": "cbioportal", name: value})
+            patients_section(table="a.txt", format="cbioportal", **{name: value})

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from clinical_tables import plain
 
+from clinical_sections import patients_section
 from subfuse.clinical.reading import read_clinical
-from subfuse.clinical.source import PatientsSection
 from subfuse.errors import ConfigurationError, DataError
 
 
@@ -27,10 +27,10 @@ def test_half_known_outcome_is_unknown(tmp_path):
 def test_several_tables_lie_below_one_another(tmp_path):
     for name, patient in (("a.csv", "x"), ("b.csv", "y")):
         (tmp_path / name).write_text(f"patient_id,grade\n{patient},G2\n", encoding="utf-8")
-    both = PatientsSection(table=(tmp_path / "a.csv", tmp_path / "b.csv"))
+    both = patients_section(table=(tmp_path / "a.csv", tmp_path / "b.csv"))
     assert read_clinical(both).patients["patient_id"].tolist() == ["x", "y"]
     with pytest.raises(DataError, match=r"x again"):
-        read_clinical(PatientsSection(table=(tmp_path / "a.csv", tmp_path / "a.csv")))
+        read_clinical(patients_section(table=(tmp_path / "a.csv", tmp_path / "a.csv")))
 
 
 def test_only_included_patients_are_used(tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from clinical_sections import patients_section
 from subfuse.clinical.reading import ClinicalTable, read_clinical
-from subfuse.clinical.source import PatientsSection
 from subfuse.errors import ConfigurationError, DataError
 
 HEADER = "case_submitter_id\tvital_status\tdays_to_death\tdays_to_last_follow_up"
@@ -34,7 +34,7 @@ def archive(path, tables: dict[str, str]):
 
 def read(path, **keys):
     tables = [path] if not isinstance(path, list) else path
-    return read_clinical(PatientsSection(table=[str(table) for table in tables], format="gdc", **keys))
+    return read_clinical(patients_section(table=[str(table) for table in tables], format="gdc", **keys))
 
 
 def outcomes(table) -> dict:
@@ -130,13 +130,13 @@ def test_repeated_and_nameless_columns_that_nobody_needs(tmp_path, format):
     cells = {"gdc": "P,Alive,,100", "plain": "P,0,,100", "cbioportal": "P,0:LIVING,,100"}[format]
     path = tmp_path / "p.csv"
     path.write_text(f"{header},note,note,same,same,,\n{cells},a,b,s,s,,\n,,,,,,,,,\n")
-    section = PatientsSection(table=str(path), format=format, columns={"same": "same"} if format != "plain" else None)
+    section = patients_section(table=str(path), format=format, columns={"same": "same"} if format != "plain" else None)
     patients = read_clinical(section).patients
     assert patients["patient_id"].tolist() == ["P"]
     assert patients["same"].tolist() == ["s"]
     assert "note" not in patients
     with pytest.raises(DataError, match=r"column 'note', mapped to stage, is required once"):
-        read_clinical(PatientsSection(table=str(path), format=format, columns={**mapped(format), "stage": "note"}))
+        read_clinical(patients_section(table=str(path), format=format, columns={**mapped(format), "stage": "note"}))
 
 
 def mapped(format: str) -> dict[str, str]:
@@ -146,7 +146,7 @@ def mapped(format: str) -> dict[str, str]:
 def test_a_repeated_column_of_the_outcome_is_refused(tmp_path):
     (tmp_path / "p.csv").write_text("patient_id,event,event,time_days\nP,1,0,5\n")
     with pytest.raises(DataError, match=r"column names must be unique\. Found twice: event"):
-        read_clinical(PatientsSection(table=str(tmp_path / "p.csv")))
+        read_clinical(patients_section(table=str(tmp_path / "p.csv")))
 
 
 @pytest.mark.real_data
@@ -160,7 +160,7 @@ def test_downloads_with_follow_ups_apart_and_contradictions(cases):
     assert all(patient in named for patient in ("TCGA-AA-0001", "TCGA-AA-0008", "TCGA-AA-0009"))
     columns = cases / "gdc_2024_columns"
     assert outcomes(read(columns / "clinical.tsv")) == {"TCGA-ZZ-0001": (True, 300), "TCGA-ZZ-0002": (False, 800)}
-    plain = read_clinical(PatientsSection(table=str(columns / "excel_trailing.csv")))
+    plain = read_clinical(patients_section(table=str(columns / "excel_trailing.csv")))
     assert outcomes(plain) == {"P1": (True, 100), "P2": (False, 200)}
 
 
@@ -173,7 +173,7 @@ GDC_HEADER = (
 def gdc(tmp_path: Path, rows: list[str], header: str = GDC_HEADER, **section):
     path = tmp_path / "clinical.tsv"
     path.write_text("\n".join([header, *(row.replace("|", "\t") for row in rows)]) + "\n", encoding="utf-8")
-    return read_clinical(PatientsSection(table=path, format="gdc", **section))
+    return read_clinical(patients_section(table=path, format="gdc", **section))
 
 
 def test_gdc_rows_collapse_to_patients(tmp_path):
@@ -226,21 +226,21 @@ def test_archive_without_clinical_table(tmp_path):
     with tarfile.open(path, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("exposure.tsv"), io.BytesIO(b""))
     with pytest.raises(DataError, match=r"clinical\.tsv is required inside. Found exposure\.tsv"):
-        read_clinical(PatientsSection(table=path, format="gdc"))
+        read_clinical(patients_section(table=path, format="gdc"))
 
 
 def test_truncated_archive(tmp_path):
     path = tmp_path / "clinical.tar.gz"
     path.write_bytes(gzip.compress(b"x" * 10_000, mtime=0)[:-20])
     with pytest.raises(DataError, match=r"clinical\.tar\.gz"):
-        read_clinical(PatientsSection(table=path, format="gdc"))
+        read_clinical(patients_section(table=path, format="gdc"))
 
 
 @pytest.mark.real_data
 def test_real_gdc_archives_join_the_published_patients(real_data):
     labels = pd.read_csv(real_data / "tcga_gbmlgg" / "labels.csv")
     archives = tuple(sorted((real_data / "gdc").glob("clinical.project-*.tar.gz")))
-    table = read_clinical(PatientsSection(table=archives, format="gdc"))
+    table = read_clinical(patients_section(table=archives, format="gdc"))
     both = labels.merge(table.patients, left_on="case_id", right_on="patient_id")
     assert len(both) == len(labels) == 569
     assert (both["event"] == both["os_event"].astype(bool)).mean() > 0.9  # releases of 2018 and 2020
@@ -251,7 +251,7 @@ def test_real_gdc_archives_join_the_published_patients(real_data):
 @pytest.mark.real_data
 def test_real_gdc_table_with_shifted_cells_is_refused(real_data):
     with pytest.raises(DataError, match="row 145: days_to_last_follow_up"):
-        read_clinical(PatientsSection(table=real_data / "gdc" / "clinical.tsv.gz", format="gdc"))
+        read_clinical(patients_section(table=real_data / "gdc" / "clinical.tsv.gz", format="gdc"))
 
 
 CURRENT = [
@@ -311,7 +311,7 @@ OF_2017 = [  # status and times in the diagnosis, the case known by its entities
 def gdc_json(path: Path, content: object, **section) -> ClinicalTable:
     text = json.dumps(content).encode()
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-    return read_clinical(PatientsSection(table=path, format="gdc", **section))
+    return read_clinical(patients_section(table=path, format="gdc", **section))
 
 
 @pytest.mark.parametrize("name", ["clinical.cart.json", "clinical.project.json.gz"])
@@ -344,7 +344,7 @@ def test_json_and_table_of_one_portal_lie_below_one_another(tmp_path):
     tsv = tmp_path / "clinical.tsv"
     tsv.write_text("case_submitter_id\tvital_status\tdays_to_death\tdays_to_last_follow_up\nX\tAlive\t'--\t7\n")
     (tmp_path / "clinical.json").write_text(json.dumps(CURRENT))
-    section = PatientsSection(table=(tsv, tmp_path / "clinical.json"), format="gdc")
+    section = patients_section(table=(tsv, tmp_path / "clinical.json"), format="gdc")
     assert read_clinical(section).patients["patient_id"].tolist()[-1] == "X"
 
 
@@ -380,20 +380,18 @@ def test_bad_gdc_json(tmp_path, content, message):
 def test_broken_json(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.json.*{message}"):
-        read_clinical(PatientsSection(table=tmp_path / name, format="gdc"))
+        read_clinical(patients_section(table=tmp_path / name, format="gdc"))
 
 
 @pytest.mark.real_data
 def test_real_gdc_cases_with_published_markers_give_the_published_diagnoses(real_data):
     labels = real_data / "tcga_gbmlgg" / "labels.csv"
     columns = {"patient_id": "case_id", "idh": "idh", "codeletion_1p19q": "codel_1p19q", "cdkn2a": "cdkn2a_gistic"}
-    section = PatientsSection.model_validate(
-        {
-            "table": sorted((real_data / "gdc").glob("clinical.project-*.tar.gz")),
-            "format": "gdc",
-            "labels": {"table": labels, "columns": columns | {"pathological_grade": "grade"}},
-            "derive": {"diagnosis": {"rule": "who2021", "columns": {"grade": "pathological_grade"}}},
-        }
+    section = patients_section(
+        table=sorted((real_data / "gdc").glob("clinical.project-*.tar.gz")),
+        format="gdc",
+        labels={"table": labels, "columns": columns | {"pathological_grade": "grade"}},
+        derive={"diagnosis": {"rule": "who2021", "columns": {"grade": "pathological_grade"}}},
     )
     table = read_clinical(section)
     published = pd.read_csv(labels, index_col="case_id")["who2021_cdkn2a_homozygous"]

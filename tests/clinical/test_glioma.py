@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from clinical_sections import patients_section
 from subfuse.clinical.glioma import (
     DERIVED_COLUMNS,
     WHO2021_CLASSES,
@@ -15,7 +16,7 @@ from subfuse.clinical.glioma import (
     who2021_subtype,
 )
 from subfuse.clinical.reading import read_clinical
-from subfuse.clinical.source import DiagnosisRule, PatientsSection
+from subfuse.clinical.source import DiagnosisRule
 from subfuse.errors import ConfigurationError, DataError
 
 NONCODEL = {"is_idh_mutant": True, "is_codeleted": False}
@@ -195,12 +196,10 @@ def test_of_many_columns_the_first_twenty_are_named(absent):
 def test_the_published_labels_are_derived_patient_by_patient(real_data, deletion, counts):
     path = real_data / "tcga_gbmlgg" / "labels.csv"
     columns = {"patient_id": "case_id", "idh": "idh", "codel": "codel_1p19q", "cdkn2a": "cdkn2a_gistic"}
-    section = PatientsSection.model_validate(
-        {
-            "table": path,
-            "columns": columns | {"grade": "grade", "histology": "histology"},
-            "derive": {"diagnosis": rule(cdkn2a=deletion).model_dump()},
-        }
+    section = patients_section(
+        table=path,
+        columns=columns | {"grade": "grade", "histology": "histology"},
+        derive={"diagnosis": rule(cdkn2a=deletion).model_dump()},
     )
     derived = read_clinical(section).patients.set_index("patient_id")["diagnosis"]
     published = pd.read_csv(path, index_col="case_id")[f"who2021_cdkn2a_{deletion}"]

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
 
+from clinical_sections import patients_section
 from subfuse.clinical.plausibility import outcome_warnings, trend_statistic
 from subfuse.clinical.reading import read_clinical
-from subfuse.clinical.source import PatientsSection
 
 
 def warned(patients: pd.DataFrame) -> str:
@@ -111,7 +111,7 @@ def test_times_of_zero():
 def test_the_real_table_is_plausible_and_its_mutilations_are_not(real_data):
     columns = {"patient_id": "case_id", "time_days": "os_days", "event": "os_event", "grade": "grade", "age": "age"}
     path = real_data / "tcga_gbmlgg" / "labels.csv"
-    patients = read_clinical(PatientsSection(table=path, columns=columns)).patients
+    patients = read_clinical(patients_section(table=path, columns=columns)).patients
     assert outcome_warnings(patients) == ()
     assert "event may be flipped: grade foretells" in warned(flipped(patients))
     assert "event may be flipped: age foretells" in warned(flipped(patients).drop(columns="grade"))

@@ -4,10 +4,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from subfuse.clinical.source import GdcPatients
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.template import TEMPLATE
 from subfuse.errors import ConfigurationError
+from subfuse.expression.source import PlainMatrix
+from subfuse.slides.source import FeatureFiles, FeatureRows, SlideFolder, SlideList
 
 
 def _line(start: str) -> int:
@@ -129,6 +132,24 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         (MINIMAL + "slides: {}\n", "slides: give a `folder`"),
         (MINIMAL + "slides: {folder: a, features: b}\n", "not folder and features"),
         (MINIMAL + "slides: {folder: a, encoder: uni}\n", "`encoder` names what made `features`"),
+        (MINIMAL + "slides: {feature_table: a, encoder: uni}\n", "`encoder` names what made `features`"),
+        (MINIMAL + "slides: {include: [a], folder: }\n", "line 3: slides: give a `folder`"),
+        (
+            MINIMAL + "slides: {foldr: a}\n",
+            r"unknown key `slides\.foldr`. Did you mean `folder`\? Valid: .*features, folder",
+        ),
+        (MINIMAL + "slides: {feature: a}\n", r"unknown key `slides\.feature`. Did you mean `features`\?"),
+        (MINIMAL + "slides: {features: a, mpp: 50}\n", r"line 3: slides\.mpp: must be between"),
+        (MINIMAL + "slides: s\n", r"line 3: `slides` must have keys\. Found 's'"),
+        (MINIMAL + "expression: e.csv\n", r"line 3: `expression` must have keys\. Found 'e\.csv'"),
+        ("name: a\npatients: p.csv\n", r"line 2: `patients` must have keys\. Found 'p\.csv'"),
+        ("name: a\npatients: {table: p, format: [gdc]}\n", r"Found \['gdc'\]: write it without brackets, as gdc"),
+        ("name: a\npatients: {table: p, format: gcd}\n", r"one of plain, gdc, cbioportal\. .*Did you mean gdc\?"),
+        ("name: a\npatients: {table: p, format: gdc, event_valeus: x}\n", "Did you mean `event_values`"),
+        (
+            "name: a\npatients: {table: p, format: gdc, labels: {formt: x}}\n",
+            r"labels\.formt`\. Valid: columns, table\.",
+        ),
         (MINIMAL + "splits: {folds: 3, folder: x}\n", "either `folds` or a `folder`"),
         (MINIMAL + "expression: {unit: tpm, folder: x}\n", "`folder` belongs to format gdc_star and ivygap"),
         (MINIMAL + "expression: {table: x}\n", "line 3: `expression.unit` is required"),
@@ -158,6 +179,31 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
 def test_impossible_sections(write, text, message):
     with pytest.raises(ConfigurationError, match=message):
         read_cohort_file(write(text))
+
+
+def test_empty_keys_of_other_kinds_declare_nothing(write):
+    text = "name: a\npatients: {table: p, format: gdc, time_unit: }\nslides: {features: f, folder: , feature_table: }\n"
+    cohort_file = read_cohort_file(write(text + "expression: {table: e, unit: tpm, folder: }\n"))
+    assert read_cohort_file(write(cohort_file_text(cohort_file))) == cohort_file
+    assert isinstance(cohort_file.patients, GdcPatients)
+    assert isinstance(cohort_file.slides, FeatureFiles)
+    assert isinstance(cohort_file.expression, PlainMatrix)
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        ("table: t", SlideList),
+        ("table: t, folder: f", SlideFolder),
+        ("folder: f, include: [a], mpp: 0.5", SlideFolder),
+        ("table: t, features: f, encoder: uni", FeatureFiles),
+        ("table: t, feature_table: f", FeatureRows),
+    ],
+)
+def test_slides_are_of_the_kind_whose_key_is_given(write, keys, kind):
+    cohort_file = read_cohort_file(write(MINIMAL + f"slides: {{{keys}}}\n"))
+    assert type(cohort_file.slides) is kind
+    assert read_cohort_file(write(cohort_file_text(cohort_file))) == cohort_file
 
 
 SEVERAL = """

@@ -1,6 +1,8 @@
 """Clinical tables, plain or of a portal: one row per patient, event and time in one meaning, labels, diagnosis."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,13 @@ from subfuse.clinical.columns import (
 from subfuse.clinical.gdc import read_gdc
 from subfuse.clinical.glioma import derive_diagnosis
 from subfuse.clinical.plain import read_plain
-from subfuse.clinical.source import LabelsSection, PatientsSection
+from subfuse.clinical.source import (
+    CbioportalPatients,
+    GdcPatients,
+    LabelsSection,
+    PatientsSection,
+    PlainPatients,
+)
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.identifiers import composed, describe_mismatch, site_of_barcode, spelt_otherwise
@@ -55,7 +63,7 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
         )
     notes = (*notes, *match_barcodes(table))
     refuse_repeated_patients(table)
-    table, note_of_choice = _included(table, section)
+    table, note_of_choice = _included(table, section.include, section.table)
     table, note_of_labels = _join_labels(table, section.labels)
     if "site" not in table:
         table["site"] = None
@@ -78,12 +86,13 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
 def _read(section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...], pd.DataFrame]:
     """Returns the table of a source with `place`, notes, and what of it is not used."""
     paths, columns, derives = section.table, section.columns, section.derive is not None
-    if section.format == "cbioportal":
-        return read_cbioportal(paths, columns, derives_diagnosis=derives)
-    if section.format == "gdc":
-        table, notes = read_gdc(paths, columns, derives_diagnosis=derives)
-    else:
-        table, notes = read_plain(paths, columns, event_values=section.event_values, time_unit=section.time_unit)
+    match section:
+        case CbioportalPatients():
+            return read_cbioportal(paths, columns, derives_diagnosis=derives)
+        case GdcPatients():
+            table, notes = read_gdc(paths, columns, derives_diagnosis=derives)
+        case PlainPatients():
+            table, notes = read_plain(paths, columns, event_values=section.event_values, time_unit=section.time_unit)
     return table, notes, exclusion_table()
 
 
@@ -95,16 +104,18 @@ def _whole_numbers(cells: pd.Series) -> pd.Series:
     return cells.map(lambda cell: None if cell is None else cell.partition(".")[0])
 
 
-def _included(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _included(
+    table: pd.DataFrame, include: Sequence[str] | None, paths: Sequence[Path]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns the patients that the cohort file asks for, and a note on how many others the table has."""
-    if section.include is None:
+    if include is None:
         return table, ()
-    wanted = set(map(composed, section.include))
+    wanted = set(map(composed, include))
     missing = sorted(wanted - set(table["patient_id"]))
     if missing:
         like = spelt_otherwise(missing, table["patient_id"].tolist())
         shown = preview([name + like.get(name, "") for name in sorted(missing, key=lambda name: name not in like)])
-        raise DataError(f"patients.include: patients of {preview(section.table)} are required. Not found: {shown}.")
+        raise DataError(f"patients.include: patients of {preview(paths)} are required. Not found: {shown}.")
     chosen = table["patient_id"].isin(wanted)
     note = f"patients.include: {chosen.sum()} of {len(table)} patients of the table are used"
     return table[chosen].reset_index(drop=True), (note,)

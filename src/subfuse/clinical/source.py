@@ -1,11 +1,11 @@
 """Where patients and their outcomes come from, as the cohort file declares it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from subfuse.settings import FilePath, Section, yaml_text
+from subfuse.settings import FilePath, PlainByDefault, Section, of_one_format, yaml_text
 
 TimeUnit = Literal["days", "months", "years"]
 
@@ -46,32 +46,57 @@ class LabelsSection(Section):
         return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
-class PatientsSection(Section):
-    """The clinical table: one row per patient, or clinical files of the GDC portal or of cBioPortal."""
+class PatientsSource(Section):
+    """What every source of patients may declare: a table with one row per patient, and what joins it."""
 
     table: tuple[FilePath, ...] = Field(min_length=1)  # one file, or several of the same format below one another
-    format: Literal["plain", "gdc", "cbioportal"] = "plain"
     columns: dict[str, str] | None = None  # our name: column of the table; default: columns keep their names
-    event_values: dict[str, bool] | None = None  # value of the event column: True if it means an observed event
-    time_unit: TimeUnit | None = None  # of the column mapped to time_days, in format plain; None: days
     include: tuple[str, ...] | None = Field(default=None, min_length=1)  # only these patients; None: all of the table
     labels: LabelsSection | None = None
     derive: DeriveSection | None = None
+
+    outcome: ClassVar[str] = ""  # how files of a portal tell it
 
     @field_validator("table", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
 
-    @field_validator("columns", "event_values", mode="before")
+    @field_validator("columns", "event_values", mode="before", check_fields=False)
     @classmethod
     def _keys_are_text(cls, value: Any) -> Any:
         return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
-    @model_validator(mode="after")
-    def _portals_define_outcome(self) -> "PatientsSection":
-        words = {"gdc": "gdc files say Dead or Alive, in days", "cbioportal": "OS_STATUS and OS_MONTHS are defined"}
-        for name in ("event_values", "time_unit"):
-            if self.format != "plain" and getattr(self, name) is not None:
-                raise ValueError(f"`{name}` belongs to format plain; {words[self.format]}")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _only_own_keys(cls, value: Any) -> Any:
+        return of_one_format(value, cls, _FORMATS, because=cls.outcome)
+
+
+class PlainPatients(PatientsSource):
+    """A csv or tsv table."""
+
+    format: Literal["plain"] = "plain"
+    event_values: dict[str, bool] | None = None  # value of the event column: True if it means an observed event
+    time_unit: TimeUnit | None = None  # of the column mapped to time_days; None: days
+
+
+class GdcPatients(PatientsSource):
+    """Clinical files of the GDC portal."""
+
+    format: Literal["gdc"] = "gdc"
+    outcome: ClassVar[str] = "gdc files say Dead or Alive, in days"
+
+
+class CbioportalPatients(PatientsSource):
+    """Clinical files of a cBioPortal study, of patients and of samples."""
+
+    format: Literal["cbioportal"] = "cbioportal"
+    outcome: ClassVar[str] = "OS_STATUS and OS_MONTHS are defined"
+
+
+_FORMATS = (PlainPatients, GdcPatients, CbioportalPatients)
+
+PatientsSection = Annotated[
+    PlainPatients | GdcPatients | CbioportalPatients, Field(discriminator="format"), PlainByDefault
+]

@@ -133,9 +133,8 @@ class CohortFile(Section):
     @property
     def members(self) -> tuple[CohortSection, ...]:
         """The cohorts of the file: those of `cohorts`, or the one that it describes."""
-        if self.cohorts:
+        if self.patients is None:
             return self.cohorts
-        assert self.patients is not None  # checked when the file is read
         sections = {"patients": self.patients, "slides": self.slides, "expression": self.expression}
         return (CohortSection(name=self.name, role=self.role, **sections),)
 

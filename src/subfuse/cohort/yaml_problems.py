@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from subfuse.cells import number_hint
 from subfuse.errors import ConfigurationError, preview
@@ -120,7 +120,7 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
     """Returns the first problem of a file in one line: file, line, key, and the nearest valid key."""
     first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     parts, is_key = [str(part) for part in first["loc"] if part != "[key]"], first["loc"][-1:] == ("[key]",)
-    place, section = _resolved(model, [*parts[:-1], str(first["input"])] if is_key else parts)
+    place, own, of_any = _resolved(model, [*parts[:-1], str(first["input"])] if is_key else parts)
     cause = first.get("ctx", {}).get("error")
     place += cause.place if isinstance(cause, ProblemAt) else ()
     line, key, value = _found_at(node, place)
@@ -129,10 +129,10 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         place[-1] = written
     name = ".".join(part[:60] for part in place)
     if first["type"] == "extra_forbidden":
-        valid = sorted(section.model_fields) if section is not None else []
-        near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(place[-1], of_any, n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`? " if near else ""
-        problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=12)}."
+        valid = own if set(near) <= set(own) else of_any  # what is meant may be a key of another kind of the section
+        problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=15)}."
     elif first["type"] == "missing":
         problem = f"`{name}` is required."
     elif first["type"] in ("literal_error", "union_tag_invalid"):
@@ -144,7 +144,7 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         read_as = kind.get(type(first["input"]), "a date")
         found = f"{written}, which YAML reads as {read_as}: write it in quotes" if written else "nothing. Write it"
         problem = f"`{name}` must be text. Found {found}."
-    elif first["type"] in ("model_type", "dict_type"):
+    elif first["type"] in ("model_type", "dict_type", "model_attributes_type"):
         problem = _of_section(name, place, first["input"])
     else:
         problem = _of_kind(name, first)
@@ -178,9 +178,9 @@ def _of_section(name: str, place: Sequence[str], found: Any) -> str:
 def _of_options(name: str, problem: Mapping[str, Any]) -> str:
     """Returns what is wrong with a value that is none of those that a key may have, and the one that is meant."""
     context = problem["ctx"]
-    found = context.get("tag", problem["input"])
     options = re.findall(r"'([^']*)'", context.get("expected_tags", context.get("expected")))
-    key = f"{name}.{context['discriminator'].strip(chr(39))}" if "tag" in context else name
+    tag = context["discriminator"].strip("'") if "tag" in context else None  # the key that tells which kind is meant
+    key, found = (name, problem["input"]) if tag is None else (f"{name}.{tag}", problem["input"].get(tag))
     if isinstance(found, list) and len(found) == 1 and found[0] in options:
         like, hint = f": write it without brackets, as {found[0]}", ""
     else:
@@ -241,29 +241,38 @@ def _as_read(key: yaml.Node) -> str:
     return str(yaml.load(key.value, _LOADER)) if isinstance(key, yaml.ScalarNode) and not key.style else ""
 
 
-def _resolved(model: type[BaseModel], location: list[str]) -> tuple[list[str], type[BaseModel] | None]:
-    """Returns a location without the tags of unions, and the innermost section on the way to it."""
+def _resolved(model: type[BaseModel], location: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Returns a location without the tags of unions, and the keys of the innermost section on the way to it.
+
+    They come twice: those of the section, and those of all its kinds where it has several.
+    """
     place: list[str] = []
-    current, section = _kinds(model), None
+    kinds, alternatives = _kinds(model), _kinds(model)
+    own: list[str] = []
+    of_any: list[str] = []
     for part in location:
-        tagged = {kind.model_fields["format"].default: kind for kind in current} if len(current) > 1 else {}
-        if part in tagged:
-            current, section = (tagged[part],), tagged[part]
+        if len(kinds) > 1 and part in kinds:
+            alternatives, kinds = kinds, {"": kinds[part]}
             continue
         place.append(part)
-        kind = current[0] if current else None
+        kind = next(iter(kinds.values()), None)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            section = kind
-            current = _kinds(kind.model_fields[part].annotation) if part in kind.model_fields else ()
+            own = sorted(kind.model_fields)
+            of_any = sorted({name for each in alternatives.values() for name in each.model_fields})
+            kinds = _kinds(kind.model_fields[part].annotation) if part in kind.model_fields else {}
         else:
-            current = _kinds(get_args(kind)[0 if part.isdigit() else -1]) if get_args(kind) else ()  # tuple or dict
-    return place, section
+            kinds = _kinds(get_args(kind)[0 if part.isdigit() else -1]) if get_args(kind) else {}  # tuple or dict
+        alternatives = kinds
+    return place, own, of_any
 
 
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """Returns what a value may be beside None: several sections where a tag tells which."""
+def _kinds(annotation: Any, tag: str = "") -> dict[str, Any]:
+    """Returns what a value may be beside None: several sections where a tag tells which, by their tag."""
     if get_origin(annotation) is Annotated:
-        return _kinds(get_args(annotation)[0])
+        tags = [each.tag for each in get_args(annotation)[1:] if isinstance(each, Tag)]
+        return _kinds(get_args(annotation)[0], *tags)
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(kind for part in get_args(annotation) if part is not type(None) for kind in _kinds(part))
-    return (annotation,)
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return {name: kind for part in parts for name, kind in _kinds(part).items()}
+    fields = getattr(annotation, "model_fields", {})
+    return {tag or (fields["format"].default if "format" in fields else ""): annotation}

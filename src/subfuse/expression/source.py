@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
-from subfuse.settings import FilePath, Section
+from subfuse.settings import FilePath, PlainByDefault, Section, of_one_format
 
 _LinearUnit = Literal["counts", "rsem", "fpkm", "fpkm_uq", "tpm"]  # rsem: expected or normalised counts
 _LogUnit = Literal[  # log2(x + 1), and with _001 log2(x + 0.001)
@@ -25,11 +25,7 @@ class ExpressionSource(Section):
     @model_validator(mode="before")
     @classmethod
     def _only_own_keys(cls, value: Any) -> Any:
-        for key in set(value) - set(cls.model_fields) if isinstance(value, dict) else ():
-            owners = [kind.model_fields["format"].default for kind in _FORMATS if key in kind.model_fields]
-            if owners:
-                raise ValueError(f"`{key}` belongs to format {' and '.join(owners)}")
-        return value
+        return of_one_format(value, cls, _FORMATS)
 
 
 class MatrixSource(ExpressionSource):
@@ -110,14 +106,10 @@ class IvygapFolder(FolderSource):
 _FORMATS = (PlainMatrix, CbioportalMatrix, XenaMatrix, H5adMatrix, GdcStarFolder, IvygapFolder)
 
 
-def _with_format(value: Any) -> Any:
-    return {"format": "plain", **value} if isinstance(value, dict) else value
-
-
 ExpressionSection = Annotated[
     PlainMatrix | CbioportalMatrix | XenaMatrix | H5adMatrix | GdcStarFolder | IvygapFolder,
     Field(discriminator="format"),
-    BeforeValidator(_with_format),
+    PlainByDefault,
 ]
 
 

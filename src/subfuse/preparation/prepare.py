@@ -40,7 +40,7 @@ from subfuse.preparation.slides.slide import SlideRecord, completed_record, prep
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
-from subfuse.slides.source import SlideSource
+from subfuse.slides.source import FeatureRows, SlideSource
 from subfuse.slides.tissue import Tiling
 
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
@@ -230,11 +230,10 @@ def _tables(cohort_file: CohortFile) -> list[Path]:
     """Returns the files that hold the cohorts' tables; not those of folders."""
     members = cohort_file.members
     slides = [member.slides for member in members if member.slides is not None]
-    matrices = [member.expression.place for member in members if isinstance(member.expression, MatrixSource)]
-    of_slides = [*(section.table for section in slides), *(section.feature_table for section in slides)]
-    return [path for member in members for path in member.patients.table] + [
-        path for path in (*of_slides, *matrices) if path is not None
-    ]
+    lists = [section.table for section in slides if section.table is not None]
+    features = [section.feature_table for section in slides if isinstance(section, FeatureRows)]
+    matrices = [member.expression.table for member in members if isinstance(member.expression, MatrixSource)]
+    return [path for member in members for path in member.patients.table] + [*lists, *features, *matrices]
 
 
 def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:

@@ -2,22 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, Section
 from subfuse.slides.tissue import doubt_of_mpp
 
 
-class SlidesSection(Section):
-    """Slides or their ready features: a table that assigns them to patients, the place that holds them, or both."""
+class SlidesFrom(Section):
+    """What every source of slides or of their ready features may declare."""
 
-    table: FilePath | None = None  # slide_id, patient_id, optional path and mpp
-    folder: FilePath | None = None  # slide files and folders of tiles, searched with its subfolders
-    features: FilePath | None = None  # feature files of another tool instead, searched with its subfolders
-    feature_table: FilePath | None = None  # one row per slide instead: slide_id, then one numeric column per feature
-    encoder: str | None = Field(default=None, min_length=1)  # what made `features`, where the files do not say
+    table: FilePath | None = None  # slide_id, patient_id, optional path and mpp: assigns slides to patients
     include: tuple[str, ...] = ()  # slides that are used although they show a recurrence or normal tissue
     mpp: float | None = None  # µm per level-0 pixel of every slide that the table gives none for
 
@@ -29,6 +26,48 @@ class SlidesSection(Section):
             raise ValueError(f"must be {doubt}")
         return mpp
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_own_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        given = {key: item for key, item in value.items() if item is not None or key not in _KEYS_OF_ONE}
+        places = [key for key in _PLACES if key in given]
+        if len(places) > 1:
+            raise ValueError(f"give one of `folder`, `features` and `feature_table`, not {' and '.join(places)}")
+        if "encoder" in given and "encoder" not in cls.model_fields:
+            raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
+        return given
+
+
+class SlideFolder(SlidesFrom):
+    """A folder of slide files and folders of tiles, with a table or without."""
+
+    folder: FilePath  # searched with its subfolders
+
+
+class SlideList(SlidesFrom):
+    """Slide files and folders of tiles that lie where the table says in its column `path`."""
+
+    table: FilePath
+
+    @model_validator(mode="before")
+    @classmethod
+    def _somewhere(cls, value: Any) -> Any:
+        # an unknown key may stand for the one that is missing: it is named first
+        if isinstance(value, dict) and value.get("table") is None and set(value) <= {*_KEYS_OF_ONE, *cls.model_fields}:
+            raise ValueError(
+                "give a `folder` of slides, a `table` with a `path` column, or both; or `features` or a `feature_table`"
+            )
+        return value
+
+
+class FeatureFiles(SlidesFrom):
+    """Feature files of another tool."""
+
+    features: FilePath  # the folder that holds them, searched with its subfolders
+    encoder: str | None = Field(default=None, min_length=1)  # what made them, where they do not say
+
     @field_validator("encoder")
     @classmethod
     def _names_a_folder(cls, encoder: str | None) -> str | None:
@@ -36,18 +75,30 @@ class SlidesSection(Section):
             plain_name(encoder.replace("/", "-"))  # as `encoder_id` does
         return encoder
 
-    @model_validator(mode="after")
-    def _one_source(self) -> "SlidesSection":
-        places = [name for name in ("folder", "features", "feature_table") if getattr(self, name) is not None]
-        if not places and self.table is None:
-            raise ValueError(
-                "give a `folder` of slides, a `table` with a `path` column, or both; or `features` or a `feature_table`"
-            )
-        if len(places) > 1:
-            raise ValueError(f"give one of `folder`, `features` and `feature_table`, not {' and '.join(places)}")
-        if self.encoder is not None and self.features is None:
-            raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
-        return self
+
+class FeatureRows(SlidesFrom):
+    """A table of features, a row for each slide."""
+
+    feature_table: FilePath  # slide_id, then one numeric column per feature
+
+
+_PLACES = ("folder", "features", "feature_table")
+_KEYS_OF_ONE = (*_PLACES, "encoder")  # that only some sources have
+
+
+def _place_of(value: Any) -> str:
+    """Returns the key that tells where slides come from."""
+    given = value.get if isinstance(value, dict) else lambda key: getattr(value, key, None)
+    return next((key for key in _PLACES if given(key) is not None), "table")
+
+
+SlidesSection = Annotated[
+    Annotated[SlideFolder, Tag("folder")]
+    | Annotated[FeatureFiles, Tag("features")]
+    | Annotated[FeatureRows, Tag("feature_table")]
+    | Annotated[SlideList, Tag("table")],
+    Discriminator(_place_of),
+]
 
 
 @dataclass(frozen=True)

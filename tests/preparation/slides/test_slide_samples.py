@@ -4,7 +4,7 @@ import pytest
 
 from subfuse.errors import DataError
 from subfuse.preparation.slides.slide_table import read_slides
-from subfuse.slides.source import SlidesSection
+from subfuse.slides.source import FeatureFiles, SlideFolder
 
 NAMES = (
     "TCGA-A1-1001-01Z-00-DX1.ABCD",
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_normal_tissue_is_never_used_and_the_primary_tumour_comes_first(folder: Path) -> None:
-    slides, exclusions, _ = read_slides(SlidesSection(folder=folder), PATIENTS)
+    slides, exclusions, _ = read_slides(SlideFolder(folder=folder), PATIENTS)
 
     assert {slide.slide_id: slide.patient_id for slide in slides} == {
         "TCGA-A1-1001-01Z-00-DX1.ABCD": "TCGA-A1-1001",
@@ -40,11 +40,11 @@ def test_normal_tissue_is_never_used_and_the_primary_tumour_comes_first(folder: 
 
 
 def test_slides_to_include_are_used_whatever_they_show(folder: Path) -> None:
-    slides, exclusions, _ = read_slides(SlidesSection(folder=folder, include=NAMES[1:3]), PATIENTS)
+    slides, exclusions, _ = read_slides(SlideFolder(folder=folder, include=NAMES[1:3]), PATIENTS)
     assert {slide.slide_id for slide in slides} == {*NAMES[:3], *NAMES[4:]}
     assert exclusions["id"].tolist() == [NAMES[3]]
     with pytest.raises(DataError, match=r"slides\.include.*Not found: absent"):
-        read_slides(SlidesSection(folder=folder, include=("absent",)), PATIENTS)
+        read_slides(SlideFolder(folder=folder, include=("absent",)), PATIENTS)
 
 
 def test_the_slide_table_may_say_it_in_words_or_by_the_sample(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_slide_table_may_say_it_in_words_or_by_the_sample(tmp_path: Path) ->
         "d,TCGA-A1-1002-01A,",
     ]
     (tmp_path / "slides.csv").write_text("\n".join(rows))
-    slides, exclusions, _ = read_slides(SlidesSection(folder=tmp_path, table=tmp_path / "slides.csv"), PATIENTS)
+    slides, exclusions, _ = read_slides(SlideFolder(folder=tmp_path, table=tmp_path / "slides.csv"), PATIENTS)
     assert [slide.slide_id for slide in slides] == ["a", "d"]
     assert exclusions["reason"].tolist() == ["normal tissue", "normal tissue"]
 
@@ -67,6 +67,6 @@ def test_the_slide_table_may_say_it_in_words_or_by_the_sample(tmp_path: Path) ->
 def test_given_slides_of_other_tissue(cases: Path) -> None:
     folder = cases / "normal_tissue_slides" / "features"
     patients = {path.name[:12] for path in folder.iterdir()}
-    slides, exclusions, _ = read_slides(SlidesSection(features=folder, encoder="toy"), patients)
+    slides, exclusions, _ = read_slides(FeatureFiles(features=folder, encoder="toy"), patients)
     assert len(slides) == 11
     assert sorted(exclusions["reason"].str[:10]) == ["normal tis"] * 3 + ["not the pr"] * 2

@@ -7,7 +7,7 @@ from subfuse.errors import DataError
 from subfuse.identifiers import NAME_RULE
 from subfuse.preparation.slides.slide_search import find_features, find_slides
 from subfuse.preparation.slides.slide_table import patient_of_slide, read_slides, require_slides
-from subfuse.slides.source import FeatureSource, SlidesSection
+from subfuse.slides.source import FeatureFiles, FeatureRows, FeatureSource, SlideFolder, SlideList
 
 
 def touch(*paths: Path) -> None:
@@ -58,7 +58,7 @@ def test_dicom_files_of_a_subfolder_are_the_levels_of_one_slide(tmp_path):
         "case-4": folder / "uuid" / "case-4.dcm",
     }
     table = write(tmp_path / "slides.csv", "slide_id,patient_id,path\ns,case-1,case-1_dx\n")
-    (found,), _, _ = read_slides(SlidesSection(table=table, folder=folder), ["case-1"])
+    (found,), _, _ = read_slides(SlideFolder(table=table, folder=folder), ["case-1"])
     assert (found.slide_id, found.path) == ("s", folder / "case-1_dx" / "a.dcm")
 
 
@@ -66,7 +66,7 @@ def test_names_in_another_form_of_unicode_are_the_same(tmp_path):
     apart = "Mu\N{COMBINING DIAERESIS}ller"  # as macOS writes file names
     together = "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller"
     touch(tmp_path / "slides" / f"{apart}00_a.svs", tmp_path / "slides" / f"{together}01.svs")
-    folder = SlidesSection(folder=tmp_path / "slides")
+    folder = SlideFolder(folder=tmp_path / "slides")
     (first, second), left_out, _ = read_slides(folder, [f"{together}00", f"{together}01"])
     assert [(slide.slide_id, slide.patient_id) for slide in (first, second)] == [
         (f"{together}00_a", f"{together}00"), (f"{together}01", f"{together}01")]  # fmt: skip
@@ -83,7 +83,7 @@ def test_names_in_another_form_of_unicode_are_the_same(tmp_path):
 @pytest.mark.parametrize("slide_id", ["HOSPITAL-P000", "hospital_p000_dx1", "P000b"])
 def test_a_slide_whose_name_holds_a_patient_is_named_as_the_nearest(tmp_path, slide_id):
     touch(tmp_path / "slides" / f"{slide_id}.svs")
-    section = SlidesSection(folder=tmp_path / "slides")
+    section = SlideFolder(folder=tmp_path / "slides")
     slides, exclusions, _ = read_slides(section, ["P000", "P001"])
     with pytest.raises(DataError, match=f"nearest: P000 and {slide_id}"):
         require_slides(section, ["P000", "P001"], slides, exclusions)
@@ -91,7 +91,7 @@ def test_a_slide_whose_name_holds_a_patient_is_named_as_the_nearest(tmp_path, sl
 
 def test_a_name_that_begins_with_a_patient_in_another_spelling_says_so(tmp_path):
     touch(tmp_path / "slides" / "p_001_a.svs")
-    _, exclusions, _ = read_slides(SlidesSection(folder=tmp_path / "slides"), ["P0", "P1"])
+    _, exclusions, _ = read_slides(SlideFolder(folder=tmp_path / "slides"), ["P0", "P1"])
     assert exclusions["reason"].tolist() == [
         "its name begins with no patient's identifier, but with another spelling of P1"
     ]
@@ -117,7 +117,7 @@ def test_patient_is_the_longest_prefix_that_ends_a_word(slide, patient):
 
 
 def test_folder_alone(folder):
-    slides, left_out, warnings = read_slides(SlidesSection(folder=folder), ["TCGA-02-0047", "case-1", "case.7"])
+    slides, left_out, warnings = read_slides(SlideFolder(folder=folder), ["TCGA-02-0047", "case-1", "case.7"])
     assert [(s.slide_id, s.patient_id, s.mpp) for s in slides] == [
         ("TCGA-02-0047-01Z-00-DX1.4755", "TCGA-02-0047", None),
         ("case-1_tiles", "case-1", None),
@@ -132,7 +132,7 @@ def test_table_and_folder(folder, tmp_path):
         "slide_id,patient_id,mpp\ncase-12.png,case-1,0.25\ncase-1_tiles,stranger,\ngone,case-1,\n"
         "TCGA-02-0047-01Z-00-DX1.4755,TCGA-02-0047-01Z,0.5\n"
     )
-    section = SlidesSection(table=write(tmp_path / "slides.csv", text), folder=folder)
+    section = SlideFolder(table=write(tmp_path / "slides.csv", text), folder=folder)
     slides, left_out, warnings = read_slides(section, ["TCGA-02-0047", "case-1"])
     assert [(s.slide_id, s.patient_id, s.mpp) for s in slides] == [
         ("TCGA-02-0047-01Z-00-DX1.4755", "TCGA-02-0047", 0.5),
@@ -148,7 +148,7 @@ def test_table_and_folder(folder, tmp_path):
 
 def test_table_with_paths_relative_to_the_table(folder, tmp_path):
     text = "slide_id\tpatient_id\tpath\ns1\tp\tslides/case-12.png\ns2\tp\tslides/none.svs\n"
-    slides, left_out, _ = read_slides(SlidesSection(table=write(tmp_path / "slides.tsv", text)), ["p"])
+    slides, left_out, _ = read_slides(SlideList(table=write(tmp_path / "slides.tsv", text)), ["p"])
     assert [slide.path for slide in slides] == [folder / "case-12.png"]
     assert left_out["id"].tolist() == ["s2"]
 
@@ -169,7 +169,7 @@ def test_table_with_paths_relative_to_the_table(folder, tmp_path):
 )
 def test_bad_slide_tables(tmp_path, text, message):
     with pytest.raises(DataError, match=f"slides.csv.*{message}"):
-        read_slides(SlidesSection(table=write(tmp_path / "slides.csv", text)), ["p"])
+        read_slides(SlideList(table=write(tmp_path / "slides.csv", text)), ["p"])
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_feature_files_join_the_table(features, tmp_path):
         "slide_id,patient_id,mpp,path\ncase-1 a.h5,case-1,0.25,\ncase-12.svs,case-1,,\n"
         "other,case-1,,pt_files/case-12.pt\ngone,case-1,0.5,\n"
     )
-    section = SlidesSection(table=write(tmp_path / "slides.csv", text), features=features, encoder="uni")
+    section = FeatureFiles(table=write(tmp_path / "slides.csv", text), features=features, encoder="uni")
     slides, left_out, warnings = read_slides(section, ["case-1"])
     assert [(s.slide_id, s.path.name, s.mpp) for s in slides] == [
         ("case-1 a", "case-1 a.h5", 0.25),
@@ -228,7 +228,7 @@ def test_feature_files_join_the_table(features, tmp_path):
 
 def test_rows_of_a_feature_table_are_slides(tmp_path):
     table = write(tmp_path / "areas.csv", "slide_id,area\ncase-1.svs,1\ncase-2_b,2\nx/y,3\nstranger,4\n")
-    slides, left_out, _ = read_slides(SlidesSection(feature_table=table), ["case-1", "case-2", "x"])
+    slides, left_out, _ = read_slides(FeatureRows(feature_table=table), ["case-1", "case-2", "x"])
     assert [(s.slide_id, s.patient_id, s.path, s.in_table) for s in slides] == [
         ("case-1.svs", "case-1", table, True),
         ("case-2_b", "case-2", table, True),
@@ -242,7 +242,7 @@ def test_rows_of_a_feature_table_are_slides(tmp_path):
 def test_a_slide_table_assigns_the_rows_of_a_feature_table(tmp_path):
     table = write(tmp_path / "areas.csv", "slide_id,area\na,1\nb,2\n")
     listed = write(tmp_path / "slides.csv", "slide_id,patient_id\na,p\nc,p\n")
-    slides, left_out, warnings = read_slides(SlidesSection(table=listed, feature_table=table), ["p"])
+    slides, left_out, warnings = read_slides(FeatureRows(table=listed, feature_table=table), ["p"])
     assert [slide.slide_id for slide in slides] == ["a"]
     assert left_out.to_numpy().tolist() == [["slide", "c", "no row in areas.csv"]]
     assert "1 slides" in warnings[0]
@@ -252,7 +252,7 @@ def test_a_slide_table_assigns_the_rows_of_a_feature_table(tmp_path):
 def test_real_slide_table_joins_every_patient(real_data, tmp_path):
     table = pd.read_csv(real_data / "tcga_gbmlgg" / "slides.csv")
     touch(*(tmp_path / f"{name}.svs" for name in table["slide_id"][:20]))
-    section = SlidesSection(table=real_data / "tcga_gbmlgg" / "slides.csv", folder=tmp_path)
+    section = SlideFolder(table=real_data / "tcga_gbmlgg" / "slides.csv", folder=tmp_path)
     slides, left_out, _ = read_slides(section, set(table["case_id"]))
     assert (len(slides), len(left_out)) == (20, 991)
     assert {(s.slide_id, s.patient_id) for s in slides} <= set(zip(table["slide_id"], table["case_id"], strict=True))

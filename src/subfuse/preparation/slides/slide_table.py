@@ -1,6 +1,8 @@
 """Which slides or ready features there are, whose they are and where they lie. No slide is opened here."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +34,15 @@ from subfuse.preparation.slides.slide_search import (
     slide_id_of,
 )
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
-from subfuse.slides.source import FeatureSource, SlideSource, SlidesSection
+from subfuse.slides.source import (
+    FeatureFiles,
+    FeatureRows,
+    FeatureSource,
+    SlideFolder,
+    SlideList,
+    SlideSource,
+    SlidesSection,
+)
 from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.tables import is_missing, read_text_table, require_columns
 
@@ -47,6 +57,20 @@ class _Listed(NamedTuple):
     path: Path | None
     mpp: float | None
     rank: int  # of its sample
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where slides or ready features are: a folder, a table of features, or wherever the slide table says."""
+
+    path: Path
+    found: Mapping[str, Path]  # what lies there, by identifier
+    identify: Callable[[str], str]  # the identifier, from the name in a slide table
+    source: Callable[[str, str, Path, float | None], SlideSource]
+    base: Path | None  # what paths of a slide table are relative to; None: they do not count
+    needs_paths: bool = False  # nothing is found in another way
+    absence: str = ""  # said of a slide of the table that is not found; empty: that there is no such file
+    reads: tuple[str, Sequence[str]] | None = None  # what is searched for in a folder, and its suffixes
 
 
 def read_slides(
@@ -67,9 +91,8 @@ def read_slides(
         DataError: Missing folder or column, a slide identifier that occurs twice, an mpp that is not a positive
             number, a slide to include that is not there, or a feature table that cannot be used.
     """
-    known = frozenset(patient_ids)
-    found = _found(section)
-    listed = _listed_in_folder(found, known) if section.table is None else _listed_in_table(section, known, found)
+    known, place = frozenset(patient_ids), _place_of(section)
+    listed = _listed(section.table, place, known)
     slides, left_out = [], []
     like = spelt_otherwise((slide.patient_id for slide in listed if slide.patient_id), known)
     for slide_id, patient_id, path, mpp, _ in sorted(listed, key=lambda slide: slide.slide_id):
@@ -78,17 +101,17 @@ def read_slides(
         elif patient_id not in known:
             left_out.append(("slide", slide_id, f"{patient_id} is not in the cohort{like.get(patient_id, '')}"))
         elif path is None or not path.exists():
-            left_out.append(("slide", slide_id, _absence(section, slide_id, path)))
+            left_out.append(("slide", slide_id, _absence(place, slide_id, path)))
         elif not is_plain_name(slide_id):
             left_out.append(("slide", slide_id, f"its identifier names files: {NAME_RULE}"))
         else:
-            slides.append(_source(section, slide_id, patient_id, path, mpp))
+            slides.append(place.source(slide_id, patient_id, path, section.mpp if mpp is None else mpp))
     n_theirs = sum(slide.patient_id in known for slide in listed)
-    few = _few_found(section, n_theirs, len(slides), exclusion_table(left_out))
+    few = _few_found(section.table or place.path, n_theirs, len(slides), exclusion_table(left_out))
     ranks = {slide.slide_id: slide.rank for slide in listed}
     used, other_tissue = choose_slides(slides, ranks, section.include)
     exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
-    return used, exclusions, (*_unlisted(section, found, set(ranks)), *few)
+    return used, exclusions, (*_unlisted(section.table, place, set(ranks)), *few)
 
 
 def require_slides(
@@ -107,42 +130,57 @@ def require_slides(
     """
     if slides:
         return
-    of_slides = exclusions[exclusions["level"] == "slide"]
-    place = section.table or section.folder or section.features or section.feature_table
+    of_slides, place = exclusions[exclusions["level"] == "slide"], _place_of(section)
     why = f"{len(of_slides)} and none that can be used. Commonest reason: {commonest_reasons(of_slides, 1)}"
-    found = f"{why if len(of_slides) else 'no slide'}.{_other_files(section)} {_mismatch(section, patient_ids)}"
+    mismatch = _mismatch(section.table, place, frozenset(patient_ids))
+    found = f"{why if len(of_slides) else 'no slide'}.{_other_files(place)} {mismatch}"
     raise NothingLeft(
-        f"{place}: slides of the cohort's patients are required where `slides` is declared. Found {found}. Correct the "
-        "identifiers or paths, or remove `slides`.",
+        f"{section.table or place.path}: slides of the cohort's patients are required where `slides` is declared. "
+        f"Found {found}. Correct the identifiers or paths, or remove `slides`.",
         exclusions,
     )
 
 
-def _other_files(section: SlidesSection) -> str:
+def _place_of(section: SlidesSection) -> _Place:
+    match section:
+        case SlideFolder(folder=folder):
+            suffixes = (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES)
+            return _Place(folder, find_slides(folder), slide_id_of, SlideSource, folder, reads=("slides", suffixes))
+        case SlideList(table=table):
+            return _Place(table, {}, slide_id_of, SlideSource, table.parent, needs_paths=True)
+        case FeatureFiles(features=folder):
+            source, absence = partial(FeatureSource, encoder=section.encoder), f"no feature file in {folder}"
+            reads = ("features", FEATURE_SUFFIXES)
+            return _Place(folder, find_features(folder), feature_id_of, source, folder, absence=absence, reads=reads)
+        case FeatureRows(feature_table=table):
+            rows = {composed(str(name)): table for name in read_feature_table(table).index}
+            source, absence = partial(FeatureSource, in_table=True), f"no row in {table.name}"
+            return _Place(table, rows, composed, source, None, absence=absence)
+
+
+def _other_files(place: _Place) -> str:
     """Returns what a folder holds in which no file has a name of features, or of a slide, and which names are read."""
-    folder = section.features or section.folder
-    if folder is None or _found(section):
+    if place.reads is None or place.found:
         return ""
-    what, suffixes = (
-        ("features", FEATURE_SUFFIXES) if section.features else ("slides", (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES))
+    what, suffixes = place.reads
+    return (
+        f" The folder {place.path.name} holds {files_in_words(place.path)}; {what} are read from {', '.join(suffixes)}."
     )
-    return f" The folder {folder.name} holds {files_in_words(folder)}; {what} are read from {', '.join(suffixes)}."
 
 
-def _mismatch(section: SlidesSection, patient_ids: Collection[str]) -> str:
+def _mismatch(table: Path | None, place: _Place, known: frozenset[str]) -> str:
     """Which identifiers do not meet: those of patients, or those of the slides listed and found."""
-    known, found = frozenset(patient_ids), _found(section)
-    if section.table is None:
-        return describe_mismatch(known, {"slides": found}, of_ours="patients")
-    listed = _listed_in_table(section, known, found)
+    if table is None:
+        return describe_mismatch(known, {"slides": place.found}, of_ours="patients")
+    listed = _listed(table, place, known)
     owners = {slide.patient_id or slide.slide_id for slide in listed}
     if not owners & known:
-        return describe_mismatch(known, {f"in {section.table.name}": owners}, of_ours="patients")
+        return describe_mismatch(known, {f"in {table.name}": owners}, of_ours="patients")
     paths = {slide.slide_id: slide.path for slide in listed}
     return describe_mismatch(
         [name for name, path in paths.items() if path is None or not path.exists()] or paths,
-        {"found": set(found) - set(paths)},
-        of_ours=f"slides of {section.table.name}",
+        {"found": set(place.found) - set(paths)},
+        of_ours=f"slides of {table.name}",
     )
 
 
@@ -170,71 +208,49 @@ def _but(slide_id: str, patient_ids: Collection[str]) -> str:
     return f", but with another spelling of {next(iter(alike.values()))}" if alike else ""
 
 
-def _found(section: SlidesSection) -> dict[str, Path]:
-    if section.features is not None:
-        return find_features(section.features)
-    if section.feature_table is not None:
-        return {composed(str(name)): section.feature_table for name in read_feature_table(section.feature_table).index}
-    return {} if section.folder is None else find_slides(section.folder)
-
-
-def _few_found(section: SlidesSection, listed: int, found: int, left_out: pd.DataFrame) -> tuple[str, ...]:
+def _few_found(path: Path, listed: int, found: int, left_out: pd.DataFrame) -> tuple[str, ...]:
     """Returns a warning where fewer than half of the slides that are listed for the cohort's patients are there."""
     if not found or 2 * found >= listed:
         return ()
     absent = left_out[~left_out["reason"].str.contains("is not in the cohort|begins with no patient", regex=True)]
-    place = section.table or section.folder or section.features
-    return (f"{place}: only {found} of {listed} slides of the cohort's patients are found. {example_of(absent)}",)
+    return (f"{path}: only {found} of {listed} slides of the cohort's patients are found. {example_of(absent)}",)
 
 
-def _source(section: SlidesSection, slide_id: str, patient_id: str, path: Path, mpp: float | None) -> SlideSource:
-    mpp = section.mpp if mpp is None else mpp
-    if section.features is None and section.feature_table is None:
-        return SlideSource(slide_id, patient_id, path, mpp)
-    in_table = section.feature_table is not None
-    return FeatureSource(slide_id, patient_id, path, mpp, encoder=section.encoder, in_table=in_table)
+def _absence(place: _Place, slide_id: str, path: Path | None) -> str:
+    return place.absence if path is None and place.absence else f"no such file: {path or slide_id}"
 
 
-def _absence(section: SlidesSection, slide_id: str, path: Path | None) -> str:
-    if path is None and section.features is not None:
-        return f"no feature file in {section.features}"
-    if path is None and section.feature_table is not None:
-        return f"no row in {section.feature_table.name}"
-    return f"no such file: {path or slide_id}"
-
-
-def _listed_in_folder(found: Mapping[str, Path], known: frozenset[str]) -> list[_Listed]:
+def _listed(table: Path | None, place: _Place, known: frozenset[str]) -> list[_Listed]:
+    """Returns the slides that the table lists; without a table those that are found."""
+    if table is not None:
+        return _listed_in_table(table, place, known)
     return [
         _Listed(slide_id, patient_of_slide(slide_id, known), path, None, rank_of_slide(slide_id))
-        for slide_id, path in found.items()
+        for slide_id, path in place.found.items()
     ]
 
 
-def _listed_in_table(section: SlidesSection, known: frozenset[str], found: Mapping[str, Path]) -> list[_Listed]:
-    path = section.table
-    assert path is not None  # the caller checked
+def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_Listed]:
     table = read_text_table(path)
     require_columns(table, {"slide_id": "the slide"}, path, optional=("patient_id", "path", "mpp", "sample_type"))
-    place, of_table = section.folder or section.features, section.feature_table is not None
-    if place is None and not of_table:
+    if place.needs_paths:
         require_columns(table, {"path": "where the slide lies, since there is no slides.folder"}, path)
     listed = []
     seen: dict[str, int] = {}
     for row, record in enumerate(table.to_dict("records"), start=2):
         name = record["slide_id"]
-        of_file = feature_id_of if section.features is not None else composed if of_table else slide_id_of
-        slide_id = of_file(name)
+        slide_id = place.identify(name)
         if not slide_id or slide_id in seen:
             first = f"{slide_id} again (first: row {seen[slide_id]})" if slide_id else "an empty cell"
             raise DataError(f"{path}, row {row}: slide_id must be given once. Found {first}.")
         seen[slide_id] = row
-        given = "" if of_table else str(record.get("path", ""))
+        given = str(record.get("path", ""))
         patient = str(record["patient_id"]) if "patient_id" in record else None
         listed.append(
             _Listed(
                 slide_id,
                 patient_of_slide(slide_id, known) if patient is None else patient_of_barcode(patient),
-                found.get(slide_id) if is_missing(given) else _slide_at((place or path.parent) / given),
+                place.found.get(slide_id) if place.base is None or is_missing(given) else _slide_at(place.base / given),
                 _mpp(str(record.get("mpp", "")), f"{path}, row {row}"),
                 rank_of_slide(slide_id, patient or "", str(record.get("sample_type", ""))),
             )
@@ -261,10 +277,8 @@ def _mpp(cell: str, place: str) -> float | None:
     return float(mpp)
 
 
-def _unlisted(section: SlidesSection, found: Mapping[str, Path], listed: Collection[str]) -> tuple[str, ...]:
-    if section.table is None:
+def _unlisted(table: Path | None, place: _Place, listed: Collection[str]) -> tuple[str, ...]:
+    extra = sorted(set(place.found) - set(listed))
+    if table is None or not extra:
         return ()
-    extra = sorted(set(found) - set(listed))
-    place = section.folder or section.features or section.feature_table
-    note = f"{len(extra)} slides of {place} are not in {section.table.name} and are not used"
-    return (f"{note} ({preview(extra)})",) if extra else ()
+    return (f"{len(extra)} slides of {place.path} are not in {table.name} and are not used ({preview(extra)})",)
