@@ -15,6 +15,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import (
     atomic_path,
     holds_files,
+    is_begun,
     read_json,
     read_table,
     remove_parts,
@@ -179,6 +180,24 @@ def test_a_folder_of_hidden_files_and_empty_folders_holds_nothing(tmp_path):
     assert holds_files(tmp_path)
     (tmp_path / "empty" / "thesis.tex").touch()
     assert holds_files(tmp_path, beside="exclusions.csv")
+
+
+def test_a_folder_is_new_or_ours_or_refused_as_it_is(tmp_path):
+    out = tmp_path / "out"
+    assert not is_begun(out, "below/mark.json", what="a run")
+    part = abandoned(out / "table.csv")
+    assert not is_begun(out, "below/mark.json", what="a run")
+    assert not part.exists()
+    assert not is_begun(out / "exclusions.csv", "mark.json", what="a run")
+    write_text(out / "exclusions.csv", "mine")
+    assert not is_begun(out, "below/mark.json", what="a run", beside="exclusions.csv")
+    for place, found in ((out, "other files"), (out / "exclusions.csv", "a file")):
+        with pytest.raises(ConfigurationError) as caught:
+            is_begun(place, "below/mark.json", what="a run")
+        assert str(caught.value) == f"{place} must be empty or a run. Found {found}. Choose another --out."
+    assert (out / "exclusions.csv").read_text() == "mine"
+    write_json(out / "below" / "mark.json", {})
+    assert is_begun(out, "below/mark.json", what="a run")
 
 
 @pytest.mark.parametrize(("row", "found"), [("A,3,", "3 cells in rows"), ("A,3,4,5", "4 cells in rows")])

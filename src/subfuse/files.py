@@ -123,6 +123,30 @@ def holds_files(folder: Path, *, beside: str | None = None) -> bool:
     return any(not path.name.startswith(".") for path in others)
 
 
+def is_begun(folder: Path, mark: str, *, what: str, beside: str | None = None) -> bool:
+    """Returns whether a folder to write to is one that was begun before, as its mark says; False for an empty one.
+
+    What killed processes left in it is removed.
+
+    Args:
+        folder: It need not be there.
+        mark: The file in it that is written first.
+        what: What it is once begun, with its article.
+        beside: A file that an empty one may hold.
+
+    Raises:
+        ConfigurationError: It holds something else, or is a file.
+    """
+    remove_parts(folder)
+    if (folder / mark).exists():
+        return True
+    is_file = folder.exists() and not folder.is_dir()
+    if is_file or holds_files(folder, beside=beside):
+        found = "a file" if is_file else "other files"
+        raise ConfigurationError(f"{folder} must be empty or {what}. Found {found}. Choose another --out.")
+    return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically, with Unix line ends on every platform."""
     with atomic_path(path) as temporary:

@@ -24,7 +24,7 @@ from subfuse.features.contrast import read_contrast
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder, require_device
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
-from subfuse.files import holds_files, read_json, remove_parts, sha256_of_file, sha256_of_json, write_json, write_table
+from subfuse.files import is_begun, read_json, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
@@ -242,7 +242,6 @@ def _claim(out: Path, cohort_file: CohortFile, encoder: str | None) -> None:
     The same cohort may come with other tables, tasks or folders: tables are written again and slides are looked at one
     by one, see `completed_record`. Another encoder may take the folder as long as nothing is encoded in it.
     """
-    remove_parts(out)
     found = _require_own(out, cohort_file)
     wanted = {"cohorts": [member.name for member in cohort_file.members], "encoder": encoder}
     if found is not None and found.get("encoder") != encoder and any(out.glob("wsi/*/features_*/*.h5")):
@@ -258,14 +257,12 @@ def _require_own(out: Path, cohort_file: CohortFile) -> dict[str, Any] | None:
         ConfigurationError: It holds something else.
     """
     wanted = {"cohorts": [member.name for member in cohort_file.members]}
-    if (out / STARTED).exists():
-        found = read_json(out / STARTED)
-        if found.get("cohorts") != wanted["cohorts"]:
-            raise ConfigurationError(_another(out, wanted, found))
-        return found
-    if holds_files(out, beside="exclusions.csv"):
-        raise ConfigurationError(f"{out} must be empty or a prepared folder. Found other files. Choose another --out.")
-    return None
+    if not is_begun(out, STARTED, what="a prepared folder", beside="exclusions.csv"):
+        return None
+    found = read_json(out / STARTED)
+    if found.get("cohorts") != wanted["cohorts"]:
+        raise ConfigurationError(_another(out, wanted, found))
+    return found
 
 
 def _another(out: Path, wanted: dict[str, Any], found: dict[str, Any]) -> str:

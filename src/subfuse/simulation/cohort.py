@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError
 from subfuse.execution import run_jobs
-from subfuse.files import holds_files, read_json, remove_parts, write_json, write_table, write_text
+from subfuse.files import is_begun, read_json, write_json, write_table, write_text
 from subfuse.simulation.genes import GeneModel, draw_genes
 from subfuse.simulation.patient_files import tifffile_module, write_patient
 from subfuse.simulation.patients import DIAGNOSES, SyntheticPatients, draw_patients
 from subfuse.simulation.plan import PatientJob, draw_uuid, plan_jobs
 
+_MARK = "truth/simulation.json"
 _FORMAT = 1  # raised whenever the same seed gives other files
 
 _MISSING = "'--"  # as the GDC portal writes it
@@ -127,21 +128,14 @@ def _check_arguments(patients: int, seed: int, visibility: float, workers: int) 
 
 def _claim_folder(out: Path, arguments: dict[str, Any]) -> None:
     """Marks a folder as this simulation's; refuses one that holds anything else."""
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out}: a new or empty folder is required. Found a file. Give another folder.")
-    marker = out / "truth" / "simulation.json"
-    remove_parts(out)
-    if marker.exists() or holds_files(out):
-        try:
-            found: object = read_json(marker)
-        except DataError:
-            found = "other files"
+    if is_begun(out, _MARK, what="a simulated cohort"):
+        found = read_json(out / _MARK)
         if found != arguments:
             raise ConfigurationError(
-                f"{out}: an empty folder or the same simulation ({arguments}) is required. Found {found}. Give another "
-                "folder."
+                f"{out} must hold the same simulation ({arguments}) or be new. Found {found}. Choose another --out, or "
+                "remove the folder."
             )
-    write_json(marker, arguments)
+    write_json(out / _MARK, arguments)
 
 
 def _run(jobs: Sequence[PatientJob], workers: int, progress: Callable[[int, int, str], None] | None) -> None:
