@@ -129,6 +129,40 @@ def test_importing_subfuse_loads_no_heavy_library():
     )
 
 
+def parts_of_paths(path: Path) -> set[str]:
+    """Text in the code of a module that may be part of a path: not what is written for readers, which has spaces.
+
+    What stands behind the operator `/` is given once more with a slash at its end.
+    """
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    said = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    joined = {id(node.right) for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)}
+    found = [n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in said]
+    texts = {node.value for node in found if len(node.value.split()) == 1}
+    return texts | {f"{node.value}/" for node in found if id(node) in joined}
+
+
+def test_what_files_of_a_run_are_called_is_spelt_once():
+    texts = parts_of_paths(SOURCE / "run_folder" / "names.py")
+    names = {text for text in texts if text.count(".") == 1}
+    beginnings = {text.partition("{")[0] for text in texts if "{" in text} - {""}  # of pictures
+    folders = {"explanations", "held-out-sites", "contact_sheets"}
+    assert {"predictions.csv", "explanation.json", "gaps.csv"} <= names
+    assert beginnings == {"heatmap_", "sampling_", "gallery_"}
+    assert folders <= texts
+    above = [part for layer in LAYERS[layer_of("run_folder") + 1 :] for part in layer]  # those that may import it
+    modules = [path for part in above for path in (*(SOURCE / part).rglob("*.py"), SOURCE / f"{part}.py")]
+    modules += [path for path in (SOURCE / "run_folder").glob("*.py") if path.name != "names.py"]
+    spelt = [
+        f"{path.relative_to(SOURCE)}: {text}"
+        for path in modules
+        if path.exists()
+        for text in parts_of_paths(path)
+        if names & set(text.split("/")) or text.startswith((*beginnings, *(f"{folder}/" for folder in folders)))
+    ]
+    assert not spelt
+
+
 def test_core_modules_never_load_optional_libraries():
     code = (
         "import sys, subfuse.runs.run, subfuse.runs.cross_validation, subfuse.preparation.prepare; "

@@ -11,7 +11,7 @@ from subfuse.errors import DataError, command_line
 from subfuse.execution import Attempts, Progress, run_jobs
 from subfuse.files import write_table
 from subfuse.report.document import write_report
-from subfuse.report.run_files import FAILED_EXPLANATIONS
+from subfuse.run_folder.explanations import FAILED_EXPLANATIONS
 from subfuse.runs.run import Run, load_run
 from subfuse.training.models import MAIN_MODEL
 

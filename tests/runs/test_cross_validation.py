@@ -12,7 +12,7 @@ from small_cohort import deal_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.run_folder.layout import HELD_OUT_SITES
+from subfuse.run_folder.names import HELD_OUT_SITES
 from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate, refuse_disguised_outcomes
 from subfuse.runs.run import load_run

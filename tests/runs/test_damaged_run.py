@@ -19,8 +19,9 @@ from subfuse.report.cohort_section import cohort_section
 from subfuse.report.patient_section import PictureBudget
 from subfuse.report.run_files import read_run
 from subfuse.report.statements import outcomes
+from subfuse.run_folder.cohort_copy import read_run_patients
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import claim_folder, read_run_patients
+from subfuse.run_folder.layout import claim_folder
 from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.cross_validation import predict_fold
 from subfuse.runs.run import load_run

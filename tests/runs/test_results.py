@@ -11,7 +11,7 @@ from subfuse import pipeline
 from subfuse.cli import main
 from subfuse.cohort import cohort as cohort_module
 from subfuse.report import document, summary
-from subfuse.run_folder.layout import FAILED_RESULTS
+from subfuse.run_folder.names import FAILED_RESULTS
 from subfuse.runs import results
 
 STEPS = {

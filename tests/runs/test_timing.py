@@ -4,7 +4,8 @@ import pandas as pd
 
 from subfuse.files import write_json
 from subfuse.run_folder.job import Job
-from subfuse.runs.timing import add_to_provenance, explaining_seconds, training_seconds
+from subfuse.run_folder.layout import add_to_provenance
+from subfuse.runs.timing import explaining_seconds, training_seconds
 
 
 def test_seconds_are_summed_over_folds_and_models_without_a_record_are_left_out(tmp_path):

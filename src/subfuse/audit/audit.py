@@ -29,7 +29,9 @@ from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
 from subfuse.evaluation.predictions import FOLD, stacked
 from subfuse.evaluation.survival.hazard_ratios import hazard_ratios
-from subfuse.run_folder.layout import TRAIN_AGAIN, changed_since, read_config, read_run_patients, require_run
+from subfuse.run_folder.cohort_copy import changed_since, read_run_patients
+from subfuse.run_folder.layout import TRAIN_AGAIN, read_config, require_run
+from subfuse.run_folder.names import PREDICTIONS
 from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import compared_in, main_model
 
@@ -119,7 +121,7 @@ def audit_run(
     """
     folder = Path(folder)
     require_run(folder)
-    config, predictions = read_config(folder), read_predictions(folder / "predictions.csv")
+    config, predictions = read_config(folder), read_predictions(folder / PREDICTIONS)
     cohort, missing = _cohort(folder, config)
     patients, strata = read_run_patients(folder), () if cohort is None else cohort.strata
     runnable = [] if cohort is None else compared_in(cohort, _folds(predictions))

@@ -10,8 +10,9 @@ from subfuse.cli.command import Command, add_role, add_workers, chosen_role, n_w
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
 from subfuse.cli.options import add_number, require_new_file, require_spaces
 from subfuse.errors import ConfigurationError, counted
+from subfuse.run_folder.names import AUDIT, COMPARISONS, CONFIG, FAILURES, METRICS, PREDICTIONS
 
-_TABLES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv")  # of a run
+_TABLES = (PREDICTIONS, METRICS, COMPARISONS, FAILURES)  # of a run
 
 
 def _add_predict(parser: ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def _add_predict(parser: ArgumentParser) -> None:
         help="Unit of --expression; default: that of the run's cohort.",
     )
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
-    parser.add_argument("--out", type=Path, default=Path("predictions.csv"), help="CSV to write.")
+    parser.add_argument("--out", type=Path, default=Path(PREDICTIONS), help="CSV to write.")
 
 
 def _predict(arguments: Namespace) -> None:
@@ -193,8 +194,8 @@ def _audit(arguments: Namespace) -> None:
     from subfuse.files import remove_parts, write_json
 
     paths, modalities, first = arguments.paths, arguments.modalities, arguments.paths[0]
-    out = arguments.out or (first if first.is_dir() else first.parent) / "audit.json"
-    of_runs = [path / name for path in paths for name in ("config.yaml", *_TABLES)]
+    out = arguments.out or (first if first.is_dir() else first.parent) / AUDIT
+    of_runs = [path / name for path in paths for name in (CONFIG, *_TABLES)]
     require_new_file("--out", out, [*paths, arguments.patients, *of_runs])
     of_files = {name: getattr(arguments, name) for name in ("patients", "strata", "columns")}
     is_run = len(paths) == 1 and (first.is_dir() or not (first.exists() or first.suffix))

@@ -24,6 +24,7 @@ from subfuse.files import atomic_path, json_value, write_json, write_table
 from subfuse.model.deformable_attention import DeformableAttention
 from subfuse.model.linear_path import networks_of
 from subfuse.model.subspace_fusion import SubspaceFusion
+from subfuse.run_folder import names
 from subfuse.training.fitted_model import FittedModel
 
 
@@ -54,12 +55,12 @@ def explain_patient(
         fold: Which fold's model this is, for the record.
         places: Where the slides are (`locate_slides`); without it galleries show places.
     """
-    (out / "explanation.json").unlink(missing_ok=True)  # written last: it marks the folder complete
+    (out / names.EXPLANATION).unlink(missing_ok=True)  # written last: it marks the folder complete
     batch = next(fitted.batches([patient]))
     score = explained_score(fitted, batch)
     attributions = attribute_subspaces(fitted, batch, score)
     ledger = ledger_of(fitted, fitted.model, batch, score)
-    _write_genes(out / "genes.csv", fitted, attributions)
+    _write_genes(out / names.GENES, fitted, attributions)
     has_patches = bool(batch.patch_mask.any()) and "slides" in fitted.recipe.modalities
     slides = {path.stem: read_features(path) for path in patient.slides} if has_patches else {}
     scores = {name: attribution.patch[0].double().numpy() for name, attribution in attributions.items()}
@@ -69,7 +70,7 @@ def explain_patient(
         falls = occlude_patches(fitted.model, batch, score).double().numpy()
         scores |= {f"occlusion_{name}": fall for name, fall in zip(fitted.subspaces, falls, strict=True)}
         by_slide = {name: _by_slide(values, slides) for name, values in scores.items()}
-        _write_patch_table(out / "patches.csv", slides, by_slide)
+        _write_patch_table(out / names.PATCHES, slides, by_slide)
         files = {path.stem: path for path in patient.slides}
         placed = {slide_id: slide for slide_id, slide in slides.items() if slide.has_coordinates}
         grounds = {slide_id: slide_ground(files[slide_id], slide) for slide_id, slide in placed.items()}
@@ -85,7 +86,7 @@ def explain_patient(
     with torch.inference_mode():
         value = float(score.of_logits(fitted.model(**batch.inputs()).logits))
     write_json(
-        out / "explanation.json",
+        out / names.EXPLANATION,
         {
             "patient_id": patient.patient_id,
             "task": fitted.task,
@@ -161,7 +162,7 @@ def _write_maps(out: Path, drawn: _Drawn) -> None:
     for slide_id, slide in drawn.slides.items():
         of_slide = {name: values[slide_id] for name, values in drawn.scores.items()}
         write_geojson(
-            out / f"{slide_id}.geojson",
+            out / names.ANNOTATIONS.format(slide_id=slide_id),
             slide.coords,
             slide.patch_size_level0,
             of_slide,
@@ -180,7 +181,7 @@ def _write_maps(out: Path, drawn: _Drawn) -> None:
                 label=f"{name}: contribution to {drawn.score_name}",
                 limit=limit,
             )
-            _save(picture, out / f"heatmap_{name}_{slide_id}.png")
+            _save(picture, out / names.HEAT_MAP.format(subspace=name, slide_id=slide_id))
 
 
 def _write_points(out: Path, fitted: FittedModel, batch: BagBatch, drawn: _Drawn) -> dict[str, Any] | None:
@@ -199,7 +200,7 @@ def _write_points(out: Path, fitted: FittedModel, batch: BagBatch, drawn: _Drawn
         grid=model.config.grid,
         points=attention.points,
     )
-    write_table(out / "points.csv", table)
+    write_table(out / names.POINTS, table)
     for slide_id, slide in drawn.slides.items():
         picture = sampling_map(
             drawn.grounds[slide_id].picture,
@@ -208,7 +209,7 @@ def _write_points(out: Path, fitted: FittedModel, batch: BagBatch, drawn: _Drawn
             slide_height_px=slide.slide_height_px,
             subspaces=fitted.recipe.network_subspaces,
         )
-        _save(picture, out / f"sampling_{slide_id}.png")
+        _save(picture, out / names.SAMPLING_MAP.format(slide_id=slide_id))
     return {"meaning": DESCRIPTION, "sampled": int(grid[..., 0].numel()), "on_slides": len(table)}
 
 
@@ -221,7 +222,7 @@ def _write_galleries(out: Path, drawn: _Drawn, places: Mapping[str, SlidePlace])
         label = f"{name}: contribution to {drawn.score_name}"
         picture = gallery(high, low, label=label, score_name=drawn.score_name)
         if picture is not None:
-            _save(picture, out / f"gallery_{name}.jpg")
+            _save(picture, out / names.GALLERY.format(subspace=name))
     return not_shown
 
 

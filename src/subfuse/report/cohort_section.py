@@ -10,6 +10,7 @@ from subfuse.expression.gene_sets import few_measured
 from subfuse.report.patient_section import PictureBudget, contact_sheets
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import PlainTable, Section
+from subfuse.run_folder.names import COHORT, CONTACT_SHEETS, EXCLUSIONS
 
 _QUALITY_NAMES = {
     "n_patches": "Patches",
@@ -47,7 +48,7 @@ def cohort_section(run: RunFiles, pictures: PictureBudget) -> Section:
     }
     parts = [name for part, name in _PARTS.items() if content[part]]
     hidden = len(run.contact_sheets) - len(sheets)
-    more = [f"{hidden} more pictures of slides in the run's folder cohort/contact_sheets/."] if hidden else []
+    more = [f"{hidden} more pictures of slides in the run's folder {COHORT}/{CONTACT_SHEETS}/."] if hidden else []
     few = few_measured(run.cohort["gene_set_coverage"])
     notes = [*([] if content["exclusions"] else [_no_exclusions(run)]), *_renamed(run.cohort["renamed"]), *few, *more]
     gist = f"Flow of patients{', ' if parts else ''}{', '.join(parts)}"
@@ -55,14 +56,14 @@ def cohort_section(run: RunFiles, pictures: PictureBudget) -> Section:
 
 
 def _no_exclusions(run: RunFiles) -> str:
-    is_kept = (run.folder / "cohort" / "exclusions.csv").exists()
+    is_kept = (run.folder / COHORT / EXCLUSIONS).exists()
     return "Nothing was excluded." if is_kept else "The run keeps no list of exclusions."
 
 
 def _renamed(table: pd.DataFrame) -> list[str]:
     names = preview(table["id"], 3) if len(table) else ""
     verb = "is an earlier symbol" if len(table) == 1 else "are earlier symbols"
-    return [f"{names} {verb}; the approved ones are shown (cohort/exclusions.csv)."] if names else []
+    return [f"{names} {verb}; the approved ones are shown ({COHORT}/{EXCLUSIONS})."] if names else []
 
 
 def slide_table(run: RunFiles) -> pd.DataFrame:

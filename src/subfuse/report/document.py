@@ -24,6 +24,7 @@ from subfuse.report.run_files import RunFiles, read_run
 from subfuse.report.statements import Section, prose
 from subfuse.report.summary import caution, cohort_sentence, task_card
 from subfuse.report.task_section import task_section
+from subfuse.run_folder.names import MODEL_CARD, REPORT
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +71,12 @@ def write_report(run: Path) -> Path:
     environment.filters["prose"] = prose
     environment.filters["placed"] = lambda svg: Markup(numbered(str(svg), next(places)))
     attempts = Attempts()
-    card = files.folder / "MODEL_CARD.md"
+    card = files.folder / MODEL_CARD
     card.unlink(missing_ok=True)
     with attempts.attempt("model card"):
         write_text(card, model_card(files))
     html = environment.get_template("report.html.j2").render(_content(files, attempts))
-    path = files.folder / "report.html"
+    path = files.folder / REPORT
     write_text(path, html)
     return path
 

@@ -24,6 +24,7 @@ from subfuse.report.summary import (
     patients_of_run,
     unrelated_sentence,
 )
+from subfuse.run_folder.names import CONFIG, REPORT
 from subfuse.training.models import model_title
 
 _READS_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
@@ -55,7 +56,7 @@ def model_card(run: RunFiles) -> str:
     ]
     head = f"# Model card: {escaped(run.title)}\n\n**Research use only. Not a medical device.**\n"
     body = "\n".join(f"## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in parts)
-    return f"{head}\n{body}\nWritten by subfuse {__version__}. Figures: report.html beside this file.\n"
+    return f"{head}\n{body}\nWritten by subfuse {__version__}. Figures: {REPORT} beside this file.\n"
 
 
 def escaped(value: object) -> str:
@@ -107,7 +108,7 @@ def _model(run: RunFiles) -> Iterator[str]:
         settings = run.config.get(section) or {}
         if settings:
             told = ", ".join(f"{key} {value}" for key, value in settings.items())
-            yield f"- {title} (`{section}` of config.yaml): {escaped(told)}."
+            yield f"- {title} (`{section}` of {CONFIG}): {escaped(told)}."
 
 
 def _trained(run: RunFiles, task: str, model: str) -> str:
@@ -201,4 +202,4 @@ def _reproduce(run: RunFiles) -> Iterator[str]:
     folds = run.config.get("folds")
     if isinstance(folds, list):
         yield f"\nFolds, sha256: {', '.join(str(fold)[:16] for fold in folds)}."
-    yield "\nFull hashes, settings and splits: report.html, section Provenance, and config.yaml."
+    yield f"\nFull hashes, settings and splits: {REPORT}, section Provenance, and {CONFIG}."

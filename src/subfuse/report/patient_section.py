@@ -14,8 +14,10 @@ from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import duration, number
 from subfuse.execution import Attempts
 from subfuse.report.figures.results import contribution_bars, gene_bars
-from subfuse.report.run_files import Explanation, RunFiles
+from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, Section, titled
+from subfuse.run_folder.explanations import Explanation
+from subfuse.run_folder.names import EXPLANATIONS, GALLERY, HEAT_MAP, SAMPLING_MAP
 from subfuse.training.models import model_title
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB
@@ -62,11 +64,28 @@ def _patient_pictures(explanation: Explanation, budget: PictureBudget) -> Iterat
 
     Galleries of tiles are `wide`: what is written below a tile is too small to read in one column.
     """
-    for path, caption, alt in explanation.pictures():
-        source = budget.embed(path)
+    for name, caption, alt, wide in _pictures(explanation):
+        path = explanation.folder / name
+        source = budget.embed(path) if path.exists() else None
         if source is not None:
-            wide = path.name.startswith("gallery_")
             yield {"source": source, "alt": alt, "caption": caption, "wide": wide}
+
+
+def _pictures(explanation: Explanation) -> Iterator[tuple[str, str, str, bool]]:
+    """Yields file, caption, description and whether it is wide: maps and points by slide, then galleries of tiles."""
+    score, on_places = explanation.score_name, explanation.content.get("drawn_on_places", {})
+    for slide in map(str, explanation.content.get("slides", ())):
+        where = f"the places of the patches of slide {slide}" if slide in on_places else f"slide {slide}"
+        for name in dict.fromkeys(("total", *explanation.subspaces)):
+            part = "all subspaces" if name == "total" else name
+            alt = f"Heat map on {where}: where {part} raises or lowers {score}."
+            yield HEAT_MAP.format(subspace=name, slide_id=slide), f"{part}, {where}: {score}", alt, False
+        caption = f"Where the attention looked on {where}: a description, not an attribution"
+        alt = f"{where.capitalize()} with the points that the deformable attention sampled, coloured by subspace."
+        yield SAMPLING_MAP.format(slide_id=slide), caption, alt, False
+    for name in explanation.subspaces:
+        alt = f"The patches that raise the share of {name} in {score} most, and that lower it most."
+        yield GALLERY.format(subspace=name), f"Patches that raise and lower {score} most, {name}", alt, True
 
 
 def contact_sheets(run: RunFiles, budget: PictureBudget) -> list[Mapping[str, Any]]:
@@ -104,7 +123,7 @@ def patients_section(run: RunFiles, budget: PictureBudget, attempts: Attempts) -
         return None
     notes = [f"{counted(hidden, 'more explained prediction')}"] if hidden else []
     notes += [f"{counted(budget.left_out, 'more picture')}"] if budget.left_out else []
-    note = f"In the run's folder explanations/, not shown here: {' and '.join(notes)}." if notes else ""
+    note = f"In the run's folder {EXPLANATIONS}/, not shown here: {' and '.join(notes)}." if notes else ""
     names = list(dict.fromkeys(patient["name"] for patient in shown))
     gist = f"{counted(len(shown), 'prediction')} of {preview(names, limit=3)}"
     return Section("patients", "Explained patients", gist, "patients.html.j2", {"patients": shown, "note": note})

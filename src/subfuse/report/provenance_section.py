@@ -15,6 +15,7 @@ from subfuse.report.figures.results import learning_curves
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, PlainTable, Section, flattened, titled
 from subfuse.run_folder.job import chosen_by
+from subfuse.run_folder.names import AUDIT, COMPARISONS, CONFIG, METRICS, PREDICTIONS
 from subfuse.training.models import main_model, model_title
 
 _PARTS = {"failures": "failed jobs", "table": "epochs", "figures": "learning curves", "settings": "settings"}
@@ -106,7 +107,7 @@ _DESCRIBED = (
     "trained",
     "evaluated",
 )
-_HASHED = ("config.yaml", "predictions.csv", "metrics.csv", "comparisons.csv", "audit.json")
+_HASHED = (CONFIG, PREDICTIONS, METRICS, COMPARISONS, AUDIT)
 
 
 def provenance_section(run: RunFiles) -> Section:
@@ -149,7 +150,7 @@ def command(run: RunFiles) -> str:
     return (
         "import yaml, subfuse\n"
         "from subfuse.training.settings import TrainingPlan\n\n"
-        f'config = yaml.safe_load(open("{name}/config.yaml", encoding="utf-8"))\n'
+        f'config = yaml.safe_load(open("{name}/{CONFIG}", encoding="utf-8"))\n'
         "subfuse.cross_validate(\n"
         f'    subfuse.read_cohort("{name}/" + config["prepared"]){arguments},\n'
         "    plan=TrainingPlan(**{key: config[key] for key in TrainingPlan.model_fields if key in config}),\n"

@@ -11,8 +11,9 @@ from subfuse.errors import counted, listed
 from subfuse.evaluation.floors import LEAST_EXPLAINED, STABLE
 from subfuse.evaluation.metrics import number, p_value_text
 from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, removal_curves
-from subfuse.report.run_files import CohortExplanation, RunFiles
+from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, PlainTable, interval_text, titled
+from subfuse.run_folder.explanations import CohortExplanation
 
 TOP_GENES = 12
 TOP_SETS = 12

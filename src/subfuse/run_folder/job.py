@@ -10,6 +10,7 @@ import pandas as pd
 
 from subfuse.errors import DataError
 from subfuse.files import csv_text, read_json, read_sealed_json, write_json, write_text
+from subfuse.run_folder.names import CHECKPOINT, INPUTS, LOG, MODEL, PREDICTIONS, PROVENANCE, SEARCH, WEIGHTS
 from subfuse.run_folder.tables import (
     PREDICTIONS_SHA256,
     has_changed_predictions,
@@ -18,15 +19,8 @@ from subfuse.run_folder.tables import (
     require_own_predictions,
 )
 
-_MODEL_FILES = ("model.json", "model.safetensors")
-_JOB_FILES = (
-    "predictions.csv",  # first: they mark the job complete
-    "last.ckpt",
-    *_MODEL_FILES,
-    "log.csv",
-    "search.csv",
-    "provenance.json",
-)
+_MODEL_FILES = (MODEL, WEIGHTS)
+_JOB_FILES = (PREDICTIONS, CHECKPOINT, *_MODEL_FILES, LOG, SEARCH, PROVENANCE)  # the first marks the job complete
 
 
 @dataclass(frozen=True)
@@ -50,11 +44,11 @@ class Job:
 
     def log(self, out: Path) -> pd.DataFrame:
         """Returns `log.csv`, one row per epoch or penalty; empty where there is none."""
-        return read_optional(self.folder(out) / "log.csv")
+        return read_optional(self.folder(out) / LOG)
 
     def description(self, out: Path) -> dict[str, Any] | None:
         """Returns `model.json`; None where the model is not there."""
-        path = self.folder(out) / "model.json"
+        path = self.folder(out) / MODEL
         return read_sealed_json(path) if path.exists() else None
 
     def check_model(self, out: Path, config: Mapping[str, Any], *, task: str, model: str, details: Mapping) -> None:
@@ -76,7 +70,7 @@ class Job:
         differing = [name for name, value in expected.items() if value is not None and value != found[name]]
         if differing:
             raise DataError(
-                f"{self.folder(out) / 'model.json'}: the model of {self} is required. Found another one, which differs "
+                f"{self.folder(out) / MODEL}: the model of {self} is required. Found another one, which differs "
                 f"in {', '.join(differing)}: folders of the run were exchanged. Copy the run again from where it was "
                 "made."
             )
@@ -87,24 +81,24 @@ class Job:
 
     def missing_files(self, out: Path) -> list[Path]:
         """Returns the files of a finished job that are not there."""
-        files = [self.folder(out) / name for name in ("predictions.csv", *_MODEL_FILES)]
+        files = [self.folder(out) / name for name in (PREDICTIONS, *_MODEL_FILES)]
         return [path for path in files if not path.exists()]
 
     def is_trained(self, out: Path) -> bool:
         """True once the model is complete, whether its predictions are there or not."""
-        return all((self.folder(out) / name).exists() for name in (*_MODEL_FILES, "provenance.json"))
+        return all((self.folder(out) / name).exists() for name in (*_MODEL_FILES, PROVENANCE))
 
     def write_predictions(self, out: Path, table: pd.DataFrame, *, provenance: Mapping[str, Any]) -> None:
         """Writes `provenance.json`, which holds their hash, then `predictions.csv`, which marks the job complete."""
         folder, text = self.folder(out), csv_text(table)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        write_json(folder / "provenance.json", {**provenance, PREDICTIONS_SHA256: digest})
-        write_text(folder / "predictions.csv", text)
+        write_json(folder / PROVENANCE, {**provenance, PREDICTIONS_SHA256: digest})
+        write_text(folder / PREDICTIONS, text)
 
     def provenance(self, out: Path) -> dict[str, Any]:
         """Returns `provenance.json`; empty where there is none that can be read."""
         try:
-            return read_json(self.folder(out) / "provenance.json")
+            return read_json(self.folder(out) / PROVENANCE)
         except DataError:
             return {}
 
@@ -114,7 +108,7 @@ class Job:
         Raises:
             DataError: It cannot be read, or is not what was written.
         """
-        path = self.folder(out) / "predictions.csv"
+        path = self.folder(out) / PREDICTIONS
         if not path.exists():
             return None
         require_own_predictions(path.parent)
@@ -127,12 +121,12 @@ class Job:
         except DataError:  # nothing says what was written
             changed = True
         if changed:
-            (self.folder(out) / "predictions.csv").unlink(missing_ok=True)
+            (self.folder(out) / PREDICTIONS).unlink(missing_ok=True)
         return changed
 
     def changed_inputs(self, out: Path, inputs: Mapping[str, str]) -> tuple[str, ...]:
         """Returns by name what the job's files were made from and is different now; none if there are no files."""
-        path = self.folder(out) / "inputs.json"
+        path = self.folder(out) / INPUTS
         if not path.exists() and not self.is_finished(out) and not self.is_trained(out):
             return ()
         try:
@@ -145,10 +139,10 @@ class Job:
         """Removes files that were made from other inputs, then writes `inputs.json`, which comes before all others."""
         if self.changed_inputs(out, inputs):
             self.remove_files(out)
-            for path in sorted(self.folder(out).rglob("inputs.json")):  # last: it says what the others were made from
+            for path in sorted(self.folder(out).rglob(INPUTS)):  # last: it says what the others were made from
                 path.unlink()
-        if not (self.folder(out) / "inputs.json").exists():
-            write_json(self.folder(out) / "inputs.json", dict(inputs))
+        if not (self.folder(out) / INPUTS).exists():
+            write_json(self.folder(out) / INPUTS, dict(inputs))
 
     def remove_files(self, out: Path) -> None:
         """Removes what was made of the job's inputs."""
@@ -158,7 +152,7 @@ class Job:
 
     def finish(self, out: Path) -> None:
         """Removes what only an unfinished training needs."""
-        for checkpoint in sorted(self.folder(out).rglob("last.ckpt")):
+        for checkpoint in sorted(self.folder(out).rglob(CHECKPOINT)):
             checkpoint.unlink()
 
     def seed(self, seed: int) -> int:
@@ -177,6 +171,16 @@ def jobs_of(predictions: pd.DataFrame) -> list[tuple[Job, pd.DataFrame]]:
         task, model, fold, repeat = cast(tuple[str, str, int, int], key)
         found.append((Job(str(task), str(model), int(fold), int(repeat)), rows))
     return found
+
+
+def lost_of_jobs(out: Path, predictions: pd.DataFrame) -> list[Path]:
+    """Returns the files of the jobs with these predictions that are absent; none where all are.
+
+    A run without any job's model was copied without them, evaluates another run, or is of other tools.
+    """
+    missing = [job.missing_files(out) for job, _ in jobs_of(predictions)]
+    has_models = any(len(files) <= len(_MODEL_FILES) for files in missing)
+    return [path for files in missing for path in files] if has_models else []
 
 
 def chosen_by(log: pd.DataFrame) -> str:

@@ -1,39 +1,23 @@
-"""The files of a run beside those of its jobs: configuration, results, the copy of the cohort."""
+"""A run folder as a whole: whose it is, what it was asked for, whether it is finished, and what is told of it."""
 
 import os
-import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from subfuse.cohort.cohort import Cohort, changed_patients, read_patients
+from subfuse.cohort.cohort import changed_patients, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
-from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.files import atomic_path, holds_files, read_json, remove_parts, write_text
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.files import is_begun, read_json, write_json, write_text
+from subfuse.run_folder import names
+from subfuse.run_folder.cohort_copy import read_run_patients
 from subfuse.run_folder.tables import require_own_predictions
 
-_COHORT_FILES = (
-    "patients.csv",
-    "exclusions.csv",
-    "slides.csv",
-    "slide_quality.csv",
-    "gene_set_coverage.csv",
-    "harmonisation.csv",
-    "provenance.json",
-)
-FAILED_RESULTS = "failed_results.csv"  # what, reason: what could not be made of the predictions; absent where all was
-EXPLANATIONS = "explanations"  # of the main model; of others in a folder of their own beside it
 TRAIN_AGAIN = "Run `subfuse crossval` again, into another --out if the folds are others"
-HELD_OUT_SITES = "held-out-sites"  # the same models cross-validated over folds of whole hospitals: a run of its own
-_RESULT_FILES = ("predictions.csv", "metrics.csv", "comparisons.csv", "failures.csv", FAILED_RESULTS, "audit.json",
-                 "provenance.json", "report.html", "MODEL_CARD.md")  # fmt: skip
-_OF_PATIENTS = ("patients.csv", "cohort.yaml")  # of a prepared folder: told by patient, and what no model reads
-_CONTACT_SHEETS = 6  # shown in the report
 
 
 class RunConfig(BaseModel):
@@ -64,10 +48,8 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
     Raises:
         ConfigurationError: The folder holds results of another configuration, or something else.
     """
-    remove_parts(out)
-    path = out / "config.yaml"
     stored = {**description, "prepared": _relative(description["prepared"], out)}
-    if path.exists():
+    if is_begun(out, names.CONFIG, what="a run folder"):
         found = read_config(out)
         differing = sorted(key for key in stored.keys() | found.keys() if stored.get(key) != found.get(key))
         if differing:
@@ -77,9 +59,7 @@ def claim_folder(out: Path, description: dict[str, Any]) -> None:
                 "Choose another --out, or remove the folder."
             )
         return
-    if holds_files(out):
-        raise ConfigurationError(f"{out} must be empty or a run folder. Found other files. Choose another --out.")
-    write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
+    write_text(out / names.CONFIG, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
 
 
 def _why_folds_differ(out: Path, prepared: str | None) -> str:
@@ -93,25 +73,6 @@ def _why_folds_differ(out: Path, prepared: str | None) -> str:
     return f"patients have changed ({'; '.join(told)})"
 
 
-def changed_since(run: Path, prepared: Path) -> str:
-    """Returns what of a prepared cohort is not what the run was made from; empty where nothing is known to differ.
-
-    Raises:
-        DataError: A table of either cannot be read.
-    """
-    marks = [folder / "provenance.json" for folder in (run / "cohort", prepared)]
-    if not all(mark.exists() for mark in marks):
-        return ""
-    before, now = (read_json(mark).get("files") for mark in marks)
-    if not before or not now or before == now:
-        return ""
-    patients = read_run_patients(run)
-    told = [] if patients is None else changed_patients(patients, read_patients(prepared))
-    others = [name for name in {**before, **now} if name not in _OF_PATIENTS and before.get(name) != now.get(name)]
-    others = list(dict.fromkeys("folds" if name.startswith("splits/") else name for name in others))
-    return "; ".join([*told, *([f"other {preview(others)}"] if others else [])])
-
-
 def _relative(prepared: str | None, out: Path) -> str | None:
     return None if prepared is None else Path(os.path.relpath(prepared, out.resolve())).as_posix()
 
@@ -122,34 +83,12 @@ def remove_results(out: Path, tasks: Collection[str]) -> None:
     These are the tables of the run, whose `predictions.csv` goes first and so marks it unfinished, its report, and the
     explanations of these tasks. Tables that explain single models are kept: they record what they were made from.
     """
-    for name in _RESULT_FILES:
+    for name in names.RESULTS:
         (out / name).unlink(missing_ok=True)
-    (out / HELD_OUT_SITES / "predictions.csv").unlink(missing_ok=True)
-    explained = [path for path in out.glob(f"{EXPLANATIONS}*/*/*") if path.name in tasks]
+    (out / names.HELD_OUT_SITES / names.PREDICTIONS).unlink(missing_ok=True)
+    explained = [path for path in out.glob(f"{names.EXPLANATIONS}*/*/*") if path.name in tasks]
     for path in (path for folder in explained for path in folder.iterdir() if path.is_file()):
         path.unlink()
-
-
-def copy_cohort(cohort: Cohort, folder: Path) -> None:
-    """Copies what a report tells about the cohort, so that a run folder can be read without the prepared one.
-
-    What the cohort does not have any more is removed there.
-    """
-    if cohort.root is None:
-        return
-    contact_sheets = sorted(cohort.root.glob("wsi/*/contact_sheets/*.jpg"))[:_CONTACT_SHEETS]
-    copies = {name: cohort.root / name for name in _COHORT_FILES} | {
-        f"contact_sheets/{p.name}": p for p in contact_sheets
-    }
-    for path in folder.glob("contact_sheets/*.jpg"):
-        if f"contact_sheets/{path.name}" not in copies:
-            path.unlink()
-    for name, source in copies.items():
-        if source.exists():
-            with atomic_path(folder / name) as temporary:
-                shutil.copyfile(source, temporary)
-        else:
-            (folder / name).unlink(missing_ok=True)
 
 
 def require_run(folder: Path) -> None:
@@ -159,16 +98,16 @@ def require_run(folder: Path) -> None:
         ConfigurationError: It is none.
         DataError: Its predictions are not what was written.
     """
-    lacks = [name for name in ("config.yaml", "predictions.csv") if not (folder / name).exists()]
-    if lacks == ["predictions.csv"]:
+    lacks = [name for name in (names.CONFIG, names.PREDICTIONS) if not (folder / name).exists()]
+    if lacks == [names.PREDICTIONS]:
         raise ConfigurationError(
-            f"{folder} must be a finished run. Found no predictions.csv. Repeat the command that made the run: it "
+            f"{folder} must be a finished run. Found no {names.PREDICTIONS}. Repeat the command that made the run: it "
             "writes the file again, and trains nothing that is trained."
         )
     if lacks:
         found = f"no {' and no '.join(lacks)}"
         raise ConfigurationError(
-            f"{folder} must be a finished run with config.yaml and predictions.csv. Found {found}. "
+            f"{folder} must be a finished run with {names.CONFIG} and {names.PREDICTIONS}. Found {found}. "
             "Make one with `subfuse crossval`."
         )
     require_own_predictions(folder)
@@ -181,7 +120,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ConfigurationError: It is no YAML, see `read_yaml`.
         DataError: An entry is of the wrong kind.
     """
-    path = folder / "config.yaml"
+    path = folder / names.CONFIG
     if not path.exists():
         return {}
     value = read_yaml(path, what="what the run was asked for")[1] or {}
@@ -198,6 +137,30 @@ def _problem(error: ValidationError) -> str:
     return f"{where}: {' '.join(first['msg'].split())}"
 
 
-def read_run_patients(folder: Path) -> pd.DataFrame | None:
-    """Returns the patients of a run's cohort from the run's copy; None where there is none. See `read_patients`."""
-    return read_patients(folder / "cohort") if (folder / "cohort" / "patients.csv").exists() else None
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Returns when, by what command and with which versions a run, or its copy of the cohort, was made; or nothing."""
+    path = folder / names.PROVENANCE
+    return read_json(path) if path.exists() else {}
+
+
+def add_to_provenance(run: Path, facts: Mapping[str, Any]) -> None:
+    """Adds facts to a run's `provenance.json`, where it has one."""
+    if (run / names.PROVENANCE).exists():
+        write_json(run / names.PROVENANCE, {**read_provenance(run), **facts})
+
+
+def read_audit(run: Path) -> dict[str, Any] | None:
+    """Returns an audit with its findings and tables; None where the run was not audited.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    path = run / names.AUDIT
+    found = read_json(path) if path.exists() else {}
+    if not found:
+        return None
+    findings, tables = found.get("findings"), found.get("tables")
+    is_whole = isinstance(findings, list) and all(isinstance(row, dict) for row in findings)
+    if not is_whole or not isinstance(tables, dict):
+        raise DataError(f"{path}: an audit with its findings and tables is required. Run `subfuse audit` again.")
+    return found

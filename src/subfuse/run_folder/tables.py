@@ -10,6 +10,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
+from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, PROVENANCE
 
 _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
                  "risk")  # fmt: skip
@@ -17,6 +18,20 @@ _PREFIXES = ("survival_", "p_", "contribution_")
 _LAST_COLUMNS = ("has_slides", "has_expression")
 _FILLED_COLUMNS = ("patient_id", "task", "model", "repeat", "fold", "split")
 PREDICTIONS_SHA256 = "predictions_sha256"  # in provenance.json of a run and of a job: of predictions.csv beside it
+_RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of each, see `read_columns`
+    METRICS: {
+        "names": ("task", "model"),
+        "text": ("metric",),
+        "numbers": ("value", "sd", "lower", "upper", "n_patients"),
+    },
+    COMPARISONS: {
+        "names": ("task", "model"),
+        "text": ("metric", "reference"),
+        "numbers": ("difference", "lower", "upper", "p_adjusted"),
+    },
+    FAILURES: {"names": ("task", "model"), "text": ("fold", "reason")},
+    FAILED_RESULTS: {"names": ()},
+}
 _OPTIONAL_COLUMNS = ("n_models", "reason")  # of predictions of new patients; so is risk_percentile, beside risk
 
 
@@ -47,7 +62,7 @@ def has_changed_predictions(folder: Path) -> bool:
     Raises:
         DataError: `provenance.json`, which says so, cannot be read.
     """
-    predictions, provenance = folder / "predictions.csv", folder / "provenance.json"
+    predictions, provenance = folder / PREDICTIONS, folder / PROVENANCE
     if not predictions.exists() or not provenance.exists():
         return False
     return read_json(provenance).get(PREDICTIONS_SHA256) not in (None, sha256_of_file(predictions))
@@ -57,7 +72,7 @@ def require_own_predictions(folder: Path) -> None:
     """Raises a DataError where `has_changed_predictions`."""
     if has_changed_predictions(folder):
         raise DataError(
-            f"{folder / 'predictions.csv'}: what was written is required. Found that it was changed since. Repeat the "
+            f"{folder / PREDICTIONS}: what was written is required. Found that it was changed since. Repeat the "
             "command that made it (`train` with --resume): it predicts again, and trains nothing that is trained."
         )
 
@@ -121,6 +136,15 @@ def read_columns(
     known = {name: table[name].dropna() for name in counts if name in table}
     _require(path, table, {name: _counts(cells) for name, cells in known.items()}, "whole numbers from 0")
     return table
+
+
+def read_result(run: Path, name: str) -> pd.DataFrame:
+    """Returns what is told beside a run's predictions, of `_RESULTS`; empty where it was not written.
+
+    Raises:
+        DataError: It lacks a column, or holds something else in one.
+    """
+    return read_columns(run / name, **_RESULTS[name])
 
 
 def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec) -> pd.DataFrame:

@@ -20,8 +20,10 @@ from subfuse.errors import ConfigurationError, DataError, meant, preview
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
 from subfuse.files import write_json, write_table
+from subfuse.run_folder.cohort_copy import copy_cohort
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import HELD_OUT_SITES, claim_folder, copy_cohort, read_config
+from subfuse.run_folder.layout import claim_folder, read_config
+from subfuse.run_folder.names import CHECKPOINT, FAILURES, HELD_OUT_SITES, LOG, PROVENANCE, SEARCH
 from subfuse.run_folder.tables import order_columns, prediction_table, stack_predictions
 from subfuse.runs.folds import choose_repeats, folds_of_sites
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
@@ -132,7 +134,7 @@ def cross_validate(
     open_jobs = begin_jobs(out, {job: job_inputs(cohort, fold, job, plan) for job, fold in fold_of.items()})
     for warning in fold_warnings(cohort, fold_of, selection=plan.training.selection):
         logger.warning(warning)
-    copy_cohort(cohort, out / "cohort")
+    copy_cohort(cohort, out)
     arguments = [(cohort, fold_of[job], job, out, plan) for job in open_jobs]
     failures, done = [], len(jobs) - len(open_jobs)
     for index, outcome in run_jobs(run_job, arguments, workers=workers, scheduler=scheduler):
@@ -171,7 +173,7 @@ def run_job(cohort: Cohort, fold: Fold, job: Job, out: Path, plan: TrainingPlan)
 
         found = search_settings(cohort, fold, task=job.task, model_name=job.model, plan=plan)
         plan = found.plan
-        write_table(job.folder(out) / "search.csv", found.trials)
+        write_table(job.folder(out) / SEARCH, found.trials)
     train_job(cohort, fold, job, out, plan)
 
 
@@ -212,15 +214,15 @@ def train_job(
             task=job.task,
             model_name=job.model,
             plan=plan,
-            log_path=folder / "log.csv",
-            checkpoint_path=folder / "last.ckpt",
+            log_path=folder / LOG,
+            checkpoint_path=folder / CHECKPOINT,
             fabric=fabric,
             progress=progress,
         )
     if fabric is None or fabric.is_global_zero:
         if not is_trained:
             fitted.save(folder)
-            write_json(folder / "provenance.json", {"training_seconds": round(time.monotonic() - start, 2)})
+            write_json(folder / PROVENANCE, {"training_seconds": round(time.monotonic() - start, 2)})
         job.write_predictions(out, predict_fold(fitted, cohort, fold, job), provenance=job.provenance(out))
         job.finish(out)
 
@@ -321,7 +323,7 @@ def _summarise(
     out: Path, jobs: Sequence[Job], failures: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, seed: int
 ) -> CrossValidationResult:
     tables = [table for job in jobs if (table := job.predictions(out)) is not None]
-    write_table(out / "failures.csv", failures)
+    write_table(out / FAILURES, failures)
     if not tables:
         first = failures.iloc[0]
         raise DataError(f"no model could be trained. First reason ({first.task}, {first.model}): {first.reason}")

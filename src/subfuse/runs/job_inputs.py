@@ -14,6 +14,7 @@ from subfuse.errors import DataError, preview
 from subfuse.files import sha256_of_json
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import read_config, remove_results
+from subfuse.run_folder.names import PREDICTIONS
 from subfuse.runs.job_model import load_job
 from subfuse.training.models import column_read, modalities_of
 from subfuse.training.settings import TrainingPlan
@@ -77,7 +78,7 @@ def _keep_what_was_written(out: Path, jobs: Sequence[Job]) -> None:
     """Removes predictions of jobs that were changed since, and models without predictions that are damaged."""
     changed = [job for job in jobs if job.is_finished(out) and job.remove_changed_predictions(out)]
     if changed:
-        (out / "predictions.csv").unlink(missing_ok=True)  # made of them
+        (out / PREDICTIONS).unlink(missing_ok=True)  # made of them
         logger.warning(
             "%d of %d jobs are predicted again: their predictions.csv is not what was written (%s)",
             len(changed),

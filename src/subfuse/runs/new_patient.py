@@ -21,12 +21,13 @@ from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.features.contrast import read_contrast
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
-from subfuse.files import read_json
 from subfuse.preparation.contrast import flat_slides
 from subfuse.preparation.slides.feature_import import import_slides
 from subfuse.preparation.slides.feature_survey import survey_features
 from subfuse.preparation.slides.slide import prepare_slide
 from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, feature_id_of
+from subfuse.run_folder.layout import read_provenance
+from subfuse.run_folder.names import COHORT, PROVENANCE
 from subfuse.runs.run import Run
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
@@ -290,8 +291,7 @@ def _require_none(excluded: pd.DataFrame) -> None:
 
 def _encoder_and_tiling(run: Run) -> tuple[str, Tiling]:
     """Returns what the run's slides were prepared with, from the copy of its cohort's provenance."""
-    path = run.folder / "cohort" / "provenance.json"
-    found = read_json(path) if path.exists() else {}
+    found = read_provenance(run.folder / COHORT)
     if not found.get("requested_encoder") or not found.get("tiling"):
         raise ConfigurationError(
             f"{run.folder}: slides can be prepared only for a run whose own slides were, with a known encoder. Found "
@@ -300,4 +300,5 @@ def _encoder_and_tiling(run: Run) -> tuple[str, Tiling]:
     try:
         return str(found["requested_encoder"]), Tiling(**found["tiling"])
     except (TypeError, ValueError) as error:
+        path = run.folder / COHORT / PROVENANCE
         raise DataError(f"{path}: the tiling is required. Found: {error}. Make the run again.") from error

@@ -10,6 +10,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import atomic_path, read_json, remove_parts, write_json
 from subfuse.model import SubspaceFusion, SubspaceFusionConfig
 from subfuse.model.released_weights import convert_released, unused_names
+from subfuse.run_folder.names import MODEL, WEIGHTS
 
 
 def convert_file(path: Path, out: Path) -> tuple[str, ...]:
@@ -30,7 +31,7 @@ def convert_file(path: Path, out: Path) -> tuple[str, ...]:
     """
     from safetensors.torch import save_file
 
-    if (out / "model.safetensors").exists():
+    if (out / WEIGHTS).exists():
         raise ConfigurationError(f"{out} holds a model already. Choose another --out.")
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
@@ -51,9 +52,9 @@ def convert_file(path: Path, out: Path) -> tuple[str, ...]:
         for name in ("tumour", "microenvironment")
     }
     remove_parts(out)
-    with atomic_path(out / "model.safetensors") as temporary:
+    with atomic_path(out / WEIGHTS) as temporary:
         save_file(weights, temporary)
-    write_json(out / "model.json", {"config": asdict(config), "n_genes": n_genes})
+    write_json(out / MODEL, {"config": asdict(config), "n_genes": n_genes})
     return unused_names(state_dict)
 
 
@@ -68,14 +69,14 @@ def load_converted(folder: Path) -> SubspaceFusion:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    described = read_json(folder / "model.json")
+    described = read_json(folder / MODEL)
     try:
         config = TypeAdapter(SubspaceFusionConfig).validate_python(described["config"])
         n_tumour, n_micro = (int(described["n_genes"][name]) for name in ("tumour", "microenvironment"))
         genes = {"tumour": range(n_tumour), "microenvironment": range(n_tumour, n_tumour + n_micro)}
         with torch.device("meta"):
             model = SubspaceFusion(config, genes, n_genes=n_tumour + n_micro)
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / WEIGHTS)
         if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in model.state_dict().items()}:
             raise ValueError("names and shapes of the weights are others")
         model = SubspaceFusion(config, genes, n_genes=n_tumour + n_micro)

@@ -21,7 +21,7 @@ from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.execution import Attempts
 from subfuse.files import sha256_of_file, write_json, write_table
-from subfuse.run_folder.layout import FAILED_RESULTS
+from subfuse.run_folder.names import AUDIT, COMPARISONS, FAILED_RESULTS, METRICS, PREDICTIONS, PROVENANCE
 from subfuse.run_folder.tables import PREDICTIONS_SHA256
 from subfuse.runs.timing import training_seconds
 
@@ -51,22 +51,22 @@ def write_results(
     Returns:
         Metrics and comparisons; without rows where they failed.
     """
-    (out / "provenance.json").unlink(missing_ok=True)  # it holds the hash of earlier predictions
-    write_table(out / "predictions.csv", predictions)
+    (out / PROVENANCE).unlink(missing_ok=True)  # it holds the hash of earlier predictions
+    write_table(out / PREDICTIONS, predictions)
     ordinal = [name for name, task in tasks.items() if task.ordinal]
     metrics, comparisons = pd.DataFrame(columns=list(METRIC_COLUMNS)), pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     attempts = Attempts(on_failure=lambda what, reason: logger.warning("%s: %s. %s", what, reason.rstrip("."), _REMEDY))
-    with _made(out / "metrics.csv", attempts) as path:
+    with _made(out / METRICS, attempts) as path:
         metrics = evaluate_predictions(predictions, seed=seed, ordinal=ordinal)
         write_table(path, metrics)
-    with _made(out / "comparisons.csv", attempts) as path:
+    with _made(out / COMPARISONS, attempts) as path:
         comparisons = compared_with_reference(predictions, n_bootstrap=N_BOOTSTRAP, seed=seed)
         write_table(path, comparisons)
-    with _made(out / "provenance.json", attempts) as path:
+    with _made(out / PROVENANCE, attempts) as path:
         seconds = training_seconds(out, predictions)
-        facts = {**_provenance(predictions), PREDICTIONS_SHA256: sha256_of_file(out / "predictions.csv")}
+        facts = {**_provenance(predictions), PREDICTIONS_SHA256: sha256_of_file(out / PREDICTIONS)}
         write_json(path, facts | ({"training_seconds": seconds} if seconds else {}))
-    with _made(out / "audit.json", attempts) as path:
+    with _made(out / AUDIT, attempts) as path:
         write_json(path, audit_run(out, seed=seed).to_dict())
     failed = attempts.table()
     if failed.empty:

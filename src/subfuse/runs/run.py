@@ -1,6 +1,5 @@
 """Trained runs: load one, predict new patients, explain one patient or the cohort."""
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,24 +21,25 @@ from subfuse.explanation.tile_gallery import locate_slides
 from subfuse.explanation.wsidata_export import write_patch_scores
 from subfuse.files import remove_parts, require_place
 from subfuse.identifiers import composed, spelt_otherwise
+from subfuse.run_folder.cohort_copy import changed_since, copy_cohort
+from subfuse.run_folder.explanations import explanation_name, explanations_of
 from subfuse.run_folder.job import Job, jobs_of
 from subfuse.run_folder.layout import (
-    EXPLANATIONS,
     TRAIN_AGAIN,
-    changed_since,
+    add_to_provenance,
     claim_folder,
-    copy_cohort,
     read_config,
     remove_results,
     require_run,
 )
+from subfuse.run_folder.names import COHORT, PATCHES, PATIENTS, PREDICTIONS
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.compatibility import check_compatible
 from subfuse.runs.external_validation import external_predictions, risk_percentile, without_unknown_classes
 from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
-from subfuse.runs.timing import add_to_provenance, explaining_seconds
+from subfuse.runs.timing import explaining_seconds
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MAIN_MODEL, main_model
 
@@ -165,7 +165,7 @@ class Run:
         _log_notes(notes)
         predictions = external_predictions(predicted, self.predictions)
         remove_results(out, self.config["tasks"])
-        copy_cohort(cohort, out / "cohort")
+        copy_cohort(cohort, out)
         tasks = {name: TaskSpec(**task) for name, task in self.config.get("tasks", {}).items()}
         metrics, _ = write_results(out, predictions, tasks, seed=seed)
         add_to_provenance(out, {"notes": list(notes)})
@@ -229,7 +229,7 @@ class Run:
         _log_notes(notes)
         attempts.raise_for_failures()
         if stores is not None:
-            for found in sorted(out.glob("*/patches.csv")):
+            for found in sorted(out.glob(f"*/{PATCHES}")):
                 write_patch_scores(found, patient.slides, places, stores)
         return out
 
@@ -265,7 +265,7 @@ class Run:
             DataError: The cohort does not fit the models, or has no patient to explain.
         """
         is_own = out is None and self._knows_any(cohort)
-        name = "cohort" if is_own else f"cohort-{explanation_name(cohort.name)}"
+        name = COHORT if is_own else f"{COHORT}-{explanation_name(cohort.name)}"
         out = self._explanations(model) / name if out is None else Path(out)
         require_place(out)
         remove_parts(out)
@@ -282,7 +282,7 @@ class Run:
     def _explanations(self, model: str) -> Path:
         """Returns where explanations of a model are: apart from those of the main one, which report and viewer show."""
         is_main = model == main_model(list(self.predictions["model"]))
-        return self.folder / (EXPLANATIONS if is_main else f"{EXPLANATIONS}_{model}")
+        return explanations_of(self.folder, None if is_main else model)
 
     def _tested(self, job: Job, fitted: FittedModel, cohort: Cohort) -> FoldModel:
         unseen, tested = self._unseen(job, fitted, cohort)
@@ -340,20 +340,7 @@ def load_run(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     require_run(folder)
-    return Run(folder, read_config(folder), read_predictions(folder / "predictions.csv"))
-
-
-def explanation_name(patient_id: str) -> str:
-    """Returns the name of the folder of a patient's explanations: the identifier where that is surely a file name.
-
-    Example:
-        >>> explanation_name("TCGA-02-0047"), explanation_name("../x")
-        ('TCGA-02-0047', 'patient-d6b96a97d147daaa')
-    """
-    is_plain = patient_id.replace("-", "").replace("_", "").replace(".", "").isalnum() and patient_id[0] != "."
-    if is_plain and patient_id != "cohort":
-        return patient_id
-    return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
+    return Run(folder, read_config(folder), read_predictions(folder / PREDICTIONS))
 
 
 def _place_of(patient_id: str, cohort: Cohort) -> str:
@@ -363,7 +350,7 @@ def _place_of(patient_id: str, cohort: Cohort) -> str:
         if patient_id in others:
             return f", but in {others[patient_id]} of the same folder. Choose it with --role {others[patient_id]}."
     like = spelt_otherwise([patient_id], [p.patient_id for p in cohort]).get(patient_id, "")
-    return f"{like}. See its patients.csv."
+    return f"{like}. See its {PATIENTS}."
 
 
 def _log_notes(notes: Iterable[str]) -> None:

@@ -11,8 +11,10 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError, SubfuseError
 from subfuse.execution import Progress
+from subfuse.run_folder.cohort_copy import copy_cohort
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import claim_folder, copy_cohort
+from subfuse.run_folder.layout import claim_folder
+from subfuse.run_folder.names import CHECKPOINT, PREDICTIONS
 from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
 from subfuse.runs.folds import choose_folds
@@ -137,10 +139,10 @@ def _claim(
 ) -> None:
     claim_folder(out, description)
     folder = job.folder(out)
-    begun = [name for name in ("last.ckpt", "predictions.csv") if (folder / name).exists()]
+    begun = [name for name in (CHECKPOINT, PREDICTIONS) if (folder / name).exists()]
     if begun and not resume:
-        is_finished = begun[-1] == "predictions.csv"
+        is_finished = begun[-1] == PREDICTIONS
         state, use = ("finished", "keep it, which trains nothing") if is_finished else ("begun", "go on with it")
         raise ConfigurationError(f"{folder} holds a {state} training. Add --resume to {use}, or choose another --out.")
     begin_jobs(out, {job: inputs})
-    copy_cohort(cohort, out / "cohort")
+    copy_cohort(cohort, out)

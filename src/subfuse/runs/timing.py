@@ -1,22 +1,21 @@
 """How long models took to train and to explain: written beside each model, told by the run's provenance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from subfuse.files import read_json, write_json
+from subfuse.files import read_json
 from subfuse.run_folder.job import jobs_of
+from subfuse.run_folder.names import PROVENANCE
 
-NAME = "provenance.json"  # of a model's folder, as of the run's
 Seconds = dict[str, dict[str, float]]  # task -> model -> seconds, over its folds
 
 
 def training_seconds(run: Path, predictions: pd.DataFrame) -> Seconds:
     """Returns how long each model was trained; nothing of models that keep no record."""
     return _summed(
-        ((job.task, job.model, job.folder(run) / NAME) for job, _ in jobs_of(predictions)), "training_seconds"
+        ((job.task, job.model, job.folder(run) / PROVENANCE) for job, _ in jobs_of(predictions)), "training_seconds"
     )
 
 
@@ -26,14 +25,7 @@ def explaining_seconds(folders: Iterable[tuple[str, str, Path]]) -> Seconds:
     Args:
         folders: Task, model, and the folder of what explains the model of a fold.
     """
-    return _summed(((task, model, folder / NAME) for task, model, folder in folders), "explaining_seconds")
-
-
-def add_to_provenance(run: Path, facts: Mapping[str, Any]) -> None:
-    """Adds facts to a run's provenance.json, where it has one."""
-    path = run / NAME
-    if path.exists():
-        write_json(path, {**read_json(path), **facts})
+    return _summed(((task, model, folder / PROVENANCE) for task, model, folder in folders), "explaining_seconds")
 
 
 def _summed(files: Iterable[tuple[str, str, Path]], key: str) -> Seconds:

@@ -16,6 +16,7 @@ from subfuse import __version__
 from subfuse.cohort.cohort import Patient
 from subfuse.errors import SubfuseError
 from subfuse.expression.upload import LIMIT_BYTES
+from subfuse.run_folder.explanations import explanations_of
 from subfuse.serve import schema
 from subfuse.serve.explanations import ExplanationShelf, ExplanationWorker, read_explanation, read_patch_scores
 from subfuse.serve.prediction_queue import PredictionQueue
@@ -40,7 +41,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def create_app(reader: RunReader, access: Access) -> FastAPI:
     """Returns the application."""
-    slides, explanations = SlideShelf(reader.cohort), ExplanationShelf(reader.run.folder / "explanations")
+    slides, explanations = SlideShelf(reader.cohort), ExplanationShelf(explanations_of(reader.run.folder))
     worker = ExplanationWorker(explanations, explain=reader.explain, n_tasks=reader.n_explained_tasks)
 
     queue = PredictionQueue()

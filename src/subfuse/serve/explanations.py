@@ -19,13 +19,11 @@ from subfuse.errors import DataError, SubfuseError
 from subfuse.execution import ctrl_c_held, end_with_parent
 from subfuse.explanation import colour_limit
 from subfuse.files import read_json
-from subfuse.run_folder.tables import read_optional
-from subfuse.runs.run import explanation_name
+from subfuse.run_folder.explanations import explained, explanation_name, read_explained
+from subfuse.run_folder.names import EXPLANATION
 from subfuse.serve.schema import ExplanationInfo, GeneRow, Job, LedgerRow, PatchScores
 
 logger = logging.getLogger(__name__)
-
-_POINTS_FILE = "points.csv"
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,10 @@ class ExplanationShelf:
 
     def _index(self) -> dict[tuple[str, str], Path]:
         found = {}
-        for path in sorted(self.folder.rglob("explanation.json")):
-            content = self._content(path)
+        for folder in explained(self.folder):
+            content = self._content(folder / EXPLANATION)
             if {"patient_id", "task"} <= content.keys():
-                found[str(content["patient_id"]), str(content["task"])] = path.parent
+                found[str(content["patient_id"]), str(content["task"])] = folder
         return found
 
     def _content(self, path: Path) -> dict[str, Any]:
@@ -73,8 +71,8 @@ def read_explanation(folder: Path, *, genes_per_subspace: int) -> ExplanationInf
         DataError: Its files are not those of an explanation.
     """
     with _damage_named(folder):
-        content = read_json(folder / "explanation.json")
-        genes = read_optional(folder / "genes.csv").reindex(columns=["gene", "subspace", "contribution"])
+        explanation = read_explained(folder)
+        content, genes = explanation.content, explanation.genes
         strongest = genes.loc[genes["contribution"].abs().sort_values(ascending=False, kind="stable").index]
         shown = strongest.groupby("subspace", sort=False).head(genes_per_subspace)
         return ExplanationInfo(
@@ -83,7 +81,7 @@ def read_explanation(folder: Path, *, genes_per_subspace: int) -> ExplanationInf
             model=content["model"],
             fold=content["fold"],
             score=content["score"],
-            score_name=content.get("score_name", "the explained score"),
+            score_name=explanation.score_name,
             ledger=[LedgerRow(**{name: row[name] for name in LedgerRow.model_fields}) for row in content["ledger"]],
             gap=content.get("gap", {}),
             genes=[GeneRow.model_validate(row) for row in shown.to_dict("records")],
@@ -99,8 +97,8 @@ def read_patch_scores(folder: Path, slide_id: str, *, patch_size_px: int) -> Pat
         DataError: Its files are not those of an explanation.
     """
     with _damage_named(folder):
-        content = read_json(folder / "explanation.json")
-        table = read_optional(folder / "patches.csv")
+        explanation = read_explained(folder)
+        table = explanation.patches()
         if table.empty or slide_id not in set(table["slide_id"]):
             return None
         names = [str(name) for name in table.columns if name not in ("slide_id", "x", "y")]
@@ -113,8 +111,8 @@ def read_patch_scores(folder: Path, slide_id: str, *, patch_size_px: int) -> Pat
             x=of_slide["x"].astype(int).tolist(),
             y=of_slide["y"].astype(int).tolist(),
             scores={name: of_slide[name].astype(float).tolist() for name in names},
-            limits=_limits(table[names], content.get("gap", {})),
-            points=_sampled_points(folder, slide_id),
+            limits=_limits(table[names], explanation.content.get("gap", {})),
+            points=_sampled_points(explanation.points(), slide_id),
         )
 
 
@@ -142,8 +140,7 @@ def _limits(scores: pd.DataFrame, subspaces: Mapping[str, Any]) -> dict[str, flo
     return limits
 
 
-def _sampled_points(folder: Path, slide_id: str) -> dict[str, list[list[float]]]:
-    table = read_optional(folder / _POINTS_FILE)
+def _sampled_points(table: pd.DataFrame, slide_id: str) -> dict[str, list[list[float]]]:
     if table.empty:
         return {}
     of_slide = table[table["slide_id"] == slide_id]
@@ -235,7 +232,7 @@ class _Running:
 
     def n_written(self) -> int:
         """Returns how many tasks have been explained since the start."""
-        written = self.folder.glob("*/explanation.json")
+        written = self.folder.glob(f"*/{EXPLANATION}")
         return sum(path.stat().st_mtime_ns >= self.started_ns for path in written)
 
     def error(self) -> str | None:

@@ -23,6 +23,7 @@ from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
+from subfuse.run_folder.names import MODEL, WEIGHTS
 from subfuse.training.models import ModelRecipe
 
 _PREDICTION_BATCH = 8
@@ -157,10 +158,10 @@ class FittedModel:
         """Writes `model.safetensors` and `model.json`, each atomically; `load_fitted` reads and checks them."""
         from safetensors.torch import save_file
 
-        with atomic_path(folder / "model.safetensors") as temporary:
+        with atomic_path(folder / WEIGHTS) as temporary:
             save_file(self._tensors(), temporary)
-        weights_sha256 = sha256_of_file(folder / "model.safetensors")
-        write_sealed_json(folder / "model.json", {"weights_sha256": weights_sha256, **self.describe()})
+        weights_sha256 = sha256_of_file(folder / WEIGHTS)
+        write_sealed_json(folder / MODEL, {"weights_sha256": weights_sha256, **self.describe()})
 
     def arrays_sha256(self) -> str:
         """Returns the hexadecimal SHA-256 of weights and standardisation, which `describe` does not tell."""

@@ -19,6 +19,7 @@ from subfuse.expression.units import ShareBasis
 from subfuse.files import read_sealed_json, sha256_of_file
 from subfuse.objective.objective import Objective
 from subfuse.objective.stored import objective_from_dict
+from subfuse.run_folder.names import MODEL, WEIGHTS
 from subfuse.settings import Section
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import COVARIATES, ModelRecipe, modalities_of
@@ -74,11 +75,11 @@ def load_fitted(folder: Path) -> FittedModel:
     Raises:
         DataError: A file is missing or damaged, or does not fit the other. Names the file.
     """
-    described_in, stored_in = folder / "model.json", folder / "model.safetensors"
+    described_in, stored_in = folder / MODEL, folder / WEIGHTS
     described, tensors = read_sealed_json(described_in), _read_tensors(stored_in)
     expected = described.get("weights_sha256")
     if expected is not None and expected != sha256_of_file(stored_in):
-        raise DataError(f"{stored_in}: the weights that model.json names are required. Found others. {_REMEDY}.")
+        raise DataError(f"{stored_in}: the weights that {MODEL} names are required. Found others. {_REMEDY}.")
     inputs = {name.removeprefix("inputs."): v.numpy() for name, v in tensors.items() if name.startswith("inputs.")}
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     try:

@@ -5,7 +5,7 @@ from drawn_predictions import cohort
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.files import write_table
-from subfuse.run_folder.layout import HELD_OUT_SITES
+from subfuse.run_folder.names import HELD_OUT_SITES
 from subfuse.run_folder.tables import order_columns
 
 

@@ -19,6 +19,7 @@ from subfuse.evaluation.predictions import class_columns, holds_risks
 from subfuse.expression.samples import NORMAL, rank_of_barcode
 from subfuse.files import read_table, sha256_of_file
 from subfuse.identifiers import patient_of_barcode
+from subfuse.run_folder.names import PREDICTIONS
 from subfuse.tables import read_first_line, separator_hint
 from subfuse.training.models import model_title
 
@@ -101,7 +102,7 @@ def read_prediction_files(
             patient.
     """
     columns = dict(columns or {})
-    files = [path / "predictions.csv" if path.is_dir() else path for path in paths]
+    files = [path / PREDICTIONS if path.is_dir() else path for path in paths]
     raw = {path: _renamed(path, columns) for path in files}
     _refuse_copies(files)
     known = None if patients is None else _renamed(patients, columns)

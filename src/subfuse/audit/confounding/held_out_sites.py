@@ -12,7 +12,7 @@ from subfuse.audit.findings import Finding
 from subfuse.evaluation.benefit.optimism import optimism_gap
 from subfuse.evaluation.metrics import metric_title, number, signed_interval
 from subfuse.evaluation.predictions import read_tasks, stacked
-from subfuse.run_folder.layout import HELD_OUT_SITES
+from subfuse.run_folder.names import HELD_OUT_SITES, PREDICTIONS
 from subfuse.run_folder.tables import read_predictions
 
 CHECK = "hospitals held out"
@@ -35,7 +35,7 @@ def held_out_findings(folder: Path, tasks: Iterable[AuditedTask]) -> tuple[list[
     Raises:
         DataError: The predictions with hospitals held out cannot be read.
     """
-    path = folder / HELD_OUT_SITES / "predictions.csv"
+    path = folder / HELD_OUT_SITES / PREDICTIONS
     if not path.exists():
         return [], pd.DataFrame()
     held_out = {task.name: task for task in read_tasks(read_predictions(path))}

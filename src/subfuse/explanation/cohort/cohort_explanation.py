@@ -27,6 +27,7 @@ from subfuse.explanation.faithfulness import (
     mean_curves,
 )
 from subfuse.files import json_value, read_table, write_json, write_table
+from subfuse.run_folder import names
 
 TOLERANCE = 0.05  # relative gap: means over patients need less precision than one patient
 
@@ -106,23 +107,24 @@ def _write_task(
     tolerance: float,
 ) -> None:
     """Writes the tables of one task from those of its models."""
+    folders = [model_folder(tested, out) for tested in models]
     parts = [
-        {name: read_table(model_folder(tested, out) / f"{name}.csv", text=["fold"], exact=True) for name in TABLES}
-        for tested in models
+        {name: read_table(place / names.MODEL_TABLES[name], text=["fold"], exact=True) for name in TABLES}
+        for place in folders
     ]
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES}
     if tables["contributions"].empty:
         raise DataError(f"{folder}: a patient with the modalities of the model is required to explain it. Found none.")
-    (folder / "summary.json").unlink(missing_ok=True)  # it marks the folder complete
+    (folder / names.SUMMARY).unlink(missing_ok=True)  # it marks the folder complete
     values, contributions, faithfulness = tables["genes"], tables["contributions"], tables["faithfulness"]
     if len(values):
         _write_genes(folder, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()))
-    write_table(folder / "contributions.csv", contributions)
-    write_table(folder / "faithfulness.csv", faithfulness)
-    write_table(folder / "faithfulness_curves.csv", mean_curves(tables["curves"]))
+    write_table(folder / names.CONTRIBUTIONS, contributions)
+    write_table(folder / names.FAITHFULNESS, faithfulness)
+    write_table(folder / names.FAITHFULNESS_CURVES, mean_curves(tables["curves"]))
     generator = np.random.default_rng(SEED)
-    write_json(folder / "faithfulness.json", faithfulness_summary(faithfulness, generator=generator))
-    write_json(folder / "summary.json", _summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
+    write_json(folder / names.FAITHFULNESS_SUMMARY, faithfulness_summary(faithfulness, generator=generator))
+    write_json(folder / names.SUMMARY, _summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
 
 
 def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
@@ -143,9 +145,9 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
 
 def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequence[str]], *, is_survival: bool) -> None:
     summary, stability = gene_summary(values), rank_stability(values)
-    write_table(out / "genes.csv", summary)
-    write_table(out / "gene_values.csv", values_of_top_genes(values, summary))
-    write_table(out / "gene_stability.csv", stability)
+    write_table(out / names.GENES, summary)
+    write_table(out / names.GENE_VALUES, values_of_top_genes(values, summary))
+    write_table(out / names.GENE_STABILITY, stability)
     by_gene = summary.set_index(["subspace", "gene"])
     rankings = {"strength": by_gene["mean_absolute"]}
     if is_survival:  # the explained class changes from patient to patient: a direction would mix them
@@ -157,7 +159,7 @@ def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequen
         stability=dict(zip(stability["subspace"], stability["mean_rank_correlation"], strict=True)),
         seed=SEED,
     )
-    write_table(out / "enrichment.csv", table)
+    write_table(out / names.ENRICHMENT, table)
 
 
 def _explained(contributions: pd.DataFrame) -> pd.Series:

@@ -30,13 +30,14 @@ from subfuse.explanation.faithfulness import (
 )
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table, write_text
+from subfuse.run_folder.names import DONE, MODEL_TABLES, PROVENANCE
 from subfuse.training.fitted_model import FittedModel
 
 logger = logging.getLogger(__name__)
 
 SEED = 0  # of random orders, random weights and random outcomes
 FAITHFULNESS_PATIENTS = 3  # of each model: every one costs as much as three that are only explained
-TABLES = ("genes", "contributions", "gaps", "faithfulness", "curves")
+TABLES = tuple(MODEL_TABLES)
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,13 @@ def explain_model(tested: FoldModel, folder: Path, tolerance: float) -> None:
                 rows[name].append(table.assign(fold=tested.fold))
     if usable and not rows["contributions"]:
         attempts.raise_for_failures()
-    (folder / "done.txt").unlink(missing_ok=True)  # of tables that were made from something else
+    (folder / DONE).unlink(missing_ok=True)  # of tables that were made from something else
     for name in TABLES:
-        write_table(folder / f"{name}.csv", pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name))
-    write_json(folder / "provenance.json", {"explaining_seconds": round(time.monotonic() - start, 2)})
+        table = pd.concat(rows[name], ignore_index=True) if rows[name] else _empty(name)
+        write_table(folder / MODEL_TABLES[name], table)
+    write_json(folder / PROVENANCE, {"explaining_seconds": round(time.monotonic() - start, 2)})
     if attempts.table().empty:
-        write_text(folder / "done.txt", "\n".join([_key(tested, tolerance), *_hashes(folder)]) + "\n")
+        write_text(folder / DONE, "\n".join([_key(tested, tolerance), *_hashes(folder)]) + "\n")
 
 
 def model_folder(tested: FoldModel, out: Path) -> Path:
@@ -100,7 +102,7 @@ def _key(tested: FoldModel, tolerance: float) -> str:
 def is_explained(tested: FoldModel, folder: Path, tolerance: float) -> bool:
     """Returns whether a folder holds the tables of this very model, of these patients, complete and as written."""
     try:
-        key, *hashes = (folder / "done.txt").read_text(encoding="utf-8").split() or [""]
+        key, *hashes = (folder / DONE).read_text(encoding="utf-8").split() or [""]
         return key == _key(tested, tolerance) and hashes == _hashes(folder)
     except (OSError, UnicodeDecodeError):  # one of the files is absent or damaged: made again
         return False
@@ -108,7 +110,7 @@ def is_explained(tested: FoldModel, folder: Path, tolerance: float) -> bool:
 
 def _hashes(folder: Path) -> list[str]:
     """Returns the SHA-256 of each table, in the order of `TABLES`."""
-    return [sha256_of_file(folder / f"{name}.csv") for name in TABLES]
+    return [sha256_of_file(folder / MODEL_TABLES[name]) for name in TABLES]
 
 
 @dataclass(frozen=True)
