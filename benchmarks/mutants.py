@@ -69,6 +69,7 @@ TESTS = {
     "evaluation/survival/horizons": "evaluation/survival/test_horizons.py",
     "evaluation/metrics": "evaluation/test_metrics.py",
     "evaluation/predictions": "evaluation/test_predictions.py evaluation/test_intervals.py",
+    "evaluation/ranked_patients": "evaluation/test_predictions.py evaluation/test_intervals.py",
     "evaluation/recalibration": "evaluation/test_recalibration.py",
     "evaluation/survival/risk_groups": "evaluation/survival/test_risk_groups.py",
     "evaluation/survival/survival_calibration": "evaluation/survival/test_survival_calibration.py",

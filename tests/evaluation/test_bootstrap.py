@@ -14,7 +14,8 @@ from subfuse.evaluation.bootstrap import (
 )
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.intervals import evaluate_predictions
-from subfuse.evaluation.predictions import ranked_patients
+from subfuse.evaluation.predictions import SurvivalOutcome
+from subfuse.evaluation.ranked_patients import ranked_patients
 
 
 def test_no_replicates_is_an_error() -> None:
@@ -42,7 +43,7 @@ def drawn(table: pd.DataFrame, n_bootstrap: int = 400) -> BootstrapWeights:
 
 def test_every_replicate_draws_as_many_patients_of_a_fold_as_it_tests() -> None:
     weights = drawn(predictions(cohort(n=31)))
-    for group in ranked_patients(predictions(cohort(n=31)), None):
+    for group in ranked_patients(predictions(cohort(n=31)), SurvivalOutcome()):
         of_fold = weights.of(group)
         assert (of_fold.sum(axis=1) == len(group.patients)).all()
         np.testing.assert_allclose(of_fold.mean(axis=0), 1.0, atol=0.3)  # standard error 0.05

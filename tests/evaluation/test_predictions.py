@@ -7,7 +7,8 @@ from drawn_predictions import CLASSES, cohort, predictions, row_of
 
 from subfuse.errors import DataError
 from subfuse.evaluation.intervals import evaluate_predictions
-from subfuse.evaluation.predictions import class_name, ranked_patients, read_tasks, survival_curves
+from subfuse.evaluation.predictions import SurvivalOutcome, class_name, read_tasks, survival_curves
+from subfuse.evaluation.ranked_patients import ranked_patients
 
 
 def test_table_read_from_csv_gives_the_same(tmp_path) -> None:
@@ -79,8 +80,8 @@ def test_tasks_come_in_order_of_appearance_and_say_what_they_hold() -> None:
     grade, survival = read_tasks(table)
     assert (grade.name, grade.classes, grade.headline) == ("grade", CLASSES, "auc")
     assert (survival.name, survival.classes, survival.headline) == ("survival", None, "c_index")
-    assert grade.predicted == [f"p_{name}" for name in CLASSES]
-    assert survival.predicted == ["risk"]
+    assert grade.outcome.predicted == [f"p_{name}" for name in CLASSES]
+    assert survival.outcome.predicted == ["risk"]
     assert grade.models == ("subspace", "snn")
     assert len(grade.tested_by("snn")) == len(cohort())
     assert set(grade.of_model("snn")["split"]) == {"train", "validation", "test"}
@@ -94,7 +95,8 @@ def test_a_task_of_one_class_has_no_prediction() -> None:
 
 def test_patients_are_ranked_within_their_fold_or_all_together() -> None:
     table = predictions(cohort())
-    folds, (pooled,) = ranked_patients(table, None), ranked_patients(table, None, by=["repeat"])
+    outcome = SurvivalOutcome()
+    folds, (pooled,) = ranked_patients(table, outcome), ranked_patients(table, outcome, by=["repeat"])
     for fold, group in enumerate(folds):
         tested = table[(table["fold"] == fold) & (table["split"] == "test")]
         assert list(group.patients) == list(tested[["cohort", "patient_id"]].itertuples(index=False, name=None))
@@ -118,3 +120,28 @@ def test_of_pooled_folds_only_days_that_all_have_are_read() -> None:
 @pytest.mark.parametrize(("label", "name"), [("G2", "G2"), (2.0, "2"), (2, "2"), (2.5, "2.5")])
 def test_whole_numbers_are_classes_without_a_point(label: object, name: str) -> None:
     assert class_name(label) == name
+
+
+def test_comparable_patients_are_those_that_a_metric_counts() -> None:
+    for name in ("survival", "grade"):
+        rows = predictions(cohort(), task=name)
+        (task,) = read_tasks(rows)
+        for group in ranked_patients(task.rows, task.outcome):
+            tested = task.tested.set_index(["cohort", "patient_id"], drop=False).loc[group.patients]
+            scores, comparable = task.outcome.scores(tested), task.outcome.comparable(tested)
+            shares = []
+            for score, pairs in zip(scores.T, comparable, strict=True):
+                first, second = np.nonzero(pairs)
+                shares.append(np.mean(np.where(score[first] == score[second], 0.5, score[first] > score[second])))
+            assert np.isclose(np.mean(shares), group.metrics[task.headline].value)
+
+
+def test_log_scores_are_finite_where_a_class_has_no_probability() -> None:
+    rows = predictions(cohort(), task="grade")
+    rows[["p_G2", "p_G3", "p_G4"]] = [1.0, 0.0, 0.0]
+    (task,) = read_tasks(rows)
+    log_scores = task.outcome.log_scores(rows)
+    assert (log_scores[:, 0] == 0).all()
+    assert np.isfinite(log_scores).all()
+    assert task.outcome.is_complete(rows)
+    assert not task.outcome.is_complete(rows[rows["label"] != "G2"])
