@@ -5,6 +5,7 @@ tests of its module in a forked process that has the slow libraries already, aga
 that no test finds, and that is not listed as equivalent in `equivalent_mutants.toml`, survives.
 
     python benchmarks/mutants.py evaluation/delong training/coordination    # all modules without names
+    python benchmarks/mutants.py --sample 30    # of every module that many of its mutants, always the same ones
 """
 
 import argparse
@@ -14,6 +15,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -164,8 +166,14 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
     return int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), *tests]))
 
 
-def run_module(module: str, folder: Path, log: Path) -> dict[str, int]:
+def run_module(module: str, folder: Path, log: Path, sample: int | None) -> dict[str, int]:
     """Returns how many mutants of a module there are by outcome; what the log says was found is not run again.
+
+    Args:
+        module: Its path below the package, without suffix.
+        folder: Holds a copy of the package.
+        log: Of mutants that were found.
+        sample: How many of its mutants to run, drawn by a generator that the module's name seeds; None for all.
 
     Raises:
         RuntimeError: The tests fail without a mutant.
@@ -183,7 +191,10 @@ def run_module(module: str, folder: Path, log: Path) -> dict[str, int]:
         )
     limit = 20 + 5 * int(time.monotonic() - start)
     counts = dict.fromkeys(("killed", "equivalent", "survived"), 0)
-    for mutant in mutants_of(module):
+    mutants = list(mutants_of(module))
+    if sample is not None and sample < len(mutants):
+        mutants = random.Random(module).sample(mutants, sample)
+    for mutant in mutants:
         entry = json.dumps([module, mutant.line, mutant.change])
         if mutant.change in equivalent:
             outcome = "equivalent"
@@ -206,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", default=list(TESTS), help="such as evaluation/delong; all by default")
     parser.add_argument("--log", type=Path, default=ROOT / "build" / "mutants.jsonl", help="what was found already")
+    parser.add_argument("--sample", type=int, default=None, help="mutants of each module; all by default")
     options = parser.parse_args()
     options.log.parent.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
@@ -220,7 +232,7 @@ def main() -> None:
         sys.dont_write_bytecode = True  # one mutant would be taken for another of the same second and length
         print("| module | mutants | killed | equivalent | survived |\n| --- | --- | --- | --- | --- |")
         for module in options.modules:
-            counts = run_module(module, folder, options.log)
+            counts = run_module(module, folder, options.log, options.sample)
             print(f"| `{module}` | {sum(counts.values())} | {' | '.join(map(str, counts.values()))} |", flush=True)
 
 
