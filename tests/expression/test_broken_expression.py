@@ -2,8 +2,6 @@
 
 import gzip
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from expression_sections import expression_section
@@ -75,42 +73,6 @@ def test_broken_tables_are_one_clear_line(tmp_path, content, message):
 def test_plain_text_named_gz(tmp_path):
     with pytest.raises(DataError, match=r"expression\.tsv\.gz: a readable table .* gzip"):
         read(tmp_path, GOOD, name="expression.tsv.gz")
-
-
-@pytest.mark.parametrize(
-    ("values", "unit", "message"),
-    [
-        ((1.5, 3), "counts", r"a whole number \(counts\) is required. Found 1.5 .* unit rsem"),
-        ((-2, 3), "counts", r"a value of at least 0 \(counts\)"),
-        ((-2, 3), "log2_tpm", "Declare log2_tpm_001"),
-        ((-11, 3), "log2_tpm_001", "a value of at least -9.976"),
-        ((1, 300), "log2_tpm", r"a logarithm, below 40 \(log2_tpm\) is required. Found 300 .* without log2_"),
-    ],
-)
-def test_values_that_contradict_the_unit(tmp_path, values, unit, message):
-    with pytest.raises(DataError, match=message):
-        read(tmp_path, f"patient_id\tA\tB\np\t{values[0]}\t{values[1]}\n", unit=unit)
-
-
-@pytest.mark.parametrize(
-    ("unit", "scale", "shift", "doubt"),
-    [
-        ("tpm", 1, 0, "values look like logarithms"),
-        ("fpkm", 1, 0, "values look like logarithms"),
-        ("zscore", 1, 5, "no value is negative"),
-        ("zscore", 500, -100, None),
-        ("tpm", 1e6, 0, "TPM sum to one million"),
-        ("tpm", 1e4, 0, None),
-        ("zscore", 2, -1, None),
-    ],
-)
-def test_doubtful_units_are_warnings(tmp_path, unit, scale, shift, doubt):
-    values = np.random.default_rng(0).uniform(0, scale, (4, 60)) + shift
-    table = pd.DataFrame(values, index=list("abcd"), columns=[f"G{i}" for i in range(60)])
-    table.to_csv(tmp_path / "e.csv")
-    warnings = read_expression(expression_section(table=tmp_path / "e.csv", unit=unit)).warnings
-    assert bool(warnings) == (doubt is not None)
-    assert doubt is None or doubt in warnings[0]
 
 
 def test_genes_without_any_value_are_left_out(tmp_path):

@@ -1,28 +1,16 @@
+"""Matrices of genes and patients in any orientation, of cBioPortal and of Xena."""
+
 import json
 from pathlib import Path
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from expression_tables import GENES, PATIENTS, VALUES, matrix, read
 
-from expression_sections import expression_section
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.expression.reading import read_expression
 from subfuse.expression.table import write_expression
-
-PATIENTS = ["TCGA-02-0001", "TCGA-02-0002", "TCGA-02-0003"]
-GENES = ["EGFR", "TP53"]
-VALUES = np.array([[1, 3], [7, 0], [0, 15]], dtype=np.float32)  # patients × genes
-
-
-def matrix(rows=PATIENTS, columns=GENES, values=VALUES) -> pd.DataFrame:
-    return pd.DataFrame(values, index=rows, columns=columns)
-
-
-def read(path: Path, *, patients=(), keep_genes=(), **keys):
-    return read_expression(expression_section(table=path, **keys), patients=patients, keep_genes=keep_genes)
 
 
 @pytest.mark.parametrize(("cell", "found"), [(None, r"only empty cells \(samples: 3, genes: 2\)"), (0.0, "only zeros")])
@@ -30,9 +18,6 @@ def test_a_table_without_any_value(tmp_path, cell, found):
     matrix(values=np.full((3, 2), np.nan if cell is None else cell)).to_csv(tmp_path / "e.csv")
     with pytest.raises(DataError, match=rf"e\.csv: .* Found {found}"):
         read(tmp_path / "e.csv", unit="tpm")
-
-
-# --- orientation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -97,74 +82,6 @@ def test_ambiguous_or_foreign_identifiers_need_a_declaration(tmp_path):
     assert len(read(tmp_path / "none.csv", unit="tpm").values) == 3  # the documented layout
 
 
-# --- samples and patients --------------------------------------------------------------------------------------------
-
-
-def test_a_sample_sheet_names_patients_and_types(tmp_path):
-    samples = ["s1", "s2", "s3", "s4"]
-    matrix(samples, values=np.array([[1, 1], [3, 3], [7, 7], [9, 9]])).to_csv(tmp_path / "e.csv")
-    sheet = "sample_id,patient_id,sample_type\ns1,a,Primary Tumor\ns2,a,Recurrent\ns3,b,Solid Tissue Normal\n"
-    (tmp_path / "sheet.csv").write_text(sheet)
-    found = read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv")
-    assert found.values.loc["a"].tolist() == [1, 1]
-    reasons = dict(zip(found.exclusions["id"], found.exclusions["reason"], strict=True))
-    assert reasons["s3"] == "normal tissue"
-    assert reasons["s4"] == "not in the sample sheet"
-    assert "s1 of the same patient" in reasons["s2"]
-
-
-@pytest.mark.parametrize(("format", "orientation"), [("plain", None), ("plain", "patients_by_genes"), ("h5ad", None)])
-def test_a_sample_sheet_of_other_samples_names_both_sides_and_the_nearest(tmp_path, format, orientation):
-    names = [f"case-{i}" for i in range(3)]
-    path = tmp_path / f"e.{'h5ad' if format == 'h5ad' else 'csv'}"
-    if format == "h5ad":
-        anndata.AnnData(matrix(names)).write_h5ad(path)
-    else:
-        matrix(names).to_csv(path)
-    (tmp_path / "sheet.csv").write_text("sample_id,patient_id\nCASE-2,a\nCASE-9,b\n")
-    declared = {} if orientation is None else {"orientation": orientation}
-    with pytest.raises(DataError, match=r"Found none.*nearest: (case-2 and CASE-2|CASE-2 and case-2), .* only in case"):
-        read(path, unit="tpm", format=format, sample_sheet=tmp_path / "sheet.csv", patients=["a", "b"], **declared)
-
-
-def test_a_sample_that_the_sheet_spells_otherwise_says_so(tmp_path):
-    matrix(["s1", "s2", "s3"]).T.to_csv(tmp_path / "e.csv")
-    (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\ns1,a,\nS2,b,\n")
-    found = read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv", patients=["a", "b"])
-    reasons = dict(zip(found.exclusions["id"], found.exclusions["reason"], strict=True))
-    assert found.values.index.tolist() == ["a"]  # the sheet tells the orientation
-    assert reasons == {
-        "s2": "not in the sample sheet; S2 is, which differs only in case",
-        "s3": "not in the sample sheet",
-    }
-    (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\ns1,a,Normal\n")
-    with pytest.raises(DataError, match=r"normal tissue \(1\) .* \(2\). Commonest reason: .* \(2, for example s2\)"):
-        read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv", patients=["a"])
-
-
-@pytest.mark.parametrize(
-    ("sheet", "message"),
-    [
-        ("id,patient_id\ns1,a\n", "columns sample_id and patient_id"),
-        ("sample_id,patient_id\ns1,\n", "identifier and a patient"),
-        ("sample_id,patient_id\ns1,a\ns1,b\n", "one patient. Found s1 of a, b"),
-    ],
-)
-def test_broken_sample_sheets(tmp_path, sheet, message):
-    matrix().to_csv(tmp_path / "e.csv")
-    (tmp_path / "sheet.csv").write_text(sheet)
-    with pytest.raises(DataError, match=f"sheet.csv.*{message}"):
-        read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv")
-
-
-def test_names_with_dots_of_r_are_barcodes(tmp_path):
-    matrix([f"{p.replace('-', '.')}.01" for p in PATIENTS]).to_csv(tmp_path / "e.csv")
-    assert read(tmp_path / "e.csv", unit="tpm").values.index.tolist() == PATIENTS
-
-
-# --- cBioPortal ------------------------------------------------------------------------------------------------------
-
-
 def cbioportal(tmp_path: Path, name: str, comment: str = "") -> Path:
     rows = ["Hugo_Symbol\tEntrez_Gene_Id\tS1-01\tS1-02\tS2-01", "EGFR\t1956\t10.5\t1\t0", "\t7157\t89.5\t1\t4"]
     (tmp_path / name).write_text(comment + "\n".join(rows) + "\n")
@@ -206,9 +123,6 @@ def test_cbioportal_without_unit_or_with_another_layout(tmp_path):
         read(tmp_path / "data_mrna_seq_tpm.csv", format="cbioportal")
 
 
-# --- Xena ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("words", "unit", "offset"),
     [
@@ -235,46 +149,6 @@ def test_xena_without_described_unit_asks_for_it(tmp_path):
     assert read(tmp_path / "e.tsv", format="xena", unit="log2_tpm").values.loc[PATIENTS[1], "EGFR"] == 7
 
 
-# --- AnnData ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sparse", [False, True])
-def test_anndata_with_patients_in_obs_and_symbols_in_var(tmp_path, sparse):
-    import scipy.sparse
-
-    values = scipy.sparse.csr_matrix(VALUES) if sparse else VALUES
-    obs = pd.DataFrame({"patient": ["a", "b", "c"]}, index=["s1", "s2", "s3"])
-    var = pd.DataFrame({"gene_name": GENES}, index=["ENSG00000146648.18", "ENSG00000141510.2"])
-    anndata.AnnData(values, obs=obs, var=var).write_h5ad(tmp_path / "e.h5ad")
-    found = read(tmp_path / "e.h5ad", format="h5ad", unit="tpm", patient_column="patient")
-    expected = np.log2(matrix(["a", "b", "c"]) + 1)
-    pd.testing.assert_frame_equal(found.values, expected, check_names=False)
-
-
-@pytest.mark.parametrize("sparse", [False, True])
-def test_a_small_anndata_file_that_declares_a_large_table_is_refused_before_it_is_read(tmp_path, sparse):
-    anndata.AnnData(VALUES, obs=pd.DataFrame(index=PATIENTS), var=pd.DataFrame(index=GENES)).write_h5ad(
-        tmp_path / "e.h5ad"
-    )
-    with h5py.File(tmp_path / "e.h5ad", "a") as file:
-        del file["X"]
-        if sparse:
-            file.create_group("X").attrs.update({"encoding-type": "csr_matrix", "shape": [10**7, 1000]})
-        else:
-            file.create_dataset("X", shape=(10**7, 1000), chunks=(1000, 10), dtype="float32")
-    with pytest.raises(DataError, match=r"e\.h5ad: .* Found [\d,]+ bytes that declare 40,[\d,]+ of them"):
-        read(tmp_path / "e.h5ad", format="h5ad", unit="tpm")
-
-
-def test_a_prepared_table_is_a_source(tmp_path):
-    matrix().to_csv(tmp_path / "e.csv")
-    first = read(tmp_path / "e.csv", unit="counts")
-    write_expression(tmp_path / "e.h5ad", first)
-    again = read(tmp_path / "e.h5ad", format="h5ad")
-    pd.testing.assert_frame_equal(again.values, first.values, check_names=False)
-    assert again.scale == first.scale == "log2_cpm"
-
-
 def test_a_declared_unit_that_the_source_contradicts_is_refused_or_named(tmp_path):
     data = anndata.AnnData(VALUES, obs=pd.DataFrame(index=PATIENTS), var=pd.DataFrame(index=GENES))
     data.uns["unit"], data.layers["tpm"] = "counts", VALUES
@@ -299,21 +173,6 @@ def test_a_declared_unit_that_the_source_contradicts_is_refused_or_named(tmp_pat
     renamed = read(path, format="cbioportal", unit="fpkm")
     assert any("unit fpkm is declared and used, but the file's name says rsem" in text for text in renamed.warnings)
     assert not any("the file's name" in text for text in read(path, format="cbioportal").warnings)
-
-
-def test_anndata_needs_unit_and_column(tmp_path):
-    anndata.AnnData(VALUES, obs=pd.DataFrame(index=PATIENTS), var=pd.DataFrame(index=GENES)).write_h5ad(
-        tmp_path / "e.h5ad"
-    )
-    with pytest.raises(ConfigurationError, match=r'uns\["unit"\] does not tell it'):
-        read(tmp_path / "e.h5ad", format="h5ad")
-    with pytest.raises(DataError, match=r"obs must have the column 'patient'"):
-        read(tmp_path / "e.h5ad", format="h5ad", unit="tpm", patient_column="patient")
-    with pytest.raises(ConfigurationError, match="format: h5ad"):
-        read(tmp_path / "e.h5ad", unit="tpm")
-
-
-# --- gene axis and standardising -------------------------------------------------------------------------------------
 
 
 def test_earlier_symbols_versions_and_duplicates(tmp_path):

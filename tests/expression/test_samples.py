@@ -2,11 +2,14 @@
 
 import json
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from expression_tables import PATIENTS, matrix, plain, read
 
 from expression_sections import expression_section
+from subfuse.errors import DataError
 from subfuse.expression.reading import read_expression
 from subfuse.expression.samples import origin_of_sample, read_sample_sheet
 from subfuse.expression.source import ExpressionSection
@@ -19,14 +22,14 @@ GENES = {"EGFR": 6, "PTEN": 3, "VIM": 1}
 STAR_SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
 
 
-def matrix(unit: str) -> pd.DataFrame:
+def vials(unit: str) -> pd.DataFrame:
     """Genes × samples; TPM add up to a million but for the rounding of the file."""
     counts = pd.DataFrame({sample: {g: n * depth for g, n in GENES.items()} for sample, depth in DEPTHS.items()})
     return counts if unit == "counts" else counts / counts.sum() * 1e6 + np.array([0.01, 0, 0.02, 0.03])
 
 
 def write(folder, source: str, unit: str) -> ExpressionSection:
-    table = matrix(unit)
+    table = vials(unit)
     if source == "plain":
         table.T.to_csv(folder / "e.csv", index_label="sample")
         return expression_section(table=folder / "e.csv", unit=unit)
@@ -37,8 +40,6 @@ def write(folder, source: str, unit: str) -> ExpressionSection:
         table.to_csv(folder / "e.txt", sep="\t", index_label="Hugo_Symbol")
         return expression_section(table=folder / "e.txt", unit=unit, format="cbioportal")
     if source == "h5ad":
-        import anndata
-
         anndata.AnnData(table.T.astype(np.float32)).write_h5ad(folder / "e.h5ad")
         return expression_section(table=folder / "e.h5ad", unit=unit, format="h5ad")
     return write_star(folder, source, unit)
@@ -126,3 +127,76 @@ def test_tpm_and_counts_of_one_download_use_frozen_tissue(cases):
         read = read_expression(section)
         assert read.samples.loc["TCGA-A6-6650", "samples"].startswith("TCGA-A6-6650-01A")
         assert "FFPE" in read.exclusions.set_index("id")["reason"][LATER]
+
+
+def test_sample_barcodes_primary_first_and_never_normal(tmp_path):
+    rows = ["TCGA-02-0001-02A,9,9", "TCGA-02-0001-01A,1,1", "TCGA-02-0001-01B,3,3", "TCGA-02-0002-11A,1,1"]
+    table = plain(tmp_path, "\n".join(["case,G1,G2", *rows]))
+    assert table.values.to_dict("index") == {"TCGA-02-0001": {"G1": 1.0, "G2": 1.0}}
+    reasons = dict(zip(table.exclusions["id"], table.exclusions["reason"], strict=True))
+    assert reasons["TCGA-02-0002-11A"] == "normal tissue"
+    assert reasons["TCGA-02-0001-02A"] == "TCGA-02-0001-01A of the same patient is used (not the primary tumour)"
+    assert "FFPE" in reasons["TCGA-02-0001-01B"]
+    assert table.samples.loc["TCGA-02-0001", "samples"] == "TCGA-02-0001-01A"
+
+
+def test_a_sample_sheet_names_patients_and_types(tmp_path):
+    samples = ["s1", "s2", "s3", "s4"]
+    matrix(samples, values=np.array([[1, 1], [3, 3], [7, 7], [9, 9]])).to_csv(tmp_path / "e.csv")
+    sheet = "sample_id,patient_id,sample_type\ns1,a,Primary Tumor\ns2,a,Recurrent\ns3,b,Solid Tissue Normal\n"
+    (tmp_path / "sheet.csv").write_text(sheet)
+    found = read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv")
+    assert found.values.loc["a"].tolist() == [1, 1]
+    reasons = dict(zip(found.exclusions["id"], found.exclusions["reason"], strict=True))
+    assert reasons["s3"] == "normal tissue"
+    assert reasons["s4"] == "not in the sample sheet"
+    assert "s1 of the same patient" in reasons["s2"]
+
+
+@pytest.mark.parametrize(("format", "orientation"), [("plain", None), ("plain", "patients_by_genes"), ("h5ad", None)])
+def test_a_sample_sheet_of_other_samples_names_both_sides_and_the_nearest(tmp_path, format, orientation):
+    names = [f"case-{i}" for i in range(3)]
+    path = tmp_path / f"e.{'h5ad' if format == 'h5ad' else 'csv'}"
+    if format == "h5ad":
+        anndata.AnnData(matrix(names)).write_h5ad(path)
+    else:
+        matrix(names).to_csv(path)
+    (tmp_path / "sheet.csv").write_text("sample_id,patient_id\nCASE-2,a\nCASE-9,b\n")
+    declared = {} if orientation is None else {"orientation": orientation}
+    with pytest.raises(DataError, match=r"Found none.*nearest: (case-2 and CASE-2|CASE-2 and case-2), .* only in case"):
+        read(path, unit="tpm", format=format, sample_sheet=tmp_path / "sheet.csv", patients=["a", "b"], **declared)
+
+
+def test_a_sample_that_the_sheet_spells_otherwise_says_so(tmp_path):
+    matrix(["s1", "s2", "s3"]).T.to_csv(tmp_path / "e.csv")
+    (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\ns1,a,\nS2,b,\n")
+    found = read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv", patients=["a", "b"])
+    reasons = dict(zip(found.exclusions["id"], found.exclusions["reason"], strict=True))
+    assert found.values.index.tolist() == ["a"]  # the sheet tells the orientation
+    assert reasons == {
+        "s2": "not in the sample sheet; S2 is, which differs only in case",
+        "s3": "not in the sample sheet",
+    }
+    (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\ns1,a,Normal\n")
+    with pytest.raises(DataError, match=r"normal tissue \(1\) .* \(2\). Commonest reason: .* \(2, for example s2\)"):
+        read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv", patients=["a"])
+
+
+@pytest.mark.parametrize(
+    ("sheet", "message"),
+    [
+        ("id,patient_id\ns1,a\n", "columns sample_id and patient_id"),
+        ("sample_id,patient_id\ns1,\n", "identifier and a patient"),
+        ("sample_id,patient_id\ns1,a\ns1,b\n", "one patient. Found s1 of a, b"),
+    ],
+)
+def test_broken_sample_sheets(tmp_path, sheet, message):
+    matrix().to_csv(tmp_path / "e.csv")
+    (tmp_path / "sheet.csv").write_text(sheet)
+    with pytest.raises(DataError, match=f"sheet.csv.*{message}"):
+        read(tmp_path / "e.csv", unit="tpm", sample_sheet=tmp_path / "sheet.csv")
+
+
+def test_names_with_dots_of_r_are_barcodes(tmp_path):
+    matrix([f"{p.replace('-', '.')}.01" for p in PATIENTS]).to_csv(tmp_path / "e.csv")
+    assert read(tmp_path / "e.csv", unit="tpm").values.index.tolist() == PATIENTS
