@@ -52,7 +52,8 @@ CONTRIBUTIONS = "contributions.csv"
 FAITHFULNESS = "faithfulness.csv"
 FAITHFULNESS_SUMMARY = "faithfulness.json"
 FAITHFULNESS_CURVES = "faithfulness_curves.csv"
-MODEL_TABLES = {  # of each model, patient by patient
+MODELS = "models"  # folder: of each model, what the others are made of
+MODEL_TABLES = {  # patient by patient
     "genes": GENES,
     "contributions": CONTRIBUTIONS,
     "gaps": "gaps.csv",

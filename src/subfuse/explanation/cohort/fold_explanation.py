@@ -30,7 +30,7 @@ from subfuse.explanation.faithfulness import (
 )
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.files import sha256_of_file, sha256_of_json, write_json, write_table, write_text
-from subfuse.run_folder.names import DONE, MODEL_TABLES, PROVENANCE
+from subfuse.run_folder.names import DONE, MODEL_TABLES, MODELS, PROVENANCE
 from subfuse.training.fitted_model import FittedModel
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def explain_model(tested: FoldModel, folder: Path, tolerance: float) -> None:
 
 def model_folder(tested: FoldModel, out: Path) -> Path:
     """Returns where the tables of one model are kept."""
-    return out / tested.fitted.task / "models" / tested.fold
+    return out / tested.fitted.task / MODELS / tested.fold
 
 
 def _key(tested: FoldModel, tolerance: float) -> str:
