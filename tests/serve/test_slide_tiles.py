@@ -47,6 +47,19 @@ def test_the_first_levels_are_one_tile_of_the_whole_slide(shelf):
         assert tile.size == pytest.approx(size, abs=1)  # OpenSlide rounds by aspect
 
 
+def test_a_coarser_level_is_the_mean_of_the_finer_one(shelf):
+    finest = shelf.info("slide-a").levels - 1
+    whole = np.asarray(Image.open(io.BytesIO(shelf.tile("slide-a", finest - 1, 0, 0))), float)
+    quarters = [
+        [np.asarray(Image.open(io.BytesIO(shelf.tile("slide-a", finest, x, y))), float) for x in (0, 1)] for y in (0, 1)
+    ]
+    below = np.concatenate([np.concatenate(row, axis=1) for row in quarters])
+    assert whole.shape == (TILE_PX, TILE_PX, 3)
+    mean = below.reshape(TILE_PX, 2, TILE_PX, 2, 3).mean(axis=(1, 3))
+    assert np.abs(whole - mean).mean() < 15  # lossy compression of noise
+    assert np.abs(whole.mean(axis=(0, 1)) - mean.mean(axis=(0, 1))).max() < 2
+
+
 @pytest.mark.parametrize(
     ("slide_id", "place", "reason"),
     [
@@ -85,7 +98,7 @@ def test_a_damaged_slide_is_a_reason(cohort, tmp_path, content):
 def test_another_file_of_the_same_name_is_a_reason(cohort):
     shelf = SlideShelf(cohort)
     shelf._places = {"slide-a": shelf._places["slide-b"]}
-    assert f"{WIDTH} x {HEIGHT} px when it was prepared" in shelf.info("slide-a").reason
+    assert f"the slide that was prepared, {WIDTH} x {HEIGHT} px" in shelf.info("slide-a").reason
 
 
 def test_a_folder_of_slides_on_another_machine_leaves_the_thumbnails(cohort, tmp_path):

@@ -9,6 +9,7 @@ from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import read_features
 from subfuse.preparation.slides.slide import SlideRecord, inspect_slide, prepare_slide
+from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
 
@@ -203,3 +204,22 @@ def test_marks_do_not_depend_on_the_resolution_of_the_images(tmp_path: Path) -> 
         shares.append(prepare(tmp_path / f"{mpp}" / "a.png", tmp_path / f"{mpp}", mpp=mpp).pen_share)
 
     np.testing.assert_allclose(shares, 116 / 400, atol=0.02)
+
+
+def test_any_rectangle_of_images_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    written = [write_image(folder / f"{i}.png", 64 - i, 48, (200, 40 * i, 180)) for i in range(3)]
+    whole = np.full((96, 128, 3), 255, np.uint8)
+    for i, image in enumerate(written):
+        top, left = 48 * (i // 2), 64 * (i % 2)
+        whole[top : top + 48, left : left + image.shape[1]] = image
+    with opened_slide(SlideSource("s", "p", folder, 0.5), Tiling(tile_px=16, mpp=0.5)) as slide:
+        assert isinstance(slide, OpenedSlide)
+        for x, y, width, height in ((0, 0, 128, 96), (50, 30, 40, 33), (70, 60, 9, 9)):
+            shown = np.asarray(slide.picture(x, y, width, height, size=(width, height)))
+            np.testing.assert_array_equal(shown, whole[y : y + height, x : x + width])
+        half = np.asarray(slide.picture(0, 0, 128, 96, size=(64, 48)), float)
+        np.testing.assert_allclose(half[:, :32], whole.reshape(48, 2, 64, 2, 3).mean(axis=(1, 3))[:, :32], atol=1)
+        (folder / "0.png").write_bytes(b"damaged")
+        assert (np.asarray(slide.picture(0, 0, 64, 48, size=(64, 48))) == 255).all()

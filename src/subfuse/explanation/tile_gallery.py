@@ -1,6 +1,7 @@
 """The patches that matter most: at the slide's own resolution, or where they lie if it cannot be read."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
 from subfuse.features.store import SlideFeatures, read_attributes
 from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.slides.image_folders import is_image_source
-from subfuse.slides.opening import OpenedSlide, opened_slide
+from subfuse.slides.opening import OpenedSlide, open_slide
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import Tiling
 
@@ -64,6 +65,29 @@ def locate_slides(cohort: Cohort) -> dict[str, SlidePlace]:
     return places
 
 
+def open_prepared(source: SlideSource, slide: SlideFeatures, *, tiling: Tiling | None = None) -> OpenedSlide:
+    """Opens the slide that features were made from; whoever opens it closes it.
+
+    Args:
+        source: The slide.
+        slide: Its features, or their places alone.
+        tiling: How patches are read; None: at the resolution of the slide itself.
+
+    Raises:
+        DataError: The slide is missing, damaged, or not the one that was prepared.
+        ConfigurationError: The extra `wsi` is missing.
+    """
+    native = Tiling(tile_px=slide.patch_size_level0, mpp=slide.level0_mpp)
+    opened = open_slide(replace(source, mpp=slide.level0_mpp), tiling or native)
+    if (opened.width_px, opened.height_px) == (slide.slide_width_px, slide.slide_height_px):
+        return opened
+    opened.close()
+    raise DataError(
+        f"{source.path}: the slide that was prepared, {slide.slide_width_px} x {slide.slide_height_px} px, is "
+        f"required. Found {opened.width_px} x {opened.height_px} px. Restore it, or prepare the cohort again."
+    )
+
+
 def read_tiles(
     source: SlideSource, features: Path, slide: SlideFeatures, chosen: Sequence[int]
 ) -> dict[int, UInt8[np.ndarray, "height width 3"]]:
@@ -74,14 +98,7 @@ def read_tiles(
         ConfigurationError: The extra `wsi` is missing.
     """
     is_images = is_image_source(source.path)
-    native = Tiling(tile_px=slide.patch_size_level0, mpp=slide.level0_mpp)
-    tiling = _prepared_tiling(features) if is_images else native
-    with opened_slide(replace(source, mpp=slide.level0_mpp), tiling) as opened:
-        if (opened.width_px, opened.height_px) != (slide.slide_width_px, slide.slide_height_px):
-            raise DataError(
-                f"{source.path}: the slide that was prepared, {slide.slide_width_px} x {slide.slide_height_px} px, is "
-                f"required. Found {opened.width_px} x {opened.height_px} px. Restore it, or prepare the cohort again."
-            )
+    with closing(open_prepared(source, slide, tiling=_prepared_tiling(features) if is_images else None)) as opened:
         if is_images:
             return _from_images(opened, slide.coords, chosen)
         return {row: opened.read((int(slide.coords[row, 0]), int(slide.coords[row, 1])))[0].image for row in chosen}

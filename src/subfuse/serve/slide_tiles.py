@@ -4,14 +4,15 @@ import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from subfuse.cohort.cohort import Cohort
+from subfuse.errors import SubfuseError
 from subfuse.explanation.ground import NO_PLACES, slide_ground, thumbnail_path
-from subfuse.explanation.tile_gallery import NOT_LOCATED, locate_slides
+from subfuse.explanation.tile_gallery import NOT_LOCATED, locate_slides, open_prepared
 from subfuse.features.store import read_places
 from subfuse.serve.schema import SlideInfo
-from subfuse.slides.image_folders import is_image_source
+from subfuse.slides.opening import OpenedSlide
 
 TILE_PX = 256
 _OPEN_SLIDES = 8  # kept open at once
@@ -64,7 +65,7 @@ class SlideShelf:
             mpp=mpp,
             patch_size_px=patch_size,
             tile_px=TILE_PX,
-            levels=(max(width, height) - 1).bit_length() + 1,
+            levels=_n_levels(width, height),
             available=reason is None,
             reason=reason,
             picture=self._shown(slide, has_places),
@@ -82,21 +83,22 @@ class SlideShelf:
         Raises:
             Unavailable: There is no such slide or tile, or the slide cannot be read.
         """
-        from openslide import OpenSlideError
-
-        self._found(slide_id)
-        pyramid = self._pyramid(slide_id)
-        if not 0 <= level < pyramid.level_count:
-            raise Unavailable(f"slide {slide_id} has the levels 0 to {pyramid.level_count - 1}. Found {level}.")
-        columns, rows = pyramid.level_tiles[level]
+        slide = self._pyramid(slide_id)
+        last = _n_levels(slide.width_px, slide.height_px) - 1
+        if not 0 <= level <= last:
+            raise Unavailable(f"slide {slide_id} has the levels 0 to {last}. Found {level}.")
+        scale = 2 ** (last - level)
+        columns, rows = (-(-length // (scale * TILE_PX)) for length in (slide.width_px, slide.height_px))
         if not (0 <= column < columns and 0 <= row < rows):
             raise Unavailable(f"level {level} of slide {slide_id} has {columns} x {rows} tiles. Found {column}, {row}.")
+        left, top = column * scale * TILE_PX, row * scale * TILE_PX
+        width, height = min(scale * TILE_PX, slide.width_px - left), min(scale * TILE_PX, slide.height_px - top)
         try:
-            picture = pyramid.get_tile(level, (column, row))
-        except (OpenSlideError, OSError) as error:
-            raise Unavailable(f"slide {slide_id} cannot be read at this place: {error}.") from error
+            picture = slide.picture(left, top, width, height, size=(-(-width // scale), -(-height // scale)))
+        except SubfuseError as error:
+            raise Unavailable(f"slide {slide_id} cannot be read at this place: {error}") from error
         buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "JPEG", quality=_JPEG_QUALITY)
+        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
         return buffer.getvalue()
 
     def thumbnail(self, slide_id: str) -> bytes:
@@ -120,27 +122,19 @@ class SlideShelf:
             raise Unavailable(f"there is no slide {slide_id!r} in this cohort.")
         return self._slides[slide_id]
 
-    def _open(self, slide_id: str) -> Any:
-        place = self._places.get(slide_id, NOT_LOCATED)
+    def _open(self, slide_id: str) -> OpenedSlide:
+        place = self._places.get(self._found(slide_id).slide_id, NOT_LOCATED)
         if isinstance(place, str):
             raise Unavailable(f"slide {slide_id} cannot be read here: {place.rstrip('.')}.")
-        path = place.path
-        if is_image_source(path):
-            raise Unavailable(f"slide {slide_id} consists of images, which have no pyramid.")
         try:
-            from openslide import OpenSlide, OpenSlideError
-            from openslide.deepzoom import DeepZoomGenerator
-        except ImportError:
-            raise Unavailable("reading slides needs openslide. Run: pip install 'subfuse[wsi]'.") from None
-        try:
-            opened = OpenSlide(path)
-        except (OpenSlideError, OSError) as error:
-            raise Unavailable(f"slide {slide_id} cannot be opened: {error}.") from error
-        width, height, *_ = self._size(self._slides[slide_id].features)
-        if opened.dimensions != (width, height):
-            found = " x ".join(str(length) for length in opened.dimensions)
-            raise Unavailable(f"slide {slide_id} had {width} x {height} px when it was prepared. Found {found}.")
-        return DeepZoomGenerator(opened, tile_size=TILE_PX, overlap=0, limit_bounds=False)
+            return open_prepared(place, read_places(self._slides[slide_id].features))
+        except SubfuseError as error:
+            raise Unavailable(f"slide {slide_id} cannot be opened: {error}") from error
+
+
+def _n_levels(width: int, height: int) -> int:
+    """Levels of a pyramid, each half as wide and high as the next, from a single pixel on."""
+    return (max(width, height) - 1).bit_length() + 1
 
 
 def _size_of(features: Path) -> tuple[int, int, float, int, bool]:

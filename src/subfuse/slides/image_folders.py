@@ -154,6 +154,24 @@ class ImageFolder:
         canvas.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         return canvas
 
+    def picture(self, x: int, y: int, width: int, height: int, *, size: tuple[int, int]) -> Image.Image:
+        """Returns a rectangle of the virtual slide, scaled; white where no image is, or one that cannot be decoded."""
+        canvas, scale = Image.new("RGB", size, "white"), (size[0] / width, size[1] / height)
+        for index, path in enumerate(self._images):
+            (first_x, first_y), (wide, high) = self._corner(index), self._sizes[index]
+            left, right = (round((n - x) * scale[0]) for n in (first_x, first_x + wide))
+            top, bottom = (round((n - y) * scale[1]) for n in (first_y, first_y + high))
+            if right <= 0 or bottom <= 0 or left >= size[0] or top >= size[1]:
+                continue
+            try:
+                image = _decoded(path)
+            except Exception as error:  # damaged images lead Pillow to errors of any type
+                self._unreadable[path.name] = str(error)
+                continue
+            shape = (max(1, right - left), max(1, bottom - top))
+            canvas.paste(image if image.size == shape else image.resize(shape, Image.Resampling.BOX), (left, top))
+        return canvas
+
     @property
     def _scale(self) -> float:
         """Pixels of the patches per pixel of the images."""

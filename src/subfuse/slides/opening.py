@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -52,13 +52,15 @@ class OpenedSlide(Protocol):
     def thumbnail(self) -> Image.Image:
         """Returns a small picture of the whole."""
 
+    def picture(self, x: int, y: int, width: int, height: int, *, size: tuple[int, int]) -> Image.Image:
+        """Returns a rectangle in level-0 pixels, scaled to a size; white where nothing is. Threads may call it."""
+
     def close(self) -> None:
         """Closes the file."""
 
 
-@contextmanager
-def opened_slide(source: SlideSource, tiling: Tiling) -> Iterator[OpenedSlide]:
-    """Opens a slide file or images alike.
+def open_slide(source: SlideSource, tiling: Tiling) -> OpenedSlide:
+    """Opens a slide file or images alike; whoever opens a slide closes it.
 
     Raises:
         DataError: The slide is missing, of another kind or damaged, or its pixel size is unknown or implausible.
@@ -70,9 +72,17 @@ def opened_slide(source: SlideSource, tiling: Tiling) -> Iterator[OpenedSlide]:
     slide: OpenedSlide = reader(source.path, mpp=source.mpp, tiling=tiling)
     try:
         _require_mpp(slide.mpp, source)
-        yield slide
-    finally:
+    except DataError:
         slide.close()
+        raise
+    return slide
+
+
+@contextmanager
+def opened_slide(source: SlideSource, tiling: Tiling) -> Iterator[OpenedSlide]:
+    """Opens a slide for as long as it is read, see `open_slide`."""
+    with closing(open_slide(source, tiling)) as slide:
+        yield slide
 
 
 def _require_mpp(mpp: float, source: SlideSource) -> None:

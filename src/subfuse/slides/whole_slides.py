@@ -105,6 +105,20 @@ class WholeSlide:
         scale = min(1.0, THUMBNAIL_PX / max(self.width_px, self.height_px))
         return Image.fromarray(_scaled(self._overview, round(self.width_px * scale), round(self.height_px * scale)))
 
+    def picture(self, x: int, y: int, width: int, height: int, *, size: tuple[int, int]) -> Image.Image:
+        """Returns a rectangle, scaled, from the coarsest level that is fine enough; what was not scanned is white."""
+        level = self._coarsest_level(width / size[0])
+        downsample, bounds = self._downsamples[level], self._shapes[level]
+        shape = [
+            max(1, min(round(length / downsample), bound - int(start / downsample)))
+            for length, bound, start in ((width, bounds[0], x), (height, bounds[1], y))
+        ]
+        with _readable(self._path, f"x={x}, y={y} (level {level})"):
+            pixels = self._slide.read_region((x, y), level, tuple(shape))
+        ground = Image.new("RGB", pixels.size, "white")
+        ground.paste(pixels, mask=pixels.getchannel("A"))
+        return Image.fromarray(_scaled(np.asarray(ground), *size))
+
     @cached_property
     def _found(self) -> Tissue:
         """Tissue and pen marks in level-0 pixels, searched at the same physical resolution in every slide."""
