@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +53,9 @@ _PERHAPS_UNKNOWN = frozenset(  # in lower case
     {"-", "–", "/", "n.d.", "n. d.", "nd", "n/d", "pending", "tbd", "not done", "not determined", "not assessed"}
     | {"not tested", "not applicable", "not known", "indeterminate", "nicht bestimmt", "gx", "tx", "nx", "mx"}
 )
+
+
+_SHORT = {"m": "male", "f": "female", "w": "weiblich", "y": "yes", "n": "no"}  # words and their first letter
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,19 @@ def may_mean_unknown(cell: str) -> bool:
         (True, False)
     """
     return cell.strip().lower() in _PERHAPS_UNKNOWN
+
+
+def abbreviated(words: Collection[str]) -> dict[str, str]:
+    """Returns the letters among words that stand for another of them, such as `m` beside `male`.
+
+    Args:
+        words: Of one column, in lower case.
+
+    Example:
+        >>> abbreviated({"m", "male", "f", "y"})
+        {'m': 'male'}
+    """
+    return {letter: word for letter, word in _SHORT.items() if letter in words and word in words}
 
 
 def is_date(cell: str) -> bool:

@@ -136,6 +136,38 @@ def test_summary_counts(folder):
     assert "  slides: 10, of 9 patients" in lines
     assert "4 genes, unit tpm" in lines[2]
     assert lines[-1].startswith("  folds: 4, with ")
+    assert "site" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("sites", "words"),
+    [
+        (["Ulm", "Bonn", "Bonn", None], "  sites: 2, of 13 patients, the largest Bonn with 8; `splits: {by: site}`"),
+        (["Ulm"], "  sites: 1, of 18 patients"),
+    ],
+)
+def test_the_summary_counts_hospitals(folder, sites, words):
+    table = pd.read_csv(folder / "patients.csv")
+    table.assign(site=[sites[i % len(sites)] for i in range(N)]).to_csv(folder / "patients.csv", index=False)
+    (line,) = (line for line in plan_cohort(cohort_file_of(folder)).summary().splitlines() if "site" in line)
+    assert line.startswith(words)
+    (line,) = (
+        line
+        for line in plan_cohort(cohort_file_of(folder, name="name: small\nrole: external")).summary().splitlines()
+        if "site" in line
+    )
+    assert "splits" not in line
+
+
+def test_the_summary_counts_tissue_source_sites_of_barcodes(folder):
+    names = {f"p{i:02d}": f"TCGA-{('02', 'HT', 'HT')[i % 3]}-{i:04d}" for i in range(N)}
+    for name in ("patients.csv", "expression.csv"):
+        text = (folder / name).read_text()
+        for ours, barcode in names.items():
+            text = text.replace(f"{ours},", f"{barcode},")
+        (folder / name).write_text(text)
+    (line,) = (line for line in plan_cohort(cohort_file_of(folder, "slides")).summary().splitlines() if "site" in line)
+    assert line.startswith("  tissue source sites of barcodes: 2, of 13 patients, the largest 02 with 7; `splits")
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,14 @@ def test_a_word_that_may_mean_unknown_is_told():
     assert text == "mgmt: 'not determined' (2 patients) is read as a value: where it means unknown, empty these cells"
 
 
+def test_a_letter_beside_its_word_is_told():
+    table = patients(gender=["M", "male", "female"] * 2, codel=["y", "n", "y"] * 2, smokes=["yes", "Y", "no"] * 2)
+    assert doubtful_words(["gender=male", "codel", "smokes"], table) == [
+        "gender: 'm' and 'male' are read as two groups: where they mean the same, write both alike",
+        "smokes: 'y' and 'yes' are read as two groups: where they mean the same, write both alike",
+    ]
+
+
 def test_a_wrong_batch_is_not_offered_the_outcomes():
     with pytest.raises(ConfigurationError, match=r"They have cohort, age\. Name one"):
         check_batch(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from subfuse.cells import may_mean_unknown
+from subfuse.cells import abbreviated, may_mean_unknown
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import as_word, column_of, level_names
 from subfuse.cohort.task import TaskSpec
@@ -62,19 +62,29 @@ def resolve_covariates(
 
 
 def doubtful_words(columns: Sequence[str], patients: pd.DataFrame) -> list[str]:
-    """Returns a warning on each word of these columns that counts as a value and may mean that nothing is known.
+    """Returns a warning on each word of these columns that may mean nothing is known, or the same as another word.
 
     Args:
         columns: Names of covariates, as declared or resolved, and of strata.
         patients: Patients with their columns as text, None where unknown.
     """
-    named = [name for name in dict.fromkeys(map(column_of, columns)) if name in patients]
-    return [
+    counts = {
+        name: patients[name].dropna().astype(str).value_counts()
+        for name in dict.fromkeys(map(column_of, columns))
+        if name in patients
+    }
+    unknown = [
         f"{name}: {word!r} ({count} patients) is read as a value: where it means unknown, empty these cells"
-        for name in named
-        for word, count in patients[name].dropna().astype(str).value_counts().items()
+        for name, words in counts.items()
+        for word, count in words.items()
         if may_mean_unknown(str(word))
     ]
+    apart = [
+        f"{name}: {letter!r} and {word!r} are read as two groups: where they mean the same, write both alike"
+        for name, words in counts.items()
+        for letter, word in abbreviated(set(map(as_word, words.index))).items()
+    ]
+    return unknown + apart
 
 
 def check_strata(

@@ -27,6 +27,7 @@ from subfuse.expression.gene_sets import (
 )
 from subfuse.expression.harmonisation import harmonise
 from subfuse.expression.table import ExpressionTable
+from subfuse.identifiers import site_of_barcode
 from subfuse.preparation.contrast import require_varying_expression
 from subfuse.preparation.declared_columns import check_batch, check_strata, doubtful_words, resolve_covariates
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
@@ -92,7 +93,23 @@ class CohortPlan:
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
             shown = listed(f"{value}: {count}" for value, count in counts.items())
             lines.append(f"  {task_name}: {len(known)} patients ({shown})")
-        return lines
+        return lines + _lines_of_sites(patients, develops=self.roles[name] == "develop")
+
+
+def _lines_of_sites(patients: pd.DataFrame, *, develops: bool) -> list[str]:
+    """Returns in one line how many hospitals a cohort has, and how models are tested on unseen ones."""
+    known = patients.dropna(subset="site")
+    if known.empty:
+        return []
+    sizes = known["site"].value_counts()
+    is_coded = bool((known["site"] == known["patient_id"].map(site_of_barcode)).all())
+    what = "tissue source sites of barcodes" if is_coded else "sites"
+    found = f"  {what}: {len(sizes)}, of {len(known)} patients"
+    if len(sizes) < 2:
+        return [found]
+    largest = f"{found}, the largest {sizes.index[0]} with {sizes.iloc[0]}"
+    remedy = "; `splits: {by: site}` or `crossval --held-out-sites true` holds whole ones out"
+    return [largest + (remedy if develops else "")]
 
 
 def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
