@@ -9,18 +9,18 @@ import pandas as pd
 
 from subfuse.evaluation.censoring import HORIZON_DAYS, SurvivalCurves
 from subfuse.evaluation.floors import LEAST_ISOTONIC, LEAST_VALIDATION
-from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
+from subfuse.evaluation.metrics import Metric, classification_metrics, metrics_of
 from subfuse.evaluation.predictions import (
     FOLD,
     class_probabilities,
     events,
     label_indices,
     read_tasks,
-    risks,
     stacked,
     survival_curves,
     times_days,
 )
+from subfuse.evaluation.ranked_patients import survival_sample
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
 from subfuse.evaluation.survival.survival_calibration import calibration_groups, d_calibration, one_calibration
 from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, bins_of
@@ -235,7 +235,8 @@ def _recalibrated_curves(tested: _Tested, known: SurvivalCurves, validation: pd.
 
 def _survival_metric(folds: dict[Any, _Tested], measure: str, horizon_days: float) -> Metric:
     if measure == "integrated_brier":
-        metrics = [_integrated_brier(tested) for tested in folds.values()]
+        samples = (survival_sample(tested.rows, tested.train, tested.curves) for tested in folds.values())
+        metrics = [metrics_of(sample)[measure] for sample in samples]
         values = [metric.value for metric in metrics if metric.is_defined]
         return Metric(float(np.mean(values))) if values else metrics[0]
     repeats: dict[Any, list[_Tested]] = {}
@@ -246,19 +247,6 @@ def _survival_metric(folds: dict[Any, _Tested], measure: str, horizon_days: floa
     if not values:
         return metrics[0]
     return Metric(values[0] if len(values) == 1 else min(1.0, 2 * float(np.median(values))))
-
-
-def _integrated_brier(tested: _Tested) -> Metric:
-    metrics = survival_metrics(
-        times_days(tested.rows),
-        events(tested.rows),
-        risks(tested.rows),
-        train_time_days=None if tested.train.empty else times_days(tested.train),
-        train_event=None if tested.train.empty else events(tested.train),
-        survival=tested.curves.survival,
-        survival_days=tested.curves.days,
-    )
-    return metrics["integrated_brier"]
 
 
 def _pooled_test(folds: Sequence[_Tested], measure: str, horizon_days: float) -> Metric:

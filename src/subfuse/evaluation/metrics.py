@@ -130,7 +130,7 @@ def classification_metrics(
         >>> metrics["auc"].value, round(metrics["accuracy"].value, 3)
         (1.0, 0.667)
     """
-    names = [str(index) for index in range(probabilities.shape[1])] if classes is None else list(classes)
+    names = list(classes or map(str, range(probabilities.shape[1])))
     _check_classification(label, probabilities, names)
     values = weighted_classification_metrics(label, probabilities, np.ones((1, len(label))))
     return _explained(values, lambda metric: _classification_reason(metric, label, probabilities, names))
@@ -183,8 +183,12 @@ def survival_metrics(
     censoring = None
     if train_time_days is not None and train_event is not None:
         censoring = CensoringDistribution.fit(train_time_days, train_event)
-    sample = SurvivalSample(time_days, event, risk, censoring, survival, survival_days, horizon_days)
-    values = weighted_survival_metrics(sample, np.ones((1, len(time_days))))
+    return metrics_of(SurvivalSample(time_days, event, risk, censoring, survival, survival_days, horizon_days))
+
+
+def metrics_of(sample: SurvivalSample) -> dict[str, Metric]:
+    """Returns the metrics of `survival_metrics`."""
+    values = weighted_survival_metrics(sample, np.ones((1, len(sample.time_days))))
     return _explained(values, lambda metric: _survival_reason(metric, sample))
 
 

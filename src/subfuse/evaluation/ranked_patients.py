@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from subfuse.evaluation.censoring import CensoringDistribution, SurvivalSample
+from subfuse.evaluation.censoring import CensoringDistribution, SurvivalCurves, SurvivalSample
 from subfuse.evaluation.delong import BinaryAuc, binary_auc
-from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics
+from subfuse.evaluation.metrics import Metric, classification_metrics, metrics_of
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -65,29 +65,30 @@ def ranked_patients(rows: pd.DataFrame, outcome: Outcome, *, by: Sequence[str] =
     ]
 
 
-def _survival_group(tested: pd.DataFrame, train: pd.DataFrame) -> RankedPatients:
-    time_days, event, risk = times_days(tested), events(tested), risks(tested)
-    curves = survival_curves(tested)
-    survival, survival_days = (None, None) if curves is None else (curves.survival, curves.days)
-    train_time_days, train_event = (None, None) if train.empty else (times_days(train), events(train))
-    metrics = survival_metrics(
-        time_days,
-        event,
-        risk,
-        train_time_days=train_time_days,
-        train_event=train_event,
-        survival=survival,
-        survival_days=survival_days,
+def survival_sample(tested: pd.DataFrame, train: pd.DataFrame, curves: SurvivalCurves | None) -> SurvivalSample:
+    """Returns test patients as survival metrics read them, with the censoring of the training patients, if any.
+
+    Raises:
+        DataError: A patient lacks an outcome, or a test patient a risk.
+    """
+    return SurvivalSample(
+        times_days(tested),
+        events(tested),
+        risks(tested),
+        None if train.empty else CensoringDistribution.fit(times_days(train), events(train)),
+        *((None, None) if curves is None else (curves.survival, curves.days)),
     )
-    censoring = None if train.empty else CensoringDistribution.fit(times_days(train), events(train))
-    sample = SurvivalSample(time_days, event, risk, censoring, survival, survival_days)
+
+
+def _survival_group(tested: pd.DataFrame, train: pd.DataFrame) -> RankedPatients:
+    sample = survival_sample(tested, train, survival_curves(tested))
     return RankedPatients(
         pd.MultiIndex.from_frame(tested[PATIENT]),
         len(train),
-        metrics,
+        metrics_of(sample),
         partial(weighted_survival_metrics, sample),
-        partial(weighted_c_index, time_days, event, risk),
-        truncation_days=np.nan if censoring is None else censoring.truncation_days,
+        partial(weighted_c_index, sample.time_days, sample.event, sample.risk),
+        truncation_days=np.nan if sample.censoring is None else sample.censoring.truncation_days,
     )
 
 

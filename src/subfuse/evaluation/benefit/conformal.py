@@ -50,9 +50,8 @@ class SetsOfClasses:
     def kept(self, known: pd.DataFrame, tested: pd.DataFrame) -> dict[str, np.ndarray]:
         """Returns the size of the promise to each test patient, and what became of it."""
         label, probabilities = label_indices(tested, self.classes), class_probabilities(tested, self.classes)
-        sets = conformal_sets(
-            class_probabilities(known, self.classes), label_indices(known, self.classes), probabilities
-        )
+        of_known = class_probabilities(known, self.classes), label_indices(known, self.classes)
+        sets = conformal_sets(*of_known, probabilities)
         return {"size": sets.sum(axis=1), "held": sets[np.arange(len(tested)), label]}
 
     def share(self, kept: pd.DataFrame) -> dict[str, Any]:
@@ -126,11 +125,11 @@ def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) ->
     rows = rows[rows["repeat"] == rows["repeat"].min()]
     known = {"task": task.name, "model": model, "promised": PROMISED}
     promise = promise_of(task)
-    reason = _unfit(rows, promise)
-    if reason is not None:
-        return pd.DataFrame([known | {"reason": reason, "n_patients": 0}], columns=list(CONFORMAL_COLUMNS))
     folds = [_kept_promises(fold, promise) for _, fold in rows.groupby(FOLD) if (fold["split"] == "test").any()]
-    kept = pd.concat(folds).set_index(PATIENT)
+    reasons = [found for found in folds if isinstance(found, str)]
+    if reasons:
+        return pd.DataFrame([known | {"reason": reasons[0], "n_patients": 0}], columns=list(CONFORMAL_COLUMNS))
+    kept = pd.concat([found for found in folds if not isinstance(found, str)]).set_index(PATIENT)
     groups = [(_EVERYBODY, _EVERYBODY, kept), *_strata(kept, columns)]
     found = [known | {"column": column, "stratum": name} | promise.share(part) for column, name, part in groups]
     return pd.DataFrame(found, columns=list(CONFORMAL_COLUMNS))
@@ -219,32 +218,15 @@ def _rank(n_known: int) -> int:
     return rank
 
 
-def _unfit(rows: pd.DataFrame, promise: SetsOfClasses | BoundsOfSurvival) -> str | None:
-    """Returns why nothing can be promised, None if it can."""
-    for _, fold in rows.groupby(FOLD):
-        tested = fold[fold["split"] == "test"]
-        if tested.empty:
-            continue
-        needed = promise.needed(tested)
-        if needed is None:
-            return "its predictions hold no survival curve"
-        n_known = len(_known(fold, needed))
-        if n_known < LEAST_VALIDATION:
-            return (
-                f"a fold has {n_known} validation patients with outcome and prediction, {LEAST_VALIDATION} are needed"
-            )
-    return None
-
-
-def _known(fold: pd.DataFrame, needed: list[str] | None) -> pd.DataFrame:
-    """Returns a fold's validation rows that have an outcome, and whatever the test rows have of a prediction."""
-    return fold[fold["split"] == "validation"].dropna(subset=needed)
-
-
-def _kept_promises(fold: pd.DataFrame, promise: SetsOfClasses | BoundsOfSurvival) -> pd.DataFrame:
-    """Returns the fold's test patients with the size of their promise, and whether or how long it held."""
+def _kept_promises(fold: pd.DataFrame, promise: SetsOfClasses | BoundsOfSurvival) -> pd.DataFrame | str:
+    """Returns the fold's test patients with the size of their promise and what became of it, or why there is none."""
     tested = fold[fold["split"] == "test"]
-    known = _known(fold, promise.needed(tested))
+    needed = promise.needed(tested)
+    if needed is None:
+        return "its predictions hold no survival curve"
+    known = fold[fold["split"] == "validation"].dropna(subset=needed)
+    if len(known) < LEAST_VALIDATION:
+        return f"a fold has {len(known)} validation patients with outcome and prediction, {LEAST_VALIDATION} are needed"
     return tested[PATIENT].assign(fold=tested["fold"], n_known=len(known), **promise.kept(known, tested))
 
 
