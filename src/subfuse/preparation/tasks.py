@@ -46,7 +46,8 @@ def resolve_tasks(
             f"{preview(labels, limit=12)}."
         )
     if not develops:  # predicting needs no outcome
-        return {name: task for name, task in tasks.items() if (followed if task.is_survival else task.column in labels)}
+        known = {*labels, *(("time_days", "event") if followed else ())}
+        return {name: task for name, task in tasks.items() if known.issuperset(task.patient_columns)}
     for name, task in tasks.items():
         if task.is_survival and not followed:
             raise ConfigurationError(

@@ -238,7 +238,7 @@ def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> p
         if patients  # linear models have no validation patients
     ]
     table = pd.concat(tables).assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
-    if cohort.tasks[job.task].is_survival and not fitted.objective.survival_days:  # log hazards: as for new patients
+    if fitted.objective.columns == ["risk"]:  # no curve of its own: as for new patients
         trained = table[table["split"] == "train"].dropna(subset=["risk"])
         table = with_horizons(table, trained).drop(columns="reason")
     return order_columns(table)

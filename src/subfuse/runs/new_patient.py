@@ -12,7 +12,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.evaluation.predictions import columns_with
+from subfuse.evaluation.predictions import columns_with, holds_risks
 from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.table import COHORT_SCALE
@@ -183,8 +183,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (task, model), table in predictions.groupby(["task", "model"], sort=False):
-        is_survival = table["risk_percentile"].notna().any()
-        kinds = ("risk_percentile", "survival_", "contribution_") if is_survival else ("p_",)
+        kinds = ("risk_percentile", "survival_", "contribution_") if holds_risks(table) else ("p_",)
         for name in columns_with(table, *kinds):
             values = table[name].dropna().to_numpy(float)
             if len(values):
