@@ -160,18 +160,6 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
     assert f"Example: subfuse {command}" in shown
 
 
-def test_init_writes_a_file_that_check_understands(tmp_path, capsys):
-    assert main(["init", str(tmp_path)]) == 0
-    assert main(["init", str(tmp_path)]) == 2
-    assert main(["check", str(tmp_path / "cohort.yaml")]) == 3  # the tables it names are not there
-    assert "patients.csv" in capsys.readouterr().err
-
-
-def test_doctor_names_the_offline_encoder(capsys):
-    assert main(["doctor"]) == 0
-    assert "efficientnet-lite0" in capsys.readouterr().out
-
-
 def test_help_and_version_work_as_a_module():
     for arguments in (["--help"], ["--version"]):
         done = subprocess.run([sys.executable, "-m", "subfuse", *arguments], capture_output=True, check=False)

@@ -6,8 +6,6 @@ import pytest
 
 import subfuse
 from subfuse.cli import COMMANDS, main
-from subfuse.cli.options import Parser
-from subfuse.cli.training import _add_crossval, _add_train
 
 
 @pytest.mark.parametrize(
@@ -107,23 +105,6 @@ def test_help_shows_no_types_of_python(command, capsys):
         for word in ("Annotated", "<class", "Ge(", "type:", "dict[", "Literal", "null", "True", "False")
         if word in shown
     ]
-
-
-def test_train_and_crossval_spell_the_same_options_alike():
-    options = []
-    for add in (_add_train, _add_crossval):
-        parser = Parser()
-        add(parser)
-        options.append({name: action.default for action in parser._actions for name in action.option_strings})
-    of_one, of_many = (
-        {"--task", "--model", "--fold"},
-        {"--tasks", "--models", "--folds", "--repeats", "--search", "--held-out-sites"},
-    )
-    across_machines, across_jobs = {"--devices", "--nodes", "--resume"}, {"--workers", "--scheduler", "--explain"}
-    assert options[0].keys() - options[1].keys() == of_one | across_machines
-    assert options[1].keys() - options[0].keys() == of_many | across_jobs
-    shared = options[0].keys() & options[1].keys()
-    assert {name: options[0][name] for name in shared} == {name: options[1][name] for name in shared}
 
 
 def test_public_names_are_shown_by_completion():

@@ -1,3 +1,5 @@
+"""Commands that use a run, on what is no run or a table of others."""
+
 import json
 from pathlib import Path
 
@@ -5,9 +7,7 @@ import pandas as pd
 import pytest
 from drawn_predictions import cohort, predictions
 
-from subfuse.audit.findings import Audit, Finding
 from subfuse.cli import main
-from subfuse.cli.audit_text import audit_lines
 
 
 def test_a_table_of_others_is_audited_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -25,35 +25,6 @@ def test_a_table_of_others_is_audited_from_the_command_line(tmp_path: Path, caps
     assert shown.index("FAILURE patient leakage (1)") < shown.index("Notes and what") < shown.index("Checked, nothing")
     assert content["counts"]["failure"] == 1
     assert "whose modalities are unknown" not in shown
-
-
-def test_warnings_of_a_kind_are_the_first_and_who_else_and_failures_are_whole() -> None:
-    late = [Finding("warning", "fusion", f"m{i} is not better", "Twice the cost.", f"Prefer r{i}.", "abc"[i % 3],
-                    f"m{i}") for i in range(6)]  # fmt: skip
-    leaks = [Finding("failure", "leak", f"leak {i}", "Bad.", "Mend it.", model=f"m{i}") for i in range(4)]
-    few = [Finding("warning", "labels", f"few of {task}", "Noise.", "", task) for task in "abc"]
-    rest = [Finding("ok", "labels", "fine", task="a")] * 40 + [Finding("note", "slides", "not checked")] * 9
-
-    lines = list(audit_lines(Audit((*leaks, *late, *few, *rest))))
-
-    assert lines == [
-        "Do not use these results: 4 failures, 9 warnings.",
-        "",
-        "FAILURE leak (4): Bad. Mend it.",
-        *(f"  leak {i}" for i in range(4)),
-        "",
-        "WARNING fusion (6): Twice the cost.",
-        "  a: m0 is not better. Prefer r0.",
-        "  likewise b: m1, m4; c: m2, m5; a: m3",
-        "",
-        "WARNING labels (3): Noise.",
-        *(f"  {task}: few of {task}" for task in "abc"),
-        "",
-        "Notes and what was not checked (9): slides 9",
-        "Checked, nothing found (40): labels 40",
-    ]
-    many = list(audit_lines(Audit(tuple(Finding("failure", "inputs", f"input {i}") for i in range(1258)))))
-    assert many[-3:] == ["  input 9", "  and 1248 more", ""]
 
 
 @pytest.mark.parametrize("folder", ["empty", "gone"])

@@ -1,31 +1,10 @@
-import re
+"""Commands up to a prepared cohort: what they print, and what follows."""
+
 import shlex
 
-import pandas as pd
-
+from subfuse.cli import main
 from subfuse.cli.cohorts import _next_step, _print_exclusions
-from subfuse.cli.console import print_metrics
 from subfuse.exclusions import commonest_reasons, exclusion_table
-
-
-def test_what_is_undefined_is_said_once_and_no_nan_is_printed(capsys):
-    nan, few = float("nan"), "no interval: 3 test patients of class G4, 5 are needed"
-    rows = [
-        ("survival", "cox", "c_index", 0.61, 0.5, 0.7, None),
-        ("grade", "snn", "auc", 0.71, nan, nan, few),
-        ("grade", "abmil", "auc", nan, nan, nan, "no prediction"),
-        ("grade", "abmil", "f1", nan, nan, nan, "another"),
-    ]
-    print_metrics(pd.DataFrame(rows, columns=["task", "model", "metric", "value", "lower", "upper", "reason"]))
-    shown = capsys.readouterr().out
-    assert "nan" not in shown
-    assert "0.500 to 0.700" in shown
-    assert shown.count("undefined") == 1
-    assert re.search(r"SNN\W+AUC\W+0\.710\W+none", shown)
-    assert shown.splitlines()[-2:] == [
-        "grade (SNN): no interval: 3 test patients of class G4, 5 are needed",
-        "Undefined for grade (ABMIL): no prediction",
-    ]
 
 
 def test_the_next_step_after_preparing_an_external_cohort_uses_a_run(tmp_path):
@@ -53,3 +32,10 @@ def test_exclusions_are_printed_where_there_are_any_and_a_reason_that_an_error_t
     shown = capsys.readouterr().out
     assert "Also excluded (1)" in shown
     assert "pixel size" not in shown
+
+
+def test_init_writes_a_file_that_check_understands(tmp_path, capsys):
+    assert main(["init", str(tmp_path)]) == 0
+    assert main(["init", str(tmp_path)]) == 2
+    assert main(["check", str(tmp_path / "cohort.yaml")]) == 3  # the tables it names are not there
+    assert "patients.csv" in capsys.readouterr().err

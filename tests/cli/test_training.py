@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 import process_pool
 from subfuse.cli import build_parser, main
+from subfuse.cli.options import Parser
+from subfuse.cli.training import _add_crossval, _add_train
 
 pytestmark = pytest.mark.walk
 
@@ -204,7 +206,24 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def test_every_command_of_the_page_is_understood():
-    commands = commands_of(Path(__file__).parents[1] / "docs" / "training.md")
+    commands = commands_of(Path(__file__).parents[2] / "docs" / "training.md")
     assert len(commands) >= 9
     for command in commands:
         build_parser(command[0]).parse_args(command)
+
+
+def test_train_and_crossval_spell_the_same_options_alike():
+    options = []
+    for add in (_add_train, _add_crossval):
+        parser = Parser()
+        add(parser)
+        options.append({name: action.default for action in parser._actions for name in action.option_strings})
+    of_one, of_many = (
+        {"--task", "--model", "--fold"},
+        {"--tasks", "--models", "--folds", "--repeats", "--search", "--held-out-sites"},
+    )
+    across_machines, across_jobs = {"--devices", "--nodes", "--resume"}, {"--workers", "--scheduler", "--explain"}
+    assert options[0].keys() - options[1].keys() == of_one | across_machines
+    assert options[1].keys() - options[0].keys() == of_many | across_jobs
+    shared = options[0].keys() & options[1].keys()
+    assert {name: options[0][name] for name in shared} == {name: options[1][name] for name in shared}
