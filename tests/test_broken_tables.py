@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,12 +16,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from subfuse import tables
 from subfuse.cli import main
 from subfuse.errors import DataError
 from subfuse.expression.gdc.star import read_star_file
 from subfuse.expression.numeric_tables import read_numeric_table
-from subfuse.tables import read_first_line, read_json, read_text_table
 
 PATIENTS = [f"TCGA-02-{i:04d}" for i in range(12)]
 DONORS = [f"W{i}" for i in range(12)]
@@ -180,26 +177,6 @@ def test_a_damaged_file_is_named_in_one_line(cohort, name, damage, capsys):
     assert sorted(cohort.parent.rglob("*")) == before
 
 
-def test_a_pipe_is_refused_and_never_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "p.csv")
-    for read in (read_text_table, read_first_line, read_json):
-        with pytest.raises(DataError, match=r"p.csv: .* Found a pipe or device"):
-            read(tmp_path / "p.csv")
-    with pytest.raises(DataError, match="Found a folder"):
-        read_text_table(tmp_path)
-
-
-def test_archives_that_unpack_to_more_than_a_table_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_LARGEST_TEXT", 1000)
-    with gzip.open(tmp_path / "p.csv.gz", "wb") as file:
-        file.write(b"a,b\n" + b"0,0\n" * 1000)
-    with pytest.raises(DataError, match=r"p.csv.gz: a table of at most .* unpacked"):
-        read_text_table(tmp_path / "p.csv.gz")
-    monkeypatch.setattr(tables, "_LARGEST_LINE", 2)
-    with pytest.raises(DataError, match="Found a first line above"):
-        read_first_line(tmp_path / "p.csv.gz")
-
-
 MEASURED = """
 import json, sys, tracemalloc
 from pathlib import Path
@@ -244,9 +221,3 @@ def test_other_bytes_are_named_with_their_line(tmp_path, read):
     keys = {"units": ["counts"]} if read is read_star_file else {"text_columns": ("gene_name", "gene_type")}
     with pytest.raises(DataError, match=r"p.tsv: UTF-8 text is required. Found other bytes, .* in line 3"):
         read(tmp_path / "p.tsv", **keys)
-
-
-def test_other_separators_say_what_to_do(tmp_path):
-    (tmp_path / "p.csv").write_text("a;b\n1,5;2\n")
-    with pytest.raises(DataError, match="Semicolons seem to separate them: save the table as CSV with commas"):
-        read_text_table(tmp_path / "p.csv")
