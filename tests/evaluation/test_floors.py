@@ -2,29 +2,12 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from subfuse.evaluation.floors import LEAST, too_few_at
-from subfuse.evaluation.predictions import ClassOutcome, SurvivalOutcome
 
 
 def followed(time_days: list[float], event: list[bool]) -> pd.DataFrame:
     return pd.DataFrame({"time_days": time_days, "event": event})
-
-
-@pytest.mark.parametrize("n_events", [0, LEAST - 1, LEAST, LEAST + 1])
-def test_events_are_counted_and_patients_without_one_are_not(n_events: int) -> None:
-    tested = followed([10.0] * 30, [True] * n_events + [False] * (30 - n_events))
-    expected = f"{n_events} events among the test patients, {LEAST} are needed" if n_events < LEAST else None
-    assert SurvivalOutcome().too_few(tested) == expected
-
-
-def test_the_rarest_class_decides_and_a_class_of_nobody_does_not_count() -> None:
-    labels = pd.DataFrame({"label": ["G2"] * 9 + ["G3"] * LEAST})
-    outcome = ClassOutcome(("G2", "G3", "G4"))
-    assert outcome.too_few(labels) is None
-    assert outcome.too_few(labels.iloc[1:-1]) == f"{LEAST - 1} test patients of class G3, 5 are needed"
-    assert outcome.too_few(labels.iloc[:0]) is None
 
 
 def test_at_a_horizon_events_by_that_day_are_told_from_follow_up_beyond_it() -> None:

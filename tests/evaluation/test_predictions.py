@@ -6,8 +6,9 @@ import pytest
 from drawn_predictions import CLASSES, cohort, predictions, row_of
 
 from subfuse.errors import DataError
+from subfuse.evaluation.floors import LEAST
 from subfuse.evaluation.intervals import evaluate_predictions
-from subfuse.evaluation.predictions import SurvivalOutcome, class_name, read_tasks, survival_curves
+from subfuse.evaluation.predictions import ClassOutcome, SurvivalOutcome, class_name, read_tasks, survival_curves
 from subfuse.evaluation.ranked_patients import ranked_patients
 
 
@@ -93,17 +94,6 @@ def test_a_task_of_one_class_has_no_prediction() -> None:
         next(read_tasks(table))
 
 
-def test_patients_are_ranked_within_their_fold_or_all_together() -> None:
-    table = predictions(cohort())
-    outcome = SurvivalOutcome()
-    folds, (pooled,) = ranked_patients(table, outcome), ranked_patients(table, outcome, by=["repeat"])
-    for fold, group in enumerate(folds):
-        tested = table[(table["fold"] == fold) & (table["split"] == "test")]
-        assert list(group.patients) == list(tested[["cohort", "patient_id"]].itertuples(index=False, name=None))
-        assert group.n_train == ((table["fold"] == fold) & (table["split"] == "train")).sum()
-    assert sorted(pooled.patients) == sorted(patient for group in folds for patient in group.patients)
-
-
 def test_of_pooled_folds_only_days_that_all_have_are_read() -> None:
     table = predictions(cohort())
     tested = table[table["split"] == "test"].assign(survival_50=0.9, survival_9=0.95)
@@ -145,3 +135,18 @@ def test_log_scores_are_finite_where_a_class_has_no_probability() -> None:
     assert np.isfinite(log_scores).all()
     assert task.outcome.is_complete(rows)
     assert not task.outcome.is_complete(rows[rows["label"] != "G2"])
+
+
+@pytest.mark.parametrize("n_events", [0, LEAST - 1, LEAST, LEAST + 1])
+def test_events_are_counted_and_patients_without_one_are_not(n_events: int) -> None:
+    tested = pd.DataFrame({"time_days": 10.0, "event": [True] * n_events + [False] * (30 - n_events)})
+    expected = f"{n_events} events among the test patients, {LEAST} are needed" if n_events < LEAST else None
+    assert SurvivalOutcome().too_few(tested) == expected
+
+
+def test_the_rarest_class_decides_and_a_class_of_nobody_does_not_count() -> None:
+    labels = pd.DataFrame({"label": ["G2"] * 9 + ["G3"] * LEAST})
+    outcome = ClassOutcome(("G2", "G3", "G4"))
+    assert outcome.too_few(labels) is None
+    assert outcome.too_few(labels.iloc[1:-1]) == f"{LEAST - 1} test patients of class G3, 5 are needed"
+    assert outcome.too_few(labels.iloc[:0]) is None
