@@ -33,6 +33,28 @@ NEIGHBOURS = {
 }
 MOST_FILES = 14  # of a room, beside its __init__
 LARGEST_SHARE = 0.1  # of the lines
+WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other names; only to become fewer
+    "audit/any_origin/folds", "audit/any_origin/outcomes", "audit/audited_task", "audit/calibration",
+    "audit/comparison_family", "audit/confounding/strata", "audit/findings", "audit/fitting", "audit/fusion",
+    "audit/labels", "audit/leakage", "audit/recommendation",
+    "clinical/reading", "clinical/source",
+    "cohort/batches", "cohort/fingerprint", "cohort/fold", "cohort/fold_files", "cohort/given_folds", "cohort/task",
+    "cohort/template", "cohort/yaml_problems",
+    "explanation/cohort/fold_explanation", "explanation/explained_score", "explanation/ground",
+    "explanation/integration",
+    "expression/reading", "expression/source",
+    "preparation/covariate_cells", "preparation/plan", "preparation/slides/slide_content",
+    "preparation/slides/slide_search",
+    "report/audit_tables", "report/cohort_section", "report/figures/drawing", "report/figures/results",
+    "report/patient_section", "report/provenance_section", "report/run_files", "report/task_figures",
+    "report/task_section",
+    "run_folder/cohort_copy", "run_folder/explanations", "run_folder/job", "run_folder/names",
+    "runs/job_model", "runs/run", "runs/single_training",
+    "serve/schema",
+    "slides/opening", "slides/qupath", "slides/source", "slides/whole_slides",
+    "training/linear/fit", "training/linear/regressions", "training/problem", "training/processes",
+    "training/search", "training/settings", "training/trainer",
+}  # fmt: skip
 
 
 def imports_of(path: Path) -> set[str]:
@@ -112,6 +134,14 @@ def test_tests_stand_in_the_room_of_what_they_test():
     strangers = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
     assert Path("evaluation") in strangers
     assert strangers <= {folder.relative_to(SOURCE) for folder in rooms()} | {Path()}
+
+
+def test_every_module_has_a_test_file_of_its_name():
+    tests = Path(__file__).parent
+    modules = [path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if not path.name.startswith("__")]
+    without = {m.with_suffix("").as_posix() for m in modules if not (tests / m.parent / f"test_{m.name}").exists()}
+    assert without - WITHOUT_TESTS_OF_THEIR_NAME == set(), "new modules: give each tests/ROOM/test_MODULE.py"
+    assert WITHOUT_TESTS_OF_THEIR_NAME - without == set(), "they have test files, or are gone: take them off the list"
 
 
 def test_the_model_layer_stands_alone():
