@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from subfuse.clinical.source import GdcPatients
-from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
+from subfuse.cohort.cohort_file import CohortFile, DrawnSplits, GivenSplits, cohort_file_text, read_cohort_file
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.template import TEMPLATE
 from subfuse.errors import ConfigurationError
@@ -78,7 +78,7 @@ def test_paths_may_hold_environment_variables(write, monkeypatch):
 def test_defaults(write):
     cohort_file = read_cohort_file(write(MINIMAL))
     assert list(cohort_file.gene_sets) == ["tumour", "microenvironment"]
-    assert (cohort_file.splits.folds, cohort_file.splits.folder, cohort_file.role) == (5, None, "develop")
+    assert (cohort_file.splits, cohort_file.role) == (DrawnSplits(folds=5, by="patient", repeats=1), "develop")
     assert cohort_file.tasks is None
 
 
@@ -159,6 +159,9 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
             MINIMAL + "expression: {unit: zscore, format: gdc_star, folder: x, sample_sheet: y}\n",
             r"expression.unit` must be .*counts, tpm, fpkm, fpkm_uq\. Found 'zscore'",
         ),
+        (MINIMAL + "splits: {folder: x, by: site}\n", "`folder` of given folds excludes"),
+        (MINIMAL + "splits: {foldr: x}\n", r"unknown key `splits\.foldr`. Did you mean `folder`"),
+        (MINIMAL + "splits: 5\n", r"`splits` must have keys\. Found 5"),
         (MINIMAL + "tasks: {a: {time: time_days}}\n", "tasks.a: give either `column`"),
         (MINIMAL + "tasks: {a: {column: b, event: c}}\n", "excludes"),
         (MINIMAL + "tasks: {a: {column: b, classes: [x, x]}}\n", "distinct"),
@@ -188,6 +191,12 @@ def test_empty_keys_of_other_kinds_declare_nothing(write):
     assert isinstance(cohort_file.patients, GdcPatients)
     assert isinstance(cohort_file.slides, FeatureFiles)
     assert isinstance(cohort_file.expression, PlainMatrix)
+
+
+@pytest.mark.parametrize("keys", ["", "by: patient, repeats: 1, ", "folds: , "])  # as earlier versions wrote them
+def test_given_folds_may_say_that_nothing_is_drawn(write, tmp_path, keys):
+    splits = read_cohort_file(write(MINIMAL + f"splits: {{{keys}folder: x, seed: 3}}\n")).splits
+    assert splits == GivenSplits(folder=tmp_path / "x", seed=3)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from subfuse.clinical.source import PatientsSection
 from subfuse.cohort.task import TaskSpec
@@ -23,31 +23,55 @@ Name = Annotated[str, AfterValidator(plain_name)]  # of what becomes a folder, a
 Role = Literal["develop", "external"]
 
 
-class SplitsSection(Section):
-    """How patients are divided: stratified folds, whole sites, or given folds."""
+class Splits(Section):
+    """What drawn and given folds have in common."""
 
-    folds: int | None = Field(default=None, ge=2)  # None with `folder`, else 5
-    by: Literal["patient", "site"] = "patient"  # site: all patients of a contributing hospital are in one fold
-    repeats: int = Field(default=1, ge=1)  # how often all folds are drawn anew
-    folder: FilePath | None = None  # one CSV per fold with the columns train and val
     validation: float = Field(default=0.15, gt=0, lt=1)  # share of the non-test patients kept for model selection
     stratify: tuple[str, ...] | None = None  # event or label columns; None: event, else the first label
     seed: int = Field(default=0, ge=0)
 
+
+class DrawnSplits(Splits):
+    """Stratified folds of patients or of whole sites."""
+
+    folds: int = Field(default=5, ge=2)
+    by: Literal["patient", "site"] = "patient"  # site: all patients of a contributing hospital are in one fold
+    repeats: int = Field(default=1, ge=1)  # how often all folds are drawn anew
+
     @model_validator(mode="before")
     @classmethod
-    def _five_folds(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("folder") is None and value.get("folds") is None:
-            return {**value, "folds": 5}
-        return value
+    def _without_empty_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if item is not None or key not in ("folds", "folder")}
 
-    @model_validator(mode="after")
-    def _one_source(self) -> "SplitsSection":
-        if self.folder is not None and self.folds is not None:
+
+class GivenSplits(Splits):
+    """Folds that are given, as those of a publication."""
+
+    folder: FilePath  # one CSV per fold with the columns train and val
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_drawn(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if value.get("folds") is not None:
             raise ValueError("give either `folds` or a `folder` of given folds, not both")
-        if self.folder is not None and (self.repeats > 1 or self.by == "site"):
+        if value.get("repeats", 1) != 1 or value.get("by", "patient") != "patient":  # prepared folders say so
             raise ValueError("a `folder` of given folds excludes `repeats` and `by`")
-        return self
+        return {key: item for key, item in value.items() if key not in ("folds", "repeats", "by")}
+
+
+def _folds_of(value: Any) -> str:
+    """Returns the key that tells where folds come from."""
+    folder = value.get("folder") if isinstance(value, dict) else getattr(value, "folder", None)
+    return "folds" if folder is None else "folder"
+
+
+SplitsSection = Annotated[
+    Annotated[DrawnSplits, Tag("folds")] | Annotated[GivenSplits, Tag("folder")], Discriminator(_folds_of)
+]
 
 
 class CohortSection(Section):
@@ -76,7 +100,7 @@ class CohortFile(Section):
     covariates: tuple[str, ...] = ()  # columns of the patients, numbers or words, seen beside expression
     batch: str | None = None  # column of projects, scanners or sequencing runs; `cohort` where several are pooled
     strata: tuple[str, ...] = ()  # columns within which results are shown too; `cohort`, `site` and `batch` may be
-    splits: SplitsSection = SplitsSection(folds=5)
+    splits: SplitsSection = DrawnSplits()
 
     @model_validator(mode="after")
     def _free_names(self) -> "CohortFile":

@@ -8,7 +8,7 @@ import pandas as pd
 
 from subfuse.clinical.plausibility import outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.cohort.cohort_file import CohortFile, CohortSection, Role, SplitsSection
+from subfuse.cohort.cohort_file import CohortFile, CohortSection, DrawnSplits, GivenSplits, Role, SplitsSection
 from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names
 from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
 from subfuse.cohort.fold import Fold
@@ -313,18 +313,18 @@ def _make_folds(
     """
     stratify = splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
     unlisted: tuple[str, ...] = ()
-    if splits.folder is None:
-        assert splits.folds is not None  # SplitsSection fills it in
-        repeats = repeated_folds(
-            patients,
-            folds=splits.folds,
-            repeats=splits.repeats,
-            validation=splits.validation,
-            stratify=stratify,
-            seed=splits.seed,
-            by=splits.by,
-        )
-    else:
-        folds = given_folds(splits.folder, patients, validation=splits.validation, stratify=stratify, seed=splits.seed)
-        repeats, unlisted = (folds,), unlisted_patients(splits.folder, patients["patient_id"].tolist())
+    match splits:
+        case DrawnSplits():
+            repeats = repeated_folds(
+                patients,
+                folds=splits.folds,
+                repeats=splits.repeats,
+                validation=splits.validation,
+                stratify=stratify,
+                seed=splits.seed,
+                by=splits.by,
+            )
+        case GivenSplits(folder=folder):
+            folds = given_folds(folder, patients, validation=splits.validation, stratify=stratify, seed=splits.seed)
+            repeats, unlisted = (folds,), unlisted_patients(folder, patients["patient_id"].tolist())
     return repeats, (*unlisted, *weak_folds(tasks, patients, repeats[0], stratify))

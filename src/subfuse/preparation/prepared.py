@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.cohort.cohort import changed_patients, read_patients
-from subfuse.cohort.cohort_file import CohortFile, cohort_file_text
+from subfuse.cohort.cohort_file import CohortFile, GivenSplits, cohort_file_text
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, read_repeats, write_repeats
 from subfuse.cohort.given_folds import write_given_folds
@@ -55,7 +55,7 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
     resolved = {"tasks": dict(plan.tasks), "covariates": plan.covariates}
     write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update=resolved)))
     write_repeats(out / SPLITS, plan.repeats)
-    return _other_folds(out, plan.repeats, former, are_given=cohort_file.splits.folder is not None)
+    return _other_folds(out, plan.repeats, former, are_given=isinstance(cohort_file.splits, GivenSplits))
 
 
 def _former(out: Path) -> tuple[Repeats, pd.DataFrame]:

@@ -6,7 +6,7 @@ from typing import Literal
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.cohort_file import SplitsSection, read_cohort_file
+from subfuse.cohort.cohort_file import DrawnSplits, read_cohort_file
 from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, read_repeats
@@ -82,8 +82,14 @@ def folds_of_sites(cohort: Cohort, folds: int, *, seed: int) -> tuple[Fold, ...]
     return _draw(cohort, min(folds, n_sites), repeats=1, seed=seed, by="site")[0]
 
 
-def _rules(cohort: Cohort) -> SplitsSection:
-    return SplitsSection() if cohort.root is None else read_cohort_file(cohort.root / "cohort.yaml").splits
+def _rules(cohort: Cohort) -> DrawnSplits:
+    """Returns how a cohort's folds are drawn; where they are given, how further ones are."""
+    if cohort.root is None:
+        return DrawnSplits()
+    splits = read_cohort_file(cohort.root / "cohort.yaml").splits
+    if isinstance(splits, DrawnSplits):
+        return splits
+    return DrawnSplits(validation=splits.validation, stratify=splits.stratify, seed=splits.seed)
 
 
 def _draw(
