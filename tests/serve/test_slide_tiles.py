@@ -95,6 +95,19 @@ def test_a_damaged_slide_is_a_reason(cohort, tmp_path, content):
     assert "cannot be opened" in shelf.info("slide-a").reason
 
 
+def test_images_are_shown_as_slides_are(cohort, tmp_path):
+    shelf = SlideShelf(cohort)
+    image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    shelf._places = {"slide-a": replace(shelf._places["slide-a"], path=tmp_path)}
+    info = shelf.info("slide-a")
+    assert info.available
+    tile = np.asarray(Image.open(io.BytesIO(shelf.tile("slide-a", info.levels - 1, 4, 3))), float)
+    expected = image[3 * TILE_PX :, 4 * TILE_PX :].astype(float)
+    assert tile.shape == expected.shape
+    assert abs(tile.mean() - expected.mean()) < 2
+
+
 def test_another_file_of_the_same_name_is_a_reason(cohort):
     shelf = SlideShelf(cohort)
     shelf._places = {"slide-a": shelf._places["slide-b"]}
