@@ -193,8 +193,8 @@ def columns_with(rows: pd.DataFrame, *prefixes: str) -> list[str]:
 
 
 def class_columns(rows: pd.DataFrame) -> list[str]:
-    """Returns the columns `p_<class>` that these rows fill, in their order."""
-    return [name for name in columns_with(rows, "p_") if rows[name].notna().any()]
+    """Returns the columns `p_<class>` that these rows of a task fill, in their order; none beside risks."""
+    return [] if holds_risks(rows) else [name for name in columns_with(rows, "p_") if rows[name].notna().any()]
 
 
 def predicted_classes(rows: pd.DataFrame) -> list[str]:

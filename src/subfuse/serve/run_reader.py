@@ -12,7 +12,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import DataError
-from subfuse.evaluation.predictions import class_columns, holds_risks, predicted_classes
+from subfuse.evaluation.predictions import class_columns, predicted_classes
 from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
@@ -57,7 +57,7 @@ class RunReader:
         """The tasks that have predictions, in order of appearance."""
         found = []
         for name, rows in self.predictions.groupby("task", sort=False):
-            classes = [] if holds_risks(rows) else predicted_classes(rows)
+            classes = predicted_classes(rows)
             found.append(
                 TaskInfo(
                     name=str(name),
@@ -88,13 +88,9 @@ class RunReader:
         table = self.predictions
         rows = table[(table["task"] == task) & (table["model"] == model) & (table["split"] == split)]
         rows = rows[rows["repeat"] == rows["repeat"].min()]
-        columns = [] if holds_risks(rows) else class_columns(rows)
-        found = []
+        columns, found = ["risk", "risk_percentile", *class_columns(rows)], []
         for patient_id, several in rows.groupby("patient_id", sort=True):
-            mean = {
-                str(n): _number(v)
-                for n, v in several[["risk", "risk_percentile", *columns]].astype(float).mean().items()
-            }
+            mean = {str(n): _number(v) for n, v in several[columns].astype(float).mean().items()}
             probabilities = _with_prefix(mean, "p_")
             first = several.iloc[0]
             found.append(

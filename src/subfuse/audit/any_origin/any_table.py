@@ -161,7 +161,7 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
         columns = class_columns(rows)
         values = rows[columns].to_numpy(float)
         complete = rows.index[np.isfinite(values).all(axis=1)] if columns else rows.index[:0]
-        if holds_risks(rows) or complete.empty:
+        if complete.empty:
             continue
         sums = table.loc[complete, columns].sum(axis=1)
         per_cent = 100.0 if ((sums - 100).abs() <= 100 * _ROUNDED + 1e-9).all() else 1.0
@@ -195,7 +195,7 @@ def _labels(table: pd.DataFrame) -> pd.Series:
     labels = table["label"].map(class_text).astype(object)
     for _, rows in table.groupby("task", sort=False):
         classes = predicted_classes(rows)
-        if holds_risks(rows) or not classes:
+        if not classes:
             continue
         named = pd.Series([class_of(label, classes) for label in labels[rows.index]], rows.index, dtype=object)
         extra = named[~named.isin([*classes, None])]
