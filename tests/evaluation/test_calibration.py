@@ -97,6 +97,22 @@ def test_true_probabilities_pass_and_stay() -> None:
     assert calibration_findings(table)[0].level == "ok"
 
 
+def test_certain_and_right_probabilities_are_beyond_doubt() -> None:
+    rows = classified(90, ("A", "B"), sharpened=1.0)
+    rows = rows.assign(p_A=(rows["label"] == "A").astype(float), p_B=(rows["label"] == "B").astype(float))
+
+    error = measure(calibration_table(rows), "expected_calibration_error")
+
+    assert (error["before"], error["p_before"]) == (0.0, 1.0)  # every draw is as far off, by nothing
+
+
+def test_certain_and_wrong_probabilities_have_the_least_p_value_that_a_thousand_draws_can_give() -> None:
+    rows = classified(90, ("A", "B"), sharpened=1.0)
+    rows = rows.assign(p_A=(rows["label"] == "B").astype(float), p_B=(rows["label"] == "A").astype(float))
+
+    assert measure(calibration_table(rows), "expected_calibration_error")["p_before"] == pytest.approx(1 / 1001)
+
+
 def test_test_patients_are_pooled_and_repeats_averaged() -> None:
     rows = classified(300, ("A", "B", "C"), sharpened=2.0, repeats=2)
     tested = rows[(rows["split"] == "test") & (rows["repeat"] == 0)]
@@ -191,6 +207,31 @@ def test_level_of_hazards_is_mended() -> None:
     assert calibration_findings(table)[0].level == "warning"
 
 
+def test_p_values_of_repeats_are_combined_as_twice_their_median() -> None:
+    rows, curves = survived(300, factor=1.0), [f"survival_{day:g}" for day in DAYS]
+    repeats = [
+        rows.assign(repeat=index, **(rows[curves] ** power).to_dict("series"))
+        for index, power in enumerate((0.5, 0.6, 0.7))
+    ]
+
+    found = calibration_table(pd.concat(repeats)).set_index("measure")["before"]
+
+    alone = pd.DataFrame([calibration_table(repeat).set_index("measure")["before"] for repeat in repeats])
+    for name in ("one_calibration_p", "d_calibration_p"):
+        assert alone[name].nunique() == 3
+        assert found[name] == pytest.approx(min(1.0, 2 * alone[name].median()))
+
+
+def test_what_is_undefined_without_recalibration_says_why_and_not_that_it_is_not_recalibrated() -> None:
+    rows = survived(30, factor=1.0)
+
+    found = calibration_table(rows[rows["split"] != "validation"]).set_index("measure")
+
+    assert np.isnan(found.loc["d_calibration_p", "before"])
+    assert found.loc["d_calibration_p", "reason"] == "fewer than 50 patients"
+    assert found.loc["integrated_brier", "reason"].startswith("not recalibrated")
+
+
 def test_integrated_brier_is_that_of_the_metrics_and_of_scikit_survival() -> None:
     rows = survived(300, factor=1.0)
 
@@ -235,6 +276,17 @@ def test_curves_of_test_patients_alone_are_measured_and_not_recalibrated() -> No
     assert complete["after"].notna().all()
     assert found["after"].isna().all()
     assert (found["reason"] == "not recalibrated: validation patients of a fold have no survival curve").all()
+
+
+def test_reliability_of_survival_is_that_by_three_years() -> None:
+    rows = survived(300, factor=1.0)
+    tested = rows[rows["split"] == "test"]
+    curves = SurvivalCurves(DAYS, tested[[f"survival_{day:g}" for day in DAYS]].to_numpy())
+
+    table = reliability_table(rows)
+
+    mean = np.average(table["predicted"], weights=table["n_patients"])
+    assert mean == pytest.approx(1 - curves.at_horizon(1095.0).mean())
 
 
 def test_reliability_adds_up() -> None:

@@ -141,6 +141,38 @@ def test_folds_that_lack_classes_are_pooled() -> None:
     assert "folds" not in one["reason"]
 
 
+def test_folds_are_pooled_only_where_more_than_half_of_them_lack_a_class() -> None:
+    patients = cohort(n=60, folds=4)
+    patients["label"] = np.where(patients["fold_tested"] < 2, "G2", patients["label"])
+
+    row = row_of(evaluate_predictions(predictions(patients, task="grade"), n_bootstrap=5), "auc")
+
+    assert row["reason"].startswith("undefined in 2 of 4 folds")
+
+
+def test_delongs_interval_is_that_of_the_mean_over_folds_and_of_the_auc_alone() -> None:
+    table = predictions(cohort(), task="grade").drop(columns="p_G3")
+    table = table[table["label"] != "G3"].assign(p_G2=lambda t: t["p_G2"] / (t["p_G2"] + t["p_G4"]))
+    table = table.assign(p_G4=1 - table["p_G2"])
+    values, variances = [], []
+    for fold in folds_of(table):
+        score, is_case = fold["p_G4"].to_numpy(), (fold["label"] == "G4").to_numpy()
+        above = (score[is_case][:, None] > score[~is_case]).astype(float)
+        values.append(above.mean())
+        variances.append(
+            above.mean(axis=1).var(ddof=1) / is_case.sum() + above.mean(axis=0).var(ddof=1) / (~is_case).sum()
+        )
+    half = 1.959964 * np.sqrt(np.sum(variances)) / len(values)
+
+    metrics = evaluate_predictions(table, n_bootstrap=20).set_index("metric")
+
+    found = metrics.loc["auc", ["lower_delong", "upper_delong"]].astype(float)
+    assert found.to_numpy() == pytest.approx([np.mean(values) - half, min(np.mean(values) + half, 1.0)], abs=1e-6)
+    assert metrics.drop(index="auc")[["lower_delong", "upper_delong"]].isna().all(axis=None)
+    few = evaluate_predictions(table[table["patient_id"] < "TCGA-006"], n_bootstrap=20).set_index("metric")
+    assert few.loc["auc", ["lower", "lower_delong", "upper_delong"]].isna().all()
+
+
 def test_errors_of_probabilities_pool_the_folds_and_are_those_of_the_calibration_table() -> None:
     again = cohort().assign(fold_tested=np.random.default_rng(9).permutation(cohort()["fold_tested"]))
     table = pd.concat([predictions(cohort(), task="grade"), predictions(again, task="grade", repeat=1)])
