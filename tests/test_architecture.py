@@ -34,12 +34,7 @@ NEIGHBOURS = {
 MOST_FILES = 14  # of a room, beside its __init__
 LARGEST_SHARE = 0.1  # of the lines
 WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other names; only to become fewer
-    "audit/any_origin/folds", "audit/any_origin/outcomes", "audit/audited_task", "audit/calibration",
-    "audit/comparison_family", "audit/confounding/strata", "audit/findings", "audit/fitting", "audit/fusion",
-    "audit/labels", "audit/leakage", "audit/recommendation",
     "clinical/reading", "clinical/source",
-    "cohort/batches", "cohort/fingerprint", "cohort/fold", "cohort/fold_files", "cohort/given_folds", "cohort/task",
-    "cohort/template", "cohort/yaml_problems",
     "explanation/cohort/fold_explanation", "explanation/explained_score", "explanation/ground",
     "explanation/integration",
     "expression/reading", "expression/source",

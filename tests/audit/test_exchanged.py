@@ -1,12 +1,16 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from drawn_predictions import cohort, predictions
 
+from small_cohort import deal_folds
 from subfuse.audit.audited_task import audited_tasks
-from subfuse.audit.exchanged import exchanged_grid, interaction_finding, shuffle_finding
+from subfuse.audit.exchanged import exchanged_grid, interaction_finding, shuffle_finding, shuffled_predictions
+from subfuse.cohort.cohort import Cohort
+from subfuse.training.stored_model import load_fitted
 
 
 class _Product:
@@ -64,3 +68,15 @@ def test_a_gain_by_chance_is_no_evidence_that_a_modality_is_unused():
     assert table["difference"].iloc[0] > 0
     assert table["lower"].iloc[0] < -0.05
     assert (finding.level, finding.found[:46]) == ("note", "Subspace fusion is not shown to use slides: ex")
+
+
+def test_shuffling_exchanges_one_modality(run: Path, cohort: Cohort) -> None:
+    fitted = load_fitted(run / "grade" / "snn" / "fold_0")
+    ids = [i for i in deal_folds(cohort)[0].test if i != "P001"]
+
+    original = fitted.predict(cohort.select(ids).patients).set_index("patient_id")["p_G4"]
+    slides = shuffled_predictions(fitted, cohort, ids, "slides", np.random.default_rng(0))
+    expression = shuffled_predictions(fitted, cohort, ids, "expression", np.random.default_rng(0))
+
+    np.testing.assert_allclose(slides.set_index("patient_id")["p_G4"], original, atol=1e-6)
+    assert (np.abs(expression.set_index("patient_id")["p_G4"] - original) > 1e-6).any()

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from audited_tables import QUICK, found, run_of
 from drawn_predictions import cohort, predictions
 from lifelines.utils import concordance_index
 
@@ -96,3 +97,31 @@ def test_an_order_below_every_permutation_is_said_to_be_one(model, level):
     assert table["p_value"].tolist() == [1.0]
     assert (finding.level, finding.found[:13]) == (level, "below chance:")
     assert finding.remedy.startswith("A higher risk must be worse")
+
+
+@pytest.mark.parametrize("name", ["survival", "diagnosis"])
+def test_predictions_that_do_not_differ_are_said(patients: pd.DataFrame, name: str) -> None:
+    def said(rows: pd.DataFrame) -> list[tuple[str, str]]:
+        (task,) = audited_tasks(rows)
+        findings, _ = permute_labels(task)
+        return [(f.level, f.found) for f in findings if "predicts the same" in f.found]
+
+    table = run_of(patients, {"theirs": 1.0}, task=name)
+    columns = [column for column in table.dropna(axis="columns") if str(column).startswith(("risk", "p_"))]
+    constant = table.assign(**dict.fromkeys(columns, 1 / len(columns)))
+    ((level, text),) = said(constant)
+    assert level == "warning"
+    assert text.startswith("theirs predicts the same ")
+    assert text.endswith(" for all patients of every fold")
+    ((level, text),) = said(constant.where(table["fold"] == 0, table))
+    assert level == "note"
+    assert text.endswith(f" for all patients of 1 of {table['fold'].nunique()} folds")
+    assert [level for level, _ in said(constant.assign(model="site"))] == ["note"]
+    assert not said(table)
+
+
+def test_noise_is_not_told_from_permuted_outcomes(patients: pd.DataFrame) -> None:
+    generator = np.random.default_rng(1)
+    table = run_of(patients, {"snn": 1.0}).assign(risk=lambda rows: generator.normal(size=len(rows)))
+
+    assert len(found(audit_predictions(table, **QUICK), "label permutation", "warning")) == 1

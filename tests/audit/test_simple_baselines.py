@@ -2,30 +2,16 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 import pytest
-from drawn_predictions import cohort, predictions
+from audited_tables import run_of
 
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.comparison_family import compare_task
-from subfuse.audit.fusion import fusion_benefit
-from subfuse.audit.recommendation import unfit
 from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cli.audit_text import audit_lines
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.metrics import number
 from subfuse.training.models import model_title
-
-
-@pytest.fixture(scope="module")
-def patients() -> pd.DataFrame:
-    return cohort(n=150)
-
-
-def table(patients: pd.DataFrame, noises: dict[str, float], task: str = "survival") -> pd.DataFrame:
-    return pd.concat(
-        [predictions(patients, task=task, model=m, noise=noise, seed=i) for i, (m, noise) in enumerate(noises.items())],
-        ignore_index=True,
-    )
 
 
 def found(
@@ -39,7 +25,7 @@ def found(
 
 @pytest.mark.parametrize(("task", "linear"), [("survival", "cox"), ("grade", "logistic")])
 def test_a_model_below_a_linear_one_is_seen_to(patients: pd.DataFrame, task: str, linear: str) -> None:
-    rows = table(patients, {"subspace": 0.1, "theirs": 4.0, linear: 1.5, "clinical": 5.0}, task)
+    rows = run_of(patients, {"subspace": 0.1, "theirs": 4.0, linear: 1.5, "clinical": 5.0}, task)
 
     levels = {text.split(" is ")[0]: (level, text) for level, text in found(rows)}
 
@@ -51,7 +37,7 @@ def test_a_model_below_a_linear_one_is_seen_to(patients: pd.DataFrame, task: str
 
 
 def test_a_difference_that_may_be_chance_is_a_warning_below_and_a_note_above(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"snn": 1.0, "cox": 1.0})
+    rows = run_of(patients, {"snn": 1.0, "cox": 1.0})
     above = compare_models(rows, reference="cox", n_bootstrap=1)["difference"].iloc[0] > 0
     swapped = rows.replace({"model": {"snn": "cox", "cox": "snn"}})
 
@@ -63,7 +49,7 @@ def test_a_difference_that_may_be_chance_is_a_warning_below_and_a_note_above(pat
 
 
 def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"abmil": 0.5, "snn": 1.0, "cox": 1.5, "clinical": 6.0})
+    rows = run_of(patients, {"abmil": 0.5, "snn": 1.0, "cox": 1.5, "clinical": 6.0})
     rows = rows[rows["model"] != "clinical"]
     expected = compare_models(rows, reference="cox", n_bootstrap=300, seed=0)
 
@@ -75,7 +61,7 @@ def test_the_numbers_are_those_of_the_paired_comparison(patients: pd.DataFrame) 
 
 
 def test_without_a_linear_model_the_audit_says_that_it_cannot_tell(patients: pd.DataFrame) -> None:
-    audit = audit_predictions(table(patients, {"subspace": 0.5, "snn": 1.0}), n_bootstrap=20)
+    audit = audit_predictions(run_of(patients, {"subspace": 0.5, "snn": 1.0}), n_bootstrap=20)
 
     (note,) = [finding for finding in audit.findings if finding.check == "linear baseline"]
     assert note.level == "note"
@@ -84,7 +70,7 @@ def test_without_a_linear_model_the_audit_says_that_it_cannot_tell(patients: pd.
 
 
 def test_a_linear_model_that_ranks_nobody_is_named(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"snn": 1.0, "cox": 1.0})
+    rows = run_of(patients, {"snn": 1.0, "cox": 1.0})
 
     ((level, text),) = found(rows.assign(risk=rows["risk"].where(rows["model"] == "snn", 0.0)))
 
@@ -93,11 +79,11 @@ def test_a_linear_model_that_ranks_nobody_is_named(patients: pd.DataFrame) -> No
 
 
 def test_linear_models_alone_have_nothing_to_be_compared_with(patients: pd.DataFrame) -> None:
-    assert found(table(patients, {"cox": 1.0, "clinical": 2.0})) == []
+    assert found(run_of(patients, {"cox": 1.0, "clinical": 2.0})) == []
 
 
 def test_an_undefined_comparison_says_why(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"cox": 1.0, "snn": 1.0})
+    rows = run_of(patients, {"cox": 1.0, "snn": 1.0})
     apart = rows[(rows["model"] == "cox") | (rows["fold"] == -1)]
     nobody = rows[rows["model"] == "snn"].assign(patient_id=lambda t: "other-" + t["patient_id"].astype(str))
 
@@ -107,40 +93,9 @@ def test_an_undefined_comparison_says_why(patients: pd.DataFrame) -> None:
     assert "cannot be compared" in text
 
 
-def test_a_model_that_predicts_one_class_is_not_recommended(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"subspace": 4.0, "logistic": 0.5, "abmil": 6.0}, "grade")
-    columns = [name for name in rows if name.startswith("p_")]
-    linear = rows["model"] == "logistic"
-    rows.loc[linear, columns] *= 0.001  # as good a ranking as before, but one class for everybody
-    rows.loc[linear, columns[0]] += 1 - rows.loc[linear, columns].sum(axis=1)
-    modalities = {"subspace": {"slides", "expression"}, "logistic": {"expression"}, "abmil": {"slides"}}
-    (task,) = audited_tasks(rows, modalities, n_bootstrap=100)
-    contest, comparisons = compare_task(task, reference="none")
-    verdicts = [*compare_with_simple(task, comparisons), *fusion_benefit(contest, comparisons).findings]
-    against = [f.remedy for f in verdicts if f.model == "subspace"]
-
-    assert unfit(task, "logistic") == "it predicts one class in every fold"
-    assert unfit(task, "subspace") is None
-    assert any("no alternative: it predicts one class in every fold" in remedy for remedy in against)
-    assert not any("Prefer Logistic" in remedy or "prefer the linear" in remedy for remedy in against)
-    rows.loc[linear, columns] = [0.6, 0.4, 0.0]
-    rows.loc[linear & (rows["patient_id"].str[-1] < "5"), columns] = [0.4, 0.6, 0.0]
-    assert unfit(audited_tasks(rows, modalities)[0], "logistic") == f"it never predicts class {columns[2][2:]}"
-
-
-def test_a_model_below_chance_is_not_recommended(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"subspace": 4.0, "abmil": 6.0}, "grade")
-    columns = [name for name in rows if name.startswith("p_")]
-    worse = rows["model"] == "abmil"
-    rows.loc[worse, columns] = rows.loc[worse, [*columns[1:], columns[0]]].to_numpy()  # every class for another
-    (task,) = audited_tasks(rows)
-    assert unfit(task, "abmil") == "its AUC is not above chance"
-    assert unfit(task, "subspace") is None
-
-
 @pytest.mark.parametrize(("noise", "level"), [(3.0, "warning"), (1.0, "note"), (0.1, "ok")])
 def test_the_main_model_must_be_better_than_what_needs_no_biology(patients: pd.DataFrame, noise, level) -> None:
-    rows = table(patients, {"subspace": noise, "snn": 6.0, "cox": 6.0, "clinical": 1.5, "site": 6.0})
+    rows = run_of(patients, {"subspace": noise, "snn": 6.0, "cox": 6.0, "clinical": 1.5, "site": 6.0})
 
     ((found_level, text),) = found(rows, "trivial baseline")
 
@@ -150,7 +105,7 @@ def test_the_main_model_must_be_better_than_what_needs_no_biology(patients: pd.D
 
 
 def test_what_a_foreign_model_reads_says_whether_it_is_trivial(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"theirs": 0.1, "age and sex": 6.0})
+    rows = run_of(patients, {"theirs": 0.1, "age and sex": 6.0})
 
     ((level, text),) = found(rows, "trivial baseline", {"theirs": {"slides"}, "age and sex": {"covariates"}})
     ((note, missing),) = found(rows, "trivial baseline", {"theirs": {"slides"}})
@@ -168,7 +123,7 @@ def test_what_a_foreign_model_reads_says_whether_it_is_trivial(patients: pd.Data
 def test_the_audit_says_what_the_main_model_adds_to_the_best_trivial_one(
     patients: pd.DataFrame, noises: dict[str, float], level: str, verb: str
 ) -> None:
-    audit = audit_predictions(table(patients, {**noises, "cox": 1.5}), n_bootstrap=100)
+    audit = audit_predictions(run_of(patients, {**noises, "cox": 1.5}), n_bootstrap=100)
 
     (finding,) = [finding for finding in audit.findings if finding.check == "added value"]
     rows = audit.tables["added_value"]
@@ -182,7 +137,7 @@ def test_the_audit_says_what_the_main_model_adds_to_the_best_trivial_one(
 
 
 def test_a_model_that_gets_no_weight_is_said_to(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"ours": 1.0, "clinical": 1.0})
+    rows = run_of(patients, {"ours": 1.0, "clinical": 1.0})
     rows.loc[rows["model"] == "ours", "risk"] *= -1
     (task,) = audited_tasks(rows, {}, n_bootstrap=20)
     (finding,), _ = what_is_added(task)
@@ -193,7 +148,7 @@ def test_a_model_that_gets_no_weight_is_said_to(patients: pd.DataFrame) -> None:
 
 
 def test_without_events_it_cannot_be_told_what_is_added(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"ours": 1.0, "clinical": 1.0})
+    rows = run_of(patients, {"ours": 1.0, "clinical": 1.0})
     first = rows["patient_id"].isin(rows["patient_id"].unique()[:4])
 
     audit = audit_predictions(rows.assign(event=first), n_bootstrap=10)
@@ -204,33 +159,8 @@ def test_without_events_it_cannot_be_told_what_is_added(patients: pd.DataFrame) 
     assert "10 events" in finding.found
 
 
-@pytest.mark.parametrize(
-    ("task", "noise", "level"), [("grade", 0.3, "ok"), ("grade", None, "note"), ("survival", 1.0, "ok")]
-)
-def test_the_audit_says_at_which_thresholds_it_is_worth_to_act(
-    patients: pd.DataFrame, task: str, noise: float | None, level: str
-) -> None:
-    rows = table(patients, {"ours": noise or 1.0, "clinical": 3.0}, task)
-    if noise is None:  # the predictions of others
-        ours, columns = rows["model"] == "ours", ["p_G2", "p_G3", "p_G4"]
-        rows.loc[ours, columns] = rows.loc[ours, columns].sample(frac=1, random_state=0).to_numpy()
-    if task == "survival":
-        rows["risk"] = (rows["risk"] - 7 * rows["fold"]) / 10.0 ** rows["fold"]
-    audit = audit_predictions(rows, n_bootstrap=100)
-
-    (finding,) = [finding for finding in audit.findings if finding.check == "decision curves"]
-    curves = audit.tables["decision_curves"]
-    own = curves[(curves["model"] == "ours") & (curves["lower_default"] > 0)]
-    assert finding.level == level
-    assert (len(own) > 0) == (level == "ok")
-    assert set(curves["model"]) == {"ours", "clinical"}
-    if level == "ok":
-        assert f"{own['threshold'].iloc[0]:.2f}" in finding.found
-        assert "more than Clinical model at" in finding.found
-
-
 def test_to_beat_a_trivial_model_below_chance_says_nothing(patients: pd.DataFrame) -> None:
-    rows = table(patients, {"subspace": 0.1, "clinical": 1.0})
+    rows = run_of(patients, {"subspace": 0.1, "clinical": 1.0})
     of_clinical = rows["model"] == "clinical"
     rows.loc[of_clinical, "risk"] *= -1
     (task,) = audited_tasks(rows, n_bootstrap=50)
@@ -248,7 +178,7 @@ def test_to_beat_a_trivial_model_below_chance_says_nothing(patients: pd.DataFram
 def test_a_simple_model_that_is_not_shown_to_be_related_to_the_outcome_is_not_recommended(
     patients: pd.DataFrame,
 ) -> None:
-    (task,) = audited_tasks(table(patients, {"subspace": 4.0, "cox": 1.5, "clinical": 2.0}), {}, n_bootstrap=50)
+    (task,) = audited_tasks(run_of(patients, {"subspace": 4.0, "cox": 1.5, "clinical": 2.0}), {}, n_bootstrap=50)
     _, comparisons = compare_task(task, reference="none")
     remedies = [
         " ".join(f.remedy for f in compare_with_simple(task, comparisons, unrelated=unrelated))
@@ -262,7 +192,7 @@ def test_a_simple_model_that_is_not_shown_to_be_related_to_the_outcome_is_not_re
 
 
 def test_a_simple_model_whose_inputs_the_cohort_has_is_named(patients: pd.DataFrame) -> None:
-    (task,) = audited_tasks(table(patients, {"subspace": 1.0, "cox": 1.5}), {}, n_bootstrap=50)
+    (task,) = audited_tasks(run_of(patients, {"subspace": 1.0, "cox": 1.5}), {}, n_bootstrap=50)
     _, comparisons = compare_task(task, reference="none")
 
     def remedy(runnable: tuple[str, ...]) -> str:

@@ -1,26 +1,13 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
+from fold_tables import draw, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subfuse.cohort.drawn_folds import default_stratification, repeated_folds, site_folds, stratified_folds
-from subfuse.cohort.fold import Fold
-from subfuse.cohort.fold_files import read_repeats, write_repeats
-from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
-
-
-def table_of(events: list, grades: list | None = None) -> pd.DataFrame:
-    patients = [f"p{i:03d}" for i in range(len(events))]
-    return pd.DataFrame({"patient_id": patients, "event": pd.array(events, dtype="boolean"), "grade": grades})
-
-
-def draw(patients: pd.DataFrame, folds: int = 5, stratify=("event",), seed: int = 0, validation: float = 0.15):
-    return stratified_folds(patients, folds=folds, validation=validation, stratify=list(stratify), seed=seed)
 
 
 @settings(deadline=None)
@@ -89,13 +76,6 @@ def test_too_few_patients_and_unknown_columns():
     assert len(draw(table_of([True] * 3), 2)) == 2
     with pytest.raises(ConfigurationError, match=r"splits.stratify: age must be a column .* patient_id, event"):
         draw(table_of([True] * 9), stratify=("age",))
-
-
-def test_a_fold_refuses_shared_and_repeated_patients():
-    with pytest.raises(DataError, match=r"validation and test patients must differ. Found in both: b"):
-        Fold(("a",), ("b",), ("b", "c"))
-    with pytest.raises(DataError, match="listed once"):
-        Fold(("a", "a"), ("b",), ("c",))
 
 
 # --- whole sites, repeats --------------------------------------------------------------------------------------------
@@ -199,141 +179,4 @@ def test_repeats_are_drawn_anew_from_one_seed(seed, repeats, by):
 # --- given folds -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Two folds of six patients; TCGA patients by slide barcode, lists of unequal length."""
-    (tmp_path / "splits_0.csv").write_text(",train,val\n0,p1,p4\n1,p2,TCGA-02-0047-01Z-00\n2,p3,\n3,p5,\n")
-    (tmp_path / "splits_1.csv").write_text(",train,val\n0,p4,p1\n1,TCGA-02-0047,p2\n2,gone,\n")
-    return tmp_path
-
-
-def patients_of(*names: str) -> pd.DataFrame:
-    return pd.DataFrame({"patient_id": names, "event": [True, False] * 3})
-
-
-def read_given(folder, patients: pd.DataFrame):
-    return given_folds(folder, patients, validation=0.3, stratify=["event"], seed=0)
-
-
-def test_a_test_column_is_the_test_fold_and_val_validates(folder):
-    (folder / "splits_0.csv").write_text(",train,val,test\n0,p1,p3,p4\n1,p2,,\n")
-    (folder / "splits_1.csv").write_text("train,test\np1,p2\np3,\np4,\n")
-    (folder / "splits_1_bool.csv").write_text(",train,val,test\np1,True,False,False\n")
-    first, second = read_given(folder, patients_of("p1", "p2", "p3", "p4", "p5", "p6"))
-    assert (first.train, first.validation, first.test) == (("p1", "p2"), ("p3",), ("p4",))
-    assert second.test == ("p2",)
-    assert sorted(second.train + second.validation) == ["p1", "p3", "p4"]
-    (folder / "splits_1.csv").write_text("train,val,test\np1,p2,p2\np3,,\n")
-    with pytest.raises(DataError, match=r"splits_1\.csv: val and test patients must differ\. Found in both: p2"):
-        read_given(folder, patients_of("p1", "p2", "p3", "p4", "p5", "p6"))
-
-
-def test_val_column_is_the_test_fold(folder):
-    patients = patients_of("p1", "p2", "p3", "p4", "p5", "TCGA-02-0047")
-    first, second = read_given(folder, patients)
-    assert first.test == ("TCGA-02-0047", "p4")
-    assert sorted(first.train + first.validation) == ["p1", "p2", "p3", "p5"]
-    assert len(first.validation) == 1
-    assert sorted(second.train + second.validation) == ["TCGA-02-0047", "p4"]
-    warnings = unlisted_patients(folder, patients["patient_id"])
-    assert "1 patients of the folds are not in the cohort (gone)" in warnings[0]
-    assert "2 patients of the cohort are never tested (p3, p5)" in warnings[1]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("train,val\np1,p1\np2,p9\n", r"splits_1.csv: train and val patients must differ. Found in both: p1"),
-        ("train,val\np1,p4\np2,\n", r"splits_1.csv: a patient is tested in one fold only. p4: also in splits_0.csv"),
-        ("train,val\np1,gone\np2,\n", r"splits_1.csv: at least two train .* Found 2, 0 and 0 among 6"),
-        ("train,other\np1,p2\n", r"splits_1.csv: a column `val` \(test patients\) is required"),
-    ],
-)
-def test_bad_given_folds(folder, content, message):
-    (folder / "splits_1.csv").write_text(content)
-    with pytest.raises(DataError, match=message):
-        read_given(folder, patients_of("p1", "p2", "p3", "p4", "p5", "p6"))
-
-
-def test_folder_without_folds(tmp_path):
-    with pytest.raises(DataError, match=r"at least two, is required. Found 0"):
-        unlisted_patients(tmp_path, ["a"])
-
-
 # --- files -----------------------------------------------------------------------------------------------------------
-
-
-def test_written_folds_read_back_in_order(tmp_path):
-    folds = draw(table_of([True, False] * 15), folds=12)
-    write_repeats(tmp_path, [folds])
-    assert read_repeats(tmp_path)[0] == folds
-    write_repeats(tmp_path, [folds[:3]])
-    assert read_repeats(tmp_path)[0] == folds[:3]
-    assert read_repeats(tmp_path) == (folds[:3],)
-
-
-def test_repeats_read_back_and_leave_nothing_behind(tmp_path):
-    patients = table_of([True, False] * 8)
-    repeats = repeated_folds(patients, folds=3, repeats=3, validation=0.2, stratify=(), seed=0)
-    write_repeats(tmp_path, repeats)
-    assert read_repeats(tmp_path) == repeats
-    assert read_repeats(tmp_path)[0] == repeats[0]
-    assert (tmp_path / "repeat_2" / "fold_1.json").exists()
-    write_repeats(tmp_path, repeats[:2])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fold_0.json", "fold_1.json", "fold_2.json", "repeat_1"]
-    assert read_repeats(tmp_path) == repeats[:2]
-
-
-def test_exchanged_and_missing_fold_files_are_noticed(tmp_path):
-    repeats = repeated_folds(table_of([True, False] * 8), folds=3, repeats=2, validation=0.2, stratify=(), seed=0)
-    write_repeats(tmp_path, repeats)
-    first, second = tmp_path / "fold_1.json", tmp_path / "repeat_1" / "fold_1.json"
-    content = first.read_text()
-    first.write_text(second.read_text())
-    with pytest.raises(DataError, match=r"fold_1.json: fold 1 of repeat 0 is required. Found another fold's"):
-        read_repeats(tmp_path)
-    first.write_text(content)
-    second.unlink()
-    with pytest.raises(DataError, match=r"repeat_1/fold_1.json: a complete fold file is required"):
-        read_repeats(tmp_path)
-
-
-def test_changed_fold_files_are_noticed(tmp_path):
-    write_repeats(tmp_path, [draw(table_of([True, False] * 5), folds=2)])
-    path = tmp_path / "fold_1.json"
-    content = json.loads(path.read_text())
-    content["train"], content["test"] = content["test"], content["train"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"fold_1.json: the patients do not match the recorded hash"):
-        read_repeats(tmp_path)[0]
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"sha256": "x", "train": 3, "validation": [], "test": []}'])
-def test_broken_fold_files(tmp_path, content):
-    write_repeats(tmp_path, [draw(table_of([True, False] * 5), folds=2)])
-    (tmp_path / "fold_0.json").write_text(content)
-    with pytest.raises(DataError, match=r"fold_0\.json"):
-        read_repeats(tmp_path)[0]
-
-
-def test_folder_without_fold_files(tmp_path):
-    with pytest.raises(DataError, match=r"fold_0.json, fold_1.json, ... are required. Found none"):
-        read_repeats(tmp_path)[0]
-
-
-def test_gap_in_fold_files(tmp_path):
-    write_repeats(tmp_path, [draw(table_of([True, False] * 5), folds=3)])
-    (tmp_path / "fold_1.json").unlink()
-    with pytest.raises(DataError, match=r"fold_1\.json: a complete fold file is required"):
-        read_repeats(tmp_path)[0]
-
-
-@pytest.mark.real_data
-def test_published_folds(real_data):
-    labels = pd.read_csv(real_data / "tcga_gbmlgg" / "labels.csv")
-    patients = pd.DataFrame({"patient_id": labels["case_id"], "event": labels["os_event"] == 1})
-    folder = real_data / "tcga_gbmlgg" / "splits"
-    folds = given_folds(folder, patients, validation=0.15, stratify=["event"], seed=0)
-    assert [len(fold.test) for fold in folds] == [114, 114, 114, 114, 113]
-    assert set(np.concatenate([fold.test for fold in folds])) == set(labels["case_id"])
-    assert unlisted_patients(folder, patients["patient_id"]) == ()

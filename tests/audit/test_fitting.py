@@ -1,0 +1,58 @@
+"""What a run was fitted on and chosen by, read from its folder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from small_cohort import deal_folds
+from subfuse.audit.fitting import check_fitting, check_selection, read_jobs
+from subfuse.cohort.cohort import Cohort
+from subfuse.files import sha256_of_json, write_table
+from subfuse.run_folder.tables import read_predictions
+
+
+def config_of(cohort: Cohort) -> dict:
+    return {"folds": [sha256_of_json([f.train, f.validation, f.test]) for f in deal_folds(cohort)]}
+
+
+def test_models_fitted_elsewhere_are_failures(run: Path, cohort: Cohort) -> None:
+    predictions = read_predictions(run / "predictions.csv")
+    jobs = read_jobs(run, predictions)
+    foreign = replace(jobs[0], description={**jobs[0].description, "details": {"split_sha256": "0" * 64}})
+    fewer = replace(jobs[1], rows=jobs[1].rows.iloc[1:])
+    everybody = [p.expression for p in cohort if p.expression is not None]
+    leaky = replace(jobs[2], description={**jobs[2].description, "gene_mean": np.mean(everybody, axis=0).tolist()})
+
+    findings = {f.found for f in check_fitting([foreign, fewer, leaky], config_of(cohort), cohort)}
+
+    assert len(jobs) == 4
+    assert check_fitting(jobs, config_of(cohort), cohort)[0].level == "ok"
+    for words in ("split hash recorded", "number of training patients", "scaled by other patients"):
+        assert any(words in found for found in findings)
+
+
+def test_selection_is_told_and_test_metrics_in_a_log_are_a_failure(run: Path, tmp_path: Path) -> None:
+    predictions = read_predictions(run / "predictions.csv")
+    jobs = read_jobs(run, predictions)
+    write_table(jobs[0].job.folder(tmp_path) / "log.csv", pd.DataFrame({"epoch": [0], "test_auc": [0.9]}))
+
+    ranked = check_selection(jobs, predictions)[0]
+    assert (ranked.level, "ranking (3)" in ranked.found) == ("ok", True)
+    assert check_selection([replace(jobs[0], run=tmp_path)], predictions)[0].level == "failure"
+    tested = predictions[predictions["split"] == "test"]
+    assert "no rows of validation" in check_selection(jobs, tested)[0].found
+
+
+def test_a_metric_that_fell_back_is_told_by_task_model_and_folds(run: Path, tmp_path: Path) -> None:
+    predictions = read_predictions(run / "predictions.csv")
+    jobs = [replace(job, run=tmp_path) for job in read_jobs(run, predictions)]
+    for index, job in enumerate(jobs):
+        metrics = {"validation_loss": [0.7], **({"validation_auc": [0.6]} if index == 0 else {})}
+        write_table(job.folder / "log.csv", pd.DataFrame(metrics))
+
+    chosen, fallen = check_selection(jobs, predictions)
+    assert "epochs by validation loss (3) and ranking (1), on" in chosen.found
+    assert (fallen.level, fallen.task) == ("note", "grade")
+    assert "Concatenation in 1 of 2 folds, SNN in 2 of 2 folds" in fallen.found

@@ -1,0 +1,44 @@
+"""Outcomes that cannot carry a claim, and hospitals that give them away."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from audited_tables import QUICK, found, run_of
+
+from subfuse.audit.audit import audit_predictions
+from subfuse.audit.labels import label_findings
+from subfuse.evaluation.predictions import read_tasks
+
+
+def test_one_follow_up_of_all_patients_is_a_warning(patients: pd.DataFrame) -> None:
+    (task,) = read_tasks(run_of(patients, {"theirs": 1.0}).assign(time_days=1000))
+    warnings = [f.found for f in label_findings(task, None) if f.level == "warning"]
+    assert warnings == ["the follow-up of every patient is 1000 days"]
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "words"),
+    [
+        (lambda t: t.assign(time_days=t["time_days"] / 30), "warning", "months or years rather than days"),
+        (lambda t: t.assign(event=t["patient_id"] < "TCGA-005"), "warning", "events among 150"),
+        (lambda t: t.assign(event=True), "warning", "an event for 100%"),
+        (lambda t: t.assign(event=t["event"] ^ ((t["fold"] == 1) & (t["patient_id"] == "TCGA-001"))), "failure",
+         "different outcomes"),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_carry_a_claim(patients: pd.DataFrame, change, level: str, words: str) -> None:
+    audit = audit_predictions(change(run_of(patients, {"subspace": 0.5})), **QUICK)
+
+    assert any(words in text for text in found(audit, "labels", level))
+
+
+def test_a_site_that_gives_the_label_away_is_named(patients: pd.DataFrame) -> None:
+    table = run_of(patients, {"snn": 0.5}, task="grade")
+    site = patients["label"].map({"G2": "A", "G3": "B", "G4": "B"})
+    known = pd.DataFrame({"patient_id": patients["patient_id"], "site": site})
+
+    named = audit_predictions(table, patients=known, **QUICK)
+    silent = audit_predictions(table, patients=known.assign(site=np.resize(["A", "B"], len(known))), **QUICK)
+
+    assert "Cramér's V of 2 sites" in found(named, "site and label", "warning")[0]
+    assert found(silent, "site and label", "ok")

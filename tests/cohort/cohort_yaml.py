@@ -1,0 +1,3 @@
+"""The shortest cohort file."""
+
+MINIMAL = "name: small\npatients: {table: patients.csv}\n"
