@@ -162,7 +162,15 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
     import pytest
 
     # without run-time checks of shapes, which find faults that no property of a test does
-    options = ["-qx", "--assert=plain", "-pno:cacheprovider", "-pno:xdist", "-oaddopts=", f"--rootdir={ROOT}"]
+    options = [
+        "-qx",
+        "--import-mode=importlib",
+        "--assert=plain",
+        "-pno:cacheprovider",
+        "-pno:xdist",
+        "-oaddopts=",
+        f"--rootdir={ROOT}",
+    ]
     return int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), *tests]))
 
 

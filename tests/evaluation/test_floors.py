@@ -1,5 +1,7 @@
 """Numbers of patients below which nothing is said: counted one by one, and at the number itself."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -8,6 +10,11 @@ from subfuse.evaluation.floors import LEAST, too_few_at
 
 def followed(time_days: list[float], event: list[bool]) -> pd.DataFrame:
     return pd.DataFrame({"time_days": time_days, "event": event})
+
+
+def test_the_least_number_is_the_first_of_which_there_are_more_than_a_hundred_bootstrap_samples() -> None:
+    samples = [len(list(itertools.combinations_with_replacement(range(n), n))) for n in (LEAST - 1, LEAST)]
+    assert samples == [35, 126]
 
 
 def test_at_a_horizon_events_by_that_day_are_told_from_follow_up_beyond_it() -> None:
