@@ -9,7 +9,9 @@ from PIL import Image
 from viewer_run import HEIGHT, WIDTH, made_run
 
 from subfuse.cohort.cohort import Cohort, read_cohort
+from subfuse.serve import slide_tiles
 from subfuse.serve.slide_tiles import TILE_PX, SlideShelf, Unavailable
+from subfuse.slides import whole_slides
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,19 @@ def test_images_are_shown_as_slides_are(cohort, tmp_path):
     expected = image[3 * TILE_PX :, 4 * TILE_PX :].astype(float)
     assert tile.shape == expected.shape
     assert abs(tile.mean() - expected.mean()) < 2
+
+
+def test_what_takes_too_long_to_be_read_is_shown_from_the_picture_of_the_preparation(shelf, monkeypatch):
+    sound = [np.asarray(Image.open(io.BytesIO(shelf.tile("slide-a", level, 0, 0))), float) for level in (7, 9)]
+    monkeypatch.setattr(whole_slides, "_BLOCK_PX", 16)
+    monkeypatch.setattr(whole_slides.WholeSlide, "picture", None)
+    for level, read in zip((7, 9), sound, strict=True):
+        shown = np.asarray(Image.open(io.BytesIO(shelf.tile("slide-a", level, 0, 0))), float)
+        assert np.abs(np.array(shown.shape) - read.shape).max() <= 1  # OpenSlide rounds by aspect
+        assert np.abs(shown.mean(axis=(0, 1)) - read.mean(axis=(0, 1))).max() < 2
+    monkeypatch.setattr(slide_tiles, "thumbnail_path", lambda features: features.with_name("none.jpg"))
+    with pytest.raises(Unavailable, match="Zoom in"):
+        shelf.tile("slide-a", 7, 0, 0)
 
 
 def test_another_file_of_the_same_name_is_a_reason(cohort):

@@ -9,6 +9,7 @@ from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import read_features
 from subfuse.preparation.slides.slide import SlideRecord, inspect_slide, prepare_slide
+from subfuse.slides import image_folders
 from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
@@ -223,3 +224,22 @@ def test_any_rectangle_of_images_is_shown(tmp_path: Path) -> None:
         np.testing.assert_allclose(half[:, :32], whole.reshape(48, 2, 64, 2, 3).mean(axis=(1, 3))[:, :32], atol=1)
         (folder / "0.png").write_bytes(b"damaged")
         assert (np.asarray(slide.picture(0, 0, 64, 48, size=(64, 48))) == 255).all()
+
+
+def test_no_picture_decodes_more_images_than_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for i in range(90):  # ten across, nine down
+        Image.new("RGB", (16, 8), (i, i, i)).save(folder / f"{i:02}.{'png' if i % 2 else 'jpg'}")
+    decoded: list[str] = []
+    whole = image_folders._decoded
+    monkeypatch.setattr(
+        image_folders, "_decoded", lambda path, **size: decoded.append(path.stem) or whole(path, **size)
+    )
+    with opened_slide(SlideSource("s", "p", folder, 0.5), Tiling(tile_px=8, mpp=0.5)) as slide:
+        assert slide.is_costly(0, 0, 160, 72, size=(20, 9))
+        assert slide.is_costly(0, 0, 129, 64, size=(17, 8))
+        assert not slide.is_costly(0, 0, 128, 64, size=(16, 8))
+        far = np.asarray(slide.picture(14, 8, 20, 8, size=(10, 4)), int)
+        assert decoded == ["10", "11", "12"]
+        np.testing.assert_allclose(far[2, [0, 4, 9], 0], [10, 11, 12], atol=1)

@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
+
 from subfuse.cohort.cohort import Cohort
 from subfuse.errors import SubfuseError
 from subfuse.explanation.ground import NO_PLACES, slide_ground, thumbnail_path
@@ -93,8 +95,12 @@ class SlideShelf:
             raise Unavailable(f"level {level} of slide {slide_id} has {columns} x {rows} tiles. Found {column}, {row}.")
         left, top = column * scale * TILE_PX, row * scale * TILE_PX
         width, height = min(scale * TILE_PX, slide.width_px - left), min(scale * TILE_PX, slide.height_px - top)
+        size = (-(-width // scale), -(-height // scale))
         try:
-            picture = slide.picture(left, top, width, height, size=(-(-width // scale), -(-height // scale)))
+            if slide.is_costly(left, top, width, height, size=size):
+                picture = self._from_picture(slide_id, (left, top, left + width, top + height), size)
+            else:
+                picture = slide.picture(left, top, width, height, size=size)
         except SubfuseError as error:
             raise Unavailable(f"slide {slide_id} cannot be read at this place: {error}") from error
         buffer = io.BytesIO()
@@ -111,6 +117,17 @@ class SlideShelf:
         if self._shown(slide, self._size(slide.features)[4]) == "none":
             raise Unavailable(f"slide {slide_id} has no picture, and {NO_PLACES}.")
         return self._picture(slide.features)[0]
+
+    def _from_picture(self, slide_id: str, box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+        """A rectangle (left, top, right, bottom in level-0 pixels) of the picture made in preparation."""
+        slide = self._slides[slide_id]
+        width, height, *_, has_places = self._size(slide.features)
+        if self._shown(slide, has_places) != "slide":
+            raise Unavailable(f"slide {slide_id} takes too long to be read at this level. Zoom in.")
+        with Image.open(io.BytesIO(self._picture(slide.features)[0])) as picture:
+            across, down = picture.width / width, picture.height / height
+            right, bottom = min(box[2] * across, picture.width), min(box[3] * down, picture.height)
+            return picture.resize(size, box=(box[0] * across, box[1] * down, right, bottom))
 
     def _shown(self, slide: _Slide, has_places: bool) -> Literal["slide", "places", "none"]:
         if thumbnail_path(slide.features).exists() and self._picture(slide.features)[1] is None:

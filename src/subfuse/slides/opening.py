@@ -55,6 +55,9 @@ class OpenedSlide(Protocol):
     def picture(self, x: int, y: int, width: int, height: int, *, size: tuple[int, int]) -> Image.Image:
         """Returns a rectangle in level-0 pixels, scaled to a size; white where nothing is. Threads may call it."""
 
+    def is_costly(self, x: int, y: int, width: int, height: int, *, size: tuple[int, int]) -> bool:
+        """Returns whether so much would be read for a picture that nobody should wait for it."""
+
     def close(self) -> None:
         """Closes the file."""
 

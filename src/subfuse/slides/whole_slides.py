@@ -108,16 +108,25 @@ class WholeSlide:
     def picture(self, x: int, y: int, width: int, height: int, *, size: tuple[int, int]) -> Image.Image:
         """Returns a rectangle, scaled, from the coarsest level that is fine enough; what was not scanned is white."""
         level = self._coarsest_level(width / size[0])
-        downsample, bounds = self._downsamples[level], self._shapes[level]
-        shape = [
-            max(1, min(round(length / downsample), bound - int(start / downsample)))
-            for length, bound, start in ((width, bounds[0], x), (height, bounds[1], y))
-        ]
+        shape = self._shape_at(level, x, y, width, height)
         with _readable(self._path, f"x={x}, y={y} (level {level})"):
-            pixels = self._slide.read_region((x, y), level, tuple(shape))
+            pixels = self._slide.read_region((x, y), level, shape)
         ground = Image.new("RGB", pixels.size, "white")
         ground.paste(pixels, mask=pixels.getchannel("A"))
         return Image.fromarray(_scaled(np.asarray(ground), *size))
+
+    def is_costly(self, x: int, y: int, width: int, height: int, *, size: tuple[int, int]) -> bool:
+        """Returns whether more than a block would be read for a picture, as of a slide that has no coarse level."""
+        columns, rows = self._shape_at(self._coarsest_level(width / size[0]), x, y, width, height)
+        return columns * rows > _BLOCK_PX**2
+
+    def _shape_at(self, level: int, x: int, y: int, width: int, height: int) -> tuple[int, int]:
+        """Pixels of a level, across and down, of a rectangle."""
+        downsample, (columns, rows) = self._downsamples[level], self._shapes[level]
+        return (
+            max(1, min(round(width / downsample), columns - int(x / downsample))),
+            max(1, min(round(height / downsample), rows - int(y / downsample))),
+        )
 
     @cached_property
     def _found(self) -> Tissue:
