@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
+from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.preparation.declared_columns import resolve_covariates
@@ -111,3 +113,29 @@ def test_shares_may_be_classes() -> None:
     patients = pd.DataFrame({"pdl1": ["<1%", "1-49%", "50%"] * 4})
     tasks, _ = resolve_classes({"pdl1": TaskSpec(column="pdl1")}, patients, patients, develops=True)
     assert tasks["pdl1"].classes == ("1-49%", "50%", "<1%")
+
+
+def test_labels_that_are_left_out_are_no_class_and_their_patients_no_outcome() -> None:
+    patients = pd.DataFrame({"grade": ["G2", "G3", "G4"] * 4})
+    task = TaskSpec(column="grade", classes=("G2", "G3"), leave_out=("G4",))
+    tasks, warnings = resolve_classes({"low": task}, patients, patients, develops=True)
+    assert (tasks["low"].classes, warnings) == (("G2", "G3"), ())
+    assert task.known(patients["grade"]).dropna().unique().tolist() == ["G2", "G3"]
+    known, left_out = (Patient("p", "c", labels={"grade": label}) for label in ("G2", "G4"))
+    assert known.has_outcome(task)
+    assert left_out.outcome(task) == (None,)
+    with pytest.raises(DataError, match=r"Found G5. Add them to `classes`, or to `leave_out`"):
+        resolve_classes({"low": task}, patients.replace("G4", "G5"), patients, develops=True)
+
+
+@pytest.mark.parametrize("classes", [("G2", "G4"), None])
+def test_what_is_left_out_is_no_class_and_needs_classes(classes: tuple[str, ...] | None) -> None:
+    with pytest.raises(ValidationError, match="`leave_out` needs `classes`, and lists other labels"):
+        TaskSpec(column="grade", classes=classes, leave_out=("G4",))
+
+
+def test_a_task_that_leaves_nobody_out_is_written_as_ever() -> None:
+    task = TaskSpec(column="grade", classes=("G2", "G3"))
+    nothing = dict.fromkeys(["time", "event"])
+    assert task.model_dump(mode="json") == {**nothing, "column": "grade", "classes": ["G2", "G3"], "ordinal": False}
+    assert TaskSpec(**task.model_copy(update={"leave_out": ("G4",)}).model_dump()).leave_out == ("G4",)

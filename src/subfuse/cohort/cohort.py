@@ -46,7 +46,10 @@ class Patient:
 
     def outcome(self, task: TaskSpec) -> tuple[float | bool | str | None, ...]:
         """Returns what is to be predicted, in the order of `TaskSpec.outcome_columns`."""
-        return (self.time_days, self.event) if task.is_survival else (self.labels.get(task.label_column),)
+        if task.is_survival:
+            return (self.time_days, self.event)
+        label = self.labels.get(task.label_column)
+        return (None if label in (task.leave_out or ()) else label,)
 
     def has_outcome(self, task: TaskSpec) -> bool:
         """Returns whether all of it is known."""
@@ -110,7 +113,7 @@ class Cohort:
         if task.is_survival:
             events = [bool(p.event) for p in self if p.has_outcome(task)]
             return f"{len(events)} patients, {sum(events)} events"
-        labels = Counter(p.labels[task.label_column] for p in self if task.label_column in p.labels)
+        labels = Counter(p.labels[task.label_column] for p in self if p.has_outcome(task))
         return f"{labels.total()} patients ({listed(f'{name}: {n}' for name, n in sorted(labels.items()))})"
 
     def __iter__(self) -> Iterator[Patient]:

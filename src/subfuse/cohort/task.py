@@ -1,8 +1,10 @@
 """What is predicted: a class, or the time to an event."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+import pandas as pd
+from pydantic import field_validator, model_serializer, model_validator
 
 from subfuse.settings import Section
 
@@ -15,8 +17,9 @@ class TaskSpec(Section):
     column: str | None = None
     classes: tuple[str, ...] | None = None  # order of the classes; default: sorted
     ordinal: bool = False  # the order of `classes` has a meaning, as in grade: then quadratic kappa is reported
+    leave_out: tuple[str, ...] | None = None  # labels beside `classes` whose patients are not of this task
 
-    @field_validator("classes", mode="before")
+    @field_validator("classes", "leave_out", mode="before")
     @classmethod
     def _numbers_are_labels(cls, value: Any) -> Any:
         """Whole numbers have one spelling as labels; what else YAML does not read as text needs quotes."""
@@ -35,7 +38,18 @@ class TaskSpec(Section):
             raise ValueError("`classes` lists the distinct labels of `column`")
         if self.ordinal and self.classes is None:
             raise ValueError("`ordinal` needs `classes` in their order")
+        if self.leave_out is not None and set(self.leave_out) & set(self.classes or self.leave_out):
+            raise ValueError("`leave_out` needs `classes`, and lists other labels of `column` than these")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, to_dict: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        """Tasks that leave nobody out are written, and hashed, as they were before tasks could."""
+        return {name: value for name, value in to_dict(self).items() if name != "leave_out" or value is not None}
+
+    def known(self, outcome: pd.Series) -> pd.Series:
+        """Returns a column of outcomes, missing where its label is left out."""
+        return outcome.mask(outcome.isin(self.leave_out)) if self.leave_out else outcome
 
     @property
     def label_column(self) -> str:

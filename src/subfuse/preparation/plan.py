@@ -89,7 +89,7 @@ class CohortPlan:
         if self.expression is not None and expression.any():
             lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
         for task_name, task in self.tasks.items():
-            known = patients[task.stratified_by].dropna()
+            known = task.known(patients[task.stratified_by]).dropna()
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
             shown = listed(f"{value}: {count}" for value, count in counts.items())
             lines.append(f"  {task_name}: {len(known)} patients ({shown})")
@@ -196,9 +196,9 @@ def _exclude_patients(
     patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], roles: Mapping[str, Role]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     has_data = (patients["n_slides"] > 0) | patients["has_expression"]
-    columns = [task.stratified_by for task in tasks.values()]
+    outcomes = pd.DataFrame({name: task.known(patients[task.stratified_by]) for name, task in tasks.items()})
     is_external = patients["cohort"].map(roles) == "external"  # predicted with or without an outcome
-    has_outcome = is_external | patients[columns].notna().any(axis=1)
+    has_outcome = is_external | outcomes.notna().any(axis=1)
     reasons = [
         ("patient", str(patient), "no slide and no expression" if not data else f"unknown outcome of {preview(tasks)}")
         for patient, data, outcome in zip(patients["patient_id"], has_data, has_outcome, strict=True)

@@ -96,9 +96,10 @@ def resolve_classes(
     for name, task in tasks.items():
         if task.column is None:
             continue
-        found = sorted(developed[task.column].dropna().unique())
+        labels = task.known(developed[task.column]).dropna()
+        found = sorted(labels.unique())
         classes = task.classes or (tuple(found) if develops else None)
-        extra = sorted(set(patients[task.column].dropna()) - set(classes)) if classes is not None else []
+        extra = sorted(set(task.known(patients[task.column]).dropna()) - set(classes)) if classes is not None else []
         unfit = [label for label in classes or found if not is_plain_label(label)]
         if unfit:
             raise DataError(
@@ -113,9 +114,9 @@ def resolve_classes(
         if not develops:
             continue
         if task.classes is None:
-            _refuse_many_classes(name, task.column, developed[task.column].dropna())
-            _refuse_two_spellings(name, task.column, developed[task.column].dropna())
-            warnings += _doubtful_classes(name, task.column, developed[task.column].dropna())
+            _refuse_many_classes(name, task.column, labels)
+            _refuse_two_spellings(name, task.column, labels)
+            warnings += _doubtful_classes(name, task.column, labels)
         if len(found) < 2:
             raise DataError(
                 f"tasks.{name}: at least two classes of {task.column} are required. Found {preview(found) or 'none'}."
@@ -142,7 +143,7 @@ def told_by_covariates(covariates: Sequence[str], patients: pd.DataFrame, tasks:
     for name in covariates:
         value = pd.Series([coded(name, known[patient]) for patient in patients["patient_id"]], patients.index)
         for task_name, task in tasks.items():
-            outcome = patients[task.stratified_by]
+            outcome = task.known(patients[task.stratified_by])
             usable = outcome.notna() & value.notna()
             cases = {f"class {label}": outcome == label for label in task.classes or ()} or {"the event": outcome}
             told = [what for what, is_case in cases.items() if _separates(value[usable], is_case[usable].astype(bool))]
@@ -167,7 +168,9 @@ def _remedy_of_labels(extra: Sequence[str], classes: Sequence[str], found: Colle
     """Returns what to do about labels that are not among the classes: those in another spelling are told first."""
     like = {label: name for label in extra for name in classes if spelling_of_label(label) == spelling_of_label(name)}
     if not like:
-        return "Add them to `classes`, or empty these cells."
+        return (
+            "Add them to `classes`, or to `leave_out` where their patients are not of this task, or empty these cells."
+        )
     label, declared = next(iter(like.items()))
     pair = f"{label} and {declared} differ only in {difference_of_spelling(label, declared)}"
     if declared in found:

@@ -67,7 +67,7 @@ def weak_folds(
 def _of_task(
     name: str, task: TaskSpec, table: pd.DataFrame, folds: Sequence[Fold], stratify: Collection[str]
 ) -> Iterator[str]:
-    outcomes = table[list(task.patient_columns)]
+    outcomes = table[list(task.patient_columns)].apply(task.known)
     counts: dict[str, int] = {}
     if not task.is_survival:
         counts = {str(label): int(n) for label, n in outcomes[task.label_column].value_counts().sort_index().items()}
