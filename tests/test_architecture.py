@@ -38,8 +38,6 @@ WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other n
     "explanation/cohort/fold_explanation", "explanation/explained_score", "explanation/ground",
     "explanation/integration",
     "expression/reading", "expression/source",
-    "preparation/covariate_cells", "preparation/plan", "preparation/slides/slide_content",
-    "preparation/slides/slide_search",
     "report/audit_tables", "report/cohort_section", "report/figures/drawing", "report/figures/results",
     "report/patient_section", "report/provenance_section", "report/run_files", "report/task_figures",
     "report/task_section",

@@ -19,7 +19,6 @@ from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import CONTENT_HASH, read_features, recorded_hash
 from subfuse.preparation.slides.slide import completed_record, inspect_slide, prepare_slide
-from subfuse.preparation.slides.slide_content import slide_sha256
 from subfuse.preparation.slides.slide_search import find_slides
 from subfuse.slides import whole_slides
 from subfuse.slides.source import SlideSource
@@ -319,17 +318,6 @@ def test_slides_of_an_earlier_version_count_unless_changed_since(
     os.utime(source.path, (written + 10, written + 10) if is_changed else (written - 10, written - 10))
 
     assert (completed_record(source, "colour", Tiling(), tmp_path / "wsi") is None) == is_changed
-
-
-def test_data_of_a_mirax_slide_belong_to_it(tmp_path: Path) -> None:
-    write_mrxs(tmp_path / "s.mrxs", draw(512, 512, (0, 0, 512, 512)), mpp=0.5)
-    before = slide_sha256(tmp_path / "s.mrxs")
-    data = max((tmp_path / "s").iterdir(), key=lambda path: path.stat().st_size)
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 255
-    data.write_bytes(content)
-
-    assert slide_sha256(tmp_path / "s.mrxs") != before
 
 
 def test_two_runs_agree(slide: SlideSource, tmp_path: Path) -> None:

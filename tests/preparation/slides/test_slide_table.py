@@ -2,48 +2,28 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from slide_folders import touch, write_features, write_slides
 
 from subfuse.errors import DataError
 from subfuse.identifiers import NAME_RULE
-from subfuse.preparation.slides.slide_search import find_features, find_slides
+from subfuse.preparation.slides.slide_search import find_slides
 from subfuse.preparation.slides.slide_table import patient_of_slide, read_slides, require_slides
 from subfuse.slides.source import FeatureFiles, FeatureRows, FeatureSource, SlideFolder, SlideList
 
 
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+@pytest.fixture
+def folder(tmp_path):
+    return write_slides(tmp_path)
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """One slide as GDC lays it out, one of an identifier with dots, a folder of tiles, a single image."""
-    folder = tmp_path / "slides"
-    touch(
-        folder / "0a1b" / "TCGA-02-0047-01Z-00-DX1.4755.svs",
-        folder / "0a1b" / "logs" / "x.parcel",
-        folder / "case.7 slide.OME.TIFF",
-        folder / "case-1_tiles" / "0_0.png",
-        folder / "case-1_tiles" / "0_1.jpg",
-        folder / "case-12.png",
-        folder / ".hidden.svs",
-    )
-    return folder
+def features(tmp_path):
+    return write_features(tmp_path)
 
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def test_find_slides(folder):
-    assert {name: path.name for name, path in find_slides(folder).items()} == {
-        "TCGA-02-0047-01Z-00-DX1.4755": "TCGA-02-0047-01Z-00-DX1.4755.svs",
-        "case.7 slide": "case.7 slide.OME.TIFF",
-        "case-1_tiles": "case-1_tiles",
-        "case-12": "case-12.png",
-    }
 
 
 def test_dicom_files_of_a_subfolder_are_the_levels_of_one_slide(tmp_path):
@@ -95,17 +75,6 @@ def test_a_name_that_begins_with_a_patient_in_another_spelling_says_so(tmp_path)
     assert exclusions["reason"].tolist() == [
         "its name begins with no patient's identifier, but with another spelling of P1"
     ]
-
-
-def test_two_files_of_one_identifier(folder):
-    touch(folder / "case-12.svs")
-    with pytest.raises(DataError, match=r"identifiers must be unique. Found 'case-12'"):
-        find_slides(folder)
-
-
-def test_missing_folder(tmp_path):
-    with pytest.raises(DataError, match=r"Check slides\.folder"):
-        find_slides(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -170,41 +139,6 @@ def test_table_with_paths_relative_to_the_table(folder, tmp_path):
 def test_bad_slide_tables(tmp_path, text, message):
     with pytest.raises(DataError, match=f"slides.csv.*{message}"):
         read_slides(SlideList(table=write(tmp_path / "slides.csv", text)), ["p"])
-
-
-@pytest.fixture
-def features(tmp_path):
-    """Both files of CLAM for one slide, a file in a subfolder, a zarr store, and what is no feature file."""
-    folder = tmp_path / "Merkmale ü"
-    touch(
-        folder / "h5_files" / "case-1 a.h5",
-        folder / "pt_files" / "case-1 a.pt",
-        folder / "pt_files" / "case-12.pt",
-        folder / "TCGA-02-0047-01Z-00-DX1.4755.svs.h5",
-        folder / "case.7.zarr" / "zarr.json",
-        folder / "case.7.zarr" / "tables" / "x.h5",
-        folder / "case-1 a.jpg",
-        folder / ".part.h5",
-    )
-    return folder
-
-
-def test_find_features(features):
-    found = {name: path.relative_to(features).as_posix() for name, path in find_features(features).items()}
-    assert found == {
-        "case-1 a": "h5_files/case-1 a.h5",
-        "case-12": "pt_files/case-12.pt",
-        "TCGA-02-0047-01Z-00-DX1.4755": "TCGA-02-0047-01Z-00-DX1.4755.svs.h5",
-        "case.7": "case.7.zarr",
-    }
-
-
-def test_features_of_two_encoders_in_one_folder(features):
-    touch(features / "features_uni" / "case-12.h5")
-    with pytest.raises(DataError, match=r"Found 'case-12' as .*Name the folder of one encoder as slides\.features"):
-        find_features(features)
-    with pytest.raises(DataError, match=r"Check slides\.features"):
-        find_features(features / "none")
 
 
 def test_feature_files_join_the_table(features, tmp_path):
