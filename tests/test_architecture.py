@@ -35,8 +35,6 @@ MOST_FILES = 14  # of a room, beside its __init__
 LARGEST_SHARE = 0.1  # of the lines
 WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other names; only to become fewer
     "clinical/reading", "clinical/source",
-    "explanation/cohort/fold_explanation", "explanation/explained_score", "explanation/ground",
-    "explanation/integration",
     "expression/reading", "expression/source",
     "report/audit_tables", "report/cohort_section", "report/figures/drawing", "report/figures/results",
     "report/patient_section", "report/provenance_section", "report/run_files", "report/task_figures",
