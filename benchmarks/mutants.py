@@ -5,7 +5,7 @@ tests of its module in a forked process that has the slow libraries already, aga
 that no test finds, and that is not listed as equivalent in `equivalent_mutants.toml`, survives.
 
     python benchmarks/mutants.py evaluation/delong training/coordination    # all modules without names
-    python benchmarks/mutants.py --sample 30    # of every module that many of its mutants, always the same ones
+    python benchmarks/mutants.py --sample 30    # of every module that many of its mutants, the same ones for a --seed
 """
 
 import argparse
@@ -164,6 +164,7 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
     # without run-time checks of shapes, which find faults that no property of a test does
     options = [
         "-qx",
+        "--doctest-modules",
         "--import-mode=importlib",
         "--assert=plain",
         "-pno:cacheprovider",
@@ -174,20 +175,21 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
     return int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), *tests]))
 
 
-def run_module(module: str, folder: Path, log: Path, sample: int | None) -> dict[str, int]:
+def run_module(module: str, folder: Path, log: Path, sample: int | None, seed: int) -> dict[str, int]:
     """Returns how many mutants of a module there are by outcome; what the log says was found is not run again.
 
     Args:
         module: Its path below the package, without suffix.
         folder: Holds a copy of the package.
         log: Of mutants that were found.
-        sample: How many of its mutants to run, drawn by a generator that the module's name seeds; None for all.
+        sample: How many of its mutants to run; None for all.
+        seed: Of which, with the module's name.
 
     Raises:
         RuntimeError: The tests fail without a mutant.
     """
-    tests = [str(ROOT / "tests" / name) for name in TESTS[module].split() if (ROOT / "tests" / name).exists()]
     target = folder / "subfuse" / f"{module}.py"
+    tests = [str(target), *(str(ROOT / "tests" / name) for name in TESTS[module].split())]  # its examples are tests too
     original = target.read_text(encoding="utf-8")
     Path(importlib.util.cache_from_source(str(target))).unlink(missing_ok=True)
     known = set(log.read_text(encoding="utf-8").splitlines()) if log.exists() else set()
@@ -201,7 +203,7 @@ def run_module(module: str, folder: Path, log: Path, sample: int | None) -> dict
     counts = dict.fromkeys(("killed", "equivalent", "survived"), 0)
     mutants = list(mutants_of(module))
     if sample is not None and sample < len(mutants):
-        mutants = random.Random(module).sample(mutants, sample)
+        mutants = random.Random(f"{module} {seed}").sample(mutants, sample)
     for mutant in mutants:
         entry = json.dumps([module, mutant.line, mutant.change])
         if mutant.change in equivalent:
@@ -226,6 +228,7 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", default=list(TESTS), help="such as evaluation/delong; all by default")
     parser.add_argument("--log", type=Path, default=ROOT / "build" / "mutants.jsonl", help="what was found already")
     parser.add_argument("--sample", type=int, default=None, help="mutants of each module; all by default")
+    parser.add_argument("--seed", type=int, default=0, help="another sample; tests were written after the first")
     options = parser.parse_args()
     options.log.parent.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
@@ -240,7 +243,7 @@ def main() -> None:
         sys.dont_write_bytecode = True  # one mutant would be taken for another of the same second and length
         print("| module | mutants | killed | equivalent | survived |\n| --- | --- | --- | --- | --- |")
         for module in options.modules:
-            counts = run_module(module, folder, options.log, options.sample)
+            counts = run_module(module, folder, options.log, options.sample, options.seed)
             print(f"| `{module}` | {sum(counts.values())} | {' | '.join(map(str, counts.values()))} |", flush=True)
 
 

@@ -15,7 +15,19 @@ from sksurv.metrics import (
 )
 from sksurv.util import Surv
 
-from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics, truncation_time
+from subfuse.evaluation.metrics import (
+    CHANCE,
+    Metric,
+    classification_metrics,
+    duration,
+    metric_title,
+    number,
+    p_text,
+    p_value_text,
+    signed_interval,
+    survival_metrics,
+    truncation_time,
+)
 
 
 def assert_undefined(metric: Metric, reason: str) -> None:
@@ -254,6 +266,51 @@ def test_censoring_weighted_metrics_say_what_they_lack() -> None:
     assert_undefined(trained["auc_1095_days"], "truncation time of 400 days")
     assert_undefined(trained["integrated_brier"], "the predicted curves have fewer than two times before day 400")
     assert_undefined(survival_metrics(time_days, event, risk)["integrated_brier"], "no survival curve")
+
+
+def test_an_event_on_the_day_of_the_horizon_is_by_it_and_follow_up_that_ends_there_is_not_beyond_it() -> None:
+    everybody = np.array([EVENT] * 3)
+    training = {"train_time_days": np.array([1.0, 2.0, 900.0]), "train_event": everybody}
+
+    def at_horizon(time_days: list[float]) -> Metric:
+        metrics = survival_metrics(
+            np.array(time_days), everybody, np.array([3.0, 1.0, 2.0]), **training, horizon_days=500.0
+        )
+        return metrics["auc_500_days"]
+
+    assert at_horizon([500.0, 600.0, 700.0]).value == 1.0
+    assert at_horizon([500.0, 600.0, 400.0]).value == 1.0
+    assert_undefined(at_horizon([500.0, 500.0, 400.0]), "nobody was followed beyond day 500")
+    assert_undefined(at_horizon([501.0, 600.0, 700.0]), "no event by day 500")
+
+
+def test_reasons_name_the_class_that_is_there_and_the_limit_of_the_metric_that_has_one() -> None:
+    metrics = classification_metrics(np.array([1, 1]), np.array([[0.1, 0.9], [0.2, 0.8]]), classes=["G2", "G3"])
+    time_days, event = np.array([5.0, 5.0, 9.0]), np.array([EVENT, EVENT, CENSORED])
+    times = {"train_time_days": np.array([1.0, 2.0, 8.0]), "train_event": np.array([EVENT, EVENT, CENSORED])}
+    survival = survival_metrics(time_days[:2], event[:2], np.array([1.0, 2.0]), **times)
+
+    assert_undefined(metrics["specificity"], "every patient is of class G3")
+    assert_undefined(metrics["quadratic_kappa"], "every patient is of class G3 and predicted so")
+    assert survival["c_index"].reason == "no comparable pair"
+    assert survival["uno_c_index"].reason == "no comparable pair before the truncation time of 2 days"
+
+
+def test_numbers_read_as_people_write_them() -> None:
+    assert CHANCE == 0.5
+    assert [metric_title(name) for name in ("c_index", "auc_1095_days", "own")] == ["C-index", "AUC at 3 years", "own"]
+    assert [duration(days) for days in (30, 45, 364, 365, 1095)] == [
+        "1 month",
+        "1 month",
+        "12 months",
+        "1 year",
+        "3 years",
+    ]
+    assert [number(x) for x in (0.12345, -0.5, -0.0001, float("nan"))] == ["0.123", "−0.500", "0.000", "undefined"]
+    assert [number(x, signed=True) for x in (0.12345, -0.0001)] == ["+0.123", "+0.000"]
+    assert signed_interval(0.1, float("nan")) == "no interval"
+    assert [p_value_text(x) for x in (0.0009, 0.001, 1.0, float("nan"))] == ["< 0.001", "0.001", "1.000", "undefined"]
+    assert [p_text(x) for x in (0.0009, 0.012, float("nan"))] == ["p < 0.001", "p = 0.012", "p undefined"]
 
 
 @pytest.mark.parametrize(
