@@ -36,9 +36,6 @@ LARGEST_SHARE = 0.1  # of the lines
 WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other names; only to become fewer
     "clinical/reading", "clinical/source",
     "expression/reading", "expression/source",
-    "report/audit_tables", "report/cohort_section", "report/figures/drawing", "report/figures/results",
-    "report/patient_section", "report/provenance_section", "report/run_files", "report/task_figures",
-    "report/task_section",
     "run_folder/cohort_copy", "run_folder/explanations", "run_folder/job", "run_folder/names",
     "runs/job_model", "runs/run", "runs/single_training",
     "serve/schema",

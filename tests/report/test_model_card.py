@@ -10,7 +10,6 @@ from fake_run import SCRIPT, write_fake_run
 from subfuse.audit.findings import Audit, Finding
 from subfuse.report.document import write_report
 from subfuse.report.model_card import escaped, model_card
-from subfuse.report.provenance_section import command, provenance_section
 from subfuse.report.run_files import read_run
 
 
@@ -97,21 +96,3 @@ def test_hostile_names_are_text(tmp_path):
 
 def test_escaped_text_stays_on_one_line():
     assert escaped("a\n## b `c`") == r"a \#\# b \`c\`"
-
-
-def test_a_run_from_python_is_repeated_by_python_that_can_be_read(tmp_path):
-    run = write_fake_run(tmp_path / "run", patients=40, tasks=("grade",), explained=0)
-    provenance = json.loads((run / "provenance.json").read_text()) | {"command": "Python"}
-    (run / "provenance.json").write_text(json.dumps(provenance))
-    text = command(read_run(run))
-    compile(text, "command", "exec")
-    assert "task=['grade']" in text
-    assert "plan=TrainingPlan(" in text  # with the run's own seed, settings and sizes
-
-
-def test_hashes_of_the_runs_files_are_listed(run):
-    groups = {group["name"]: dict(group["pairs"]) for group in provenance_section(read_run(run)).content["groups"]}
-    assert set(groups["Files of this run, sha256"]) == {
-        "config.yaml", "predictions.csv", "metrics.csv", "comparisons.csv",
-    }  # fmt: skip
-    assert groups["Run"]["versions.torch"] == "2.14.1"

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from subfuse.report.figures import results as figures
-from subfuse.report.figures.drawing import numbered
 from subfuse.report.figures.results import Estimate, SurvivalCurve
 
 
@@ -99,12 +98,3 @@ def test_figures_share_no_identifier(drawn):
 def test_text_stays_text(drawn):
     assert "<text" in drawn["roc"]
     assert "false positive rate" in drawn["roc"].lower()
-
-
-def test_figures_drawn_alike_get_identifiers_of_their_own(drawn):
-    first, second = (numbered(drawn["roc"], place) for place in (1, 2))
-    identifiers = [set(re.findall(r'\bid="(.*?)"', text)) for text in (first, second)]
-    assert identifiers[0] & identifiers[1] == set()
-    named = set(re.findall(r'(?:href="#|url\(#)([^")]*)', second))
-    assert named
-    assert named <= identifiers[1]
