@@ -79,7 +79,7 @@ TESTS = {
     "evaluation/test_intervals.py",
     "cohort/drawn_folds": "cohort/test_drawn_folds.py",
     "expression/units": "expression/test_units.py expression/test_doubtful_units.py "
-    "expression/test_expression_reading.py",
+    "expression/test_reading.py",
     "clinical/glioma": "clinical/test_glioma.py",
     "explanation/attribution": "explanation/test_attribution.py",
 }

@@ -34,12 +34,10 @@ NEIGHBOURS = {
 MOST_FILES = 14  # of a room, beside its __init__
 LARGEST_SHARE = 0.1  # of the lines
 WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other names; only to become fewer
-    "clinical/reading", "clinical/source",
-    "expression/reading", "expression/source",
-    "run_folder/cohort_copy", "run_folder/explanations", "run_folder/job", "run_folder/names",
+   
+   
     "runs/job_model", "runs/run", "runs/single_training",
     "serve/schema",
-    "slides/opening", "slides/qupath", "slides/source", "slides/whole_slides",
     "training/linear/fit", "training/linear/regressions", "training/problem", "training/processes",
     "training/search", "training/settings", "training/trainer",
 }  # fmt: skip

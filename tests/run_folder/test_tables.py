@@ -8,7 +8,7 @@ from subfuse.errors import DataError
 from subfuse.files import read_table, write_table
 from subfuse.report.provenance_section import training_section
 from subfuse.report.run_files import read_run
-from subfuse.run_folder.job import Job, jobs_of
+from subfuse.run_folder.job import jobs_of
 from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.run import load_run
@@ -43,13 +43,6 @@ def test_events_are_true_false_or_unknown(tmp_path):
     path.write_text(f"{header}A,True,{job}B,1,{job}", encoding="utf-8")
     with pytest.raises(DataError, match=r"line 3: event must be True, False or empty\. Found '1'"):
         read_predictions(path)
-
-
-def test_jobs_are_those_of_the_predictions_whatever_they_are_called():
-    table = pd.DataFrame({"task": "NA", "model": ["snn", "snn", "cox"], "fold": [0, 0, 1], "repeat": [0, 0, 2]})
-    found = jobs_of(table)
-    assert [job for job, _ in found] == [Job("NA", "snn", 0), Job("NA", "cox", 1, 2)]
-    assert [len(rows) for _, rows in found] == [2, 1]
 
 
 @pytest.fixture(scope="module")

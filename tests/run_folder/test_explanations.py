@@ -6,11 +6,13 @@ from subfuse.files import write_json, write_table
 from subfuse.run_folder.explanations import (
     explained,
     explained_tasks,
+    explanation_name,
     explanations_of,
     lost_of_explanations,
     read_explained,
     read_explained_task,
 )
+from subfuse.run_folder.names import COHORT
 
 GENES = pd.DataFrame({"gene": ["NA", "SEPT1"], "subspace": ["None", "007"], "contribution": [0.5, -0.25]})
 
@@ -69,3 +71,11 @@ def test_an_explanation_without_its_content_is_refused(run):
     (explanations_of(run) / "007" / "grade" / "explanation.json").write_text("{")
     with pytest.raises(DataError, match="complete JSON"):
         read_explained(explanations_of(run) / "007" / "grade")
+
+
+def test_what_a_patient_is_called_leads_to_no_other_folder(tmp_path):
+    hostile = ["..", "../x", "a/b", ".hidden", COHORT, "a b", "C:x"]
+    names = [explanation_name(name) for name in [*hostile, "TCGA-02-0047", "007"]]
+    assert len({*names, COHORT}) == len(names) + 1
+    assert all((tmp_path / name).resolve().parent == tmp_path.resolve() for name in names)
+    assert names[-2:] == ["TCGA-02-0047", "007"]

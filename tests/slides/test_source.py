@@ -1,0 +1,71 @@
+"""`slides` of a cohort file: of one source, with the keys of that source alone."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from subfuse.slides.source import (
+    FeatureFiles,
+    FeatureRows,
+    FeatureSource,
+    SlideFolder,
+    SlideList,
+    SlideSource,
+    SlidesSection,
+)
+
+SECTION = TypeAdapter(SlidesSection)
+KEYS = {
+    SlideFolder: {"folder": "slides", "table": "slides.csv", "mpp": 0.25},
+    SlideList: {"table": "slides.csv"},
+    FeatureFiles: {"features": "uni", "encoder": "MahmoodLab/uni"},
+    FeatureRows: {"feature_table": "vectors.csv", "include": ["a"]},
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_the_key_tells_the_kind_and_empty_keys_of_others_declare_nothing(kind):
+    empty = dict.fromkeys(("folder", "features", "feature_table", "encoder"))
+    section = SECTION.validate_python(empty | KEYS[kind])
+    assert type(section) is kind
+    assert SECTION.validate_python(section.model_dump(mode="json", exclude_none=True)) == section
+    assert SECTION.validate_python(section) == section
+
+
+def test_slides_lie_in_one_place():
+    with pytest.raises(ValidationError, match="give one of `folder`, `features` and `feature_table`, not folder"):
+        SECTION.validate_python({"folder": "a", "features": "b"})
+
+
+@pytest.mark.parametrize("kind", [SlideFolder, SlideList, FeatureRows])
+def test_only_files_of_features_name_their_encoder(kind):
+    with pytest.raises(ValidationError, match=r"pass --encoder to `subfuse prepare`"):
+        SECTION.validate_python(KEYS[kind] | {"encoder": "uni"})
+
+
+@pytest.mark.parametrize("encoder", ["", "..", "a\\b"])
+def test_an_encoder_names_a_folder(encoder):
+    with pytest.raises(ValidationError, match="encoder"):
+        SECTION.validate_python({"features": "f", "encoder": encoder})
+
+
+@pytest.mark.parametrize("mpp", [0, -0.5, 40000.0])
+def test_an_implausible_pixel_size_is_refused(mpp):
+    with pytest.raises(ValidationError, match="mpp"):
+        SECTION.validate_python({"folder": "a", "mpp": mpp})
+
+
+def test_nothing_at_all_says_what_there_could_be_and_a_mistyped_key_is_named_first():
+    with pytest.raises(ValidationError, match="give a `folder` of slides, a `table` with a `path` column, or both"):
+        SECTION.validate_python({})
+    with pytest.raises(ValidationError) as error:
+        SECTION.validate_python({"foldr": "a"})
+    assert "foldr" in str(error.value)
+    assert "give a `folder`" not in str(error.value)
+
+
+def test_a_slide_that_comes_as_features_is_a_slide():
+    features = FeatureSource("a", "P1", Path("a.h5"))
+    assert isinstance(features, SlideSource)
+    assert (features.mpp, features.encoder, features.in_table) == (None, None, False)
