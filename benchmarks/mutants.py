@@ -78,8 +78,7 @@ TESTS = {
     "evaluation/weighted_metrics": "evaluation/test_weighted_metrics.py evaluation/test_metrics.py "
     "evaluation/test_intervals.py",
     "cohort/drawn_folds": "cohort/test_drawn_folds.py",
-    "expression/units": "expression/test_units.py expression/test_doubtful_units.py "
-    "expression/test_reading.py",
+    "expression/units": "expression/test_units.py expression/test_doubtful_units.py expression/test_reading.py",
     "clinical/glioma": "clinical/test_glioma.py",
     "explanation/attribution": "explanation/test_attribution.py",
 }

@@ -34,8 +34,6 @@ NEIGHBOURS = {
 MOST_FILES = 14  # of a room, beside its __init__
 LARGEST_SHARE = 0.1  # of the lines
 WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other names; only to become fewer
-   
-   
     "runs/job_model", "runs/run", "runs/single_training",
     "serve/schema",
     "training/linear/fit", "training/linear/regressions", "training/problem", "training/processes",
