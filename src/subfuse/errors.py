@@ -27,13 +27,15 @@ class DataError(SubfuseError):
 
 
 def printable(text: str) -> str:
-    r"""Returns a text with everything escaped that no terminal or table can show: names in files may be any bytes.
+    r"""Returns a text in one line, with everything escaped that no terminal or table can show.
+
+    Names in files may be any bytes.
 
     Example:
         >>> print(printable("P1\udcff µm"))
         P1\udcff µm
     """
-    return "".join(c if c.isprintable() or c in "\n\xa0" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c == "\xa0" else ascii(c)[1:-1] for c in text)
 
 
 def listed(names: Iterable[object]) -> str:

@@ -10,6 +10,7 @@ import platform
 import re
 import tempfile
 import time
+import zipfile
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -274,6 +275,22 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
     except (OSError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise DataError(f"{path}: a CSV table in UTF-8 is required. Found: {problem}.") from error
+
+
+def require_whole_tensors(path: Path) -> None:
+    """Compares every part of a file of `torch.save` with its checksum, which torch itself does not look at.
+
+    Files of its versions before 1.6 have no checksums.
+
+    Raises:
+        ValueError: A part differs, or the list of parts cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        part = file.testzip()
+    if part is not None:
+        raise ValueError(f"its part {part} is not as it was written: bytes changed on the disk or on the way to it")
 
 
 def sha256_of_file(path: Path) -> str:

@@ -10,8 +10,11 @@ from small_cohort import deal_folds
 from subfuse import pipeline
 from subfuse.cli import main
 from subfuse.cohort import cohort as cohort_module
+from subfuse.errors import DataError
 from subfuse.report import document, summary
+from subfuse.run_folder.layout import read_audit
 from subfuse.run_folder.names import FAILED_RESULTS
+from subfuse.run_folder.tables import read_result
 from subfuse.runs import results
 
 STEPS = {
@@ -57,6 +60,26 @@ def test_a_result_that_fails_is_absent_and_told_and_the_others_are_there(
     results.write_results(tmp_path, predictions, {}, seed=0)  # as the same command again does
     assert all((tmp_path / other).exists() for other in STEPS)
     assert not (tmp_path / FAILED_RESULTS).exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "comparisons.csv", "failures.csv", "audit.json"])
+def test_a_result_that_was_changed_by_hand_is_not_shown_as_the_runs(name, predictions, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "evaluate_predictions", partial(results.evaluate_predictions, n_bootstrap=5))
+    monkeypatch.setattr(
+        results, "audit_run", lambda *_, **__: types.SimpleNamespace(to_dict=lambda: {"findings": [], "tables": {}})
+    )
+    (tmp_path / "failures.csv").write_text("task,model,repeat,fold,reason\ngrade,cox,0,1,too few\n")
+    results.write_results(tmp_path, predictions, {}, seed=0)
+    read = read_audit if name == "audit.json" else partial(read_result, name=name)
+    read(tmp_path)
+    path = tmp_path / name
+    written = path.read_text()
+    path.write_text(written.replace('"tables": {}', '"tables": {"a": []}') if name == "audit.json" else f"{written}\n")
+    with pytest.raises(DataError, match=rf"{name}: what was written is required\. Found that it was changed since"):
+        read(tmp_path)
+    results.write_results(tmp_path, predictions, {}, seed=0)  # as the same command again does
+    assert name == "failures.csv" or path.read_text() == written
+    read(tmp_path)
 
 
 def test_a_report_is_written_without_the_sections_that_fail(make_cohort, tmp_path, monkeypatch, capsys):

@@ -68,8 +68,7 @@ def _of_system(error: OSError) -> str:
     """Returns in one line what the system refused, and where."""
     where = f"{error.filename}: " if error.filename is not None else ""
     problem = " ".join((error.strerror or str(error)).split())
-    text = f"{where}the system must allow this. Found: {problem}. Correct the path or its permissions."
-    return printable(text).replace("\n", "\\n")
+    return printable(f"{where}the system must allow this. Found: {problem}. Correct the path or its permissions.")
 
 
 def _close_output() -> None:

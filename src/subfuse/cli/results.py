@@ -191,7 +191,7 @@ def _audit(arguments: Namespace) -> None:
     from subfuse.audit.any_origin.prediction_files import audit_files
     from subfuse.audit.audit import audit_run
     from subfuse.cli.audit_text import print_added, print_audit
-    from subfuse.files import remove_parts, write_json
+    from subfuse.files import remove_parts, write_sealed_json
 
     paths, modalities, first = arguments.paths, arguments.modalities, arguments.paths[0]
     out = arguments.out or (first if first.is_dir() else first.parent) / AUDIT
@@ -210,7 +210,7 @@ def _audit(arguments: Namespace) -> None:
     else:
         audit = audit_files(paths, modalities=modalities, **of_files)
     remove_parts(out)
-    write_json(out, audit.to_dict())
+    write_sealed_json(out, audit.to_dict())
     print_audit(audit)
     if not is_run:  # whose report has it
         print_added(audit)

@@ -149,7 +149,7 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
     else:
         problem = _of_kind(name, first)
     more = f" ({len(others)} more problem(s) in this file.)" if others else ""
-    return f"{path}, line {line}: {problem}{more}".replace("\n", "\\n")  # names may hold line breaks
+    return f"{path}, line {line}: {problem}{more}"
 
 
 def _of_kind(name: str, problem: Mapping[str, Any]) -> str:

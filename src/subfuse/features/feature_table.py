@@ -63,10 +63,10 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except ImportError:
         raise ConfigurationError(f"{path}: Parquet needs pyarrow. Run: pip install 'subfuse[parquet]'.") from None
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except Exception as error:  # damaged files lead pyarrow and pandas to errors of any type
+        problem = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(
-            f"{path}: a complete Parquet file is required. Found: {' '.join(str(error).split())[:160]}. "
-            "Check the path or write the file again."
+            f"{path}: a complete Parquet file is required. Found: {problem}. Check the path or write the file again."
         ) from error
     return table.reset_index() if "slide_id" in table.index.names else table
 

@@ -22,6 +22,7 @@ from subfuse.features.hdf5_files import damage_named, opened_hdf5
 from subfuse.features.hdf5_layouts import read_hdf5
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.features.wsidata import read_wsidata
+from subfuse.files import require_whole_tensors
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
 from subfuse.tables import require_plausible_size
 
@@ -86,9 +87,14 @@ def _opened_tensor(path: Path, mpp: float | None) -> Iterator[FeatureFile]:
     """One tensor as CLAM saves it; its coordinates are in the HDF5 file of the same name."""
     tensor = _loaded_tensor(path)
     shape = bag_shape(tuple(tensor.shape), path, f"a tensor {tuple(tensor.shape)}")
+
+    def read() -> Any:
+        require_whole_tensors(path)
+        return tensor.float().numpy()
+
     sibling = _coordinates_of_tensor(path)
     if not sibling.exists():
-        bare = without_coordinates("tensor", shape, lambda: tensor.float().numpy())
+        bare = without_coordinates("tensor", shape, read)
         yield replace(bare, warnings=(*bare.warnings, *_unread_places(path)))
         return
     with opened_hdf5(sibling) as file:
@@ -98,7 +104,7 @@ def _opened_tensor(path: Path, mpp: float | None) -> Iterator[FeatureFile]:
                 f"{path}: its {shape[0]} patches x {shape[1]} features must be those of {sibling}. "
                 f"Found {found.shape[0]} x {found.shape[1]} there. Extract the slide again."
             )
-        yield replace(found, read=lambda: tensor.float().numpy())
+        yield replace(found, read=read)
 
 
 def _coordinates_of_tensor(path: Path) -> Path:

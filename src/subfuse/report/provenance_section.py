@@ -16,6 +16,7 @@ from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, PlainTable, Section, flattened, titled
 from subfuse.run_folder.job import chosen_by
 from subfuse.run_folder.names import AUDIT, COMPARISONS, CONFIG, METRICS, PREDICTIONS
+from subfuse.run_folder.tables import RESULTS_SHA256
 from subfuse.training.models import main_model, model_title
 
 _PARTS = {"failures": "failed jobs", "table": "epochs", "figures": "learning curves", "settings": "settings"}
@@ -112,7 +113,7 @@ _HASHED = (CONFIG, PREDICTIONS, METRICS, COMPARISONS, AUDIT)
 
 def provenance_section(run: RunFiles) -> Section:
     """Returns the command and the groups of facts: run, splits, versions, prepared data, hashes of the run's files."""
-    known = {key: value for key, value in run.provenance.items() if key != "command"}
+    known = {key: value for key, value in run.provenance.items() if key not in ("command", RESULTS_SHA256)}
     groups = {
         "Run": flattened({key: run.config[key] for key in _DESCRIBED if key in run.config} | known),
         "Splits": [(f"fold {k}, sha256", str(fold)) for k, fold in enumerate(run.config.get("folds") or ())],

@@ -12,7 +12,7 @@ from subfuse.cohort.cohort import changed_patients, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import is_begun, read_json, write_json, write_text
+from subfuse.files import is_begun, read_json, read_sealed_json, write_json, write_text
 from subfuse.run_folder import names
 from subfuse.run_folder.cohort_copy import read_run_patients
 from subfuse.run_folder.tables import require_own_predictions
@@ -153,10 +153,10 @@ def read_audit(run: Path) -> dict[str, Any] | None:
     """Returns an audit with its findings and tables; None where the run was not audited.
 
     Raises:
-        DataError: It is damaged.
+        DataError: It is damaged, or was changed since it was written.
     """
     path = run / names.AUDIT
-    found = read_json(path) if path.exists() else {}
+    found = read_sealed_json(path) if path.exists() else {}
     if not found:
         return None
     findings, tables = found.get("findings"), found.get("tables")

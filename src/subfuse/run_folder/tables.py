@@ -18,6 +18,7 @@ _PREFIXES = ("survival_", "p_", "contribution_")
 _LAST_COLUMNS = ("has_slides", "has_expression")
 _FILLED_COLUMNS = ("patient_id", "task", "model", "repeat", "fold", "split")
 PREDICTIONS_SHA256 = "predictions_sha256"  # in provenance.json of a run and of a job: of predictions.csv beside it
+RESULTS_SHA256 = "results_sha256"  # in provenance.json of a run: of what was made of the predictions, by name
 _RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of each, see `read_columns`
     METRICS: {
         "names": ("task", "model"),
@@ -142,9 +143,21 @@ def read_result(run: Path, name: str) -> pd.DataFrame:
     """Returns what is told beside a run's predictions, of `_RESULTS`; empty where it was not written.
 
     Raises:
-        DataError: It lacks a column, or holds something else in one.
+        DataError: It lacks a column, holds something else in one, or was changed since it was written.
     """
-    return read_columns(run / name, **_RESULTS[name])
+    path, provenance = run / name, run / PROVENANCE
+    written = read_json(provenance).get(RESULTS_SHA256) if path.exists() and provenance.exists() else None
+    if isinstance(written, dict) and written.get(name) not in (None, sha256_of_file(path)):  # unknown of earlier runs
+        raise DataError(
+            f"{path}: what was written is required. Found that it was changed since. Repeat the command that made the "
+            "run (`train` with --resume): it makes the table again, and trains nothing that is trained."
+        )
+    return read_columns(path, **_RESULTS[name])
+
+
+def hashes_of_results(run: Path) -> dict[str, str]:
+    """Returns what `read_result` compares the tables with that are there."""
+    return {name: sha256_of_file(run / name) for name in (METRICS, COMPARISONS, FAILURES) if (run / name).exists()}
 
 
 def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import atomic_path, read_json, remove_parts, write_json
+from subfuse.files import atomic_path, read_json, remove_parts, require_whole_tensors, write_json
 from subfuse.model import SubspaceFusion, SubspaceFusionConfig
 from subfuse.model.released_weights import convert_released, unused_names
 from subfuse.run_folder.names import MODEL, WEIGHTS
@@ -34,6 +34,7 @@ def convert_file(path: Path, out: Path) -> tuple[str, ...]:
     if (out / WEIGHTS).exists():
         raise ConfigurationError(f"{out} holds a model already. Choose another --out.")
     try:
+        require_whole_tensors(path)
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged stream of pickle instructions fails in any way
         reason = next(iter(str(error).splitlines()), "an empty file")

@@ -20,9 +20,9 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.execution import Attempts
-from subfuse.files import sha256_of_file, write_json, write_table
+from subfuse.files import sha256_of_file, write_json, write_sealed_json, write_table
 from subfuse.run_folder.names import AUDIT, COMPARISONS, FAILED_RESULTS, METRICS, PREDICTIONS, PROVENANCE
-from subfuse.run_folder.tables import PREDICTIONS_SHA256
+from subfuse.run_folder.tables import PREDICTIONS_SHA256, RESULTS_SHA256, hashes_of_results
 from subfuse.runs.timing import training_seconds
 
 logger = logging.getLogger(__name__)
@@ -65,9 +65,10 @@ def write_results(
     with _made(out / PROVENANCE, attempts) as path:
         seconds = training_seconds(out, predictions)
         facts = {**_provenance(predictions), PREDICTIONS_SHA256: sha256_of_file(out / PREDICTIONS)}
+        facts[RESULTS_SHA256] = hashes_of_results(out)
         write_json(path, facts | ({"training_seconds": seconds} if seconds else {}))
     with _made(out / AUDIT, attempts) as path:
-        write_json(path, audit_run(out, seed=seed).to_dict())
+        write_sealed_json(path, audit_run(out, seed=seed).to_dict())
     failed = attempts.table()
     if failed.empty:
         (out / FAILED_RESULTS).unlink(missing_ok=True)

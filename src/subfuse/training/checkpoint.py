@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.files import atomic_path
+from subfuse.errors import ConfigurationError, DataError
+from subfuse.files import atomic_path, require_whole_tensors
 
 RandomState = dict[str, UInt8[Tensor, " byte"]]
 
@@ -112,6 +111,7 @@ class Checkpoint:
             ConfigurationError: It belongs to another training.
         """
         with self._complete():
+            require_whole_tensors(self.path)
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             found = dict(content["description"])
         expected = _plain(self.description)
@@ -131,17 +131,8 @@ class Checkpoint:
         """Turns whatever reading something else leads to into a DataError of one line."""
         try:
             yield
-        except (
-            OSError,
-            EOFError,
-            UnpicklingError,
-            RuntimeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as error:
-            reason = preview(str(error).splitlines(), 1).rstrip(".:")
+        except Exception as error:  # a damaged stream of pickle instructions fails in any way
+            reason = next(iter(str(error).splitlines()), "an empty file").rstrip(".:")
             raise DataError(f"{self.path} must be a complete checkpoint. Found: {reason}. Remove it.") from None
 
 

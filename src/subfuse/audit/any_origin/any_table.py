@@ -168,7 +168,7 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
         sums = sums / per_cent
         off = ((sums - 1).abs() > _ROUNDED + 1e-9) | (table.loc[complete, columns] < 0).any(axis=1)
         if off.any():
-            row = table.loc[off].iloc[0]
+            row = table.loc[off.idxmax()]
             numbers = row[columns].astype(float)
             raise DataError(
                 f"columns {preview(columns, 4)}: probabilities from 0 to 1 that sum to 1 are required (or per cent). "

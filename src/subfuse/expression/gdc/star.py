@@ -122,6 +122,8 @@ def read_star_file(path: Path, *, units: Collection[str] = tuple(STAR_COLUMNS)) 
         raise other_bytes(path) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: a complete STAR file is required. Found: {' '.join(str(error).split())}.") from error
+    if not isinstance(content.index, pd.RangeIndex):
+        raise DataError(f"{path}: as many cells as in the header are required in every row. Found more. Load it again.")
     missing = [name for name in needed if name not in content]
     if missing:
         raise DataError(
