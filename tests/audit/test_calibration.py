@@ -8,7 +8,10 @@ from audited_tables import run_of
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.calibration import calibration_findings
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
+from subfuse.evaluation.calibration_slopes import SLOPE_COLUMNS
 from subfuse.evaluation.floors import LEAST_CALIBRATED
+
+NO_SLOPES = pd.DataFrame(columns=list(SLOPE_COLUMNS))
 
 
 def test_calibration_is_worded_by_its_evidence() -> None:
@@ -20,7 +23,7 @@ def test_calibration_is_worded_by_its_evidence() -> None:
         for p_value, n_patients in ((0.023, 39), (0.0004, 39), (0.4, 39), (0.0004, LEAST_CALIBRATED - 1))
     )
     tables = [pd.DataFrame(list(row), columns=list(CALIBRATION_COLUMNS)) for row in rows.to_numpy()]
-    weak, clear, none, few = (calibration_findings(table)[0] for table in tables)
+    weak, clear, none, few = (calibration_findings(table, NO_SLOPES)[0] for table in tables)
 
     assert "some evidence that probabilities are off" in weak.found
     assert "clear evidence that probabilities are off" in clear.found
@@ -28,7 +31,7 @@ def test_calibration_is_worded_by_its_evidence() -> None:
     assert (few.level, f"{LEAST_CALIBRATED} are needed" in few.found) == ("note", True)
     assert not any("wrong" in finding.found for finding in (weak, clear, none, few))
     assert "cannot be recalibrated" in weak.remedy
-    recalibrated = calibration_findings(tables[0].assign(after=0.1))[0]
+    recalibrated = calibration_findings(tables[0].assign(after=0.1), NO_SLOPES)[0]
     assert recalibrated.remedy.startswith("Recalibrate on validation patients (Platt)")
 
 

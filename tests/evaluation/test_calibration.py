@@ -8,11 +8,13 @@ from sksurv.util import Surv
 
 from subfuse.audit.calibration import calibration_findings
 from subfuse.evaluation.calibration import CALIBRATION_COLUMNS, calibration_table, reliability_table
+from subfuse.evaluation.calibration_slopes import SLOPE_COLUMNS
 from subfuse.evaluation.censoring import SurvivalCurves
 from subfuse.evaluation.intervals import evaluate_predictions
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics
 from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
 
+NO_SLOPES = pd.DataFrame(columns=list(SLOPE_COLUMNS))
 DAYS = np.array([200.0, 500.0, 900.0, 1400.0])
 
 
@@ -70,7 +72,7 @@ def test_recalibration_mends_probabilities_that_are_too_certain(classes: tuple[s
     assert error["after_isotonic"] < 0.5 * error["before"]
     assert brier["after_isotonic"] < brier["before"]
     assert error["p_before"] < 0.01
-    finding = calibration_findings(table)[0]
+    finding = calibration_findings(table, NO_SLOPES)[0]
     assert "Recalibrate on validation patients" in finding.remedy
     assert f"by isotonic regression {error['after_isotonic']:.3f} and {brier['after_isotonic']:.3f}" in finding.found
 
@@ -94,7 +96,7 @@ def test_true_probabilities_pass_and_stay() -> None:
     error = measure(table, "expected_calibration_error")
     assert error["p_before"] > 0.05
     assert error["after"] == pytest.approx(error["before"], abs=0.02)
-    assert calibration_findings(table)[0].level == "ok"
+    assert calibration_findings(table, NO_SLOPES)[0].level == "ok"
 
 
 def test_certain_and_right_probabilities_are_beyond_doubt() -> None:
@@ -204,7 +206,7 @@ def test_level_of_hazards_is_mended() -> None:
     assert one["before"] < 1e-6 < one["after"]
     assert measure(table, "d_calibration_p")["before"] < 1e-6
     assert brier["after"] < brier["before"]
-    assert calibration_findings(table)[0].level == "warning"
+    assert calibration_findings(table, NO_SLOPES)[0].level == "warning"
 
 
 def test_p_values_of_repeats_are_combined_as_twice_their_median() -> None:
@@ -262,7 +264,7 @@ def test_a_model_without_curves_says_so() -> None:
     assert found["measure"].tolist() == ["integrated_brier", "one_calibration_p", "d_calibration_p"]
     assert found["before"].isna().all()
     assert (found["reason"] == "its predictions hold no survival curve").all()
-    assert calibration_findings(found)[0].level == "note"
+    assert calibration_findings(found, NO_SLOPES)[0].level == "note"
 
 
 def test_curves_of_test_patients_alone_are_measured_and_not_recalibrated() -> None:

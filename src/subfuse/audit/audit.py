@@ -27,6 +27,7 @@ from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
 from subfuse.evaluation.calibration import calibration_table, reliability_table
+from subfuse.evaluation.calibration_slopes import slope_table
 from subfuse.evaluation.predictions import FOLD, stacked
 from subfuse.evaluation.survival.hazard_ratios import hazard_ratios
 from subfuse.run_folder.cohort_copy import changed_since, read_run_patients
@@ -72,7 +73,7 @@ def audit_predictions(
 
     Returns:
         Findings, worst first, and tables `fusion`, `rescued`, `label_permutation`, `added_value`, `decision_curves`,
-        `conformal`, `strata`, `pairs`, `calibration`, `reliability` and `hazard_ratios`.
+        `conformal`, `strata`, `pairs`, `calibration`, `calibration_slopes`, `reliability` and `hazard_ratios`.
 
     Raises:
         ConfigurationError: Modalities of a model that is not there, or strata that group no patients.
@@ -207,8 +208,9 @@ def _audit_table(
             found, within, pairs = stratum_findings(task, strata, columns)
             audited.add(found, within, table="strata")
             audited.add([], pairs, table="pairs")
-    calibration = calibration_table(table)
-    audited.add(calibration_findings(calibration), calibration, table="calibration")
+    calibration, slopes = calibration_table(table), slope_table(table)
+    audited.add(calibration_findings(calibration, slopes), calibration, table="calibration")
+    audited.add([], slopes, table="calibration_slopes")
     audited.add([], reliability_table(table), table="reliability")
     audited.add([], hazard_ratios(table, patients=patients), table="hazard_ratios")
     return audited, tasks

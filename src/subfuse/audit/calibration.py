@@ -1,6 +1,6 @@
 """Whether probabilities are true, and whether it is worth acting on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,9 @@ from subfuse.audit.findings import Finding, Level
 from subfuse.errors import listed
 from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table, promise_of
 from subfuse.evaluation.benefit.decision_curves import decision_curves
+from subfuse.evaluation.calibration_slopes import LEVEL, RATIO, SLOPE
 from subfuse.evaluation.floors import LEAST_CALIBRATED
-from subfuse.evaluation.metrics import duration, p_text
+from subfuse.evaluation.metrics import duration, number, p_text
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import main_model, model_title
 
@@ -25,12 +26,18 @@ _WHY_PROMISES = "A set or bound that holds less often than it promises misleads 
 _WHY = "A probability that is not true misleads whoever acts on it, however well patients are ranked."
 
 
-def calibration_findings(table: pd.DataFrame) -> list[Finding]:
-    """Returns one finding per task and model of a table of `calibration_table`."""
+def calibration_findings(table: pd.DataFrame, slopes: pd.DataFrame) -> list[Finding]:
+    """Returns one finding per task and model; where probabilities are off, in which way.
+
+    Args:
+        table: Of `calibration_table`.
+        slopes: Of `slope_table`, for the same predictions.
+    """
+    ways = {of: _ways(rows) for of, rows in slopes.groupby(["task", "model"], sort=False)}
     return [
         finding
         for (task, model), rows in table.groupby(["task", "model"], sort=False)
-        for finding in _of_model(str(task), str(model), rows.set_index("measure"))
+        for finding in _of_model(str(task), str(model), rows.set_index("measure"), ways.get((task, model), []))
     ]
 
 
@@ -113,7 +120,25 @@ def _thresholds(rows: pd.DataFrame) -> str:
     return ", ".join(f"{run.min():.2f}" if len(run) == 1 else f"{run.min():.2f} to {run.max():.2f}" for run in runs)
 
 
-def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
+def _ways(slopes: pd.DataFrame) -> list[str]:
+    """Returns in words how probabilities of one model are off, where an interval says so."""
+    words = {
+        SLOPE: (1.0, "too extreme", "too timid", "slope {}"),
+        LEVEL: (0.0, "too high", "too low", "log odds {}"),
+        RATIO: (1.0, "too high", "too low", "observed over expected events {}"),
+    }
+    found = []
+    for row in slopes.to_dict("records"):
+        right, if_below, if_above, numbers = words[row["measure"]]
+        of = f" for {row['outcome']}" if row["outcome"] else ""
+        value, *interval = (number(row[name], signed=row["measure"] == LEVEL) for name in ("before", "lower", "upper"))
+        if row["upper"] < right or row["lower"] > right:
+            way = if_below if row["upper"] < right else if_above
+            found.append(f"{way}{of} ({numbers.format(value)}, {' to '.join(interval)})")
+    return found
+
+
+def _of_model(task: str, model: str, rows: pd.DataFrame, ways: Sequence[str]) -> Iterator[Finding]:
     if rows["before"].isna().all():
         yield Finding.of_model(
             "note", CHECK, f"cannot be checked, {rows['reason'].iloc[0]}", _WHY, task=task, model=model
@@ -129,7 +154,7 @@ def _of_model(task: str, model: str, rows: pd.DataFrame) -> Iterator[Finding]:
         yield Finding.of_model("ok", CHECK, text, task=task, model=model)
         return
     evidence = "clear" if p_value < CLEAR else "some"
-    detail = f"{evidence} evidence that probabilities are off, {text}"
+    detail = f"{evidence} evidence that probabilities are off, {text}{f'; {listed(ways)}' if ways else ''}"
     if rows["after"].notna().any():
         short = "recalibrate before use"
         remedy = f"Recalibrate on validation patients ({rows['method'].iloc[0]}) before using the probabilities."

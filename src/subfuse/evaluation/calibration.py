@@ -99,17 +99,38 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _class_measures(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    method, scaling = ("Platt", PlattScaling) if len(classes) == 2 else ("temperature", TemperatureScaling)
-    tested = dict(list(rows[rows["split"] == "test"].groupby(FOLD)))
-    validation = dict(list(rows[rows["split"] == "validation"].groupby(FOLD)))
-    before = pd.concat([_as_probabilities(fold, classes) for fold in tested.values()])
-    reason, reason_isotonic = _few(validation, tested, "patients"), _unfit_for_isotonic(validation, tested, classes)
-    after = None if reason else _recalibrated(tested, validation, classes, scaling)
+    method = "Platt" if len(classes) == 2 else "temperature"
+    before, after, reason = class_stages(rows, classes)
+    tested, validation = _sides(rows)
+    reason_isotonic = _unfit_for_isotonic(validation, tested, classes)
     isotonic = None if reason_isotonic else _recalibrated(tested, validation, classes, IsotonicScaling)
     for measure in ("expected_calibration_error", "brier"):
         values = [None if part is None else _pooled_class_metric(part, measure) for part in (before, after, isotonic)]
         p_before = _calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
         yield _row(measure, values, method, reason, reason_isotonic) | {"p_before": p_before}
+
+
+def class_stages(rows: pd.DataFrame, classes: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None, str | None]:
+    """Returns test patients' probabilities as predicted, and after recalibration or why there is none.
+
+    Args:
+        rows: One model's rows of one task, all splits.
+        classes: Of the task.
+
+    Returns:
+        Tables with a column for each class, then `label_index` and `repeat_number`.
+    """
+    tested, validation = _sides(rows)
+    before = pd.concat([_as_probabilities(fold, classes) for fold in tested.values()])
+    reason = _few(validation, tested, "patients")
+    scaling = PlattScaling if len(classes) == 2 else TemperatureScaling
+    return before, None if reason else _recalibrated(tested, validation, classes, scaling), reason
+
+
+def _sides(rows: pd.DataFrame) -> tuple[dict[Any, pd.DataFrame], dict[Any, pd.DataFrame]]:
+    """Returns test and validation rows by fold."""
+    tested, validation = (dict(list(rows[rows["split"] == side].groupby(FOLD))) for side in ("test", "validation"))
+    return tested, validation
 
 
 def _calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
@@ -178,7 +199,7 @@ def _class_bins(tested: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Tested:
+class CurvesOfFold:
     """Test patients of one fold with their curves, before or after recalibration."""
 
     rows: pd.DataFrame
@@ -187,13 +208,29 @@ class _Tested:
 
 
 def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    measures = ("integrated_brier", "one_calibration_p", "d_calibration_p")
+    before, after, reason = survival_stages(rows)
+    for measure in ("integrated_brier", "one_calibration_p", "d_calibration_p"):
+        if before is None:
+            yield _row(measure, [np.nan, None, None], "level and slope", reason, _NO_ISOTONIC_CURVES)
+            continue
+        horizon = common_horizon(before)
+        found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
+        values = [*(metric.value for metric in found), None]
+        row = _row(measure, values, "level and slope", found[0].reason or reason, _NO_ISOTONIC_CURVES)
+        yield row | {"horizon_days": horizon if measure == "one_calibration_p" else np.nan}
+
+
+def survival_stages(
+    rows: pd.DataFrame,
+) -> tuple[dict[Any, CurvesOfFold] | None, dict[Any, CurvesOfFold] | None, str | None]:
+    """Returns test patients' curves by fold as predicted, and after recalibration; None with the reason without any.
+
+    Args:
+        rows: One model's rows of one survival task, all splits.
+    """
     before = _curves_by_fold(rows)
     if before is None:
-        for measure in measures:
-            absent = "its predictions hold no survival curve"
-            yield _row(measure, [np.nan, None, None], "level and slope", absent, _NO_ISOTONIC_CURVES)
-        return
+        return None, None, "its predictions hold no survival curve"
     validation = {
         key: fold
         for key, fold in rows[rows["split"] == "validation"].groupby(FOLD)
@@ -203,18 +240,18 @@ def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     reason = _few(validation, before, "events")
     if reason is None and before.keys() - known.keys():
         reason = "not recalibrated: validation patients of a fold have no survival curve"
-    after = None
-    if reason is None:
-        after = {key: _recalibrated_curves(tested, known[key], validation[key]) for key, tested in before.items()}
-    horizon = min([HORIZON_DAYS, *(float(tested.curves.days[-1]) for tested in before.values())])
-    for measure in measures:
-        found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
-        values = [*(metric.value for metric in found), None]
-        row = _row(measure, values, "level and slope", found[0].reason or reason, _NO_ISOTONIC_CURVES)
-        yield row | {"horizon_days": horizon if measure == "one_calibration_p" else np.nan}
+    if reason is not None:
+        return before, None, reason
+    after = {key: _recalibrated_curves(tested, known[key], validation[key]) for key, tested in before.items()}
+    return before, after, None
 
 
-def _curves_by_fold(rows: pd.DataFrame) -> dict[Any, _Tested] | None:
+def common_horizon(folds: Mapping[Any, CurvesOfFold]) -> float:
+    """Returns the day at which calibration is measured: 1095, or where the shortest curve ends."""
+    return min([HORIZON_DAYS, *(float(tested.curves.days[-1]) for tested in folds.values())])
+
+
+def _curves_by_fold(rows: pd.DataFrame) -> dict[Any, CurvesOfFold] | None:
     """Returns the test patients of every fold, None if a fold's model predicts no curve."""
     folds = {}
     for key, fold in rows.groupby(FOLD):
@@ -224,22 +261,22 @@ def _curves_by_fold(rows: pd.DataFrame) -> dict[Any, _Tested] | None:
         curves = survival_curves(tested)
         if curves is None:
             return None
-        folds[key] = _Tested(tested, fold[fold["split"] == "train"], curves)
+        folds[key] = CurvesOfFold(tested, fold[fold["split"] == "train"], curves)
     return folds
 
 
-def _recalibrated_curves(tested: _Tested, known: SurvivalCurves, validation: pd.DataFrame) -> _Tested:
+def _recalibrated_curves(tested: CurvesOfFold, known: SurvivalCurves, validation: pd.DataFrame) -> CurvesOfFold:
     fitted = HazardRecalibration.fit(known, times_days(validation), events(validation))
     return replace(tested, curves=fitted.apply(tested.curves))
 
 
-def _survival_metric(folds: dict[Any, _Tested], measure: str, horizon_days: float) -> Metric:
+def _survival_metric(folds: dict[Any, CurvesOfFold], measure: str, horizon_days: float) -> Metric:
     if measure == "integrated_brier":
         samples = (survival_sample(tested.rows, tested.train, tested.curves) for tested in folds.values())
         metrics = [metrics_of(sample)[measure] for sample in samples]
         values = [metric.value for metric in metrics if metric.is_defined]
         return Metric(float(np.mean(values))) if values else metrics[0]
-    repeats: dict[Any, list[_Tested]] = {}
+    repeats: dict[Any, list[CurvesOfFold]] = {}
     for (repeat, _), tested in folds.items():
         repeats.setdefault(repeat, []).append(tested)
     metrics = [_pooled_test(tested, measure, horizon_days) for tested in repeats.values()]
@@ -249,7 +286,7 @@ def _survival_metric(folds: dict[Any, _Tested], measure: str, horizon_days: floa
     return Metric(values[0] if len(values) == 1 else min(1.0, 2 * float(np.median(values))))
 
 
-def _pooled_test(folds: Sequence[_Tested], measure: str, horizon_days: float) -> Metric:
+def _pooled_test(folds: Sequence[CurvesOfFold], measure: str, horizon_days: float) -> Metric:
     rows = pd.concat([tested.rows for tested in folds])
     curves = _pooled_curves([tested.curves for tested in folds])
     if measure == "one_calibration_p":

@@ -15,6 +15,11 @@ from subfuse.training.models import model_title
 _Row = Mapping[str, Any]
 _Cell = Callable[[_Row], str]
 _MEASURES = {"one_calibration_p": "1-calibration, p", "d_calibration_p": "D-calibration, p"}
+_SLOPES = {
+    "calibration_slope": "slope",
+    "calibration_in_the_large": "level (log odds)",
+    "observed_to_expected": "observed over expected",
+}
 _COMPARISONS = {"per_sd": "per SD of risk", "high_vs_low": "high against low risk"}
 
 
@@ -103,6 +108,10 @@ def _measure(row: _Row) -> str:
 def _measured(name: str) -> _Cell:
     """Returns the cell of a measure of calibration, which may be a p-value."""
     return lambda row: (_p if str(row["measure"]).endswith("_p") and row.get(name) is not None else _number)(name)(row)
+
+
+def _interval_of(lower: str, upper: str) -> _Cell:
+    return lambda row: "" if row[lower] is None else f"{_number(lower)(row)} to {_number(upper)(row)}"
 
 
 def _undefined(rows: Sequence[_Row]) -> list[str]:
@@ -240,6 +249,23 @@ _TABLES = {
         "(survival curves), and by isotonic regression. A small p speaks against the probabilities.",
         is_shown=lambda row: row["before"] is not None,
         notes=_undefined,
+    ),
+    "calibration_slopes": _Table(
+        "Calibration slope and level",
+        {
+            **_OF_MODEL,
+            "Outcome": lambda row: str(row["outcome"]) or f"event by {duration(row['horizon_days'])}",
+            "Measure": lambda row: _SLOPES[str(row["measure"])],
+            "As predicted": _number("before"),
+            "95 % interval": _interval_of("lower", "upper"),
+            "Recalibrated": _number("after"),
+            "95 % interval ": _interval_of("lower_after", "upper_after"),
+        },
+        first_number=4,
+        of="measure",
+        caption="Of test patients. A slope below 1: probabilities are too extreme. A level below 0, or fewer events "
+        "than expected (below 1): they are too high. Of more than two classes each against the rest.",
+        is_shown=lambda row: row["before"] is not None,
     ),
     "decision_curves": _Table(
         "Decision curves",
