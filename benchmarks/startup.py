@@ -51,6 +51,12 @@ def processor_seconds(arguments: Sequence[str], source: Path) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def commit_of(folder: Path) -> str:
+    """Returns the commit that a folder of sources was checked out from."""
+    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, default=None)
@@ -77,7 +83,8 @@ def main() -> None:
         "# Starting\n",
         f"    python benchmarks/startup.py --before FOLDER --repeats {arguments.repeats}\n",
         f"- machine: {platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}",
-        "- before: commit 032d122" if arguments.before is not None else "",
+        f"- this version: commit {commit_of(here)}",
+        *([] if arguments.before is None else [f"- before: commit {commit_of(arguments.before)}"]),
         f"- {PATIENTS} patients, {GENES} genes, no slides\n",
         f"Least processor time of {arguments.repeats} runs, user and system, in seconds.\n",
         "| command | this version | times an empty Python | before | ratio |",
