@@ -33,12 +33,6 @@ NEIGHBOURS = {
 }
 MOST_FILES = 14  # of a room, beside its __init__
 LARGEST_SHARE = 0.1  # of the lines
-WITHOUT_TESTS_OF_THEIR_NAME = {  # their behaviour is tested in files of other names; only to become fewer
-    "runs/job_model", "runs/run", "runs/single_training",
-    "serve/schema",
-    "training/linear/fit", "training/linear/regressions", "training/problem", "training/processes",
-    "training/search", "training/settings", "training/trainer",
-}  # fmt: skip
 
 
 def imports_of(path: Path) -> set[str]:
@@ -123,9 +117,9 @@ def test_tests_stand_in_the_room_of_what_they_test():
 def test_every_module_has_a_test_file_of_its_name():
     tests = Path(__file__).parent
     modules = [path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if not path.name.startswith("__")]
-    without = {m.with_suffix("").as_posix() for m in modules if not (tests / m.parent / f"test_{m.name}").exists()}
-    assert without - WITHOUT_TESTS_OF_THEIR_NAME == set(), "new modules: give each tests/ROOM/test_MODULE.py"
-    assert WITHOUT_TESTS_OF_THEIR_NAME - without == set(), "they have test files, or are gone: take them off the list"
+    without = [m.as_posix() for m in modules if not (tests / m.parent / f"test_{m.name}").exists()]
+    assert len(modules) > 100
+    assert not without, "give each tests/ROOM/test_MODULE.py"
 
 
 def test_the_model_layer_stands_alone():

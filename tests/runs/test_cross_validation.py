@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from brief_run import BRIEF, run
 from safetensors.torch import load_file
 
 from small_cohort import deal_folds
@@ -14,28 +15,13 @@ from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.run_folder.names import HELD_OUT_SITES
 from subfuse.run_folder.tables import read_predictions
-from subfuse.runs.cross_validation import cross_validate, refuse_disguised_outcomes
+from subfuse.runs.cross_validation import refuse_disguised_outcomes
 from subfuse.runs.run import load_run
 from subfuse.runs.single_training import train_model
 from subfuse.training.checkpoint import Checkpoint
-from subfuse.training.fitting import train_fold
-from subfuse.training.search import search_settings
-from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
+from subfuse.training.settings import TrainingPlan, TrainingSettings
 
 pytestmark = pytest.mark.walk
-
-BRIEF = {
-    "plan": TrainingPlan(
-        training=TrainingSettings(epochs=2, batch_size=8),
-        architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32),
-    ),
-    "allow_inputs": ["GENE0"],  # shows the latent behind both outcomes
-}
-
-
-def run(cohort, out, models=("subspace", "snn"), task=("survival", "grade"), **changes):
-    options = {"folds": deal_folds(cohort), **BRIEF, **changes}
-    return cross_validate(cohort, task=task, models=models, out=out, **options)
 
 
 @pytest.fixture
@@ -219,25 +205,6 @@ def test_a_cohort_in_memory_needs_folds(cohort, tmp_path):
     assert drawn.predictions["fold"].nunique() == 3
 
 
-def test_a_run_predicts_known_patients_only_with_models_that_did_not_train_on_them(cohort, tmp_path, make_cohort):
-    result = run(cohort, tmp_path / "run", task="survival", models=["snn"])
-    predicted = load_run(tmp_path / "run").predict(cohort)
-    test = result.predictions[result.predictions["split"] == "test"]
-    merged = predicted.merge(test, on=["patient_id", "fold"], suffixes=("", "_before"))
-    assert len(predicted) == len(test) == len(merged)
-    np.testing.assert_allclose(merged["risk"], merged["risk_before"], atol=1e-6)
-    assert predicted["risk_percentile"].between(0, 100).all()
-
-
-def test_a_run_predicts_new_patients_with_every_fold(cohort, tmp_path):
-    known = cohort.select([p.patient_id for p in cohort.patients[:24]])
-    run(known, tmp_path / "run", task="survival", models=["snn"])
-    predicted = load_run(tmp_path / "run").predict(cohort)
-    new = predicted[predicted["split"] == "new"]
-    assert set(new["patient_id"]) == {p.patient_id for p in cohort.patients[24:]}
-    assert (new.groupby("patient_id")["fold"].nunique() == 2).all()
-
-
 def test_repeats_are_drawn_anew_and_kept_apart(cohort, tmp_path):
     result = run(cohort, tmp_path / "run", folds=3, repeats=2, task="grade", models=["logistic"])
     test = result.predictions[result.predictions["split"] == "test"]
@@ -264,26 +231,6 @@ def test_a_search_takes_the_best_settings_of_the_inner_validation(cohort, tmp_pa
         assert described["details"]["training"]["lr"] == pytest.approx(best["lr"])
         assert described["details"]["validation_score"] == pytest.approx(best["validation_score"])
     assert len(result.failures) == 0
-
-
-def test_a_search_tries_as_often_for_every_network_and_never_looks_at_test_patients(cohort, tmp_path):
-    fold = deal_folds(cohort)[0]
-    spoilt = tuple(
-        replace(p, labels={"grade": "G2"}, expression=None, slides=()) if p.patient_id in fold.test else p
-        for p in cohort
-    )
-    plan = BRIEF["plan"].model_copy(update={"seed": 4, "search": 2})
-    found = [
-        search_settings(of, fold, task="grade", model_name=model, plan=plan)
-        for of, model in ((cohort, "snn"), (replace(cohort, patients=spoilt), "snn"), (cohort, "concat"),
-                          (cohort, "logistic"))
-    ]  # fmt: skip
-    assert [len(result.trials) for result in found] == [2, 2, 2, 0]
-    pd.testing.assert_frame_equal(found[0].trials, found[1].trials)
-    assert found[0].plan == found[1].plan
-    assert found[3].plan == plan.model_copy(update={"search": 0})
-    with pytest.raises(ConfigurationError, match="search must be 0"):
-        train_fold(cohort, fold, task="grade", model_name="snn", plan=plan)
 
 
 def test_an_input_that_is_the_outcome_stops_the_run_unless_allowed(cohort, tmp_path):
@@ -325,11 +272,6 @@ def test_an_input_is_judged_by_all_patients_whom_a_model_of_the_run_trains_on(ma
 def test_folds_cannot_share_patients():
     with pytest.raises(DataError, match="Found in both: P001"):
         Fold(("P001", "P002"), ("P003",), ("P001",))
-
-
-def test_a_run_folder_is_required(tmp_path):
-    with pytest.raises(ConfigurationError, match="must be a finished run"):
-        load_run(tmp_path)
 
 
 def test_hospitals_of_which_a_model_knows_none_cost_no_other_result(make_cohort, tmp_path, caplog):

@@ -1,50 +1,21 @@
-import csv
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from brief_training import BRIEF, SMALL, change_patient, read_log, train, weights_of
 
 from small_cohort import deal_folds
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
-from subfuse.cohort.batches import collate, make_target
+from subfuse.cohort.batches import collate
 from subfuse.errors import DataError
 from subfuse.training.fitting import train_fold
 from subfuse.training.problem import assign
 from subfuse.training.selection import NETWORK_SHARES
-from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
-from subfuse.training.step import TaskData, drop_modalities, paired
+from subfuse.training.settings import TrainingPlan, TrainingSettings
+from subfuse.training.step import drop_modalities, paired
 from subfuse.training.stored_model import load_fitted
-from subfuse.training.trainer import OPTIMIZERS
-
-SMALL = ArchitectureSettings(embed_dim=32, max_grid=8, dropout=0.0, table_size=32)
-BRIEF = TrainingSettings(epochs=3, batch_size=4, lr=3e-3)
-
-
-def train(cohort, model="subspace", task="survival", settings=BRIEF, seed=1, fold=0, **kwargs):
-    return train_fold(
-        cohort,
-        deal_folds(cohort)[fold],
-        task=task,
-        model_name=model,
-        plan=TrainingPlan(training=settings, architecture=SMALL, seed=seed),
-        **kwargs,
-    )
-
-
-def read_log(folder):
-    with open(folder / "log.csv") as file:
-        return list(csv.DictReader(file))
-
-
-def weights_of(fitted):
-    return torch.cat([value.flatten().double() for value in fitted.model.state_dict().values()])
-
-
-def change_patient(cohort, patient_id, **changes):
-    patients = tuple(replace(p, **changes) if p.patient_id == patient_id else p for p in cohort)
-    return replace(cohort, patients=patients)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_cohort):
@@ -117,37 +88,6 @@ def test_models_learn_a_strong_signal(make_cohort, model):
         assert np.corrcoef(table["risk"], [np.log(p.time_days) for p in seen])[0, 1] < -0.6
 
 
-def test_the_log_has_a_row_per_epoch_and_the_subspaces_conflict_rate(make_cohort, tmp_path):
-    train(make_cohort(), log_path=tmp_path / "log.csv")
-    rows = read_log(tmp_path)
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
-    assert all(0 <= float(row["gradient_conflict"]) <= 1 for row in rows)
-    assert all(np.isfinite(float(row["validation_loss"])) for row in rows)
-
-
-@pytest.mark.walk
-def test_the_weights_kept_are_those_of_the_lowest_validation_loss(make_cohort, tmp_path):
-    settings = TrainingSettings(
-        epochs=12, batch_size=4, lr=5e-2, patience=12, selection="loss"
-    )  # a rate that overfits soon
-    cohort = make_cohort()
-    long = train(cohort, settings=settings, log_path=tmp_path / "log.csv")
-    losses = [float(row["validation_loss"]) for row in read_log(tmp_path)]
-    validation = assign(cohort, deal_folds(cohort)[0], cohort.tasks["survival"], "subspace").validation
-    batch = collate([BagReader(long.standardiser).read(p) for p in validation], n_genes=len(cohort.genes))
-    with torch.inference_mode():
-        loss = long.objective(long.model(**batch.inputs()), make_target(validation, cohort.tasks["survival"], ()))
-    assert float(loss.terms["task"]) == pytest.approx(min(losses), rel=1e-4)
-
-
-def test_early_stopping_stops_after_patience(make_cohort, tmp_path):
-    settings = TrainingSettings(epochs=60, batch_size=4, lr=5e-2, patience=2, selection="loss")
-    train(make_cohort(), settings=settings, log_path=tmp_path / "log.csv")
-    losses = [float(row["validation_loss"]) for row in read_log(tmp_path)]
-    assert len(losses) < 60
-    assert int(np.argmin(losses)) == len(losses) - 3
-
-
 def test_a_model_without_its_modality_is_refused_by_name(make_cohort):
     cohort = make_cohort()
     without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
@@ -174,76 +114,6 @@ def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_coho
     assert dropped.expression_mask[0]  # expression only: kept
     kept = drop_modalities(batch, 0.0, np.random.default_rng(0).random(len(cohort)))
     assert torch.equal(paired(kept), paired(batch))
-
-
-@pytest.mark.parametrize(("task", "model"), [("survival", "subspace"), ("grade", "subspace")])
-def test_what_is_fitted_before_training_comes_from_training_patients_only(make_cohort, task, model):
-    cohort, brief = make_cohort(), BRIEF.model_copy(update={"epochs": 1})
-    fold = deal_folds(cohort)[0]
-    before = train(cohort, model, task, brief)
-    for name in fold.validation:
-        large = np.full(len(cohort.genes), 1e3, np.float32)
-        cohort = change_patient(cohort, name, expression=large, time_days=1.0, slides=(), labels={"grade": "G4"})
-    after = train(cohort, model, task, brief)
-    assert before.objective.to_dict() == after.objective.to_dict()  # time bins, class weights
-    for part in ("mean", "scale"):
-        ours, theirs = (getattr(fitted.standardiser.expression, part) for fitted in (before, after))
-        np.testing.assert_array_equal(ours, theirs)
-    assert before.recipe == after.recipe  # with the size of the grid
-
-
-def test_the_learning_rate_rises_evenly_and_falls_as_a_cosine(make_cohort, tmp_path):
-    cohort = make_cohort()
-    n_train = len(assign(cohort, deal_folds(cohort)[0], cohort.tasks["survival"], "snn").train)
-    settings = TrainingSettings(epochs=10, batch_size=n_train, lr=2e-3, warmup=0.3, patience=10)  # an update per epoch
-    train(cohort, "snn", settings=settings, log_path=tmp_path / "log.csv")
-    rates = [float(row["lr"]) / 2e-3 for row in read_log(tmp_path)]
-    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1])
-    assert rates[3:] == pytest.approx([0.5 * (1 + np.cos(np.pi * step / 7)) for step in range(7)])
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_weight_decay_is_a_penalty_with_adam_and_decoupled_with_adamw(make_cohort, monkeypatch, name):
-    made, kind = [], OPTIMIZERS[name]
-    monkeypatch.setitem(OPTIMIZERS, name, lambda *args, **options: made.append(kind(*args, **options)) or made[-1])
-    settings = TrainingSettings(epochs=1, optimizer=name, lr=1e-3, weight_decay=0.7)
-    train(make_cohort(), "snn", settings=settings)
-    (optimizer,) = made
-    assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    (group,) = optimizer.param_groups
-    assert group["weight_decay"] == 0.7
-    assert group["decoupled_weight_decay"] is (name == "adamw")
-
-
-def test_mixed_precision_trains_to_nearly_the_same_weights_and_keeps_them_in_single_precision(make_cohort):
-    cohort = make_cohort()
-    settings = BRIEF.model_copy(update={"accelerator": "cpu", "modality_dropout": 0.0})
-    mixed = settings.model_copy(update={"precision": "bf16-mixed"})
-    single, rounded = train(cohort, settings=settings), train(cohort, settings=mixed)
-    assert not torch.equal(weights_of(single), weights_of(rounded))
-    assert all(value.dtype != torch.bfloat16 for value in rounded.model.state_dict().values())
-    start = train(cohort, settings=settings.model_copy(update={"lr": 1e-12, "weight_decay": 0.0}))
-    moved = weights_of(single) - weights_of(start)
-    assert (weights_of(rounded) - weights_of(single)).norm() < 0.5 * moved.norm()
-
-
-def test_modalities_are_hidden_while_training_and_never_while_validating(make_cohort, monkeypatch):
-    cohort, seen = make_cohort(), []
-    share = TaskData.share
-
-    def watched(data, patients, **options):
-        drawn = share(data, patients, **options)
-        hidden = [p.patient_id for batch in drawn.batches for p, both in zip(patients, paired(batch), strict=False)
-                  if p.slides and p.expression is not None and not both]  # fmt: skip
-        seen.append(({p.patient_id for p in patients}, len(hidden)))
-        return drawn
-
-    monkeypatch.setattr(TaskData, "share", watched)
-    train(cohort, settings=BRIEF.model_copy(update={"modality_dropout": 0.6, "batch_size": len(cohort)}))
-    validation = set(deal_folds(cohort)[0].validation)
-    hidden = {kind: [n for ids, n in seen if (ids <= validation) is kind] for kind in (False, True)}
-    assert min(hidden[False]) > 0
-    assert hidden[True] == [0] * BRIEF.epochs
 
 
 def test_what_is_predicted_of_an_unknown_patient_is_the_mean_over_training_patients(make_cohort):

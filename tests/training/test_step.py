@@ -14,7 +14,6 @@ from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
-from subfuse.training import processes
 from subfuse.training.coordination import ConfidenceGuidedProjection
 from subfuse.training.processes import one_process, start_processes
 from subfuse.training.settings import TrainingSettings
@@ -146,15 +145,3 @@ def test_divergence_is_an_error(make_cohort):
     share = in_double(data_of(cohort, "hazard").share(cohort.patients, batch_size=8))
     with pytest.raises(ConfigurationError, match="finite gradients"):
         update(share)
-
-
-def test_processes_that_cannot_be_had_are_told_in_one_line(monkeypatch):
-    def fail(**_) -> None:
-        raise RuntimeError("no such device")
-
-    monkeypatch.setattr(processes, "Fabric", fail)
-    with (
-        pytest.raises(ConfigurationError, match="--devices 2 --nodes 1 cannot be had: no such device"),
-        start_processes(SETTINGS, devices=2, nodes=1),
-    ):
-        pass

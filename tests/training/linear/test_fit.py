@@ -3,12 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from linear_bags import FEATURE, GENE, N, bags, followed
 from sklearn.linear_model import LogisticRegression
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
 from small_cohort import deal_folds
-from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget
+from subfuse.cohort.batches import BagBatch, ClassTarget
 from subfuse.errors import DataError
 from subfuse.model.baselines.linear import LinearModel
 from subfuse.objective.classification import ClassificationObjective
@@ -19,34 +20,6 @@ from subfuse.training.fitting import train_fold
 from subfuse.training.linear.fit import fit_line, fit_linear
 from subfuse.training.linear.regressions import INNER_FOLDS, inner_folds
 from subfuse.training.settings import TrainingPlan
-
-N, PATCH, FEATURE, GENE = 40, 3, 2, 6
-
-
-def bags(latent: torch.Tensor, *, of_slides: float = 0.0, of_genes: float = 0.0) -> BagBatch:
-    """Patients whose first feature and first gene rise with a latent variable."""
-    generator = torch.Generator().manual_seed(5)
-    n = len(latent)
-    patches = torch.randn(n, PATCH, FEATURE, generator=generator)
-    expression = torch.randn(n, GENE, generator=generator)
-    patches[:, :, 0] += of_slides * latent[:, None]
-    expression[:, 0] += of_genes * latent
-    return BagBatch(
-        patient_id=tuple(f"P{i}" for i in range(n)),
-        patches=patches,
-        coords=torch.zeros(n, PATCH, 2),
-        patch_mask=torch.ones(n, PATCH, dtype=torch.bool),
-        expression=expression,
-        expression_mask=torch.ones(n, dtype=torch.bool),
-        target=None,
-    )
-
-
-def followed(n: int = N) -> tuple[torch.Tensor, SurvivalTarget]:
-    random = np.random.default_rng(2)
-    latent = torch.from_numpy(random.normal(size=n)).float()
-    days = 500 * torch.exp(-latent) * torch.from_numpy(random.exponential(size=n)).float()
-    return latent, SurvivalTarget(days, torch.from_numpy(random.random(n) < 0.7))
 
 
 def log_risk(model: LinearModel, batch: BagBatch) -> torch.Tensor:
@@ -131,14 +104,6 @@ def test_both_finds_the_signal_wherever_it_is_and_does_without_either_modality(o
     noise, signal = norms if of_genes else norms[::-1]
     assert noise < 0.2 * signal
     assert weighed.loss == pytest.approx(float(cox_nll(weighed.out_of_fold[:, 0], target.time_days, target.event)))
-
-
-def test_inner_folds_share_out_events_and_classes_evenly():
-    _, target = followed()
-    counts = [int(target.event[inner_folds(target) == k].sum()) for k in range(INNER_FOLDS)]
-    assert max(counts) - min(counts) <= 1
-    label = ClassTarget(torch.arange(N) % 3)
-    assert max(np.bincount(inner_folds(label))) - min(np.bincount(inner_folds(label))) <= 1
 
 
 @pytest.mark.parametrize("absent", [0, 3])

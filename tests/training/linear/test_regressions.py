@@ -1,0 +1,95 @@
+"""Paths of penalties: out-of-fold predictions, and where a loss is lowest."""
+
+import numpy as np
+import pytest
+import torch
+from linear_bags import N, followed
+
+from subfuse.cohort.batches import ClassTarget
+from subfuse.errors import DataError
+from subfuse.training.linear.regressions import INNER_FOLDS, inner_folds, lowest, regressions_of
+
+
+def test_inner_folds_share_out_events_and_classes_evenly():
+    _, target = followed()
+    counts = [int(target.event[inner_folds(target) == k].sum()) for k in range(INNER_FOLDS)]
+    assert max(counts) - min(counts) <= 1
+    label = ClassTarget(torch.arange(N) % 3)
+    assert max(np.bincount(inner_folds(label))) - min(np.bincount(inner_folds(label))) <= 1
+
+
+def outcome_of(kind):
+    latent, target = followed()
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(N, 5, generator=generator).double()
+    inputs[:, 0] += 2 * latent.double()
+    return inputs, (target if kind == "survival" else ClassTarget((latent > 0).long() + (latent > 1).long()))
+
+
+@pytest.fixture(params=[("survival", 0), ("survival", 1), ("grade", 0)], ids=["elastic net", "ridge", "logistic"])
+def regression(request):
+    kind, place = request.param
+    return regressions_of(*outcome_of(kind), n_outputs=1 if kind == "survival" else 3)[place]
+
+
+def test_which_linear_models_there_are_for_an_outcome():
+    methods = {
+        kind: [r.method for r in regressions_of(*outcome_of(kind), n_outputs=3)] for kind in ("survival", "grade")
+    }
+    assert methods == {"survival": ["elastic net", "ridge"], "grade": ["ridge"]}
+    inputs, _ = outcome_of("grade")
+    with pytest.raises(DataError, match=r"training patients of two classes\. Found one class among 40"):
+        regressions_of(inputs, ClassTarget(torch.ones(N).long()), n_outputs=3)
+
+
+def test_a_path_goes_from_strong_to_weak_penalties_and_ends_two_after_the_best(regression):
+    fits = regression.path("genes")
+    strengths = [fit.penalty for fit in fits]
+    falling = regression.method != "ridge" or len(fits[0].bias) == 1  # the logistic penalty is C, which rises
+    assert strengths == sorted(strengths, reverse=falling)
+    best = int(np.argmin([fit.loss for fit in fits]))
+    assert len(fits) <= best + 3
+    assert all(fit.reads == f"genes, {regression.method}" for fit in fits)
+    sizes = [float(fit.weight.square().sum()) for fit in fits]
+    assert sizes[0] < sizes[-1]
+
+
+def test_logits_out_of_fold_are_of_models_that_did_not_see_the_patient(regression):
+    fit = regression.path("genes")[0]
+    inputs, _ = regression.coordinates(regression.inputs)
+    for k in range(INNER_FOLDS):
+        left_out = regression.fold == k
+        weight, bias = regression.fit(inputs, ~left_out, fit.penalty, None)
+        torch.testing.assert_close(fit.out_of_fold[left_out], inputs[left_out] @ weight.T + bias)
+    assert fit.loss == pytest.approx(float(regression.loss(fit.out_of_fold, regression.everybody)))
+
+
+def test_a_column_of_scale_zero_is_not_read(regression):
+    scale = torch.tensor([1.0, 1.0, 0.0, 2.0, 0.0]).double()
+    fits = regression.path("some", scale)
+    assert all(not fit.weight[:, scale == 0].any() for fit in fits)
+    regression.inputs[:, scale == 0] = 1e6
+    for fit, again in zip(fits, regression.path("some", scale), strict=True):
+        torch.testing.assert_close(again.weight, fit.weight)
+
+
+def test_a_sum_of_models_is_weighed_best_and_its_loss_is_of_weights_that_did_not_see_the_patient(regression):
+    columns = [torch.eye(5)[place].double() for place in (0, 1)]
+    parts = [min(regression.path("one", column), key=lambda fit: fit.loss) for column in columns]
+    found = regression.weighed_sum(parts)
+
+    shares = torch.linalg.lstsq(torch.stack([p.weight.flatten() for p in parts]).T, found.weight.flatten()).solution
+    assert (shares >= -1e-9).all()
+    torch.testing.assert_close(sum(s * p.bias for s, p in zip(shares, parts, strict=True)), found.bias)
+    logits = sum(s * p.out_of_fold for s, p in zip(shares, parts, strict=True))
+    seen = float(regression.loss(logits, regression.everybody))
+    assert seen <= min(part.loss for part in parts) + 1e-6
+    assert found.loss >= seen
+    assert np.isnan(found.penalty)
+
+
+@pytest.mark.parametrize(("bounds", "expected"), [((-5.0, 5.0), [1.0, -2.0]), ((0.0, 0.5), [0.5, 0.0])])
+def test_a_loss_is_lowest_where_its_gradient_vanishes_or_at_a_bound(bounds, expected):
+    target = torch.tensor([1.0, -2.0]).double()
+    found = lowest(lambda value: (value - target).square().sum(), torch.zeros(2), bounds=bounds)
+    torch.testing.assert_close(found, torch.tensor(expected).double(), atol=1e-6, rtol=0)
