@@ -52,7 +52,7 @@ def test_ratios_agree_with_scikit_survival() -> None:
 
 def test_scale_of_a_fold_does_not_matter_and_training_patients_set_it() -> None:
     table = predictions(cohort())
-    rescaled = table.assign(risk=np.where(table["fold"] == 2, 55 * table["risk"] - 8, table["risk"]))
+    rescaled = table.assign(risk=np.where(table["fold"] == 2, 55 * table["risk"] - 8, 0.01 * table["risk"]))
     one = table[table["fold"] == 1]
     train = one.loc[one["split"] == "train", "risk"]
 
@@ -60,6 +60,35 @@ def test_scale_of_a_fold_does_not_matter_and_training_patients_set_it() -> None:
     tested = one[one["split"] == "test"].set_index("patient_id")["risk"]
     ours = standardised_risk(table).set_index("patient_id")["risk"].loc[tested.index]
     np.testing.assert_allclose(ours, (tested - train.mean()) / train.std(ddof=1))
+
+
+def test_a_covariate_with_one_value_is_left_out_and_nobody_is_given_twice_where_all_are_known() -> None:
+    patients = cohort()
+    known = covariates(patients).assign(age="60")
+
+    found = hazard_ratios(predictions(patients), patients=known)
+
+    assert set(found["adjusted_for"]) == {"nothing", "grade"}
+    assert found["hazard_ratio"].notna().all()
+
+
+def test_fewer_than_ten_events_for_each_variable_are_noted() -> None:
+    draw, index = np.random.default_rng(3), np.arange(60)
+    table = pd.DataFrame({"time_days": index + 1.0, "risk": draw.normal(size=60), "age": draw.normal(60, 9, 60)})
+
+    notes = {n: _fit(table.assign(event=index < n), ["age"])["reason"] for n in (19, 20)}
+
+    assert notes == {19: "19 events for 2 variables: fewer than 10 each", 20: None}
+
+
+def test_risks_that_do_not_differ_have_no_ratio() -> None:
+    table = predictions(cohort())
+    among_trained = hazard_ratios(table.assign(risk=table["risk"].where(table["split"] == "test", 3.0)))
+    draw = pd.DataFrame({"time_days": np.arange(30.0) + 1, "event": True, "risk": 2.0})
+
+    assert _fit(draw, [])["reason"] == "the risk is the same for every patient"
+    assert among_trained["hazard_ratio"].isna().all()
+    assert among_trained["reason"].str.contains("equal risks").all()
 
 
 def test_repeats_do_not_add_patients() -> None:
