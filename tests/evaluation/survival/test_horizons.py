@@ -57,3 +57,43 @@ def test_a_patient_without_a_prediction_and_a_classification_have_no_survival():
     found = with_horizons(pd.DataFrame({"risk": [0.0, np.nan]}), trained)
     assert found[list(HORIZON_COLUMNS)].notna().all(axis=1).tolist() == [True, False]
     assert "survival_365" not in with_horizons(pd.DataFrame({"p_G2": [0.3], "risk": [np.nan]}), trained)
+
+
+def test_an_event_and_an_end_of_follow_up_on_the_day_of_a_horizon_count_for_it():
+    trained = pd.DataFrame({"risk": 0.0, "time_days": [365.0, 1095.0], "event": [True, False]})
+
+    found = with_horizons(pd.DataFrame({"risk": [0.0]}), trained).iloc[0]
+
+    assert found["survival_365"] == pytest.approx(np.exp(-1 / 2))  # one of two at risk
+    assert found["survival_1095"] == found["survival_365"]
+    assert np.isnan(found["survival_1825"])
+
+
+def test_between_the_start_and_the_first_day_of_a_curve_the_hazard_is_constant():
+    trained = pd.DataFrame({"risk": 0.0, "time_days": [100.0, 2000.0], "event": [True, False]})
+    predicted = pd.DataFrame({"risk": [-0.4], "survival_730": [0.4]})
+
+    found = with_horizons(predicted, trained).iloc[0]
+
+    assert found["survival_365"] == pytest.approx(0.4**0.5)
+
+
+def test_a_risk_that_no_curve_sums_to_ends_at_none_and_at_once_where_the_last_event_is_early():
+    trained = pd.DataFrame({"risk": 0.0, "time_days": [100.0, 2000.0], "event": [True, False]})
+    predicted = pd.DataFrame(
+        {"risk": [-0.5, -0.2, -0.6], "survival_1094": [0.4, 0.4, 0.4]}
+    )  # 0.1, below 0, at most 0.2
+
+    found = with_horizons(predicted, trained)
+
+    assert found["survival_1095"].to_numpy() == pytest.approx([0.1, 0.0, 0.2], abs=1e-12)
+    assert found["survival_1825"].to_numpy() == pytest.approx([0.1, 0.0, 0.2], abs=1e-12)
+
+
+def test_where_nobody_was_trained_on_nothing_is_known():
+    trained = pd.DataFrame({"risk": [], "time_days": [], "event": []}, dtype=float)
+
+    found = with_horizons(pd.DataFrame({"risk": [-0.5], "survival_730": [0.4]}), trained).iloc[0]
+
+    assert found[list(HORIZON_COLUMNS)].isna().all()
+    assert found["reason"].endswith("follow-up of the training patients ends after 0 days")

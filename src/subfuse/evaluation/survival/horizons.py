@@ -52,7 +52,7 @@ def _of_curves(
     days.append(max(last_event_day, days[-1] + 1.0))
     survival = np.column_stack([np.ones(len(curve)), curve, end])
     logs = np.log(np.maximum(survival, np.finfo(float).tiny))
-    return np.exp(np.stack([np.interp(HORIZONS_DAYS, days, row) for row in logs])) if len(logs) else np.empty((0, 3))
+    return np.exp(np.stack([np.interp(HORIZONS_DAYS, days, row) for row in logs]))
 
 
 def _of_log_hazards(
