@@ -42,3 +42,10 @@ def test_a_model_reads_what_was_given_or_what_ours_of_that_name_reads(patients: 
     assert task.modalities == {
         "snn": {"expression"}, "abmil": {"expression"}, "theirs": {"slides", "covariates"}, "unknown": set(),
     }  # fmt: skip
+
+
+def test_models_of_columns_alone_are_trivial_whoever_made_them(patients: pd.DataFrame) -> None:
+    table = run_of(patients, dict.fromkeys(("clinical", "theirs", "snn", "late", "unknown"), 1.0))
+    (task,) = audited_tasks(table, {"theirs": ["covariates", "site"], "late": ["slides", "covariates"]})
+
+    assert task.trivial == ("clinical", "theirs")

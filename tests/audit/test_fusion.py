@@ -8,8 +8,8 @@ import pytest
 from drawn_predictions import cohort, predictions
 
 from subfuse.audit.audited_task import AuditedTask, audited_tasks
+from subfuse.audit.findings import SIGNIFICANCE
 from subfuse.audit.fusion import (
-    SIGNIFICANCE,
     Comparisons,
     Contest,
     fusion_benefit,

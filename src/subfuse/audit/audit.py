@@ -14,14 +14,15 @@ from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
 from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.audit.confounding.strata import of_tested, require_groups, strata_of, stratum_findings
+from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
 from subfuse.audit.exchanged import SHUFFLE_NULL, interactions, modality_shuffles
-from subfuse.audit.findings import Audit, Finding, sorted_findings
+from subfuse.audit.findings import SIGNIFICANCE, Audit, Finding, sorted_findings
 from subfuse.audit.fitting import check_fitting, check_selection, read_jobs
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
-from subfuse.audit.nulls import SIGNIFICANCE, permute_labels
+from subfuse.audit.nulls import permute_labels
 from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
@@ -42,7 +43,7 @@ _OF_TASKS = (  # tables, in the order of audit.json; those that only a run has f
 _NEEDS_RUN = {
     "slide leakage": "the slides",
     "expression leakage": "the expression",
-    "outcome in disguise": "the inputs",
+    DISGUISED: "the inputs",
     "fitted outside training": "the fitted models",
     CONFOUNDING: "the inputs",
     SHUFFLE_NULL: "the fitted models and their inputs",
@@ -267,5 +268,5 @@ def _input_findings(
         found = input_findings(pd.concat(of_task), cohort, str(name), allow=allow) if of_task else []
         n_inputs = len(cohort.genes) + len(cohort.covariates)
         ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
-        findings += found or [Finding("ok", "outcome in disguise", ok, task=str(name))]
+        findings += found or [Finding("ok", DISGUISED, ok, task=str(name))]
     return findings, stacked(tables).drop_duplicates(["task", "input", "reason"])

@@ -10,7 +10,7 @@ from subfuse.errors import ConfigurationError, preview
 from subfuse.evaluation.intervals import grouping
 from subfuse.evaluation.predictions import TaskPredictions, read_tasks
 from subfuse.evaluation.ranked_patients import ranked_patients
-from subfuse.training.models import COLUMNS, EXPRESSION, SLIDES, main_model, modalities_of
+from subfuse.training.models import COLUMNS, EXPRESSION, SLIDES, main_model, modalities_of, reads_columns_alone
 
 N_BOOTSTRAP = 1000
 
@@ -28,6 +28,11 @@ class AuditedTask(TaskPredictions):
     def main(self) -> str:
         """The model that the task is about; see `main_model`."""
         return main_model(self.models)
+
+    @property
+    def trivial(self) -> tuple[str, ...]:
+        """Models, of any project, that read nothing but columns of the patients' table."""
+        return tuple(model for model, reads in self.modalities.items() if reads_columns_alone(reads))
 
 
 def audited_tasks(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.audited_task import AuditedTask
-from subfuse.audit.findings import Finding, Level
+from subfuse.audit.findings import SIGNIFICANCE, Finding, Level
 from subfuse.errors import listed
 from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table, promise_of
 from subfuse.evaluation.benefit.decision_curves import decision_curves
@@ -19,7 +19,6 @@ from subfuse.training.models import main_model, model_title
 CHECK = "calibration"
 _DECISIONS = "decision curves"
 _PROMISES = "promised coverage"
-SIGNIFICANCE = 0.05
 CLEAR = 0.001  # there are several tests per model and several models: 0.05 alone is weak
 _WHY_DECISIONS = "A model changes decisions for the better only where it beats treating everybody alike."
 _WHY_PROMISES = "A set or bound that holds less often than it promises misleads more than none."

@@ -11,6 +11,7 @@ from subfuse.files import json_value
 from subfuse.training.models import model_title
 
 Level = Literal["failure", "warning", "note", "ok"]
+SIGNIFICANCE = 0.05  # of a p-value, adjusted where there are several
 LEVELS: tuple[Level, ...] = ("failure", "warning", "note", "ok")  # in the order in which they are read
 
 

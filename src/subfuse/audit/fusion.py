@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.audit.audited_task import AuditedTask, headline_value
-from subfuse.audit.findings import Finding, Level
+from subfuse.audit.findings import SIGNIFICANCE, Finding, Level
 from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
 from subfuse.evaluation.censoring import known_orders
@@ -35,7 +35,6 @@ _BENEFIT_COLUMNS = (
     "reason",
 )  # fmt: skip
 _RESCUE_COLUMNS = ("task", "model", "reference", "cohort", "patient_id", "change")
-SIGNIFICANCE = 0.05  # of the adjusted p-value
 Verdict = Literal["better", "worse", "open", "untested"]
 _WHY = "Two modalities cost twice; the second is worth it only if it adds to the first."
 
@@ -105,7 +104,7 @@ def fusion_contest(task: AuditedTask) -> Contest:
     known, values = task.modalities, task.values
     fused = tuple(model for model in task.models if len(known[model]) > 1)
     unknown = tuple(model for model in task.models if not known[model])
-    single = [model for model in task.models if len(known[model]) == 1 and not known[model] <= COLUMNS]
+    single = [model for model in task.models if len(known[model]) == 1 and model not in task.trivial]
     measured = [model for model in single if np.isfinite(values[model])]
     if not fused or not measured:
         return Contest(task, fused, {}, unknown)

@@ -8,16 +8,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.audit.audited_task import AuditedTask
-from subfuse.audit.findings import Finding, Level
+from subfuse.audit.findings import SIGNIFICANCE, Finding, Level
 from subfuse.evaluation.intervals import grouping
 from subfuse.evaluation.metrics import metric_title, p_text
-from subfuse.evaluation.predictions import FOLD, PATIENT, Outcome, TaskPredictions
+from subfuse.evaluation.predictions import FOLD, PATIENT, Outcome
 from subfuse.evaluation.weighted_metrics import wins
-from subfuse.training.models import is_trivial, model_title
+from subfuse.training.models import model_title
 
-_LABEL_NULL = "label permutation"
+LABEL_NULL = "label permutation"
 _N_PERMUTATIONS = 200
-SIGNIFICANCE = 0.05
 _REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
 # Held-out predictions of noise lie below chance more often than above: training lacks what is tested
 _REVERSED_SDS = 4.0
@@ -63,13 +62,13 @@ def permute_labels(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
             continue
         few = task.outcome.too_few(tested.drop_duplicates(PATIENT))
         if few is not None:
-            findings.append(Finding.of_model("note", _LABEL_NULL, f"not tested, {few}", task=task.name, model=model))
+            findings.append(Finding.of_model("note", LABEL_NULL, f"not tested, {few}", task=task.name, model=model))
             continue
         folds = [_pairs(fold, task.outcome) for _, fold in tested.groupby(by)]
         null = _null(folds, generator)
         if not np.isfinite(value) or not len(null):
             detail = f"cannot be checked, its {metric_title(task.headline)} is undefined"
-            findings.append(Finding.of_model("note", _LABEL_NULL, detail, task=task.name, model=model))
+            findings.append(Finding.of_model("note", LABEL_NULL, detail, task=task.name, model=model))
             continue
         p_value = (1 + (null >= value - 1e-12).sum()) / (1 + len(null))
         rows.append((task.name, model, task.headline, value, null.mean(), np.quantile(null, 0.95), p_value))
@@ -78,7 +77,7 @@ def permute_labels(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
     return findings, pd.DataFrame(rows, columns=columns)
 
 
-def _alike_finding(task: TaskPredictions, model: str, tested: pd.DataFrame) -> Finding | None:
+def _alike_finding(task: AuditedTask, model: str, tested: pd.DataFrame) -> Finding | None:
     """Returns in which folds a model predicts the same of all test patients; None where it tells them apart in all."""
     columns, what = task.outcome.predicted, task.outcome.words["predicted"]
     folds = [fold[columns].to_numpy(dtype=np.float64) for _, fold in tested.groupby(FOLD) if len(fold) > 1]
@@ -89,35 +88,35 @@ def _alike_finding(task: TaskPredictions, model: str, tested: pd.DataFrame) -> F
     found = f"{model_title(model)} predicts the same {what} for all patients" + f" of {where}" * (len(folds) > 1)
     why = "Predictions that do not differ order no patients."
     remedy = "Check that the right column was given and that the model was trained."
-    level: Level = "warning" if n_alike == len(folds) and not is_trivial(model) else "note"
-    return Finding(level, _LABEL_NULL, found, why, remedy, task.name, model)
+    level: Level = "warning" if n_alike == len(folds) and model not in task.trivial else "note"
+    return Finding(level, LABEL_NULL, found, why, remedy, task.name, model)
 
 
 def _label_finding(
-    task: TaskPredictions, model: str, value: float, null: Float[np.ndarray, " permutation"], p_value: float
+    task: AuditedTask, model: str, value: float, null: Float[np.ndarray, " permutation"], p_value: float
 ) -> Finding:
     text = (
         f"{model_title(model)}: {metric_title(task.headline)} {value:.3f}; with the outcomes of the test patients "
         f"permuted, and the models as they are, {null.mean():.3f} on average ({p_text(p_value)})"
     )
     if p_value < SIGNIFICANCE:
-        return Finding("ok", _LABEL_NULL, text, task=task.name, model=model)
+        return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
     is_below, is_far = bool((null > value).all()), null.mean() - value > _REVERSED_SDS * null.std()
     right_way = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
     if value < _REVERSED and is_below and is_far:
         found = f"the {task.outcome.words['order']} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."
-        return Finding("failure", _LABEL_NULL, found, why, right_way, task.name, model)
+        return Finding("failure", LABEL_NULL, found, why, right_way, task.name, model)
     if is_below:
         found = f"below chance: {text}, every one of them higher"
         why = "The predictions may be reversed, or of noise: where patients are few, such lie below chance too."
-        level: Level = "note" if is_trivial(model) else "warning"
-        return Finding(level, _LABEL_NULL, found, why, right_way, task.name, model)
-    if is_trivial(model):  # that hospital, batch or covariates tell nothing speaks for the result
-        return Finding("ok", _LABEL_NULL, text, task=task.name, model=model)
+        level: Level = "note" if model in task.trivial else "warning"
+        return Finding(level, LABEL_NULL, found, why, right_way, task.name, model)
+    if model in task.trivial:  # that hospital, batch or covariates tell nothing speaks for the result
+        return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
     why = "The predictions are not shown to be related to the outcome."
     remedy = "Do not read anything into differences between models."
-    return Finding("warning", _LABEL_NULL, text, why, remedy, task.name, model)
+    return Finding("warning", LABEL_NULL, text, why, remedy, task.name, model)
 
 
 def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.ndarray, " permutation"]:

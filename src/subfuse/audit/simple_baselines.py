@@ -14,9 +14,10 @@ from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.benefit.added_value import WEIGHTLESS, added_value
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import TaskPredictions
-from subfuse.training.models import COLUMNS, MODELS, is_linear, is_trivial, main_model, model_title
+from subfuse.training.models import MODELS, is_linear, is_trivial, main_model, model_title
 
 ADDED_VALUE = "added value"
+TRIVIAL_BASELINE = "trivial baseline"
 _WHY_ADDED = "A model that adds nothing to what age, sex, markers or the hospital tell is not worth its inputs."
 _Simplicity = Literal["linear", "trivial"]
 
@@ -32,7 +33,7 @@ class _Words:
 
 _WORDS: dict[_Simplicity, _Words] = {
     "trivial": _Words(
-        "trivial baseline",
+        TRIVIAL_BASELINE,
         "What age, sex, markers, the hospital or the project tell needs neither slides nor genes.",
         "the best trivial baseline",
         "Declare `covariates` and `batch`, and map `site`, in the cohort file.",
@@ -140,9 +141,8 @@ def _change(row: Mapping[Any, Any]) -> str:
 
 
 def _simple_models(task: AuditedTask) -> dict[_Simplicity, list[str]]:
-    trivial = [name for name, reads in task.modalities.items() if reads and reads <= COLUMNS]
-    linear = [name for name in task.models if is_linear(name) and name not in trivial]
-    return {"trivial": trivial, "linear": linear}
+    linear = [name for name in task.models if is_linear(name) and name not in task.trivial]
+    return {"trivial": list(task.trivial), "linear": linear}
 
 
 def _unchecked(

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.calibration import CHECK as CALIBRATION
+from subfuse.audit.confounding.held_out_sites import CHECK as HELD_OUT
 from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
+from subfuse.audit.nulls import LABEL_NULL
+from subfuse.audit.simple_baselines import ADDED_VALUE, TRIVIAL_BASELINE
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
@@ -35,9 +38,9 @@ _VERDICTS = {
 }
 
 _BEYOND = {  # checks of the audit that ask for more than a number above chance
-    "trivial baseline": "Against no biology",
-    "added value": "Added value",
-    "hospitals held out": "Hospitals held out",
+    TRIVIAL_BASELINE: "Against no biology",
+    ADDED_VALUE: "Added value",
+    HELD_OUT: "Hospitals held out",
 }
 _Tone = Literal["good", "open", "bad"]
 
@@ -247,7 +250,7 @@ def measured_on(run: RunFiles, metrics: pd.DataFrame) -> str:
 
 def unrelated_sentence(run: RunFiles, task: str) -> str:
     """Returns that the main model's predictions are not shown to be related to the outcome; empty where they are."""
-    found = _finding(run, task, "label permutation")
+    found = _finding(run, task, LABEL_NULL)
     return str(found["why"]) if found is not None and found["level"] in ("warning", "failure") else ""
 
 

@@ -1,6 +1,6 @@
 """Every model that can be trained: one entry each, and what is needed to build it again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -313,7 +313,12 @@ def modalities_of(name: str) -> frozenset[str]:
 
 def is_trivial(name: str) -> bool:
     """Returns whether a model reads nothing but columns of the patients' table: what others must add to."""
-    return bool(modalities_of(name)) and modalities_of(name) <= COLUMNS
+    return reads_columns_alone(modalities_of(name))
+
+
+def reads_columns_alone(modalities: Collection[str]) -> bool:
+    """Returns whether what a model reads, where it is known, is nothing but columns of the patients' table."""
+    return bool(modalities) and COLUMNS.issuperset(modalities)
 
 
 def column_read(name: str, cohort: "Cohort") -> str | None:

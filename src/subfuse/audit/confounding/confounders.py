@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float, Int
 from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.confounding.signal import Told, explained_share, martingale_residuals, strongest_columns, told_by
 from subfuse.audit.confounding.strata import MARKERS
-from subfuse.audit.findings import Finding, Level
-from subfuse.audit.fusion import SIGNIFICANCE
+from subfuse.audit.findings import SIGNIFICANCE, Finding, Level
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.errors import preview
 from subfuse.evaluation.floors import LEAST_OF_STRATUM

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.audit.audited_task import AuditedTask
-from subfuse.audit.findings import Finding
-from subfuse.audit.fusion import SIGNIFICANCE
+from subfuse.audit.findings import SIGNIFICANCE, Finding
 from subfuse.errors import ConfigurationError, listed, preview
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
 from subfuse.evaluation.metrics import CHANCE, NORMAL_95, metric_title, p_text
