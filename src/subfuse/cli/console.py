@@ -53,9 +53,10 @@ def print_table(title: str, columns: Sequence[str], rows: Any) -> None:
 def print_metrics(metrics: Any, title: str = "Test folds, mean") -> None:
     """Prints the headline metric of every task and model with its interval; why one is missing, once a reason."""
     from subfuse.evaluation.metrics import metric_title
+    from subfuse.evaluation.predictions import HEADLINES
     from subfuse.training.models import model_title
 
-    headline = metrics[metrics["metric"].isin(["c_index", "auc"])]
+    headline = metrics[metrics["metric"].isin(HEADLINES)]
     rows, reasons = [], dict[tuple[str, str], dict[str, list[str]]]()
     for row in headline.itertuples():
         bounds = (row.lower, row.upper)

@@ -30,6 +30,7 @@ _METRIC_TITLES = {
     "brier": "Brier",
     "expected_calibration_error": "Calib. error",
 }
+LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ class ClassOutcome:
 
 
 Outcome = SurvivalOutcome | ClassOutcome
+HEADLINES = (SurvivalOutcome.headline, ClassOutcome.headline)
 
 
 @dataclass(frozen=True)

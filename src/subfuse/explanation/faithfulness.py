@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from subfuse.cohort.batches import BagBatch
+from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.explanation.attribution import Attribution
 from subfuse.explanation.explained_score import ExplainedScore, attribute_subspaces, points_at_once, subspace_parts
 from subfuse.model.patch_grid import patch_pitch
@@ -272,7 +273,7 @@ def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
         error=("against_random", "sem"),
         n_patients=("score", "size"),
     )
-    half_width = 1.96 * table.pop("error").where(table["n_patients"] > 2)
+    half_width = NORMAL_95 * table.pop("error").where(table["n_patients"] > 2)
     table.insert(2, "lower", table["against_random"] - half_width)
     table.insert(3, "upper", table["against_random"] + half_width)
     return table.reset_index()

@@ -11,8 +11,8 @@ from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
 from subfuse.errors import counted, listed
-from subfuse.evaluation.metrics import duration, number
-from subfuse.evaluation.predictions import predicted_classes
+from subfuse.evaluation.metrics import LOWER_IS_BETTER, duration, number
+from subfuse.evaluation.predictions import HEADLINES, predicted_classes
 from subfuse.training.models import modalities_of, model_title
 
 
@@ -65,8 +65,6 @@ def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, "none" if value is None else str(value))]
 
 
-_HEADLINES = ("c_index", "auc")
-LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
 _MODALITY_NAMES = {
     frozenset({"slides"}): "slides only",
     frozenset({"expression"}): "expression only",
@@ -136,7 +134,7 @@ def inputs_of(model: str, covariates: Sequence[str] = (), *, absent: Collection[
 def headline_of(metrics: pd.DataFrame) -> str:
     """Returns the metric by which a task is summarised."""
     measured = list(metrics["metric"])
-    return next((metric for metric in _HEADLINES if metric in measured), measured[0])
+    return next((metric for metric in HEADLINES if metric in measured), measured[0])
 
 
 def best_models(metrics: pd.DataFrame) -> dict[str, set[str]]:

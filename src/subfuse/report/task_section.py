@@ -8,11 +8,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from subfuse.errors import counted
-from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_value_text, signed_interval
+from subfuse.evaluation.metrics import CHANCE, LOWER_IS_BETTER, metric_title, number, p_value_text, signed_interval
+from subfuse.evaluation.predictions import SurvivalOutcome
 from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
-    LOWER_IS_BETTER,
     Drawn,
     PlainTable,
     Section,
@@ -37,7 +37,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     notes: list[str] = []
     rows = [_metric_row(metrics, model, columns, notes, run.covariates) for model in models]
     tested = run.test_predictions(task, main)
-    is_survival = headline == "c_index"
+    is_survival = headline == SurvivalOutcome.headline
     drawn = survival_figures(run, task, main) if is_survival else classification_figures(tested, main)
     compared = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
     content = {
