@@ -146,7 +146,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     """
     root = Path(prepared)
     provenance = read_mark(root)
-    cohort_file = read_cohort_file(root / "cohort.yaml")
+    cohort_file = read_resolved(root)
     chosen = _choose_cohorts(cohort_file, role)
     slides = _read_slides(root)
     patients = read_patients(root)
@@ -183,7 +183,12 @@ def roles_of(prepared: Path | str) -> dict[str, str]:
         ConfigurationError: Nothing was prepared there.
     """
     require_prepared(Path(prepared))
-    return {member.name: member.role for member in read_cohort_file(Path(prepared) / "cohort.yaml").members}
+    return {member.name: member.role for member in read_resolved(Path(prepared)).members}
+
+
+def read_resolved(prepared: Path) -> CohortFile:
+    """Returns the cohort file of a prepared folder, as `prepare` resolved it; see `read_cohort_file`."""
+    return read_cohort_file(prepared / "cohort.yaml")
 
 
 def read_patients(prepared: Path) -> pd.DataFrame:

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.cohort.cohort import Cohort, read_resolved
 from subfuse.errors import DataError, SubfuseError
 from subfuse.explanation.ground import picture_of_place
 from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
@@ -48,7 +47,7 @@ def locate_slides(cohort: Cohort) -> dict[str, SlidePlace]:
         return {}
     places: dict[str, SlidePlace] = {}
     try:
-        members = read_cohort_file(cohort.root / "cohort.yaml").members
+        members = read_resolved(cohort.root).members
     except SubfuseError as error:
         return {path.stem: str(error) for patient in cohort for path in patient.slides}
     for member in members:

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pandas as pd
 
-from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.cohort_file import DrawnSplits, read_cohort_file
+from subfuse.cohort.cohort import Cohort, read_resolved
+from subfuse.cohort.cohort_file import DrawnSplits
 from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, read_repeats
@@ -86,7 +86,7 @@ def _rules(cohort: Cohort) -> DrawnSplits:
     """Returns how a cohort's folds are drawn; where they are given, how further ones are."""
     if cohort.root is None:
         return DrawnSplits()
-    splits = read_cohort_file(cohort.root / "cohort.yaml").splits
+    splits = read_resolved(cohort.root).splits
     if isinstance(splits, DrawnSplits):
         return splits
     return DrawnSplits(validation=splits.validation, stratify=splits.stratify, seed=splits.seed)

@@ -9,8 +9,7 @@ from typing import cast
 
 import pandas as pd
 
-from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.cohort.cohort import Cohort, Patient, read_resolved
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import columns_with, holds_risks
 from subfuse.expression.gene_names import gene_aliases
@@ -236,7 +235,7 @@ def _expression_section(run: Run) -> ExpressionSection | None:
     """Returns how the run's cohort says expression is to be read; None where its folder is gone."""
     if run.config["prepared"] is None or not (run.cohort_folder / "cohort.yaml").exists():
         return None
-    members = read_cohort_file(run.cohort_folder / "cohort.yaml").members
+    members = read_resolved(run.cohort_folder).members
     sections = [member.expression for member in members if member.role == "develop" and member.expression is not None]
     if len({section.unit for section in sections}) > 1:
         raise DataError(

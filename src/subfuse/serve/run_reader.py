@@ -9,8 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from subfuse.cohort.cohort import Cohort, Patient, read_cohort
-from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_resolved
 from subfuse.errors import DataError
 from subfuse.evaluation.predictions import class_columns, predicted_classes
 from subfuse.expression.gene_names import gene_aliases
@@ -147,7 +146,7 @@ class RunReader:
     def _expression_section(self, patient: Patient) -> ExpressionSection | None:
         if self.cohort.root is None:
             return None
-        members = read_cohort_file(self.cohort.root / "cohort.yaml").members
+        members = read_resolved(self.cohort.root).members
         return next((member.expression for member in members if member.name == patient.cohort), None)
 
 
