@@ -2,8 +2,8 @@
 
 Every kind of `KINDS` goes through the command line here: refused (`REFUSED`), read as what it plainly is (`HARMLESS`),
 warned of (`DOUBTFUL`), a slide that is left out while the rest goes on (`BAD_SLIDES`), or a disk that is full. Tests of
-the readers have more forms of each: tests/data/test_broken_clinical.py, test_broken_expression.py, test_slides.py,
-test_clinical_plausibility.py, test_cohort_sources.py.
+the readers have more forms of each: `test_broken_clinical.py` and `test_plausibility.py` of `clinical`,
+`test_broken_expression.py` of `expression`, `test_sources.py` of `preparation`.
 """
 
 import errno

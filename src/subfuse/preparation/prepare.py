@@ -105,7 +105,8 @@ def prepare(
         plan = plan_cohort(cohort_file)
         ready = feature_sources(plan.slides)
         survey = survey_features(ready)
-        provenance = _provenance(cohort_file, plan, encoder)
+        encodes = bool(plan.slides) and not ready
+        provenance = _provenance(cohort_file, encoder if encodes else None)
         _claim(out, cohort_file, provenance["requested_encoder"])
         mark_incomplete(out)
         records: Sequence[SlideRecord | FeatureRecord]
@@ -126,7 +127,8 @@ def prepare(
         _require_own(out, cohort_file)
         write_table(out / "exclusions.csv", error.exclusions)
         raise DataError(f"{error} All are in {out / 'exclusions.csv'}.") from error
-    other_folds = write_prepared(out, cohort_file, plan, _slide_table(records))
+    slides = _slide_table(records)
+    other_folds = write_prepared(out, cohort_file, plan, slides)
     write_table(out / "gene_set_coverage.csv", plan.coverage)
     write_table(out / "slide_quality.csv", quality_table(records))
     mark_complete(out, provenance)
@@ -137,7 +139,7 @@ def prepare(
     )
     of_encoder = _of_encoder(encoder, survey)
     warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *of_encoder, *other_folds)
-    return Preparation(out, plan, _slide_table(records), warnings)
+    return Preparation(out, plan, slides, warnings)
 
 
 def _of_failures(failures: pd.DataFrame) -> Iterator[str]:
@@ -203,13 +205,13 @@ def _slide_table(records: Sequence[SlideRecord | FeatureRecord]) -> pd.DataFrame
     return pd.DataFrame([asdict(record) for record in records], columns=columns)
 
 
-def _provenance(cohort_file: CohortFile, plan: CohortPlan, encoder: str) -> dict[str, Any]:
-    encodes = bool(plan.slides) and not feature_sources(plan.slides)
+def _provenance(cohort_file: CohortFile, encoder: str | None) -> dict[str, Any]:
+    """Returns what the mark of the folder tells; `encoder` is the one that is asked for, None where none is needed."""
     return {
         "cohort_sha256": sha256_of_json(cohort_file_text(cohort_file)),
         "table_sha256": {path.as_posix(): sha256_of_file(path) for path in _tables(cohort_file)},
-        "requested_encoder": encoder if encodes else None,
-        "tiling": asdict(Tiling()) if encodes else None,
+        "requested_encoder": encoder,
+        "tiling": None if encoder is None else asdict(Tiling()),
         "versions": {name: _version(name) for name in VERSIONED},
         "python": platform.python_version(),
         "encoder": None,
