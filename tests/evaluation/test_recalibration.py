@@ -1,12 +1,21 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
+from subfuse.evaluation.calibration import calibration_table
 from subfuse.evaluation.censoring import SurvivalCurves
-from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
+from subfuse.evaluation.recalibration import (
+    HazardRecalibration,
+    IsotonicScaling,
+    PlattScaling,
+    TemperatureScaling,
+    recalibrated_classes,
+    recalibrated_survival,
+)
 
 DAYS = np.array([200.0, 600.0, 1500.0])
 
@@ -166,3 +175,50 @@ def test_what_happens_beyond_the_end_of_the_curves_does_not_recalibrate_them() -
 
     until_then = HazardRecalibration.fit(predicted, np.minimum(time_days, DAYS[-1]), event & ~is_beyond)
     assert fitted == until_then
+
+
+def with_curves(n: int, fold: int = 0) -> tuple[pd.DataFrame, SurvivalCurves]:
+    """Rows of patients with survival on three days, and the curves."""
+    generator = np.random.default_rng(n)
+    hazard = np.exp(generator.normal(size=n)) / 800
+    died, last_seen = generator.exponential(1 / (2 * hazard)), generator.uniform(0, 3000, n)
+    rows = pd.DataFrame({"patient_id": [f"P{i}" for i in range(n)], "fold": fold, "task": "t", "model": "m"})
+    rows = rows.assign(time_days=np.minimum(died, last_seen), event=died <= last_seen)
+    curves = SurvivalCurves(np.array([365.0, 1095.0, 1825.0]), np.exp(-np.outer(hazard, [365.0, 1095.0, 1825.0])))
+    rows[[f"survival_{day:g}" for day in curves.days]] = curves.survival
+    return rows, curves
+
+
+def test_survival_at_horizons_is_recalibrated_as_the_curves_are() -> None:
+    (validation, known), (predicted, curves) = with_curves(60), with_curves(5)
+    fitted = HazardRecalibration.fit(
+        known, validation["time_days"].to_numpy(), validation["event"].to_numpy(dtype=bool)
+    )
+    table = recalibrated_survival(predicted, predicted, validation)
+    after = table[[f"recalibrated_survival_{day:g}" for day in curves.days]].to_numpy()
+    np.testing.assert_allclose(after, fitted.apply(curves).survival, rtol=1e-6)
+    pd.testing.assert_frame_equal(table[list(predicted)], predicted)  # what the model says stays
+
+
+def test_fewer_than_ten_events_or_patients_recalibrate_nothing() -> None:
+    (validation, _), (predicted, _) = with_curves(60), with_curves(5)
+    few = validation.assign(event=np.arange(60) < 9)
+    assert list(recalibrated_survival(predicted, predicted, few)) == list(predicted)
+    assert list(recalibrated_survival(predicted, predicted, validation[:0])) == list(predicted)
+    share = np.linspace(0.1, 0.9, 12)
+    rows = pd.DataFrame({"p_A": share, "p_B": 1 - share, "label": list("AB" * 6), "patient_id": "P", "task": "t"})
+    assert list(recalibrated_classes(rows, rows[:9], ["A", "B"])) == list(rows)
+    table = recalibrated_classes(rows, rows, ["A", "B"])
+    np.testing.assert_allclose(table["recalibrated_p_A"] + table["recalibrated_p_B"], 1.0)
+
+
+def test_recalibrated_probabilities_beside_those_of_a_mean_of_models_are_measured() -> None:
+    share = np.random.default_rng(0).uniform(0.05, 0.95, 200)
+    is_second = np.random.default_rng(1).random(200) < share
+    rows = pd.DataFrame({"patient_id": [f"P{i}" for i in range(200)], "cohort": "c", "task": "t", "model": "m"})
+    rows = rows.assign(repeat=0, fold=0, split="test", label=np.where(is_second, "B", "A"), p_A=0.5, p_B=0.5)
+    given = rows.assign(recalibrated_p_A=1 - share, recalibrated_p_B=share)
+    as_predicted = rows.assign(p_A=1 - share, p_B=share)
+    brier = [calibration_table(table).set_index("measure").loc["brier"] for table in (rows, given, as_predicted)]
+    assert np.isnan(brier[0]["after"])
+    assert brier[1]["after"] == brier[2]["before"] < brier[1]["before"]

@@ -90,6 +90,29 @@ def test_a_patient_has_the_mean_of_the_models_and_says_where_they_cannot_be_aver
     assert set(table["reason"]) == {"survival_1825: follow-up of the training patients of 1 of 2 models ends before"}
 
 
+def test_new_patients_are_recalibrated_by_the_validation_patients_of_each_model_alone(run_and_others):
+    run, others = run_and_others
+    table = run.predictions.copy()
+    first = table["split"].eq("train") & (table.groupby(["task", "model", "fold", "split"]).cumcount() < 12)
+    table.loc[first, "split"] = "validation"  # linear models have none of their own
+    predicted = replace(run, predictions=table).predict(others, task="grade")
+    after = [name for name in predicted if name.startswith("recalibrated_p_")]
+    before = [name.removeprefix("recalibrated_") for name in after]
+
+    np.testing.assert_allclose(predicted[after].sum(axis=1), 1.0)
+    assert (predicted[after].to_numpy() != predicted[before].to_numpy()).any()
+    shown = run.predict(others, task="grade")
+    pd.testing.assert_frame_equal(predicted[list(shown)], shown)  # what the models say stays
+    for side, stays in (("test", True), ("validation", False)):
+        told = table.assign(label=table["label"].mask(table["split"] == side, "G2"))
+        again = replace(run, predictions=told).predict(others, task="grade")
+        assert np.allclose(again[after], predicted[after]) == stays
+    means = mean_predictions(predicted).set_index("patient_id")
+    np.testing.assert_allclose(means[after[0]], predicted.groupby("patient_id")[after[0]].mean()[means.index])
+    one_without = predicted.assign(**{after[0]: predicted[after[0]].mask(predicted["fold"] == 0)})
+    assert mean_predictions(one_without)[after[0]].isna().all()
+
+
 def test_every_new_patient_is_tested_once_by_the_mean_of_all_folds(run_and_others, tmp_path):
     run, others = run_and_others
     metrics = run.evaluate(others, tmp_path / "external")

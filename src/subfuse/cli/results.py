@@ -100,11 +100,14 @@ def _quantity(column: str) -> str:
     """Returns a column of predictions.csv in words.
 
     Example:
-        >>> _quantity("survival_1095"), _quantity("contribution_tumour"), _quantity("p_G4")
-        ('survival at 3 years', 'contribution of tumour to the logit', 'probability of G4')
+        >>> _quantity("survival_1095"), _quantity("contribution_tumour"), _quantity("recalibrated_p_G4")
+        ('survival at 3 years', 'contribution of tumour to the logit', 'probability of G4, recalibrated')
     """
     from subfuse.evaluation.metrics import duration
+    from subfuse.evaluation.predictions import RECALIBRATED
 
+    if column.startswith(RECALIBRATED):
+        return f"{_quantity(column.removeprefix(RECALIBRATED))}, recalibrated"
     kind, _, of = column.partition("_")
     words = {"contribution": f"contribution of {of} to the logit", "p": f"probability of {of}"}
     return f"survival at {duration(int(of))}" if kind == "survival" else words.get(kind, column.replace("_", " "))

@@ -12,7 +12,9 @@ from subfuse.evaluation.floors import LEAST_ISOTONIC, LEAST_VALIDATION
 from subfuse.evaluation.metrics import Metric, classification_metrics, metrics_of
 from subfuse.evaluation.predictions import (
     FOLD,
+    RECALIBRATED,
     class_probabilities,
+    columns_with,
     events,
     label_indices,
     read_tasks,
@@ -21,7 +23,13 @@ from subfuse.evaluation.predictions import (
     times_days,
 )
 from subfuse.evaluation.ranked_patients import survival_sample
-from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
+from subfuse.evaluation.recalibration import (
+    HazardRecalibration,
+    IsotonicScaling,
+    PlattScaling,
+    TemperatureScaling,
+    scaling_of,
+)
 from subfuse.evaluation.survival.survival_calibration import calibration_groups, d_calibration, one_calibration
 from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, bins_of
 
@@ -113,6 +121,8 @@ def _class_measures(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict
 def class_stages(rows: pd.DataFrame, classes: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None, str | None]:
     """Returns test patients' probabilities as predicted, and after recalibration or why there is none.
 
+    Recalibrated probabilities in the rows themselves come first: the mean of several models has no validation patients.
+
     Args:
         rows: One model's rows of one task, all splits.
         classes: Of the task.
@@ -122,9 +132,15 @@ def class_stages(rows: pd.DataFrame, classes: Sequence[str]) -> tuple[pd.DataFra
     """
     tested, validation = _sides(rows)
     before = pd.concat([_as_probabilities(fold, classes) for fold in tested.values()])
+    given = [f"{RECALIBRATED}p_{name}" for name in classes]
+    if set(given) <= set(rows) and rows.loc[before.index, given].notna().all(axis=None):
+        return (
+            before,
+            before.assign(**dict(zip(classes, rows.loc[before.index, given].to_numpy().T, strict=True))),
+            None,
+        )
     reason = _few(validation, tested, "patients")
-    scaling = PlattScaling if len(classes) == 2 else TemperatureScaling
-    return before, None if reason else _recalibrated(tested, validation, classes, scaling), reason
+    return before, None if reason else _recalibrated(tested, validation, classes, scaling_of(classes)), reason
 
 
 def _sides(rows: pd.DataFrame) -> tuple[dict[Any, pd.DataFrame], dict[Any, pd.DataFrame]]:
@@ -225,12 +241,19 @@ def survival_stages(
 ) -> tuple[dict[Any, CurvesOfFold] | None, dict[Any, CurvesOfFold] | None, str | None]:
     """Returns test patients' curves by fold as predicted, and after recalibration; None with the reason without any.
 
+    Recalibrated curves in the rows themselves come first, see `class_stages`.
+
     Args:
         rows: One model's rows of one survival task, all splits.
     """
     before = _curves_by_fold(rows)
     if before is None:
         return None, None, "its predictions hold no survival curve"
+    given = rows.drop(columns=columns_with(rows, "survival_"))
+    given = given.rename(columns={name: name.removeprefix(RECALIBRATED) for name in columns_with(given, RECALIBRATED)})
+    own = _curves_by_fold(given)
+    if own is not None:
+        return before, own, None
     validation = {
         key: fold
         for key, fold in rows[rows["split"] == "validation"].groupby(FOLD)

@@ -15,6 +15,7 @@ from subfuse.evaluation.floors import LEAST
 FOLD = ["repeat", "fold"]
 PATIENT = ["cohort", "patient_id"]
 _COLUMNS = ["task", "model", *FOLD, *PATIENT, "split"]
+RECALIBRATED = "recalibrated_"  # before the name of the column that is recalibrated
 _TINY = 1e-7  # the least probability of which a logarithm is taken
 
 

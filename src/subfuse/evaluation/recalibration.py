@@ -1,11 +1,23 @@
 """Recalibration fitted on validation patients: one or two numbers, or for many patients a rising step function."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.evaluation.censoring import SurvivalCurves
+from subfuse.evaluation.floors import LEAST_VALIDATION
+from subfuse.evaluation.predictions import (
+    RECALIBRATED,
+    class_probabilities,
+    columns_with,
+    events,
+    label_indices,
+    survival_curves,
+    times_days,
+)
 
 _TINY = 1e-7
 _LOG_TEMPERATURES = (-3.0, 3.0)
@@ -152,8 +164,50 @@ class HazardRecalibration:
 
     def apply(self, curves: SurvivalCurves) -> SurvivalCurves:
         """Returns recalibrated curves at the same days."""
-        factor = np.exp(self.level + self.slope * (_log_hazard_at_end(curves) - self.centre))
-        return SurvivalCurves(curves.days, np.maximum(curves.survival, _TINY) ** factor[:, None])
+        return SurvivalCurves(curves.days, np.maximum(curves.survival, _TINY) ** self.factors(curves)[:, None])
+
+    def factors(self, curves: SurvivalCurves) -> Float[np.ndarray, " patient"]:
+        """Returns by what the cumulative hazards of these patients are multiplied, at all times."""
+        return np.exp(self.level + self.slope * (_log_hazard_at_end(curves) - self.centre))
+
+
+def scaling_of(classes: Sequence[str]) -> type[PlattScaling] | type[TemperatureScaling]:
+    """Returns how probabilities of these classes are recalibrated where patients are few."""
+    return PlattScaling if len(classes) == 2 else TemperatureScaling
+
+
+def recalibrated_classes(predicted: pd.DataFrame, validation: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Returns one model's predictions with `recalibrated_p_<class>` beside `p_<class>`.
+
+    Args:
+        predicted: Columns of predictions.csv.
+        validation: The model's validation patients, the same columns; fewer than ten recalibrate nothing.
+        classes: Of the task.
+    """
+    if len(validation) < LEAST_VALIDATION or predicted.empty:
+        return predicted
+    known = class_probabilities(validation, classes)
+    fitted = scaling_of(classes).fit(known, label_indices(validation, classes))
+    after = fitted.apply(class_probabilities(predicted, classes))
+    return predicted.assign(**{f"{RECALIBRATED}p_{name}": after[:, i] for i, name in enumerate(classes)})
+
+
+def recalibrated_survival(predicted: pd.DataFrame, at_horizons: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
+    """Returns one model's survival at horizons with `recalibrated_survival_<days>` beside `survival_<days>`.
+
+    Args:
+        predicted: Columns of predictions.csv, survival at the ends of the model's own time bins.
+        at_horizons: The same patients with survival at the horizons instead, see `with_horizons`.
+        validation: The model's validation patients, with columns of `predicted`; fewer than ten events recalibrate
+            nothing.
+    """
+    curves = survival_curves(predicted)
+    known = None if validation.empty else survival_curves(validation)
+    if curves is None or known is None or int(events(validation).sum()) < LEAST_VALIDATION:
+        return at_horizons
+    factors = HazardRecalibration.fit(known, times_days(validation), events(validation)).factors(curves)
+    names = columns_with(at_horizons, "survival_")
+    return at_horizons.assign(**{f"{RECALIBRATED}{name}": at_horizons[name] ** factors for name in names})
 
 
 def _log_odds(probabilities: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, " patient"]:

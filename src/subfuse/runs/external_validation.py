@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import columns_with, predicted_classes
+from subfuse.evaluation.predictions import RECALIBRATED, columns_with, predicted_classes
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
 
@@ -20,16 +20,19 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     Risks, percentiles, survival and class probabilities are averaged as they are. Contributions to a class are those to
     the class that a model predicts: they are averaged where all models predict the same one, and empty elsewhere.
     Survival at a horizon is the mean over the models whose training patients were followed so far, as `reason` says.
+    Recalibrated probabilities are those of every model by its own validation patients, and empty where one has too few.
 
     Returns:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
     """
-    numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_")
+    numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_", RECALIBRATED)
     how = dict.fromkeys(numbers, "mean") | dict.fromkeys(_OF_PATIENT, "first")
     grouped = predicted.groupby([*GROUP, "patient_id"], sort=False)
     table = grouped.agg(how)
     table["n_models"] = grouped.size()
     table.loc[~_agreed(predicted).reindex(table.index), columns_with(predicted, "contribution_")] = np.nan
+    recalibrated = columns_with(predicted, RECALIBRATED)
+    table[recalibrated] = table[recalibrated].where(grouped[recalibrated].count().eq(table["n_models"], axis=0))
     horizons = [name for name in HORIZON_COLUMNS if name in predicted]
     reached = grouped[horizons].count()
     table["reason"] = [
@@ -162,6 +165,6 @@ def _reason(reached: dict[str, int], n_models: int) -> str | None:
 
 def _complete_horizons(table: pd.DataFrame) -> pd.DataFrame:
     """Returns the table without survival at a horizon that a model cannot predict for every patient."""
-    horizons = [name for name in HORIZON_COLUMNS if name in table]
+    horizons = [name for known in HORIZON_COLUMNS for name in (known, f"{RECALIBRATED}{known}") if name in table]
     missing = table[horizons].isna().groupby([table[name] for name in GROUP]).transform("any")
     return table.assign(**table[horizons].mask(missing))

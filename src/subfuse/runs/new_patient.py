@@ -11,7 +11,7 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_resolved
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.evaluation.predictions import columns_with, holds_risks
+from subfuse.evaluation.predictions import RECALIBRATED, columns_with, holds_risks
 from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.table import COHORT_SCALE
@@ -173,7 +173,8 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     """Returns mean and range, over the models of all folds, of what they say of one patient.
 
     Quantities: class probabilities; for survival the risk percentile (0 to 100, among a model's training patients),
-    survival at one, three and five years and the contributions of the subspaces to the mean hazard logit. Left out
+    survival at one, three and five years and the contributions of the subspaces to the mean hazard logit; and both
+    probabilities recalibrated, where the validation patients of the models suffice. Left out
     are contributions to a class, which is that predicted by the model, and not the same in all. The range is how far
     models disagree that were trained on other patients of the same cohort; it is no confidence interval.
 
@@ -183,7 +184,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (task, model), table in predictions.groupby(["task", "model"], sort=False):
         kinds = ("risk_percentile", "survival_", "contribution_") if holds_risks(table) else ("p_",)
-        for name in columns_with(table, *kinds):
+        for name in columns_with(table, *kinds, RECALIBRATED):
             values = table[name].dropna().to_numpy(float)
             if len(values):
                 rows.append((task, model, name, values.mean(), values.min(), values.max(), len(values)))

@@ -12,6 +12,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, listed
+from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_survival
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress
 from subfuse.explanation.cohort.cohort_explanation import explain_cohort
@@ -128,7 +129,9 @@ class Run:
         A patient that the run knows is predicted only by the models that did not train on it (split `test`); a new
         patient by the models of all folds (split `new`), see `mean_predictions`. No outcome is needed. Risks of
         different folds' models have different scales: compare `risk_percentile`, the share (0 to 100) of the model's
-        training patients with a lower risk. Survival is that of `HORIZONS_DAYS`, see `with_horizons`.
+        training patients with a lower risk. Survival is that of `HORIZONS_DAYS`, see `with_horizons`. Beside
+        probabilities stand those recalibrated on the model's validation patients (`recalibrated_...`), where they
+        suffice.
 
         Raises:
             DataError: The cohort's genes, unit or encoder are not those of training, or no patient can be predicted.
@@ -323,12 +326,14 @@ class Run:
         table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
         table["split"] = ["test" if p.patient_id in tested else "new" for p in patients]
         table = table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
-        if not fitted.task_spec.is_survival:
-            return order_columns(table.assign(risk=np.nan, risk_percentile=np.nan))
         rows = self._rows(job)
+        validation = rows[rows["split"] == "validation"]
+        if not fitted.task_spec.is_survival:
+            table = recalibrated_classes(table, validation, fitted.objective.classes)
+            return order_columns(table.assign(risk=np.nan, risk_percentile=np.nan))
         trained = rows[rows["split"] == "train"].dropna(subset=["risk"])
         table["risk_percentile"] = risk_percentile(table["risk"].to_numpy(float), np.sort(trained["risk"].to_numpy()))
-        return order_columns(with_horizons(table, trained))
+        return order_columns(recalibrated_survival(table, with_horizons(table, trained), validation))
 
 
 def load_run(folder: Path | str) -> Run:
