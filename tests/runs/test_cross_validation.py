@@ -112,7 +112,13 @@ def test_a_rerun_does_only_what_is_missing(cohort, tmp_path):
     removed.unlink()
     weights = tmp_path / "run" / "grade" / "concat" / "fold_0" / "model.safetensors"
     weights.unlink()
-    again = run(cohort, tmp_path / "run", task="grade", models=["concat", "snn"])
+    steps: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, what: str) -> None:
+        steps.append((done, total))
+
+    again = run(cohort, tmp_path / "run", task="grade", models=["concat", "snn"], progress=progress)
+    assert steps == [(3, 4), (4, 4), (4, 4)]  # two jobs were finished before; results come last
     assert weights.exists()
     assert finished.stat().st_mtime_ns == stamp
     pd.testing.assert_frame_equal(first.predictions, again.predictions)

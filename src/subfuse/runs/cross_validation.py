@@ -122,27 +122,14 @@ def cross_validate(
     claim_folder(
         out, description | {"repeats": len(drawn), "search": plan.search, "allow_inputs": sorted(allow_inputs)}
     )
-    jobs = [
-        Job(task_name, model, index, repeat)
-        for task_name in tasks
-        for model in models
-        if MODELS[model].suits(cohort.tasks[task_name].kind)
-        for repeat, fold_list in enumerate(drawn)
-        for index in range(len(fold_list))
-    ]
-    fold_of = {job: drawn[job.repeat][job.fold_index] for job in jobs}
+    fold_of = _folds_of_jobs(cohort, tasks, models, drawn)
+    jobs = list(fold_of)
     open_jobs = begin_jobs(out, {job: job_inputs(cohort, fold, job, plan) for job, fold in fold_of.items()})
     for warning in fold_warnings(cohort, fold_of, selection=plan.training.selection):
         logger.warning(warning)
     copy_cohort(cohort, out)
-    arguments = [(cohort, fold_of[job], job, out, plan) for job in open_jobs]
-    failures, done = [], len(jobs) - len(open_jobs)
-    for index, outcome in run_jobs(run_job, arguments, workers=workers, scheduler=scheduler):
-        job, done = open_jobs[index], done + 1
-        if isinstance(outcome, BaseException):
-            failures.append((job.task, job.model, job.repeat, job.fold_index, failure_reason(outcome)))
-        if progress is not None:
-            progress(done, len(jobs), str(job))
+    arguments = {job: (cohort, fold_of[job], job, out, plan) for job in open_jobs}
+    failed = _run_open(arguments, len(jobs), workers=workers, scheduler=scheduler, progress=progress)
     if of_sites:  # of which `site` knows none
         others = [model for model in models if modalities_of(model) != SITE]
         with Attempts(on_failure=_warn).attempt("hospitals held out"):
@@ -151,10 +138,38 @@ def cross_validate(
                 allow_inputs=allow_inputs, workers=workers, scheduler=scheduler, progress=_told_of_sites(progress),
             )  # fmt: skip
     if progress is not None:
-        progress(done, len(jobs), "now metrics, comparisons and audit")
-    columns = ["task", "model", "repeat", "fold", "reason"]
-    failed = pd.DataFrame(failures, columns=columns).sort_values(columns[:4])
+        progress(len(jobs), len(jobs), "now metrics, comparisons and audit")
     return _summarise(out, jobs, failed, cohort.tasks, seed=plan.seed)
+
+
+def _folds_of_jobs(
+    cohort: Cohort, tasks: Sequence[str], models: Sequence[str], repeats: Sequence[Sequence[Fold]]
+) -> dict[Job, Fold]:
+    """Returns every job in its order, of the models that suit a task, with its fold."""
+    return {
+        Job(task, model, index, repeat): fold
+        for task in tasks
+        for model in models
+        if MODELS[model].suits(cohort.tasks[task].kind)
+        for repeat, folds in enumerate(repeats)
+        for index, fold in enumerate(folds)
+    }
+
+
+def _run_open(
+    arguments: Mapping[Job, tuple], n_jobs: int, *, workers: int, scheduler: str | None, progress: Progress | None
+) -> pd.DataFrame:
+    """Runs the jobs that are not finished; returns task, model, repeat, fold and reason of those that failed."""
+    open_jobs, failures = list(arguments), []
+    of_all = run_jobs(run_job, list(arguments.values()), workers=workers, scheduler=scheduler)
+    for done, (index, outcome) in enumerate(of_all, n_jobs - len(open_jobs) + 1):
+        job = open_jobs[index]
+        if isinstance(outcome, BaseException):
+            failures.append((job.task, job.model, job.repeat, job.fold_index, failure_reason(outcome)))
+        if progress is not None:
+            progress(done, n_jobs, str(job))
+    columns = ["task", "model", "repeat", "fold", "reason"]
+    return pd.DataFrame(failures, columns=columns).sort_values(columns[:4])
 
 
 def _warn(what: str, reason: str) -> None:
