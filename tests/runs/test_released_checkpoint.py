@@ -7,7 +7,7 @@ from transcription import Transcription, random_released, strip
 
 from subfuse.cli import main
 from subfuse.errors import DataError
-from subfuse.runs.released_checkpoint import load_converted
+from subfuse.runs import load_converted
 
 
 def test_a_converted_file_reproduces_the_released_logits(tmp_path, capsys):
@@ -20,7 +20,7 @@ def test_a_converted_file_reproduces_the_released_logits(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "released.pth"), "--out", str(tmp_path / "ours")]) == 0
     assert not left.exists()
     assert "module.omic_net_tumor.output_range" in capsys.readouterr().out
-    model = load_converted(tmp_path / "ours")
+    model = load_converted(str(tmp_path / "ours"))
     released = Transcription(7, 11, 3).eval()
     released.load_state_dict(strip(weights))
     patches, expression = torch.randn(1, 2500, 1024), torch.randn(1, 18)

@@ -1,4 +1,4 @@
-"""Runs: cross-validation, external validation, new patients, explanations of a trained run."""
+"""Runs: cross-validation, external validation, new patients, explanations of a trained run; converted checkpoints."""
 
 from subfuse.lazy import on_first_use
 
@@ -7,6 +7,7 @@ _NAMES = {
     "NewPatientPrediction": "new_patient",
     "Run": "run",
     "cross_validate": "cross_validation",
+    "load_converted": "released_checkpoint",
     "load_run": "run",
     "predict_new_patient": "new_patient",
     "train_model": "single_training",

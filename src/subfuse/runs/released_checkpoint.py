@@ -59,7 +59,7 @@ def convert_file(path: Path, out: Path) -> tuple[str, ...]:
     return unused_names(state_dict)
 
 
-def load_converted(folder: Path) -> SubspaceFusion:
+def load_converted(folder: Path | str) -> SubspaceFusion:
     """Returns the model of a folder that `convert_file` wrote; it reproduces the released logits.
 
     Its gene axis holds the released tumour vector, then the microenvironment vector; patches keep their list order.
@@ -70,6 +70,7 @@ def load_converted(folder: Path) -> SubspaceFusion:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    folder = Path(folder)
     described = read_json(folder / MODEL)
     try:
         config = TypeAdapter(SubspaceFusionConfig).validate_python(described["config"])
