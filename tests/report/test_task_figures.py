@@ -9,7 +9,7 @@ from fake_run import write_fake_run
 
 from subfuse.report import write_report
 from subfuse.report.run_files import read_run
-from subfuse.report.task_figures import survival_figures
+from subfuse.report.task_figures import decision_figure, survival_figures
 
 
 def test_areas_of_the_roc_curves_are_those_of_the_predictions(run, text):
@@ -63,3 +63,25 @@ def test_calibration_of_survival_is_drawn_from_the_audit_or_said_to_be_missing(t
 def survival_parts(run, audit):
     found = survival_figures(replace(read_run(run), audit=audit), "survival", "subspace")
     return found["figures"], found["remarks"]
+
+
+def test_decision_curves_are_those_of_the_audit_for_the_model_and_the_one_beside_it(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
+    rows = [
+        {"task": task, "model": model, "outcome": "event by day 1095", "threshold": threshold, "reference": "clinical",
+         "net_benefit": None if model == "clinical" and threshold > 0.5 else benefit, "treat_all": 0.4 - threshold}
+        for task, model, benefit in (("survival", "subspace", 0.3), ("survival", "clinical", 0.2), ("grade", "snn", 1))
+        for threshold in (0.1, 0.5, 0.9)
+    ]  # fmt: skip
+    audited = replace(read_run(run), audit={"findings": [], "tables": {"decision_curves": rows}})
+
+    (drawn,) = decision_figure(audited, "survival", "subspace")
+
+    assert drawn.alt == (
+        "Net benefit against threshold of Subspace fusion, Clinical model, treat everybody, treat nobody; the highest "
+        "of Subspace fusion: 0.300 for event by day 1095."
+    )
+    assert "Clinical model" in drawn.svg
+    unknown = [row | {"net_benefit": None} for row in rows]
+    for audit in (None, {"findings": [], "tables": {}}, {"findings": [], "tables": {"decision_curves": unknown}}):
+        assert decision_figure(replace(audited, audit=audit), "survival", "subspace") == []

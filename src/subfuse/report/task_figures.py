@@ -10,11 +10,18 @@ from markupsafe import Markup
 from subfuse.errors import DataError, counted, listed
 from subfuse.evaluation.metrics import duration, number, p_text
 from subfuse.evaluation.predictions import predicted_classes
-from subfuse.report.figures.results import SurvivalCurve, calibration_curves, kaplan_meier_curves, roc_curves
+from subfuse.report.figures.results import (
+    SurvivalCurve,
+    calibration_curves,
+    decision_curves,
+    kaplan_meier_curves,
+    roc_curves,
+)
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn
 from subfuse.training.models import model_title
 
+_ALL, _NOBODY = "treat everybody", "treat nobody"
 _MAX_CURVE_POINTS = 400  # more are not visible, and only make the file larger
 
 
@@ -73,6 +80,42 @@ def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
     untested = "run `subfuse audit`" if run.audit is None else "the audit has no groups of patients for it"
     remarks = [] if reliability else [f"No figure of the calibration of the survival curves: {untested}."]
     return {"figures": [drawn, *reliability], "confusion": None, "remarks": remarks}
+
+
+def decision_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
+    """Returns what acting on one model is worth, beside the best trivial model, everybody and nobody; as audited."""
+    rows = [row for row in (run.audit["tables"] if run.audit else {}).get("decision_curves", ()) if row["task"] == task]
+    of_model = {(row["model"], row["outcome"], row["threshold"]): row for row in rows if row["net_benefit"] is not None}
+    thresholds = sorted({threshold for _, _, threshold in of_model})
+    outcomes = list(dict.fromkeys(outcome for name, outcome, _ in of_model if name == model))
+    if not outcomes:
+        return []
+    others = dict.fromkeys(str(row["reference"]) for row in rows if row["reference"] not in (None, model))
+
+    def curve(name: str, outcome: str, what: str) -> np.ndarray:
+        found = [of_model.get((name, outcome, threshold), {}).get(what) for threshold in thresholds]
+        return np.array([np.nan if value is None else value for value in found], dtype=float)
+
+    panels = {}
+    for outcome in outcomes:
+        curves = {model_title(name): curve(name, outcome, "net_benefit") for name in (model, *others)}
+        panels[outcome] = {name: values for name, values in curves.items() if np.isfinite(values).any()} | {
+            _ALL: curve(model, outcome, "treat_all"),
+            _NOBODY: np.zeros(len(thresholds)),
+        }
+    best = {outcome: float(np.nanmax(curves[model_title(model)])) for outcome, curves in panels.items()}
+    shown = listed(f"{number(value)} for {outcome}" for outcome, value in best.items())
+    return [
+        Drawn(
+            Markup(decision_curves(panels, np.array(thresholds), defaults=(_ALL, _NOBODY))),
+            title="Decision curves",
+            caption=f"What it is worth to act on {model_title(model)} where the probability reaches a threshold: "
+            "patients rightly treated, less those wrongly treated at the odds of the threshold, as a share of all. "
+            "Only a curve above both grey lines is worth having. With bands in the table of the audit.",
+            alt=f"Net benefit against threshold of {listed(next(iter(panels.values())))}; the highest of "
+            f"{model_title(model)}: {shown}.",
+        )
+    ]
 
 
 def _reliability_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:

@@ -24,7 +24,7 @@ from subfuse.report.statements import (
     titled,
 )
 from subfuse.report.summary import fusion_sentence, measured_on, tested_sentence, unrelated_sentence
-from subfuse.report.task_figures import classification_figures, survival_figures
+from subfuse.report.task_figures import classification_figures, decision_figure, survival_figures
 from subfuse.training.models import model_title
 
 
@@ -39,6 +39,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     tested = run.test_predictions(task, main)
     is_survival = headline == SurvivalOutcome.headline
     drawn = survival_figures(run, task, main) if is_survival else classification_figures(tested, main)
+    drawn["figures"] += decision_figure(run, task, main)
     compared = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
     content = {
         "index": index,

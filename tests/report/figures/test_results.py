@@ -21,6 +21,9 @@ def curve(name: str, *, longest: float) -> SurvivalCurve:
     )
 
 
+WORTH = {"A": np.array([0.3, 0.1, np.nan]), "B": np.array([0.0, -0.1, -0.2]), "C": np.array([0.2, 0.2, 0.1])}
+
+
 def drawings() -> dict[str, str]:
     rates = (np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.9, 1.0]))
     losses = np.array([[1.0, 0.5, np.nan], [1.1, 0.6, 0.4]])
@@ -33,6 +36,11 @@ def drawings() -> dict[str, str]:
         ),
         "roc": figures.roc_curves({"class 1": rates, "macro": rates}, emphasis="macro"),
         "calibration": figures.calibration_curves({"class 1": (*rates, np.array([3, 4, 5]))}),
+        "decisions": figures.decision_curves(
+            {name: {"ours": worth, "all": -worth, "none": 0 * worth} for name, worth in WORTH.items()},
+            np.array([0.1, 0.5, 0.9]),
+            defaults=("all", "none"),
+        ),
         "kaplan-meier": figures.kaplan_meier_curves([curve("low", longest=2000), curve("high", longest=1500)]),
         "contributions": figures.contribution_bars(
             {("tumour", "slides"): 0.25, ("tumour", "expression"): -0.125},
@@ -49,7 +57,7 @@ def drawn() -> dict[str, str]:
     return drawings()
 
 
-@pytest.mark.parametrize("name", ["forest", "roc", "calibration", "kaplan-meier", "contributions", "genes", "learning"])
+@pytest.mark.parametrize("name", sorted(drawings()))
 class TestEveryFigure:
     def test_is_one_svg_element_without_any_address(self, drawn, name):
         text = drawn[name].replace("xlink:href", "href")
@@ -98,3 +106,9 @@ def test_figures_share_no_identifier(drawn):
 def test_text_stays_text(drawn):
     assert "<text" in drawn["roc"]
     assert "false positive rate" in drawn["roc"].lower()
+
+
+def test_decisions_have_a_panel_for_each_outcome_and_one_legend(drawn):
+    assert [drawn["decisions"].count(f">{name}<") for name in (*WORTH, "ours", "all", "none")] == [1] * 6
+    alone = figures.decision_curves({"A": {"none": np.zeros(2)}}, np.array([0.2, 0.4]), defaults=("none",))
+    assert "var(--series-1)" not in alone  # who treats everybody alike is grey

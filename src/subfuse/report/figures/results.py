@@ -4,7 +4,7 @@ Colours are CSS variables, so one figure serves the light theme, the dark theme 
 page's own font. The same numbers give the same characters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -107,6 +107,41 @@ def calibration_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.nda
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05), aspect="equal")
     axes.set(xlabel="Predicted probability", ylabel="Observed frequency")
     axes.legend(loc="upper left")
+    return svg_text(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def decision_curves(
+    panels: Mapping[str, Mapping[str, np.ndarray]], thresholds: np.ndarray, *, defaults: Collection[str]
+) -> str:
+    """Draws the net benefit of acting at each threshold, a panel for each outcome.
+
+    Args:
+        panels: By outcome, then legend entry: net benefits; NaN is left out.
+        thresholds: Of all of them.
+        defaults: Entries that treat everybody alike, drawn in grey.
+    """
+    n_columns = min(len(panels), 2)
+    n_rows = -(-len(panels) // n_columns)
+    figure = Figure(figsize=(4.2 if n_columns == 1 else 5.6, 2.4 * n_rows + 0.6))
+    highest = max(0.01, *(float(np.nanmax(curve)) for curves in panels.values() for curve in curves.values()))
+    for place, (outcome, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(n_rows, n_columns, place + 1)
+        styles = iter(zip(SERIES, DASHES, strict=True))
+        greys = iter(DASHES[1:])
+        for name, curve in curves.items():
+            colour, dash = (MUTED, next(greys)) if name in defaults else next(styles)
+            width = 1.0 if name in defaults else 1.7
+            axes.plot(thresholds, curve, color=colour, linestyle=dash, linewidth=width, label=name)
+        axes.set(xlim=(0, 1), ylim=(-0.25 * highest, 1.08 * highest), title=outcome)
+        if place % n_columns == 0:
+            axes.set_ylabel("Net benefit")
+        if place + n_columns >= len(panels):
+            axes.set_xlabel("Threshold of the probability")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    handles, names = axes.get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.5 / figure.get_figheight()))
+    figure.legend(handles, names, loc="upper center", ncols=2 if n_columns == 1 else len(names))
     return svg_text(figure)
 
 
