@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from objective_cases import BATCH, CASES, GRADES, SUBSPACE, model_output
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 from subfuse.cohort.batches import ClassTarget
@@ -26,9 +27,9 @@ def test_a_class_without_training_patients_is_weighted_as_one():
     torch.testing.assert_close(objective.class_weights, torch.tensor([0.5, 1.0, 1.0]))
 
 
-@pytest.mark.parametrize("labels", [[], [0, 3]])
-def test_labels_outside_the_classes_are_bad_data(labels: list[int]):
-    with pytest.raises(DataError, match="indices of the 3 classes"):
+@pytest.mark.parametrize(("labels", "found"), [([], "0 labels"), ([0, 3], "2 labels up to 3")])
+def test_labels_outside_the_classes_are_bad_data(labels: list[int], found: str):
+    with pytest.raises(DataError, match=f"indices of the 3 classes .* Found {found}"):
         ClassificationObjective.fit(labels, classes=GRADES)
 
 
@@ -55,6 +56,22 @@ def test_classification_confidence_equals_a_loop():
         for s in range(SUBSPACE)
     ]
     torch.testing.assert_close(objective.confidence(output, target), torch.tensor(expected))
+
+
+def test_classification_ranks_by_the_mean_auc_of_the_classes():
+    objective, target = CASES["classification"]
+    logits = torch.randn(BATCH, 3, generator=torch.Generator().manual_seed(4))
+    shares = functional.softmax(logits, dim=1).numpy()
+    expected = np.mean([roc_auc_score(target.label.numpy() == index, shares[:, index]) for index in range(3)])
+    assert objective.ranking(logits, target) == pytest.approx(expected)
+
+
+def test_the_score_of_a_class_is_its_logit_above_the_mean_of_all():
+    logits = torch.tensor([[1.0, 4.0, 1.0], [9.0, 0.0, 0.0]])
+    weights = CASES["classification"][0].score_weights(logits)
+    torch.testing.assert_close((weights * logits).sum(dim=1), torch.tensor([4.0 - 2.0, 9.0 - 3.0]))
+    torch.testing.assert_close(weights[0], torch.tensor([-1 / 3, 2 / 3, -1 / 3]))
+    assert CASES["classification"][0].explained(logits[0]) == "G3"
 
 
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0, 0.0, 1.0]])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lifelines.utils import concordance_index
 from objective_cases import BATCH, CASES, SURVIVAL, model_output
 
 from subfuse.cohort.batches import SurvivalTarget
@@ -23,6 +24,19 @@ def test_bins_are_quantiles_of_event_times_only():
     objective = DiscreteHazardObjective.fit(time, event, bins=4)
     assert objective.survival_days == (2.0, 3.0, 4.0)
     assert objective.n_outputs == 4
+
+
+def test_four_bins_unless_told_otherwise():
+    time = np.arange(1.0, 41.0)
+    assert DiscreteHazardObjective.fit(time, time > 0).n_outputs == 4
+
+
+@SURVIVAL_OBJECTIVES
+def test_survival_ranks_by_harrells_concordance_of_the_risk(objective: Objective):
+    logits = model_output(objective.n_outputs).logits.detach()
+    risk = objective.predict(logits).risk
+    expected = concordance_index(SURVIVAL.time_days.numpy(), -risk.numpy(), SURVIVAL.event.numpy())
+    assert objective.ranking(logits, SURVIVAL) == pytest.approx(expected)
 
 
 def test_tensors_and_arrays_fit_alike():
