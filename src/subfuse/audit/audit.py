@@ -12,6 +12,7 @@ from subfuse.audit.calibration import calibration_findings, decision_findings, p
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
+from subfuse.audit.confounding.embeddings import embeddings_of_tested
 from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.audit.confounding.strata import of_tested, require_groups, strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
@@ -145,7 +146,8 @@ def audit_run(
     audited.add(*_input_findings(cohort, predictions, config.get("allow_inputs") or ()), table="suspicious_inputs")
     means = MeanFeatures()
     for task in tasks:
-        audited.add(*confounder_findings(cohort, task, means), table="confounders")
+        embeddings = embeddings_of_tested(task, jobs, cohort)
+        audited.add(*confounder_findings(cohort, task, means, embeddings), table="confounders")
     for task in tasks:
         audited.add(*modality_shuffles(task, jobs, cohort), table="fusion")
     for task in tasks:

@@ -232,7 +232,7 @@ _TABLES = {
         of="input",
         caption="How well inputs tell hospital or batch of patients whom the classifier did not see, among all and "
         "among those alike in outcome and strata; which share of the outcome they explain, and of the main model's "
-        "predictions among patients alike. p by permutation.",
+        "predictions among patients alike. p by permutation. Embeddings are those of the main model, within each fold.",
     ),
     "calibration": _Table(
         "Calibration",

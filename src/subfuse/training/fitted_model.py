@@ -94,6 +94,14 @@ class FittedModel:
         predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
         return everyone.join(predicted.reset_index(drop=True))
 
+    def embeddings(self, patients: Sequence[Patient]) -> Float[np.ndarray, "patient column"]:
+        """Returns what the head sees of usable patients, subspace after subspace; of an ensemble, the mean."""
+        device = next(self.model.parameters()).device
+        self.model.eval()
+        with torch.inference_mode():
+            found = [self.model(**batch.to(device).inputs()).embedding for batch in self.batches(patients)]
+        return torch.cat(found).flatten(1).double().cpu().numpy() if found else np.empty((0, 0))
+
     def prediction_columns(self) -> list[str]:
         """Returns the numeric columns that `predict` writes for this task."""
         return self.objective.columns + [f"contribution_{name}" for name in self.subspaces]

@@ -13,6 +13,7 @@ from subfuse.audit.confounding.signal import (
     permuted,
     stratified_auc,
     strongest_columns,
+    told_apart,
     told_by,
 )
 
@@ -116,3 +117,25 @@ def test_martingale_residuals_are_those_of_lifelines(draw) -> None:
     fitted = CoxPHFitter(penalizer=1e6).fit(table, "time", "event")  # no coefficient: only the baseline is left
     expected = fitted.compute_residuals(table, "martingale").sort_index()["martingale"]
     assert martingale_residuals(time_days, event) == pytest.approx(expected.to_numpy(), abs=1e-3)
+
+
+def test_columns_that_mean_something_else_in_every_group_tell_within_them(draw) -> None:
+    batch, group, stratum = draw.integers(0, 2, N), draw.integers(0, 3, N), draw.integers(0, 2, N)
+    axes = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    inputs = 3 * batch[:, None] * axes[group] + draw.normal(size=(N, 2))
+    found = told_apart(inputs, batch, group, stratum, n_permutations=99, seed=0)
+    assert (found.auc > 0.9, found.auc_within > 0.9, found.p_within) == (True, True, 0.01)
+    pooled = told_by(inputs, batch, np.arange(N) % 4, stratum, n_permutations=99, seed=0)
+    assert pooled.auc < found.auc - 0.1
+
+
+def test_what_tells_nothing_within_groups_is_not_found_more_often_than_chance(draw) -> None:
+    p_values = []
+    for seed in range(40):
+        batch, group = draw.integers(0, 2, N), draw.integers(0, 3, N)
+        inputs = draw.normal(size=(N, 4)) + 5 * group[:, None]
+        found = told_apart(inputs, batch, group, np.zeros(N, dtype=np.int64), n_permutations=39, seed=seed)
+        p_values.append(found.p_within)
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.15)
+    alone = told_apart(inputs, np.zeros(N, dtype=np.int64), group, group, n_permutations=9, seed=0)
+    assert np.isnan([alone.auc, alone.auc_within, alone.p_within]).all()

@@ -8,7 +8,15 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.audit.audited_task import AuditedTask
-from subfuse.audit.confounding.signal import Told, explained_share, martingale_residuals, strongest_columns, told_by
+from subfuse.audit.confounding.embeddings import Embeddings
+from subfuse.audit.confounding.signal import (
+    Told,
+    explained_share,
+    martingale_residuals,
+    strongest_columns,
+    told_apart,
+    told_by,
+)
 from subfuse.audit.confounding.strata import MARKERS
 from subfuse.audit.findings import SIGNIFICANCE, Finding, Level
 from subfuse.cohort.cohort import Cohort, Patient
@@ -35,7 +43,8 @@ _FOLDS = 5  # where predictions have a single one
 _PATCHES = 256  # of a slide, evenly spaced, over which features are averaged
 _STRONGEST = 5
 _TINY = 1e-7
-_VERBS = {"slides": ("tell", "are not shown to tell")}
+EMBEDDINGS = "embeddings"
+_VERBS = dict.fromkeys(("slides", EMBEDDINGS), ("tell", "are not shown to tell"))
 _WHY = "What differs between batches by scaling, staining or sequencing counts as biology then, and is new elsewhere."
 
 
@@ -76,7 +85,9 @@ class MeanFeatures:
         return self._known[patient.patient_id]
 
 
-def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) -> tuple[list[Finding], pd.DataFrame]:
+def confounder_findings(
+    cohort: Cohort, task: AuditedTask, means: MeanFeatures, embeddings: Embeddings
+) -> tuple[list[Finding], pd.DataFrame]:
     """Returns for the hospital and the declared batch what they have to do with inputs, outcome and predictions.
 
     Three numbers, over the main model's test patients of the first repeat whose batch has at least ten of them:
@@ -88,12 +99,14 @@ def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) 
 
     A warning where all three are significant (permutation, 5 %) and the AUC is at least `TOLD`; also where inputs and
     outcome tell the batch and no patients of two batches are alike. Biology that differs between batches, and that no
-    stratum names, cannot be told from technique.
+    stratum names, cannot be told from technique. How well the model's embeddings tell it is said beside (`told_apart`,
+    within the test patients of each fold), and decides nothing: what they know they have from the inputs.
 
     Args:
         cohort: With expression and the places of slide features.
         task: Rows of all models and splits; the metric of `site` or `batch` is quoted.
         means: Keeps what is read of the slides for further tasks.
+        embeddings: Of the main model, see `embeddings_of_tested`; none of a model without.
 
     Returns:
         Findings, and a table with columns `CONFOUNDER_COLUMNS`, one row per column and input.
@@ -118,7 +131,7 @@ def confounder_findings(cohort: Cohort, task: AuditedTask, means: MeanFeatures) 
             found = f"{column}: cannot be checked, {compared}"
             findings.append(Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name))
             continue
-        of_column = list(_rows(cohort, compared, means, seed=task.seed))
+        of_column = list(_rows(cohort, compared, means, embeddings, seed=task.seed))
         if of_column:
             findings.append(_finding(task, column, of_column, compared.alike, task.values.get(model, np.nan)))
             rows += [{"task": task.name, "model": task.main, "column": column, **r} for r in of_column]
@@ -131,20 +144,26 @@ def _is_held_out(compared: _Compared) -> bool:
     return len(set(compared.fold.tolist())) > 1 and len(pairs) == len(set(compared.batch.tolist()))
 
 
-def _rows(cohort: Cohort, compared: _Compared, means: MeanFeatures, *, seed: int) -> Iterator[dict[str, object]]:
-    """Yields the numbers of every input that at least half of the patients have."""
+def _rows(
+    cohort: Cohort, compared: _Compared, means: MeanFeatures, embeddings: Embeddings, *, seed: int
+) -> Iterator[dict[str, object]]:
+    """Yields the numbers of every input that at least half of the patients have, and then of the embeddings."""
     everybody = np.zeros(len(compared.batch), dtype=np.int64)
     tests = {"n_permutations": _N_PERMUTATIONS, "seed": seed}
     outcome_share, p_outcome = explained_share(compared.outcome, compared.batch, everybody, **tests)
     prediction_share, p_prediction = explained_share(compared.prediction, compared.batch, compared.stratum, **tests)
-    for name, inputs in _inputs(cohort, compared.patients, means):
+    of_model = (
+        () if not embeddings else ((EMBEDDINGS, _stacked([embeddings.get(p.patient_id) for p in compared.patients])),)
+    )
+    for name, inputs in (*_inputs(cohort, compared.patients, means), *of_model):
         there = np.isfinite(inputs).all(axis=1)
         having = compared.only(there)
         if there.mean() < 0.5 or len(np.unique(having.batch)) < 2:
             continue
         batch = np.unique(having.batch, return_inverse=True)[1]
-        told = told_by(inputs[there], batch, having.fold, having.stratum, **tests)
-        strongest = strongest_columns(inputs[there], batch, having.stratum, _STRONGEST)
+        is_input = name != EMBEDDINGS
+        told = (told_by if is_input else told_apart)(inputs[there], batch, having.fold, having.stratum, **tests)
+        strongest = strongest_columns(inputs[there], batch, having.stratum, _STRONGEST if is_input else 0)
         yield {
             "input": name, "auc": told.auc, "auc_within": told.auc_within, "p_within": told.p_within,
             "outcome_share": outcome_share, "p_outcome": p_outcome,
@@ -157,10 +176,11 @@ def _rows(cohort: Cohort, compared: _Compared, means: MeanFeatures, *, seed: int
 def _finding(task: AuditedTask, column: str, rows: Sequence[Mapping[str, object]], alike: str, alone: float) -> Finding:
     model = task.main
     told = {str(row["input"]): Told(*(float(str(row[n])) for n in ("auc", "auc_within", "p_within"))) for row in rows}
-    tells = [name for name, found in told.items() if found.p_within < SIGNIFICANCE and found.auc_within >= TOLD]
-    apart = [name for name, found in told.items() if np.isnan(found.auc_within) and found.auc >= TOLD]
+    of_inputs = {name: found for name, found in told.items() if name != EMBEDDINGS}
+    tells = [name for name, found in of_inputs.items() if found.p_within < SIGNIFICANCE and found.auc_within >= TOLD]
+    apart = [name for name, found in of_inputs.items() if np.isnan(found.auc_within) and found.auc >= TOLD]
     predicts = float(str(rows[0]["p_outcome"])) < SIGNIFICANCE
-    is_parted = any(np.isfinite(found.auc_within) for found in told.values())  # else nobody is alike
+    is_parted = any(np.isfinite(found.auc_within) for found in of_inputs.values())  # else nobody is alike
     carries = is_parted and float(str(rows[0]["p_prediction"])) < SIGNIFICANCE
     parts = [_told_text(name, found, alike) for name, found in told.items()]
     quoted = f", {metric_title(task.headline)} {alone:.3f}" if np.isfinite(alone) else ""
@@ -188,6 +208,8 @@ def _finding(task: AuditedTask, column: str, rows: Sequence[Mapping[str, object]
 def _told_text(name: str, told: Told, alike: str) -> str:
     everybody = "undefined" if np.isnan(told.auc) else f"{told.auc:.3f}"
     tells, not_shown = _VERBS.get(name, ("tells", "is not shown to tell"))
+    if np.isnan(told.auc) and name == EMBEDDINGS:
+        return f"whether {name} tell it is not known, as too few patients of a fold share its values"
     if np.isnan(told.auc_within):
         return f"{name} {tells} it with an AUC of {everybody}, and no patients of two values are alike in {alike}"
     verb = tells if told.p_within < SIGNIFICANCE else not_shown
@@ -256,12 +278,15 @@ def _inputs(
 ) -> Iterator[tuple[str, Float[np.ndarray, "patient column"]]]:
     """Yields the inputs by name; a patient without one has NaN."""
     if cohort.genes:
-        missing = np.full(len(cohort.genes), np.nan)
-        yield (
-            "expression",
-            np.stack([missing if p.expression is None else p.expression for p in patients]).astype(np.float64),
-        )
+        yield "expression", _stacked([p.expression for p in patients], width=len(cohort.genes))
     slides = [means.of(patient) for patient in patients]
-    width = max(map(len, slides))
-    if width:
-        yield "slides", np.stack([mean if len(mean) else np.full(width, np.nan) for mean in slides])
+    if any(map(len, slides)):
+        yield "slides", _stacked([mean if len(mean) else None for mean in slides])
+
+
+def _stacked(
+    rows: Sequence[Float[np.ndarray, " column"] | None], *, width: int = 1
+) -> Float[np.ndarray, "patient column"]:
+    """Returns rows below one another, NaN for a missing one; as wide as they are, or as given where all are missing."""
+    width = next((len(row) for row in rows if row is not None), width)
+    return np.stack([np.full(width, np.nan) if row is None else row for row in rows]).astype(np.float64)

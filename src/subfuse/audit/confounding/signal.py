@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 _INVERSE_PENALTY = 10.0  # of the logistic regression, whose columns have a mean square of one over their number
+_PARTS = 5  # of a group whose columns are its own, over which it is cross-validated
 _STRATUM_SCALE = 3.0  # of the columns that tell the stratum: penalised less than the inputs
 
 
@@ -38,15 +39,66 @@ def told_by(
     strata among its columns for `auc_within`, since inputs that were scaled within each batch tell it only to one who
     knows what the patient should look like.
     """
+    auc, within = _measured(inputs, batch, fold, stratum, n_permutations=n_permutations, seed=seed)
+    return _told(auc, within)
+
+
+def told_apart(
+    inputs: Float[np.ndarray, "patient column"],
+    batch: Int[np.ndarray, " patient"],
+    group: Int[np.ndarray, " patient"],
+    stratum: Int[np.ndarray, " patient"],
+    *,
+    n_permutations: int,
+    seed: int,
+) -> Told:
+    """Returns `told_by` where columns mean something else in every group, as embeddings of different networks do.
+
+    Every group is divided anew, so that the classifier sees patients of no other; areas are means over the groups in
+    which two values are shared by enough patients to be in every part.
+    """
+    random = np.random.default_rng(seed)
+    measured = []
+    for name in np.unique(group):
+        chosen = np.flatnonzero(group == name)
+        sizes = np.bincount(batch[chosen])
+        chosen = chosen[sizes[batch[chosen]] >= _PARTS]
+        if len(np.unique(batch[chosen])) < 2:
+            continue
+        part = random.permutation(len(chosen)) % _PARTS
+        codes = np.unique(batch[chosen], return_inverse=True)[1]
+        alike = np.unique(stratum[chosen], return_inverse=True)[1]
+        measured.append(_measured(inputs[chosen], codes, part, alike, n_permutations=n_permutations, seed=seed))
+    if not measured:
+        return Told(np.nan, np.nan, np.nan)
+    auc = float(np.mean([value for value, _ in measured]))
+    known = [within for _, within in measured if np.isfinite(within).all()]
+    return _told(auc, np.mean(known, axis=0) if known else np.full(n_permutations + 1, np.nan))
+
+
+def _measured(
+    inputs: Float[np.ndarray, "patient column"],
+    batch: Int[np.ndarray, " patient"],
+    fold: Int[np.ndarray, " patient"],
+    stratum: Int[np.ndarray, " patient"],
+    *,
+    n_permutations: int,
+    seed: int,
+) -> tuple[float, Float[np.ndarray, " drawing"]]:
+    """Returns the AUC among all patients, and that within strata, followed by those of permutations."""
     every = np.zeros(len(batch), dtype=np.int64)
     alone = held_out_scores(inputs, batch, fold)
     known = held_out_scores(inputs, batch, fold, stratum=stratum)
     kinds = _one_hot(batch)[None]
-    within = stratified_auc(known, kinds, stratum)[0]
     drawn = np.stack([_one_hot(b) for b in permuted(batch, _joined(stratum, fold), n_permutations, seed)])
-    by_chance = stratified_auc(known, drawn, stratum)
-    p_value = np.nan if np.isnan(within) else (1 + np.sum(by_chance >= within)) / (n_permutations + 1)
-    return Told(float(stratified_auc(alone, kinds, every)[0]), float(within), float(p_value))
+    within = [stratified_auc(known, some, stratum) for some in (kinds, drawn)]
+    return float(stratified_auc(alone, kinds, every)[0]), np.concatenate(within)
+
+
+def _told(auc: float, within: Float[np.ndarray, " drawing"]) -> Told:
+    found, by_chance = within[0], within[1:]
+    p_value = np.nan if np.isnan(found) else (1 + np.sum(by_chance >= found)) / len(within)
+    return Told(auc, float(found), float(p_value))
 
 
 def held_out_scores(
