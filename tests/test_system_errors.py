@@ -93,6 +93,34 @@ def test_an_output_that_is_a_file_a_folder_or_too_long_is_named(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_command_that_is_started_without_outputs_runs(closed, tmp_path):
+    command = f"{sys.executable} -m subfuse init {tmp_path / 'cohort'} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "cohort" / "cohort.yaml").exists()
+
+
+def test_a_limit_on_the_size_of_files_is_told(tmp_path):
+    limited = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from subfuse.errors import ConfigurationError\n"
+        "from subfuse.files import atomic_path\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    with atomic_path(Path(sys.argv[1])) as temporary, open(temporary, 'wb') as file:\n"
+        "        torch.save({'a': torch.ones(5000)}, file)\n"
+        "except ConfigurationError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, tmp_path / "x.ckpt"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"{tmp_path / 'x.ckpt'}: free disk space is required to write it. Found a limit on ")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("error", [OSError, RuntimeError])
 def test_a_full_disk_within_hdf5_is_a_full_disk(tmp_path, error):
     def write():

@@ -32,6 +32,11 @@ _EXECUTABLE = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
 _HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:20] or "host"
 _SECONDS_OF_A_DAY = 86400.0
+_NO_SPACE = {
+    errno.ENOSPC: "none",
+    errno.EDQUOT: "none: the quota is used up",
+    errno.EFBIG: "a limit on the size of files (ulimit -f, or the file system's own)",
+}
 
 
 @contextmanager
@@ -61,10 +66,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     except Exception as error:
-        if _is_disk_full(error):
+        found = _lack_of_space(error)
+        if found is not None:
             raise ConfigurationError(
-                f"{path}: free disk space is required to write it. Found none. Free some or choose another --out; what "
-                "is complete is kept."
+                f"{path}: free disk space is required to write it. Found {found}. Free some or choose another --out; "
+                "what is complete is kept."
             ) from error
         raise
     finally:
@@ -78,7 +84,7 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if _is_disk_full(error):
+        if _lack_of_space(error) is not None:
             raise
         raise ConfigurationError(
             f"{path}: a place where files can be written is required. Found: {error.strerror or error}. Choose another "
@@ -331,15 +337,15 @@ def _is_running(process: int) -> bool:
     return state != "Z"
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Also where closing the file failed as well, with an error of its own."""
+def _lack_of_space(error: BaseException | None) -> str | None:
+    """Returns what there is where space lacks, also where closing the file failed as well, with an error of its own."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error):  # within HDF5 (OSError, RuntimeError) and safetensors (its own)
-            return True
+        for number, found in _NO_SPACE.items():
+            # in words within HDF5 (OSError, RuntimeError) and safetensors (its own)
+            if (isinstance(error, OSError) and error.errno == number) or os.strerror(number) in str(error):
+                return found
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _umask() -> int:

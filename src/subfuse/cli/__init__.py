@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     written; 130 stopped by Ctrl-C (SIGINT), 143 by SIGTERM, 141 if nobody reads the output any more, as of a command
     that SIGPIPE ends.
     """
+    _open_outputs()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -69,6 +70,13 @@ def _of_system(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename is not None else ""
     problem = " ".join((error.strerror or str(error)).split())
     return printable(f"{where}the system must allow this. Found: {problem}. Correct the path or its permissions.")
+
+
+def _open_outputs() -> None:
+    """Lets what is printed go nowhere where a command is started with its output closed (`>&-`, some schedulers)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open until the command ends
 
 
 def _close_output() -> None:
