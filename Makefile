@@ -21,8 +21,10 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist loadscope --no-loadscope-reorder
 
+# ROUNDS: how many damages of each kind of file
+test-faults: ROUNDS ?= 1000
 test-faults: setup
-	OMP_NUM_THREADS=1 SUBFUSE_FAULT_POINTS=25 $(BIN)/python -m pytest --quiet -m faults
+	OMP_NUM_THREADS=1 SUBFUSE_FAULT_POINTS=25 SUBFUSE_FUZZ_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --quiet -m faults
 
 # hours; MODULES="evaluation/delong training/coordination" for some
 test-mutants: setup

@@ -203,6 +203,7 @@ READERS = {
 
 
 @pytest.mark.faults
+@pytest.mark.walk
 @pytest.mark.parametrize("reader", list(READERS))
 def test_damaged_tables_end_in_a_line_of_ours(tmp_path, reader):
     check_reader(replace(READERS[reader], damage=damaged_text), tmp_path, rounds(12))

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tarfile
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -56,6 +57,29 @@ def test_archives_that_unpack_to_more_than_a_table_are_refused(tmp_path, monkeyp
     monkeypatch.setattr(tables, "_LARGEST_LINE", 2)
     with pytest.raises(DataError, match="Found a first line above"):
         read_first_line(tmp_path / "p.csv.gz")
+
+
+@pytest.mark.parametrize("kind", ["gz", "tar.gz"])
+def test_what_unpacks_to_a_hundred_times_its_size_takes_little_memory(tmp_path, monkeypatch, kind):
+    """No more than six times what is allowed is held at once, whatever there would be."""
+    bound, path = 1 << 20, tmp_path / f"clinical.{kind}"
+    monkeypatch.setattr(tables, "_SMALL_ARRAY", bound)
+    content = b"a,b\n" + b"0,0\n" * (2 * bound)
+    if kind == "gz":
+        path.write_bytes(gzip.compress(content))
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            member = tarfile.TarInfo("clinical.tsv")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    del content
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"a table of at most 1 MB, unpacked, is required\. Found more"):
+            read_text_table(path)
+        assert tracemalloc.get_traced_memory()[1] < 6 * bound
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_separators_say_what_to_do(tmp_path):

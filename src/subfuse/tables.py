@@ -152,10 +152,11 @@ def require_regular_file(path: Path, what: str = "table") -> None:
 
 def _bounded(file: Any, path: Path) -> bytes:
     """Reads a file to its end, or refuses one that is larger, unpacked, than a table of text can be."""
-    content = file.read(_LARGEST_TEXT + 1)
-    if len(content) > _LARGEST_TEXT:
+    most = min(_LARGEST_TEXT, max(_SMALL_ARRAY, _UNPACKED * path.stat().st_size))
+    content = file.read(most + 1)
+    if len(content) > most:
         raise DataError(
-            f"{path}: a table of at most {_LARGEST_TEXT >> 20} MB, unpacked, is required. Found more. Check that it is "
+            f"{path}: a table of at most {most >> 20} MB, unpacked, is required. Found more. Check that it is "
             "the right file, or keep the columns that are needed."
         )
     return content

@@ -1,6 +1,5 @@
 """A run whose files were exchanged, cut or changed ends in one line of ours."""
 
-import os
 import random
 import shutil
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from damage import rounds
 from small_cohort import deal_folds
 from subfuse.cohort.bags import InputStandardiser
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
@@ -29,7 +29,7 @@ from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import ModelRecipe
 from subfuse.training.settings import ArchitectureSettings
 
-ROUNDS = int(os.environ.get("SUBFUSE_FUZZ_ROUNDS", "25"))  # of each file; some thousands find what is rare
+ROUNDS = rounds(25)  # of each file
 JUNK = (b"", b"\xff\xfe", b"\x00", b"\n", b",,,", b"nan", b"-1", b"1e999", b'"', b"{", b"[]", b": &a [*a]", b"../x")
 
 

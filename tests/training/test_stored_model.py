@@ -1,7 +1,6 @@
 """A stored model that was cut, changed or exchanged ends in one line of ours, never in another error."""
 
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from damage import rounds
 from subfuse.cohort.bags import InputStandardiser, PatchStandardiser
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
@@ -22,7 +22,7 @@ from subfuse.training.settings import ArchitectureSettings
 from subfuse.training.stored_model import load_fitted
 
 GENES = ("A", "B", "C", "D", "E")
-ROUNDS = int(os.environ.get("SUBFUSE_FUZZ_ROUNDS", "40"))  # of each file; some thousands find what is rare
+ROUNDS = rounds(40)  # of each file
 WRONG = (None, True, -1, 0, 7, 10**30, 1e308, "x", "", [], {}, [1], [["a"]], {"a": 1}, "\ud800")
 
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from subfuse.errors import DataError, SubfuseError, preview
-from subfuse.tables import require_plausible_size
+from subfuse.tables import require_plausible_size, require_regular_file
 
 _LONGEST_TEXT = 150  # characters of an attribute that names something
 
@@ -23,7 +23,8 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     Raises:
         DataError: The file is missing, empty, truncated or no HDF5 file; also when reading inside the block fails.
     """
-    if not Path(path).is_file():
+    require_regular_file(path, "feature file")
+    if not path.exists():
         raise DataError(f"{path}: a feature file is required. Found none; run `subfuse prepare` or correct the path.")
     with damage_named(path, "a complete HDF5 file"), h5py.File(path, "r", locking=False) as file:
         yield file

@@ -132,9 +132,9 @@ def read_features(path: Path, *, verify: bool = True) -> SlideFeatures:
     with opened_hdf5(path) as file:
         _require_layout(file, path)
         features, coords, attributes = file["features"][()], file["coords"][()], dict(file["coords"].attrs)
-    if verify:
-        require_content(features, coords, attributes, path)
-    return _slide_features(features, coords, attributes)
+        if verify:
+            require_content(features, coords, attributes, path)
+        return _slide_features(features, coords, attributes)
 
 
 def read_places(path: Path) -> SlideFeatures:
@@ -146,7 +146,7 @@ def read_places(path: Path) -> SlideFeatures:
     with opened_hdf5(path) as file:
         _require_layout(file, path)
         coords, attributes = file["coords"][()], dict(file["coords"].attrs)
-    return _slide_features(np.empty((len(coords), 0), np.float16), coords, attributes)
+        return _slide_features(np.empty((len(coords), 0), np.float16), coords, attributes)
 
 
 def read_sample(path: Path, n_patches: int) -> SlideFeatures:
@@ -194,10 +194,10 @@ def add_missing_hash(path: Path) -> None:
         if CONTENT_HASH in attributes:
             return
         features, coords = file["features"][()], file["coords"][()]
-    require_finite(features, path)
-    attributes["slide_id"] = attributes.get("slide_id", path.stem)
-    attributes[CONTENT_HASH] = _content_sha256(features, coords, attributes)
-    require_content(features, coords, attributes, path)
+        require_finite(features, path)
+        attributes["slide_id"] = attributes.get("slide_id", path.stem)
+        attributes[CONTENT_HASH] = _content_sha256(features, coords, attributes)
+        require_content(features, coords, attributes, path)
     with atomic_path(path) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:
