@@ -51,6 +51,18 @@ def test_patients_without_the_modality_are_not_predicted(make_cohort):
     assert table.drop(index="P000")[["p_G2", "p_G4"]].sum(axis=1).to_numpy() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("covariates", [False, True])
+def test_genes_are_the_inputs_before_the_covariates(make_cohort, covariates):
+    cohort = with_covariates(make_cohort()) if covariates else make_cohort()
+    fitted = fit(cohort)
+    batch = next(fitted.batches([p for p in cohort if p.expression is not None]))
+    genes, every = fitted.of_genes(batch.expression), batch.expression
+    assert genes.shape == (len(every), len(cohort.genes))
+    assert every.shape[1] - genes.shape[1] == len(cohort.covariates) == 2 * covariates
+    assert torch.equal(genes, every[:, : len(cohort.genes)])
+    assert np.array_equal(fitted.of_genes(every.numpy()[0]), genes[0].numpy())
+
+
 def test_nobody_to_predict_is_a_table_of_unknowns(make_cohort):
     cohort = make_cohort()
     table = fit(cohort, "abmil", "grade").predict(cohort.patients[:1])

@@ -126,7 +126,7 @@ def _write_genes(path: Path, fitted: FittedModel, attributions: dict[str, Attrib
             {
                 "gene": fitted.genes,
                 "subspace": name,
-                "contribution": attribution.gene[0, : len(fitted.genes)].numpy(),
+                "contribution": fitted.of_genes(attribution.gene[0]).numpy(),
             }
         )
         tables.append(table[table["contribution"] != 0])

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from subfuse.run_folder.names import MODEL, WEIGHTS
 from subfuse.training.models import ModelRecipe
 
 _PREDICTION_BATCH = 8
+_Inputs = TypeVar("_Inputs", np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class FittedModel:
     def covariates(self) -> tuple[str, ...]:
         """Names of the covariates that the model reads."""
         return () if self.standardiser.covariates is None else self.standardiser.covariates.names
+
+    def of_genes(self, values: _Inputs) -> _Inputs:
+        """Returns the genes' part of values whose last axis is the model's inputs: genes, then covariates."""
+        return values[..., : len(self.genes)]
 
     def usable(self, patient: Patient) -> bool:
         """True if the patient has at least one modality that this model was trained with."""

@@ -162,19 +162,18 @@ def _gene_rows(
     """One row per subspace and gene of it; most baselines see all genes in their one subspace."""
     tables = []
     for name, attribution in attributions.items():
-        places = list(fitted.recipe.gene_sets.get(name, range(len(fitted.genes))))
-        tables.append(
-            pd.DataFrame(
-                {
-                    "patient_id": patient.patient_id,
-                    "explained": score.explained,
-                    "subspace": name,
-                    "gene": [fitted.genes[place] for place in places],
-                    "expression": expression[places],
-                    "attribution": attribution.gene[0].double().numpy()[places],
-                }
-            )
+        table = pd.DataFrame(
+            {
+                "patient_id": patient.patient_id,
+                "explained": score.explained,
+                "subspace": name,
+                "gene": fitted.genes,
+                "expression": fitted.of_genes(expression),
+                "attribution": fitted.of_genes(attribution.gene[0]).double().numpy(),
+            }
         )
+        places = fitted.recipe.gene_sets.get(name)
+        tables.append(table if places is None else table.iloc[list(places)])
     return pd.concat(tables, ignore_index=True)
 
 
