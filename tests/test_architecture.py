@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import subfuse
+from subfuse.cohort import marker
 
 SOURCE = Path(subfuse.__file__).parent
 LAYERS = [  # low to high: a module imports from lower layers and from its own room
@@ -137,6 +138,13 @@ def test_importing_subfuse_loads_no_heavy_library():
     )
 
 
+def modules_from(part: str) -> list[Path]:
+    """The modules of a part, and all that may import it."""
+    above = [part, *(other for layer in LAYERS[layer_of(part) + 1 :] for other in layer)]
+    modules = [path for other in above for path in (*(SOURCE / other).rglob("*.py"), SOURCE / f"{other}.py")]
+    return [path for path in modules if path.exists()]
+
+
 def parts_of_paths(path: Path) -> set[str]:
     """Text in the code of a module that may be part of a path: not what is written for readers, which has spaces.
 
@@ -150,6 +158,21 @@ def parts_of_paths(path: Path) -> set[str]:
     return texts | {f"{node.value}/" for node in found if id(node) in joined}
 
 
+def test_what_files_of_a_prepared_folder_are_called_is_spelt_once():
+    names = {text for name, text in vars(marker).items() if name.isupper() and isinstance(text, str)}
+    assert {"provenance.json", "started.json", "patients.csv", "expression.h5ad", "slide_quality.csv"} <= names
+    owner = SOURCE / "cohort" / "marker.py"
+    assert names <= parts_of_paths(owner)
+    modules = [path for path in modules_from("cohort") if path != owner]
+    assert SOURCE / "preparation" / "prepared.py" in modules
+    assert not [
+        f"{path.relative_to(SOURCE)}: {text}"
+        for path in modules
+        for text in parts_of_paths(path)
+        if names & set(text.split("/"))
+    ]
+
+
 def test_what_files_of_a_run_are_called_is_spelt_once():
     texts = parts_of_paths(SOURCE / "run_folder" / "names.py")
     names = {text for text in texts if text.count(".") == 1}
@@ -158,13 +181,10 @@ def test_what_files_of_a_run_are_called_is_spelt_once():
     assert {"predictions.csv", "explanation.json", "gaps.csv"} <= names
     assert beginnings == {"heatmap_", "sampling_", "gallery_"}
     assert folders <= texts
-    above = [part for layer in LAYERS[layer_of("run_folder") + 1 :] for part in layer]  # those that may import it
-    modules = [path for part in above for path in (*(SOURCE / part).rglob("*.py"), SOURCE / f"{part}.py")]
-    modules += [path for path in (SOURCE / "run_folder").glob("*.py") if path.name != "names.py"]
+    modules = [path for path in modules_from("run_folder") if path.name != "names.py"]
     spelt = [
         f"{path.relative_to(SOURCE)}: {text}"
         for path in modules
-        if path.exists()
         for text in parts_of_paths(path)
         if names & set(text.split("/")) or text.startswith((*beginnings, *(f"{folder}/" for folder in folders)))
     ]

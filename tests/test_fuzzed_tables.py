@@ -21,7 +21,7 @@ from subfuse.cohort.cohort import read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.cohort.fold_files import SPLITS, read_repeats
 from subfuse.cohort.given_folds import given_folds
-from subfuse.cohort.marker import NAME, mark_complete
+from subfuse.cohort.marker import PROVENANCE, mark_complete
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.expression.gdc.listing import read_gdc_metadata, read_gdc_sheet
 from subfuse.expression.gdc.star import read_star_file
@@ -153,7 +153,7 @@ def marked(folder: Path) -> None:
 
 def marked_anew(folder: Path) -> None:
     """As if another program had made what is damaged: the hashes are right, and each reader is asked."""
-    mark = read_json(folder / NAME)
+    mark = read_json(folder / PROVENANCE)
     mark_complete(folder, {name: value for name, value in mark.items() if name != "files"})
     read_cohort(folder)
     read_repeats(folder / SPLITS)

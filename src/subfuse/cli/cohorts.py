@@ -58,10 +58,11 @@ def _add_init(parser: ArgumentParser) -> None:
 
 
 def _init(arguments: Namespace) -> None:
+    from subfuse.cohort.marker import COHORT_FILE
     from subfuse.cohort.template import TEMPLATE
     from subfuse.files import remove_parts, write_text
 
-    path = arguments.folder / "cohort.yaml"
+    path = arguments.folder / COHORT_FILE
     remove_parts(path)
     if path.exists():
         raise ConfigurationError(f"{path} exists already. Remove it, or give another folder.")

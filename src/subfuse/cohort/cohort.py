@@ -13,7 +13,16 @@ from jaxtyping import Float
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import CovariateValues, column_of
-from subfuse.cohort.marker import read_mark, require_prepared
+from subfuse.cohort.marker import (
+    COHORT_FILE,
+    EXPRESSION,
+    GENE_SETS,
+    PATHWAYS,
+    PATIENTS,
+    SLIDES,
+    read_mark,
+    require_prepared,
+)
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, listed, preview
 from subfuse.expression.gene_names import read_aliases
@@ -151,8 +160,8 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     slides = _read_slides(root)
     patients = read_patients(root)
     patients = patients[patients["cohort"].isin(chosen)]
-    table = read_expression_h5ad(root / "expression.h5ad") if (root / "expression.h5ad").exists() else None
-    gene_sets = dict.fromkeys(cohort_file.gene_sets, ()) if table is None else read_gmt(root / "gene_sets.gmt")
+    table = read_expression_h5ad(root / EXPRESSION) if (root / EXPRESSION).exists() else None
+    gene_sets = dict.fromkeys(cohort_file.gene_sets, ()) if table is None else read_gmt(root / GENE_SETS)
     covariates = cohort_file.covariates
     return Cohort(
         name=chosen[0] if len(chosen) == 1 else cohort_file.name,
@@ -165,7 +174,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         covariates=covariates,
         batch=cohort_file.batch,
         strata=cohort_file.strata_columns,
-        pathways={} if table is None else read_gmt(root / "pathways.gmt"),
+        pathways={} if table is None else read_gmt(root / PATHWAYS),
         gene_aliases=_declared_aliases(cohort_file),
         names_in_table={} if table is None else table.names_in_source,
         encoder=provenance.get("encoder"),
@@ -188,7 +197,7 @@ def roles_of(prepared: Path | str) -> dict[str, str]:
 
 def read_resolved(prepared: Path) -> CohortFile:
     """Returns the cohort file of a prepared folder, as `prepare` resolved it; see `read_cohort_file`."""
-    return read_cohort_file(prepared / "cohort.yaml")
+    return read_cohort_file(prepared / COHORT_FILE)
 
 
 def read_patients(prepared: Path) -> pd.DataFrame:
@@ -197,7 +206,7 @@ def read_patients(prepared: Path) -> pd.DataFrame:
     Raises:
         DataError: It is no such table: a column or an identifier is missing, or a cell is none that `prepare` writes.
     """
-    path = Path(prepared) / "patients.csv"
+    path = Path(prepared) / PATIENTS
     table = without_marks(read_text_table(path))
     require_columns(table, dict.fromkeys((*FIXED_COLUMNS, *RESERVED), "see `subfuse prepare`"), path)
     texts = [name for name in table if name not in ("time_days", "event", "n_slides", "has_expression")]
@@ -296,7 +305,7 @@ def _values_by_patient(table: ExpressionTable | None) -> dict[str, np.ndarray]:
 
 def _read_slides(root: Path) -> list[tuple[str, Path, float]]:
     """Returns patient, feature file and side of the patches in µm of each slide; NaN where that is unknown."""
-    path = root / "slides.csv"
+    path = root / SLIDES
     table = without_marks(read_text_table(path))
     require_columns(table, {"slide_id": "the slide", "patient_id": "its patient", "features": "its file"}, path)
     slides = []

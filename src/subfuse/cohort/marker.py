@@ -1,4 +1,7 @@
-"""`provenance.json`: written last, it marks a prepared folder complete and holds the hashes of its tables."""
+"""What the files of a prepared folder are called, here alone, and the one that marks it complete.
+
+That is `provenance.json`: written last, it holds the hashes of the tables.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,20 +10,30 @@ from typing import Any
 from subfuse.errors import ConfigurationError, DataError, command_line
 from subfuse.files import read_json, sha256_of_file, write_json
 
-NAME = "provenance.json"
 STARTED = "started.json"  # written first
-TABLES = ("cohort.yaml", "patients.csv", "slides.csv", "expression.h5ad", "gene_sets.gmt", "pathways.gmt")
+PROVENANCE = "provenance.json"  # written last
+COHORT_FILE = "cohort.yaml"  # resolved; beside raw tables, what `init` writes
+PATIENTS = "patients.csv"
+SLIDES = "slides.csv"
+EXCLUSIONS = "exclusions.csv"
+EXPRESSION = "expression.h5ad"
+GENE_SETS = "gene_sets.gmt"  # measured genes of each subspace
+PATHWAYS = "pathways.gmt"  # those of every single set
+HARMONISATION = "harmonisation.csv"
+GENE_SET_COVERAGE = "gene_set_coverage.csv"
+SLIDE_QUALITY = "slide_quality.csv"
+TABLES = (COHORT_FILE, PATIENTS, SLIDES, EXPRESSION, GENE_SETS, PATHWAYS)  # hashed
 FOLDS = "splits/**/fold_*.json"
 
 
 def mark_incomplete(root: Path) -> None:
     """Removes the mark, before anything in the folder changes."""
-    (root / NAME).unlink(missing_ok=True)
+    (root / PROVENANCE).unlink(missing_ok=True)
 
 
 def mark_complete(root: Path, provenance: Mapping[str, Any]) -> None:
     """Writes the mark: where the tables come from, and their hashes."""
-    write_json(root / NAME, {**provenance, "files": _hashes(root)})
+    write_json(root / PROVENANCE, {**provenance, "files": _hashes(root)})
 
 
 def read_mark(root: Path) -> dict[str, Any]:
@@ -32,7 +45,7 @@ def read_mark(root: Path) -> dict[str, Any]:
     """
     require_prepared(root)
     try:
-        found = read_json(root / NAME)
+        found = read_json(root / PROVENANCE)
     except DataError as error:
         raise _incomplete(root) from error
     _refuse_earlier_version(root, found)
@@ -58,13 +71,13 @@ def require_prepared(root: Path) -> None:
     Raises:
         ConfigurationError: None was: it is a cohort file, a folder of raw tables, or not there.
     """
-    if any((root / name).exists() for name in (NAME, STARTED, "exclusions.csv")):
+    if any((root / name).exists() for name in (PROVENANCE, STARTED, EXCLUSIONS)):
         return
     source, out = "COHORT.yaml", "prepared"
     if root.is_file():
         found, source = "a file", str(root) if root.suffix in (".yaml", ".yml") else source
-    elif (root / "cohort.yaml").exists():
-        found, source = "raw data", str(root / "cohort.yaml")
+    elif (root / COHORT_FILE).exists():
+        found, source = "raw data", str(root / COHORT_FILE)
     else:
         found, out = ("other files", out) if root.exists() else ("none", str(root))
     command = command_line("prepare", source, "--out", out)
@@ -75,7 +88,7 @@ def require_prepared(root: Path) -> None:
 
 def _incomplete(root: Path) -> DataError:
     return DataError(
-        f"{root}: a completely prepared folder is required. Found no {NAME} with the hashes of its tables. "
+        f"{root}: a completely prepared folder is required. Found no {PROVENANCE} with the hashes of its tables. "
         f"{_remedy(root)}"
     )
 
@@ -84,8 +97,8 @@ def _refuse_earlier_version(root: Path, found: Mapping[str, Any]) -> None:
     """Raises a DataError for a folder that was completed by a version that recorded no hashes."""
     if "cohort_sha256" in found and "files" not in found:
         raise DataError(
-            f"{root / NAME}: the hashes of the tables are required. Found none, as in folders that an earlier subfuse "
-            f"({found['versions']['subfuse']}) prepared. {_remedy(root)}"
+            f"{root / PROVENANCE}: the hashes of the tables are required. Found none, as in folders that an earlier "
+            f"subfuse ({found['versions']['subfuse']}) prepared. {_remedy(root)}"
         )
 
 

@@ -15,7 +15,14 @@ import pandas as pd
 from subfuse import __version__
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, cohort_file_text, read_cohort_file
-from subfuse.cohort.marker import STARTED, mark_complete, mark_incomplete
+from subfuse.cohort.marker import (
+    EXCLUSIONS,
+    GENE_SET_COVERAGE,
+    SLIDE_QUALITY,
+    STARTED,
+    mark_complete,
+    mark_incomplete,
+)
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons
 from subfuse.execution import Progress
@@ -125,12 +132,12 @@ def prepare(
         flat = require_varying_features(plan.slides, plan.patients, contrasts)
     except NothingLeft as error:
         _require_own(out, cohort_file)
-        write_table(out / "exclusions.csv", error.exclusions)
-        raise DataError(f"{error} All are in {out / 'exclusions.csv'}.") from error
+        write_table(out / EXCLUSIONS, error.exclusions)
+        raise DataError(f"{error} All are in {out / EXCLUSIONS}.") from error
     slides = _slide_table(records)
     other_folds = write_prepared(out, cohort_file, plan, slides)
-    write_table(out / "gene_set_coverage.csv", plan.coverage)
-    write_table(out / "slide_quality.csv", quality_table(records))
+    write_table(out / GENE_SET_COVERAGE, plan.coverage)
+    write_table(out / SLIDE_QUALITY, quality_table(records))
     mark_complete(out, provenance)
     of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
     widths = mixed_widths(
@@ -259,7 +266,7 @@ def _require_own(out: Path, cohort_file: CohortFile) -> dict[str, Any] | None:
         ConfigurationError: It holds something else.
     """
     wanted = {"cohorts": [member.name for member in cohort_file.members]}
-    if not is_begun(out, STARTED, what="a prepared folder", beside="exclusions.csv"):
+    if not is_begun(out, STARTED, what="a prepared folder", beside=EXCLUSIONS):
         return None
     found = read_json(out / STARTED)
     if found.get("cohorts") != wanted["cohorts"]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from subfuse.cohort import marker
 from subfuse.cohort.cohort import changed_patients, read_patients
 from subfuse.cohort.cohort_file import CohortFile, GivenSplits, cohort_file_text
 from subfuse.cohort.fold import Fold
@@ -19,7 +20,7 @@ from subfuse.preparation.plan import CohortPlan
 
 Repeats = tuple[tuple[Fold, ...], ...]
 FORMER_SPLITS = SPLITS.with_name("former")
-_EXPRESSION_FILES = ("expression.h5ad", "gene_sets.gmt", "pathways.gmt")
+_EXPRESSION_FILES = (marker.EXPRESSION, marker.GENE_SETS, marker.PATHWAYS)
 
 
 def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides: pd.DataFrame) -> list[str]:
@@ -38,22 +39,22 @@ def write_prepared(out: Path, cohort_file: CohortFile, plan: CohortPlan, slides:
             `out`) and whatever else is known.
     """
     former = _former(out)
-    write_table(out / "patients.csv", plan.patients)
-    write_table(out / "slides.csv", slides.sort_values("slide_id"))
-    write_table(out / "exclusions.csv", join_exclusions([plan.exclusions, _renamed(plan.expression)]))
+    write_table(out / marker.PATIENTS, plan.patients)
+    write_table(out / marker.SLIDES, slides.sort_values("slide_id"))
+    write_table(out / marker.EXCLUSIONS, join_exclusions([plan.exclusions, _renamed(plan.expression)]))
     if plan.expression is None:
         for name in _EXPRESSION_FILES:
             (out / name).unlink(missing_ok=True)
     else:
-        write_expression(out / "expression.h5ad", plan.expression)
-        write_text(out / "gene_sets.gmt", _gmt_text(plan.gene_sets, "measured genes of the subspace"))
-        write_text(out / "pathways.gmt", _gmt_text(plan.pathways, "measured genes of the set"))
+        write_expression(out / marker.EXPRESSION, plan.expression)
+        write_text(out / marker.GENE_SETS, _gmt_text(plan.gene_sets, "measured genes of the subspace"))
+        write_text(out / marker.PATHWAYS, _gmt_text(plan.pathways, "measured genes of the set"))
     if plan.harmonisation.empty:
-        (out / "harmonisation.csv").unlink(missing_ok=True)
+        (out / marker.HARMONISATION).unlink(missing_ok=True)
     else:
-        write_table(out / "harmonisation.csv", plan.harmonisation)
+        write_table(out / marker.HARMONISATION, plan.harmonisation)
     resolved = {"tasks": dict(plan.tasks), "covariates": plan.covariates}
-    write_text(out / "cohort.yaml", cohort_file_text(cohort_file.model_copy(update=resolved)))
+    write_text(out / marker.COHORT_FILE, cohort_file_text(cohort_file.model_copy(update=resolved)))
     write_repeats(out / SPLITS, plan.repeats)
     return _other_folds(out, plan.repeats, former, are_given=isinstance(cohort_file.splits, GivenSplits))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, changed_patients, read_patients
+from subfuse.cohort.marker import COHORT_FILE
 from subfuse.errors import preview
 from subfuse.files import atomic_path, read_json
 from subfuse.run_folder import names
@@ -28,7 +29,7 @@ _TABLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of e
         "numbers": ("n_shared", "n_genes", "shift", "shift_max", "ks"),
     },
 }
-_OF_PATIENTS = (names.PATIENTS, "cohort.yaml")  # of a prepared folder: told by patient, and what no model reads
+_OF_PATIENTS = (names.PATIENTS, COHORT_FILE)  # of a prepared folder: told by patient, and what no model reads
 _CONTACT_SHEETS = 6  # shown in the report
 
 

@@ -1,9 +1,11 @@
 """What the files and folders of a run are called. They are spelt here alone; some hold a place for `str.format`."""
 
+from subfuse.cohort import marker
+
 # Of a run
 CONFIG = "config.yaml"  # what it was asked for; written first
 PREDICTIONS = "predictions.csv"  # of a run and of a job, each of which it marks finished
-PROVENANCE = "provenance.json"  # of a run, a job, the copy of the cohort, and a model that was explained
+PROVENANCE = marker.PROVENANCE  # of a run, a job, the copy of the cohort, and a model that was explained
 METRICS = "metrics.csv"
 COMPARISONS = "comparisons.csv"
 FAILURES = "failures.csv"  # jobs that failed; in EXPLANATIONS what could not be explained
@@ -25,12 +27,12 @@ SEARCH = "search.csv"
 CHECKPOINT = "last.ckpt"  # of an unfinished training
 
 # Of the copy of the cohort: named as in the prepared folder
-PATIENTS = "patients.csv"
-EXCLUSIONS = "exclusions.csv"
-SLIDES = "slides.csv"
-SLIDE_QUALITY = "slide_quality.csv"
-GENE_SET_COVERAGE = "gene_set_coverage.csv"
-HARMONISATION = "harmonisation.csv"
+PATIENTS = marker.PATIENTS
+EXCLUSIONS = marker.EXCLUSIONS
+SLIDES = marker.SLIDES
+SLIDE_QUALITY = marker.SLIDE_QUALITY
+GENE_SET_COVERAGE = marker.GENE_SET_COVERAGE
+HARMONISATION = marker.HARMONISATION
 CONTACT_SHEETS = "contact_sheets"  # folder
 
 # Of one explained prediction

@@ -10,6 +10,7 @@ from typing import cast
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_resolved
+from subfuse.cohort.marker import COHORT_FILE
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import RECALIBRATED, columns_with, holds_risks
 from subfuse.expression.gene_names import gene_aliases
@@ -234,7 +235,7 @@ def _outside_subspaces(fitted: FittedModel) -> str:
 
 def _expression_section(run: Run) -> ExpressionSection | None:
     """Returns how the run's cohort says expression is to be read; None where its folder is gone."""
-    if run.config["prepared"] is None or not (run.cohort_folder / "cohort.yaml").exists():
+    if run.config["prepared"] is None or not (run.cohort_folder / COHORT_FILE).exists():
         return None
     members = read_resolved(run.cohort_folder).members
     sections = [member.expression for member in members if member.role == "develop" and member.expression is not None]
