@@ -171,5 +171,10 @@ def test_the_finding_says_in_which_way_probabilities_are_off() -> None:
     (finding,) = calibration_findings(calibration_table(off), slope_table(off))
     assert finding.level == "warning"
     assert "too extreme for B (slope 0." in finding.found
+    hazard, time, event = followed(1.0, 0.4)
+    curves = {f"survival_{day:g}": np.exp(-hazard * day) for day in DAYS}
+    high = rows_of(1, time_days=time, event=event, risk=np.log(hazard), **curves)
+    (finding,) = calibration_findings(calibration_table(high), slope_table(high))
+    assert "risk too high (observed over expected events 0." in finding.found
     (finding,) = calibration_findings(calibration_table(right), slope_table(right))
     assert (finding.level, "slope" in finding.found) == ("ok", False)

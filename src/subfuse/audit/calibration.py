@@ -124,7 +124,7 @@ def _ways(slopes: pd.DataFrame) -> list[str]:
     words = {
         SLOPE: (1.0, "too extreme", "too timid", "slope {}"),
         LEVEL: (0.0, "too high", "too low", "log odds {}"),
-        RATIO: (1.0, "too high", "too low", "observed over expected events {}"),
+        RATIO: (1.0, "risk too high", "risk too low", "observed over expected events {}"),
     }
     found = []
     for row in slopes.to_dict("records"):

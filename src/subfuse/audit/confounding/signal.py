@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from subfuse.evaluation.floors import LEAST_OF_STRATUM
+
 _INVERSE_PENALTY = 10.0  # of the logistic regression, whose columns have a mean square of one over their number
 _PARTS = 5  # of a group whose columns are its own, over which it is cross-validated
 _STRATUM_SCALE = 3.0  # of the columns that tell the stratum: penalised less than the inputs
@@ -55,14 +57,14 @@ def told_apart(
     """Returns `told_by` where columns mean something else in every group, as embeddings of different networks do.
 
     Every group is divided anew, so that the classifier sees patients of no other; areas are means over the groups in
-    which two values are shared by enough patients to be in every part.
+    which two values are shared by ten patients each, so that there are some to learn from in every part.
     """
     random = np.random.default_rng(seed)
     measured = []
     for name in np.unique(group):
         chosen = np.flatnonzero(group == name)
         sizes = np.bincount(batch[chosen])
-        chosen = chosen[sizes[batch[chosen]] >= _PARTS]
+        chosen = chosen[sizes[batch[chosen]] >= LEAST_OF_STRATUM]
         if len(np.unique(batch[chosen])) < 2:
             continue
         part = random.permutation(len(chosen)) % _PARTS
