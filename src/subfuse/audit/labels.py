@@ -15,7 +15,7 @@ from subfuse.identifiers import site_of_barcode
 
 _EVENT_SHARE_RANGE = 0.25  # between folds
 _CONFOUNDED = 0.3  # Cramér's V, corrected for chance
-SIGNIFICANCE = 0.01
+_STRICT = 0.01  # of a p-value: chi-squared is inexact where sites have few patients
 _LONGEST_DAYS = 365.25 * 50
 _MONTHS_OR_YEARS = 400.0  # a longest follow-up below it is not in days
 
@@ -149,7 +149,7 @@ def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.Dat
     outcome = tested[task.outcome.columns[-1]].astype(str)
     value, p_value = _cramers_v(pd.crosstab(site[common], outcome[common]).to_numpy(dtype=np.float64))
     text = f"Cramér's V of {site[common].nunique()} sites and the outcome is {value:.2f} ({p_text(p_value)})"
-    if value >= _CONFOUNDED and p_value < SIGNIFICANCE:
+    if value >= _CONFOUNDED and p_value < _STRICT:
         yield Finding(
             "warning",
             check,
@@ -159,7 +159,7 @@ def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.Dat
             task.name,
         )
     else:
-        level: Level = "note" if p_value < SIGNIFICANCE else "ok"
+        level: Level = "note" if p_value < _STRICT else "ok"
         yield Finding(level, check, f"{text}; a warning from {_CONFOUNDED} on", task=task.name)
 
 
