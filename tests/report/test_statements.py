@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from subfuse.evaluation.metrics import metric_title, number, p_text
-from subfuse.report.statements import FusionBenefit, best_models, fusion_benefit, model_label
+from subfuse.report.statements import ToldBenefit, benefit_told, best_models, model_label
 from subfuse.training.models import MODELS, model_title
 
 
@@ -20,17 +20,17 @@ from subfuse.training.models import MODELS, model_title
     ],
 )
 def test_verdict_needs_interval_and_adjusted_p_value(lower, upper, p_adjusted, verdict):
-    assert FusionBenefit("snn", 0.02, lower, upper, p_adjusted, 40).verdict == verdict
+    assert ToldBenefit("snn", 0.02, lower, upper, p_adjusted, 40).verdict == verdict
 
 
 def test_benefit_is_what_the_audit_found_against_the_best_single_modality():
     row = {"task": "grade", "model": "subspace", "reference": "snn", "reference_is": "best single modality"}
     row |= {"difference": 0.05, "lower": 0.02, "upper": None, "p_adjusted": 0.01, "n_patients": 40}
     others = [row | {"task": "survival"}, row | {"model": "concat"}, row | {"reference_is": "late fusion"}]
-    benefit = fusion_benefit({"tables": {"fusion": [*others, row]}}, task="grade", model="subspace")
+    benefit = benefit_told({"tables": {"fusion": [*others, row]}}, task="grade", model="subspace")
     np.testing.assert_equal(astuple(benefit), ("snn", 0.05, 0.02, np.nan, 0.01, 40, None))
     for audit in (None, {"tables": {}}, {"tables": {"fusion": others}}):
-        assert fusion_benefit(audit, task="grade", model="subspace") is None
+        assert benefit_told(audit, task="grade", model="subspace") is None
 
 
 def test_ties_share_the_best_place_and_undefined_models_have_none():

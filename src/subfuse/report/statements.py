@@ -80,7 +80,7 @@ _ONE_OF_MANY = re.compile(
 
 
 @dataclass(frozen=True)
-class FusionBenefit:
+class ToldBenefit:
     """The main model against the best model that uses one modality; positive values favour the main model."""
 
     unimodal: str
@@ -146,7 +146,7 @@ def best_models(metrics: pd.DataFrame) -> dict[str, set[str]]:
     return best
 
 
-def fusion_benefit(audit: Mapping[str, Any] | None, *, task: str, model: str) -> FusionBenefit | None:
+def benefit_told(audit: Mapping[str, Any] | None, *, task: str, model: str) -> ToldBenefit | None:
     """Returns the audit's comparison of a model with the best single modality; None where there is none."""
     rows = audit["tables"].get("fusion", ()) if audit else ()
     wanted = (task, model, "best single modality")
@@ -157,7 +157,7 @@ def fusion_benefit(audit: Mapping[str, Any] | None, *, task: str, model: str) ->
         np.nan if row[name] is None else float(row[name]) for name in ("difference", "lower", "upper", "p_adjusted")
     )
     n_patients, reason = int(row["n_patients"]), row.get("reason")
-    return FusionBenefit(str(row["reference"]), gain, lower, upper, p_adjusted, n_patients, reason)
+    return ToldBenefit(str(row["reference"]), gain, lower, upper, p_adjusted, n_patients, reason)
 
 
 def titled(name: str) -> str:

@@ -17,9 +17,9 @@ from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
-    FusionBenefit,
+    ToldBenefit,
+    benefit_told,
     best_models,
-    fusion_benefit,
     headline_of,
     inputs_of,
     model_label,
@@ -99,7 +99,7 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
     headline, main = headline_of(metrics), run.main_model(task)
     rows = metrics[metrics["metric"] == headline].set_index("model")
     row = dict(rows.loc[main]) if main in rows.index else {"value": np.nan, "lower": np.nan, "upper": np.nan}
-    benefit = fusion_benefit(run.audit, task=task, model=main)
+    benefit = benefit_told(run.audit, task=task, model=main)
     bars, chance = _bars(rows, [main, *([benefit.unimodal] if benefit else [])])
     unrelated = unrelated_sentence(run, task)
     verdict, tone = _verdict(main, benefit, unrelated)
@@ -123,7 +123,7 @@ def task_card(run: RunFiles, task: str, *, anchor: str) -> TaskCard:
 
 
 def _lines(
-    run: RunFiles, task: str, *, row: Mapping[str, Any], metrics: pd.DataFrame, benefit: FusionBenefit | None
+    run: RunFiles, task: str, *, row: Mapping[str, Any], metrics: pd.DataFrame, benefit: ToldBenefit | None
 ) -> Iterator[Line]:
     headline, main = headline_of(metrics), run.main_model(task)
     if isinstance(row.get("reason"), str) and np.isnan(row["lower"]):  # what is left out of an interval is a detail
@@ -163,7 +163,7 @@ def _in_few_words(finding: Mapping[str, Any]) -> str:
     return singular(str(finding.get("short") or finding["found"]))
 
 
-def _verdict(model: str, benefit: FusionBenefit | None, unrelated: str) -> tuple[str, _Tone]:
+def _verdict(model: str, benefit: ToldBenefit | None, unrelated: str) -> tuple[str, _Tone]:
     tones: dict[str, _Tone] = {"better": "good", "worse": "bad"}
     if unrelated:
         return unrelated, "bad"
@@ -268,7 +268,7 @@ def _meaning(headline: str, value: float) -> str:
 def fusion_sentence(run: RunFiles, task: str) -> str:
     """Returns whether the main model is better than the best model of one modality."""
     model = run.main_model(task)
-    benefit = fusion_benefit(run.audit, task=task, model=model)
+    benefit = benefit_told(run.audit, task=task, model=model)
     if benefit is None:
         return _untested(model)
     unimodal = model_label(benefit.unimodal, run.covariates)
@@ -288,7 +288,7 @@ def beyond_sentences(run: RunFiles, task: str) -> list[str]:
     return [f"{text[:1].upper()}{text[1:]}." for text in texts]
 
 
-def _evidence(benefit: FusionBenefit) -> str:
+def _evidence(benefit: ToldBenefit) -> str:
     if benefit.verdict == "untested":
         gain = "" if np.isnan(benefit.gain) else f"{number(benefit.gain, signed=True)}, "
         return f"{gain}not tested: {benefit.reason or 'undefined'}"
