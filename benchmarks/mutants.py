@@ -51,7 +51,7 @@ TESTS = {
     "model/position_bias": "model/test_position_bias.py model/test_subspace_fusion.py",
     "model/released_weights": "model/test_released_weights.py model/test_subspace_fusion.py",
     "model/subspace_fusion": "model/test_subspace_fusion.py model/baselines/test_baselines.py",
-    "objective/losses": "objective/test_losses.py",
+    "objective/losses": "objective/test_losses.py objective/test_objective.py",
     "objective/classification": "objective/test_classification.py objective/test_objective.py objective/test_losses.py",
     "objective/objective": "objective/test_objective.py objective/test_losses.py",
     "objective/ranking": "objective/test_ranking.py training/test_selection.py",

@@ -85,6 +85,20 @@ def test_the_alignment_of_paired_patients_is_added_on_average(objective: Objecti
     torch.testing.assert_close(nobody.total, nobody.terms["task"])
 
 
+def test_the_alignment_of_a_single_patient_counts_whole():
+    aligned = replace(model_output(1), alignment=torch.arange(1.0, BATCH + 1))
+    loss = CoxObjective()(aligned, SURVIVAL, paired=torch.arange(BATCH) == 3)
+    torch.testing.assert_close(loss.terms["alignment"], torch.tensor(4.0))
+
+
+@EVERY_OBJECTIVE
+def test_scores_are_sums_of_weighted_logits(objective: Objective, target: Target):
+    logits = model_output(objective.n_outputs).logits.detach()
+    score = (objective.score_weights(logits) * logits).sum(dim=1)
+    mean = logits.mean(dim=1)
+    torch.testing.assert_close(score, logits.max(dim=1).values - mean if objective.name == "classification" else mean)
+
+
 @EVERY_OBJECTIVE
 def test_losses_have_gradients(objective: Objective, target: Target):
     output = model_output(objective.n_outputs)
