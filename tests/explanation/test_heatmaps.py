@@ -74,13 +74,6 @@ def test_scores_of_zero_leave_the_tissue_visible():
     assert not coloured(picture, 20).any()
 
 
-def test_a_thumbnail_can_be_a_path(tmp_path):
-    thumbnail(40, 20).save(tmp_path / "slide.png")
-    options = {"scores": np.ones(1), "label": "risk", **SLIDE}
-    from_path = heat_map(tmp_path / "slide.png", np.array([[0, 0]]), 512, **options)
-    assert from_path.tobytes() == heat_map(thumbnail(40, 20), np.array([[0, 0]]), 512, **options).tobytes()
-
-
 def test_undefined_scores_are_rejected():
     with pytest.raises(ValueError, match="1 values that are not finite"):
         heat_map(thumbnail(40, 20), np.array([[0, 0]]), 512, **SLIDE, scores=np.array([np.nan]), label="risk")

@@ -18,7 +18,7 @@ _MIN_WIDTH_PX = 240  # of a heat map, so that its label can be read
 
 
 def heat_map(
-    thumbnail: Image.Image | Path,
+    thumbnail: Image.Image,
     coords: Num[np.ndarray, "patch 2"],
     patch_size_level0: float | int,
     *,
@@ -35,7 +35,7 @@ def heat_map(
     starts at the top left corner and the colour bar is added underneath.
 
     Args:
-        thumbnail: The whole slide at any scale, or the path of its picture.
+        thumbnail: The whole slide at any scale.
         coords: Top left corners of the patches in level-0 pixels, (x, y).
         patch_size_level0: Edge of a patch in level-0 pixels.
         slide_width_px: Width of the slide at level 0.
@@ -48,15 +48,14 @@ def heat_map(
     Returns:
         An RGB picture as wide as the thumbnail; white is added to the right of a narrow one.
     """
-    picture = Image.open(thumbnail) if isinstance(thumbnail, Path) else thumbnail
     scores = np.asarray(scores, dtype=np.float64)
     _require_finite(scores, n_patches=len(coords))
     limit = colour_limit(scores) if limit is None else limit
-    edges = pixel_edges(coords, patch_size_level0, (slide_width_px, slide_height_px), picture.size)
-    mean, covered = _mean_per_pixel(edges, scores, picture.size)
+    edges = pixel_edges(coords, patch_size_level0, (slide_width_px, slide_height_px), thumbnail.size)
+    mean, covered = _mean_per_pixel(edges, scores, thumbnail.size)
     colour, alpha = _colours(mean, limit)
     alpha = np.where(covered, alpha, 0.0)[..., None]
-    tissue = np.asarray(picture.convert("L").convert("RGB"), dtype=np.float64)
+    tissue = np.asarray(thumbnail.convert("L").convert("RGB"), dtype=np.float64)
     shown = Image.fromarray(np.rint(tissue * (1 - alpha) + colour * alpha).astype(np.uint8))
     return _with_colour_bar(shown, label, limit)
 

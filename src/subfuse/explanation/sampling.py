@@ -1,7 +1,6 @@
 """Where the deformable attention looked: its sampled positions on the patient's slides."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -114,7 +113,7 @@ def sampled_points(
 
 
 def sampling_map(
-    thumbnail: Image.Image | Path,
+    thumbnail: Image.Image,
     points: pd.DataFrame,
     *,
     slide_width_px: float | int,
@@ -124,17 +123,16 @@ def sampling_map(
     """Draws sampled positions on a thumbnail of the slide, one colour per subspace, with what they are below.
 
     Args:
-        thumbnail: The whole slide at any scale, or the path of its picture; its pixels stay at the top left.
+        thumbnail: The whole slide at any scale; its pixels stay at the top left.
         points: Rows of `sampled_points` of this slide.
         slide_width_px: Width of the slide at level 0.
         slide_height_px: Height of the slide at level 0.
         subspaces: Names, in the order that decides colours.
     """
-    picture = Image.open(thumbnail) if isinstance(thumbnail, Path) else thumbnail
-    width, height = picture.size
+    width, height = thumbnail.size
     size = max(12, width // 34)
     canvas = Image.new("RGB", (width, height + round((1.6 + 1.3 * len(subspaces)) * size)), "white")
-    canvas.paste(picture.convert("L").convert("RGB"), (0, 0))
+    canvas.paste(thumbnail.convert("L").convert("RGB"), (0, 0))
     draw = ImageDraw.Draw(canvas)
     radius = max(2.0, width / 200)
     draw.text((size / 2, height + 0.2 * size), DESCRIPTION, fill="black", font=_font(draw, DESCRIPTION, size, width))
