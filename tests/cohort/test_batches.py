@@ -20,7 +20,7 @@ def reader_of(cohort, patients=None):
 
 def test_a_batch_holds_each_bag_and_marks_what_is_missing(cohort):
     reader = reader_of(cohort)
-    batch = next(draw_batches(cohort.patients, reader, batch_size=8, n_genes=len(cohort.genes)))
+    batch = next(draw_batches(cohort.patients, reader, batch_size=8, n_inputs=len(cohort.genes)))
     assert batch.patch_mask.any(dim=1).tolist() == [False] + [True] * 7
     assert batch.expression_mask.tolist() == [True, False] + [True] * 6
     for i, patient in enumerate(cohort):
@@ -32,7 +32,7 @@ def test_a_batch_holds_each_bag_and_marks_what_is_missing(cohort):
 def test_batches_cover_the_patients_in_order_with_a_short_last_one(cohort):
     task = cohort.tasks["grade"]
     batches = list(
-        draw_batches(cohort.patients, reader_of(cohort), batch_size=3, n_genes=10, task=task, classes=("G2", "G4"))
+        draw_batches(cohort.patients, reader_of(cohort), batch_size=3, n_inputs=10, task=task, classes=("G2", "G4"))
     )
     assert [len(b.patient_id) for b in batches] == [3, 3, 2]
     assert [i for b in batches for i in b.patient_id] == [p.patient_id for p in cohort]
@@ -55,7 +55,7 @@ def test_padding_round_trips_for_very_different_lengths():
         Bag("a", np.ones((1, 3), np.float32), np.full((1, 2), 5, np.float32), None),
         Bag("b", np.ones((7, 3), np.float32), np.zeros((7, 2), np.float32), np.arange(4, dtype=np.float32)),
     ]
-    batch = collate(bags, n_genes=4)
+    batch = collate(bags, n_inputs=4)
     assert batch.patches.shape == (2, 7, 3)
     assert batch.patch_mask.sum(dim=1).tolist() == [1, 7]
     assert batch.expression.tolist() == [[0, 0, 0, 0], [0, 1, 2, 3]]
@@ -66,5 +66,5 @@ def test_patients_without_slides_have_an_empty_axis_of_patches():
     bags = [
         Bag(name, np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32), np.ones(4, np.float32)) for name in "ab"
     ]
-    batch = collate(bags, n_genes=4)
+    batch = collate(bags, n_inputs=4)
     assert (batch.patches.shape, batch.coords.shape, batch.patch_mask.shape) == ((2, 0, 3), (2, 0, 2), (2, 0))

@@ -106,7 +106,7 @@ def test_patients_without_slides_train_and_predict_as_masked(make_cohort):
 def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_cohort):
     cohort = make_cohort()
     reader = BagReader(InputStandardiser.fit(cohort.patients, cohort.genes, FeatureCache()))
-    batch = collate([reader.read(p) for p in cohort], n_genes=len(cohort.genes))
+    batch = collate([reader.read(p) for p in cohort], n_inputs=len(cohort.genes))
     dropped = drop_modalities(batch, 0.999, np.random.default_rng(0).random(len(cohort)))
     assert not paired(dropped).any()
     assert (dropped.patch_mask.any(dim=1) | dropped.expression_mask).all()

@@ -33,7 +33,7 @@ def test_the_weights_kept_are_those_of_the_lowest_validation_loss(make_cohort, t
     long = train(cohort, settings=settings, log_path=tmp_path / "log.csv")
     losses = [float(row["validation_loss"]) for row in read_log(tmp_path)]
     validation = assign(cohort, deal_folds(cohort)[0], cohort.tasks["survival"], "subspace").validation
-    batch = collate([BagReader(long.standardiser).read(p) for p in validation], n_genes=len(cohort.genes))
+    batch = collate([BagReader(long.standardiser).read(p) for p in validation], n_inputs=len(cohort.genes))
     with torch.inference_mode():
         loss = long.objective(long.model(**batch.inputs()), make_target(validation, cohort.tasks["survival"], ()))
     assert float(loss.terms["task"]) == pytest.approx(min(losses), rel=1e-4)

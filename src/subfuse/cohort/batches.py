@@ -82,19 +82,19 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
     return ClassTarget(torch.tensor([index[label] for label in labels], dtype=torch.long))
 
 
-def collate(bags: Sequence[Bag], *, n_genes: int, target: Target | None = None) -> BagBatch:
+def collate(bags: Sequence[Bag], *, n_inputs: int, target: Target | None = None) -> BagBatch:
     """Returns a batch padded to its longest bag; what is missing is masked.
 
     Args:
         bags: At least one.
-        n_genes: Genes and covariates that the model reads.
+        n_inputs: Genes and covariates that the model reads.
         target: Of the patients.
     """
     n_patches = max(len(bag.patches) for bag in bags)
     patches = torch.zeros(len(bags), n_patches, bags[0].patches.shape[1])
     coords = torch.zeros(len(bags), n_patches, 2)
     patch_mask = torch.zeros(len(bags), n_patches, dtype=torch.bool)
-    expression = torch.zeros(len(bags), n_genes)
+    expression = torch.zeros(len(bags), n_inputs)
     for i, bag in enumerate(bags):
         n = len(bag.patches)
         patches[i, :n], coords[i, :n] = torch.from_numpy(bag.patches), torch.from_numpy(bag.coords)
@@ -111,7 +111,7 @@ def draw_batches(
     reader: BagReader,
     *,
     batch_size: int,
-    n_genes: int,
+    n_inputs: int,
     task: TaskSpec | None = None,
     classes: Sequence[str] = (),
 ) -> Iterator[BagBatch]:
@@ -119,4 +119,4 @@ def draw_batches(
     for start in range(0, len(patients), batch_size):
         chunk = patients[start : start + batch_size]
         target = None if task is None else make_target(chunk, task, classes)
-        yield collate([reader.read(patient) for patient in chunk], n_genes=n_genes, target=target)
+        yield collate([reader.read(patient) for patient in chunk], n_inputs=n_inputs, target=target)

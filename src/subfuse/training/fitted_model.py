@@ -72,7 +72,7 @@ class FittedModel:
     def batches(self, patients: Sequence[Patient], *, batch_size: int = _PREDICTION_BATCH) -> Iterator[BagBatch]:
         """Yields batches without targets, standardised as in training."""
         reader = BagReader(self.standardiser)
-        return draw_batches(patients, reader, batch_size=batch_size, n_genes=self.recipe.n_inputs)
+        return draw_batches(patients, reader, batch_size=batch_size, n_inputs=self.recipe.n_inputs)
 
     def predict(self, patients: Sequence[Patient]) -> pd.DataFrame:
         """Returns one row per patient: risk, survival, class probabilities and contributions of the subspaces.

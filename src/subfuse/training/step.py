@@ -45,13 +45,13 @@ class TaskData:
     reader: BagReader
     task: TaskSpec
     classes: tuple[str, ...]
-    n_genes: int  # genes and covariates that the model reads
+    n_inputs: int  # genes and covariates that the model reads
     offsets: Mapping[str, Float[Tensor, " output"]] = field(default_factory=dict)  # of patients, from a linear path
 
     def batches(self, patients: Sequence[Patient], batch_size: int) -> Iterator[BagBatch]:
         """Yields batches with targets, in the given order."""
         return draw_batches(
-            patients, self.reader, batch_size=batch_size, n_genes=self.n_genes, task=self.task, classes=self.classes
+            patients, self.reader, batch_size=batch_size, n_inputs=self.n_inputs, task=self.task, classes=self.classes
         )
 
     def share(
