@@ -7,7 +7,7 @@ import pytest
 
 from subfuse import pipeline
 from subfuse.cli import main, training
-from subfuse.pipeline import _then, patients_to_explain
+from subfuse.pipeline import patients_to_explain, telling_next
 from subfuse.runs import run as runs
 
 
@@ -50,9 +50,9 @@ def test_a_report_that_fails_is_a_warning_of_a_finished_validation(tmp_path, cap
 
 def test_the_last_step_says_what_follows():
     told = []
-    progress = _then(lambda *step: told.append(step), "now the report")
+    progress = telling_next(lambda *step: told.append(step), "now the report")
     assert progress is not None
     progress(1, 2, "a")
     progress(2, 2, "b")
     assert told == [(1, 2, "a"), (2, 2, "b; now the report")]
-    assert _then(None, "now the report") is None
+    assert telling_next(None, "now the report") is None

@@ -55,13 +55,13 @@ def explain_and_report(
         if not explain or MAIN_MODEL not in set(run.predictions["model"]):
             return report
         with attempts.attempt("the cohort"):
-            told = _then(progress, "now tables of the cohort, then single patients")
+            told = telling_next(progress, "now tables of the cohort, then single patients")
             run.explain_cohort(cohort, workers=workers, scheduler=scheduler, progress=told)
         chosen = patients_to_explain(run.predictions, _N_EXPLAINED)
         if not chosen:
             attempts.failed("single patients", DataError("a predicted test patient with data is required. Found none."))
         jobs = [(run, cohort, patient_id) for patient_id in chosen]
-        told = _then(progress, "now the report")
+        told = telling_next(progress, "now the report")
         for done, (index, outcome) in enumerate(run_jobs(Run.explain, jobs, workers=workers, scheduler=scheduler), 1):
             if isinstance(outcome, Exception):
                 attempts.failed(f"patient {jobs[index][2]}", outcome)
@@ -70,7 +70,7 @@ def explain_and_report(
     return reported(folder, attempts)
 
 
-def _then(progress: Progress | None, following: str) -> Progress | None:
+def telling_next(progress: Progress | None, following: str) -> Progress | None:
     """Returns a progress that says with its last step what follows, which takes a while and has no steps."""
     if progress is None:
         return None

@@ -3,7 +3,7 @@
 import shlex
 
 from subfuse.cli import main
-from subfuse.cli.cohorts import _next_step, _print_exclusions
+from subfuse.cli.cohorts import next_step, print_exclusions
 from subfuse.exclusions import commonest_reasons, exclusion_table
 
 
@@ -12,23 +12,23 @@ def test_the_next_step_after_preparing_an_external_cohort_uses_a_run(tmp_path):
         def __init__(self, repeats, tasks):
             self.repeats, self.tasks = repeats, tasks
 
-    assert _next_step(tmp_path, Plan((1,), {"os": 1})) == f"subfuse crossval {tmp_path} --out run"
+    assert next_step(tmp_path, Plan((1,), {"os": 1})) == f"subfuse crossval {tmp_path} --out run"
     evaluated = f"subfuse evaluate RUN --cohort {tmp_path}, or "
     predicted = f"subfuse predict RUN --cohort {tmp_path}, with the RUN of another cohort"
-    assert _next_step(tmp_path, Plan((), {"os": 1})) == evaluated + predicted
-    assert _next_step(tmp_path, Plan((), {})) == predicted
-    spaced = _next_step(tmp_path / "A data", Plan((1,), {"os": 1}))
+    assert next_step(tmp_path, Plan((), {"os": 1})) == evaluated + predicted
+    assert next_step(tmp_path, Plan((), {})) == predicted
+    spaced = next_step(tmp_path / "A data", Plan((1,), {"os": 1}))
     assert shlex.split(spaced) == ["subfuse", "crossval", str(tmp_path / "A data"), "--out", "run"]
 
 
 def test_exclusions_are_printed_where_there_are_any_and_a_reason_that_an_error_tells_once(capsys):
-    _print_exclusions(exclusion_table())
+    print_exclusions(exclusion_table())
     assert capsys.readouterr().out == ""
     reason = "a.h5: the pixel size is required. Declare `mpp`."
     table = exclusion_table([("slide", "a", reason), ("slide", "b", "no tissue")])
-    _print_exclusions(table)
+    print_exclusions(table)
     assert "Excluded (2)" in capsys.readouterr().out
-    _print_exclusions(table, told=f"c: a slide is required. Commonest reason: {commonest_reasons(table, 1)}.")
+    print_exclusions(table, told=f"c: a slide is required. Commonest reason: {commonest_reasons(table, 1)}.")
     shown = capsys.readouterr().out
     assert "Also excluded (1)" in shown
     assert "pixel size" not in shown

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import process_pool
 from subfuse.cli import build_parser, main
 from subfuse.cli.options import Parser
-from subfuse.cli.training import _add_crossval, _add_train
+from subfuse.cli.training import COMMANDS
 
 pytestmark = pytest.mark.walk
 
@@ -214,10 +214,10 @@ def test_every_command_of_the_page_is_understood():
 
 def test_train_and_crossval_spell_the_same_options_alike():
     options = []
-    for add in (_add_train, _add_crossval):
+    for name in ("train", "crossval"):
         parser = Parser()
-        add(parser)
-        options.append({name: action.default for action in parser._actions for name in action.option_strings})
+        COMMANDS[name].add_arguments(parser)
+        options.append({option: action.default for action in parser._actions for option in action.option_strings})
     of_one, of_many = (
         {"--task", "--model", "--fold"},
         {"--tasks", "--models", "--folds", "--repeats", "--search", "--held-out-sites"},

@@ -90,10 +90,10 @@ def _check(arguments: Namespace) -> None:
         plan = remaining(plan, failures)
         warnings += require_varying_features(plan.slides, plan.patients, contrasts)
     except NothingLeft as error:
-        _print_exclusions(error.exclusions, told=str(error))
+        print_exclusions(error.exclusions, told=str(error))
         raise
     print("\n".join([plan.summary(), *notes]))
-    _print_exclusions(plan.exclusions)
+    print_exclusions(plan.exclusions)
     print_table(
         "Gene sets",
         ("subspace", "genes", "measured", "not measured", "shared with"),
@@ -140,7 +140,7 @@ def _print_harmonisation(harmonisation: Any) -> None:
     )
 
 
-def _print_exclusions(exclusions: Any, *, told: str = "") -> None:
+def print_exclusions(exclusions: Any, *, told: str = "") -> None:
     """Prints exclusions by reason; nothing where there are none, nor reasons that a message tells."""
     from subfuse.exclusions import group_reasons
 
@@ -180,10 +180,10 @@ def _prepare(arguments: Namespace) -> None:
         )
     print_warnings(done.warnings)
     print(done.summary())
-    print(f"Next: {_next_step(done.folder, done.plan)}")
+    print(f"Next: {next_step(done.folder, done.plan)}")
 
 
-def _next_step(folder: Path, plan: Any) -> str:
+def next_step(folder: Path, plan: Any) -> str:
     """Returns the command that a prepared cohort is for: an external one has no folds to train on."""
     if plan.repeats:
         return command_line("crossval", folder, "--out", "run")

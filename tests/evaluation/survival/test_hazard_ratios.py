@@ -5,7 +5,12 @@ from drawn_predictions import cohort, predictions
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
-from subfuse.evaluation.survival.hazard_ratios import HAZARD_RATIO_COLUMNS, _fit, hazard_ratios, standardised_risk
+from subfuse.evaluation.survival.hazard_ratios import (
+    HAZARD_RATIO_COLUMNS,
+    hazard_ratio_of,
+    hazard_ratios,
+    standardised_risk,
+)
 from subfuse.evaluation.survival.risk_groups import risk_groups
 
 
@@ -76,7 +81,7 @@ def test_fewer_than_ten_events_for_each_variable_are_noted() -> None:
     draw, index = np.random.default_rng(3), np.arange(60)
     table = pd.DataFrame({"time_days": index + 1.0, "risk": draw.normal(size=60), "age": draw.normal(60, 9, 60)})
 
-    notes = {n: _fit(table.assign(event=index < n), ["age"])["reason"] for n in (19, 20)}
+    notes = {n: hazard_ratio_of(table.assign(event=index < n), ["age"])["reason"] for n in (19, 20)}
 
     assert notes == {19: "19 events for 2 variables: fewer than 10 each", 20: None}
 
@@ -86,7 +91,7 @@ def test_risks_that_do_not_differ_have_no_ratio() -> None:
     among_trained = hazard_ratios(table.assign(risk=table["risk"].where(table["split"] == "test", 3.0)))
     draw = pd.DataFrame({"time_days": np.arange(30.0) + 1, "event": True, "risk": 2.0})
 
-    assert _fit(draw, [])["reason"] == "the risk is the same for every patient"
+    assert hazard_ratio_of(draw, [])["reason"] == "the risk is the same for every patient"
     assert among_trained["hazard_ratio"].isna().all()
     assert among_trained["reason"].str.contains("equal risks").all()
 
@@ -129,6 +134,6 @@ def test_a_patient_far_from_all_others_makes_no_library_speak(seed: int) -> None
     outcome = {"time_days": draw.exponential(1000, 27).round() + 1, "event": draw.random(27) < 0.55}
     risk = draw.normal(size=27)
     risk[0] *= 10.0 ** (seed % 6)
-    row = _fit(pd.DataFrame({**outcome, "risk": risk}), [])
+    row = hazard_ratio_of(pd.DataFrame({**outcome, "risk": risk}), [])
     assert np.isfinite(row["hazard_ratio"]) == np.isfinite([row["lower"], row["upper"]]).all()
     assert np.isfinite(row["hazard_ratio"]) or row["reason"].startswith("the Cox model does not converge")

@@ -9,7 +9,7 @@ from bright_slides import fit
 from small_cohort import deal_folds
 from subfuse.errors import DataError
 from subfuse.explanation.cohort import fold_explanation
-from subfuse.explanation.cohort.cohort_explanation import _summary, explain_cohort, modality_shares
+from subfuse.explanation.cohort.cohort_explanation import explain_cohort, modality_shares, reliance_summary
 from subfuse.explanation.cohort.fold_explanation import TABLES, FoldModel, is_explained
 
 GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
@@ -155,6 +155,6 @@ def test_a_patient_of_several_models_weighs_as_much_as_one_of_a_single_model():
     table = pd.DataFrame(rows, columns=["patient_id", "fold", "contribution", "explained"])
     table = table.assign(subspace="t", modality="slides")
     assert modality_shares(table)["mean"].tolist() == [3.0]
-    found = _summary(table, pd.DataFrame({"relative_gap": [0.0]}))
+    found = reliance_summary(table, pd.DataFrame({"relative_gap": [0.0]}))
     assert found["n_patients"] == 2
     assert found["explained"] == {"G4": 1, "G2": 1}

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from subfuse.errors import DataError
-from subfuse.preparation.slides.feature_survey import FeatureHeader, _require_one_encoder
+from subfuse.preparation.slides.feature_survey import FeatureHeader, require_one_encoder
 
 
 def header(encoder: str, n_features: int = 8) -> FeatureHeader:
@@ -14,8 +14,8 @@ def header(encoder: str, n_features: int = 8) -> FeatureHeader:
 
 def test_two_names_of_one_encoder_have_their_own_remedy() -> None:
     with pytest.raises(DataError, match=r"Found 8 features of uni_v2 in a\.h5; .*Where these are names of one encoder"):
-        _require_one_encoder([("a.h5", header("uni_v2")), ("b.h5", header("uni2"))])
+        require_one_encoder([("a.h5", header("uni_v2")), ("b.h5", header("uni2"))])
     for other in (header("uni"), header("uni2", n_features=9)):
         with pytest.raises(DataError, match="Keep one kind in the folder"):
-            _require_one_encoder([("a.h5", header("uni_v2")), ("b.h5", other)])
-    _require_one_encoder([("a.h5", header("uni2")), ("b.h5", header("uni2"))])
+            require_one_encoder([("a.h5", header("uni_v2")), ("b.h5", other)])
+    require_one_encoder([("a.h5", header("uni2")), ("b.h5", header("uni2"))])

@@ -94,13 +94,13 @@ def _of_model(rows: pd.DataFrame, patients: pd.DataFrame | None) -> Iterator[dic
     binary = groups.assign(risk=(groups["group"] == "high").astype(float))
     for comparison, table in (("per_sd", continuous), ("high_vs_low", binary)):
         table = table[["time_days", "event", "risk", *PATIENT]]
-        yield {"comparison": comparison, "adjusted_for": "nothing", **_fit(table, [])}
+        yield {"comparison": comparison, "adjusted_for": "nothing", **hazard_ratio_of(table, [])}
         adjusted, names = _with_covariates(table, patients)
         if names:
             if len(adjusted) < len(table):
                 known = {"comparison": comparison, "adjusted_for": "nothing (same patients)"}
-                yield {**known, **_fit(adjusted, [])}
-            yield {"comparison": comparison, "adjusted_for": ", ".join(names), **_fit(adjusted, names)}
+                yield {**known, **hazard_ratio_of(adjusted, [])}
+            yield {"comparison": comparison, "adjusted_for": ", ".join(names), **hazard_ratio_of(adjusted, names)}
 
 
 def _with_covariates(table: pd.DataFrame, patients: pd.DataFrame | None) -> tuple[pd.DataFrame, list[str]]:
@@ -117,8 +117,13 @@ def _with_covariates(table: pd.DataFrame, patients: pd.DataFrame | None) -> tupl
     return joined.dropna(subset=names), names
 
 
-def _fit(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
-    """Returns the hazard ratio of `risk` in a Cox model with the covariates."""
+def hazard_ratio_of(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the hazard ratio of `risk` in a Cox model with the covariates, or the reason why it has none.
+
+    Args:
+        table: One row per patient: time_days, event, risk and the covariates, all known.
+        names: The covariates' columns.
+    """
     counts = {"n_patients": len(table), "n_events": int(table["event"].sum())}
     few = SurvivalOutcome().too_few(table)
     if few is not None or table["risk"].nunique() < 2:

@@ -124,7 +124,7 @@ def _write_task(
     write_table(folder / names.FAITHFULNESS_CURVES, mean_curves(tables["curves"]))
     generator = np.random.default_rng(SEED)
     write_json(folder / names.FAITHFULNESS_SUMMARY, faithfulness_summary(faithfulness, generator=generator))
-    write_json(folder / names.SUMMARY, _summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
+    write_json(folder / names.SUMMARY, reliance_summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
 
 
 def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +168,13 @@ def _explained(contributions: pd.DataFrame) -> pd.Series:
     return of_models.groupby("patient_id", sort=False)["explained"].agg(lambda found: found.mode().iloc[0])
 
 
-def _summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, object]:
+def reliance_summary(contributions: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, object]:
+    """Returns what the models of one task rely on, as `summary.json` holds it.
+
+    Args:
+        contributions: Rows of `contributions.csv`.
+        gaps: Of every patient and subspace, `relative_gap` of the attribution.
+    """
     table = modality_shares(contributions)
     shares = [{name: json_value(value) for name, value in row.items()} for row in table.to_dict("records")]
     gap = gaps["relative_gap"].replace(np.inf, np.nan).dropna()

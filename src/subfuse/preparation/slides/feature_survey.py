@@ -107,7 +107,7 @@ def survey_features(slides: Sequence[FeatureSource]) -> FeatureSurvey:
             headers[source.slide_id] = _header(source)
         except DataError as error:
             failures.append(("slide", source.slide_id, str(error)))
-    _require_one_encoder(
+    require_one_encoder(
         [(source.path.name, headers[source.slide_id]) for source in slides if source.slide_id in headers]
     )
     first = next(iter(headers.values()), None)
@@ -213,7 +213,12 @@ def _sha256_of_name(header: FeatureHeader) -> str:
     return sha256_of_json({"encoder": header.encoder, "features": header.n_features})
 
 
-def _require_one_encoder(headers: Sequence[tuple[str, FeatureHeader]]) -> None:
+def require_one_encoder(headers: Sequence[tuple[str, FeatureHeader]]) -> None:
+    """Checks that feature files, each told by its name, are of one encoder.
+
+    Raises:
+        DataError: They are of several, or have different numbers of features.
+    """
     files: dict[tuple[str, str, int], list[str]] = {}
     for name, header in headers:
         files.setdefault((header.encoder, header.encoder_sha256, header.n_features), []).append(name)
