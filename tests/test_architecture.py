@@ -16,7 +16,7 @@ SOURCE = Path(subfuse.__file__).parent
 LAYERS = [  # low to high: a module imports from lower layers and from its own room
     {"errors", "lazy", "settings"},
     {"__init__", "identifiers"},
-    {"cells", "files", "execution", "tables", "exclusions", "model", "evaluation"},
+    {"cells", "files", "execution", "hdf5_heaps", "tables", "exclusions", "model", "evaluation"},
     {"slides", "expression", "clinical"},
     {"features", "simulation"},
     {"cohort"},

@@ -1,6 +1,7 @@
 """Damaged binary files: every reader ends with a result or with one line of ours, whatever the bytes.
 
-HDF5's own library can loop for ever on damaged bytes, and nothing within the process ends that: its readers may hang.
+HDF5's own library can loop for ever on damaged bytes, and nothing within the process ends that: what leads to it is
+looked for first.
 """
 
 import shutil
@@ -171,14 +172,12 @@ def checkpoint(path: Path) -> None:
 
 
 READERS = {
-    "own features": Reader("s.h5", lambda path: write_features(path, SLIDE, tile_px=256), own, may_hang=True),
-    "own features, unverified": Reader(
-        "s.h5", lambda path: write_features(path, SLIDE, tile_px=256), own_unverified, may_hang=True
-    ),
-    "CLAM": Reader("s.h5", hdf5(features=FEATURES, coords=CORNERS), features, may_hang=True),
-    "TRIDENT": Reader("s.h5", hdf5(features=FEATURES, coords=CORNERS, on_coords=TRIDENT), features, may_hang=True),
-    "STAMP": Reader("s.h5", hdf5(feats=FEATURES, coords=CORNERS * 0.5, on_file=STAMP), features, may_hang=True),
-    "released code": Reader("s.h5", hdf5(Res_feature=FEATURES[None]), features, may_hang=True),
+    "own features": Reader("s.h5", lambda path: write_features(path, SLIDE, tile_px=256), own),
+    "own features, unverified": Reader("s.h5", lambda path: write_features(path, SLIDE, tile_px=256), own_unverified),
+    "CLAM": Reader("s.h5", hdf5(features=FEATURES, coords=CORNERS), features),
+    "TRIDENT": Reader("s.h5", hdf5(features=FEATURES, coords=CORNERS, on_coords=TRIDENT), features),
+    "STAMP": Reader("s.h5", hdf5(feats=FEATURES, coords=CORNERS * 0.5, on_file=STAMP), features),
+    "released code": Reader("s.h5", hdf5(Res_feature=FEATURES[None]), features),
     "tensor": Reader("s.pt", tensor(zipped=True), whole_tensor),
     "tensor of an old version": Reader("s.pt", tensor(zipped=False), features),
     "Parquet": Reader(
@@ -186,8 +185,8 @@ READERS = {
         lambda path: pd.DataFrame({"slide_id": ["s1", "s2"], "area": [1.5, 2], "n": [3, 4]}).to_parquet(path),
         rows_of_features,
     ),
-    "AnnData": Reader("e.h5ad", anndata_file, anndata_expression, may_hang=True),
-    "prepared expression": Reader("e.h5ad", prepared_expression, read_expression_h5ad, may_hang=True),
+    "AnnData": Reader("e.h5ad", anndata_file, anndata_expression),
+    "prepared expression": Reader("e.h5ad", prepared_expression, read_expression_h5ad),
     "PNG images": Reader("tiles", images("png"), slide),
     "JPEG images": Reader("tiles", images("jpg"), slide),
     "Aperio slide": Reader("s.svs", tiff("Aperio Image Library v11.2.1 \r\n512x512|AppMag = 20|MPP = 0.5"), slide),

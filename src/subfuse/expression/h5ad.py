@@ -14,6 +14,7 @@ from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.matrices import gene_axis, refuse_other_unit, source_of, told_unit
 from subfuse.expression.samples import SampleMatrix, assign_samples, refuse_repeated
+from subfuse.hdf5_heaps import require_sound_heaps
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import is_missing, require_plausible_size
 
@@ -82,6 +83,7 @@ def read_anndata(
 def _read_h5ad(path: Path) -> Any:
     import anndata
 
+    require_sound_heaps(path)
     try:
         require_plausible_size(path, "all that it declares", _declared_bytes(path), 1, path.stat().st_size)
         with warnings.catch_warnings():

@@ -12,6 +12,7 @@ from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.units import MODEL_SCALE, ShareBasis
 from subfuse.files import atomic_path
+from subfuse.hdf5_heaps import require_sound_heaps
 
 COHORT_SCALE = "cohort_zscore"  # of values that were standardised within their cohort
 FAR = 3.0  # standard deviations of training; of ordinary patients the typical gene lies below 1.5, whatever the cohort
@@ -135,6 +136,7 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
     """
     import anndata
 
+    require_sound_heaps(path)
     try:
         data = anndata.read_h5ad(path)
         unit, transform = str(data.uns["unit"]), str(data.uns["transform"])
@@ -142,12 +144,12 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
         source = {str(key): str(value) for key, value in data.uns["source"].items()}
         stored = data.uns.get("basis")
         basis = None if stored is None else ShareBasis(int(stored["n_genes"]), str(stored["sha256"]))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        problem = " ".join(str(error).split())[:200]
+        values = pd.DataFrame(np.asarray(data.X, dtype=np.float32), index=data.obs_names, columns=data.var_names)
+    except Exception as error:  # whatever HDF5, AnnData or a plugin of theirs raises on a damaged file
+        problem = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"{path}: a prepared expression file is required. Found: {problem}. Run `subfuse prepare` again."
         ) from error
-    values = pd.DataFrame(np.asarray(data.X, dtype=np.float32), index=data.obs_names, columns=data.var_names)
     values.index.name = "patient_id"
     return ExpressionTable(
         values,

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from subfuse.errors import DataError, SubfuseError, preview
+from subfuse.hdf5_heaps import require_sound_heaps
 from subfuse.tables import require_plausible_size, require_regular_file
 
 _LONGEST_TEXT = 150  # characters of an attribute that names something
@@ -26,6 +27,7 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     require_regular_file(path, "feature file")
     if not path.exists():
         raise DataError(f"{path}: a feature file is required. Found none; run `subfuse prepare` or correct the path.")
+    require_sound_heaps(path)
     with damage_named(path, "a complete HDF5 file"), h5py.File(path, "r", locking=False) as file:
         yield file
 
