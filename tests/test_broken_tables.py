@@ -180,12 +180,12 @@ def test_a_damaged_file_is_named_in_one_line(cohort, name, damage, capsys):
 MEASURED = """
 import json, sys, tracemalloc
 from pathlib import Path
-from subfuse import tables
+from subfuse import bounded_files
 from subfuse.errors import DataError
 from subfuse.expression import numeric_tables
 from subfuse.expression.gdc import star
 path, most, read, keys = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
-tables._LARGEST_LINE = tables._LARGEST_TEXT = numeric_tables._BYTES_PER_BLOCK = most
+bounded_files._LARGEST_LINE = bounded_files._LARGEST_TEXT = numeric_tables._BYTES_PER_BLOCK = most
 tracemalloc.start()
 try:
     {"numeric": numeric_tables.read_numeric_table, "star": star.read_star_file}[read](path, **keys)

@@ -4,13 +4,11 @@ import gzip
 import io
 import os
 import tarfile
-import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subfuse import tables
 from subfuse.errors import DataError
 from subfuse.files import read_json as read_own_json
 from subfuse.tables import (
@@ -21,7 +19,6 @@ from subfuse.tables import (
     read_text_table,
     records_below,
     require_columns,
-    require_plausible_size,
 )
 
 
@@ -46,40 +43,6 @@ def test_a_pipe_is_refused_and_never_waited_for(tmp_path):
             read(tmp_path / "p.csv")
     with pytest.raises(DataError, match="Found a folder"):
         read_text_table(tmp_path)
-
-
-def test_archives_that_unpack_to_more_than_a_table_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_LARGEST_TEXT", 1000)
-    with gzip.open(tmp_path / "p.csv.gz", "wb") as file:
-        file.write(b"a,b\n" + b"0,0\n" * 1000)
-    with pytest.raises(DataError, match=r"p.csv.gz: a table of at most .* unpacked"):
-        read_text_table(tmp_path / "p.csv.gz")
-    monkeypatch.setattr(tables, "_LARGEST_LINE", 2)
-    with pytest.raises(DataError, match="Found a first line above"):
-        read_first_line(tmp_path / "p.csv.gz")
-
-
-@pytest.mark.parametrize("kind", ["gz", "tar.gz"])
-def test_what_unpacks_to_a_hundred_times_its_size_takes_little_memory(tmp_path, monkeypatch, kind):
-    """No more than six times what is allowed is held at once, whatever there would be."""
-    bound, path = 1 << 20, tmp_path / f"clinical.{kind}"
-    monkeypatch.setattr(tables, "_SMALL_ARRAY", bound)
-    content = b"a,b\n" + b"0,0\n" * (2 * bound)
-    if kind == "gz":
-        path.write_bytes(gzip.compress(content))
-    else:
-        with tarfile.open(path, "w:gz") as archive:
-            member = tarfile.TarInfo("clinical.tsv")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    del content
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError, match=r"a table of at most 1 MB, unpacked, is required\. Found more"):
-            read_text_table(path)
-        assert tracemalloc.get_traced_memory()[1] < 6 * bound
-    finally:
-        tracemalloc.stop()
 
 
 def test_other_separators_say_what_to_do(tmp_path):
@@ -134,13 +97,6 @@ def test_records_below_are_a_list_or_one(found, n):
 def test_what_is_no_record_is_named_with_its_place(found):
     with pytest.raises(DataError, match=r"^file\.json: cases must be a list of records"):
         records_below({"cases": found}, "cases", "file.json")
-
-
-def test_arrays_may_be_small_or_stored_but_not_only_declared(tmp_path):
-    for n_values, stored in ((8 << 20, 1), (10**9, 8 * 10**9 // 100)):
-        require_plausible_size(tmp_path, "`x`", n_values, 8, stored)
-    with pytest.raises(DataError, match=r"`x` must be stored in the file\. Found 10 bytes that declare 8,000,000,000"):
-        require_plausible_size(tmp_path, "`x`", 10**9, 8, 10)
 
 
 @given(st.sampled_from(["NA", "n/a", "Not Reported", "--", "", "unbekannt", "#N/A", "[Unknown]"]), st.booleans())

@@ -1,6 +1,5 @@
 """Text tables and JSON as they arrive: plain, gzip or inside a GDC archive; cells stay text."""
 
-import gzip
 import io
 import json
 import re
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from subfuse.bounded_files import open_bounded, open_unpacked, read_bounded, read_bounded_line
 from subfuse.errors import DataError, preview
 
 # How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
@@ -42,66 +42,6 @@ _OTHER_FILES = {
     b"\xff\xfe": "UTF-16. Save the table as UTF-8",
     b"\xfe\xff": "UTF-16. Save the table as UTF-8",
 }
-_LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
-_LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
-_SMALL_ARRAY = 64 << 20  # bytes up to which an array may be as compressed as it likes
-_UNPACKED = 100  # times its file, beyond `_LARGEST_TEXT`; expression tables unpack to some ten times
-
-
-class _BoundedStream(io.RawIOBase):
-    """Bytes of a table of any size, up to a line or a whole that no table has."""
-
-    def __init__(self, stream: io.BufferedIOBase, path: Path) -> None:
-        self._stream, self._path = stream, path
-        self._most = max(_LARGEST_TEXT, _UNPACKED * path.stat().st_size)
-        self._n_read = self._line = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        chunk = self._stream.read(len(buffer))
-        buffer[: len(chunk)] = chunk
-        self._n_read += len(chunk)
-        end = chunk.find(b"\n")
-        if self._line + (end if end >= 0 else len(chunk)) > _LARGEST_LINE:
-            raise DataError(
-                f"{self._path}: a table with one row a line is required. Found a line above {_LARGEST_LINE >> 20} MB. "
-                "Check that it is the right file, with line ends."
-            )
-        if self._n_read > self._most:
-            raise DataError(
-                f"{self._path}: a table is required. Found a file that unpacks to more than {_UNPACKED} times its "
-                f"size, above {self._most >> 20} MB. Check that it is the right file, or unpack it."
-            )
-        self._line = self._line + len(chunk) if end < 0 else len(chunk) - 1 - chunk.rfind(b"\n")
-        return len(chunk)
-
-
-@contextmanager
-def open_bounded(path: Path) -> Iterator[io.BufferedReader]:
-    """Opens a plain or gzip file of any size; reading it needs little memory, whatever it unpacks to.
-
-    Raises:
-        DataError: While reading: a line is longer than 16 MB, or the content is larger than both 512 MB and a hundred
-            times the file.
-    """
-    with _opened(path) as stream:
-        yield io.BufferedReader(_BoundedStream(stream, path), buffer_size=1 << 20)
-
-
-def require_plausible_size(path: Path, name: str, n_values: int, itemsize: int, stored_bytes: int) -> None:
-    """Refuses an array that declares far more than its file can hold, before memory is taken for it.
-
-    Raises:
-        DataError: Names the file and both sizes.
-    """
-    declared = n_values * itemsize
-    if declared > _SMALL_ARRAY and declared > _UNPACKED * stored_bytes:
-        raise DataError(
-            f"{path}: {name} must be stored in the file. Found {stored_bytes:,} bytes that declare {declared:,} of "
-            "them. Make the file again."
-        )
 
 
 def other_bytes(path: Path) -> DataError:
@@ -150,18 +90,6 @@ def require_regular_file(path: Path, what: str = "table") -> None:
         raise DataError(f"{path}: a readable {what} is required. Found {kind}. Give the file itself.")
 
 
-def _bounded(file: Any, path: Path) -> bytes:
-    """Reads a file to its end, or refuses one that is larger, unpacked, than a table of text can be."""
-    most = min(_LARGEST_TEXT, max(_SMALL_ARRAY, _UNPACKED * path.stat().st_size))
-    content = file.read(most + 1)
-    if len(content) > most:
-        raise DataError(
-            f"{path}: a table of at most {most >> 20} MB, unpacked, is required. Found more. Check that it is "
-            "the right file, or keep the columns that are needed."
-        )
-    return content
-
-
 def read_first_line(path: Path, *, what: str = "table") -> str:
     """Returns the header line of a text or gzip file, without byte order mark and line end.
 
@@ -169,13 +97,8 @@ def read_first_line(path: Path, *, what: str = "table") -> str:
         DataError: The file is missing, empty, binary, or a web page that was saved in its place.
     """
     require_regular_file(path, what)
-    with _damage_named(path, what), _opened(path) as file:
-        line = file.readline(_LARGEST_LINE + 1)
-    if len(line) > _LARGEST_LINE:
-        raise DataError(
-            f"{path}: a {what} with a header is required. Found a first line above {_LARGEST_LINE >> 20} MB. Check the "
-            "file."
-        )
+    with _damage_named(path, what), open_unpacked(path) as file:
+        line = read_bounded_line(file, path, what)
     return _checked_header(line, path, what)
 
 
@@ -187,8 +110,8 @@ def read_json(path: Path) -> Any:
     """
     read_first_line(path, what="JSON file")
     try:
-        with _opened(path) as file:
-            return json.loads(_bounded(file, path))
+        with open_unpacked(path) as file:
+            return json.loads(read_bounded(file, path))
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise DataError(f"{path}: complete JSON is required. Found: {_problem(error)}. Load the file again.") from error
 
@@ -315,14 +238,14 @@ def _with_unique_columns(table: pd.DataFrame) -> pd.DataFrame:
 def _read_bytes(path: Path, member: str) -> bytes:
     require_regular_file(path)
     if not path.name.endswith((".tar.gz", ".tgz")):
-        with _damage_named(path), _opened(path) as stream:
-            return _bounded(stream, path)
+        with _damage_named(path), open_unpacked(path) as stream:
+            return read_bounded(stream, path)
     with _damage_named(path), tarfile.open(path) as archive:
         found = next((m for m in archive if m.isfile() and Path(m.name).name == member), None)
         file = archive.extractfile(found) if found else None
         if file is None:
             raise DataError(f"{path}: {member} is required inside. Found {preview(archive.getnames())}.")
-        return _bounded(file, path)
+        return read_bounded(file, path)
 
 
 @contextmanager
@@ -334,10 +257,6 @@ def _damage_named(path: Path, what: str = "table") -> Iterator[None]:
         raise DataError(
             f"{path}: a readable {what} is required. Found: {_problem(error)}. Check the path or load the file again."
         ) from error
-
-
-def _opened(path: Path) -> io.BufferedIOBase:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _after_comments(content: bytes, comment: bytes) -> bytes:

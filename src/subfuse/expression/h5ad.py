@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.bounded_files import require_plausible_size
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.matrices import gene_axis, refuse_other_unit, source_of, told_unit
 from subfuse.expression.samples import SampleMatrix, assign_samples, refuse_repeated
 from subfuse.hdf5_heaps import require_sound_heaps
 from subfuse.identifiers import patient_of_barcode
-from subfuse.tables import is_missing, require_plausible_size
+from subfuse.tables import is_missing
 
 _ITEMSIZE = np.dtype(np.float32).itemsize  # of the values that are used
 _ENSEMBL_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "ensembl_gene_id")

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.bounded_files import open_bounded
 from subfuse.cells import number_hint
 from subfuse.errors import DataError
-from subfuse.tables import open_bounded, other_bytes, read_first_line, separator_hint
+from subfuse.tables import other_bytes, read_first_line, separator_hint
 
 _CELLS_PER_CHUNK = 10_000_000  # a chunk of text and numbers stays below a few hundred megabytes
 _LONGEST_HEADER = 64 << 20  # characters of a header whose names hold line breaks

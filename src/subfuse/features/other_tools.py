@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from subfuse.bounded_files import require_plausible_size
 from subfuse.errors import DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, without_coordinates
 from subfuse.features.hdf5_files import damage_named, opened_hdf5
@@ -24,7 +25,6 @@ from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.features.wsidata import read_wsidata
 from subfuse.files import require_whole_tensors
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
-from subfuse.tables import require_plausible_size
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
+from subfuse.bounded_files import require_plausible_size
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, unknown_mpp
 from subfuse.features.hdf5_files import damage_named
 from subfuse.slides.tissue import disagreement, require_plausible_mpp
-from subfuse.tables import require_plausible_size
 
 _STORE = (
     "a complete wsidata store: a table of features in `tables`, its tiles in `shapes`, `tile_spec` in the attributes"

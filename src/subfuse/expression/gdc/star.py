@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from subfuse.bounded_files import open_bounded
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.expression.gdc.listing import present_files, read_gdc_metadata, read_gdc_sheet
@@ -18,7 +19,6 @@ from subfuse.expression.samples import (
     choose_samples,
 )
 from subfuse.tables import (
-    open_bounded,
     other_bytes,
     read_first_line,
 )

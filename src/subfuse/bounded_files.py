@@ -1,0 +1,107 @@
+"""Files from elsewhere, plain or gzip, read with little memory whatever they unpack to or declare."""
+
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from subfuse.errors import DataError
+
+_LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
+_LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
+_SMALL_ARRAY = 64 << 20  # bytes up to which an array may be as compressed as it likes
+_UNPACKED = 100  # times its file, beyond `_LARGEST_TEXT`; expression tables unpack to some ten times
+
+
+class _BoundedStream(io.RawIOBase):
+    """Bytes of a table of any size, up to a line or a whole that no table has."""
+
+    def __init__(self, stream: io.BufferedIOBase, path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._most = max(_LARGEST_TEXT, _UNPACKED * path.stat().st_size)
+        self._n_read = self._line = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._stream.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        self._n_read += len(chunk)
+        end = chunk.find(b"\n")
+        if self._line + (end if end >= 0 else len(chunk)) > _LARGEST_LINE:
+            raise DataError(
+                f"{self._path}: a table with one row a line is required. Found a line above {_LARGEST_LINE >> 20} MB. "
+                "Check that it is the right file, with line ends."
+            )
+        if self._n_read > self._most:
+            raise DataError(
+                f"{self._path}: a table is required. Found a file that unpacks to more than {_UNPACKED} times its "
+                f"size, above {self._most >> 20} MB. Check that it is the right file, or unpack it."
+            )
+        self._line = self._line + len(chunk) if end < 0 else len(chunk) - 1 - chunk.rfind(b"\n")
+        return len(chunk)
+
+
+def open_unpacked(path: Path) -> io.BufferedIOBase:
+    """Opens a plain or gzip file without bounds, for `read_bounded` and `read_bounded_line`."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+@contextmanager
+def open_bounded(path: Path) -> Iterator[io.BufferedReader]:
+    """Opens a plain or gzip file of any size; reading it needs little memory, whatever it unpacks to.
+
+    Raises:
+        DataError: While reading: a line is longer than 16 MB, or the content is larger than both 512 MB and a hundred
+            times the file.
+    """
+    with open_unpacked(path) as stream:
+        yield io.BufferedReader(_BoundedStream(stream, path), buffer_size=1 << 20)
+
+
+def read_bounded(file: Any, path: Path) -> bytes:
+    """Returns all bytes of an opened file.
+
+    Raises:
+        DataError: It is larger, unpacked, than a table of text can be.
+    """
+    most = min(_LARGEST_TEXT, max(_SMALL_ARRAY, _UNPACKED * path.stat().st_size))
+    content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(
+            f"{path}: a table of at most {most >> 20} MB, unpacked, is required. Found more. Check that it is "
+            "the right file, or keep the columns that are needed."
+        )
+    return content
+
+
+def read_bounded_line(file: io.BufferedIOBase, path: Path, what: str) -> bytes:
+    """Returns the first line of an opened file, with its end.
+
+    Raises:
+        DataError: It is longer than a header can be.
+    """
+    line = file.readline(_LARGEST_LINE + 1)
+    if len(line) > _LARGEST_LINE:
+        raise DataError(
+            f"{path}: a {what} with a header is required. Found a first line above {_LARGEST_LINE >> 20} MB. Check the "
+            "file."
+        )
+    return line
+
+
+def require_plausible_size(path: Path, name: str, n_values: int, itemsize: int, stored_bytes: int) -> None:
+    """Refuses an array that declares far more than its file can hold, before memory is taken for it.
+
+    Raises:
+        DataError: Names the file and both sizes.
+    """
+    declared = n_values * itemsize
+    if declared > _SMALL_ARRAY and declared > _UNPACKED * stored_bytes:
+        raise DataError(
+            f"{path}: {name} must be stored in the file. Found {stored_bytes:,} bytes that declare {declared:,} of "
+            "them. Make the file again."
+        )
