@@ -3,7 +3,7 @@ import torch
 
 from subfuse.model import SubspaceFusion, SubspaceFusionConfig
 from subfuse.model.baselines.mil import ABMIL
-from subfuse.model.output import Ensemble
+from subfuse.model.output import Ensemble, SubspaceHead, one_subspace
 
 CONFIG = SubspaceFusionConfig(3, patch_dim=5, embed_dim=8, grid=(8, 8), table_size=16, heads=2, offset_groups=2)
 
@@ -52,3 +52,26 @@ def test_members_without_sampling_or_attention_have_none_together():
 def test_an_ensemble_of_none_is_an_error():
     with pytest.raises(ValueError, match="at least one network"):
         Ensemble([])
+
+
+def test_a_head_starts_like_a_linear_layer_on_all_embeddings_side_by_side():
+    torch.manual_seed(0)
+    head, linear = SubspaceHead(3, 50, 12), torch.nn.Linear(36, 50)
+
+    for ours, theirs in ((head.weight, linear.weight), (head.bias, linear.bias)):
+        assert ours.abs().max() <= 1 / 6
+        assert ours.min() < -0.9 / 6
+        assert ours.max() > 0.9 / 6
+        assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.3)
+
+
+def test_one_subspace_has_all_of_the_logits():
+    head = SubspaceHead(1, 3, 4)
+    embedding = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+
+    output = one_subspace(head, embedding)
+
+    expected = embedding @ head.weight[0].T + head.bias
+    torch.testing.assert_close(output.logits, expected)
+    torch.testing.assert_close(output.subspace_logits, expected[:, None])
+    assert output.expression_embedding.abs().sum() == 0
