@@ -84,8 +84,9 @@ def test_keys_of_other_formats_are_refused_where_they_say_something():
     kept = of_one_format(given, Plain, formats)
     assert kept == {"format": "plain", "table": "a.csv", "unheard": 1}  # which Section refuses by its name
     assert given["suffix"] is None
+    assert of_one_format(given | {"suffix": "csv"}, Plain, formats) == kept  # the unknown key may be the format
     with pytest.raises(ValueError, match=r"^`suffix` belongs to format folder$"):
-        of_one_format(given | {"suffix": "csv"}, Plain, formats)
+        of_one_format({"table": "a.csv", "suffix": "csv"}, Plain, formats)
     with pytest.raises(ValueError, match=r"^`unit` belongs to format plain; folders say it themselves$"):
         of_one_format({"unit": "tpm"}, Folder, formats, because="folders say it themselves")
     assert of_one_format("a.csv", Plain, formats) == "a.csv"

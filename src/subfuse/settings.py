@@ -55,11 +55,15 @@ def of_one_format(value: Any, own: type[Section], formats: Sequence[type[Section
     if not isinstance(value, dict):
         return value
     kept = {}
+    owned = {
+        key: [kind.model_fields["format"].default for kind in formats if key in kind.model_fields] for key in value
+    }
+    is_misspelt = not all(owned.values())  # it may be the key that tells the format: it is named first
     for key, item in value.items():
-        owners = [kind.model_fields["format"].default for kind in formats if key in kind.model_fields]
+        owners = owned[key]
         if key in own.model_fields or not owners:
             kept[key] = item
-        elif item is not None:
+        elif item is not None and not is_misspelt:
             raise ValueError(f"`{key}` belongs to format {' and '.join(owners)}{because and f'; {because}'}")
     return kept
 

@@ -177,7 +177,8 @@ def read_cohort_file(path: Path) -> CohortFile:
         )
     node, value = read_yaml(path, what="a cohort file")
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {type(value).__name__}.")
+        kind = {type(None): "nothing", list: "a list"}.get(type(value), "a single value")
+        raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {kind}.")
     try:
         return CohortFile.model_validate(value, context={"base": path.resolve().parent})
     except ValidationError as error:

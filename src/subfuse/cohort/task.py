@@ -34,7 +34,9 @@ class TaskSpec(Section):
             raise ValueError("give either `column` (classification) or both `time` and `event` (survival)")
         if self.column is not None and any(survival):
             raise ValueError("`column` (classification) excludes `time` and `event` (survival)")
-        if self.classes is not None and (self.column is None or len(set(self.classes)) != len(self.classes)):
+        if self.column is None and (self.classes is not None or self.ordinal or self.leave_out is not None):
+            raise ValueError("`classes`, `ordinal` and `leave_out` are of the labels of a `column`, not of survival")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("`classes` lists the distinct labels of `column`")
         if self.ordinal and self.classes is None:
             raise ValueError("`ordinal` needs `classes` in their order")

@@ -129,7 +129,7 @@ def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: 
         place[-1] = written
     name = ".".join(part[:60] for part in place)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place[-1], of_any, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(place[-1].lower(), of_any, n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`? " if near else ""
         valid = own if set(near) <= set(own) else of_any  # what is meant may be a key of another kind of the section
         problem = f"unknown key `{name}`. {hint}Valid: {preview(valid, limit=15)}."
@@ -156,10 +156,13 @@ def _of_kind(name: str, problem: Mapping[str, Any]) -> str:
     """Returns what is wrong with a value that is of another kind or size than required, or refused by its section."""
     message, found = problem["msg"].removeprefix("Value error, "), problem["input"]
     shown = "" if isinstance(found, Mapping | BaseModel) else f" Found {reprlib.repr(found)}."
+    if problem["type"] == "too_short" or (problem["type"] == "tuple_type" and found is None):
+        return f"`{name}` must have an entry. Found none. Fill it in, or leave it out."
     if not message.startswith("Input should be "):
         return f"{name + ': ' if name else ''}{message[:1].lower()}{message[1:]}.{shown}"
     required = message.removeprefix("Input should be ").partition(",")[0].replace("a valid ", "a ")
-    required = required.replace("a integer", "a whole number").replace("a boolean", "true or false")
+    for kind, words in (("a integer", "a whole number"), ("a boolean", "true or false"), ("a tuple", "a list")):
+        required = required.replace(kind, words)
     return f"`{name}` must be {required}.{shown}{number_hint(found) if isinstance(found, str) else ''}"
 
 

@@ -36,7 +36,9 @@ class SlidesFrom(Section):
         if len(places) > 1:
             raise ValueError(f"give one of `folder`, `features` and `feature_table`, not {' and '.join(places)}")
         if "encoder" in given and "encoder" not in cls.model_fields:
-            raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
+            if set(given) <= {*_KEYS_OF_ONE, *cls.model_fields}:
+                raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
+            del given["encoder"]  # an unknown key may stand for `features`: it is named first
         return given
 
 

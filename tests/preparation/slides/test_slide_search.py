@@ -58,8 +58,10 @@ def test_features_of_two_encoders_in_one_folder(features):
     touch(features / "features_uni" / "case-12.h5")
     with pytest.raises(DataError, match=r"Found 'case-12' as .*Name the folder of one encoder as slides\.features"):
         find_features(features)
-    with pytest.raises(DataError, match=r"Check slides\.features"):
+    with pytest.raises(DataError, match=r"Found none\. Check slides\.features"):
         find_features(features / "none")
+    with pytest.raises(DataError, match=r"Found a file\. Check slides\.features"):
+        find_features(features / "features_uni" / "case-12.h5")
 
 
 def test_files_are_told_by_kind_the_commonest_first(tmp_path):

@@ -65,7 +65,8 @@ def find_features(folder: Path) -> dict[str, Path]:
         DataError: The folder does not exist, or two files have one identifier.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: a folder of feature files is required. Found none. Check slides.features.")
+        kind = "a file" if folder.exists() else "none"
+        raise DataError(f"{folder}: a folder of feature files is required. Found {kind}. Check slides.features.")
     found: dict[str, Path] = {}
     for place, subfolders, names in os.walk(folder):
         stores = sorted(name for name in subfolders if name.lower().endswith(".zarr"))
