@@ -18,6 +18,13 @@ def test_a_missing_table_is_named(tmp_path):
         write_report(tmp_path)
 
 
+def test_an_empty_table_of_metrics_is_none(tmp_path):
+    run = write_fake_run(tmp_path, patients=40, tasks=("survival",), optional=False)
+    (run / "metrics.csv").write_text("\n")
+    with pytest.raises(DataError, match=r"metrics\.csv: required for a report, not found or empty"):
+        write_report(run)
+
+
 def test_a_cohort_that_was_prepared_again_since_is_told_and_the_run_stands(tmp_path, caplog):
     run = write_fake_run(tmp_path / "run", patients=40, tasks=("survival",), optional=False)
     (run / "config.yaml").write_text("prepared: ../prepared\n")

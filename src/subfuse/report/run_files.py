@@ -148,10 +148,11 @@ def read_run(folder: Path) -> RunFiles:
     if not (folder / PREDICTIONS).exists():
         require_run(folder)
     require_own_predictions(folder)
-    if not (folder / METRICS).exists():
+    metrics = read_result(folder, METRICS)
+    if "task" not in metrics:  # no file, or an empty one
         raise DataError(
-            f"{folder / METRICS}: required for a report, not found. Run `subfuse crossval` or `subfuse evaluate` "
-            "with --out set to this folder again."
+            f"{folder / METRICS}: required for a report, not found or empty. Run `subfuse crossval` or `subfuse "
+            "evaluate` with --out set to this folder again."
         )
     attempts = Attempts()
     explanations = _read_each(folder, explained(explanations_of(folder)), read_explained, attempts)
@@ -164,7 +165,7 @@ def read_run(folder: Path) -> RunFiles:
         provenance=read_provenance(folder),
         prepared=read_provenance(folder / COHORT),
         predictions=predictions,
-        metrics=read_result(folder, METRICS),
+        metrics=metrics,
         comparisons=read_result(folder, COMPARISONS),
         failures=read_result(folder, FAILURES),
         cohort=_read_cohort(folder),
