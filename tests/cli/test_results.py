@@ -27,6 +27,23 @@ def test_a_table_of_others_is_audited_from_the_command_line(tmp_path: Path, caps
     assert "whose modalities are unknown" not in shown
 
 
+@pytest.mark.parametrize("first", ["", "predictions.csv"])
+def test_files_beside_a_run_leave_its_own_audit_as_it_is(tmp_path: Path, first: str, capsys) -> None:
+    run, theirs = tmp_path / "run", tmp_path / "theirs.csv"
+    run.mkdir()
+    table = predictions(cohort(n=60), model="subspace")
+    table.to_csv(run / "predictions.csv", index=False)
+    table.assign(model="theirs").to_csv(theirs, index=False)
+    (run / "config.yaml").write_text("cohort: ours\n")
+    (run / "audit.json").write_text("{}")
+
+    paths = [str(run / first), *([] if first else [str(theirs)])]
+    assert main(["audit", *paths]) == 2
+    assert (run / "audit.json").read_text() == "{}"
+    assert capsys.readouterr().err.startswith("subfuse: error: --out must be another file than ")
+    assert main(["audit", *paths, "--out", str(tmp_path / "both.json")]) == 0
+
+
 @pytest.mark.parametrize("folder", ["empty", "gone"])
 def test_a_folder_that_is_no_run_is_one_error_whoever_reads_it(tmp_path: Path, folder: str, capsys) -> None:
     (tmp_path / "empty").mkdir()

@@ -202,6 +202,9 @@ def _audit(arguments: Namespace) -> None:
     require_new_file("--out", out, [*paths, arguments.patients, *of_runs])
     of_files = {name: getattr(arguments, name) for name in ("patients", "strata", "columns")}
     is_run = len(paths) == 1 and (first.is_dir() or not (first.exists() or first.suffix))
+    if not is_run and out.name == AUDIT and (out.parent / CONFIG).exists():
+        raise ConfigurationError(f"--out must be another file than {out}, which is the run's own audit and a part of "
+                                 "its report. Found files of predictions. Name a file.")  # fmt: skip
     if is_run:
         given = [f"--{name}" for name, value in of_files.items() if value]
         if given:

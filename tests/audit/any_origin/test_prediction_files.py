@@ -59,6 +59,18 @@ def test_one_file_is_audited_as_its_table(folder: Path) -> None:
     assert found.findings == known.findings
 
 
+def test_wholly_empty_rows_are_left_out(folder: Path) -> None:
+    before = read(folder, "ours", "clinical", patients=folder / "patients.csv")
+    for name in ("clinical.csv", "patients.csv"):
+        header, *rows = (folder / name).read_text().splitlines()
+        empty = "," * header.count(",")
+        (folder / name).write_text("\n".join([header, empty, *rows, empty]) + "\n")
+
+    after = read(folder, "ours", "clinical", patients=folder / "patients.csv")
+    assert after.findings == before.findings
+    pd.testing.assert_frame_equal(after.predictions, before.predictions)
+
+
 def test_patients_whom_a_file_lacks_are_said(folder: Path) -> None:
     clinical = pd.read_csv(folder / "clinical.csv")
     clinical.iloc[7:].to_csv(folder / "clinical.csv", index=False)

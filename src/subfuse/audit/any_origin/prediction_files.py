@@ -167,11 +167,21 @@ def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         raise ConfigurationError(
             f"--columns: {twice[0]} must be one column of {path}. Found {preview([*names, twice[0]])}. Map one of them."
         )
+    table = _without_empty_rows(table).rename(columns=found)
     if table.empty:
         raise DataError(f"{path}: a row for each patient is required. Found the header alone.")
-    table = table.rename(columns=found)
     table.attrs["mapped"] = tuple(found)
     return table
+
+
+def _without_empty_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table without the wholly empty rows that spreadsheets leave, which make fractions of whole numbers."""
+    kept = table.dropna(how="all")
+    if len(kept) == len(table):
+        return table
+    fractions = kept.select_dtypes("float").dropna(axis=1)
+    whole = [name for name in fractions if (fractions[name] % 1 == 0).all()]
+    return kept.astype(dict.fromkeys(whole, "int64"))
 
 
 def _check_mapping(columns: Mapping[str, str], tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> None:
