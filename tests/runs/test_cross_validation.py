@@ -202,6 +202,9 @@ def test_unknown_names_list_the_valid_ones(cohort, tmp_path):
         run(cohort, tmp_path / "a", models=["subspaces"])
     with pytest.raises(ConfigurationError, match=r"declared in the cohort file \(survival, grade\)"):
         run(cohort, tmp_path / "b", task="diagnosis")
+    with pytest.raises(ConfigurationError, match=r"must suit a task\. Found cox, cox-both, .* than grade\."):
+        run(cohort, tmp_path / "c", task="grade", models=["cox", "cox-both"])
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_cohort_in_memory_needs_folds(cohort, tmp_path):

@@ -110,7 +110,7 @@ def cross_validate(
     plan = plan if seed is None else plan.with_seed(seed)
     check_tasks(tasks, cohort)
     check_model_names(models)
-    _check_options(tasks, models, workers=workers)
+    _check_options(cohort, tasks, models, workers=workers)
     if scheduler is None:
         one_process(plan.training)  # the device is there
         require_tracker(plan.training.logger)
@@ -316,11 +316,14 @@ def run_description(
     }
 
 
-def _check_options(tasks: Sequence[str], models: Sequence[str], *, workers: int) -> None:
-    """Raises a ConfigurationError if a task or model is named twice or not at all, or there is no worker."""
+def _check_options(cohort: Cohort, tasks: Sequence[str], models: Sequence[str], *, workers: int) -> None:
+    """Raises a ConfigurationError if a name is there twice or not at all, no model suits a task, or no worker works."""
     for what, names in (("tasks", tasks), ("models", models)):
         if not names or len(set(names)) < len(names):
             raise ConfigurationError(f"{what} must be named once each, one at least. Found: {', '.join(names) or '-'}.")
+    if not any(MODELS[model].suits(cohort.tasks[task].kind) for task in tasks for model in models):
+        found = f"{', '.join(models)}, for the other kind of task than {', '.join(tasks)}"
+        raise ConfigurationError(f"models must suit a task. Found {found}. Choose other models.")
     if workers < 1:
         raise ConfigurationError(f"workers must be at least 1. Found {workers}.")
 
