@@ -26,7 +26,9 @@ def test_contradicting_outcomes_are_refused_by_name(folder: Path, people: pd.Dat
     change(folder / "mcat.csv", censorship=flipped)
     patient = mcat["slide_id"][3][:12].upper()
 
-    with pytest.raises(DataError, match=f"mcat.csv and .*ours.csv: the same outcome is required.*for {patient}"):
+    with pytest.raises(
+        DataError, match=f"mcat.csv and .*ours.csv: the same outcome is required.*for {patient}.*column task"
+    ):
         read(folder, "ours", "mcat", columns=COLUMNS)
 
 

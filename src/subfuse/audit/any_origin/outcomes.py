@@ -99,7 +99,7 @@ def _agreed(wanted: Sequence[str], sources: Sequence[tuple[Path | None, pd.DataF
                 f"{path} and {origin[patient]}: the same outcome is required for a patient. Found "
                 f"{preview(ours.loc[patient])} and {preview(theirs.loc[patient])} ({', '.join(wanted)}) for "
                 f"{patient}{and_more(int(differ.sum()) - 1, 'such patient')}. Correct it, or leave out the outcome of "
-                "one file."
+                "one file; files of different tasks need a column task."
             )
         new = own.index.difference(agreed.index)
         agreed = pd.concat([part for part in (agreed, own.loc[new].astype(object)) if len(part)] or [agreed])
