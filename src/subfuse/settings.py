@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
 def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
@@ -17,6 +17,9 @@ def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time t
 
 
 FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file; may hold ${VARIABLES}
+
+
+_NUMBERS = (int, float, int | None, float | None)  # yes and no, which YAML reads as booleans, would be 1 and 0
 
 
 class ProblemAt(ValueError):
@@ -31,6 +34,15 @@ class Section(BaseModel):
     """A section of a file: unknown keys are errors, values do not change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any) -> Any:
+        for key, item in value.items() if isinstance(value, dict) else ():
+            field = cls.model_fields.get(key)
+            if isinstance(item, bool) and field is not None and field.annotation in _NUMBERS:
+                raise ProblemAt((key,), f"must be a number, which {str(item).lower()} is not")
+        return value
 
 
 def _with_format(value: Any) -> Any:

@@ -97,6 +97,11 @@ def test_resolved_copy_reads_back_equal(write, text):
         (MINIMAL + "tasks: {a: {time: t, event: e, ordinal: true}}\n", "a: .*`ordinal` .* not of survival"),
         ("", "sections such as .* Found nothing"),
         (MINIMAL + "slides: {features: a, mpp: 50}\n", r"line 3: slides\.mpp: must be between"),
+        (MINIMAL + "slides: {folder: a, mpp: yes}\n", r"line 3: slides\.mpp: must be a number, which true is not\.$"),
+        (
+            MINIMAL + "splits: {folds: 3, validation: 15%}\n",
+            r"`splits\.validation` must be .*'15%'\. Write it as a share, 0\.15\.$",
+        ),
         (MINIMAL + "slides: s\n", r"line 3: `slides` must have keys\. Found 's'"),
         (MINIMAL + "expression: e.csv\n", r"line 3: `expression` must have keys\. Found 'e\.csv'"),
         ("name: a\npatients: p.csv\n", r"line 2: `patients` must have keys\. Found 'p\.csv'"),

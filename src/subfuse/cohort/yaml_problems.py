@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
-from subfuse.cells import number_hint
+from subfuse.cells import number_hint, other_writing
 from subfuse.errors import ConfigurationError, preview
 from subfuse.identifiers import difference_of_spelling
 from subfuse.settings import ProblemAt
@@ -163,7 +163,15 @@ def _of_kind(name: str, problem: Mapping[str, Any]) -> str:
     required = message.removeprefix("Input should be ").partition(",")[0].replace("a valid ", "a ")
     for kind, words in (("a integer", "a whole number"), ("a boolean", "true or false"), ("a tuple", "a list")):
         required = required.replace(kind, words)
-    return f"`{name}` must be {required}.{shown}{number_hint(found) if isinstance(found, str) else ''}"
+    return f"`{name}` must be {required}.{shown}{_hint(found) if isinstance(found, str) else ''}"
+
+
+def _hint(found: str) -> str:
+    """Returns how a number is written; in these files, per cents are shares."""
+    written = other_writing(found)
+    if written is not None and written.kind == "per cent":
+        return f" Write it as a share, {float(written.number) / 100:g}."
+    return number_hint(found)
 
 
 def _of_section(name: str, place: Sequence[str], found: Any) -> str:
