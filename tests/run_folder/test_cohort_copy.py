@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-import pandas as pd
 import pytest
+from three_patients import PATIENTS
 
 from subfuse.run_folder.cohort_copy import (
     changed_since,
@@ -12,19 +12,6 @@ from subfuse.run_folder.cohort_copy import (
     copy_cohort,
     read_run_cohort,
     read_run_patients,
-)
-
-PATIENTS = pd.DataFrame(
-    {
-        "patient_id": ["P1", "P2", "P3"],
-        "cohort": "a",
-        "site": "x",
-        "time_days": [10.0, 20.0, 30.0],
-        "event": [True, False, True],
-        "grade": ["G2", "G3", "G4"],
-        "n_slides": 1,
-        "has_expression": True,
-    }
 )
 
 
