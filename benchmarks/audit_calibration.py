@@ -90,7 +90,7 @@ def level_of(kind: str, seed: int) -> tuple[str, pd.Series]:
     cohort = draw_cohort(kind, seed)
     fold = np.random.default_rng(seed).permutation(N) % FOLDS
     (task,) = audited_tasks(held_out_predictions(cohort, fold), seed=seed)
-    (finding,), table = confounder_findings(cohort, task, MeanFeatures(), {})
+    (finding,), table = confounder_findings(cohort, task, MeanFeatures(), dict)
     return finding.level, table.iloc[0]
 
 

@@ -1,6 +1,7 @@
 """Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def audit_run(
     audited.add(*_input_findings(cohort, predictions, config.get("allow_inputs") or ()), table="suspicious_inputs")
     means = MeanFeatures()
     for task in tasks:
-        embeddings = embeddings_of_tested(task, jobs, cohort)
+        embeddings = partial(embeddings_of_tested, task, jobs, cohort)
         audited.add(*confounder_findings(cohort, task, means, embeddings), table="confounders")
     for task in tasks:
         audited.add(*modality_shuffles(task, jobs, cohort), table="fusion")

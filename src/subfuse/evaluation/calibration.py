@@ -107,7 +107,6 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _class_measures(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    method = "Platt" if len(classes) == 2 else "temperature"
     before, after, reason = class_stages(rows, classes)
     tested, validation = _sides(rows)
     reason_isotonic = _unfit_for_isotonic(validation, tested, classes)
@@ -115,7 +114,7 @@ def _class_measures(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict
     for measure in ("expected_calibration_error", "brier"):
         values = [None if part is None else _pooled_class_metric(part, measure) for part in (before, after, isotonic)]
         p_before = _calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
-        yield _row(measure, values, method, reason, reason_isotonic) | {"p_before": p_before}
+        yield _row(measure, values, scaling_of(classes).method, reason, reason_isotonic) | {"p_before": p_before}
 
 
 def class_stages(rows: pd.DataFrame, classes: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None, str | None]:
@@ -274,6 +273,14 @@ def common_horizon(folds: Mapping[Any, CurvesOfFold]) -> float:
     return min([HORIZON_DAYS, *(float(tested.curves.days[-1]) for tested in folds.values())])
 
 
+def by_repeat(folds: Mapping[Any, CurvesOfFold]) -> list[list[CurvesOfFold]]:
+    """Returns the folds of each repeat, whose patients are pooled."""
+    repeats: dict[Any, list[CurvesOfFold]] = {}
+    for (repeat, _), tested in folds.items():
+        repeats.setdefault(repeat, []).append(tested)
+    return list(repeats.values())
+
+
 def _curves_by_fold(rows: pd.DataFrame) -> dict[Any, CurvesOfFold] | None:
     """Returns the test patients of every fold, None if a fold's model predicts no curve."""
     folds = {}
@@ -299,10 +306,7 @@ def _survival_metric(folds: dict[Any, CurvesOfFold], measure: str, horizon_days:
         metrics = [metrics_of(sample)[measure] for sample in samples]
         values = [metric.value for metric in metrics if metric.is_defined]
         return Metric(float(np.mean(values))) if values else metrics[0]
-    repeats: dict[Any, list[CurvesOfFold]] = {}
-    for (repeat, _), tested in folds.items():
-        repeats.setdefault(repeat, []).append(tested)
-    metrics = [_pooled_test(tested, measure, horizon_days) for tested in repeats.values()]
+    metrics = [_pooled_test(tested, measure, horizon_days) for tested in by_repeat(folds)]
     values = [metric.value for metric in metrics if metric.is_defined]
     if not values:
         return metrics[0]

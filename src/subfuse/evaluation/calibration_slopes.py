@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from subfuse.evaluation.calibration import CurvesOfFold, class_stages, common_horizon, survival_stages
+from subfuse.evaluation.calibration import CurvesOfFold, by_repeat, class_stages, common_horizon, survival_stages
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED, LEAST_CALIBRATED_EVENTS
 from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.evaluation.predictions import events, read_tasks, times_days
@@ -175,11 +175,8 @@ def _of_horizon(
     """Returns the estimate of every repeat, its folds pooled."""
     if folds is None or horizon_days is None:
         return []
-    repeats: dict[Any, list[CurvesOfFold]] = {}
-    for (repeat, _), tested in folds.items():
-        repeats.setdefault(repeat, []).append(tested)
     found = []
-    for of_repeat in repeats.values():
+    for of_repeat in by_repeat(folds):
         rows = pd.concat([fold.rows for fold in of_repeat])
         time_days, event = times_days(rows), events(rows)
         n_events = int((event & (time_days <= horizon_days)).sum())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,8 @@ _LOG_TEMPERATURES = (-3.0, 3.0)
 @dataclass(frozen=True)
 class TemperatureScaling:
     """Divides the logits of all classes by one number (Guo 2017): above 1, predictions were too certain."""
+
+    method: ClassVar[str] = "temperature"
 
     temperature: float  # fitted
 
@@ -54,6 +57,8 @@ class TemperatureScaling:
 @dataclass(frozen=True)
 class PlattScaling:
     """Slope and intercept of the log odds of two classes (Platt 1999)."""
+
+    method: ClassVar[str] = "Platt"
 
     slope: float  # fitted
     intercept: float  # fitted

@@ -71,8 +71,8 @@ def test_embeddings_are_told_beside_the_inputs_and_decide_nothing() -> None:
     embedded = 3 * is_x[:, None] * axes[fold] + generator.normal(size=(N, 8))
     embeddings = {p.patient_id: row for p, row in zip(cohort, embedded, strict=True)}
 
-    (alone,), inputs = confounder_findings(cohort, task, MeanFeatures(), {})
-    (beside,), both = confounder_findings(cohort, task, MeanFeatures(), embeddings)
+    (alone,), inputs = confounder_findings(cohort, task, MeanFeatures(), dict)
+    (beside,), both = confounder_findings(cohort, task, MeanFeatures(), lambda: embeddings)
 
     assert both["input"].tolist() == [*inputs["input"], "embeddings"]
     assert both["auc"].iloc[-1] > 0.9

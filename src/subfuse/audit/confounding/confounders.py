@@ -1,7 +1,8 @@
 """Whether hospital or batch stand behind a result: inputs may tell them, outcomes and predictions go with them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ class MeanFeatures:
 
 
 def confounder_findings(
-    cohort: Cohort, task: AuditedTask, means: MeanFeatures, embeddings: Embeddings
+    cohort: Cohort, task: AuditedTask, means: MeanFeatures, embeddings: Callable[[], Embeddings]
 ) -> tuple[list[Finding], pd.DataFrame]:
     """Returns for the hospital and the declared batch what they have to do with inputs, outcome and predictions.
 
@@ -106,7 +107,7 @@ def confounder_findings(
         cohort: With expression and the places of slide features.
         task: Rows of all models and splits; the metric of `site` or `batch` is quoted.
         means: Keeps what is read of the slides for further tasks.
-        embeddings: Of the main model, see `embeddings_of_tested`; none of a model without.
+        embeddings: Makes those of the main model, see `embeddings_of_tested`; called where there is a batch to compare.
 
     Returns:
         Findings, and a table with columns `CONFOUNDER_COLUMNS`, one row per column and input.
@@ -117,7 +118,7 @@ def confounder_findings(
         found = "cannot be checked: neither hospital nor batch of the patients is known"
         remedy = "Map `site` in patients.columns, or name a column as `batch` of the cohort file."
         return [Finding("note", CHECK, found, _WHY, remedy, task.name)], pd.DataFrame()
-    findings, rows = [], []
+    findings, rows, embeddings = [], [], cache(embeddings)
     for model, column in known.items():
         compared = _compared(cohort, task, column)
         if not isinstance(compared, str) and _is_held_out(compared):
@@ -131,7 +132,7 @@ def confounder_findings(
             found = f"{column}: cannot be checked, {compared}"
             findings.append(Finding("note", CHECK, found, _WHY, "More patients would tell.", task.name))
             continue
-        of_column = list(_rows(cohort, compared, means, embeddings, seed=task.seed))
+        of_column = list(_rows(cohort, compared, means, embeddings(), seed=task.seed))
         if of_column:
             findings.append(_finding(task, column, of_column, compared.alike, task.values.get(model, np.nan)))
             rows += [{"task": task.name, "model": task.main, "column": column, **r} for r in of_column]
