@@ -229,9 +229,9 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
             try:
                 yield executor
             except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)
                 for process in set(active_children()) - others:
                     process.terminate()
+                executor.shutdown(cancel_futures=True)  # waits for its thread, which Python would disturb as it ends
                 raise
         return
     try:
