@@ -78,7 +78,9 @@ def test_a_gene_that_the_table_names_otherwise_is_said_and_allowed_by_both_names
     cohort = cohort_with({"TMT1B": lambda time, *_: -time})
     cohort = replace(cohort, names_in_table={"TMT1B": "METTL7B"})
     [finding] = check_inputs(cohort, fold_of(cohort), "survival")
-    assert finding.found.startswith("input TMT1B (METTL7B in your table): it alone orders")
+    assert finding.found.startswith(
+        f"input TMT1B (METTL7B in your table): it alone orders the {len(fold_of(cohort).train)} training patients of"
+    )
     levels = {n: check_inputs(cohort, fold_of(cohort), "survival", allow=[n])[0].level for n in ("METTL7B", "TMT1B")}
     assert levels == {"METTL7B": "note", "TMT1B": "note"}
 

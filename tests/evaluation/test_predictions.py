@@ -8,7 +8,14 @@ from drawn_predictions import CLASSES, cohort, predictions, row_of
 from subfuse.errors import DataError
 from subfuse.evaluation.floors import LEAST
 from subfuse.evaluation.intervals import evaluate_predictions
-from subfuse.evaluation.predictions import ClassOutcome, SurvivalOutcome, class_name, read_tasks, survival_curves
+from subfuse.evaluation.predictions import (
+    ClassOutcome,
+    SurvivalOutcome,
+    class_name,
+    curve_columns,
+    read_tasks,
+    survival_curves,
+)
 from subfuse.evaluation.ranked_patients import ranked_patients
 
 
@@ -150,3 +157,8 @@ def test_the_rarest_class_decides_and_a_class_of_nobody_does_not_count() -> None
     assert outcome.too_few(labels) is None
     assert outcome.too_few(labels.iloc[1:-1]) == f"{LEAST - 1} test patients of class G3, 5 are needed"
     assert outcome.too_few(labels.iloc[:0]) is None
+
+
+def test_a_follow_up_that_is_named_like_a_curve_is_refused_with_the_name_it_needs() -> None:
+    with pytest.raises(DataError, match=r"Found survival_months\. Rename it; a follow-up in months .* is time_months"):
+        curve_columns(pd.DataFrame({"survival_365": [0.5], "survival_months": [11.0]}))

@@ -144,7 +144,9 @@ def _by_order(
         for ordering in _orderings(values, known, spec):
             for index in np.flatnonzero(ordering.share >= _NEARLY_PERFECT).tolist():
                 share = math.floor(1000 * ordering.share[index]) / 1000
-                reason = f"it alone orders the training patients ({ordering.meaning.format(share)})"
+                reason = (
+                    f"it alone orders the {len(known)} training patients of a fold ({ordering.meaning.format(share)})"
+                )
                 yield names[index], reason, share, ordering.log_chance < log_limit
 
 

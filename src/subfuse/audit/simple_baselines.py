@@ -36,7 +36,8 @@ _WORDS: dict[_Simplicity, _Words] = {
         TRIVIAL_BASELINE,
         "What age, sex, markers, the hospital or the project tell needs neither slides nor genes.",
         "the best trivial baseline",
-        "Declare `covariates` and `batch`, and map `site`, in the cohort file.",
+        "Declare `covariates` and `batch`, and map `site`, in the cohort file; or add predictions of a model of age "
+        "and sex alone, with `--modalities`.",
         "the trivial one",
     ),
     "linear": _Words(

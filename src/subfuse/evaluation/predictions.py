@@ -298,7 +298,10 @@ def _days(column: str) -> float:
     try:
         return float(column.removeprefix("survival_"))
     except ValueError as error:
-        raise DataError(f"survival columns must be named survival_<days>. Found {column}. Rename it.") from error
+        raise DataError(
+            f"survival columns must be named survival_<days>. Found {column}. Rename it; a follow-up in months or "
+            "years is time_months or time_years in `audit --columns`."
+        ) from error
 
 
 def _column(rows: pd.DataFrame, name: str, values: pd.Series) -> Float[np.ndarray, " patient"]:

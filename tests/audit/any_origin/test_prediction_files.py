@@ -83,13 +83,16 @@ def test_patients_whom_a_file_lacks_are_said(folder: Path) -> None:
     ):
         read(folder, "ours", "clinical")
     change(folder / "clinical.csv", time_days=5, event=True)
-    with pytest.raises(DataError, match="patients that both predict are required"):
+    with pytest.raises(
+        DataError, match=r"patients that both predict are required.* must be one file with a column fold"
+    ):
         read(folder, "ours", "clinical")
 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"columns": {"hazard": "risk"}}, "column hazard is in none of the files"),
     ({"columns": {"fold": "risk"}}, "risk must be one column of"),
+    ({"columns": {"Censorship": "event"}}, "a column whose 1 means .* Found Censorship, .* Name it censored; or"),
     ({"strata": ["grade"]}, "strata: a table of the patients is required. Found none with grade"),
 ])  # fmt: skip
 def test_wrong_usage_is_said(folder: Path, options: dict, message: str) -> None:
@@ -102,6 +105,8 @@ def test_wrong_usage_is_said(folder: Path, options: dict, message: str) -> None:
     ("patient_id\trisk\nA\t1\n", r"columns separated by commas .* Save the table as CSV with commas"),
     ("", "patients.csv: "),
     ("patient_id,risk\n", r"patients.csv: a row for each patient is required. Found the header alone"),
+    ("patient_id,risk,time_days,time_months,event\nA,1,9,3,1\n", "tells the time .*Found time_days, time_months"),
+    ("patient_id,risk,time_days,event,censored\nA,1,9,1,1\n", "tells the event .*Found event, censored. Keep one"),
     (None, r"a readable table is required\. Found: No such file"),
     ("patient_id,p_x,label\nA,1,x\n", r"p_<class> of each class is required\. Found patient_id, p_x, label\. "),
     ("patient_id,risk\nA,1\nB,2\n", r"patients.csv: outcomes of task survival .* none .*: A, B; outcomes: none"),

@@ -97,11 +97,13 @@ def read_prediction_files(
         strata: Other columns of `patients` that are read.
 
     Raises:
-        ConfigurationError: A column that no file has, or two models of one name.
+        ConfigurationError: A column that no file has, or whose name says that it means the opposite; two models of one
+            name.
         DataError: A file without predictions; patients whose outcomes contradict each other; files without a common
             patient.
     """
     columns = dict(columns or {})
+    _refuse_unclear_events(columns)
     files = [path / PREDICTIONS if path.is_dir() else path for path in paths]
     raw = {path: _renamed(path, columns) for path in files}
     _refuse_copies(files)
@@ -193,6 +195,15 @@ def _check_mapping(columns: Mapping[str, str], tables: Sequence[pd.DataFrame], f
         )
 
 
+def _refuse_unclear_events(columns: Mapping[str, str]) -> None:
+    for name, ours in columns.items():
+        if ours == "event" and "censor" in name.lower():
+            raise ConfigurationError(
+                f"--columns: a column whose 1 means an observed event is required as event. Found {name}, by its name "
+                "the opposite. Name it censored; or, if 1 means an event in it, give the column another name."
+            )
+
+
 def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Returns the table with patients, days, events and labels in our form."""
     if "patient_id" not in table:
@@ -215,6 +226,12 @@ def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"{samples[normal].iloc[0]}, which is normal tissue{others}. Remove it."
         )
     table = table.assign(patient_id=samples.map(patient_of_barcode))
+    for meaning, names in (("time", _TIMES), ("event", ("event", "censored"))):
+        several = [name for name in names if name in table]
+        if len(several) > 1:
+            raise DataError(
+                f"{path}: one column that tells the {meaning} is required. Found {preview(several)}. Keep one of them."
+            )
     try:
         for name, factor in _TIMES.items():
             if name in table:
@@ -295,7 +312,8 @@ def _of_other_patients(tables: Mapping[Path, pd.DataFrame]) -> list[Finding]:
         if not own.keys() & patients[first].keys():
             raise DataError(
                 f"{path} and {first}: patients that both predict are required. Found {preview(own, 2)} and "
-                f"{preview(patients[first], 2)}. Check the identifiers."
+                f"{preview(patients[first], 2)}. Check the identifiers; files of one model's folds must be one file "
+                "with a column fold."
             )
         missing = [patient for patient in everybody if patient not in own]
         if missing:
