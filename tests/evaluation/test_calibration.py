@@ -224,6 +224,24 @@ def test_p_values_of_repeats_are_combined_as_twice_their_median() -> None:
         assert found[name] == pytest.approx(min(1.0, 2 * alone[name].median()))
 
 
+def test_twice_a_median_above_one_half_is_one() -> None:
+    rows = survived(900, factor=1.0)
+
+    table = calibration_table(pd.concat([rows.assign(repeat=index) for index in range(2)])).set_index("measure")
+
+    alone = calibration_table(rows).set_index("measure")["before"]
+    for name in ("one_calibration_p", "d_calibration_p"):
+        assert table.loc[name, "before"] == min(1.0, 2 * alone[name])
+    assert alone[["one_calibration_p", "d_calibration_p"]].max() > 0.5
+
+
+def test_models_beside_one_that_predicts_no_test_patient_are_measured() -> None:
+    rows = classified(90, ("A", "B"), sharpened=1.0)
+    trained_only = rows[rows["split"] != "test"].assign(model="a")
+
+    assert set(calibration_table(pd.concat([trained_only, rows]))["model"]) == {"snn"}
+
+
 def test_what_is_undefined_without_recalibration_says_why_and_not_that_it_is_not_recalibrated() -> None:
     rows = survived(30, factor=1.0)
 
@@ -297,4 +315,5 @@ def test_reliability_adds_up() -> None:
 
     assert classes["n_patients"].sum() == survival["n_patients"].sum() == 300
     assert (np.diff(classes["predicted"]) > 0).all()
+    assert len(classes) == 7  # tenths from that of 0.3 to 0.4 on
     assert (np.diff(survival["predicted"]) > 0).all()

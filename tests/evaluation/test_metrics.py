@@ -120,11 +120,29 @@ def test_constant_probabilities_rank_nobody() -> None:
         (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]), "sum to one"),
         (np.array([0, 2]), np.full((2, 2), 0.5), r"0\.\.1"),
         (np.zeros(0, dtype=int), np.zeros((0, 2)), "need patients"),
+        (np.array([0, 0]), np.ones((2, 1)), "2 patients, 1 columns, 1 names"),
+        (np.array([0, 1]), np.array([[0.51, 0.5], [0.5, 0.5]]), "sum to one"),
     ],
 )
 def test_unusable_predictions_are_an_error(label: np.ndarray, probabilities: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         classification_metrics(label, probabilities)
+
+
+def test_classes_need_as_many_names_and_tables_may_be_rounded() -> None:
+    label, rounded = np.array([1, 0]), np.array([[0.333, 0.6665], [0.5, 0.5]])
+
+    assert classification_metrics(label, rounded)["accuracy"].value == 1.0
+    with pytest.raises(ValueError, match="2 patients, 2 columns, 3 names"):
+        classification_metrics(label, rounded, classes=["G2", "G3", "G4"])
+
+
+def test_precision_names_the_classes_that_are_never_predicted() -> None:
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.4, 0.35, 0.25]])
+
+    metrics = classification_metrics(np.array([0, 1, 1, 2]), probabilities, classes=["G2", "G3", "G4"])
+
+    assert metrics["precision"].reason == "class G4 never predicted"
 
 
 @pytest.mark.parametrize(("n", "seed", "grid"), [(90, 0, 1.0), (140, 1, 200.0), (57, 2, 500.0)])
@@ -299,12 +317,14 @@ def test_reasons_name_the_class_that_is_there_and_the_limit_of_the_metric_that_h
 def test_numbers_read_as_people_write_them() -> None:
     assert CHANCE == 0.5
     assert [metric_title(name) for name in ("c_index", "auc_1095_days", "own")] == ["C-index", "AUC at 3 years", "own"]
-    assert [duration(days) for days in (30, 45, 364, 365, 1095)] == [
-        "1 month",
-        "1 month",
-        "12 months",
-        "1 year",
-        "3 years",
+    months, years = {30: "1", 45: "1", 46: "2", 364: "12"}, {365: "1", 1095: "3", 1223: "3.3", 1225: "3.4"}
+    assert [duration(days).split()[0] for days in (*months, *years)] == [*months.values(), *years.values()]
+    assert [duration(days).split()[1] for days in (45, 46, 364, 365, 366)] == [
+        "month",
+        "months",
+        "months",
+        "year",
+        "year",
     ]
     assert [number(x) for x in (0.12345, -0.5, -0.0001, float("nan"))] == ["0.123", "−0.500", "0.000", "undefined"]
     assert [number(x, signed=True) for x in (0.12345, -0.0001)] == ["+0.123", "+0.000"]

@@ -204,7 +204,7 @@ def truncation_time(train_time_days: Float[np.ndarray, " patient"], train_event:
 
 
 def _explained(values: dict[str, np.ndarray], reason: Callable[[str], str]) -> dict[str, Metric]:
-    single = {metric: float(value[0]) for metric, value in values.items()}
+    single = {metric: float(value.item()) for metric, value in values.items()}
     return {metric: Metric(value, reason(metric) if np.isnan(value) else None) for metric, value in single.items()}
 
 

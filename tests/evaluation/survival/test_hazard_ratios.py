@@ -77,6 +77,20 @@ def test_a_covariate_with_one_value_is_left_out_and_nobody_is_given_twice_where_
     assert found["hazard_ratio"].notna().all()
 
 
+def test_a_covariate_of_two_values_counts_and_grades_of_fewer_than_five_patients_are_one_of_their_own() -> None:
+    patients = cohort(n=120)
+    table, sizes = predictions(patients), {"G1": 5, "G4": 4, "G5": 3, "G2": 48, "G3": 60}
+    known = pd.DataFrame({"patient_id": patients["patient_id"], "grade": np.repeat(list(sizes), list(sizes.values()))})
+
+    found = ratio(hazard_ratios(table, patients=known), "per_sd", "grade")
+    of_two = hazard_ratios(table, patients=known.replace({"grade": {"G1": "G2", "G4": "G2", "G5": "G2"}}))
+
+    risk = standardised_risk(table).merge(known, on="patient_id")
+    grades = pd.get_dummies(risk["grade"].replace({"G4": "other", "G5": "other"}), dtype=float)[["G1", "G3", "other"]]
+    assert found["hazard_ratio"] == pytest.approx(by_scikit_survival(risk[["risk"]].join(grades), risk), rel=1e-4)
+    assert ratio(of_two, "per_sd", "grade")["n_patients"] == 120
+
+
 def test_fewer_than_ten_events_for_each_variable_are_noted() -> None:
     draw, index = np.random.default_rng(3), np.arange(60)
     table = pd.DataFrame({"time_days": index + 1.0, "risk": draw.normal(size=60), "age": draw.normal(60, 9, 60)})

@@ -90,6 +90,18 @@ def test_a_risk_that_no_curve_sums_to_ends_at_none_and_at_once_where_the_last_ev
     assert found["survival_1825"].to_numpy() == pytest.approx([0.1, 0.0, 0.2], abs=1e-12)
 
 
+def test_survival_at_the_end_is_at_most_that_of_the_last_day_and_on_that_day_it_is_the_curve():
+    trained = pd.DataFrame({"risk": 0.0, "time_days": [100.0, 2000.0], "event": [True, False]})
+    predicted = pd.DataFrame({"risk": [-1.8], "survival_365": [0.8], "survival_1095": [0.4]})  # 0.6 would be left
+
+    found = with_horizons(predicted, trained).iloc[0]
+
+    assert found["survival_1095"] == pytest.approx(0.4)
+    assert found["survival_1825"] == pytest.approx(0.4)
+    lower = with_horizons(predicted.assign(risk=-1.3), trained).iloc[0]
+    assert (lower["survival_1095"], lower["survival_1825"]) == pytest.approx((0.4, 0.1))
+
+
 def test_where_nobody_was_trained_on_nothing_is_known():
     trained = pd.DataFrame({"risk": [], "time_days": [], "event": []}, dtype=float)
 
