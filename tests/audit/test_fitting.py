@@ -33,6 +33,34 @@ def test_models_fitted_elsewhere_are_failures(run: Path, cohort: Cohort) -> None
         assert any(words in found for found in findings)
 
 
+def test_six_digits_of_a_large_mean_are_no_other_patients(run: Path, cohort: Cohort) -> None:
+    """As of a year of diagnosis: a mean of 2012.3451 is recorded as 2012.35, which is much of a spread of 1."""
+    job = read_jobs(run, read_predictions(run / "predictions.csv"))[0]
+    train = set(job.ids("train"))
+    first = np.array([p.expression[0] for p in cohort if p.patient_id in train and p.expression is not None])
+    years = replace(
+        cohort,
+        patients=tuple(
+            p
+            if p.expression is None
+            else replace(
+                p, expression=np.array([(p.expression[0] - first.mean()) / first.std() + 2012.3451, *p.expression[1:]])
+            )
+            for p in cohort
+        ),
+    )
+
+    def levels(mean: float) -> set[str]:
+        means, scales = (
+            [value, *job.description[name][1:]] for value, name in ((mean, "gene_mean"), (1, "gene_scale"))
+        )
+        told = replace(job, description={**job.description, "gene_mean": means, "gene_scale": scales})
+        return {finding.level for finding in check_fitting([told], config_of(cohort), years)}
+
+    assert levels(2012.35) == {"ok"}
+    assert "failure" in levels(2012.45)
+
+
 def test_selection_is_told_and_test_metrics_in_a_log_are_a_failure(run: Path, tmp_path: Path) -> None:
     predictions = read_predictions(run / "predictions.csv")
     jobs = read_jobs(run, predictions)

@@ -20,7 +20,8 @@ from subfuse.training.models import is_linear, model_title, trained_on
 
 _FITTED = "fitted outside training"
 _SELECTION = "selection"
-_TOLERANCE = 1e-3  # of a gene's standard deviation; model.json keeps six digits
+_TOLERANCE = 1e-3  # of a gene's standard deviation
+_SIX_DIGITS = 1e-5  # of a number, as model.json keeps it: the mean of a year of birth is rounded by much of its scale
 _WHY_FITTED = "Anything estimated from test patients makes results on them too good."
 
 
@@ -196,8 +197,9 @@ def _is_scaled_by_training(job: TrainedJob, cohort: Cohort) -> bool | None:
     expression, coding = fit_profile(patients, genes, names)
     again = [scaler for scaler in (expression, coding.scaler if coding is not None else None) if scaler is not None]
     return len(again) == len(recorded) and all(
-        (np.maximum(np.abs(mean - fitted.mean), np.abs(scale - fitted.scale)) / fitted.scale).max() < _TOLERANCE
+        (np.abs(told - computed) <= _TOLERANCE * fitted.scale + _SIX_DIGITS * np.abs(computed)).all()
         for (mean, scale), fitted in zip(recorded, again, strict=True)
+        for told, computed in ((mean, fitted.mean), (scale, fitted.scale))
     )
 
 
