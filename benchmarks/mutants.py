@@ -12,6 +12,7 @@ import argparse
 import ast
 import compileall
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -40,6 +41,8 @@ SLOW_LIBRARIES = (
     "torch", "pandas", "pyarrow", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.isotonic",
     "anndata", "lifelines", "sksurv.metrics", "h5py", "lightning.fabric", "captum.attr", "torchsurv.loss.cox",
     "beartype", "jaxtyping", "pydantic", "matplotlib.figure", "hypothesis.strategies", "torchmil.models",
+    "imblearn.metrics", "torchsurv.metrics.cindex", "sksurv.nonparametric", "sksurv.linear_model", "sksurv.compare",
+    "sklearn.metrics", "sklearn.calibration", "scipy.special", "safetensors.torch", "lightning",
 )  # fmt: skip
 TESTS = {
     "model/biased_attention": "model/test_biased_attention.py model/test_deformable_attention.py",
@@ -167,6 +170,7 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
         "--import-mode=importlib",
         "--assert=plain",
         "-pno:cacheprovider",
+        "-pno:unraisableexception",  # collects garbage
         "-pno:xdist",
         "-oaddopts=",
         f"--rootdir={ROOT}",
@@ -234,6 +238,7 @@ def main() -> None:
     for name in SLOW_LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()  # what was imported is no garbage, in no child
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         shutil.copytree(ROOT / "src" / "subfuse", folder / "subfuse", ignore=shutil.ignore_patterns("__pycache__"))
