@@ -7,6 +7,7 @@ import torch
 from drawn_outcomes import CENSORED, EVENT, class_cohort, survival_cohort
 from imblearn.metrics import sensitivity_score, specificity_score
 from lifelines.utils import concordance_index
+from scipy.stats import norm
 from sksurv.metrics import (
     concordance_index_censored,
     concordance_index_ipcw,
@@ -17,6 +18,7 @@ from sksurv.util import Surv
 
 from subfuse.evaluation.metrics import (
     CHANCE,
+    NORMAL_95,
     Metric,
     classification_metrics,
     duration,
@@ -119,6 +121,7 @@ def test_constant_probabilities_rank_nobody() -> None:
         (np.array([0, 1]), np.array([[2.0, -1.5], [0.1, 3.0]]), "sum to one"),
         (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]), "sum to one"),
         (np.array([0, 2]), np.full((2, 2), 0.5), r"0\.\.1"),
+        (np.array([0, -1]), np.full((2, 2), 0.5), r"0\.\.1\. Found -1"),
         (np.zeros(0, dtype=int), np.zeros((0, 2)), "need patients"),
         (np.array([0, 0]), np.ones((2, 1)), "2 patients, 1 columns, 1 names"),
         (np.array([0, 1]), np.array([[0.51, 0.5], [0.5, 0.5]]), "sum to one"),
@@ -299,6 +302,9 @@ def test_an_event_on_the_day_of_the_horizon_is_by_it_and_follow_up_that_ends_the
     assert at_horizon([500.0, 600.0, 700.0]).value == 1.0
     assert at_horizon([500.0, 600.0, 400.0]).value == 1.0
     assert_undefined(at_horizon([500.0, 500.0, 400.0]), "nobody was followed beyond day 500")
+    assert_undefined(at_horizon([500.0, 500.0, 500.0]), "nobody was followed beyond day 500")
+    assert_undefined(at_horizon([501.0, 600.0, 700.0]), "no event by day 500")
+    training["train_time_days"] = np.array([1.0, 2.0, 500.0])  # the metrics look up to there
     assert_undefined(at_horizon([501.0, 600.0, 700.0]), "no event by day 500")
 
 
@@ -316,7 +322,9 @@ def test_reasons_name_the_class_that_is_there_and_the_limit_of_the_metric_that_h
 
 def test_numbers_read_as_people_write_them() -> None:
     assert CHANCE == 0.5
+    assert pytest.approx(norm.ppf(0.975), abs=1e-3) == NORMAL_95
     assert [metric_title(name) for name in ("c_index", "auc_1095_days", "own")] == ["C-index", "AUC at 3 years", "own"]
+    assert [metric_title(name) for name in ("auc_of_mine", "my_days")] == ["auc_of_mine", "my_days"]
     months, years = {30: "1", 45: "1", 46: "2", 364: "12"}, {365: "1", 1095: "3", 1223: "3.3", 1225: "3.4"}
     assert [duration(days).split()[0] for days in (*months, *years)] == [*months.values(), *years.values()]
     assert [duration(days).split()[1] for days in (45, 46, 364, 365, 366)] == [
@@ -329,6 +337,7 @@ def test_numbers_read_as_people_write_them() -> None:
     assert [number(x) for x in (0.12345, -0.5, -0.0001, float("nan"))] == ["0.123", "−0.500", "0.000", "undefined"]
     assert [number(x, signed=True) for x in (0.12345, -0.0001)] == ["+0.123", "+0.000"]
     assert signed_interval(0.1, float("nan")) == "no interval"
+    assert signed_interval(0.1, 0.2) == "+0.100 to +0.200"
     assert [p_value_text(x) for x in (0.0009, 0.001, 1.0, float("nan"))] == ["< 0.001", "0.001", "1.000", "undefined"]
     assert [p_text(x) for x in (0.0009, 0.012, float("nan"))] == ["p < 0.001", "p = 0.012", "p undefined"]
 

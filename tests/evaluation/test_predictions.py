@@ -159,6 +159,25 @@ def test_the_rarest_class_decides_and_a_class_of_nobody_does_not_count() -> None
     assert outcome.too_few(labels.iloc[:0]) is None
 
 
+def test_as_many_as_required_suffice_for_fitting_something() -> None:
+    followed = pd.DataFrame({"time_days": 9.0, "event": [True] * 3 + [False] * 4})
+    classed = pd.DataFrame({"label": ["G2", "G2", "G3"], "patient_id": "P", "task": "grade"})
+    survival, grade = SurvivalOutcome(), ClassOutcome(("G2", "G3"))
+
+    assert [survival.suffices(followed, least) for least in (2, 3, 4)] == [True, True, False]
+    assert [grade.suffices(classed, least) for least in (2, 3, 4)] == [True, True, False]
+    assert not grade.suffices(classed.iloc[:2], 2)
+    assert not survival.suffices(followed.iloc[:0], 0)
+
+
+def test_a_fold_of_its_own_must_know_every_value_of_its_curves() -> None:
+    tested = predictions(cohort()).query("split == 'test' and fold == 0").assign(survival_365=0.5)
+    tested.iloc[0, tested.columns.get_loc("survival_365")] = np.nan
+
+    with pytest.raises(DataError, match="survival_365 must be known"):
+        survival_curves(tested)
+
+
 def test_a_follow_up_that_is_named_like_a_curve_is_refused_with_the_name_it_needs() -> None:
     with pytest.raises(DataError, match=r"Found survival_months\. Rename it; a follow-up in months .* is time_months"):
         curve_columns(pd.DataFrame({"survival_365": [0.5], "survival_months": [11.0]}))
