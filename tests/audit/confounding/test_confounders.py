@@ -11,7 +11,7 @@ import yaml
 from audit_calibration import N, draw_cohort, held_out_predictions
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.confounders import CONFOUNDER_COLUMNS, TOLD, MeanFeatures, confounder_findings
-from subfuse.audit.confounding.signal import held_out_scores, stratified_auc
+from subfuse.audit.confounding.signal import Told, held_out_scores, stratified_auc
 from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.task import TaskSpec
@@ -93,6 +93,29 @@ def test_what_cannot_be_checked_is_said() -> None:
     assert (few.level, none.level) == ("note", "note")
     assert few.found.startswith("project: cannot be checked, fewer than two of its values are shared by 10 test")
     assert none.found == "cannot be checked: neither hospital nor batch of the patients is known"
+
+
+def test_values_of_too_few_patients_are_said_to_be_left_out() -> None:
+    """Of them nothing is known: a batch in a small hospital is not found."""
+    cohort = draw_cohort("random", 0)
+    rows = held_out_predictions(cohort, FOLD)
+    rare = {0: "rare", 1: "rare", 2: "single"}
+    some = [replace(p, labels={**p.labels, "project": rare.get(i, p.labels["project"])}) for i, p in enumerate(cohort)]
+
+    finding, table = found(replace(cohort, patients=tuple(some)), rows)
+
+    assert finding.found.endswith("left out are rare, single, of fewer than 10 test patients each")
+    assert table["n_patients"].tolist() == [N - 3]
+    assert "left out" not in found(cohort, rows)[0].found
+
+
+def test_what_is_told_worse_than_by_a_guess_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Areas of held-out patients are below one half by chance, and those of permutations further still."""
+    told = Told(auc=0.433, auc_within=0.370, p_within=0.030)
+    monkeypatch.setattr("subfuse.audit.confounding.confounders.told_by", lambda *_, **__: told)
+    cohort = draw_cohort("random", 0)
+    finding, _ = found(cohort, held_out_predictions(cohort, FOLD))
+    assert "expression is not shown to tell it (AUC 0.433; 0.370 among patients alike" in finding.found
 
 
 def test_features_of_slides_tell_a_batch(make_cohort) -> None:

@@ -60,6 +60,7 @@ class _Compared:
     outcome: Float[np.ndarray, "patient column"]
     prediction: Float[np.ndarray, "patient column"]
     alike: str  # in what patients of a stratum are alike, in words
+    too_few: tuple[str, ...]  # the batch's values that are left out
 
     def only(self, chosen: Bool[np.ndarray, " patient"]) -> "_Compared":
         """Returns the same of the chosen patients alone."""
@@ -134,7 +135,7 @@ def confounder_findings(
             continue
         of_column = list(_rows(cohort, compared, means, embeddings(), seed=task.seed))
         if of_column:
-            findings.append(_finding(task, column, of_column, compared.alike, task.values.get(model, np.nan)))
+            findings.append(_finding(task, column, of_column, compared, task.values.get(model, np.nan)))
             rows += [{"task": task.name, "model": task.main, "column": column, **r} for r in of_column]
     return findings, pd.DataFrame(rows, columns=list(CONFOUNDER_COLUMNS))
 
@@ -174,7 +175,9 @@ def _rows(
         }  # fmt: skip
 
 
-def _finding(task: AuditedTask, column: str, rows: Sequence[Mapping[str, object]], alike: str, alone: float) -> Finding:
+def _finding(
+    task: AuditedTask, column: str, rows: Sequence[Mapping[str, object]], compared: _Compared, alone: float
+) -> Finding:
     model = task.main
     told = {str(row["input"]): Told(*(float(str(row[n])) for n in ("auc", "auc_within", "p_within"))) for row in rows}
     of_inputs = {name: found for name, found in told.items() if name != EMBEDDINGS}
@@ -183,12 +186,15 @@ def _finding(task: AuditedTask, column: str, rows: Sequence[Mapping[str, object]
     predicts = float(str(rows[0]["p_outcome"])) < SIGNIFICANCE
     is_parted = any(np.isfinite(found.auc_within) for found in of_inputs.values())  # else nobody is alike
     carries = is_parted and float(str(rows[0]["p_prediction"])) < SIGNIFICANCE
-    parts = [_told_text(name, found, alike) for name, found in told.items()]
+    parts = [_told_text(name, found, compared.alike) for name, found in told.items()]
     quoted = f", {metric_title(task.headline)} {alone:.3f}" if np.isfinite(alone) else ""
     parts.append(f"it explains {_share(rows[0], 'outcome')} of the outcome{quoted}")
     if is_parted:
         parts.append(f"among patients alike it explains {_share(rows[0], 'prediction')} of what {model_title(model)} "
                      "predicts")  # fmt: skip
+    if compared.too_few:
+        names = preview(compared.too_few, 3)
+        parts.append(f"left out are {names}, of fewer than {LEAST_OF_STRATUM} test patients each")
     level: Level = "ok"
     if (tells and predicts and carries) or (apart and predicts):
         level = "warning"
@@ -213,7 +219,7 @@ def _told_text(name: str, told: Told, alike: str) -> str:
         return f"whether {name} tell it is not known, as too few patients of a fold share its values"
     if np.isnan(told.auc_within):
         return f"{name} {tells} it with an AUC of {everybody}, and no patients of two values are alike in {alike}"
-    verb = tells if told.p_within < SIGNIFICANCE else not_shown
+    verb = tells if told.p_within < SIGNIFICANCE and told.auc_within > 0.5 else not_shown
     return (
         f"{name} {verb} it (AUC {everybody}; {told.auc_within:.3f} among patients alike in {alike}, "
         f"{p_text(told.p_within)})"
@@ -251,6 +257,7 @@ def _compared(cohort: Cohort, task: AuditedTask, column: str) -> _Compared | str
         outcome,
         _prediction(task, tested),
         preview(["outcome", *named]),
+        tuple(sorted(map(str, value[~shared].dropna().unique()))),
     )
 
 
