@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import CLASSES, cohort, predictions
 
 from small_cohort import deal_folds, unchecked
 from subfuse.errors import ConfigurationError, DataError
@@ -19,6 +20,7 @@ from subfuse.runs.external_validation import (
     on_one_scale,
     risk_percentile,
     with_percentiles,
+    with_recalibrated,
 )
 from subfuse.runs.run import load_run
 
@@ -111,6 +113,37 @@ def test_new_patients_are_recalibrated_by_the_validation_patients_of_each_model_
     np.testing.assert_allclose(means[after[0]], predicted.groupby("patient_id")[after[0]].mean()[means.index])
     one_without = predicted.assign(**{after[0]: predicted[after[0]].mask(predicted["fold"] == 0)})
     assert mean_predictions(one_without)[after[0]].isna().all()
+
+
+def test_patients_of_the_run_are_recalibrated_by_the_validation_patients_of_their_model_alone():
+    people = cohort()
+    survival = predictions(people)
+    for fold, days in enumerate((200, 300, 400)):  # time bins of their own
+        curve = np.exp(-days / 2000 * np.exp(survival["risk"] / 10.0**fold - 7 * fold / 10.0**fold))
+        survival[f"survival_{days}"] = curve.where(survival["fold"] == fold)
+    known = pd.concat([survival, predictions(people, task="grade")], ignore_index=True)
+    few = (known["fold"] == 1) & (known["split"] == "validation")
+    known.loc[few & (known.groupby(["task", "fold", "split"]).cumcount() > 8), "split"] = "train"
+
+    shown = with_recalibrated(known)
+
+    pd.testing.assert_frame_equal(shown[list(known)], known)
+    before = ["survival_200", "survival_400", *(f"p_{name}" for name in CLASSES)]
+    after = [f"recalibrated_{name}" for name in before]
+    assert shown[after].notna().equals(known[before].notna().mul(known["fold"] != 1, axis=0).set_axis(after, axis=1))
+    of_classes = shown.loc[(shown["task"] == "grade") & (shown["fold"] == 2)]
+    odds = np.log(of_classes[before[2:]].to_numpy()), np.log(of_classes[after[2:]].to_numpy())
+    ratio = np.diff(odds[1], axis=1) / np.diff(odds[0], axis=1)
+    assert np.allclose(ratio, ratio[0, 0])  # one temperature
+    assert not np.isclose(ratio[0, 0], 1)
+    for side, stays in (("test", True), ("train", True), ("validation", False)):
+        changed = known["split"] == side
+        told = known.assign(
+            time_days=known["time_days"].mask(changed, 5.0),
+            label=known["label"].mask(changed & known["label"].notna(), "G2"),
+        )
+        again = with_recalibrated(told)
+        assert [np.allclose(again[name], shown[name], equal_nan=True) for name in after] == [stays] * len(after)
 
 
 def test_every_new_patient_is_tested_once_by_the_mean_of_all_folds(run_and_others, tmp_path):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,19 @@ def test_every_row_of_a_patient_is_shown(reader, predictions):
             assert point.probability == row[f"survival_{point.days:g}"]
         for name, value in prediction.contributions.items():
             assert value == row[f"contribution_{name}"]
+
+
+def test_recalibrated_probabilities_stand_beside_those_of_the_model(reader):
+    days = [name for name in reader.predictions if name.startswith("survival_")]
+    before = [*days, "p_G2", "p_G4"]
+    after = {f"recalibrated_{name}": reader.predictions[name] ** 2 for name in before}
+    shown = replace(reader, predictions=reader.predictions.assign(**after)).of_patient("P01")
+    assert {p.task for p in shown} == {"survival", "grade"}
+    for now, then in zip(shown, reader.of_patient("P01"), strict=True):
+        assert now.recalibrated == {name: value**2 for name, value in then.probabilities.items()}
+        assert [(p.days, p.recalibrated) for p in now.survival] == [(p.days, p.probability**2) for p in then.survival]
+        assert then.recalibrated == {}  # too few validation patients
+        assert {point.recalibrated for point in then.survival} <= {None}
 
 
 def test_a_percentile_is_the_share_of_training_patients_below_and_half_of_equal_ones():

@@ -84,6 +84,29 @@ def test_the_shown_numbers_are_those_of_the_file(page, viewer_run):
     assert page.locator("#notice").is_visible()
 
 
+def test_recalibrated_probabilities_are_shown_beside_the_others(browser, address):
+    def changed(route):
+        answer = route.fetch()
+        content = answer.json()
+        for prediction in content["predictions"]:
+            prediction["recalibrated"] = dict.fromkeys(prediction["probabilities"], 0.25)
+            for point in prediction["survival"]:
+                point["recalibrated"] = 0.75
+        route.fulfill(response=answer, json=content)
+
+    with viewed(browser, address) as page:
+        assert page.locator(".prediction [data-name^=recalibrated]").count() == 0  # too few validation patients
+        page.route("**/api/patients/P01", changed)
+        choose(page, "P01")
+        n_days = page.locator(".prediction [data-name^=survival_]").count()
+        assert n_days > 0
+        assert page.locator(".prediction [data-name^=recalibrated_survival_]").all_text_contents() == ["75 %"] * n_days
+        page.select_option("#task", "grade")
+        page.wait_for_selector(".prediction [data-name=recalibrated_p_G4]")
+        assert page.locator(".prediction dl").inner_text().count("recalibrated 25 %") == 2
+        assert value_of(page, ".prediction [data-name=recalibrated_p_G2]") == 0.25
+
+
 def test_it_opens_on_the_first_patient_or_on_that_of_its_address(browser, address):
     title = "id => document.querySelector('#patient-title').textContent === id"
     with viewed(browser, address) as page:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import RECALIBRATED, columns_with, predicted_classes
+from subfuse.evaluation.predictions import RECALIBRATED, class_columns, columns_with, predicted_classes
+from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_survival
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
 
@@ -117,6 +118,24 @@ def with_percentiles(known: pd.DataFrame) -> pd.DataFrame:
         trained = np.sort(rows.loc[rows["split"] == "train", "risk"].dropna().to_numpy(float))
         percentile.loc[rows.index] = risk_percentile(rows["risk"].to_numpy(float), trained)
     return known.assign(risk_percentile=percentile)
+
+
+def with_recalibrated(known: pd.DataFrame) -> pd.DataFrame:
+    """Returns predictions with `recalibrated_...` beside every probability, by the model's own validation patients.
+
+    Empty where a model has too few of them, and where it did not predict the patient.
+    """
+    tables = []
+    for _, rows in known.groupby(_MODEL, sort=False):
+        rows = rows.dropna(subset=class_columns(rows) or ["risk"])
+        validation, classes = rows[rows["split"] == "validation"], predicted_classes(rows)
+        after = (
+            recalibrated_classes(rows, validation, classes)
+            if classes
+            else recalibrated_survival(rows, rows, validation)
+        )
+        tables.append(after[columns_with(after, RECALIBRATED)])
+    return known.join(pd.concat(tables))
 
 
 def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:

@@ -11,12 +11,12 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_resolved
 from subfuse.errors import DataError
-from subfuse.evaluation.predictions import class_columns, predicted_classes
+from subfuse.evaluation.predictions import RECALIBRATED, class_columns, predicted_classes
 from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.run_folder.tables import stack_predictions
-from subfuse.runs.external_validation import with_percentiles
+from subfuse.runs.external_validation import with_percentiles, with_recalibrated
 from subfuse.runs.run import Run, load_run
 from subfuse.serve.schema import Outcome, PatientSummary, Prediction, SurvivalPoint, TaskInfo
 from subfuse.training.models import main_model
@@ -28,7 +28,7 @@ class RunReader:
 
     run: Run
     cohort: Cohort
-    predictions: pd.DataFrame  # rows of `predictions.csv` of these patients, and risk_percentile
+    predictions: pd.DataFrame  # rows of `predictions.csv` of these patients, risk_percentile and what is recalibrated
     role: str | None = None  # of these patients in their prepared folder, see `read_cohort`
 
     @property
@@ -163,7 +163,7 @@ def open_run(run_folder: Path, cohort_folder: Path | None = None, role: str | No
     run = load_run(run_folder)
     cohort = read_cohort(cohort_folder or run.cohort_folder, role)
     shown = {patient.patient_id for patient in cohort}
-    known = with_percentiles(run.predictions)
+    known = with_recalibrated(with_percentiles(run.predictions))
     tables = [known[known["patient_id"].isin(shown)]]
     new = shown - set(run.predictions["patient_id"])
     if new and (cohort_folder is not None or role is not None):
@@ -186,7 +186,10 @@ def _as_predictions(rows: pd.DataFrame) -> list[Prediction]:
 def _prediction(row: Mapping[Any, Any]) -> Prediction:
     named = {str(column): _number(value) for column, value in row.items() if "_" in str(column)}
     probabilities = _with_prefix(named, "p_")
-    survival = {float(days): value for days, value in _with_prefix(named, "survival_").items()}
+    survival, recalibrated = (
+        {float(days): value for days, value in _with_prefix(named, f"{kind}survival_").items()}
+        for kind in ("", RECALIBRATED)
+    )
     return Prediction(
         task=row["task"],
         model=row["model"],
@@ -196,8 +199,12 @@ def _prediction(row: Mapping[Any, Any]) -> Prediction:
         outcome=_outcome(row),
         risk=_number(row["risk"]),
         risk_percentile=_number(row["risk_percentile"]),
-        survival=[SurvivalPoint(days=days, probability=survival[days]) for days in sorted(survival)],
+        survival=[
+            SurvivalPoint(days=days, probability=survival[days], recalibrated=recalibrated.get(days))
+            for days in sorted(survival)
+        ],
         probabilities=probabilities,
+        recalibrated=_with_prefix(named, f"{RECALIBRATED}p_"),
         predicted_class=_most_probable(probabilities),
         contributions=_with_prefix(named, "contribution_"),
         has_slides=bool(row["has_slides"]),

@@ -68,6 +68,7 @@ class SurvivalPoint(Answer):
 
     days: float
     probability: float
+    recalibrated: float | None = Field(description="By validation patients of the model; null where these are few.")
 
 
 class Prediction(Answer):
@@ -83,6 +84,9 @@ class Prediction(Answer):
     risk_percentile: float | None
     survival: list[SurvivalPoint]
     probabilities: dict[str, float]
+    recalibrated: dict[str, float] = Field(
+        description="Probabilities by validation patients of the model; none where these are few."
+    )
     predicted_class: str | None
     contributions: dict[str, float]
     has_slides: bool

@@ -244,6 +244,13 @@ function duration(days) { // as in the report
   return `${count} ${noun}${count === "1" ? "" : "s"}`;
 }
 
+// A probability, and beside it the same recalibrated on the model's validation patients, where there are enough.
+function chance(probability, recalibrated, name) {
+  const after = recalibrated === null ? [] : [make("span", { className: "remark" }, "recalibrated ",
+    number(recalibrated, percent(recalibrated), `recalibrated_${name}`))];
+  return make("span", {}, bar(probability), number(probability, percent(probability), name), ...after);
+}
+
 function predictionCard(p) {
   const source = p.split === "test" ? "held out from training" : p.split === "new" ? "new patient" : `${p.split} patient of this model`;
   const lines = [];
@@ -252,11 +259,11 @@ function predictionCard(p) {
     if (p.risk_percentile !== null) lines.push(["higher than", number(p.risk_percentile,
       `${p.risk_percentile.toFixed(0)} % of the training patients`, "risk_percentile")]);
   }
-  for (const { days, probability } of p.survival) {
-    lines.push([`free of the event at ${duration(days)}`, make("span", {}, bar(probability), number(probability, percent(probability), `survival_${days}`))]);
+  for (const { days, probability, recalibrated } of p.survival) {
+    lines.push([`free of the event at ${duration(days)}`, chance(probability, recalibrated, `survival_${days}`)]);
   }
   for (const [name, probability] of Object.entries(p.probabilities)) {
-    lines.push([name, make("span", {}, bar(probability), number(probability, percent(probability), `p_${name}`))]);
+    lines.push([name, chance(probability, p.recalibrated[name] ?? null, `p_${name}`)]);
   }
   const { time_days: time, event, label } = p.outcome;
   const known = label ?? (time === null ? "unknown" : `${event ? "event" : "no event"} after ${duration(time)}`);
@@ -436,10 +443,12 @@ async function upload(file) {
 }
 
 function showCompared({ before, after }) {
+  const both = (name, probability, recalibrated) =>
+    [[name, probability], ...(recalibrated === null ? [] : [[`${name}, recalibrated`, recalibrated]])];
   const values = (p) => Object.fromEntries([
     ...(p.risk === null ? [] : [["risk", p.risk], ["risk percentile", p.risk_percentile]]),
-    ...p.survival.map(({ days, probability }) => [`free of the event at ${duration(days)}`, probability]),
-    ...Object.entries(p.probabilities)]);
+    ...p.survival.flatMap(({ days, probability, recalibrated }) => both(`free of the event at ${duration(days)}`, probability, recalibrated)),
+    ...Object.entries(p.probabilities).flatMap(([name, probability]) => both(name, probability, p.recalibrated[name] ?? null))]);
   const same = (a, b) => a.task === b.task && a.fold === b.fold && a.repeat === b.repeat;
   const tables = after.map((p) => {
     const [now, earlier] = [values(p), values(before.find((other) => same(other, p)) ?? { risk: null, survival: [], probabilities: {} })];
