@@ -120,6 +120,9 @@ def main() -> None:
         "| cohorts | warnings | AUC among patients alike (5, 50, 95 %) | told | explains outcome | and predictions |",
         "|---|---|---|---|---|---|",
         *rows,
+        "",
+        "Planted interactions are in `planted_interaction.md` beside this file, and how often promises hold in "
+        "`promised_coverage.md`.",
     ]
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(RESULT.read_text(encoding="utf-8"))
