@@ -88,6 +88,29 @@ def test_a_card_says_what_the_main_model_adds_to_a_trivial_one(run: Path, tmp_pa
     assert not {"Added value", "Hospitals held out"} & set(lines_of(run, "survival"))
 
 
+def test_a_card_names_the_trivial_model_what_it_reads_and_its_number(run: Path, tmp_path: Path) -> None:
+    copy = copytree(run, tmp_path / "run")
+    metrics = pd.read_csv(copy / "metrics.csv")
+    of_clinical = metrics[(metrics["model"] == "snn") & (metrics["task"] == "survival")].assign(model="clinical")
+    pd.concat([metrics, of_clinical.assign(value=0.847)]).to_csv(copy / "metrics.csv", index=False)
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["covariates"] = ["age", "gender=male", "idh=mutant", "class=a", "class=b"]
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [{"task": "survival", "model": "snn", "trivial": "site"}]
+    rows += [{"task": "survival", "model": "subspace", "trivial": "clinical"}]
+    found = {"level": "ok", "check": "added value", "task": "survival", "model": "subspace", "found": "", "why": ""}
+    audit = {"counts": {}, "findings": [found | {"remedy": "", "short": "adds to Clinical model: +0.1"}]}
+    (copy / "audit.json").write_text(json.dumps(audit | {"tables": {"added_value": rows}}))
+
+    shown = lines_of(copy, "survival")
+    assert shown["Best without biology"] == "Clinical model (age, gender, idh, class) 0.847"
+    assert shown["Added value"] == "adds to it: +0.1"
+    assert "Best without biology" not in lines_of(copy, "grade")
+    rows[1]["trivial"] = "site"
+    (copy / "audit.json").write_text(json.dumps(audit | {"tables": {"added_value": rows}}))
+    assert lines_of(copy, "survival")["Best without biology"] == "Hospital alone"
+
+
 def test_a_card_gives_the_number_of_the_table_and_what_it_means(run):
     table = pd.read_csv(run / "metrics.csv").set_index(["task", "model", "metric"])
     row = table.loc[("survival", "subspace", "c_index")]

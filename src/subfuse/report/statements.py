@@ -10,7 +10,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from subfuse.audit.fusion import Verdict, verdict_of
-from subfuse.errors import counted, listed
+from subfuse.cohort.covariates import column_of
+from subfuse.errors import counted, listed, preview
 from subfuse.evaluation.metrics import LOWER_IS_BETTER, duration, number
 from subfuse.evaluation.predictions import HEADLINES, predicted_classes
 from subfuse.training.models import modalities_of, model_title
@@ -109,6 +110,17 @@ def model_label(model: str, covariates: Sequence[str] = ()) -> str:
         if len(modalities_of(model)) == 1
         else model_title(model)
     )
+
+
+def trivial_label(model: str, covariates: Sequence[str]) -> str:
+    """Returns the name of a model that reads the patients' columns alone, the clinical one with the columns.
+
+    Example:
+        >>> trivial_label("clinical", ["age", "idh=mutant", "idh=wildtype"]), trivial_label("site", ["age"])
+        ('Clinical model (age, idh)', 'Hospital alone')
+    """
+    columns = list(dict.fromkeys(map(column_of, covariates))) if "covariates" in modalities_of(model) else []
+    return f"{model_title(model)}{f' ({preview(columns, 6)})' if columns else ''}"
 
 
 def inputs_of(model: str, covariates: Sequence[str] = (), *, absent: Collection[str] = ()) -> str:

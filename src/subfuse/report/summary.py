@@ -26,6 +26,7 @@ from subfuse.report.statements import (
     outcomes,
     singular,
     titled,
+    trivial_label,
     with_level,
 )
 from subfuse.training.models import modalities_of, model_title
@@ -128,24 +129,36 @@ def _lines(
     headline, main = headline_of(metrics), run.main_model(task)
     if isinstance(row.get("reason"), str) and np.isnan(row["lower"]):  # what is left out of an interval is a detail
         yield Line("Remark", singular(row["reason"]))
+    rows = metrics[metrics["metric"] == headline]
     if benefit is not None:
-        rows = metrics[(metrics["metric"] == headline) & (metrics["model"] == benefit.unimodal)]
-        value = f" {number(rows['value'].iloc[0])}" if len(rows) else ""
+        value = "".join(f" {number(known)}" for known in rows.loc[rows["model"] == benefit.unimodal, "value"])
         yield Line("Best single modality", f"{model_label(benefit.unimodal, run.covariates)}{value}")
         n_tested = len(run.test_predictions(task, main))
         common = "" if benefit.n_patients >= n_tested else f"; of the {benefit.n_patients} patients whom both predict"
         yield Line("Difference", _evidence(benefit).replace("p = ", "p\u00a0=\u00a0") + common)
+    trivial = _trivial(run, task)
+    if trivial:
+        value = "".join(f" {number(known)}" for known in rows.loc[rows["model"] == trivial, "value"])
+        yield Line("Best without biology", f"{trivial_label(trivial, run.covariates)}{value}")
     for check, heading in _BEYOND.items():
         if (found := _finding(run, task, check)) is not None:
-            yield Line(heading, _in_few_words(found))
+            text = _in_few_words(found)
+            yield Line(heading, text.replace(model_title(trivial), "it") if trivial else text)
     allowed = allowed_inputs(run, task)
     if allowed:
         yield Line("Outcome in disguise?", f"{preview(allowed, 2)}; allowed by name")
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
-        highest = metrics[(metrics["metric"] == headline) & metrics["model"].isin(best)].iloc[0]
+        highest = rows[rows["model"].isin(best)].iloc[0]
         yield Line("Highest of all", f"{model_label(highest['model'], run.covariates)} {number(highest['value'])}")
     yield Line("Probabilities", _calibration(_finding(run, task, CALIBRATION)))
+
+
+def _trivial(run: RunFiles, task: str) -> str:
+    """Returns the trivial model that the main one is compared with; empty without."""
+    rows = run.audit["tables"].get("added_value", ()) if run.audit else ()
+    wanted = (task, run.main_model(task))
+    return next((str(row["trivial"]) for row in rows if (row["task"], row["model"]) == wanted), "")
 
 
 def allowed_inputs(run: RunFiles, task: str) -> list[str]:
