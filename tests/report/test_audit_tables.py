@@ -70,6 +70,27 @@ def test_a_comparison_without_an_interval_is_shown() -> None:
     assert table["table"].rows[0][2:] == ("SNN (best single modality)", "C-index", "undefined", "no interval", "")
 
 
+def test_a_stratum_is_shown_with_its_patients_events_and_pairs() -> None:
+    row = {"task": "survival", "model": "subspace", "column": "idh", "metric": "c_index", "p_adjusted": 0.2}
+    told = {"stratum": "WT", "value": 0.57, "lower": 0.5, "upper": 0.64, "n_patients": 173, "n_events": 120}
+    empty = {"stratum": "other", "value": None, "lower": None, "upper": None, "n_patients": 12, "n_events": 0}
+    of_classes = {"task": "grade", "metric": "auc", "n_events": None, "n_pairs": None, "reason": None}
+    rows = [
+        row | told | {"n_pairs": 2400, "reason": None},
+        row | empty | {"n_pairs": 0, "reason": "no comparable pair within a fold"},
+        row | told | of_classes,
+    ]
+
+    (table,) = section(strata=pd.DataFrame(rows).astype({"n_events": "Int64", "n_pairs": "Int64"}))["tables"]
+
+    assert table["table"].columns[6:9] == ("Patients", "Events", "Pairs")
+    assert [cells[4:9] for cells in table["table"].rows] == [
+        ("0.570", "0.500 to 0.640", "173", "120", "2400"),
+        ("undefined", "no comparable pair within a fold", "12", "0", "0"),
+        ("0.570", "0.500 to 0.640", "173", "", ""),
+    ]
+
+
 def test_what_hospital_and_batch_explain_is_shown() -> None:
     numbers = {"outcome_share": 0.12, "p_outcome": 0.005, "prediction_share": 0.031, "p_prediction": 0.4}
     told = {"auc": 0.99, "auc_within": None, "p_within": None, "n_values": 2, "n_patients": 90, "strongest": "A, B"}

@@ -188,6 +188,7 @@ _TABLES = {
             "95 % interval": _unsigned_interval,
             "Patients": _text("n_patients"),
             "Events": _text("n_events"),
+            "Pairs": lambda row: "" if row.get("n_pairs") is None else str(row["n_pairs"]),
             "p adjusted": _p("p_adjusted"),
         },
         first_number=4,
