@@ -104,7 +104,7 @@ def mutants_of(module: str) -> Iterator[Mutant]:
     from cosmic_ray.plugins import get_operator, operator_names
 
     source = (ROOT / "src" / "subfuse" / f"{module}.py").read_text(encoding="utf-8")
-    untouched, seen = _declarations(source), {source}
+    untouched, seen = _computes_nothing(source), {source}
     for name in filter(OPERATORS.fullmatch, operator_names()):
         operator = get_operator(name)()
         places = [place for node in ast_nodes(get_ast(source)) for place in operator.mutation_positions(node)]
@@ -118,8 +118,12 @@ def mutants_of(module: str) -> Iterator[Mutant]:
                 yield Mutant(module, start[0], _changed_line(source, mutated), mutated)
 
 
-def _declarations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Returns where annotations, decorators and the stars before keyword arguments begin and end."""
+def _computes_nothing(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Returns where stands what computes nothing.
+
+    Annotations, decorators, the stars before keyword arguments, `strict` of `zip`, which guards against slips of the
+    programmer, and how many names a message shows.
+    """
     parts: list[ast.expr | None] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -128,6 +132,9 @@ def _declarations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
             parts.append(node.returns)
         if isinstance(node, ast.arg | ast.AnnAssign):
             parts.append(node.annotation)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            parts += [part.value for part in node.keywords if (node.func.id, part.arg) == ("zip", "strict")]
+            parts += node.args[1:] if node.func.id == "preview" else []
     spans = [((p.lineno, p.col_offset), (p.end_lineno or 0, p.end_col_offset or 0)) for p in parts if p is not None]
     stars = [(n, match.start()) for n, line in enumerate(source.splitlines(), 1) for match in re.finditer(r"\*,", line)]
     return spans + [(place, (place[0], place[1] + 1)) for place in stars]

@@ -6,6 +6,7 @@ import pytest
 from drawn_predictions import FOLDS, N, cohort, folds_of, predictions, row_of
 from scipy.special import ndtr
 from scipy.stats import t as student_t
+from scipy.stats import ttest_1samp
 from sksurv.metrics import concordance_index_censored
 
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_models, holm_adjusted, resampled_t_test
@@ -134,6 +135,24 @@ def test_resampled_t_test_by_hand() -> None:
     statistic = 0.03 / np.sqrt((1 / 4 + 0.25) * np.sum((difference - 0.03) ** 2) / 3)
 
     assert resampled_t_test(difference, 0.25) == pytest.approx(2 * student_t.sf(statistic, 3))
+
+
+def test_the_t_test_of_two_folds_is_that_of_scipy_where_training_sets_do_not_overlap() -> None:
+    difference = np.array([0.02, 0.05])
+
+    assert resampled_t_test(difference, 0.0) == pytest.approx(ttest_1samp(difference, 0.0).pvalue)
+    assert np.isnan(resampled_t_test(difference[:1], 0.0))
+
+
+def test_few_events_leave_the_difference_without_interval_and_p_value() -> None:
+    pair = pd.concat([predictions(cohort()), predictions(cohort(), model="snn", seed=2)])
+    dead = pair.loc[pair["event"], "patient_id"].unique()[:4]
+
+    row = compare_models(pair.assign(event=pair["patient_id"].isin(dead)), n_bootstrap=10).iloc[0]
+
+    assert np.isfinite(row["difference"])
+    assert row[["lower", "upper", "p_value", "p_value_t", "p_adjusted", "p_adjusted_t"]].isna().all()
+    assert "no interval and no p-value: 4 events among the test patients, 5 are needed" in row["reason"]
 
 
 def test_resampled_t_test_without_training_patients_is_undefined() -> None:

@@ -14,6 +14,7 @@ from subfuse.evaluation.predictions import (
     class_name,
     curve_columns,
     read_tasks,
+    stacked,
     survival_curves,
 )
 from subfuse.evaluation.ranked_patients import ranked_patients
@@ -74,6 +75,13 @@ def test_damaged_predictions_are_an_error(damage, message: str) -> None:
         evaluate_predictions(damage(table), n_bootstrap=2)
 
 
+def test_of_several_patients_who_stand_twice_the_first_is_named() -> None:
+    table = predictions(cohort())
+
+    with pytest.raises(DataError, match=rf"patient {table['patient_id'].iloc[3]} \(task survival.*Remove the repeats"):
+        evaluate_predictions(pd.concat([table, table.iloc[3:6]]), n_bootstrap=2)
+
+
 def test_unknown_label_is_an_error() -> None:
     table = predictions(cohort(), task="grade").assign(label="G5")
 
@@ -83,9 +91,9 @@ def test_unknown_label_is_an_error() -> None:
 
 def test_tasks_come_in_order_of_appearance_and_say_what_they_hold() -> None:
     table = pd.concat(
-        [predictions(cohort(), task="grade"), predictions(cohort()), predictions(cohort(), task="grade", model="snn")]
+        [predictions(cohort()), predictions(cohort(), task="grade"), predictions(cohort(), task="grade", model="snn")]
     )
-    grade, survival = read_tasks(table)
+    survival, grade = read_tasks(table)
     assert (grade.name, grade.classes, grade.headline) == ("grade", CLASSES, "auc")
     assert (survival.name, survival.classes, survival.headline) == ("survival", None, "c_index")
     assert grade.outcome.predicted == [f"p_{name}" for name in CLASSES]
@@ -157,6 +165,14 @@ def test_the_rarest_class_decides_and_a_class_of_nobody_does_not_count() -> None
     assert outcome.too_few(labels) is None
     assert outcome.too_few(labels.iloc[1:-1]) == f"{LEAST - 1} test patients of class G3, 5 are needed"
     assert outcome.too_few(labels.iloc[:0]) is None
+    assert outcome.too_few(labels.iloc[:2]) == "2 test patients of class G2, 5 are needed"
+
+
+def test_tables_below_each_other_are_numbered_anew_and_empty_ones_leave_types_alone() -> None:
+    counted, nobody = pd.DataFrame({"n": [1, 2]}), pd.DataFrame({"n": []}, dtype=object)
+
+    pd.testing.assert_frame_equal(stacked([nobody, counted, counted]), pd.DataFrame({"n": [1, 2, 1, 2]}))
+    pd.testing.assert_frame_equal(stacked([nobody, nobody]), nobody)
 
 
 def test_as_many_as_required_suffice_for_fitting_something() -> None:
