@@ -151,6 +151,7 @@ def test_gliomas_scaled_apart_by_project_are_found_without_the_genes_that_tell_i
     folder = real_data / "tcga_gbmlgg"
     labels = pd.read_csv(folder / "labels.csv", dtype=str).set_index("case_id").sort_index()
     genes = pd.read_csv(folder / "expression_zscores.csv.gz", index_col=0).loc[labels.index]
+    every_gene = genes.to_numpy()
     genes = genes.drop(columns=yaml.safe_load(EXAMPLE.read_text())["expression"]["exclude"], errors="ignore")
     fold = pd.Series(-1, index=labels.index)
     for index in range(5):
@@ -168,6 +169,9 @@ def test_gliomas_scaled_apart_by_project_are_found_without_the_genes_that_tell_i
 
     finding, table = found(cohort, held_out_predictions(cohort, fold.to_numpy()))
 
+    kinds_of_all, everybody = np.eye(2)[is_gbm.astype(int)][None], np.zeros(len(is_gbm), int)
+    scores = held_out_scores(every_gene, is_gbm.astype(int), fold.to_numpy())
+    assert stratified_auc(scores, kinds_of_all, everybody)[0] == pytest.approx(0.956, abs=0.01)
     assert table["auc"].iloc[0] == pytest.approx(0.991, abs=0.01)
     assert stratified_auc(held_out_scores(*among), kinds, np.zeros(wildtype.sum(), int))[0] == pytest.approx(
         0.998, abs=0.01
