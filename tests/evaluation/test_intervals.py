@@ -8,10 +8,13 @@ from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 from sksurv.metrics import concordance_index_censored
 
+from subfuse.evaluation.bootstrap import BootstrapWeights
 from subfuse.evaluation.calibration import calibration_table
 from subfuse.evaluation.censoring import HORIZON_DAYS
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics
+from subfuse.evaluation.predictions import read_tasks
+from subfuse.evaluation.ranked_patients import ranked_patients
 from subfuse.evaluation.weighted_metrics import horizon_metric
 
 
@@ -171,6 +174,47 @@ def test_delongs_interval_is_that_of_the_mean_over_folds_and_of_the_auc_alone() 
     assert metrics.drop(index="auc")[["lower_delong", "upper_delong"]].isna().all(axis=None)
     few = evaluate_predictions(table[table["patient_id"] < "TCGA-006"], n_bootstrap=20).set_index("metric")
     assert few.loc["auc", ["lower", "lower_delong", "upper_delong"]].isna().all()
+
+
+def test_delongs_interval_ends_at_one() -> None:
+    table = predictions(cohort(), task="grade", noise=0.1).drop(columns="p_G3")
+    label = np.where(table["patient_id"].map(cohort().set_index("patient_id")["severity"]) > 0, "G4", "G2")
+    table = table.assign(label=label, p_G2=table["p_G2"] / (table["p_G2"] + table["p_G4"]))
+
+    row = row_of(evaluate_predictions(table.assign(p_G4=1 - table["p_G2"]), n_bootstrap=5), "auc")
+
+    assert 0.98 < row["value"] < 1
+    assert row["lower_delong"] < row["value"]
+    assert row["upper_delong"] == 1
+
+
+def test_only_the_interval_of_the_calibration_error_is_moved() -> None:
+    table = predictions(cohort(), task="grade")
+    (task,) = read_tasks(table)
+    drawn = BootstrapWeights.draw(task.tested, 200, np.random.default_rng(3))
+    groups = ranked_patients(table, task.outcome)
+    pooled = ranked_patients(table, task.outcome, by=["repeat"])[0]
+    errors = pooled.weighted_errors(drawn.of(pooled))["expected_calibration_error"]
+    accuracies = np.mean([group.weighted(drawn.of(group))["accuracy"] for group in groups], axis=0)
+
+    metrics = evaluate_predictions(table, n_bootstrap=200, seed=3).set_index("metric")
+
+    error = metrics.loc["expected_calibration_error"]
+    moved = np.quantile(errors, [0.025, 0.975]) + error["value"] - errors.mean()
+    assert error[["lower", "upper"]].tolist() == pytest.approx(np.maximum(moved, 0).tolist())
+    assert metrics.loc["accuracy", ["lower", "upper"]].tolist() == pytest.approx(
+        np.quantile(accuracies, [0.025, 0.975]).tolist()
+    )
+
+
+def test_few_cases_of_the_task_leave_the_metrics_of_its_folds_without_an_interval() -> None:
+    patients = cohort()
+    patients["event"] &= patients["event"].cumsum() <= 4
+
+    metrics = evaluate_predictions(predictions(patients), n_bootstrap=20)
+
+    assert metrics[["lower", "upper"]].isna().all(axis=None)
+    assert np.isfinite(row_of(metrics, "c_index")["value"])
 
 
 def test_errors_of_probabilities_pool_the_folds_and_are_those_of_the_calibration_table() -> None:
