@@ -69,7 +69,11 @@ TESTS = {
     "evaluation/comparisons": "evaluation/test_comparisons.py",
     "evaluation/intervals": "evaluation/test_intervals.py",
     "evaluation/delong": "evaluation/test_delong.py",
-    "evaluation/floors": "evaluation/test_floors.py audit/test_audit.py",
+    "evaluation/floors": "evaluation/test_floors.py evaluation/test_calibration.py "
+    "evaluation/test_calibration_slopes.py "
+    "evaluation/survival/test_hazard_ratios.py evaluation/survival/test_survival_calibration.py audit/test_labels.py "
+    "audit/test_calibration.py audit/confounding/test_strata.py explanation/cohort/test_enrichment.py "
+    "report/test_reliance_section.py",
     "evaluation/survival/hazard_ratios": "evaluation/survival/test_hazard_ratios.py",
     "evaluation/survival/horizons": "evaluation/survival/test_horizons.py",
     "evaluation/metrics": "evaluation/test_metrics.py",

@@ -42,3 +42,38 @@ def test_a_site_that_gives_the_label_away_is_named(patients: pd.DataFrame) -> No
 
     assert "Cramér's V of 2 sites" in found(named, "site and label", "warning")[0]
     assert found(silent, "site and label", "ok")
+
+
+@pytest.mark.parametrize(("n", "is_enough"), [(9, False), (10, True)])
+def test_ten_patients_of_a_class_are_enough(patients: pd.DataFrame, n: int, is_enough: bool) -> None:
+    table = run_of(patients, {"snn": 0.5}, task="grade")
+    rare = np.isin(table["patient_id"], patients["patient_id"].iloc[:n])
+    (task,) = read_tasks(
+        table.assign(label=np.where(rare, "G4", np.where(table["patient_id"] > "TCGA-080", "G3", "G2")))
+    )
+
+    levels = [f.level for f in label_findings(task, None) if "G4: " in f.found]
+
+    assert levels == ["ok" if is_enough else "warning"]
+
+
+@pytest.mark.parametrize(("n", "is_enough"), [(19, False), (20, True)])
+def test_twenty_events_are_enough(patients: pd.DataFrame, n: int, is_enough: bool) -> None:
+    table = run_of(patients, {"snn": 0.5})
+    (task,) = read_tasks(table.assign(event=np.isin(table["patient_id"], patients["patient_id"].iloc[:n])))
+
+    levels = [f.level for f in label_findings(task, None) if f.found.startswith(f"{n} events among")]
+
+    assert levels == ["ok" if is_enough else "warning"]
+
+
+@pytest.mark.parametrize(("n", "is_enough"), [(4, False), (5, True)])
+def test_a_site_of_five_patients_is_enough(patients: pd.DataFrame, n: int, is_enough: bool) -> None:
+    (task,) = read_tasks(run_of(patients, {"snn": 0.5}))
+    known = pd.DataFrame(
+        {"patient_id": patients["patient_id"], "site": np.where(np.arange(len(patients)) < n, "A", "B")}
+    )
+
+    silent = [f for f in label_findings(task, known) if "fewer than two sites with 5 patients" in f.found]
+
+    assert (not silent) == is_enough
