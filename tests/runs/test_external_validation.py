@@ -12,7 +12,7 @@ from small_cohort import deal_folds, unchecked
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
-from subfuse.files import read_table
+from subfuse.files import read_json, read_table
 from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.external_validation import (
@@ -211,6 +211,20 @@ def test_known_patients_or_unknown_outcomes_alone_cannot_validate(run_and_others
     nothing = tuple(replace(p, time_days=None, event=None, labels={}) for p in others)
     with pytest.raises(DataError, match=r"The 14 patients of elsewhere have no outcome"):
         run.evaluate(replace(others, patients=nothing), tmp_path / "b")
+
+
+def test_patients_whom_the_run_knows_are_left_out_and_named(run_and_others, tmp_path, caplog):
+    run, others = run_and_others
+    shared = run.predictions["patient_id"].iloc[0]
+    patients = (replace(others.patients[0], patient_id=shared), *others.patients[1:])
+    metrics = run.evaluate(replace(others, patients=patients), tmp_path / "external")
+    said = f"1 of {len(others)} patients took part in the run, by their identifiers, and are left out: {shared}"
+    assert metrics["n_patients"].max() == len(others) - 1
+    assert caplog.messages.count(said) == 1
+    assert said in read_json(tmp_path / "external" / "provenance.json")["notes"]
+
+    run.evaluate(others, tmp_path / "others")
+    assert caplog.messages.count(said) == 1
 
 
 def test_results_of_another_cohort_are_not_overwritten(run_and_others, tmp_path):

@@ -1,5 +1,7 @@
 """New patients, predicted by the models of all folds with nothing refitted: their mean, and validation on them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -65,6 +67,18 @@ def without_unknown_classes(predicted: pd.DataFrame) -> tuple[pd.DataFrame, list
             )
         kept.append(rows[~unknown])
     return pd.concat(kept, ignore_index=True), notes
+
+
+def told_of_known(patients: Sequence[str], known: pd.DataFrame) -> list[str]:
+    """Returns a note on the patients of another cohort whom the run's own predictions name: they are not new to it."""
+    there = set(known["patient_id"])
+    both = [patient for patient in patients if patient in there]
+    if not both:
+        return []
+    return [
+        f"{len(both)} of {len(patients)} patients took part in the run, by their identifiers, and are left out: "
+        f"{preview(both)}"
+    ]
 
 
 def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:

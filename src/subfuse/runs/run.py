@@ -36,7 +36,12 @@ from subfuse.run_folder.layout import (
 from subfuse.run_folder.names import COHORT, PATCHES, PATIENTS, PREDICTIONS
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
 from subfuse.runs.compatibility import check_compatible
-from subfuse.runs.external_validation import external_predictions, risk_percentile, without_unknown_classes
+from subfuse.runs.external_validation import (
+    external_predictions,
+    risk_percentile,
+    told_of_known,
+    without_unknown_classes,
+)
 from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.results import write_results
@@ -164,7 +169,7 @@ class Run:
         claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
         predicted, notes = self.predict_with_notes(cohort)
         predicted, left_out = without_unknown_classes(predicted)
-        notes = [*notes, *left_out]
+        notes = [*told_of_known([p.patient_id for p in cohort], self.predictions), *notes, *left_out]
         _log_notes(notes)
         predictions = external_predictions(predicted, self.predictions)
         remove_results(out, self.config["tasks"])

@@ -24,6 +24,7 @@ from subfuse.tables import read_first_line, separator_hint
 from subfuse.training.models import model_title
 
 _TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
+_SHOWN = 200  # characters of a first line that is no table's
 _TEXT = frozenset({"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site"})
 
 
@@ -156,8 +157,9 @@ def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     text = [name for name, ours in columns.items() if ours in _TEXT]
     header = read_first_line(path)  # says what is wrong with a file that is no table
     if "," not in header:
+        shown = header.strip() if len(header) <= _SHOWN else f"{header[:_SHOWN]}..."
         raise DataError(
-            f"{path}: columns separated by commas are required. Found one, {header.strip()!r}."
+            f"{path}: columns separated by commas are required. Found one, {shown!r}."
             f"{separator_hint(header) or ' Save the table as CSV with commas.'}"
         )
     table = read_table(path, text=[*_TEXT, *text])
