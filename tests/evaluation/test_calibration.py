@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 from sksurv.metrics import integrated_brier_score
 from sksurv.util import Surv
 
@@ -113,6 +114,18 @@ def test_certain_and_wrong_probabilities_have_the_least_p_value_that_a_thousand_
     rows = rows.assign(p_A=(rows["label"] == "B").astype(float), p_B=(rows["label"] == "A").astype(float))
 
     assert measure(calibration_table(rows), "expected_calibration_error")["p_before"] == pytest.approx(1 / 1001)
+
+
+def test_the_p_value_of_one_bin_is_that_of_the_binomial_distribution() -> None:
+    rows = pd.DataFrame({"patient_id": np.arange(60).astype(str), "label": np.repeat(["A", "B", "C"], [9, 9, 42])})
+    rows = rows.assign(cohort="c", task="t", model="m", repeat=0, fold=0, split="test", p_A=0.1, p_B=0.1, p_C=0.8)
+
+    found = measure(calibration_table(rows), "expected_calibration_error")
+
+    n_right = np.arange(61)
+    expected = binom.pmf(n_right, 60, 0.8)[abs(n_right - 48) >= 6].sum()
+    assert found["before"] == pytest.approx(0.1)
+    assert found["p_before"] == pytest.approx(expected, abs=0.03)
 
 
 def test_test_patients_are_pooled_and_repeats_averaged() -> None:

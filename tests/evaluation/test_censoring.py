@@ -68,6 +68,11 @@ def test_a_tenth_still_followed_is_enough_and_nobody_followed_leaves_nothing() -
     assert nobody.truncation_days == 0.0
 
 
+def test_nobody_has_no_follow_up() -> None:
+    with pytest.raises(ValueError, match="one or more patients"):
+        CensoringDistribution.fit(np.zeros(0), np.zeros(0, bool))
+
+
 def sample(**changed) -> SurvivalSample:
     known = {"time_days": np.array([0.0, 50.0]), "event": np.array([True, True]), "risk": np.zeros(2)}
     curves = {"survival": np.array([[1.0, 0.0], [0.5, 0.5]]), "survival_days": np.array([25.0, 50.0])}

@@ -207,6 +207,20 @@ def test_only_the_interval_of_the_calibration_error_is_moved() -> None:
     )
 
 
+def test_few_cases_where_the_metric_is_defined_leave_it_without_an_interval() -> None:
+    patients = cohort()
+    first = patients["fold_tested"] == 0
+    patients.loc[first, "event"] &= patients.loc[first, "event"].cumsum() <= 4
+    table = predictions(patients)
+    unranked = (table["split"] == "test") & (table["fold"] > 0)
+
+    row = row_of(evaluate_predictions(table.assign(risk=table["risk"].where(~unranked, 0.0)), n_bootstrap=5), "c_index")
+
+    assert np.isfinite(row["value"])
+    assert np.isnan(row["lower"])
+    assert row["reason"].endswith("no interval: 4 events among the test patients, 5 are needed")
+
+
 def test_few_cases_of_the_task_leave_the_metrics_of_its_folds_without_an_interval() -> None:
     patients = cohort()
     patients["event"] &= patients["event"].cumsum() <= 4
