@@ -60,7 +60,9 @@ VARIANTS = {
     "as-published": "All 1544 genes, as published",
     "cleaned": "Without 269 genes that each tell the project (the others together still do)",
 }
-NAMING_THE_PROJECT = ("CSHL1", "LACRT", "IFNA4", "DEFB4A", "GPHB5", "IL1F10", "DEFA5", "IL36A", "IL17A")
+NAMING_THE_PROJECT = (  # alone, in a fold of patients or of hospitals
+    "CSHL1", "LACRT", "IFNA4", "DEFB4A", "GPHB5", "IL1F10", "DEFA5", "IL36A", "IL17A", "IFNA10", "IFNL2", "PTH",
+)  # fmt: skip
 PUBLISHED = """\
 Published on the same patients and folds, all genes, without age and sex: survival (C-index, recomputed from the
 published out-of-fold risks; these models stopped early on the reported fold, so they are optimistic) SNN on expression
@@ -87,9 +89,15 @@ class Part:
         """Returns the run folder."""
         return work / "tcga" / self.variant / f"{self.group}-{self.seed}"
 
+    @property
+    def holds_out_sites(self) -> bool:
+        """Whether whole hospitals are held out as well."""
+        return self.seed == 0 and self.variant in VARIANTS
+
     def is_done(self, work: Path) -> bool:
         """Returns whether the run needs nothing more."""
-        return (self.folder(work) / AUDIT).exists()  # written last
+        of_sites = self.folder(work) / HELD_OUT_SITES / PREDICTIONS
+        return (self.folder(work) / AUDIT).exists() and (not self.holds_out_sites or of_sites.exists())
 
 
 def parts_of(variants: Iterable[str], groups: Sequence[str], seeds: Sequence[int]) -> Iterator[Part]:
@@ -127,7 +135,7 @@ def train(part: Part, work: Path, *, workers: int) -> None:
         plan=TrainingPlan(training=TrainingSettings(members=MEMBERS)),
         seed=part.seed,
         allow_inputs=NAMING_THE_PROJECT if part.variant == "as-published" else (),
-        held_out_sites=part.seed == 0 and not of_markers,
+        held_out_sites=part.holds_out_sites,
         workers=workers,
     )
 

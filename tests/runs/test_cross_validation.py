@@ -318,6 +318,18 @@ def test_hospitals_are_held_out_beside_random_folds_and_the_audit_tells_the_gap(
     assert {f["task"] for f in audit["findings"] if f["check"] == "hospitals held out"} == {"survival", "grade"}
     assert "held_out_sites" not in json.loads((tmp_path / "plain" / "audit.json").read_text())["tables"]
 
+    bad = tuple(  # the gene is the grade but in one hospital, without which nothing in training contradicts it
+        p if p.expression is None else replace(p, expression=np.append(
+            p.expression[:-1], float((p.labels["grade"] == "G4") != (p.site == "D"))
+        ).astype(np.float32)) for p in cohort
+    )  # fmt: skip
+    disguised = replace(cohort, patients=bad)
+    of_grade = {"task": "grade", "models": ["logistic"], "folds": deal_folds(cohort, 3)}
+    run(disguised, tmp_path / "mixed", **of_grade)
+    with pytest.raises(DataError, match=f"outcome in disguise: grade: input {cohort.genes[-1]}"):
+        run(disguised, tmp_path / "refused", held_out_sites=True, **of_grade)
+    assert not (tmp_path / "refused").exists()
+
     older = replace(cohort, patients=tuple(replace(p, time_days=p.time_days + 1) for p in cohort))
     run(older, tmp_path / "both", **options)  # outcomes changed, and hospitals are not held out again
     audit = json.loads((tmp_path / "both" / "audit.json").read_text())

@@ -116,7 +116,9 @@ def cross_validate(
         require_tracker(plan.training.logger)
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
     of_sites = folds_of_sites(cohort, len(drawn[0]), seed=plan.seed) if held_out_sites else ()
-    refuse_disguised_outcomes(cohort, drawn[0], tasks, models, allow_inputs)
+    others = [model for model in models if modalities_of(model) != SITE]  # of held-out hospitals, `site` knows none
+    for tested, compared in ((drawn[0], models), (of_sites, others)):
+        refuse_disguised_outcomes(cohort, tested, tasks, compared, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     description = run_description(cohort, tasks, models, drawn[0], plan)
     claim_folder(
@@ -130,8 +132,7 @@ def cross_validate(
     copy_cohort(cohort, out)
     arguments = {job: (cohort, fold_of[job], job, out, plan) for job in open_jobs}
     failed = _run_open(arguments, len(jobs), workers=workers, scheduler=scheduler, progress=progress)
-    if of_sites:  # of which `site` knows none
-        others = [model for model in models if modalities_of(model) != SITE]
+    if of_sites:
         with Attempts(on_failure=_warn).attempt("hospitals held out"):
             cross_validate(
                 cohort, task=tasks, models=others, folds=of_sites, plan=plan, out=out / HELD_OUT_SITES,
