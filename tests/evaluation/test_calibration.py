@@ -153,6 +153,13 @@ def test_without_validation_patients_nothing_is_recalibrated() -> None:
     pd.testing.assert_series_equal(found["before"], calibration_table(rows)["before"])
 
 
+@pytest.mark.parametrize(("n", "is_enough"), [(27, False), (30, True)])
+def test_ten_validation_patients_of_a_fold_are_enough(n: int, is_enough: bool) -> None:
+    after = measure(calibration_table(classified(n, ("A", "B"), sharpened=2.0)), "brier")["after"]
+
+    assert np.isfinite(after) == is_enough
+
+
 @pytest.mark.parametrize(
     ("classes", "scaling"), [(("A", "B"), PlattScaling), (("A", "B", "C"), TemperatureScaling)], ids=["two", "three"]
 )
@@ -329,4 +336,8 @@ def test_reliability_adds_up() -> None:
     assert classes["n_patients"].sum() == survival["n_patients"].sum() == 300
     assert (np.diff(classes["predicted"]) > 0).all()
     assert len(classes) == 7  # tenths from that of 0.3 to 0.4 on
+    rows = classified(300, ("A", "B", "C"), sharpened=2.0)
+    tested = rows[rows["split"] == "test"]
+    right = tested[["p_A", "p_B", "p_C"]].idxmax(axis=1) == "p_" + tested["label"]
+    assert np.average(classes["observed"], weights=classes["n_patients"]) == pytest.approx(right.mean())
     assert (np.diff(survival["predicted"]) > 0).all()
