@@ -202,14 +202,29 @@ def test_survival_at_horizons_is_recalibrated_as_the_curves_are() -> None:
 
 def test_fewer_than_ten_events_or_patients_recalibrate_nothing() -> None:
     (validation, _), (predicted, _) = with_curves(60), with_curves(5)
-    few = validation.assign(event=np.arange(60) < 9)
-    assert list(recalibrated_survival(predicted, predicted, few)) == list(predicted)
-    assert list(recalibrated_survival(predicted, predicted, validation[:0])) == list(predicted)
+    few, enough = (validation.assign(event=np.arange(60) < n) for n in (9, 10))
+    curves = [f"survival_{day}" for day in (365, 1095, 1825)]
+    for other in (few, validation[:0], validation.drop(columns=curves)):
+        assert list(recalibrated_survival(predicted, predicted, other)) == list(predicted)
+    assert "recalibrated_survival_365" in recalibrated_survival(predicted, predicted, enough)
+    no_curve = predicted.drop(columns=curves)
+    assert list(recalibrated_survival(no_curve, no_curve, validation)) == list(no_curve)
     share = np.linspace(0.1, 0.9, 12)
     rows = pd.DataFrame({"p_A": share, "p_B": 1 - share, "label": list("AB" * 6), "patient_id": "P", "task": "t"})
     assert list(recalibrated_classes(rows, rows[:9], ["A", "B"])) == list(rows)
+    assert "recalibrated_p_A" in recalibrated_classes(rows, rows[:10], ["A", "B"])
     table = recalibrated_classes(rows, rows, ["A", "B"])
     np.testing.assert_allclose(table["recalibrated_p_A"] + table["recalibrated_p_B"], 1.0)
+
+
+def test_two_classes_get_a_slope_and_an_intercept_and_more_a_temperature() -> None:
+    for n_classes, scaling in ((2, PlattScaling), (3, TemperatureScaling)):
+        label, told = classes(60, n_classes, 0, sharpened=3.0)
+        rows = pd.DataFrame(told, columns=[f"p_{name}" for name in "ABC"[:n_classes]])
+        rows = rows.assign(label=[*map("ABC".__getitem__, label)], patient_id="P", task="t", model="m", fold=0)
+        table = recalibrated_classes(rows, rows, list("ABC"[:n_classes]))
+        after = table[[f"recalibrated_p_{name}" for name in "ABC"[:n_classes]]]
+        np.testing.assert_allclose(after, scaling.fit(told, label).apply(told))
 
 
 def test_recalibrated_probabilities_beside_those_of_a_mean_of_models_are_measured() -> None:

@@ -151,3 +151,15 @@ def test_a_patient_far_from_all_others_makes_no_library_speak(seed: int) -> None
     row = hazard_ratio_of(pd.DataFrame({**outcome, "risk": risk}), [])
     assert np.isfinite(row["hazard_ratio"]) == np.isfinite([row["lower"], row["upper"]]).all()
     assert np.isfinite(row["hazard_ratio"]) or row["reason"].startswith("the Cox model does not converge")
+
+
+def test_a_ratio_beyond_all_numbers_is_undefined() -> None:
+    draw = np.random.default_rng(0)
+    risk = draw.normal(size=60)
+    table = pd.DataFrame({"time_days": draw.exponential(1000 * np.exp(-risk)) + 1, "event": True, "risk": risk * 1e-6})
+
+    row = hazard_ratio_of(table, [])
+
+    assert np.isnan([row["hazard_ratio"], row["lower"], row["upper"], row["p_value"]]).all()
+    assert (row["n_patients"], row["n_events"]) == (60, 60)
+    assert row["reason"].startswith("the Cox model does not converge")
