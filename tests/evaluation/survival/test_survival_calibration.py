@@ -157,9 +157,17 @@ def test_an_event_on_the_last_day_of_the_curves_is_seen() -> None:
     assert seen.value == pytest.approx(chi2.sf(9 * 5 + 45**2 / 5, 9))
 
 
+@pytest.mark.parametrize("n_events", [9, 10])
+def test_an_event_on_the_day_of_the_horizon_is_one_by_it(n_events: int) -> None:
+    _, _, hazard = cohort(60, 3)
+    groups = calibration_groups(np.full(60, 1000.0), np.arange(60) < n_events, curves(hazard), horizon_days=1000.0)
+
+    assert (len(groups) > 0) == (n_events == 10)
+
+
 def test_what_cannot_be_tested_has_a_reason() -> None:
     time_days, event, hazard = cohort(60, 3)
-    short = curves(hazard, np.array([100.0, 500.0]))
+    short = curves(hazard, np.array([100.0, 300.0, 500.0]))
 
     assert "end on day 500" in one_calibration(time_days, event, short).reason
     assert "fewer than 10 events" in one_calibration(time_days, np.zeros(60, bool), curves(hazard)).reason
