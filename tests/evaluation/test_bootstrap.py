@@ -18,7 +18,8 @@ from subfuse.evaluation.predictions import SurvivalOutcome
 from subfuse.evaluation.ranked_patients import ranked_patients
 
 
-def test_no_replicates_is_an_error() -> None:
+def test_no_replicates_is_an_error_and_one_is_the_least() -> None:
+    assert len(drawn(predictions(cohort()), n_bootstrap=1).weights) == 1
     with pytest.raises(ValueError, match="n_bootstrap must be one or more"):
         evaluate_predictions(predictions(cohort()), n_bootstrap=0)
 
