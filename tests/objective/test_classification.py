@@ -78,3 +78,8 @@ def test_the_score_of_a_class_is_its_logit_above_the_mean_of_all():
 def test_class_weights_must_be_positive_and_one_per_class(weights: list[float]):
     with pytest.raises(ValueError, match="one positive class weight each"):
         ClassificationObjective(GRADES, weights)
+
+
+def test_one_class_is_no_classification():
+    with pytest.raises(ValueError, match=r"at least two classes.* Found 1 classes \(G2\)"):
+        ClassificationObjective(["G2"])

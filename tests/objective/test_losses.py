@@ -10,7 +10,7 @@ from lifelines import CoxPHFitter
 from torch import Tensor
 from torch.nn import functional
 
-from subfuse.objective.losses import consistency_loss, cox_nll, discrete_hazard_nll
+from subfuse.objective.losses import Consistency, consistency_loss, cox_nll, discrete_hazard_nll
 
 # --- discrete hazards ---------------------------------------------------------------------------------------------
 
@@ -207,6 +207,15 @@ def test_offsets_do_not_need_the_base_grid():
 def test_one_patient_agrees_with_itself():
     embedding, grid = random_case(batch=1)
     assert consistency_loss(embedding, grid).item() == pytest.approx(0)
+
+
+@pytest.mark.parametrize("of", ["positions", "offsets"])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_the_consistency_of_an_objective_is_the_sum_over_subspaces_and_nothing_for_one_patient(of: str, batch: int):
+    cases = [random_case(batch, seed=seed) for seed in (0, 1)]
+    found = Consistency(of=of)(*(torch.stack(part, dim=1) for part in zip(*cases, strict=True)))
+    expected = sum(consistency_loss(*case, of=of) for case in cases) if batch > 1 else torch.zeros(())
+    torch.testing.assert_close(found, expected, check_dtype=False)
 
 
 def test_the_base_grid_hides_the_offsets():

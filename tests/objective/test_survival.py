@@ -64,7 +64,7 @@ def test_no_training_event_is_bad_data_that_says_what_to_do(kind: type):
     assert isinstance(error.value, ValueError)
 
 
-@pytest.mark.parametrize("edges", [[2.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, math.nan]])
+@pytest.mark.parametrize("edges", [[2.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, math.nan], [1.0, math.inf], [[1.0, 2.0]]])
 def test_bin_edges_must_be_increasing_days(edges: list[float]):
     with pytest.raises(ValueError, match="strictly increasing"):
         DiscreteHazardObjective(edges)
