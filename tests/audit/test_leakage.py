@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from small_cohort import deal_folds
-from subfuse.audit.leakage import chance_limit, check_expression, check_slides, near_duplicates
+from subfuse.audit.leakage import chance_limit, check_expression, check_patients, check_slides, near_duplicates
 from subfuse.cohort.cohort import Cohort
+from subfuse.errors import DataError
 from subfuse.features.store import read_features, write_features
 
 
@@ -37,6 +38,18 @@ def test_a_slide_of_two_patients_is_found_whatever_its_name(cohort: Cohort, tmp_
     assert check_slides(cohort, assignment(cohort))[0].level == "ok"
     assert (crossing[0].level, together[0].level) == ("failure", "warning")
     assert f"{first.patient_id} = {second.patient_id}" in crossing[0].found
+
+
+def test_a_task_without_anybody_else_than_trained_patients_is_refused_as_that() -> None:
+    rows = pd.DataFrame({"task": "grade", "model": "m", "repeat": 0, "fold": 0, "patient_id": list("abc")})
+    both = pd.concat([rows.assign(split="train"), rows.assign(split="test")], ignore_index=True)
+    with pytest.raises(DataError, match=r"did not train on are required\. Found all 3 tested persons of task grade in"):
+        check_patients(both)
+
+    one = pd.DataFrame([{**both.iloc[0], "patient_id": "d", "split": "test"}])
+    kept, (finding,) = check_patients(pd.concat([both, one], ignore_index=True))
+    assert finding.level == "failure"
+    assert kept.loc[kept["split"] == "test", "patient_id"].tolist() == ["d"]
 
 
 def test_nearly_the_same_expression_is_found(cohort: Cohort) -> None:

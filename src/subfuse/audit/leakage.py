@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort
-from subfuse.errors import preview
+from subfuse.errors import DataError, preview
 from subfuse.evaluation.predictions import FOLD
 from subfuse.features.store import read_sample
 from subfuse.identifiers import patient_of_barcode
@@ -29,6 +29,9 @@ def check_patients(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     """Returns the table without test rows of persons who were also trained or validated on, and findings.
 
     Persons are patients; samples of one TCGA patient are one person.
+
+    Raises:
+        DataError: Nobody is left whom a task could be audited on.
     """
     person = table["patient_id"].map(patient_of_barcode)
     is_test = table["split"] == "test"
@@ -38,6 +41,13 @@ def check_patients(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     keys = pd.MultiIndex.from_frame(table[_MODEL].assign(person=person))
     leaked = is_test & keys.isin(keys[~is_test])
     findings = []
+    for task, rows in table[is_test].groupby("task", sort=False):
+        if leaked[rows.index].all():
+            raise DataError(
+                f"patients whom its model did not train on are required. Found all {person[rows.index].nunique()} "
+                f"tested persons of task {task} in training or validation of the same fold. Split by patient and train "
+                "again; or, where rows of several folds are one table, say which by a column fold."
+            )
     if leaked.any():
         found = (
             f"{person[leaked].nunique()} persons are tested by models that trained or were chosen on them "

@@ -107,6 +107,16 @@ def test_without_training_patients_the_reason_says_so(people: pd.DataFrame) -> N
     assert table["reason"].str.startswith("no probability of an event by day 1095").all()
 
 
+def test_probabilities_at_the_horizon_need_no_training_patients(people: pd.DataFrame) -> None:
+    """As others give them, of test patients alone."""
+    rows = predictions(people)
+    given = rows.assign(survival_1095=1 / (1 + np.exp(rows["risk"])))
+    alone = curve(task_of(given[given["split"] == "test"]), ["subspace"])
+    assert alone["reason"].isna().all()
+    assert np.isfinite(alone["net_benefit"]).all()
+    pd.testing.assert_frame_equal(alone, curve(task_of(given), ["subspace"]))
+
+
 def test_the_band_holds_whole_curves_of_the_share_that_it_says() -> None:
     draw = np.random.default_rng(0)
     curves = draw.normal(size=(4000, 1)) * 0.5 + draw.normal(size=(4000, 12)) * np.arange(1, 13)

@@ -161,15 +161,16 @@ def _survival_cases(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
 
 
 def _with_horizon(task: TaskPredictions, model: str) -> pd.DataFrame:
-    """Returns a model's test rows with the survival at the horizon, missing where a fold has no training rows."""
+    """Returns a model's test rows with the survival at the horizon; missing where neither column nor training tells."""
     rows = task.of_model(model)
     tested = rows[rows["split"] == "test"]
     trained = dict(list(rows[rows["split"] == "train"].groupby(FOLD)))
     parts = []
     for key, fold in tested.groupby(FOLD):
         filled = fold.drop(columns=[n for n in columns_with(fold, "survival_") if fold[n].isna().any()])
-        found = with_horizons(filled, trained[key]) if key in trained else filled.assign(**{_COLUMN: np.nan})
-        parts.append(found)
+        if key in trained:
+            filled = with_horizons(filled, trained[key])
+        parts.append(filled if _COLUMN in filled else filled.assign(**{_COLUMN: np.nan}))
     return pd.concat(parts)
 
 
