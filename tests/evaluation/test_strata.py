@@ -120,6 +120,22 @@ def test_strata_that_differ_are_told_from_strata_that_do_not():
     assert found.loc["alike", "p_adjusted"] >= found.loc["alike", "p_heterogeneity"]
 
 
+def test_strata_of_few_events_are_shown_and_not_tested():
+    rows, group = table(event=True), np.where(np.arange(N) < 78, np.resize(["a", "a", "b", "b"], N), "c")
+    others = rows.assign(risk=np.where(group == "c", -rows["time_days"], rows["risk"]))
+    first, second = (
+        stratified_metrics(task_of(each), ["ours"], columns_of(rows, group=group), n_bootstrap=50, seed=0).set_index(
+            "stratum"
+        )
+        for each in (rows, others)
+    )
+    assert first["n_events"].to_dict() == {"a": 40, "b": 38, "c": 12}
+    assert first["lower"].notna().all()
+    assert first["p_adjusted"].notna().to_dict() == {"a": True, "b": True, "c": False}
+    assert second.loc["c", "value"] != first.loc["c", "value"]
+    assert second["p_heterogeneity"].equals(first["p_heterogeneity"])
+
+
 def test_cochrans_q_by_hand():
     # weights 100 and 25: mean 0.64, Q = 100 * 0.04**2 + 25 * 0.16**2 = 0.8
     assert heterogeneity_p_value([(0.6, 0.01), (0.8, 0.04)]) == pytest.approx(0.3711, abs=1e-4)

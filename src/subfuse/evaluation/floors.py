@@ -9,6 +9,9 @@ LEAST = 5
 LEAST_CALIBRATED = 20
 # Events by the horizon, so that the groups of 1-calibration, and D-calibration, have some.
 LEAST_CALIBRATED_EVENTS = 10
+# Events, or patients of the rarest class, of a subgroup that is tested against others: of fewer, the bootstrap knows
+# too little of the variance, and subgroups that do not differ seem to.
+LEAST_COMPARED = 15
 # Validation patients, and events for survival, to fit one or two numbers of a recalibration on.
 LEAST_VALIDATION = 10
 # Validation patients to fit a function of free shape on; with fewer it follows chance.

@@ -35,10 +35,10 @@ class SurvivalOutcome:
         """Returns `n_patients` and `n_events` of rows with each patient once."""
         return {"n_patients": len(patients), "n_events": int(events(patients).sum())}
 
-    def too_few(self, tested: pd.DataFrame) -> str | None:
+    def too_few(self, tested: pd.DataFrame, least: int = LEAST) -> str | None:
         """Returns why test patients, each once, have too few events for an interval; None where they suffice."""
         n_events = int(tested["event"].astype(bool).sum())
-        return None if n_events >= LEAST else f"{n_events} events among the test patients, {LEAST} are needed"
+        return None if n_events >= least else f"{n_events} events among the test patients, {least} are needed"
 
     def is_complete(self, rows: pd.DataFrame) -> bool:
         """Returns True: no class can lack."""
@@ -87,12 +87,12 @@ class ClassOutcome:
         """Returns `n_patients`; `n_events` is missing."""
         return {"n_patients": len(patients), "n_events": pd.NA}
 
-    def too_few(self, tested: pd.DataFrame) -> str | None:
+    def too_few(self, tested: pd.DataFrame, least: int = LEAST) -> str | None:
         """Returns which class is too rare; one without any patient leaves its metrics undefined, and does not count."""
         counts = tested["label"].astype(str).value_counts()
         rarest = counts.index[int(np.argmin(counts))] if len(counts) else ""
-        few = len(counts) > 0 and counts.min() < LEAST
-        return f"{counts.min()} test patients of class {rarest}, {LEAST} are needed" if few else None
+        few = len(counts) > 0 and counts.min() < least
+        return f"{counts.min()} test patients of class {rarest}, {least} are needed" if few else None
 
     def is_complete(self, rows: pd.DataFrame) -> bool:
         """Returns whether every class has a row."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
 from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.comparisons import holm_adjusted
+from subfuse.evaluation.floors import LEAST_COMPARED
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
@@ -39,8 +40,9 @@ def stratified_metrics(
     - `value`: for survival, the C-index from pairs within stratum and fold, as a mean over folds; for classes, the AUC
       over the classes that the stratum has, their probabilities divided by their sum, folds of a repeat pooled.
     - `lower`, `upper`: as in `evaluate_predictions`; none with too few patients (`too_few`) where it is defined.
-    - `p_heterogeneity`: of Cochran's Q between the strata of a column that have an interval, with bootstrap variances
-      (Cochran 1954); the same in every row of the column. `p_adjusted`: over the columns of a model (Holm 1979).
+    - `p_heterogeneity`: of Cochran's Q between the strata of a column that have an interval and `LEAST_COMPARED` events
+      (classes: patients of the rarest), with bootstrap variances (Cochran 1954); the same for all of these, and missing
+      for others. `p_adjusted`: over the columns of a model (Holm 1979).
 
     Args:
         task: Rows of all models and splits.
@@ -57,9 +59,16 @@ def stratified_metrics(
     for model in models:
         tested = task.tested_by(model)
         tables = [_of_column(task, tested, columns, str(column), bootstrap) for column in columns]
-        adjusted = holm_adjusted(np.array([table[0]["p_heterogeneity"] if table else np.nan for table in tables]))
+        found = [[row["p_heterogeneity"] for row in table if np.isfinite(row["p_heterogeneity"])] for table in tables]
+        adjusted = holm_adjusted(np.array([p_values[0] if p_values else np.nan for p_values in found]))
         rows += [
-            {"task": task.name, "model": model, "metric": task.headline, **row, "p_adjusted": p_value}
+            {
+                "task": task.name,
+                "model": model,
+                "metric": task.headline,
+                **row,
+                "p_adjusted": p_value if np.isfinite(row["p_heterogeneity"]) else np.nan,
+            }
             for table, p_value in zip(tables, adjusted, strict=True)
             for row in table
         ]
@@ -110,14 +119,17 @@ def _of_column(
 ) -> list[dict[str, Any]]:
     """Returns one row per stratum, largest first."""
     strata = _strata(tested, columns[column])
-    rows, spread = [], []
+    rows, spread = [], {}
     for stratum in strata.value_counts().index:
-        row, replicates = _within(task, tested[strata == stratum], bootstrap)
+        of_stratum = tested[strata == stratum]
+        row, replicates = _within(task, of_stratum, bootstrap)
         rows.append({"column": column, "stratum": stratum, **row})
-        if np.isfinite(row["lower"]):
+        few = task.outcome.too_few(of_stratum.drop_duplicates(PATIENT), LEAST_COMPARED)
+        if np.isfinite(row["lower"]) and few is None:
             least = _least_variance(row["value"], row["n_patients"])
-            spread.append((row["value"], max(least, float(np.nanvar(replicates, ddof=1)))))
-    return [{**row, "p_heterogeneity": heterogeneity_p_value(spread)} for row in rows]
+            spread[stratum] = row["value"], max(least, float(np.nanvar(replicates, ddof=1)))
+    p_value = heterogeneity_p_value(list(spread.values()))
+    return [{**row, "p_heterogeneity": p_value if row["stratum"] in spread else np.nan} for row in rows]
 
 
 def _least_variance(value: float, n_patients: int) -> float:

@@ -154,8 +154,8 @@ def _is_outcome(task: TaskPredictions, stratum: pd.Series) -> bool:
 
 
 def _subgroup_finding(task: TaskPredictions, model: str, rows: pd.DataFrame) -> Finding:
-    column, p_value = str(rows["column"].iloc[0]), float(rows["p_adjusted"].iloc[0])
-    known = rows.dropna(subset=["lower"])  # those that are tested
+    known = rows.dropna(subset=["p_adjusted"])  # those that are tested
+    column, p_value = str(rows["column"].iloc[0]), float(known["p_adjusted"].iloc[0]) if len(known) else np.nan
     metric, of = metric_title(task.headline), {"task": task.name, "model": model}
     values = listed(f"{row.value:.3f} for {row.stratum}" for row in known.itertuples())
     if np.isnan(p_value):
