@@ -83,6 +83,5 @@ def test_a_network_beside_a_line_gets_the_share_with_the_lowest_loss(strength, e
     """The network says the truth, too loudly, or the opposite of it."""
     label = torch.arange(60) % 2
     truth = torch.where((torch.arange(60) % 10 < 8)[:, None] == (label[:, None] == torch.arange(2)), 0.7, -0.7)
-    parts = torch.stack([strength * truth, torch.zeros(60, 2)], dim=1)
     classes = ClassificationObjective(("a", "b"))
-    assert network_share(parts, classes, ClassTarget(label)) == expected
+    assert network_share(strength * truth, torch.zeros(60, 2), classes, ClassTarget(label)) == expected

@@ -126,22 +126,23 @@ def _patch_widths(cohort: Cohort, problem: Problem) -> tuple[float, float] | Non
 def _fit_beside_line(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the linear path with the network, or the ensemble, that was trained on what it leaves.
 
-    Offsets of training patients are out of fold: those of a model that had seen them would leave too little to learn.
+    The line is the linear model of all patients that are not tested, as anybody would fit it. Networks are offset by
+    what it says of each patient out of fold: a line that had seen them would leave too little to learn, and to judge.
     """
     parts, data = problem.parts, problem.data
     line = problem.recipe.build_linear_path()
-    target = make_target(parts.train, data.task, data.classes)
-    offsets = fit_line(line, data.batches(parts.train, 1), target, problem.objective)
-    of_validation = [line(**batch.inputs()).logits for batch in data.batches(parts.validation, 1)]
-    by_patient = zip((*parts.train, *parts.validation), torch.cat([offsets, *of_validation]).detach(), strict=True)
-    data = replace(data, offsets={patient.patient_id: offset for patient, offset in by_patient})
+    known = (*parts.train, *parts.validation)
+    target = make_target(known, data.task, data.classes)
+    offsets = fit_line(line, data.batches(known, 1), target, problem.objective)
+    data = replace(data, offsets={p.patient_id: offset for p, offset in zip(known, offsets.detach(), strict=True)})
     network, found = _fit_networks(replace(problem, data=data), trainer)
     model = WithLinearPath(line, network).eval()
     with torch.inference_mode():
-        outputs = [model(**batch.inputs()) for batch in data.batches(parts.validation, 8)]
+        logits = torch.cat([network(**batch.inputs()).logits for batch in data.batches(parts.validation, 8)])
     validation = make_target(parts.validation, data.task, data.classes)
-    model.share.fill_(network_share(torch.cat([o.subspace_logits for o in outputs]), problem.objective, validation))
-    return model, {**found, "network_share": float(model.share)}
+    share = network_share(logits, offsets[len(parts.train) :], problem.objective, validation)
+    model.share.fill_(share)
+    return model, {**found, "network_share": share}
 
 
 def _fit_networks(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:

@@ -45,14 +45,19 @@ def score(metric: str, metrics: dict[str, float]) -> tuple[float, float]:
     return (loss, loss) if metric == "loss" else (-metrics[f"validation_{metric}"], loss)
 
 
-def network_share(parts: Float[Tensor, "patient part output"], objective: Objective, target: Target) -> float:
+def network_share(
+    network: Float[Tensor, "patient output"],
+    line: Float[Tensor, "patient output"],
+    objective: Objective,
+    target: Target,
+) -> float:
     """Returns the share of a network beside a linear path with the lowest task loss of the validation patients.
 
     Args:
-        parts: What the network's subspaces and, last, the linear path add to the logits.
+        network: Its logits.
+        line: Those of the linear path, fitted without the patient.
         objective: Of the task.
         target: Outcome of the patients.
     """
-    network, line = parts[:, :-1].sum(dim=1), parts[:, -1]
     losses = {share: float(objective.task_loss(line + share * network, target)) for share in NETWORK_SHARES}
     return min(losses, key=losses.__getitem__)
