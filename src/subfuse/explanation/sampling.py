@@ -105,8 +105,8 @@ def sampled_points(
             "slide_id": [names[index] for index in slide],
             "subspace": [subspaces[index] for index in subspace],
             "group": group,
-            "x": pixels[:, 0].round(1),
-            "y": pixels[:, 1].round(1),
+            "x": np.floor(10 * pixels[:, 0]) / 10,  # not rounded: the last pixel would be beyond the edge
+            "y": np.floor(10 * pixels[:, 1]) / 10,
         }
     )
     return table[slide >= 0].reset_index(drop=True)
