@@ -160,7 +160,7 @@ def _calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
     right = np.random.default_rng(0).random((_REPLICATES, len(confidence))) < confidence
     gaps = (right - confidence) @ np.eye(CALIBRATION_BINS)[bins_of(confidence, CALIBRATION_BINS)]
     errors = np.abs(gaps).sum(axis=1) / len(confidence)
-    as_large = errors >= error - 1e-9  # sums of the same terms in another order are equal
+    as_large = errors + 1e-9 >= error  # sums of the same terms in another order are equal
     return float((1 + as_large.sum()) / (1 + _REPLICATES))
 
 
