@@ -221,6 +221,17 @@ def test_few_cases_where_the_metric_is_defined_leave_it_without_an_interval() ->
     assert row["reason"].endswith("no interval: 4 events among the test patients, 5 are needed")
 
 
+def test_a_perfect_order_has_no_interval_without_width() -> None:
+    table = predictions(cohort(), task="grade")
+    certain = {f"p_{name}": (table["label"] == name).astype(float) for name in CLASSES}
+
+    metrics = evaluate_predictions(table.assign(**certain), n_bootstrap=20).set_index("metric")
+
+    assert metrics.loc["auc", "value"] == 1
+    assert metrics[["lower", "upper"]].isna().all(axis=None)
+    assert metrics.loc["auc", "reason"] == "no interval: every resample has the same value"
+
+
 def test_few_cases_of_the_task_leave_the_metrics_of_its_folds_without_an_interval() -> None:
     patients = cohort()
     patients["event"] &= patients["event"].cumsum() <= 4

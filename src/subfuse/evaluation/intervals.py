@@ -45,8 +45,10 @@ def evaluate_predictions(
       replacement within folds. Models are not retrained: the interval is about patients, not about training.
       Resampled folds that are undefined are left out, and mentioned in `reason` from 5 % on; without a defined value
       in half of the replicates, there is no interval, nor with too few test patients in the folds where the metric is
-      defined (`too_few`; of the AUC at a horizon, `too_few_at`). Drawing patients repeatedly inflates the calibration
-      error, an absolute value of noisy gaps: its interval is moved down by the replicates' mean excess over `value`.
+      defined (`too_few`; of the AUC at a horizon, `too_few_at`), nor where all replicates are equal, as of a perfect
+      order: an interval without width would say that it is known for sure. Drawing patients repeatedly inflates the
+      calibration error, an absolute value of noisy gaps: its interval is moved down by the replicates' mean excess over
+      `value`.
     - `lower_delong`, `upper_delong`: DeLong's 95 % interval of the AUC of two classes (see `delong`).
     - `truncation_days`: up to when the censoring-weighted survival metrics look, the earliest of the folds' truncation
       times (see `metrics.truncation_time`).
@@ -136,6 +138,8 @@ def _summaries(
         value = float(values[defined].mean()) if len(defined) else np.nan
         lower, upper, interval_note = percentile_interval(replicates, centre=value if metric in _INFLATED else None)
         lacking = few(metric, [groups[index] for index in defined] or groups)
+        if lacking is None and lower == upper:  # as of a perfect order
+            lacking = "every resample has the same value"
         if lacking is not None:
             lower, upper, interval_note = np.nan, np.nan, f"no interval: {lacking}"
         yield {
