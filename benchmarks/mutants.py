@@ -51,7 +51,7 @@ TESTS = {
     "model/inputs": "model/test_inputs.py model/test_subspace_fusion.py model/baselines/test_baselines.py",
     "model/output": "model/test_output.py model/test_subspace_fusion.py",
     "model/patch_grid": "model/test_patch_grid.py model/test_subspace_fusion.py",
-    "model/position_bias": "model/test_position_bias.py model/test_subspace_fusion.py",
+    "model/position_bias": "model/test_position_bias.py model/test_biased_attention.py model/test_subspace_fusion.py",
     "model/released_weights": "model/test_released_weights.py model/test_subspace_fusion.py",
     "model/subspace_fusion": "model/test_subspace_fusion.py model/baselines/test_baselines.py",
     "objective/losses": "objective/test_losses.py objective/test_objective.py",

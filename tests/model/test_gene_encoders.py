@@ -20,23 +20,23 @@ def test_layers_activations_and_initialisation():
 
 
 def test_shrinking_shortens_every_gene_by_the_same_length_and_ends_at_zero():
-    encoder = GeneEncoder(3, 6, hidden=(4, 5), dropout=0.0)
+    encoder = GeneEncoder(4, 6, hidden=(9, 5), dropout=0.0)
     weight = encoder.layers[0].weight
-    before = torch.tensor([[3.0, 0.0, 0.1], [0.0, 0.0, 0.0], [4.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    before = torch.zeros(9, 4)
+    before[0, :3], before[2, :2] = torch.tensor([3.0, 0.0, 0.1]), torch.tensor([4.0, 0.5])
     with torch.no_grad():
         weight.copy_(before)
-    encoder.shrink_genes(0.5)  # by 0.5 times the square root of 4
-    torch.testing.assert_close(weight.norm(dim=0), torch.tensor([4.0, 1.0, 0.0]))
-    torch.testing.assert_close(weight[:, 0] / 4.0, before[:, 0] / 5.0)
-    with torch.no_grad():
-        weight.zero_()
-    encoder.shrink_genes(0.5)
-    assert not weight.any()
+    encoder.shrink_genes(0.0)
+    torch.testing.assert_close(weight.detach(), before, atol=0, rtol=0)
+    encoder.shrink_genes(0.1)  # by 0.1 times the square root of 9
+    torch.testing.assert_close(weight.norm(dim=0), torch.tensor([4.7, 0.2, 0.0, 0.0]))
+    torch.testing.assert_close(weight[:, 0] / 4.7, before[:, 0] / 5.0)
 
 
 def test_no_gene_is_an_error():
     with pytest.raises(ValueError, match="n_genes must be at least 1"):
         GeneEncoder(0)
+    assert GeneEncoder(1, 6)(torch.zeros(2, 1)).shape == (2, 6)
 
 
 def test_every_gene_set_has_a_token_from_its_own_genes():
@@ -46,6 +46,7 @@ def test_every_gene_set_has_a_token_from_its_own_genes():
     for index, columns in enumerate(([4, 1], [1, 2, 3])):
         torch.testing.assert_close(output[measured, index], tokens.encoders[index](expression[measured][:, columns]))
     assert output[1].abs().max() == 0
+    assert all(name.startswith("encoders.") for name in tokens.state_dict())  # which genes are in a set is no weight
 
 
 def test_no_gene_set_is_an_error():

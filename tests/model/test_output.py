@@ -33,6 +33,7 @@ def test_logits_are_the_members_mean_and_subspaces_still_add_up_to_them():
     alone = [member(**inputs()) for member in members]
     torch.testing.assert_close(output.logits, (alone[0].logits + alone[1].logits + alone[2].logits) / 3)
     torch.testing.assert_close(output.subspace_logits.sum(dim=1), output.logits)
+    assert output.attention is None  # which nobody asked for
 
 
 def test_every_member_looked_somewhere():

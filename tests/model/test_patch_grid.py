@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from subfuse.model.patch_grid import patch_pitch, raster_cells, spatial_cells
+from subfuse.model.patch_grid import no_cells, patch_pitch, raster_cells, spatial_cells
 
 
 def rows(n: int, width: int, pitch: float = 256.0, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
@@ -34,6 +34,24 @@ class TestPitch:
         coords = 1000 * torch.rand(1, 400, 2, generator=torch.Generator().manual_seed(0))
         assert 20 < patch_pitch(coords, everything(coords)) < 80
 
+    def test_of_rows_whose_coordinates_were_rounded(self):
+        coords = rows(100, 10) + 2 * torch.rand(100, 2, generator=torch.Generator().manual_seed(0)) - 1
+        assert 253 < patch_pitch(coords[None], everything(coords[None])) < 259
+
+    def test_of_a_row_with_a_patch_apart_below_a_patch_of_its_own_row(self):
+        x = torch.tensor([0.0, 0.0, 1000.0, 1256.0, 1512.0, 1768.0])
+        coords = torch.stack([x, torch.tensor([0.0] + [256.0] * 5)], -1)[None]
+        torch.testing.assert_close(patch_pitch(coords, everything(coords)), torch.tensor([256.0]))
+
+    def test_of_a_grid_with_a_stray_patch_or_the_same_patch_twice(self):
+        for stray in ((900.0, 512.0), (512.0, 512.0)):
+            coords = torch.cat([rows(100, 10), torch.tensor([stray])])[None]
+            torch.testing.assert_close(patch_pitch(coords, everything(coords)), torch.tensor([256.0]))
+
+    def test_of_two_patches_is_as_if_they_filled_a_rectangle(self):
+        coords = torch.tensor([[[0.0, 0.0], [0.0, 90.0]]])
+        assert patch_pitch(coords, everything(coords)).item() == pytest.approx((45 * 135 / 2) ** 0.5)
+
     def test_of_one_patch_or_a_column(self):
         assert patch_pitch(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[True]])) == 0
         column = torch.stack([torch.zeros(9), 100.0 * torch.arange(9)], -1)[None]
@@ -47,6 +65,13 @@ class TestSpatialCells:
         row, column = cells.cell[0] // 10, cells.cell[0] % 10
         assert row.tolist() == [2] * 4 + [3] * 4 + [4] * 4
         assert column.tolist() == [3, 4, 5, 6] * 3
+
+    def test_a_patch_between_two_cells_lies_in_the_nearer_one_in_any_unit(self):
+        coords = rows(70, 10)
+        coords[[22, 37, 44]] += 256 * torch.tensor([[-0.4, 0.0], [0.0, -0.4], [0.3, 0.4]])
+        for unit in (1.0, 1e-4):
+            cells = spatial_cells(unit * coords[None], everything(coords[None]), (7, 10), every_cell=True)
+            assert cells.token[0].tolist() == list(range(70))
 
     def test_tissue_that_fills_the_grid(self):
         coords = rows(77, 11)[None]
@@ -85,6 +110,11 @@ class TestSpatialCells:
         spread = cells.spread(received)
         torch.testing.assert_close(spread.sum(-1), received.sum(-1))
         assert not spread.transpose(1, 2)[~mask].any()
+
+
+def test_bags_without_patches_have_no_token():
+    cells = no_cells(torch.zeros(3, 0, dtype=torch.bool))
+    assert cells.cell.shape == cells.token_mask.shape == (3, 0)
 
 
 @pytest.mark.parametrize("n_real", [1, 5, 12, 30])

@@ -26,7 +26,11 @@ def test_axis_covers_every_difference(n_cells, reach, n_nodes):
     nodes = axis.nodes(torch.zeros(0).double()).T.flatten()
     torch.testing.assert_close(nodes.diff(), torch.full((len(nodes) - 1,), axis.spacing).double())
     assert axis.spacing <= 2 * (1 + reach) / n_nodes * (1 + 1e-12)
+    if axis.steps_per_cell > 1:  # and is no finer than that
+        assert axis.spacing * axis.steps_per_cell / (axis.steps_per_cell - 1) > 2 * (1 + reach) / n_nodes
     cells = torch.linspace(-1, 1, n_cells, dtype=torch.float64) if n_cells > 1 else torch.zeros(1).double()
+    last_start = int(axis.locate(torch.tensor(-reach).double())[0] + 1) // axis.steps_per_cell
+    assert axis.starts_per_phase <= last_start + 3
     for key in torch.linspace(-reach, reach, 23, dtype=torch.float64):
         index, weight = axis.locate(key)
         assert 0 <= weight < 1
@@ -49,6 +53,24 @@ def test_reading_interpolates_the_network(grid, heads):
     exact = torch.stack([exact[i, ..., i % heads] for i in range(4)])
     found = table.locate(position).read(table.runs, slice(1, 3))
     torch.testing.assert_close(found, exact[1:3], atol=2e-4, rtol=0)
+
+
+def test_gradients_of_what_is_read_are_those_of_interpolation():
+    torch.manual_seed(0)
+    bias, maps = PositionBias(2).double(), slice(1, 4)
+    table = BiasTable.of(bias, TableAxis(3, 1.5, 20), TableAxis(4, 1.2, 20))
+    runs = table.runs.detach().requires_grad_()
+    reading = table.locate(2 * torch.rand(4, 5, 2).double() - 1)
+    leaves = reading.x_weight.requires_grad_(), reading.y_weight.requires_grad_(), runs
+    read = reading.read(runs, maps)
+    direction = torch.randn_like(read)
+    x_weight, y_weight, expected = torch.autograd.grad(read, leaves, direction)
+    with torch.no_grad():
+        of_x, of_y = reading.weight_gradients(runs, maps, direction)
+        of_runs = torch.ones_like(runs)
+        reading.add_run_gradients(of_runs, maps, direction)
+    torch.testing.assert_close((of_x, of_y), (x_weight[maps], y_weight[maps]))
+    torch.testing.assert_close(of_runs, expected + 1)
 
 
 def test_the_constant_is_no_parameter():

@@ -44,3 +44,7 @@ def test_wrong_shapes_are_named():
     weights["pathomic_net_tumor.layer3.attn2d.to_k.weight"] = torch.zeros(512, 32, 1, 1)
     with pytest.raises(ValueError, match=r"to_k\.weight.*\(512, 16, 1\).*\(512, 32, 1, 1\)"):
         convert_released(weights)
+    risk = random_released(5, 3, 1, patch_dim=6)
+    risk["classifier.weight"] = torch.zeros(1, 300)
+    with pytest.raises(ValueError, match=r"classifier\.weight.*\(1, 256\).*\(1, 300\)"):
+        convert_released(risk)

@@ -81,7 +81,7 @@ def released_pair(
     n_classes: int,
     patch_dim: int,
     bias: str = "exact",
-    side: int = 50,
+    side: int | None = None,
 ) -> tuple[Transcription, SubspaceFusion]:
     released = random_released(
         n_tumour,
@@ -96,7 +96,8 @@ def released_pair(
     slow.load_state_dict(strip(released))
     config, weights = convert_released(released)
     gene_sets = {"tumour": range(n_tumour), "microenvironment": range(n_tumour, n_tumour + n_micro)}
-    model = SubspaceFusion(replace(config, position_bias=bias, grid=(side, side)), gene_sets)
+    config = replace(config, position_bias=bias)
+    model = SubspaceFusion(config if side is None else replace(config, grid=(side, side)), gene_sets)
     model.load_state_dict(weights)
     return slow.to(dtype).eval(), model.to(dtype).eval()
 
@@ -220,6 +221,15 @@ class TestLayout:
         doubled["expression"] = inputs["expression"]
         assert_same(model(**inputs | doubled), model(**inputs))
 
+    def test_without_attention_equal_patches_count_as_one(self):
+        model, inputs = small_model(), bag(7)
+        with torch.no_grad():
+            for subspace in model.subspaces.values():
+                subspace.attention.output.weight.zero_()
+        inputs["patches"] = inputs["patches"][:, :1].expand(-1, 7, -1)
+        one = inputs | {name: inputs[name][:, :1] for name in ("patches", "coords", "patch_mask")}
+        torch.testing.assert_close(model(**one).embedding, model(**inputs).embedding)
+
     def test_a_hundred_thousand_patches(self):
         model, inputs = small_model(), bag(100_000, width=400)
         assert model(**inputs).logits.isfinite().all()
@@ -235,8 +245,10 @@ class TestMissingModality:
         without_expression["expression_mask"][:] = False
         without_expression["expression"][:] = torch.nan
         bags = [without_slides, without_expression, complete]
-        together = model(**stack(bags))
+        together = model(**stack(bags), need_attention=True)
         assert together.logits.isfinite().all()
+        assert not together.attention[0].any()
+        assert not together.expression_embedding[1].any()
         empty = {
             name: value[:, :0] for name, value in without_slides.items() if name in ("patches", "coords", "patch_mask")
         }
@@ -351,8 +363,9 @@ class TestErrors:
         [
             ({}, "at least one subspace"),
             ({"a": []}, r"gene_sets\['a'\]"),
-            ({"a": [0, -2]}, "-2"),
+            ({"a": [0, -1]}, "-1"),
             ({"a.b": [1]}, "a.b"),
+            ({"": [1]}, "''"),
         ],
     )
     def test_gene_sets(self, gene_sets, message):
@@ -368,20 +381,30 @@ class TestErrors:
         [
             ({"heads": 3}, "offset_groups"),
             ({"offset_kernel": 5}, "offset_kernel"),
+            ({"offset_kernel": 2}, "offset_kernel"),
             ({"grid": (3, 9)}, "grid"),
+            ({"grid": (9,)}, "grid"),
+            ({"grid": (9, 9, 9)}, "grid"),
             ({"n_outputs": 0}, "n_outputs"),
             ({"dropout": 1.0}, "dropout"),
+            ({"dropout": -0.1}, "dropout"),
         ],
     )
     def test_config(self, change, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=message):
             replace(SMALL, **change)
+
+    def test_the_smallest_sizes_are_no_error(self):
+        model = small_model(dropout=0.0, offset_kernel=4, grid=(4, 4))
+        assert model(**bag(5)).logits.isfinite().all()
 
     def test_too_few_genes(self):
         inputs = bag(5)
         inputs["expression"] = inputs["expression"][:, :5]
         with pytest.raises(ValueError, match=r"at least 6.*Found 5"):
             small_model()(**inputs)
+        inputs["expression"] = bag(5)["expression"][:, :6]
+        small_model()(**inputs)
 
     @pytest.mark.parametrize("n_genes", [6, 8])
     def test_other_genes_than_declared(self, n_genes):

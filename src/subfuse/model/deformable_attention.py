@@ -43,7 +43,7 @@ class DeformableAttention(nn.Module):
         offset_groups: Groups of channels; each samples its own positions.
         downsample: Cells per point of the coarse grid, along each axis.
         offset_scale: Largest movement of a point, in points of the coarse grid.
-        offset_kernel: Cells along each axis that a point's offset depends on.
+        offset_kernel: Cells along each axis that a point's offset depends on; exceeds `downsample` by an even number.
         dropout: Probability of dropout of attention weights.
         align_corners: False repeats the released code, which reads the map half a cell off its positions' meaning.
         table_size: Nodes per axis of the position bias's table; None evaluates its network at every pair.
@@ -75,10 +75,7 @@ class DeformableAttention(nn.Module):
         self.dropout = dropout
         self.align_corners = align_corners
         self.table_size = table_size
-        self.points = (
-            (grid[0] + 2 * padding - offset_kernel) // downsample + 1,
-            (grid[1] + 2 * padding - offset_kernel) // downsample + 1,
-        )
+        self.points = (grid[0] // downsample, grid[1] // downsample)
         self.norm = nn.LayerNorm(embed_dim)
         self.query = nn.Conv1d(embed_dim, inner, 1, groups=offset_groups, bias=False)
         self.key = nn.Conv1d(embed_dim, inner, 1, groups=offset_groups, bias=False)

@@ -153,7 +153,7 @@ def patch_pitch(
     n_gaps = is_neighbour.sum(1, keepdim=True)
     gap = torch.nn.functional.pad(gap, (0, 1), value=torch.inf)
     smallest = gap.gather(1, (_PITCH_QUANTILE * n_gaps).long()).squeeze(1)
-    return torch.where(smallest.isfinite(), smallest, torch.where(n_real > 1, expected, 0))
+    return torch.where(smallest.isfinite(), smallest, expected)
 
 
 def _bounds(

@@ -35,7 +35,7 @@ class PositionBias(nn.Module):
 
     constant: Tensor
 
-    def __init__(self, heads: int = 1, *, hidden: int = 32) -> None:
+    def __init__(self, heads: int, *, hidden: int = 32) -> None:
         super().__init__()
         self.first = nn.Linear(2, hidden)
         self.second = nn.Linear(hidden, hidden)

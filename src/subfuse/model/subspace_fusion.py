@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from subfuse.errors import preview
 from subfuse.model.deformable_attention import DeformableAttention
-from subfuse.model.gene_encoders import GeneEncoder
+from subfuse.model.gene_encoders import GeneEncoder, encode_measured
 from subfuse.model.inputs import check_expression, check_finite, check_modalities, check_shapes
 from subfuse.model.output import SubspaceFusionOutput, SubspaceHead
 from subfuse.model.patch_grid import PatchCells, no_cells, raster_cells, spatial_cells
@@ -75,7 +75,7 @@ class SubspaceFusionConfig:
                 f"offset_kernel must exceed downsample ({self.downsample}) by an even number. "
                 f"Found {self.offset_kernel}."
             )
-        if len(self.grid) != 2 or min(self.grid) < self.offset_kernel - 2 * padding:
+        if len(self.grid) != 2 or min(self.grid) < self.downsample:
             raise ValueError(
                 f"grid must be (height, width), each at least downsample ({self.downsample}). Found {self.grid}."
             )
@@ -119,7 +119,7 @@ class Subspace(nn.Module):
         expression: Float[Tensor, "batch gene"],
         expression_mask: Bool[Tensor, " batch"],
         *,
-        need_attention: bool = False,
+        need_attention: bool,
     ) -> "SubspacePart":
         """Returns the subspace's part of the model's output.
 
@@ -130,8 +130,7 @@ class Subspace(nn.Module):
             expression_mask: False where expression was not measured.
             need_attention: Whether to return the attention that each patch receives.
         """
-        measured = expression_mask[:, None]
-        encoded = torch.where(measured, self.expression_encoder(torch.where(measured, expression, 0)), 0)
+        encoded = encode_measured(self.expression_encoder, expression, expression_mask)
         of_patch, of_expression = self.fusion.weight.chunk(2, dim=1)
         gene_half = functional.linear(encoded, of_expression, self.fusion.bias)
         attention = gene_half.new_zeros(len(gene_half), self.attention.heads, tokens.shape[1])
