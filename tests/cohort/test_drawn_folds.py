@@ -134,6 +134,12 @@ def test_two_patients_of_other_sites_suffice():
     }
 
 
+def test_a_site_of_one_patient_is_tested():
+    patients = table_of([True] * 5).assign(site=["a", "b", "b", "c", "c"])
+    sizes = [len(fold.test) for fold in site_folds(patients, folds=3, validation=0.5, stratify=[], seed=0)]
+    assert sorted(sizes) == [1, 2, 2]
+
+
 def test_a_site_is_dealt_before_those_of_half_its_size_and_similar_sites_in_any_order():
     sizes = {"large": 21, "a": 10, "b": 9}
     patients = table_of([True] * 40).assign(site=[site for site, n in sizes.items() for _ in range(n)])

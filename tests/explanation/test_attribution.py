@@ -6,6 +6,7 @@ from additive_model import BATCH, FEATURE, OUTPUT, PATCH, SUBSPACE, SUBSPACES, A
 
 from subfuse.cohort.batches import BagBatch
 from subfuse.explanation import contribution_ledger, converged_gradients, integrated_gradients, subspace_contributions
+from subfuse.explanation.attribution import Attribution
 from subfuse.explanation.integration import Interval, StraightPath
 
 
@@ -32,6 +33,20 @@ def test_integrated_gradients_are_exact_for_a_linear_model(batch):
     torch.testing.assert_close(attribution.patch, patch.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(attribution.gene, gene.detach(), rtol=1e-5, atol=1e-6)
     assert attribution.gap.abs().max() < 1e-5
+
+
+def test_a_gap_is_relative_to_the_sum_of_absolute_attributions():
+    patch = torch.tensor([[1.0, -3.0], [1.0, -3.0], [0.0, 0.0], [2.0, 0.0]])
+    gene = torch.tensor([[-2.0, 2.0], [-2.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
+    attribution = Attribution(patch, gene, torch.tensor([1.0, -1.0, 0.0, -0.5]), steps=8)
+    torch.testing.assert_close(attribution.relative_gap, torch.tensor([0.125, 0.125, 0.0, 0.25]))
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"chunk": 0}])
+def test_less_than_one_point_is_an_error_and_one_is_enough(batch, options):
+    with pytest.raises(ValueError, match="steps and chunk must be at least 1"):
+        integrated_gradients(AdditiveModel(), batch, third_logit, **options)
+    assert integrated_gradients(AdditiveModel(), batch, third_logit, steps=1, chunk=1).gap.abs().max() < 1e-5
 
 
 def test_one_subspaces_share_can_be_explained(batch):
@@ -153,6 +168,7 @@ def test_the_ledger_adds_up_to_the_prediction(batch, score):
     assert list(total.index) == ["a", "b", "c"]
     torch.testing.assert_close(torch.tensor(total.to_numpy()), predicted)
     assert len(ledger) == BATCH * (1 + SUBSPACE * 2)
+    assert list(ledger.index) == list(range(len(ledger)))
 
 
 def test_the_ledger_of_a_linear_score_is_half_first_plus_half_last(batch):
@@ -184,13 +200,23 @@ def test_a_patient_without_slides_is_credited_to_expression_alone(batch):
     assert (ledger.loc[("a", ["tumour", "microenvironment"], "expression"), "contribution"] != 0).all()
 
 
-def test_a_model_without_expression_never_credits_it(batch):
-    ledger = ledger_of(AdditiveModel(), batch, modalities={"slides"})
-    assert (ledger.loc[ledger["modality"] == "expression", "contribution"] == 0).all()
+@pytest.mark.parametrize(("reads", "other"), [("slides", "expression"), ("expression", "slides")])
+def test_a_model_of_one_modality_never_credits_the_other(batch, reads, other):
+    ledger = ledger_of(AdditiveModel(), batch, modalities={reads})
+    assert (ledger.loc[ledger["modality"] == other, "contribution"] == 0).all()
+
+
+@pytest.mark.parametrize("names", [0, 8])
+def test_a_ledger_has_one_to_seven_subspaces(batch, names):
+    options = {"baseline": torch.zeros(1, OUTPUT, dtype=torch.float64)}
+    with pytest.raises(ValueError, match=f"subspaces must be between 1 and 7. Found {names}"):
+        contribution_ledger(AdditiveModel(), batch, lambda x: x[:, 0], subspaces=["one"] * names, **options)
+    with pytest.raises(ValueError, match="baseline must have one row per subspace"):  # which is looked at afterwards
+        contribution_ledger(AdditiveModel(), batch, lambda x: x[:, 0], subspaces=["one"] * 7, **options)
 
 
 def test_the_ledger_names_the_shape_of_its_baseline(batch):
-    with pytest.raises(ValueError, match="mean of subspace_logits over the training patients"):
+    with pytest.raises(ValueError, match=r"\(2, 6\).* mean of subspace_logits over the training patients"):
         contribution_ledger(
             AdditiveModel(),
             batch,
@@ -207,9 +233,9 @@ def test_points_are_added_until_the_gap_is_small(batch):
         return torch.relu(output.logits[:, 2] - 0.3) + 0.1 * output.logits[:, 0]
 
     rough = integrated_gradients(model, batch, kinked, steps=2)
-    fine = converged_gradients(model, batch, kinked, steps=2, tolerance=0.02, max_steps=256, chunk=64)
-    assert rough.relative_gap.max() > 0.02 >= fine.relative_gap.max()
-    assert 2 < fine.steps <= 256
+    fine = converged_gradients(model, batch, kinked, steps=2, chunk=64)
+    assert rough.relative_gap.max() > 0.02 >= fine.relative_gap.max()  # the documented tolerance
+    assert 2 < fine.steps < 128
 
 
 def test_points_are_added_where_the_kink_is_and_errors_cannot_hide_in_each_other(batch):
@@ -254,6 +280,26 @@ def test_no_more_points_than_allowed_are_evaluated(batch):
     def jump(output):
         return (output.logits[:, 2] > 0).to(output.logits) + 1e-3 * output.logits[:, 2]
 
-    attribution = converged_gradients(AdditiveModel(), batch, jump, steps=2, max_steps=8)
-    assert attribution.steps <= 8
-    assert attribution.relative_gap.max() > 0.05
+    for allowed, used in ((8, 6), (10, 10)):  # 2, and 2 more for every interval that is halved
+        attribution = converged_gradients(AdditiveModel(), batch, jump, steps=2, max_steps=allowed)
+        assert attribution.steps == used
+        assert attribution.relative_gap.max() > 0.05
+
+
+def test_the_worst_interval_of_a_patient_with_too_large_a_gap_is_halved_first(batch):
+    model = AdditiveModel().eval()
+    linear = integrated_gradients(model, batch, third_logit, steps=1)
+    start, change = model.bias[2].detach(), (linear.patch.sum(dim=1) + linear.gene.sum(dim=1)).detach()
+    allowed = 0.02 * (linear.patch[1].abs().sum() + linear.gene[1].abs().sum())
+    places = []
+
+    def jumps(output):
+        logit = output.logits[:, 2].unflatten(0, (-1, BATCH))
+        place = ((logit - start) / change).detach()  # on the path from 0 to 1
+        places.extend(place[:, 0].tolist())
+        first = 4.0 * (place[:, 0] > 0.3) + 10.0 * (place[:, 0] > 0.8)
+        second = 0.8 * allowed * (place[:, 1] > 0.3)  # more than an interval's share, but no more than the patient's
+        return (logit + torch.stack([first, second, 0 * first], dim=1)).flatten()
+
+    assert converged_gradients(model, batch, jumps, steps=8, max_steps=16).steps == 16
+    assert min(places[8 + 3 :]) > 0.49  # after the points and ends of both halves

@@ -9,7 +9,18 @@ from expression_sections import expression_section
 from subfuse.errors import DataError
 from subfuse.expression.reading import read_expression
 from subfuse.expression.table import read_expression_h5ad, write_expression
-from subfuse.expression.units import FINISHED, MODEL_SCALE, ShareBasis, remove_log, renormalise, stated_sums, units_of
+from subfuse.expression.units import (
+    FINISHED,
+    MODEL_SCALE,
+    ShareBasis,
+    UnitMismatch,
+    check_values,
+    remove_log,
+    renormalise,
+    stated_sums,
+    to_model_scale,
+    units_of,
+)
 from subfuse.preparation.sources import pool_expression
 
 FPKM = pd.DataFrame(
@@ -101,11 +112,14 @@ def test_values_that_contradict_the_unit(tmp_path, values, unit, message):
 def test_every_unit_becomes_one_scale_and_logarithms_go_back_to_what_they_are_of():
     assert sorted(unit for scale in FINISHED for unit in units_of(scale).split(", ")) == sorted(MODEL_SCALE)
     raw = np.array([[0.0, 3.5, 40.0], [7.0, 0.25, 1e5]])
-    for unit, offset in (("log2_fpkm", 1.0), ("log2_counts", 1.0), ("log2_tpm_001", 0.001)):
+    for unit, offset in (("log2_fpkm", 1.0), ("log2_counts", 1.0), ("log2_tpm_001", 0.001), ("log2_fpkm_001", 0.001)):
         values = np.log2(raw + offset).astype(np.float32)
         remove_log(values, unit)
         np.testing.assert_allclose(values, raw, rtol=1e-5, atol=1e-6)
         assert values.min() >= 0
+    rounded_down = np.log2(np.array([[0.001]])) - 1e-4
+    remove_log(rounded_down, "log2_tpm_001")
+    assert rounded_down == 0
     for unit in (*FINISHED, "tpm", "counts"):
         values = raw.astype(np.float32)
         remove_log(values, unit)
@@ -118,3 +132,44 @@ def test_stated_sums_are_those_of_the_shares_without_their_logarithm():
         np.testing.assert_allclose(stated_sums(np.log2(tpm + offset), unit), tpm.sum(axis=1), rtol=1e-9)
     np.testing.assert_allclose(stated_sums(tpm, "tpm"), tpm.sum(axis=1))
     assert stated_sums(tpm, "fpkm") is stated_sums(tpm, "counts") is None
+
+
+def test_shares_add_up_to_a_million_whatever_they_added_up_to_and_a_sample_of_zeros_stays():
+    raw = np.array([[0.1, 0.2, 0.0], [3.0, 1.0, 4.0], [2e5, 0.0, 6e6], [0.0, 0.0, 0.0]])
+    expected = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-300) * 1e6
+    np.testing.assert_allclose(np.exp2(renormalise(np.log2(raw + 1))) - 1, expected, rtol=1e-5)
+    values = raw.copy()
+    to_model_scale(values, "fpkm", raw.sum(axis=1), 3)
+    np.testing.assert_allclose(np.exp2(values) - 1, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "remedy", "seems"),
+    [
+        (np.nan, "tpm", "Fill the cell in", ""),
+        (np.inf, "zscore", "Fill the cell in", ""),
+        (0.5, "counts", "Declare unit rsem", "no counts of reads"),
+        (-0.5, "counts", "Check the unit", "z-scores, or logarithms of values below 1"),
+        (-0.5, "log2_tpm", "Declare log2_tpm_001", "z-scores, or logarithms of values below 1"),
+        (-0.5, "log2_cpm", "Check the unit", "z-scores, or logarithms of values below 1"),
+        (50.0, "log2_tpm", "Declare the unit without log2_", "values without logarithm"),
+    ],
+)
+def test_the_first_value_that_cannot_be_in_the_unit_is_named_with_what_to_do(value, unit, remedy, seems):
+    values = np.array([[1.0, 2.0, 3.0], [4.0, value, value], [value, 5.0, 6.0]])
+    with pytest.raises(UnitMismatch, match=r"^file, sample 1 gene 1: .* \(3 such value\(s\)\)\. " + remedy) as caught:
+        check_values(values, unit, lambda sample, gene: f"sample {sample} gene {gene}", "file")
+    assert caught.value.seems == seems
+
+
+def test_values_at_the_bounds_of_their_unit_pass():
+    for value, unit in ((40.0, "log2_tpm"), (-9.966, "log2_tpm_001"), (0.0, "tpm"), (1e9, "counts"), (-30.0, "zscore")):
+        check_values(np.full((2, 3), value), unit, lambda sample, gene: f"{sample} {gene}", "file")
+    check_values(np.zeros((2, 0)), "tpm", lambda sample, gene: f"{sample} {gene}", "file")
+
+
+def test_the_last_row_of_a_long_table_is_checked():
+    values = np.zeros((2_000_003, 2), np.float32)  # more values than are looked at together
+    values[-1, 1] = -1
+    with pytest.raises(UnitMismatch, match="row 2000002 gene 1"):
+        check_values(values, "tpm", lambda sample, gene: f"row {sample} gene {gene}", "file")

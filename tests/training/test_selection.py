@@ -78,7 +78,7 @@ def test_the_loss_decides_between_equal_rankings():
     assert score("auc", ranked) < score("auc", better) < score("auc", worse)
 
 
-@pytest.mark.parametrize(("strength", "expected"), [(1.0, 1.0), (4.0, 0.25), (-1.0, 0.0)])
+@pytest.mark.parametrize(("strength", "expected"), [(0.5, 1.0), (1.0, 1.0), (2.0, 0.5), (4.0, 0.25), (-1.0, 0.0)])
 def test_a_network_beside_a_line_gets_the_share_with_the_lowest_loss(strength, expected):
     """The network says the truth, too loudly, or the opposite of it."""
     label = torch.arange(60) % 2

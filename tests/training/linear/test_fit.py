@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +54,7 @@ def test_the_chosen_fit_predicts_others_best_and_is_what_the_model_holds():
     batch, model = bags(latent, of_genes=2.0), LinearModel(1, n_genes=GENE)
     fits = fit_linear(model, [batch], target)
     assert fits[0].loss == min(fit.loss for fit in fits)
+    assert all(fit.reads.startswith("expression, ") for fit in fits)
     torch.testing.assert_close(log_risk(model, batch), batch.expression @ fits[0].weight[0].float())
     assert np.corrcoef(log_risk(model, batch), latent)[0, 1] > 0.7
 
@@ -63,14 +65,15 @@ def test_a_ridge_of_classes_has_the_coefficients_of_scikit_learn_on_all_columns(
     fit = fit_linear(model, [batch], ClassTarget(label))[0]
     theirs = LogisticRegression(C=fit.penalty, class_weight="balanced", max_iter=1000, tol=1e-8)
     theirs.fit(batch.expression.double().numpy(), label.numpy())
-    ours, expected = fit.weight.numpy(), theirs.coef_
-    np.testing.assert_allclose(ours - ours.mean(axis=0), expected - expected.mean(axis=0), atol=5e-3)
+    for ours, expected in ((fit.weight.numpy(), theirs.coef_), (fit.bias.numpy(), theirs.intercept_)):
+        np.testing.assert_allclose(ours - ours.mean(axis=0), expected - expected.mean(axis=0), atol=5e-3)
 
 
 def test_slides_are_read_as_mean_and_spread_of_training_patients():
     latent, target = followed()
     batch, model = bags(latent, of_slides=2.0), LinearModel(1, patch_dim=FEATURE)
-    fit_linear(model, [batch], target)
+    fits = fit_linear(model, [batch], target)
+    assert all(fit.reads.startswith("slides, ") for fit in fits)
     values = batch.patches.numpy()
     summary = np.concatenate([values.mean(axis=1), values.std(axis=1)], axis=1)
     expected = (summary - summary.mean(axis=0)) / summary.std(axis=0)
@@ -104,6 +107,26 @@ def test_both_finds_the_signal_wherever_it_is_and_does_without_either_modality(o
     noise, signal = norms if of_genes else norms[::-1]
     assert noise < 0.2 * signal
     assert weighed.loss == pytest.approx(float(cox_nll(weighed.out_of_fold[:, 0], target.time_days, target.event)))
+
+
+def test_a_ridge_of_both_penalises_expression_as_slides_less_and_more():
+    latent, target = followed()
+    batch = bags(latent, of_slides=1.0, of_genes=1.0)
+    model = LinearModel(1, n_genes=GENE, patch_dim=FEATURE)
+    scales = set()
+    for fit in fit_linear(model, [batch], target):
+        if found := re.fullmatch(r"slides \+ (\S+) × expression, ridge", fit.reads):
+            scales.add(scale := float(found[1]))
+            with torch.no_grad():
+                inputs = model(**batch.inputs()).embedding[:, 0].double()
+            weight = fit.weight[0].clone().requires_grad_()
+            loss = cox_nll(inputs @ weight, target.time_days, target.event)
+            squared = torch.where(torch.arange(len(weight)) < 2 * FEATURE, 1.0, scale**2)  # of scaled columns
+            minimum = loss + (fit.penalty / 2 * weight.square() / squared).sum()
+            assert torch.autograd.grad(minimum, weight)[0].abs().max() < 3e-3
+    less, same, more = sorted(scales)
+    assert same == 1
+    assert less * more == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("absent", [0, 3])
@@ -179,3 +202,12 @@ def test_a_line_through_patients_of_one_class_says_nothing():
     assert not fit_line(line, [bags(torch.ones(6))], ClassTarget(torch.ones(6).long()), grade).any()
     assert not line.head.weight.any()
     assert not line.head.bias.any()
+
+
+def test_the_line_through_two_classes_is_their_logistic_regression():
+    label = torch.arange(N) % 2
+    batch, grade = bags(label.float(), of_genes=2.0), ClassificationObjective(("a", "b"))
+    line, alone = LinearModel(2, n_genes=GENE), LinearModel(2, n_genes=GENE)
+    fit = fit_linear(alone, [batch], ClassTarget(label))[0]
+    torch.testing.assert_close(fit_line(line, [batch], ClassTarget(label), grade), fit.out_of_fold.float())
+    torch.testing.assert_close(line.state_dict(), alone.state_dict())

@@ -1,11 +1,13 @@
 """Paths of penalties: out-of-fold predictions, and where a loss is lowest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from linear_bags import N, followed
 
-from subfuse.cohort.batches import ClassTarget
+from subfuse.cohort.batches import ClassTarget, SurvivalTarget
 from subfuse.errors import DataError
 from subfuse.training.linear.regressions import INNER_FOLDS, inner_folds, lowest, regressions_of
 
@@ -48,10 +50,39 @@ def test_a_path_goes_from_strong_to_weak_penalties_and_ends_two_after_the_best(r
     falling = regression.method != "ridge" or len(fits[0].bias) == 1  # the logistic penalty is C, which rises
     assert strengths == sorted(strengths, reverse=falling)
     best = int(np.argmin([fit.loss for fit in fits]))
-    assert len(fits) <= best + 3
+    penalties = regression.penalties(regression.coordinates(regression.inputs)[0])
+    assert len(fits) == min(best + 3, len(penalties))
+    regression.inputs = 30 * torch.randn(N, 5, generator=torch.Generator().manual_seed(0)).double()
+    assert len(regression.path("noise")) == 3  # of which the strongest is best
     assert all(fit.reads == f"genes, {regression.method}" for fit in fits)
     sizes = [float(fit.weight.square().sum()) for fit in fits]
     assert sizes[0] < sizes[-1]
+
+
+def test_penalties_are_dense_span_more_than_thirtyfold_and_do_not_depend_on_how_many_patients_there_are():
+    for kind in ("survival", "grade"):
+        inputs, target = outcome_of(kind)
+        twice = (
+            SurvivalTarget(target.time_days.repeat(2), target.event.repeat(2))
+            if kind == "survival"
+            else ClassTarget(target.label.repeat(2))
+        )
+        doubled = regressions_of(inputs.repeat(2, 1), twice, n_outputs=3)
+        for once, again in zip(regressions_of(inputs, target, n_outputs=3), doubled, strict=True):
+            penalties = np.array(once.penalties(inputs))
+            steps = np.abs(np.diff(np.log(penalties)))
+            assert steps.sum() > np.log(30)
+            assert steps.max() < np.log(4)
+            np.testing.assert_allclose(again.penalties(again.inputs), penalties)
+
+
+def test_classes_count_alike_in_the_loss_however_small():
+    label = torch.tensor([0] * 8 + [1] * 5 + [2])
+    inputs, logits = torch.randn(2, 14, 3, generator=torch.Generator().manual_seed(0)).double()
+    regression = regressions_of(inputs, ClassTarget(label), n_outputs=3)[0]
+    each = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+    expected = sum(float(each[label == k].mean()) for k in range(3)) / 3
+    assert float(regression.loss(logits, regression.everybody)) == pytest.approx(expected)
 
 
 def test_logits_out_of_fold_are_of_models_that_did_not_see_the_patient(regression):
@@ -86,6 +117,14 @@ def test_a_sum_of_models_is_weighed_best_and_its_loss_is_of_weights_that_did_not
     assert seen <= min(part.loss for part in parts) + 1e-6
     assert found.loss >= seen
     assert np.isnan(found.penalty)
+
+
+def test_a_model_that_says_the_opposite_has_no_weight_in_a_sum(regression):
+    part = min(regression.path("genes"), key=lambda fit: fit.loss)
+    opposite = replace(part, weight=-part.weight, bias=-part.bias, out_of_fold=-part.out_of_fold)
+    found = regression.weighed_sum([opposite])
+    assert not found.weight.any()
+    assert found.reads.startswith("0 × genes")
 
 
 @pytest.mark.parametrize(("bounds", "expected"), [((-5.0, 5.0), [1.0, -2.0]), ((0.0, 0.5), [0.5, 0.0])])
