@@ -139,7 +139,8 @@ def test_shares_add_up_to_a_million_whatever_they_added_up_to_and_a_sample_of_ze
     expected = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-300) * 1e6
     np.testing.assert_allclose(np.exp2(renormalise(np.log2(raw + 1))) - 1, expected, rtol=1e-5)
     values = raw.copy()
-    to_model_scale(values, "fpkm", raw.sum(axis=1), 3)
+    assert to_model_scale(values, "fpkm", raw.sum(axis=1), 3) == "log2(TPM + 1), TPM from fpkm over 3 genes"
+    assert to_model_scale(raw.copy(), "rsem", raw.sum(axis=1), 3) == "log2(CPM + 1), CPM from rsem over 3 genes"
     np.testing.assert_allclose(np.exp2(values) - 1, expected, rtol=1e-5)
 
 
