@@ -6,6 +6,7 @@ import pytest
 
 import subfuse
 from subfuse.cli import COMMANDS, main
+from subfuse.cli.options import SWITCH, Parser
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,12 @@ def test_what_was_meant_is_said(arguments, said, capsys):
     shown = capsys.readouterr().err
     assert shown.startswith(f"subfuse: error: {said}")
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "value"), [([], False), (["--on"], True), (["--on", "true"], True), (["--on", "false"], False)]
+)
+def test_a_switch_is_true_without_a_value(given, value):
+    parser = Parser()
+    parser.add_argument("--on", **SWITCH, default=False)
+    assert parser.parse_args(given).on is value

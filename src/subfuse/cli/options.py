@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _KINDS = {"bool": "true or false", "dict": """names and values, such as '{"a": "b"}'"""}
+SWITCH: dict[str, Any] = {"type": bool, "nargs": "?", "const": True, "metavar": "true|false"}  # alone it is true
 
 
 class PlainHelp(DefaultHelpFormatter):
@@ -109,6 +110,9 @@ def add_settings(parser: ArgumentParser, settings: "type[pydantic.BaseModel]", p
     for name, setting in settings.model_fields.items():
         option = f"--{prefix}.{name}"
         kind = _checked(option, Annotated[setting.annotation, Field(), *setting.metadata])
+        if setting.annotation is bool:
+            group.add_argument(option, **SWITCH, default=setting.default, help=setting.description)
+            continue
         choices = get_args(setting.annotation)
         shown = f"{{{','.join(choices)}}}" if choices else None
         group.add_argument(option, type=kind, default=setting.default, metavar=shown, help=setting.description)

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_chosen_cohort
 from subfuse.cli.console import DISCLAIMER, print_metrics, print_warnings, progress_bar
-from subfuse.cli.options import add_number, add_seed, add_settings, require_distinct
+from subfuse.cli.options import SWITCH, add_number, add_seed, add_settings, require_distinct
 from subfuse.errors import command_line
 
 
@@ -81,17 +81,12 @@ def _add_crossval(parser: ArgumentParser) -> None:
     parser.add_argument("--models", type=str, nargs="+", default=None, help=f"{', '.join(MODELS)}; {usual}.")
     add_number(parser, "--folds", int, None, "Draw this many folds; default: the cohort's own splits.", ge=2)
     add_number(parser, "--repeats", int, None, "Draw all folds this often; default: as prepared.", ge=1)
-    parser.add_argument(
-        "--held-out-sites",
-        type=bool,
-        default=False,
-        help="Also train and test on folds of whole hospitals: what do random folds promise beyond? Twice the time.",
-    )
+    by_sites = "Also train and test on folds of whole hospitals: what do random folds promise beyond? Twice the time."
+    parser.add_argument("--held-out-sites", **SWITCH, default=False, help=by_sites)
     searched = "Trials of a search for each neural model's settings, on inner splits."
     add_number(parser, "--search", int, 0, searched, ge=0)
-    parser.add_argument(
-        "--explain", type=bool, default=True, help="Explain cohort and two patients before the report; slow if large."
-    )
+    explained = "Explain cohort and two patients before the report; slow if large."
+    parser.add_argument("--explain", **SWITCH, default=True, help=explained)
     add_workers(parser)
 
 
