@@ -90,3 +90,10 @@ def test_the_p_value_is_twice_the_smaller_side_with_one_added() -> None:
     assert bootstrap_p_value(np.array([1.0, 2.0, np.nan, 3.0, -1.0])) == pytest.approx(2 * (1 + 1) / (4 + 1))
     assert bootstrap_p_value(np.full(99, 0.2)) == bootstrap_p_value(np.full(99, -0.2)) == pytest.approx(2 / 100)
     assert bootstrap_p_value(np.zeros(9)) == 1.0
+
+
+def test_half_of_the_replicates_is_enough_for_an_interval() -> None:
+    half, most = np.array([0.4, 0.6, np.nan, np.nan]), np.array([0.4, 0.6, np.nan, np.nan, np.nan])
+
+    assert percentile_interval([half])[:2] == pytest.approx((0.405, 0.595))
+    assert percentile_interval([most])[2] == "no interval: undefined in most bootstrap replicates"

@@ -155,6 +155,22 @@ def test_few_events_leave_the_difference_without_interval_and_p_value() -> None:
     assert "no interval and no p-value: 4 events among the test patients, 5 are needed" in row["reason"]
 
 
+def test_folds_in_which_one_of_the_models_ranks_nobody_do_not_count_and_their_reason_is_given() -> None:
+    patients = cohort()
+    first = patients["fold_tested"] == 0
+    patients.loc[first, "event"] &= patients.loc[first, "event"].cumsum() <= 4  # too few for an interval
+    pair = pd.concat([predictions(patients), predictions(patients, model="snn", seed=2)])
+    silent = (pair["model"] == "snn") & (pair["split"] == "test") & (pair["fold"] > 0)
+
+    row = compare_models(pair.assign(risk=pair["risk"].where(~silent, 0.0)), n_bootstrap=10).iloc[0]
+
+    alone = compare_models(pair[pair["fold"] == 0], n_bootstrap=10).iloc[0]
+    assert row["difference"] == pytest.approx(alone["difference"])
+    assert row[["lower", "upper", "p_value"]].isna().all()
+    assert row["reason"].startswith("undefined in 2 of 3 folds: the predicted risk is the same for every patient; ")
+    assert row["reason"].endswith("no interval and no p-value: 4 events among the test patients, 5 are needed")
+
+
 def test_resampled_t_test_without_training_patients_is_undefined() -> None:
     pair = pd.concat([predictions(cohort()), predictions(cohort(), model="snn", seed=2)])
 

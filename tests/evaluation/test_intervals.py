@@ -176,7 +176,7 @@ def test_delongs_interval_is_that_of_the_mean_over_folds_and_of_the_auc_alone() 
     assert few.loc["auc", ["lower", "lower_delong", "upper_delong"]].isna().all()
 
 
-def test_delongs_interval_ends_at_one() -> None:
+def test_delongs_interval_ends_at_one_and_at_zero() -> None:
     table = predictions(cohort(), task="grade", noise=0.1).drop(columns="p_G3")
     label = np.where(table["patient_id"].map(cohort().set_index("patient_id")["severity"]) > 0, "G4", "G2")
     table = table.assign(label=label, p_G2=table["p_G2"] / (table["p_G2"] + table["p_G4"]))
@@ -186,6 +186,8 @@ def test_delongs_interval_ends_at_one() -> None:
     assert 0.98 < row["value"] < 1
     assert row["lower_delong"] < row["value"]
     assert row["upper_delong"] == 1
+    reversed_ = table.assign(p_G4=table["p_G2"], p_G2=1 - table["p_G2"])
+    assert row_of(evaluate_predictions(reversed_, n_bootstrap=5), "auc")["lower_delong"] == 0
 
 
 def test_only_the_interval_of_the_calibration_error_is_moved() -> None:

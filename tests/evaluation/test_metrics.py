@@ -81,6 +81,15 @@ def test_calibration_error_by_hand() -> None:
     assert error == pytest.approx((abs(1.0 - 0.95) + abs(0.5 - 0.55)) / 2)
 
 
+def test_the_calibration_error_has_fifteen_bins() -> None:
+    """0.65 and 0.68 lie in different fifteenths, and in the same fourteenth and sixteenth."""
+    share, label = np.repeat([0.65, 0.68], 4), np.array([1, 1, 1, 1, 0, 0, 0, 0])
+
+    error = classification_metrics(label, np.stack([1 - share, share], axis=1))["expected_calibration_error"]
+
+    assert error.value == pytest.approx((0.35 + 0.68) / 2)
+
+
 def test_certain_and_right_predictions_are_perfect() -> None:
     label = np.array([0, 1, 2, 2])
 

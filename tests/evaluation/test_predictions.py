@@ -82,10 +82,20 @@ def test_of_several_patients_who_stand_twice_the_first_is_named() -> None:
         evaluate_predictions(pd.concat([table, table.iloc[3:6]]), n_bootstrap=2)
 
 
+def test_of_several_patients_without_a_risk_the_first_is_named() -> None:
+    table = predictions(cohort()).query("split == 'test'").reset_index(drop=True)
+    named = table["patient_id"].iloc[3]
+
+    with pytest.raises(DataError, match=rf"Found nan for 4 rows, the first patient {named} \(task survival"):
+        evaluate_predictions(table.assign(risk=table["risk"].where(~table.index.isin(range(3, 7)))), n_bootstrap=2)
+
+
 def test_unknown_label_is_an_error() -> None:
     table = predictions(cohort(), task="grade").assign(label="G5")
 
-    with pytest.raises(DataError, match="Found G5 for patient TCGA"):
+    first = table.query("split == 'test' and fold == 0")["patient_id"].iloc[0]
+
+    with pytest.raises(DataError, match=f"Found G5 for patient {first} "):
         evaluate_predictions(table, n_bootstrap=2)
 
 

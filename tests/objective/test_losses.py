@@ -174,8 +174,10 @@ def random_case(batch: int = 5, group: int = 3, seed: int = 0) -> tuple[Tensor, 
 
 @pytest.mark.parametrize("of", ["positions", "offsets"])
 @pytest.mark.parametrize("batch", [2, 3, 5, 9])
-def test_consistency_loss_equals_a_loop(of: str, batch: int):
+@pytest.mark.parametrize("size", [1.0, 0.01])
+def test_consistency_loss_equals_a_loop(of: str, batch: int, size: float):
     embedding, grid = random_case(batch)
+    grid = size * grid
     expected = consistency_by_loop(embedding, grid, centred=of == "offsets")
     assert consistency_loss(embedding, grid, of=of).item() == pytest.approx(expected)
 
