@@ -244,6 +244,7 @@ def test_points_are_added_where_the_kink_is_and_errors_cannot_hide_in_each_other
 
     smooth = converged_gradients(AdditiveModel(), batch, third_logit, tolerance=1e-6)
     assert smooth.steps == 8
+    torch.testing.assert_close(smooth.gene, integrated_gradients(AdditiveModel(), batch, third_logit).gene)
     path = StraightPath.from_baseline(AdditiveModel().eval(), batch, kinked)
     rough, fine = (
         sum(
