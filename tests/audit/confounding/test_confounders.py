@@ -164,16 +164,14 @@ def test_gliomas_scaled_apart_by_project_are_found_without_the_genes_that_tell_i
     tasks = {"survival": TaskSpec(time="time_days", event="event")}
     cohort = Cohort("tcga", patients, tuple(genes), "zscore", gene_sets={}, tasks=tasks, batch="project")
     is_gbm, wildtype = (labels["project"] == "GBM").to_numpy(), (labels["idh"] == "WT").to_numpy()
-    among = [values[wildtype] for values in (genes.to_numpy(), is_gbm.astype(int), fold.to_numpy())]
-    kinds = np.eye(2)[among[1]][None]
+    kinds = np.eye(2)[is_gbm[wildtype].astype(int)][None]
 
     finding, table = found(cohort, held_out_predictions(cohort, fold.to_numpy()))
 
     kinds_of_all, everybody = np.eye(2)[is_gbm.astype(int)][None], np.zeros(len(is_gbm), int)
-    scores = held_out_scores(every_gene, is_gbm.astype(int), fold.to_numpy())
+    scores = held_out_scores(every_gene, kinds_of_all, fold.to_numpy())
+    among = held_out_scores(genes.to_numpy()[wildtype], kinds, fold.to_numpy()[wildtype])
     assert stratified_auc(scores, kinds_of_all, everybody)[0] == pytest.approx(0.956, abs=0.01)
     assert table["auc"].iloc[0] == pytest.approx(0.991, abs=0.01)
-    assert stratified_auc(held_out_scores(*among), kinds, np.zeros(wildtype.sum(), int))[0] == pytest.approx(
-        0.998, abs=0.01
-    )
+    assert stratified_auc(among, kinds, np.zeros(wildtype.sum(), int))[0] == pytest.approx(0.998, abs=0.01)
     assert finding.level == "warning"

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from subfuse.audit.confounding.signal import (
@@ -26,9 +27,11 @@ def draw() -> np.random.Generator:
 
 
 def test_without_strata_the_auc_is_that_of_scikit_learn(draw) -> None:
-    batch, scores = draw.integers(0, 3, N), draw.normal(size=(N, 3)).round(1)
-    expected = np.mean([roc_auc_score(batch == value, scores[:, value]) for value in range(3)])
-    assert stratified_auc(scores, np.eye(3)[batch][None], np.zeros(N, int))[0] == pytest.approx(expected)
+    batches, scores = draw.integers(0, 3, (2, N)), draw.normal(size=(2, N, 3)).round(1)
+    found = stratified_auc(scores, np.eye(3)[batches], np.zeros(N, int))
+    for drawing in range(2):
+        aucs = [roc_auc_score(batches[drawing] == value, scores[drawing, :, value]) for value in range(3)]
+        assert found[drawing] == pytest.approx(np.mean(aucs))
 
 
 def test_within_strata_pairs_of_two_strata_do_not_count(draw) -> None:
@@ -40,18 +43,43 @@ def test_within_strata_pairs_of_two_strata_do_not_count(draw) -> None:
                 won[value][0] += (scores[i, value] > scores[j, value]) + (scores[i, value] == scores[j, value]) / 2
                 won[value][1] += 1
     expected = np.mean([right / pairs for right, pairs in won])
-    assert stratified_auc(scores, np.eye(2)[batch][None], stratum)[0] == pytest.approx(expected)
-    assert np.isnan(stratified_auc(scores, np.eye(2)[batch][None], batch)[0])
+    assert stratified_auc(scores[None], np.eye(2)[batch][None], stratum)[0] == pytest.approx(expected)
+    assert np.isnan(stratified_auc(scores[None], np.eye(2)[batch][None], batch)[0])
 
 
-def test_held_out_patients_are_scored_by_the_others(draw) -> None:
-    inputs, batch, fold = draw.normal(size=(N, 30)), draw.integers(0, 2, N), np.arange(N) % 3
-    scores = held_out_scores(inputs, batch, fold)
-    changed = np.where(fold == 1, 1 - batch, batch)
-    assert np.array_equal(held_out_scores(inputs, changed, fold)[fold == 1], scores[fold == 1])
-    wide = np.hstack([inputs, np.zeros((N, 300))])  # more columns than patients, turned onto their axes
-    ranks = [pd.Series(held_out_scores(x, batch, fold)[fold == 0, 1]).rank() for x in (wide, wide[:, ::-1])]
-    assert ranks[0].equals(ranks[1])
+@pytest.mark.parametrize("n_columns", [10, 300])
+def test_held_out_patients_are_scored_by_the_others_as_by_the_ridge_of_scikit_learn(draw, n_columns) -> None:
+    inputs, fold = draw.normal(size=(N, n_columns)), np.arange(N) % 3
+    kinds = np.eye(2)[np.stack([draw.integers(0, 2, N), draw.integers(0, 2, N)])]
+
+    scores = held_out_scores(inputs, kinds, fold)
+
+    tested, train = fold == 1, fold != 1
+    scaled = (inputs - inputs[train].mean(axis=0)) / inputs[train].std(axis=0) / np.sqrt(n_columns)
+    for drawing in range(2):
+        expected = Ridge(alpha=2.0).fit(scaled[train], kinds[drawing, train]).predict(scaled[tested])
+        assert scores[drawing, tested] == pytest.approx(expected)
+    changed = np.where(tested[:, None], 1 - kinds, kinds)
+    assert np.array_equal(held_out_scores(inputs, changed, fold)[:, tested], scores[:, tested])
+
+
+def test_a_value_that_is_new_in_a_fold_has_no_score_there(draw) -> None:
+    inputs, fold = draw.normal(size=(N, 4)), np.arange(N) % 3
+    batch = np.where(fold == 0, 2, draw.integers(0, 2, N))
+
+    scores = held_out_scores(inputs, np.eye(3)[batch][None], fold)[0]
+
+    assert np.isnan(scores[fold == 0, 2]).all()
+    assert np.isfinite(np.delete(scores, np.flatnonzero(fold == 0), axis=0)).all()
+
+
+def test_p_values_of_batches_that_are_drawn_at_random_are_uniform(draw) -> None:
+    p_values = []
+    for seed in range(120):
+        inputs, batch, stratum = draw.normal(size=(40, 15)), draw.integers(0, 2, 40), draw.integers(0, 2, 40)
+        p_values.append(told_by(inputs, batch, np.arange(40) % 4, stratum, n_permutations=39, seed=seed).p_within)
+    assert np.mean(p_values) == pytest.approx(0.51, abs=0.08)
+    assert np.mean(np.array(p_values) <= 0.1) == pytest.approx(0.1, abs=0.07)
 
 
 def test_the_share_is_that_of_the_analysis_of_variance_less_chance(draw) -> None:

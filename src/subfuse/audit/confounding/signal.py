@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from subfuse.evaluation.floors import LEAST_OF_STRATUM
 
-_INVERSE_PENALTY = 10.0  # of the logistic regression, whose columns have a mean square of one over their number
+_PENALTY = 2.0  # of the ridge, whose columns have a mean square of one over their number
 _PARTS = 5  # of a group whose columns are its own, over which it is cross-validated
 _STRATUM_SCALE = 3.0  # of the columns that tell the stratum: penalised less than the inputs
 
@@ -23,7 +23,7 @@ class Told:
 
     auc: float  # among all patients; NaN where undefined
     auc_within: float  # among patients of a stratum; NaN where no stratum has two values
-    p_within: float  # of the latter, by permutation within strata and folds
+    p_within: float  # of the latter, by permutation within strata and folds, each fitted anew
 
 
 def told_by(
@@ -37,9 +37,10 @@ def told_by(
 ) -> Told:
     """Returns whether inputs tell the batch of patients whom the classifier did not see.
 
-    For every fold a ridge logistic regression is fitted on the patients of the others, alone for `auc`, and with the
-    strata among its columns for `auc_within`, since inputs that were scaled within each batch tell it only to one who
-    knows what the patient should look like.
+    For every fold a ridge regression of who is of a value is fitted on the patients of the others, alone for `auc`, and
+    with the strata among its columns for `auc_within`, since inputs that were scaled within each batch tell it only to
+    one who knows what the patient should look like. It is fitted again for every permutation: patients of two folds
+    score each other, so that scores which stay as they are would vary by half of what chance does.
     """
     auc, within = _measured(inputs, batch, fold, stratum, n_permutations=n_permutations, seed=seed)
     return _told(auc, within)
@@ -89,12 +90,12 @@ def _measured(
 ) -> tuple[float, Float[np.ndarray, " drawing"]]:
     """Returns the AUC among all patients, and that within strata, followed by those of permutations."""
     every = np.zeros(len(batch), dtype=np.int64)
-    alone = held_out_scores(inputs, batch, fold)
-    known = held_out_scores(inputs, batch, fold, stratum=stratum)
     kinds = _one_hot(batch)[None]
-    drawn = np.stack([_one_hot(b) for b in permuted(batch, _joined(stratum, fold), n_permutations, seed)])
-    within = [stratified_auc(known, some, stratum) for some in (kinds, drawn)]
-    return float(stratified_auc(alone, kinds, every)[0]), np.concatenate(within)
+    drawn = [_one_hot(b) for b in permuted(batch, _joined(stratum, fold), n_permutations, seed)]
+    known = np.stack([kinds[0], *drawn])
+    alone = stratified_auc(held_out_scores(inputs, kinds, fold), kinds, every)
+    within = stratified_auc(held_out_scores(inputs, known, fold, stratum=stratum), known, stratum)
+    return float(alone[0]), within
 
 
 def _told(auc: float, within: Float[np.ndarray, " drawing"]) -> Told:
@@ -105,31 +106,52 @@ def _told(auc: float, within: Float[np.ndarray, " drawing"]) -> Told:
 
 def held_out_scores(
     inputs: Float[np.ndarray, "patient column"],
-    batch: Int[np.ndarray, " patient"],
+    kinds: Float[np.ndarray, "drawing patient value"],
     fold: Int[np.ndarray, " patient"],
     *,
     stratum: Int[np.ndarray, " patient"] | None = None,
-) -> Float[np.ndarray, "patient value"]:
-    """Returns log odds or probabilities of every value of the batch, from models of the other folds' patients."""
-    from sklearn.linear_model import LogisticRegression
+) -> Float[np.ndarray, "drawing patient value"]:
+    """Returns the score of every value in every drawing, from ridge regressions of the other folds' patients.
 
-    scores = np.full((len(batch), int(batch.max()) + 1), np.nan)
+    NaN where nobody of the other folds is of the value, or all are.
+
+    Args:
+        inputs: Of every patient.
+        kinds: Who is of which value, in every drawing: one-hot; in each, as many of every fold.
+        fold: Of every patient.
+        stratum: Told beside the inputs.
+    """
+    scores = np.full(kinds.shape, np.nan)
     for held_out in np.unique(fold):
-        tested, train = fold == held_out, fold != held_out
-        if len(np.unique(batch[train])) < 2:
+        tested, train = np.flatnonzero(fold == held_out), np.flatnonzero(fold != held_out)
+        learned = kinds[:, train]
+        values = np.flatnonzero(learned[0].any(axis=0))
+        if len(values) < 2:
             continue
-        columns = _principal_scores(inputs, train)
-        if stratum is not None:
-            columns = np.hstack([columns, _STRATUM_SCALE * _one_hot(stratum)])
-        model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000, tol=1e-3).fit(columns[train], batch[train])
-        logits = model.decision_function(columns[tested])
-        logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits
-        scores[np.ix_(tested, model.classes_)] = logits
+        mean = learned.mean(axis=1, keepdims=True)
+        fitted = np.einsum("st,dtv->dsv", _smoother(inputs, train, tested, stratum), learned - mean, optimize=True)
+        scores[np.ix_(np.arange(len(kinds)), tested, values)] = (mean + fitted)[:, :, values]
     return scores
 
 
+def _smoother(
+    inputs: Float[np.ndarray, "patient column"],
+    train: Int[np.ndarray, " trained"],
+    tested: Int[np.ndarray, " tested"],
+    stratum: Int[np.ndarray, " patient"] | None,
+) -> Float[np.ndarray, "tested trained"]:
+    """Returns what a ridge multiplies outcomes of training patients by, less their mean, to predict others."""
+    mean, spread = inputs[train].mean(axis=0), inputs[train].std(axis=0)
+    columns = (inputs - mean) / np.where(spread > 1e-9, spread, np.inf) / np.sqrt(max(1, inputs.shape[1]))
+    if stratum is not None:
+        alike = _STRATUM_SCALE * _one_hot(stratum)
+        columns = np.hstack([columns, alike - alike[train].mean(axis=0)])
+    similar = columns @ columns[train].T
+    return np.linalg.solve(similar[train] + _PENALTY * np.eye(len(train)), similar[tested].T).T
+
+
 def stratified_auc(
-    scores: Float[np.ndarray, "patient value"],
+    scores: Float[np.ndarray, "drawing patient value"],
     kinds: Float[np.ndarray, "drawing patient value"],
     stratum: Int[np.ndarray, " patient"],
 ) -> Float[np.ndarray, " drawing"]:
@@ -138,19 +160,19 @@ def stratified_auc(
     Ties count one half. Values without a pair, or without a score for somebody, are left out; NaN where none is left.
 
     Args:
-        scores: Of every value.
+        scores: Of every value, in every drawing.
         kinds: Who is of which value, in every drawing: one-hot.
         stratum: Of each patient.
     """
     from scipy.stats import rankdata
 
-    known = np.isfinite(scores).all(axis=0)
-    scores, kinds = scores[:, known], kinds[:, :, known]
+    known = np.isfinite(scores).all(axis=(0, 1))
+    scores, kinds = scores[:, :, known], kinds[:, :, known]
     won = np.zeros(kinds.shape[::2])
     pairs = np.zeros(kinds.shape[::2])
     for name in np.unique(stratum):
         chosen = stratum == name
-        members, ranks = kinds[:, chosen], rankdata(scores[chosen], axis=0)
+        members, ranks = kinds[:, chosen], rankdata(scores[:, chosen], axis=1)
         n_members = members.sum(axis=1)
         won += (members * ranks).sum(axis=1) - n_members * (n_members + 1) / 2
         pairs += n_members * (chosen.sum() - n_members)
@@ -220,17 +242,6 @@ def martingale_residuals(
     events = np.bincount(place, weights=event, minlength=len(times))
     at_risk = np.bincount(place, minlength=len(times))[::-1].cumsum()[::-1]
     return event - np.cumsum(events / at_risk)[place]
-
-
-def _principal_scores(
-    inputs: Float[np.ndarray, "patient column"], train: Bool[np.ndarray, " patient"]
-) -> Float[np.ndarray, "patient axis"]:
-    """Returns the inputs scaled by the training patients and turned onto their axes, which a ridge does not notice."""
-    mean, spread = inputs[train].mean(axis=0), inputs[train].std(axis=0)
-    scaled = (inputs - mean) / np.where(spread > 1e-9, spread, np.inf) / np.sqrt(max(1, inputs.shape[1]))
-    if scaled.shape[1] <= train.sum():
-        return scaled
-    return scaled @ np.linalg.svd(scaled[train], full_matrices=False)[2].T
 
 
 def _between(residual: Float[np.ndarray, "patient column"], batch: Int[np.ndarray, " patient"]) -> float:
