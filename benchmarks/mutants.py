@@ -64,7 +64,7 @@ TESTS = {
     "training/linear/regressions": "training/linear/test_regressions.py training/linear/test_fit.py",
     "training/selection": "training/test_selection.py",
     "evaluation/bootstrap": "evaluation/test_bootstrap.py evaluation/test_comparisons.py",
-    "evaluation/calibration": "evaluation/test_calibration.py",
+    "evaluation/calibration": "evaluation/test_calibration.py evaluation/test_recalibration.py",
     "evaluation/censoring": "evaluation/test_censoring.py evaluation/test_metrics.py",
     "evaluation/comparisons": "evaluation/test_comparisons.py",
     "evaluation/intervals": "evaluation/test_intervals.py",

@@ -87,6 +87,8 @@ def test_brier_scores_look_at_days_before_the_end_of_follow_up() -> None:
     curves = {"survival": np.full((2, 3), 0.5), "survival_days": days}
     assert sample(time_days=np.array([0.0, 95.0]), censoring=followed, **curves).brier_times.all()
     assert sample().brier_times.size == 0
+    half_a_day = sample(survival_days=np.array([25.0, 25.5]), censoring=followed)
+    assert half_a_day.brier_times.all()
 
 
 @pytest.mark.parametrize(("changed", "named"), [

@@ -73,6 +73,21 @@ def test_only_patients_of_both_models_are_compared() -> None:
     assert row["difference"] == pytest.approx(both["difference"], abs=1e-12)
 
 
+def test_whom_one_model_leaves_out_is_compared_in_the_other_pairs() -> None:
+    complete = [predictions(cohort(), model=name, seed=seed) for seed, name in enumerate(["a", "subspace", "b", "c"])]
+    partial = complete[2][complete[2]["patient_id"] >= "TCGA-012"]
+    extra = complete[1][complete[1]["patient_id"] < "TCGA-080"]
+    alone = [compare_models(pd.concat([one, extra]), n_bootstrap=20).iloc[0] for one in (complete[0], partial)]
+
+    rows = compare_models(pd.concat([complete[0], extra, partial, complete[3]]), n_bootstrap=20).set_index("model")
+
+    for name, row in zip("ab", alone, strict=True):
+        assert rows.loc[name, "difference"] == pytest.approx(row["difference"], abs=1e-12)
+        assert rows.loc[name, ["n_patients", "reason"]].tolist() == row[["n_patients", "reason"]].tolist()
+    assert rows["n_patients"].tolist() == [80, 68, 80]
+    assert rows.loc["a", "reason"] == "patients left out, as only one of the models predicts them: 10"
+
+
 @pytest.mark.walk
 def test_null_differences_are_rarely_significant() -> None:
     p_values = []
@@ -128,6 +143,10 @@ def test_holm_by_hand() -> None:
     adjusted = holm_adjusted(np.array([0.04, np.nan, 0.01, 0.9, 0.02]))
 
     np.testing.assert_allclose(adjusted, [0.08, np.nan, 0.04, 0.9, 0.06])
+
+
+def test_adjusted_p_values_are_at_most_one() -> None:
+    assert holm_adjusted(np.array([0.9, 0.6])).tolist() == [1.0, 1.0]
 
 
 def test_resampled_t_test_by_hand() -> None:

@@ -54,6 +54,13 @@ def test_interval_and_p_value_are_those_of_the_normal_distribution(value: float)
     assert auc.interval == pytest.approx(norm.interval(0.95, loc=value, scale=0.1))
 
 
+def test_the_difference_of_two_models_is_that_of_their_areas() -> None:
+    is_case, score, patients = scored(40, 3)
+    one, other = binary_auc(is_case, score, patients), binary_auc(is_case, -score, patients)
+
+    assert one.minus(other).value == pytest.approx(2 * one.value - 1)
+
+
 def test_a_patient_of_one_model_alone_counts_with_that_model() -> None:
     one, other = BinaryAuc(0.7, pd.Series({"a": 0.3, "b": 0.1})), BinaryAuc(0.6, pd.Series({"a": 0.1, "c": 0.4}))
 

@@ -314,6 +314,7 @@ def test_an_event_on_the_day_of_the_horizon_is_by_it_and_follow_up_that_ends_the
     assert_undefined(at_horizon([500.0, 500.0, 500.0]), "nobody was followed beyond day 500")
     assert_undefined(at_horizon([501.0, 600.0, 700.0]), "no event by day 500")
     training["train_time_days"] = np.array([1.0, 2.0, 500.0])  # the metrics look up to there
+    assert at_horizon([400.0, 600.0, 700.0]).value == 1.0
     assert_undefined(at_horizon([501.0, 600.0, 700.0]), "no event by day 500")
 
 

@@ -1,6 +1,7 @@
 """Weights of patients stand for patients who occur as often."""
 
 import numpy as np
+import pytest
 from drawn_outcomes import EVENT, class_cohort, survival_cohort
 
 from subfuse.evaluation.censoring import CensoringDistribution, SurvivalSample
@@ -73,6 +74,15 @@ def test_replicate_without_comparable_pair_is_nan_without_a_warning() -> None:
     values = weighted_c_index(time_days, event, risk, np.array([[1.0, 1.0], [2.0, 0.0]]))
 
     np.testing.assert_array_equal(values, [1.0, np.nan])
+
+
+def test_replicate_without_a_class_has_no_average_over_classes() -> None:
+    label, probabilities = np.array([0, 1, 1]), np.array([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]])
+
+    values = weighted_classification_metrics(label, probabilities, np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]]))
+
+    assert values["sensitivity"].tolist() == pytest.approx([0.75, np.nan], nan_ok=True)
+    assert values["accuracy"].tolist() == pytest.approx([2 / 3, 2 / 3])
 
 
 def test_ties_count_one_half() -> None:

@@ -1,7 +1,9 @@
+import lifelines
 import numpy as np
 import pandas as pd
 import pytest
 from drawn_predictions import cohort, predictions
+from lifelines import CoxPHFitter
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
@@ -153,13 +155,21 @@ def test_a_patient_far_from_all_others_makes_no_library_speak(seed: int) -> None
     assert np.isfinite(row["hazard_ratio"]) or row["reason"].startswith("the Cox model does not converge")
 
 
-def test_a_ratio_beyond_all_numbers_is_undefined() -> None:
+def test_a_ratio_beyond_all_numbers_is_undefined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library stops at the first; where it does not, its numbers are looked at."""
+
+    class Boundless(CoxPHFitter):
+        summary = pd.DataFrame({"coef": 800.0, "coef lower 95%": 1.0, "coef upper 95%": 900.0, "p": 0.5}, ["risk"])
+
     draw = np.random.default_rng(0)
     risk = draw.normal(size=60)
     table = pd.DataFrame({"time_days": draw.exponential(1000 * np.exp(-risk)) + 1, "event": True, "risk": risk * 1e-6})
 
-    row = hazard_ratio_of(table, [])
+    rows = [hazard_ratio_of(table, [])]
+    monkeypatch.setattr(lifelines, "CoxPHFitter", Boundless)
+    rows.append(hazard_ratio_of(table.assign(risk=risk), []))
 
-    assert np.isnan([row["hazard_ratio"], row["lower"], row["upper"], row["p_value"]]).all()
-    assert (row["n_patients"], row["n_events"]) == (60, 60)
-    assert row["reason"].startswith("the Cox model does not converge")
+    for row in rows:
+        assert np.isnan([row["hazard_ratio"], row["lower"], row["upper"], row["p_value"]]).all()
+        assert (row["n_patients"], row["n_events"]) == (60, 60)
+        assert row["reason"].startswith("the Cox model does not converge")
