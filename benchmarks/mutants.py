@@ -73,7 +73,7 @@ TESTS = {
     "evaluation/test_calibration_slopes.py "
     "evaluation/survival/test_hazard_ratios.py evaluation/survival/test_survival_calibration.py audit/test_labels.py "
     "audit/test_calibration.py audit/confounding/test_strata.py explanation/cohort/test_enrichment.py "
-    "report/test_reliance_section.py",
+    "report/test_reliance_section.py evaluation/test_strata.py",
     "evaluation/survival/hazard_ratios": "evaluation/survival/test_hazard_ratios.py",
     "evaluation/survival/horizons": "evaluation/survival/test_horizons.py",
     "evaluation/metrics": "evaluation/test_metrics.py",

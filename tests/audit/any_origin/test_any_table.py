@@ -136,3 +136,15 @@ def test_predictions_of_patients_without_outcomes_are_one_line(table, tmp_path, 
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "Found none that is complete" in line
     assert "--patients" in line
+
+
+def test_survival_that_rises_with_time_is_a_warning_and_days_of_other_folds_are_not_looked_at():
+    rows = pd.concat([SURVIVAL] * 6, ignore_index=True).assign(patient_id=[f"P{i}" for i in range(24)], fold=0)
+    falling = rows.assign(survival_1095=0.4, survival_365=0.7)
+    other_days = rows.assign(patient_id=[f"Q{i}" for i in range(24)], fold=1, survival_700=0.9, survival_2000=0.5)
+    few = falling.assign(survival_1095=np.where(falling.index == 0, 0.8, 0.4))
+
+    for table in (falling, pd.concat([falling, other_days]), few):
+        assert not [finding for finding in auditable(table)[1] if "rises" in finding.found]
+    (finding,) = (f for f in auditable(rows.assign(survival_365=0.3, survival_1095=0.6))[1] if "rises" in f.found)
+    assert (finding.level, finding.found) == ("warning", "survival of model rises with time in 24 of 24 rows")

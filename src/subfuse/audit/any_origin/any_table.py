@@ -1,7 +1,7 @@
 """Makes any table of predictions auditable: what is missing is filled in, left out, and said."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ _EVENTS = dict.fromkeys(
 _UNITS = {"time_days": re.compile(r"\s*(?:d|days?)$", re.IGNORECASE), "p_": re.compile(r"\s*%$")}  # with one meaning
 _WHOLE = re.compile(r"^(-?\d+)\.0+$")
 _ROUNDED = 0.02  # how far from 1 rounding may move a row of probabilities
+_CURVE = re.compile(r"survival_\d+(?:\.\d+)?")
+_RISE, _RISING_SHARE = 0.01, 0.05  # of survival from one day to the next, and of the rows in which it is said
 _TABLE = "reading"
 _KEY = ["task", "model", "repeat", "fold", "cohort", "patient_id"]
 _WHY_MISSING = {
@@ -70,7 +72,7 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     table["event"] = read_events(table) if "event" in table else None
     for name in (name for name in map(str, table) if name.startswith("p_")):
         table[name] = read_numbers(table, name, "Give one probability a patient")
-    for name in (name for name in map(str, table) if re.fullmatch(r"survival_[\d.]+", name)):
+    for name in (name for name in map(str, table) if _CURVE.fullmatch(name)):
         table[name] = read_numbers(table, name, "Give one probability a patient")
         _refuse(
             table, name, (table[name] < 0) | (table[name] > 1), "a probability from 0 to 1", "Divide per cent by 100"
@@ -92,7 +94,20 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
             f"predictions must have rows with patient, outcome and prediction. Found none that is complete: {found}. "
             "Give outcomes that the file lacks with --patients."
         )
-    return table.reset_index(drop=True), findings
+    return table.reset_index(drop=True), [*findings, *_rising(table)]
+
+
+def _rising(table: pd.DataFrame) -> Iterator[Finding]:
+    """Yields a warning for each model whose survival rises with time; where late days lack models, a mean may do so."""
+    days = sorted((name for name in map(str, table) if _CURVE.fullmatch(name)), key=lambda name: float(name[9:]))
+    for (task, model), rows in table.groupby(["task", "model"], sort=False):
+        folds = [fold[days].dropna(axis=1, how="all") for _, fold in rows.groupby(["repeat", "fold"])]
+        n_rising = sum(int((fold.diff(axis=1) > _RISE).any(axis=1).sum()) for fold in folds)
+        if n_rising > _RISING_SHARE * len(rows):
+            found = f"survival of {model_title(str(model))} rises with time in {n_rising} of {len(rows)} rows"
+            why = "Whoever is alive on a later day was so on the earlier ones: what rises is no survival curve."
+            remedy = "Check which column belongs to which day, and that they hold survival and no hazards."
+            yield Finding("warning", CHECK, found, why, remedy, str(task))
 
 
 def _check_columns(predictions: pd.DataFrame) -> None:
