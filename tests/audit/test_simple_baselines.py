@@ -1,4 +1,5 @@
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -7,11 +8,14 @@ from audited_tables import run_of
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.comparison_family import compare_task
-from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
+from subfuse.audit.simple_baselines import added_to_clinical, compare_with_simple, what_is_added
 from subfuse.cli.audit_text import audit_lines
+from subfuse.evaluation.benefit import added_value
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.metrics import number
 from subfuse.training.models import model_title
+
+CLINICAL = "clinical model"
 
 
 def found(
@@ -134,6 +138,67 @@ def test_the_audit_says_what_the_main_model_adds_to_the_best_trivial_one(
     assert set(rows["model"]) == {"ours", "cox"}
     assert set(rows["trivial"]) == {"clinical"}
     assert f"survival: {finding.found}." in list(audit_lines(audit))[1]
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_where_the_hospital_is_the_best_trivial_model_the_clinical_one_is_told_too(
+    patients: pd.DataFrame, task: str
+) -> None:
+    table = run_of(patients, {"subspace": 0.5, "snn": 1.0, "site": 2.0, "clinical": 2.5, "batch": 4.0}, task)
+    audit = audit_predictions(table, n_bootstrap=100)
+    of_best, of_clinical = ([f for f in audit.findings if f.check == check] for check in ("added value", CLINICAL))
+    (best,), (finding,) = of_best, of_clinical
+    (read,) = audited_tasks(table)
+    adds = added_value(read, "clinical", ["subspace"], n_bootstrap=100, seed=0).iloc[0]
+    pairs = compare_models(table, reference="clinical", n_bootstrap=100, seed=0).set_index("model")
+    difference, value = number(pairs.loc["subspace", "difference"], signed=True), number(read.values["clinical"])
+
+    assert "adds to Hospital alone" in best.found
+    assert finding.level == "ok"
+    metric = "C-index" if task == "survival" else "AUC"
+    assert (
+        f"adds to Clinical model ({metric} {number(adds['difference'], signed=True)}, 95 % interval " in finding.found
+    )
+    assert f"; instead of it ({metric} {value}): {metric} {difference}, 95 % interval " in finding.found
+    assert finding.short.startswith(f"{value}, difference {difference} (")
+    assert f"); combined {number(adds['difference'], signed=True)} (" in finding.short
+    lines = list(audit_lines(audit))
+    assert lines[1:3] == [f"{task}: {best.found}.", f"{task}: {finding.found}."]
+    rows = audit.tables["added_value"]
+    assert list(rows.loc[rows["model"] == "subspace", "trivial"]) == ["site", "clinical"]  # the best one first
+
+
+@pytest.mark.parametrize(
+    "noises", [{"subspace": 0.5, "clinical": 1.5, "site": 6.0}, {"subspace": 0.5, "site": 1.5}, {"subspace": 0.5}]
+)
+def test_the_clinical_model_is_told_once_where_it_is_the_best_and_not_where_there_is_none(
+    patients: pd.DataFrame, noises: dict[str, float]
+) -> None:
+    (task,) = audited_tasks(run_of(patients, noises), n_bootstrap=20)
+    _, comparisons = compare_task(task, reference="subspace")
+    assert added_to_clinical(task, comparisons)[0] == []
+
+
+def test_what_the_clinical_model_reads_decides_and_not_its_name(patients: pd.DataFrame) -> None:
+    modalities = {"theirs": {"slides"}, "age": {"covariates"}, "age and sex": {"covariates"}, "centre": {"site"}}
+    rows = run_of(patients, {"theirs": 0.5, "age": 9.0, "age and sex": 2.0, "centre": 1.5})
+    (task,) = audited_tasks(rows, modalities, n_bootstrap=50)
+    _, comparisons = compare_task(task, reference="none")  # the pair is compared whatever the reference is
+    (finding,), _ = added_to_clinical(task, comparisons)
+    assert finding.short.startswith(f"{number(task.values['age and sex'])}, difference +")
+
+
+def test_where_nothing_can_be_told_of_the_clinical_model_the_reason_is(patients: pd.DataFrame) -> None:
+    rows = run_of(patients, {"ours": 1.0, "clinical": 2.0, "site": 1.0})
+    first = rows["patient_id"].isin(rows["patient_id"].unique()[:4])
+    (task,) = audited_tasks(rows.assign(event=first), n_bootstrap=10)
+    task = replace(task, values={**task.values, "site": task.values["clinical"] + 0.01})
+    _, comparisons = compare_task(task, reference="none")
+    (finding,), _ = added_to_clinical(task, comparisons)
+    assert finding.level == "note"
+    assert finding.found.startswith("cannot be told whether ours adds to Clinical model: ")
+    assert f"; instead of it (C-index {number(task.values['clinical'])}): not tested, " in finding.found
+    assert finding.short.endswith("; what is added cannot be told")
 
 
 def test_a_model_that_gets_no_weight_is_said_to(patients: pd.DataFrame) -> None:

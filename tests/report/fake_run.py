@@ -71,10 +71,12 @@ def _of_main_model(task: str) -> tuple[Finding, ...]:
     numbers = "−0.012 (−0.140 to +0.116)"
     why, of = "Why it matters.", {"task": task, "model": "subspace"}
     beat, add = "is not shown to be better than Clinical model", "is not shown to add to Clinical model"
+    clinical = f"0.769, difference {numbers}; combined {numbers}"
     off = "Subspace fusion: clear evidence that probabilities are off"
     return (
         Finding("warning", "trivial baseline", f"Subspace fusion {beat}", why, short=f"{beat}: {numbers}", **of),
         Finding("note", "added value", f"Subspace fusion {add}", why, short=f"{add}: {numbers}", **of),
+        Finding("note", "clinical model", f"Subspace fusion {add}", why, short=clinical, **of),
         Finding("warning", "calibration", off, why, short="recalibrate before use", **of),
         *(
             Finding("note", "outcome in disguise", f"input {gene} is allowed by name", why, task=task, short=gene)

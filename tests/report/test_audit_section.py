@@ -14,7 +14,7 @@ def test_findings_and_numbers_are_shown_and_escaped(tmp_path_factory: pytest.Tem
 
     assert SCRIPT not in html
     assert "7 persons &lt;script&gt;" in audit
-    for words in ("1 failure, 7 warnings, 12 notes, 1 passed", "Do not use these results", "−0.012", "+0.020"):
+    for words in ("1 failure, 7 warnings, 15 notes, 1 passed", "Do not use these results", "−0.012", "+0.020"):
         assert words in audit
     assert audit.index("7 persons") < audit.index("fusion does not help") < audit.index("test patients: G2 20")
     assert re.search(r'<li><a href="#audit">', html)

@@ -106,9 +106,17 @@ def test_a_card_names_the_trivial_model_what_it_reads_and_its_number(run: Path, 
     assert shown["Best without biology"] == "Clinical model (age, gender, idh, class) 0.847"
     assert shown["Added value"] == "adds to it: +0.1"
     assert "Best without biology" not in lines_of(copy, "grade")
+    assert "Clinical model" not in shown
     rows[1]["trivial"] = "site"
+    rows += [{"task": "survival", "model": "subspace", "trivial": "clinical"}]
+    short = "0.847, difference +0.02 (−0.01 to +0.05); combined +0.1 (+0.05 to +0.2)"
+    sentence = "Subspace fusion adds to Clinical model (C-index +0.1); instead of it (C-index 0.847): C-index +0.02"
+    audit["findings"] += [found | {"remedy": "", "check": "clinical model", "found": sentence, "short": short}]
     (copy / "audit.json").write_text(json.dumps(audit | {"tables": {"added_value": rows}}))
-    assert lines_of(copy, "survival")["Best without biology"] == "Hospital alone"
+    shown = lines_of(copy, "survival")
+    assert shown["Best without biology"] == "Hospital alone"
+    assert shown["Clinical model"] == short
+    assert f"{sentence}." in model_card(read_run(copy)).replace("\\", "")
 
 
 def test_a_card_gives_the_number_of_the_table_and_what_it_means(run):

@@ -25,7 +25,7 @@ from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
 from subfuse.audit.nulls import permute_labels
-from subfuse.audit.simple_baselines import compare_with_simple, what_is_added
+from subfuse.audit.simple_baselines import added_to_clinical, compare_with_simple, what_is_added
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
@@ -204,6 +204,7 @@ def _audit_table(
         audited.add(compare_with_simple(task, comparisons, unrelated=unrelated, runnable=runnable))
         adds, added = what_is_added(task)
         audited.add(adds, added, table="added_value")
+        audited.add(*added_to_clinical(task, comparisons), table="added_value")
         trivial = added["trivial"].iloc[0] if len(added) else None
         audited.add(*decision_findings(task, trivial), table="decision_curves")
         in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])

@@ -6,7 +6,7 @@ import pandas as pd
 
 from subfuse.audit.audited_task import AuditedTask, audited_tasks
 from subfuse.audit.fusion import Comparisons, Contest, fusion_contest
-from subfuse.audit.simple_baselines import simple_pairs
+from subfuse.audit.simple_baselines import clinical_pairs, simple_pairs
 from subfuse.evaluation.comparisons import COMPARISON_COLUMNS, compare_pairs
 from subfuse.evaluation.predictions import stacked
 from subfuse.training.models import main_model
@@ -17,12 +17,12 @@ def compare_task(task: AuditedTask, *, reference: str) -> tuple[Contest, Compari
 
     The family: every model against the reference (see `main_model`), every fused model against the best single
     modality and late fusion, every other model against the best linear one, and the main model against the best
-    trivial one; each pair once.
+    trivial one and the clinical one; each pair once.
     """
     contest = fusion_contest(task)
     pairs = [(model, reference) for model in task.models if model != reference and reference in task.models]
     known: dict[frozenset[str], tuple[str, str]] = {}
-    for pair in (*pairs, *contest.pairs, *chain.from_iterable(simple_pairs(task).values())):
+    for pair in (*pairs, *contest.pairs, *chain.from_iterable(simple_pairs(task).values()), *clinical_pairs(task)):
         known.setdefault(frozenset(pair), pair)
     table = compare_pairs(contest.task, list(known.values()), n_bootstrap=task.n_bootstrap, seed=task.seed)
     return contest, Comparisons(table)

@@ -14,11 +14,13 @@ from subfuse.audit.recommendation import unfit
 from subfuse.evaluation.benefit.added_value import WEIGHTLESS, added_value
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import TaskPredictions
-from subfuse.training.models import MODELS, is_linear, is_trivial, main_model, model_title
+from subfuse.training.models import COVARIATES, MODELS, is_linear, is_trivial, main_model, model_title
 
 ADDED_VALUE = "added value"
+AGAINST_CLINICAL = "clinical model"
 TRIVIAL_BASELINE = "trivial baseline"
 _WHY_ADDED = "A model that adds nothing to what age, sex, markers or the hospital tell is not worth its inputs."
+_UNTOLD = "what is added cannot be told"
 _Simplicity = Literal["linear", "trivial"]
 
 
@@ -68,6 +70,17 @@ def simple_pairs(task: AuditedTask) -> dict[_Simplicity, list[tuple[str, str]]]:
     return pairs
 
 
+def clinical_pairs(task: AuditedTask) -> list[tuple[str, str]]:
+    """Returns the main model against the best one of covariates alone; none where no other trivial one is better."""
+    values = task.values
+    clinical = [model for model in task.trivial if task.modalities[model] == COVARIATES and np.isfinite(values[model])]
+    return [
+        (main, max(clinical, key=values.__getitem__))
+        for main, best in simple_pairs(task)["trivial"]
+        if clinical and best not in clinical
+    ]
+
+
 def compare_with_simple(
     task: AuditedTask, comparisons: Comparisons, *, unrelated: Collection[str] = (), runnable: Collection[str] = ()
 ) -> Iterator[Finding]:
@@ -106,6 +119,38 @@ def what_is_added(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
     return [_added(row, task)], table
 
 
+def added_to_clinical(task: AuditedTask, comparisons: Comparisons) -> tuple[list[Finding], pd.DataFrame]:
+    """Returns how the main model compares with the clinical one and what it adds, and `added_value` of this pair.
+
+    Nothing without a pair of `clinical_pairs`: of a clinical model that is the best trivial one `what_is_added` tells.
+
+    Args:
+        task: Predictions of the task.
+        comparisons: Of the task, which has the pair.
+    """
+    pairs = clinical_pairs(task)
+    if not pairs:
+        return [], pd.DataFrame()
+    ((main, clinical),) = pairs
+    table = added_value(task, clinical, [main], n_bootstrap=task.n_bootstrap, seed=task.seed)
+    (row,) = table.to_dict("records")
+    return [_against_clinical(row, comparisons.row(main, clinical), task)], table
+
+
+def _against_clinical(added: Mapping[Any, Any], instead: Mapping[str, Any], task: AuditedTask) -> Finding:
+    """Returns the finding of what is added with the clinical model's value and the difference of both models."""
+    finding, value = _added(added, task), number(task.values[added["trivial"]])
+    detail, change = difference_text(instead), _change(instead)
+    if np.isnan(instead["lower"]):
+        detail = change = f"not tested, {instead['reason'] or 'no interval'}"
+    combined = f"combined {_change(added)}"
+    if np.isnan(added["lower"]) or finding.short == _UNTOLD:
+        combined = finding.short.replace(model_title(added["trivial"]), "it")
+    found = f"{finding.found}; instead of it ({metric_title(task.headline)} {value}): {detail}"
+    short = f"{value}, difference {change}; {combined}"
+    return replace(finding, check=AGAINST_CLINICAL, found=found, short=short)
+
+
 def _added(row: Mapping[Any, Any], task: AuditedTask) -> Finding:
     model, trivial = model_title(row["model"]), model_title(row["trivial"])
     if row["reason"] == WEIGHTLESS:
@@ -114,11 +159,11 @@ def _added(row: Mapping[Any, Any], task: AuditedTask) -> Finding:
         return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "", row["task"], row["model"], short)
     if np.isnan(row["lower"]) or np.isnan(row["p_value"]):
         found = f"cannot be told whether {model} adds to {trivial}: {row['reason'] or 'no interval'}"
-        remedy, short = "More patients would tell.", "cannot be told"
+        remedy, short = "More patients would tell.", _UNTOLD
         return Finding("note", ADDED_VALUE, found, _WHY_ADDED, remedy, row["task"], row["model"], short)
     if task.values[row["trivial"]] <= CHANCE:
         found = f"cannot be told what {model} adds: {_orders_nobody(task, row['trivial'])}"
-        return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "", row["task"], row["model"], short="cannot be told")
+        return Finding("note", ADDED_VALUE, found, _WHY_ADDED, "", row["task"], row["model"], _UNTOLD)
     verdict = verdict_of(lower=row["lower"], upper=row["upper"], p_adjusted=row["p_value"])
     numbers = (
         f"{metric_title(row['metric'])} {number(row['difference'], signed=True)}, "

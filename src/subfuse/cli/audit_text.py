@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from subfuse.audit.findings import Audit, Finding, Level, concerned
-from subfuse.audit.simple_baselines import ADDED_VALUE
+from subfuse.audit.simple_baselines import ADDED_VALUE, AGAINST_CLINICAL
 from subfuse.cli.console import print_table
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import metric_title, number, p_value_text, signed_interval
@@ -51,16 +51,20 @@ def print_added(audit: Audit) -> None:
 
 
 def audit_lines(audit: Audit) -> Iterator[str]:
-    """Yields the verdict, what is added to a trivial model, failures whole, warnings by kind, and the number of others.
+    """Yields the verdict, what is added to trivial models, failures whole, warnings by kind, and the number of others.
 
     Notes and passed checks are counted in one line each.
     """
     n_failures, n_warnings = (len(audit.of_level(level)) for level in ("failure", "warning"))
     failures = f"Do not use these results: {counted(n_failures, 'failure')}" if n_failures else "No failure"
     yield f"{failures}, {counted(n_warnings, 'warning')}."
-    for finding in audit.findings:
-        if finding.check == ADDED_VALUE:
-            yield f"{finding.task}: {finding.found}."
+    told = [
+        finding
+        for added in audit.findings
+        if added.check == ADDED_VALUE
+        for finding in (added, *(f for f in audit.findings if (f.check, f.task) == (AGAINST_CLINICAL, added.task)))
+    ]
+    yield from (f"{finding.task}: {finding.found}." for finding in told)
     problems: tuple[Level, ...] = ("failure", "warning")
     for level in problems:
         kinds: dict[tuple[str, str], list[Finding]] = {}

@@ -146,7 +146,8 @@ _TABLES = {
         first_number=5,
         of="model",
         caption="Of both predictions combined, against the best trivial model alone, which reads nothing but columns "
-        "of the patients' table. p adjusted (Holm) over the models of the task.",
+        "of the patients' table; of the main model against the clinical one too. p adjusted (Holm) over the models "
+        "added to the same one.",
     ),
     "held_out_sites": _Table(
         "Whole hospitals held out",

@@ -11,7 +11,7 @@ from subfuse.audit.calibration import CHECK as CALIBRATION
 from subfuse.audit.confounding.held_out_sites import CHECK as HELD_OUT
 from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
 from subfuse.audit.nulls import LABEL_NULL
-from subfuse.audit.simple_baselines import ADDED_VALUE, TRIVIAL_BASELINE
+from subfuse.audit.simple_baselines import ADDED_VALUE, AGAINST_CLINICAL, TRIVIAL_BASELINE
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
@@ -41,6 +41,7 @@ _VERDICTS = {
 _BEYOND = {  # checks of the audit that ask for more than a number above chance
     TRIVIAL_BASELINE: "Against no biology",
     ADDED_VALUE: "Added value",
+    AGAINST_CLINICAL: "Clinical model",
     HELD_OUT: "Hospitals held out",
 }
 _Tone = Literal["good", "open", "bad"]
@@ -143,7 +144,8 @@ def _lines(
     for check, heading in _BEYOND.items():
         if (found := _finding(run, task, check)) is not None:
             text = _in_few_words(found)
-            yield Line(heading, text.replace(model_title(trivial), "it") if trivial else text)
+            is_named_above = bool(trivial) and check != AGAINST_CLINICAL
+            yield Line(heading, text.replace(model_title(trivial), "it") if is_named_above else text)
     allowed = allowed_inputs(run, task)
     if allowed:
         yield Line("Outcome in disguise?", f"{preview(allowed, 2)}; allowed by name")
@@ -295,7 +297,7 @@ def fusion_sentence(run: RunFiles, task: str) -> str:
 
 
 def beyond_sentences(run: RunFiles, task: str) -> list[str]:
-    """Returns what was found of the main model beside the best trivial one and in hospitals held out, where asked."""
+    """Returns what was found of the main model beside trivial ones and in hospitals held out, where asked."""
     found = (_finding(run, task, check) for check in _BEYOND)
     texts = [singular(str(finding["found"])) for finding in found if finding is not None]
     return [f"{text[:1].upper()}{text[1:]}." for text in texts]
