@@ -193,6 +193,7 @@ def test_as_many_as_required_suffice_for_fitting_something() -> None:
     assert [survival.suffices(followed, least) for least in (2, 3, 4)] == [True, True, False]
     assert [grade.suffices(classed, least) for least in (2, 3, 4)] == [True, True, False]
     assert not grade.suffices(classed.iloc[:2], 2)
+    assert survival.suffices(followed.iloc[:1], 1)
     assert not survival.suffices(followed.iloc[:0], 0)
 
 
