@@ -9,8 +9,9 @@ from lifelines.utils import concordance_index
 
 from small_cohort import deal_folds
 from subfuse.audit.audit import audit_predictions
-from subfuse.audit.audited_task import audited_tasks
+from subfuse.audit.audited_task import AuditedTask, audited_tasks
 from subfuse.audit.nulls import permute_labels
+from subfuse.evaluation.intervals import evaluate_predictions
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
@@ -98,6 +99,42 @@ def test_an_order_below_every_permutation_is_said_to_be_one(model, level):
     assert table["p_value"].tolist() == [1.0]
     assert (finding.level, finding.found[:13]) == (level, "below chance:")
     assert finding.remedy.startswith("A higher risk must be worse")
+
+
+def turned_round(name: str, *, noise: float, seed: int, model: str = "theirs") -> AuditedTask:
+    """Predictions with the sign of the risk, or the first and last class, exchanged."""
+    rows = predictions(cohort(n=120), task=name, model=model, noise=noise, seed=seed)
+    rows = rows.assign(risk=-rows["risk"]).rename(columns={"p_G2": "p_G4", "p_G4": "p_G2"})
+    (task,) = audited_tasks(rows, n_bootstrap=200)
+    return task
+
+
+@pytest.mark.parametrize("model", ["theirs", "site"])
+@pytest.mark.parametrize(("name", "noise", "metric"), [("survival", 5.0, "C-index"), ("grade", 3.0, "AUC")])
+def test_an_interval_below_chance_is_a_reversed_direction_though_some_permutations_are_lower(
+    name: str, noise: float, metric: str, model: str
+) -> None:
+    task = turned_round(name, noise=noise, seed=6, model=model)
+    (finding,), table = permute_labels(task)
+    assert 0.9 < table["p_value"].item() < 1.0  # not below every permutation
+    known = evaluate_predictions(task.rows, n_bootstrap=200).set_index("metric").loc[task.headline]
+    assert known["upper"] < 0.5
+    interval = f"the 95 % interval of the {metric}, {known['lower']:.3f} to {known['upper']:.3f}"
+    assert finding.found.endswith(f"; the direction seems reversed: {interval}, lies below 0.5")
+    assert "every one of them higher" not in finding.found
+    assert finding.level == ("note" if model == "site" else "warning")
+    assert finding.remedy.endswith("Check the sign of the risk, or the order of the classes.")
+
+
+@pytest.mark.parametrize(("name", "noise", "seed"), [("survival", 5.0, 5), ("grade", 2.5, 2)])
+def test_an_interval_that_spans_chance_is_not_said_to_be_reversed(name: str, noise: float, seed: int) -> None:
+    task = turned_round(name, noise=noise, seed=seed)
+    (finding,), _ = permute_labels(task)
+    assert task.values["theirs"] < 0.5
+    assert "reversed" not in finding.found + finding.why + finding.remedy
+    assert (finding.level, finding.why) == (
+        "warning", "The predictions are not shown to be related to the outcome."
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["survival", "diagnosis"])

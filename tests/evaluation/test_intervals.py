@@ -11,7 +11,7 @@ from sksurv.metrics import concordance_index_censored
 from subfuse.evaluation.bootstrap import BootstrapWeights
 from subfuse.evaluation.calibration import calibration_table
 from subfuse.evaluation.censoring import HORIZON_DAYS
-from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
+from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions, headline_interval
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics
 from subfuse.evaluation.predictions import read_tasks
 from subfuse.evaluation.ranked_patients import ranked_patients
@@ -30,6 +30,17 @@ def test_survival_value_is_the_mean_over_folds() -> None:
     assert row["sd"] == pytest.approx(np.std(per_fold, ddof=1), abs=1e-12)
     assert row["lower"] < row["value"] < row["upper"]
     assert (row["n_patients"], row["n_events"], row["reason"]) == (N, cohort()["event"].sum(), None)
+
+
+@pytest.mark.parametrize(("name", "metric"), [("survival", "c_index"), ("grade", "auc")])
+def test_the_interval_of_a_headline_alone_is_that_of_all_metrics(name: str, metric: str) -> None:
+    table = pd.concat([predictions(cohort(), task=name, model=m, seed=s) for s, m in enumerate(("one", "other"))])
+    metrics = evaluate_predictions(table, n_bootstrap=50, seed=3)
+    (task,) = read_tasks(table)
+    row = metrics[(metrics["model"] == "other") & (metrics["metric"] == metric)].iloc[0]
+    assert headline_interval(task, "other", n_bootstrap=50, seed=3) == pytest.approx((row["lower"], row["upper"]))
+    few = read_tasks(table[table["fold"] == 0].groupby(["model", "split"]).head(4))
+    assert all(np.isnan(headline_interval(task, "other", n_bootstrap=50, seed=3)).all() for task in few)
 
 
 def test_classification_value_is_the_mean_over_folds() -> None:

@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from subfuse.audit.audited_task import AuditedTask
 from subfuse.audit.findings import SIGNIFICANCE, Finding, Level
-from subfuse.evaluation.intervals import grouping
-from subfuse.evaluation.metrics import metric_title, p_text
+from subfuse.evaluation.intervals import grouping, headline_interval
+from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, Outcome
 from subfuse.evaluation.weighted_metrics import wins
 from subfuse.training.models import model_title
@@ -20,6 +20,7 @@ _N_PERMUTATIONS = 200
 _REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
 # Held-out predictions of noise lie below chance more often than above: training lacks what is tested
 _REVERSED_SDS = 4.0
+_CHECK_DIRECTION = "Check the sign of the risk, or the order of the classes."
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,29 @@ def _label_finding(
         found = f"the {task.outcome.words['order']} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."
         return Finding("failure", LABEL_NULL, found, why, right_way, task.name, model)
+    level: Level = "note" if model in task.trivial else "warning"
+    found = f"below chance: {text}{', every one of them higher' * is_below}"
+    lower, upper = _interval_below_chance(task, model, value)
+    if upper < CHANCE:
+        interval = f"the 95 % interval of the {metric_title(task.headline)}, {number(lower)} to {number(upper)}"
+        found += f"; the direction seems reversed: {interval}, lies below {CHANCE}"
+        why = "Patients seem to be ordered against their outcomes, which noise can do too where they are few."
+        return Finding(level, LABEL_NULL, found, why, f"{right_way} {_CHECK_DIRECTION}", task.name, model)
     if is_below:
-        found = f"below chance: {text}, every one of them higher"
         why = "The predictions may be reversed, or of noise: where patients are few, such lie below chance too."
-        level: Level = "note" if model in task.trivial else "warning"
         return Finding(level, LABEL_NULL, found, why, right_way, task.name, model)
     if model in task.trivial:  # that hospital, batch or covariates tell nothing speaks for the result
         return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
     why = "The predictions are not shown to be related to the outcome."
     remedy = "Do not read anything into differences between models."
     return Finding("warning", LABEL_NULL, text, why, remedy, task.name, model)
+
+
+def _interval_below_chance(task: AuditedTask, model: str, value: float) -> tuple[float, float]:
+    """Returns the 95 % interval of a headline metric below chance; NaN of another, which is not asked."""
+    if value >= CHANCE:
+        return np.nan, np.nan
+    return headline_interval(task, model, n_bootstrap=task.n_bootstrap, seed=task.seed)
 
 
 def _null(folds: Sequence[_Pairs], generator: np.random.Generator) -> Float[np.ndarray, " permutation"]:

@@ -90,6 +90,24 @@ def evaluate_predictions(
     return table_of(rows, METRIC_COLUMNS)
 
 
+def headline_interval(task: TaskPredictions, model: str, *, n_bootstrap: int, seed: int) -> tuple[float, float]:
+    """Returns the interval that `evaluate_predictions` gives a model's headline metric; NaN where it gives none.
+
+    Args:
+        task: Rows of all models of the task, which are resampled together.
+        model: One of them.
+        n_bootstrap: Replicates, one or more.
+        seed: Of the replicates.
+    """
+    bootstrap = BootstrapWeights.draw(task.tested, n_bootstrap, np.random.default_rng(seed))
+    by, note = grouping(task)
+    groups = ranked_patients(task.of_model(model), task.outcome, by=by)
+    measured = [{task.headline: group.weighted_headline(bootstrap.of(group))} for group in groups]
+    tested = task.tested_by(model).drop_duplicates(PATIENT).set_index(PATIENT)
+    (summary,) = _summaries(groups, measured, note, partial(few_in, tested, task.outcome))
+    return summary["lower"], summary["upper"]
+
+
 def grouping(task: TaskPredictions) -> tuple[list[str], str | None]:
     """Returns by which columns patients are ranked together, and the note where folds are pooled.
 
