@@ -3,8 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from subfuse.model import position_bias_error
-from subfuse.model.deformable_attention import DeformableAttention
+from subfuse.model.deformable_attention import DeformableAttention, position_bias_error
 from subfuse.model.patch_grid import SpatialCells
 
 GRID = (8, 11)
