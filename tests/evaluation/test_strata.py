@@ -153,3 +153,19 @@ def test_a_stratum_is_told_by_the_cases_of_the_folds_where_it_can_be():
     assert np.isfinite(found["value"])
     assert np.isnan(found["lower"])
     assert "4 events among the test patients, 5 are needed" in found["reason"]
+
+
+@pytest.mark.parametrize(("n_events", "is_compared"), [(14, False), (15, True)])
+def test_a_stratum_of_fifteen_events_is_compared_with_the_others(n_events: int, is_compared: bool):
+    rows = table(event=True)
+    smaller = np.arange(N) % 3 == 0
+    rows.loc[smaller, "event"] = np.arange(smaller.sum()) < n_events
+    strata = np.where(smaller, "few", np.where(np.arange(N) % 2 == 0, "a", "b"))
+
+    found = stratified_metrics(
+        task_of(rows.assign(fold=0)), ["ours"], columns_of(rows, idh=strata), n_bootstrap=50, seed=0
+    )
+
+    tested = found.set_index("stratum")["p_heterogeneity"]
+    assert tested[["a", "b"]].notna().all()
+    assert np.isfinite(tested["few"]) == is_compared
