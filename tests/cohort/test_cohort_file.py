@@ -258,12 +258,23 @@ def test_given_cohort_files_are_refused_in_one_line(cases, file, named):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "is_read"), [("s" * 90, True), ("s" * 91, False), ("µ" * 46, False)])
+def test_a_subspace_leaves_room_for_a_slide_in_the_name_of_a_heat_map(write, name, is_read):
+    content = {"name": "a", "patients": {"table": "p.csv"}, "gene_sets": {name: "builtin"}}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if is_read:
+        assert list(read_cohort_file(write(text)).gene_sets) == [name]
+    else:
+        with pytest.raises(ConfigurationError, match=r"a name of at most 90 bytes is required\. Found 9"):
+            read_cohort_file(write(text))
+
+
 @pytest.mark.parametrize(
     ("section", "name"),
     [
         *(("tasks", name) for name in ("cohort", "Explanations", "predictions.csv", "report.HTML", "config.yaml")),
         ("tasks", "explanations_snn"),
-        *(("gene_sets", name) for name in ("total", "all", "slide_id", "x", "audit.json")),
+        *(("gene_sets", name) for name in ("total", "all", "slide_id", "x", "audit.json", "occlusion_tumour")),
     ],
 )
 def test_names_that_every_run_has_already_are_refused(write, section, name):

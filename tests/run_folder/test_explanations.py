@@ -79,3 +79,8 @@ def test_what_a_patient_is_called_leads_to_no_other_folder(tmp_path):
     assert len({*names, COHORT}) == len(names) + 1
     assert all((tmp_path / name).resolve().parent == tmp_path.resolve() for name in names)
     assert names[-2:] == ["TCGA-02-0047", "007"]
+
+
+@pytest.mark.parametrize("name", ["cohort", "failures.csv"])
+def test_no_patient_takes_the_place_of_another_file(name):
+    assert explanation_name(name).startswith("patient-")

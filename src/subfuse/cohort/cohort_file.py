@@ -18,6 +18,8 @@ from subfuse.slides.source import SlidesSection
 _NOT_A_TASK = ("cohort", "explanations", "held-out-sites")  # folders of a run beside those of its tasks
 _NOT_A_TASK_BEFORE = "explanations_"  # of the models that are not the main one: their names follow
 _NOT_A_SUBSPACE = ("all", "total", "slide_id", "x", "y")  # columns and rows beside those of the subspaces
+_NOT_A_SUBSPACE_BEFORE = "occlusion_"  # of a subspace's other column in tables of patches: its name follows
+_LONGEST_SUBSPACE = 90  # bytes; a heat map is called after subspace and slide
 _SUFFIXES_OF_RUNS = (".csv", ".json", ".yaml", ".html", ".md")
 Name = Annotated[str, AfterValidator(plain_name)]  # of what becomes a folder, a file or a column
 Role = Literal["develop", "external"]
@@ -104,12 +106,12 @@ class CohortFile(Section):
 
     @model_validator(mode="after")
     def _free_names(self) -> "CohortFile":
-        for section, names, taken in (
-            ("tasks", self.tasks or {}, _NOT_A_TASK),
-            ("gene_sets", self.gene_sets, _NOT_A_SUBSPACE),
+        for section, names, taken, before in (
+            ("tasks", self.tasks or {}, _NOT_A_TASK, _NOT_A_TASK_BEFORE),
+            ("gene_sets", self.gene_sets, _NOT_A_SUBSPACE, _NOT_A_SUBSPACE_BEFORE),
         ):
             used = [name for name in names if name.lower() in taken or name.lower().endswith(_SUFFIXES_OF_RUNS)]
-            used += [name for name in names if section == "tasks" and name.lower().startswith(_NOT_A_TASK_BEFORE)]
+            used += [name for name in names if name.lower().startswith(before)]
             if used:
                 raise ProblemAt(
                     (section, used[0]), f"'{used[0]}' belongs to a file or folder of every run; choose another name"
@@ -121,6 +123,15 @@ class CohortFile(Section):
                         (section, name),
                         f"names must differ in more than upper and lower case. Found '{other}' and '{name}'",
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _short_subspaces(self) -> "CohortFile":
+        for name in self.gene_sets:
+            if (size := len(name.encode())) > _LONGEST_SUBSPACE:
+                raise ProblemAt(
+                    ("gene_sets", name), f"a name of at most {_LONGEST_SUBSPACE} bytes is required. Found {size}"
+                )
         return self
 
     @model_validator(mode="after")
