@@ -22,6 +22,7 @@ from subfuse.errors import SubfuseError
 
 Damage = Callable[[bytes, random.Random], bytes]
 READ, REFUSED = "read", "refused"  # how reading may end; anything else is told in words
+_MOST_PIPES = 8  # of a folder of files
 _SECONDS = 60  # after which a reader hangs; the slowest takes two, and some seconds for what it imports
 
 _CELLS = (
@@ -100,13 +101,31 @@ class Reader:
         """Copies the folder of what is sound, damages one file of the copy, and returns the copy's path."""
         shutil.copytree(sound.parent, folder)
         path = folder / sound.name
-        file = chance.choice(sorted(p for p in path.rglob("*") if p.is_file())) if path.is_dir() else path
+        file = chance.choice(files_of(path))
         file.write_bytes(self.damage(file.read_bytes(), chance))
         return path
 
+    def piped(self, sound: Path, folder: Path, index: int) -> Path:
+        """Copies the folder of what is sound, with a pipe that nobody writes to in the place of one file."""
+        shutil.copytree(sound.parent, folder)
+        path = folder / sound.name
+        put_pipe(files_of(path)[index])
+        return path
+
+
+def files_of(path: Path) -> list[Path]:
+    """Returns the files of a folder and below it; of a file itself."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def put_pipe(file: Path) -> None:
+    """Replaces a file by a pipe, which a reader that opens it waits for for ever."""
+    file.unlink()
+    os.mkfifo(file)
+
 
 def check_reader(reader: Reader, folder: Path, n_rounds: int) -> None:
-    """Lets a reader read what is sound, and so many damages of it; fails for what ends otherwise than it may."""
+    """Lets a reader read what is sound, so many damages of it, and pipes; fails for what ends otherwise than it may."""
     whole = folder / "sound" / reader.name
 
     def sound(_: int) -> None:
@@ -121,18 +140,27 @@ def check_reader(reader: Reader, folder: Path, n_rounds: int) -> None:
         finally:
             shutil.rmtree(copy, ignore_errors=True)
 
-    ((_, end),) = _ends([0], sound)
+    def piped(index: int) -> None:
+        copy = folder / f"pipe{index}"
+        try:
+            reader.read(reader.piped(whole, copy, index))
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+
+    ((_, end),) = ends([0], sound)
     if end != READ:
         pytest.fail(f"what is sound: {end}")
-    found = dict(_ends(range(n_rounds), damaged))
+    found = dict(ends(range(n_rounds), damaged))
+    n_pipes = min(len(files_of(whole)), _MOST_PIPES)
+    found |= {f"pipe {index}": end for index, end in ends(range(n_pipes), piped)}
     faults = {seed: end for seed, end in found.items() if end not in (READ, REFUSED)}
     counts = Counter("faults" if seed in faults else end for seed, end in found.items())
     print(f"{n_rounds} rounds: {', '.join(f'{n} {end}' for end, n in sorted(counts.items()))}")
     if faults:
-        pytest.fail("\n".join(f"seed {seed}: {end}" for seed, end in sorted(faults.items())[:20]))
+        pytest.fail("\n".join(f"seed {seed}: {end}" for seed, end in list(faults.items())[:20]))
 
 
-def _ends(seeds: Iterable[int], act: Callable[[int], object]) -> Iterator[tuple[int, str]]:
+def ends(seeds: Iterable[int], act: Callable[[int], object]) -> Iterator[tuple[int, str]]:
     """Yields how an act ends for each seed: in a child, which is replaced where it hangs or dies."""
     left = list(seeds)
     while left:

@@ -16,6 +16,7 @@ from expression_sections import expression_section
 from small_cohort import unchecked
 from subfuse.audit.any_origin.any_table import auditable
 from subfuse.audit.any_origin.prediction_files import read_prediction_files
+from subfuse.bounded_files import require_regular_file
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort import read_cohort
 from subfuse.cohort.cohort_file import read_cohort_file
@@ -122,6 +123,7 @@ def rows_of_features(path: Path) -> None:
 
 
 def upload(path: Path) -> object:
+    require_regular_file(path)  # what is sent is bytes, never a pipe
     return read_upload(path.read_bytes(), unit="tpm", genes=["EGFR", "TP53", "VIM"])
 
 

@@ -58,3 +58,5 @@ def test_arrays_in_the_middle_of_a_large_file_are_not_looked_through(path, monke
         require_sound_heaps(path)
     monkeypatch.setattr(hdf5_heaps, "_ENDS", 100_000)
     require_sound_heaps(path)
+    with pytest.raises(DataError):  # of a file that will be read whole they are
+        require_sound_heaps(path, throughout=True)

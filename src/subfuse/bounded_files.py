@@ -45,6 +45,17 @@ class _BoundedStream(io.RawIOBase):
         return len(chunk)
 
 
+def require_regular_file(path: Path, what: str = "table") -> None:
+    """Checks that a path is no folder, pipe or device, which has no end that reading could come to.
+
+    Raises:
+        DataError: It is one.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or device"
+        raise DataError(f"{path}: a readable {what} is required. Found {kind}. Give the file itself.")
+
+
 def open_unpacked(path: Path) -> io.BufferedIOBase:
     """Opens a plain or gzip file without bounds, for `read_bounded` and `read_bounded_line`."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")

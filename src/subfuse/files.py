@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -195,8 +196,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file of ours.
 
     Raises:
-        DataError: It is missing, not UTF-8, no JSON, nested too deeply, or something else than an object.
+        DataError: It is missing, no regular file, not UTF-8, no JSON, nested too deeply, or something else than an
+            object.
     """
+    require_regular_file(path, "JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -258,6 +261,7 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
     """
     import pandas
 
+    require_regular_file(path)
     try:
         if not path.read_bytes().strip():
             return pandas.DataFrame()
@@ -289,8 +293,10 @@ def require_whole_tensors(path: Path) -> None:
     Files of its versions before 1.6 have no checksums.
 
     Raises:
+        DataError: It is no regular file.
         ValueError: A part differs, or the list of parts cannot be read.
     """
+    require_regular_file(path, "file of tensors")
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as file:
@@ -300,7 +306,13 @@ def require_whole_tensors(path: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Returns the hexadecimal SHA-256 of a file's bytes."""
+    """Returns the hexadecimal SHA-256 of a file's bytes.
+
+    Raises:
+        DataError: It is no regular file.
+        OSError: It cannot be read.
+    """
+    require_regular_file(path, "file")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,10 +10,14 @@ _HEADER = 16  # bytes, of a collection and of each of its objects
 _ENDS = 4 << 20  # bytes at both ends of a large file, where collections lie: its arrays are not looked through
 
 
-def require_sound_heaps(path: Path) -> None:
+def require_sound_heaps(path: Path, *, throughout: bool = False) -> None:
     """Walks the collections of texts in an HDF5 file as its library does, which does not end after a step of no size.
 
     Files that are missing or of another kind are left to the library.
+
+    Args:
+        path: The file.
+        throughout: Looks through all of it, as for a file that will be read whole; else, of a large file, at both ends.
 
     Raises:
         DataError: A step leads nowhere, or out of its collection.
@@ -21,7 +25,8 @@ def require_sound_heaps(path: Path) -> None:
     if not path.is_file() or path.stat().st_size == 0:
         return
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        parts = [(0, len(content))] if len(content) <= 2 * _ENDS else [(0, _ENDS), (len(content) - _ENDS, len(content))]
+        is_all = throughout or len(content) <= 2 * _ENDS
+        parts = [(0, len(content))] if is_all else [(0, _ENDS), (len(content) - _ENDS, len(content))]
         for first, last in parts:
             place = content.find(_HEAP, first, last)
             while place >= 0:

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subfuse.bounded_files import open_bounded, open_unpacked, read_bounded, read_bounded_line
+from subfuse.bounded_files import (
+    open_bounded,
+    open_unpacked,
+    read_bounded,
+    read_bounded_line,
+    require_regular_file,
+)
 from subfuse.errors import DataError, preview
 
 # How tables say "unknown", in lower case; quotes around -- are part of GDC's files.
@@ -77,17 +83,6 @@ def separator_hint(header: str) -> str:
     kind = next((words for mark, words in kinds.items() if mark in header), None)
     remedy = "seem to separate them: save the table as CSV with commas, and numbers with decimal points."
     return "" if kind is None else f" {kind} {remedy}"
-
-
-def require_regular_file(path: Path, what: str = "table") -> None:
-    """Checks that a path is no folder, pipe or device, which could not be read to an end.
-
-    Raises:
-        DataError: It is one.
-    """
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a pipe or device"
-        raise DataError(f"{path}: a readable {what} is required. Found {kind}. Give the file itself.")
 
 
 def read_first_line(path: Path, *, what: str = "table") -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from damage import rounds
+from damage import READ, REFUSED, ends, files_of, put_pipe, rounds
 from small_cohort import deal_folds
 from subfuse.cohort.bags import InputStandardiser
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
@@ -225,6 +225,29 @@ def test_damaged_files_end_in_our_error_or_are_read(made, name):
             n_refused += 1
             assert "\n" not in str(error), error  # noqa: PT017
     assert n_refused
+
+
+@pytest.mark.faults
+def test_a_pipe_in_the_place_of_any_file_is_named_at_once(made):
+    cohort, out = made
+    files = files_of(out)
+
+    def read(index: int) -> None:
+        put_pipe(files[index])
+        run = load_run(out)
+        run.predict(cohort)
+        read_run_patients(out)
+        cohort_section(read_run(out), PictureBudget())
+
+    found = {}
+    for index, file in enumerate(files):
+        whole = file.read_bytes()
+        ((_, found[file.relative_to(out).as_posix()]),) = ends([index], read)
+        file.unlink()
+        file.write_bytes(whole)
+    assert {name: end for name, end in found.items() if end not in (READ, REFUSED)} == {}
+    never_missing = {"predictions.csv", "metrics.csv", "provenance.json", "grade/snn/fold_0/model.safetensors"}
+    assert never_missing <= {name for name, end in found.items() if end == REFUSED}
 
 
 def test_a_number_that_is_written_as_text_is_read_as_one(made):

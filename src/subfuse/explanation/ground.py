@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw
 
+from subfuse.bounded_files import require_regular_file
+from subfuse.errors import DataError
 from subfuse.features.store import SlideFeatures
 from subfuse.slides.tissue import THUMBNAIL_PX
 
@@ -40,9 +42,10 @@ def slide_ground(features: Path, slide: SlideFeatures) -> Ground:
     if not path.exists():
         return Ground(_picture_of_places(slide), _NO_PICTURE)
     try:
+        require_regular_file(path, "picture")
         with Image.open(path) as opened:
             return Ground(opened.convert("RGB"), None)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, DataError, Image.DecompressionBombError) as error:
         return Ground(_picture_of_places(slide), f"its thumbnail {path.name} cannot be read ({error})")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.gene_names import approved_name, case_hint, gene_aliases, is_like_symbol
 from subfuse.expression.source import GeneSetSource
-from subfuse.tables import require_regular_file
 
 BUILTIN = ("tumour", "microenvironment")
 _FEW_GENES = 0.5  # share of a subspace

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.bounded_files import require_plausible_size
+from subfuse.bounded_files import require_plausible_size, require_regular_file
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.matrices import gene_axis, refuse_other_unit, source_of, told_unit
@@ -84,7 +84,8 @@ def read_anndata(
 def _read_h5ad(path: Path) -> Any:
     import anndata
 
-    require_sound_heaps(path)
+    require_regular_file(path, "AnnData file")
+    require_sound_heaps(path, throughout=True)
     try:
         require_plausible_size(path, "all that it declares", _declared_bytes(path), 1, path.stat().st_size)
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.expression.numeric_tables import NumericTable, read_numeric_table
 from subfuse.expression.samples import SampleMatrix, assign_samples, read_sample_sheet, refuse_repeated
@@ -214,6 +215,7 @@ def _beside(path: Path) -> Path | None:
 
 
 def _xena_unit(beside: Path) -> str | None:
+    require_regular_file(beside, "JSON file")
     try:
         described = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.units import MODEL_SCALE, ShareBasis
@@ -136,7 +137,8 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
     """
     import anndata
 
-    require_sound_heaps(path)
+    require_regular_file(path, "prepared expression file")
+    require_sound_heaps(path, throughout=True)
     try:
         data = anndata.read_h5ad(path)
         unit, transform = str(data.uns["unit"]), str(data.uns["transform"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.cells import number_hint
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, without_coordinates
@@ -59,6 +60,7 @@ def feature_row(table: pd.DataFrame, slide_id: str, path: Path) -> FeatureFile:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    require_regular_file(path)
     try:
         table = pd.read_parquet(path)
     except ImportError:

@@ -10,10 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from subfuse.bounded_files import require_plausible_size
+from subfuse.bounded_files import require_plausible_size, require_regular_file
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.hdf5_heaps import require_sound_heaps
-from subfuse.tables import require_regular_file
 
 _LONGEST_TEXT = 150  # characters of an attribute that names something
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from subfuse.bounded_files import require_plausible_size
+from subfuse.bounded_files import require_plausible_size, require_regular_file
 from subfuse.errors import DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, without_coordinates
 from subfuse.features.hdf5_files import damage_named, opened_hdf5
@@ -125,6 +125,7 @@ def _loaded_tensor(path: Path) -> Any:
     """Loads without unpickling code; a file in the usual zip format is mapped, not read."""
     import torch
 
+    require_regular_file(path, "feature file")
     required = "a complete file with one tensor (nothing but tensors is unpickled)"
     with damage_named(path, required):
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
-from subfuse.bounded_files import require_plausible_size
+from subfuse.bounded_files import require_plausible_size, require_regular_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, bag_shape, unknown_mpp
 from subfuse.features.hdf5_files import damage_named
@@ -37,6 +37,9 @@ def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureF
         raise ConfigurationError(
             f"{path}: zarr stores need wsidata. Install it with: pip install 'subfuse[wsi]'."
         ) from None
+    for file in path.rglob("*"):
+        if not file.is_dir():
+            require_regular_file(file, "part of a store")
     with damage_named(path, _STORE):
         store: Any = zarr.open_group(path, mode="r")
         name, region = _feature_table(store, path, encoder)

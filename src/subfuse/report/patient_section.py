@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import duration, number
 from subfuse.execution import Attempts
@@ -49,6 +50,7 @@ def encoded(path: Path) -> str:
     """Returns a picture as a data address of a JPEG, at most `_PICTURE_WIDTH_PX` wide."""
     from PIL import Image
 
+    require_regular_file(path, "picture")
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
     if picture.width > _PICTURE_WIDTH_PX:

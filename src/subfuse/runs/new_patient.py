@@ -9,6 +9,7 @@ from typing import cast
 
 import pandas as pd
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.cohort.cohort import Cohort, Patient, read_resolved
 from subfuse.cohort.marker import COHORT_FILE
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -31,7 +32,6 @@ from subfuse.run_folder.names import COHORT, PROVENANCE
 from subfuse.runs.run import Run
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
-from subfuse.tables import require_regular_file
 from subfuse.training.fitted_model import FittedModel
 
 NEW_PATIENT = "new-patient"

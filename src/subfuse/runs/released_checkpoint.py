@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import atomic_path, read_json, remove_parts, require_whole_tensors, write_json
 from subfuse.model import SubspaceFusion, SubspaceFusionConfig
@@ -72,6 +73,7 @@ def load_converted(folder: Path | str) -> SubspaceFusion:
 
     folder = Path(folder)
     described = read_json(folder / MODEL)
+    require_regular_file(folder / WEIGHTS, "file of weights")
     try:
         config = TypeAdapter(SubspaceFusionConfig).validate_python(described["config"])
         n_tumour, n_micro = (int(described["n_genes"][name]) for name in ("tumour", "microenvironment"))

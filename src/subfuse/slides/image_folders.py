@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import DataError, preview
 from subfuse.slides.tissue import (
     MAX_PEN_SHARE,
@@ -22,7 +23,6 @@ from subfuse.slides.tissue import (
     stained_and_pen,
 )
 from subfuse.slides.whole_slides import ACCEPTED
-from subfuse.tables import require_regular_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

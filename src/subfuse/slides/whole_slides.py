@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.slides.tissue import (
     MAX_PEN_SHARE,
@@ -27,7 +28,6 @@ from subfuse.slides.tissue import (
     grid_starts,
     square_pixel,
 )
-from subfuse.tables import require_regular_file
 
 ACCEPTED = (
     "a tiled pyramidal slide that OpenSlide reads (SVS, tiled TIFF, NDPI, MRXS, SCN, BIF, VMS, CZI, DICOM), "

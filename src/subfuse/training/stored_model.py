@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat, ValidationEr
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from subfuse.bounded_files import require_regular_file
 from subfuse.cohort.bags import InputStandardiser, PatchStandardiser
 from subfuse.cohort.covariates import WEIGHT, CovariateCoding
 from subfuse.cohort.task import TaskSpec
@@ -133,6 +134,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    require_regular_file(path, "file of weights")
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:

@@ -11,8 +11,10 @@ import pandas as pd
 import torch
 
 from subfuse import __version__
+from subfuse.bounded_files import require_regular_file
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.fingerprint import fingerprint_of
+from subfuse.errors import DataError
 from subfuse.execution import Attempts
 from subfuse.explanation.attribution import Attribution
 from subfuse.explanation.explained_score import (
@@ -102,9 +104,10 @@ def _key(tested: FoldModel, tolerance: float) -> str:
 def is_explained(tested: FoldModel, folder: Path, tolerance: float) -> bool:
     """Returns whether a folder holds the tables of this very model, of these patients, complete and as written."""
     try:
+        require_regular_file(folder / DONE, "file")
         key, *hashes = (folder / DONE).read_text(encoding="utf-8").split() or [""]
         return key == _key(tested, tolerance) and hashes == _hashes(folder)
-    except (OSError, UnicodeDecodeError):  # one of the files is absent or damaged: made again
+    except (OSError, UnicodeDecodeError, DataError):  # one of the files is absent or damaged: made again
         return False
 
 
