@@ -1,5 +1,6 @@
-"""Predictions wait in a bounded queue of their own; everything else is answered meanwhile."""
+"""Predictions wait in a bounded queue of their own, uploads among them; everything else is answered meanwhile."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,17 +11,19 @@ from fastapi.testclient import TestClient
 
 from subfuse.serve.prediction_queue import PredictionQueue
 
+NEVER_ARRIVES = 99
+
 
 class SlowViewer:
     """A viewer whose predictions last until they are let go, and whose tiles are ready."""
 
-    def __init__(self, most_waiting: int) -> None:
-        self.queue, self.go = PredictionQueue(most_waiting), threading.Event()
+    def __init__(self, most_waiting: int, seconds_to_arrive: float = 60.0) -> None:
+        self.queue, self.go = PredictionQueue(most_waiting, seconds_to_arrive), threading.Event()
         self.app, self.at_once, self.most_at_once = FastAPI(), 0, 0
 
         @self.app.post("/predict")
         async def predict(number: int) -> int:
-            return await self.queue.run(partial(self._predicted, number))
+            return await self.queue.run(partial(self._received, number), self._predicted)
 
         @self.app.get("/tile")
         def tile() -> str:
@@ -30,7 +33,13 @@ class SlowViewer:
         async def pending() -> int:
             return self.queue._pending
 
-    def _predicted(self, number: int) -> int:
+    async def _received(self, number: int) -> bytes:
+        if number == NEVER_ARRIVES:
+            await asyncio.sleep(60)
+        return str(number).encode()
+
+    def _predicted(self, content: bytes) -> int:
+        number = int(content)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         assert self.go.wait(30)
@@ -70,3 +79,17 @@ def test_at_least_one_is_predicted(most_waiting):
     viewer.go.set()
     with TestClient(viewer.app) as client:
         assert client.post("/predict", params={"number": 7}).json() == 7
+
+
+def test_an_upload_holds_a_place_until_it_is_there_and_not_for_ever():
+    viewer = SlowViewer(most_waiting=0, seconds_to_arrive=1.0)
+    viewer.go.set()
+    with TestClient(viewer.app) as client, ThreadPoolExecutor(1) as other:
+        slow = other.submit(client.post, "/predict", params={"number": NEVER_ARRIVES})
+        while client.get("/pending").json() < 1:
+            pass
+        assert client.post("/predict", params={"number": 3}).status_code == 429
+        assert client.get("/tile").json() == "tile"
+        answer = slow.result(30)
+        assert (answer.status_code, answer.json()["detail"]) == (408, "the file must arrive within 1 s.")
+        assert client.post("/predict", params={"number": 4}).json() == 4

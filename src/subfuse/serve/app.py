@@ -32,6 +32,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": schema.Problem, "description": "The token is missing"},
     403: {"model": schema.Problem, "description": "A request from another site"},
     404: {"model": schema.Problem, "description": "There is no such thing here"},
+    408: {"model": schema.Problem, "description": "The file does not arrive within a minute"},
     409: {"model": schema.Problem, "description": "Not now"},
     413: {"model": schema.Problem, "description": "The file is too large"},
     422: {"model": schema.Problem, "description": "A value or file that cannot be used"},
@@ -198,11 +199,9 @@ def _add_prediction(app: FastAPI, reader: RunReader, queue: PredictionQueue) -> 
         """
         patient = _require_patient(reader, patient_id)
         _require_model(reader, None, model)
-        queue.require_place()  # before a file is read that cannot be used
-        content = await _limited_body(request)
-        return await queue.run(partial(predicted, patient, content, model))
+        return await queue.run(partial(_limited_body, request), partial(predicted, patient, model))
 
-    def predicted(patient: Patient, content: bytes, model: str) -> schema.NewPrediction:
+    def predicted(patient: Patient, model: str, content: bytes) -> schema.NewPrediction:
         uploaded, after = reader.predict_with(patient, content, model=model)
         before = [p for p in reader.of_patient(patient.patient_id) if p.model == model and p.split in ("test", "new")]
         return schema.NewPrediction(
