@@ -1,4 +1,4 @@
-"""One rule for names: whatever becomes a folder, a file or a column is a plain name on every system."""
+"""One rule for names: whatever becomes a folder, a file or a column is a plain name."""
 
 import difflib
 import re

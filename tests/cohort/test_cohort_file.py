@@ -293,3 +293,21 @@ def test_ordinary_names_are_kept(write, name):
 def test_names_that_one_folder_would_hold_are_refused(write):
     with pytest.raises(ConfigurationError, match="upper and lower case"):
         read_cohort_file(write(MINIMAL + "tasks: {Grade: {column: a}, grade: {column: b}}\n"))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "subspaces", "is_read"),
+    [(["a", "a_b"], ["b_c", "c"], False), (["a", "a_b"], ["b", "c"], True), (["a", "a_b"], ["b_total", "c"], False)],
+)
+def test_a_task_and_a_subspace_make_no_column_of_another_pair(write, tasks, subspaces, is_read):
+    content = {
+        "name": "a",
+        "patients": {"table": "p.csv"},
+        "gene_sets": dict.fromkeys(subspaces, "builtin"),
+        "tasks": {task: {"column": "grade"} for task in tasks},
+    }
+    if is_read:
+        assert list(read_cohort_file(write(yaml.safe_dump(content))).tasks) == tasks
+    else:
+        with pytest.raises(ConfigurationError, match=r"Found a_b_(c|total) twice, of task 'a' and of task 'a_b'"):
+            read_cohort_file(write(yaml.safe_dump(content)))

@@ -8,6 +8,7 @@ from bright_slides import bright_slide, fit, prepared_slide
 from PIL import Image
 
 from subfuse.cohort.bags import PatchStandardiser
+from subfuse.errors import DataError
 from subfuse.explanation.patient import explain_patient
 from subfuse.slides.source import SlideSource
 
@@ -164,3 +165,14 @@ def test_a_patient_without_slides_has_genes_only(make_cohort, tmp_path):
     explain_patient(fit(cohort), cohort.patients[0], tmp_path / "out", fold=0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["explanation.json", "genes.csv"]
     assert json.loads((tmp_path / "out" / "explanation.json").read_text())["explained"] == "risk"
+
+
+def test_no_heat_map_takes_the_place_of_another(make_cohort, tmp_path):
+    cohort = make_cohort()
+    fitted = fit(cohort, task="grade", linear_path=True)
+    recipe = fitted.recipe.model_copy(update={"gene_sets": {"linear": (0, 1)}})
+    fitted = replace(fitted, recipe=recipe)
+    assert fitted.subspaces == ("linear", "linear_path")
+    patient = replace(cohort.patients[5], slides=(tmp_path / "path_s.h5", tmp_path / "s.h5"))
+    with pytest.raises(DataError, match=r"heatmap_linear_path_s\.png: .*slide path_s and linear_path of slide s"):
+        explain_patient(fitted, patient, tmp_path / "out", fold=0)

@@ -81,6 +81,6 @@ def test_what_a_patient_is_called_leads_to_no_other_folder(tmp_path):
     assert names[-2:] == ["TCGA-02-0047", "007"]
 
 
-@pytest.mark.parametrize("name", ["cohort", "failures.csv"])
+@pytest.mark.parametrize("name", ["cohort", "cohort-other", "failures.csv"])
 def test_no_patient_takes_the_place_of_another_file(name):
     assert explanation_name(name).startswith("patient-")

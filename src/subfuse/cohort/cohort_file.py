@@ -126,6 +126,19 @@ class CohortFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _own_columns(self) -> "CohortFile":
+        pairs: dict[str, tuple[str, str]] = {}  # columns of a task and a subspace in stores of patches
+        for task in self.tasks or {}:
+            for name in (*self.gene_sets, "total"):
+                if (other := pairs.setdefault(f"{task}_{name}", (task, name))) != (task, name):
+                    raise ProblemAt(
+                        ("tasks", task),
+                        f"columns of a task and a subspace must have a name of their own. Found {task}_{name} twice, "
+                        f"of task '{other[0]}' and of task '{task}'; choose another name",
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _short_subspaces(self) -> "CohortFile":
         for name in self.gene_sets:
             if (size := len(name.encode())) > _LONGEST_SUBSPACE:

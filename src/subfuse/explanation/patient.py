@@ -1,6 +1,6 @@
 """Everything that explains one patient's prediction, written to one folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from PIL import Image
 
 from subfuse.cohort.batches import BagBatch
 from subfuse.cohort.cohort import Patient
+from subfuse.errors import DataError
 from subfuse.explanation.attribution import TOLERANCE, Attribution
 from subfuse.explanation.explained_score import attribute_subspaces, explained_score, ledger_of
 from subfuse.explanation.faithfulness import occlude_patches
@@ -54,7 +55,11 @@ def explain_patient(
         out: Folder to write to.
         fold: Which fold's model this is, for the record.
         places: Where the slides are (`locate_slides`); without it galleries show places.
+
+    Raises:
+        DataError: Heat maps of two subspaces and slides would have one name; or features cannot be read.
     """
+    _require_own_names(fitted.subspaces, [path.stem for path in patient.slides])
     (out / names.EXPLANATION).unlink(missing_ok=True)  # written last: it marks the folder complete
     batch = next(fitted.batches([patient]))
     score = explained_score(fitted, batch)
@@ -105,6 +110,19 @@ def explain_patient(
             **seen,
         },
     )
+
+
+def _require_own_names(subspaces: Sequence[str], slides: Sequence[str]) -> None:
+    """Refuses subspaces `a` and `a_b` with slides `b_s` and `s`, whose heat maps would be written over one another."""
+    made: dict[str, str] = {}
+    for slide_id in slides:
+        for subspace in (*subspaces, "total"):
+            what = f"{subspace} of slide {slide_id}"
+            name = names.HEAT_MAP.format(subspace=subspace, slide_id=slide_id)
+            if (other := made.setdefault(name, what)) != what:
+                raise DataError(
+                    f"{name}: one heat map is required. Found {other} and {what}. Rename one of the slides."
+                )
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def explanation_name(patient_id: str) -> str:
         ('TCGA-02-0047', 'patient-d6b96a97d147daaa')
     """
     is_plain = patient_id.replace("-", "").replace("_", "").replace(".", "").isalnum() and patient_id[0] != "."
-    if is_plain and patient_id not in (names.COHORT, names.FAILURES):
+    is_taken = patient_id in (names.COHORT, names.FAILURES) or patient_id.startswith(f"{names.COHORT}-")
+    if is_plain and not is_taken:
         return patient_id
     return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
 
