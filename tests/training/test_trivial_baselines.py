@@ -46,7 +46,7 @@ def test_patients_of_a_hospital_are_predicted_alike_and_others_not_at_all(cohort
     for i, site in enumerate(SITES):
         same = risk[i:32:4]
         assert np.isnan(same).all() if site is None else np.ptp(same) == 0
-    assert len(np.unique(risk[:3])) == 3
+    assert len(np.unique(risk[:3])) > 1
     assert np.isnan(risk[-1])
     fitted.save(tmp_path)
     np.testing.assert_array_equal(load_fitted(tmp_path).predict(cohort.patients)["risk"], risk[:-1])

@@ -1,5 +1,6 @@
 """From a fold of a cohort to a fitted model."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,11 @@ def _fit_linear(problem: Problem, log_path: Path | None) -> nn.Module:
     assert isinstance(model, LinearModel)
     fits = fit_linear(model, data.batches(patients, 1), make_target(patients, data.task, data.classes))
     if log_path is not None:
-        rows = [{"reads": fit.reads, "penalty": fit.penalty, "cross_validated_loss": fit.loss} for fit in fits]
+        rows = [
+            {"reads": fit.reads, "penalty": fit.penalty, "cross_validated_loss": fit.loss}
+            | ({} if math.isnan(fit.concordance) else {"cross_validated_c_index": fit.concordance})
+            for fit in fits
+        ]
         write_log(log_path, rows)
     return model
 

@@ -44,16 +44,23 @@ def test_which_linear_models_there_are_for_an_outcome():
         regressions_of(inputs, ClassTarget(torch.ones(N).long()), n_outputs=3)
 
 
+def last_best(fits):
+    """Which of the weakest penalties fits best or ranks best; a class has no rank."""
+    best = int(np.argmin([fit.loss for fit in fits]))
+    return max(best, int(np.argmax([fit.concordance for fit in fits])))
+
+
 def test_a_path_goes_from_strong_to_weak_penalties_and_ends_two_after_the_best(regression):
     fits = regression.path("genes")
     strengths = [fit.penalty for fit in fits]
     falling = regression.method != "ridge" or len(fits[0].bias) == 1  # the logistic penalty is C, which rises
     assert strengths == sorted(strengths, reverse=falling)
-    best = int(np.argmin([fit.loss for fit in fits]))
     penalties = regression.penalties(regression.coordinates(regression.inputs)[0])
-    assert len(fits) == min(best + 3, len(penalties))
+    assert len(fits) == min(last_best(fits) + 3, len(penalties))
     regression.inputs = 30 * torch.randn(N, 5, generator=torch.Generator().manual_seed(0)).double()
-    assert len(regression.path("noise")) == 3  # of which the strongest is best
+    noise = regression.path("noise")  # of which the strongest fits best
+    assert int(np.argmin([fit.loss for fit in noise])) == 0
+    assert len(noise) == min(last_best(noise) + 3, len(penalties))
     assert all(fit.reads == f"genes, {regression.method}" for fit in fits)
     sizes = [float(fit.weight.square().sum()) for fit in fits]
     assert sizes[0] < sizes[-1]
@@ -132,3 +139,77 @@ def test_a_loss_is_lowest_where_its_gradient_vanishes_or_at_a_bound(bounds, expe
     target = torch.tensor([1.0, -2.0]).double()
     found = lowest(lambda value: (value - target).square().sum(), torch.zeros(2), bounds=bounds)
     torch.testing.assert_close(found, torch.tensor(expected).double(), atol=1e-6, rtol=0)
+
+
+def survival_of(strength: float, columns: int, seed: int = 0):
+    """150 patients whose hazard depends evenly on all columns; strength is the spread of their log hazards."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(150, columns, generator=generator).double()
+    log_hazard = strength * inputs.sum(dim=1) / columns**0.5
+    died = -torch.rand(150, generator=generator).double().log() * (-log_hazard).exp()
+    left = -torch.rand(150, generator=generator).double().log() * 1.5
+    return inputs, SurvivalTarget(torch.minimum(died, left).float(), died <= left)
+
+
+def fits_of(inputs, target):
+    regressions = regressions_of(inputs, target, n_outputs=1)
+    return regressions[0], [fit for one in regressions for fit in one.path("columns")]
+
+
+def gain(regression, fit) -> float:
+    return float(regression.loss(0 * fit.out_of_fold, regression.everybody)) - fit.loss
+
+
+def test_a_clear_cox_model_is_chosen_by_its_likelihood_as_it_is():
+    regression, fits = fits_of(*survival_of(1.5, 5))
+    chosen = regression.best(fits)
+    assert gain(regression, chosen) > 0.1
+    assert chosen is min(fits, key=lambda fit: fit.loss)
+    assert chosen is regression.best(fits, [fits, fits])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_weak_cox_model_of_many_columns_is_chosen_by_its_order_and_rescaled(seed):
+    regression, fits = fits_of(*survival_of(0.8, 300, seed))
+    chosen, ranked = regression.best(fits), max(fits, key=lambda fit: fit.concordance)
+    assert max(gain(regression, fit) for fit in fits) < 0.05
+    assert chosen.concordance == ranked.concordance > min(fits, key=lambda fit: fit.loss).concordance
+    slope = float(chosen.out_of_fold.std() / ranked.out_of_fold.std())
+    torch.testing.assert_close(chosen.weight, slope * ranked.weight)
+    torch.testing.assert_close(chosen.out_of_fold, slope * ranked.out_of_fold)
+    tried = [float(regression.loss(s * ranked.out_of_fold, regression.everybody)) for s in np.linspace(0.01, 10, 300)]
+    assert chosen.loss <= min(tried) + 1e-6
+    assert chosen.reads.endswith(f"× ({ranked.reads})")
+
+
+def test_log_hazards_in_the_wrong_order_are_made_small_and_not_turned_round():
+    regression, fits = fits_of(*survival_of(1.5, 5))
+    fit = min(fits, key=lambda fit: fit.loss)
+    opposite = replace(fit, out_of_fold=-fit.out_of_fold, loss=9.0, concordance=1 - fit.concordance)
+    torch.testing.assert_close(regression.best([opposite]).weight, 0.01 * fit.weight)
+
+
+def test_constant_predictions_rank_as_chance_and_classes_have_no_rank():
+    inputs, target = survival_of(1.0, 5)
+    regression = regressions_of(inputs, target, n_outputs=1)[0]
+    assert regression.concordance(torch.zeros(150, 1)) == 0.5
+    assert np.isnan(regressions_of(*outcome_of("grade"), n_outputs=3)[0].path("genes")[0].concordance)
+
+
+def test_two_weak_models_are_added_with_equal_spread_and_one_that_ranks_by_chance_is_left_out():
+    inputs, target = survival_of(0.6, 40, seed=2)
+    regressions = regressions_of(inputs, target, n_outputs=1)
+    first = torch.arange(40) < 20
+    alone = [[fit for one in regressions for fit in one.path("half", h.double())] for h in (first, ~first)]
+    found = regressions[0].best([fit for fits in alone for fit in fits], alone)
+    ranked = [max(fits, key=lambda fit: fit.concordance) for fits in alone]
+    shares = torch.linalg.lstsq(torch.stack([p.weight[0] for p in ranked]).T, found.weight[0, :, None]).solution[:, 0]
+    spreads = [float(share * fit.out_of_fold.std()) for share, fit in zip(shares, ranked, strict=True)]
+    assert spreads[0] > 0
+    assert spreads[0] == pytest.approx(spreads[1])
+    torch.testing.assert_close(found.out_of_fold, sum(s * p.out_of_fold for s, p in zip(shares, ranked, strict=True)))
+
+    by_chance = [replace(fit, concordance=0.5) for fit in alone[1]]
+    only = regressions[0].best([*alone[0], *by_chance], [alone[0], by_chance])
+    assert not only.weight[:, ~first].any()
+    torch.testing.assert_close(only.weight, regressions[0].best(alone[0]).weight, rtol=5e-3, atol=1e-6)

@@ -2,7 +2,8 @@
 
 As anybody would fit them: on all patients that are not tested, with the penalty whose out-of-fold predictions among
 these have the lowest loss (for Cox the partial likelihood of the cross-validated linear predictor, Dai and Breheny
-2019).
+2019). Where that is hardly better than saying nothing, the penalty of a Cox model is the one that ranks best out of
+fold, and its log hazards are rescaled.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,8 @@ def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) 
 
     Cox models are elastic nets or ridges, logistic regressions ridges. A model of slides and expression is the better
     one of two kinds: a ridge of all columns with expression scaled against slides, which penalises them differently; or
-    the sum of the best models of each alone, weighed by their out-of-fold logits.
+    the sum of the best models of each alone, weighed by their out-of-fold logits. Where no Cox model predicts clearly,
+    it is the sum of both alone with equal spread.
 
     Args:
         model: Receives coefficients, and how summaries of slides are standardised.
@@ -40,10 +42,10 @@ def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) 
     n_slides = 2 * model.patch_dim
     if n_slides == 0 or model.n_genes == 0:
         reads = "slides" if n_slides else "expression"
-        fits = [fit for regression in regressions for fit in regression.path(reads)]
+        fits, alone = [fit for regression in regressions for fit in regression.path(reads)], list[list[LinearFit]]()
     else:
-        fits = _fits_of_both(regressions, torch.arange(inputs.shape[1]) >= n_slides)
-    best = min(fits, key=lambda fit: fit.loss)
+        fits, alone = _fits_of_both(regressions, torch.arange(inputs.shape[1]) >= n_slides)
+    best = regressions[0].best(fits, alone)
     with torch.no_grad():
         model.head.weight.copy_(best.weight[None])
         model.head.bias.copy_(best.bias)
@@ -83,8 +85,10 @@ def fit_line(
     return out_of_fold + intercepts
 
 
-def _fits_of_both(regressions: Sequence[Regression], is_expression: Bool[Tensor, " column"]) -> list[LinearFit]:
-    """Returns ridges of all columns with expression scaled, and the sum of the best model of each modality."""
+def _fits_of_both(
+    regressions: Sequence[Regression], is_expression: Bool[Tensor, " column"]
+) -> tuple[list[LinearFit], list[list[LinearFit]]]:
+    """Returns ridges of all columns with expression scaled, with the sum of the best of each alone; and those alone."""
     scales = {scale: torch.where(is_expression, scale, 1.0).double() for scale in _EXPRESSION_SCALES}
     fits = [
         fit
@@ -92,10 +96,11 @@ def _fits_of_both(regressions: Sequence[Regression], is_expression: Bool[Tensor,
         for fit in regressions[-1].path(f"slides + {scale:.3g} × expression", columns)
     ]
     alone = [
-        min((fit for one in regressions for fit in one.path(name, columns.double())), key=lambda fit: fit.loss)
+        [fit for one in regressions for fit in one.path(name, columns.double())]
         for name, columns in (("slides", ~is_expression), ("expression", is_expression))
     ]
-    return [*fits, regressions[0].weighed_sum(alone)]
+    best = [min(one, key=lambda fit: fit.loss) for one in alone]
+    return [*fits, regressions[0].weighed_sum(best)], alone
 
 
 def _embedded(model: LinearModel, batches: Iterable[BagBatch]) -> Float[Tensor, "patient column"]:

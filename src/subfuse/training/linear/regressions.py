@@ -13,13 +13,16 @@ from subfuse.cohort.batches import ClassTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
 from subfuse.objective.losses import cox_nll
 from subfuse.objective.penalised import BreslowLoss, elastic_net_cox, ridge_cox, ridge_logistic
+from subfuse.objective.ranking import concordance
 
 _INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
 _RIDGE_PATH = np.logspace(0.5, -2, 11)  # shares of the sum of the columns' mean squares
 _COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
 INNER_FOLDS = 5
 _PATIENCE = 2  # weaker penalties in a row that are no better end a path
-_LARGEST_WEIGHT = 10.0  # of a model in a sum
+_LARGEST_WEIGHT = 10.0  # of a model in a sum, or of log hazards that are rescaled
+_LEAST_SLOPE = 0.01  # of log hazards that are rescaled: they keep their order
+_CLEAR_GAIN = 0.05  # of the partial likelihood per event on a model that says nothing
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class LinearFit:
     penalty: float  # as given to the estimator: a strength for Cox, scikit-learn's C for logistic regression
     loss: float  # of `out_of_fold`; lower is better
     out_of_fold: Float[Tensor, "patient output"]  # logits of the training patients, each from the others' fit
+    concordance: float = float("nan")  # of `out_of_fold` with survival
 
 
 def inner_folds(target: Target) -> Int[np.ndarray, " patient"]:
@@ -61,8 +65,21 @@ class Regression(ABC):
     def loss(self, logits: Float[Tensor, "patient output"], patients: Tensor) -> Tensor:
         """Returns the mean loss of some of the patients."""
 
+    def concordance(self, logits: Float[Tensor, "patient output"]) -> float:
+        """Returns how well logits of all patients rank their survival; NaN of classes."""
+        return float("nan")
+
+    def best(self, fits: Sequence[LinearFit], alone: Sequence[Sequence[LinearFit]] = ()) -> LinearFit:
+        """Returns the fit to be used, here the one with the lowest loss.
+
+        Args:
+            fits: To choose from.
+            alone: Those of slides and those of expression, where `fits` are of both.
+        """
+        return min(fits, key=lambda fit: fit.loss)
+
     def path(self, reads: str, scale: Float[Tensor, " column"] | None = None) -> list[LinearFit]:
-        """Returns the fits of all penalties, strongest first, until weaker ones are no better.
+        """Returns the fits of all penalties, strongest first, until weaker ones neither fit nor rank better.
 
         Args:
             reads: Named in the log.
@@ -81,9 +98,9 @@ class Regression(ABC):
             out_of_fold = logits[self.fold, torch.arange(len(inputs))]
             weight = torch.zeros(len(solved[0][1]), len(scale)).double()
             weight[:, read] = (solved[0][0] if axes is None else solved[0][0] @ axes) * scale[read]
-            loss = float(self.loss(out_of_fold, self.everybody))
-            fits.append(LinearFit(weight, solved[0][1], f"{reads}, {self.method}", penalty, loss, out_of_fold))
-            if len(fits) - 1 - int(np.argmin([fit.loss for fit in fits])) >= _PATIENCE:
+            fits.append(self._judged(weight, solved[0][1], f"{reads}, {self.method}", penalty, out_of_fold))
+            best = {int(np.argmin([fit.loss for fit in fits])), int(np.argmax([fit.concordance for fit in fits]))}
+            if len(fits) - 1 - max(best) >= _PATIENCE:
                 break
         return fits
 
@@ -95,18 +112,22 @@ class Regression(ABC):
         logits = torch.stack([fit.out_of_fold for fit in fits])
         weights = [self._weigh(logits, self.fold != k) for k in range(INNER_FOLDS)]
         out_of_fold = torch.einsum("pm,mpo->po", torch.stack(weights)[self.fold], logits)
-        chosen = self._weigh(logits, self.everybody)
-        return LinearFit(
-            weight=sum(share * fit.weight for share, fit in zip(chosen, fits, strict=True)),
-            bias=sum(share * fit.bias for share, fit in zip(chosen, fits, strict=True)),
-            reads=" + ".join(
-                f"{share:.3g} × {fit.reads} (penalty {fit.penalty:.3g})"
-                for share, fit in zip(chosen, fits, strict=True)
-            ),
+        return self._sum(fits, self._weigh(logits, self.everybody), out_of_fold)
+
+    def _sum(self, fits: Sequence[LinearFit], shares: Float[Tensor, " model"], out_of_fold: Tensor) -> LinearFit:
+        """Returns the sum of several models with given weights and out-of-fold logits."""
+        weighed = list(zip(shares, fits, strict=True))
+        return self._judged(
+            weight=sum(share * fit.weight for share, fit in weighed),
+            bias=sum(share * fit.bias for share, fit in weighed),
+            reads=" + ".join(f"{share:.3g} × {fit.reads} (penalty {fit.penalty:.3g})" for share, fit in weighed),
             penalty=float("nan"),
-            loss=float(self.loss(out_of_fold, self.everybody)),
             out_of_fold=out_of_fold,
         )
+
+    def _judged(self, weight: Tensor, bias: Tensor, reads: str, penalty: float, out_of_fold: Tensor) -> LinearFit:
+        loss = float(self.loss(out_of_fold, self.everybody))
+        return LinearFit(weight, bias, reads, penalty, loss, out_of_fold, self.concordance(out_of_fold))
 
     def _weigh(self, logits: Float[Tensor, "model patient output"], patients: Tensor) -> Float[Tensor, " model"]:
         def loss(weights: Tensor) -> Tensor:
@@ -140,6 +161,47 @@ class _ElasticNetCox(Regression):
 
     def loss(self, logits: Tensor, patients: Tensor) -> Tensor:
         return cox_nll(logits[patients, 0], self.target.time_days[patients], self.target.event[patients])
+
+    def concordance(self, logits: Tensor) -> float:
+        return float(concordance(logits, self.target))
+
+    def best(self, fits: Sequence[LinearFit], alone: Sequence[Sequence[LinearFit]] = ()) -> LinearFit:
+        """Returns the fit with the highest partial likelihood, if that is clearly above the one of saying nothing.
+
+        Else the fit that ranks best, rescaled; of both, the even sum of those that do alone. Of many weak columns the
+        risks of every penalty may be too large, so that the likelihood chooses to say nothing although they rank.
+        """
+        best = super().best(fits)
+        silent = float(self.loss(torch.zeros_like(best.out_of_fold), self.everybody))
+        if silent - best.loss >= _CLEAR_GAIN:
+            return best
+        ranked = [max(one, key=lambda fit: fit.concordance) for one in alone or [fits]]
+        return self._rescaled(ranked[0] if len(ranked) == 1 else self._even_sum(ranked))
+
+    def _even_sum(self, fits: Sequence[LinearFit]) -> LinearFit:
+        """Returns the sum of models whose out-of-fold log hazards were given equal spread.
+
+        One that ranks no better than chance has no weight. Weights that fit best are too uncertain of weak models.
+        """
+        spread = torch.stack([fit.out_of_fold.std() for fit in fits])
+        ranks = torch.tensor([fit.concordance > 0.5 for fit in fits])
+        shares = torch.where(ranks & (spread > 0), 1 / spread.clamp(min=1e-12), 0.0)
+        out_of_fold = torch.einsum("m,mpo->po", shares, torch.stack([fit.out_of_fold for fit in fits]))
+        return self._sum(fits, shares, out_of_fold)
+
+    def _rescaled(self, fit: LinearFit) -> LinearFit:
+        """Returns the model with its log hazards multiplied by the slope that fits them best out of fold.
+
+        It is positive, so that their order remains.
+        """
+
+        def loss(slope: Tensor) -> Tensor:
+            return self.loss(slope * fit.out_of_fold, self.everybody)
+
+        bounds = (_LEAST_SLOPE, _LARGEST_WEIGHT)
+        slope = lowest(loss, torch.ones(1), bounds=bounds)
+        reads = f"{float(slope):.3g} × ({fit.reads})"
+        return self._judged(slope * fit.weight, fit.bias, reads, fit.penalty, slope * fit.out_of_fold)
 
     def penalties(self, inputs: Tensor) -> Sequence[float]:
         return [self._loss_on(inputs, self.everybody).strongest_penalty * float(share) for share in _COX_PATH]
