@@ -18,7 +18,7 @@ from PIL import Image
 
 from killed_process import FORKED, count_changes, kill_at
 from subfuse import execution
-from subfuse.cohort.cohort import Cohort, read_cohort
+from subfuse.cohort.cohort import read_cohort
 from subfuse.preparation import prepare as preparation
 from subfuse.preparation.prepare import prepare
 from subfuse.runs.cross_validation import cross_validate
@@ -159,5 +159,5 @@ def test_explain(prepared, tmp_path):
 
 def test_evaluate(prepared, tmp_path):
     run, cohort = load_run(prepared.run), read_cohort(prepared.folder)
-    other = Cohort(**{**vars(cohort), "patients": tuple(replace(p, patient_id=f"X{p.patient_id}") for p in cohort)})
+    other = replace(cohort, patients=tuple(replace(p, patient_id=f"X{p.patient_id}") for p in cohort))
     check(partial(run.evaluate, other), tmp_path)

@@ -1,3 +1,6 @@
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +54,43 @@ def test_prepared_cohort_reads_back(folder):
     np.testing.assert_array_equal(by_id["p05"].expression, plan.expression.values.loc["p05"])
     assert np.shares_memory(by_id["p05"].expression.base, by_id["p07"].expression.base)
     assert read_patients(out).set_index("patient_id").loc["p00", "n_slides"] == 1
+
+
+@pytest.fixture
+def prepared(folder):
+    cohort_file, out = cohort_file_of(folder), folder / "prepared"
+    plan = plan_cohort(cohort_file)
+    write_prepared(out, cohort_file, plan, slide_table(plan, out))
+    mark_complete(out, {"encoder": "e", "encoder_sha256": "00", "patch_dim": 7})
+    return out
+
+
+def test_a_prepared_cohort_is_sent_by_its_place_and_read_once(prepared):
+    cohort = read_cohort(prepared)
+    sent = pickle.dumps(cohort)
+    assert len(sent) < 1000
+    first, second = pickle.loads(sent), pickle.loads(pickle.dumps(cohort))
+    assert first is second
+    assert [patient.patient_id for patient in first] == [patient.patient_id for patient in cohort]
+    np.testing.assert_array_equal(first.patients[5].expression, cohort.patients[5].expression)
+    assert {name: getattr(first, name) for name in ("genes", "gene_sets", "tasks", "patch_um")} == {
+        name: getattr(cohort, name) for name in ("genes", "gene_sets", "tasks", "patch_um")
+    }
+
+
+def test_a_cohort_that_was_changed_is_sent_with_all_it_holds(prepared):
+    cohort = read_cohort(prepared)
+    for changed in (cohort.select(["p05"]), replace(cohort, name="another")):
+        came = pickle.loads(pickle.dumps(changed))
+        assert (came.name, len(came)) == (changed.name, len(changed))
+        np.testing.assert_array_equal(came.patients[0].expression, changed.patients[0].expression)
+
+
+def test_a_cohort_that_was_prepared_again_is_not_taken_for_the_one_that_was_sent(prepared):
+    sent = pickle.dumps(read_cohort(prepared))
+    mark_complete(prepared, {"encoder": "another", "encoder_sha256": "00", "patch_dim": 7})
+    with pytest.raises(DataError, match="prepared: the cohort with which the run began is required"):
+        pickle.loads(sent)
 
 
 def test_declared_names_of_genes_are_read_once_and_come_along_while_their_table_is_there(folder, monkeypatch):

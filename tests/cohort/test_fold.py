@@ -1,5 +1,7 @@
 """A fold: nobody on two sides, strata, and how validation patients are drawn."""
 
+import pickle
+
 import numpy as np
 import pytest
 from fold_tables import table_of
@@ -23,6 +25,14 @@ def test_a_fold_is_named_by_its_patients_and_their_sides():
     assert fold.sha256 == Fold(("a", "c"), ("b",), ("d",)).sha256
     others = [Fold(("a",), ("b", "c"), ("d",)), Fold(("a", "c"), ("d",), ("b",)), Fold(("a", "c"), ("b",), ("e",))]
     assert len({fold.sha256, *(other.sha256 for other in others)}) == 4
+
+
+def test_a_fold_of_ten_thousand_patients_is_sent_in_less_than_a_hundred_kilobytes():
+    names = [f"TCGA-{i % 97:02d}-{i * 7919 % 10_000:04d}" for i in range(10_000)]
+    fold = Fold(tuple(sorted(names[:7000])), tuple(sorted(names[7000:8000])), ('Ü, "x"', *sorted(names[8000:])))
+    sent = pickle.dumps(fold)
+    assert len(sent) < 100_000
+    assert pickle.loads(sent) == fold
 
 
 def test_patients_alike_in_all_columns_share_a_stratum_and_rare_ones_are_put_together():

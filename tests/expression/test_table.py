@@ -118,3 +118,16 @@ def test_genes_far_from_training_are_counted_above_and_below():
     np.testing.assert_array_equal(fitted.scale, [1, 2, 1, 1])
     above, below = fitted.far_genes(np.array([4.1, 8.0, 6.9, 2.9], dtype=np.float32))
     assert (above, below) == (1 / 4, 2 / 4)  # three spreads themselves are not far
+
+
+def test_values_are_mapped_and_changes_to_them_stay_in_memory(tmp_path):
+    values = pd.DataFrame(np.ones((3, 2), np.float32), index=list("ABC"), columns=["EGFR", "TP53"])
+    write_expression(tmp_path / "e.h5ad", ExpressionTable(values, "tpm", "log2(TPM + 1)", {"table": "e.csv"}))
+    before = (tmp_path / "e.h5ad").read_bytes()
+    found = np.asarray(read_expression_h5ad(tmp_path / "e.h5ad").values)
+    assert not found.flags.owndata
+    found[:] = 7
+    assert (tmp_path / "e.h5ad").read_bytes() == before
+    write_expression(tmp_path / "e.h5ad", ExpressionTable(values * 5, "tpm", "log2(TPM + 1)", {"table": "e.csv"}))
+    assert (found == 7).all()
+    assert (np.asarray(read_expression_h5ad(tmp_path / "e.h5ad").values) == 5).all()

@@ -134,5 +134,5 @@ def test_a_folder_of_slides_on_another_machine_leaves_the_thumbnails(cohort, tmp
     moved = tmp_path / "prepared"
     moved.mkdir()
     (moved / "cohort.yaml").write_text(text)
-    shelf = SlideShelf(Cohort(**(vars(cohort) | {"root": moved})))
+    shelf = SlideShelf(replace(cohort, root=moved))
     assert "cannot be found" in shelf.info("slide-a").reason or "cannot be read here" in shelf.info("slide-a").reason

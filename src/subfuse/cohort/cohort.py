@@ -1,10 +1,12 @@
 """Patients and cohorts as every later stage sees them, and how a prepared folder is read."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from subfuse.cohort.marker import (
     GENE_SETS,
     PATHWAYS,
     PATIENTS,
+    PROVENANCE,
     SLIDES,
     read_mark,
     require_prepared,
@@ -29,7 +32,7 @@ from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
 from subfuse.expression.table import ExpressionTable, read_expression_h5ad
 from subfuse.expression.units import ShareBasis
-from subfuse.files import without_marks
+from subfuse.files import sha256_of_file, without_marks
 from subfuse.tables import read_text_table, require_columns
 
 
@@ -88,6 +91,14 @@ class Cohort:
     patch_um: Mapping[Path, float] = field(default_factory=dict)  # feature file -> side of its patches, where known
     root: Path | None = None  # the prepared folder
     given_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # without a prepared folder, see `told`
+    _read_from: "_Place | None" = field(default=None, init=False, compare=False)  # None once anything was replaced
+
+    def __reduce__(self) -> Any:
+        """Sends a cohort that is as it was read by where it is: every process reads it once, however many jobs it does.
+
+        Others are sent with all they hold.
+        """
+        return object.__reduce__(self) if self._read_from is None else (_read_once, (self._read_from,))
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -155,6 +166,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     """
     root = Path(prepared)
     provenance = read_mark(root)
+    place = _Place(root.resolve(), role, sha256_of_file(root / PROVENANCE))
     cohort_file = read_resolved(root)
     chosen = _choose_cohorts(cohort_file, role)
     slides = _read_slides(root)
@@ -163,7 +175,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
     table = read_expression_h5ad(root / EXPRESSION) if (root / EXPRESSION).exists() else None
     gene_sets = dict.fromkeys(cohort_file.gene_sets, ()) if table is None else read_gmt(root / GENE_SETS)
     covariates = cohort_file.covariates
-    return Cohort(
+    cohort = Cohort(
         name=chosen[0] if len(chosen) == 1 else cohort_file.name,
         patients=_patients(patients, _slides_by_patient(slides), _values_by_patient(table), covariates),
         genes=() if table is None else tuple(table.values.columns),
@@ -183,6 +195,33 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         patch_um={path: width for _, path, width in slides if not math.isnan(width)},
         root=root,
     )
+    object.__setattr__(cohort, "_read_from", place)
+    return cohort
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a cohort was read, and the hash of what marked the folder complete then."""
+
+    root: Path
+    role: str | None
+    mark_sha256: str
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(place: _Place) -> Cohort:
+    """Returns the cohort of another process.
+
+    Raises:
+        DataError: The folder was prepared again meanwhile.
+    """
+    cohort = read_cohort(place.root, place.role)
+    if cohort._read_from != place:
+        raise DataError(
+            f"{place.root}: the cohort with which the run began is required. Found that it was prepared again. Start "
+            "the run again: what has not changed is kept."
+        )
+    return cohort
 
 
 def roles_of(prepared: Path | str) -> dict[str, str]:
@@ -300,7 +339,7 @@ def _patients(
 
 
 def _values_by_patient(table: ExpressionTable | None) -> dict[str, np.ndarray]:
-    return {} if table is None else dict(zip(table.values.index, table.values.to_numpy(), strict=True))
+    return {} if table is None else dict(zip(table.values.index, np.asarray(table.values), strict=True))
 
 
 def _read_slides(root: Path) -> list[tuple[str, Path, float]]:

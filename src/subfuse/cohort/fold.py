@@ -1,8 +1,11 @@
 """A fold: who trains, validates and tests; and how its validation patients are drawn."""
 
 import itertools
+import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +35,10 @@ class Fold:
             if len(set(patients)) != len(patients):
                 raise DataError(f"a fold's {name} patients must be listed once. Found {len(patients)} with repetition.")
 
+    def __reduce__(self) -> Any:
+        """Sends the patients' names packed: every job of a run is sent its fold."""
+        return _unpacked, (zlib.compress(json.dumps([self.train, self.validation, self.test]).encode()),)
+
     @property
     def development(self) -> tuple[str, ...]:
         """Everybody who is not tested, sorted."""
@@ -41,6 +48,10 @@ class Fold:
     def sha256(self) -> str:
         """Hash of its patients, by which results and models name the fold that they belong to."""
         return sha256_of_json([self.train, self.validation, self.test])
+
+
+def _unpacked(packed: bytes) -> Fold:
+    return Fold(*map(tuple, json.loads(zlib.decompress(packed))))
 
 
 def strata_of(table: pd.DataFrame, stratify: Sequence[str], smallest: int) -> Int[np.ndarray, " patient"]:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from subfuse.bounded_files import require_regular_file
 from subfuse.errors import DataError, preview
@@ -130,36 +131,46 @@ def write_expression(path: Path, table: ExpressionTable) -> None:
 
 
 def read_expression_h5ad(path: Path) -> ExpressionTable:
-    """Returns a table that `write_expression` wrote.
+    """Returns a table that `write_expression` wrote. Its values are mapped: processes of one machine share the memory.
 
     Raises:
         DataError: The file is missing, truncated, or lacks unit, scale and transform.
     """
-    import anndata
+    import h5py
+    from anndata.io import read_elem
 
     require_regular_file(path, "prepared expression file")
     require_sound_heaps(path, throughout=True)
     try:
-        data = anndata.read_h5ad(path)
-        unit, transform = str(data.uns["unit"]), str(data.uns["transform"])
-        standardised = str(data.uns["scale"]) == COHORT_SCALE
-        source = {str(key): str(value) for key, value in data.uns["source"].items()}
-        stored = data.uns.get("basis")
+        with h5py.File(path, "r", locking=False) as file:
+            obs, var, uns = (read_elem(file[name]) for name in ("obs", "var", "uns"))
+            mapped = _mapped(file["X"], path)
+        unit, transform = str(uns["unit"]), str(uns["transform"])
+        standardised = str(uns["scale"]) == COHORT_SCALE
+        source = {str(key): str(value) for key, value in uns["source"].items()}
+        stored = uns.get("basis")
         basis = None if stored is None else ShareBasis(int(stored["n_genes"]), str(stored["sha256"]))
-        values = pd.DataFrame(np.asarray(data.X, dtype=np.float32), index=data.obs_names, columns=data.var_names)
+        values = pd.DataFrame(mapped, pd.Index(obs.index, name="patient_id"), var.index, copy=False)
     except Exception as error:  # whatever HDF5, AnnData or a plugin of theirs raises on a damaged file
         problem = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"{path}: a prepared expression file is required. Found: {problem}. Run `subfuse prepare` again."
         ) from error
-    values.index.name = "patient_id"
     return ExpressionTable(
         values,
         unit,
         transform,
         source,
-        genes=data.var.copy(),
-        samples=data.obs.copy(),
+        genes=var,
+        samples=obs,
         standardised=standardised,
         basis=basis,
     )
+
+
+def _mapped(dataset: Any, path: Path) -> Float32[np.ndarray, "patient gene"]:
+    """Returns an array of a file as memory that is read when it is used; changes to it stay in this process."""
+    place = dataset.id.get_offset()
+    if place is None or dataset.size == 0:  # in chunks, or nothing
+        return dataset[()].astype(np.float32)
+    return np.memmap(path, dataset.dtype, "c", place, dataset.shape).view(np.ndarray).astype(np.float32, copy=False)
