@@ -64,12 +64,15 @@ TESTS = {
     "training/linear/regressions": "training/linear/test_regressions.py training/linear/test_fit.py",
     "training/selection": "training/test_selection.py",
     "evaluation/bootstrap": "evaluation/test_bootstrap.py evaluation/test_comparisons.py",
-    "evaluation/calibration": "evaluation/test_calibration.py evaluation/test_recalibration.py",
+    "evaluation/calibration/measures": "evaluation/calibration/test_measures.py evaluation/test_recalibration.py",
+    "evaluation/calibration/stages": "evaluation/calibration/test_stages.py evaluation/calibration/test_measures.py "
+    "evaluation/test_recalibration.py",
     "evaluation/censoring": "evaluation/test_censoring.py evaluation/test_metrics.py",
     "evaluation/comparisons": "evaluation/test_comparisons.py",
     "evaluation/intervals": "evaluation/test_intervals.py",
     "evaluation/delong": "evaluation/test_delong.py",
-    "evaluation/floors": "evaluation/test_floors.py evaluation/test_calibration.py "
+    "evaluation/floors": "evaluation/test_floors.py evaluation/calibration/test_stages.py "
+    "evaluation/calibration/test_measures.py "
     "evaluation/test_calibration_slopes.py "
     "evaluation/survival/test_hazard_ratios.py evaluation/survival/test_survival_calibration.py audit/test_labels.py "
     "audit/test_calibration.py audit/confounding/test_strata.py explanation/cohort/test_enrichment.py "

@@ -7,7 +7,7 @@ from audited_tables import run_of
 
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.calibration import calibration_findings
-from subfuse.evaluation.calibration import CALIBRATION_COLUMNS
+from subfuse.evaluation.calibration.measures import CALIBRATION_COLUMNS
 from subfuse.evaluation.calibration_slopes import SLOPE_COLUMNS
 from subfuse.evaluation.floors import LEAST_CALIBRATED
 

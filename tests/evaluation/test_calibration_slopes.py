@@ -10,7 +10,7 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 from subfuse.audit.calibration import calibration_findings
-from subfuse.evaluation.calibration import calibration_table
+from subfuse.evaluation.calibration.measures import calibration_table
 from subfuse.evaluation.calibration_slopes import (
     SLOPE_COLUMNS,
     logistic_level,

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sksurv.metrics import concordance_index_censored
 
 from subfuse.evaluation.bootstrap import BootstrapWeights
-from subfuse.evaluation.calibration import calibration_table
+from subfuse.evaluation.calibration.measures import calibration_table
 from subfuse.evaluation.censoring import HORIZON_DAYS
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions, headline_interval
 from subfuse.evaluation.metrics import classification_metrics, survival_metrics

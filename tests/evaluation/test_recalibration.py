@@ -6,7 +6,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from subfuse.evaluation.calibration import calibration_table
+from subfuse.evaluation.calibration.measures import calibration_table
 from subfuse.evaluation.censoring import SurvivalCurves
 from subfuse.evaluation.recalibration import (
     HazardRecalibration,

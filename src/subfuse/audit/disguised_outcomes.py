@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from subfuse.audit.findings import Finding
 from subfuse.cohort.bags import class_names
@@ -17,10 +17,15 @@ from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import preview
 from subfuse.evaluation.censoring import known_orders
+from subfuse.evaluation.perfect_order import (
+    NEARLY_PERFECT,
+    best_concordance,
+    log_chance_of_order,
+    log_chance_of_separation,
+)
 from subfuse.expression.gene_names import both_names
 
 CHECK = "outcome in disguise"
-_NEARLY_PERFECT = 0.99  # C-index or AUC of one column, in either direction
 _BY_CHANCE = 0.01  # expected number of columns that order so few patients by chance; above it nothing is concluded
 _OUTCOME_NAMES = frozenset(
     {
@@ -31,7 +36,6 @@ _OUTCOME_NAMES = frozenset(
     }
 )  # fmt: skip
 SUSPICIOUS_COLUMNS = ("task", "input", "reason", "share", "is_sure", "n_patients")  # share: C-index or AUC, or 1
-_BLOCK = 4  # events compared at a time, before columns that can no longer be nearly perfect are dropped
 _WHY = (
     "A model that reads its own outcome, or a batch that goes with it (cohorts scaled separately), is measured on "
     "knowledge that no new patient brings."
@@ -142,7 +146,7 @@ def _by_order(
     """Yields columns that are nearly perfect: name, how, how well, and whether chance is ruled out."""
     for names, values, known in _columns(cohort, patients):
         for ordering in _orderings(values, known, spec):
-            for index in np.flatnonzero(ordering.share >= _NEARLY_PERFECT).tolist():
+            for index in np.flatnonzero(ordering.share >= NEARLY_PERFECT).tolist():
                 share = math.floor(1000 * ordering.share[index]) / 1000
                 reason = (
                     f"it alone orders the {len(known)} training patients of a fold ({ordering.meaning.format(share)})"
@@ -178,9 +182,8 @@ def _orderings(
     event = np.array([patient.event for patient in patients], dtype=bool)
     yield from _one_against_rest(values, event, "AUC {} of the event")
     later = known_orders(time_days, event)
-    n_pairs = int(later.sum())
-    if n_pairs:
-        chance = _log_chance_of_order(later.sum(axis=1)[event], _allowed(n_pairs))
+    if later.any():
+        chance = log_chance_of_order(later.sum(axis=1)[event])
         yield _Ordering(best_concordance(values, later), "C-index {} of survival", chance)
 
 
@@ -195,67 +198,5 @@ def _one_against_rest(
         comparable[np.ix_(is_case, ~is_case)] = True
     else:
         comparable[np.ix_(~is_case, is_case)] = True
-    chance = _log_chance_of_separation(n_cases, n_controls, _allowed(n_cases * n_controls))
+    chance = log_chance_of_separation(n_cases, n_controls)
     yield _Ordering(best_concordance(values, comparable), meaning, chance)
-
-
-def best_concordance(
-    values: Float[np.ndarray, "patient column"], comparable: Bool[np.ndarray, "patient patient"]
-) -> Float[np.ndarray, " column"]:
-    """Returns every column's concordance in its better direction, exact where it is at least 0.99, else 0.
-
-    Ties count one half. A column is dropped as soon as the pairs that remain cannot make it nearly perfect, which for
-    most columns takes a few patients, so that 20,000 genes of 500 patients take about a second.
-
-    Args:
-        values: Of every patient and column, nothing missing.
-        comparable: True where the row's patient is compared with the column's.
-    """
-    cases = np.flatnonzero(comparable.any(axis=1))
-    # those compared with most patients first: they decide soonest
-    cases = cases[np.argsort(-comparable[cases].sum(axis=1), kind="stable")]
-    n_pairs = int(comparable.sum())
-    open_columns = np.arange(values.shape[1])
-    balance = np.zeros(values.shape[1])  # pairs in rising order minus pairs in falling order
-    n_seen = 0
-    for start in range(0, len(cases), _BLOCK):
-        remaining = values[:, open_columns]
-        for case in cases[start : start + _BLOCK]:
-            others = comparable[case]
-            balance[open_columns] += np.sign(remaining[others] - remaining[case]).sum(axis=0, dtype=np.float64)
-            n_seen += int(others.sum())
-        reachable = np.abs(balance[open_columns]) + n_pairs - n_seen
-        open_columns = open_columns[reachable >= (2 * _NEARLY_PERFECT - 1) * n_pairs - 1e-9]
-        if not len(open_columns):
-            break
-    share = np.zeros(values.shape[1])
-    share[open_columns] = 0.5 + np.abs(balance[open_columns]) / (2 * n_pairs)
-    return share
-
-
-def _allowed(n_pairs: int) -> int:
-    """Returns how many pairs a nearly perfect column may have in the wrong order."""
-    return math.floor((1 - _NEARLY_PERFECT) * n_pairs + 1e-9)
-
-
-def _log_chance_of_separation(n_cases: int, n_controls: int, n_wrong: int) -> float:
-    """Returns an upper bound of the log-probability that a random order separates two classes but for some pairs.
-
-    Orders with j wrong pairs are at most the partitions of j, fewer than exp(pi sqrt(2 j / 3)), in either direction.
-    """
-    orders = math.log(2) + math.log(n_wrong + 1) + math.pi * math.sqrt(2 * n_wrong / 3)
-    return orders - _log_choose(n_cases + n_controls, n_cases)
-
-
-def _log_chance_of_order(n_later: Int[np.ndarray, " event"], n_wrong: int) -> float:
-    """Returns an upper bound of the log-probability that a random order sorts all events but for some pairs.
-
-    In a random order, the numbers of wrong pairs of the events are independent, each uniform from 0 to the number of
-    later patients; at most C(events + wrong, events) combinations sum to no more than `n_wrong`, in either direction.
-    """
-    n_events = len(n_later)
-    return math.log(2) + _log_choose(n_events + n_wrong, n_events) - float(np.log1p(n_later).sum())
-
-
-def _log_choose(total: int, chosen: int) -> float:
-    return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)

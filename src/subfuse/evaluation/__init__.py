@@ -1,6 +1,6 @@
 """How good the predictions are, how certain that is, and which patients are at high risk."""
 
-from subfuse.evaluation.calibration import calibration_table, reliability_table
+from subfuse.evaluation.calibration.measures import calibration_table, reliability_table
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.intervals import evaluate_predictions
 from subfuse.evaluation.metrics import Metric, classification_metrics, survival_metrics, truncation_time

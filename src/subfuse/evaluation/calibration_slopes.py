@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from subfuse.evaluation.calibration import CurvesOfFold, by_repeat, class_stages, common_horizon, survival_stages
+from subfuse.evaluation.calibration.stages import CurvesOfFold, by_repeat, class_stages, common_horizon, survival_stages
 from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED, LEAST_CALIBRATED_EVENTS
 from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.evaluation.predictions import events, read_tasks, times_days

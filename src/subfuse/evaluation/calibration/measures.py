@@ -1,33 +1,32 @@
 """How far predicted probabilities of test patients are from true, as predicted and after recalibration."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from subfuse.evaluation.calibration.stages import (
+    CurvesOfFold,
+    by_repeat,
+    class_stages,
+    common_horizon,
+    curves_by_fold,
+    isotonic_stage,
+    survival_stages,
+)
 from subfuse.evaluation.censoring import HORIZON_DAYS, SurvivalCurves
-from subfuse.evaluation.floors import LEAST_ISOTONIC, LEAST_VALIDATION
 from subfuse.evaluation.metrics import Metric, classification_metrics, metrics_of
 from subfuse.evaluation.predictions import (
-    FOLD,
-    RECALIBRATED,
     class_probabilities,
-    columns_with,
     events,
     label_indices,
     read_tasks,
     stacked,
-    survival_curves,
     times_days,
 )
 from subfuse.evaluation.ranked_patients import survival_sample
 from subfuse.evaluation.recalibration import (
-    HazardRecalibration,
-    IsotonicScaling,
-    PlattScaling,
-    TemperatureScaling,
     scaling_of,
 )
 from subfuse.evaluation.survival.survival_calibration import calibration_groups, d_calibration, one_calibration
@@ -108,44 +107,24 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def _class_measures(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     before, after, reason = class_stages(rows, classes)
-    tested, validation = _sides(rows)
-    reason_isotonic = _unfit_for_isotonic(validation, tested, classes)
-    isotonic = None if reason_isotonic else _recalibrated(tested, validation, classes, IsotonicScaling)
+    isotonic, reason_isotonic = isotonic_stage(rows, classes)
     for measure in ("expected_calibration_error", "brier"):
         values = [None if part is None else _pooled_class_metric(part, measure) for part in (before, after, isotonic)]
         p_before = _calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
         yield _row(measure, values, scaling_of(classes).method, reason, reason_isotonic) | {"p_before": p_before}
 
 
-def class_stages(rows: pd.DataFrame, classes: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None, str | None]:
-    """Returns test patients' probabilities as predicted, and after recalibration or why there is none.
-
-    Recalibrated probabilities in the rows themselves come first: the mean of several models has no validation patients.
-
-    Args:
-        rows: One model's rows of one task, all splits.
-        classes: Of the task.
-
-    Returns:
-        Tables with a column for each class, then `label_index` and `repeat_number`.
-    """
-    tested, validation = _sides(rows)
-    before = pd.concat([_as_probabilities(fold, classes) for fold in tested.values()])
-    given = [f"{RECALIBRATED}p_{name}" for name in classes]
-    if set(given) <= set(rows) and rows.loc[before.index, given].notna().all(axis=None):
-        return (
-            before,
-            before.assign(**dict(zip(classes, rows.loc[before.index, given].to_numpy().T, strict=True))),
-            None,
-        )
-    reason = _few(validation, tested, "patients")
-    return before, None if reason else _recalibrated(tested, validation, classes, scaling_of(classes)), reason
-
-
-def _sides(rows: pd.DataFrame) -> tuple[dict[Any, pd.DataFrame], dict[Any, pd.DataFrame]]:
-    """Returns test and validation rows by fold."""
-    tested, validation = (dict(list(rows[rows["split"] == side].groupby(FOLD))) for side in ("test", "validation"))
-    return tested, validation
+def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    before, after, reason = survival_stages(rows)
+    for measure in ("integrated_brier", "one_calibration_p", "d_calibration_p"):
+        if before is None:
+            yield _row(measure, [np.nan, None, None], "level and slope", reason, _NO_ISOTONIC_CURVES)
+            continue
+        horizon = common_horizon(before)
+        found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
+        values = [*(metric.value for metric in found), None]
+        row = _row(measure, values, "level and slope", found[0].reason or reason, _NO_ISOTONIC_CURVES)
+        yield row | {"horizon_days": horizon if measure == "one_calibration_p" else np.nan}
 
 
 def _calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
@@ -164,37 +143,6 @@ def _calibration_p_value(table: pd.DataFrame, error: float | None) -> float:
     return float((1 + as_large.sum()) / (1 + _REPLICATES))
 
 
-def _as_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame(class_probabilities(rows, classes), columns=list(classes), index=rows.index)
-    return table.assign(label_index=label_indices(rows, classes), repeat_number=rows["repeat"])
-
-
-def _recalibrated(
-    tested: Mapping[Any, pd.DataFrame],
-    validation: Mapping[Any, pd.DataFrame],
-    classes: Sequence[str],
-    scaling: type[PlattScaling] | type[TemperatureScaling] | type[IsotonicScaling],
-) -> pd.DataFrame:
-    """Returns all test patients, those of each fold by what was fitted on the validation patients of the fold."""
-    tables = []
-    for key, fold in tested.items():
-        known = validation[key]
-        fitted = scaling.fit(class_probabilities(known, classes), label_indices(known, classes))
-        table = _as_probabilities(fold, classes)
-        table[list(classes)] = fitted.apply(class_probabilities(fold, classes))
-        tables.append(table)
-    return pd.concat(tables)
-
-
-def _unfit_for_isotonic(
-    validation: Mapping[Any, pd.DataFrame], tested: Mapping[Any, pd.DataFrame], classes: Sequence[str]
-) -> str | None:
-    few = _few(validation, tested, "patients", least=LEAST_ISOTONIC)
-    if few is None and any(validation[key]["label"].nunique() < len(classes) for key in tested):
-        return "not recalibrated: a fold has no validation patients of a class"
-    return few
-
-
 def _pooled_class_metric(table: pd.DataFrame, measure: str) -> float:
     classes = table.columns[:-2]
     repeats = [
@@ -202,103 +150,6 @@ def _pooled_class_metric(table: pd.DataFrame, measure: str) -> float:
         for _, rows in table.groupby("repeat_number")
     ]
     return float(np.mean(repeats))
-
-
-def _class_bins(tested: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    probabilities = class_probabilities(tested, classes)
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == label_indices(tested, classes)
-    table = pd.DataFrame({"predicted": confidence, "observed": right.astype(float), "n_patients": 1})
-    group = bins_of(confidence, _RELIABILITY_BINS)
-    binned = table.groupby(group).agg({"n_patients": "sum", "predicted": "mean", "observed": "mean"})
-    return binned.assign(group=np.arange(1, len(binned) + 1))
-
-
-@dataclass(frozen=True)
-class CurvesOfFold:
-    """Test patients of one fold with their curves, before or after recalibration."""
-
-    rows: pd.DataFrame
-    train: pd.DataFrame
-    curves: SurvivalCurves
-
-
-def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    before, after, reason = survival_stages(rows)
-    for measure in ("integrated_brier", "one_calibration_p", "d_calibration_p"):
-        if before is None:
-            yield _row(measure, [np.nan, None, None], "level and slope", reason, _NO_ISOTONIC_CURVES)
-            continue
-        horizon = common_horizon(before)
-        found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
-        values = [*(metric.value for metric in found), None]
-        row = _row(measure, values, "level and slope", found[0].reason or reason, _NO_ISOTONIC_CURVES)
-        yield row | {"horizon_days": horizon if measure == "one_calibration_p" else np.nan}
-
-
-def survival_stages(
-    rows: pd.DataFrame,
-) -> tuple[dict[Any, CurvesOfFold] | None, dict[Any, CurvesOfFold] | None, str | None]:
-    """Returns test patients' curves by fold as predicted, and after recalibration; None with the reason without any.
-
-    Recalibrated curves in the rows themselves come first, see `class_stages`.
-
-    Args:
-        rows: One model's rows of one survival task, all splits.
-    """
-    before = _curves_by_fold(rows)
-    if before is None:
-        return None, None, "its predictions hold no survival curve"
-    given = rows.drop(columns=columns_with(rows, "survival_"))
-    given = given.rename(columns={name: name.removeprefix(RECALIBRATED) for name in columns_with(given, RECALIBRATED)})
-    own = _curves_by_fold(given)
-    if own is not None:
-        return before, own, None
-    validation = {
-        key: fold
-        for key, fold in rows[rows["split"] == "validation"].groupby(FOLD)
-        if events(fold).sum() >= LEAST_VALIDATION
-    }
-    known = {key: curves for key, fold in validation.items() if (curves := survival_curves(fold)) is not None}
-    reason = _few(validation, before, "events")
-    if reason is None and before.keys() - known.keys():
-        reason = "not recalibrated: validation patients of a fold have no survival curve"
-    if reason is not None:
-        return before, None, reason
-    after = {key: _recalibrated_curves(tested, known[key], validation[key]) for key, tested in before.items()}
-    return before, after, None
-
-
-def common_horizon(folds: Mapping[Any, CurvesOfFold]) -> float:
-    """Returns the day at which calibration is measured: 1095, or where the shortest curve ends."""
-    return min([HORIZON_DAYS, *(float(tested.curves.days[-1]) for tested in folds.values())])
-
-
-def by_repeat(folds: Mapping[Any, CurvesOfFold]) -> list[list[CurvesOfFold]]:
-    """Returns the folds of each repeat, whose patients are pooled."""
-    repeats: dict[Any, list[CurvesOfFold]] = {}
-    for (repeat, _), tested in folds.items():
-        repeats.setdefault(repeat, []).append(tested)
-    return list(repeats.values())
-
-
-def _curves_by_fold(rows: pd.DataFrame) -> dict[Any, CurvesOfFold] | None:
-    """Returns the test patients of every fold, None if a fold's model predicts no curve."""
-    folds = {}
-    for key, fold in rows.groupby(FOLD):
-        tested = fold[fold["split"] == "test"]
-        if tested.empty:
-            continue
-        curves = survival_curves(tested)
-        if curves is None:
-            return None
-        folds[key] = CurvesOfFold(tested, fold[fold["split"] == "train"], curves)
-    return folds
-
-
-def _recalibrated_curves(tested: CurvesOfFold, known: SurvivalCurves, validation: pd.DataFrame) -> CurvesOfFold:
-    fitted = HazardRecalibration.fit(known, times_days(validation), events(validation))
-    return replace(tested, curves=fitted.apply(tested.curves))
 
 
 def _survival_metric(folds: dict[Any, CurvesOfFold], measure: str, horizon_days: float) -> Metric:
@@ -331,8 +182,18 @@ def _pooled_curves(curves: Sequence[SurvivalCurves]) -> SurvivalCurves:
     return SurvivalCurves(days, np.concatenate(survival))
 
 
+def _class_bins(tested: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    probabilities = class_probabilities(tested, classes)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == label_indices(tested, classes)
+    table = pd.DataFrame({"predicted": confidence, "observed": right.astype(float), "n_patients": 1})
+    group = bins_of(confidence, _RELIABILITY_BINS)
+    binned = table.groupby(group).agg({"n_patients": "sum", "predicted": "mean", "observed": "mean"})
+    return binned.assign(group=np.arange(1, len(binned) + 1))
+
+
 def _survival_groups(tested: pd.DataFrame) -> pd.DataFrame:
-    folds = _curves_by_fold(tested)
+    folds = curves_by_fold(tested)
     if not folds:
         return pd.DataFrame(columns=list(_RELIABILITY_COLUMNS))
     curves = _pooled_curves([fold.curves for fold in folds.values()])
@@ -340,15 +201,6 @@ def _survival_groups(tested: pd.DataFrame) -> pd.DataFrame:
     horizon = min(HORIZON_DAYS, float(curves.days[-1]))
     groups = calibration_groups(times_days(rows), events(rows), curves, horizon_days=horizon)
     return groups.assign(group=np.arange(1, len(groups) + 1))
-
-
-def _few(
-    validation: Mapping[Any, pd.DataFrame], tested: Mapping[Any, Any], what: str, *, least: int = LEAST_VALIDATION
-) -> str | None:
-    """Returns why recalibration cannot be fitted in every fold, None if it can."""
-    if any(key not in validation or len(validation[key]) < least for key in tested):
-        return f"not recalibrated: a fold has fewer than {least} validation {what}"
-    return None
 
 
 def _row(

@@ -3,63 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_probabilities import DAYS, NO_SLOPES, classified, measure, survived
 from scipy.stats import binom
 from sksurv.metrics import integrated_brier_score
 from sksurv.util import Surv
 
 from subfuse.audit.calibration import calibration_findings
-from subfuse.evaluation.calibration import CALIBRATION_COLUMNS, calibration_table, reliability_table
-from subfuse.evaluation.calibration_slopes import SLOPE_COLUMNS
+from subfuse.evaluation.calibration.measures import CALIBRATION_COLUMNS, calibration_table, reliability_table
 from subfuse.evaluation.censoring import SurvivalCurves
 from subfuse.evaluation.intervals import evaluate_predictions
-from subfuse.evaluation.metrics import classification_metrics, survival_metrics
-from subfuse.evaluation.recalibration import HazardRecalibration, IsotonicScaling, PlattScaling, TemperatureScaling
-
-NO_SLOPES = pd.DataFrame(columns=list(SLOPE_COLUMNS))
-DAYS = np.array([200.0, 500.0, 900.0, 1400.0])
-
-
-def split_of(n: int, fold: int, folds: int) -> np.ndarray:
-    distance = (np.arange(n) - fold) % folds
-    return np.select([distance == 0, distance == 1], ["test", "validation"], "train")
-
-
-def classified(n: int, classes: tuple[str, ...], *, sharpened: float, repeats: int = 1) -> pd.DataFrame:
-    """Rows whose true probabilities have logits divided by `sharpened`."""
-    generator = np.random.default_rng(0)
-    logits = 1.2 * generator.normal(size=(n, len(classes)))
-    truth = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    label = (truth.cumsum(axis=1) < generator.random((n, 1))).sum(axis=1)
-    told = np.exp(sharpened * logits)
-    told /= told.sum(axis=1, keepdims=True)
-    table = pd.DataFrame({"patient_id": [f"P{i}" for i in range(n)], "cohort": "c", "task": "grade", "model": "snn",
-                          "label": np.array(classes)[label]})  # fmt: skip
-    table[[f"p_{name}" for name in classes]] = told
-    parts = [
-        table.assign(repeat=repeat, fold=fold, split=split_of(n, fold, 3))
-        for repeat in range(repeats)
-        for fold in range(3)
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def survived(n: int, *, factor: float) -> pd.DataFrame:
-    """Rows whose true hazards are the predicted ones times `factor`."""
-    generator = np.random.default_rng(1)
-    hazard = np.exp(generator.normal(size=n)) / 1200
-    survival_time, last_contact = generator.exponential(1 / (factor * hazard)), generator.uniform(0, 5000, n)
-    table = pd.DataFrame({"patient_id": [f"P{i}" for i in range(n)], "cohort": "c", "task": "survival", "model": "snn",
-                          "time_days": np.ceil(np.minimum(survival_time, last_contact)),
-                          "event": survival_time <= last_contact, "risk": np.log(hazard)})  # fmt: skip
-    for day in DAYS:
-        table[f"survival_{day:g}"] = np.exp(-hazard * day)
-    return pd.concat(
-        [table.assign(repeat=0, fold=fold, split=split_of(n, fold, 3)) for fold in range(3)], ignore_index=True
-    )
-
-
-def measure(table: pd.DataFrame, name: str) -> pd.Series:
-    return table.set_index("measure").loc[name]
+from subfuse.evaluation.metrics import classification_metrics
 
 
 @pytest.mark.parametrize("classes", [("A", "B"), ("A", "B", "C")])
@@ -76,19 +29,6 @@ def test_recalibration_mends_probabilities_that_are_too_certain(classes: tuple[s
     finding = calibration_findings(table, NO_SLOPES)[0]
     assert "Recalibrate on validation patients" in finding.remedy
     assert f"by isotonic regression {error['after_isotonic']:.3f} and {brier['after_isotonic']:.3f}" in finding.found
-
-
-def test_isotonic_regression_needs_hundreds_of_validation_patients_of_every_class() -> None:
-    few = measure(calibration_table(classified(597, ("A", "B"), sharpened=3.0)), "brier")  # 199 in a fold
-    assert np.isnan(few["after_isotonic"])
-    assert few["reason_isotonic"] == "not recalibrated: a fold has fewer than 200 validation patients"
-    assert few["after"] < few["before"]
-
-    rows = classified(1500, ("A", "B", "C"), sharpened=3.0)
-    rare = rows[(rows["label"] != "C") | (rows["split"] != "validation")]
-    missing = measure(calibration_table(rare), "brier")
-    assert np.isnan(missing["after_isotonic"])
-    assert missing["reason_isotonic"] == "not recalibrated: a fold has no validation patients of a class"
 
 
 def test_true_probabilities_pass_and_stay() -> None:
@@ -139,82 +79,6 @@ def test_test_patients_are_pooled_and_repeats_averaged() -> None:
     for name in ("expected_calibration_error", "brier"):
         assert measure(found, name)["before"] == pytest.approx(expected[name].value)
         assert measure(found, name)["n_patients"] == 300
-
-
-def test_without_validation_patients_nothing_is_recalibrated() -> None:
-    rows = classified(300, ("A", "B"), sharpened=2.0)
-    without = rows[rows["split"] != "validation"]
-
-    found = calibration_table(without)
-
-    assert found["measure"].tolist() == ["expected_calibration_error", "brier"]
-    assert found["after"].isna().all()
-    assert found["reason"].str.contains("fewer than 10 validation patients").all()
-    pd.testing.assert_series_equal(found["before"], calibration_table(rows)["before"])
-
-
-@pytest.mark.parametrize(("n", "is_enough"), [(27, False), (30, True)])
-def test_ten_validation_patients_of_a_fold_are_enough(n: int, is_enough: bool) -> None:
-    after = measure(calibration_table(classified(n, ("A", "B"), sharpened=2.0)), "brier")["after"]
-
-    assert np.isfinite(after) == is_enough
-
-
-@pytest.mark.parametrize(
-    ("classes", "scaling"), [(("A", "B"), PlattScaling), (("A", "B", "C"), TemperatureScaling)], ids=["two", "three"]
-)
-def test_classes_are_recalibrated_by_the_validation_patients_of_their_own_fold(classes, scaling) -> None:
-    rows = classified(690, classes, sharpened=3.0)
-    columns = [f"p_{name}" for name in classes]
-
-    def expected(scaling: type, fitted_on: str) -> pd.Series:
-        labels, told = [], []
-        for _, fold in rows.groupby("fold"):
-            known, tested = fold[fold["split"] == fitted_on], fold[fold["split"] == "test"]
-            fitted = scaling.fit(known[columns].to_numpy(), known["label"].map(classes.index).to_numpy())
-            labels.append(tested["label"].map(classes.index).to_numpy())
-            told.append(fitted.apply(tested[columns].to_numpy()))
-        metrics = classification_metrics(np.concatenate(labels), np.concatenate(told))
-        return pd.Series({name: metrics[name].value for name in ("expected_calibration_error", "brier")})
-
-    found = calibration_table(rows).set_index("measure")
-
-    for column, fitted in (("after", scaling), ("after_isotonic", IsotonicScaling)):
-        pd.testing.assert_series_equal(found[column], expected(fitted, "validation"), check_names=False)
-        for other in ("test", "train"):
-            assert (found[column] - expected(fitted, other)).abs().max() > 1e-5
-
-
-def test_hazards_are_recalibrated_by_the_validation_patients_of_their_own_fold() -> None:
-    rows = survived(240, factor=2.5)
-
-    def outcome(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        return part["time_days"].to_numpy(), part["event"].to_numpy()
-
-    def curves(part: pd.DataFrame) -> SurvivalCurves:
-        return SurvivalCurves(DAYS, part[[f"survival_{day:g}" for day in DAYS]].to_numpy())
-
-    def expected(fitted_on: str) -> float:
-        values = []
-        for _, fold in rows.groupby("fold"):
-            known, tested, train = (fold[fold["split"] == split] for split in (fitted_on, "test", "train"))
-            fitted = HazardRecalibration.fit(curves(known), *outcome(known))
-            metrics = survival_metrics(
-                *outcome(tested),
-                tested["risk"].to_numpy(),
-                train_time_days=outcome(train)[0],
-                train_event=outcome(train)[1],
-                survival=fitted.apply(curves(tested)).survival,
-                survival_days=DAYS,
-            )
-            values.append(metrics["integrated_brier"].value)
-        return float(np.mean(values))
-
-    found = measure(calibration_table(rows), "integrated_brier")["after"]
-
-    assert found == pytest.approx(expected("validation"), abs=1e-12)
-    for other in ("test", "train"):
-        assert abs(found - expected(other)) > 1e-6
 
 
 def test_level_of_hazards_is_mended() -> None:
@@ -293,29 +157,6 @@ def test_integrated_brier_is_that_of_the_metrics_and_of_scikit_survival() -> Non
             )
         )
     assert found == pytest.approx(np.mean(scores), abs=1e-9)
-
-
-def test_a_model_without_curves_says_so() -> None:
-    rows = survived(150, factor=1.0)
-    found = calibration_table(rows.drop(columns=[name for name in rows if name.startswith("survival_")]))
-
-    assert found["measure"].tolist() == ["integrated_brier", "one_calibration_p", "d_calibration_p"]
-    assert found["before"].isna().all()
-    assert (found["reason"] == "its predictions hold no survival curve").all()
-    assert calibration_findings(found, NO_SLOPES)[0].level == "note"
-
-
-def test_curves_of_test_patients_alone_are_measured_and_not_recalibrated() -> None:
-    rows = survived(150, factor=1.0)
-    curves = [name for name in rows if name.startswith("survival_")]
-    tested_alone = rows.assign(**{name: rows[name].where(rows["split"] == "test") for name in curves})
-
-    found, complete = calibration_table(tested_alone), calibration_table(rows)
-
-    pd.testing.assert_series_equal(found["before"], complete["before"])
-    assert complete["after"].notna().all()
-    assert found["after"].isna().all()
-    assert (found["reason"] == "not recalibrated: validation patients of a fold have no survival curve").all()
 
 
 def test_reliability_of_survival_is_that_by_three_years() -> None:
