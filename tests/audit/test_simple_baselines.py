@@ -265,5 +265,5 @@ def test_a_simple_model_whose_inputs_the_cohort_has_is_named(patients: pd.DataFr
         return next(f.remedy for f in findings if f.check == "trivial baseline")
 
     assert remedy(()).startswith("Declare `covariates` and `batch`")
-    assert "predictions of a model of age and sex alone, with `--modalities`" in remedy(())
+    assert "give age, sex, markers and site with `--patients`" in remedy(())
     assert "`--models ... clinical`" in remedy(("subspace", "cox", "clinical"))

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from subfuse.audit.any_origin.any_table import auditable
+from subfuse.audit.any_origin.trivial_models import TrivialModels, fit_trivial_models
 from subfuse.audit.audited_task import N_BOOTSTRAP, AuditedTask, audited_tasks, check_modalities
 from subfuse.audit.calibration import calibration_findings, decision_findings, promise_findings
 from subfuse.audit.comparison_family import compare_task
@@ -29,7 +30,7 @@ from subfuse.audit.simple_baselines import added_to_clinical, compare_with_simpl
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import SubfuseError
-from subfuse.evaluation.calibration import calibration_table, reliability_table
+from subfuse.evaluation.calibration.measures import calibration_table, reliability_table
 from subfuse.evaluation.calibration_slopes import slope_table
 from subfuse.evaluation.predictions import FOLD, stacked
 from subfuse.evaluation.survival.hazard_ratios import hazard_ratios
@@ -69,7 +70,8 @@ def audit_predictions(
     Args:
         predictions: One row per patient, and per task, model, repeat, fold and split where there are several.
         modalities: Model to the modalities it reads, for models that this package does not know.
-        patients: Table with patient_id and any of site, age, sex, grade, markers, and the strata.
+        patients: Table with patient_id and any of site, batch, age, sex, grade, markers, and the strata. The trivial
+            models that the predictions lack are fitted on these columns; see `fit_trivial_models`.
         strata: Columns of that table within which results are shown too; see `strata_of`.
         n_bootstrap: Replicates of paired comparisons.
         seed: Of bootstrap and permutations.
@@ -83,7 +85,9 @@ def audit_predictions(
         DataError: The table lacks the columns above, or test patients.
     """
     require_groups(strata, patients)
-    audited, _ = _audit_table(predictions, modalities or {}, patients, strata, n_bootstrap=n_bootstrap, seed=seed)
+    audited, _ = _audit_table(
+        predictions, modalities or {}, patients, strata, fits=True, n_bootstrap=n_bootstrap, seed=seed
+    )
     audited.add(
         Finding(
             "note", check, f"cannot be checked from predictions alone: it needs {what}", "", "Audit the run folder."
@@ -182,14 +186,17 @@ def _audit_table(
     declared: Sequence[str],
     *,
     runnable: Sequence[str] = (),
+    fits: bool = False,
     n_bootstrap: int,
     seed: int,
 ) -> tuple[_Audited, list[AuditedTask]]:
     check_modalities(given, predictions["model"].unique() if "model" in predictions else ["model"])
     table, findings = auditable(predictions)
     table, leaks = check_patients(table)
+    trivial = TrivialModels() if patients is None or not fits else fit_trivial_models(table, patients, given)
+    table = stacked([table, trivial.rows]) if len(trivial.rows) else table
     audited = _Audited()
-    audited.add([*findings, *leaks])
+    audited.add([*findings, *leaks, *trivial.findings])
     strata, columns = ([], None) if patients is None else strata_of(patients, declared)
     tasks = audited_tasks(table, given, n_bootstrap=n_bootstrap, seed=seed)
     for task in tasks:
@@ -201,12 +208,13 @@ def _audit_table(
         benefit = fusion_benefit(contest, comparisons, unrelated)
         audited.add(benefit.findings, benefit.differences, table="fusion")
         audited.add([], benefit.rescued, table="rescued")
-        audited.add(compare_with_simple(task, comparisons, unrelated=unrelated, runnable=runnable))
+        unfitted = trivial.unfitted.get(task.name)
+        audited.add(compare_with_simple(task, comparisons, unrelated=unrelated, runnable=runnable, unfitted=unfitted))
         adds, added = what_is_added(task)
         audited.add(adds, added, table="added_value")
         audited.add(*added_to_clinical(task, comparisons), table="added_value")
-        trivial = added["trivial"].iloc[0] if len(added) else None
-        audited.add(*decision_findings(task, trivial), table="decision_curves")
+        best_trivial = added["trivial"].iloc[0] if len(added) else None
+        audited.add(*decision_findings(task, best_trivial), table="decision_curves")
         in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])
         audited.add(*promise_findings(task, in_strata), table="conformal")
         if columns is not None:

@@ -19,6 +19,7 @@ from subfuse.training.models import COVARIATES, MODELS, is_linear, is_trivial, m
 ADDED_VALUE = "added value"
 AGAINST_CLINICAL = "clinical model"
 TRIVIAL_BASELINE = "trivial baseline"
+WHY_TRIVIAL = "What age, sex, markers, the hospital or the project tell needs neither slides nor genes."
 _WHY_ADDED = "A model that adds nothing to what age, sex, markers or the hospital tell is not worth its inputs."
 _UNTOLD = "what is added cannot be told"
 _Simplicity = Literal["linear", "trivial"]
@@ -36,10 +37,10 @@ class _Words:
 _WORDS: dict[_Simplicity, _Words] = {
     "trivial": _Words(
         TRIVIAL_BASELINE,
-        "What age, sex, markers, the hospital or the project tell needs neither slides nor genes.",
+        WHY_TRIVIAL,
         "the best trivial baseline",
-        "Declare `covariates` and `batch`, and map `site`, in the cohort file; or add predictions of a model of age "
-        "and sex alone, with `--modalities`.",
+        "Declare `covariates` and `batch`, and map `site`, in the cohort file; of files, give age, sex, markers and "
+        "site with `--patients`.",
         "the trivial one",
     ),
     "linear": _Words(
@@ -82,7 +83,12 @@ def clinical_pairs(task: AuditedTask) -> list[tuple[str, str]]:
 
 
 def compare_with_simple(
-    task: AuditedTask, comparisons: Comparisons, *, unrelated: Collection[str] = (), runnable: Collection[str] = ()
+    task: AuditedTask,
+    comparisons: Comparisons,
+    *,
+    unrelated: Collection[str] = (),
+    runnable: Collection[str] = (),
+    unfitted: Finding | None = None,
 ) -> Iterator[Finding]:
     """Yields whether the main model is better than the best trivial one, and every other than the best linear one.
 
@@ -95,11 +101,13 @@ def compare_with_simple(
         comparisons: Of the task, which has the pairs of `simple_pairs`.
         unrelated: Models not shown to be related to the outcome, which nobody is told to prefer.
         runnable: Models whose inputs the cohort has, where it is known: those that are missed are named.
+        unfitted: Why no trivial model could be fitted on the patients' table, which is said where there is none.
     """
     simple = _simple_models(task)
     for simplicity, pairs in simple_pairs(task).items():
         if not pairs and set(task.models) - {*simple["trivial"], *simple[simplicity]}:
-            yield _unchecked(simplicity, task, simple[simplicity], runnable)
+            why_none = unfitted if simplicity == "trivial" else None
+            yield why_none or _unchecked(simplicity, task, simple[simplicity], runnable)
         yield from (_verdict(simplicity, comparisons.row(model, best), task, unrelated) for model, best in pairs)
 
 

@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from subfuse.audit.any_origin.trivial_models import FITTED
 from subfuse.audit.findings import Audit, Finding, Level, concerned
 from subfuse.audit.simple_baselines import ADDED_VALUE, AGAINST_CLINICAL
 from subfuse.cli.console import print_table
@@ -62,7 +63,9 @@ def audit_lines(audit: Audit) -> Iterator[str]:
         finding
         for added in audit.findings
         if added.check == ADDED_VALUE
-        for finding in (added, *(f for f in audit.findings if (f.check, f.task) == (AGAINST_CLINICAL, added.task)))
+        for check in (FITTED, ADDED_VALUE, AGAINST_CLINICAL)
+        for finding in audit.findings
+        if (finding.check, finding.task) == (check, added.task)
     ]
     yield from (f"{finding.task}: {finding.found}." for finding in told)
     problems: tuple[Level, ...] = ("failure", "warning")

@@ -177,7 +177,11 @@ def _add_audit(parser: ArgumentParser) -> None:
         le=1000,
     )
     parser.add_argument(
-        "--patients", type=Path, default=None, help="CSV of the patients of the files: outcomes, strata, site, age."
+        "--patients",
+        type=Path,
+        default=None,
+        help="CSV of the patients of the files: outcomes, strata, and the columns on which trivial models are fitted, "
+        "which the others must add to (age, sex, grade, markers, site, batch).",
     )
     parser.add_argument(
         "--strata", type=str, nargs="+", default=[], help="Columns of --patients within which results are shown too."

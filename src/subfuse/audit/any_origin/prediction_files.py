@@ -18,14 +18,17 @@ from subfuse.errors import ConfigurationError, DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns, holds_risks
 from subfuse.expression.samples import NORMAL, rank_of_barcode
 from subfuse.files import read_table, sha256_of_file
-from subfuse.identifiers import patient_of_barcode
+from subfuse.identifiers import patient_of_barcode, site_of_barcode
 from subfuse.run_folder.names import PREDICTIONS
 from subfuse.tables import read_first_line, separator_hint
+from subfuse.training.linear.patients_table import BATCH_COLUMN
 from subfuse.training.models import model_title
 
 _TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
 _SHOWN = 200  # characters of a first line that is no table's
-_TEXT = frozenset({"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site"})
+_TEXT = frozenset(
+    {"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site", BATCH_COLUMN}
+)
 
 
 def audit_files(
@@ -42,7 +45,7 @@ def audit_files(
 
     Args:
         paths: CSV files or run folders; see `read_prediction_files`.
-        patients: CSV of the patients, for outcomes, strata and subgroups.
+        patients: CSV of the patients, for outcomes, strata, subgroups and the trivial models that are fitted.
         columns: Column of any of the files to our name.
         strata: Columns of `patients` within which results are shown too.
         modalities: As for `audit_predictions`; to one that reads `covariates`, others may add.
@@ -132,14 +135,21 @@ def _people(path: Path, table: pd.DataFrame, strata: Sequence[str]) -> pd.DataFr
     Raises:
         ConfigurationError: A column that is read is there in another case too.
     """
-    columns = dict.fromkeys(["cohort", "time_days", "event", "label", *strata, *MARKERS, *SUBGROUPS, AGE])
+    columns = dict.fromkeys(["cohort", "time_days", "event", "label", *strata, *MARKERS, *SUBGROUPS, AGE, BATCH_COLUMN])
     for name in columns:
         alike = [str(column) for column in table if str(column).lower() == name.lower()]
         if name in alike and len(alike) > 1:
             raise ConfigurationError(
                 f"{path}: columns must differ in more than case. Found {preview(alike)}. Rename or remove all but one."
             )
-    return one_row_each(_cleaned(path, table), path, columns)
+    return _with_sites(one_row_each(_cleaned(path, table), path, columns))
+
+
+def _with_sites(people: pd.DataFrame) -> pd.DataFrame:
+    """Returns the patients with the hospital of their TCGA barcode where no column tells it, as cohorts have it."""
+    site = people["site"] if "site" in people else pd.Series(None, people.index, dtype=object)
+    of_barcode = people["patient_id"].map(site_of_barcode)
+    return people.assign(site=site.where(site.notna(), of_barcode)) if of_barcode.notna().any() else people
 
 
 def _refuse_copies(files: Sequence[Path]) -> None:

@@ -1,0 +1,107 @@
+"""Predictions without trivial models are compared with some of the patients' table, or it is said why not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_columns import people, theirs
+from drawn_predictions import predictions
+from foreign_files import N, change
+
+from subfuse.audit.any_origin.any_table import auditable
+from subfuse.audit.any_origin.trivial_models import TrivialModels, fit_trivial_models
+from subfuse.audit.audit import audit_predictions
+from subfuse.audit.findings import Finding
+from subfuse.cli import main
+
+
+def fitted(table: pd.DataFrame, patients: pd.DataFrame, **given: list[str]) -> TrivialModels:
+    return fit_trivial_models(auditable(table)[0], patients.drop(columns=["time_days", "event", "label"]), given)
+
+
+def test_files_alone_are_ranked_by_what_they_add_to_the_patients_table(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    patients = pd.read_csv(folder / "patients.csv")
+    change(folder / "patients.csv", age=80 - np.log(patients["time_days"]) + np.sin(np.arange(N)), sex="f", scanner="0")
+    ours = pd.read_csv(folder / "ours.csv")
+    ours[ours["split"] == "test"].assign(model="theirs").to_csv(folder / "theirs.csv", index=False)
+    files = [str(folder / "ours.csv"), str(folder / "theirs.csv")]
+    change(folder / "theirs.csv", risk=np.random.default_rng(0).normal(size=(ours["split"] == "test").sum()))
+
+    assert main(["audit", *files, "--patients", str(folder / "patients.csv"), "--columns", '{"scanner": "batch"}']) == 0
+
+    content, shown = json.loads((folder / "audit.json").read_text()), capsys.readouterr().out
+    added = content["tables"]["added_value"]
+    assert {row["model"] for row in added} == {"subspace", "theirs"}
+    assert {row["trivial"] for row in added} == {"clinical"}
+    assert "What the models add" in shown
+    assert "survival: fitted here with the folds of the predictions: Clinical model (age, idh); Hospital alone." in (
+        " ".join(shown.split())
+    )
+    assert not [
+        f for f in content["findings"] if f["check"] == "trivial baseline" and "cannot be checked" in f["found"]
+    ]
+
+
+def told(table: pd.DataFrame, patients: pd.DataFrame) -> Finding:
+    """What the audit says in place of a comparison with a trivial model."""
+    audit = audit_predictions(table, patients=patients, n_bootstrap=5)
+    (finding,) = (finding for finding in audit.findings if finding.check == "trivial baseline")
+    assert len(audit.tables["added_value"]) == 0
+    return finding
+
+
+def test_where_nothing_can_be_fitted_one_line_says_why() -> None:
+    patients = people()
+    table = theirs(patients)
+    assert told(table.drop(columns="fold"), patients).found == (
+        "cannot be checked: no model can be fitted on the patients' table, nobody is known who is not tested in fold 0"
+    )
+    assert (
+        told(table.drop(columns="fold"), patients).remedy
+        == "Give several folds by a column fold, or rows of split train."
+    )
+    few = people(36)
+    few = few.assign(event=few.groupby("fold_tested").cumcount() < 4)
+    assert told(theirs(few), few).found == (
+        "cannot be checked: no model can be fitted on the patients' table, fold 0 leaves 24 patients with 8 events, "
+        "10 events are needed"
+    )
+    by_site = patients.assign(fold_tested=patients["site"].map({"A": 0, "B": 1, "C": 2}))
+    assert told(theirs(by_site), by_site[["patient_id", "site"]]).found.endswith(
+        "no hospital or batch of those tested occurs in another fold"
+    )
+    assert "there is none" in told(table, patients[["patient_id"]]).found
+
+
+def test_a_column_that_is_the_outcome_or_cannot_be_read_is_no_input_of_the_clinical_model() -> None:
+    patients = people(60)
+    patients = patients.assign(grade=np.where(patients["label"] == "G4", "high", "low"), gender=patients["sex"])
+    alone = patients.drop(columns=["site", "batch"])
+    task, fits = theirs(patients, "diagnosis"), "fitted here with the folds of the predictions: Clinical model"
+    assert said(task, alone) == [f"{fits} (age, sex, idh)"]
+    assert said(task, alone.assign(grade=patients["idh"])) == [f"{fits} (age, sex, grade, idh)"]
+    assert said(theirs(patients, "grade"), alone.assign(grade=patients["idh"])) == [f"{fits} (age, sex, idh)"]
+
+    decimal_comma = patients["age"].astype(str).str.replace(".", ",")
+    unread, identifier, fitted_ones = said(task, alone.drop(columns="sex").assign(age=decimal_comma, batch=range(60)))
+    assert identifier.startswith("batch: batch must have at least two values that patients share. Found 60 for 60")
+    assert unread.startswith("covariates: age")
+    assert "decimal point" in unread
+    assert fitted_ones == f"{fits} (gender, idh)"
+
+
+def said(table: pd.DataFrame, patients: pd.DataFrame) -> list[str]:
+    return [finding.found for finding in fitted(table, patients).findings]
+
+
+def test_models_that_the_predictions_have_are_not_fitted_again() -> None:
+    patients = people(60)
+    table = pd.concat(
+        [theirs(patients), predictions(patients, model="cox of age"), predictions(patients, model="site")]
+    )
+    found = fitted(table, patients, **{"cox of age": ["covariates"]}).rows
+    assert set(found["model"]) == {"batch"}
