@@ -18,6 +18,7 @@ from subfuse.features.hdf5_files import (
 )
 from subfuse.features.patch_spacing import NO_PATCH_SIZE, spacing
 from subfuse.features.store import CONTENT_HASH, UNKNOWN_ENCODER, require_content
+from subfuse.features.trident_job import recorded_mpp
 from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp, square_pixel
 
 _ENCODER_NAMES = ("encoder", "extractor", "patch_encoder", "encoder_name", "feature_extractor", "model_name")
@@ -103,7 +104,7 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
     recorded, x, y = sizes.get("level0_mpp", sizes.get("mpp")), sizes.get("mpp_x"), sizes.get("mpp_y")
     if recorded is None and declared is None and x is not None and y is not None:
         recorded = square_pixel(x, y, path)
-    recorded = recorded or x or y
+    recorded = recorded or x or y or _of_job(path, is_needed=declared is None)
     mpp = recorded if declared is None else declared
     if mpp is None:
         found, level0 = preview(attributes.names(), limit=12), attributes.number("level0_magnification")
@@ -124,6 +125,16 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
             f"{mpp:g} µm per pixel is used, but the file calls it {magnification:g}x (about {10 / magnification:g})",
         )
     return mpp, notes
+
+
+def _of_job(path: Path, *, is_needed: bool) -> float | None:
+    """µm per level-0 pixel as the job folder of TRIDENT records it; damage there counts only where it is needed."""
+    try:
+        return recorded_mpp(path)
+    except DataError:
+        if is_needed:
+            raise
+        return None
 
 
 def _patch_size(attributes: Attributes, path: Path) -> tuple[int | None, int | None, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from subfuse.features.feature_file import FeatureFile, bag_shape, without_coordi
 from subfuse.features.hdf5_files import damage_named, opened_hdf5
 from subfuse.features.hdf5_layouts import read_hdf5
 from subfuse.features.store import UNKNOWN_ENCODER
+from subfuse.features.trident_job import encoder_of_folder, state_files
 from subfuse.features.wsidata import read_wsidata
 from subfuse.files import require_whole_tensors
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
@@ -56,11 +57,12 @@ def files_behind(path: Path) -> list[Path]:
     """Returns every file that `opened_features` may read for this one: what to watch for changes."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
-    return [path, *(file for file in [_coordinates_of_tensor(path)] if path.suffix.lower() == ".pt" and file.exists())]
+    beside = [_coordinates_of_tensor(path)] if path.suffix.lower() == ".pt" else []
+    return [path, *(file for file in beside if file.exists()), *state_files(path)]
 
 
 def _named(file: FeatureFile, path: Path, declared: str | None) -> FeatureFile:
-    """Fills in the encoder: the file's own word, else the declared, else the folder `features_<encoder>` (TRIDENT).
+    """Fills in the encoder: the file's own word, else the declared, else that of the folder's name (TRIDENT).
 
     Raises:
         DataError: The file's own word is no name.
@@ -70,8 +72,7 @@ def _named(file: FeatureFile, path: Path, declared: str | None) -> FeatureFile:
             f"{path}: the encoder's name must be printable, at most {LONGEST_NAME} bytes. Found "
             f"{file.encoder[:40]!r} ({len(file.encoder)} characters). Extract the slide again."
         )
-    folder = path.parent.name.removeprefix("features_")
-    of_folder = folder if folder != path.parent.name else None
+    of_folder = encoder_of_folder(path.parent.name)
     if file.encoder == UNKNOWN_ENCODER:
         return replace(file, encoder=declared or of_folder or UNKNOWN_ENCODER)
     other = declared or of_folder

@@ -12,6 +12,7 @@ from subfuse.preparation.slides.slide_search import (
     find_slides,
     slide_id_of,
 )
+from trident_job import TILING, write_job
 
 
 @pytest.fixture
@@ -62,6 +63,38 @@ def test_features_of_two_encoders_in_one_folder(features):
         find_features(features / "none")
     with pytest.raises(DataError, match=r"Found a file\. Check slides\.features"):
         find_features(features / "features_uni" / "case-12.h5")
+
+
+@pytest.mark.parametrize(
+    ("encoders", "declared", "read"),
+    [
+        (("uni_v1",), None, "features_uni_v1"),
+        (("uni_v1",), "titan", "slide_features_titan"),
+        (("uni_v1",), "another", "features_uni_v1"),  # the files say whose they are
+        (("uni_v1", "conch_v15"), "conch1_5", "features_conch_v15"),
+        ((), None, "slide_features_titan"),
+    ],
+)
+def test_of_a_job_of_trident_the_features_of_one_encoder_are_read(tmp_path, encoders, declared, read):
+    job = write_job(tmp_path / "job", {"A": 0.25, "B": 0.25}, encoders=encoders)
+    assert find_features(job, declared) == {name: job / TILING / read / f"{name}.h5" for name in "AB"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [(None, "Found those of conch_v15, uni_v1, titan"), ("virchow", "slides.encoder is virchow. Found")],
+)
+def test_of_several_encoders_one_is_to_be_named(tmp_path, declared, words):
+    job = write_job(tmp_path / "job", {"A": 0.25}, encoders=("uni_v1", "conch_v15"))
+    with pytest.raises(DataError, match=f"job: features of one encoder are required. {words}"):
+        find_features(job, declared)
+
+
+def test_coordinates_beside_features_of_clam_are_no_features(tmp_path):
+    touch(*(tmp_path / folder / "A.h5" for folder in ("patches", "h5_files")), tmp_path / "pt_files" / "A.pt")
+    assert find_features(tmp_path) == {"A": tmp_path / "h5_files" / "A.h5"}
+    touch(tmp_path / "alone" / "patches" / "B.h5")
+    assert find_features(tmp_path / "alone") == {"B": tmp_path / "alone" / "patches" / "B.h5"}
 
 
 def test_files_are_told_by_kind_the_commonest_first(tmp_path):

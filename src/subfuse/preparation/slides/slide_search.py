@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from subfuse.errors import DataError, preview
+from subfuse.features.encoder import is_same_encoder
+from subfuse.features.trident_job import OF_PATCHES, encoder_of_folder
 from subfuse.identifiers import composed
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 
@@ -15,6 +17,8 @@ SLIDE_SUFFIXES = (
 )  # fmt: skip
 DICOM_SUFFIX = ".dcm"
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
+_OF_CLAM = ("h5_files", "pt_files")
+_COORDINATES = "patches"  # of CLAM and TRIDENT, beside the features
 
 
 def find_slides(folder: Path) -> dict[str, Path]:
@@ -55,33 +59,61 @@ def _slides_in(here: Path, names: Sequence[str], *, is_top: bool) -> Iterator[tu
         yield composed(here.name), here
 
 
-def find_features(folder: Path) -> dict[str, Path]:
+def find_features(folder: Path, encoder: str | None = None) -> dict[str, Path]:
     """Returns the feature files and zarr stores of a folder and its subfolders: identifier to path.
 
     Of a slide with both files of CLAM, `h5_files/<slide>.h5` and `pt_files/<slide>.pt`, the former counts: it has the
-    coordinates. Hidden files are ignored.
+    coordinates. In a job folder of TRIDENT the features of one encoder are read, of patches unless those of slides are
+    asked for or alone there. Files of coordinates beside features (`patches`) and hidden files are ignored.
+
+    Args:
+        folder: Where to search.
+        encoder: As declared; chooses among the folders of several (TRIDENT).
 
     Raises:
-        DataError: The folder does not exist, or two files have one identifier.
+        DataError: The folder does not exist, there are features of several encoders, or two files have one identifier.
     """
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "none"
         raise DataError(f"{folder}: a folder of feature files is required. Found {kind}. Check slides.features.")
     found: dict[str, Path] = {}
+    unread = folders_left_out(folder, encoder)
     for place, subfolders, names in os.walk(folder):
+        beside = any(encoder_of_folder(name) or name in _OF_CLAM for name in subfolders)
+        subfolders[:] = [name for name in subfolders if name not in unread and not (beside and name == _COORDINATES)]
         stores = sorted(name for name in subfolders if name.lower().endswith(".zarr"))
         subfolders[:] = sorted(name for name in subfolders if name not in stores and not name.startswith("."))
         for name in (*_visible(names, FEATURE_SUFFIXES), *stores):
             path, identifier = Path(place, name), feature_id_of(name)
             other = found.setdefault(identifier, path)
-            if {path.parent.name, other.parent.name} == {"h5_files", "pt_files"}:
-                found[identifier] = path if path.parent.name == "h5_files" else other
+            if {path.parent.name, other.parent.name} == {*_OF_CLAM}:
+                found[identifier] = path if path.parent.name == _OF_CLAM[0] else other
             elif other != path:
                 raise DataError(
                     f"{folder}: slide identifiers must be unique. Found {identifier!r} as {other} and {path}. Name "
                     "the folder of one encoder as slides.features, or give a slide table with a path column."
                 )
     return found
+
+
+def folders_left_out(folder: Path, encoder: str | None) -> set[str]:
+    """Returns the names of the folders of features in a job of TRIDENT that `find_features` does not read.
+
+    Raises:
+        DataError: Several could be meant.
+    """
+    below = {name for _, subfolders, _ in os.walk(folder) for name in subfolders}
+    made_by = {name: made for name in sorted(below) if (made := encoder_of_folder(name)) is not None}
+    of_patches = [name for name in made_by if name.startswith(OF_PATCHES)]
+    named = [name for name, made in made_by.items() if encoder is not None and is_same_encoder(made, encoder)]
+    chosen = [name for name in named if name in of_patches] or named or of_patches or list(made_by)
+    if len(chosen) > 1:
+        words = "Found" if encoder is None else f"slides.encoder is {encoder}. Found"
+        raise DataError(
+            f"{folder}: features of one encoder are required. {words} those of {preview(list(made_by.values()))}. Name "
+            "one of them as slides.encoder."
+        )
+    return set(made_by) - set(chosen)
 
 
 def files_in_words(folder: Path) -> str:

@@ -31,6 +31,7 @@ from subfuse.preparation.slides.slide_search import (
     files_in_words,
     find_features,
     find_slides,
+    folders_left_out,
     slide_id_of,
 )
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
@@ -71,6 +72,7 @@ class _Place:
     needs_paths: bool = False  # nothing is found in another way
     absence: str = ""  # said of a slide of the table that is not found; empty: that there is no such file
     reads: tuple[str, Sequence[str]] | None = None  # what is searched for in a folder, and its suffixes
+    notes: tuple[str, ...] = ()  # on what lies there and is not read
 
 
 def read_slides(
@@ -111,7 +113,7 @@ def read_slides(
     ranks = {slide.slide_id: slide.rank for slide in listed}
     used, other_tissue = choose_slides(slides, ranks, section.include)
     exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
-    return used, exclusions, (*_unlisted(section.table, place, set(ranks)), *few)
+    return used, exclusions, (*place.notes, *_unlisted(section.table, place, set(ranks)), *few)
 
 
 def require_slides(
@@ -151,7 +153,9 @@ def _place_of(section: SlidesSection) -> _Place:
         case FeatureFiles(features=folder):
             source, absence = partial(FeatureSource, encoder=section.encoder), f"no feature file in {folder}"
             reads = ("features", FEATURE_SUFFIXES)
-            return _Place(folder, find_features(folder), feature_id_of, source, folder, absence=absence, reads=reads)
+            found, unread = find_features(folder, section.encoder), sorted(folders_left_out(folder, section.encoder))
+            notes = (f"{folder}: {preview(unread)} are not read; slides.encoder names which are",) if unread else ()
+            return _Place(folder, found, feature_id_of, source, folder, absence=absence, reads=reads, notes=notes)
         case FeatureRows(feature_table=table):
             rows = {composed(str(name)): table for name in read_feature_table(table).index}
             source, absence = partial(FeatureSource, in_table=True), f"no row in {table.name}"
