@@ -202,3 +202,12 @@ def test_rows_longer_than_their_header_are_refused_and_move_no_column(tmp_path, 
     (tmp_path / "table.csv").write_text(f"patient_id,age\n{row}\n{row}\n")
     with pytest.raises(DataError, match=rf"table\.csv: .*{found} below a header of 2"):
         read_table(tmp_path / "table.csv")
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ConfigurationError, match="Found: a folder, pipe or device"):
+            write_text(place, "x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -234,19 +235,32 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
                 executor.shutdown(cancel_futures=True)  # waits for its thread, which Python would disturb as it ends
                 raise
         return
+    require_scheduler(scheduler)
+    from distributed import Client
+
+    with Client(scheduler, set_as_default=False, timeout=SECONDS_TO_CONNECT) as client:
+        yield client.get_executor(pure=False)
+
+
+def require_scheduler(address: str) -> None:
+    """Checks that something answers at the address of a Dask scheduler.
+
+    Raises:
+        ConfigurationError: Nothing does, it is no address, or Dask is missing.
+    """
     try:
-        from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError:
         raise ConfigurationError("--scheduler needs Dask. Install it with: pip install 'subfuse[cluster]'.") from None
+    if address.startswith("inproc://"):  # of this very process
+        return
     try:
-        client = Client(scheduler, set_as_default=False, timeout=SECONDS_TO_CONNECT)
+        socket.create_connection(get_address_host_port(address), timeout=SECONDS_TO_CONNECT).close()
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"--scheduler must be the address of a running Dask scheduler, such as tcp://host:8786. Found {scheduler}: "
+            f"--scheduler must be the address of a running Dask scheduler, such as tcp://host:8786. Found {address}: "
             f"{' '.join(str(error).split())}."
         ) from error
-    with client:
-        yield client.get_executor(pure=False)
 
 
 def _context() -> BaseContext:

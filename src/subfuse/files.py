@@ -56,8 +56,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with _writable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if path.exists() and not path.is_file():
+                raise OSError("a folder, pipe or device")
             prefix = f"{_beginning_of_part(path)}{_HOST}-{os.getpid()}."
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".part{path.suffix}")
         os.close(descriptor)

@@ -1,23 +1,23 @@
 """HDF5 files whose damage would keep HDF5's own library busy for ever: found before the library reads them."""
 
 import mmap
+from collections.abc import Iterable
 from pathlib import Path
 
 from subfuse.errors import DataError
 
 _HEAP = b"GCOL\x01\0\0\0"  # a collection of texts of any length, which attributes and tables of names refer to
 _HEADER = 16  # bytes, of a collection and of each of its objects
-_ENDS = 4 << 20  # bytes at both ends of a large file, where collections lie: its arrays are not looked through
 
 
-def require_sound_heaps(path: Path, *, throughout: bool = False) -> None:
+def require_sound_heaps(path: Path, arrays: Iterable[tuple[int, int]] = ()) -> None:
     """Walks the collections of texts in an HDF5 file as its library does, which does not end after a step of no size.
 
     Files that are missing or of another kind are left to the library.
 
     Args:
         path: The file.
-        throughout: Looks through all of it, as for a file that will be read whole; else, of a large file, at both ends.
+        arrays: First byte of each array in it and of what follows; they are not looked through.
 
     Raises:
         DataError: A step leads nowhere, or out of its collection.
@@ -25,13 +25,13 @@ def require_sound_heaps(path: Path, *, throughout: bool = False) -> None:
     if not path.is_file() or path.stat().st_size == 0:
         return
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        is_all = throughout or len(content) <= 2 * _ENDS
-        parts = [(0, len(content))] if is_all else [(0, _ENDS), (len(content) - _ENDS, len(content))]
-        for first, last in parts:
-            place = content.find(_HEAP, first, last)
+        start = 0
+        for first, last in (*sorted(arrays), (len(content), len(content))):
+            place = content.find(_HEAP, start, first)
             while place >= 0:
                 _require_steps(content, place, path)
-                place = content.find(_HEAP, place + len(_HEAP), last)
+                place = content.find(_HEAP, place + len(_HEAP), first)
+            start = max(start, last)
 
 
 def _require_steps(content: mmap.mmap, place: int, path: Path) -> None:

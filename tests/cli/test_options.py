@@ -62,6 +62,7 @@ from subfuse.cli.options import SWITCH, Parser
         (["predict", "run", "--slide", "a.svs", "--mpp", "inf"], "--mpp must be a finite number"),
         (["predict", "run", "--cohort", "p", "--out", "run/predictions.csv"], "--out must be another file than those"),
         (["predict", "run", "--cohort", "p", "--out", "."], "--out must be a file. Found the folder"),
+        (["predict", "run", "--cohort", "p", "--out", "/dev/null"], "--out must be a file. Found the pipe or device"),
         (["predict", "run", "--expression", "a.csv", "--out", "a.csv"], "--out must be another file"),
         (["predict", "run", "--expression", "a_patients.csv", "--out", "a.csv"], "--out must be another file"),
         (["audit", "table.csv", "--out", "table.csv"], "--out must be another file"),

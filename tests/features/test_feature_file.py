@@ -61,6 +61,12 @@ def test_the_size_of_patches_is_their_spacing_where_it_is_not_recorded() -> None
         ({"slide_size_px": (3000, 9000)}, r"slide of 3,000 x 9,000 px, .* Found \(3000, 2048\) in row 5, and 1 such"),
         ({"read_coords": lambda: CORNERS * np.nan}, r"Found \(nan, nan\) in row 0"),
         ({"read_coords": lambda: CORNERS[:-1]}, r"each of the 6 patches is required\. Found an array \(5, 2\)"),
+        (
+            {"read_coords": lambda: CORNERS * 0 + 512},
+            r"its 6 patches are required\. Found all of them at \(512",
+        ),
+        ({"read": lambda: FEATURES * (np.arange(6) < 4)[:, None]}, "Found the last 2 of 6 all zero"),
+        ({"read": lambda: FEATURES * 0}, "Found the last 6 of 6 all zero"),
         ({"read": lambda: FEATURES * np.inf}, "finite"),
         ({"read": lambda: FEATURES * 1e9}, "finite and below 65504"),
         ({"read": lambda: 1 / 0}, "a complete file is required"),

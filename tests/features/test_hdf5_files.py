@@ -263,3 +263,28 @@ def test_a_name_of_an_encoder_that_is_none_is_refused(tmp_path, name):
     with pytest.raises(DataError, match=refusal) as caught:
         read(write(tmp_path / "s.h5", encoder=name))
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_texts_in_the_middle_of_a_large_file_are_looked_through_and_arrays_are_not(tmp_path: Path):
+    """As where a file was opened again for an attribute, and more features were added then."""
+    path, random = tmp_path / "large.h5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        features = file.create_dataset("features", (3000, 1024), "f4", maxshape=(None, 1024), chunks=(500, 1024))
+        features[:] = random.normal(size=(3000, 1024))
+        features[5, :2] = np.frombuffer(b"GCOL\x01\0\0\0", "<f4")  # values that look like the beginning of texts
+        file["coords"] = 512 * np.stack([np.arange(6000) % 80, np.arange(6000) // 80], axis=1)
+        file["coords"].attrs.update(TRIDENT)
+    with h5py.File(path, "a") as file:
+        file["coords"].attrs["encoder"] = "uni_v1"
+        file["features"].resize((6000, 1024))
+        file["features"][3000:] = random.normal(size=(3000, 1024))
+    content = bytearray(path.read_bytes())
+    place = next(p for p in (content.rfind(b"GCOL"), content.find(b"GCOL")) if 8_000_000 < p < len(content) - 8_000_000)
+    with opened_features(path, mpp=0.25) as file:
+        assert (file.encoder, file.shape) == ("uni_v1", (6000, 1024))
+    first = place + 16
+    second = first + 16 + -(-int.from_bytes(content[first + 8 : first + 16], "little") // 8) * 8
+    content[second : second + 16] = bytes(16)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"large\.h5: .*damage in its texts, at byte {second}"), opened_features(path):
+        pass

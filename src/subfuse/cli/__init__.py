@@ -4,6 +4,7 @@ Libraries that are slow to load are imported inside the command that needs them,
 """
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -69,7 +70,9 @@ def _of_system(error: OSError) -> str:
     """Returns in one line what the system refused, and where."""
     where = f"{error.filename}: " if error.filename is not None else ""
     problem = " ".join((error.strerror or str(error)).split())
-    return printable(f"{where}the system must allow this. Found: {problem}. Correct the path or its permissions.")
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "Free some of it" if is_full else "Correct the path or its permissions"
+    return printable(f"{where}the system must allow this. Found: {problem}. {remedy}.")
 
 
 def _open_outputs() -> None:

@@ -136,11 +136,12 @@ def require_spaces(name: str, values: Sequence[str]) -> None:
 
 
 def require_new_file(option: str, path: Path, inputs: Sequence[Path | None]) -> None:
-    """Raises a ConfigurationError if an output is a folder, a file that the command reads, or cannot be written."""
+    """Raises a ConfigurationError if an output is no file, one that the command reads, or cannot be written."""
     from subfuse.files import require_place
 
-    if path.is_dir():
-        raise ConfigurationError(f"{option} must be a file. Found the folder {path}.")
+    if path.exists() and not path.is_file():
+        found = "the folder" if path.is_dir() else "the pipe or device"
+        raise ConfigurationError(f"{option} must be a file. Found {found} {path}.")
     if path.resolve() in {file.resolve() for file in inputs if file is not None}:
         raise ConfigurationError(f"{option} must be another file than those that are read. Found {path}.")
     require_place(path.parent)

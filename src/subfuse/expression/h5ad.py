@@ -85,7 +85,7 @@ def _read_h5ad(path: Path) -> Any:
     import anndata
 
     require_regular_file(path, "AnnData file")
-    require_sound_heaps(path, throughout=True)
+    require_sound_heaps(path)
     try:
         require_plausible_size(path, "all that it declares", _declared_bytes(path), 1, path.stat().st_size)
         with warnings.catch_warnings():

@@ -140,7 +140,7 @@ def read_expression_h5ad(path: Path) -> ExpressionTable:
     from anndata.io import read_elem
 
     require_regular_file(path, "prepared expression file")
-    require_sound_heaps(path, throughout=True)
+    require_sound_heaps(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
             obs, var, uns = (read_elem(file[name]) for name in ("obs", "var", "uns"))

@@ -49,12 +49,14 @@ class FeatureFile:
         """Reads the features and puts them together with their places.
 
         Raises:
-            DataError: The file is damaged; a feature is not finite, or beyond float16; a patch does not lie on the
-                slide; or the size of the patches cannot be told.
+            DataError: The file is damaged, or the last of its patches are zero; a feature is not finite, or beyond
+                float16; a patch does not lie on the slide, or all lie in one place; or the size of the patches cannot
+                be told.
         """
         with np.errstate(over="ignore"), damage_named(path, "a complete file"):  # beyond float16: reported below
             features = np.ascontiguousarray(np.asarray(self.read()).reshape(self.shape), self.dtype)
         require_finite(features, path)
+        _require_whole(features, path)
         known = self.read_coords is not None
         coords, size = self._places(path)
         width, height = self.slide_size_px or (coords.max(axis=0) + size).tolist()
@@ -90,6 +92,11 @@ class FeatureFile:
                 f"{path}: one place (x, y) of each of the {self.shape[0]} patches is required. Found an array "
                 f"{corners.shape}. Extract the slide again."
             )
+        if len(corners) > 1 and (corners == corners[0]).all():
+            raise DataError(
+                f"{path}: the places of its {len(corners)} patches are required. Found all of them at "
+                f"({corners[0, 0]:.0f}, {corners[0, 1]:.0f}). Copy the file again, or extract the slide again."
+            )
         outside = ~((corners >= 0) & (corners < (self.slide_size_px or (_LARGEST_PX, _LARGEST_PX))))  # NaN too
         if outside.any():
             first = np.flatnonzero(outside.any(axis=1))[0]
@@ -99,6 +106,17 @@ class FeatureFile:
                 f"pixels from its top left. Found ({corners[first, 0]:.0f}, {corners[first, 1]:.0f}) in row {first}, "
                 f"and {np.count_nonzero(outside.any(axis=1))} such patches. Extract the slide again."
             )
+
+
+def _require_whole(features: np.ndarray, path: Path) -> None:
+    """Refuses a bag whose last patches are all zero, as no encoder makes them: its file was cut, or it was padded."""
+    filled = np.flatnonzero(features.any(axis=1))
+    n_empty = len(features) - (filled[-1] + 1 if len(filled) else 0)
+    if n_empty and len(features) > 1:
+        raise DataError(
+            f"{path}: the features of every patch are required. Found the last {n_empty} of {len(features)} all zero. "
+            "Copy the file again; or, if bags were padded, save them as they were before."
+        )
 
 
 def without_coordinates(layout: str, shape: tuple[int, int], read: Callable[[], np.ndarray]) -> FeatureFile:

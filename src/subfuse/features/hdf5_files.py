@@ -27,9 +27,23 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     require_regular_file(path, "feature file")
     if not path.exists():
         raise DataError(f"{path}: a feature file is required. Found none; run `subfuse prepare` or correct the path.")
-    require_sound_heaps(path)
     with damage_named(path, "a complete HDF5 file"), h5py.File(path, "r", locking=False) as file:
+        require_sound_heaps(path, _arrays(file))
         yield file
+
+
+def _arrays(file: h5py.File) -> list[tuple[int, int]]:
+    """Returns where the values of arrays lie in a file: no text is read for it, and no attribute."""
+    found: list[tuple[int, int]] = []
+    for name in file:
+        array = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+        if not isinstance(array, h5py.Dataset) or array.is_virtual:
+            continue
+        if array.chunks is not None:
+            array.id.chunk_iter(lambda chunk: found.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))
+        elif (place := array.id.get_offset()) is not None:
+            found.append((place, place + array.id.get_storage_size()))
+    return found
 
 
 @contextmanager

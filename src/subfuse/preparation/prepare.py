@@ -139,7 +139,8 @@ def prepare(
     write_table(out / GENE_SET_COVERAGE, plan.coverage)
     write_table(out / SLIDE_QUALITY, quality_table(records))
     mark_complete(out, provenance)
-    of_slides = survey.warnings() if ready else group_warnings((r.slide_id, r.warnings) for r in records)
+    said = {record.slide_id: record.warnings for record in records}
+    of_slides = survey.warnings(said) if ready else group_warnings(said.items())
     widths = mixed_widths(
         {record.slide_id: record.patch_um for record in records if not math.isnan(record.patch_um)},
         by_spacing=[record.slide_id for record in records if NO_PATCH_SIZE in record.warnings],

@@ -18,7 +18,7 @@ from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, meant, preview
 from subfuse.evaluation.survival.horizons import with_horizons
-from subfuse.execution import Attempts, Progress, failure_reason, run_jobs
+from subfuse.execution import Attempts, Progress, failure_reason, require_scheduler, run_jobs
 from subfuse.files import write_json, write_table
 from subfuse.run_folder.cohort_copy import copy_cohort
 from subfuse.run_folder.job import Job
@@ -114,6 +114,8 @@ def cross_validate(
     if scheduler is None:
         one_process(plan.training)  # the device is there
         require_tracker(plan.training.logger)
+    else:
+        require_scheduler(scheduler)
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
     of_sites = folds_of_sites(cohort, len(drawn[0]), seed=plan.seed) if held_out_sites else ()
     others = [model for model in models if modalities_of(model) != SITE]  # of held-out hospitals, `site` knows none

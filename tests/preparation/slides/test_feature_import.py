@@ -405,13 +405,17 @@ def test_overlap_and_repetition_are_not_counted_as_tissue(tmp_path):
     assert slides["apart"].tissue_mm2 == pytest.approx(9 * 0.128**2)
     assert slides["half_over"].tissue_mm2 == pytest.approx(16 * 0.128**2)
     with h5py.File(tmp_path / "apart.h5", "a") as file:
-        file["coords"][...] = 0
+        file["coords"][:8], file["coords"][8] = 0, (512, 0)
+        file["features"][3] = 0
     again = imported(tmp_path, same={"patch_size_level0": 512, "level0_mpp": 0.25})["same"]
     assert again.warnings == ()
     sources = [FeatureSource("apart", "p", tmp_path / "apart.h5", encoder="toy")]
-    records, _ = import_slides(sources, survey_features(sources), tmp_path / "other" / "wsi")
-    assert records[0].tissue_mm2 == pytest.approx(0.128**2)
-    assert "9 patches stand on 1 places" in records[0].warnings[0]
+    survey = survey_features(sources)
+    records, _ = import_slides(sources, survey, tmp_path / "other" / "wsi")
+    assert records[0].tissue_mm2 == pytest.approx(2 * 0.128**2)
+    told = survey.warnings({"apart": records[0].warnings})
+    assert "slide apart: 9 patches stand on 2 places: those that are there again weigh again" in told
+    assert "slide apart: the features of 1 of 9 patches are all zero" in told
 
 
 @pytest.mark.parametrize("place", ["features", "coords", "/"])

@@ -102,7 +102,7 @@ def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
             "layout": file.layout,
             "tissue_mm2": slide.area_mm2,
             "spacing_rule": SPACING_RULE,
-            "warnings": json.dumps([*file.warnings, *_repeated_places(slide)]),
+            "warnings": json.dumps([*file.warnings, *_repeated_places(slide), *_empty_patches(slide)]),
         }
         write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
         stored = read_attributes(path)
@@ -114,6 +114,11 @@ def _repeated_places(slide: SlideFeatures) -> tuple[str, ...]:
     if n_places == len(slide.coords):
         return ()
     return (f"{len(slide.coords)} patches stand on {n_places} places: those that are there again weigh again",)
+
+
+def _empty_patches(slide: SlideFeatures) -> tuple[str, ...]:
+    n_empty = int((~slide.features.any(axis=1)).sum()) if len(slide.features) > 1 else 0
+    return (f"the features of {n_empty} of {len(slide.features)} patches are all zero",) if n_empty else ()
 
 
 def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:

@@ -68,9 +68,14 @@ class FeatureSurvey:
         of = f"{self.patch_dim} numbers a {each}, of encoder {self.encoder}"
         return f"  slide features: {len(self.headers)} ({counts}), {of}{without}"
 
-    def warnings(self) -> tuple[str, ...]:
-        """Returns what the files leave open, one line each."""
-        notes = group_warnings((slide_id, header.warnings) for slide_id, header in self.headers.items())
+    def warnings(self, imported: Mapping[str, tuple[str, ...]] | None = None) -> tuple[str, ...]:
+        """Returns what the files leave open, one line each.
+
+        Args:
+            imported: Of slides whose values were read, what these told beside the headers as well.
+        """
+        of_headers = {slide_id: header.warnings for slide_id, header in self.headers.items()}
+        notes = group_warnings((of_headers | dict(imported or {})).items())
         if self.headers and self.encoder == UNKNOWN_ENCODER:
             notes += (
                 "the encoder of the features is not recorded: name it as slides.encoder, so that features of another "
