@@ -78,7 +78,7 @@ def test_a_gene_that_the_table_names_otherwise_is_said_and_allowed_by_both_names
     cohort = replace(cohort, names_in_table={"TMT1B": "METTL7B"})
     [finding] = check_inputs(cohort, fold_of(cohort), "survival")
     assert finding.found.startswith(
-        f"input TMT1B (METTL7B in your table): it alone orders the {len(fold_of(cohort).train)} training patients of"
+        f"input TMT1B (METTL7B in your table): it alone orders {len(fold_of(cohort).train)} training patients ("
     )
     levels = {n: check_inputs(cohort, fold_of(cohort), "survival", allow=[n])[0].level for n in ("METTL7B", "TMT1B")}
     assert levels == {"METTL7B": "note", "TMT1B": "note"}
@@ -134,14 +134,14 @@ def test_so_few_patients_that_chance_orders_them_are_only_noted() -> None:
 
 def test_many_columns_that_chance_orders_are_one_note_with_the_strongest_and_their_number() -> None:
     cohort = cohort_with({"AGE": noise}, n=14, n_genes=3000)  # four train
-    table = suspicious_inputs(cohort, fold_of(cohort), "survival")
-    twice = pd.concat([table, table.assign(share=table["share"] - 0.5)])  # as of another fold
+    table = suspicious_inputs(cohort, fold_of(cohort).train, "survival")
+    twice = pd.concat([table, table.assign(share=table["share"] - 0.5)])  # as of another class
 
     [note] = input_findings(twice, cohort, "survival", allow=())
 
     n_inputs = table["input"].nunique()
     assert n_inputs > 100
-    assert note.found.startswith(f"{n_inputs} input(s) order the 4 training patients")
+    assert note.found.startswith(f"{n_inputs} inputs alone order the 4 training patients almost")
     assert note.found.count("it alone orders") == 3
     assert f"{n_inputs - 3} more" in note.found
     assert len(note.found) < 500

@@ -10,6 +10,7 @@ from brief_run import BRIEF, run
 from safetensors.torch import load_file
 
 from small_cohort import deal_folds
+from subfuse.audit.disguised_outcomes import suspicious_inputs
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
@@ -274,8 +275,35 @@ def test_an_input_is_judged_by_all_patients_whom_a_model_of_the_run_trains_on(ma
     ids = [patient.patient_id for patient in cohort]
     folds = [Fold(tuple(ids[:8]), tuple(ids[8:20]), tuple(ids[20:]))]
     refuse_disguised_outcomes(cohort, folds, ["grade"], ["snn", "cox"], [])  # cox is of survival
-    with pytest.raises(DataError, match=r"input GENE0: it alone orders the \d+ training patients"):
+    with pytest.raises(DataError, match=r"input GENE0: it alone orders \d+ training patients"):
         refuse_disguised_outcomes(cohort, folds, ["grade"], ["snn", "logistic"], [])
+
+
+def test_a_strong_gene_that_orders_one_small_fold_is_no_outcome_and_a_copy_is_refused(make_cohort):
+    """Forty patients, a gene with an AUC of 0.9, five folds."""
+    drawn, n_of_a_fold = make_cohort(40), 0
+    ids = [patient.patient_id for patient in drawn]
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        is_high, fold_of = random.permutation(np.arange(40) % 2 == 0), random.permutation(40) % 5
+        values = random.normal(size=(40, 10)).astype(np.float32)
+        values[:, 0] += 1.8 * is_high
+        copies = np.column_stack([values[:, 1:], is_high + 0.5 * random.random(40)]).astype(np.float32)
+
+        def cohort(measured, high=is_high):
+            grades = ["G4" if h else "G2" for h in high]
+            told = zip(drawn, measured, grades, strict=True)
+            return replace(drawn, patients=tuple(replace(p, expression=v, labels={"grade": g}) for p, v, g in told))
+
+        tested = [set(np.array(ids)[fold_of == k].tolist()) for k in range(5)]
+        others = [[i for i in random.permutation(ids).tolist() if i not in test] for test in tested]
+        folds = [Fold(tuple(o[:22]), tuple(o[22:]), tuple(test)) for o, test in zip(others, tested, strict=True)]
+        refuse_disguised_outcomes(cohort(values), folds, ["grade"], ["snn"], [])
+        tables = [suspicious_inputs(cohort(values), fold.train, "grade") for fold in folds]
+        n_of_a_fold += any(table["is_sure"].any() for table in tables)
+        with pytest.raises(DataError, match=r"input GENE9: it alone orders \d+ training patients"):
+            refuse_disguised_outcomes(cohort(copies), folds, ["grade"], ["snn"], [])
+    assert n_of_a_fold > 0  # so that there is something to see
 
 
 def test_folds_cannot_share_patients():
@@ -318,16 +346,14 @@ def test_hospitals_are_held_out_beside_random_folds_and_the_audit_tells_the_gap(
     assert {f["task"] for f in audit["findings"] if f["check"] == "hospitals held out"} == {"survival", "grade"}
     assert "held_out_sites" not in json.loads((tmp_path / "plain" / "audit.json").read_text())["tables"]
 
-    bad = tuple(  # the gene is the grade but in one hospital, without which nothing in training contradicts it
+    bad = tuple(
         p if p.expression is None else replace(p, expression=np.append(
-            p.expression[:-1], float((p.labels["grade"] == "G4") != (p.site == "D"))
+            p.expression[:-1], float(p.labels["grade"] == "G4")
         ).astype(np.float32)) for p in cohort
     )  # fmt: skip
-    disguised = replace(cohort, patients=bad)
     of_grade = {"task": "grade", "models": ["logistic"], "folds": deal_folds(cohort, 3)}
-    run(disguised, tmp_path / "mixed", **of_grade)
     with pytest.raises(DataError, match=f"outcome in disguise: grade: input {cohort.genes[-1]}"):
-        run(disguised, tmp_path / "refused", held_out_sites=True, **of_grade)
+        run(replace(cohort, patients=bad), tmp_path / "refused", held_out_sites=True, **of_grade)
     assert not (tmp_path / "refused").exists()
 
     older = replace(cohort, patients=tuple(replace(p, time_days=p.time_days + 1) for p in cohort))

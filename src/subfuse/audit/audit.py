@@ -267,18 +267,17 @@ def _cohort(folder: Path, config: Mapping[str, Any]) -> tuple[Cohort | None, str
 def _input_findings(
     cohort: Cohort, predictions: pd.DataFrame, allow: Collection[str]
 ) -> tuple[list[Finding], pd.DataFrame]:
-    """Returns the findings of `check_inputs` for every task, over the folds of the first repeat, and what they name."""
+    """Returns the findings of `check_inputs` for every task, over all who train in the first repeat, and their rows."""
     findings: list[Finding] = []
     tables = [pd.DataFrame(columns=list(SUSPICIOUS_COLUMNS))]
     for name, rows in predictions.groupby("task", sort=False):
         if str(name) not in cohort.tasks:
             continue
         train = rows[(rows["repeat"] == rows["repeat"].min()) & (rows["split"] == "train")]
-        folds = [tuple(fold["patient_id"].drop_duplicates()) for _, fold in train.groupby("fold")]
-        of_task = [suspicious_inputs(cohort, Fold(patients, (), ()), str(name)) for patients in folds]
-        tables += of_task
-        found = input_findings(pd.concat(of_task), cohort, str(name), allow=allow) if of_task else []
+        of_task = suspicious_inputs(cohort, set(train["patient_id"]), str(name))
+        tables.append(of_task)
+        found = input_findings(of_task, cohort, str(name), allow=allow)
         n_inputs = len(cohort.genes) + len(cohort.covariates)
-        ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients of a fold alone"
+        ok = f"none of {n_inputs} inputs is the outcome by name or orders the training patients alone"
         findings += found or [Finding("ok", DISGUISED, ok, task=str(name))]
     return findings, stacked(tables).drop_duplicates(["task", "input", "reason"])

@@ -15,7 +15,7 @@ from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import coded, column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import preview
+from subfuse.errors import counted, preview
 from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.perfect_order import (
     NEARLY_PERFECT,
@@ -63,19 +63,24 @@ def check_inputs(cohort: Cohort, fold: Fold, task: str, *, allow: Collection[str
         task: Name of the task.
         allow: Columns that are known to be legitimate; they are noted.
     """
-    return input_findings(suspicious_inputs(cohort, fold, task), cohort, task, allow=allow)
+    return input_findings(suspicious_inputs(cohort, fold.train, task), cohort, task, allow=allow)
 
 
-def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
+def suspicious_inputs(cohort: Cohort, trained: Collection[str], task: str) -> pd.DataFrame:
     """Returns input columns that may be the outcome, one row per way, with `SUSPICIOUS_COLUMNS`.
 
     A column is a gene or covariate. It is named if its name is that of the outcome (the task's columns, for survival
-    also common names of time and vital status), or if it alone orders the fold's training patients with a C-index or
-    AUC of at least 0.99 or at most 0.01: survival by time and by event, classes one against the rest. Validation and
-    test patients are not looked at.
+    also common names of time and vital status), or if it alone orders the training patients with a C-index or AUC of
+    at least 0.99 or at most 0.01: survival by time and by event, classes one against the rest.
+
+    Args:
+        cohort: The cohort.
+        trained: Training patients, those of all folds together: a gene that tells much, with an AUC of 0.9 among all,
+            orders some small fold perfectly, while a copy of the outcome orders everybody. Others are not looked at.
+        task: Name of the task.
     """
     spec = cohort.tasks[task]
-    wanted = set(fold.train)
+    wanted = set(trained)
     patients = [p for p in cohort if p.patient_id in wanted and p.has_outcome(spec)]
     names = (*cohort.genes, *cohort.covariates)
     log_limit = math.log(_BY_CHANCE / max(1, len(names)))
@@ -86,7 +91,7 @@ def suspicious_inputs(cohort: Cohort, fold: Fold, task: str) -> pd.DataFrame:
 
 
 def input_findings(table: pd.DataFrame, cohort: Cohort, task: str, *, allow: Collection[str]) -> list[Finding]:
-    """Returns findings on suspicious inputs of one fold or several, strongest first, each input once.
+    """Returns findings on suspicious inputs, strongest first, each input once.
 
     Args:
         table: Rows of `suspicious_inputs`.
@@ -107,9 +112,10 @@ def input_findings(table: pd.DataFrame, cohort: Cohort, task: str, *, allow: Col
             f"{both_names(str(name), in_table.get(str(name)))} ({reason})"
             for name, reason in zip(by_chance["input"], by_chance["reason"], strict=True)
         ]
+        n_inputs, n_patients = counted(len(by_chance), "input"), by_chance["n_patients"].min()
         found = (
-            f"{len(by_chance)} input(s) order the {by_chance['n_patients'].min()} training patients of a fold almost "
-            f"perfectly, but with so few patients some columns do by chance. Strongest: {preview(shown, 3)}"
+            f"{n_inputs} alone order the {n_patients} training patients almost perfectly, but with so few patients "
+            f"some columns do by chance. Strongest: {preview(shown, 3)}"
         )
         remedy = "Look at these columns (suspicious_inputs in audit.json); more patients would settle it."
         findings.append(Finding("note", CHECK, found, _WHY, remedy, task))
@@ -148,9 +154,7 @@ def _by_order(
         for ordering in _orderings(values, known, spec):
             for index in np.flatnonzero(ordering.share >= NEARLY_PERFECT).tolist():
                 share = math.floor(1000 * ordering.share[index]) / 1000
-                reason = (
-                    f"it alone orders the {len(known)} training patients of a fold ({ordering.meaning.format(share)})"
-                )
+                reason = f"it alone orders {len(known)} training patients ({ordering.meaning.format(share)})"
                 yield names[index], reason, share, ordering.log_chance < log_limit
 
 

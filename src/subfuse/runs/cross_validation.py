@@ -119,8 +119,7 @@ def cross_validate(
     drawn = choose_repeats(cohort, folds, repeats=repeats, seed=plan.seed)
     of_sites = folds_of_sites(cohort, len(drawn[0]), seed=plan.seed) if held_out_sites else ()
     others = [model for model in models if modalities_of(model) != SITE]  # of held-out hospitals, `site` knows none
-    for tested, compared in ((drawn[0], models), (of_sites, others)):
-        refuse_disguised_outcomes(cohort, tested, tasks, compared, allow_inputs)
+    refuse_disguised_outcomes(cohort, [*drawn[0], *of_sites], tasks, models, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     description = run_description(cohort, tasks, models, drawn[0], plan)
     claim_folder(
@@ -267,7 +266,7 @@ def refuse_disguised_outcomes(
 ) -> None:
     """Raises a DataError if an input column is the outcome of a task in disguise; see `check_inputs`.
 
-    Ordered are the patients whom any of the models trains on, as the audit of their run orders them.
+    Ordered are the patients whom any of the models trains on in any fold, as the audit of their run orders them.
 
     Raises:
         ConfigurationError: What is allowed is no input.
@@ -283,18 +282,17 @@ def refuse_disguised_outcomes(
     findings: list[Finding] = []
     inputs: dict[str, None] = {}
     for task in tasks:
-        for fold in folds:
-            table = suspicious_inputs(cohort, _seen_in_training(fold, cohort.tasks[task], models), task)
-            findings += input_findings(table, cohort, task, allow=allow_inputs)
-            names, sure = cohort.names_in_table, table.loc[table["is_sure"], "input"]
-            inputs |= {name: None for name in sure if not {name, names.get(name), column_of(name)} & set(allow_inputs)}
+        table = suspicious_inputs(cohort, _seen_in_training(folds, cohort.tasks[task], models), task)
+        findings += input_findings(table, cohort, task, allow=allow_inputs)
+        names, sure = cohort.names_in_table, table.loc[table["is_sure"], "input"]
+        inputs |= {name: None for name in sure if not {name, names.get(name), column_of(name)} & set(allow_inputs)}
     raise_for_failures(findings, all_of_them=list(inputs))
 
 
-def _seen_in_training(fold: Fold, task: TaskSpec, models: Sequence[str]) -> Fold:
-    """Returns the fold with everybody in training whom one of the models of a task trains on."""
-    seen = {patient for model in models if MODELS[model].suits(task.kind) for patient in trained_on(model, fold)}
-    return Fold(tuple(sorted(seen)), (), fold.test)
+def _seen_in_training(folds: Sequence[Fold], task: TaskSpec, models: Sequence[str]) -> set[str]:
+    """Returns everybody whom one of the models of a task trains on in some fold."""
+    suited = [model for model in models if MODELS[model].suits(task.kind)]
+    return {patient for fold in folds for model in suited for patient in trained_on(model, fold)}
 
 
 def run_description(

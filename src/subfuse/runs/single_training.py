@@ -80,7 +80,7 @@ def train_model(
     folds = _checked_folds(cohort, task, model, fold, plan)
     job = Job(task, model, fold)
     require_tracker(plan.training.logger)
-    refuse_disguised_outcomes(cohort, folds[fold : fold + 1], [task], [model], allow_inputs)
+    refuse_disguised_outcomes(cohort, folds, [task], [model], allow_inputs)
     with start_processes(plan.training, devices=devices, nodes=nodes) as fabric:
         description = {
             "command": "train",

@@ -11,7 +11,6 @@ from subfuse.audit.disguised_outcomes import suspicious_inputs
 from subfuse.audit.findings import Finding
 from subfuse.audit.simple_baselines import TRIVIAL_BASELINE, WHY_TRIVIAL
 from subfuse.cohort.covariates import column_of
-from subfuse.cohort.fold import Fold
 from subfuse.errors import listed, preview
 from subfuse.evaluation.predictions import read_tasks, stacked
 from subfuse.training.linear.patients_table import TabledPatients
@@ -76,7 +75,7 @@ def fit_trivial_models(
 def _telling(tabled: TabledPatients) -> set[str]:
     """Returns the clinical columns that are the outcome in disguise."""
     everybody = tuple(patient.patient_id for patient in tabled.cohort)
-    found = suspicious_inputs(tabled.cohort, Fold(everybody, (), ()), tabled.task.name)
+    found = suspicious_inputs(tabled.cohort, everybody, tabled.task.name)
     return {column_of(name) for name in found.loc[found["is_sure"], "input"]}
 
 
