@@ -7,6 +7,7 @@ from lifelines import CoxPHFitter
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
+from subfuse.audit.confounding import signal
 from subfuse.audit.confounding.signal import (
     explained_share,
     held_out_scores,
@@ -61,6 +62,16 @@ def test_held_out_patients_are_scored_by_the_others_as_by_the_ridge_of_scikit_le
         assert scores[drawing, tested] == pytest.approx(expected)
     changed = np.where(tested[:, None], 1 - kinds, kinds)
     assert np.array_equal(held_out_scores(inputs, changed, fold)[:, tested], scores[:, tested])
+
+
+def test_it_does_not_matter_how_many_drawings_are_scored_at_a_time(draw, monkeypatch) -> None:
+    inputs, batch, stratum = draw.normal(size=(N, 8)), draw.integers(0, 3, N), draw.integers(0, 2, N)
+    inputs[:, 0] += 0.5 * batch
+    drawn = (inputs, batch, np.arange(N) % 4, stratum)
+    at_once = told_by(*drawn, n_permutations=19, seed=0)
+    for n_at_once in (1, 3):
+        monkeypatch.setattr(signal, "_BLOCK", n_at_once * 3 * N)
+        assert told_by(*drawn, n_permutations=19, seed=0) == at_once
 
 
 def test_a_value_that_is_new_in_a_fold_has_no_score_there(draw) -> None:

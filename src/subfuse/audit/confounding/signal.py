@@ -14,6 +14,7 @@ from subfuse.evaluation.floors import LEAST_OF_STRATUM
 
 _PENALTY = 2.0  # of the ridge, whose columns have a mean square of one over their number
 _PARTS = 5  # of a group whose columns are its own, over which it is cross-validated
+_BLOCK = 2_000_000  # scores of drawings, patients and values at a time
 _STRATUM_SCALE = 3.0  # of the columns that tell the stratum: penalised less than the inputs
 
 
@@ -89,13 +90,22 @@ def _measured(
     seed: int,
 ) -> tuple[float, Float[np.ndarray, " drawing"]]:
     """Returns the AUC among all patients, and that within strata, followed by those of permutations."""
-    every = np.zeros(len(batch), dtype=np.int64)
-    kinds = _one_hot(batch)[None]
-    drawn = [_one_hot(b) for b in permuted(batch, _joined(stratum, fold), n_permutations, seed)]
-    known = np.stack([kinds[0], *drawn])
-    alone = stratified_auc(held_out_scores(inputs, kinds, fold), kinds, every)
-    within = stratified_auc(held_out_scores(inputs, known, fold, stratum=stratum), known, stratum)
-    return float(alone[0]), within
+    every, value = np.zeros(len(batch), dtype=np.int64), _one_hot(batch)
+    scores, among_alike = np.full((1, *value.shape), np.nan), []
+    for tested, train, alone, beside_strata in _smoothers(inputs, fold, stratum):
+        _score(scores, value[None], tested, train, alone)
+        among_alike.append((tested, train, beside_strata))
+    auc = stratified_auc(scores, value[None], every)
+    drawn = [batch, *permuted(batch, _joined(stratum, fold), n_permutations, seed)]
+    n_at_once = max(1, _BLOCK // value.size)  # every drawing is scored on its own
+    within = []
+    for start in range(0, len(drawn), n_at_once):
+        kinds = np.eye(value.shape[1])[np.stack(drawn[start : start + n_at_once])]
+        scores = np.full(kinds.shape, np.nan)
+        for smoother in among_alike:
+            _score(scores, kinds, *smoother)
+        within.append(stratified_auc(scores, kinds, stratum))
+    return float(auc[0]), np.concatenate(within)
 
 
 def _told(auc: float, within: Float[np.ndarray, " drawing"]) -> Told:
@@ -122,32 +132,47 @@ def held_out_scores(
         stratum: Told beside the inputs.
     """
     scores = np.full(kinds.shape, np.nan)
-    for held_out in np.unique(fold):
-        tested, train = np.flatnonzero(fold == held_out), np.flatnonzero(fold != held_out)
-        learned = kinds[:, train]
-        values = np.flatnonzero(learned[0].any(axis=0))
-        if len(values) < 2:
-            continue
-        mean = learned.mean(axis=1, keepdims=True)
-        fitted = np.einsum("st,dtv->dsv", _smoother(inputs, train, tested, stratum), learned - mean, optimize=True)
-        scores[np.ix_(np.arange(len(kinds)), tested, values)] = (mean + fitted)[:, :, values]
+    for tested, train, alone, beside_strata in _smoothers(inputs, fold, fold if stratum is None else stratum):
+        _score(scores, kinds, tested, train, alone if stratum is None else beside_strata)
     return scores
 
 
-def _smoother(
-    inputs: Float[np.ndarray, "patient column"],
-    train: Int[np.ndarray, " trained"],
+def _smoothers(
+    inputs: Float[np.ndarray, "patient column"], fold: Int[np.ndarray, " patient"], stratum: Int[np.ndarray, " patient"]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields for every fold who is tested and trained on, and what ridges multiply the outcomes of the latter by.
+
+    One is of the inputs alone, the other of inputs and strata.
+    """
+    alike = _STRATUM_SCALE * _one_hot(stratum)
+    for held_out in np.unique(fold):
+        tested, train = np.flatnonzero(fold == held_out), np.flatnonzero(fold != held_out)
+        if len(train):
+            mean, spread = inputs[train].mean(axis=0), inputs[train].std(axis=0)
+            columns = (inputs - mean) / np.where(spread > 1e-9, spread, np.inf) / np.sqrt(max(1, inputs.shape[1]))
+            of_strata = alike - alike[train].mean(axis=0)
+            similar = columns @ columns[train].T  # once for both: there are many more columns than strata
+            both = (similar, similar + of_strata @ of_strata[train].T)
+            alone, beside_strata = (
+                np.linalg.solve(similar[train] + _PENALTY * np.eye(len(train)), similar[tested].T).T for similar in both
+            )
+            yield tested, train, alone, beside_strata
+
+
+def _score(
+    scores: Float[np.ndarray, "drawing patient value"],
+    kinds: Float[np.ndarray, "drawing patient value"],
     tested: Int[np.ndarray, " tested"],
-    stratum: Int[np.ndarray, " patient"] | None,
-) -> Float[np.ndarray, "tested trained"]:
-    """Returns what a ridge multiplies outcomes of training patients by, less their mean, to predict others."""
-    mean, spread = inputs[train].mean(axis=0), inputs[train].std(axis=0)
-    columns = (inputs - mean) / np.where(spread > 1e-9, spread, np.inf) / np.sqrt(max(1, inputs.shape[1]))
-    if stratum is not None:
-        alike = _STRATUM_SCALE * _one_hot(stratum)
-        columns = np.hstack([columns, alike - alike[train].mean(axis=0)])
-    similar = columns @ columns[train].T
-    return np.linalg.solve(similar[train] + _PENALTY * np.eye(len(train)), similar[tested].T).T
+    train: Int[np.ndarray, " trained"],
+    smoother: Float[np.ndarray, "tested trained"],
+) -> None:
+    """Fills in the scores of a fold's tested patients."""
+    learned = kinds[:, train]
+    values = np.flatnonzero(learned[0].any(axis=0))
+    if len(values) > 1:
+        mean = learned.mean(axis=1, keepdims=True)
+        fitted = np.einsum("st,dtv->dsv", smoother, learned - mean, optimize=True)
+        scores[np.ix_(np.arange(len(kinds)), tested, values)] = (mean + fitted)[:, :, values]
 
 
 def stratified_auc(
