@@ -168,6 +168,27 @@ def archived_tables(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name.endswith(".tsv") and not name.startswith(".")))
 
 
+def usual_columns(table: pd.DataFrame, names: Collection[str], path: Path) -> pd.DataFrame:
+    """Returns a table whose columns of known names have these, in whatever case and with whatever between words.
+
+    Example:
+        >>> table = pd.DataFrame(columns=["Slide ID", "Sample.Type", "note"])
+        >>> list(usual_columns(table, ["slide_id", "sample_type"], Path("slides.csv")))
+        ['slide_id', 'sample_type', 'note']
+
+    Raises:
+        DataError: Two columns are meant by one name.
+    """
+    meant: dict[str, str] = {}
+    for column in map(str, table):
+        name = re.sub(r"[\W_]+", "_", column.strip().lower())
+        if name in names and name not in table and (other := meant.setdefault(name, column)) != column:
+            raise DataError(f"{path}: one column {name} is required. Found {other} and {column}. Remove one.")
+    renamed = table.rename(columns={column: name for name, column in meant.items()})
+    renamed.attrs = table.attrs
+    return renamed
+
+
 def require_columns(
     table: pd.DataFrame, needed: Mapping[str, str], path: Path, *, optional: Collection[str] = ()
 ) -> None:

@@ -118,3 +118,21 @@ def test_doubtful_units_are_warnings(tmp_path, unit, scale, shift, doubt):
     warnings = read_expression(expression_section(table=tmp_path / "e.csv", unit=unit)).warnings
     assert bool(warnings) == (doubt is not None)
     assert doubt is None or doubt in warnings[0]
+
+
+@pytest.mark.parametrize(("base", "digits", "name"), [(np.e, 3, "natural"), (np.e, 7, "natural"), (10, 5, "base 10")])
+def test_logarithms_of_high_counts_to_another_base_are_told_by_their_digits(tmp_path, base, digits, name):
+    counts = np.random.default_rng(0).integers(20, 100, (6, 200))
+    table = pd.DataFrame((np.log(counts + 1) / np.log(base)).round(digits), columns=[f"G{i}" for i in range(200)])
+    table.index = [f"P{i}" for i in range(6)]
+    assert name in warnings_of(tmp_path, table, "log2_counts")
+    right = pd.DataFrame(np.log2(counts + 1).round(digits), table.index, table.columns)
+    assert warnings_of(tmp_path, right, "log2_counts") == ""
+
+
+def test_z_scores_without_a_negative_value_in_some_samples_name_these(tmp_path):
+    values = np.random.default_rng(0).normal(size=(6, 100))
+    values[4:] = np.abs(values[4:]) + 5
+    table = pd.DataFrame(values, [f"P{i}" for i in range(6)], [f"G{i}" for i in range(100)])
+    assert "Found none in 2 of 6 samples (P4, P5)" in warnings_of(tmp_path, table, "zscore")
+    assert warnings_of(tmp_path, table.iloc[:4], "zscore") == ""

@@ -95,3 +95,19 @@ def test_patient_without_any_expression_is_excluded(tmp_path):
     table = plain(tmp_path, "case,G1,G2\na,0,0\nb,1,2\n")
     assert list(table.values.index) == ["b"]
     assert table.exclusions.to_numpy().tolist() == [["expression", "a", "no gene is expressed"]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("__no_feature", "__alignment_not_unique"), ("N_unmapped", "N_noFeature"), ("N_multimapping", "__ambiguous")],
+)
+def test_what_a_program_says_of_reads_without_a_gene_is_no_gene(tmp_path, names):
+    genes = "patient_id,EGFR,VIM,TP53\nA,10,20,70\nB,5,5,90\n"
+    summed = f"patient_id,EGFR,{names[0]},VIM,TP53,{names[1]}\nA,10,900,20,70,1000000\nB,5,7,5,90,80000\n"
+    expected, found = (plain(tmp_path, text, unit="counts", name=f"{i}.csv") for i, text in enumerate((genes, summed)))
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert list(found.values) == ["EGFR", "VIM", "TP53"]
+    assert found.basis == expected.basis
+    reasons = found.exclusions.set_index("id")["reason"]
+    assert [name.partition(" ")[0] for name in reasons.index] == list(names)
+    assert reasons.str.startswith("no gene").all()

@@ -106,7 +106,7 @@ def test_the_next_file_is_read_where_the_first_cannot_be(tmp_path):
     ],
 )
 def test_what_barcode_and_words_say_of_a_sample(keys, rank, vial):
-    assert origin_of_sample(**keys)[1:] == (rank, vial)
+    assert origin_of_sample(**keys)[1:] == (rank, vial, keys.get("words", ""))
 
 
 def test_sample_sheets_say_what_is_formalin_fixed(tmp_path):
@@ -200,3 +200,33 @@ def test_broken_sample_sheets(tmp_path, sheet, message):
 def test_names_with_dots_of_r_are_barcodes(tmp_path):
     matrix([f"{p.replace('-', '.')}.01" for p in PATIENTS]).to_csv(tmp_path / "e.csv")
     assert read(tmp_path / "e.csv", unit="tpm").values.index.tolist() == PATIENTS
+
+
+@pytest.mark.parametrize("header", ["Sample Type", "SAMPLE_TYPE", "Tissue Type", "tumor descriptor", "Tissue"])
+def test_a_sample_sheet_says_what_is_no_tumour_under_any_of_its_usual_headers(tmp_path, header):
+    path = tmp_path / "sheet.tsv"
+    path.write_text(f"Sample ID\tPatient.ID\t{header}\nS1\tA\tSolid Tissue Normal\nS2\tA\t\n")
+    assert {sample: origin.rank for sample, origin in read_sample_sheet(path).items()} == {"S1": 2, "S2": 0}
+
+
+def test_a_column_that_names_the_organ_says_nothing_of_the_sample(tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("sample_id,patient_id,tissue\nS1,A,Stomach\n")
+    assert read_sample_sheet(path)["S1"].rank == 0
+
+
+def test_two_columns_of_one_meaning_are_refused(tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("sample_id,patient_id,Sample Type,sample.type\nS1,A,Tumor,Normal\n")
+    with pytest.raises(DataError, match=r"one column sample_type is required\. Found Sample Type and sample\.type"):
+        read_sample_sheet(path)
+
+
+def test_words_for_a_type_that_are_not_understood_are_named(tmp_path):
+    (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\nS1,A,Mittelschnitt\nS2,B,Recurrent Tumor\n")
+    (tmp_path / "e.csv").write_text("sample,EGFR,VIM\nS1,9,9\nS2,1,1\n")
+    sheet = {"sample_sheet": tmp_path / "sheet.csv", "orientation": "patients_by_genes"}
+    table = read_expression(expression_section(table=tmp_path / "e.csv", unit="counts", **sheet))
+    (note,) = [warning for warning in table.warnings if "no known type" in warning]
+    assert "Mittelschnitt is no known type" in note
+    assert "Recurrent" not in note.partition("Write")[0]

@@ -104,7 +104,7 @@ def test_commands_refuse_what_tells_nothing(cohort, capsys, command, sections):
 @pytest.mark.parametrize("command", ["check", "prepare"])
 def test_commands_name_the_slides_that_tell_nothing(cohort, capsys, command):
     with h5py.File(cohort.parent / "uni" / "P00.h5", "r+") as file:
-        file["features"][0] = 1
+        file["features"][-1] = 1
     cohort.write_text(yaml.safe_dump(yaml.safe_load(cohort.read_text()) | {"slides": SLIDES}))
     options = ["--out", str(cohort.parent / "prepared"), "--workers", "1"] if command == "prepare" else []
     for _ in range(1 + (command == "prepare")):  # also where they are complete

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from subfuse.errors import preview
 from subfuse.expression.units import MILLION, OFFSETS, stated_sums
@@ -14,7 +14,8 @@ _MOST_GENES = 1000  # shares of fewer genes may add up to anything below a milli
 _SHARES_OF_READS = ("tpm", "fpkm", "fpkm_uq")  # in which whole numbers are an exception
 _JUDGED_ROWS = 64
 _WHOLE = 0.06  # how far from whole counts may be whose logarithms were rounded to two digits
-_LOW = 11.1  # counts, divided by the logarithm of the base, up to which they are that near
+_LOW = 11.1  # counts, divided by the logarithm of the base, up to which they are that near; ten times with each digit
+_EXACT = 1e-5  # of single precision
 _DIFFERENT = 3  # of them, at least: few values may be whole by chance
 _ROUNDED = 0.05  # of a million: what TPM lose that are rounded to whole numbers
 _LOWEST_SUM, _HIGHEST_SUM = 0.6e6, 1.5e6  # of samples of a table whose others sum to a million
@@ -47,12 +48,9 @@ def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
     low, high = float(values.min()), float(values.max())
     if unit == "zscore":
         # large ones say nothing: scores against diploid samples (cBioPortal) reach thousands
-        is_doubtful = low >= 0 and len(values) > 1
-        return (
-            f"no value is negative (largest {high:g}), which z-scores would be. Check the unit."
-            if is_doubtful
-            else None
-        )
+        if low >= 0 and len(values) > 1:
+            return f"no value is negative (largest {high:g}), which z-scores would be. Check the unit."
+        return None
     if of_counts := _doubt_of_counts(values, unit):
         return of_counts
     if not unit.startswith("log2_") and 0 < high < 25:
@@ -67,18 +65,29 @@ def _doubt(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
 
 def _doubt_of_samples(values: Float[np.ndarray, "sample gene"], unit: str, samples: Sequence[str]) -> str | None:
     """Samples on another scale than the others, as where two tables were joined."""
+    if unit == "zscore":
+        other = np.flatnonzero(values.min(axis=1) >= 0)
+        return (
+            f"some z-scores of every sample are negative. Found none in {len(other)} of {len(values)} samples "
+            f"({_named(other, samples)}): they are on another scale than the others. Correct or leave them out."
+            if len(other) and len(values) > 1
+            else None
+        )
     sums = stated_sums(values, unit)
     if sums is None or abs(np.median(sums) - 1e6) > _ROUNDED * 1e6:
         return None
     other = np.flatnonzero((sums < _LOWEST_SUM) | (sums > _HIGHEST_SUM))
     if not len(other):
         return None
-    names = preview([samples[i] for i in other.tolist()]) if samples else f"{len(other)} samples"
     return (
         f"{MILLION[unit]} sum to one million per sample, as most do here. Found {sums[other].min():,.0f} to "
-        f"{sums[other].max():,.0f} in {len(other)} of {len(sums)} samples ({names}): they are on another scale than "
-        "the others. Correct or leave them out."
+        f"{sums[other].max():,.0f} in {len(other)} of {len(sums)} samples ({_named(other, samples)}): they are on "
+        "another scale than the others. Correct or leave them out."
     )
+
+
+def _named(rows: Int[np.ndarray, " row"], samples: Sequence[str]) -> str:
+    return preview([samples[i] for i in rows.tolist()]) if samples else f"{len(rows)} samples"
 
 
 def _doubt_of_counts(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:
@@ -110,12 +119,18 @@ def _doubt_of_counts(values: Float[np.ndarray, "sample gene"], unit: str) -> str
 
 def _are_whole(logarithms: Float[np.ndarray, "row gene"], base: float) -> bool:
     """Returns whether low values are logarithms to a base of one more than whole numbers."""
-    low = logarithms[(logarithms > 0) & (logarithms < math.log(_LOW / math.log(base), base))].astype(np.float64)
+    finer = 10.0 ** (_digits(logarithms) - 2)
+    low = logarithms[(logarithms > 0) & (logarithms < math.log(_LOW * finer / math.log(base), base))].astype(np.float64)
     if len(low) < _JUDGED_GENES or bool((low == np.rint(low)).all()):
         return False
     restored = base**low - 1
     is_whole = np.abs(restored - np.rint(restored)) < _WHOLE
     return bool(is_whole.mean() >= 0.99) and len(np.unique(np.rint(restored[is_whole]))) >= _DIFFERENT
+
+
+def _digits(values: Float[np.ndarray, "row gene"]) -> int:
+    """Returns to how many digits after the point values were rounded: 2, 3, or 4 and more."""
+    return next((n for n in (2, 3) if bool((np.abs(values - np.round(values, n)) < _EXACT).all())), 4)
 
 
 def _doubt_of_base(values: Float[np.ndarray, "sample gene"], unit: str) -> str | None:

@@ -1,6 +1,7 @@
 """Reading the expression that a cohort file declares, from whatever source, onto the scale and gene axis of models."""
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from subfuse.expression.gene_names import approved_name, gene_aliases, name_gene
 from subfuse.expression.h5ad import read_anndata
 from subfuse.expression.ivygap import read_ivygap
 from subfuse.expression.matrices import read_cbioportal, read_plain, read_xena
-from subfuse.expression.samples import SampleMatrix, choose_samples, group_samples
+from subfuse.expression.samples import SampleMatrix, choose_samples, group_samples, not_understood
 from subfuse.expression.source import (
     CbioportalMatrix,
     ExpressionSection,
@@ -40,6 +41,10 @@ from subfuse.expression.units import (
 )
 from subfuse.identifiers import patient_of_barcode, spelt_otherwise
 
+_SUMMARY = re.compile(  # rows of HTSeq and STAR below or above the genes
+    r"__(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)|N_(unmapped|multimapping|nofeature|ambiguous)",
+    re.IGNORECASE,
+)
 _FEW_PATIENTS = 20  # fewer give a poor mean and spread of a cohort
 
 
@@ -142,6 +147,7 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
     values[:, ~axis.is_measured] = 0
     check_values(values, matrix.unit, _place(matrix), matrix.path)
     doubts = doubts_of_unit(values, matrix.unit, matrix.path, matrix.samples["sample"].tolist())
+    doubts += not_understood(matrix.samples.get("type_words", ()), matrix.path)
     remove_log(values, matrix.unit)
     values[:, ~axis.is_measured] = 0  # no share of the sums
     totals = sum_per_sample(values) if matrix.totals is None else matrix.totals
@@ -208,15 +214,18 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
     unknown = np.flatnonzero(np.isnan(matrix.values[0]))
     measured = np.ones(len(genes), dtype=bool)
     measured[unknown] = ~np.isnan(matrix.values[:, unknown]).all(axis=0)
+    counted = matrix.genes["name"].astype(str).map(lambda name: _SUMMARY.fullmatch(name) is not None).to_numpy(bool)
+    measured &= ~counted
     mangled = genes["name"].isin(named.mangled).to_numpy()
     nameless = (genes["name"] == "").to_numpy()
     unwanted = genes["name"].isin(_names_to_exclude(excluded, set(named.names), aliases, matrix.path)).to_numpy()
-    unmeasured = ~measured & ~nameless & ~unwanted
+    unmeasured = ~measured & ~nameless & ~unwanted & ~counted
     reasons = [
         (unwanted, "named in expression.exclude"),
         (unmeasured, "no sample has a value"),
         (mangled & measured & ~unwanted, "a date: its symbol was lost to a spreadsheet"),
         (nameless, "no name"),
+        (counted & ~unwanted, "no gene: what a program that counts reads says of the others"),
     ]
     exclusions = exclusion_table(
         ("gene", str(label), reason) for mask, reason in reasons for label in genes.loc[mask, "label"]

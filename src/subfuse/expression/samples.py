@@ -1,7 +1,7 @@
 """Samples of an expression source: which patient they belong to, and which of several speak for the patient."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +20,14 @@ from subfuse.identifiers import (
     spelt_otherwise,
     vial_of_barcode,
 )
-from subfuse.tables import is_missing, read_text_table, require_columns
+from subfuse.tables import is_missing, read_text_table, require_columns, usual_columns
 
 PRIMARY, OTHER_TUMOUR, NORMAL = 0, 1, 2  # ranks of samples: lower ones speak for the patient, normal tissue never
 FFPE = 100  # vials of formalin-fixed tissue are numbered from here: behind all frozen ones
-_SHEET_COLUMNS = ("sample_id", "patient_id", "sample_type")  # in upper case in files of cBioPortal
 _PRESERVATION = ("preservation_method", "preservation", "is_ffpe")  # columns, in any case and with spaces or _
-_NOT_TUMOUR = ("normal", "control", "non-tumo", "healthy")
+TYPE_COLUMNS = ("sample_type", "tissue_type", "tumor_descriptor")  # words for a sample's type, of the GDC and others
+_NOT_TUMOUR = ("normal", "control", "kontroll", "non-tumo", "peritumo", "healthy", "adjacent")
+_OTHER_TUMOUR = ("recurren", "rezidiv", "relapse", "metasta", "new primary", "xenograft", "cell line", "progress")
 _SAYS_NOTHING = re.compile(r"tumou?r|solid|tissue|specimen|not reported|not applicable|unknown|[\s\-'_,;]")
 
 
@@ -36,6 +37,7 @@ class SampleOrigin(NamedTuple):
     patient_id: str  # '' if unknown
     rank: int = PRIMARY
     vial: int = 0  # 0 is the first frozen vial, from FFPE on formalin-fixed ones
+    type_words: str = ""  # as the source describes it
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,39 @@ def rank_of_words(words: str) -> int:
     return PRIMARY if "primary" in lowered and "additional" not in lowered else OTHER_TUMOUR
 
 
+def is_understood(words: str) -> bool:
+    """Returns whether a sample's type in words is one that `rank_of_words` knows.
+
+    Example:
+        >>> is_understood("Recurrent Tumor"), is_understood("Solid Tissue Normal"), is_understood("Mittelschnitt")
+        (True, True, False)
+    """
+    lowered = words.lower()
+    known = rank_of_words(words) in (PRIMARY, NORMAL)
+    return known or any(word in lowered for word in _OTHER_TUMOUR)
+
+
+def not_understood(words: Iterable[str], place: object) -> tuple[str, ...]:
+    """Returns a note on the words for types of samples that nothing is known of."""
+    unknown = dict.fromkeys(text for text in words if not is_understood(text))
+    if not unknown:
+        return ()
+    return (
+        f"{place}: {preview(unknown)} {'are' if len(unknown) > 1 else 'is'} no known type of a sample and taken for "
+        "another tumour than the primary one. Write Primary Tumor, Recurrent Tumor, Metastasis or Normal.",
+    )
+
+
+def type_of_sample(record: Mapping[Any, str]) -> str:
+    """Returns what a row of `usual_columns` says of its sample's type in words, '' where it says nothing.
+
+    A column `tissue`, which may as well name the organ, counts where it says that there is no tumour.
+    """
+    told = " ".join(cell for name in TYPE_COLUMNS if not is_missing(cell := str(record.get(name, ""))))
+    tissue = str(record.get("tissue", ""))
+    return f"{told} {tissue}".strip() if rank_of_words(tissue) == NORMAL else told
+
+
 def origin_of_sample(
     sample: str, patient: str | None = None, *, words: str = "", preservation: str = ""
 ) -> SampleOrigin:
@@ -100,13 +135,14 @@ def origin_of_sample(
 
     Example:
         >>> origin_of_sample("TCGA-A6-6650-01B-02R-A277-07")
-        SampleOrigin(patient_id='TCGA-A6-6650', rank=0, vial=1)
+        SampleOrigin(patient_id='TCGA-A6-6650', rank=0, vial=1, type_words='')
     """
     fixed = "ffpe" in preservation.lower() or "formalin" in preservation.lower()
     return SampleOrigin(
         patient_of_barcode(sample if patient is None else patient),
         max(rank_of_barcode(sample), rank_of_words(words)),
         ord(vial_of_barcode(sample) or "A") - ord("A") + (FFPE if fixed else 0),
+        words,
     )
 
 
@@ -134,17 +170,17 @@ def read_sample_sheet(path: Path) -> dict[str, SampleOrigin]:
     Raises:
         DataError: Another table, an empty identifier, or a sample of two patients.
     """
-    table = read_text_table(path, comment="#")
-    require_columns(table, {}, path, optional=(*_SHEET_COLUMNS, *map(str.upper, _SHEET_COLUMNS)))
-    table = table.rename(columns=lambda name: name.lower() if name.lower() in _SHEET_COLUMNS else name)
-    if not set(_SHEET_COLUMNS[:2]) <= set(table):
+    names = ("sample_id", "patient_id", *TYPE_COLUMNS, "tissue")
+    table = usual_columns(read_text_table(path, comment="#"), names, path)
+    require_columns(table, {}, path, optional=names)
+    if not {"sample_id", "patient_id"} <= set(table):
         raise DataError(f"{path}: the columns sample_id and patient_id are required. Found {preview(table.columns)}.")
     sheet: dict[str, SampleOrigin] = {}
     for record in table.to_dict("records"):
         sample, patient = record["sample_id"], record["patient_id"]
         if is_missing(sample) or is_missing(patient):
             raise DataError(f"{path}: every sample needs an identifier and a patient. Found {sample!r}, {patient!r}.")
-        words = record.get("sample_type", "")
+        words = type_of_sample(record)
         origin = origin_of_sample(sample, patient, words=words, preservation=preservation_of(record))
         known = sheet.setdefault(composed(sample), origin)
         if known.patient_id != origin.patient_id:

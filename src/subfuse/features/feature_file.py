@@ -109,10 +109,10 @@ class FeatureFile:
 
 
 def _require_whole(features: np.ndarray, path: Path) -> None:
-    """Refuses a bag whose last patches are all zero, as no encoder makes them: its file was cut, or it was padded."""
+    """Refuses a bag of which only the last patches are zero, as no encoder makes them: it was cut, or padded."""
     filled = np.flatnonzero(features.any(axis=1))
-    n_empty = len(features) - (filled[-1] + 1 if len(filled) else 0)
-    if n_empty and len(features) > 1:
+    n_empty = len(features) - 1 - filled[-1] if len(filled) else 0  # one without any value is told by its contrast
+    if n_empty:
         raise DataError(
             f"{path}: the features of every patch are required. Found the last {n_empty} of {len(features)} all zero. "
             "Copy the file again; or, if bags were padded, save them as they were before."

@@ -141,6 +141,43 @@ def test_bad_slide_tables(tmp_path, text, message):
         read_slides(SlideList(table=write(tmp_path / "slides.csv", text)), ["p"])
 
 
+def slides_of(tmp_path, text: str, patients=("A-1", "A-2")):
+    """The slides of a table in a folder that has those called A-1_x, A-1_y and A-2_x, by patient; and the warnings."""
+    for name in ("A-1_x", "A-1_y", "A-2_x", "TCGA-02-0001-01Z-00-DX1"):
+        touch(tmp_path / "slides" / f"{name}.svs")
+    section = SlideFolder(table=write(tmp_path / "slides.csv", text), folder=tmp_path / "slides")
+    slides, exclusions, warnings = read_slides(section, patients)
+    return {slide.slide_id: slide.patient_id for slide in slides}, exclusions, warnings
+
+
+@pytest.mark.parametrize("header", ["Sample Type", "SAMPLE_TYPE", "Tissue.Type", "tissue"])
+def test_a_slide_table_says_what_is_no_tumour_under_any_of_its_usual_headers(tmp_path, header):
+    text = f"Slide ID,Patient ID,{header}\nA-1_x,A-1,Tumor\nA-1_y,A-1,Normal\nA-2_x,A-2,\n"
+    slides, exclusions, warnings = slides_of(tmp_path, text)
+    assert slides == {"A-1_x": "A-1", "A-2_x": "A-2"}
+    assert exclusions[["id", "reason"]].to_numpy().tolist() == [["A-1_y", "normal tissue"]]
+    assert not [text for text in warnings if "no known type" in text]
+
+
+def test_words_for_a_type_that_are_not_understood_are_named(tmp_path):
+    text = "slide_id,patient_id,sample_type\nA-1_x,A-1,Mittelschnitt\nA-2_x,A-2,Metastasis\n"
+    _, _, warnings = slides_of(tmp_path, text)
+    assert any("Mittelschnitt is no known type of a sample" in text for text in warnings)
+
+
+def test_a_slide_whose_barcode_names_another_patient_is_refused(tmp_path):
+    text = "slide_id,patient_id\nA-1_x,A-1\nTCGA-02-0001-01Z-00-DX1,TCGA-02-0002\n"
+    with pytest.raises(DataError, match=r"row 3: .* by its barcode of TCGA-02-0001, for TCGA-02-0002"):
+        slides_of(tmp_path, text, ("A-1", "TCGA-02-0002"))
+
+
+def test_a_slide_that_is_named_for_another_patient_of_the_cohort_is_told(tmp_path):
+    _, _, warnings = slides_of(tmp_path, "slide_id,patient_id\nA-1_x,A-1\nA-1_y,A-2\n")
+    assert any("A-1_y of A-2: by its name a slide of another patient" in text for text in warnings)
+    _, _, warnings = slides_of(tmp_path, "slide_id,patient_id\nA-1_x,A-1\nA-2_x,A-2\n")
+    assert not any("by its name" in text for text in warnings)
+
+
 def test_feature_files_join_the_table(features, tmp_path):
     text = (
         "slide_id,patient_id,mpp,path\ncase-1 a.h5,case-1,0.25,\ncase-12.svs,case-1,,\n"

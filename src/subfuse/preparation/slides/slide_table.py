@@ -12,6 +12,7 @@ import pandas as pd
 from subfuse.cells import number_hint
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, example_of, exclusion_table, join_exclusions
+from subfuse.expression.samples import TYPE_COLUMNS, not_understood, type_of_sample
 from subfuse.features.feature_table import read_feature_table
 from subfuse.identifiers import (
     NAME_RULE,
@@ -20,6 +21,7 @@ from subfuse.identifiers import (
     is_plain_name,
     patient_of_barcode,
     same_but_for_spelling,
+    site_of_barcode,
     spelt_otherwise,
 )
 from subfuse.preparation.slides.slide_samples import choose_slides, rank_of_slide
@@ -45,7 +47,7 @@ from subfuse.slides.source import (
     SlidesSection,
 )
 from subfuse.slides.tissue import doubt_of_mpp
-from subfuse.tables import is_missing, read_text_table, require_columns
+from subfuse.tables import is_missing, read_text_table, require_columns, usual_columns
 
 _MPP_REMEDY = "Correct it, or empty the cell where the slide itself says it."
 
@@ -58,6 +60,7 @@ class _Listed(NamedTuple):
     path: Path | None
     mpp: float | None
     rank: int  # of its sample
+    words: str = ""  # for the type of its sample
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def read_slides(
     listed = _listed(section.table, place, known)
     slides, left_out = [], []
     like = spelt_otherwise((slide.patient_id for slide in listed if slide.patient_id), known)
-    for slide_id, patient_id, path, mpp, _ in sorted(listed, key=lambda slide: slide.slide_id):
+    for slide_id, patient_id, path, mpp, *_ in sorted(listed, key=lambda slide: slide.slide_id):
         if not patient_id:
             left_out.append(("slide", slide_id, f"its name begins with no patient's identifier{_but(slide_id, known)}"))
         elif patient_id not in known:
@@ -113,7 +116,11 @@ def read_slides(
     ranks = {slide.slide_id: slide.rank for slide in listed}
     used, other_tissue = choose_slides(slides, ranks, section.include)
     exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
-    return used, exclusions, (*place.notes, *_unlisted(section.table, place, set(ranks)), *few)
+    doubts = (
+        *_named_for_others(listed, known, section.table),
+        *not_understood((slide.words for slide in listed if slide.patient_id in known), section.table),
+    )
+    return used, exclusions, (*place.notes, *_unlisted(section.table, place, set(ranks)), *few, *doubts)
 
 
 def require_slides(
@@ -235,8 +242,9 @@ def _listed(table: Path | None, place: _Place, known: frozenset[str]) -> list[_L
 
 
 def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_Listed]:
-    table = read_text_table(path)
-    require_columns(table, {"slide_id": "the slide"}, path, optional=("patient_id", "path", "mpp", "sample_type"))
+    names = ("slide_id", "patient_id", "path", "mpp", *TYPE_COLUMNS, "tissue")
+    table = usual_columns(read_text_table(path), names, path)
+    require_columns(table, {"slide_id": "the slide"}, path, optional=names)
     if place.needs_paths:
         require_columns(table, {"path": "where the slide lies, since there is no slides.folder"}, path)
     listed = []
@@ -250,16 +258,41 @@ def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_
         seen[slide_id] = row
         given = str(record.get("path", ""))
         patient = str(record["patient_id"]) if "patient_id" in record else None
+        words = type_of_sample(record)
+        _refuse_other_barcode(slide_id, patient, f"{path}, row {row}")
         listed.append(
             _Listed(
                 slide_id,
                 patient_of_slide(slide_id, known) if patient is None else patient_of_barcode(patient),
                 place.found.get(slide_id) if place.base is None or is_missing(given) else _slide_at(place.base / given),
                 _mpp(str(record.get("mpp", "")), f"{path}, row {row}"),
-                rank_of_slide(slide_id, patient or "", str(record.get("sample_type", ""))),
+                rank_of_slide(slide_id, patient or "", words),
+                words,
             )
         )
     return listed
+
+
+def _refuse_other_barcode(slide_id: str, patient: str | None, place: str) -> None:
+    """Refuses a slide whose barcode names another patient than its row: one patient's tissue would be in two folds."""
+    if patient is None or site_of_barcode(slide_id) is None or site_of_barcode(patient) is None:
+        return
+    of_slide = patient_of_barcode(slide_id)
+    if of_slide != patient_of_barcode(patient):
+        raise DataError(
+            f"{place}: a slide of its own patient is required. Found {slide_id}, by its barcode of {of_slide}, for "
+            f"{patient}. Correct the row."
+        )
+
+
+def _named_for_others(listed: Sequence[_Listed], known: frozenset[str], table: Path | None) -> tuple[str, ...]:
+    """Returns a note on slides whose names begin with another patient of the cohort than the one they are given to."""
+    named = {slide.slide_id: patient_of_slide(slide.slide_id, known) for slide in listed if slide.patient_id in known}
+    given = {slide.slide_id: slide.patient_id for slide in listed}
+    pairs = [f"{slide} of {given[slide]}" for slide, other in named.items() if other not in (None, given[slide])]
+    if not pairs:
+        return ()
+    return (f"{table}: {preview(pairs)}: by its name a slide of another patient of the cohort. Check the table.",)
 
 
 def _slide_at(path: Path) -> Path:
