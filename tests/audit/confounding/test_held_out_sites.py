@@ -34,3 +34,10 @@ def test_a_gap_is_a_warning_and_none_is_passed(tmp_path, noise, events, level, w
 
 def test_without_hospitals_held_out_nothing_is_said(tmp_path):
     assert held_out_findings(tmp_path, audited_tasks(rows(0.0)))[0] == []
+
+
+def test_hospitals_that_could_not_be_held_out_are_not_passed_over_in_silence(tmp_path):
+    (tmp_path / HELD_OUT_SITES).mkdir()
+    (finding,), table = held_out_findings(tmp_path, audited_tasks(rows(0.0)))
+    assert (finding.level, len(table)) == ("note", 0)
+    assert finding.found == "cannot be told: hospitals were to be held out, and there are no results"

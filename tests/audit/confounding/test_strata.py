@@ -4,12 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from subfuse.audit import audit as audit_module
+from subfuse.audit.any_origin.trivial_models import TrivialModels
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.strata import CHECK, require_groups, strata_of, stratum_findings
 from subfuse.errors import ConfigurationError
 
 N = 240
+
+
+@pytest.fixture(autouse=True)
+def nothing_fitted(monkeypatch):
+    """Without trivial models of the patients, which say nothing of strata and take long."""
+    monkeypatch.setattr(audit_module, "fit_trivial_models", lambda *_: TrivialModels())
 
 
 def drawn(seed: int, *, told_by_idh: float, skill: float) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -22,8 +22,8 @@ _WHY = "A model is used where it was not trained: random folds have patients of 
 def held_out_findings(folder: Path, tasks: Iterable[AuditedTask]) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether main models are better in random folds than with whole hospitals held out.
 
-    A warning where the interval of the gap lies above zero, else passed; a note where there is no interval. Nothing
-    where the run held no hospitals out.
+    A warning where the interval of the gap lies above zero, else passed; a note where there is no interval, or where
+    hospitals were to be held out and there are no results. Nothing where the run held no hospitals out.
 
     Args:
         folder: Run folder.
@@ -37,7 +37,9 @@ def held_out_findings(folder: Path, tasks: Iterable[AuditedTask]) -> tuple[list[
     """
     path = folder / HELD_OUT_SITES / PREDICTIONS
     if not path.exists():
-        return [], pd.DataFrame()
+        found = "cannot be told: hospitals were to be held out, and there are no results"
+        remedy = "Run crossval with --held-out-sites again: what it prints says what is wrong."
+        return ([Finding("note", CHECK, found, _WHY, remedy)] if path.parent.is_dir() else []), pd.DataFrame()
     held_out = {task.name: task for task in read_tasks(read_predictions(path))}
     findings, tables = [], [pd.DataFrame()]
     for task in tasks:
