@@ -93,6 +93,7 @@ def audit_predictions(
             "note", check, f"cannot be checked from predictions alone: it needs {what}", "", "Audit the run folder."
         )
         for check, what in _NEEDS_RUN.items()
+        if not audited.holds(check)
     )
     audited.add(check_selection([], predictions if "split" in predictions else pd.DataFrame({"split": []})))
     return audited.audit()
@@ -173,6 +174,10 @@ class _Audited:
         if rows is not None:
             self._rows.setdefault(table, []).append(rows)
 
+    def holds(self, check: str) -> bool:
+        """Returns whether a check has found something."""
+        return any(finding.check == check for finding in self._findings)
+
     def audit(self) -> Audit:
         """Returns all of it, findings worst first."""
         tables = {name: stacked(rows or [pd.DataFrame()]) for name, rows in self._rows.items()}
@@ -215,6 +220,8 @@ def _audit_table(
         audited.add(*added_to_clinical(task, comparisons), table="added_value")
         best_trivial = added["trivial"].iloc[0] if len(added) else None
         audited.add(*decision_findings(task, best_trivial), table="decision_curves")
+        if (tabled := trivial.cohorts.get(task.name)) is not None:
+            audited.add(*confounder_findings(tabled, task, MeanFeatures(), dict), table="confounders")
         in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])
         audited.add(*promise_findings(task, in_strata), table="conformal")
         if columns is not None:

@@ -98,6 +98,24 @@ def said(table: pd.DataFrame, patients: pd.DataFrame) -> list[str]:
     return [finding.found for finding in fitted(table, patients).findings]
 
 
+def test_what_hospital_and_batch_explain_is_told_of_predictions_alone() -> None:
+    patients = people(150)
+    table = theirs(patients)
+    is_second = table["patient_id"].map(patients.set_index("patient_id")["batch"]) == "02"
+    table["risk"] += 2 * is_second * table.groupby("fold")["risk"].transform("std")
+
+    audit = audit_predictions(table, patients=patients, n_bootstrap=5)
+
+    findings = {f.found.partition(":")[0]: f for f in audit.findings if f.check == "confounding"}
+    rows = audit.tables["confounders"].set_index("column")
+    assert set(findings) == {"site", "batch"}
+    assert findings["batch"].level == "note"
+    assert rows.loc["batch", "prediction_share"] > 0.2 > rows.loc["site", "prediction_share"]
+    without = audit_predictions(table, patients=patients[["patient_id", "age"]], n_bootstrap=5)
+    (finding,) = (f for f in without.findings if f.check == "confounding")
+    assert finding.found == "cannot be checked from predictions alone: it needs the inputs"
+
+
 def test_models_that_the_predictions_have_are_not_fitted_again() -> None:
     patients = people(60)
     table = pd.concat(

@@ -82,6 +82,31 @@ def test_a_batch_without_patients_alike_is_a_warning() -> None:
     assert "no patients of two values are alike in outcome, idh" in finding.found
 
 
+@pytest.mark.parametrize("kind", ["random", "scaled"])
+def test_without_inputs_what_the_batch_explains_is_told_alone(kind: str) -> None:
+    cohort = draw_cohort(kind, 0)
+    rows = held_out_predictions(cohort, FOLD)
+    with_inputs, table = found(cohort, rows)
+    blind, alone = found(replace(cohort, genes=(), patients=tuple(replace(p, expression=None) for p in cohort)), rows)
+
+    shares = ["outcome_share", "p_outcome", "prediction_share", "p_prediction", "n_values", "n_patients"]
+    pd.testing.assert_frame_equal(alone[shares], table[shares])
+    assert alone["input"].tolist() == ["none"]
+    assert alone[["auc", "auc_within", "p_within"]].isna().all(axis=None)
+    assert (blind.level, with_inputs.level) == (("ok", "ok") if kind == "random" else ("note", "warning"))
+    share = f"{table['prediction_share'].iloc[0]:.0%} (p = {table['p_prediction'].iloc[0]:.3f}) of what ridge predicts"
+    assert f"among patients alike in outcome, idh it explains {share}" in blind.found
+    assert "whether inputs tell it cannot be seen without them" in blind.found
+
+
+def test_without_inputs_and_without_patients_alike_nothing_is_said_of_predictions() -> None:
+    cohort = draw_cohort("scaled", 0)
+    patients = [replace(p, expression=None, labels={**p.labels, "idh": p.labels["project"]}) for p in cohort]
+    blind, _ = found(replace(cohort, genes=(), patients=tuple(patients)), held_out_predictions(cohort, FOLD))
+    assert blind.level == "note"
+    assert "of what ridge predicts" not in blind.found
+
+
 def test_what_cannot_be_checked_is_said() -> None:
     cohort = draw_cohort("random", 0)
     rows = held_out_predictions(cohort, FOLD)

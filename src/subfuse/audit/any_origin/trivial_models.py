@@ -10,11 +10,12 @@ from subfuse.audit.confounding.strata import AGE, MARKERS
 from subfuse.audit.disguised_outcomes import suspicious_inputs
 from subfuse.audit.findings import Finding
 from subfuse.audit.simple_baselines import TRIVIAL_BASELINE, WHY_TRIVIAL
+from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.covariates import column_of
 from subfuse.errors import listed, preview
 from subfuse.evaluation.predictions import read_tasks, stacked
 from subfuse.training.linear.patients_table import TabledPatients
-from subfuse.training.models import MODELS, compared_in, is_trivial, modalities_of, model_title
+from subfuse.training.models import BATCH, MODELS, SITE, compared_in, is_trivial, modalities_of, model_title
 
 FITTED = "trivial models"
 CLINICAL_COLUMNS = (AGE, "sex", "gender", "grade", *MARKERS)  # what the clinical model reads, where the table has it
@@ -27,6 +28,7 @@ class TrivialModels:
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     findings: tuple[Finding, ...] = ()
     unfitted: Mapping[str, Finding] = field(default_factory=dict)  # task -> why its models could not be fitted
+    cohorts: Mapping[str, Cohort] = field(default_factory=dict)  # task -> patients of whom hospital or batch is known
 
 
 def fit_trivial_models(
@@ -42,7 +44,7 @@ def fit_trivial_models(
         patients: Columns `patient_id`, perhaps `cohort`, and any of `CLINICAL_COLUMNS`, `site` and `batch`.
         given: Model to the modalities it reads; the others read what this package's model of that name reads.
     """
-    parts, findings, unfitted = [], [], {}
+    parts, findings, unfitted, cohorts = [], [], {}, {}
     for task in read_tasks(table):
         columns = [name for name in CLINICAL_COLUMNS if name != task.name and name in patients]
         tabled = TabledPatients.of(task, patients, [n for n in columns if n != "gender" or "sex" not in columns])
@@ -50,6 +52,8 @@ def fit_trivial_models(
         there = {frozenset(given.get(model, ())) or modalities_of(model) for model in task.models}
         wanted = {n for n in MODELS if is_trivial(n) and n not in task.models and modalities_of(n) not in there}
         findings += [Finding("note", CHECK, text, WHY_TRIVIAL, task=task.name) for text in tabled.unread]
+        if (SITE | BATCH) & {*compared_in(tabled.cohort)}:
+            cohorts[task.name] = tabled.cohort
         if not wanted & {*compared_in(tabled.cohort)}:
             continue
         usable = [name for name in compared_in(tabled.cohort, list(tabled.folds.values())) if name in wanted]
@@ -69,7 +73,7 @@ def fit_trivial_models(
         if fitted:
             found = f"fitted here with the folds of the predictions: {listed(fitted)}"
             findings.append(Finding("note", FITTED, found, WHY_TRIVIAL, task=task.name))
-    return TrivialModels(stacked(parts or [pd.DataFrame()]), tuple(findings), unfitted)
+    return TrivialModels(stacked(parts or [pd.DataFrame()]), tuple(findings), unfitted, cohorts)
 
 
 def _telling(tabled: TabledPatients) -> set[str]:

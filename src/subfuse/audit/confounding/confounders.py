@@ -45,6 +45,7 @@ _PATCHES = 256  # of a slide, evenly spaced, over which features are averaged
 _STRONGEST = 5
 _TINY = 1e-7
 EMBEDDINGS = "embeddings"
+NO_INPUT = "none"  # in the place of an input where nobody's inputs are there, as in predictions of others
 _VERBS = dict.fromkeys(("slides", EMBEDDINGS), ("tell", "are not shown to tell"))
 _WHY = "What differs between batches by scaling, staining or sequencing counts as biology then, and is new elsewhere."
 
@@ -61,6 +62,11 @@ class _Compared:
     prediction: Float[np.ndarray, "patient column"]
     alike: str  # in what patients of a stratum are alike, in words
     too_few: tuple[str, ...]  # the batch's values that are left out
+
+    @property
+    def is_parted(self) -> bool:
+        """Whether patients of two values of the batch are alike."""
+        return len(np.unique(np.stack([self.batch, self.stratum]), axis=1).T) > len(np.unique(self.stratum))
 
     def only(self, chosen: Bool[np.ndarray, " patient"]) -> "_Compared":
         """Returns the same of the chosen patients alone."""
@@ -101,8 +107,10 @@ def confounder_findings(
 
     A warning where all three are significant (permutation, 5 %) and the AUC is at least `TOLD`; also where inputs and
     outcome tell the batch and no patients of two batches are alike. Biology that differs between batches, and that no
-    stratum names, cannot be told from technique. How well the model's embeddings tell it is said beside (`told_apart`,
-    within the test patients of each fold), and decides nothing: what they know they have from the inputs.
+    stratum names, cannot be told from technique. Where there are no inputs, as in predictions of others, the last two
+    numbers are told alone, in a note where either is significant. How well the model's embeddings tell it is said
+    beside (`told_apart`, within the test patients of each fold), and decides nothing: what they know they have from
+    the inputs.
 
     Args:
         cohort: With expression and the places of slide features.
@@ -149,11 +157,16 @@ def _is_held_out(compared: _Compared) -> bool:
 def _rows(
     cohort: Cohort, compared: _Compared, means: MeanFeatures, embeddings: Embeddings, *, seed: int
 ) -> Iterator[dict[str, object]]:
-    """Yields the numbers of every input that at least half of the patients have, and then of the embeddings."""
+    """Yields the numbers of every input that half of the patients have, and of embeddings; `none` without inputs."""
     everybody = np.zeros(len(compared.batch), dtype=np.int64)
     tests = {"n_permutations": _N_PERMUTATIONS, "seed": seed}
     outcome_share, p_outcome = explained_share(compared.outcome, compared.batch, everybody, **tests)
     prediction_share, p_prediction = explained_share(compared.prediction, compared.batch, compared.stratum, **tests)
+    shares = {
+        "outcome_share": outcome_share, "p_outcome": p_outcome,
+        "prediction_share": prediction_share, "p_prediction": p_prediction,
+    }  # fmt: skip
+    n_inputs = 0
     of_model = (
         () if not embeddings else ((EMBEDDINGS, _stacked([embeddings.get(p.patient_id) for p in compared.patients])),)
     )
@@ -167,11 +180,15 @@ def _rows(
         told = (told_by if is_input else told_apart)(inputs[there], batch, having.fold, having.stratum, **tests)
         strongest = strongest_columns(inputs[there], batch, having.stratum, _STRONGEST if is_input else 0)
         yield {
-            "input": name, "auc": told.auc, "auc_within": told.auc_within, "p_within": told.p_within,
-            "outcome_share": outcome_share, "p_outcome": p_outcome,
-            "prediction_share": prediction_share, "p_prediction": p_prediction,
+            "input": name, "auc": told.auc, "auc_within": told.auc_within, "p_within": told.p_within, **shares,
             "n_values": int(batch.max()) + 1, "n_patients": int(there.sum()),
             "strongest": ", ".join(cohort.genes[i] if name == "expression" else f"feature {i}" for i in strongest),
+        }  # fmt: skip
+        n_inputs += is_input
+    if not n_inputs:
+        yield {
+            "input": NO_INPUT, **dict.fromkeys(("auc", "auc_within", "p_within"), np.nan), **shares,
+            "n_values": int(compared.batch.max()) + 1, "n_patients": len(compared.batch), "strongest": "",
         }  # fmt: skip
 
 
@@ -180,17 +197,20 @@ def _finding(
 ) -> Finding:
     model = task.main
     told = {str(row["input"]): Told(*(float(str(row[n])) for n in ("auc", "auc_within", "p_within"))) for row in rows}
+    is_blind = told.pop(NO_INPUT, None) is not None
     of_inputs = {name: found for name, found in told.items() if name != EMBEDDINGS}
     tells = [name for name, found in of_inputs.items() if found.p_within < SIGNIFICANCE and found.auc_within >= TOLD]
     apart = [name for name, found in of_inputs.items() if np.isnan(found.auc_within) and found.auc >= TOLD]
     predicts = float(str(rows[0]["p_outcome"])) < SIGNIFICANCE
-    is_parted = any(np.isfinite(found.auc_within) for found in of_inputs.values())  # else nobody is alike
+    is_parted = any(np.isfinite(found.auc_within) for found in of_inputs.values()) or (is_blind and compared.is_parted)
     carries = is_parted and float(str(rows[0]["p_prediction"])) < SIGNIFICANCE
     parts = [_told_text(name, found, compared.alike) for name, found in told.items()]
+    parts += ["whether inputs tell it cannot be seen without them"] if is_blind else []
     quoted = f", {metric_title(task.headline)} {alone:.3f}" if np.isfinite(alone) else ""
     parts.append(f"it explains {_share(rows[0], 'outcome')} of the outcome{quoted}")
     if is_parted:
-        parts.append(f"among patients alike it explains {_share(rows[0], 'prediction')} of what {model_title(model)} "
+        alike = f"among patients alike{f' in {compared.alike}' if is_blind else ''}"
+        parts.append(f"{alike} it explains {_share(rows[0], 'prediction')} of what {model_title(model)} "
                      "predicts")  # fmt: skip
     if compared.too_few:
         names = preview(compared.too_few, 3)
@@ -198,7 +218,7 @@ def _finding(
     level: Level = "ok"
     if (tells and predicts and carries) or (apart and predicts):
         level = "warning"
-    elif not is_parted or ((tells or apart) and (predicts or carries)):
+    elif not is_parted or ((tells or apart or is_blind) and (predicts or carries)):
         level = "note"
     text = f"{column}: {'; '.join(parts)}"
     if level == "ok":
