@@ -76,3 +76,9 @@ def test_features_of_slides_are_one_vector_of_the_encoder_that_names_their_folde
 def test_a_folder_that_is_no_job_has_no_records(tmp_path, job):
     (job / "wsi_states").rename(tmp_path / "states")
     assert recorded_mpp(patches(job, "A.1")) is None
+
+
+def test_a_file_that_says_that_it_is_of_another_slide_is_told(job):
+    patches(job, "A.1").rename(patches(job, "C"))
+    _, _, warnings = read(patches(job, "C"), mpp=0.25)
+    assert "the file is called C, but says that its slide is A.1" in warnings

@@ -202,6 +202,14 @@ def test_a_configuration_of_the_wrong_kind_is_named(made, name, value):
         load_run(out)
 
 
+@pytest.mark.parametrize("content", ["", "\n", "{}\n", "# nothing\n"])
+def test_a_configuration_without_content_is_named(made, content):
+    _, out = made
+    (out / "config.yaml").write_text(content)
+    with pytest.raises(DataError, match=r"config\.yaml: what the run was asked for is required"):
+        load_run(out)
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "name",

@@ -81,7 +81,7 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
             attributes.whole("bounds_x_level0", least=0) or 0,
             attributes.whole("bounds_y_level0", least=0) or 0,
         ),
-        warnings=(*mpp_notes, *size_notes, *slide_notes, *encoder_notes),
+        warnings=(*mpp_notes, *size_notes, *slide_notes, *encoder_notes, *_named_otherwise(attributes, path)),
         dtype=dtype,
     )
 
@@ -249,6 +249,12 @@ def _slide_size(attributes: Attributes) -> tuple[tuple[int, int] | None, tuple[s
         for width, height in others
     )
     return sizes[0] if sizes else None, tuple(notes)
+
+
+def _named_otherwise(attributes: Attributes, path: Path) -> tuple[str, ...]:
+    """What TRIDENT calls the slide, where the file is called otherwise."""
+    name = attributes.text("name")
+    return () if name in (None, path.stem) else (f"the file is called {path.stem}, but says that its slide is {name}",)
 
 
 def _encoder(attributes: Attributes) -> tuple[str, tuple[str, ...]]:

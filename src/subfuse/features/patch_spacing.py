@@ -69,7 +69,7 @@ def _may_be_chance(coarser: float, n_places: int) -> bool:
 
 def _side_by_neighbours(places: Num[np.ndarray, "place 2"]) -> float | None:
     """Returns the side of the grid that distances between neighbours show; None: they lie on no grid."""
-    distances = _to_nearest(places)
+    distances = nearest_distances(places)
     most = _most_frequent(distances)
     n_touching = int(_are_near(distances, most).sum())
     is_usual = n_touching >= max(_TOUCHING, len(places) / 2)
@@ -110,8 +110,8 @@ def _are_near(distances: Float[np.ndarray, " place"], others: Any) -> Bool[np.nd
     return np.abs(distances - others) <= np.maximum(1, _TOLERANCE * distances)
 
 
-def _to_nearest(places: Num[np.ndarray, "place 2"]) -> Float[np.ndarray, " place"]:
-    """Returns how far the nearest other place is, by the longer of the distances along x and y."""
+def nearest_distances(places: Num[np.ndarray, "place 2"]) -> Float[np.ndarray, " place"]:
+    """Returns how far each place's nearest other one is, by the longer of the distances along x and y."""
     from scipy.spatial import KDTree  # imports slowly
 
     return KDTree(places).query(places, k=2, p=np.inf)[0][:, 1]

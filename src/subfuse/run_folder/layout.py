@@ -123,7 +123,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / names.CONFIG
     if not path.exists():
         return {}
-    value = read_yaml(path, what="what the run was asked for")[1] or {}
+    value = read_yaml(path, what="what the run was asked for")[1]
+    if not value:
+        raise DataError(
+            f"{path}: what the run was asked for is required. Found nothing. Copy the run again from where it was made."
+        )
     try:
         config = RunConfig.model_validate(value)
     except ValidationError as error:

@@ -418,6 +418,19 @@ def test_overlap_and_repetition_are_not_counted_as_tissue(tmp_path):
     assert "slide apart: the features of 1 of 9 patches are all zero" in told
 
 
+def test_places_that_count_cells_instead_of_pixels_are_doubted(tmp_path):
+    pitches = {"cells": 1, "pixels": 512, "overlapping": 128}
+    for name, pitch in pitches.items():
+        write_features(tmp_path / f"{name}.h5", 3, patch_size_level0=512, level0_mpp=0.25)
+        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
+            file["coords"][...] = [(pitch * (i % 3), pitch * (i // 3)) for i in range(len(file["coords"]))]
+    sources = [FeatureSource(name, "p", tmp_path / f"{name}.h5", encoder="toy") for name in pitches]
+    records, _ = import_slides(sources, survey_features(sources), tmp_path / "out" / "wsi")
+    doubts = {record.slide_id: [text for text in record.warnings if "px apart" in text] for record in records}
+    assert doubts["pixels"] == doubts["overlapping"] == []
+    assert [text.partition(":")[0] for text in doubts["cells"]] == ["patches 512 px wide lie 1 px apart"]
+
+
 @pytest.mark.parametrize("place", ["features", "coords", "/"])
 def test_the_encoder_is_read_wherever_it_stands(tmp_path, place):
     for name, encoder in (("a", "uni_v1"), ("b", "uni_v1"), ("c", np.bytes_(b"conch_v15"))):

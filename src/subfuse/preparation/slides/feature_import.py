@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from subfuse.exclusions import exclusion_table
 from subfuse.execution import Progress
 from subfuse.features.encoder import encoder_id
 from subfuse.features.other_tools import files_behind
-from subfuse.features.patch_spacing import NO_PATCH_SIZE, SPACING_RULE
+from subfuse.features.patch_spacing import NO_PATCH_SIZE, SPACING_RULE, nearest_distances
 from subfuse.features.store import SlideFeatures, patch_um, read_attributes, read_matching, write_features
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slides.feature_survey import FeatureSurvey, opened_source, table_of_features
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.source import FeatureSource
 
+_MOST_OVERLAP = 8  # patches that cover one point along an axis
 FOLDER = "imported"  # under `wsi` of a prepared folder, beside the folders of tilings
 
 
@@ -102,18 +103,26 @@ def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
             "layout": file.layout,
             "tissue_mm2": slide.area_mm2,
             "spacing_rule": SPACING_RULE,
-            "warnings": json.dumps([*file.warnings, *_repeated_places(slide), *_empty_patches(slide)]),
+            "warnings": json.dumps([*file.warnings, *_of_places(slide), *_empty_patches(slide)]),
         }
         write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
         stored = read_attributes(path)
     return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new, seconds=time.monotonic() - start)
 
 
-def _repeated_places(slide: SlideFeatures) -> tuple[str, ...]:
-    n_places = len(np.unique(slide.coords, axis=0))
-    if n_places == len(slide.coords):
-        return ()
-    return (f"{len(slide.coords)} patches stand on {n_places} places: those that are there again weigh again",)
+def _of_places(slide: SlideFeatures) -> Iterator[str]:
+    """Yields what is odd about where patches lie: several in one place, or nearer than anybody cuts them."""
+    places = np.unique(slide.coords, axis=0)
+    if len(places) < len(slide.coords):
+        yield f"{len(slide.coords)} patches stand on {len(places)} places: those that are there again weigh again"
+    if len(places) < 2 or not slide.has_coordinates:
+        return
+    distance = float(np.median(nearest_distances(places)))
+    if distance * _MOST_OVERLAP < slide.patch_size_level0:
+        yield (
+            f"patches {slide.patch_size_level0} px wide lie {distance:g} px apart: where places are rows and columns, "
+            "write pixels of level 0"
+        )
 
 
 def _empty_patches(slide: SlideFeatures) -> tuple[str, ...]:
