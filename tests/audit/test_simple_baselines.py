@@ -166,6 +166,8 @@ def test_where_the_hospital_is_the_best_trivial_model_the_clinical_one_is_told_t
     assert lines[1:3] == [f"{task}: {best.found}.", f"{task}: {finding.found}."]
     rows = audit.tables["added_value"]
     assert list(rows.loc[rows["model"] == "subspace", "trivial"]) == ["site", "clinical"]  # the best one first
+    if task == "grade":  # nobody would act on the hospital
+        assert set(audit.tables["decision_curves"]["model"]) == {"subspace", "clinical"}
 
 
 @pytest.mark.parametrize(

@@ -217,9 +217,10 @@ def _audit_table(
         audited.add(compare_with_simple(task, comparisons, unrelated=unrelated, runnable=runnable, unfitted=unfitted))
         adds, added = what_is_added(task)
         audited.add(adds, added, table="added_value")
-        audited.add(*added_to_clinical(task, comparisons), table="added_value")
-        best_trivial = added["trivial"].iloc[0] if len(added) else None
-        audited.add(*decision_findings(task, best_trivial), table="decision_curves")
+        of_clinical, added_beside = added_to_clinical(task, comparisons)
+        audited.add(of_clinical, added_beside, table="added_value")
+        instead = next((str(rows["trivial"].iloc[0]) for rows in (added_beside, added) if len(rows)), None)
+        audited.add(*decision_findings(task, instead), table="decision_curves")
         if (tabled := trivial.cohorts.get(task.name)) is not None:
             audited.add(*confounder_findings(tabled, task, MeanFeatures(), dict), table="confounders")
         in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])

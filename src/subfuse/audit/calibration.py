@@ -47,7 +47,8 @@ def decision_findings(task: AuditedTask, trivial: str | None) -> tuple[list[Find
 
     Args:
         task: Rows of all models and splits.
-        trivial: The best model of the patients' columns alone, whose curve is shown beside; None without one.
+        trivial: The clinical model, or without one the best of hospital and batch, whose curve is shown beside: what
+            else one would act on. None without any.
     """
     model = task.main
     if model == trivial:

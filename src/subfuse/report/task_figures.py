@@ -83,7 +83,7 @@ def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
 
 
 def decision_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
-    """Returns what acting on one model is worth, beside the best trivial model, everybody and nobody; as audited."""
+    """Returns what acting on one model is worth, beside the clinical model, everybody and nobody; as audited."""
     rows = [row for row in (run.audit["tables"] if run.audit else {}).get("decision_curves", ()) if row["task"] == task]
     of_model = {(row["model"], row["outcome"], row["threshold"]): row for row in rows if row["net_benefit"] is not None}
     thresholds = sorted({threshold for _, _, threshold in of_model})
