@@ -11,8 +11,10 @@ from drawn_predictions import predictions
 from foreign_files import N, change
 
 from subfuse.audit.any_origin.any_table import auditable
+from subfuse.audit.any_origin.prediction_files import read_prediction_files
 from subfuse.audit.any_origin.trivial_models import TrivialModels, fit_trivial_models
 from subfuse.audit.audit import audit_predictions
+from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.findings import Finding
 from subfuse.cli import main
 
@@ -123,3 +125,24 @@ def test_models_that_the_predictions_have_are_not_fitted_again() -> None:
     )
     found = fitted(table, patients, **{"cox of age": ["covariates"]}).rows
     assert set(found["model"]) == {"batch"}
+
+
+@pytest.mark.real_data
+@pytest.mark.walk
+@pytest.mark.parametrize(("left_out", "clinical"), [("grade", 0.847), ("mgmt", 0.866)])
+def test_on_the_published_folds_of_tcga_they_reach_what_is_known(real_data, tmp_path, left_out, clinical):
+    folds = [pd.read_csv(real_data / "tcga_gbmlgg" / "splits" / f"splits_{i}.csv")["val"].dropna() for i in range(5)]
+    people = pd.read_csv(real_data / "tcga_gbmlgg" / "labels.csv", dtype=str).drop(columns=left_out, errors="ignore")
+    rows = pd.concat([pd.DataFrame({"case_id": names, "fold": i}) for i, names in enumerate(folds)])
+    rows = rows[rows["case_id"].isin(people["case_id"])]
+    rows.assign(risk=np.arange(len(rows)) % 7).to_csv(tmp_path / "theirs.csv", index=False)
+    people.to_csv(tmp_path / "people.csv", index=False)
+    columns = {"case_id": "patient_id", "os_days": "time_days", "os_event": "event", "project": "batch",
+               "codel_1p19q": "codeletion_1p19q"}  # fmt: skip
+
+    read = read_prediction_files([tmp_path / "theirs.csv"], patients=tmp_path / "people.csv", columns=columns)
+    table = fit_trivial_models(auditable(read.predictions)[0], read.patients, {}).rows
+
+    (task,) = audited_tasks(table[table["risk"].notna()], n_bootstrap=5)
+    assert task.values["clinical"] == pytest.approx(clinical, abs=0.01)
+    assert task.values["site"] == pytest.approx(0.774, abs=0.01)
