@@ -1,7 +1,7 @@
 """What an audit prints: failures whole, warnings by kind, everything else counted."""
 
 from subfuse.audit.findings import Audit, Finding
-from subfuse.cli.audit_text import audit_lines
+from subfuse.cli.audit_text import audit_lines, print_audit
 
 
 def test_warnings_of_a_kind_are_the_first_and_who_else_and_failures_are_whole() -> None:
@@ -31,3 +31,8 @@ def test_warnings_of_a_kind_are_the_first_and_who_else_and_failures_are_whole() 
     ]
     many = list(audit_lines(Audit(tuple(Finding("failure", "inputs", f"input {i}") for i in range(1258)))))
     assert many[-3:] == ["  input 9", "  and 1248 more", ""]
+
+
+def test_one_of_many_is_written_in_the_singular(capsys) -> None:
+    print_audit(Audit((Finding("warning", "labels", "1 test patients of class G4, 5 are needed; 11 patients"),)))
+    assert "  1 test patient of class G4, 5 are needed; 11 patients\n" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from subfuse.audit.simple_baselines import ADDED_VALUE, AGAINST_CLINICAL
 from subfuse.cli.console import print_table
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import metric_title, number, p_value_text, signed_interval
+from subfuse.report.statements import singular
 from subfuse.training.models import model_title
 
 _MOST_WHOLE = 2  # warnings of one kind that are printed whole where each is of a model
@@ -22,7 +23,7 @@ _MOST_OF_KIND = 10  # other findings of one kind
 def print_audit(audit: Audit) -> None:
     """Prints an audit: wrapped to a terminal, one line per finding elsewhere."""
     is_terminal = sys.stdout.isatty()
-    for line in audit_lines(audit):
+    for line in map(singular, audit_lines(audit)):
         indent = " " * (len(line) - len(line.lstrip()))
         width = shutil.get_terminal_size().columns if is_terminal else max(len(line), 1)
         print("\n".join(textwrap.wrap(line, width, subsequent_indent=f"{indent}  ", break_on_hyphens=False)))
