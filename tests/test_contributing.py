@@ -46,6 +46,7 @@ def test_one_class_and_one_entry_add_a_model(make_cohort, tmp_path, monkeypatch,
         models=[name, "logistic"],
         folds=deal_folds(cohort),
         plan=TrainingPlan(training=TrainingSettings(epochs=1), architecture=ArchitectureSettings(embed_dim=16)),
+        allow_inputs=["GENE0"],  # shows the latent behind the outcome
         out=run,
     )
     assert result.failures.empty
