@@ -46,7 +46,7 @@ def test_missing_folder(tmp_path):
 
 
 def test_find_features(features):
-    found = {name: path.relative_to(features).as_posix() for name, path in find_features(features).items()}
+    found = {name: path.relative_to(features).as_posix() for name, path in find_features(features)[0].items()}
     assert found == {
         "case-1 a": "h5_files/case-1 a.h5",
         "case-12": "pt_files/case-12.pt",
@@ -77,7 +77,9 @@ def test_features_of_two_encoders_in_one_folder(features):
 )
 def test_of_a_job_of_trident_the_features_of_one_encoder_are_read(tmp_path, encoders, declared, read):
     job = write_job(tmp_path / "job", {"A": 0.25, "B": 0.25}, encoders=encoders)
-    assert find_features(job, declared) == {name: job / TILING / read / f"{name}.h5" for name in "AB"}
+    found, unread = find_features(job, declared)
+    assert found == {name: job / TILING / read / f"{name}.h5" for name in "AB"}
+    assert set(unread) == {*(f"features_{name}" for name in encoders), "slide_features_titan"} - {read}
 
 
 @pytest.mark.parametrize(
@@ -90,11 +92,16 @@ def test_of_several_encoders_one_is_to_be_named(tmp_path, declared, words):
         find_features(job, declared)
 
 
+def test_what_lies_in_a_store_is_no_folder_of_features(tmp_path):
+    touch(*(tmp_path / "A.zarr" / "tables" / f"features_{name}" / "X.h5" for name in ("uni", "conch")))
+    assert find_features(tmp_path) == ({"A": tmp_path / "A.zarr"}, ())
+
+
 def test_coordinates_beside_features_of_clam_are_no_features(tmp_path):
     touch(*(tmp_path / folder / "A.h5" for folder in ("patches", "h5_files")), tmp_path / "pt_files" / "A.pt")
-    assert find_features(tmp_path) == {"A": tmp_path / "h5_files" / "A.h5"}
+    assert find_features(tmp_path)[0] == {"A": tmp_path / "h5_files" / "A.h5"}
     touch(tmp_path / "alone" / "patches" / "B.h5")
-    assert find_features(tmp_path / "alone") == {"B": tmp_path / "alone" / "patches" / "B.h5"}
+    assert find_features(tmp_path / "alone")[0] == {"B": tmp_path / "alone" / "patches" / "B.h5"}
 
 
 def test_files_are_told_by_kind_the_commonest_first(tmp_path):

@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from subfuse.errors import DataError, preview
 from subfuse.features.encoder import is_same_encoder
@@ -59,12 +60,13 @@ def _slides_in(here: Path, names: Sequence[str], *, is_top: bool) -> Iterator[tu
         yield composed(here.name), here
 
 
-def find_features(folder: Path, encoder: str | None = None) -> dict[str, Path]:
-    """Returns the feature files and zarr stores of a folder and its subfolders: identifier to path.
+def find_features(folder: Path, encoder: str | None = None) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Returns the feature files and zarr stores of a folder and its subfolders: identifier to path; and what is unread.
 
     Of a slide with both files of CLAM, `h5_files/<slide>.h5` and `pt_files/<slide>.pt`, the former counts: it has the
     coordinates. In a job folder of TRIDENT the features of one encoder are read, of patches unless those of slides are
-    asked for or alone there. Files of coordinates beside features (`patches`) and hidden files are ignored.
+    asked for or alone there; the names of the other folders are unread. Files of coordinates beside features
+    (`patches`) and hidden files are ignored.
 
     Args:
         folder: Where to search.
@@ -76,44 +78,66 @@ def find_features(folder: Path, encoder: str | None = None) -> dict[str, Path]:
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "none"
         raise DataError(f"{folder}: a folder of feature files is required. Found {kind}. Check slides.features.")
+    places = list(_places_of_features(folder))
+    parts = {part for place in places for part in place.folders}
+    made_by = {part: made for part in sorted(parts) if (made := encoder_of_folder(part)) is not None}
+    unread = set(made_by) - _chosen_folders(folder, made_by, encoder)
     found: dict[str, Path] = {}
-    unread = folders_left_out(folder, encoder)
+    for path in (path for place in places if not unread & {*place.folders} for path in place.features):
+        identifier = feature_id_of(path.name)
+        other = found.setdefault(identifier, path)
+        if {path.parent.name, other.parent.name} == {*_OF_CLAM}:
+            found[identifier] = path if path.parent.name == _OF_CLAM[0] else other
+        elif other != path:
+            raise DataError(
+                f"{folder}: slide identifiers must be unique. Found {identifier!r} as {other} and {path}. Name "
+                "the folder of one encoder as slides.features, or give a slide table with a path column."
+            )
+    return found, tuple(sorted(unread))
+
+
+class _PlaceOfFeatures(NamedTuple):
+    """A folder, and the feature files and zarr stores that lie directly in it."""
+
+    folders: tuple[str, ...]  # from below the folder that is searched down to this one
+    features: list[Path]
+
+
+def _places_of_features(folder: Path) -> Iterator[_PlaceOfFeatures]:
+    """Yields a folder and its subfolders: none that is hidden, in a store, or of coordinates beside features."""
     for place, subfolders, names in os.walk(folder):
-        beside = any(encoder_of_folder(name) or name in _OF_CLAM for name in subfolders)
-        subfolders[:] = [name for name in subfolders if name not in unread and not (beside and name == _COORDINATES)]
         stores = sorted(name for name in subfolders if name.lower().endswith(".zarr"))
-        subfolders[:] = sorted(name for name in subfolders if name not in stores and not name.startswith("."))
-        for name in (*_visible(names, FEATURE_SUFFIXES), *stores):
-            path, identifier = Path(place, name), feature_id_of(name)
-            other = found.setdefault(identifier, path)
-            if {path.parent.name, other.parent.name} == {*_OF_CLAM}:
-                found[identifier] = path if path.parent.name == _OF_CLAM[0] else other
-            elif other != path:
-                raise DataError(
-                    f"{folder}: slide identifiers must be unique. Found {identifier!r} as {other} and {path}. Name "
-                    "the folder of one encoder as slides.features, or give a slide table with a path column."
-                )
-    return found
+        beside = any(encoder_of_folder(name) or name in _OF_CLAM for name in subfolders)
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if name not in stores and not name.startswith(".") and not (beside and name == _COORDINATES)
+        )
+        features = [Path(place, name) for name in (*_visible(names, FEATURE_SUFFIXES), *stores)]
+        yield _PlaceOfFeatures(Path(place).relative_to(folder).parts, features)
 
 
-def folders_left_out(folder: Path, encoder: str | None) -> set[str]:
-    """Returns the names of the folders of features in a job of TRIDENT that `find_features` does not read.
+def _chosen_folders(folder: Path, made_by: Mapping[str, str], encoder: str | None) -> set[str]:
+    """Returns which of the folders of features in a job of TRIDENT is read: one, or none where there is none.
+
+    Args:
+        folder: The job, for the message.
+        made_by: Names of folders to the encoders that these name.
+        encoder: As declared.
 
     Raises:
         DataError: Several could be meant.
     """
-    below = {name for _, subfolders, _ in os.walk(folder) for name in subfolders}
-    made_by = {name: made for name in sorted(below) if (made := encoder_of_folder(name)) is not None}
     of_patches = [name for name in made_by if name.startswith(OF_PATCHES)]
-    named = [name for name, made in made_by.items() if encoder is not None and is_same_encoder(made, encoder)]
+    named = [name for name in made_by if encoder is not None and is_same_encoder(made_by[name], encoder)]
     chosen = [name for name in named if name in of_patches] or named or of_patches or list(made_by)
     if len(chosen) > 1:
         words = "Found" if encoder is None else f"slides.encoder is {encoder}. Found"
         raise DataError(
-            f"{folder}: features of one encoder are required. {words} those of {preview(list(made_by.values()))}. Name "
-            "one of them as slides.encoder."
+            f"{folder}: features of one encoder are required. {words} those of "
+            f"{preview(list(made_by.values()))}. Name one of them as slides.encoder."
         )
-    return set(made_by) - set(chosen)
+    return set(chosen)
 
 
 def files_in_words(folder: Path) -> str:

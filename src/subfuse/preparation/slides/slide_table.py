@@ -33,7 +33,6 @@ from subfuse.preparation.slides.slide_search import (
     files_in_words,
     find_features,
     find_slides,
-    folders_left_out,
     slide_id_of,
 )
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
@@ -160,7 +159,7 @@ def _place_of(section: SlidesSection) -> _Place:
         case FeatureFiles(features=folder):
             source, absence = partial(FeatureSource, encoder=section.encoder), f"no feature file in {folder}"
             reads = ("features", FEATURE_SUFFIXES)
-            found, unread = find_features(folder, section.encoder), sorted(folders_left_out(folder, section.encoder))
+            found, unread = find_features(folder, section.encoder)
             notes = (f"{folder}: {preview(unread)} are not read; slides.encoder names which are",) if unread else ()
             return _Place(folder, found, feature_id_of, source, folder, absence=absence, reads=reads, notes=notes)
         case FeatureRows(feature_table=table):
@@ -287,9 +286,11 @@ def _refuse_other_barcode(slide_id: str, patient: str | None, place: str) -> Non
 
 def _named_for_others(listed: Sequence[_Listed], known: frozenset[str], table: Path | None) -> tuple[str, ...]:
     """Returns a note on slides whose names begin with another patient of the cohort than the one they are given to."""
-    named = {slide.slide_id: patient_of_slide(slide.slide_id, known) for slide in listed if slide.patient_id in known}
-    given = {slide.slide_id: slide.patient_id for slide in listed}
-    pairs = [f"{slide} of {given[slide]}" for slide, other in named.items() if other not in (None, given[slide])]
+    pairs = [
+        f"{slide.slide_id} of {slide.patient_id}"
+        for slide in listed
+        if slide.patient_id in known and patient_of_slide(slide.slide_id, known) not in (None, slide.patient_id)
+    ]
     if not pairs:
         return ()
     return (f"{table}: {preview(pairs)}: by its name a slide of another patient of the cohort. Check the table.",)
