@@ -14,6 +14,7 @@ from subfuse.bounded_files import require_plausible_size, require_regular_file
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.hdf5_heaps import require_sound_heaps
 
+_LARGE = 4 << 20  # bytes
 _LONGEST_TEXT = 150  # characters of an attribute that names something
 
 
@@ -33,11 +34,14 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def _arrays(file: h5py.File) -> list[tuple[int, int]]:
-    """Returns where the values of arrays lie in a file: no text is read for it, and no attribute."""
+    """Returns where the values of large arrays lie in a file: no text is read for it, and no attribute.
+
+    Small ones may be in very many pieces, and are sooner looked through than left out.
+    """
     found: list[tuple[int, int]] = []
     for name in file:
         array = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-        if not isinstance(array, h5py.Dataset) or array.is_virtual:
+        if not isinstance(array, h5py.Dataset) or array.is_virtual or array.nbytes < _LARGE:
             continue
         if array.chunks is not None:
             array.id.chunk_iter(lambda chunk: found.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))

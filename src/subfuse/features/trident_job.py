@@ -1,6 +1,6 @@
 """What a TRIDENT job folder says of its slides beside their features: one file of `wsi_states` for each slide."""
 
-import glob
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ def state_files(features: Path) -> list[Path]:
     """Returns what the job folder of a feature file says of its slide; nothing outside such a folder."""
     places = (place / STATES for place in features.parents[:_LEVELS])
     states = next((place for place in places if place.is_dir()), None)
-    return [] if states is None else sorted(states.glob(f"{glob.escape(features.stem)}__*.json"))
+    return [] if states is None else _states_by_slide(states, states.stat().st_mtime_ns).get(features.stem, [])
+
+
+@lru_cache(maxsize=1)
+def _states_by_slide(states: Path, modified_ns: int) -> dict[str, list[Path]]:
+    """Returns the records of a job, which are listed once for all its slides."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(states.glob("*__*.json")):
+        found.setdefault(path.name.rpartition("__")[0], []).append(path)
+    return found
 
 
 def encoder_of_folder(name: str) -> str | None:

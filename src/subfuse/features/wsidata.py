@@ -1,7 +1,7 @@
 """Features in a zarr store of wsidata: a table of features whose rows are tiles, with the tiles' outlines."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ def read_wsidata(path: Path, mpp: float | None, encoder: str | None) -> FeatureF
         raise ConfigurationError(
             f"{path}: zarr stores need wsidata. Install it with: pip install 'subfuse[wsi]'."
         ) from None
-    for file in path.rglob("*"):
-        if not file.is_dir():
-            require_regular_file(file, "part of a store")
+    files = [file for file in path.rglob("*") if not file.is_dir()]
+    for file in files:
+        require_regular_file(file, "part of a store")
     with damage_named(path, _STORE):
         store: Any = zarr.open_group(path, mode="r")
         name, region = _feature_table(store, path, encoder)
         table, spec = store["tables"][name], store.attrs["tile_spec"][region]
-        _require_plain_arrays(table, path)
+        _require_plain_arrays(table, files, path)
         shape = bag_shape(table["X"].shape, path, f"{name} {table['X'].shape}")
         tile_px, stride_px = _side_of_squares(spec, path)
         patch_size_level0 = int(tile_px * spec["base_downsample"])
@@ -80,11 +80,10 @@ def _side_of_squares(spec: Mapping[str, Any], path: Path) -> tuple[int, int]:
     return width, int(spec["stride_width"])
 
 
-def _require_plain_arrays(table: Any, path: Path) -> None:
+def _require_plain_arrays(table: Any, files: Sequence[Path], path: Path) -> None:
     """Refuses arrays that declare far more than the store holds, and pickles, which would run as code."""
     import zarr
 
-    files = [file for file in path.rglob("*") if file.is_file()]
     stored = sum(file.stat().st_size for file in files)
     for name, array in table.members(max_depth=None):
         if isinstance(array, zarr.Array):
