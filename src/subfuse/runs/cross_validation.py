@@ -17,14 +17,13 @@ from subfuse.cohort.covariates import column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, meant, preview
-from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Attempts, Progress, failure_reason, require_scheduler, run_jobs
 from subfuse.files import write_json, write_table
 from subfuse.run_folder.cohort_copy import copy_cohort
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import claim_folder, read_config
 from subfuse.run_folder.names import CHECKPOINT, FAILURES, HELD_OUT_SITES, LOG, PROVENANCE, SEARCH
-from subfuse.run_folder.tables import order_columns, prediction_table, stack_predictions
+from subfuse.run_folder.tables import order_columns, stack_predictions
 from subfuse.runs.folds import choose_repeats, folds_of_sites
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_model import load_job
@@ -246,19 +245,10 @@ def train_job(
 
 def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:
     """Returns the predictions of a job's model for its training, validation and test patients."""
-    from subfuse.training.problem import assign
+    from subfuse.training.fitting import predict_sides
 
-    parts = assign(cohort, fold, cohort.tasks[job.task], job.model)
-    tables = [
-        prediction_table(fitted.predict(patients), patients, cohort.tasks[job.task]).assign(split=split)
-        for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
-        if patients  # linear models have no validation patients
-    ]
-    table = pd.concat(tables).assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
-    if fitted.objective.columns == ["risk"]:  # no curve of its own: as for new patients
-        trained = table[table["split"] == "train"].dropna(subset=["risk"])
-        table = with_horizons(table, trained).drop(columns="reason")
-    return order_columns(table)
+    table = predict_sides(fitted, cohort, fold)
+    return order_columns(table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index))
 
 
 def refuse_disguised_outcomes(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from lightning.fabric import Fabric
@@ -14,11 +15,13 @@ from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError
+from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Progress
 from subfuse.model.baselines.linear import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.model.linear_path import WithLinearPath
 from subfuse.model.output import Ensemble
+from subfuse.run_folder.tables import prediction_table
 from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.linear.fit import fit_line, fit_linear
@@ -26,7 +29,7 @@ from subfuse.training.loggers import write_log
 from subfuse.training.models import (
     is_linear,
 )
-from subfuse.training.problem import Problem, pose
+from subfuse.training.problem import Problem, assign, pose
 from subfuse.training.processes import one_process
 from subfuse.training.selection import network_share
 from subfuse.training.settings import TrainingPlan
@@ -113,6 +116,25 @@ def train_fold(
             "n_validation": len(problem.parts.validation),
         },
     )
+
+
+def predict_sides(fitted: FittedModel, cohort: Cohort, fold: Fold) -> pd.DataFrame:
+    """Returns what a fold's model predicts of its training, validation and test patients, told apart by `split`.
+
+    Risks without a curve are given one by the training patients, as for new patients.
+    """
+    spec = cohort.tasks[fitted.task]
+    parts = assign(cohort, fold, spec, fitted.recipe.name)
+    tables = [
+        prediction_table(fitted.predict(patients), patients, spec).assign(split=split)
+        for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+        if patients  # linear models have no validation patients
+    ]
+    table = pd.concat(tables)
+    if fitted.objective.columns == ["risk"]:
+        trained = table[table["split"] == "train"].dropna(subset=["risk"])
+        table = with_horizons(table, trained).drop(columns="reason")
+    return table
 
 
 def _patch_widths(cohort: Cohort, problem: Problem) -> tuple[float, float] | None:

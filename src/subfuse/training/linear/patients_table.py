@@ -14,10 +14,8 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, SubfuseError
 from subfuse.evaluation.floors import LEAST_VALIDATION
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, stacked
-from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.identifiers import patient_of_barcode
 from subfuse.preparation.declared_columns import check_batch, resolve_covariates
-from subfuse.run_folder.tables import prediction_table
 
 BATCH_COLUMN = "batch"
 _KEY = "key"  # of a patient, also where two cohorts have one of the same identifier
@@ -74,8 +72,7 @@ class TabledPatients:
 
         Also by name the folds in which none was fitted, and why.
         """
-        from subfuse.training.fitting import train_fold  # imports PyTorch
-        from subfuse.training.problem import assign
+        from subfuse.training.fitting import predict_sides, train_fold  # imports PyTorch
         from subfuse.training.settings import TrainingPlan, TrainingSettings
 
         plan, spec = TrainingPlan(training=TrainingSettings(accelerator="cpu")), self.cohort.tasks[self.task.name]
@@ -86,16 +83,9 @@ class TabledPatients:
             except DataError as error:
                 unfitted[name] = str(error)
                 continue
-            parts = assign(self.cohort, fold, spec, model)
-            sides = [
-                prediction_table(fitted.predict(patients), patients, spec).assign(split=split)
-                for split, patients in (("train", parts.train), ("test", parts.test))
-                if patients
-            ]
             others = {"time_days", "event", "label"} - {*spec.outcome_columns}
-            rows = stacked(sides).rename(columns={"patient_id": _KEY}).drop(columns=["cohort", *others])
-            if spec.is_survival:
-                rows = with_horizons(rows, rows[rows["split"] == "train"]).drop(columns="reason")
+            rows = predict_sides(fitted, self.cohort, fold)
+            rows = rows.rename(columns={"patient_id": _KEY}).drop(columns=["cohort", *others])
             tables.append(rows.assign(task=self.task.name, model=model, repeat=repeat, fold=name))
         found = stacked(tables).merge(self.keys, on=_KEY).drop(columns=_KEY) if tables else pd.DataFrame()
         return found, unfitted
