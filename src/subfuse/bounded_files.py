@@ -51,9 +51,15 @@ def require_regular_file(path: Path, what: str = "table") -> None:
     Raises:
         DataError: It is one.
     """
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a pipe or device"
-        raise DataError(f"{path}: a readable {what} is required. Found {kind}. Give the file itself.")
+    if (found := other_than_file(path)) is not None:
+        raise DataError(f"{path}: a readable {what} is required. Found a {found}. Give the file itself.")
+
+
+def other_than_file(path: Path) -> str | None:
+    """Returns what there is in the place of a file: a folder, pipe or device; None where a file is, or nothing."""
+    if path.is_file() or not path.exists():
+        return None
+    return "folder" if path.is_dir() else "pipe or device"
 
 
 def open_unpacked(path: Path) -> io.BufferedIOBase:

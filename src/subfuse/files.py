@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subfuse.bounded_files import require_regular_file
+from subfuse.bounded_files import other_than_file, require_regular_file
 from subfuse.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with _writable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and not path.is_file():
+            if other_than_file(path) is not None:
                 raise OSError("a folder, pipe or device")
             prefix = f"{_beginning_of_part(path)}{_HOST}-{os.getpid()}."
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".part{path.suffix}")
@@ -67,7 +67,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     except Exception as error:
-        found = _lack_of_space(error)
+        found = lack_of_space(error)
         if found is not None:
             raise ConfigurationError(
                 f"{path}: free disk space is required to write it. Found {found}. Free some or choose another --out; "
@@ -85,7 +85,7 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if _lack_of_space(error) is not None:
+        if lack_of_space(error) is not None:
             raise
         raise ConfigurationError(
             f"{path}: a place where files can be written is required. Found: {error.strerror or error}. Choose another "
@@ -349,7 +349,7 @@ def _is_running(process: int) -> bool:
     return state != "Z"
 
 
-def _lack_of_space(error: BaseException | None) -> str | None:
+def lack_of_space(error: BaseException | None) -> str | None:
     """Returns what there is where space lacks, also where closing the file failed as well, with an error of its own."""
     while error is not None:
         for number, found in _NO_SPACE.items():

@@ -4,7 +4,6 @@ Libraries that are slow to load are imported inside the command that needs them,
 """
 
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -70,8 +69,9 @@ def _of_system(error: OSError) -> str:
     """Returns in one line what the system refused, and where."""
     where = f"{error.filename}: " if error.filename is not None else ""
     problem = " ".join((error.strerror or str(error)).split())
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "Free some of it" if is_full else "Correct the path or its permissions"
+    from subfuse.files import lack_of_space
+
+    remedy = "Correct the path or its permissions" if lack_of_space(error) is None else "Free some of it"
     return printable(f"{where}the system must allow this. Found: {problem}. {remedy}.")
 
 

@@ -137,11 +137,11 @@ def require_spaces(name: str, values: Sequence[str]) -> None:
 
 def require_new_file(option: str, path: Path, inputs: Sequence[Path | None]) -> None:
     """Raises a ConfigurationError if an output is no file, one that the command reads, or cannot be written."""
+    from subfuse.bounded_files import other_than_file
     from subfuse.files import require_place
 
-    if path.exists() and not path.is_file():
-        found = "the folder" if path.is_dir() else "the pipe or device"
-        raise ConfigurationError(f"{option} must be a file. Found {found} {path}.")
+    if (found := other_than_file(path)) is not None:
+        raise ConfigurationError(f"{option} must be a file. Found the {found} {path}.")
     if path.resolve() in {file.resolve() for file in inputs if file is not None}:
         raise ConfigurationError(f"{option} must be another file than those that are read. Found {path}.")
     require_place(path.parent)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
+from subfuse.bounded_files import other_than_file
 from subfuse.cells import number_hint, other_writing
 from subfuse.errors import ConfigurationError, preview
 from subfuse.identifiers import difference_of_spelling
@@ -34,7 +35,7 @@ def read_yaml(path: Path, *, what: str) -> tuple[yaml.Node | None, Any]:
             contain themselves or grow too large, or a key that occurs twice. One line.
     """
     try:
-        if path.exists() and not path.is_file():
+        if other_than_file(path) is not None:
             raise ConfigurationError(f"{path}: {what} is required. Found a folder, pipe or device. Give the file.")
         if path.stat().st_size > _LARGEST:
             raise ConfigurationError(f"{path}: {what} of at most 1 MB is required. Found {path.stat().st_size} bytes.")

@@ -67,11 +67,11 @@ def _doubt_of_samples(values: Float[np.ndarray, "sample gene"], unit: str, sampl
     """Samples on another scale than the others, as where two tables were joined."""
     if unit == "zscore":
         other = np.flatnonzero(values.min(axis=1) >= 0)
+        if not len(other) or len(values) < 2:
+            return None
         return (
             f"some z-scores of every sample are negative. Found none in {len(other)} of {len(values)} samples "
             f"({_named(other, samples)}): they are on another scale than the others. Correct or leave them out."
-            if len(other) and len(values) > 1
-            else None
         )
     sums = stated_sums(values, unit)
     if sums is None or abs(np.median(sums) - 1e6) > _ROUNDED * 1e6:

@@ -8,14 +8,13 @@ import pandas as pd
 
 from subfuse.errors import DataError
 from subfuse.exclusions import exclusion_table
-from subfuse.expression.samples import SampleOrigin, origin_of_sample, preservation_of
+from subfuse.expression.samples import TYPE_COLUMNS, SampleOrigin, origin_of_sample, preservation_of, type_of_sample
 from subfuse.identifiers import describe_mismatch, patient_of_barcode, site_of_barcode
-from subfuse.tables import read_json, read_text_table, records_below, require_columns
+from subfuse.tables import read_json, read_text_table, records_below, require_columns, usual_columns
 
 STAR_SUFFIXES = (".augmented_star_gene_counts.tsv", ".augmented_star_gene_counts.tsv.gz")
 _SHEET_COLUMNS = {"File Name": "a file", "Case ID": "its patient"}
 _MANIFEST_COLUMNS = {"id": "the file's identifier", "filename": "its name", "size": "its bytes"}
-_TYPE_COLUMNS = ("Sample Type", "Tissue Type", "Tumor Descriptor")
 _LISTED = ["file_id", "file_name", "sample", *SampleOrigin._fields]
 
 
@@ -25,14 +24,14 @@ def read_gdc_sheet(path: Path) -> pd.DataFrame:
     Raises:
         DataError: Unreadable, or not a sample sheet.
     """
-    sheet = read_text_table(path)
-    require_columns(sheet, _SHEET_COLUMNS, path, optional=("File ID", "Sample ID", *_TYPE_COLUMNS))
+    sheet = usual_columns(read_text_table(path), TYPE_COLUMNS, path)
+    require_columns(sheet, _SHEET_COLUMNS, path, optional=("File ID", "Sample ID", *TYPE_COLUMNS))
     rows = []
     for record in sheet.to_dict("records"):
         sample = record.get("Sample ID", "").split(",")[0].strip()
-        words = " ".join(record.get(name, "") for name in _TYPE_COLUMNS)
         patient = record["Case ID"].split(",")[0].strip()
-        origin = origin_of_sample(sample, patient, words=words, preservation=preservation_of(record))
+        words, preservation = type_of_sample(record), preservation_of(record)
+        origin = origin_of_sample(sample, patient, words=words, preservation=preservation)
         name = record["File Name"]
         rows.append((record.get("File ID", ""), name, sample or name, *origin))
     return pd.DataFrame(rows, columns=_LISTED)
