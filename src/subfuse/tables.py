@@ -180,12 +180,14 @@ def usual_columns(table: pd.DataFrame, names: Collection[str], path: Path) -> pd
         DataError: Two columns are meant by one name.
     """
     meant: dict[str, str] = {}
-    for column in map(str, table):
+    repeated = table.attrs.get("repeated", ())
+    for column in (*map(str, table), *repeated):
         name = re.sub(r"[\W_]+", "_", column.strip().lower())
         if name in names and name not in table and (other := meant.setdefault(name, column)) != column:
             raise DataError(f"{path}: one column {name} is required. Found {other} and {column}. Remove one.")
-    renamed = table.rename(columns={column: name for name, column in meant.items()})
-    renamed.attrs = table.attrs
+    usual = {column: name for name, column in meant.items()}
+    renamed = table.rename(columns=usual)
+    renamed.attrs = table.attrs | {"repeated": tuple(usual.get(column, column) for column in repeated)}
     return renamed
 
 

@@ -222,6 +222,13 @@ def test_two_columns_of_one_meaning_are_refused(tmp_path):
         read_sample_sheet(path)
 
 
+def test_a_column_that_is_there_twice_with_other_cells_is_refused_under_any_of_its_headers(tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("sample_id,patient_id,Sample Type,Sample Type\nS1,A,Tumor,Normal\n")
+    with pytest.raises(DataError, match=r"Found twice: sample_type, with different cells"):
+        read_sample_sheet(path)
+
+
 def test_words_for_a_type_that_are_not_understood_are_named(tmp_path):
     (tmp_path / "sheet.csv").write_text("sample_id,patient_id,sample_type\nS1,A,Mittelschnitt\nS2,B,Recurrent Tumor\n")
     (tmp_path / "e.csv").write_text("sample,EGFR,VIM\nS1,9,9\nS2,1,1\n")
