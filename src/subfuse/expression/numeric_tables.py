@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import threading
 import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -133,6 +134,49 @@ def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
         yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
 
 
+class _EndingFile:
+    """A binary file that ends where reading it fails, and once its reader has returned.
+
+    pyarrow reads ahead in a thread of its own, which goes on where an error has ended the reading, and aborts the
+    process if Python ends meanwhile; at the end of a file it stops.
+    """
+
+    closed = False
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._has_ended = False
+        self._error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with self._lock:
+            try:
+                return b"" if self._has_ended else self._file.read(size)
+            except Exception as error:
+                self._has_ended, self._error = True, error
+                return b""
+
+    def end(self) -> None:
+        """Waits for a read that goes on, allows no other, and raises what reading has failed with."""
+        with self._lock:
+            self._has_ended = True
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def _ending(file: io.BufferedIOBase) -> Iterator[_EndingFile]:
+    ending = _EndingFile(file)
+    try:
+        yield ending
+    finally:
+        ending.end()
+
+
 def _parse_well_formed(path: Path, header: _Header) -> tuple[pd.DataFrame, Float[np.ndarray, "row column"]] | None:
     """Returns columns of text and numbers as `_parse_any` does, in half the processor time and by several threads.
 
@@ -150,7 +194,7 @@ def _parse_well_formed(path: Path, header: _Header) -> tuple[pd.DataFrame, Float
     kinds = {True: pyarrow.string(), False: pyarrow.float32()}
     missing = [*arrow_csv.ConvertOptions().null_values, "None", "<NA>"]  # those of pandas
     try:
-        with open_bounded(path) as file:
+        with open_bounded(path) as binary, _ending(binary) as file:
             table = arrow_csv.read_csv(
                 file,
                 read_options=arrow_csv.ReadOptions(
