@@ -356,6 +356,16 @@ def test_hospitals_are_held_out_beside_random_folds_and_the_audit_tells_the_gap(
         run(replace(cohort, patients=bad), tmp_path / "refused", held_out_sites=True, **of_grade)
     assert not (tmp_path / "refused").exists()
 
+    moved = replace(cohort, patients=tuple(replace(p, site="ABCD"[i // 9]) for i, p in enumerate(cohort)))
+    again = run(moved, tmp_path / "both", held_out_sites=True, **options)  # no model of random folds is trained again
+    run(moved, tmp_path / "fresh", held_out_sites=True, **options)
+    pd.testing.assert_frame_equal(again.predictions, both.predictions)
+    audits = [json.loads((tmp_path / name / "audit.json").read_text())["tables"] for name in ("both", "fresh")]
+    assert audits[0]["held_out_sites"] == audits[1]["held_out_sites"] != gaps.reset_index().to_dict("records")
+    run(cohort, tmp_path / "both", **options)  # moved back, and hospitals are not held out again
+    assert "held_out_sites" not in json.loads((tmp_path / "both" / "audit.json").read_text())["tables"]
+    run(cohort, tmp_path / "both", held_out_sites=True, **options)
+
     older = replace(cohort, patients=tuple(replace(p, time_days=p.time_days + 1) for p in cohort))
     run(older, tmp_path / "both", **options)  # outcomes changed, and hospitals are not held out again
     audit = json.loads((tmp_path / "both" / "audit.json").read_text())

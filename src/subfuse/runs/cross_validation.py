@@ -1,6 +1,7 @@
 """Every model on identical folds: trained, predicted, measured and compared."""
 
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -124,6 +125,7 @@ def cross_validate(
     claim_folder(
         out, description | {"repeats": len(drawn), "search": plan.search, "allow_inputs": sorted(allow_inputs)}
     )
+    _remove_other_hospitals(out / HELD_OUT_SITES, cohort, len(drawn[0]), seed=plan.seed)
     fold_of = _folds_of_jobs(cohort, tasks, models, drawn)
     jobs = list(fold_of)
     open_jobs = begin_jobs(out, {job: job_inputs(cohort, fold, job, plan) for job, fold in fold_of.items()})
@@ -141,6 +143,19 @@ def cross_validate(
     if progress is not None:
         progress(len(jobs), len(jobs), "now metrics, comparisons and audit")
     return _summarise(out, jobs, failed, cohort.tasks, seed=plan.seed)
+
+
+def _remove_other_hospitals(held_out: Path, cohort: Cohort, folds: int, *, seed: int) -> None:
+    """Removes a run with hospitals held out that are not the cohort's any more: no model of patients' folds reads them."""
+    if not held_out.exists():
+        return
+    try:
+        now = [fold.sha256 for fold in folds_of_sites(cohort, folds, seed=seed)]
+    except ConfigurationError:  # none are known any more
+        now = []
+    if read_config(held_out).get("folds") != now:
+        logger.warning("%s is removed: patients are of other hospitals since. Hold them out again", held_out)
+        shutil.rmtree(held_out)
 
 
 def _folds_of_jobs(
