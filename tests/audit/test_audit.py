@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,13 @@ def test_too_few_patients_have_no_interval_no_p_and_no_verdict(task: str) -> Non
 
     assert metrics[["lower", "upper", "lower_delong", "upper_delong"]].isna().all(axis=None)
     assert metrics["reason"].str.contains(f"no interval: {LEAST - 1} ").all()
-    for check in ("fusion benefit", "label permutation", "linear baseline"):
-        findings = [f for f in audit.findings if f.check == check and f.model and "rescues" not in f.found]
+    checks = ["fusion benefit", "label permutation", "linear baseline", *(["calibration"] if task == "grade" else [])]
+    for check in checks:
+        findings = [f for f in audit.findings if f.check == check and f.model]
         assert findings, check
         assert all(f.level == "note" and f"{LEAST} are needed" in f.found for f in findings), check
+    assert not [f.found for f in audit.findings if re.search(r"\bp [=<] ", f.found)]
+    assert audit.tables["calibration"]["p_before"].isna().all()
     ratios = audit.tables["hazard_ratios"]
     assert ratios.empty is (task == "grade")
     assert ratios["hazard_ratio"].isna().all()

@@ -9,26 +9,27 @@ from subfuse.audit.audit import audit_predictions
 from subfuse.audit.calibration import calibration_findings
 from subfuse.evaluation.calibration.measures import CALIBRATION_COLUMNS
 from subfuse.evaluation.calibration_slopes import SLOPE_COLUMNS
-from subfuse.evaluation.floors import LEAST_CALIBRATED
 
 NO_SLOPES = pd.DataFrame(columns=list(SLOPE_COLUMNS))
 
 
 def test_calibration_is_worded_by_its_evidence() -> None:
-    rows = pd.DataFrame(
-        [
-            ("grade", "snn", measure, np.nan, 0.2, p, np.nan, "Platt", np.nan, n, "few", None)
-            for measure, p, n in (("expected_calibration_error", p_value, n_patients), ("brier", np.nan, n_patients))
-        ]
-        for p_value, n_patients in ((0.023, 39), (0.0004, 39), (0.4, 39), (0.0004, LEAST_CALIBRATED - 1))
-    )
-    tables = [pd.DataFrame(list(row), columns=list(CALIBRATION_COLUMNS)) for row in rows.to_numpy()]
+    tables = [
+        pd.DataFrame(
+            [
+                ("grade", "snn", measure, np.nan, 0.2, p, np.nan, "Platt", np.nan, 39, "few", None, why)
+                for measure, p in (("expected_calibration_error", p_value), ("brier", np.nan))
+            ],
+            columns=list(CALIBRATION_COLUMNS),
+        )
+        for p_value, why in ((0.023, None), (0.0004, None), (0.4, None), (np.nan, "3 patients, 5 are needed"))
+    ]
     weak, clear, none, few = (calibration_findings(table, NO_SLOPES)[0] for table in tables)
 
     assert "some evidence that probabilities are off" in weak.found
     assert "clear evidence that probabilities are off" in clear.found
     assert none.level == "ok"
-    assert (few.level, f"{LEAST_CALIBRATED} are needed" in few.found) == ("note", True)
+    assert (few.level, "not tested, 3 patients, 5 are needed; expected" in few.found) == ("note", True)
     assert not any("wrong" in finding.found for finding in (weak, clear, none, few))
     assert "cannot be recalibrated" in weak.remedy
     recalibrated = calibration_findings(tables[0].assign(after=0.1), NO_SLOPES)[0]

@@ -11,7 +11,6 @@ from subfuse.errors import listed
 from subfuse.evaluation.benefit.conformal import PROMISED, conformal_table, promise_of
 from subfuse.evaluation.benefit.decision_curves import decision_curves
 from subfuse.evaluation.calibration_slopes import LEVEL, RATIO, SLOPE
-from subfuse.evaluation.floors import LEAST_CALIBRATED
 from subfuse.evaluation.metrics import duration, number, p_text
 from subfuse.evaluation.predictions import TaskPredictions
 from subfuse.training.models import main_model, model_title
@@ -145,10 +144,8 @@ def _of_model(task: str, model: str, rows: pd.DataFrame, ways: Sequence[str]) ->
         )
         return
     p_value, text = _classification(rows) if "brier" in rows.index else _survival(rows)
-    n_patients = int(rows["n_patients"].iloc[0])
-    if p_value is None or n_patients < LEAST_CALIBRATED:
-        few = f"{n_patients} patients, {LEAST_CALIBRATED} are needed; " if n_patients < LEAST_CALIBRATED else ""
-        yield Finding.of_model("note", CHECK, f"not tested, {few}{text}", _WHY, task=task, model=model)
+    if p_value is None:
+        yield Finding.of_model("note", CHECK, f"not tested, {text}", _WHY, task=task, model=model)
         return
     if p_value >= SIGNIFICANCE:
         yield Finding.of_model("ok", CHECK, text, task=task, model=model)
@@ -165,8 +162,8 @@ def _of_model(task: str, model: str, rows: pd.DataFrame, ways: Sequence[str]) ->
     yield Finding.of_model("warning", CHECK, detail, _WHY, remedy, task=task, model=model, short=short)
 
 
-def _classification(rows: pd.DataFrame) -> tuple[float, str]:
-    """Returns the p-value of true probabilities, and the numbers."""
+def _classification(rows: pd.DataFrame) -> tuple[float | None, str]:
+    """Returns the p-value of true probabilities, None of too few patients, and the numbers."""
     error, brier = rows.loc["expected_calibration_error"], rows.loc["brier"]
     after = (
         f"; after recalibration {error['after']:.3f} and {brier['after']:.3f}"
@@ -175,11 +172,10 @@ def _classification(rows: pd.DataFrame) -> tuple[float, str]:
     )
     if np.isfinite(error["after_isotonic"]):
         after += f", by isotonic regression {error['after_isotonic']:.3f} and {brier['after_isotonic']:.3f}"
-    text = (
-        f"expected calibration error {error['before']:.3f} ({p_text(float(error['p_before']))} if probabilities were "
-        f"true), Brier {brier['before']:.3f}{after}"
-    )
-    return float(error["p_before"]), text
+    is_tested = np.isfinite(error["p_before"])
+    tested = f" ({p_text(float(error['p_before']))} if probabilities were true)" if is_tested else ""
+    text = f"expected calibration error {error['before']:.3f}{tested}, Brier {brier['before']:.3f}{after}"
+    return (float(error["p_before"]), text) if is_tested else (None, f"{error['reason_p']}; {text}")
 
 
 def _survival(rows: pd.DataFrame) -> tuple[float | None, str]:

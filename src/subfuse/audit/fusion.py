@@ -190,7 +190,8 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     """Returns which test patients the model gets right and the reference wrong (rescued), and the reverse (lost).
 
     Right is the true class predicted; for survival, more than half of the patient's comparable pairs within the fold
-    in the right order. First repeat only, patients predicted by both. The p-value is McNemar's, exact.
+    in the right order. First repeat only, patients predicted by both. The p-value is McNemar's, exact; of too few
+    patients of the rarest class, or with an event, there is none.
     """
     right = [_right(task.of_model(name), task.classes) for name in (model, reference)]
     common = right[0].index.intersection(right[1].index)
@@ -203,13 +204,14 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     n_rescued, n_lost = int((change == "rescued").sum()), int((change == "lost").sum())
     from scipy.stats import binomtest
 
+    few = task.outcome.too_few(task.of_model(model).query("split == 'test'").drop_duplicates(PATIENT))
     p_value = binomtest(n_rescued, n_rescued + n_lost).pvalue if n_rescued + n_lost else 1.0
     found = (
         f"{model_title(model)} rescues {n_rescued} and loses {n_lost} of {len(common)} patients against "
         f"{model_title(reference)} "
-        f"(rightly {task.outcome.words['judged']} by one of them only; {p_text(p_value)})"
+        f"(rightly {task.outcome.words['judged']} by one of them only; {few or p_text(p_value)})"
     )
-    level: Level = "warning" if n_lost > n_rescued and p_value < SIGNIFICANCE else "note"
+    level: Level = "warning" if few is None and n_lost > n_rescued and p_value < SIGNIFICANCE else "note"
     return Finding(level, CHECK, found, "A mean gain may hide patients who lose.", "", task.name, model), patients
 
 

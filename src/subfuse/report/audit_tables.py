@@ -115,9 +115,9 @@ def _interval_of(lower: str, upper: str) -> _Cell:
 
 
 def _undefined(rows: Sequence[_Row]) -> list[str]:
-    """Returns one line per reason why a recalibrated value is undefined, with the tasks and models that it concerns."""
+    """Returns one line per reason why a value is undefined, with the tasks and models that it concerns."""
     lines = []
-    for value, reason in (("after", "reason"), ("after_isotonic", "reason_isotonic")):
+    for value, reason in (("p_before", "reason_p"), ("after", "reason"), ("after_isotonic", "reason_isotonic")):
         alike: dict[str, list[tuple[str, str]]] = {}
         for row in rows:
             if row.get(value) is None and row.get(reason):

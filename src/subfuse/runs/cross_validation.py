@@ -146,7 +146,7 @@ def cross_validate(
 
 
 def _remove_other_hospitals(held_out: Path, cohort: Cohort, folds: int, *, seed: int) -> None:
-    """Removes a run with hospitals held out that are not the cohort's any more: no model of patients' folds reads them."""
+    """Removes a run with hospitals held out, where patients are of others since; models of other folds read none."""
     if not held_out.exists():
         return
     try:

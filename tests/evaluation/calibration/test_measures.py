@@ -68,6 +68,35 @@ def test_the_p_value_of_one_bin_is_that_of_the_binomial_distribution() -> None:
     assert found["p_before"] == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "few"),
+    [
+        ((7, 6, 6), "19 test patients, 20 are needed"),
+        ((50, 6, 4), "4 test patients of class C, 5 are needed"),
+        ((15, 15, 5), None),
+    ],
+)
+def test_too_few_patients_have_no_p_value(sizes: tuple[int, ...], few: str | None) -> None:
+    label = np.repeat(["A", "B", "C"], sizes)
+    rows = pd.DataFrame({"patient_id": np.arange(len(label)).astype(str), "label": label})
+    rows = rows.assign(cohort="c", task="t", model="m", repeat=0, fold=0, split="test", p_A=0.1, p_B=0.1, p_C=0.8)
+
+    found = measure(calibration_table(rows), "expected_calibration_error")
+
+    assert found["reason_p"] == few
+    assert np.isnan(found["p_before"]) == (few is not None)
+
+
+def test_curves_of_too_few_patients_are_not_tested() -> None:
+    rows = survived(900, factor=1.0)
+    tested = rows.index[rows["split"] == "test"]
+    few = rows.drop(index=tested[19:])
+    tests = calibration_table(few).set_index("measure").loc[["one_calibration_p", "d_calibration_p"]]
+    assert tests[["before", "after"]].isna().all(axis=None)
+    assert set(tests["reason_p"]) == {"19 test patients, 20 are needed"}
+    assert np.isfinite(measure(calibration_table(few), "integrated_brier")["before"])
+
+
 def test_test_patients_are_pooled_and_repeats_averaged() -> None:
     rows = classified(300, ("A", "B", "C"), sharpened=2.0, repeats=2)
     tested = rows[(rows["split"] == "test") & (rows["repeat"] == 0)]

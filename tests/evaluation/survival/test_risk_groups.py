@@ -127,10 +127,15 @@ def test_log_rank_with_an_empty_group_is_undefined() -> None:
     assert metric.reason == "no patient in the high risk group"
 
 
-def test_log_rank_without_events_is_undefined() -> None:
-    groups = risk_groups(fold_rows(0, train=[1, 2, 3], test={"a": 1.0, "b": 3.0})).assign(event=False)
+def test_log_rank_of_fewer_than_five_events_is_undefined() -> None:
+    tested = {f"patient-{index}": index % 5 + 1.0 for index in range(20)}
+    groups = risk_groups(fold_rows(0, train=[1, 3, 5], test=tested))
+    groups["event"] = np.arange(20) < 5
+    assert log_rank(groups).is_defined
 
-    assert log_rank(groups).reason == "no event was observed"
+    few = log_rank(groups.assign(event=np.arange(20) < 4))
+    assert np.isnan(few.value)
+    assert few.reason == "4 events among the test patients, 5 are needed"
 
 
 def test_kaplan_meier_by_hand() -> None:

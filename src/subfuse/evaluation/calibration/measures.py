@@ -16,8 +16,11 @@ from subfuse.evaluation.calibration.stages import (
     survival_stages,
 )
 from subfuse.evaluation.censoring import HORIZON_DAYS, SurvivalCurves
+from subfuse.evaluation.floors import LEAST_CALIBRATED
 from subfuse.evaluation.metrics import Metric, classification_metrics, metrics_of
 from subfuse.evaluation.predictions import (
+    PATIENT,
+    TaskPredictions,
     class_probabilities,
     events,
     label_indices,
@@ -34,7 +37,7 @@ from subfuse.evaluation.weighted_metrics import CALIBRATION_BINS, bins_of
 
 CALIBRATION_COLUMNS = (
     "task", "model", "measure", "horizon_days", "before", "p_before", "after", "method", "after_isotonic",
-    "n_patients", "reason", "reason_isotonic",
+    "n_patients", "reason", "reason_isotonic", "reason_p",
 )  # fmt: skip
 _RELIABILITY_COLUMNS = ("task", "model", "group", "n_patients", "predicted", "observed")
 _RELIABILITY_BINS = 10
@@ -59,6 +62,8 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
       where the shortest curve ends) and `d_calibration_p`: small ones speak against the probabilities. For
       several repeats, twice the median p-value (Meinshausen 2009).
 
+    Of fewer than 20 test patients, or 5 of the rarest class, there is no p-value; `reason_p` says so.
+
     Args:
         predictions: Columns of predictions.csv, with rows of split validation for recalibration.
 
@@ -74,11 +79,15 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
             of_model = task.of_model(model)
             if not (of_model["split"] == "test").any():
                 continue
+            tested = of_model[of_model["split"] == "test"].drop_duplicates(PATIENT)
+            few = _too_few(tested, task)
             measured = (
-                _class_measures(of_model, task.classes) if task.classes is not None else _survival_measures(of_model)
+                _class_measures(of_model, task.classes, few)
+                if task.classes is not None
+                else _survival_measures(of_model, few)
             )
-            n_patients = of_model.loc[of_model["split"] == "test", ["cohort", "patient_id"]].drop_duplicates().shape[0]
-            rows += [{"task": task.name, "model": model, "n_patients": n_patients, **row} for row in measured]
+            of = {"task": task.name, "model": model, "n_patients": len(tested), "reason_p": few}
+            rows += [of | row for row in measured]
     return pd.DataFrame(rows, columns=list(CALIBRATION_COLUMNS)).astype({"n_patients": "Int64"})
 
 
@@ -105,23 +114,35 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     return stacked(tables)[list(_RELIABILITY_COLUMNS)]
 
 
-def _class_measures(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _too_few(tested: pd.DataFrame, task: TaskPredictions) -> str | None:
+    """Returns why calibration is not tested on these patients; the tests of curves count their events themselves."""
+    if len(tested) < LEAST_CALIBRATED:
+        return f"{len(tested)} test patients, {LEAST_CALIBRATED} are needed"
+    return None if task.classes is None else task.outcome.too_few(tested)
+
+
+def _class_measures(rows: pd.DataFrame, classes: Sequence[str], few: str | None) -> Iterator[dict[str, Any]]:
     before, after, reason = class_stages(rows, classes)
     isotonic, reason_isotonic = isotonic_stage(rows, classes)
     for measure in ("expected_calibration_error", "brier"):
         values = [None if part is None else _pooled_class_metric(part, measure) for part in (before, after, isotonic)]
-        p_before = _calibration_p_value(before, values[0]) if measure == "expected_calibration_error" else np.nan
+        is_tested = measure == "expected_calibration_error" and few is None
+        p_before = _calibration_p_value(before, values[0]) if is_tested else np.nan
         yield _row(measure, values, scaling_of(classes).method, reason, reason_isotonic) | {"p_before": p_before}
 
 
-def _survival_measures(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _survival_measures(rows: pd.DataFrame, few: str | None) -> Iterator[dict[str, Any]]:
     before, after, reason = survival_stages(rows)
     for measure in ("integrated_brier", "one_calibration_p", "d_calibration_p"):
         if before is None:
             yield _row(measure, [np.nan, None, None], "level and slope", reason, _NO_ISOTONIC_CURVES)
             continue
         horizon = common_horizon(before)
-        found = [Metric(np.nan) if f is None else _survival_metric(f, measure, horizon) for f in (before, after)]
+        is_tested = measure == "integrated_brier" or few is None
+        found = [
+            _survival_metric(f, measure, horizon) if f is not None and is_tested else Metric(np.nan, few)
+            for f in (before, after)
+        ]
         values = [*(metric.value for metric in found), None]
         row = _row(measure, values, "level and slope", found[0].reason or reason, _NO_ISOTONIC_CURVES)
         yield row | {"horizon_days": horizon if measure == "one_calibration_p" else np.nan}

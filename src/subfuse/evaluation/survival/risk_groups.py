@@ -5,6 +5,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.errors import DataError, preview
+from subfuse.evaluation.floors import LEAST
 from subfuse.evaluation.metrics import Metric
 from subfuse.evaluation.predictions import FOLD, PATIENT, events, risks, times_days
 
@@ -61,15 +62,15 @@ def risk_groups(predictions: pd.DataFrame) -> pd.DataFrame:
 def log_rank(groups: pd.DataFrame) -> Metric:
     """Returns the p-value of the log-rank test between the high and the low group of `risk_groups`.
 
-    NaN with the reason if a group is empty or nobody has an event.
+    NaN with the reason if a group is empty, or fewer than 5 patients have an event.
     """
     is_high = (groups["group"] == "high").to_numpy()
     empty = [name for name, members in zip(GROUPS, (is_high, ~is_high), strict=True) if not members.any()]
     if empty:
         return Metric(np.nan, f"no patient in the {' and the '.join(empty)} risk group")
     time_days, event = times_days(groups), events(groups)
-    if not event.any():
-        return Metric(np.nan, "no event was observed")
+    if event.sum() < LEAST:
+        return Metric(np.nan, f"{event.sum()} events among the test patients, {LEAST} are needed")
     from lifelines.statistics import logrank_test  # slow to import
 
     test = logrank_test(time_days[is_high], time_days[~is_high], event[is_high], event[~is_high])
