@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from brief_run import BRIEF
 from safetensors.torch import load_file
@@ -11,6 +12,7 @@ from small_cohort import deal_folds
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError
 from subfuse.run_folder.job import Job
+from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.single_training import train_model
 
@@ -53,9 +55,13 @@ def test_a_finished_fold_is_kept_when_asked_and_otherwise_an_error(cohort, tmp_p
     np.testing.assert_array_equal(first["value"], again["value"])
 
 
-def test_outcomes_that_changed_since_are_trained_again(cohort, tmp_path):
+def test_outcomes_that_changed_since_are_trained_again_and_other_folds_left_out_until_they_are(
+    cohort, tmp_path, caplog
+):
     out, options = tmp_path / "run", {"task": "grade", "model": "logistic", "resume": True, **BRIEF}
     train_model(cohort, out=out, **options)
+    train_model(cohort, out=out, fold=1, **options)
+    assert set(read_predictions(out / "predictions.csv")["fold"]) == {0, 1}
     weights = Job("grade", "logistic", 0).folder(out) / "model.safetensors"
     before = weights.read_bytes()
     trained = deal_folds(cohort)[0].train[3]
@@ -63,8 +69,14 @@ def test_outcomes_that_changed_since_are_trained_again(cohort, tmp_path):
     patients = tuple(
         replace(p, labels={"grade": other[p.labels["grade"]]}) if p.patient_id == trained else p for p in cohort
     )
-    train_model(replace(cohort, patients=patients), out=out, **options)
+    corrected = replace(cohort, patients=patients)
+    train_model(corrected, out=out, **options)
     assert weights.read_bytes() != before
+    assert set(read_predictions(out / "predictions.csv")["fold"]) == {0}
+    assert "grade · logistic · fold 1 is left out: changed since it was trained: outcomes" in caplog.text
+    again = train_model(corrected, out=out, fold=1, **options)
+    fresh = [train_model(corrected, out=tmp_path / "fresh", fold=fold, **options) for fold in (0, 1)][-1]
+    pd.testing.assert_frame_equal(again, fresh)
 
 
 @pytest.mark.parametrize(("changes", "message"), [

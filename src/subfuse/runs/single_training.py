@@ -9,11 +9,11 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
-from subfuse.errors import ConfigurationError, SubfuseError
+from subfuse.errors import ConfigurationError, SubfuseError, listed
 from subfuse.execution import Progress
 from subfuse.run_folder.cohort_copy import copy_cohort
 from subfuse.run_folder.job import Job
-from subfuse.run_folder.layout import claim_folder
+from subfuse.run_folder.layout import claim_folder, remove_results
 from subfuse.run_folder.names import CHECKPOINT, PREDICTIONS
 from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
@@ -49,7 +49,8 @@ def train_model(
     Writes what `cross_validate` writes for the same fold and seed, so that a run can be predicted with, explained and
     reported; with the same weights, on the same machine and number of threads. Other folds of the same task and model
     may be trained into the same folder. Until the model is complete, `last.ckpt` in the fold's folder holds the
-    training after its last epoch.
+    training after its last epoch. Other folds that were trained before patients, outcomes or inputs changed are named,
+    and left out of the metrics until they are trained again.
 
     Args:
         cohort: A prepared cohort with splits of its own.
@@ -88,7 +89,10 @@ def train_model(
             "processes": fabric.world_size,
             "allow_inputs": sorted(allow_inputs),
         }
-        inputs = job_inputs(cohort, folds[fold], job, plan)
+        inputs = {
+            one: job_inputs(cohort, of_fold, one, plan)
+            for one, of_fold in ((Job(task, model, index), of_fold) for index, of_fold in enumerate(folds))
+        }
         _on_first(fabric, lambda: _claim(out, description, job, inputs, cohort, resume=resume))
         if fabric.is_global_zero:
             for warning in fold_warnings(cohort, {job: folds[fold]}, selection=plan.training.selection):
@@ -98,7 +102,7 @@ def train_model(
             train_job(cohort, folds[fold], job, out, own, fabric=fabric, progress=progress)
         if not fabric.is_global_zero:
             return None
-    tables = [Job(task, model, index).predictions(out) for index in range(len(folds))]
+    tables = [one.predictions(out) for one, now in inputs.items() if not one.changed_inputs(out, now)]
     predictions = stack_predictions([table for table in tables if table is not None])
     return write_results(out, predictions, cohort.tasks, seed=plan.seed)[0]
 
@@ -135,7 +139,13 @@ def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, plan: Train
 
 
 def _claim(
-    out: Path, description: dict[str, Any], job: Job, inputs: Mapping[str, str], cohort: Cohort, *, resume: bool
+    out: Path,
+    description: dict[str, Any],
+    job: Job,
+    inputs: Mapping[Job, Mapping[str, str]],
+    cohort: Cohort,
+    *,
+    resume: bool,
 ) -> None:
     claim_folder(out, description)
     folder = job.folder(out)
@@ -144,5 +154,14 @@ def _claim(
         is_finished = begun[-1] == PREDICTIONS
         state, use = ("finished", "keep it, which trains nothing") if is_finished else ("begun", "go on with it")
         raise ConfigurationError(f"{folder} holds a {state} training. Add --resume to {use}, or choose another --out.")
-    begin_jobs(out, {job: inputs})
+    outdated = [one for one, now in inputs.items() if one != job and one.changed_inputs(out, now)]
+    if outdated:
+        remove_results(out, {job.task})
+    for one in outdated:
+        changed = listed(one.changed_inputs(out, inputs[one]))
+        logger.warning(
+            "%s is left out: changed since it was trained: %s. Train it again: `--fold %d --resume`",
+            one, changed, one.fold_index,
+        )  # fmt: skip
+    begin_jobs(out, {job: inputs[job]})
     copy_cohort(cohort, out)
