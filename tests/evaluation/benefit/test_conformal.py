@@ -125,6 +125,20 @@ def test_few_validation_patients_in_a_fold_promise_nothing_and_say_so() -> None:
     assert np.isnan(table["coverage"].iloc[0])
 
 
+@pytest.mark.parametrize("survival", [False, True])
+def test_too_few_test_patients_or_events_tell_nothing(survival: bool) -> None:
+    rows = rows_of(1, 25, survival=survival)
+    is_tested = rows["split"] == "test"
+    few = rows.drop(index=rows.index[is_tested][19:])
+    (finding,), table = promise_findings(task_of(few), strata(few))
+    assert (finding.level, "19 test patients, 20 are needed" in finding.found) == ("note", True)
+    assert table[["coverage", "lower", "upper", "p_value"]].isna().all(axis=None)
+    if survival:
+        rows.loc[is_tested, "event"] = np.arange(is_tested.sum()) < 4
+        (finding,), _ = promise_findings(task_of(rows), strata(rows))
+        assert (finding.level, "4 events among the test patients, 5 are needed" in finding.found) == ("note", True)
+
+
 def test_validation_rows_without_a_prediction_promise_nothing() -> None:
     rows = rows_of(2, 20, survival=True)
     rows.loc[rows["split"] == "validation", [f"survival_{day:g}" for day in DAYS]] = np.nan

@@ -172,4 +172,8 @@ def test_what_cannot_be_tested_has_a_reason() -> None:
     assert "end on day 500" in one_calibration(time_days, event, short).reason
     assert "fewer than 10 events" in one_calibration(time_days, np.zeros(60, bool), curves(hazard)).reason
     assert "fewer than 50 patients" in d_calibration(time_days[:49], event[:49], curves(hazard[:49])).reason
-    assert "no event" in d_calibration(time_days, np.zeros(60, bool), curves(hazard)).reason
+    on_first_days = np.where(np.arange(60) < 12, 100.0, time_days)
+    for n_events in (9, 10):
+        found = d_calibration(on_first_days, np.arange(60) < n_events, curves(hazard))
+        assert found.is_defined is (n_events == 10)
+        assert found.is_defined or "fewer than 10 events by day" in found.reason

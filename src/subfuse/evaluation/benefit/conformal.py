@@ -9,11 +9,12 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.evaluation.censoring import SurvivalCurves
-from subfuse.evaluation.floors import LEAST_VALIDATION
+from subfuse.evaluation.floors import LEAST_CALIBRATED, LEAST_VALIDATION
 from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.evaluation.predictions import (
     FOLD,
     PATIENT,
+    SurvivalOutcome,
     TaskPredictions,
     class_probabilities,
     curve_columns,
@@ -54,6 +55,10 @@ class SetsOfClasses:
         sets = conformal_sets(*of_known, probabilities)
         return {"size": sets.sum(axis=1), "held": sets[np.arange(len(tested)), label]}
 
+    def too_few(self, kept: pd.DataFrame) -> str | None:
+        """Returns why these test patients cannot tell whether it is kept; None where they suffice."""
+        return _too_few(kept)
+
     def share(self, kept: pd.DataFrame) -> dict[str, Any]:
         """Returns for how many patients it held, with their number and the size."""
         found = {"size": float(kept["size"].mean()), "n_patients": len(kept)}
@@ -79,6 +84,10 @@ class BoundsOfSurvival:
         )
         bound = survival_bounds(times_days(known), events(known), curves, new)
         return {"size": bound, "time_days": times_days(tested), "event": events(tested)}
+
+    def too_few(self, kept: pd.DataFrame) -> str | None:
+        """Returns why these test patients cannot tell; None where they, and those with an event, suffice."""
+        return _too_few(kept) or SurvivalOutcome().too_few(kept)
 
     def share(self, kept: pd.DataFrame) -> dict[str, Any]:
         """Returns the Kaplan-Meier estimate of the share of patients who live to their bound."""
@@ -109,6 +118,7 @@ def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) ->
     - Survival: `survival_bounds`; `coverage` is the Kaplan-Meier estimate of the share who live as long as their
       bound, on the axis of time divided by the bound; `size` is the median bound in days.
     - `lower`, `upper`: Wilson's interval, for the patients who were tested.
+    - Of fewer than 20 test patients, or 5 events, nothing is told; `reason` says so.
     - `p_value`: how probable it is that a promise p holds for so few although it is kept. Who validated counts too:
       with n known patients the share of new ones for whom it holds varies as Beta(n + 1 - k, k),
       :math:`k = \lfloor (n + 1)(1 - p) \rfloor` (Vovk 2012), in each fold.
@@ -131,7 +141,7 @@ def conformal_table(task: TaskPredictions, model: str, columns: pd.DataFrame) ->
         return pd.DataFrame([known | {"reason": reasons[0], "n_patients": 0}], columns=list(CONFORMAL_COLUMNS))
     kept = pd.concat([found for found in folds if not isinstance(found, str)]).set_index(PATIENT)
     groups = [(_EVERYBODY, _EVERYBODY, kept), *_strata(kept, columns)]
-    found = [known | {"column": column, "stratum": name} | promise.share(part) for column, name, part in groups]
+    found = [known | {"column": column, "stratum": name} | _share(promise, part) for column, name, part in groups]
     return pd.DataFrame(found, columns=list(CONFORMAL_COLUMNS))
 
 
@@ -216,6 +226,16 @@ def _rank(n_known: int) -> int:
         needed = int(np.ceil(1 / (1 - PROMISED) - 1e-9)) - 1
         raise ValueError(f"a promise of {PROMISED:.0%} needs {needed} known patients. Found {n_known}.")
     return rank
+
+
+def _too_few(kept: pd.DataFrame) -> str | None:
+    n = len(kept)
+    return f"{n} test patients, {LEAST_CALIBRATED} are needed" if n < LEAST_CALIBRATED else None
+
+
+def _share(promise: SetsOfClasses | BoundsOfSurvival, kept: pd.DataFrame) -> dict[str, Any]:
+    few = promise.too_few(kept)
+    return promise.share(kept) if few is None else {"n_patients": len(kept), "reason": few}
 
 
 def _kept_promises(fold: pd.DataFrame, promise: SetsOfClasses | BoundsOfSurvival) -> pd.DataFrame | str:

@@ -103,11 +103,11 @@ def d_calibration(
     """
     if len(time_days) < _D_BINS * _D_PATIENTS_PER_BIN:
         return Metric(np.nan, f"fewer than {_D_BINS * _D_PATIENTS_PER_BIN} patients")
-    if not event.any():
-        return Metric(np.nan, "no event was observed")
+    seen = event & (time_days <= curves.days[-1])
+    if seen.sum() < LEAST_CALIBRATED_EVENTS:
+        return Metric(np.nan, f"fewer than {LEAST_CALIBRATED_EVENTS} events by day {curves.days[-1]:.0f}")
     from scipy.stats import chisquare
 
-    seen = event & (time_days <= curves.days[-1])
     return Metric(float(chisquare(d_calibration_counts(curves.at(time_days), seen)).pvalue))
 
 
