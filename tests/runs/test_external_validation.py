@@ -234,6 +234,20 @@ def test_results_of_another_cohort_are_not_overwritten(run_and_others, tmp_path)
         run.evaluate(replace(others, name="third"), tmp_path / "external")
 
 
+def test_nothing_of_an_earlier_state_of_the_cohort_is_left_beside_a_new_evaluation(run_and_others, tmp_path):
+    run, others = run_and_others
+    out = tmp_path / "external"
+    run.evaluate(others, out)
+    old = [out / "report.html", out / "audit.json", out / "explanations" / "P" / "survival" / "a.csv"]
+    for path in old:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of the earlier state")
+    corrected = replace(others, patients=tuple(replace(p, time_days=1.0, event=True) for p in others))
+    metrics = run.evaluate(corrected, out)
+    assert [path for path in old if path.exists() and path.read_text() == "of the earlier state"] == []
+    pd.testing.assert_frame_equal(metrics, run.evaluate(corrected, tmp_path / "fresh"))
+
+
 def test_the_documented_columns_are_those_of_the_files(run_and_others, tmp_path):
     run, others = run_and_others
     run.evaluate(others, tmp_path / "external")

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from small_cohort import deal_folds, slide_features, with_covariates
 from subfuse.audit.audit import audit_run
 from subfuse.errors import DataError
+from subfuse.expression.units import ShareBasis
 from subfuse.features.store import write_features
 from subfuse.report.run_files import read_run
 from subfuse.run_folder.job import Job
@@ -51,6 +52,11 @@ CORRECTIONS = {
     "a slide left out": (lambda c: changed(c, 2, slides=()), {"abmil": {"slides"}, "grade": {"slides"}}),
     "a site": (lambda c: changed(c, 2, site="B"), {}),
     "a pathway": (lambda c: replace(c, pathways={}), {name: {"genes"} for name in MODELS}),
+    "the unit": (lambda c: replace(c, expression_unit="tpm"), {name: {"genes"} for name in MODELS}),
+    "the sums of shares": (
+        lambda c: replace(c, expression_basis=ShareBasis.of(["A", "B"])),
+        {name: {"genes"} for name in MODELS},
+    ),
     "the encoder": (lambda c: replace(c, encoder_sha256="1" * 64), {name: {"encoder"} for name in MODELS}),
 }
 

@@ -1,5 +1,8 @@
 """The HTTP interface: its answers, its refusals, and whatever else can be sent to it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,8 +19,9 @@ from viewer_run import GENES, HOSTILE, N_PATIENTS, made_run
 from subfuse.expression.upload import LIMIT_BYTES
 from subfuse.serve.app import create_app
 from subfuse.serve.explanations import ExplanationWorker
+from subfuse.serve.prediction_queue import PredictionQueue
 from subfuse.serve.protection import LOOPBACK_NAMES, Access
-from subfuse.serve.run_reader import open_run
+from subfuse.serve.run_reader import RunReader, open_run
 from subfuse.serve.schema import Job
 
 OWN = quote(HOSTILE, safe="")
@@ -53,6 +57,33 @@ def test_the_shown_numbers_are_those_of_the_file(client, predictions):
     (own,) = [p for p in detail["predictions"] if (p["task"], p["model"], p["split"]) == ("grade", "snn", "test")]
     row = predictions.query("patient_id == @HOSTILE and task == 'grade' and model == 'snn' and split == 'test'").iloc[0]
     assert own["probabilities"] == {"G2": row["p_G2"], "G4": row["p_G4"]}
+
+
+def test_uploads_wait_one_after_another_while_everything_else_is_answered(viewer_run, monkeypatch):
+    begun, go = [], threading.Event()
+
+    def slow(self, patient, content, *, model):
+        begun.append(patient)
+        assert go.wait(30)
+        raise LookupError("nothing is predicted here")
+
+    monkeypatch.setattr(RunReader, "predict_with", slow)
+    monkeypatch.setattr("subfuse.serve.app.PredictionQueue", partial(PredictionQueue, 1))
+    app = create_app(open_run(viewer_run), Access(LOOPBACK_NAMES | {"testserver"}, None))
+    with (
+        TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client,
+        ThreadPoolExecutor(3) as others,
+    ):
+        upload = partial(client.post, "/api/patients/P01/predict", params={"model": "subspace"}, content=FILE)
+        uploads = [others.submit(upload) for _ in range(3)]
+        refused = next(as_completed(uploads, timeout=30)).result()
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert client.get("/api/patients", params={"task": "survival", "model": "subspace"}).status_code == 200
+        assert len(begun) == 1
+        go.set()
+        assert sorted(future.result(30).status_code for future in uploads) == [429, 500, 500]
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize(
