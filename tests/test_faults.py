@@ -38,7 +38,6 @@ SIZES: dict[str, Any] = {
     ),
     "allow_inputs": [*GENES, "age", "gender"],
 }
-OF_THE_MOMENT = ("provenance.json",)  # of a run: holds the date
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,16 @@ class MeanColour:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Returns all that a command has left, hidden files too, but what holds the time."""
+    """Returns all that a command has left, hidden files too, but what holds the time: the provenance of a run."""
     return {
-        path.relative_to(folder).as_posix(): b"" if path.name in OF_THE_MOMENT else path.read_bytes()
+        path.relative_to(folder).as_posix(): b"" if _holds_the_time(path) else path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def _holds_the_time(path: Path) -> bool:
+    return path.name == "provenance.json" and not (path.parent / "patients.csv").exists()
 
 
 def check(command: Callable[[Path], Any], out: Path) -> None:

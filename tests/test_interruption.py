@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = Path(__file__).parent / "sleeping_command.py"
+PROCESSES = Path(__file__).parent / "sleeping_processes.py"
 STOPPED = "subfuse: stopped. What is complete is kept; the same command goes on from there.\n"
 
 
@@ -55,6 +56,22 @@ def test_workers_end_with_their_command_which_says_one_line(number, whole_group,
     if said:
         assert errors == said
     assert len(list(tmp_path.iterdir())) == 2  # no further job was begun
+
+
+@pytest.mark.walk
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("kind", ["second_rank", "explaining"])
+def test_processes_of_a_training_and_of_the_viewer_end_with_one_that_is_killed(kind, tmp_path):
+    folder = tmp_path / "numbers"
+    folder.mkdir()
+    command = subprocess.Popen([sys.executable, PROCESSES, kind, folder], stderr=subprocess.DEVNULL)
+    wait_until(lambda: [path for path in folder.iterdir() if path.read_text()])
+    (number,) = (int(path.read_text()) for path in folder.iterdir())
+    assert is_alive(number)
+    assert number != command.pid
+    command.kill()
+    command.wait(60)
+    wait_until(lambda: not is_alive(number))
 
 
 def test_sigterm_removes_the_temporary_file_of_what_is_being_written(tmp_path):

@@ -20,7 +20,7 @@ def tested(make_cohort):
     return FoldModel("0", fit(cohort), cohort.select(fold.test).patients[:3])
 
 
-def test_what_was_explained_is_known_to_be_of_this_model_these_patients_and_this_setting(tested, tmp_path):
+def test_what_was_explained_is_known_to_be_of_this_model_these_patients_and_this_setting(tested, make_cohort, tmp_path):
     folder = model_folder(tested, tmp_path)
     assert folder.is_relative_to(tmp_path / "survival")
     assert not is_explained(tested, folder, 1.0)
@@ -29,6 +29,8 @@ def test_what_was_explained_is_known_to_be_of_this_model_these_patients_and_this
     assert is_explained(tested, folder, 1.0)
     assert not is_explained(tested, folder, 0.5)
     assert not is_explained(replace(tested, patients=tested.patients[:2]), folder, 1.0)
+    again = fit(make_cohort(n_patients=12), fold=1)
+    assert not is_explained(replace(tested, fitted=again), folder, 1.0)
     other = replace(tested.patients[2], expression=tested.patients[2].expression + np.float32(1))
     assert not is_explained(replace(tested, patients=(*tested.patients[:2], other)), folder, 1.0)
 
