@@ -15,6 +15,7 @@ from subfuse.cohort import marker
 SOURCE = Path(subfuse.__file__).parent
 LAYERS = [  # low to high: a module imports from lower layers and from its own room
     {"errors", "lazy", "settings"},
+    {"workbooks"},
     {"__init__", "bounded_files", "identifiers"},
     {"cells", "files", "execution", "hdf5_heaps", "tables", "exclusions", "model", "evaluation"},
     {"slides", "expression", "clinical"},

@@ -17,6 +17,7 @@ import yaml
 from subfuse.cli import main
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.simulation.genes import draw_counts, draw_genes, star_table
+from workbook_files import write_xlsx
 
 pytestmark = pytest.mark.walk
 
@@ -94,6 +95,8 @@ def write_clinical(folder: Path, random) -> None:
         "gender": np.resize(["female", "male", "male"], n), "project": np.resize(["gbm", "lgg"], n),
     }  # fmt: skip
     pd.DataFrame(plain).to_csv(folder / "p.csv", index=False)
+    rows = pd.DataFrame(plain).astype(object).values.tolist()
+    write_xlsx(folder / "study.xlsx", {"Patients 2024": [list(plain), *rows], "Notes": [["by hand"]]})
     markers = {"case_id": PATIENTS, "idh": idh, "codel_1p19q": codel, "cdkn2a_gistic": cdkn2a, "grade": grades}
     pd.DataFrame(markers).to_csv(folder / "markers.csv", index=False)
     gdc = {

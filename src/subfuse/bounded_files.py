@@ -1,4 +1,4 @@
-"""Files from elsewhere, plain or gzip, read with little memory whatever they unpack to or declare."""
+"""Files from elsewhere, plain, gzip or a sheet, read with little memory whatever they unpack to or declare."""
 
 import gzip
 import io
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from subfuse.errors import DataError
+from subfuse.workbooks.sheet import sheet_csv, workbook_of
 
 _LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
 _LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
@@ -20,7 +21,7 @@ class _BoundedStream(io.RawIOBase):
 
     def __init__(self, stream: io.BufferedIOBase, path: Path) -> None:
         self._stream, self._path = stream, path
-        self._most = max(_LARGEST_TEXT, _UNPACKED * path.stat().st_size)
+        self._most = max(_LARGEST_TEXT, _UNPACKED * file_of(path).stat().st_size)
         self._n_read = self._line = 0
 
     def readable(self) -> bool:
@@ -57,19 +58,32 @@ def require_regular_file(path: Path, what: str = "table") -> None:
 
 def other_than_file(path: Path) -> str | None:
     """Returns what there is in the place of a file: a folder, pipe or device; None where a file is, or nothing."""
+    path = file_of(path)
     if path.is_file() or not path.exists():
         return None
     return "folder" if path.is_dir() else "pipe or device"
 
 
+def file_of(path: Path) -> Path:
+    """Returns the file behind a path, which may name a sheet of a workbook: `clinical.xlsx#Patients`."""
+    workbook = workbook_of(path)
+    return path if workbook is None else workbook[0]
+
+
 def open_unpacked(path: Path) -> io.BufferedIOBase:
-    """Opens a plain or gzip file without bounds, for `read_bounded` and `read_bounded_line`."""
+    """Opens a plain or gzip file without bounds, for `read_bounded` and `read_bounded_line`; a sheet as CSV.
+
+    Raises:
+        DataError: As `sheet_csv`, which unpacks within bounds.
+    """
+    if (workbook := workbook_of(path)) is not None:
+        return io.BytesIO(sheet_csv(*workbook, most=_most_unpacked(path)))
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 @contextmanager
 def open_bounded(path: Path) -> Iterator[io.BufferedReader]:
-    """Opens a plain or gzip file of any size; reading it needs little memory, whatever it unpacks to.
+    """Opens a plain or gzip file of any size, or a sheet; reading it needs little memory, whatever it unpacks to.
 
     Raises:
         DataError: While reading: a line is longer than 16 MB, or the content is larger than both 512 MB and a hundred
@@ -85,7 +99,7 @@ def read_bounded(file: Any, path: Path) -> bytes:
     Raises:
         DataError: It is larger, unpacked, than a table of text can be.
     """
-    most = min(_LARGEST_TEXT, max(_SMALL_ARRAY, _UNPACKED * path.stat().st_size))
+    most = _most_unpacked(path)
     content = file.read(most + 1)
     if len(content) > most:
         raise DataError(
@@ -93,6 +107,10 @@ def read_bounded(file: Any, path: Path) -> bytes:
             "the right file, or keep the columns that are needed."
         )
     return content
+
+
+def _most_unpacked(path: Path) -> int:
+    return min(_LARGEST_TEXT, max(_SMALL_ARRAY, _UNPACKED * file_of(path).stat().st_size))
 
 
 def read_bounded_line(file: io.BufferedIOBase, path: Path, what: str) -> bytes:

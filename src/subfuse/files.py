@@ -3,6 +3,7 @@
 import errno
 import glob
 import hashlib
+import io
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subfuse.bounded_files import other_than_file, require_regular_file
+from subfuse.bounded_files import file_of, open_unpacked, other_than_file, require_regular_file
 from subfuse.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _unmarked(cell: Any) -> Any:
 
 
 def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -> "pandas.DataFrame":
-    """Returns a CSV table as `write_table` writes it, with names as they stand there.
+    """Returns a CSV table, or a sheet, as `write_table` writes it, with names as they stand there.
 
     Only an empty cell is missing: a class or a patient may be called NA, None or nan.
 
@@ -263,11 +264,13 @@ def read_table(path: Path, *, text: Collection[str] = (), exact: bool = False) -
 
     require_regular_file(path)
     try:
-        if not path.read_bytes().strip():
+        with open_unpacked(path) as file:
+            content = file.read()
+        if not content.strip():
             return pandas.DataFrame()
         names: dict[Hashable, type[str]] = dict.fromkeys((*_TEXT_COLUMNS, *text), str)
         table = pandas.read_csv(
-            path,
+            io.BytesIO(content),
             dtype=names,
             keep_default_na=False,
             na_values=[""],
@@ -306,14 +309,14 @@ def require_whole_tensors(path: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Returns the hexadecimal SHA-256 of a file's bytes.
+    """Returns the hexadecimal SHA-256 of a file's bytes; of a sheet, those of its workbook.
 
     Raises:
         DataError: It is no regular file.
         OSError: It cannot be read.
     """
     require_regular_file(path, "file")
-    with open(path, "rb") as file:
+    with open(file_of(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Text tables and JSON as they arrive: plain, gzip or inside a GDC archive; cells stay text."""
+"""Text tables and JSON as they arrive: plain, gzip, in a GDC archive or a sheet of a workbook; cells stay text."""
 
 import io
 import json
@@ -44,7 +44,9 @@ _MISSING = frozenset(
 
 _OTHER_FILES = {
     b"\x1f\x8b": "a gzip file. Let its name end in .gz, or unpack it",
-    b"PK\x03\x04": "an Excel workbook or zip file. Export the table as CSV, or unpack it",
+    b"PK\x03\x04": "an Excel workbook or zip file. Let the name of a workbook end in .xlsx or .ods, or unpack it",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel's old format (.xls), or an encrypted one. Save it as .xlsx, without a "
+    "password",
     b"\xff\xfe": "UTF-16. Save the table as UTF-8",
     b"\xfe\xff": "UTF-16. Save the table as UTF-8",
 }
@@ -119,7 +121,7 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
     cells differ, none does: `attrs["repeated"]` lists them, and `require_columns` refuses a table that needs one.
 
     Args:
-        path: csv, tsv, txt, each also as .gz; or a .tar.gz archive.
+        path: csv, tsv, txt, each also as .gz; a workbook, with the sheet's name behind it; or a .tar.gz archive.
         member: Name of the table inside an archive.
         comment: Beginning of the lines before the header that are passed over.
 

@@ -23,6 +23,7 @@ from subfuse.runs.run import load_run
 from subfuse.slides.source import FeatureSource
 from subfuse.slides.tissue import Tiling
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
+from workbook_files import write_xlsx
 
 pytestmark = pytest.mark.walk
 
@@ -63,6 +64,22 @@ def write_pairs(path, cohort, patient, **names):
     rows = [f"{names.get(gene, gene)},{value!r}" for gene, value in values]
     path.write_text("\n".join(["gene,value", *reversed(rows), "EXTRA,1.5"]) + "\n")
     return path
+
+
+def test_a_sheet_gives_the_prediction_of_a_table(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    table = write_pairs(tmp_path / "rna.csv", cohort, patient)
+    header, *rows = (line.split(",") for line in table.read_text().splitlines())
+    values = [header, *([gene, float(value)] for gene, value in rows)]
+    write_xlsx(tmp_path / "rna.xlsx", {"Notes": [["by hand"]], "One": values})
+
+    found = predict_new_patient(run, expression=tmp_path / "rna.xlsx#One", model="concat")
+
+    expected = predict_new_patient(run, expression=table, model="concat")
+    pd.testing.assert_frame_equal(found.predictions, expected.predictions)
+    with pytest.raises(ConfigurationError, match=r"absent\.xlsx#One: a file is required"):
+        predict_new_patient(run, expression=tmp_path / "absent.xlsx#One", model="concat")
 
 
 def of_unknown_age(cohort, patient):

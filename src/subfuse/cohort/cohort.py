@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from subfuse.bounded_files import file_of
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.cohort.covariates import CovariateValues, column_of
@@ -311,7 +312,9 @@ def _declared_aliases(cohort_file: CohortFile) -> dict[str, str]:
     """Returns the names that the cohorts declare; a table that has moved away since `prepare` is left out."""
     sections = [member.expression for member in cohort_file.members if member.expression is not None]
     tables = dict.fromkeys(section.aliases for section in sections if section.aliases is not None)
-    return {name: approved for path in tables if path.exists() for name, approved in read_aliases(path).items()}
+    return {
+        name: approved for path in tables if file_of(path).exists() for name, approved in read_aliases(path).items()
+    }
 
 
 def _patients(

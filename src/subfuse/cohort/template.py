@@ -15,8 +15,9 @@ role: develop                    # develop: models are trained on it; external: 
 
 patients:
   table: patients.csv            # one row per patient; a list: tables below one another
-  format: plain                  # plain (csv, tsv), gdc (clinical.tsv, .tar.gz or .json of the GDC portal), or
-                                 # cbioportal (data_clinical_patient.txt and data_clinical_sample.txt as a list)
+  format: plain                  # plain (csv, tsv, or a workbook as book.xlsx#Sheet), gdc (clinical.tsv, .tar.gz or
+                                 # .json of the GDC portal), or cbioportal (data_clinical_patient.txt and
+                                 # data_clinical_sample.txt as a list)
   columns:                       # our name: column of your table. Without this section columns keep their names.
     patient_id: case_id
     time_days: os_days           # from diagnosis to the event or to the last contact

@@ -40,6 +40,7 @@ from subfuse.expression.units import (
     to_model_scale,
 )
 from subfuse.identifiers import patient_of_barcode, spelt_otherwise
+from subfuse.workbooks.sheet import workbook_of
 
 _SUMMARY = re.compile(  # rows of HTSeq and STAR below or above the genes
     r"__(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)|N_(unmapped|multimapping|nofeature|ambiguous)",
@@ -230,6 +231,12 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
     exclusions = exclusion_table(
         ("gene", str(label), reason) for mask, reason in reasons for label in genes.loc[mask, "label"]
     )
+    if named.mangled and workbook_of(matrix.path) is not None:
+        lost = [str(label) for label in genes.loc[mangled, "label"]]
+        raise DataError(
+            f"{matrix.path}: symbols of genes are required. Found dates that the spreadsheet made of them: "
+            f"{preview(lost)}. Write the symbols again (SEPTIN1, MARCHF1) into cells formatted as text."
+        )
     warning = (
         f"{matrix.path}: a spreadsheet turned {len(named.mangled)} gene(s) into dates: {preview(named.mangled)}. They "
         "are left out. Load the original table, or name them in `expression.aliases`."

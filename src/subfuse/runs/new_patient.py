@@ -9,7 +9,7 @@ from typing import cast
 
 import pandas as pd
 
-from subfuse.bounded_files import require_regular_file
+from subfuse.bounded_files import file_of, open_unpacked, require_regular_file
 from subfuse.cohort.cohort import Cohort, Patient, read_resolved
 from subfuse.cohort.marker import COHORT_FILE
 from subfuse.errors import ConfigurationError, DataError, preview
@@ -33,6 +33,7 @@ from subfuse.runs.run import Run
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
 from subfuse.training.fitted_model import FittedModel
+from subfuse.workbooks.sheet import workbook_of
 
 NEW_PATIENT = "new-patient"
 
@@ -94,7 +95,7 @@ def predict_new_patient(
             "a slide or an expression file is required. Found neither. Add --slide or --expression."
         )
     for path in files:
-        if not path.exists():
+        if not file_of(path).exists():
             raise ConfigurationError(f"{path}: a file is required. Found none. Correct the path.")
     if mpp is not None and not slides:
         raise ConfigurationError(f"--mpp {mpp:g} is the pixel size of slides, in µm. Found none. Add --slide.")
@@ -211,8 +212,9 @@ def _read_expression(
             f"do. Found {declared}. Convert the file to one of these."
         )
     unit = declared or (None if section is None else section.unit) or cast(ExpressionUnit, fitted.expression_unit)
+    is_sheet = workbook_of(path) is not None
     uploaded = read_upload(
-        path.read_bytes(),
+        open_unpacked(path).read() if is_sheet else path.read_bytes(),
         unit=unit,
         genes=measured,
         aliases=None if section is None else gene_aliases(section.aliases),

@@ -23,6 +23,7 @@ from subfuse.run_folder.names import PREDICTIONS
 from subfuse.tables import read_first_line, separator_hint
 from subfuse.training.linear.patients_table import BATCH_COLUMN
 from subfuse.training.models import model_title
+from subfuse.workbooks.sheet import sheet_of
 
 _TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
 _SHOWN = 200  # characters of a first line that is no table's
@@ -155,7 +156,7 @@ def _with_sites(people: pd.DataFrame) -> pd.DataFrame:
 def _refuse_copies(files: Sequence[Path]) -> None:
     first: dict[str, Path] = {}
     for path in files:
-        digest = sha256_of_file(path)
+        digest = f"{sha256_of_file(path)} {sheet_of(path)}"  # sheets are not each other's copies
         if digest in first:
             raise ConfigurationError(
                 f"every file must be given once. Found {path} with the same content as {first[digest]}. Leave it out."
@@ -260,8 +261,8 @@ def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_models(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]:
-    """Returns the files with the column `model`: the file's name where it has none."""
-    named = {path: t if "model" in t else t.assign(model=path.stem) for path, t in tables.items()}
+    """Returns the files with the column `model`: where it has none, the name of the sheet if given, or of the file."""
+    named = {path: t if "model" in t else t.assign(model=sheet_of(path) or path.stem) for path, t in tables.items()}
     owners: dict[str, Path] = {}
     for path, table in tables.items():
         if len(class_columns(table)) < 2 and not holds_risks(table):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from subfuse.bounded_files import file_of
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table, join_exclusions
 from subfuse.features.contrast import PatchContrast, contrast_of
@@ -191,7 +192,7 @@ def opened_source(source: FeatureSource) -> Iterator[FeatureFile]:
 
 def table_of_features(path: Path) -> pd.DataFrame:
     """Returns a feature table, which is read once for all its slides."""
-    return _table(path, path.stat().st_mtime_ns)
+    return _table(path, file_of(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)

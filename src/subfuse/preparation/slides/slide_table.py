@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from subfuse.bounded_files import file_of
 from subfuse.cells import number_hint
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, example_of, exclusion_table, join_exclusions
@@ -104,7 +105,7 @@ def read_slides(
             left_out.append(("slide", slide_id, f"its name begins with no patient's identifier{_but(slide_id, known)}"))
         elif patient_id not in known:
             left_out.append(("slide", slide_id, f"{patient_id} is not in the cohort{like.get(patient_id, '')}"))
-        elif path is None or not path.exists():
+        elif path is None or not file_of(path).exists():
             left_out.append(("slide", slide_id, _absence(place, slide_id, path)))
         elif not is_plain_name(slide_id):
             left_out.append(("slide", slide_id, f"its identifier names files: {NAME_RULE}"))
@@ -188,7 +189,7 @@ def _mismatch(table: Path | None, place: _Place, known: frozenset[str]) -> str:
         return describe_mismatch(known, {f"in {table.name}": owners}, of_ours="patients")
     paths = {slide.slide_id: slide.path for slide in listed}
     return describe_mismatch(
-        [name for name, path in paths.items() if path is None or not path.exists()] or paths,
+        [name for name, path in paths.items() if path is None or not file_of(path).exists()] or paths,
         {"found": set(place.found) - set(paths)},
         of_ours=f"slides of {table.name}",
     )
