@@ -145,6 +145,10 @@ def elsewhere(path):
          expression={"table": f"{folder.name}/expression été µ.csv", "unit": "counts"})  # fmt: skip
 
 
+def with_semicolons(text: bytes) -> bytes:
+    return text.replace(b",", b";").replace(b".", b",")
+
+
 HTML = b"<!DOCTYPE html><html><body>504 Gateway Time-out</body></html>"
 REFUSED = [  # kind, damage, exit code, named in the message
     ("empty file", raw("patients.csv", lambda _: b""), 3, "patients.csv"),
@@ -153,8 +157,8 @@ REFUSED = [  # kind, damage, exit code, named in the message
     ("web page", raw("expression.csv", lambda _: HTML), 3, "a web page"),
     ("gzip under another name", raw("patients.csv", gzip.compress), 3, "Let its name end in .gz"),
     ("gzip under another name", raw("expression.csv", gzip.compress), 3, "Let its name end in .gz"),
-    ("delimiter", raw("patients.csv", lambda text: text.replace(b",", b";")), 3, "commas or tabs"),
-    ("delimiter", raw("expression.csv", lambda text: text.replace(b",", b"|")), 3, "commas or tabs"),
+    ("delimiter", raw("patients.csv", lambda text: text.replace(b",", b"|")), 3, "commas, tabs or semicolons"),
+    ("delimiter", raw("expression.csv", lambda text: text.replace(b",", b"|")), 3, "commas, tabs or semicolons"),
     ("duplicate barcodes", table("patients.csv", lambda t: pd.concat([t, t.head(1)])), 3, FIRST),
     ("duplicate barcodes", table("expression.csv", lambda t: pd.concat([t, t.head(1)])), 3, FIRST),
     ("barcodes of mixed length", table("expression.csv", one_sample_more), 3, f"{FIRST}-01A"),
@@ -188,6 +192,8 @@ HARMLESS = [  # kind, damage that changes nothing
     ("Windows line ends", raw("patients.csv", lambda text: text.replace(b"\n", b"\r\n"))),
     ("Windows line ends", raw("expression.csv", lambda text: text.replace(b"\n", b"\r\n"))),
     ("delimiter", raw("patients.csv", lambda text: text.replace(b",", b"\t"))),
+    ("delimiter", raw("patients.csv", with_semicolons)),
+    ("delimiter", raw("expression.csv", with_semicolons)),
     ("quoted line breaks", table("patients.csv", with_notes)),
     ("barcodes of mixed length", table("expression.csv", as_samples)),
     ("path with spaces and other letters", elsewhere),

@@ -46,9 +46,30 @@ def test_a_pipe_is_refused_and_never_waited_for(tmp_path):
 
 
 def test_other_separators_say_what_to_do(tmp_path):
-    (tmp_path / "p.csv").write_text("a;b\n1,5;2\n")
-    with pytest.raises(DataError, match="Semicolons seem to separate them: save the table as CSV with commas"):
+    (tmp_path / "p.csv").write_text("a|b\n1|2\n")
+    with pytest.raises(DataError, match="Vertical bars seem to separate them: save the table as CSV with commas"):
         read_text_table(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1,5", "2", "-,5", "+3,", "1e3", "NA", ""], ["1.5", "2", "-.5", "+3.", "1e3", "NA", ""]),
+        (["1,5", "G2"], None),  # words
+        (["1,5", "2.5"], None),  # either may be the decimal sign
+        (["1.234,5", "2,5"], None),
+        (["1,2,3", "4,5"], None),
+        (["1", "2"], None),
+        (["", "NA"], None),
+    ],
+)
+def test_commas_between_semicolons_are_decimal_where_a_column_holds_numbers_alone(tmp_path, cells, expected):
+    (tmp_path / "p.csv").write_text("\n".join(["id;n", *(f"r;{cell}" for cell in cells)]))
+    table = read_text_table(tmp_path / "p.csv")
+    assert table["n"].tolist() == (expected or cells)
+    assert table.attrs["decimal_commas"] == (("n",) if expected else ())
+    (tmp_path / "p.tsv").write_text("\n".join(["id\tn", *(f"r\t{cell}" for cell in cells)]))  # may be thousands
+    assert read_text_table(tmp_path / "p.tsv")["n"].tolist() == cells
 
 
 def test_cells_are_text_as_they_are_but_for_spaces(tmp_path):

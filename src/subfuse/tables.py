@@ -42,6 +42,8 @@ _MISSING = frozenset(
     | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
 )
 
+_MAY_HAVE_COMMA = r"[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?"  # a number, decimal comma and all
+
 _OTHER_FILES = {
     b"\x1f\x8b": "a gzip file. Let its name end in .gz, or unpack it",
     b"PK\x03\x04": "an Excel workbook or zip file. Let the name of a workbook end in .xlsx or .ods, or unpack it",
@@ -72,6 +74,24 @@ def _is_utf8(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def has_semicolons(header: str) -> bool:
+    """Returns whether semicolons separate the columns of a header, as spreadsheets write CSV where commas are decimal.
+
+    Example:
+        >>> has_semicolons('id;"age, years"'), has_semicolons("id,name;alias")
+        (True, False)
+    """
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return ";" in unquoted and not {",", "\t"} & set(unquoted)
+
+
+def note_of_commas(path: Path, columns: Collection[str]) -> tuple[str, ...]:
+    """Returns a note on the columns of a table separated by semicolons whose commas were read as decimal ones."""
+    if not columns:
+        return ()
+    return (f"{path.name}: semicolons separate its columns; commas are read as decimal ones in {preview(columns)}",)
 
 
 def separator_hint(header: str) -> str:
@@ -116,9 +136,10 @@ def read_json(path: Path) -> Any:
 def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | None = None) -> pd.DataFrame:
     """Returns a table with every cell as stripped text; nothing is interpreted, missing cells are ''.
 
-    The header decides whether tabs or commas separate the columns. Columns without a name and empty last rows, as
-    spreadsheets add them, are left out. Of several columns with one name and the same cells, one stays. Where their
-    cells differ, none does: `attrs["repeated"]` lists them, and `require_columns` refuses a table that needs one.
+    The header decides whether tabs, commas or semicolons separate the columns. Columns without a name and empty last
+    rows, as spreadsheets add them, are left out. Of several columns with one name and the same cells, one stays. Where
+    their cells differ, none does: `attrs["repeated"]` lists them, and `require_columns` refuses a table that needs one.
+    Between semicolons, columns of numbers with decimal commas get points: `attrs["decimal_commas"]` lists them.
 
     Args:
         path: csv, tsv, txt, each also as .gz; a workbook, with the sheet's name behind it; or a .tar.gz archive.
@@ -132,11 +153,11 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
     if comment is not None:
         content = _after_comments(content, comment.encode())
     header = _checked_header(content.split(b"\n", 1)[0], path, "table")
-    separator = "\t" if "\t" in header else ","
+    separator = ";" if has_semicolons(header) else "\t" if "\t" in header else ","
     if separator not in header and not re.fullmatch(r'"?[\w.-]+"?', header):  # one word may be the only column
         raise DataError(
-            f"{path}: columns separated by commas or tabs are required. Found one column: {header[:60]!r}."
-            + separator_hint(header)
+            f"{path}: columns separated by commas, tabs or semicolons are required. Found one column: "
+            f"{header[:60]!r}." + separator_hint(header)
         )
     try:
         cells = pd.read_csv(
@@ -151,7 +172,21 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
     if not len(filled):
         raise DataError(f"{path}: a table with a header is required. Found empty cells alone. Load the file again.")
     rows = cells.iloc[1 : filled[-1] + 1].set_axis(cells.iloc[0].to_list(), axis="columns").reset_index(drop=True)
-    return _with_unique_columns(rows)
+    table = _with_unique_columns(rows)
+    return _with_decimal_points(table) if separator == ";" else table
+
+
+def _with_decimal_points(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table with points for commas in columns of numbers alone, some with a comma and none with a point."""
+    columns: list[str] = []
+    changed = table.copy()
+    for name, cells in table.items():
+        known = cells[~cells.map(is_missing).astype(bool)]
+        if known.str.fullmatch(_MAY_HAVE_COMMA).all() and known.str.contains(",", regex=False).any():
+            changed[name] = cells.str.replace(",", ".", regex=False)
+            columns.append(str(name))
+    changed.attrs = table.attrs | {"decimal_commas": tuple(columns)}
+    return changed
 
 
 def _with_usual_spaces(cells: pd.Series) -> pd.Series:

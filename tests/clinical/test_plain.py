@@ -28,6 +28,20 @@ def test_what_spreadsheets_write_for_nothing_is_unknown(tmp_path, cell):
     assert table["m"].tolist() == ["-", "+"]  # of markers
 
 
+def test_decimal_commas_of_a_table_with_semicolons_are_read_and_said(tmp_path):
+    text = "patient_id;time_days;event;age;doses;note\na;20,5;1;61,5;1,5 mg;x, y\nb;7;0;NA;;\n"
+    read = plain(tmp_path, text)
+    assert read.patients["time_days"].tolist() == [20.5, 7]
+    assert read.patients["age"].tolist() == ["61.5", None]
+    assert read.patients["doses"].tolist() == ["1,5 mg", None]
+    said = "patients.csv: semicolons separate its columns; commas are read as decimal ones in time_days, age"
+    assert said in read.warnings
+    mapped = plain(tmp_path, text, columns={"patient_id": "patient_id", "age": "age"})
+    assert said.replace("time_days, age", "age") in mapped.warnings
+    with pytest.raises(DataError, match=r"row 2 \(a\).*Found '1\.020,5'|row 2: time_days .* Found '1\.020,5'"):
+        plain(tmp_path, text.replace("20,5", "1.020,5"))
+
+
 def test_mapping_renames_and_selects(tmp_path):
     text = "case\tdays\tdead\tgrade_2021\thospital\tsecret\na\t3\tTRUE\tG4\tX\t1\n"
     columns = {"patient_id": "case", "time_days": "days", "event": "dead", "grade": "grade_2021", "site": "hospital"}
@@ -79,7 +93,7 @@ def test_event_values_ignore_case_and_decimals(tmp_path):
             r"row 4: one row per patient .* Found a again \(first: .*row 2\)",
         ),
         ("patient_id,grade\n,G2\n", "row 2: a patient identifier is required"),
-        ("patient_id;grade\na;G2\n", "commas or tabs"),
+        ("patient_id|grade\na|G2\n", "commas, tabs or semicolons"),
         ("patient_id,site,site\na,S2,S3\n", "unique. Found twice: site"),
         ("patient_id,grade\na,G2,G3\n", "complete table"),
         ("<html>", "web page"),

@@ -109,9 +109,32 @@ def test_a_nameless_column_with_values_or_before_named_ones_is_refused(tmp_path,
         read_numeric_table(tmp_path / "e.csv")
 
 
+@pytest.mark.parametrize("with_pyarrow", [True, False])
+@pytest.mark.parametrize(
+    ("text", "expected", "decimal"),
+    [
+        ("id;G1;G2\nP1;1,5;-2e3\nP2;;,25\n", [[1.5, -2000], [np.nan, 0.25]], ","),
+        ("id;G1;G2\nP1;1.5;-2e3\nP2;;.25\n", [[1.5, -2000], [np.nan, 0.25]], "."),
+        ("id;G1;G2\nP1;1;2\n", [[1, 2]], "."),
+        ('"id";"G1, long";"G2"\n"P1";"1,5";"2"\n', [[1.5, 2]], ","),
+        ("id;gene_id;G2\nP1;ENSG1.5;2,5\n", [[2.5]], ","),
+    ],
+)
+def test_semicolons_separate_numbers_of_either_decimal_sign(
+    tmp_path, monkeypatch, text, expected, decimal, with_pyarrow
+):
+    if not with_pyarrow:
+        monkeypatch.setattr(numeric_tables, "_parse_well_formed", lambda *_: None)
+    (tmp_path / "t.csv").write_text(text)
+    table = read_numeric_table(tmp_path / "t.csv", text_columns=["gene_id"])
+    np.testing.assert_array_equal(table.values, np.array(expected, dtype=np.float32))
+    assert bool(table.notes) == (decimal == ",")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("t.csv", "id;G1;G2\nP1;1,5;2\nP2;3;4.5\n", r"row 3 \(P2\), column G2: .* '4\.5'|row 2 .* '1,5'"),
         ("t.tsv", "id\tG1\tG2\nP1\t1\t2\nP2\t3\t4,5\n", r"row 3 \(P2\), column G2: .* '4,5'\. Write it .* as 4\.5,"),
         ("t.csv", 'id,G1,G2\nP1,1,2\nP2,3,"4,5"\n', r"row 3 \(P2\), column G2: .* '4,5'\. Write it .* as 4\.5,"),
         ("t.csv", "id,G1,G2\nP1,1,2\nP2,3,4,5\n", r"row 3 \(P2\): 3 cells are required.* Found 4\. Decimal commas"),

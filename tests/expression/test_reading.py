@@ -48,12 +48,19 @@ def test_separator_compression_bom_and_line_ends(tmp_path, name):
     assert list(table.values.columns) == ["G1", "G2"]
 
 
+def test_decimal_commas_of_a_table_with_semicolons_are_read_and_said(tmp_path):
+    table = plain(tmp_path, "case;G1;G2\na;1,5;2\nb;3;0,25\n")
+    points = plain(tmp_path, "case,G1,G2\na,1.5,2\nb,3,0.25\n")
+    assert table.values.equals(points.values)
+    assert any("semicolons separate its columns; commas are read as decimal" in said for said in table.warnings)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "empty"),
         ("<!DOCTYPE html>\n<html></html>", "web page"),
-        ("case;G1;G2\na;1;2\n", "commas or tabs"),
+        ("case|G1|G2\na|1|2\n", "commas, tabs or semicolons"),
         ("case,G1\n", "Found only a header"),
         ("case,G1,G2\na,1,2\na,3,4\n", "Found several of a"),
         ("case,G1,G2\na,1,2\nb,x1,4\n", r"row 3 \(b\), column G1: a number is required. Found 'x1'"),

@@ -55,6 +55,15 @@ def test_a_cell_that_is_no_finite_number_costs_its_slide_only(tmp_path, cell, sh
     assert feature_row(table, "b", path).shape == (1, 2)
 
 
+def test_decimal_commas_of_a_table_with_semicolons_are_numbers(tmp_path):
+    table = read_feature_table(write(tmp_path / "f.csv", "slide_id;area;n\na;1,5;2\nb;,25;3\n"))
+    assert table.loc["a"].tolist() == [1.5, 2]
+    assert table.loc["b"].tolist() == [0.25, 3]
+    assert table.attrs["decimal_commas"] == ("area",)
+    with pytest.raises(DataError, match=r"row 3: column 'area' must hold numbers.*Found '1,5'\. Write it .* as 1\.5"):
+        read_feature_table(write(tmp_path / "f.csv", "slide_id;area\na;2.5\nb;1,5\n"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -62,7 +71,7 @@ def test_a_cell_that_is_no_finite_number_costs_its_slide_only(tmp_path, cell, sh
         ("slide_id,area\na,1\nb,2\na,3\n", r"slide_id must be given once per row. Found twice a"),
         ("slide_id,area\na,1\n,2\n", r"slide_id must be given once per row. Found an empty cell in row 3"),
         ("slide,area\na,1\n", r"a column `slide_id`"),
-        ("slide_id;area\na;1\n", r"separated by commas or tabs"),
+        ("slide_id|area\na|1\n", r"separated by commas, tabs or semicolons"),
         ("slide_id\na\n", r"at least one column of a feature"),
         ("<!doctype html><html>", r"a web page"),
         ("", r"empty"),

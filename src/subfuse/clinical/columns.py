@@ -10,7 +10,7 @@ from subfuse.cells import is_date, is_month, other_writing
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import composed, patient_of_barcode
-from subfuse.tables import is_missing
+from subfuse.tables import is_missing, note_of_commas
 
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
 RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
@@ -57,6 +57,11 @@ def note_of_repeated(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:
     if not repeated:
         return ()
     return (f"{path.name}: several columns with different cells are called {preview(repeated)}; they are not used",)
+
+
+def note_of_read_commas(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> tuple[str, ...]:
+    """Returns a note on the mapped columns whose commas `read_text_table` read as decimal ones."""
+    return note_of_commas(path, [name for name in raw.attrs.get("decimal_commas", ()) if name in columns.values()])
 
 
 def note_of_case(columns: Collection[str], path: Path) -> tuple[str, ...]:

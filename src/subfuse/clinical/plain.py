@@ -11,6 +11,7 @@ from subfuse.clinical.columns import (
     FIXED_COLUMNS,
     map_columns,
     note_of_case,
+    note_of_read_commas,
     note_of_repeated,
     parse_days,
     without_empty_rows,
@@ -69,7 +70,8 @@ def _read(
         unit = _unit(columns["time_days"], time_unit)
         table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
         table["event"] = _events(table, columns["event"], event_values, path)
-    return table, (*note_of_empty, *note_of_case(columns, path), *(() if declared else note_of_repeated(raw, path)))
+    notes = (*note_of_empty, *note_of_read_commas(raw, columns, path), *note_of_case(columns, path))
+    return table, (*notes, *(() if declared else note_of_repeated(raw, path)))
 
 
 def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:

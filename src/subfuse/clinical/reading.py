@@ -13,6 +13,7 @@ from subfuse.clinical.columns import (
     known_text,
     map_columns,
     match_barcodes,
+    note_of_read_commas,
     note_of_repeated,
     refuse_repeated_patients,
     without_empty_rows,
@@ -128,7 +129,10 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
     raw = read_text_table(section.table)
     columns = section.columns or {str(name): str(name) for name in raw}
     further = map_columns(raw, columns, section.table, section="patients.labels")
-    notes = () if section.columns else note_of_repeated(raw, section.table)
+    notes = (
+        *note_of_read_commas(raw, columns, section.table),
+        *(() if section.columns else note_of_repeated(raw, section.table)),
+    )
     taken = [name for name in further if name != "patient_id" and (name in table or name in FIXED_COLUMNS)]
     if taken:
         raise ConfigurationError(

@@ -160,7 +160,13 @@ def _matrix(table: NumericTable, path: Path, unit: str, sheet: Path | None, *, g
     samples["place"] = [f"{place} ({name})" for place, name in zip(sample_places, identifiers, strict=True)]
     refuse_repeated(samples, path)
     return SampleMatrix(
-        values, samples, gene_axis(names, annotations, gene_places), unit, path, source_of(path, samples)
+        values,
+        samples,
+        gene_axis(names, annotations, gene_places),
+        unit,
+        path,
+        source_of(path, samples),
+        warnings=table.notes,
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 import threading
 import warnings
 import zlib
@@ -19,10 +20,11 @@ from jaxtyping import Float
 from subfuse.bounded_files import open_bounded
 from subfuse.cells import number_hint
 from subfuse.errors import DataError
-from subfuse.tables import other_bytes, read_first_line, separator_hint
+from subfuse.tables import has_semicolons, note_of_commas, other_bytes, read_first_line, separator_hint
 
 _CELLS_PER_CHUNK = 10_000_000  # a chunk of text and numbers stays below a few hundred megabytes
 _LONGEST_HEADER = 64 << 20  # characters of a header whose names hold line breaks
+_SAMPLE = 1 << 20  # characters of rows that tell a decimal sign
 _BYTES_PER_BLOCK = 32 << 20  # of text: some hundred rows of a table with thousands of columns
 
 
@@ -37,6 +39,7 @@ class NumericTable:
     values: Float[np.ndarray, "row column"]  # float32; NaN where a cell is empty or says NA
     column_numbers: list[int]  # of `columns` in the file, counted from 1
     first_line: int  # line of the first row in the file, counted from 1
+    notes: tuple[str, ...] = ()  # on how it is read
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class _Header:
     separator: str
     n_skipped: int  # lines before the first row, those inside quotes not counted
     has_line_break: bool  # inside a quoted name
+    decimal: str  # sign before the fraction of a number
 
     def positions(self, *, text: bool) -> list[int]:
         """Positions of the columns of text, or of numbers."""
@@ -60,7 +64,8 @@ def read_numeric_table(
     """Returns a csv or tsv file of numbers with a header and a first column of names; .gz is unpacked.
 
     Args:
-        path: The file. The header decides whether tabs or commas separate the columns.
+        path: The file. The header decides whether tabs, commas or semicolons separate the columns. With semicolons,
+            numbers may have decimal commas, all of them.
         text_columns: Names, in lower case, of further columns that hold text.
         comment: Beginning of lines before the header that are passed over.
         nameless_rows: True where the first column may be empty.
@@ -90,6 +95,7 @@ def read_numeric_table(
         values=values,
         column_numbers=[position + 1 for position in numeric],
         first_line=first_line,
+        notes=note_of_commas(path, ["all numbers"] if header.decimal == "," else []),
     )
 
 
@@ -106,7 +112,8 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
             while n_quotes % 2 and len(start) < _LONGEST_HEADER and (further := file.readline()):
                 start += further  # a quoted name holds a line break
                 n_quotes += further.count('"')
-        separator = "\t" if start.count("\t") > start.count(",") else ","
+            separator = ";" if has_semicolons(start) else "\t" if start.count("\t") > start.count(",") else ","
+            decimal = _decimal_of(file.read(_SAMPLE)) if separator == ";" else "."
         header = [" ".join(name.split()) for name in next(csv.reader(io.StringIO(start), delimiter=separator), [])]
     except UnicodeDecodeError as error:
         raise other_bytes(path) from error
@@ -114,8 +121,8 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
         raise DataError(f"{path}: a complete table is required. Found: {' '.join(str(error).split())}.") from error
     if len(header) < 2:
         raise DataError(
-            f"{path}: a first column of names and then columns of numbers, separated by commas or tabs, are required. "
-            f"Found a header with one column: {start.strip()[:60]!r}.{separator_hint(start)}"
+            f"{path}: a first column of names and then columns of numbers, separated by commas, tabs or semicolons, "
+            f"are required. Found a header with one column: {start.strip()[:60]!r}.{separator_hint(start)}"
         )
     n_named = max(position for position, name in enumerate(header) if name or position == 0) + 1
     if not all(header[1:n_named]):
@@ -125,7 +132,13 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
         position in (0, *range(n_named, len(header))) or name.lower() in text_columns
         for position, name in enumerate(header)
     ]
-    return _Header(header, is_text, separator, n_skipped, has_line_break=start != first)
+    return _Header(header, is_text, separator, n_skipped, has_line_break=start != first, decimal=decimal)
+
+
+def _decimal_of(rows: str) -> str:
+    """Returns the decimal sign of a table separated by semicolons; a point where some numbers have one."""
+    first = {match[1] for match in re.finditer(r"(?:^|;)\"?[+-]?\d*([.,])\d", rows, re.MULTILINE)}
+    return "," if first == {","} else "."
 
 
 @contextmanager
@@ -206,6 +219,7 @@ def _parse_well_formed(path: Path, header: _Header) -> tuple[pd.DataFrame, Float
                     column_types={name: kinds[is_text] for name, is_text in zip(names, header.is_text, strict=True)},
                     null_values=missing,
                     strings_can_be_null=True,
+                    decimal_point=header.decimal,
                 ),
             )
     except (pyarrow.ArrowException, OSError, EOFError, zlib.error):
@@ -252,6 +266,7 @@ def _chunks(path: Path, header: _Header, dtypes: Mapping[Any, Any]) -> Iterator[
                     skiprows=header.n_skipped,
                     dtype=dtypes,
                     index_col=False,
+                    decimal=header.decimal,
                     encoding="utf-8-sig",
                     chunksize=max(1, _CELLS_PER_CHUNK // len(dtypes)),
                     low_memory=False,  # small chunks are slow for thousands of columns
@@ -274,12 +289,17 @@ def _chunks(path: Path, header: _Header, dtypes: Mapping[Any, Any]) -> Iterator[
 def _raise_first_text(path: Path, header: _Header, chunks: Iterator[pd.DataFrame]) -> None:
     for chunk in chunks:
         for column in header.positions(text=False):
-            text = pd.to_numeric(chunk[column], errors="coerce").isna() & chunk[column].notna()
+            cells = chunk[column]
+            if header.decimal == ",":  # a point is then none
+                cells = cells.str.translate(str.maketrans(",.", ".,"))
+            text = pd.to_numeric(cells, errors="coerce").isna() & cells.notna()
             if text.any():
                 row = int(text.idxmax())
                 place = f"row {row + header.n_skipped + 1} ({chunk.loc[row, 0]}), column {header.names[column]}"
                 cell = str(chunk.loc[row, column])
                 remedy = number_hint(cell) or " Correct the cell, or drop its row or column."
+                if header.decimal == "," and "." in cell:
+                    remedy = " Write all numbers with the same decimal sign, comma or point."
                 raise DataError(f"{path}, {place}: a number is required. Found {cell[:40]!r}.{remedy}")
 
 

@@ -18,7 +18,8 @@ def read_feature_table(path: Path) -> pd.DataFrame:
     """Returns features by slide: index `slide_id`, one column of numbers per feature; NaN where a cell is missing.
 
     Args:
-        path: csv, tsv (each also as .gz) or Parquet, with a column `slide_id`; every other column is a feature.
+        path: A table that `read_text_table` reads, whose `attrs` are kept, or Parquet, with a column `slide_id`; every
+            other column is a feature.
 
     Raises:
         DataError: The file cannot be read, a slide occurs twice or has no identifier, a cell is text, or there is no
@@ -32,7 +33,9 @@ def read_feature_table(path: Path) -> pd.DataFrame:
     if table.shape[1] == 0:
         raise DataError(f"{path}: at least one column of a feature is required. Found only slide_id.")
     columns = {str(name): _numbers(table[name], path) for name in table}
-    return pd.DataFrame(columns).set_axis(pd.Index(slides, name="slide_id"), axis="index")
+    features = pd.DataFrame(columns).set_axis(pd.Index(slides, name="slide_id"), axis="index")
+    features.attrs = table.attrs
+    return features
 
 
 def feature_row(table: pd.DataFrame, slide_id: str, path: Path) -> FeatureFile:

@@ -122,6 +122,13 @@ def test_table_with_paths_relative_to_the_table(folder, tmp_path):
     assert left_out["id"].tolist() == ["s2"]
 
 
+def test_decimal_commas_of_resolutions_are_read_and_said(folder, tmp_path):
+    table = write(tmp_path / "slides.csv", "slide_id;patient_id;mpp\ncase-12.png;case-1;0,25\n")
+    slides, _, said = read_slides(SlideFolder(folder=folder, table=table), ["case-1"])
+    assert [slide.mpp for slide in slides] == [0.25]
+    assert "slides.csv: semicolons separate its columns; commas are read as decimal ones in mpp" in said
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

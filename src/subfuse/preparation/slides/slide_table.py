@@ -47,7 +47,7 @@ from subfuse.slides.source import (
     SlidesSection,
 )
 from subfuse.slides.tissue import doubt_of_mpp
-from subfuse.tables import is_missing, read_text_table, require_columns, usual_columns
+from subfuse.tables import is_missing, note_of_commas, read_text_table, require_columns, usual_columns
 
 _MPP_REMEDY = "Correct it, or empty the cell where the slide itself says it."
 
@@ -75,7 +75,7 @@ class _Place:
     needs_paths: bool = False  # nothing is found in another way
     absence: str = ""  # said of a slide of the table that is not found; empty: that there is no such file
     reads: tuple[str, Sequence[str]] | None = None  # what is searched for in a folder, and its suffixes
-    notes: tuple[str, ...] = ()  # on what lies there and is not read
+    notes: tuple[str, ...] = ()  # on what lies there and is not read, or how it is
 
 
 def read_slides(
@@ -117,6 +117,7 @@ def read_slides(
     used, other_tissue = choose_slides(slides, ranks, section.include)
     exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
     doubts = (
+        *_of_commas(section.table),
         *_named_for_others(listed, known, section.table),
         *not_understood((slide.words for slide in listed if slide.patient_id in known), section.table),
     )
@@ -164,9 +165,11 @@ def _place_of(section: SlidesSection) -> _Place:
             notes = (f"{folder}: {preview(unread)} are not read; slides.encoder names which are",) if unread else ()
             return _Place(folder, found, feature_id_of, source, folder, absence=absence, reads=reads, notes=notes)
         case FeatureRows(feature_table=table):
-            rows = {composed(str(name)): table for name in read_feature_table(table).index}
+            features = read_feature_table(table)
+            rows = {composed(str(name)): table for name in features.index}
+            commas = note_of_commas(table, features.attrs.get("decimal_commas", ()))
             source, absence = partial(FeatureSource, in_table=True), f"no row in {table.name}"
-            return _Place(table, rows, composed, source, None, absence=absence)
+            return _Place(table, rows, composed, source, None, absence=absence, notes=commas)
 
 
 def _other_files(place: _Place) -> str:
@@ -295,6 +298,11 @@ def _named_for_others(listed: Sequence[_Listed], known: frozenset[str], table: P
     if not pairs:
         return ()
     return (f"{table}: {preview(pairs)}: by its name a slide of another patient of the cohort. Check the table.",)
+
+
+def _of_commas(table: Path | None) -> tuple[str, ...]:
+    columns = () if table is None else read_text_table(table).attrs.get("decimal_commas", ())
+    return () if table is None else note_of_commas(table, [name for name in columns if name.lower() == "mpp"])
 
 
 def _slide_at(path: Path) -> Path:
