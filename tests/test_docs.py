@@ -89,7 +89,9 @@ def write_clinical(folder: Path, random) -> None:
     grades, idh = np.resize(["G2", "G3", "G4"], n), np.resize(["WT", "Mutant", "Mutant"], n)
     codel, cdkn2a = np.resize(["non-codel", "codel", "non-codel", "non-codel"], n), np.resize([-2, 0, -2, 0, 0], n)
     plain = {
-        "id": PATIENTS, "os_days": days, "os_months": (days / 30.4375).round(2), "os_event": dead.astype(int),
+        "id": PATIENTS, "os_days": days, "diagnosed": "2010-01-31",
+        "last_seen": (pd.Timestamp("2010-01-31") + pd.to_timedelta(days, unit="D")).strftime("%Y-%m-%d"),
+        "os_months": (days / 30.4375).round(2), "os_event": dead.astype(int),
         "vital_status": np.where(dead, "Dead", "Alive"), "grade": grades, "idh_status": idh, "codel": codel,
         "cdkn2a": cdkn2a, "mgmt": np.resize(["methylated", "unmethylated"], n), "age": random.integers(20, 80, n),
         "gender": np.resize(["female", "male", "male"], n), "project": np.resize(["gbm", "lgg"], n),

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.cells import is_date, is_month, other_writing
+from subfuse.clinical.follow_up_dates import DATE_COLUMNS
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import composed, patient_of_barcode
@@ -96,7 +97,7 @@ def labels_of_portal(
     Raises:
         ConfigurationError: The cohort file maps a column that the format defines itself.
     """
-    fixed = sorted(set(declared or {}) & set(FIXED_COLUMNS) - {"site"})
+    fixed = sorted(set(declared or {}) & {*FIXED_COLUMNS, *DATE_COLUMNS} - {"site"})
     if fixed:
         raise ConfigurationError(f"patients.columns: format {format} defines {preview(fixed)} itself. Map only labels.")
     usual = {
@@ -167,7 +168,7 @@ def _remedy(cell: str, unit: TimeUnit, *, is_usual: bool) -> str:
         alone = f"Write the number alone, as {written.number}, and declare its unit as `patients.time_unit`."
         return alone if written.unit else written.remedy
     if is_date(cell) or is_month(cell):
-        return f"This is a date: give the {unit} from diagnosis to it, which a spreadsheet subtracts."
+        return f"This is a date: map it to time_to, and that of diagnosis to time_from, or give {unit} between them."
     return "Correct or empty the cell; if the row's cells are shifted, load the file again or remove the row."
 
 

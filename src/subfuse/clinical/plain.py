@@ -16,6 +16,7 @@ from subfuse.clinical.columns import (
     parse_days,
     without_empty_rows,
 )
+from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns
@@ -43,7 +44,7 @@ def read_plain(
     Raises:
         ConfigurationError: A mapped column is missing, only one of time and event is declared, or the meaning of the
             event column or the unit of the time column must be declared.
-        DataError: Unreadable table, event or time.
+        DataError: Unreadable table, event, time or date.
     """
     parts, notes = zip(*(_read(path, columns, event_values, time_unit) for path in paths), strict=True)
     return pd.concat(parts, ignore_index=True), sum(notes, ())
@@ -56,21 +57,31 @@ def _read(
     time_unit: TimeUnit | None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = read_text_table(path)
-    require_columns(raw, {}, path, optional=() if declared else FIXED_COLUMNS)
+    require_columns(raw, {}, path, optional=() if declared else (*FIXED_COLUMNS, *DATE_COLUMNS))
     columns = declared or {str(name): str(name) for name in raw}
     table = map_columns(raw, columns, path, section="patients")
-    if ("time_days" in table) != ("event" in table):
+    of_dates = has_dates(table)
+    if ("time_days" in table or of_dates) != ("event" in table):
         raise ConfigurationError(
             f"patients.columns: time_days and event are declared together. Found only "
-            f"{'time_days' if 'time_days' in table else 'event'} for {path}."
+            f"{'event' if 'event' in table else 'time_from and time_to' if of_dates else 'time_days'} for {path}."
+        )
+    if of_dates and time_unit is not None:
+        raise ConfigurationError(
+            f"patients.time_unit: the unit of time_days is required. Found {time_unit} beside dates. Leave it out."
         )
     table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
     table, note_of_empty = without_empty_rows(table, raw)
+    note_of_dates: tuple[str, ...] = ()
     if "event" in table:
-        unit = _unit(columns["time_days"], time_unit)
-        table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
+        if of_dates:
+            table["time_days"], note_of_dates = days_between(table, path)
+            table = table.drop(columns=list(DATE_COLUMNS))
+        else:
+            unit = _unit(columns["time_days"], time_unit)
+            table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
         table["event"] = _events(table, columns["event"], event_values, path)
-    notes = (*note_of_empty, *note_of_read_commas(raw, columns, path), *note_of_case(columns, path))
+    notes = (*note_of_empty, *note_of_dates, *note_of_read_commas(raw, columns, path), *note_of_case(columns, path))
     return table, (*notes, *(() if declared else note_of_repeated(raw, path)))
 
 

@@ -18,6 +18,7 @@ from subfuse.clinical.columns import (
     refuse_repeated_patients,
     without_empty_rows,
 )
+from subfuse.clinical.follow_up_dates import DATE_COLUMNS
 from subfuse.clinical.gdc import read_gdc
 from subfuse.clinical.glioma import derive_diagnosis
 from subfuse.clinical.plain import read_plain
@@ -133,7 +134,8 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
         *note_of_read_commas(raw, columns, section.table),
         *(() if section.columns else note_of_repeated(raw, section.table)),
     )
-    taken = [name for name in further if name != "patient_id" and (name in table or name in FIXED_COLUMNS)]
+    given = (*table, *FIXED_COLUMNS, *DATE_COLUMNS)
+    taken = [name for name in further if name != "patient_id" and name in given]
     if taken:
         raise ConfigurationError(
             f"patients.labels.columns: {preview(taken)} is a column of patients.table already or gives the follow-up. "

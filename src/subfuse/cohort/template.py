@@ -20,7 +20,7 @@ patients:
                                  # data_clinical_sample.txt as a list)
   columns:                       # our name: column of your table. Without this section columns keep their names.
     patient_id: case_id
-    time_days: os_days           # from diagnosis to the event or to the last contact
+    time_days: os_days           # from diagnosis to the event or to the last contact; or dates, time_from and time_to
     event: os_event              # true or 1: the event was observed; false or 0: censored
     # site: hospital             # contributing hospital; taken from TCGA barcodes when absent
     grade: grade                 # any further column is a label; empty cells are unknown
