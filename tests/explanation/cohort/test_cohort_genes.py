@@ -80,3 +80,14 @@ def test_a_patient_of_several_models_weighs_as_much_as_one_of_a_single_model(val
     for gene in GENES:
         assert summary.loc[gene, "mean"] == pytest.approx(first[gene] / 2)
         assert summary.loc[gene, "mean_absolute"] == pytest.approx((abs(first[gene]) + abs(second[gene])) / 2)
+
+
+def test_a_model_that_says_nothing_in_a_subspace_ranks_no_genes(values):
+    silent = values.assign(attribution=values["attribution"].where(values["fold"] == "1", 0.0))
+    loud = values[values["fold"] == "1"]
+    pd.testing.assert_frame_equal(rank_stability(silent), rank_stability(loud))
+    columns = ["gene", "top_share", "mean_rank_over_folds"]
+    pd.testing.assert_frame_equal(gene_summary(silent, top=2)[columns], gene_summary(loud, top=2)[columns])
+    nothing = rank_stability(values.assign(attribution=0.0))
+    assert nothing["n_folds"].item() == 0
+    assert np.isnan(nothing["mean_rank_correlation"].item())

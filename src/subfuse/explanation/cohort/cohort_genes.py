@@ -18,7 +18,8 @@ def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     correlation between expression and the subspace's share of the score, mean over folds: which genes go along with
     the share, whereas attribution says which ones the network uses (of genes that rise and fall together it may use
     any); `rank`, from 1 by `mean_absolute`; `mean_rank_over_folds`; `top_share`, the share of folds that rank
-    the gene among their `top` (as many as the subspace has, at most).
+    the gene among their `top` (as many as the subspace has, at most). Models whose subspace says nothing, since
+    their network has no share beside a linear path, rank no genes.
 
     Args:
         values: One row per patient, subspace and gene: fold, patient_id, subspace, gene, expression (standardised),
@@ -39,7 +40,7 @@ def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     by_fold = _strength_by_fold(values)
     ranks = by_fold.apply(_ranks)
     summary["mean_rank_over_folds"] = ranks.mean(axis=1)
-    summary["top_share"] = (ranks <= top).where(ranks.notna()).mean(axis=1)
+    summary["top_share"] = (ranks <= top).astype(float).where(ranks.notna()).mean(axis=1)
     order = {name: place for place, name in enumerate(dict.fromkeys(values["subspace"]))}
     return summary.reset_index().sort_values(
         ["subspace", "rank"], key=lambda column: column.map(order) if column.name == "subspace" else column,
@@ -48,19 +49,24 @@ def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
 
 
 def _strength_by_fold(values: pd.DataFrame) -> pd.DataFrame:
-    """Returns each fold's mean absolute attribution: rows subspace and gene, one column per fold."""
+    """Returns each fold's mean absolute attribution: rows subspace and gene, one column per fold.
+
+    It is NaN where the fold's model has no attribution in the subspace but zeros, which are no ranking.
+    """
     absolute = values.assign(absolute=values["attribution"].abs())
-    return absolute.pivot_table(index=["subspace", "gene"], columns="fold", values="absolute", sort=False)
+    strength = absolute.pivot_table(index=["subspace", "gene"], columns="fold", values="absolute", sort=False)
+    return strength.where(strength.groupby(level="subspace", sort=False).transform("max") > 0)
 
 
 def rank_stability(values: pd.DataFrame) -> pd.DataFrame:
     """Returns, per subspace, the rank correlation of the genes' strength between the models of the folds.
 
     Columns: subspace, n_folds, mean_rank_correlation and lowest_rank_correlation over pairs of folds; NaN for one fold
-    or fewer than three genes.
+    or fewer than three genes. Folds whose model says nothing in the subspace do not count.
     """
     rows = []
-    for subspace, by_fold in _strength_by_fold(values).groupby(level="subspace", sort=False):
+    for subspace, strength in _strength_by_fold(values).groupby(level="subspace", sort=False):
+        by_fold = strength.dropna(axis=1, how="all")
         found = [
             by_fold[first].corr(by_fold[second], method="spearman") if len(by_fold) > 2 else np.nan
             for first, second in combinations(by_fold.columns, 2)
