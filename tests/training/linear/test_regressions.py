@@ -189,6 +189,14 @@ def test_log_hazards_in_the_wrong_order_are_made_small_and_not_turned_round():
     torch.testing.assert_close(regression.best([opposite]).weight, 0.01 * fit.weight)
 
 
+def test_log_hazards_of_patients_who_happen_to_be_in_order_are_not_made_endless():
+    inputs, target = survival_of(1.0, 5)
+    regression, fits = fits_of(inputs, target)
+    in_order = -0.01 * target.time_days.argsort().argsort().double()[:, None]
+    lucky = replace(fits[0], out_of_fold=in_order, loss=9.0, concordance=1.0)
+    assert float(regression.best([lucky]).out_of_fold.std()) == pytest.approx(1)
+
+
 def test_constant_predictions_rank_as_chance_and_classes_have_no_rank():
     inputs, target = survival_of(1.0, 5)
     regression = regressions_of(inputs, target, n_outputs=1)[0]

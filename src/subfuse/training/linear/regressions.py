@@ -20,8 +20,11 @@ _RIDGE_PATH = np.logspace(0.5, -2, 11)  # shares of the sum of the columns' mean
 _COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
 INNER_FOLDS = 5
 _PATIENCE = 2  # weaker penalties in a row that are no better end a path
-_LARGEST_WEIGHT = 10.0  # of a model in a sum, or of log hazards that are rescaled
+_LARGEST_WEIGHT = 10.0  # of a model in a sum
 _LEAST_SLOPE = 0.01  # of log hazards that are rescaled: they keep their order
+_LARGEST_SPREAD = (
+    1.0  # of log hazards that are rescaled; a few patients who happen to be in order would make it endless
+)
 _CLEAR_GAIN = 0.05  # of the partial likelihood per event on a model that says nothing
 
 
@@ -192,14 +195,15 @@ class _ElasticNetCox(Regression):
     def _rescaled(self, fit: LinearFit) -> LinearFit:
         """Returns the model with its log hazards multiplied by the slope that fits them best out of fold.
 
-        It is positive, so that their order remains.
+        It is positive, so that their order remains, and their standard deviation at most 1.
         """
 
         def loss(slope: Tensor) -> Tensor:
             return self.loss(slope * fit.out_of_fold, self.everybody)
 
-        bounds = (_LEAST_SLOPE, _LARGEST_WEIGHT)
-        slope = lowest(loss, torch.ones(1), bounds=bounds)
+        spread = float(fit.out_of_fold.std())
+        largest = max(_LEAST_SLOPE, _LARGEST_SPREAD / spread) if spread > 0 else 1.0
+        slope = lowest(loss, torch.ones(1).clamp(max=largest), bounds=(_LEAST_SLOPE, largest))
         reads = f"{float(slope):.3g} × ({fit.reads})"
         return self._judged(slope * fit.weight, fit.bias, reads, fit.penalty, slope * fit.out_of_fold)
 
