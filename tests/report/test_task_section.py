@@ -8,6 +8,7 @@ from fake_run import write_fake_run
 from report_page import written
 
 from subfuse.report import write_report
+from subfuse.run_folder.job import Job
 
 
 def test_every_printed_metric_is_the_table_to_three_decimals(run, text):
@@ -71,3 +72,17 @@ def test_reasons_of_comparisons_are_shown_once_with_their_models(tmp_path):
     table["reason"] = "2 patients left out"
     table.to_csv(run / "comparisons.csv", index=False)
     assert "ABMIL, SNN, Concatenation: 2 patients left out" in write_report(run).read_text()
+
+
+def test_how_much_networks_say_beside_their_linear_path_is_told(tmp_path, monkeypatch):
+    run = write_fake_run(tmp_path / "run", patients=60, tasks=("grade",), explained=0)
+    told = "Share of the network beside its linear path"
+    assert told not in write_report(run).read_text()
+    shares = {"subspace": [0.5, 0.0, 0.0, 1.0, 0.0], "abmil": [1.0] * 5}
+    monkeypatch.setattr(
+        Job, "description",
+        lambda job, _: {"details": {"network_share": shares[job.model][job.fold_index]} if job.model in shares else {}},
+    )  # fmt: skip
+    assert (
+        f"{told}, in the mean: Subspace fusion 0.30, 0 in 3 of 5 models; ABMIL 1.00." in write_report(run).read_text()
+    )

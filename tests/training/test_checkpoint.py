@@ -7,7 +7,7 @@ import torch
 
 from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.training.checkpoint import Checkpoint, TrainingState, random_state
+from subfuse.training.checkpoint import EPOCH_DECAY, Checkpoint, TrainingState, random_state
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
@@ -158,3 +158,16 @@ def test_the_best_epoch_is_the_first_with_the_lowest_score_and_nan_is_never_best
     assert (state.best_epoch, float(state.best_weights["bias"])) == (2, 2.0)
     assert state.is_over(epochs=9, patience=2)
     assert state.is_over(epochs=5, patience=9)
+
+
+def test_the_mean_of_weights_is_that_of_a_moving_average_and_starts_at_the_first_epoch():
+    model, state = torch.nn.Linear(1, 1), TrainingState({})
+    values = [3.0, -1.0, 4.0, 1.5]
+    for epoch, value in enumerate(values):
+        with torch.no_grad():
+            model.bias.fill_(value)
+        state.record({"epoch": epoch}, (0.0, 0.0), model)
+        state.average(model)
+        weights = EPOCH_DECAY ** torch.arange(epoch, -1, -1.0)
+        expected = (weights * torch.tensor(values[: epoch + 1])).sum() / weights.sum()
+        torch.testing.assert_close(state.mean_weights["bias"], expected[None])

@@ -71,15 +71,16 @@ def test_nobody_to_predict_is_a_table_of_unknowns(make_cohort):
 
 
 @pytest.mark.parametrize("task", ["survival", "grade"])
-def test_contributions_of_the_subspaces_add_up_to_the_score(make_cohort, task):
-    cohort = make_cohort()
+@pytest.mark.parametrize(("n_patients", "line"), [(24, []), (48, ["contribution_linear_path"])])
+def test_contributions_of_the_subspaces_add_up_to_the_score(make_cohort, n_patients, line, task):
+    cohort = make_cohort(n_patients)
     fitted = fit(cohort, task=task)
     table = fitted.predict(cohort.patients)
     batch = next(fitted.batches(cohort.patients, batch_size=len(cohort)))
     with torch.inference_mode():
         logits = fitted.model(**batch.inputs()).logits
     score = (logits * fitted.objective.score_weights(logits)).sum(dim=1)
-    total = table[["contribution_tumour", "contribution_microenvironment"]].sum(axis=1)
+    total = table[["contribution_tumour", "contribution_microenvironment", *line]].sum(axis=1)
     np.testing.assert_allclose(total, score.numpy(), atol=1e-5)
 
 

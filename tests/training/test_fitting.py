@@ -10,6 +10,8 @@ from small_cohort import deal_folds
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
 from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError
+from subfuse.model.linear_path import networks_of
+from subfuse.training.checkpoint import EPOCH_DECAY
 from subfuse.training.fitting import train_fold
 from subfuse.training.linear.fit import fit_line
 from subfuse.training.problem import assign, pose
@@ -34,9 +36,9 @@ def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, 
         log_path=tmp_path / "log.csv",
         progress=lambda done, total, message: told.append((done, total)),
     )
-    alone = train(cohort)
-    first, second = ensemble.model.members
-    assert all(torch.equal(value, first.state_dict()[name]) for name, value in alone.model.state_dict().items())
+    first, second = networks_of(ensemble.model)
+    (alone,) = networks_of(train(cohort).model)
+    assert all(torch.equal(value, first.state_dict()[name]) for name, value in alone.state_dict().items())
     assert not torch.equal(first.head.weight, second.head.weight)
     assert told == [(done, 6) for done in range(1, 7)]
     assert len(read_log(tmp_path)) == len(read_log(tmp_path / "member_1")) == 3
@@ -127,14 +129,14 @@ def test_what_is_predicted_of_an_unknown_patient_is_the_mean_over_training_patie
     torch.testing.assert_close(fitted.baseline_logits, torch.cat(shares).mean(dim=0))
 
 
-LINE = BRIEF.model_copy(update={"linear_path": True, "epochs": 1})
+LINE = BRIEF.model_copy(update={"epochs": 1})
 
 
 @pytest.mark.parametrize(("task", "model"), [("survival", "concat"), ("grade", "snn")])
 def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_with_the_weights(
     make_cohort, tmp_path, task, model
 ):
-    cohort, plan = make_cohort(), TrainingPlan(training=LINE, architecture=SMALL)
+    cohort, plan = make_cohort(48), TrainingPlan(training=LINE, architecture=SMALL)
     fold = deal_folds(cohort)[0]
     fitted = train_fold(cohort, fold, task=task, model_name=model, plan=plan)
     problem = pose(cohort, fold, cohort.tasks[task], model, plan)
@@ -157,8 +159,23 @@ def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_wi
     assert table["contribution_linear_path"].std() > 0
 
 
+def test_beside_a_linear_path_the_mean_of_the_weights_over_epochs_is_kept(make_cohort, tmp_path):
+    cohort, path, epochs = make_cohort(48), tmp_path / "last.ckpt", []
+    fitted = train(
+        cohort,
+        checkpoint_path=path,
+        progress=lambda *told: epochs.append(torch.load(path, weights_only=True)["model"]),
+    )
+    shares = EPOCH_DECAY ** torch.arange(len(epochs) - 1, -1, -1.0)
+    (network,) = networks_of(fitted.model)
+    for name, value in network.state_dict().items():
+        weights = torch.stack([of_epoch[name] for of_epoch in epochs])
+        expected = torch.tensordot(shares / shares.sum(), weights, dims=1)
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_validation_patients_train_the_linear_path_and_test_patients_do_not(make_cohort):
-    cohort = make_cohort()
+    cohort = make_cohort(48)
     fold = deal_folds(cohort)[0]
 
     def line_without(names):
@@ -172,9 +189,27 @@ def test_validation_patients_train_the_linear_path_and_test_patients_do_not(make
 
 
 def test_a_linear_path_reads_what_the_cohort_and_the_model_have(make_cohort):
-    cohort = make_cohort()
+    cohort = make_cohort(48)
     without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort if p.expression is not None))
     assert train(cohort, "abmil", settings=LINE).recipe.linear_path == ("slides",)
     assert train(without, "concat", settings=LINE).recipe.linear_path == ("expression",)
     assert train(cohort, "cox", settings=LINE).recipe.linear_path == ()
-    assert train(cohort, "snn").recipe.linear_path == ()  # unless asked for
+    without_line = BRIEF.model_copy(update={"linear_path": False})  # the network alone, as in the paper
+    assert train(cohort, "snn", settings=without_line).recipe.linear_path == ()
+
+
+@pytest.mark.parametrize(("n", "expected"), [(9, ()), (10, ("expression",))])
+def test_a_linear_path_needs_ten_events_or_ten_patients_outside_the_largest_class(make_cohort, n, expected):
+    cohort = make_cohort(48)
+    fold = deal_folds(cohort)[0]
+    parts = assign(cohort, fold, cohort.tasks["survival"], "snn")
+    known = [patient.patient_id for patient in (*parts.train, *parts.validation)]
+    assert len(known) >= 20
+    rarer = set(known[:n])
+    patients = tuple(
+        replace(p, event=p.patient_id in rarer, labels={"grade": "G2" if p.patient_id in rarer else "G4"})
+        for p in cohort
+    )
+    few = replace(cohort, patients=patients)
+    for task in ("survival", "grade"):
+        assert pose(few, fold, few.tasks[task], "snn", TrainingPlan()).recipe.linear_path == expected

@@ -87,27 +87,6 @@ def test_a_network_beside_a_line_gets_the_share_with_the_lowest_loss(strength, e
     assert network_share(strength * truth, torch.zeros(60, 2), classes, ClassTarget(label)) == expected
 
 
-def test_a_network_that_gains_less_than_the_standard_error_has_no_share():
-    """The same gain per patient is shown by many patients and not by few; of none it is known nothing."""
-    classes, random = ClassificationObjective(("a", "b")), torch.Generator().manual_seed(0)
-    label = torch.arange(800) % 2
-    noise = torch.randn(800, 2, generator=random)
-    network = noise + 0.5 * torch.nn.functional.one_hot(label, 2)
-    shares = {n: network_share(network[:n], torch.zeros(n, 2), classes, ClassTarget(label[:n])) for n in (1, 40, 800)}
-    gains = {n: gain_and_error(network[:n], classes, label[:n]) for n in (40, 800)}
-    assert gains[40][0] > 0
-    assert shares == {1: 0.0, 40: 0.0, 800: 0.25}
-    assert gains[40][0] < gains[40][1]
-    assert gains[800][0] > gains[800][1]
-
-
-def gain_and_error(network, classes, label):
-    """Of equal weights the loss is a mean over patients, whose standard error is known."""
-    each = torch.nn.functional.cross_entropy
-    gain = each(0 * network, label, reduction="none") - each(0.25 * network, label, reduction="none")
-    return float(gain.mean()), float(gain.std(correction=1) / len(label) ** 0.5)
-
-
 @pytest.mark.parametrize(("strength", "expected"), [(0.0, 0.0), (1.0, 1.0), (-1.0, 0.0)])
 def test_the_share_in_survival_is_that_of_a_network_that_knows_who_dies_early(strength, expected):
     days = torch.arange(10.0, 610.0, 10.0)

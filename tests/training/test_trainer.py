@@ -27,7 +27,7 @@ def test_the_log_has_a_row_per_epoch_and_the_subspaces_conflict_rate(make_cohort
 @pytest.mark.walk
 def test_the_weights_kept_are_those_of_the_lowest_validation_loss(make_cohort, tmp_path):
     settings = TrainingSettings(
-        epochs=12, batch_size=4, lr=5e-2, patience=12, selection="loss"
+        epochs=12, batch_size=4, lr=5e-2, patience=12, selection="loss", linear_path=False
     )  # a rate that overfits soon
     cohort = make_cohort()
     long = train(cohort, settings=settings, log_path=tmp_path / "log.csv")

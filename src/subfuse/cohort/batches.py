@@ -23,10 +23,6 @@ class SurvivalTarget:
         """Returns the target on a device."""
         return SurvivalTarget(self.time_days.to(device), self.event.to(device))
 
-    def of(self, patients: Bool[Tensor, " batch"]) -> "SurvivalTarget":
-        """Returns the target of some of the patients."""
-        return SurvivalTarget(self.time_days[patients], self.event[patients])
-
 
 @dataclass(frozen=True)
 class ClassTarget:
@@ -37,10 +33,6 @@ class ClassTarget:
     def to(self, device: torch.device) -> "ClassTarget":
         """Returns the target on a device."""
         return ClassTarget(self.label.to(device))
-
-    def of(self, patients: Bool[Tensor, " batch"]) -> "ClassTarget":
-        """Returns the target of some of the patients."""
-        return ClassTarget(self.label[patients])
 
 
 Target = SurvivalTarget | ClassTarget

@@ -174,7 +174,7 @@ def _stability(table: pd.DataFrame) -> str:
         for row in known.to_dict("records")
     ]
     if not parts:
-        return "Stability over folds is undefined: it needs two models and three genes."
+        return "Stability over folds is undefined: it needs two models that rank the genes, and three genes."
     return f"Rank correlation of the genes' strength between the models of the folds: {', '.join(parts)}."
 
 

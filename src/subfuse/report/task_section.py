@@ -40,6 +40,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     is_survival = headline == SurvivalOutcome.headline
     drawn = survival_figures(run, task, main) if is_survival else classification_figures(tested, main)
     drawn["figures"] += decision_figure(run, task, main)
+    drawn["remarks"] += _beside_lines(run, task, models)
     compared = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
     content = {
         "index": index,
@@ -100,6 +101,20 @@ def _metric_row(
         "detail": detail,
         "cells": cells,
     }
+
+
+def _beside_lines(run: RunFiles, task: str, models: Sequence[str]) -> list[str]:
+    """Returns how much networks say beside their linear paths; empty where no model has one."""
+    told = []
+    for model in models:
+        described = [job.description(run.folder) or {} for job in run.jobs(task, model)]
+        shares = [
+            entry["details"]["network_share"] for entry in described if "network_share" in entry.get("details", {})
+        ]
+        if shares:
+            silent = f", 0 in {shares.count(0)} of {len(shares)} models" if 0 in shares else ""
+            told.append(f"{model_title(model)} {np.mean(shares):.2f}{silent}")
+    return [f"Share of the network beside its linear path, in the mean: {'; '.join(told)}."] if told else []
 
 
 def _note_number(reason: Any, notes: list[str]) -> int | None:

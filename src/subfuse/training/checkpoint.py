@@ -16,6 +16,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.files import atomic_path, require_whole_tensors
 
 RandomState = dict[str, UInt8[Tensor, " byte"]]
+EPOCH_DECAY = 0.8  # of the moving average of weights: about the last five epochs
 
 
 def random_state(device: torch.device) -> RandomState:
@@ -52,12 +53,26 @@ class TrainingState:
     best_epoch: int = 0
     best_score: tuple[float, float] = (math.inf, math.inf)  # lower is better
     log: list[dict[str, int | float]] = field(default_factory=list)  # one row per finished epoch
+    mean_weights: dict[str, Tensor] = field(default_factory=dict)  # over epochs, see `average`
 
     def record(self, row: Mapping[str, int | float], score: tuple[float, float], model: nn.Module) -> None:
         """Ends an epoch; its weights are kept if its score is the lowest so far."""
         if score < self.best_score:
             self.best_score, self.best_epoch, self.best_weights = score, len(self.log), copy_weights(model)
         self.log.append(dict(row))
+
+    def average(self, model: nn.Module) -> None:
+        """Takes the weights of the epoch just recorded into the exponential moving average over epochs.
+
+        The first epochs count as much as their weight says (no start at zero).
+
+        Source: Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992; the correction of the
+        start as in Adam (Kingma and Ba 2015).
+        """
+        share = (1 - EPOCH_DECAY) / (1 - EPOCH_DECAY ** len(self.log))
+        for name, value in copy_weights(model).items():
+            is_averaged = value.is_floating_point() and name in self.mean_weights
+            self.mean_weights[name] = torch.lerp(self.mean_weights[name], value, share) if is_averaged else value
 
     def is_over(self, *, epochs: int, patience: int) -> bool:
         """True after the last epoch, or when the score has not improved for `patience` epochs."""

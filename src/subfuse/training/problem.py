@@ -1,6 +1,7 @@
 """What a model learns from a fold: who trains on which inputs, and what is fitted before any training."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,7 @@ from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData
 
 _SMALLEST_GRID = 8
+_LEAST_FOR_A_LINE = 10
 _SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
 
 
@@ -160,7 +162,8 @@ def pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Trai
     genes, covariates = _genes_read(cohort, model_name), covariates_read(cohort, model_name)
     standardiser = InputStandardiser.fit(seen, genes, features, covariates)
     objective = _fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
-    has_line = plan.training.linear_path and not is_linear(model_name)
+    known = (*parts.train, *parts.validation)
+    has_line = plan.training.linear_path and not is_linear(model_name) and _suffice_for_a_line(known, task)
     grid = _fitted_grid(seen, features, largest=plan.architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
@@ -209,6 +212,17 @@ def _positions(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> 
     if not genes:
         return dict.fromkeys(gene_sets, ())
     return {name: tuple(places) for name, places in gene_indices(gene_sets, genes).items()}
+
+
+def _suffice_for_a_line(patients: Sequence[Patient], task: TaskSpec) -> bool:
+    """Returns whether there are 10 events, or 10 patients outside the largest class.
+
+    A line through fewer is that of whoever they are, and its risks know no bounds.
+    """
+    if task.is_survival:
+        return sum(bool(patient.event) for patient in patients) >= _LEAST_FOR_A_LINE
+    sizes = Counter(patient.outcome(task) for patient in patients)
+    return sum(sizes.values()) - max(sizes.values()) >= _LEAST_FOR_A_LINE
 
 
 def _of_linear_path(standardiser: InputStandardiser, modalities: Collection[str]) -> tuple[Modality, ...]:

@@ -43,7 +43,7 @@ class TrainingSettings(Section):
     consistency: float = Field(0.5, ge=0, description="Weight of the gene-guided consistency loss.")
     coordination: Literal["paper", "released", "none"] = Field("paper", description="Gradient coordination rule.")
     linear_path: bool = Field(
-        False,
+        True,
         description="Fit a linear model of the same inputs first; networks learn what it leaves, and their share is "
         "chosen on the validation patients.",
     )

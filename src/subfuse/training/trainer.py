@@ -87,6 +87,10 @@ class Trainer:
     ) -> TrainingState:
         """Trains `model` in place and leaves it at the epoch with the best validation metric.
 
+        A network that learns what a linear path leaves (`TaskData.offsets`) is left at the mean of its weights over
+        epochs instead, up to the one where training stops: the little that it adds is too noisy to choose an epoch by,
+        and the validation patients are still needed to choose its share.
+
         Raises:
             ConfigurationError: Training diverged, or the checkpoint is another training's.
         """
@@ -108,10 +112,12 @@ class Trainer:
                 row = {"epoch": len(state.log), **self._epoch(update, train, data, len(state.log))}
                 metrics = self._validate(update, validation, data, metric)
                 state.record(row | metrics, score(metric, metrics), model)
+                if data.offsets:
+                    state.average(model)
                 self._keep(state, model, optimizer, logger)
             if not math.isfinite(state.best_score[0]):
                 raise ConfigurationError("training must give a finite validation metric. Found NaN. Lower --train.lr.")
-        model.load_state_dict(state.best_weights)
+        model.load_state_dict(state.mean_weights if data.offsets else state.best_weights)
         model.cpu()
         objective.cpu()
         return state
