@@ -1,5 +1,7 @@
 """Does fusion help on the simulated cohort? Subspace fusion against the unimodal baselines, mean over seeds.
 
+The same networks without a linear path are trained as well: what the path changes where the network has much to learn.
+
 python benchmarks/fusion_benefit.py [--patients 120] [--seeds 0 1 2] [--work benchmarks/work]
 
 The simulated cohort makes fusion helpful by construction: this measures whether the model finds what is there, not
@@ -18,9 +20,11 @@ from subfuse.execution import available_cores
 from subfuse.preparation.prepare import prepare
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.simulation.cohort import simulate
+from subfuse.training.settings import TrainingPlan, TrainingSettings
 
 MODELS = ("subspace", "abmil", "snn")
 HEADLINE = {"survival": "c_index", "diagnosis": "auc", "grade": "auc"}
+SETTINGS = {"default": True, "network alone": False}  # whether there is a linear path
 RESULT = Path(__file__).parent / "results" / "fusion_benefit.md"
 
 
@@ -30,14 +34,25 @@ def measure(work: Path, patients: int, seed: int, workers: int) -> pd.DataFrame:
     cohort_file = simulate(folder / "cohort", patients=patients, seed=seed, workers=workers)
     prepare(cohort_file, folder / "prepared", workers=workers)
     cohort = read_cohort(folder / "prepared")
-    result = cross_validate(cohort, task=list(HEADLINE), models=MODELS, seed=seed, out=folder / "run", workers=workers)
-    metrics = result.metrics
-    chosen = metrics[metrics["metric"] == metrics["task"].map(HEADLINE)]
-    return chosen[["task", "model", "metric", "value", "lower", "upper"]].assign(seed=seed)
+    tables = []
+    for name, has_line in SETTINGS.items():
+        plan = TrainingPlan(training=TrainingSettings(linear_path=has_line), seed=seed)
+        out = folder / name.replace(" ", "_")
+        metrics = cross_validate(
+            cohort, task=list(HEADLINE), models=MODELS, plan=plan, out=out, workers=workers
+        ).metrics
+        chosen = metrics[metrics["metric"] == metrics["task"].map(HEADLINE)]
+        columns = ["task", "model", "metric", "value", "lower", "upper"]
+        tables.append(chosen[columns].assign(seed=seed, settings=name))
+    return pd.concat(tables)
 
 
 def write_result(table: pd.DataFrame, patients: int, seeds: list[int]) -> None:
     """Writes the table as Markdown with the conditions of the measurement."""
+    alone = table[table["settings"] != "default"].pivot_table(
+        index=["task", "metric"], columns="model", values="value", sort=False
+    )[list(MODELS)]
+    table = table[table["settings"] == "default"]
     wide = table.pivot_table(index=["task", "metric"], columns="model", values="value", sort=False)[list(MODELS)]
     best = wide[["abmil", "snn"]].max(axis=1)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
@@ -61,6 +76,18 @@ def write_result(table: pd.DataFrame, patients: int, seeds: list[int]) -> None:
         lines.append(f"| {task} | {metric} | {cells} | {row['subspace'] - best[(task, metric)]:+.3f} |")
     wins = int((wide["subspace"] > best).sum())
     lines += ["", f"Subspace fusion is above both unimodal baselines in mean on {wins} of {len(wide)} tasks.", ""]
+    lines += [
+        "## Without a linear path",
+        "",
+        "The same networks, `--train.linear_path false`; in brackets what the path adds.",
+        "",
+        "| task | metric | " + " | ".join(MODELS) + " |",
+        "|---" * (len(MODELS) + 2) + "|",
+    ]
+    for place, row in alone.iterrows():
+        cells = " | ".join(f"{row[model]:.3f} ({wide.loc[place, model] - row[model]:+.3f})" for model in MODELS)
+        lines.append(f"| {place[0]} | {place[1]} | {cells} |")
+    lines.append("")
     lines += ["## Each seed (95 % interval)", "", "| seed | task | " + " | ".join(MODELS) + " |"]
     lines += ["|---" * (len(MODELS) + 2) + "|"]
     for (seed, task), rows in table.groupby(["seed", "task"], sort=False):
