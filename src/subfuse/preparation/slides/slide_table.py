@@ -21,10 +21,10 @@ from subfuse.identifiers import (
     describe_mismatch,
     is_plain_name,
     patient_of_barcode,
-    same_but_for_spelling,
     site_of_barcode,
     spelt_otherwise,
 )
+from subfuse.preparation.slides.slide_names import note_of_unmatched, patient_of_slide, spelt_as
 from subfuse.preparation.slides.slide_samples import choose_slides, rank_of_slide
 from subfuse.preparation.slides.slide_search import (
     DICOM_SUFFIX,
@@ -112,12 +112,14 @@ def read_slides(
         else:
             slides.append(place.source(slide_id, patient_id, path, section.mpp if mpp is None else mpp))
     n_theirs = sum(slide.patient_id in known for slide in listed)
+    unmatched = sorted(slide.slide_id for slide in listed if not slide.patient_id)
     few = _few_found(section.table or place.path, n_theirs, len(slides), exclusion_table(left_out))
     ranks = {slide.slide_id: slide.rank for slide in listed}
     used, other_tissue = choose_slides(slides, ranks, section.include)
     exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
     doubts = (
         *_of_commas(section.table),
+        *(note_of_unmatched(place.path, n_theirs, unmatched, known) if section.table is None else ()),
         *_named_for_others(listed, known, section.table),
         *not_understood((slide.words for slide in listed if slide.patient_id in known), section.table),
     )
@@ -198,28 +200,9 @@ def _mismatch(table: Path | None, place: _Place, known: frozenset[str]) -> str:
     )
 
 
-def patient_of_slide(slide_id: str, patient_ids: Collection[str]) -> str | None:
-    """Returns the patient whose identifier begins the slide's and ends at a letter or digit; the longest such.
-
-    TCGA barcodes name their patient in lower case as well.
-
-    Example:
-        >>> patient_of_slide("case-12_a", {"case-1", "case-12"}), patient_of_slide("case-123", {"case-12"})
-        ('case-12', None)
-    """
-    of_barcode = patient_of_barcode(slide_id)
-    return next((start for start in (*_starts(slide_id), of_barcode) if start in patient_ids), None)
-
-
-def _starts(slide_id: str) -> list[str]:
-    """Returns the beginnings of an identifier that end at a letter or digit, the longest first."""
-    ends = [i for i, character in enumerate(slide_id) if not character.isalnum()]
-    return [slide_id[:end] for end in (len(slide_id), *reversed(ends))]
-
-
 def _but(slide_id: str, patient_ids: Collection[str]) -> str:
-    alike = same_but_for_spelling([start for start in _starts(slide_id) if start], patient_ids)
-    return f", but with another spelling of {next(iter(alike.values()))}" if alike else ""
+    alike = spelt_as(slide_id, patient_ids)
+    return "" if alike is None else f", but with another spelling of {alike}"
 
 
 def _few_found(path: Path, listed: int, found: int, left_out: pd.DataFrame) -> tuple[str, ...]:
