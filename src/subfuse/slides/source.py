@@ -16,6 +16,7 @@ class SlidesFrom(Section):
 
     table: FilePath | None = None  # slide_id, patient_id, optional path and mpp: assigns slides to patients
     include: tuple[str, ...] = ()  # slides that are used although they show a recurrence or normal tissue
+    kinds: tuple[str, ...] | None = Field(default=None, min_length=1)  # such as DX: only these; None: all
     mpp: float | None = None  # µm per level-0 pixel of every slide that the table gives none for
 
     @field_validator("mpp")

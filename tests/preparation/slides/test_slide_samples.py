@@ -70,3 +70,34 @@ def test_given_slides_of_other_tissue(cases: Path) -> None:
     slides, exclusions, _ = read_slides(FeatureFiles(features=folder, encoder="toy"), patients)
     assert len(slides) == 11
     assert sorted(exclusions["reason"].str[:10]) == ["normal tis"] * 3 + ["not the pr"] * 2
+
+
+def test_only_slides_of_the_declared_kinds_are_used_before_their_tissue_counts(folder: Path) -> None:
+    slides, exclusions, said = read_slides(SlideFolder(folder=folder, kinds=("ts",)), PATIENTS)
+
+    assert [slide.slide_id for slide in slides] == ["TCGA-A1-1001-02A-01-TS1", "TCGA-A1-1003-06A-01-TS1"]
+    reasons = exclusions.set_index("id")["reason"].to_dict()
+    assert reasons["TCGA-A1-1001-01Z-00-DX1.ABCD"] == "of kind DX, which slides.kinds does not name"
+    assert reasons["TCGA-A1-1001-11A-02-TSB"] == "normal tissue"
+    assert len(slides) + len(exclusions) == len(NAMES)
+    assert said == ()
+
+
+def test_fixed_and_frozen_slides_together_are_said(folder: Path) -> None:
+    *_, said = read_slides(SlideFolder(folder=folder), PATIENTS)
+    assert said == ("fixed and frozen slides are used together: DX (2), TS (4). Name those to use as slides.kinds",)
+
+
+def test_kinds_of_a_table_are_its_own_words(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "slides.csv"
+    table.write_text(f"slide_id,Kind\n{NAMES[0]},Frozen\n{NAMES[4]},FFPE\n{NAMES[5]},\n")
+    slides, _, _ = read_slides(SlideFolder(folder=folder, table=table, kinds=("frozen",)), PATIENTS)
+    assert [slide.slide_id for slide in slides] == [NAMES[0]]
+
+
+def test_kinds_that_nothing_tells_or_no_slide_has_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"slides\.kinds: kinds .* Not found: FFPE\. There are DX, TS"):
+        read_slides(SlideFolder(folder=folder, kinds=("DX", "FFPE")), PATIENTS)
+    (folder / "case-1_a.svs").touch()
+    with pytest.raises(DataError, match=r"slides\.kinds: the kind of every slide .* Found none of case-1_a"):
+        read_slides(SlideFolder(folder=folder, kinds=("DX",)), [*PATIENTS, "case-1"])

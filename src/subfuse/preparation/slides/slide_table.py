@@ -25,7 +25,7 @@ from subfuse.identifiers import (
     spelt_otherwise,
 )
 from subfuse.preparation.slides.slide_names import note_of_unmatched, patient_of_slide, spelt_as
-from subfuse.preparation.slides.slide_samples import choose_slides, rank_of_slide
+from subfuse.preparation.slides.slide_samples import choose_kinds, choose_slides, kind_of_slide, rank_of_slide
 from subfuse.preparation.slides.slide_search import (
     DICOM_SUFFIX,
     FEATURE_SUFFIXES,
@@ -61,6 +61,7 @@ class _Listed(NamedTuple):
     mpp: float | None
     rank: int  # of its sample
     words: str = ""  # for the type of its sample
+    kind: str | None = None  # such as DX
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def read_slides(
 
     Raises:
         DataError: Missing folder or column, a slide identifier that occurs twice, an mpp that is not a positive
-            number, a slide to include that is not there, or a feature table that cannot be used.
+            number, a slide to include that is not there, a kind that is not known or that no slide has, or a feature
+            table that cannot be used.
     """
     known, place = frozenset(patient_ids), _place_of(section)
     listed = _listed(section.table, place, known)
@@ -115,10 +117,13 @@ def read_slides(
     unmatched = sorted(slide.slide_id for slide in listed if not slide.patient_id)
     few = _few_found(section.table or place.path, n_theirs, len(slides), exclusion_table(left_out))
     ranks = {slide.slide_id: slide.rank for slide in listed}
-    used, other_tissue = choose_slides(slides, ranks, section.include)
-    exclusions = join_exclusions([exclusion_table(left_out), other_tissue])
+    kinds = {slide.slide_id: slide.kind for slide in listed}
+    of_kinds, other_kinds, mixture = choose_kinds(slides, kinds, section.kinds)
+    used, other_tissue = choose_slides(of_kinds, ranks, section.include)
+    exclusions = join_exclusions([exclusion_table(left_out), other_kinds, other_tissue])
     doubts = (
         *_of_commas(section.table),
+        *mixture,
         *(note_of_unmatched(place.path, n_theirs, unmatched, known) if section.table is None else ()),
         *_named_for_others(listed, known, section.table),
         *not_understood((slide.words for slide in listed if slide.patient_id in known), section.table),
@@ -222,13 +227,20 @@ def _listed(table: Path | None, place: _Place, known: frozenset[str]) -> list[_L
     if table is not None:
         return _listed_in_table(table, place, known)
     return [
-        _Listed(slide_id, patient_of_slide(slide_id, known), path, None, rank_of_slide(slide_id))
+        _Listed(
+            slide_id,
+            patient_of_slide(slide_id, known),
+            path,
+            None,
+            rank_of_slide(slide_id),
+            kind=kind_of_slide(slide_id),
+        )
         for slide_id, path in place.found.items()
     ]
 
 
 def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_Listed]:
-    names = ("slide_id", "patient_id", "path", "mpp", *TYPE_COLUMNS, "tissue")
+    names = ("slide_id", "patient_id", "path", "mpp", "kind", *TYPE_COLUMNS, "tissue")
     table = usual_columns(read_text_table(path), names, path)
     require_columns(table, {"slide_id": "the slide"}, path, optional=names)
     if place.needs_paths:
@@ -254,6 +266,7 @@ def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_
                 _mpp(str(record.get("mpp", "")), f"{path}, row {row}"),
                 rank_of_slide(slide_id, patient or "", words),
                 words,
+                kind_of_slide(slide_id, str(record.get("kind", ""))),
             )
         )
     return listed
