@@ -13,6 +13,7 @@ import ast
 import compileall
 import contextlib
 import gc
+import hashlib
 import importlib.util
 import json
 import os
@@ -44,53 +45,112 @@ SLOW_LIBRARIES = (
     "imblearn.metrics", "torchsurv.metrics.cindex", "sksurv.nonparametric", "sksurv.linear_model", "sksurv.compare",
     "sklearn.metrics", "sklearn.calibration", "scipy.special", "safetensors.torch", "lightning",
 )  # fmt: skip
+# What decides about predictions, their measures and explanations: every module of a folder, or a single module.
+ROOMS = (
+    "model", "objective", "training", "evaluation", "explanation",
+    "cohort/fold", "cohort/given_folds", "cohort/fold_files", "cohort/drawn_folds", "cohort/covariates",
+    "expression/units", "expression/doubtful_units", "clinical/glioma",
+)  # fmt: skip
 TESTS = {
+    "model/baselines/cmta": "model/baselines/test_cmta.py model/baselines/test_baselines.py",
+    "model/baselines/co_attention": "model/baselines/test_co_attention.py model/baselines/test_baselines.py",
+    "model/baselines/expression": "model/baselines/test_expression.py model/baselines/test_baselines.py",
+    "model/baselines/fusion": "model/baselines/test_fusion.py model/baselines/test_baselines.py",
+    "model/baselines/kronecker_fusion": "model/baselines/test_kronecker_fusion.py model/baselines/test_baselines.py",
+    "model/baselines/linear": "model/baselines/test_linear.py model/baselines/test_baselines.py",
+    "model/baselines/mcat": "model/baselines/test_mcat.py model/baselines/test_baselines.py",
+    "model/baselines/mil": "model/baselines/test_mil.py model/baselines/test_baselines.py",
+    "model/baselines/pooling": "model/baselines/test_pooling.py model/baselines/test_baselines.py",
+    "model/baselines/survpath": "model/baselines/test_survpath.py model/baselines/test_baselines.py",
+    "model/baselines/transmil": "model/baselines/test_transmil.py model/baselines/test_baselines.py",
     "model/biased_attention": "model/test_biased_attention.py model/test_deformable_attention.py",
     "model/deformable_attention": "model/test_deformable_attention.py model/test_subspace_fusion.py",
     "model/gene_encoders": "model/test_gene_encoders.py model/baselines/test_baselines.py",
     "model/inputs": "model/test_inputs.py model/test_subspace_fusion.py model/baselines/test_baselines.py",
+    "model/linear_path": "model/test_linear_path.py",
     "model/output": "model/test_output.py model/test_subspace_fusion.py",
     "model/patch_grid": "model/test_patch_grid.py model/test_subspace_fusion.py",
     "model/position_bias": "model/test_position_bias.py model/test_biased_attention.py model/test_subspace_fusion.py",
     "model/released_weights": "model/test_released_weights.py model/test_subspace_fusion.py",
     "model/subspace_fusion": "model/test_subspace_fusion.py model/baselines/test_baselines.py",
-    "objective/losses": "objective/test_losses.py objective/test_objective.py",
     "objective/classification": "objective/test_classification.py objective/test_objective.py objective/test_losses.py",
+    "objective/losses": "objective/test_losses.py objective/test_objective.py",
     "objective/objective": "objective/test_objective.py objective/test_losses.py",
+    "objective/penalised": "objective/test_penalised.py",
     "objective/ranking": "objective/test_ranking.py training/test_selection.py",
+    "objective/stored": "objective/test_stored.py",
     "objective/survival": "objective/test_survival.py objective/test_objective.py objective/test_losses.py",
+    "training/checkpoint": "training/test_checkpoint.py",
     "training/coordination": "training/test_coordination.py",
+    "training/fitted_model": "training/test_fitted_model.py",
+    "training/fitting": "training/test_fitting.py",
     "training/linear/fit": "training/linear/test_fit.py",
+    "training/linear/patients_table": "training/linear/test_patients_table.py",
     "training/linear/regressions": "training/linear/test_regressions.py training/linear/test_fit.py",
+    "training/loggers": "training/test_loggers.py",
+    "training/models": "training/test_models.py",
+    "training/problem": "training/test_problem.py",
+    "training/processes": "training/test_processes.py",
+    "training/search": "training/test_search.py",
     "training/selection": "training/test_selection.py",
+    "training/settings": "training/test_settings.py",
+    "training/step": "training/test_step.py",
+    "training/stored_model": "training/test_stored_model.py",
+    "training/trainer": "training/test_trainer.py",
+    "evaluation/benefit/added_value": "evaluation/benefit/test_added_value.py",
+    "evaluation/benefit/conformal": "evaluation/benefit/test_conformal.py",
+    "evaluation/benefit/decision_curves": "evaluation/benefit/test_decision_curves.py",
+    "evaluation/benefit/interaction": "evaluation/benefit/test_interaction.py",
+    "evaluation/benefit/optimism": "evaluation/benefit/test_optimism.py",
     "evaluation/bootstrap": "evaluation/test_bootstrap.py evaluation/test_comparisons.py",
     "evaluation/calibration/measures": "evaluation/calibration/test_measures.py evaluation/test_recalibration.py",
     "evaluation/calibration/stages": "evaluation/calibration/test_stages.py evaluation/calibration/test_measures.py "
     "evaluation/test_recalibration.py",
+    "evaluation/calibration_slopes": "evaluation/test_calibration_slopes.py",
     "evaluation/censoring": "evaluation/test_censoring.py evaluation/test_metrics.py",
     "evaluation/comparisons": "evaluation/test_comparisons.py",
-    "evaluation/intervals": "evaluation/test_intervals.py",
     "evaluation/delong": "evaluation/test_delong.py",
     "evaluation/floors": "evaluation/test_floors.py evaluation/calibration/test_stages.py "
-    "evaluation/calibration/test_measures.py "
-    "evaluation/test_calibration_slopes.py "
-    "evaluation/survival/test_hazard_ratios.py evaluation/survival/test_survival_calibration.py audit/test_labels.py "
-    "audit/test_calibration.py audit/confounding/test_strata.py explanation/cohort/test_enrichment.py "
-    "report/test_reliance_section.py evaluation/test_strata.py",
-    "evaluation/survival/hazard_ratios": "evaluation/survival/test_hazard_ratios.py",
-    "evaluation/survival/horizons": "evaluation/survival/test_horizons.py",
+    "evaluation/calibration/test_measures.py evaluation/test_calibration_slopes.py "
+    "evaluation/survival/test_hazard_ratios.py evaluation/survival/test_survival_calibration.py "
+    "audit/test_labels.py audit/test_calibration.py audit/confounding/test_strata.py "
+    "explanation/cohort/test_enrichment.py report/test_reliance_section.py evaluation/test_strata.py",
+    "evaluation/intervals": "evaluation/test_intervals.py",
     "evaluation/metrics": "evaluation/test_metrics.py",
+    "evaluation/perfect_order": "evaluation/test_perfect_order.py audit/test_disguised_outcomes.py",
     "evaluation/predictions": "evaluation/test_predictions.py evaluation/test_intervals.py",
     "evaluation/ranked_patients": "evaluation/test_ranked_patients.py evaluation/test_intervals.py",
     "evaluation/recalibration": "evaluation/test_recalibration.py",
+    "evaluation/strata": "evaluation/test_strata.py",
+    "evaluation/survival/hazard_ratios": "evaluation/survival/test_hazard_ratios.py",
+    "evaluation/survival/horizons": "evaluation/survival/test_horizons.py",
     "evaluation/survival/risk_groups": "evaluation/survival/test_risk_groups.py",
     "evaluation/survival/survival_calibration": "evaluation/survival/test_survival_calibration.py",
     "evaluation/weighted_metrics": "evaluation/test_weighted_metrics.py evaluation/test_metrics.py "
     "evaluation/test_intervals.py",
+    "cohort/covariates": "cohort/test_covariates.py",
     "cohort/drawn_folds": "cohort/test_drawn_folds.py",
+    "cohort/fold": "cohort/test_fold.py cohort/test_drawn_folds.py cohort/test_given_folds.py",
+    "cohort/fold_files": "cohort/test_fold_files.py",
+    "cohort/given_folds": "cohort/test_given_folds.py",
+    "expression/doubtful_units": "expression/test_doubtful_units.py",
     "expression/units": "expression/test_units.py expression/test_doubtful_units.py expression/test_reading.py",
     "clinical/glioma": "clinical/test_glioma.py",
     "explanation/attribution": "explanation/test_attribution.py",
+    "explanation/cohort/cohort_explanation": "explanation/cohort/test_cohort_explanation.py",
+    "explanation/cohort/cohort_genes": "explanation/cohort/test_cohort_genes.py",
+    "explanation/cohort/enrichment": "explanation/cohort/test_enrichment.py",
+    "explanation/cohort/fold_explanation": "explanation/cohort/test_fold_explanation.py",
+    "explanation/explained_score": "explanation/test_explained_score.py",
+    "explanation/faithfulness": "explanation/test_faithfulness.py explanation/test_occlusion.py",
+    "explanation/ground": "explanation/test_ground.py",
+    "explanation/heatmaps": "explanation/test_heatmaps.py",
+    "explanation/integration": "explanation/test_integration.py",
+    "explanation/patient": "explanation/test_patient.py",
+    "explanation/projection": "explanation/test_projection.py",
+    "explanation/sampling": "explanation/test_sampling.py",
+    "explanation/tile_gallery": "explanation/test_tile_gallery.py",
+    "explanation/wsidata_export": "explanation/test_wsidata_export.py",
 }
 
 
@@ -192,6 +252,23 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
     return int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), *tests]))
 
 
+def scientific_modules() -> set[str]:
+    """Returns the modules of `ROOMS`, by their paths below the package without suffix."""
+    package = ROOT / "src" / "subfuse"
+    files = [file for room in ROOMS for file in [*(package / room).rglob("*.py"), package / f"{room}.py"]]
+    return {
+        file.relative_to(package).with_suffix("").as_posix()
+        for file in files
+        if file.is_file() and file.name != "__init__.py"
+    }
+
+
+def _state_of(module: str) -> str:
+    """Returns a hash of a module and its tests: what was found before either changed says nothing of them."""
+    files = [ROOT / "src" / "subfuse" / f"{module}.py", *(ROOT / "tests" / name for name in TESTS[module].split())]
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
 def run_module(module: str, folder: Path, log: Path, sample: int | None, seed: int) -> dict[str, int]:
     """Returns how many mutants of a module there are by outcome; what the log says was found is not run again.
 
@@ -209,6 +286,7 @@ def run_module(module: str, folder: Path, log: Path, sample: int | None, seed: i
     tests = [str(target), *(str(ROOT / "tests" / name) for name in TESTS[module].split())]  # its examples are tests too
     original = target.read_text(encoding="utf-8")
     Path(importlib.util.cache_from_source(str(target))).unlink(missing_ok=True)
+    state = _state_of(module)
     known = set(log.read_text(encoding="utf-8").splitlines()) if log.exists() else set()
     equivalent = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get(module, {})
     start = time.monotonic()
@@ -222,7 +300,7 @@ def run_module(module: str, folder: Path, log: Path, sample: int | None, seed: i
     if sample is not None and sample < len(mutants):
         mutants = random.Random(f"{module} {seed}").sample(mutants, sample)
     for mutant in mutants:
-        entry = json.dumps([module, mutant.line, mutant.change])
+        entry = json.dumps([module, mutant.line, mutant.change, state])
         if mutant.change in equivalent:
             outcome = "equivalent"
         elif entry in known:

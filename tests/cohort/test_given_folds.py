@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.cohort.given_folds import given_folds, unlisted_patients
+from subfuse.cohort.fold import Fold
+from subfuse.cohort.given_folds import given_folds, unlisted_patients, write_given_folds
 from subfuse.errors import DataError
 
 
@@ -62,6 +63,23 @@ def test_bad_given_folds(folder, content, message):
     (folder / "splits_1.csv").write_text(content)
     with pytest.raises(DataError, match=message):
         read_given(folder, patients_of("p1", "p2", "p3", "p4", "p5", "p6"))
+
+
+def test_written_folds_read_back_and_replace_those_of_an_earlier_larger_number(tmp_path):
+    names = [f"p{i}" for i in range(6)]
+    folds = [Fold(tuple(sorted(set(names) - {a, b})), (a,), (b,)) for a, b in zip(names[3:], names[:3], strict=True)]
+    write_given_folds(tmp_path, folds)
+    assert read_given(tmp_path, patients_of(*names)) == tuple(folds)
+    write_given_folds(tmp_path, folds[:2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fold_0.csv", "fold_1.csv"]
+    assert read_given(tmp_path, patients_of(*names)) == tuple(folds[:2])
+
+
+def test_a_patient_of_the_folds_that_is_spelt_otherwise_is_said_to_be_like_that_of_the_cohort(folder):
+    (folder / "splits_1.csv").write_text("train,val\np4,P1\nTCGA-02-0047,p2\n")
+    (warning, _) = unlisted_patients(folder, ["p1", "p2", "p3", "p4", "p5", "TCGA-02-0047"])
+    assert "1 patients of the folds are not in the cohort (P1" in warning
+    assert "p1" in warning
 
 
 def test_folder_without_folds(tmp_path):

@@ -1,6 +1,7 @@
 """Concordance of many columns at once, and the chance of a nearly perfect one."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -32,6 +33,14 @@ def test_the_chance_of_a_perfect_separation_is_that_of_all_orders(n_cases: int, 
     perfect = sum(max(order) == n_cases - 1 or min(order) == n_controls for order in orders)
 
     assert np.exp(log_chance_of_separation(n_cases, n_controls)) == pytest.approx(perfect / len(orders))
+
+
+def test_as_many_orders_are_counted_as_the_numbers_of_wrong_pairs_have_partitions() -> None:
+    n_cases, n_controls = 20, 30  # 600 pairs, of which 6 may be wrong
+    counted = np.exp(log_chance_of_separation(n_cases, n_controls)) * math.comb(n_cases + n_controls, n_cases) / 2
+
+    assert counted == pytest.approx(7 * math.exp(math.pi * math.sqrt(2 * 6 / 3)))
+    assert counted >= 1 + 1 + 2 + 3 + 5 + 7 + 11  # partitions of 0 to 6
 
 
 def test_the_chance_of_a_perfect_order_of_events_is_that_of_all_orders() -> None:

@@ -1,9 +1,13 @@
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from bright_slides import fit
 
+from subfuse.explanation import faithfulness
 from subfuse.explanation.explained_score import attribute_subspaces, explained_score
 from subfuse.explanation.faithfulness import (
     deletion_scores,
@@ -89,3 +93,27 @@ def test_the_summary_covers_the_mean_and_omits_what_is_undefined():
     assert found["insertion"]["better_than_random"] == 0.5
     assert found["random_weights"] == {"n_patients": 0, "mean": None, "lower": None, "upper": None}
     assert found["random_weights_absolute"]["lower"] is None
+
+
+def test_only_patients_above_zero_are_better_than_random():
+    table = pd.DataFrame({"patient_id": range(5), "input": "genes", "deletion": [-0.5, -0.2, 0.0, 0.4, 3.0]})
+    table = table.assign(insertion=[-0.9, -0.1, -0.3, 0.0, 0.5], random_weights=0.0, random_weights_absolute=0.0)
+    found = faithfulness_summary(table, generator=np.random.default_rng(0))["genes"]
+    assert found["deletion"]["better_than_random"] == 2 / 5
+    assert found["insertion"]["better_than_random"] == 1 / 5
+
+
+def test_a_correlation_with_attributions_that_are_all_equal_is_missing(explained, monkeypatch):
+    fitted, batch, score = explained
+    attributions = attribute_subspaces(fitted, batch, score, tolerance=0.2)
+    generator = np.random.default_rng(0)
+    curves = faithfulness_curves(fitted.model, batch, score, attributions, generator=generator)
+    equal = {
+        name: replace(part, patch=torch.ones_like(part.patch), gene=torch.ones_like(part.gene))
+        for name, part in attributions.items()
+    }
+    monkeypatch.setattr(faithfulness, "attribute_subspaces", lambda *_, **__: equal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = faithfulness_of(fitted, batch, score, attributions, curves, generator=generator)
+    assert table[["random_weights", "random_weights_absolute"]].isna().all(axis=None)

@@ -68,6 +68,13 @@ def test_windows_are_the_smallest_squares_that_are_few_enough(limit, expected):
     assert len(np.unique(window)) == expected == window.max() + 1
 
 
+@pytest.mark.parametrize("limit", [23, 6, 5])
+def test_windows_do_not_depend_on_where_the_tissue_lies_on_the_slide(limit):
+    batch = batch_of(6, 4)
+    moved = replace(batch, coords=batch.coords + torch.tensor([192.0, 1344.0]))
+    assert (windows_of(moved, max_windows=limit) == windows_of(batch, max_windows=limit)).all()
+
+
 def test_no_window_is_an_error():
     with pytest.raises(ValueError, match="at least 1"):
         windows_of(batch_of(2, 2), max_windows=0)
