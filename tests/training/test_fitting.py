@@ -12,7 +12,7 @@ from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError
 from subfuse.model.linear_path import networks_of
 from subfuse.training.checkpoint import EPOCH_DECAY
-from subfuse.training.fitting import train_fold
+from subfuse.training.fitting import predict_sides, train_fold
 from subfuse.training.linear.fit import fit_line
 from subfuse.training.problem import assign, pose
 from subfuse.training.selection import NETWORK_SHARES
@@ -186,6 +186,33 @@ def test_validation_patients_train_the_linear_path_and_test_patients_do_not(make
 
     assert torch.equal(line_without(()), line_without(fold.test))
     assert not torch.equal(line_without(()), line_without(fold.validation))
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_validation_patients_are_predicted_by_what_the_linear_path_says_of_them_out_of_fold(
+    make_cohort, tmp_path, task
+):
+    cohort, plan = make_cohort(48), TrainingPlan(training=LINE, architecture=SMALL)
+    fold = deal_folds(cohort)[0]
+    problem = pose(cohort, fold, cohort.tasks[task], "snn", plan)
+    known = (*problem.parts.train, *problem.parts.validation)
+    target = make_target(known, cohort.tasks[task], problem.data.classes)
+    line = fit_line(problem.recipe.build_linear_path(), problem.data.batches(known, 1), target, problem.objective)
+    train_fold(cohort, fold, task=task, model_name="snn", plan=plan).save(tmp_path)
+    fitted = load_fitted(tmp_path)
+    fitted.model.share.zero_()
+    validation = predict_sides(fitted, cohort, fold).query("split == 'validation'")
+    expected = problem.objective.predict(line[len(problem.parts.train) :].detach())
+    if task == "survival":
+        np.testing.assert_allclose(validation["risk"], expected.risk, atol=1e-5)
+    else:
+        columns = [f"p_{name}" for name in problem.data.classes]
+        np.testing.assert_allclose(validation[columns], expected.probabilities, atol=1e-5)
+    in_sample = fitted.predict(problem.parts.validation)["contribution_linear_path"]
+    assert not np.allclose(validation["contribution_linear_path"], in_sample, atol=1e-2)
+    tables = predict_sides(fitted, cohort, fold).set_index("split")["contribution_linear_path"]
+    for split, patients in (("train", problem.parts.train), ("test", problem.parts.test)):
+        np.testing.assert_array_equal(tables[split], fitted.predict(patients)["contribution_linear_path"])
 
 
 def test_a_linear_path_reads_what_the_cohort_and_the_model_have(make_cohort):

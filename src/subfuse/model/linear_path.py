@@ -43,8 +43,17 @@ class WithLinearPath(nn.Module):
         """Returns the network's output with its logits shrunk and the linear model's added."""
         bags = (patches, coords, patch_mask, expression, expression_mask)
         output = self.network(*bags, need_attention=need_attention)
-        parts = torch.cat([self.share * output.subspace_logits, self.line(*bags).subspace_logits], dim=1)
-        return replace(output, logits=parts.sum(dim=1), subspace_logits=parts)
+        return _with_parts(output, [self.share * output.subspace_logits, self.line(*bags).subspace_logits])
+
+
+def with_line(output: SubspaceFusionOutput, line: Float[Tensor, "batch output"]) -> SubspaceFusionOutput:
+    """Returns the output of a model beside a linear path, had the path said this."""
+    return _with_parts(output, [output.subspace_logits[:, :-1], line[:, None]])
+
+
+def _with_parts(output: SubspaceFusionOutput, parts: list[Float[Tensor, "batch _ output"]]) -> SubspaceFusionOutput:
+    subspaces = torch.cat(parts, dim=1)
+    return replace(output, logits=subspaces.sum(dim=1), subspace_logits=subspaces)
 
 
 def networks_of(model: nn.Module) -> list[nn.Module]:

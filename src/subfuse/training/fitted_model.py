@@ -21,6 +21,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
+from subfuse.model.linear_path import with_line
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.run_folder.names import MODEL, WEIGHTS
@@ -74,21 +75,29 @@ class FittedModel:
         reader = BagReader(self.standardiser)
         return draw_batches(patients, reader, batch_size=batch_size, n_inputs=self.recipe.n_inputs)
 
-    def predict(self, patients: Sequence[Patient]) -> pd.DataFrame:
+    def predict(
+        self, patients: Sequence[Patient], *, line: Float[Tensor, "patient output"] | None = None
+    ) -> pd.DataFrame:
         """Returns one row per patient: risk, survival, class probabilities and contributions of the subspaces.
 
         Columns are those of `predictions.csv`. A patient without any modality that the model uses has NaN
         throughout, never a default. `contribution_<subspace>` is the subspace's share of the mean hazard logit
         (survival) or of the predicted class's logit relative to the mean over classes; the shares of a patient add up
         to that quantity.
+
+        Args:
+            patients: Any, on the model's gene axis.
+            line: What the linear path says of each of the patients, all usable, instead of what it would.
         """
         usable = [patient for patient in patients if self.usable(patient)]
+        told = iter(() if line is None else line.split(_PREDICTION_BATCH))
         device = next(self.model.parameters()).device
         self.model.eval()
         tables = []
         with torch.inference_mode():
             for batch in self.batches(usable):
                 output = self.model(**batch.to(device).inputs())
+                output = output if line is None else with_line(output, next(told).to(device))
                 tables.append(self._table(batch, output))
         predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
         everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})

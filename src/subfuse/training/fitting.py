@@ -35,6 +35,8 @@ from subfuse.training.selection import network_share
 from subfuse.training.settings import TrainingPlan
 from subfuse.training.trainer import Trainer
 
+OFFSETS = "validation_offsets"  # in the details of a model: of the validation patients, from the linear path
+
 
 def train_fold(
     cohort: Cohort,
@@ -121,12 +123,16 @@ def train_fold(
 def predict_sides(fitted: FittedModel, cohort: Cohort, fold: Fold) -> pd.DataFrame:
     """Returns what a fold's model predicts of its training, validation and test patients, told apart by `split`.
 
-    Risks without a curve are given one by the training patients, as for new patients.
+    Of validation patients it has what a linear path says of them out of fold: the path was fitted on them, and what
+    rests on them, recalibration and promises, would be too bold. Risks without a curve are given one by the training
+    patients, as for new patients.
     """
     spec = cohort.tasks[fitted.task]
     parts = assign(cohort, fold, spec, fitted.recipe.name)
+    offsets = fitted.details.get(OFFSETS)
+    lines = {} if offsets is None else {"validation": torch.tensor(offsets)}
     tables = [
-        prediction_table(fitted.predict(patients), patients, spec).assign(split=split)
+        prediction_table(fitted.predict(patients, line=lines.get(split)), patients, spec).assign(split=split)
         for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
         if patients  # linear models have no validation patients
     ]
@@ -163,9 +169,10 @@ def _fit_beside_line(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dic
     with torch.inference_mode():
         logits = torch.cat([network(**batch.inputs()).logits for batch in data.batches(parts.validation, 8)])
     validation = make_target(parts.validation, data.task, data.classes)
-    share = network_share(logits, offsets[len(parts.train) :], problem.objective, validation)
+    of_validation = offsets[len(parts.train) :].detach()
+    share = network_share(logits, of_validation, problem.objective, validation)
     model.share.fill_(share)
-    return model, {**found, "network_share": share}
+    return model, {**found, "network_share": share, OFFSETS: of_validation.tolist()}
 
 
 def _fit_networks(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
