@@ -42,6 +42,7 @@ _MISSING = frozenset(
     | {"[unknown]", "[not applicable]", "[not evaluated]", "[discrepancy]"}
 )
 
+_GDC_PREFIX = re.compile(r"^(cases[._])?(samples[._])")  # of the columns of its exports
 _MAY_HAVE_COMMA = r"[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?"  # a number, decimal comma and all
 
 _OTHER_FILES = {
@@ -208,24 +209,40 @@ def archived_tables(path: Path) -> tuple[str, ...]:
 def usual_columns(table: pd.DataFrame, names: Collection[str], path: Path) -> pd.DataFrame:
     """Returns a table whose columns of known names have these, in whatever case and with whatever between words.
 
+    Of columns that mean the same and have the same cells one is kept. The prefixes of the GDC's exports are left out.
+
     Example:
-        >>> table = pd.DataFrame(columns=["Slide ID", "Sample.Type", "note"])
+        >>> table = pd.DataFrame(columns=["Slide ID", "cases.samples.sample_type", "note"])
         >>> list(usual_columns(table, ["slide_id", "sample_type"], Path("slides.csv")))
         ['slide_id', 'sample_type', 'note']
 
     Raises:
-        DataError: Two columns are meant by one name.
+        DataError: Two columns are meant by one name, with other cells.
     """
     meant: dict[str, str] = {}
+    spelt = {usual_name(name): name for name in names}
     repeated = table.attrs.get("repeated", ())
-    for column in (*map(str, table), *repeated):
-        name = re.sub(r"[\W_]+", "_", column.strip().lower())
-        if name in names and name not in table and (other := meant.setdefault(name, column)) != column:
+    for column in (*sorted(map(str, table), key=lambda column: column not in names), *repeated):
+        name = spelt.get(usual_name(column))
+        if name is None or (other := meant.setdefault(name, column)) == column:
+            continue
+        if column not in table or column in repeated or (table[other] != table[column]).any():
             raise DataError(f"{path}: one column {name} is required. Found {other} and {column}. Remove one.")
+        table = table.drop(columns=column)
     usual = {column: name for name, column in meant.items()}
     renamed = table.rename(columns=usual)
     renamed.attrs = table.attrs | {"repeated": tuple(usual.get(column, column) for column in repeated)}
     return renamed
+
+
+def usual_name(column: str) -> str:
+    """Returns what is left of a column's name without case, prefixes of GDC exports and whatever is between words.
+
+    Example:
+        >>> usual_name("cases.samples.Sample_Type"), usual_name("SampleType "), usual_name("Preservation.Method")
+        ('sampletype', 'sampletype', 'preservationmethod')
+    """
+    return re.sub(r"[\W_]+", "", _GDC_PREFIX.sub("", column.strip().lower()))
 
 
 def require_columns(

@@ -1,6 +1,7 @@
 import gzip
 
 import numpy as np
+import pandas as pd
 import pytest
 from expression_tables import plain
 
@@ -106,7 +107,14 @@ def test_patient_without_any_expression_is_excluded(tmp_path):
 
 @pytest.mark.parametrize(
     "names",
-    [("__no_feature", "__alignment_not_unique"), ("N_unmapped", "N_noFeature"), ("N_multimapping", "__ambiguous")],
+    [
+        ("__no_feature", "__alignment_not_unique"),
+        ("N_unmapped", "N_noFeature"),
+        ("N_multimapping", "__ambiguous"),
+        ("no_feature", "too_low_aQual"),  # of HTSeq up to 0.5
+        ("Unassigned_NoFeatures", "Unassigned_Unmapped"),  # of featureCounts
+        ("Total", "TOTAL_READS"),
+    ],
 )
 def test_what_a_program_says_of_reads_without_a_gene_is_no_gene(tmp_path, names):
     genes = "patient_id,EGFR,VIM,TP53\nA,10,20,70\nB,5,5,90\n"
@@ -118,3 +126,13 @@ def test_what_a_program_says_of_reads_without_a_gene_is_no_gene(tmp_path, names)
     reasons = found.exclusions.set_index("id")["reason"]
     assert [name.partition(" ")[0] for name in reasons.index] == list(names)
     assert reasons.str.startswith("no gene").all()
+
+
+@pytest.mark.parametrize(("n_genes", "is_left_out"), [(12, True), (3, False)])
+def test_a_row_that_is_the_sum_of_all_others_is_no_gene_whatever_it_is_called(tmp_path, n_genes, is_left_out):
+    counts = np.random.default_rng(0).integers(1, 999, size=(3, n_genes))
+    table = pd.DataFrame(counts, index=["A", "B", "C"], columns=[f"TP{k}" for k in range(n_genes)])
+    text = table.assign(Reads=table.sum(axis=1)).rename_axis("patient_id").to_csv()
+    assert ("Reads" in plain(tmp_path, text, unit="counts").values) is not is_left_out
+    one_more = table.assign(Reads=table.sum(axis=1).add([0, 0, 50])).rename_axis("patient_id").to_csv()
+    assert "Reads" in plain(tmp_path, one_more, unit="counts", name="more.csv").values  # a gene, however high

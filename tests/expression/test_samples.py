@@ -202,7 +202,10 @@ def test_names_with_dots_of_r_are_barcodes(tmp_path):
     assert read(tmp_path / "e.csv", unit="tpm").values.index.tolist() == PATIENTS
 
 
-@pytest.mark.parametrize("header", ["Sample Type", "SAMPLE_TYPE", "Tissue Type", "tumor descriptor", "Tissue"])
+@pytest.mark.parametrize("header", [
+    "Sample Type", "SAMPLE_TYPE", "Tissue Type", "tumor descriptor", "Tissue",
+    "SampleType", "cases.samples.sample_type", "samples.sample_type",
+])  # fmt: skip
 def test_a_sample_sheet_says_what_is_no_tumour_under_any_of_its_usual_headers(tmp_path, header):
     path = tmp_path / "sheet.tsv"
     path.write_text(f"Sample ID\tPatient.ID\t{header}\nS1\tA\tSolid Tissue Normal\nS2\tA\t\n")
@@ -220,6 +223,16 @@ def test_two_columns_of_one_meaning_are_refused(tmp_path):
     path.write_text("sample_id,patient_id,Sample Type,sample.type\nS1,A,Tumor,Normal\n")
     with pytest.raises(DataError, match=r"one column sample_type is required\. Found Sample Type and sample\.type"):
         read_sample_sheet(path)
+
+
+@pytest.mark.parametrize("header", ["Sample Type", "SampleType", "samples.sample_type"])
+def test_a_usual_header_beside_the_columns_own_name_must_say_the_same(tmp_path, header):
+    path = tmp_path / "sheet.csv"
+    path.write_text(f"sample_id,patient_id,sample_type,{header}\nS1,A,Primary Tumor,Solid Tissue Normal\n")
+    with pytest.raises(DataError, match=rf"one column sample_type is required\. Found sample_type and {header}"):
+        read_sample_sheet(path)
+    path.write_text(f"sample_id,patient_id,sample_type,{header}\nS1,A,Solid Tissue Normal,Solid Tissue Normal\n")
+    assert read_sample_sheet(path)["S1"].rank == 2
 
 
 def test_a_column_that_is_there_twice_with_other_cells_is_refused_under_any_of_its_headers(tmp_path):

@@ -33,6 +33,7 @@ from subfuse.expression.units import (
     COUNTS,
     FINISHED,
     ShareBasis,
+    are_sums_of_others,
     check_values,
     remove_log,
     stated_sums,
@@ -42,10 +43,12 @@ from subfuse.expression.units import (
 from subfuse.identifiers import patient_of_barcode, spelt_otherwise
 from subfuse.workbooks.sheet import workbook_of
 
-_SUMMARY = re.compile(  # rows of HTSeq and STAR below or above the genes
-    r"__(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)|N_(unmapped|multimapping|nofeature|ambiguous)",
+_SUMMARY = re.compile(  # rows of HTSeq, STAR and featureCounts below or above the genes, and of those who add up
+    r"(__)?(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)|Unassigned_\w+"
+    r"|N_(unmapped|multimapping|nofeature|ambiguous)|(grand[ _]?)?(total|sum)([ _]?(reads|counts))?|library[ _]?size",
     re.IGNORECASE,
 )
+_LOOKED_AT = 64  # samples
 _FEW_PATIENTS = 20  # fewer give a poor mean and spread of a cohort
 
 
@@ -216,6 +219,8 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
     measured = np.ones(len(genes), dtype=bool)
     measured[unknown] = ~np.isnan(matrix.values[:, unknown]).all(axis=0)
     counted = matrix.genes["name"].astype(str).map(lambda name: _SUMMARY.fullmatch(name) is not None).to_numpy(bool)
+    if not matrix.unit.startswith(("log2_", "zscore")):
+        counted |= are_sums_of_others(np.where(counted, 0, matrix.values[:_LOOKED_AT]))
     measured &= ~counted
     mangled = genes["name"].isin(named.mangled).to_numpy()
     nameless = (genes["name"] == "").to_numpy()
@@ -226,7 +231,7 @@ def _name_axis(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: Seque
         (unmeasured, "no sample has a value"),
         (mangled & measured & ~unwanted, "a date: its symbol was lost to a spreadsheet"),
         (nameless, "no name"),
-        (counted & ~unwanted, "no gene: what a program that counts reads says of the others"),
+        (counted & ~unwanted, "no gene: what was counted beside the genes, or their sum"),
     ]
     exclusions = exclusion_table(
         ("gene", str(label), reason) for mask, reason in reasons for label in genes.loc[mask, "label"]

@@ -20,11 +20,11 @@ from subfuse.identifiers import (
     spelt_otherwise,
     vial_of_barcode,
 )
-from subfuse.tables import is_missing, read_text_table, require_columns, usual_columns
+from subfuse.tables import is_missing, read_text_table, require_columns, usual_columns, usual_name
 
 PRIMARY, OTHER_TUMOUR, NORMAL = 0, 1, 2  # ranks of samples: lower ones speak for the patient, normal tissue never
 FFPE = 100  # vials of formalin-fixed tissue are numbered from here: behind all frozen ones
-_PRESERVATION = ("preservation_method", "preservation", "is_ffpe")  # columns, in any case and with spaces or _
+_PRESERVATION = ("preservationmethod", "preservation", "isffpe")  # columns, see `usual_name`
 TYPE_COLUMNS = ("sample_type", "tissue_type", "tumor_descriptor")  # words for a sample's type, of the GDC and others
 _NOT_TUMOUR = ("normal", "control", "kontroll", "non-tumo", "peritumo", "healthy", "adjacent")
 _OTHER_TUMOUR = ("recurren", "rezidiv", "relapse", "metasta", "new primary", "xenograft", "cell line", "progress")
@@ -150,13 +150,13 @@ def preservation_of(record: Mapping[Any, str]) -> str:
     """Returns what a row of a sample sheet says of its sample's preservation, '' where it says nothing.
 
     Example:
-        >>> preservation_of({"Preservation Method": "FFPE"}), preservation_of({"IS_FFPE": "YES"})
+        >>> preservation_of({"samples.preservation_method": "FFPE"}), preservation_of({"IS_FFPE": "YES"})
         ('FFPE', 'FFPE')
     """
     for name, cell in record.items():
-        key = str(name).lower().replace(" ", "_")
+        key = usual_name(str(name))
         if key in _PRESERVATION and not is_missing(cell):
-            return ("FFPE" if cell.lower() in ("yes", "true", "1", "y") else "") if key == "is_ffpe" else cell
+            return ("FFPE" if cell.lower() in ("yes", "true", "1", "y") else "") if key == "isffpe" else cell
     return ""
 
 

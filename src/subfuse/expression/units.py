@@ -28,6 +28,8 @@ COUNTS = ("counts", "rsem", "log2_counts")  # units whose sum is the depth of se
 FINISHED = ("log2_tpm", "log2_cpm", "zscore")  # units that are scales of models already
 OFFSETS = {"log2_tpm_001": 0.001, "log2_fpkm_001": 0.001}  # added before the logarithm; 1 in the other log2 units
 MILLION = {"tpm": "TPM", "log2_tpm": "TPM", "log2_tpm_001": "TPM", "log2_cpm": "CPM"}  # sum to it, over all genes
+_MANY_GENES = 10  # of fewer, one may have half of all reads by itself
+_ROUNDING = 1e-5  # of sums, relative
 _LARGEST_LOG = 40.0  # 2 to the 40 exceeds any count
 
 
@@ -193,3 +195,15 @@ def _seeming(value: float, unit: str) -> str:
     if value < 0:
         return "z-scores, or logarithms of values below 1"
     return "values without logarithm" if unit.startswith("log2_") else "no counts of reads"
+
+
+def are_sums_of_others(values: Float[np.ndarray, "sample gene"]) -> Bool[np.ndarray, " gene"]:
+    """Returns which of many columns is the sum of all others in every sample, and so no gene, whatever it is called.
+
+    Args:
+        values: Without logarithm. None of fewer than 10 columns is.
+    """
+    known = np.where(np.isfinite(values), values, 0.0)
+    sums = known.sum(axis=1, dtype=np.float64, keepdims=True)
+    alike = np.abs(2.0 * known - sums) <= _ROUNDING * sums
+    return alike.all(axis=0) & bool((sums > 0).all() and values.shape[1] >= _MANY_GENES)

@@ -24,7 +24,7 @@ def read_gdc_sheet(path: Path) -> pd.DataFrame:
     Raises:
         DataError: Unreadable, or not a sample sheet.
     """
-    sheet = usual_columns(read_text_table(path), TYPE_COLUMNS, path)
+    sheet = usual_columns(read_text_table(path), (*_SHEET_COLUMNS, "File ID", "Sample ID", *TYPE_COLUMNS), path)
     require_columns(sheet, _SHEET_COLUMNS, path, optional=("File ID", "Sample ID", *TYPE_COLUMNS))
     rows = []
     for record in sheet.to_dict("records"):
@@ -61,7 +61,7 @@ def read_gdc_metadata(path: Path) -> pd.DataFrame:
             )
         samples = records_below(case, "samples", place)
         sample = {name: str(value) for name, value in samples[0].items()} if samples else {}
-        words = sample.get("sample_type", "")
+        words = type_of_sample(sample)
         origin = origin_of_sample(aliquot, patient, words=words, preservation=preservation_of(sample))
         name = record["file_name"]
         rows.append((str(record.get("file_id", "")), name, aliquot or name, *origin))
