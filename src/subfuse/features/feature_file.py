@@ -97,6 +97,12 @@ class FeatureFile:
                 f"{path}: the places of its {len(corners)} patches are required. Found all of them at "
                 f"({corners[0, 0]:.0f}, {corners[0, 1]:.0f}). Copy the file again, or extract the slide again."
             )
+        at_corner = np.flatnonzero(corners.any(axis=1))[-1] + 1 if corners.any() else 0
+        if len(corners) - at_corner > 1:
+            raise DataError(
+                f"{path}: the places of its {len(corners)} patches are required. Found the last "
+                f"{len(corners) - at_corner} of them at (0, 0). Copy the file again, or extract the slide again."
+            )
         outside = ~((corners >= 0) & (corners < (self.slide_size_px or (_LARGEST_PX, _LARGEST_PX))))  # NaN too
         if outside.any():
             first = np.flatnonzero(outside.any(axis=1))[0]
