@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def test_a_patient_with_two_slides_of_which_one_is_on_this_machine(make_cohort, tmp_path):
-    cohort = make_cohort()
+    cohort = make_cohort(48)  # of fewer there is no line
     fitted = fit(cohort, task="grade", linear_path=True)
     fitted.model.share.fill_(0.5)
     shapes = {
@@ -168,7 +168,7 @@ def test_a_patient_without_slides_has_genes_only(make_cohort, tmp_path):
 
 
 def test_no_heat_map_takes_the_place_of_another(make_cohort, tmp_path):
-    cohort = make_cohort()
+    cohort = make_cohort(48)  # of fewer there is no line
     fitted = fit(cohort, task="grade", linear_path=True)
     recipe = fitted.recipe.model_copy(update={"gene_sets": {"linear": (0, 1)}})
     fitted = replace(fitted, recipe=recipe)
