@@ -11,6 +11,8 @@ from subfuse.errors import preview
 # R writes dots where column names have dashes
 _BARCODE = re.compile(r"^TCGA([-.])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d{2})([A-Z]?).*)?$", re.IGNORECASE)
 
+_BARCODE_WITHIN = re.compile(r"(?<![A-Z0-9])TCGA([-.])([A-Z0-9]{2})\1([A-Z0-9]{4})(?![A-Z0-9])", re.IGNORECASE)
+
 
 def composed(name: str) -> str:
     """Returns a name with letters and their accents as one character each (Unicode NFC), as most programs write it.
@@ -35,6 +37,17 @@ def patient_of_barcode(identifier: str) -> str:
     """
     match = _BARCODE.match(identifier)
     return f"TCGA-{match[2]}-{match[3]}".upper() if match else composed(identifier)
+
+
+def patient_named_in(name: str) -> str | None:
+    """Returns the patient of the TCGA barcode that a name has anywhere, None without one.
+
+    Example:
+        >>> patient_named_in("scan_TCGA-02-0047-01Z-00-DX1_20x"), patient_named_in("case 7")
+        ('TCGA-02-0047', None)
+    """
+    match = _BARCODE_WITHIN.search(name)
+    return f"TCGA-{match[2]}-{match[3]}".upper() if match else None
 
 
 def site_of_barcode(identifier: str) -> str | None:

@@ -164,10 +164,19 @@ def test_words_for_a_type_that_are_not_understood_are_named(tmp_path):
     assert any("Mittelschnitt is no known type of a sample" in text for text in warnings)
 
 
-def test_a_slide_whose_barcode_names_another_patient_is_refused(tmp_path):
-    text = "slide_id,patient_id\nA-1_x,A-1\nTCGA-02-0001-01Z-00-DX1,TCGA-02-0002\n"
+@pytest.mark.parametrize("prefix", ["", "scan_", "scan "])
+def test_a_slide_whose_barcode_names_another_patient_is_refused(tmp_path, prefix):
+    text = f"slide_id,patient_id\nA-1_x,A-1\n{prefix}TCGA-02-0001-01Z-00-DX1,TCGA-02-0002\n"
     with pytest.raises(DataError, match=r"row 3: .* by its barcode of TCGA-02-0001, for TCGA-02-0002"):
         slides_of(tmp_path, text, ("A-1", "TCGA-02-0002"))
+
+
+def test_slides_of_one_person_are_refused_for_two_patients_whatever_these_are_called(tmp_path):
+    text = "slide_id,patient_id\nTCGA-02-0001-01Z-00-DX1,{}\nscan_TCGA-02-0001-01Z-00-DX2,{}\n"
+    with pytest.raises(DataError, match=r"DX1 for A-1 and scan_.*DX2 for A-2, by their barcodes of TCGA-02-0001"):
+        slides_of(tmp_path, text.format("A-1", "A-2"), ("A-1", "A-2"))
+    slides_of(tmp_path, text.format("A-1", "A-1"), ("A-1", "A-2"))
+    slides_of(tmp_path, text.format("A-1", "B-9"), ("A-1", "A-2"))  # who is not in the cohort is in no fold
 
 
 def test_a_slide_that_is_named_for_another_patient_of_the_cohort_is_told(tmp_path):

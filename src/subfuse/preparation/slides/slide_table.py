@@ -20,6 +20,7 @@ from subfuse.identifiers import (
     composed,
     describe_mismatch,
     is_plain_name,
+    patient_named_in,
     patient_of_barcode,
     site_of_barcode,
     spelt_otherwise,
@@ -269,14 +270,28 @@ def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_
                 kind_of_slide(slide_id, str(record.get("kind", ""))),
             )
         )
+    _refuse_one_person_twice([slide for slide in listed if slide.patient_id in known], path)
     return listed
+
+
+def _refuse_one_person_twice(listed: Sequence[_Listed], path: Path) -> None:
+    """Refuses slides whose barcodes name one person and whose rows name two patients of the cohort."""
+    first: dict[str, _Listed] = {}
+    for slide in listed:
+        person = patient_named_in(slide.slide_id)
+        if person is not None and (other := first.setdefault(person, slide)).patient_id != slide.patient_id:
+            raise DataError(
+                f"{path}: slides of one person must be of one patient: its tissue would be in two folds. "
+                f"Found {other.slide_id} for {other.patient_id} and {slide.slide_id} for {slide.patient_id}, by their "
+                f"barcodes of {person}. Correct the rows, or join the patients."
+            )
 
 
 def _refuse_other_barcode(slide_id: str, patient: str | None, place: str) -> None:
     """Refuses a slide whose barcode names another patient than its row: one patient's tissue would be in two folds."""
-    if patient is None or site_of_barcode(slide_id) is None or site_of_barcode(patient) is None:
+    of_slide = patient_named_in(slide_id)
+    if patient is None or of_slide is None or site_of_barcode(patient) is None:
         return
-    of_slide = patient_of_barcode(slide_id)
     if of_slide != patient_of_barcode(patient):
         raise DataError(
             f"{place}: a slide of its own patient is required. Found {slide_id}, by its barcode of {of_slide}, for "
