@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -210,8 +211,9 @@ def test_hostile_descriptions_are_one_line(stored, tmp_path, cases):
     assert files
     for path in files:
         shutil.copyfile(path, tmp_path / "model.json")
-        with pytest.raises(DataError, match=r"model\.json"):
+        with pytest.raises(DataError, match=r"model\.json") as refused:
             load_fitted(tmp_path)
+        assert not re.search(r"required\. '\w+'\.", str(refused.value)), path  # a bare key says nothing
 
 
 def test_a_sealed_description_is_read_back(tmp_path):

@@ -96,7 +96,7 @@ def load_fitted(folder: Path) -> FittedModel:
         message = " ".join(problem["msg"].removeprefix("Value error, ").split()).rstrip(".")
         raise DataError(f"{described_in}: {where}: {message}. {_REMEDY}.") from error
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, DataError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
         raise DataError(
             f"{described_in}: a model and its weights that fit are required. {reason}. {_REMEDY}."
         ) from error

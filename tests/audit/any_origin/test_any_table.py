@@ -30,7 +30,8 @@ def test_events_are_read_from_words_of_one_meaning(words):
         (SURVIVAL.assign(time_days="12 months"), r"column time_days: a number .* '12 months' .* Convert it to days"),
         (SURVIVAL.assign(risk="high"), r"column risk: a number .* 'high'"),
         (CLASSES.assign(p_x=[2.6, -1.0], p_y=[0.4, 4.0]), r"columns p_x, p_y: probabilities .* not logits"),
-        (CLASSES.assign(p_x=[0.4, 0.4], p_y=[0.3, 0.3]), r"columns p_x, p_y: .* in sum 0\.7, for patient A"),
+        (CLASSES.assign(p_x=[0.4, 0.4], p_y=[0.3, 0.3]), r"columns p_x, p_y: .* in sum 0\.7, for patient A.*unrounded"),
+        (CLASSES.assign(p_x=[4.0, 0.4], p_y=[-3.0, 0.6]), r"in sum 1, for patient A.*softmax outputs, not logits"),
         (CLASSES.assign(p_x="0.7;"), r"column p_x: a number .* '0\.7;'"),
         (SURVIVAL.assign(risk=["0,5", 1, 2, 3]), r"Found '0,5' for patient A\. Write it with a decimal point, as 0\.5"),
         (

@@ -185,11 +185,12 @@ def _with_probabilities(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding
         if off.any():
             row = table.loc[off.idxmax()]
             numbers = row[columns].astype(float)
+            remedy = "softmax outputs, not logits," if numbers.min() < 0 or numbers.max() > 1 else "unrounded ones"
             raise DataError(
                 f"columns {preview(columns, 4)}: probabilities from 0 to 1 that sum to 1 are required (or per cent). "
                 f"Found {preview(numbers.map('{:g}'.format), 4)}, in sum "
                 f"{numbers.sum():.3g}, for patient {row['patient_id']}{and_more(int(off.sum()) - 1, 'such row')}. Give "
-                "softmax outputs, not logits, of every class."
+                f"{remedy} of every class."
             )
         done = [text for text, is_so in (("read as per cent", per_cent > 1), (
             f"divided by their sums, {sums.min():.3g} to {sums.max():.3g}", bool(((sums - 1).abs() > 1e-3).any())
