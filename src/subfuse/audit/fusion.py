@@ -204,7 +204,7 @@ def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, 
     n_rescued, n_lost = int((change == "rescued").sum()), int((change == "lost").sum())
     from scipy.stats import binomtest
 
-    few = task.outcome.too_few(task.of_model(model).query("split == 'test'").drop_duplicates(PATIENT))
+    few = task.outcome.too_few(task.tested_by(model).drop_duplicates(PATIENT))
     p_value = binomtest(n_rescued, n_rescued + n_lost).pvalue if n_rescued + n_lost else 1.0
     found = (
         f"{model_title(model)} rescues {n_rescued} and loses {n_lost} of {len(common)} patients against "

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from subfuse.evaluation.calibration.stages import CurvesOfFold, by_repeat, class_stages, common_horizon, survival_stages
-from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED, LEAST_CALIBRATED_EVENTS
+from subfuse.evaluation.floors import LEAST, LEAST_CALIBRATED, LEAST_CALIBRATED_EVENTS, too_few_calibrated
 from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.evaluation.predictions import events, read_tasks, times_days
 
@@ -152,8 +152,8 @@ def _of_classes(rows: pd.DataFrame, classes: Sequence[str]) -> Iterator[dict[str
 def _of_class(table: pd.DataFrame, index: int, name: str, estimate: Callable[..., Estimate]) -> Estimate:
     is_case = (table["label_index"] == index).to_numpy()
     n_rarer = int(min(is_case.sum(), (~is_case).sum()))
-    if len(table) < LEAST_CALIBRATED:
-        return Estimate(np.nan, reason=f"{len(table)} test patients, {LEAST_CALIBRATED} are needed")
+    if (few := too_few_calibrated(len(table))) is not None:
+        return Estimate(np.nan, reason=few)
     if n_rarer < LEAST:
         side = "of" if n_rarer == is_case.sum() else "of others than"
         return Estimate(np.nan, reason=f"{n_rarer} test patients {side} class {name}, {LEAST} are needed")

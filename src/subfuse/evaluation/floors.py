@@ -30,6 +30,12 @@ STABLE = 0.5
 LEAST_EXPLAINED = 20
 
 
+def too_few_calibrated(n_patients: int) -> str | None:
+    """Returns why calibration is not told of so few test patients; None where they suffice."""
+    few = f"{n_patients} test patients, {LEAST_CALIBRATED} are needed"
+    return few if n_patients < LEAST_CALIBRATED else None
+
+
 def too_few_at(horizon_days: float, tested: pd.DataFrame) -> str | None:
     """Returns why test patients are too few for an interval of the AUC at a horizon; None where they suffice.
 

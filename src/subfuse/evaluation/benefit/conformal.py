@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from subfuse.evaluation.censoring import SurvivalCurves
-from subfuse.evaluation.floors import LEAST_CALIBRATED, LEAST_VALIDATION
+from subfuse.evaluation.floors import LEAST_VALIDATION, too_few_calibrated
 from subfuse.evaluation.metrics import NORMAL_95
 from subfuse.evaluation.predictions import (
     FOLD,
@@ -57,7 +57,7 @@ class SetsOfClasses:
 
     def too_few(self, kept: pd.DataFrame) -> str | None:
         """Returns why these test patients cannot tell whether it is kept; None where they suffice."""
-        return _too_few(kept)
+        return too_few_calibrated(len(kept))
 
     def share(self, kept: pd.DataFrame) -> dict[str, Any]:
         """Returns for how many patients it held, with their number and the size."""
@@ -87,7 +87,7 @@ class BoundsOfSurvival:
 
     def too_few(self, kept: pd.DataFrame) -> str | None:
         """Returns why these test patients cannot tell; None where they, and those with an event, suffice."""
-        return _too_few(kept) or SurvivalOutcome().too_few(kept)
+        return too_few_calibrated(len(kept)) or SurvivalOutcome().too_few(kept)
 
     def share(self, kept: pd.DataFrame) -> dict[str, Any]:
         """Returns the Kaplan-Meier estimate of the share of patients who live to their bound."""
@@ -226,11 +226,6 @@ def _rank(n_known: int) -> int:
         needed = int(np.ceil(1 / (1 - PROMISED) - 1e-9)) - 1
         raise ValueError(f"a promise of {PROMISED:.0%} needs {needed} known patients. Found {n_known}.")
     return rank
-
-
-def _too_few(kept: pd.DataFrame) -> str | None:
-    n = len(kept)
-    return f"{n} test patients, {LEAST_CALIBRATED} are needed" if n < LEAST_CALIBRATED else None
 
 
 def _share(promise: SetsOfClasses | BoundsOfSurvival, kept: pd.DataFrame) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from subfuse.evaluation.calibration.stages import (
     survival_stages,
 )
 from subfuse.evaluation.censoring import HORIZON_DAYS, SurvivalCurves
-from subfuse.evaluation.floors import LEAST_CALIBRATED
+from subfuse.evaluation.floors import too_few_calibrated
 from subfuse.evaluation.metrics import Metric, classification_metrics, metrics_of
 from subfuse.evaluation.predictions import (
     PATIENT,
@@ -116,9 +116,7 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def _too_few(tested: pd.DataFrame, task: TaskPredictions) -> str | None:
     """Returns why calibration is not tested on these patients; the tests of curves count their events themselves."""
-    if len(tested) < LEAST_CALIBRATED:
-        return f"{len(tested)} test patients, {LEAST_CALIBRATED} are needed"
-    return None if task.classes is None else task.outcome.too_few(tested)
+    return too_few_calibrated(len(tested)) or (None if task.classes is None else task.outcome.too_few(tested))
 
 
 def _class_measures(rows: pd.DataFrame, classes: Sequence[str], few: str | None) -> Iterator[dict[str, Any]]:

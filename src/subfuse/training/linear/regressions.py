@@ -22,9 +22,7 @@ INNER_FOLDS = 5
 _PATIENCE = 2  # weaker penalties in a row that are no better end a path
 _LARGEST_WEIGHT = 10.0  # of a model in a sum
 _LEAST_SLOPE = 0.01  # of log hazards that are rescaled: they keep their order
-_LARGEST_SPREAD = (
-    1.0  # of log hazards that are rescaled; a few patients who happen to be in order would make it endless
-)
+_LARGEST_SPREAD = 1.0  # of log hazards that are rescaled: of a few patients in order it would be endless
 _CLEAR_GAIN = 0.05  # of the partial likelihood per event on a model that says nothing
 
 
