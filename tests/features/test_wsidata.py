@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tool_files import read
 from wsidata_store import CORNERS, FEATURES, write_store
 
 from subfuse.errors import DataError
@@ -59,3 +60,69 @@ def test_an_incomplete_store_is_named(tmp_path):
     (path / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(DataError, match="Found none among 1 tables"), opened_features(path):
         pass
+
+
+VECTOR = np.arange(7, dtype=np.float32)[None] / 7
+
+
+def of_titan(**other):
+    return {"encoder": "titan", "tile_key": "tiles", "features": VECTOR} | other
+
+
+def test_vectors_of_the_whole_slide_as_lazyslide_aggregates_them(tmp_path):
+    tifffile, lazyslide = pytest.importorskip("tifffile"), pytest.importorskip("lazyslide")
+    from wsidata import open_wsi
+
+    slide, path = tmp_path / "s.tiff", write_store(tmp_path / "s.zarr", order=(0, 1, 2), mpp=None)
+    tifffile.imwrite(slide, np.zeros((1600, 1100, 3), np.uint8), tile=(256, 256), photometric="rgb")
+    wsi = open_wsi(slide, store=str(path))
+    wsi.shapes["tiles"]["tissue_id"] = [0, 0, 1]
+    lazyslide.tl.feature_aggregation(wsi, "resnet50", encoder="mean")
+    lazyslide.tl.feature_aggregation(wsi, "resnet50", encoder="median", agg_by="tissue_id")
+    wsi.write()
+    wsi.reader.detach_reader()
+
+    mean = FEATURES.mean(axis=0, keepdims=True).astype(np.float16)
+    for name in ("resnet50-mean", "resnet50_tiles/agg_slide"):  # needs no pixel size
+        slide_features, layout, warnings = read(path, encoder=name)
+        np.testing.assert_allclose(slide_features.features, mean, atol=1e-3)
+        assert (slide_features.encoder, slide_features.has_coordinates, layout) == (name, False, "wsidata")
+        assert warnings == ("one vector for the whole slide: no heat maps are drawn",)
+    for name in ("median", "resnet50-median", "resnet50_tiles/agg_tissue_id"):  # of pieces of tissue: none of the slide
+        with pytest.raises(DataError, match=r"whole slide by resnet50-mean \(resnet50_tiles/agg_slide\)"):
+            read(path, encoder=name)
+
+
+def test_features_of_tiles_come_first_and_vectors_beside_them_are_told(tmp_path):
+    path = write_store(tmp_path / "s.zarr", aggregated={"agg_slide": of_titan()})
+    for encoder in (None, "resnet50"):
+        slide, _, warnings = read(path, encoder=encoder)
+        assert slide.features.shape == (3, 5)
+        assert "vectors of the whole slide by titan are not read; slides.encoder names which are" in warnings
+    slide, _, _ = read(path, encoder="titan")
+    np.testing.assert_array_equal(slide.features, VECTOR.astype(np.float16))
+    assert (slide.encoder, read(path, encoder="TITAN")[0].encoder) == ("titan", "titan")
+
+
+def test_vectors_by_one_encoder_are_told_apart_by_their_table(tmp_path):
+    path = write_store(tmp_path / "s.zarr", encoders=("uni", "conch"), aggregated={"agg_slide": of_titan()})
+    with pytest.raises(DataError, match=r"for encoder titan.*uni_tiles/agg_slide"):
+        read(path, encoder="titan")
+    assert read(path, encoder="uni_tiles/agg_slide")[0].features.shape == (1, 7)
+    assert read(path, encoder="uni")[0].features.shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("features", "named"),
+    [
+        (np.ones((2, 7)), r"uni_tiles/agg_slide must be one vector of numbers\. Found float64 \(2, 7\)"),
+        (np.array([["a", "b"]]), "one vector of numbers"),
+        (np.full((1, 7), np.nan), "finite"),
+        (np.ones((1, 0)), "at least one patch"),
+    ],
+)
+def test_vectors_that_are_none_are_refused(tmp_path, features, named):
+    path = write_store(tmp_path / "s.zarr", encoders=("uni",), aggregated={"agg_slide": of_titan(features=features)})
+    with pytest.raises(DataError, match=named):
+        read(path, encoder="titan")
+    assert read(path, encoder="uni")[0].features.shape == (3, 5)

@@ -1,6 +1,9 @@
 """A zarr store as wsidata writes it."""
 
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +19,12 @@ def write_store(
     mpp: float | None = 0.25,
     encoders: tuple[str, ...] = ("resnet50",),
     order: tuple[int, ...] = (2, 0, 1),
+    aggregated: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """A slide of 3 tiles; the table's rows stand in another order than the tiles."""
+    """A slide of 3 tiles; the table's rows stand in another order than the tiles.
+
+    Aggregated: what `lazyslide.tl.feature_aggregation` leaves in every table, by key.
+    """
     import geopandas
     from anndata import AnnData
     from shapely import box
@@ -29,7 +36,10 @@ def write_store(
     obs = pd.DataFrame({"tile_id": list(order), "library_id": pd.Categorical(["tiles"] * 3)}, index=["a", "b", "c"])
     tables = {
         f"{name}_tiles": TableModel.parse(
-            AnnData(FEATURES[list(order)], obs=obs), region="tiles", region_key="library_id", instance_key="tile_id"
+            AnnData(FEATURES[list(order)], obs=obs, uns={"agg_ops": deepcopy(dict(aggregated))} if aggregated else {}),
+            region="tiles",
+            region_key="library_id",
+            instance_key="tile_id",
         )
         for name in encoders
     }
