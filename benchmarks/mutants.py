@@ -82,20 +82,20 @@ TESTS = {
     "objective/survival": "objective/test_survival.py objective/test_objective.py objective/test_losses.py",
     "training/checkpoint": "training/test_checkpoint.py",
     "training/coordination": "training/test_coordination.py",
-    "training/fitted_model": "training/test_fitted_model.py",
+    "training/fitted_model": "training/test_fitted_model.py runs/test_compatibility.py",
     "training/fitting": "training/test_fitting.py",
     "training/linear/fit": "training/linear/test_fit.py",
     "training/linear/patients_table": "training/linear/test_patients_table.py",
     "training/linear/regressions": "training/linear/test_regressions.py training/linear/test_fit.py",
     "training/loggers": "training/test_loggers.py",
-    "training/models": "training/test_models.py",
-    "training/problem": "training/test_problem.py",
+    "training/models": "training/test_models.py training/test_trivial_baselines.py training/test_stored_model.py",
+    "training/problem": "training/test_problem.py training/test_trivial_baselines.py",
     "training/processes": "training/test_processes.py",
     "training/search": "training/test_search.py",
     "training/selection": "training/test_selection.py",
     "training/settings": "training/test_settings.py",
     "training/step": "training/test_step.py",
-    "training/stored_model": "training/test_stored_model.py",
+    "training/stored_model": "training/test_stored_model.py training/test_fitted_model.py runs/test_compatibility.py",
     "training/trainer": "training/test_trainer.py",
     "evaluation/benefit/added_value": "evaluation/benefit/test_added_value.py",
     "evaluation/benefit/conformal": "evaluation/benefit/test_conformal.py",
@@ -188,21 +188,24 @@ def mutants_of(module: str) -> Iterator[Mutant]:
 def _computes_nothing(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Returns where stands what computes nothing.
 
-    Annotations, decorators, the stars before keyword arguments, `strict` of `zip`, which guards against slips of the
-    programmer, and how many names a message shows.
+    Annotations, what is imported for them alone, decorators, the stars before keyword arguments, `strict` of `zip`,
+    which guards against slips of the programmer, and how many names a message shows.
     """
     parts: list[ast.expr | None] = []
+    spans: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             parts += node.decorator_list
         if isinstance(node, ast.FunctionDef):
             parts.append(node.returns)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            spans.append(((node.lineno, node.col_offset), (node.test.end_lineno or 0, node.test.end_col_offset or 0)))
         if isinstance(node, ast.arg | ast.AnnAssign):
             parts.append(node.annotation)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             parts += [part.value for part in node.keywords if (node.func.id, part.arg) == ("zip", "strict")]
             parts += node.args[1:] if node.func.id == "preview" else []
-    spans = [((p.lineno, p.col_offset), (p.end_lineno or 0, p.end_col_offset or 0)) for p in parts if p is not None]
+    spans += [((p.lineno, p.col_offset), (p.end_lineno or 0, p.end_col_offset or 0)) for p in parts if p is not None]
     stars = [(n, match.start()) for n, line in enumerate(source.splitlines(), 1) for match in re.finditer(r"\*,", line)]
     return spans + [(place, (place[0], place[1] + 1)) for place in stars]
 
@@ -235,6 +238,8 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
     os.dup2(output, 2)
     sys.path.insert(0, str(folder))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they are slow to import
+    places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]  # processes of tests must see the fault, too
+    os.environ.update(PYTHONPATH=os.pathsep.join(places), PYTHONDONTWRITEBYTECODE="1")
     import pytest
 
     # without run-time checks of shapes, which find faults that no property of a test does

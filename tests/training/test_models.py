@@ -4,13 +4,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 
 from small_cohort import deal_folds, with_covariates
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.objective.survival import CoxObjective
 from subfuse.training.fitting import train_fold
-from subfuse.training.models import MODELS, ModelRecipe, check_model_names, compared_in, compared_models, is_trivial
+from subfuse.training.models import (
+    MODELS,
+    ModelRecipe,
+    check_model_names,
+    compared_in,
+    compared_models,
+    is_linear,
+    is_trivial,
+    main_model,
+    modalities_of,
+    model_title,
+    trained_on,
+)
 from subfuse.training.problem import fitted_downsample
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
@@ -144,6 +158,63 @@ def test_covariates_follow_the_genes_of_every_subspace():
 def test_what_the_cohort_lacks_is_named(name: str, changes: dict, message: str):
     with pytest.raises(DataError, match=message):
         recipe(name, **changes).build()
+
+
+@pytest.mark.parametrize(("changes", "refused"), [
+    ({"n_outputs": 1}, {"n_outputs": 0}), ({"patch_dim": 0}, {"patch_dim": -1}),
+    ({"patch_dim": 65_536}, {"patch_dim": 65_537}), ({"n_covariates": 0}, {"n_covariates": -1}),
+    ({"n_genes": 0, "gene_sets": {}, "pathways": {}}, {"n_genes": -1, "gene_sets": {}, "pathways": {}}),
+    ({"downsample": 1}, {"downsample": 0}), ({"downsample": 1000}, {"downsample": 1001}),
+    ({"members": 1}, {"members": 0}), ({"members": 100}, {"members": 101}),
+    ({"grid": (1, 1000)}, {"grid": (0, 1000)}), ({"grid": (1000, 1)}, {"grid": (1001, 1)}),
+    ({"gene_sets": {"a": (0, 6)}}, {"gene_sets": {"a": (0, 7)}}),
+    ({"pathways": {"a": (6,)}}, {"pathways": {"a": (-1,)}}),
+    ({"gene_sets": {"linear_path": (0,)}}, {"gene_sets": {"linear_path": (0,)}, "linear_path": ("slides",)}),
+    ({"linear_path": ("slides",)}, {"name": "resnet"}),
+])  # fmt: skip
+def test_sizes_are_bounded_and_names_and_places_known(changes, refused):
+    described = recipe("subspace").model_dump()
+    read = ModelRecipe(**described | changes)
+    assert {name: getattr(read, name) for name in changes} == changes
+    with pytest.raises(ValidationError):
+        ModelRecipe(**described | refused)
+
+
+def test_what_earlier_versions_did_not_write_is_one_network_on_the_grid_of_the_paper():
+    described = recipe("snn").model_dump(exclude={"n_covariates", "pathways", "downsample", "members", "linear_path"})
+    read = ModelRecipe(**described)
+    assert (read.n_covariates, read.pathways, read.downsample, read.members, read.linear_path) == (0, {}, 4, 1, ())
+
+
+@pytest.mark.parametrize(
+    ("reads", "width"), [(("slides",), 2 * 6), (("expression",), 9), (("slides", "expression"), 21)]
+)
+def test_a_linear_path_has_a_weight_for_each_of_its_inputs(reads, width):
+    """Mean and spread of six features of slides; seven genes and two covariates."""
+    described = recipe("concat", linear_path=reads)
+    assert tuple(described.build_linear_path().head.weight.shape) == (1, 3, width)
+    assert described.subspaces == ("all", "linear_path")
+    assert recipe("concat").subspaces == ("all",)
+
+
+def test_a_single_input_is_enough_and_names_say_what_is_special():
+    one = {"n_genes": 1, "n_covariates": 0, "gene_sets": {"all": (0,)}, "pathways": {}}
+    assert recipe("snn", **one).build()
+    assert recipe("clinical", n_covariates=1).build()
+    gated, plain = (recipe(name).build().state_dict().keys() for name in ("gated-abmil", "abmil"))
+    assert gated > plain
+    assert [name for name in MODELS if is_linear(name)] == ["clinical", "site", "batch", *LINEAR]
+    assert main_model(["snn", "subspace", "abmil"]) == "subspace"
+    assert main_model(["snn", "concat", "abmil"]) == "snn"
+    assert [model_title(name) for name in ("snn", "theirs")] == ["SNN", "theirs"]
+    assert not any(of("theirs") for of in (modalities_of, is_linear, is_trivial))
+    fold = Fold(("a",), ("b",), ("c",))
+    assert (set(trained_on("cox", fold)), set(trained_on("snn", fold))) == ({"a", "b"}, {"a"})
+
+
+def test_the_first_unknown_model_is_asked_about():
+    with pytest.raises(ConfigurationError, match=r"Found: abmill, clinicl, tranmil\..*\babmil\b"):
+        check_model_names(["snn", "abmill", "clinicl", "tranmil"])
 
 
 def test_unknown_models_are_refused_with_the_known_names():

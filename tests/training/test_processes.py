@@ -1,8 +1,13 @@
 """Processes of one training: how they start, or why they cannot, and what they tell each other."""
 
+import os
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import process_pool
 from subfuse.errors import ConfigurationError
@@ -20,21 +25,25 @@ from subfuse.training.settings import TrainingSettings
 SETTINGS = TrainingSettings(accelerator="cpu")
 
 
-def test_processes_that_cannot_be_had_are_told_in_one_line(monkeypatch):
+REFUSALS = (MisconfigurationException, ValueError, RuntimeError)  # of Fabric and PyTorch, by what is missing
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (1, 2), (2, 2)])
+def test_processes_that_cannot_be_had_are_told_in_one_line(monkeypatch, kind, devices, nodes):
     def fail(**_) -> None:
-        raise RuntimeError("no such device")
+        raise kind("no such device")
 
     monkeypatch.setattr(processes, "Fabric", fail)
-    with (
-        pytest.raises(ConfigurationError, match="--devices 2 --nodes 1 cannot be had: no such device"),
-        start_processes(SETTINGS, devices=2, nodes=1),
-    ):
+    said = f"--devices {devices} --nodes {nodes} cannot be had: no such device"
+    with pytest.raises(ConfigurationError, match=said), start_processes(SETTINGS, devices=devices, nodes=nodes):
         pass
 
 
-def test_a_device_that_is_not_there_is_named_with_what_there_is(monkeypatch):
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_device_that_is_not_there_is_named_with_what_there_is(monkeypatch, kind):
     def fail(**_) -> None:
-        raise ValueError("no such device")
+        raise kind("no such device")
 
     monkeypatch.setattr(processes, "Fabric", fail)
     with pytest.raises(ConfigurationError, match=r"--train\.accelerator cpu: a device .* Found .*cpu.*\. Use auto"):
@@ -44,8 +53,40 @@ def test_a_device_that_is_not_there_is_named_with_what_there_is(monkeypatch):
 def test_one_process_is_this_one():
     with start_processes(SETTINGS, devices=1, nodes=1) as fabric:
         assert (fabric.world_size, fabric.global_rank) == (1, 0)
+        assert not torch.distributed.is_initialized()
     assert one_process(SETTINGS).world_size == 1
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(("numbers", "asked"), [
+    ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"}, (2, 3)), ({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4"}, (4, 1)),
+])  # fmt: skip
+def test_torchrun_decides_how_many_processes_there_are(monkeypatch, numbers, asked):
+    def fail(*, devices: int, num_nodes: int, **_) -> None:
+        raise ValueError(f"asked for {(devices, num_nodes)}")
+
+    monkeypatch.setattr(processes, "Fabric", fail)
+    for name, number in {**numbers, "TORCHELASTIC_RUN_ID": "test"}.items():
+        monkeypatch.setenv(name, number)
+    with (
+        pytest.raises(ConfigurationError, match=re.escape(f"asked for {asked}")),
+        start_processes(SETTINGS, devices=1, nodes=1),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("numbers", "ends"), [
+    ({}, []), ({"LOCAL_RANK": "1"}, [os.getppid()]), ({"RANK": "1", "TORCHELASTIC_RUN_ID": "test"}, []),
+])  # fmt: skip
+def test_a_further_process_ends_with_who_started_it_unless_torchrun_looks_after_it(monkeypatch, numbers, ends):
+    ended = []
+    monkeypatch.setattr(processes, "Fabric", lambda **_: SimpleNamespace(launch=lambda: None))
+    monkeypatch.setattr(processes, "end_with_parent", ended.append)
+    monkeypatch.setattr(processes.distributed, "destroy_process_group", lambda: None)
+    for name, number in {"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2", **numbers}.items():
+        monkeypatch.setenv(name, number)
+    with start_processes(SETTINGS, devices=2, nodes=1):
+        assert ended == ends
 
 
 @pytest.mark.parametrize(("numbers", "first"), [

@@ -1,13 +1,18 @@
 """A search for settings looks at training and validation patients alone."""
 
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError
+from subfuse.training import search
 from subfuse.training.fitting import train_fold
 from subfuse.training.search import search_settings
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
@@ -58,6 +63,44 @@ def test_the_first_trial_is_the_settings_as_they_are_and_the_best_is_taken(cohor
     varied = {"lr": PLAN.training.lr, "weight_decay": PLAN.training.weight_decay}
     assert training.model_copy(update=varied) == PLAN.training
     assert (found.plan.search, found.plan.seed) == (0, PLAN.seed)
+
+
+def documented():
+    """Lower and upper bound of what varies, and how it is drawn, of `docs/training.md`."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\de.-]+) \| ([\de.-]+) \| (by its logarithm|evenly) \|$", page, flags=re.M)
+    return {name: (float(low), float(high), drawn) for name, low, high, drawn in rows}
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_settings_are_drawn_from_the_documented_ranges_and_tried_with_one_network(cohort, monkeypatch, end):
+    """What is better towards one end of every range is found near that end, and nothing lies beyond it."""
+    ranges, places, members = documented(), [], []
+
+    def scored(*_, plan, **__):
+        members.append(plan.training.members)
+        found = {**plan.training.model_dump(), **plan.architecture.model_dump()}
+        places.append([
+            np.log(found[name] / low) / np.log(high / low) if drawn == "by its logarithm" else found[name] / high
+            for name, (low, high, drawn) in ranges.items()
+        ])  # fmt: skip
+        return SimpleNamespace(details={"validation_score": np.abs(np.array(places[-1]) - end).sum()})
+
+    monkeypatch.setattr(search, "train_fold", scored)
+    ensemble = PLAN.training.model_copy(update={"members": 3})
+    plan = PLAN.model_copy(update={"training": ensemble, "search": 200})
+    found = search_settings(cohort, deal_folds(cohort)[0], task="grade", model_name="snn", plan=plan)
+
+    assert list(ranges) == ["lr", "weight_decay", "dropout"]
+    assert set(members) == {1}
+    assert found.plan.training.members == 3
+    drawn = np.array(places)
+    assert drawn.min() >= -1e-9
+    assert drawn.max() <= 1 + 1e-9
+    assert (np.abs(drawn - end).min(axis=0) < 0.01).all()
+    at_random = drawn[1:11]  # before anything was learned
+    assert ((at_random < 0.5).sum(axis=0) >= 2).all()
+    assert ((at_random > 0.5).sum(axis=0) >= 2).all()
 
 
 def test_a_search_without_optuna_says_what_to_install(cohort, monkeypatch):

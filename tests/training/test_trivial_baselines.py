@@ -74,6 +74,7 @@ def test_they_are_compared_where_test_patients_share_them_with_training(cohort, 
         tuple(p.patient_id for p in cohort if p.site in ("FG", None)),
     )
     assert trivial(cohort, [by_site]) == {"batch"}
+    assert trivial(cohort) == trivial(cohort, [by_site, fold]) == {"site", "batch"}
     alone = replace(cohort, patients=tuple(replace(p, site="CS") for p in cohort), batch=None, covariates=("age",))
     assert trivial(alone, [fold]) == {"clinical"}
 

@@ -61,10 +61,7 @@ def search_settings(cohort: Cohort, fold: Fold, *, task: str, model_name: str, p
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=plan.seed))
     training, architecture = plan.training, plan.architecture
-    study.enqueue_trial(
-        {"lr": training.lr, "weight_decay": training.weight_decay, "dropout": architecture.dropout},
-        skip_if_exists=True,
-    )
+    study.enqueue_trial({"lr": training.lr, "weight_decay": training.weight_decay, "dropout": architecture.dropout})
     study.optimize(validation_score, n_trials=plan.search)
     best = _varied(found, optuna.trial.FixedTrial(study.best_params))
     rows = [{"trial": trial.number, **trial.params, "validation_score": trial.value} for trial in study.trials]
