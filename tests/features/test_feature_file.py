@@ -66,6 +66,7 @@ def test_the_size_of_patches_is_their_spacing_where_it_is_not_recorded() -> None
             r"its 6 patches are required\. Found all of them at \(512",
         ),
         ({"read": lambda: FEATURES * (np.arange(6) < 4)[:, None]}, "Found the last 2 of 6 all zero"),
+        ({"read": lambda: 0 * FEATURES}, "Found those of all 6 all zero"),
         ({"read_coords": lambda: CORNERS * (np.arange(6) < 4)[:, None]}, r"Found the last 2 of them at \(0, 0\)"),
         ({"read": lambda: FEATURES * np.inf}, "finite"),
         ({"read": lambda: FEATURES * 1e9}, "finite and below 65504"),

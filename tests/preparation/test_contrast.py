@@ -77,7 +77,7 @@ def cohort(tmp_path: Path) -> Path:
     for number, patient in enumerate(IDS):
         (tmp_path / "uni").mkdir(exist_ok=True)
         with h5py.File(tmp_path / "uni" / f"{patient}.h5", "w") as file:
-            file["features"] = np.full((4, 3), 1e-9 * number)  # all zero in the precision that models read
+            file["features"] = np.full((4, 3), 1 + 1e-9 * number)  # all 1 in the precision that models read
             file["coords"] = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * 512
     table = pd.DataFrame({"patient_id": IDS, "grade": ["G2", "G3"] * 6, "time_days": range(100, 112), "event": 1})
     table.to_csv(tmp_path / "patients.csv", index=False)
@@ -104,7 +104,7 @@ def test_commands_refuse_what_tells_nothing(cohort, capsys, command, sections):
 @pytest.mark.parametrize("command", ["check", "prepare"])
 def test_commands_name_the_slides_that_tell_nothing(cohort, capsys, command):
     with h5py.File(cohort.parent / "uni" / "P00.h5", "r+") as file:
-        file["features"][-1] = 1
+        file["features"][-1] = 2
     cohort.write_text(yaml.safe_dump(yaml.safe_load(cohort.read_text()) | {"slides": SLIDES}))
     options = ["--out", str(cohort.parent / "prepared"), "--workers", "1"] if command == "prepare" else []
     for _ in range(1 + (command == "prepare")):  # also where they are complete

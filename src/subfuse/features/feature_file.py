@@ -49,7 +49,7 @@ class FeatureFile:
         """Reads the features and puts them together with their places.
 
         Raises:
-            DataError: The file is damaged, or the last of its patches are zero; a feature is not finite, or beyond
+            DataError: The file is damaged, or the last of its patches, or all, are zero; a feature is not finite, or beyond
                 float16; a patch does not lie on the slide, or all lie in one place; or the size of the patches cannot
                 be told.
         """
@@ -115,13 +115,14 @@ class FeatureFile:
 
 
 def _require_whole(features: np.ndarray, path: Path) -> None:
-    """Refuses a bag of which only the last patches are zero, as no encoder makes them: it was cut, or padded."""
-    filled = np.flatnonzero(features.any(axis=1))
-    n_empty = len(features) - 1 - filled[-1] if len(filled) else 0  # one without any value is told by its contrast
+    """Refuses a bag of which the last patches, or all, are zero, as no encoder makes them: it was cut, or padded."""
+    n_patches, filled = len(features), np.flatnonzero(features.any(axis=1))
+    n_empty = n_patches - 1 - filled[-1] if len(filled) else n_patches
     if n_empty:
+        found = f"the last {n_empty} of {n_patches}" if len(filled) else f"those of all {n_patches}"
         raise DataError(
-            f"{path}: the features of every patch are required. Found the last {n_empty} of {len(features)} all zero. "
-            "Copy the file again; or, if bags were padded, save them as they were before."
+            f"{path}: the features of every patch are required. Found {found} all zero. Copy the file again; or, if bags "
+            "were padded, save them as they were before."
         )
 
 
