@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_patient_with_two_slides_of_which_one_is_on_this_machine(make_cohort, tmp_path):
     cohort = make_cohort(48)  # of fewer there is no line
     fitted = fit(cohort, task="grade", linear_path=True)
-    fitted.model.share.fill_(0.5)
+    fitted.model.network_share.fill_(0.5)
     shapes = {
         "a": {"width": 700, "height": 520, "size": 150, "bright": (300, 150)},
         "b": {"width": 500, "height": 690, "size": 150, "bright": (0, 450)},

@@ -81,7 +81,8 @@ def test_a_bag_without_patches_is_projected_too():
 def test_the_parts_of_a_network_beside_a_line_say_the_same():
     line, batch = LinearModel(4, n_genes=9, patch_dim=70), batch_of(70)
     model = WithLinearPath(line, fusion(0, 70)).eval()
-    model.share.fill_(0.25)
+    model.network_share.fill_(0.25)
+    model.line_share.fill_(0.875)
     with torch.inference_mode():
         whole = model(**batch.inputs()).subspace_logits
         for index in range(4):

@@ -27,16 +27,18 @@ def network(seed: int) -> ConcatFusion:
 
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_logits_are_those_of_the_line_and_a_share_of_those_of_the_network(members, share):
+def test_logits_are_the_shares_of_those_of_the_line_and_of_the_network(members, share):
     networks = [network(seed) for seed in range(members)]
     line = LinearModel(OUTPUT, n_genes=GENE, patch_dim=FEATURE)
     model = WithLinearPath(line, networks[0] if members == 1 else Ensemble(networks)).eval()
-    model.share.fill_(share)
+    model.network_share.fill_(share)
+    model.line_share.fill_(line_share := 1 - share / 2)
     with torch.no_grad():
         output, of_line = model(**bags()), line(**bags()).logits
         of_network = torch.stack([alone(**bags()).logits for alone in networks]).mean(dim=0)
-    torch.testing.assert_close(output.logits, of_line + share * of_network)
-    torch.testing.assert_close(output.subspace_logits, torch.stack([share * of_network, of_line], dim=1))
+    parts = [share * of_network, line_share * of_line]
+    torch.testing.assert_close(output.logits, sum(parts))
+    torch.testing.assert_close(output.subspace_logits, torch.stack(parts, dim=1))
     assert torch.equal(output.subspace_logits.sum(dim=1), output.logits)
     assert share or torch.equal(output.logits, of_line)  # a network without a share leaves the line, to the last bit
     assert networks_of(model) == networks

@@ -12,7 +12,7 @@ from subfuse.cohort.batches import collate, make_target
 from subfuse.errors import DataError
 from subfuse.model.linear_path import networks_of
 from subfuse.training.checkpoint import EPOCH_DECAY
-from subfuse.training.fitting import predict_sides, train_fold
+from subfuse.training.fitting import HEAD_START, predict_sides, train_fold
 from subfuse.training.linear.fit import fit_line
 from subfuse.training.problem import assign, pose
 from subfuse.training.selection import NETWORK_SHARES
@@ -143,10 +143,13 @@ def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_wi
     known = (*problem.parts.train, *problem.parts.validation)
     line, target = problem.recipe.build_linear_path(), make_target(known, cohort.tasks[task], problem.data.classes)
     fit_line(line, problem.data.batches(known, 1), target, problem.objective)
-    assert fitted.details["network_share"] == float(fitted.model.share)
-    assert fitted.details["network_share"] in NETWORK_SHARES
+    share = fitted.details["network_share"]
+    assert share in NETWORK_SHARES
+    assert float(fitted.model.network_share) == share
+    assert float(fitted.model.line_share) == 1 - share + HEAD_START * share
     assert fitted.subspaces == ("all", "linear_path")
-    fitted.model.share.zero_()
+    fitted.model.network_share.zero_()
+    fitted.model.line_share.fill_(1.0)
     batches = list(fitted.batches(cohort.patients[3:]))
     with torch.inference_mode():
         logits = torch.cat([fitted.model(**batch.inputs()).logits for batch in batches])
@@ -200,9 +203,9 @@ def test_validation_patients_are_predicted_by_what_the_linear_path_says_of_them_
     line = fit_line(problem.recipe.build_linear_path(), problem.data.batches(known, 1), target, problem.objective)
     train_fold(cohort, fold, task=task, model_name="snn", plan=plan).save(tmp_path)
     fitted = load_fitted(tmp_path)
-    fitted.model.share.zero_()
+    fitted.model.network_share.zero_()
     validation = predict_sides(fitted, cohort, fold).query("split == 'validation'")
-    expected = problem.objective.predict(line[len(problem.parts.train) :].detach())
+    expected = problem.objective.predict(fitted.model.line_share * line[len(problem.parts.train) :].detach())
     if task == "survival":
         np.testing.assert_allclose(validation["risk"], expected.risk, atol=1e-5)
     else:

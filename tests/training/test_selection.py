@@ -78,13 +78,16 @@ def test_the_loss_decides_between_equal_rankings():
     assert score("auc", ranked) < score("auc", better) < score("auc", worse)
 
 
-@pytest.mark.parametrize(("strength", "expected"), [(0.5, 1.0), (1.0, 1.0), (2.0, 0.5), (4.0, 0.25), (-1.0, 0.0)])
-def test_a_network_beside_a_line_gets_the_share_with_the_lowest_loss(strength, expected):
-    """The network says the truth, too loudly, or the opposite of it."""
+@pytest.mark.parametrize(
+    ("strength", "of_line", "expected"),
+    [(0.5, 0, 1.0), (1, 0, 1.0), (4 / 3, 0, 0.75), (2, 0, 0.5), (4, 0, 0.25), (-1, 0, 0.0), (3, -1, 0.5), (3, 1, 0.0)],
+)
+def test_a_network_beside_a_line_gets_the_share_of_the_mixture_with_the_lowest_loss(strength, of_line, expected):
+    """Network and line say the truth, too loudly, or the opposite of it."""
     label = torch.arange(60) % 2
     truth = torch.where((torch.arange(60) % 10 < 8)[:, None] == (label[:, None] == torch.arange(2)), 0.7, -0.7)
     classes = ClassificationObjective(("a", "b"))
-    assert network_share(strength * truth, torch.zeros(60, 2), classes, ClassTarget(label)) == expected
+    assert network_share(strength * truth, of_line * truth, classes, ClassTarget(label)) == expected
 
 
 @pytest.mark.parametrize(("strength", "expected"), [(0.0, 0.0), (1.0, 1.0), (-1.0, 0.0)])

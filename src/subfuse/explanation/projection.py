@@ -44,7 +44,7 @@ class ProjectedModel:
 
 
 class _Shrunk(nn.Module):
-    """A network whose logits are multiplied by its share beside a linear path."""
+    """A network or a line whose logits are multiplied by its share."""
 
     share: Tensor
 
@@ -92,11 +92,11 @@ def _beside_line(model: WithLinearPath, subspaces: Sequence[int]) -> ProjectedMo
     network = networks_of(model)[0]
     place_of_line = len(network.gene_sets) if isinstance(network, SubspaceFusion) else None
     if tuple(subspaces) == (place_of_line,):
-        return ProjectedModel(model.line, None, tuple(subspaces))
+        return ProjectedModel(_Shrunk(model.line, model.line_share), None, tuple(subspaces))
     if place_of_line is None or place_of_line in subspaces:
         return ProjectedModel(model, None, None)
     part = project_patches(model.network, subspaces)
-    return replace(part, model=_Shrunk(part.model, model.share))
+    return replace(part, model=_Shrunk(part.model, model.network_share))
 
 
 def _names(network: SubspaceFusion, subspaces: Sequence[int]) -> list[str]:

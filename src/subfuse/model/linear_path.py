@@ -1,4 +1,4 @@
-"""A linear model beside a network: what a straight line says of a patient, and what the network adds to it."""
+"""A linear model beside a network: how much of what is said of a patient is the line's, and how much the network's."""
 
 from dataclasses import replace
 
@@ -11,24 +11,26 @@ from subfuse.model.output import Ensemble, SubspaceFusionOutput
 
 
 class WithLinearPath(nn.Module):
-    """A network whose logits, times a share, are added to those of a linear model.
+    """The weighted sum of a network's logits and of those of a linear model.
 
     On the subspace axis the linear model is one more, the last; logits remain the sum over subspaces.
 
     Relative to the paper: there is no linear path.
 
     Args:
-        line: The linear model, fitted first; the network then learns what it leaves.
+        line: The linear model, of the same inputs.
         network: One network or an ensemble, with as many logits.
     """
 
-    share: Float[Tensor, ""]  # of the network, 0 to 1; fitted
+    network_share: Float[Tensor, ""]
+    line_share: Float[Tensor, ""]
 
     def __init__(self, line: LinearModel, network: nn.Module) -> None:
         super().__init__()
         self.line = line
         self.network = network
-        self.register_buffer("share", torch.ones(()))
+        self.register_buffer("network_share", torch.ones(()))
+        self.register_buffer("line_share", torch.ones(()))
 
     def forward(
         self,
@@ -40,14 +42,15 @@ class WithLinearPath(nn.Module):
         *,
         need_attention: bool = False,
     ) -> SubspaceFusionOutput:
-        """Returns the network's output with its logits shrunk and the linear model's added."""
+        """Returns the network's output with its logits and the linear model's, each times its share."""
         bags = (patches, coords, patch_mask, expression, expression_mask)
         output = self.network(*bags, need_attention=need_attention)
-        return _with_parts(output, [self.share * output.subspace_logits, self.line(*bags).subspace_logits])
+        parts = [self.network_share * output.subspace_logits, self.line_share * self.line(*bags).subspace_logits]
+        return _with_parts(output, parts)
 
 
 def with_line(output: SubspaceFusionOutput, line: Float[Tensor, "batch output"]) -> SubspaceFusionOutput:
-    """Returns the output of a model beside a linear path, had the path said this."""
+    """Returns the output of a model beside a linear path, had the path's part been this."""
     return _with_parts(output, [output.subspace_logits[:, :-1], line[:, None]])
 
 

@@ -35,7 +35,8 @@ from subfuse.training.selection import network_share
 from subfuse.training.settings import TrainingPlan
 from subfuse.training.trainer import Trainer
 
-OFFSETS = "validation_offsets"  # in the details of a model: of the validation patients, from the linear path
+OFFSETS = "validation_offsets"  # in the details of a model: the linear path's part for each validation patient
+HEAD_START = 0.5  # how much of what the linear path says a network starts from
 
 
 def train_fold(
@@ -153,26 +154,29 @@ def _patch_widths(cohort: Cohort, problem: Problem) -> tuple[float, float] | Non
 
 
 def _fit_beside_line(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
-    """Returns the linear path with the network, or the ensemble, that was trained on what it leaves.
+    """Returns the mixture of a linear path and of the network, or the ensemble, that started from half of it.
 
     The line is the linear model of all patients that are not tested, as anybody would fit it. Networks are offset by
-    what it says of each patient out of fold: a line that had seen them would leave too little to learn, and to judge.
+    half of what it says of each patient out of fold: a line that had seen them would leave too little to learn, and to
+    judge; a whole line would leave little where a network alone is better, none would let it learn the line again.
     """
     parts, data = problem.parts, problem.data
     line = problem.recipe.build_linear_path()
     known = (*parts.train, *parts.validation)
     target = make_target(known, data.task, data.classes)
-    offsets = fit_line(line, data.batches(known, 1), target, problem.objective)
-    data = replace(data, offsets={p.patient_id: offset for p, offset in zip(known, offsets.detach(), strict=True)})
+    said = fit_line(line, data.batches(known, 1), target, problem.objective).detach()
+    offsets = {patient.patient_id: HEAD_START * logits for patient, logits in zip(known, said, strict=True)}
+    data = replace(data, offsets=offsets)
     network, found = _fit_networks(replace(problem, data=data), trainer)
     model = WithLinearPath(line, network).eval()
     with torch.inference_mode():
         logits = torch.cat([network(**batch.inputs()).logits for batch in data.batches(parts.validation, 8)])
     validation = make_target(parts.validation, data.task, data.classes)
-    of_validation = offsets[len(parts.train) :].detach()
-    share = network_share(logits, of_validation, problem.objective, validation)
-    model.share.fill_(share)
-    return model, {**found, "network_share": share, OFFSETS: of_validation.tolist()}
+    of_line = said[len(parts.train) :]
+    share = network_share(logits + HEAD_START * of_line, of_line, problem.objective, validation)
+    model.network_share.fill_(share)
+    model.line_share.fill_(1 - share + share * HEAD_START)
+    return model, {**found, "network_share": share, OFFSETS: (model.line_share * of_line).tolist()}
 
 
 def _fit_networks(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:

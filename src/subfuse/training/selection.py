@@ -11,7 +11,7 @@ from subfuse.objective.objective import Objective
 from subfuse.objective.ranking import can_be_ranked
 from subfuse.training.settings import Selection
 
-NETWORK_SHARES = (0.0, 0.25, 0.5, 1.0)  # beside a linear path
+NETWORK_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # beside a linear path
 
 
 def selection_metric(selection: Selection, objective: Objective, target: Target) -> str:
@@ -51,13 +51,15 @@ def network_share(
     objective: Objective,
     target: Target,
 ) -> float:
-    """Returns the share of a network beside a linear path with the lowest task loss of the validation patients.
+    """Returns the share of a network in its mixture with a linear path that has the lowest task loss.
 
     Args:
-        network: Its logits.
+        network: Its logits for the validation patients.
         line: Those of the linear path, fitted without the patient.
         objective: Of the task.
         target: Outcome of the patients.
     """
-    losses = {share: float(objective.task_loss(line + share * network, target)) for share in NETWORK_SHARES}
+    losses = {
+        share: float(objective.task_loss(share * network + (1 - share) * line, target)) for share in NETWORK_SHARES
+    }
     return min(losses, key=losses.__getitem__)
