@@ -49,7 +49,7 @@ class FeatureFile:
         """Reads the features and puts them together with their places.
 
         Raises:
-            DataError: The file is damaged, or the last of its patches, or all, are zero; a feature is not finite, or beyond
+            DataError: The file is damaged, or its last patches, or all, are zero; a feature is not finite, or beyond
                 float16; a patch does not lie on the slide, or all lie in one place; or the size of the patches cannot
                 be told.
         """
@@ -121,8 +121,8 @@ def _require_whole(features: np.ndarray, path: Path) -> None:
     if n_empty:
         found = f"the last {n_empty} of {n_patches}" if len(filled) else f"those of all {n_patches}"
         raise DataError(
-            f"{path}: the features of every patch are required. Found {found} all zero. Copy the file again; or, if bags "
-            "were padded, save them as they were before."
+            f"{path}: the features of every patch are required. Found {found} all zero. Copy the file again; or, if "
+            "bags were padded, save them as they were before."
         )
 
 
