@@ -8,7 +8,7 @@ from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.training.fitting import train_fold
-from subfuse.training.loggers import tracker
+from subfuse.training.loggers import tracker, write_log
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 SHOWN = ("train_loss", "validation_loss", "validation_c_index", "lr")
@@ -95,6 +95,8 @@ def test_mlflow_stores_the_numbers_of_the_log(make_cohort, tmp_path):
     for name in SHOWN:
         assert {m.step: m.value for m in client.get_metric_history(run.info.run_id, name)} == logged(folder, name)
     assert UNDEFINED not in run.data.metrics
+    with tracker("mlflow", folder):  # whose folder is there already
+        assert (folder / "mlflow.db").exists()
 
 
 def test_wandb_gets_a_run_of_its_own_for_every_network(make_cohort, tmp_path, wandb):
@@ -108,6 +110,11 @@ def test_wandb_gets_a_run_of_its_own_for_every_network(make_cohort, tmp_path, wa
             assert {row["trainer/global_step"]: row[name] for row in run.rows} == logged(place, name)
         assert run.rows
         assert all(UNDEFINED not in row for row in run.rows)
+
+
+def test_the_log_of_a_single_epoch_has_its_columns_and_its_row(tmp_path):
+    write_log(tmp_path / "log.csv", [{"epoch": 1, "lr": 0.5}])
+    assert (tmp_path / "log.csv").read_text() == "epoch,lr\n1,0.5\n"
 
 
 def test_wandb_is_told_of_a_failure_and_of_the_project_of_its_variable(tmp_path, wandb, monkeypatch):
