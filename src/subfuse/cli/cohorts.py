@@ -94,11 +94,12 @@ def _check(arguments: Namespace) -> None:
         raise
     print("\n".join([plan.summary(), *notes]))
     print_exclusions(plan.exclusions)
-    print_table(
-        "Gene sets",
-        ("subspace", "genes", "measured", "not measured", "shared with"),
-        [(row.subspace, row.n_genes, row.n_found, row.missing, row.overlap) for row in plan.coverage.itertuples()],
-    )
+    if len(plan.coverage):
+        print_table(
+            "Gene sets",
+            ("subspace", "genes", "measured", "not measured", "shared with"),
+            [(row.subspace, row.n_genes, row.n_found, row.missing, row.overlap) for row in plan.coverage.itertuples()],
+        )
     _print_harmonisation(plan.harmonisation)
     print_warnings([*plan.warnings, *warnings])
 
