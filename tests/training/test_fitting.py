@@ -216,30 +216,3 @@ def test_validation_patients_are_predicted_by_what_the_linear_path_says_of_them_
     tables = predict_sides(fitted, cohort, fold).set_index("split")["contribution_linear_path"]
     for split, patients in (("train", problem.parts.train), ("test", problem.parts.test)):
         np.testing.assert_array_equal(tables[split], fitted.predict(patients)["contribution_linear_path"])
-
-
-def test_a_linear_path_reads_what_the_cohort_and_the_model_have(make_cohort):
-    cohort = make_cohort(48)
-    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort if p.expression is not None))
-    assert train(cohort, "abmil", settings=LINE).recipe.linear_path == ("slides",)
-    assert train(without, "concat", settings=LINE).recipe.linear_path == ("expression",)
-    assert train(cohort, "cox", settings=LINE).recipe.linear_path == ()
-    without_line = BRIEF.model_copy(update={"linear_path": False})  # the network alone, as in the paper
-    assert train(cohort, "snn", settings=without_line).recipe.linear_path == ()
-
-
-@pytest.mark.parametrize(("n", "expected"), [(9, ()), (10, ("expression",))])
-def test_a_linear_path_needs_ten_events_or_ten_patients_outside_the_largest_class(make_cohort, n, expected):
-    cohort = make_cohort(48)
-    fold = deal_folds(cohort)[0]
-    parts = assign(cohort, fold, cohort.tasks["survival"], "snn")
-    known = [patient.patient_id for patient in (*parts.train, *parts.validation)]
-    assert len(known) >= 20
-    rarer = set(known[:n])
-    patients = tuple(
-        replace(p, event=p.patient_id in rarer, labels={"grade": "G2" if p.patient_id in rarer else "G4"})
-        for p in cohort
-    )
-    few = replace(cohort, patients=patients)
-    for task in ("survival", "grade"):
-        assert pose(few, fold, few.tasks[task], "snn", TrainingPlan()).recipe.linear_path == expected

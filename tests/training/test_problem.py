@@ -43,13 +43,16 @@ def test_a_linear_model_trains_on_all_who_are_not_tested(make_cohort):
 
 def test_a_side_without_patients_is_an_error_with_both_numbers(make_cohort):
     cohort = make_cohort()
-    ids = [patient.patient_id for patient in cohort]
+    ids, task = [patient.patient_id for patient in cohort], cohort.tasks["grade"]
     fold = Fold(tuple(ids[2:9]), ("P001",), tuple(ids[9:]))
     with pytest.raises(
         DataError, match=r"snn needs training and validation patients with expression.* Found 7 and 0\."
     ):
-        assign(cohort, fold, cohort.tasks["grade"], "snn")
-    assert len(assign(cohort, fold, cohort.tasks["grade"], "abmil").validation) == 1
+        assign(cohort, fold, task, "snn")
+    assert len(assign(cohort, fold, task, "abmil").validation) == 1
+    with pytest.raises(DataError, match=r"Found 0 and 6\."):
+        assign(cohort, Fold((), tuple(ids[2:8]), tuple(ids[9:])), task, "snn")
+    assert assign(cohort, Fold(tuple(ids[2:9]), tuple(ids[9:]), ()), task, "snn").test == ()  # nobody need be tested
 
 
 def test_hospitals_that_training_never_saw_are_not_tested(make_cohort):
@@ -62,6 +65,15 @@ def test_hospitals_that_training_never_saw_are_not_tested(make_cohort):
     cohort = replace(cohort, patients=tuple(replace(p, site=sites[p.patient_id]) for p in cohort))
     with pytest.raises(DataError, match=rf"site can test only patients whose site .* none of {len(fold.test)}\."):
         assign(cohort, fold, task, "site")
+
+
+def test_of_whom_no_column_is_known_is_tested_by_models_that_read_more(make_cohort):
+    cohort = with_covariates(make_cohort())
+    fold, task = deal_folds(cohort)[1], cohort.tasks["grade"]
+    assert "P003" in fold.test  # of whom nothing is known
+    assert {"P003"} == names(assign(cohort, fold, task, "subspace").test) - names(
+        assign(cohort, fold, task, "clinical").test
+    )
 
 
 def test_what_is_posed_has_the_inputs_of_the_model_and_names_itself(make_cohort):
@@ -77,7 +89,11 @@ def test_what_is_posed_has_the_inputs_of_the_model_and_names_itself(make_cohort)
         "abmil",
     ]
     assert posed["subspace"].recipe.gene_sets == {"tumour": (0, 1, 2, 3), "microenvironment": tuple(range(3, 9))}
+    assert posed["snn"].recipe.pathways == {"first": (0, 1), "second": (2, 3), "third": tuple(range(3, 9))}
+    assert posed["clinical"].recipe.pathways == {}
     assert len({problem.fingerprint()["model"] for problem in posed.values()}) == 4
+    ensemble = PLAN.model_copy(update={"training": BRIEF.model_copy(update={"members": 3})})
+    assert [pose(cohort, fold, task, model, ensemble).recipe.members for model in ("snn", "clinical")] == [3, 1]
 
 
 def test_a_fingerprint_is_of_training_and_validation_patients_alone(make_cohort):
@@ -109,19 +125,60 @@ def test_what_is_fitted_before_training_comes_from_training_patients_only(make_c
     assert before.recipe == after.recipe  # with the size of the grid
 
 
-def test_the_grid_of_the_paper_is_sampled_as_there_and_no_grid_has_less_than_a_cell_to_a_point():
-    assert fitted_downsample((50, 50)) == 4
-    sides = [fitted_downsample((side, side)) for side in range(4, 51)]
-    assert sides == sorted(sides)
-    assert sides[0] == 1
+@pytest.mark.parametrize(("grid", "downsample"), [
+    ((50, 50), 4), ((12, 12), 1), ((1, 1), 1), ((8, 50), 2), ((50, 8), 2), ((18, 18), 2), ((17, 19), 1),
+])  # fmt: skip
+def test_a_grid_has_about_the_144_points_of_the_paper_and_no_less_than_a_cell_to_a_point(grid, downsample):
+    """Cells per point along an axis: the root of their number over 144, rounded; it is 1.5 for 18 x 18."""
+    assert fitted_downsample(grid) == downsample
 
 
 def test_the_grid_holds_the_widest_training_bag_and_is_no_larger_than_asked(make_cohort):
-    cohort = make_cohort()  # slides of four patches a row, up to 14; the third patient has two side by side
-    fold, task = deal_folds(cohort)[0], cohort.tasks["grade"]
-    grids = {}
-    for largest in (4, 50):
+    """Slides of four patches a row and up to four rows; the third patient has two, four patches apart: 12 columns."""
+    cohort = make_cohort()
+    task, with_both, without = cohort.tasks["grade"], deal_folds(cohort)[1], deal_folds(cohort)[0]
+    assert "P002" in with_both.train
+    assert "P002" not in without.train
+
+    def grid(fold, largest):
         plan = PLAN.model_copy(update={"architecture": SMALL.model_copy(update={"max_grid": largest})})
-        grids[largest] = pose(cohort, fold, task, "subspace", plan).recipe.grid
-    assert grids[4] == (4, 4)
-    assert all(4 <= side <= 20 for side in grids[50])
+        return pose(cohort, fold, task, "subspace", plan).recipe.grid
+
+    assert [grid(with_both, largest) for largest in (4, 11, 50)] == [(4, 4), (8, 11), (8, 12)]
+    assert grid(without, 50) == (8, 8)  # never smaller
+
+
+def test_a_linear_path_reads_what_the_cohort_and_the_model_have(make_cohort):
+    cohort = make_cohort(48)
+    fold = deal_folds(cohort)[0]
+
+    def path(of, model, training=BRIEF):
+        plan = PLAN.model_copy(update={"training": training})
+        return pose(of, fold, of.tasks["survival"], model, plan).recipe.linear_path
+
+    without_slides = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    without_genes = replace(cohort, patients=tuple(replace(p, expression=None) for p in cohort))
+    assert path(cohort, "abmil") == path(without_genes, "concat") == ("slides",)
+    assert path(cohort, "snn") == path(without_slides, "concat") == ("expression",)
+    of_columns = with_covariates(replace(without_genes, genes=()))
+    assert path(of_columns, "snn") == ("expression",)  # covariates alone
+    assert path(cohort, "concat") == ("slides", "expression")
+    assert path(cohort, "cox") == ()
+    assert path(cohort, "snn", BRIEF.model_copy(update={"linear_path": False})) == ()  # the network alone, as published
+
+
+@pytest.mark.parametrize(("n", "expected"), [(9, ()), (10, ("expression",))])
+def test_a_linear_path_needs_ten_events_or_ten_patients_outside_the_largest_class(make_cohort, n, expected):
+    cohort = make_cohort(48)
+    fold = deal_folds(cohort)[0]
+    parts = assign(cohort, fold, cohort.tasks["survival"], "snn")
+    known = [patient.patient_id for patient in (*parts.train, *parts.validation)]
+    assert len(known) >= 20
+    rarer = set(known[:n])
+    patients = tuple(
+        replace(p, event=p.patient_id in rarer, labels={"grade": "G2" if p.patient_id in rarer else "G4"})
+        for p in cohort
+    )
+    few = replace(cohort, patients=patients)
+    for task in ("survival", "grade"):
+        assert pose(few, fold, few.tasks[task], "snn", TrainingPlan()).recipe.linear_path == expected
