@@ -212,6 +212,7 @@ def test_shares_over_a_panel_are_told_from_those_of_a_transcriptome(make_cohort)
     panel = replace(shifted(cohort, lambda values: values + 8.5), expression_basis=ShareBasis.of(cohort.genes))
     [note] = check_compatible(fit(cohort), panel)
     assert "shares of a million over 10 genes, those of training over others: give all genes" in note
+    assert fit(cohort).align(panel) is panel  # shares of unknown sums are taken as they are
 
 
 def test_slides_are_ignored_aloud_when_training_had_none(make_cohort):

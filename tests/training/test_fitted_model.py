@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,55 @@ def test_patients_without_the_modality_are_not_predicted(make_cohort):
     assert table.loc["P000", ["p_G2", "p_G4"]].isna().all()
     assert not table.loc["P000", "has_slides"]
     assert table.drop(index="P000")[["p_G2", "p_G4"]].sum(axis=1).to_numpy() == pytest.approx(1)
+
+
+def test_whose_slides_and_expression_are_read_is_said(make_cohort):
+    cohort = with_covariates(make_cohort())
+    read = {
+        model: fit(cohort, model).predict(cohort.patients)[["has_slides", "has_expression"]]
+        for model in ("subspace", "snn", "clinical")
+    }
+    assert read["subspace"]["has_slides"].tolist() == [bool(patient.slides) for patient in cohort]
+    for model in ("subspace", "snn"):
+        assert read[model]["has_expression"].tolist() == [patient.expression is not None for patient in cohort]
+    assert not read["snn"]["has_slides"].any()
+    assert not read["clinical"].to_numpy().any()
+
+
+def test_what_the_linear_path_would_say_can_be_given(make_cohort):
+    cohort = make_cohort(48)
+    fitted = fit(cohort, "snn", "grade")
+    usable = [patient for patient in cohort if fitted.usable(patient)]
+    line = torch.linspace(-2, 3, len(usable))[:, None] * torch.tensor([[1.0, -1.0]])
+    told = fitted.predict(usable, line=line)
+    network = fitted.predict(usable)["contribution_all"]
+    np.testing.assert_allclose(told["contribution_all"].abs(), network.abs(), atol=1e-6)
+    np.testing.assert_allclose(told["contribution_linear_path"].abs(), line[:, 0].abs(), atol=1e-5)
+
+
+def test_embeddings_are_what_the_head_sees_of_each_patient(make_cohort):
+    cohort = make_cohort()
+    fitted = fit(cohort)
+    usable = cohort.patients[3:]
+    found = fitted.embeddings(usable)
+    batch = next(fitted.batches(usable, batch_size=len(usable)))
+    with torch.inference_mode():
+        expected = fitted.model(**batch.inputs()).embedding
+    np.testing.assert_allclose(found, expected.numpy().reshape(len(usable), -1), atol=1e-5)
+    assert found.shape == (len(usable), 2 * 16)
+    assert fitted.embeddings([]).shape == (0, 0)
+
+
+def test_the_hash_of_the_arrays_is_of_weights_and_of_standardisation(make_cohort, tmp_path):
+    fitted = fit(make_cohort(), "snn")
+    fitted.save(tmp_path)
+    first = fitted.arrays_sha256()
+    assert load_fitted(tmp_path).arrays_sha256() == first
+    expression = replace(fitted.standardiser.expression, mean=fitted.standardiser.expression.mean + 1)
+    other = replace(fitted, standardiser=replace(fitted.standardiser, expression=expression))
+    with torch.no_grad():
+        next(fitted.model.parameters()).view(-1)[0] += 1
+    assert len({first, other.arrays_sha256(), fitted.arrays_sha256()}) == 3
 
 
 @pytest.mark.parametrize("covariates", [False, True])

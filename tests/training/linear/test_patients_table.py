@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from drawn_columns import people, theirs
+from drawn_predictions import predictions
 
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.fold import Fold
@@ -51,26 +52,6 @@ def cross_validated(patients: pd.DataFrame, tasks: dict[str, TaskSpec], folder: 
     return stacked(tables)
 
 
-def test_they_are_those_of_a_cross_validation_with_the_same_folds(tmp_path: Path) -> None:
-    patients = people(60)
-    tasks = {"survival": TaskSpec(time="time_days", event="event"), "grade": TaskSpec(column="grade")}
-    expected = cross_validated(patients, tasks, tmp_path)
-
-    for name, splits in (("survival", "test"), ("grade", "test"), ("grade", "train validation test")):
-        known = tabled(theirs(patients, name, splits), patients)
-        predicted = [known.predict(model) for model in TRIVIAL]
-
-        assert [unfitted for _, unfitted in predicted] == [{}] * 3
-        key = ["task", "model", "fold", "split", "patient_id"]
-        found = stacked([rows for rows, _ in predicted]).sort_values(key, ignore_index=True)
-        wanted = expected[expected["task"] == name].sort_values(key, ignore_index=True)
-        pd.testing.assert_frame_equal(found[key], wanted[key], check_dtype=False)
-        columns = [column for column in found if column.startswith(("risk", "survival_", "p_"))]
-        assert len(columns) == (4 if name == "survival" else 3)
-        files_have = {"atol": 1e-5}
-        np.testing.assert_allclose(found[columns].to_numpy(float), wanted[columns].to_numpy(float), **files_have)
-
-
 def test_a_person_who_is_tested_does_not_train_and_cohorts_may_share_identifiers() -> None:
     patients = people(60)
     twice = patients.assign(cohort="second", age=patients["age"] + 5, fold_tested=(patients["fold_tested"] + 1) % 3)
@@ -94,6 +75,76 @@ def test_what_there_is_too_little_of_is_counted_and_columns_can_be_left_out() ->
     assert tabled(theirs(patients), patients).too_few() == (
         "fold 0 leaves 24 patients with 8 events, 10 events are needed"
     )
+    assert tabled(theirs(people(12), "grade"), people(12)).too_few() == (
+        "fold 0 leaves 8 patients, 10 patients and some of every class are needed"
+    )
     assert tabled(theirs(people()), people()).too_few() is None
     assert tabled(theirs(people()).assign(fold=5), people()).too_few() == "nobody is known who is not tested in fold 5"
     assert tabled(theirs(people()), people()).without({"sex"}).cohort.covariates == ("age", "idh=wildtype")
+
+
+def test_columns_that_are_missing_alike_for_all_or_nobody_s_own_are_left_out_and_others_named() -> None:
+    patients = people().drop(columns=["cohort", "sex"])
+    table = theirs(people())
+    known = tabled(table, patients.assign(idh="mutant", batch=patients["batch"].where(patients.index > 9)))
+    assert (known.cohort.covariates, known.cohort.batch, known.unread) == (("age",), "batch", ())
+    labels = {patient.patient_id: patient.labels for patient in known.cohort}
+    by_id = dict(zip(patients["patient_id"], patients["batch"], strict=True))
+    assert labels == {f"TCGA-{i:03d}": {"batch": by_id[f"TCGA-{i:03d}"]} if i > 9 else {} for i in range(90)}
+
+    alone = tabled(table, patients.drop(columns="batch").assign(cohort="of another name"))
+    assert (alone.cohort.covariates, alone.cohort.batch) == (("age", "idh=wildtype"), None)
+    assert not any(patient.labels for patient in alone.cohort)
+    own = tabled(table, patients.assign(batch=range(90)))
+    assert own.cohort.batch is None
+    assert [message.partition(".")[0] for message in own.unread] == [
+        "batch: batch must have at least two values that patients share"
+    ]
+
+
+def test_folds_are_in_the_order_of_the_table_and_train_on_the_others_of_their_repeat() -> None:
+    patients = people()
+    again = patients.assign(fold_tested=(patients["fold_tested"] + 1) % 3)
+    first = theirs(patients)
+    second = predictions(again, model="theirs", repeat=1)[lambda rows: rows["split"] == "test"]
+    absent = first["patient_id"] == "TCGA-005"  # tested in the second repeat alone
+    table = pd.concat([second, first[~absent]]).assign(fold=lambda rows: rows["fold"].map({0: "c", 1: "a", 2: "b"}))
+    folds = tabled(table, patients).folds
+    assert list(folds) == [(repeat, fold) for repeat in (1, 0) for fold in "cab"]
+    for (repeat, _), fold in folds.items():
+        everyone = set(patients["patient_id"]) - ({"TCGA-005"} if repeat == 0 else set())
+        assert set(fold.train) == everyone - set(fold.test)
+
+
+def test_folds_in_which_nothing_can_be_fitted_are_named_and_the_others_predicted() -> None:
+    patients = people(60)
+    alone = patients["fold_tested"] == 0
+    known = tabled(theirs(patients), patients.assign(site=patients["site"].where(~alone, "of the first fold alone")))
+    found, unfitted = known.predict("site")
+    assert set(found["fold"]) == {1, 2}
+    assert list(unfitted) == [0]
+    assert "site can test only patients whose site occurs in training" in unfitted[0]
+    by_fold = patients["fold_tested"].map({0: "A", 1: "B", 2: "C"})
+    found, unfitted = tabled(theirs(patients), patients.assign(site=by_fold)).predict("site")
+    assert found.empty
+    assert list(unfitted) == [0, 1, 2]
+
+
+def test_they_are_those_of_a_cross_validation_with_the_same_folds(tmp_path: Path) -> None:
+    patients = people(60)
+    tasks = {"survival": TaskSpec(time="time_days", event="event"), "grade": TaskSpec(column="grade")}
+    expected = cross_validated(patients, tasks, tmp_path)
+
+    for name, splits in (("survival", "test"), ("grade", "test"), ("grade", "train validation test")):
+        known = tabled(theirs(patients, name, splits), patients)
+        predicted = [known.predict(model) for model in TRIVIAL]
+
+        assert [unfitted for _, unfitted in predicted] == [{}] * 3
+        key = ["task", "model", "fold", "split", "patient_id"]
+        found = stacked([rows for rows, _ in predicted]).sort_values(key, ignore_index=True)
+        wanted = expected[expected["task"] == name].sort_values(key, ignore_index=True)
+        pd.testing.assert_frame_equal(found[key], wanted[key], check_dtype=False)
+        columns = [column for column in found if column.startswith(("risk", "survival_", "p_"))]
+        assert len(columns) == (4 if name == "survival" else 3)
+        files_have = {"atol": 1e-5}
+        np.testing.assert_allclose(found[columns].to_numpy(float), wanted[columns].to_numpy(float), **files_have)
