@@ -134,26 +134,29 @@ def test_contributions_of_the_subspaces_add_up_to_the_score(make_cohort, n_patie
     np.testing.assert_allclose(total, score.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["subspace", "clinical", "cox"])
-def test_what_kept_covariates_at_the_end_of_the_gene_axis_is_still_read(make_cohort, tmp_path, model):
+@pytest.mark.parametrize(("model", "covariates"), [
+    ("subspace", True), ("clinical", True), ("cox", True), ("snn", False),
+])  # fmt: skip
+def test_what_kept_covariates_at_the_end_of_the_gene_axis_is_still_read(make_cohort, tmp_path, model, covariates):
     from safetensors.torch import load_file, save_file
 
-    cohort = with_covariates(make_cohort())
+    cohort = with_covariates(make_cohort()) if covariates else make_cohort()
     fitted = fit(cohort, model)
     fitted.save(tmp_path)
     description, tensors = json.loads((tmp_path / "model.json").read_text()), load_file(tmp_path / "model.safetensors")
     names = [known["name"] for known in description.pop("covariates")]
     del description["sha256"], description["weights_sha256"]  # these came later
     recipe, genes = description["recipe"], list(cohort.genes)
-    places = [len(genes), len(genes) + 1]
+    places = list(range(len(genes), len(genes) + len(names)))
     del recipe["n_covariates"]
-    recipe |= {"n_genes": len(genes) + 2, "covariates": places}
+    recipe |= {"n_genes": len(genes) + len(names), "covariates": places}
     recipe["gene_sets"] = {name: [*found, *places] for name, found in recipe["gene_sets"].items()}
     description["genes"] = [*genes, *names]
-    mean, scale = (tensors.pop(f"inputs.covariate_{kind}") for kind in ("mean", "scale"))
+    mean, scale = (tensors.pop(f"inputs.covariate_{kind}", torch.zeros(0)) for kind in ("mean", "scale"))
     for kind, own in (("mean", mean), ("scale", scale / 5)):
         of_genes = tensors.get(f"inputs.gene_{kind}", torch.ones(len(genes)))
         tensors[f"inputs.gene_{kind}"] = torch.cat([of_genes, own])
+        description[f"gene_{kind}"] = tensors[f"inputs.gene_{kind}"].tolist()
     (tmp_path / "model.json").write_text(json.dumps(description))
     save_file(tensors, tmp_path / "model.safetensors")
 

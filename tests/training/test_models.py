@@ -69,24 +69,6 @@ def test_every_model_can_be_built_from_its_description():
         assert tuple(model.head.weight.shape[:2]) == (len(described.subspaces), 3)
 
 
-@pytest.mark.parametrize("task", ["survival", "grade"])
-@pytest.mark.parametrize("model", sorted(set(MODELS) - set(compared_models()) | {"clinical"}))
-def test_further_models_train_save_and_predict_patients_with_either_modality(make_cohort, tmp_path, model, task):
-    cohort = with_covariates(make_cohort(16))
-    fitted = train(cohort, model, task)
-    fitted.save(tmp_path)
-    loaded = load_fitted(tmp_path)
-    table = fitted.predict(cohort.patients)
-    pd.testing.assert_frame_equal(loaded.predict(cohort.patients), table)
-    usable = [fitted.usable(patient) for patient in cohort]
-    score = table["risk" if task == "survival" else "p_G4"]
-    assert np.isfinite(score[usable]).all()
-    assert score[~np.array(usable)].isna().all()
-    contributions = table.filter(like="contribution_").columns
-    assert list(contributions) == [f"contribution_{name}" for name in fitted.subspaces]
-    assert isinstance(fitted.objective, CoxObjective) is (model == "clinical" and task == "survival")
-
-
 @pytest.mark.parametrize("model", list(MODELS))
 def test_no_patches_are_as_good_as_one_that_is_masked(model):
     """Prediction, gradient and attention of patients without slides, who have an axis of patches of length 0."""
@@ -275,3 +257,21 @@ def test_a_cohort_is_compared_by_models_whose_inputs_it_has(make_cohort, lacking
     assert compared_in(replace(cohort, patients=with_one)) == [
         name for name in compared_models() if not is_trivial(name)
     ]
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+@pytest.mark.parametrize("model", sorted(set(MODELS) - set(compared_models()) | {"clinical"}))
+def test_further_models_train_save_and_predict_patients_with_either_modality(make_cohort, tmp_path, model, task):
+    cohort = with_covariates(make_cohort(16))
+    fitted = train(cohort, model, task)
+    fitted.save(tmp_path)
+    loaded = load_fitted(tmp_path)
+    table = fitted.predict(cohort.patients)
+    pd.testing.assert_frame_equal(loaded.predict(cohort.patients), table)
+    usable = [fitted.usable(patient) for patient in cohort]
+    score = table["risk" if task == "survival" else "p_G4"]
+    assert np.isfinite(score[usable]).all()
+    assert score[~np.array(usable)].isna().all()
+    contributions = table.filter(like="contribution_").columns
+    assert list(contributions) == [f"contribution_{name}" for name in fitted.subspaces]
+    assert isinstance(fitted.objective, CoxObjective) is (model == "clinical" and task == "survival")

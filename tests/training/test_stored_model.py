@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from damage import rounds
 from subfuse.cohort.bags import InputStandardiser, PatchStandardiser
@@ -17,10 +20,12 @@ from subfuse.errors import DataError
 from subfuse.expression.table import ExpressionStandardiser
 from subfuse.files import read_sealed_json, write_json, write_sealed_json
 from subfuse.objective.classification import ClassificationObjective
+from subfuse.run_folder.names import WEIGHTS
+from subfuse.training import stored_model
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MODELS, ModelRecipe, is_trivial
 from subfuse.training.settings import ArchitectureSettings
-from subfuse.training.stored_model import load_fitted
+from subfuse.training.stored_model import BasisDescription, CovariateDescription, load_fitted
 
 GENES = ("A", "B", "C", "D", "E")
 ROUNDS = rounds(40)  # of each file
@@ -107,7 +112,10 @@ def test_every_model_is_compared_with_its_weights_before_it_is_built(tmp_path, n
         ({"objective": {"name": "cox"}}, "same kind of task"),
         ({"gene_mean": [0, 1, 2, 3, 5]}, "gene_mean must be that of the weights"),
         ({"gene_scale": None}, "gene_scale must be that of the weights"),
-        ({"unknown": 1}, "unknown"),
+        ({"gene_mean": [0, 1, 2, 3]}, "gene_mean must be that of the weights"),
+        ({"unknown": 1}, "json: unknown: "),
+        ({"unknown": 1, "task": ""}, "json: task: "),  # the first
+        ({"patch_um": [1.0, float("inf")]}, "patch_um"),
     ],
 )
 def test_what_does_not_fit_is_named(stored, tmp_path, change, named):
@@ -124,6 +132,84 @@ def test_what_does_not_fit_is_named(stored, tmp_path, change, named):
     assert named in message
     assert "model.json" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(("described", "named"), [
+    ({"genes": []}, "'recipe' is missing"), ({"genes": [], "recipe": 5}, "a model and its weights that fit"),
+    ({"genes": [], "recipe": {"name": "snn", "gene_sets": 5}}, "a model and its weights that fit"),
+])  # fmt: skip
+def test_what_is_no_description_of_an_earlier_version_either_is_one_line(stored, tmp_path, described, named):
+    with pytest.raises(DataError, match=rf"model\.json: .*{named}"):
+        load_unsealed(stored, tmp_path, described)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"baseline_logits": None}, "Found no baseline_logits"),
+    ({"inputs.gene_mean": torch.zeros(5).double()}, r"32-bit numbers are required\. Found others in inputs"),
+    ({"inputs.gene_mean": None}, "inputs of the weights must be mean and scale"),
+    ({"inputs.other_mean": torch.ones(5), "inputs.other_scale": torch.ones(5)}, "must be mean and scale of patch"),
+    ({"inputs.gene_mean": None, "inputs.gene_scale": None}, "gene_mean must be that of the weights"),
+    ({"inputs.patch_scale": torch.tensor([1.0, 0.0, 1.0, 1.0])}, "inputs.patch_scale .* scales positive"),
+    ({"inputs.patch_scale": torch.tensor([1.0, -0.5, 1.0, 1.0])}, "inputs.patch_scale .* scales positive"),
+    ({"model.head.bias": None}, "names and shapes"), ({"model.other": torch.ones(1)}, "names and shapes"),
+    ({"baseline_logits": torch.zeros(1, 3)}, r"baseline_logits must have the shape \(2, 3\)\. Found \(1, 3\)"),
+])  # fmt: skip
+def test_arrays_that_do_not_fit_are_named(stored, tmp_path, change, named):
+    tensors = {**load_file(stored / "model.safetensors"), **change}
+    assert tensors.keys() >= change.keys() - {"inputs.other_mean", "inputs.other_scale", "model.other"}
+    save_file({name: value for name, value in tensors.items() if value is not None}, tmp_path / WEIGHTS)
+    (tmp_path / "model.json").write_text(json.dumps(plain_description(stored)))
+    with pytest.raises(DataError, match=named):
+        load_fitted(tmp_path)
+
+
+def test_a_scale_that_no_array_has_is_refused_though_no_mean_is_told(stored, tmp_path):
+    tensors = load_file(stored / "model.safetensors")
+    save_file({k: v for k, v in tensors.items() if "gene" not in k or k.startswith("model")}, tmp_path / WEIGHTS)
+    (tmp_path / "model.json").write_text(json.dumps(plain_description(stored) | {"gene_mean": None}))
+    with pytest.raises(DataError, match="gene_scale must be that of the weights"):
+        load_fitted(tmp_path)
+
+
+def test_small_scales_are_read(stored, tmp_path):
+    tensors = load_file(stored / "model.safetensors") | {"inputs.patch_scale": torch.full((4,), 1e-3)}
+    save_file(tensors, tmp_path / WEIGHTS)
+    (tmp_path / "model.json").write_text(json.dumps(plain_description(stored) | {"task": "g"}))
+    loaded = load_fitted(tmp_path)
+    assert (loaded.task, loaded.standardiser.patches.scale.tolist()) == ("g", pytest.approx([1e-3] * 4))
+
+
+@pytest.mark.parametrize("kind", [OSError, SafetensorError, ValueError, KeyError, RuntimeError])
+def test_whatever_stops_the_reader_of_weights_is_one_line(stored, monkeypatch, kind):
+    def fail(_):
+        raise kind("not\nthese")
+
+    monkeypatch.setattr("safetensors.torch.load_file", fail)
+    with pytest.raises(DataError, match=r"model\.safetensors: the weights of a model are required\. Found: .*these"):
+        load_fitted(stored)
+
+
+@pytest.mark.parametrize(
+    "kind", [OverflowError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, DataError]
+)
+def test_whatever_stops_the_building_of_a_model_is_one_line(stored, monkeypatch, kind):
+    def fail(*_):
+        raise kind("such\nsizes")
+
+    monkeypatch.setattr(stored_model, "_build", fail)
+    with pytest.raises(DataError, match=r"model\.json: a model and its weights that fit are required\. .*sizes"):
+        load_fitted(stored)
+
+
+@pytest.mark.parametrize(("kind", "described", "refused"), [
+    (CovariateDescription, {"name": "a", "mean": 0.0, "scale": 1e-3}, {"name": ""}),
+    (CovariateDescription, {"name": "age"}, {"scale": 0.0}), (CovariateDescription, {"name": "age"}, {"scale": -0.5}),
+    (BasisDescription, {"n_genes": 1, "sha256": "0" * 64}, {"n_genes": 0}),
+])  # fmt: skip
+def test_covariates_have_names_and_positive_scales_and_sums_have_genes(kind, described, refused):
+    assert kind(**described)
+    with pytest.raises(ValidationError):
+        kind(**described | refused)
 
 
 @pytest.mark.parametrize("member", ["genes", "gene_sets"])

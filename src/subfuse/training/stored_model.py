@@ -47,7 +47,7 @@ class BasisDescription(Section):
 class ModelDescription(Section):
     """The content of `model.json`."""
 
-    model_config = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     subfuse_version: str
     weights_sha256: str | None = None  # of model.safetensors; earlier versions did not write it
@@ -222,7 +222,7 @@ class _WithoutDraws(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == nn.init.__name__:
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            return kwargs["tensor"]  # so these functions pass it on, however they were called
         return func(*args, **kwargs)
 
 
