@@ -202,11 +202,11 @@ def test_a_configuration_of_the_wrong_kind_is_named(made, name, value):
         load_run(out)
 
 
-@pytest.mark.parametrize("content", ["", "\n", "{}\n", "# nothing\n"])
-def test_a_configuration_without_content_is_named(made, content):
+@pytest.mark.parametrize("content", ["", "\n", "{}\n", "# nothing\n", "seed: 0\ntasks: {grade: {colu"])
+def test_a_configuration_without_content_or_cut_is_named(made, content):
     _, out = made
     (out / "config.yaml").write_text(content)
-    with pytest.raises(DataError, match=r"config\.yaml: what the run was asked for is required"):
+    with pytest.raises(DataError, match=r"config\.yaml.*Copy the run again from where it was made"):
         load_run(out)
 
 

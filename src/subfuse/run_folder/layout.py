@@ -117,13 +117,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Returns what a run was asked for, as `RunConfig` reads it; empty where `config.yaml` is missing.
 
     Raises:
-        ConfigurationError: It is no YAML, see `read_yaml`.
-        DataError: An entry is of the wrong kind.
+        DataError: It is no YAML, see `read_yaml`, empty, or an entry is of the wrong kind.
     """
     path = folder / names.CONFIG
     if not path.exists():
         return {}
-    value = read_yaml(path, what="what the run was asked for")[1]
+    try:
+        value = read_yaml(path, what="what the run was asked for")[1]
+    except ConfigurationError as error:  # nobody wrote it by hand
+        raise DataError(f"{error} Copy the run again from where it was made.") from error
     if not value:
         raise DataError(
             f"{path}: what the run was asked for is required. Found nothing. Copy the run again from where it was made."
