@@ -90,6 +90,16 @@ def test_a_network_beside_a_line_gets_the_share_of_the_mixture_with_the_lowest_l
     assert network_share(strength * truth, of_line * truth, classes, ClassTarget(label)) == expected
 
 
+def test_a_network_that_ranks_better_than_the_line_and_is_biased_gets_half_of_the_share_with_which_it_ranks_best():
+    label = torch.arange(60) % 2
+    signs = torch.where(label[:, None] == torch.arange(2), 1.0, -1.0)
+    line = torch.where((torch.arange(60) % 10 < 8)[:, None], 0.7, -0.7) * signs
+    biased = 0.3 * signs + torch.tensor([0.0, 9.0])
+    classes = ClassificationObjective(("a", "b"))
+    assert network_share(biased, line, classes, ClassTarget(label)) == (0.0 + 0.75) / 2
+    assert network_share(biased[:1], line[:1], classes, ClassTarget(label[:1])) == 0.0  # nobody to rank: loss alone
+
+
 @pytest.mark.parametrize(("strength", "expected"), [(0.0, 0.0), (1.0, 1.0), (-1.0, 0.0)])
 def test_the_share_in_survival_is_that_of_a_network_that_knows_who_dies_early(strength, expected):
     days = torch.arange(10.0, 610.0, 10.0)

@@ -1,4 +1,4 @@
-"""The metric of the inner validation patients that decides which epoch's weights are kept."""
+"""What the inner validation patients decide: which epoch's weights are kept, and a network's share beside a line."""
 
 from dataclasses import replace
 
@@ -51,7 +51,10 @@ def network_share(
     objective: Objective,
     target: Target,
 ) -> float:
-    """Returns the share of a network in its mixture with a linear path that has the lowest task loss.
+    """Returns the share of a network in its mixture with a linear path: the mean of two choices.
+
+    One has the lowest task loss, which wants logits that are not too large; the other ranks best, the loss deciding
+    where several rank alike. Patients who cannot be ranked (`can_be_ranked`) have the first alone.
 
     Args:
         network: Its logits for the validation patients.
@@ -59,7 +62,11 @@ def network_share(
         objective: Of the task.
         target: Outcome of the patients.
     """
-    losses = {
-        share: float(objective.task_loss(share * network + (1 - share) * line, target)) for share in NETWORK_SHARES
-    }
-    return min(losses, key=losses.__getitem__)
+    mixtures = {share: share * network + (1 - share) * line for share in NETWORK_SHARES}
+    losses = {share: float(objective.task_loss(logits, target)) for share, logits in mixtures.items()}
+    of_loss = min(losses, key=losses.__getitem__)
+    if not can_be_ranked(target):
+        return of_loss
+    ranks = {share: objective.ranking(logits, target) for share, logits in mixtures.items()}
+    of_rank = max(losses, key=lambda share: (ranks[share], -losses[share]))
+    return (of_loss + of_rank) / 2
