@@ -96,7 +96,7 @@ TESTS = {
     "training/settings": "training/test_settings.py",
     "training/step": "training/test_step.py",
     "training/stored_model": "training/test_stored_model.py training/test_fitted_model.py runs/test_compatibility.py",
-    "training/trainer": "training/test_trainer.py",
+    "training/trainer": "training/test_trainer.py training/test_checkpoint.py",
     "evaluation/benefit/added_value": "evaluation/benefit/test_added_value.py",
     "evaluation/benefit/conformal": "evaluation/benefit/test_conformal.py",
     "evaluation/benefit/decision_curves": "evaluation/benefit/test_decision_curves.py",

@@ -3,8 +3,8 @@ import torch
 
 from subfuse.model.baselines.fusion import ConcatFusion
 from subfuse.model.baselines.linear import LinearModel
-from subfuse.model.linear_path import WithLinearPath, networks_of
-from subfuse.model.output import Ensemble
+from subfuse.model.linear_path import WithLinearPath, networks_of, with_line
+from subfuse.model.output import Ensemble, SubspaceFusionOutput
 
 N, PATCH, FEATURE, GENE, OUTPUT = 3, 4, 5, 6, 2
 
@@ -42,3 +42,18 @@ def test_logits_are_the_shares_of_those_of_the_line_and_of_the_network(members, 
     assert torch.equal(output.subspace_logits.sum(dim=1), output.logits)
     assert share or torch.equal(output.logits, of_line)  # a network without a share leaves the line, to the last bit
     assert networks_of(model) == networks
+
+
+def test_attention_is_that_of_the_network_where_it_is_asked_for():
+    model = WithLinearPath(LinearModel(OUTPUT, n_genes=GENE, patch_dim=FEATURE), network(0)).eval()
+    assert model(**bags()).attention is None
+    expected = model.network(**bags(), need_attention=True).attention
+    assert torch.equal(model(**bags(), need_attention=True).attention, expected)
+
+
+def test_the_part_of_a_line_can_be_exchanged():
+    parts, line = torch.randn(N, 4, OUTPUT), torch.randn(N, OUTPUT)
+    none = torch.zeros(N, 4, 1)
+    output = with_line(SubspaceFusionOutput(parts.sum(dim=1), parts, none, none, None), line)
+    assert torch.equal(output.subspace_logits, torch.cat([parts[:, :3], line[:, None]], dim=1))
+    torch.testing.assert_close(output.logits, parts[:, :3].sum(dim=1) + line)

@@ -7,7 +7,7 @@ import torch
 
 from small_cohort import deal_folds
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.training.checkpoint import EPOCH_DECAY, Checkpoint, TrainingState, random_state
+from subfuse.training.checkpoint import Checkpoint, TrainingState, random_state
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
@@ -94,6 +94,15 @@ def test_the_checkpoint_of_another_training_is_refused(make_cohort, tmp_path, ch
         train(path=path, **change(cohort))
 
 
+@pytest.mark.parametrize(("written", "asked"), [({"a": 1}, {"a": 1, "b": 2}), ({"a": 1, "b": 2}, {"a": 1})])
+def test_what_one_of_two_descriptions_lacks_is_a_difference(tmp_path, written, asked):
+    model, path = torch.nn.Linear(1, 1), tmp_path / "last.ckpt"
+    optimizer = torch.optim.SGD(model.parameters())
+    Checkpoint(path, written).save(TrainingState({}), model, optimizer, [random_state(torch.device("cpu"))])
+    with pytest.raises(ConfigurationError, match=r"differs in: b\)"):
+        Checkpoint(path, asked).load(model, optimizer, 0)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file", b"not a checkpoint"])
 def test_a_damaged_checkpoint_is_named(make_cohort, tmp_path, content):
     path = tmp_path / "last.ckpt"
@@ -103,10 +112,16 @@ def test_a_damaged_checkpoint_is_named(make_cohort, tmp_path, content):
 
 
 def test_a_checkpoint_is_never_unpickled_into_objects(make_cohort, tmp_path):
-    path = tmp_path / "last.ckpt"
-    torch.save({"description": Interruption("code")}, path)
+    path, made = tmp_path / "last.ckpt", tmp_path / "made"
+
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(made),)
+
+    torch.save({"description": Code()}, path)
     with pytest.raises(DataError, match="complete checkpoint"):
         train(make_cohort(), path)
+    assert not made.exists()
 
 
 OTHER_CONTENT = {
@@ -160,6 +175,14 @@ def test_the_best_epoch_is_the_first_with_the_lowest_score_and_nan_is_never_best
     assert state.is_over(epochs=5, patience=9)
 
 
+def test_a_training_without_any_score_is_over_when_patience_is():
+    model, state = torch.nn.Linear(1, 1), TrainingState({})
+    for _ in range(3):
+        assert not state.is_over(epochs=9, patience=2)
+        state.record({}, (float("nan"), 0.0), model)
+    assert state.is_over(epochs=9, patience=2)
+
+
 def test_the_mean_of_weights_is_that_of_a_moving_average_and_starts_at_the_first_epoch():
     model, state = torch.nn.Linear(1, 1), TrainingState({})
     values = [3.0, -1.0, 4.0, 1.5]
@@ -168,6 +191,6 @@ def test_the_mean_of_weights_is_that_of_a_moving_average_and_starts_at_the_first
             model.bias.fill_(value)
         state.record({"epoch": epoch}, (0.0, 0.0), model)
         state.average(model)
-        weights = EPOCH_DECAY ** torch.arange(epoch, -1, -1.0)
+        weights = 0.8 ** torch.arange(epoch, -1, -1.0)  # as docs/training.md says
         expected = (weights * torch.tensor(values[: epoch + 1])).sum() / weights.sum()
         torch.testing.assert_close(state.mean_weights["bias"], expected[None])

@@ -7,17 +7,15 @@ import torch
 from brief_training import BRIEF, SMALL, change_patient, read_log, train, weights_of
 
 from small_cohort import deal_folds
-from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
-from subfuse.cohort.batches import collate, make_target
+from subfuse.cohort.batches import make_target
 from subfuse.errors import DataError
+from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.model.linear_path import networks_of
-from subfuse.training.checkpoint import EPOCH_DECAY
-from subfuse.training.fitting import HEAD_START, predict_sides, train_fold
+from subfuse.training.fitting import predict_sides, train_fold
 from subfuse.training.linear.fit import fit_line
 from subfuse.training.problem import assign, pose
 from subfuse.training.selection import NETWORK_SHARES
 from subfuse.training.settings import TrainingPlan, TrainingSettings
-from subfuse.training.step import drop_modalities, paired
 from subfuse.training.stored_model import load_fitted
 
 
@@ -41,7 +39,10 @@ def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, 
     assert all(torch.equal(value, first.state_dict()[name]) for name, value in alone.state_dict().items())
     assert not torch.equal(first.head.weight, second.head.weight)
     assert told == [(done, 6) for done in range(1, 7)]
-    assert len(read_log(tmp_path)) == len(read_log(tmp_path / "member_1")) == 3
+    logs = [read_log(tmp_path), read_log(tmp_path / "member_1")]
+    assert [len(log) for log in logs] == [3, 3]
+    best = [max(float(row["validation_c_index"]) for row in log) for log in logs]
+    assert ensemble.details["validation_score"] == pytest.approx(-np.mean(best))
 
     ensemble.save(tmp_path / "model")
     again = load_fitted(tmp_path / "model")
@@ -106,19 +107,6 @@ def test_patients_without_slides_train_and_predict_as_masked(make_cohort):
     assert np.isfinite(table["risk"]).all()
 
 
-def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_cohort):
-    cohort = make_cohort()
-    reader = BagReader(InputStandardiser.fit(cohort.patients, cohort.genes, FeatureCache()))
-    batch = collate([reader.read(p) for p in cohort], n_inputs=len(cohort.genes))
-    dropped = drop_modalities(batch, 0.999, np.random.default_rng(0).random(len(cohort)))
-    assert not paired(dropped).any()
-    assert (dropped.patch_mask.any(dim=1) | dropped.expression_mask).all()
-    assert dropped.patch_mask[1].any()  # slides only: kept
-    assert dropped.expression_mask[0]  # expression only: kept
-    kept = drop_modalities(batch, 0.0, np.random.default_rng(0).random(len(cohort)))
-    assert torch.equal(paired(kept), paired(batch))
-
-
 def test_what_is_predicted_of_an_unknown_patient_is_the_mean_over_training_patients(make_cohort):
     cohort = make_cohort()
     fitted, fold = train(cohort), deal_folds(cohort)[0]
@@ -146,7 +134,7 @@ def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_wi
     share = fitted.details["network_share"]
     assert 2 * share in {one + other for one in NETWORK_SHARES for other in NETWORK_SHARES}
     assert float(fitted.model.network_share) == share
-    assert float(fitted.model.line_share) == 1 - share + HEAD_START * share
+    assert float(fitted.model.line_share) == 1 - share + 0.5 * share  # a network starts from half of the line
     assert fitted.subspaces == ("all", "linear_path")
     fitted.model.network_share.zero_()
     fitted.model.line_share.fill_(1.0)
@@ -160,21 +148,6 @@ def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_wi
     pd.testing.assert_frame_equal(table, fitted.predict(cohort.patients))
     assert not table["contribution_all"].fillna(0).any()
     assert table["contribution_linear_path"].std() > 0
-
-
-def test_beside_a_linear_path_the_mean_of_the_weights_over_epochs_is_kept(make_cohort, tmp_path):
-    cohort, path, epochs = make_cohort(48), tmp_path / "last.ckpt", []
-    fitted = train(
-        cohort,
-        checkpoint_path=path,
-        progress=lambda *told: epochs.append(torch.load(path, weights_only=True)["model"]),
-    )
-    shares = EPOCH_DECAY ** torch.arange(len(epochs) - 1, -1, -1.0)
-    (network,) = networks_of(fitted.model)
-    for name, value in network.state_dict().items():
-        weights = torch.stack([of_epoch[name] for of_epoch in epochs])
-        expected = torch.tensordot(shares / shares.sum(), weights, dims=1)
-        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_validation_patients_train_the_linear_path_and_test_patients_do_not(make_cohort):
@@ -216,3 +189,36 @@ def test_validation_patients_are_predicted_by_what_the_linear_path_says_of_them_
     tables = predict_sides(fitted, cohort, fold).set_index("split")["contribution_linear_path"]
     for split, patients in (("train", problem.parts.train), ("test", problem.parts.test)):
         np.testing.assert_array_equal(tables[split], fitted.predict(patients)["contribution_linear_path"])
+
+
+def test_the_log_of_a_linear_model_has_its_penalties_and_where_there_is_one_the_c_index(make_cohort, tmp_path):
+    logs = {}
+    for model, task in (("cox", "survival"), ("logistic", "grade")):
+        train(make_cohort(), model, task, log_path=tmp_path / model / "log.csv")
+        logs[model] = read_log(tmp_path / model)
+    both = {"reads", "penalty", "cross_validated_loss"}
+    assert [set(logs[model][0]) for model in logs] == [both | {"cross_validated_c_index"}, both]
+    assert all(0 <= float(row["cross_validated_c_index"]) <= 1 for row in logs["cox"])
+
+
+def test_risks_of_a_cox_model_are_given_curves_by_its_training_patients(make_cohort):
+    cohort = make_cohort()
+    fold = deal_folds(cohort)[0]
+    fitted = train(cohort, "cox")
+    table = predict_sides(fitted, cohort, fold)
+    bare = table.drop(columns=[name for name in table if name.startswith("survival_")])
+    trained = bare[bare["split"] == "train"].dropna(subset=["risk"])
+    pd.testing.assert_frame_equal(table, with_horizons(bare, trained).drop(columns="reason"))
+    assert table.filter(like="survival_").notna().any().any()
+    assert set(table["split"]) == {"train", "test"}
+
+
+def test_the_narrowest_and_the_widest_patches_of_training_are_kept(make_cohort):
+    cohort = make_cohort()
+    fold = deal_folds(cohort)[0]
+    slides = {p.patient_id: p.slides for p in cohort}
+    widths = {slides[fold.train[2]][0]: 112.0, slides[fold.train[3]][0]: 140.0, slides[fold.test[3]][0]: 250.0}
+    cohort = replace(cohort, patch_um={**cohort.patch_um, **widths})
+    assert train(cohort, "abmil", settings=LINE).patch_um == (112.0, 140.0)
+    assert train(replace(cohort, patch_um={}), "abmil", settings=LINE).patch_um is None
+    assert train(cohort, "snn", settings=LINE).patch_um is None

@@ -218,14 +218,6 @@ def test_what_is_compared_unless_models_are_named_has_linear_models_of_every_tas
     assert compared_models() == expected
 
 
-def test_late_fusion_is_trained_without_coordination_of_its_branches(make_cohort):
-    cohort = make_cohort(16)
-    paper, none = (
-        train(cohort, "late-fusion", "grade", coordination=rule, linear_path=False) for rule in ("paper", "none")
-    )
-    assert torch.equal(paper.model.head.weight, none.model.head.weight)
-
-
 @pytest.mark.parametrize("grid", [(8, 8), (8, 20), (12, 12), (20, 40), (31, 50), (50, 50)])
 def test_about_as_many_positions_are_sampled_as_in_the_paper_and_they_stay_near_the_slide(grid):
     model = recipe("subspace", grid=grid, downsample=fitted_downsample(grid)).build()

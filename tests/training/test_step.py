@@ -8,8 +8,10 @@ import torch
 
 import process_pool
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser
+from subfuse.cohort.batches import collate
 from subfuse.errors import ConfigurationError
 from subfuse.expression.gene_sets import gene_indices
+from subfuse.model.gene_encoders import GeneEncoder
 from subfuse.model.subspace_fusion import SubspaceFusion, SubspaceFusionConfig
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
@@ -17,7 +19,7 @@ from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training.coordination import ConfidenceGuidedProjection
 from subfuse.training.processes import one_process, start_processes
 from subfuse.training.settings import TrainingSettings
-from subfuse.training.step import JointUpdate, TaskData, paired
+from subfuse.training.step import JointUpdate, TaskData, drop_modalities, paired
 
 SETTINGS = TrainingSettings(accelerator="cpu")
 OBJECTIVES = {
@@ -145,3 +147,47 @@ def test_divergence_is_an_error(make_cohort):
     share = in_double(data_of(cohort, "hazard").share(cohort.patients, batch_size=8))
     with pytest.raises(ConfigurationError, match="finite gradients"):
         update(share)
+
+
+def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_cohort):
+    """Of a chance of 0.6 one half hides slides, the other expression."""
+    cohort = make_cohort(9)
+    reader = BagReader(InputStandardiser.fit(cohort.patients, cohort.genes, FeatureCache()))
+    batch = collate([reader.read(p) for p in cohort], n_inputs=len(cohort.genes))
+    draw = np.array([0.0, 0.5, 0.0, 0.29, 0.3, 0.5, 0.59, 0.6, 0.99])  # of the first two one is missing
+    dropped = drop_modalities(batch, 0.6, draw)
+    assert dropped.patch_mask.any(dim=1).tolist() == [False, True, False, False, True, True, True, True, True]
+    assert dropped.expression_mask.tolist() == [True, False, True, True, False, False, False, True, True]
+    assert paired(dropped).tolist() == [False] * 7 + [True] * 2
+    whole = [1, 4, 5, 6, 7, 8]
+    assert torch.equal(dropped.patch_mask[whole], batch.patch_mask[whole])
+    data = data_of(cohort, "hazard")
+    share = data.share(cohort.patients, batch_size=4, dropout=np.zeros(9))  # no chance: nothing is hidden
+    assert torch.equal(torch.cat([paired(part) for part in share.batches]), paired(batch))
+
+
+def test_what_a_linear_path_says_is_added_to_the_logits_of_its_patients(make_cohort):
+    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    update, data = make_update(cohort, "hazard", fabric), data_of(cohort, "hazard")
+    n_outputs = update.objective.n_outputs
+    offsets = {p.patient_id: torch.full((n_outputs,), float(i)) for i, p in enumerate(cohort)}
+    patients = cohort.patients[5:2:-1]
+    alone, beside = (in_double(of.share(patients, batch_size=2)) for of in (data, replace(data, offsets=offsets)))
+    added = update.outputs(beside).logits - update.outputs(alone).logits
+    torch.testing.assert_close(added, torch.tensor([5.0, 4.0, 3.0]).double()[:, None].expand(-1, n_outputs))
+    loss = update.objective(update.outputs(beside), beside.target).terms["task"]
+    assert update(beside)["train_task"] == pytest.approx(float(loss))
+
+
+def test_genes_are_shortened_by_the_penalty_times_the_learning_rate(make_cohort):
+    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    share = in_double(data_of(cohort, "hazard").share(cohort.patients, batch_size=8))
+    penalised, plain = (make_update(cohort, "hazard", fabric) for _ in range(2))
+    replace(penalised, gene_penalty=0.7)(share)
+    plain(share)
+    encoders = [module for module in plain.model.modules() if isinstance(module, GeneEncoder)]
+    assert len(encoders) == 2
+    for encoder in encoders:
+        encoder.shrink_genes(0.7 * 0.1)
+    for ours, theirs in zip(penalised.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
