@@ -8,9 +8,10 @@ import tracemalloc
 import pytest
 
 from subfuse import bounded_files
-from subfuse.bounded_files import require_plausible_size
+from subfuse.bounded_files import require_plausible_size, tables_of
 from subfuse.errors import DataError
 from subfuse.tables import read_first_line, read_text_table
+from workbook_files import write_xlsx
 
 
 def test_archives_that_unpack_to_more_than_a_table_are_refused(tmp_path, monkeypatch):
@@ -52,3 +53,14 @@ def test_arrays_may_be_small_or_stored_but_not_only_declared(tmp_path):
         require_plausible_size(tmp_path, "`x`", n_values, 8, stored)
     with pytest.raises(DataError, match=r"`x` must be stored in the file\. Found 10 bytes that declare 8,000,000,000"):
         require_plausible_size(tmp_path, "`x`", 10**9, 8, 10)
+
+
+def test_a_workbook_is_as_many_tables_as_it_has_filled_sheets(tmp_path):
+    write_xlsx(tmp_path / "s.xlsx", {"A": [["a"]], "Empty": [], "B c": [["b"]]})
+    write_xlsx(tmp_path / "one.xlsx", {"A": [["a"]], "Empty": []})
+    assert [path.name for path in tables_of(tmp_path / "s.xlsx")] == ["s.xlsx#A", "s.xlsx#B c"]
+    assert [path.name for path in tables_of(tmp_path / "one.xlsx")] == ["one.xlsx"]
+    assert tables_of(tmp_path / "t.csv") == (tmp_path / "t.csv",)
+    (tmp_path / "no.xlsx").write_bytes(b"PK nothing")
+    with pytest.raises(DataError, match=r"no\.xlsx: "):
+        tables_of(tmp_path / "no.xlsx")

@@ -124,3 +124,16 @@ def test_what_is_no_record_is_named_with_its_place(found):
 def test_words_for_unknown_count_in_any_case(word: str, upper: bool):
     assert is_missing(word.upper() if upper else word.lower())
     assert not is_missing(f"{word} G2")
+
+
+def test_the_first_lines_of_a_table_are_read_alone(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"#Program\nid,a\n" + b"".join(b"p%d,%d\n" % (i, i) for i in range(50))))
+    start = read_text_table(path, comment="#", n_lines=12)
+    assert start["id"].tolist() == [f"p{i}" for i in range(10)]
+    assert read_text_table(path, comment="#", n_lines=100).equals(read_text_table(path, comment="#"))
+    (tmp_path / "cut.csv.gz").write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"cut\.csv\.gz: a readable table is required"):
+        read_text_table(tmp_path / "cut.csv.gz", n_lines=100)
+    with pytest.raises(DataError, match="Found a folder"):
+        read_text_table(tmp_path, n_lines=3)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from subfuse.errors import DataError
-from subfuse.workbooks.sheet import sheet_csv, workbook_of
+from subfuse.workbooks.sheet import filled_sheets, sheet_csv, workbook_of
 
 _LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
 _LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
@@ -68,6 +68,18 @@ def file_of(path: Path) -> Path:
     """Returns the file behind a path, which may name a sheet of a workbook: `clinical.xlsx#Patients`."""
     workbook = workbook_of(path)
     return path if workbook is None else workbook[0]
+
+
+def tables_of(path: Path) -> tuple[Path, ...]:
+    """Returns a file, or of a workbook with several sheets that hold something each of them, `book.xlsx#Sheet`.
+
+    Raises:
+        DataError: A workbook that cannot be read.
+    """
+    if workbook_of(path) is None:
+        return (path,)
+    sheets = filled_sheets(path, most=_most_unpacked(path))
+    return tuple(path.with_name(f"{path.name}#{sheet}") for sheet in sheets) if len(sheets) > 1 else (path,)
 
 
 def open_unpacked(path: Path) -> io.BufferedIOBase:

@@ -1,6 +1,7 @@
 """Text tables and JSON as they arrive: plain, gzip, in a GDC archive or a sheet of a workbook; cells stay text."""
 
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -134,7 +135,9 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: complete JSON is required. Found: {_problem(error)}. Load the file again.") from error
 
 
-def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | None = None) -> pd.DataFrame:
+def read_text_table(
+    path: Path, *, member: str = "clinical.tsv", comment: str | None = None, n_lines: int | None = None
+) -> pd.DataFrame:
     """Returns a table with every cell as stripped text; nothing is interpreted, missing cells are ''.
 
     The header decides whether tabs, commas or semicolons separate the columns. Columns without a name and empty last
@@ -146,11 +149,12 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
         path: csv, tsv, txt, each also as .gz; a workbook, with the sheet's name behind it; or a .tar.gz archive.
         member: Name of the table inside an archive.
         comment: Beginning of the lines before the header that are passed over.
+        n_lines: How many lines are read at most, for a look at a table that may be large; not inside an archive.
 
     Raises:
         DataError: Missing, empty, binary or truncated file, text that is not UTF-8, a web page, or one column only.
     """
-    content = _read_bytes(path, member)
+    content = _read_bytes(path, member) if n_lines is None else _first_lines(path, n_lines)
     if comment is not None:
         content = _after_comments(content, comment.encode())
     header = _checked_header(content.split(b"\n", 1)[0], path, "table")
@@ -168,7 +172,9 @@ def read_text_table(path: Path, *, member: str = "clinical.tsv", comment: str | 
         raise _other_bytes(path, io.BytesIO(content)) from error
     except pd.errors.ParserError as error:
         raise DataError(f"{path}: a complete table is required. Found: {_problem(error)}.") from error
-    cells = cells.fillna("").apply(_with_usual_spaces)  # shorter rows end in missing cells
+    cells = cells.fillna("")  # shorter rows end in missing cells
+    is_wide = cells.shape[1] > len(cells)  # column by column would take long
+    cells = cells.T.apply(_with_usual_spaces).T if is_wide else cells.apply(_with_usual_spaces)
     filled = np.flatnonzero((cells != "").any(axis=1))
     if not len(filled):
         raise DataError(f"{path}: a table with a header is required. Found empty cells alone. Load the file again.")
@@ -318,6 +324,12 @@ def _read_bytes(path: Path, member: str) -> bytes:
         if file is None:
             raise DataError(f"{path}: {member} is required inside. Found {preview(archive.getnames())}.")
         return read_bounded(file, path)
+
+
+def _first_lines(path: Path, n_lines: int) -> bytes:
+    require_regular_file(path)
+    with _damage_named(path), open_bounded(path) as file:
+        return b"".join(itertools.islice(file, n_lines))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from subfuse.bounded_files import file_of
 from subfuse.errors import DataError
 from subfuse.files import read_table, sha256_of_file
 from subfuse.tables import read_first_line, read_text_table
-from subfuse.workbooks.sheet import sheet_csv, sheet_of, workbook_of
+from subfuse.workbooks.sheet import filled_sheets, sheet_csv, sheet_of, workbook_of
 from workbook_files import Formula, Styled, write_ods, write_xlsx
 
 ROWS = [["id", "age", "grade"], ["0012", 61.5, "G2"], [12, 70, None]]
@@ -251,3 +251,11 @@ def test_only_names_of_workbooks_have_sheets():
         assert workbook_of(Path(name)) is None, name
     assert sheet_of(Path("p.csv#P")) is None
     assert workbook_of(Path("a/P.XLSX#x#y.csv")) == (Path("a/P.XLSX"), "x#y.csv")
+
+
+def test_sheets_that_hold_something_are_listed(tmp_path):
+    path = tmp_path / "s.xlsx"
+    write_xlsx(path, {"Empty": [], "A": [["a"]], "Styled": [[Styled()]], "B": [["b"]]})
+    assert filled_sheets(path, most=1 << 20) == ("A", "B")
+    with pytest.raises(DataError, match="unpacked, is required"):
+        filled_sheets(path, most=100)

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from subfuse.cli.command import Command, add_workers, n_workers
 from subfuse.cli.console import DISCLAIMER, print_table, print_warnings, progress_bar
 from subfuse.cli.options import add_number, add_seed
-from subfuse.errors import ConfigurationError, SubfuseError, command_line, preview
+from subfuse.errors import ConfigurationError, SubfuseError, command_line, preview, printable
 
 _SECONDS_OF_LOOKING = 10.0  # that `check` spends on the values of ready features
 
@@ -55,6 +55,9 @@ def _simulate(arguments: Namespace) -> None:
 
 def _add_init(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("."), help="Where to write cohort.yaml.")
+    parser.add_argument(
+        "--from", type=Path, metavar="FOLDER", help="Data as they are, which cohort.yaml is drafted from."
+    )
 
 
 def _init(arguments: Namespace) -> None:
@@ -66,8 +69,18 @@ def _init(arguments: Namespace) -> None:
     remove_parts(path)
     if path.exists():
         raise ConfigurationError(f"{path} exists already. Remove it, or give another folder.")
-    write_text(path, TEMPLATE)
-    print(f"Wrote {path}. Edit it, then: {command_line('check', path)}")
+    source = getattr(arguments, "from")
+    if source is None:
+        write_text(path, TEMPLATE)
+        print(f"Wrote {path}. Edit it, then: {command_line('check', path)}")
+        return
+
+    from subfuse.preparation.recognition import draft_of_folder
+
+    draft = draft_of_folder(source, arguments.folder)
+    write_text(path, draft.text)
+    told = f"Wrote {path}. Look through it{', and answer:' if draft.questions else '.'}"
+    print("\n".join([told, *map(printable, draft.questions), f"Next: {command_line('check', path)}"]))
 
 
 def _add_check(parser: ArgumentParser) -> None:
@@ -202,7 +215,12 @@ COMMANDS = {
         _add_simulate,
         _simulate,
     ),
-    "init": Command("Write a commented cohort.yaml.", "subfuse init my-cohort/", _add_init, _init),
+    "init": Command(
+        "Write a cohort.yaml: a commented one, or a draft of what a folder holds.",
+        "subfuse init my-cohort/ --from data/",
+        _add_init,
+        _init,
+    ),
     "check": Command(
         "Say what is found, joined and excluded, and why; writes nothing.",
         "subfuse check cohort.yaml",

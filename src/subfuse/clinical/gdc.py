@@ -91,6 +91,17 @@ def read_gdc(
     return table, (*_notes_of_tables(tables, paths), *notes, *notes_of_rows, *([alone] if len(others) else []))
 
 
+def is_clinical(columns: Sequence[str]) -> bool:
+    """Returns whether a table with these columns is the portal's of cases, with their vital status.
+
+    Example:
+        >>> is_clinical(["cases.submitter_id", "demographic.vital_status", "demographic.days_to_death"])
+        True
+    """
+    names = {_bare_name(column) for column in columns}
+    return {"vital_status", "days_to_death"} <= names and bool({"case_submitter_id", "submitter_id"} & names)
+
+
 def _read(path: Path) -> list[_Table]:
     """Returns the tables of a file, those of an archive with clinical.tsv first."""
     if ".json" in path.suffixes[-2:]:
@@ -151,9 +162,13 @@ def _bare_names(columns: Sequence[str]) -> list[str]:
     """Returns column names without the prefixes of newer files (`demographic.vital_status`)."""
     names: list[str] = []
     for column in columns:
-        name = "case_submitter_id" if column == "cases.submitter_id" else column.rsplit(".", 1)[-1]
+        name = _bare_name(column)
         names.append(column if name in names else name)
     return names
+
+
+def _bare_name(column: str) -> str:
+    return "case_submitter_id" if column == "cases.submitter_id" else column.rsplit(".", 1)[-1]
 
 
 def _ages_in_years(cells: pd.DataFrame, labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns
 
-_AMBIGUOUS_EVENT = re.compile(r"censor|vital|status", re.IGNORECASE)
-_OTHER_UNIT = re.compile(r"month|year|(?:^|[^a-z])(?:mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
-_PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
+AMBIGUOUS_EVENT = re.compile(r"censor|vital|status", re.IGNORECASE)
+OTHER_UNIT = re.compile(r"month|year|(?:^|[^a-z])(?:mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
+PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
 
 
 def read_plain(
@@ -86,7 +86,7 @@ def _read(
 
 
 def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:
-    if declared is None and _OTHER_UNIT.search(column):
+    if declared is None and OTHER_UNIT.search(column):
         raise ConfigurationError(
             f"patients.time_unit: the name of column {column!r} does not say days. Declare `time_unit: months`, years "
             "or days."
@@ -99,14 +99,14 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
     known = cells[~cells.map(is_missing)]
     found = sorted(known.unique())
     _refuse_dates(table.loc[known.index], known, column)
-    if event_values is None and _AMBIGUOUS_EVENT.search(column):
+    if event_values is None and AMBIGUOUS_EVENT.search(column):
         example = ", ".join(f"{value}: {'true' if i else 'false'}" for i, value in enumerate(found[:2]))
         raise ConfigurationError(
             f"patients.event_values: the name of column {column!r} does not say which value is an observed event. "
             f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."
         )
-    meaning = {_canonical(key): value for key, value in (event_values or _PLAIN_EVENTS).items()}
-    unclear = known[~known.map(_canonical).isin(list(meaning))]
+    meaning = {canonical_event(key): value for key, value in (event_values or PLAIN_EVENTS).items()}
+    unclear = known[~known.map(canonical_event).isin(list(meaning))]
     if len(unclear):
         row = unclear.index[0]
         required = (
@@ -123,7 +123,7 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
             f"{table.loc[row, 'place']} ({table.loc[row, 'patient_id']}), column {column}: {required}. Found "
             f"{unclear[row]!r} (in the whole column: {preview(found)}). {remedy}"
         )
-    return known.map(lambda value: meaning[_canonical(value)]).reindex(cells.index).astype("boolean")
+    return known.map(lambda value: meaning[canonical_event(value)]).reindex(cells.index).astype("boolean")
 
 
 def _refuse_dates(table: pd.DataFrame, known: pd.Series, column: str) -> None:
@@ -137,6 +137,6 @@ def _refuse_dates(table: pd.DataFrame, known: pd.Series, column: str) -> None:
         )
 
 
-def _canonical(value: str) -> str:
+def canonical_event(value: str) -> str:
     """Returns the text by which event values are compared: lower case, 1.0 as 1."""
     return re.sub(r"^([01])\.0*$", r"\1", value.strip().lower())

@@ -84,12 +84,22 @@ def read_cbioportal(path: Path, *, unit: str | None = None, sheet: Path | None =
             f"{path}: a cBioPortal table with Hugo_Symbol or Entrez_Gene_Id as first column is required. "
             f"Found {table.corner!r}. Use `format: plain` for other matrices."
         )
-    told = next((unit for part, unit in _CBIOPORTAL_UNITS if part in path.name.lower()), None)
+    told = cbioportal_unit(path)
     matrix = _matrix(table, path, told_unit(unit, told, path, "the file's name"), sheet, genes_in_rows=True)
     if told in (None, matrix.unit):
         return matrix
     note = f"{path}: unit {matrix.unit} is declared and used, but the file's name says {told}. Check the unit."
     return replace(matrix, warnings=(*matrix.warnings, note))
+
+
+def cbioportal_unit(path: Path) -> str | None:
+    """Returns the unit that the name of a cBioPortal table tells, None where it tells none.
+
+    Example:
+        >>> cbioportal_unit(Path("data_mrna_seq_v2_rsem.txt")), cbioportal_unit(Path("data_mrna_agilent.txt"))
+        ('rsem', None)
+    """
+    return next((unit for part, unit in _CBIOPORTAL_UNITS if part in path.name.lower()), None)
 
 
 def read_xena(path: Path, *, unit: str | None = None, sheet: Path | None = None) -> SampleMatrix:
@@ -100,8 +110,8 @@ def read_xena(path: Path, *, unit: str | None = None, sheet: Path | None = None)
         DataError: As `read_numeric_table`.
     """
     table = read_numeric_table(path, text_columns=(*_SYMBOL_COLUMNS, *_GENE_TEXT))
-    beside = _beside(path)
-    told = None if beside is None else _xena_unit(beside)
+    beside = description_beside(path)
+    told = None if beside is None else described_unit(beside)
     place = f"a JSON file beside it ({path.name.removesuffix('.gz')}.json)" if beside is None else beside.name
     refuse_other_unit(unit, told, path, place)
     return _matrix(table, path, told_unit(unit, told, path, place), sheet, genes_in_rows=True)
@@ -214,13 +224,14 @@ def refuse_other_unit(declared: str | None, told: str | None, path: Path, where:
         )
 
 
-def _beside(path: Path) -> Path | None:
+def description_beside(path: Path) -> Path | None:
     """Returns Xena's description of a table, which is named like the table, packed or not."""
     names = dict.fromkeys([f"{path.name}.json", f"{path.name.removesuffix('.gz')}.json"])
     return next((path.with_name(name) for name in names if path.with_name(name).exists()), None)
 
 
-def _xena_unit(beside: Path) -> str | None:
+def described_unit(beside: Path) -> str | None:
+    """Returns the unit that Xena's description of a table tells, None where it tells none that is known."""
     require_regular_file(beside, "JSON file")
     try:
         described = json.loads(beside.read_text(encoding="utf-8"))

@@ -17,6 +17,14 @@ _MOST_NUMBERS = 10  # values of a column without declared classes that may be cl
 _LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
 
+def assumed_tasks(patients: pd.DataFrame) -> dict[str, TaskSpec]:
+    """Returns the tasks of a cohort file that declares none: survival and the usual labels, where anybody has them."""
+    survival = {"survival": TaskSpec(time="time_days", event="event")} if patients["event"].notna().any() else {}
+    return survival | {
+        name: TaskSpec(column=name) for name in _LABEL_TASKS if name in patients and patients[name].notna().any()
+    }
+
+
 def resolve_tasks(
     declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, *, develops: bool
 ) -> dict[str, TaskSpec]:
@@ -35,10 +43,7 @@ def resolve_tasks(
     followed = bool(patients["event"].notna().any())
     tasks = declared
     if tasks is None:
-        tasks = {"survival": TaskSpec(time="time_days", event="event")} if followed else {}
-        tasks |= {
-            name: TaskSpec(column=name) for name in _LABEL_TASKS if name in labels and patients[name].notna().any()
-        }
+        tasks = assumed_tasks(patients)
     if not tasks and develops:
         raise ConfigurationError(
             "tasks: at least one is required to develop models. Map time_days and event, or a label, in "

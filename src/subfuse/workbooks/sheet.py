@@ -62,18 +62,26 @@ def sheet_csv(file: Path, sheet: str | None, *, most: int) -> bytes:
     return _converted(file, sheet, most, found.st_mtime_ns, found.st_size)
 
 
+def filled_sheets(file: Path, *, most: int) -> tuple[str, ...]:
+    """Returns the names of the sheets that hold something.
+
+    Args:
+        file: The workbook.
+        most: Bytes that it may unpack to.
+
+    Raises:
+        DataError: No workbook, encrypted or damaged.
+        OSError: It cannot be read.
+    """
+    return tuple(sheet.name for sheet in _sheets(file, _parts(file, most)) if sheet.n_cells)
+
+
 @lru_cache(maxsize=1)  # the header is read first, then the table
 def _converted(file: Path, sheet: str | None, most: int, modified_ns: int, n_bytes: int) -> bytes:
     import python_calamine
 
     parts = _parts(file, most)
-    try:
-        sheets = sheets_of(parts)
-    except (ValueError, IndexError) as error:
-        raise _damaged(file, str(error)) from error
-    if sheets is None:
-        kind = "one of Excel's binary format (.xlsb)" if "xl/workbook.bin" in parts else "another zip file"
-        raise DataError(f"{file}: an Excel (.xlsx) or ods workbook is required. Found {kind}. Save it as .xlsx.")
+    sheets = _sheets(file, parts)
     chosen = _chosen(file, sheets, sheet)
     for each in sheets:
         _refuse_sparse(file, each)
@@ -93,6 +101,17 @@ def _converted(file: Path, sheet: str | None, most: int, modified_ns: int, n_byt
         if type(error).__name__ == "PanicException":  # of the library, which is no Exception
             raise _damaged(file, "cells that contradict each other") from error
         raise
+
+
+def _sheets(file: Path, parts: Mapping[str, bytes]) -> list[Sheet]:
+    try:
+        sheets = sheets_of(parts)
+    except (ValueError, IndexError) as error:
+        raise _damaged(file, str(error)) from error
+    if sheets is None:
+        kind = "one of Excel's binary format (.xlsb)" if "xl/workbook.bin" in parts else "another zip file"
+        raise DataError(f"{file}: an Excel (.xlsx) or ods workbook is required. Found {kind}. Save it as .xlsx.")
+    return sheets
 
 
 def _parts(file: Path, most: int) -> dict[str, bytes]:

@@ -1,0 +1,127 @@
+"""A draft of the cohort file of a folder: what is recognised, and what the user is asked."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from subfuse.clinical.reading import read_clinical
+from subfuse.cohort.cohort_file import CohortFile
+from subfuse.errors import ConfigurationError, DataError, SubfuseError, counted, preview
+from subfuse.identifiers import is_plain_name
+from subfuse.preparation.recognition.expression import expression_lines
+from subfuse.preparation.recognition.kinds import (
+    GENE_SETS,
+    OTHER,
+    FoundTable,
+    find_tables,
+    study_name,
+)
+from subfuse.preparation.recognition.patients import patients_lines
+from subfuse.preparation.recognition.slides import slides_lines
+from subfuse.preparation.recognition.yaml_lines import QUESTION, asked, line, relative, remark, scalar
+from subfuse.preparation.slides.slide_search import files_in_words
+from subfuse.preparation.tasks import assumed_tasks, resolve_tasks
+
+_ROLES = ("develop", "external")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The text of a cohort file, and what is asked in it."""
+
+    text: str
+    questions: tuple[str, ...]  # with their lines
+
+
+def draft_of_folder(folder: Path, base: Path) -> Draft:
+    """Returns a draft of the cohort file of a folder.
+
+    Args:
+        folder: With tables, slides, features or expression as other tools leave them. Nothing in it is changed.
+        base: The folder of the cohort file, which paths are relative to.
+
+    Raises:
+        ConfigurationError: There is no such folder.
+        DataError: Nothing in it is recognised.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "none"
+        raise ConfigurationError(f"{folder}: a folder of tables, slides or features is required. Found {found}.")
+    direct, below = find_tables(folder)
+    patients = patients_lines(direct, below, base)
+    slides = slides_lines(folder, direct, below, base)
+    expression = expression_lines(folder, direct, below, base)
+    if not patients and not slides and not expression:
+        raise DataError(
+            f"{folder}: a table of patients, expression, slides or features are required. Recognised none; found "
+            f"{files_in_words(folder)}. Run `subfuse init` without --from for a commented file."
+        )
+    if not patients:
+        patients = ["patients:", asked("table", "which table has a row for each patient? None was recognised")]
+    if not slides and not expression:
+        slides = [remark(f"{QUESTION}where are slides, features or expression? At least one is required", indent=0)]
+    head = [
+        f"# Drafted from {scalar(relative(folder, base))}. Lines with {QUESTION.strip(': ')} ask what no file tells.",
+        line("name", _name(folder), indent=0),
+        line("role", "develop", "external: models are only evaluated on it", indent=0),
+    ]
+    tasks = _tasks("\n".join(["name: draft", *patients_lines(direct, below, folder)]), folder)
+    sections = [head, patients, slides, expression, tasks, _told(direct, base)]
+    text = "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+    lines = enumerate(text.splitlines(), start=1)
+    return Draft(text, tuple(f"line {number}: {words.strip()}" for number, words in lines if QUESTION in words))
+
+
+def _name(folder: Path) -> str:
+    name = re.sub(r"[^\w.-]+", "-", study_name(folder) or folder.resolve().name).strip("-._")
+    return name if is_plain_name(name) and name not in _ROLES else "my-cohort"
+
+
+def _tasks(text: str, base: Path) -> list[str]:
+    """Returns the tasks that the patients have the outcomes of; of others why not. None where questions are open.
+
+    Args:
+        text: A cohort file with patients alone.
+        base: The folder that its paths are relative to.
+    """
+    try:
+        section = CohortFile.model_validate(yaml.safe_load(text), context={"base": base.resolve()})
+    except ValidationError:
+        return []
+    assert section.patients is not None  # a draft has one cohort
+    try:
+        patients = read_clinical(section.patients).patients
+    except SubfuseError as error:
+        return [remark(f"{QUESTION}{str(error).replace(f'{base}/', '')}", indent=0)]
+    lines = []
+    for name, task in assumed_tasks(patients).items():
+        described = {"time": "time_days", "event": "event"} if task.is_survival else {"column": name}
+        try:
+            resolve_tasks({name: task}, patients, develops=True)
+        except SubfuseError as error:
+            lines.append(remark(f"{name}: {scalar(described)}    # {error}"))
+        else:
+            lines.append(line(name, described))
+    told = remark(f"{counted(len(patients), 'patient')} in all", indent=0)
+    if not any(not words.lstrip().startswith("#") for words in lines):
+        question = f"{QUESTION}which columns are outcomes? No task is recognised; without one, set `role: external`"
+        return [told, *[remark(words.strip(" #"), indent=0) for words in lines], remark(question, indent=0)]
+    return [told, "tasks:", *lines]
+
+
+def _told(tables: Sequence[FoundTable], base: Path) -> list[str]:
+    """Returns what is said of files that the draft does not use."""
+    gene_sets = [table.path for table in tables if table.kind == GENE_SETS]
+    lines = [
+        remark(f"gene_sets: {{tumour: builtin, microenvironment: builtin, further: {relative(path, base)}}}", indent=0)
+        for path in gene_sets[:1]
+    ]
+    unknown = [table.path.name for table in tables if table.kind == OTHER and not table.problem]
+    unknown = [name for name in unknown if not name.startswith("meta_")]
+    if unknown:
+        lines.append(remark(f"not recognised, and not used: {preview(unknown, 8)}", indent=0))
+    return [*lines, *(remark(f"not read: {table.problem}", indent=0) for table in tables if table.problem)]

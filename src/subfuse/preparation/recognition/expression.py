@@ -1,0 +1,158 @@
+"""What expression a folder holds: the section `expression` of its draft."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from subfuse.errors import SubfuseError
+from subfuse.expression.gdc.listing import STAR_SUFFIXES
+from subfuse.expression.matrices import cbioportal_unit, described_unit, description_beside
+from subfuse.features.hdf5_files import opened_hdf5
+from subfuse.preparation.recognition.kinds import (
+    ANNDATA,
+    GDC_MANIFEST,
+    GDC_METADATA,
+    GDC_SHEET,
+    MATRIX,
+    SAMPLE_SHEET,
+    STUDY_EXPRESSION,
+    STUDY_SAMPLES,
+    STUDY_ZSCORES,
+    XENA,
+    FoundTable,
+    numbers_in,
+    star_files,
+)
+from subfuse.preparation.recognition.yaml_lines import BLANK, asked, line, names_of, relative, remark
+from subfuse.tables import read_text_table
+
+_IVYGAP = ("fpkm_table.csv", "rows-genes.csv", "columns-samples.csv")
+_MATRICES = (STUDY_EXPRESSION, XENA, ANNDATA, MATRIX)
+_FORMATS = {STUDY_EXPRESSION: "cbioportal", STUDY_ZSCORES: "cbioportal", XENA: "xena", ANNDATA: "h5ad"}
+_UNITS = "counts, rsem, fpkm, fpkm_uq, tpm, zscore or one with log2_"
+
+
+def expression_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[FoundTable], base: Path) -> list[str]:
+    """Returns the lines of the section, without which there is none: one source, or a question that names all of them.
+
+    Args:
+        folder: Where STAR files are searched for.
+        direct: Tables directly in the folder.
+        below: Tables of its subfolders, which count where no matrix is in the folder itself.
+        base: The folder of the cohort file.
+    """
+    tables = [*direct, *below]
+    star = star_files(folder)
+    ivygap = sorted({table.path.parent for table in tables if table.path.name == _IVYGAP[0]})
+    matrices = [] if ivygap else _matrices(direct) or ([] if star else _matrices(below))
+    n_sources = bool(star) + len(ivygap) + len(matrices)
+    if n_sources == 0:
+        return []
+    if n_sources > 1:
+        places = [*([_parent(star)] if star else []), *ivygap, *(table.path for table in matrices)]
+        formats = {_FORMATS.get(table.kind, "plain") for table in matrices}
+        shared = formats.pop() if len(formats) == 1 and len(matrices) == len(places) else None
+        told = [line("format", shared)] if shared not in (None, "plain") else []
+        what = "Then its unit" if shared else "Then its format and unit"
+        return ["expression:", *told, asked("table", f"which of {names_of(places, base)}? {what}")]
+    if star:
+        return ["expression:", *_of_star(star, tables, base)]
+    if ivygap:
+        return ["expression:", line("format", "ivygap"), line("folder", relative(ivygap[0], base))]
+    return ["expression:", *_of_matrix(matrices[0], tables, base)]
+
+
+def _matrices(tables: Sequence[FoundTable]) -> list[FoundTable]:
+    """Returns the tables that could be meant; z-scores of a study where it has nothing else."""
+    found = [table for table in tables if table.kind in _MATRICES]
+    return found or [table for table in tables if table.kind == STUDY_ZSCORES]
+
+
+def _parent(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def _of_star(files: Sequence[Path], tables: Sequence[FoundTable], base: Path) -> list[str]:
+    lines = [
+        line("format", "gdc_star"),
+        line("folder", relative(_parent(files), base), f"files: {len(files)}"),
+        line("unit", "tpm", "chosen: the files hold counts, tpm, fpkm and fpkm_uq"),
+    ]
+    listings = {
+        key: [table.path for table in tables if table.kind == kind]
+        for key, kind in (("sample_sheet", GDC_SHEET), ("metadata", GDC_METADATA))
+    }
+    key = "sample_sheet" if listings["sample_sheet"] or not listings["metadata"] else "metadata"
+    paths = listings[key]
+    if len(paths) == 1:
+        lines.append(line(key, relative(paths[0], base)))
+    elif paths:
+        lines.append(asked(key, f"which of {names_of(paths, base)}?"))
+    else:
+        lines.append(asked(key, "which file says whose the files are? The portal's cart gives the sample sheet"))
+    manifests = [table.path for table in tables if table.kind == GDC_MANIFEST and _lists_star(table)]
+    return [*lines, *([line("manifest", relative(manifests[0], base))] if len(manifests) == 1 else [])]
+
+
+def _lists_star(manifest: FoundTable) -> bool:
+    return bool(manifest.start["filename"].str.endswith(STAR_SUFFIXES).any())
+
+
+def _of_matrix(table: FoundTable, tables: Sequence[FoundTable], base: Path) -> list[str]:
+    format = _FORMATS.get(table.kind)
+    lines = [line("format", format)] if format else []
+    lines.append(line("table", relative(table.path, base)))
+    lines += _unit(table)
+    kind = STUDY_SAMPLES if format == "cbioportal" else SAMPLE_SHEET
+    sheets = [other.path for other in tables if other.kind == kind]
+    if len(sheets) == 1:
+        lines.append(line("sample_sheet", relative(sheets[0], base)))
+    elif sheets:
+        lines.append(remark(f"sample_sheet: one of {names_of(sheets, base)}, where samples are not patients"))
+    zscores = [other.path for other in tables if other.kind == STUDY_ZSCORES and other is not table]
+    if zscores:
+        lines.append(remark(f"not used, since they are z-scores of such a table: {names_of(zscores, base)}"))
+    return lines
+
+
+def _unit(table: FoundTable) -> list[str]:
+    """Returns the line of the unit: none where the source tells it itself, a question where nothing does."""
+    match table.kind:
+        case "cbioportal expression" | "cbioportal z-scores":
+            unit = cbioportal_unit(table.path)
+            told = [] if unit is None else [remark(f"unit: {unit}, as the name of the file says")]
+        case "xena":
+            beside = description_beside(table.path)
+            unit = None if beside is None else described_unit(beside)
+            told = [] if unit is None else [remark(f"unit: {unit}, as the JSON file beside it says")]
+        case "h5ad":
+            told = [remark("unit: as uns of the file says")] if _names_unit(table.path) else []
+        case _:
+            told = []
+    return told or [asked("unit", f"{_UNITS}?{_extent(table)}", value=BLANK)]
+
+
+def _names_unit(path: Path) -> bool:
+    try:
+        with opened_hdf5(path) as file:
+            return "uns" in file and "unit" in file["uns"]
+    except SubfuseError:
+        return False
+
+
+def _extent(table: FoundTable) -> str:
+    """Returns between what the first values of a table lie, for who knows the unit by that."""
+    start = table.start
+    if start.empty:
+        try:
+            start = read_text_table(table.path, comment="#", n_lines=20)
+        except SubfuseError:
+            return ""
+    values = numbers_in(start).to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    whole = ", whole numbers" if (values == np.rint(values)).all() else ""
+    return f" Its first rows hold {values.min():g} to {values.max():g}{whole}"

@@ -1,0 +1,259 @@
+"""What the tables of a folder are, by their content; those of a cBioPortal study by its meta files."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from subfuse.bounded_files import open_bounded, tables_of
+from subfuse.clinical.gdc import is_clinical, read_gdc
+from subfuse.cohort.marker import PROVENANCE, STARTED
+from subfuse.errors import DataError, SubfuseError
+from subfuse.expression.gdc.listing import STAR_SUFFIXES, read_gdc_metadata
+from subfuse.expression.matrices import description_beside
+from subfuse.features.trident_job import STATES
+from subfuse.tables import archived_tables, is_missing, read_text_table, usual_name
+
+GDC_CLINICAL, GDC_SHEET, GDC_METADATA, GDC_MANIFEST = "gdc clinical", "gdc sheet", "gdc metadata", "gdc manifest"
+STUDY_PATIENTS, STUDY_SAMPLES = "cbioportal patients", "cbioportal samples"
+STUDY_EXPRESSION, STUDY_ZSCORES = "cbioportal expression", "cbioportal z-scores"
+PATIENTS, SAMPLE_SHEET, SLIDES, SLIDE_FEATURES = "patients", "sample sheet", "slides", "slide features"
+MATRIX, XENA, ANNDATA, GENE_SETS, OTHER = "matrix", "xena", "h5ad", "gene sets", ""
+
+_SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".gz",
+    ".tgz",
+    ".json",
+    ".xlsx",
+    ".xlsm",
+    ".ods",
+    ".h5ad",
+    ".gmt",
+    ".parquet",
+    ".pq",
+)
+_MOST_TABLES = 20  # of a subfolder; more are one kind of data, such as a file for each sample
+_LOOKED_AT = 40  # lines of a table
+_LINES_OF_META = 100
+_LEAST_NUMBERS = 8  # columns of a matrix
+_PATIENT_NAMES = (
+    "patientid", "patient", "caseid", "case", "casesubmitterid", "bcrpatientbarcode",
+    "submitterid", "subjectid", "subject", "participantid", "donorid", "donor", "pid", "id",
+)  # fmt: skip
+_TIME = re.compile(
+    r"(?:(?:os|overallsurvival|survival|followup|fu)(?:time)?|time)(?:in)?(?:days?|d|months?|mos?|years?|yrs?)?"
+)
+_EVENTS = (
+    "event", "osevent", "osstatus", "os", "status", "vitalstatus", "dead", "died", "death", "deceased", "censored",
+    "censoring", "deathevent", "eventobserved", "isdead",
+)  # fmt: skip
+_STUDY = {  # genetic_alteration_type, datatype of a meta file
+    ("CLINICAL", "PATIENT_ATTRIBUTES"): STUDY_PATIENTS,
+    ("CLINICAL", "SAMPLE_ATTRIBUTES"): STUDY_SAMPLES,
+    ("MRNA_EXPRESSION", "CONTINUOUS"): STUDY_EXPRESSION,
+    ("MRNA_EXPRESSION", "Z-SCORE"): STUDY_ZSCORES,
+}
+_NAMES_OF_STUDY = ("data_", "meta_")  # how the names of its files begin
+
+
+@dataclass(frozen=True)
+class FoundTable:
+    """One table of a folder and what it is."""
+
+    path: Path  # with the sheet's name behind it where a workbook has several
+    kind: str
+    start: pd.DataFrame  # its first rows as text; empty where they were not needed
+    problem: str = ""  # why it cannot be read
+
+
+def find_tables(folder: Path) -> tuple[list[FoundTable], list[FoundTable]]:
+    """Returns the tables directly in a folder and those in its subfolders, which are less likely to be meant.
+
+    Subfolders that hold many tables, features of TRIDENT or a prepared cohort are passed over.
+    """
+    direct = list(_tables_directly_in(folder))
+    below: list[FoundTable] = []
+    for subfolder in visible_subfolders(folder):
+        if subfolder.name != STATES and len(_candidates(subfolder)) <= _MOST_TABLES:
+            below += _tables_directly_in(subfolder)
+    return direct, below
+
+
+def visible_subfolders(folder: Path) -> list[Path]:
+    """Returns the subfolders of a folder, without hidden ones and prepared cohorts."""
+    found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    return [path for path in found if not any((path / name).exists() for name in (PROVENANCE, STARTED))]
+
+
+def star_files(folder: Path) -> list[Path]:
+    """Returns the STAR files of the GDC in a folder and its subfolders, linked ones among them."""
+    direct = [path for path in folder.iterdir() if path.name.endswith(STAR_SUFFIXES)]
+    below = [
+        Path(place, name)
+        for subfolder in visible_subfolders(folder)
+        for place, _, names in os.walk(subfolder)
+        for name in names
+        if name.endswith(STAR_SUFFIXES)
+    ]
+    return sorted([*direct, *below])
+
+
+def patient_column(columns: Sequence[str]) -> str | None:
+    """Returns the column that identifies patients by its name, None without one.
+
+    Example:
+        >>> patient_column(["age", "Case ID"]), patient_column(["gene", "length"])
+        ('Case ID', None)
+    """
+    usual = {usual_name(column): column for column in reversed(columns)}
+    return next((usual[name] for name in _PATIENT_NAMES if name in usual), None)
+
+
+def numbers_in(start: pd.DataFrame) -> pd.DataFrame:
+    """Returns the columns of a table, its first aside, that hold numbers alone, as numbers."""
+    cells = start.iloc[:, 1:]
+    flat = pd.Series(cells.to_numpy(dtype=object).ravel(), dtype=object)
+    known = ~flat.isin([cell for cell in flat.unique() if is_missing(cell)])
+    numbers = pd.to_numeric(flat.where(known), errors="coerce").astype(float)
+    is_text = (known & numbers.isna()).to_numpy().reshape(cells.shape)
+    table = pd.DataFrame(numbers.to_numpy().reshape(cells.shape), index=cells.index, columns=cells.columns)
+    return table.loc[:, ~is_text.any(axis=0) & table.notna().any(axis=0).to_numpy()]
+
+
+def _candidates(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(_SUFFIXES) and not path.name.startswith((".", "~$")) and path.is_file()
+    ]
+
+
+def _tables_directly_in(folder: Path) -> Iterator[FoundTable]:
+    paths = [path for path in _candidates(folder) if not path.name.endswith(STAR_SUFFIXES)]
+    study = _kinds_of_study(paths)
+    for path in paths:
+        if study and path.name.startswith(_NAMES_OF_STUDY):
+            yield FoundTable(path, study.get(path, OTHER), pd.DataFrame())
+            continue
+        try:
+            for table in tables_of(path):
+                yield _recognised(table)
+        except (SubfuseError, OSError) as error:
+            yield FoundTable(path, OTHER, pd.DataFrame(), problem=str(error))
+
+
+def _kinds_of_study(paths: Sequence[Path]) -> dict[Path, str]:
+    """Returns what the files of a cBioPortal study are; nothing where the folder is none."""
+    described = [_meta(path) for path in paths if path.name.startswith("meta_")]
+    kinds = {}
+    for path in paths:
+        told = next((meta for meta in described if meta.get("data_filename") == path.name), {})
+        kind = _STUDY.get((told.get("genetic_alteration_type", ""), told.get("datatype", "")))
+        kind = kind or (_kind_by_name(path.name.lower()) if not told else None)
+        if kind is not None:
+            kinds[path] = kind
+    clinical = {STUDY_PATIENTS, STUDY_SAMPLES} & set(kinds.values())
+    return kinds if clinical or any("cancer_study_identifier" in meta for meta in described) else {}
+
+
+def study_name(folder: Path) -> str | None:
+    """Returns what a cBioPortal study is called, None where the folder is none."""
+    return _meta(folder / "meta_study.txt").get("cancer_study_identifier")
+
+
+def _kind_by_name(name: str) -> str | None:
+    """Returns what a file of a study is where no meta file describes it."""
+    if name.startswith("data_clinical_patient"):
+        return STUDY_PATIENTS
+    if name.startswith("data_clinical_sample"):
+        return STUDY_SAMPLES
+    if name.startswith(("data_mrna_", "data_rna_seq_")):
+        return STUDY_ZSCORES if "zscore" in name else STUDY_EXPRESSION
+    return None
+
+
+def _meta(path: Path) -> Mapping[str, str]:
+    """Returns the entries of a meta file; none where it cannot be read."""
+    if not path.is_file():
+        return {}
+    with open_bounded(path) as file:
+        lines = [line.decode("utf-8", errors="replace") for line, _ in zip(file, range(_LINES_OF_META), strict=False)]
+    entries = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, mark, value in entries if mark}
+
+
+def _recognised(path: Path) -> FoundTable:
+    """Returns what a table is, by its name's end and its content."""
+    name, nothing = path.name.lower(), pd.DataFrame()
+    if name.endswith((".h5ad", ".gmt")):
+        return FoundTable(path, ANNDATA if name.endswith(".h5ad") else GENE_SETS, nothing)
+    if name.endswith((".parquet", ".pq")):
+        return FoundTable(path, SLIDE_FEATURES, nothing)
+    if name.endswith((".tar.gz", ".tgz")):
+        return FoundTable(path, GDC_CLINICAL if "clinical.tsv" in archived_tables(path) else OTHER, nothing)
+    if name.endswith((".json", ".json.gz")):
+        return FoundTable(path, _kind_of_json(path), nothing)
+    start = read_text_table(path, comment="#", n_lines=_LOOKED_AT)
+    return FoundTable(path, _kind_of(start, path), start)
+
+
+def _kind_of_json(path: Path) -> str:
+    for kind, read in ((GDC_METADATA, read_gdc_metadata), (GDC_CLINICAL, lambda file: read_gdc([file]))):
+        try:
+            read(path)
+        except DataError:
+            continue
+        return kind
+    return OTHER
+
+
+def _kind_of(start: pd.DataFrame, path: Path) -> str:
+    columns = [str(name) for name in start]
+    names = {usual_name(column) for column in columns}
+    numbers, patient = numbers_in(start), patient_column(columns)
+    if {"filename", "caseid"} <= names:
+        return GDC_SHEET
+    if {"id", "filename", "size"} <= names:
+        return GDC_MANIFEST
+    if is_clinical(columns):
+        return GDC_CLINICAL
+    if "slideid" in names:
+        if {"process", "seglevel"} <= names:  # the list of what CLAM has segmented
+            return OTHER
+        return SLIDE_FEATURES if numbers.shape[1] >= _LEAST_NUMBERS and numbers.shape[1] == len(columns) - 1 else SLIDES
+    if patient is not None and any(is_outcome(column) for column in columns):
+        return PATIENTS
+    if {"sampleid", "patientid"} <= names:
+        return SAMPLE_SHEET
+    n_described = len(columns) - 1 - numbers.shape[1]
+    if numbers.shape[1] >= _LEAST_NUMBERS and n_described <= max(5, len(columns) // 10):
+        return MATRIX if description_beside(path) is None else XENA
+    is_of_gdc = {"casesubmitterid", "projectid"} <= names  # tables of samples, exposures and others beside the clinical
+    return OTHER if patient is None or is_of_gdc else PATIENTS
+
+
+def is_outcome(column: str) -> bool:
+    """Returns whether a column is called as a time to an event, or as the event.
+
+    Example:
+        >>> is_outcome("OS_MONTHS"), is_outcome("vital_status"), is_outcome("EGFR")
+        (True, True, False)
+    """
+    return is_time(column) or is_event(column)
+
+
+def is_time(column: str) -> bool:
+    """Returns whether a column is called as a time to an event."""
+    name = usual_name(column)
+    return name != "os" and _TIME.fullmatch(name) is not None
+
+
+def is_event(column: str) -> bool:
+    """Returns whether a column is called as an event that is observed or not."""
+    return usual_name(column) in _EVENTS

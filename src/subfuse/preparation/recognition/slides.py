@@ -1,0 +1,163 @@
+"""Which slides or features a folder holds: the section `slides` of its draft."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from subfuse.errors import DataError, SubfuseError, counted, preview
+from subfuse.features.other_tools import opened_features
+from subfuse.features.store import UNKNOWN_ENCODER
+from subfuse.features.trident_job import STATES, encoder_of_folder
+from subfuse.preparation.recognition.kinds import SLIDE_FEATURES, SLIDES, FoundTable, visible_subfolders
+from subfuse.preparation.recognition.yaml_lines import (
+    BLANK,
+    QUESTION,
+    asked,
+    line,
+    names_of,
+    relative,
+    remark,
+)
+from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, SLIDE_SUFFIXES, find_features, find_slides
+from subfuse.slides.image_folders import IMAGE_SUFFIXES
+from subfuse.tables import usual_name
+
+_LOOKED_AT = 3  # files of features that are opened
+_OF_CLAM = ("h5_files", "pt_files")
+_ANY_MPP = 0.5  # µm per pixel: what a file lacks that can be read with it and not without
+
+
+def slides_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[FoundTable], base: Path) -> list[str]:
+    """Returns the lines of the section, without which there is none: features before slides that are to be encoded.
+
+    Args:
+        folder: Where features and slides are searched for.
+        direct: Tables directly in the folder.
+        below: Tables of its subfolders, which count where none of slides is in the folder itself.
+        base: The folder of the cohort file.
+    """
+    tables = _of_kind(SLIDES, direct, below)
+    features = _places(folder, FEATURE_SUFFIXES, _has_features)
+    if features:
+        return ["slides:", *_table(tables, base), *_features(features, tables, base)]
+    in_tables = _of_kind(SLIDE_FEATURES, direct, below)
+    if in_tables:
+        paths = [table.path for table in in_tables]
+        value = relative(paths[0], base) if len(paths) == 1 else None
+        question = "" if value else f"{QUESTION}which of {names_of(paths, base)}?"
+        return ["slides:", *_table(tables, base), line("feature_table", value, question)]
+    slides = _places(folder, SLIDE_SUFFIXES, _has_slides)
+    tiles = [] if slides else [path for path in visible_subfolders(folder) if _has_images(path)]
+    if len(slides or tiles) > 1:
+        return ["slides:", *_table(tables, base), asked("folder", f"which of {names_of(slides or tiles, base)}?")]
+    if slides:
+        found = counted(len(find_slides(slides[0])), "slide")
+        return ["slides:", *_table(tables, base), line("folder", relative(slides[0], base), found)]
+    if tiles:
+        mpp = [] if _has_mpp(tables) else [asked("mpp", "µm per pixel of the tiles?", value=BLANK)]
+        told = line("folder", relative(tiles[0], base), "tiles as images")
+        return ["slides:", *_table(tables, base), told, *mpp]
+    listed = [table for table in tables if _has_column(table, "path")]
+    return ["slides:", *_table(listed, base)] if listed else []
+
+
+def _of_kind(kind: str, direct: Sequence[FoundTable], below: Sequence[FoundTable]) -> list[FoundTable]:
+    found = [table for table in direct if table.kind == kind]
+    return found or [table for table in below if table.kind == kind]
+
+
+def _places(folder: Path, suffixes: Sequence[str], has_any: Callable[[Path], bool]) -> list[Path]:
+    """Returns the folder itself where files lie directly in it, or a tool lays it out; else those of its subfolders."""
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    is_of_tool = suffixes is FEATURE_SUFFIXES and any(
+        name in (STATES, *_OF_CLAM) or encoder_of_folder(name) for name in names
+    )
+    if is_of_tool or any(name.lower().endswith(tuple(suffixes)) for name in names):
+        return [folder] if has_any(folder) else []
+    return [path for path in visible_subfolders(folder) if has_any(path)]
+
+
+def _has_features(folder: Path) -> bool:
+    try:
+        return bool(find_features(folder)[0])
+    except DataError:
+        return True  # of several encoders
+
+
+def _has_slides(folder: Path) -> bool:
+    try:
+        found = find_slides(folder)
+    except DataError:
+        return True
+    return any(path.name.lower().endswith(SLIDE_SUFFIXES) for path in found.values())
+
+
+def _has_images(folder: Path) -> bool:
+    return any(name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+
+
+def _has_mpp(tables: Sequence[FoundTable]) -> bool:
+    return any(_has_column(table, "mpp") for table in tables)
+
+
+def _has_column(table: FoundTable, name: str) -> bool:
+    return any(usual_name(str(column)) == name for column in table.start)
+
+
+def _table(tables: Sequence[FoundTable], base: Path) -> list[str]:
+    if len(tables) > 1:
+        return [asked("table", f"which of {names_of([table.path for table in tables], base)}?")]
+    return [line("table", relative(table.path, base)) for table in tables]
+
+
+def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) -> list[str]:
+    if len(places) > 1:
+        return [asked("features", f"which of {names_of(places, base)}?")]
+    try:
+        found, unread = find_features(places[0])
+    except DataError as error:
+        question = str(error).removeprefix(f"{places[0]}: ")
+        if "slides.encoder" not in question:
+            return [line("features", relative(places[0], base), f"{QUESTION}{question}")]
+        return [line("features", relative(places[0], base)), asked("encoder", f"which one? {question}")]
+    top = _top(list(found.values()), places[0])
+    layouts, encoders, lines = set(), set(), []
+    for path in sorted(found.values())[:_LOOKED_AT]:
+        try:
+            layout, encoder = _look(path)
+        except SubfuseError as error:
+            if _is_read_with_mpp(path):
+                lines = [] if _has_mpp(tables) else [asked("mpp", "µm per level-0 pixel? No file says it", value=BLANK)]
+            else:
+                lines.append(remark(f"{QUESTION}{error}"))
+            continue
+        layouts.add(layout)
+        encoders.add(encoder)
+    if encoders == {UNKNOWN_ENCODER}:
+        lines.append(remark(f"{QUESTION}which encoder made them? The files do not say:"))
+        lines.append(remark("encoder: uni_v1"))
+    told = [counted(len(found), "slide"), *sorted(layouts), *(f"encoder {name}" for name in sorted(encoders))]
+    also = [remark(f"not read: {preview(unread)}; encoder: names which are")] if unread else []
+    return [line("features", relative(top, base), ", ".join(told)), *lines, *also]
+
+
+def _look(path: Path, mpp: float | None = None) -> tuple[str, str]:
+    with opened_features(path, mpp=mpp) as file:
+        return file.layout, file.encoder
+
+
+def _is_read_with_mpp(path: Path) -> bool:
+    try:
+        _look(path, _ANY_MPP)
+    except SubfuseError:
+        return False
+    return True
+
+
+def _top(files: Sequence[Path], place: Path) -> Path:
+    """Returns the folder of features: that of the job that they are of, of both kinds of CLAM, or what holds all."""
+    common = Path(os.path.commonpath([path.parent for path in files]))
+    job = next((path for path in (common, *common.parents) if (path / STATES).is_dir()), None)
+    if job is not None and job.is_relative_to(place):
+        return job
+    return common.parent if common.name in _OF_CLAM and common != place else common

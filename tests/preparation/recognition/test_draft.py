@@ -1,0 +1,148 @@
+"""Folders as they are, drafted: `check` takes the draft unedited, or names the one line to fill in."""
+
+import shutil
+
+import pytest
+import yaml
+from recognised_folders import PATIENTS, STUDY, clinical, job_with_tables, study, tpm
+
+from subfuse.cli import main
+from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.preparation.plan import plan_cohort
+from subfuse.simulation.cohort import simulate
+
+
+def drafted(folder, out, capsys):
+    """Returns the draft's text and what `init` printed of it."""
+    assert main(["init", str(out), "--from", str(folder)]) == 0
+    return (out / "cohort.yaml").read_text(), capsys.readouterr().out
+
+
+def checked(out, capsys):
+    """Returns the exit code of `check` and what it prints of an error."""
+    code = main(["check", str(out / "cohort.yaml")])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_raw_folder_of_the_demo_needs_no_edit(tmp_path, capsys):
+    simulate(tmp_path / "sim", patients=12)
+    text, printed = drafted(tmp_path / "sim", tmp_path / "out", capsys)
+    ours = read_cohort_file(tmp_path / "out" / "cohort.yaml")
+    given = read_cohort_file(tmp_path / "sim" / "cohort.yaml")
+    assert (ours.patients.format, ours.expression.format, ours.name) == ("gdc", "gdc_star", "sim")
+    assert "QUESTION" not in text.partition("\n")[2] + printed
+    assert set(ours.tasks) == set(given.tasks)
+    plan, of_given = plan_cohort(ours), plan_cohort(given)
+    assert plan.patients.drop(columns="cohort").equals(of_given.patients.drop(columns="cohort"))
+    assert [slide.slide_id for slide in plan.slides] == [slide.slide_id for slide in of_given.slides]
+    assert checked(tmp_path / "out", capsys)[0] == 0
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_a_study_of_cbioportal_needs_no_edit(tmp_path, capsys, meta):
+    text, _ = drafted(study(tmp_path / "study", meta=meta), tmp_path / "out", capsys)
+    found = yaml.safe_load(text)
+    assert found["name"] == (STUDY if meta else "study")
+    assert [name.rpartition("/")[2] for name in found["patients"]["table"]] == [
+        "data_clinical_patient.txt",
+        "data_clinical_sample.txt",
+    ]
+    assert found["expression"]["table"].endswith("data_mrna_seq_v2_rsem.txt")
+    assert "data_mrna_seq_v2_rsem_zscores_ref_all_samples.txt" in text
+    assert "data_cna.txt" in text.partition("not recognised")[2]
+    assert set(found["tasks"]) == {"survival", "grade"}
+    assert checked(tmp_path / "out", capsys)[0] == 0
+    assert len(plan_cohort(read_cohort_file(tmp_path / "out" / "cohort.yaml")).patients) == len(PATIENTS)
+
+
+def test_a_job_of_trident_with_two_tables_asks_for_the_unit_alone(tmp_path, capsys):
+    text, printed = drafted(job_with_tables(tmp_path / "data"), tmp_path / "out", capsys)
+    lines = text.splitlines()
+    asked = [number for number, line in enumerate(lines, start=1) if "QUESTION:" in line]
+    assert len(asked) == 1
+    assert "unit: FILL-IN" in lines[asked[0] - 1]
+    assert f"line {asked[0]}: unit: FILL-IN" in printed
+    assert "24 slides, TRIDENT, encoder uni_v1" in text
+    code, error = checked(tmp_path / "out", capsys)
+    assert code == 2
+    assert f"line {asked[0]}: `expression.unit`" in error
+    assert "more problem" not in error
+    (tmp_path / "out" / "cohort.yaml").write_text(text.replace("FILL-IN", "tpm"))
+    assert checked(tmp_path / "out", capsys)[0] == 0
+    plan = plan_cohort(read_cohort_file(tmp_path / "out" / "cohort.yaml"))
+    assert (len(plan.slides), len(plan.patients), list(plan.tasks)) == (24, 24, ["survival", "grade"])
+
+
+def test_tables_in_the_job_folder_itself_are_those_of_its_patients(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    for name in ("clinical.csv", "expression.csv"):
+        shutil.move(data / name, data / "job" / name)
+    text, _ = drafted(data / "job", data / "job", capsys)
+    found = yaml.safe_load(text)
+    assert (found["slides"]["features"], found["patients"]["table"]) == (".", "clinical.csv")
+    (data / "job" / "cohort.yaml").write_text(text.replace("FILL-IN", "tpm"))
+    assert checked(data / "job", capsys)[0] == 0
+
+
+def test_an_existing_cohort_file_is_not_overwritten(tmp_path, capsys):
+    study(tmp_path / "study")
+    (tmp_path / "cohort.yaml").write_text("mine")
+    assert main(["init", str(tmp_path), "--from", str(tmp_path / "study")]) == 2
+    assert (tmp_path / "cohort.yaml").read_text() == "mine"
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_folders_that_hold_nothing_are_said_in_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("hello\n")
+    (tmp_path / "file.csv").write_text("a,b\n")
+    for source, code, words in (
+        ("empty", 3, "Recognised none; found 1 .txt"),
+        ("file.csv", 2, "Found a file"),
+        ("absent", 2, "Found none"),
+    ):
+        assert main(["init", str(tmp_path / "out"), "--from", str(tmp_path / source)]) == code
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_read_is_told_and_what_is_not_needed_too(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    (data / "old.csv").write_bytes(b"\xff\xfea\x00")
+    (data / "shopping.csv").write_text("item,price\nmilk,2\n")
+    (data / "hallmark.gmt").write_text("SET\tx\tEGFR\tTP53\n")
+    text, _ = drafted(data, tmp_path / "out", capsys)
+    assert "old.csv: UTF-8 text is required" in text
+    assert "not used: shopping.csv" in text
+    assert "hallmark.gmt" in text
+
+
+def test_patients_without_slides_or_expression_are_asked_about(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    clinical().to_csv(tmp_path / "data" / "p.csv", index=False)
+    text, printed = drafted(tmp_path / "data", tmp_path / "out", capsys)
+    assert "where are slides, features or expression" in printed
+    assert checked(tmp_path / "out", capsys)[0] == 2
+    assert yaml.safe_load(text)["patients"]["columns"]["time_days"] == "os_days"
+
+
+def test_expression_without_patients_is_asked_about(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    tpm().to_csv(tmp_path / "data" / "e.csv")
+    _, printed = drafted(tmp_path / "data", tmp_path / "out", capsys)
+    assert "which table has a row for each patient" in printed
+    code, error = checked(tmp_path / "out", capsys)
+    assert code == 2
+    assert "`patients.table`" in error
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_real_tables_need_their_unit_alone(real_data, tmp_path, capsys):
+    text, _ = drafted(real_data / "tcga_gbmlgg", tmp_path, capsys)
+    assert text.count("FILL-IN") == 1
+    (tmp_path / "cohort.yaml").write_text(text.replace("FILL-IN", "zscore"))
+    assert checked(tmp_path, capsys)[0] == 0

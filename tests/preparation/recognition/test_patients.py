@@ -1,0 +1,160 @@
+"""The section `patients` of a draft."""
+
+import pandas as pd
+import pytest
+import yaml
+from recognised_folders import clinical
+
+from subfuse.clinical.reading import read_clinical
+from subfuse.cohort.cohort_file import CohortFile
+from subfuse.preparation.recognition.kinds import find_tables
+from subfuse.preparation.recognition.patients import patients_lines
+
+
+def drafted(folder):
+    return "\n".join(patients_lines(*find_tables(folder), folder))
+
+
+def read(folder, text):
+    section = CohortFile.model_validate({"name": "x", **yaml.safe_load(text)}, context={"base": folder}).patients
+    return read_clinical(section).patients
+
+
+def write(folder, **columns):
+    clinical(**columns).to_csv(folder / "p.csv", index=False)
+
+
+def test_columns_are_stated_and_others_are_named(tmp_path):
+    columns = {
+        "Sex": ["f", "m"] * 12,
+        "idh_status": ["WT", "Mutant"] * 12,
+        "codel": ["codel"] * 24,
+        "scanner": ["a"] * 24,
+    }
+    table = clinical(hospital=["H1"] * 24, **columns).rename(columns={"patient_id": "Case ID", "os_days": "OS_DAYS"})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    text = drafted(tmp_path)
+    assert yaml.safe_load(text)["patients"] == {
+        "table": "p.csv",
+        "columns": {
+            "patient_id": "Case ID", "time_days": "OS_DAYS", "event": "event", "site": "hospital", "grade": "grade",
+            "age": "age", "gender": "Sex", "idh": "idh_status", "codeletion_1p19q": "codel",
+        },
+        "time_unit": "days",
+    }  # fmt: skip
+    assert "who2021" in text
+    assert "scanner" in text
+    assert "QUESTION" not in text
+    assert sorted(read(tmp_path, text)["time_days"]) == sorted(table["OS_DAYS"])
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [("time_days", None), ("os_days", "days"), ("OS_MONTHS", "months"), ("survival_years", "years")]
+)
+def test_a_unit_is_that_of_the_columns_name(tmp_path, name, unit):
+    clinical().rename(columns={"os_days": name}).to_csv(tmp_path / "p.csv", index=False)
+    text = drafted(tmp_path)
+    assert yaml.safe_load(text)["patients"].get("time_unit") == unit
+    assert "QUESTION" not in text
+    read(tmp_path, text)
+
+
+def test_a_unit_that_nothing_tells_is_asked_with_what_the_column_holds(tmp_path):
+    clinical().rename(columns={"os_days": "os_time"}).to_csv(tmp_path / "p.csv", index=False)
+    text = drafted(tmp_path)
+    assert yaml.safe_load(text)["patients"]["time_unit"] == "FILL-IN"
+    days = clinical()["os_days"]
+    assert f"os_time goes from {days.min()} to {days.max()}" in text
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "meaning"),
+    [
+        ("vital_status", ["Dead", "Alive"], {"Dead": True, "Alive": False}),
+        ("OS_STATUS", ["1:DECEASED", "0:LIVING"], {"1:DECEASED": True, "0:LIVING": False}),
+        ("OS_STATUS", ["0:DECEASED", "1:LIVING"], {"0:DECEASED": "FILL-IN", "1:LIVING": "FILL-IN"}),
+        ("status", ["0", "1"], {"0": "FILL-IN", "1": "FILL-IN"}),
+        ("censored", ["True", "False"], {"True": "FILL-IN", "False": "FILL-IN"}),
+        ("vital_status", ["Dead", "Lost"], {"Dead": "FILL-IN", "Lost": "FILL-IN"}),
+        ("OS", ["0", "1"], None),
+        ("os_event", ["0.0", "1.0"], None),
+        ("died", ["true", "false"], None),
+    ],
+)
+def test_what_an_event_means_is_stated_where_words_say_it_and_asked_elsewhere(tmp_path, column, values, meaning):
+    clinical(event=values * 12).rename(columns={"event": column}).to_csv(tmp_path / "p.csv", index=False)
+    text = drafted(tmp_path)
+    found = yaml.safe_load(text)["patients"]
+    assert found.get("event_values") == meaning
+    assert found["columns"]["event"] == column
+    assert ("QUESTION" in text) == ("FILL-IN" in str(meaning))
+    if "FILL-IN" not in text:
+        assert read(tmp_path, text)["event"].sum() == 12
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"os_days": None},
+        {"event": None},
+        {"OS_MONTHS": range(24)},
+        {"status": [0, 1] * 12},
+        {"event": [f"word {i}" for i in range(24)]},
+    ],
+)
+def test_a_follow_up_that_is_not_clear_is_asked_about_and_left_out(tmp_path, columns):
+    write(tmp_path, **columns)
+    text = drafted(tmp_path)
+    assert not {"time_days", "event"} & set(yaml.safe_load(text)["patients"]["columns"])
+    assert "QUESTION" in text
+    assert read(tmp_path, text)["event"].isna().all()
+
+
+def test_dates_that_are_called_so_are_taken(tmp_path):
+    dates = {"time_from": ["2019-01-01"] * 24, "time_to": [f"2020-01-{day:02d}" for day in range(1, 25)]}
+    write(tmp_path, os_days=None, **dates)
+    text = drafted(tmp_path)
+    assert sorted(read(tmp_path, text)["time_days"]) == list(range(365, 389))
+
+
+def test_of_two_tables_that_with_the_outcome_is_taken_and_the_other_offered(tmp_path):
+    write(tmp_path)
+    pd.DataFrame({"Case ID": clinical()["patient_id"], "idh": "WT"}).to_csv(tmp_path / "markers.csv", index=False)
+    text = drafted(tmp_path)
+    assert yaml.safe_load(text)["patients"]["table"] == "p.csv"
+    offered = next(line for line in text.splitlines() if "# labels: " in line).partition("labels: ")[2]
+    assert yaml.safe_load(offered) == {"table": "markers.csv", "columns": {"patient_id": "Case ID", "idh": "idh"}}
+    read(tmp_path, f"{text}\n  labels: {offered}")
+
+
+def test_two_tables_with_outcomes_are_both_named(tmp_path):
+    write(tmp_path)
+    (tmp_path / "old.csv").write_text((tmp_path / "p.csv").read_text())
+    text = drafted(tmp_path)
+    assert yaml.safe_load(text)["patients"] == {"table": None}
+    assert "old.csv or p.csv" in text
+
+
+def test_tables_of_the_gdc_stand_below_one_another_where_their_patients_differ(tmp_path):
+    header = "case_submitter_id\tvital_status\tdays_to_death\tdays_to_last_follow_up\n"
+    (tmp_path / "gbm.tsv").write_text(header + "P1\tDead\t10\t'--\n")
+    (tmp_path / "lgg.tsv").write_text(header + "P2\tAlive\t'--\t20\n")
+    text = drafted(tmp_path)
+    assert yaml.safe_load(text)["patients"] == {"table": ["gbm.tsv", "lgg.tsv"], "format": "gdc"}
+    assert len(read(tmp_path, text)) == 2
+    (tmp_path / "again.tsv").write_text(header + "P2\tAlive\t'--\t30\n")
+    text = drafted(tmp_path)
+    assert yaml.safe_load(text)["patients"] == {"table": None}
+    assert "again.tsv or gbm.tsv or lgg.tsv" in text
+
+
+def test_tables_of_subfolders_count_where_the_folder_has_none(tmp_path):
+    (tmp_path / "tables").mkdir()
+    write(tmp_path / "tables")
+    assert yaml.safe_load(drafted(tmp_path))["patients"]["table"] == "tables/p.csv"
+    clinical(age=None).to_csv(tmp_path / "q.csv", index=False)
+    assert yaml.safe_load(drafted(tmp_path))["patients"]["table"] == "q.csv"
+
+
+def test_without_a_table_there_are_no_lines(tmp_path):
+    assert drafted(tmp_path) == ""
