@@ -52,9 +52,8 @@ def heat_map(
     _require_finite(scores, n_patches=len(coords))
     limit = colour_limit(scores) if limit is None else limit
     edges = pixel_edges(coords, patch_size_level0, (slide_width_px, slide_height_px), thumbnail.size)
-    mean, covered = _mean_per_pixel(edges, scores, thumbnail.size)
-    colour, alpha = _colours(mean, limit)
-    alpha = np.where(covered, alpha, 0.0)[..., None]
+    colour, alpha = _colours(_mean_per_pixel(edges, scores, thumbnail.size), limit)
+    alpha = alpha[..., None]
     tissue = np.asarray(thumbnail.convert("L").convert("RGB"), dtype=np.float64)
     shown = Image.fromarray(np.rint(tissue * (1 - alpha) + colour * alpha).astype(np.uint8))
     return _with_colour_bar(shown, label, limit)
@@ -124,14 +123,14 @@ def _square(left: float, top: float, size: float | int) -> list[list[float]]:
 
 def _mean_per_pixel(
     edges: np.ndarray, scores: np.ndarray, picture_size: tuple[int, int]
-) -> tuple[Float[np.ndarray, "height width"], np.ndarray]:
-    """Returns the mean score of the patches over each pixel, and where there is any patch."""
+) -> Float[np.ndarray, "height width"]:
+    """Returns the mean score of the patches over each pixel, 0 where there is none."""
     total = np.zeros(picture_size[::-1])
     count = np.zeros(picture_size[::-1], dtype=np.int64)
     for (left, top, right, bottom), score in zip(edges, scores, strict=True):
         total[top:bottom, left:right] += score
         count[top:bottom, left:right] += 1
-    return total / np.maximum(count, 1), count > 0
+    return total / np.maximum(count, 1)
 
 
 def _colours(
