@@ -1,7 +1,9 @@
+import pytest
 import torch
 from baseline_inputs import BATCH, FEATURE, GENE, OUTPUT, PATCH, build, inputs, only_expression, only_slides
 
 from subfuse.model.baselines.expression import SNN
+from subfuse.model.baselines.fusion import ConcatFusion, LateFusion
 from subfuse.model.baselines.mil import ABMIL
 
 
@@ -42,3 +44,10 @@ def test_a_branch_of_late_fusion_never_sees_the_other_modality():
     torch.testing.assert_close(
         model(**only_slides(batch)).subspace_logits[:, 1], (model.head.bias / 2).expand(BATCH, OUTPUT)
     )
+
+
+@pytest.mark.parametrize("network", [ConcatFusion, LateFusion])
+def test_sizes_are_those_of_both_branches(network):
+    encoders = [*ABMIL(4).slide_encoder.parameters(), *SNN(4, n_genes=431).expression_encoder.parameters()]
+    count = sum(p.numel() for p in encoders) + (2 * 128 + 1) * 4
+    assert sum(p.numel() for p in network(4, n_genes=431).parameters()) == count

@@ -45,7 +45,10 @@ def test_sizes_are_as_published():
         return sum(p.numel() for p in module.parameters())
 
     gates = 2 * (129 * 128 + 257 * 128)
-    assert count(PathomicFusion(4, n_genes=10).fusion) == gates + (129**2 + 1) * 128 + (128 + 2 * 129 + 1) * 128
-    fusion = PORPOISE(4, n_genes=10).fusion
-    assert fusion.product.in_features == 33**2
-    assert fusion.product.out_features == fusion.joint.out_features == 256
+    fusion = gates + (129**2 + 1) * 128 + (128 + 2 * 129 + 1) * 128
+    genes = 11 * 64 + 65 * 48 + 49 * 32 + 33 * 128
+    assert count(PathomicFusion(4, n_genes=10)) == 1025 * 128 + genes + fusion + 129 * 4
+    gates = 2 * (257 * 32 + 513 * 32)
+    fusion = gates + (33**2 + 1) * 256 + (256 + 2 * 33 + 1) * 256
+    slides = 1025 * 512 + 2 * 513 * 256 + 256 + 513 * 256
+    assert count(PORPOISE(4, n_genes=10)) == slides + 11 * 256 + 257 * 256 + fusion + 257 * 4

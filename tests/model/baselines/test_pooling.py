@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from subfuse.model.baselines.pooling import AttentionPooling, BagEncoder, MeanPooling, masked_softmax
+from subfuse.model.baselines.pooling import AttentionPooling, BagEncoder, MeanPooling, clear_padding, masked_softmax
 
 MASK = torch.tensor([[True, True, False, False], [True, True, True, True], [False, False, False, False]])
 
@@ -13,6 +13,12 @@ def test_masked_softmax_is_a_softmax_over_what_is_left():
     expected = torch.tensor([[0.25, 0.75, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 0.0]])
     torch.testing.assert_close(masked_softmax(score, MASK), expected)
     assert masked_softmax(score[:, :0], MASK[:, :0]).shape == (3, 0)
+
+
+def test_padding_is_cleared_to_zero_whatever_it_holds():
+    patches = torch.tensor([[[2.0, torch.nan], [3.0, torch.inf]]])
+    cleared = clear_padding(patches, torch.tensor([[True, False]]))
+    torch.testing.assert_close(cleared, torch.tensor([[[2.0, torch.nan], [0.0, 0.0]]]), equal_nan=True)
 
 
 def test_the_mean_ignores_padding_and_is_zero_without_patches():

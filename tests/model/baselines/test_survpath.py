@@ -1,9 +1,12 @@
 import torch
 from baseline_inputs import BATCH, PATCH, PATHWAYS, build, inputs, only_expression, only_slides
 
+from subfuse.model.baselines.survpath import SurvPath
+
 
 def test_the_attention_is_a_dense_one_without_patches_to_patches():
     model, batch = build("survpath").eval(), inputs()
+    batch["patch_mask"][1, 1:] = False  # a single patch
     output = model(**batch, need_attention=True)
     n = len(PATHWAYS)
     tokens = torch.cat(
@@ -37,3 +40,11 @@ def test_without_patches_the_patch_half_is_zero():
     output = build("survpath").eval()(**only_expression(inputs()))
     assert output.embedding[:, 0, 8:].abs().max() == 0
     torch.testing.assert_close(output.embedding, output.expression_embedding)
+
+
+def test_size_is_as_published():
+    model = SurvPath(4, pathways={"a": range(100), "b": range(100, 431)})
+    pathways = 101 * 256 + 332 * 256 + 2 * 257 * 256
+    feed_forward = 2 * 129 * 128 + 2 * 128
+    expected = pathways + 1025 * 256 + 256 * 3 * 128 + feed_forward + (2 * 128 + 1) * 4
+    assert sum(p.numel() for p in model.parameters()) == expected

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from baseline_inputs import build, inputs
+from baseline_inputs import FEATURE, build, inputs
 from torch import nn
 
 from subfuse.model.baselines.transmil import NystromBlock, PositionEncoding, TransMIL, pseudo_inverse
@@ -15,7 +15,10 @@ def random(*shape: int) -> torch.Tensor:
 
 def block(embed_dim: int, *, heads: int, landmarks: int) -> NystromBlock:
     """A block that is attention only: no convolution, no projection."""
-    layer = NystromBlock(embed_dim, heads=heads, landmarks=landmarks, dropout=0.0).double()
+    return attention_only(NystromBlock(embed_dim, heads=heads, landmarks=landmarks, dropout=0.0).double())
+
+
+def attention_only(layer: NystromBlock) -> NystromBlock:
     with torch.no_grad():
         layer.value_convolution.weight.zero_()
         nn.init.eye_(layer.projection.weight)
@@ -68,6 +71,27 @@ def test_the_position_encoding_agrees_with_torchmil():
     torch.testing.assert_close(ours(tokens, 4), theirs(with_class_token, 4, 4)[0, 1:])
 
 
+def test_bags_agree_with_torchmil():
+    """Seven patches and the first two again are a square, with the class token ten tokens: two per landmark."""
+    torchmil = pytest.importorskip("torchmil.models.transmil")
+    ours = TransMIL(1, patch_dim=FEATURE, embed_dim=4, heads=1, landmarks=5, dropout=0.0).double()
+    theirs = torchmil.TransMIL((FEATURE,), att_dim=4, n_heads=1, n_landmarks=5, feat_ext=ours.patch_projection.float())
+    theirs, ours = theirs.double(), ours.double()
+    for layer, block in zip(theirs.layers, (ours.first, ours.second), strict=True):
+        attention_only(block)
+        layer.att_module.qkv_nn.load_state_dict(block.to_qkv.state_dict())
+    for layer, name in zip(ours.position.convolutions, ("proj", "proj1", "proj2"), strict=True):
+        getattr(theirs.pos_layer, name).load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        theirs.cls_token.copy_(ours.class_token[None])
+        theirs.classifier.weight.copy_(ours.head.weight[0])
+        theirs.classifier.bias.copy_(ours.head.bias)
+    batch = inputs(patch=7)
+    batch["patch_mask"][:] = True
+    expected = torch.cat([theirs(bag[None]) for bag in batch["patches"]])
+    torch.testing.assert_close(ours(**batch).logits[:, 0], expected)
+
+
 def test_the_pseudo_inverse_converges_to_that_of_numpy():
     matrix = (3 * random(2, 4, 4)).softmax(dim=2)
     torch.testing.assert_close(pseudo_inverse(matrix, iterations=30), torch.linalg.inv(matrix))
@@ -94,4 +118,6 @@ def test_size_is_as_published():
     blocks = 2 * (512 * 3 * 512 + 513 * 512 + 2 * 512 + 8 * 33)
     position = 512 * (49 + 25 + 9 + 3)
     count = 1025 * 512 + 512 + blocks + position + 2 * 512 + 513 * 4
-    assert sum(p.numel() for p in TransMIL(4).parameters()) == count
+    model = TransMIL(4)
+    assert sum(p.numel() for p in model.parameters()) == count
+    assert (model.first.heads, model.first.landmarks) == (model.second.heads, model.second.landmarks) == (8, 256)
