@@ -1,5 +1,6 @@
 """What scores are drawn on: the slide's picture, else its patches' places, without gaps between neighbours."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,38 @@ def test_one_patch_is_coloured_among_the_others() -> None:
         for other, (left, top) in enumerate(coords):
             found = tuple(picture[int((top - 300 + 50) * scale), int((left - 400 + 50) * scale)])
             assert found == (TISSUE if other == row else GREY), (x, y)
+
+
+def test_a_small_slide_is_drawn_in_its_own_size_and_a_large_one_as_high_or_wide_as_a_thumbnail(tmp_path: Path) -> None:
+    sizes = {(300, 200): (300, 200), (1200, 800): (1024, 683), (800, 3200): (256, 1024), (5000, 2): (1024, 1)}
+    for (width, height), expected in sizes.items():
+        slide = slide_of([(0, 0)], width=width, height=height)
+        assert slide_ground(tmp_path / "features_fake" / "a.h5", slide).picture.size == expected
+
+
+@pytest.mark.parametrize(("size", "has_edge"), [(7, False), (8, True), (100, True)])
+def test_patches_are_drawn_on_exactly_their_pixels_large_ones_with_an_edge(tmp_path, size, has_edge) -> None:
+    slide = replace(slide_of([(100, 0), (101 + size, 300)], width=1024, height=700), patch_size_level0=size)
+    picture = np.asarray(slide_ground(tmp_path / "features_fake" / "a.h5", slide).picture)
+    expected = np.zeros((700, 1024), dtype=bool)
+    inside = expected.copy()
+    for x, y in slide.coords:
+        expected[y : y + size, x : x + size] = True
+        inside[y + 1 : y + size - 1, x + 1 : x + size - 1] = True
+    glass = picture[-1, -1]
+    np.testing.assert_array_equal((picture != glass).any(axis=2), expected)
+    np.testing.assert_array_equal((picture == GREY).all(axis=2), inside if has_edge else expected)
+
+
+def test_a_patch_among_others_is_coloured_on_exactly_its_pixels() -> None:
+    coords = [(40, 30), (540, 30), (40, 530)]
+    picture = np.asarray(picture_of_place(slide_of(coords), 2, TISSUE))
+    expected = {row: np.zeros(picture.shape[:2], dtype=bool) for row in range(3)}
+    for row, (x, y) in enumerate(coords):
+        left, top, right, bottom = (round(len(picture) * (n - o) / 600) for n, o in
+                                    ((x, 40), (y, 30), (x + 100, 40), (y + 100, 30)))  # fmt: skip
+        expected[row][top:bottom, left:right] = True
+    np.testing.assert_array_equal((picture == TISSUE).all(axis=2), expected[2])
+    np.testing.assert_array_equal((picture == GREY).all(axis=2), expected[0] | expected[1])
+    framed = np.flatnonzero((picture == 0).all(axis=2).any(axis=0))
+    assert framed[-1] - framed[0] > expected[2].any(axis=0).sum()  # a frame around it

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from subfuse.explanation import colour_limit, heat_map, write_geojson
+from subfuse.explanation.heatmaps import NEGATIVE_RGB, POSITIVE_RGB
 
 SLIDE = {"slide_width_px": 4097, "slide_height_px": 2050}
 
@@ -63,6 +64,55 @@ def test_signs_have_their_own_colours_and_strength_grows_with_the_score():
     assert np.ptp(strong) > np.ptp(weak) > 0
 
 
+def test_opacity_is_the_share_of_the_limit_up_to_85_percent_and_the_mean_counts_where_patches_overlap():
+    coords = np.array([[0, 0], [512, 0], [1024, 0], [1024, 0], [2048, 0]])
+    scores = np.array([-0.5, 0.5, 0.7, 0.1, 8.0])
+    picture = heat_map(thumbnail(400, 200), coords, 512, **SLIDE, scores=scores, label="risk", limit=1.0)
+    shares = {20: (-0.5, NEGATIVE_RGB), 75: (0.5, POSITIVE_RGB), 120: (0.4, POSITIVE_RGB), 220: (1.0, POSITIVE_RGB)}
+    for x, (share, colour) in shares.items():
+        alpha = 0.85 * abs(share)
+        np.testing.assert_allclose(np.asarray(picture)[20, x], 200 * (1 - alpha) + alpha * np.array(colour), atol=0.51)
+
+
+def bands(is_ink: np.ndarray) -> list[tuple[int, int]]:
+    """First and last row of each run of rows with ink."""
+    rows = np.flatnonzero(np.diff(np.r_[0, is_ink.any(axis=1), 0]))
+    return [(start, stop - 1) for start, stop in rows.reshape(-1, 2).tolist()]
+
+
+@pytest.mark.parametrize(("width", "label"), [(680, "risk"), (680, "long label " * 12), (400, "risk")])
+def test_label_scale_and_its_numbers_stand_below_the_slide_one_under_the_other(width, label):
+    picture = heat_map(thumbnail(width, 100), np.array([[0, 0]]), 512, **SLIDE, scores=np.zeros(1), label=label)
+    pixels, size = np.asarray(picture).astype(int), max(12, width // 34)  # of the letters
+    assert (pixels[:100] == 200).all()  # the slide keeps its place
+    strip = pixels[100:]
+    (label_top, label_bottom), (bar_top, bar_bottom), (text_top, text_bottom) = bands((strip < 250).any(axis=2))
+    assert 0 <= label_top < label_bottom < bar_top <= label_bottom + 1 + (size / 2 if label == "risk" else size)
+    assert size / 2 <= bar_bottom - bar_top <= size
+    assert bar_bottom < text_top <= bar_bottom + size / 2
+    assert text_bottom < len(strip) - 1 <= text_bottom + size
+    bar = np.flatnonzero((strip[bar_top] < 250).any(axis=1))
+    left, right = bar[0], width - 1 - bar[-1]
+    assert left == right <= size / 2
+    assert strip[bar_top, bar[0], 2] > 180 > 100 > strip[bar_top, bar[0], 0]  # blue
+    assert strip[bar_top, bar[-1], 0] > 180 > 100 > strip[bar_top, bar[-1], 2]  # orange
+    np.testing.assert_allclose(strip[bar_top, width // 2], 225, atol=3)  # grey
+    columns = np.flatnonzero((strip[label_top : label_bottom + 1] < 100).all(axis=2).any(axis=0))
+    assert abs(columns[0] + columns[-1] - width) <= 4
+    assert columns[0] > 0
+    if len(label) > 20:
+        assert columns[-1] - columns[0] > 0.9 * (width - 2 * left)  # as large as fits
+    else:
+        assert label_bottom - label_top >= size / 2
+    numbers = np.flatnonzero((strip[text_top : text_bottom + 1] < 100).all(axis=2).any(axis=0))
+    assert numbers[0] - left <= size / 3
+    assert width - 1 - numbers[-1] - right <= size / 3
+    zero = numbers[np.abs(numbers - width / 2) < 2 * size]
+    assert abs(zero[0] + zero[-1] - width) <= 3
+    wide = heat_map(thumbnail(width, 100), np.array([[0, 0]]), 512, **SLIDE, scores=np.zeros(1), label="")
+    assert wide.size == picture.size
+
+
 def test_overlapping_patches_show_their_mean():
     coords = np.array([[0, 0], [0, 0]])
     picture = heat_map(thumbnail(400, 200), coords, 512, **SLIDE, scores=np.array([1.0, -1.0]), label="risk")
@@ -83,6 +133,7 @@ def test_the_colour_limit_ignores_a_single_extreme_patch_and_is_never_zero():
     assert colour_limit(np.r_[np.ones(999), 1000.0]) == pytest.approx(1.0)
     assert colour_limit(np.zeros(3)) == 1.0
     assert colour_limit(np.array([0.5]), np.array([0.0, -2.0])) > 1.9
+    assert colour_limit(np.arange(0.0, -102.0, -1.0)) == 100.0  # of 1 to 101
 
 
 def test_geojson_has_one_square_per_patch_in_level0_pixels(tmp_path):

@@ -75,6 +75,20 @@ def test_windows_do_not_depend_on_where_the_tissue_lies_on_the_slide(limit):
     assert (windows_of(moved, max_windows=limit) == windows_of(batch, max_windows=limit)).all()
 
 
+def test_patches_that_overlap_have_windows_of_their_own_where_they_are_few_enough():
+    batch = batch_of(6, 4)
+    twice = replace(
+        batch,
+        patches=torch.cat([batch.patches, batch.patches], dim=1),
+        coords=torch.cat([batch.coords, batch.coords + torch.tensor([1.0, 0.0])], dim=1),
+        patch_mask=torch.cat([batch.patch_mask, batch.patch_mask], dim=1),
+    )
+    assert windows_of(twice, max_windows=48).tolist() == list(range(48))
+    assert len(np.unique(windows_of(twice, max_windows=24))) == 24  # one cell of the grid each
+    at_one_place = replace(batch, coords=torch.full_like(batch.coords, 640.0))
+    assert windows_of(at_one_place, max_windows=1).tolist() == [0] * 24
+
+
 def test_no_window_is_an_error():
     with pytest.raises(ValueError, match="at least 1"):
         windows_of(batch_of(2, 2), max_windows=0)

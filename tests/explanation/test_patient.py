@@ -51,6 +51,8 @@ def assert_files_agree_with_each_other_and_with_the_prediction(out, slides, fitt
     for name in fitted.subspaces:
         total = patches[name].abs().sum() + genes.loc[genes["subspace"] == name, "contribution"].abs().sum()
         assert content["relative_gap"][name] == pytest.approx(abs(content["gap"][name]) / total, rel=1e-3)
+    assert (genes["contribution"] != 0).all()
+    assert genes["contribution"].abs().is_monotonic_decreasing  # strongest first
     np.testing.assert_allclose(patches["total"], patches[list(fitted.subspaces)].sum(axis=1), atol=1e-6)
     assert {f"occlusion_{name}" for name in fitted.subspaces} <= set(patches)
     assert patches.groupby("slide_id").size().to_dict() == {name: len(slide.coords) for name, slide in slides.items()}
@@ -68,6 +70,10 @@ def assert_points_lie_on_their_slides_and_are_called_a_description(out, slides):
         assert (here["y"] < slide.slide_height_px).all()
         with Image.open(out / f"sampling_{name}.png") as picture:
             assert picture.width == slide.slide_width_px // 2
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        places = here[["x", "y"]].to_numpy() // 2
+        drawn = np.array([np.ptp(pixels[int(y), int(x)]) > 0 for x, y in places])
+        assert drawn.mean() > 0.7  # but for edges of other dots
 
 
 def assert_galleries_name_the_slide_that_is_not_here(out):
@@ -176,3 +182,20 @@ def test_no_heat_map_takes_the_place_of_another(make_cohort, tmp_path):
     patient = replace(cohort.patients[5], slides=(tmp_path / "path_s.h5", tmp_path / "s.h5"))
     with pytest.raises(DataError, match=r"heatmap_linear_path_s\.png: .*slide path_s and linear_path of slide s"):
         explain_patient(fitted, patient, tmp_path / "out", fold=0)
+
+
+@pytest.mark.parametrize("model", ["snn", "abmil"])
+def test_what_a_model_does_not_read_is_not_explained(make_cohort, tmp_path, model):
+    cohort = make_cohort(n_patients=12)
+    slide = bright_slide(tmp_path / "s.tiff", width=700, height=520, size=150, bright=(300, 150))
+    patient = replace(cohort.patients[5], slides=(prepared_slide(tmp_path, slide, "s"),))
+    explain_patient(fit(cohort, model=model), patient, tmp_path / "out", fold=0)
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    content = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    if model == "snn":
+        assert written == {"explanation.json", "genes.csv"}
+        assert content["slides"] == []
+    else:
+        assert {"patches.csv", "heatmap_total_s.png", "heatmap_all_s.png", "gallery_all.jpg"} <= written
+        assert pd.read_csv(tmp_path / "out" / "genes.csv").empty
+        assert content["points"] is None  # it looks everywhere

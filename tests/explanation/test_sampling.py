@@ -35,6 +35,14 @@ def test_corners_of_the_coarse_grid_are_the_centres_of_the_corner_cells():
     middle = [(left + right) / 2, (top + bottom) / 2]
     expected = torch.tensor([[left, top], [right, top], [left, bottom], [right, bottom], middle])
     torch.testing.assert_close(found, expected)
+    small = points_um(corners, coords * 1e-3, grid=(6, 10), points=(2, 3))
+    torch.testing.assert_close(small, expected * 1e-3)
+
+
+def test_cells_of_a_single_patch_are_a_micrometre_wide():
+    positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    found = points_um(positions, torch.tensor([[640.0, 90.0]]), grid=(3, 2), points=(3, 2))
+    torch.testing.assert_close(found[1:] - found[0], torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
 
 
 @pytest.mark.parametrize("grid", [(12, 20), (5, 4), (9, 9)])
@@ -69,7 +77,7 @@ def test_points_return_to_their_own_slide_in_level0_pixels():
 def test_points_beyond_a_slides_edge_are_on_no_slide():
     slides = [slide(4, 3, left=700, top=40)]
     first = side_by_side(slides)[:1].astype(float)  # centre of the first patch, at level-0 pixel (850, 190)
-    moved = first + 0.25 * np.array([[-851.0, 0.0], [-849.0, 0.0], [0.0, -191.0], [1180.0, 0.0], [1179.0, 0.0]])
+    moved = first + 0.25 * np.array([[-851.0, 0.0], [-850.0, 0.0], [0.0, -191.0], [1180.0, 0.0], [1179.0, 0.0]])
     assert points_on_slides(moved, slides)[0].tolist() == [-1, 0, -1, -1, 0]
 
 
@@ -101,3 +109,37 @@ def test_points_are_drawn_where_they_are():
     assert tuple(pixels[100, 200]) == COLOURS[0]
     assert tuple(pixels[18, 60]) == COLOURS[1]
     assert (np.ptp(pixels[:200].astype(int), axis=2) > 0).sum() < 80
+    marked = Image.new("RGB", (400, 200), "white")
+    marked.putpixel((0, 0), (0, 0, 0))
+    empty = sampling_map(marked, table[:0], slide_width_px=2000, slide_height_px=1000, subspaces=("t", "m"))
+    np.testing.assert_array_equal(np.asarray(empty)[:200], np.asarray(marked))  # the slide keeps its place
+
+
+@pytest.mark.parametrize("width", [240, 400, 680])
+def test_the_legend_says_what_is_shown_and_names_each_colour_in_a_row_of_its_own(width):
+    names = ("tumour", "microenvironment", "third")
+    table = pd.DataFrame({"subspace": [], "x": [], "y": []})
+    picture = sampling_map(
+        Image.new("RGB", (width, 50), "white"), table, slide_width_px=2000, slide_height_px=1000, subspaces=names
+    )
+    legend, size = np.asarray(picture)[50:].astype(int), max(12, width // 34)  # of the letters
+    is_ink = (legend < 250).any(axis=2)
+    ends = np.flatnonzero(np.diff(np.r_[0, is_ink.any(axis=1), 0])).reshape(-1, 2)
+    assert len(ends) == 1 + len(names)
+    assert 0 < ends[0, 0] < size
+    assert (ends[2:, 0] - ends[1:-1, 1] < size).all()
+    assert 0 < len(legend) - ends[-1, 1] < size
+    assert not is_ink[:, -1].any()  # what is written fits
+    assert not is_ink[:, 0].any()
+    for (top, bottom), colour in zip(ends[1:], COLOURS, strict=False):
+        rows, columns = np.nonzero((legend[top:bottom] == colour).all(axis=2))
+        assert size / 2 - 3 <= np.ptp(columns) <= size  # a dot of the height of small letters
+        assert np.ptp(rows) == np.ptp(columns)
+        text = np.flatnonzero((np.ptp(legend[top:bottom], axis=2) < 9).any(axis=0) & is_ink[top:bottom].any(axis=0))
+        text = text[text > columns.max() + 1]
+        assert 0 < text[0] - columns.max() <= size
+    if width > 300:
+        written = np.flatnonzero(is_ink[ends[0, 0] : ends[0, 1]].any(axis=0))
+        assert written[0] <= size
+        assert ends[0, 1] - ends[0, 0] >= size / 2
+        assert ends[1, 0] - ends[0, 1] < size

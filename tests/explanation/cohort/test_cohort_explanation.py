@@ -1,5 +1,6 @@
 import json
 import pickle
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,10 @@ from bright_slides import fit
 
 from small_cohort import deal_folds
 from subfuse.errors import DataError
-from subfuse.explanation.cohort import fold_explanation
+from subfuse.explanation.cohort import cohort_explanation, enrichment, fold_explanation
 from subfuse.explanation.cohort.cohort_explanation import explain_cohort, modality_shares, reliance_summary
 from subfuse.explanation.cohort.fold_explanation import TABLES, FoldModel, is_explained
+from subfuse.training.fitted_model import FittedModel
 
 GENE_SETS = {"planted": [f"GENE{i}" for i in (0, 1, 2, 3, 4)], "others": [f"GENE{i}" for i in (4, 5, 6, 7, 8)]}
 
@@ -25,7 +27,7 @@ def models(make_cohort):
 
 
 def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("subfuse.explanation.cohort.enrichment.MIN_GENES", 2)
+    monkeypatch.setattr(enrichment, "MIN_GENES", 2)
     out, done = tmp_path / "survival", []
     explain_cohort(models, tmp_path, gene_sets=GENE_SETS, tolerance=1.0, progress=lambda *step: done.append(step))
     tested = {patient.patient_id: model for model in models for patient in model.patients}
@@ -44,13 +46,13 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     of_gene = values[(values["subspace"] == "tumour") & (values["gene"] == first[0])]
     assert of_gene["attribution"].abs().mean() == pytest.approx(genes["mean_absolute"].iloc[0], rel=1e-5)
     assert len(of_gene) == 5  # the second patient has no expression
-    enrichment = pd.read_csv(out / "enrichment.csv")
-    assert set(enrichment["ranking"]) == {"strength", "direction"}
-    assert set(enrichment["subspace"]) == {"microenvironment"}  # of the other no gene would be left to compare with
-    assert enrichment["p_value"].between(0, 1, inclusive="right").all()
+    enriched = pd.read_csv(out / "enrichment.csv")
+    assert set(enriched["ranking"]) == {"strength", "direction"}
+    assert set(enriched["subspace"]) == {"microenvironment"}  # of the other no gene would be left to compare with
+    assert enriched["p_value"].between(0, 1, inclusive="right").all()
     stability = pd.read_csv(out / "gene_stability.csv").set_index("subspace")["mean_rank_correlation"]
-    np.testing.assert_allclose(enrichment["stability"], stability["microenvironment"])
-    assert (enrichment["fdr"].notna() == (enrichment["stability"] >= 0.5)).all()
+    np.testing.assert_allclose(enriched["stability"], stability["microenvironment"])
+    assert (enriched["fdr"].notna() == (enriched["stability"] >= 0.5)).all()
     faithfulness = json.loads((out / "faithfulness.json").read_text())
     assert set(faithfulness) == {"patches", "genes"}
     assert faithfulness["genes"]["deletion"]["n_patients"] == 5
@@ -68,7 +70,7 @@ def test_a_cohort_is_explained_by_the_models_that_did_not_train_on_it(models, tm
     assert done[1][2] == "survival · model 1"
 
     before = (out / "genes.csv").read_bytes()
-    monkeypatch.setattr("subfuse.explanation.cohort.fold_explanation._explained_patient", None)  # not called again
+    monkeypatch.setattr(fold_explanation, "_explained_patient", None)  # not called again
     explain_cohort(models, tmp_path, gene_sets=GENE_SETS, tolerance=1.0)
     assert (out / "genes.csv").read_bytes() == before
 
@@ -92,7 +94,7 @@ def test_the_models_are_jobs_of_the_runs_workers(models, tmp_path, monkeypatch):
         for index, job in enumerate(pickle.loads(pickle.dumps(jobs))):  # as they reach another process
             yield index, DataError("damaged") if index == 0 else function(*job)
 
-    monkeypatch.setattr("subfuse.explanation.cohort.cohort_explanation.run_jobs", run_jobs)
+    monkeypatch.setattr(cohort_explanation, "run_jobs", run_jobs)
     with pytest.raises(DataError, match="damaged"):
         explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0, workers=3, scheduler="tcp://host:1")
     assert seen == {"workers": 3, "scheduler": "tcp://host:1", "n_jobs": 2}
@@ -138,16 +140,54 @@ def test_a_model_of_which_nobody_can_be_explained_is_an_error(models, tmp_path, 
     assert not (tmp_path / "survival" / "summary.json").exists()
 
 
+def test_a_task_that_fails_leaves_the_others_and_what_is_done_counts(tmp_path, monkeypatch):
+    models = [
+        FoldModel(fold, Mock(spec=FittedModel, task=task), ()) for task, fold in (("a", "0"), ("b", "0"), ("b", "1"))
+    ]
+    written, jobs, done = [], [], []
+
+    def run_jobs(function, open_jobs, *, workers, scheduler):
+        jobs.extend((tested.fitted.task, tested.fold, tolerance, workers) for tested, _, tolerance in open_jobs)
+        yield 0, DataError("damaged")
+        yield 1, None
+
+    monkeypatch.setattr(cohort_explanation, "run_jobs", run_jobs)
+    monkeypatch.setattr(cohort_explanation, "is_explained", lambda tested, *rest: tested.fold == "1")
+    monkeypatch.setattr(cohort_explanation, "_write_task", lambda of_task, folder, *rest, **how: written.append(folder))
+    with pytest.raises(DataError, match="damaged"):
+        explain_cohort(models, tmp_path, gene_sets={}, progress=lambda *step: done.append(step[:2]))
+    assert jobs == [("a", "0", 0.05, 1), ("b", "0", 0.05, 1)]
+    assert written == [tmp_path / "b"]
+    assert done == [(2, 3), (3, 3)]
+
+
+def test_a_gene_without_a_direction_is_in_the_middle_of_that_ranking(tmp_path, monkeypatch):
+    rows = [(str(n), gene, x, x * weight) for n, x in enumerate((1.0, 2.0)) for gene, weight in (("A", -3.0), ("B", 2))]
+    rows += [(str(n), "constant", 5.0, float(n)) for n in range(2)]
+    values = pd.DataFrame(rows, columns=["patient_id", "gene", "expression", "attribution"])
+    values = values.assign(fold="0", subspace="t", share=1.0)
+    seen = {}
+
+    def enrich_subspaces(rankings, *rest, **options):
+        seen.update({name: ranking.droplevel("subspace").to_dict() for name, ranking in rankings.items()})
+        return pd.DataFrame()
+
+    monkeypatch.setattr(cohort_explanation, "enrich_subspaces", enrich_subspaces)
+    cohort_explanation._write_genes(tmp_path, values, {}, is_survival=True)
+    assert seen["strength"] == {"A": 4.5, "B": 3.0, "constant": 0.5}
+    assert seen["direction"] == {"A": -4.5, "B": 3.0, "constant": 0.0}
+
+
 def test_nobody_to_explain_is_an_error(tmp_path):
     with pytest.raises(DataError, match="Found none"):
         explain_cohort([], tmp_path, gene_sets={})
 
 
 def test_shares_of_modalities_leave_the_baseline_out():
-    rows = [("a", "t", "slides", 3.0), ("a", "t", "expression", -1.0), ("a", "all", "baseline", 9.0)]
+    rows = [("a", "t", "slides", 0.3), ("a", "t", "expression", -0.1), ("a", "all", "baseline", 9.0)]
     table = modality_shares(pd.DataFrame(rows, columns=["patient_id", "subspace", "modality", "contribution"]))
-    assert table["share"].tolist() == [0.75, 0.25]
-    assert np.isclose(table["mean"].to_list(), [3.0, -1.0]).all()
+    np.testing.assert_allclose(table["share"], [0.75, 0.25])
+    np.testing.assert_allclose(table["mean"], [0.3, -0.1])
 
 
 def test_a_patient_of_several_models_weighs_as_much_as_one_of_a_single_model():
@@ -155,6 +195,8 @@ def test_a_patient_of_several_models_weighs_as_much_as_one_of_a_single_model():
     table = pd.DataFrame(rows, columns=["patient_id", "fold", "contribution", "explained"])
     table = table.assign(subspace="t", modality="slides")
     assert modality_shares(table)["mean"].tolist() == [3.0]
-    found = reliance_summary(table, pd.DataFrame({"relative_gap": [0.0]}))
+    found = reliance_summary(table, pd.DataFrame({"relative_gap": [0.1, np.inf, 0.4, 0.2, np.nan]}))
+    assert found["relative_gap"] == {"median": 0.2, "largest": 0.4}
+    assert reliance_summary(table, pd.DataFrame({"relative_gap": [np.nan]}))["relative_gap"] is None
     assert found["n_patients"] == 2
     assert found["explained"] == {"G4": 1, "G2": 1}

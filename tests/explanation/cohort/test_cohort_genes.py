@@ -37,8 +37,7 @@ def test_strength_direction_and_stability_of_known_weights(values):
     pd.testing.assert_series_equal(summary["mean_absolute"].sort_index(), absolute, check_names=False)
     assert summary.loc["A", "direction"] == pytest.approx(-1)
     assert summary.loc["B", "direction"] == pytest.approx(1)
-    assert summary.loc["C", "top_share"] == 0
-    assert summary.loc["D", "top_share"] == 0.5
+    assert summary["top_share"].to_dict() == {"A": 1, "B": 0.5, "C": 0, "D": 0.5}
     assert summary["rank"].tolist() == [1, 2, 3, 4]
     assert summary.loc["D", "mean_rank_over_folds"] == 2.5
 
@@ -56,6 +55,37 @@ def test_rank_stability_over_folds(values):
     assert table["mean_rank_correlation"].item() == pytest.approx(by_fold["0"].corr(by_fold["1"], method="spearman"))
     assert table["n_folds"].item() == 2
     assert np.isnan(rank_stability(values[values["fold"] == "0"])["mean_rank_correlation"].item())
+
+
+def test_stability_is_of_three_genes_or_more_however_weak(values):
+    three = values[values["gene"] != "D"]
+    expected = three.assign(a=values["attribution"].abs()).pivot_table(index="gene", columns="fold", values="a")
+    expected = expected["0"].corr(expected["1"], method="spearman")
+    weak = three.assign(attribution=1e-3 * three["attribution"])
+    assert rank_stability(weak)["mean_rank_correlation"].item() == pytest.approx(expected)
+    assert np.isnan(rank_stability(three[three["gene"] != "C"])["mean_rank_correlation"].item())
+
+
+def test_two_patients_have_a_direction(values):
+    two = values[values["patient_id"].isin(["0-0", "0-1"])]
+    assert gene_summary(two).set_index("gene")["direction"][["A", "B"]].tolist() == [-1, 1]
+
+
+def test_subspaces_stay_in_order_with_their_strongest_genes_first(values):
+    both = pd.concat([values, values.assign(subspace="another", attribution=values["attribution"] + 100)])
+    summary = gene_summary(both)
+    assert summary["subspace"].tolist() == ["t"] * 4 + ["another"] * 4
+    assert summary["rank"].tolist() == [1, 2, 3, 4] * 2
+    assert summary.index.tolist() == list(range(8))
+    assert rank_stability(both)["subspace"].tolist() == ["t", "another"]
+
+
+def test_the_twenty_strongest_genes_count_as_found():
+    table = pd.DataFrame({"gene": [f"G{n}" for n in range(25)], "attribution": np.arange(25, 0, -1.0)})
+    table = table.assign(fold="0", patient_id="a", subspace="t", expression=0.0, share=0.0)
+    summary = gene_summary(table)
+    assert summary["top_share"].sum() == 20
+    assert values_of_top_genes(table, summary)["gene"].tolist() == [f"G{n}" for n in range(20)]
 
 
 def test_values_of_the_top_genes_come_strongest_first(values):

@@ -1,5 +1,7 @@
 """Explanations of one model's patients: complete, and known to be of this model, these patients, this setting."""
 
+import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +38,10 @@ def test_what_was_explained_is_known_to_be_of_this_model_these_patients_and_this
 
 
 def test_every_table_has_the_patients_it_can_have_and_the_models_name(tested, tmp_path):
+    start = time.monotonic()
     explain_model(tested, tmp_path, 1.0)
+    seconds = json.loads((tmp_path / fold_explanation.PROVENANCE).read_text())["explaining_seconds"]
+    assert 0 < seconds < time.monotonic() - start + 0.1  # rounded
     tables = {name: pd.read_csv(tmp_path / fold_explanation.MODEL_TABLES[name]) for name in TABLES}
 
     assert all(set(table["fold"].astype(str)) == {"0"} for table in tables.values())
@@ -69,3 +74,16 @@ def test_a_patient_who_fails_is_tried_again_and_where_all_fail_it_is_an_error(te
     failing.clear()
     explain_model(tested, tmp_path, 1.0)
     assert is_explained(tested, tmp_path, 1.0)
+
+
+def test_three_patients_of_a_model_are_looked_at_closer(tested, tmp_path, monkeypatch):
+    closer = []
+
+    def explain(explained, patient, generator, *, tolerance, scrutinise):
+        closer.append(scrutinise)
+        yield "contributions", pd.DataFrame({"patient_id": [patient.patient_id], "contribution": [1.0]})
+
+    monkeypatch.setattr(fold_explanation, "_explained_patient", explain)
+    patients = tuple(replace(tested.patients[0], patient_id=f"P{n}") for n in range(5))
+    explain_model(replace(tested, patients=patients), tmp_path, 1.0)
+    assert sorted(closer) == [False, False, True, True, True]
