@@ -176,8 +176,13 @@ def mutants_of(module: str) -> Iterator[Mutant]:
         operator = get_operator(name)()
         places = [place for node in ast_nodes(get_ast(source)) for place in operator.mutation_positions(node)]
         for occurrence, (start, _) in enumerate(places):
-            mutated = mutate_code(source, operator, occurrence)
-            if any(first <= start < last for first, last in untouched) or mutated in seen:
+            if any(first <= start < last for first, last in untouched):
+                continue
+            try:
+                mutated = mutate_code(source, operator, occurrence)
+            except AttributeError:  # Cosmic Ray replaces no exception with a dotted name
+                continue
+            if mutated in seen:
                 continue
             seen.add(mutated)
             with contextlib.suppress(SyntaxError):
@@ -189,7 +194,7 @@ def _computes_nothing(source: str) -> list[tuple[tuple[int, int], tuple[int, int
     """Returns where stands what computes nothing.
 
     Annotations, what is imported for them alone, decorators, the stars before keyword arguments, `strict` of `zip`,
-    which guards against slips of the programmer, and how many names a message shows.
+    which guards against slips of the programmer, how many names a message shows, and the shades of named colours.
     """
     parts: list[ast.expr | None] = []
     spans: list[tuple[tuple[int, int], tuple[int, int]]] = []
@@ -205,9 +210,17 @@ def _computes_nothing(source: str) -> list[tuple[tuple[int, int], tuple[int, int
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             parts += [part.value for part in node.keywords if (node.func.id, part.arg) == ("zip", "strict")]
             parts += node.args[1:] if node.func.id == "preview" else []
+    parts += [n.value for n in ast.parse(source).body if isinstance(n, ast.Assign) and _is_colour(n.value)]
     spans += [((p.lineno, p.col_offset), (p.end_lineno or 0, p.end_col_offset or 0)) for p in parts if p is not None]
     stars = [(n, match.start()) for n, line in enumerate(source.splitlines(), 1) for match in re.finditer(r"\*,", line)]
     return spans + [(place, (place[0], place[1] + 1)) for place in stars]
+
+
+def _is_colour(value: ast.expr) -> bool:
+    """Returns whether an expression is a colour, red, green and blue, or a tuple of colours."""
+    parts = value.elts if isinstance(value, ast.Tuple) else []
+    numbers = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, int)]
+    return len(numbers) == len(parts) == 3 or (bool(parts) and all(_is_colour(part) for part in parts))
 
 
 def _changed_line(before: str, after: str) -> str:
@@ -240,8 +253,12 @@ def _tests_of_child(folder: Path, tests: list[str]) -> int:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they are slow to import
     places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]  # processes of tests must see the fault, too
     os.environ.update(PYTHONPATH=os.pathsep.join(places), PYTHONDONTWRITEBYTECODE="1")
+    import hypothesis
     import pytest
 
+    # a slow machine finds no fault
+    hypothesis.settings.register_profile("slow", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+    hypothesis.settings.load_profile("slow")
     # without run-time checks of shapes, which find faults that no property of a test does
     options = [
         "-qx",
