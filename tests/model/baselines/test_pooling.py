@@ -27,6 +27,8 @@ def test_the_mean_ignores_padding_and_is_zero_without_patches():
     pooled, weight = MeanPooling()(patches, MASK)
     torch.testing.assert_close(pooled, torch.tensor([[2.0, 20.0], [1.0, 1.0], [0.0, 0.0]]))
     torch.testing.assert_close(weight.sum(dim=1), torch.tensor([1.0, 1.0, 0.0]))
+    single = torch.tensor([[False, True, False, False]])
+    torch.testing.assert_close(MeanPooling()(patches[:1], single)[0], torch.tensor([[3.0, 30.0]]))
 
 
 def test_attention_pooling_by_hand():
