@@ -76,6 +76,7 @@ def test_features_in_several_folders_are_both_named(tmp_path):
 def test_a_resolution_and_an_encoder_that_no_file_says_are_asked(tmp_path):
     text, found = drafted(clam(tmp_path / "data" / "clam").parent)
     assert found == {"features": "clam", "mpp": "FILL-IN"}
+    assert "4 slides, CLAM, encoder unknown" in text
     (tmp_path / "data" / "slides.csv").write_text("slide_id,mpp\n" + "".join(f"{name},0.25\n" for name in NAMES))
     text, found = drafted(tmp_path / "data")
     assert found == {"table": "slides.csv", "features": "clam"}
@@ -83,6 +84,13 @@ def test_a_resolution_and_an_encoder_that_no_file_says_are_asked(tmp_path):
     text, found = drafted(clam(tmp_path / "known", level0_mpp=0.25))
     assert found == {"features": "."}
     assert "which encoder made them" in text
+
+
+def test_a_resolution_that_some_files_lack_is_not_asked_for_all(tmp_path):
+    write_job(tmp_path / "job", dict.fromkeys(NAMES, 0.25) | {NAMES[1]: None})
+    text, found = drafted(tmp_path)
+    assert found == {"features": "job"}
+    assert f"QUESTION: {TILING}/features_uni_v1/{NAMES[1]}.h5: the pixel size is required" in text
 
 
 def test_a_file_of_features_that_cannot_be_read_is_told(tmp_path):

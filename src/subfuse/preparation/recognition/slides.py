@@ -121,18 +121,22 @@ def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) 
             return [line("features", relative(places[0], base), f"{QUESTION}{question}")]
         return [line("features", relative(places[0], base)), asked("encoder", f"which one? {question}")]
     top = _top(list(found.values()), places[0])
-    layouts, encoders, lines = set(), set(), []
-    for path in sorted(found.values())[:_LOOKED_AT]:
+    looked_at = sorted(found.values())[:_LOOKED_AT]
+    layouts, encoders, problems, n_without_mpp = set[str](), set[str](), list[str](), 0
+    for path in looked_at:
+        seen: tuple[str, str] | None
         try:
-            layout, encoder = _look(path)
+            seen = _look(path)
         except SubfuseError as error:
-            if _is_read_with_mpp(path):
-                lines = [] if _has_mpp(tables) else [asked("mpp", "µm per level-0 pixel? No file says it", value=BLANK)]
-            else:
-                lines.append(remark(f"{QUESTION}{error}"))
-            continue
-        layouts.add(layout)
-        encoders.add(encoder)
+            seen = _look_with_any_mpp(path)
+            problems += [str(error)] if seen is None or not _has_mpp(tables) else []
+            n_without_mpp += seen is not None
+        layouts |= {seen[0]} if seen else set()
+        encoders |= {seen[1]} if seen else set()
+    if n_without_mpp == len(looked_at) and problems:
+        lines = [asked("mpp", "µm per level-0 pixel? No file says it", value=BLANK)]
+    else:  # a value for all would stand for those that say theirs, too
+        lines = [remark(f"{QUESTION}{problem.replace(f'{places[0]}/', '')}") for problem in problems]
     if encoders == {UNKNOWN_ENCODER}:
         lines.append(remark(f"{QUESTION}which encoder made them? The files do not say:"))
         lines.append(remark("encoder: uni_v1"))
@@ -146,12 +150,12 @@ def _look(path: Path, mpp: float | None = None) -> tuple[str, str]:
         return file.layout, file.encoder
 
 
-def _is_read_with_mpp(path: Path) -> bool:
+def _look_with_any_mpp(path: Path) -> tuple[str, str] | None:
+    """Returns what a file is of which nothing but the pixel size is missing; None of others."""
     try:
-        _look(path, _ANY_MPP)
+        return _look(path, _ANY_MPP)
     except SubfuseError:
-        return False
-    return True
+        return None
 
 
 def _top(files: Sequence[Path], place: Path) -> Path:
