@@ -1,12 +1,14 @@
 """How a network is trained: rates, epochs, what is kept, and what is hidden while training."""
 
 from contextlib import contextmanager
-from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from brief_training import BRIEF, read_log, train, weights_of
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import Logger
 
 from small_cohort import deal_folds
 from subfuse.cohort.bags import BagReader
@@ -92,16 +94,18 @@ class Interruption(Exception):
 
 
 def test_log_tracker_and_progress_are_told_of_every_epoch_once_though_interrupted(make_cohort, tmp_path, monkeypatch):
-    class Recorder:
+    class Recorder(Logger):
+        name, version = "recorder", 0
+
         def __init__(self):
             self.steps, self.rows, self.settings = [], [], []
 
-        def log_hyperparams(self, settings):
-            self.settings.append(settings)
+        def log_hyperparams(self, params):
+            self.settings.append(params)
 
-        def log_metrics(self, row, step):
+        def log_metrics(self, metrics, step):
             self.steps.append(step)
-            self.rows.append(row)
+            self.rows.append(metrics)
 
     recorders, messages = [], []
 
@@ -153,7 +157,9 @@ def test_further_processes_draw_dropout_of_their_own():
     def drawn(rank):
         torch.manual_seed(5)
         network = torch.nn.Linear(1, 1)
-        Trainer(BRIEF, 3, SimpleNamespace(global_rank=rank))._start(network, torch.optim.SGD(network.parameters()))
+        Trainer(BRIEF, 3, MagicMock(spec=Fabric, global_rank=rank))._start(
+            network, torch.optim.SGD(network.parameters())
+        )
         return float(torch.rand(1))
 
     torch.manual_seed(5)
