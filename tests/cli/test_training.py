@@ -227,3 +227,15 @@ def test_train_and_crossval_spell_the_same_options_alike():
     assert options[1].keys() - options[0].keys() == of_many | across_jobs
     shared = options[0].keys() & options[1].keys()
     assert {name: options[0][name] for name in shared} == {name: options[1][name] for name in shared}
+
+
+@pytest.mark.parametrize("command", [["crossval"], ["train", "--task", "grade", "--model", "snn"]])
+@pytest.mark.parametrize("holds", ["a file", "other files"])
+def test_a_folder_that_cannot_become_a_run_is_refused_before_the_cohort_is_read(tmp_path, capsys, command, holds):
+    out = tmp_path / "out"
+    file = out if holds == "a file" else out / "notes.txt"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    assert main([command[0], str(tmp_path / "no cohort"), *command[1:], "--out", str(out)]) == 2
+    assert f"must be empty or a run folder. Found {holds}." in capsys.readouterr().err
+    assert file.read_text() == "mine"

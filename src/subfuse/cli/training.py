@@ -49,6 +49,10 @@ def _add_train(parser: ArgumentParser) -> None:
 
 
 def _train(arguments: Namespace) -> None:
+    from subfuse.run_folder.layout import require_run_place
+
+    require_run_place(arguments.out)
+
     from subfuse.cohort.cohort import read_cohort
     from subfuse.runs.single_training import train_model
     from subfuse.training.models import check_model_names
@@ -91,6 +95,10 @@ def _add_crossval(parser: ArgumentParser) -> None:
 
 
 def _crossval(arguments: Namespace) -> None:
+    from subfuse.run_folder.layout import require_run_place
+
+    require_run_place(arguments.out)
+
     from subfuse.cohort.cohort import read_cohort
     from subfuse.runs.folds import choose_folds
     from subfuse.training.models import check_model_names, compared_in, compared_models, is_trivial

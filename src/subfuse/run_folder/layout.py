@@ -12,7 +12,7 @@ from subfuse.cohort.cohort import changed_patients, read_patients
 from subfuse.cohort.task import TaskSpec
 from subfuse.cohort.yaml_problems import read_yaml
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.files import is_begun, read_json, read_sealed_json, write_json, write_text
+from subfuse.files import is_begun, read_json, read_sealed_json, require_place, write_json, write_text
 from subfuse.run_folder import names
 from subfuse.run_folder.cohort_copy import read_run_patients
 from subfuse.run_folder.tables import require_own_predictions
@@ -40,6 +40,12 @@ class RunConfig(BaseModel):
     allow_inputs: list[str] = []
     trained: str | None = None
     evaluated: str | None = None
+
+
+def require_run_place(out: Path) -> None:
+    """Raises a ConfigurationError unless a folder is that of a run or can become one; for before long work."""
+    is_begun(out, names.CONFIG, what="a run folder")
+    require_place(out)
 
 
 def claim_folder(out: Path, description: dict[str, Any]) -> None:
