@@ -166,6 +166,59 @@ def test_what_cannot_be_told_is_empty_with_its_reason() -> None:
     assert (np.isnan(alike.value), "the same probability" in str(alike.reason)) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("n_cases", "few"), [(5, ""), (4, "4 test patients of"), (56, "4 test patients of others than")]
+)
+def test_a_class_of_five_test_patients_and_as_many_others_is_told(n_cases: int, few: str) -> None:
+    log_odds = np.random.default_rng(0).normal(size=60)
+    probability = 1 / (1 + np.exp(-log_odds))
+    label = np.where(np.random.default_rng(1).permutation(60) < n_cases, "B", "A")
+    table = slope_table(rows_of(1, 1, label=label, p_A=1 - probability, p_B=probability))
+    assert (table["before"].isna() == bool(few)).tolist() == [True, True]
+    assert table["reason"].str.startswith(few or "not recalibrated").all()
+
+
+@pytest.mark.parametrize(("n", "n_events", "few"), [(20, 10, ""), (20, 9, "20 test patients, 9"), (19, 10, "19 test")])
+def test_twenty_patients_of_whom_ten_had_an_event_by_the_horizon_are_told(n: int, n_events: int, few: str) -> None:
+    place = np.arange(n)
+    time = np.where(place < n_events, HORIZON - 100.0 * (n_events - 1 - place), HORIZON + 100)  # the last on its day
+    hazard = np.exp(np.random.default_rng(0).normal(size=n)) / 1200
+    curves = {f"survival_{day:g}": np.exp(-hazard * day) for day in DAYS}
+    later = place == n - 1  # an event after the horizon is none by then
+    table = slope_table(rows_of(1, 1, time_days=time, event=(place < n_events) | later, risk=np.log(hazard), **curves))
+    assert (table["before"].isna() == bool(few)).tolist() == [True, True]
+    assert table["reason"].str.startswith(few or "not recalibrated").all()
+
+
+def test_probabilities_of_0_and_1_are_nearly_certain_and_told() -> None:
+    log_odds, is_case = drawn(n=60)
+    probability = np.where(np.arange(60) < 3, 0.0, np.where(np.arange(60) < 6, 1.0, 1 / (1 + np.exp(-log_odds))))
+    label = np.where(is_case, "B", "A")
+    nearly = np.clip(probability, 1e-7, 1 - 1e-7)
+    both = [slope_table(rows_of(1, 1, label=label, p_A=1 - p, p_B=p))["before"] for p in (probability, nearly)]
+    assert np.isfinite(both[0]).all()
+    np.testing.assert_allclose(*both, rtol=1e-4)
+
+    hazard, time, event = followed(1.0, 1.0, n=60)
+    survival = np.exp(-hazard * HORIZON)
+    survival[:3], survival[3:5] = 0.0, 1.0
+    assert np.isfinite(survival_slope(survival, time, event, horizon_days=HORIZON).value)
+
+
+def test_the_ratio_is_unknown_where_nobody_was_followed_to_the_horizon_unless_all_had_died() -> None:
+    days, survival, everybody = np.array([100.0, 200.0, 300.0, 400.0]), np.full(4, 0.5), np.ones(4, bool)
+    all_died = observed_to_expected(survival, days, everybody, horizon_days=HORIZON)
+    assert (all_died.value, all_died.reason) == (pytest.approx(np.log(2)), None)
+    one_seen = observed_to_expected(survival, days, days < 400, horizon_days=HORIZON)
+    assert (np.isnan(one_seen.value), one_seen.reason) == (True, "nobody was followed to day 1095")
+    followed_to_it = observed_to_expected(survival, days, days < 400, horizon_days=400.0)
+    assert followed_to_it.value == pytest.approx(np.log(0.75 / 0.5))  # one of four lives
+    greenwood = 0.25**2 * (1 / (4 * 3) + 1 / (3 * 2) + 1 / (2 * 1))
+    assert followed_to_it.error == pytest.approx(np.sqrt(greenwood) / 0.75)
+    none_expected = observed_to_expected(np.ones(4), days, everybody, horizon_days=HORIZON)
+    assert none_expected.value == pytest.approx(np.log(1e7))
+
+
 def test_the_finding_says_in_which_way_probabilities_are_off() -> None:
     off, right = (two_classes(slope, n=900) for slope in (0.3, 1.0))
     (finding,) = calibration_findings(calibration_table(off), slope_table(off))

@@ -64,6 +64,36 @@ def test_pairs_add_up_to_the_c_index_exactly():
         assert of_column["contribution"].sum() == pytest.approx(overall, abs=1e-12)
 
 
+def test_pairs_are_counted_and_those_of_a_stratum_are_its_c_index():
+    rows = table(fold=0, time_days=np.random.default_rng(3).permutation(N) + 1.0)
+    rows.loc[rows.index[60:], ["fold", "event"]] = 1, False  # a fold without a comparable pair
+    strata = three_strata(rows)
+    columns = columns_of(rows, idh=strata)
+    pairs = pair_decomposition(task_of(rows), ["ours"], columns).set_index(["stratum", "other"])
+    within = stratified_metrics(task_of(rows), ["ours"], columns, n_bootstrap=5, seed=0).set_index("stratum")
+    seen = rows.iloc[:60]
+    first = (seen["event"].to_numpy()[:, None]) & (seen["time_days"].to_numpy()[:, None] < seen["time_days"].to_numpy())
+    assert pairs["n_pairs"].sum() == first.sum()
+    assert pairs["share"].sum() == pytest.approx(1)
+    for name in ("mutant", "wildtype"):
+        chosen = strata[:60] == name
+        own = seen[chosen]
+        c_index = concordance_index(own["time_days"], -own["risk"], own["event"])
+        assert pairs.loc[(name, name), "c_index"] == pytest.approx(c_index)
+        assert pairs.loc[(name, name), "n_pairs"] == within.loc[name, "n_pairs"] == first[chosen][:, chosen].sum()
+
+
+@pytest.mark.parametrize("is_survival", [True, False])
+def test_of_one_replicate_both_ends_of_an_interval_are_that_one(is_survival: bool):
+    rows = table(event=np.arange(N) < 14)
+    if not is_survival:
+        p = 1 / (1 + np.exp(-rows["risk"]))
+        rows = rows.assign(label=np.where(rows["event"], "B", "A"), p_A=1 - p, p_B=p)
+        rows = rows.drop(columns=["time_days", "event", "risk"])
+    found = stratified_metrics(task_of(rows), ["ours"], columns_of(rows, all=["all"] * N), n_bootstrap=1, seed=0)
+    assert found["lower"].item() == found["upper"].item() != found["value"].item()
+
+
 def test_a_risk_that_is_the_stratum_ranks_nobody_within_it():
     rows = table()
     strata = np.where(np.arange(N) % 2 == 0, "mutant", "wildtype")
@@ -82,11 +112,13 @@ def test_the_auc_of_a_stratum_is_over_the_classes_it_has():
     label = np.array(["G2", "G3", "G4"])[np.arange(N) % 3]
     wild = (label == "G4") & (np.arange(N) % 2 == 0)
     p = draw.dirichlet([1, 1, 1], N)
+    p[1] = 0, 0, 1  # of two classes, none is likelier than the other
     rows = table(label=label, p_G2=p[:, 0], p_G3=p[:, 1], p_G4=p[:, 2]).drop(columns=["time_days", "event", "risk"])
     columns = columns_of(rows, idh=np.where(wild, "wildtype", "mutant"), low=np.where(label == "G4", "no", "yes"))
     found = stratified_metrics(task_of(rows), ["ours"], columns, n_bootstrap=50, seed=0).set_index("stratum")
     low = label != "G4"
-    expected = roc_auc_score(label[low] == "G3", p[low, 1] / p[low, :2].sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        expected = roc_auc_score(label[low] == "G3", np.nan_to_num(p[low, 1] / p[low, :2].sum(axis=1), nan=0.5))
     assert found.loc["yes", "value"] == pytest.approx(expected)
     expected = roc_auc_score(label[~wild], p[~wild], multi_class="ovr", labels=["G2", "G3", "G4"])
     assert found.loc["mutant", "value"] == pytest.approx(expected)
@@ -115,6 +147,8 @@ def test_strata_that_differ_are_told_from_strata_that_do_not():
     rows.loc[half, "risk"] = -rows.loc[half, "time_days"]
     columns = columns_of(rows, differs=np.where(half, "a", "b"), alike=[f"s{i // 6 % 2}" for i in range(N)])
     found = stratified_metrics(task_of(rows), ["ours"], columns, n_bootstrap=500, seed=0).groupby("column").first()
+    (smaller, larger), adjusted = sorted(found["p_heterogeneity"]), sorted(found["p_adjusted"])
+    assert adjusted == pytest.approx([2 * smaller, max(2 * smaller, larger)], abs=0)  # Holm's of two columns
     assert found.loc["differs", "p_adjusted"] < 0.001  # also where one C-index is 1, and no replicate differs
     assert found.loc["alike", "p_adjusted"] > 0.05
     assert found.loc["alike", "p_adjusted"] >= found.loc["alike", "p_heterogeneity"]
@@ -140,6 +174,21 @@ def test_cochrans_q_by_hand():
     # weights 100 and 25: mean 0.64, Q = 100 * 0.04**2 + 25 * 0.16**2 = 0.8
     assert heterogeneity_p_value([(0.6, 0.01), (0.8, 0.04)]) == pytest.approx(0.3711, abs=1e-4)
     assert np.isnan(heterogeneity_p_value([(0.6, 0.01)]))
+    without = heterogeneity_p_value([(0.6, 0.01), (0.8, 0.04), (0.9, 0.0)])  # no variance, no weight
+    assert without == heterogeneity_p_value([(0.6, 0.01), (0.8, 0.04)])
+
+
+def test_where_no_replicate_varies_the_variance_is_that_of_a_share_with_one_right_and_one_wrong_added():
+    rows = table(fold=0, event=True, time_days=np.arange(N) + 1.0)
+    first = np.arange(N) < 30
+    rows["risk"] = np.where(first, -1, 1) * rows["time_days"]  # C-index 1 of 30 patients, and 0 of 60
+    found = stratified_metrics(
+        task_of(rows), ["ours"], columns_of(rows, side=np.where(first, "a", "b")), n_bootstrap=20, seed=0
+    )
+    assert found["value"].tolist() == [0, 1]
+    spread = [(1.0, 31 / 32 * 1 / 32 / 30), (0.0, 1 / 62 * 61 / 62 / 60)]
+    expected = np.log10(heterogeneity_p_value(spread))
+    np.testing.assert_allclose(np.log10(found["p_heterogeneity"].to_numpy()), expected)
 
 
 def test_a_stratum_is_told_by_the_cases_of_the_folds_where_it_can_be():

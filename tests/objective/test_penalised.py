@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
@@ -75,6 +77,29 @@ def test_a_quadratic_is_solved_by_hand():
     # minimise (w - 3)^2 / 2 + |w| / 2 + w^2 / 4: w - 3 + 1/2 + w/2 = 0, so w = 5/3
     weight = elastic_net(lambda w: (0.5 * float((w - 3) @ (w - 3)), w - 3), np.zeros(1), penalty=1.0)
     assert weight[0] == pytest.approx(5 / 3, abs=1e-4)
+
+
+def test_curvatures_of_a_thousand_to_one_are_solved_with_the_steps_that_there_are():
+    """Without acceleration, 300 steps leave three quarters of the way where the loss is flattest."""
+    curvature, best = 2.5 * np.logspace(0, -3, 12), np.linspace(1, 3, 12)
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        return 0.5 * float(curvature @ (w - best) ** 2), curvature * (w - best)
+
+    weight = elastic_net(loss, np.zeros(12), penalty=2e-3)
+
+    # where curvature (w - best) + 0.001 + 0.001 w = 0
+    np.testing.assert_allclose(weight, (curvature * best - 1e-3) / (curvature + 1e-3), atol=0.07)
+
+
+def test_two_of_three_classes_are_told_as_by_a_regression_of_two_and_the_third_is_ruled_out():
+    label = np.repeat([0, 2], [24, 9])
+    inputs = np.random.default_rng(0).normal(size=(33, 5)) + label[:, None] * (np.arange(5) == 0)
+    weight, bias = ridge_logistic(inputs, label, inverse_penalty=0.5, n_classes=3)
+    theirs = LogisticRegression(C=0.5, max_iter=1000, class_weight="balanced").fit(inputs, label)
+    probability = softmax(inputs @ weight.T + bias, axis=1)
+    np.testing.assert_allclose(probability[:, [0, 2]], theirs.predict_proba(inputs), atol=1e-9)
+    assert 0 < probability[:, 1].max() < 1e-9
 
 
 def test_classes_count_alike_however_many_patients_they_have():

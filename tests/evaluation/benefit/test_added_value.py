@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_predictions import cohort, predictions
+from drawn_predictions import CLASSES, cohort, predictions
 from lifelines import CoxPHFitter
 from sklearn.linear_model import LogisticRegression
 
@@ -35,6 +35,10 @@ def table_of(patients: pd.DataFrame, noises: dict[str, float], task: str = "surv
         for i, (m, s) in enumerate(noises.items())
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def columns_of(task: str) -> list[str]:
+    return ["risk"] if task == "survival" else [f"p_{name}" for name in CLASSES]
 
 
 def added(rows: pd.DataFrame, models: list[str], n_bootstrap: int = 100) -> pd.DataFrame:
@@ -107,13 +111,57 @@ def test_noise_adds_nothing_on_average() -> None:
     assert np.mean(differences) <= 0.002
 
 
-def test_a_reversed_model_gets_no_weight(patients: pd.DataFrame) -> None:
-    rows = table_of(patients, {"clinical": 1.0, "ours": 1.0})
-    rows.loc[rows["model"] == "ours", "risk"] *= -1
+@pytest.mark.parametrize("change", ["reversed", "constant"])
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_a_reversed_and_a_constant_model_get_no_weight(patients: pd.DataFrame, task: str, change: str) -> None:
+    rows = table_of(patients, {"clinical": 1.0, "ours": 1.0}, task)
+    ours, predicted = rows["model"] == "ours", columns_of(task)
+    if change == "constant":
+        rows.loc[ours, predicted] = 1 / len(predicted)
+    elif task == "survival":
+        rows.loc[ours, "risk"] *= -1
+    else:
+        inverse = 1 / rows.loc[ours, predicted]
+        rows.loc[ours, predicted] = inverse.div(inverse.sum(axis=1), axis=0)
     found = added(rows, ["ours"]).loc["ours"]
     assert found["difference"] == 0
     assert found[["lower", "upper", "p_value"]].isna().all()  # no interval of no width
     assert found["reason"] == WEIGHTLESS
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_on_which_scale_a_model_predicts_changes_nothing(patients: pd.DataFrame, task: str) -> None:
+    rows = table_of(patients, {"clinical": 2.0, "ours": 2.0}, task)
+    predicted = columns_of(task)
+    if task == "grade":  # a logarithm of less than 1e-7 is none
+        rows[predicted] = 0.97 * rows[predicted] + 0.01
+    other, ours = rows.copy(), rows["model"] == "ours"
+    if task == "survival":
+        other.loc[ours, "risk"] = 50 * rows["risk"] + 7
+    else:
+        flatter = rows.loc[ours, predicted] ** 0.5
+        other.loc[ours, predicted] = flatter.div(flatter.sum(axis=1), axis=0)
+    found, again = (combine(task_of(table), "clinical", "ours").rows[predicted] for table in (rows, other))
+    np.testing.assert_allclose(found.astype(float), again.astype(float), atol=1e-5)
+
+
+def test_repeats_are_combined_each_by_itself(patients: pd.DataFrame) -> None:
+    once = table_of(patients, {"clinical": 2.0, "ours": 2.0})
+    other = table_of(patients, {"clinical": 3.0, "ours": 1.0}, seed=9).assign(repeat=1)
+    for splits in (["train", "validation", "test"], ["test"]):
+        alone, beside = (
+            combine(task_of(table[table["split"].isin(splits)]), "clinical", "ours").rows
+            for table in (once, pd.concat([once, other], ignore_index=True))
+        )
+        np.testing.assert_allclose(beside.loc[beside["repeat"] == 0, "risk"], alone["risk"])
+
+
+def test_a_trivial_model_that_is_reversed_keeps_its_order_by_a_small_weight() -> None:
+    draw = np.random.default_rng(0)
+    risk = draw.normal(size=(80, 1)) * [1.0, 1.0]
+    weights = cox_weights(-risk, np.exp(-risk[:, 0]), np.ones(80, dtype=bool))
+    assert 0 < weights[0] < 0.01
+    assert weights[1] == 0
 
 
 def test_weights_are_fitted_on_patients_who_are_not_tested_with_them(patients: pd.DataFrame) -> None:
