@@ -50,6 +50,17 @@ def test_val_column_is_the_test_fold(folder):
     assert "2 patients of the cohort are never tested (p3, p5)" in warnings[1]
 
 
+def test_validation_patients_are_drawn_from_strata_of_two_and_rarer_ones_are_put_together(tmp_path):
+    """Half of them, one of each: of the two who are alone in their site, too."""
+    site = {"p0": "A", "p1": "a", "p2": "a", "p3": "b", "p4": "b", "p5": "z"}
+    for k in range(2):
+        (tmp_path / f"splits_{k}.csv").write_text(f"train,val\np0,t{k}\np1,\np2,\np3,\np4,\np5,\n")
+    patients = pd.DataFrame({"patient_id": [*site, "t0", "t1"], "site": [*site.values(), "b", "b"]})
+    for seed in range(12):
+        for fold in given_folds(tmp_path, patients, validation=0.5, stratify=["site"], seed=seed):
+            assert sorted(site[name].replace("z", "A") for name in fold.validation) == ["A", "a", "b"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

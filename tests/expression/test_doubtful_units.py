@@ -18,6 +18,16 @@ def quantile_normalised(table: pd.DataFrame) -> pd.DataFrame:
     return ranks.map(lambda rank: (means[int(np.floor(rank))] + means[int(np.ceil(rank))]) / 2)
 
 
+def mostly_zero(table: pd.DataFrame) -> pd.DataFrame:
+    """Nine of ten values 0, and of the others all but one in ten whole."""
+    place = np.arange(table.size).reshape(table.shape)
+    return pd.DataFrame(np.where(place % 10, 0, 1 + place % 7 + 0.5 * (place % 100 == 0)), table.index, table.columns)
+
+
+def few_counts(table: pd.DataFrame, n_different: int) -> pd.DataFrame:
+    return pd.DataFrame(1 + np.arange(table.size).reshape(table.shape) % n_different, table.index, table.columns)
+
+
 def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
     table.to_csv(tmp_path / "e.csv")
     return "\n".join(read_expression(expression_section(table=tmp_path / "e.csv", unit=unit)).warnings)
@@ -70,6 +80,17 @@ def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
         ("log2_fpkm", lambda x: np.log2(x * DEPTH + 1).round(2), ""),
         ("log2_tpm", lambda x: np.log2(x.iloc[:, :200] + 1).round(2), ""),
         ("tpm", lambda x: x.iloc[:, :40].round(), ""),
+        ("tpm", lambda x: x.iloc[:, :49].round(), ""),
+        ("tpm", lambda x: x.iloc[:, :50].round(), "all values are whole numbers"),
+        ("log2_fpkm", lambda x: np.log2(mostly_zero(x) + 1), ""),
+        ("log2_fpkm", lambda x: np.log2(few_counts(x, 2) + 1), ""),
+        ("log2_fpkm", lambda x: np.log2(few_counts(x, 3) + 1), "all 2^x - 1 are whole numbers"),
+        ("tpm", lambda x: (x * DEPTH / 4).iloc[:, :999], ""),
+        ("tpm", lambda x: (x * DEPTH / 4).iloc[:, :1000], "Found a median of "),
+        ("log2_cpm", lambda x: np.log2(x.iloc[:4] / 100 + 1), "Found a median of 10000 over 1200 genes"),
+        ("log2_cpm", lambda x: np.log2(x.iloc[:5] / 100 + 1), "Found 10,000 in every sample"),
+        ("log2_tpm", lambda x: np.log1p(x.iloc[:4]), " over 1200 genes"),
+        ("log2_tpm", lambda x: np.log1p(x.iloc[:5]), "exp(x) - 1 sums to that in every sample"),
         ("log2_cpm", lambda x: np.log2(x * 30 + 1), "Found 30,000,000 in every sample"),
         ("tpm", lambda x: x * DEPTH * 30, "Found a median of "),
         ("tpm", lambda x: x * DEPTH / 4, "Found a median of "),

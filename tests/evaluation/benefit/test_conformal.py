@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import betabinom, binomtest
 
 from promised_coverage import DAYS, draw_classes, draw_survival
 from subfuse.audit.calibration import promise_findings
@@ -86,6 +87,45 @@ def rows_of(
 
 def task_of(rows: pd.DataFrame) -> TaskPredictions:
     return next(read_tasks(rows))
+
+
+def overall(rows: pd.DataFrame) -> pd.Series:
+    return conformal_table(task_of(rows), "subspace", strata(rows)).iloc[0]
+
+
+@pytest.mark.parametrize(("n_validation", "rank"), [(10, 1), (25, 2)])
+def test_interval_and_p_value_are_wilsons_and_that_of_the_beta_binomial(n_validation: int, rank: int) -> None:
+    rows = rows_of(1, n_validation, seed=8)
+    probability, label = rows[["p_0", "p_1", "p_2"]].to_numpy(), rows["label"].astype(int).to_numpy()
+    known, tested = slice(None, n_validation), slice(n_validation, None)
+    sets = conformal_sets(probability[known], label[known], probability[tested])
+    n_held = int(sets[np.arange(40), label[tested]].sum())
+
+    for table in (rows, pd.concat([rows, rows_of(1, n_validation, seed=9).assign(repeat=1)])):  # the first counts
+        found = overall(table)
+        assert found["coverage"] == pytest.approx(n_held / 40)
+        assert found["size"] == pytest.approx(sets.sum() / 40)
+        wilson = binomtest(n_held, 40).proportion_ci(method="wilson")
+        assert found[["lower", "upper"]].tolist() == pytest.approx([wilson.low, wilson.high], abs=1e-4)
+        assert found["p_value"] == pytest.approx(betabinom.cdf(n_held, 40, n_validation + 1 - rank, rank), abs=0.02)
+
+
+def test_without_censoring_coverage_is_the_share_who_lived_to_their_bound() -> None:
+    rows = rows_of(1, 25, survival=True).assign(event=True)
+    curves = SurvivalCurves(DAYS, rows[[f"survival_{day:g}" for day in DAYS]].to_numpy())
+    time_days = rows["time_days"].to_numpy()
+    of_known, of_tested = (SurvivalCurves(DAYS, part) for part in np.split(curves.survival, [25]))
+    bound = survival_bounds(time_days[:25], np.ones(25, dtype=bool), of_known, of_tested)
+
+    found = overall(rows)
+
+    share = (time_days[25:] >= bound).mean()
+    assert found["coverage"] == pytest.approx(share)
+    assert found["size"] == pytest.approx(np.median(bound))
+    wilson = binomtest(round(40 * share), 40).proportion_ci(method="wilson")
+    assert found[["lower", "upper"]].tolist() == pytest.approx([wilson.low, wilson.high], abs=1e-4)
+    without = overall(rows.drop(columns=[f"survival_{day:g}" for day in DAYS]))
+    assert (without["reason"], without["n_patients"]) == ("its predictions hold no survival curve", 0)
 
 
 def strata(rows: pd.DataFrame) -> pd.DataFrame:

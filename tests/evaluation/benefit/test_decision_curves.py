@@ -85,6 +85,38 @@ def test_where_nobody_treated_is_followed_it_is_unknown_and_nobody_treated_is_ze
     found = survival_net_benefit(probability, time_days, event, limits, np.ones((1, 3)), horizon_days=50.0)[0]
     assert np.isnan(found).tolist() == [False, True, False]
     assert found[2] == 0
+    undrawn = np.array([[0.0, 0.0, 1.0]])  # a replicate without the patients who are treated
+    found = survival_net_benefit(probability, time_days, event, limits, undrawn, horizon_days=50.0)[0]
+    assert found[1] == 0
+
+
+def test_values_of_repeats_are_means_and_those_of_two_models_are_subtracted(people: pd.DataFrame) -> None:
+    repeats = [predictions(people, task="grade", seed=seed).assign(repeat=seed) for seed in range(2)]
+    other = predictions(people, task="grade", model="clinical", noise=4.0, seed=2)
+    both = task_of(*repeats, other, other.assign(repeat=1))
+
+    found = curve(both, ["subspace", "clinical"], reference="clinical").set_index(["model", "outcome", "threshold"])
+
+    apart = [curve(task_of(repeat.assign(repeat=0)), ["subspace"])["net_benefit"] for repeat in repeats]
+    ours, theirs = found.loc["subspace"], found.loc["clinical"]
+    np.testing.assert_allclose(ours["net_benefit"], np.mean(apart, axis=0), atol=1e-12)
+    np.testing.assert_allclose(ours["against_reference"], ours["net_benefit"] - theirs["net_benefit"], atol=1e-12)
+    assert (ours["lower"] <= ours["upper"]).all()
+    assert (ours["n_patients"] == N).all()
+
+
+def test_of_two_classes_the_second_is_the_outcome_and_of_few_patients_there_is_no_band(people: pd.DataFrame) -> None:
+    rows = predictions(people, task="grade")
+    p = rows["p_G4"]
+    rows = rows.drop(columns=["p_G2", "p_G3", "p_G4"]).assign(p_no=1 - p, p_yes=p)
+    rows = rows.assign(label=np.where(rows["label"] == "G4", "yes", "no"))
+    found = curve(task_of(rows), ["subspace"])
+    assert set(found["outcome"]) == {"yes"}
+    assert found["lower_default"].notna().all()
+    few = curve(task_of(rows[rows["patient_id"].isin(sorted(people["patient_id"])[:12])]), ["subspace"])
+    assert few["net_benefit"].notna().all()
+    assert few[["lower_default", "upper_default"]].isna().all(axis=None)
+    assert few["reason"].notna().all()
 
 
 def test_a_better_model_is_worth_more_than_the_reference_and_defaults(people: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """What random folds promise beyond whole hospitals: the numbers of an independent C-index, and a planted signature."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from drawn_predictions import CLASSES, cohort
 from lifelines.utils import concordance_index
@@ -60,6 +61,30 @@ def test_the_same_folds_have_no_gap_and_patients_of_one_table_do_not_count():
     fewer = next(read_tasks(seen.rows[seen.rows["patient_id"] != "TCGA-000"]))
     (row,) = optimism_gap(seen, fewer, n_bootstrap=50, seed=0).to_dict("records")
     assert (row["gap"], row["lower"], row["upper"], row["n_patients"]) == (0.0, 0.0, 0.0, 239)
+
+
+def test_training_patients_change_nothing_and_a_metric_that_is_undefined_leaves_no_gap():
+    seen, held_out = tables(0.0)
+    expected = optimism_gap(seen, held_out, n_bootstrap=50, seed=0)
+    trained = [
+        pd.concat([part.rows.assign(split="train", fold=part.rows["fold"] + 1, risk=0.0), part.rows], ignore_index=True)
+        for part in (seen, held_out)
+    ]
+    for with_training in ([trained[0], held_out.rows], [seen.rows, trained[1]], trained):
+        both = [next(read_tasks(rows)) for rows in with_training]
+        pd.testing.assert_frame_equal(optimism_gap(*both, n_bootstrap=50, seed=0), expected)
+    alone = next(read_tasks(held_out.rows.assign(fold=np.arange(240))))  # nobody to be compared with
+    (row,) = optimism_gap(seen, alone, n_bootstrap=50, seed=0).to_dict("records")
+    assert row["random_folds"] == expected["random_folds"].item()
+    assert np.isnan([row["held_out"], row["gap"], row["lower"], row["upper"]]).all()
+
+
+def test_without_a_patient_whom_both_test_there_is_nothing_to_compare():
+    seen, held_out = tables(0.0)
+    other = next(read_tasks(held_out.rows.assign(patient_id="other-" + held_out.rows["patient_id"])))
+    (row,) = optimism_gap(seen, other, n_bootstrap=5, seed=0).to_dict("records")
+    assert (row["n_patients"], row["reason"]) == (0, "no patient is tested by both")
+    assert np.isnan([row[name] for name in ("random_folds", "held_out", "gap", "lower", "upper")]).all()
 
 
 def test_classes_have_a_gap_too_and_few_events_no_interval():

@@ -101,6 +101,36 @@ def test_hazards_are_recalibrated_by_the_validation_patients_of_their_own_fold()
         assert abs(found - expected(other)) > 1e-6
 
 
+@pytest.mark.parametrize(("n_events", "is_enough"), [(10, True), (9, False)])
+def test_ten_events_among_the_validation_patients_of_every_fold_are_enough(n_events: int, is_enough: bool) -> None:
+    rows = survived(150, factor=1.0)
+    validating = rows["split"] == "validation"
+    rows.loc[validating, "event"] = rows[validating].groupby("fold").cumcount() < n_events
+    found = calibration_table(rows)
+    assert found["after"].notna().all() == is_enough
+    assert is_enough or (found["reason"] == "not recalibrated: a fold has fewer than 10 validation events").all()
+
+
+@pytest.mark.parametrize("task", ["classes", "survival"])
+def test_a_fold_that_tests_nobody_changes_nothing(task: str) -> None:
+    rows = classified(150, ("A", "B"), sharpened=2.0) if task == "classes" else survived(150, factor=1.0)
+    untested = rows[rows["split"] == "validation"].drop_duplicates("patient_id").assign(fold=-1)
+    pd.testing.assert_frame_equal(calibration_table(pd.concat([untested, rows])), calibration_table(rows))
+
+
+def test_recalibrated_predictions_that_are_given_come_first() -> None:
+    rows = classified(150, ("A", "B"), sharpened=2.0)
+    given = rows.assign(recalibrated_p_A=rows["p_A"] ** 2, recalibrated_p_B=1 - rows["p_A"] ** 2)
+    told = rows.assign(p_A=given["recalibrated_p_A"], p_B=given["recalibrated_p_B"])
+    found, expected = calibration_table(given).set_index("measure"), calibration_table(told).set_index("measure")
+    np.testing.assert_allclose(found["after"], expected["before"])
+    rows = survived(150, factor=1.0)
+    curves = {name: rows[name] ** 2 for name in rows if name.startswith("survival_")}
+    given = rows.assign(**{f"recalibrated_{name}": values for name, values in curves.items()})
+    found, expected = (calibration_table(table).set_index("measure") for table in (given, rows.assign(**curves)))
+    np.testing.assert_allclose(found["after"], expected["before"])
+
+
 def test_a_model_without_curves_says_so() -> None:
     rows = survived(150, factor=1.0)
     found = calibration_table(rows.drop(columns=[name for name in rows if name.startswith("survival_")]))
