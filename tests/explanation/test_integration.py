@@ -31,13 +31,16 @@ def test_halves_make_up_the_whole():
 
 
 @pytest.mark.parametrize("points", [1, 4])
-def test_the_integral_of_a_linear_score_is_weight_times_input(points):
+@pytest.mark.parametrize("baseline", [0.0, 0.75])
+def test_the_integral_of_a_linear_score_is_weight_times_the_way_from_the_baseline(points, baseline):
     batch, model = three_patients(), AdditiveModel()
-    (found,) = path_of().integrate([WHOLE], points=points, chunk=3)
+    starts = {name: torch.full_like(getattr(batch, name), baseline) for name in ("patches", "expression")}
+    (found,) = (path_of(**starts) if baseline else path_of()).integrate([WHOLE], points=points, chunk=3)
 
     n_patches = batch.patch_mask.sum(dim=1).clamp(min=1)
-    of_patches = torch.einsum("bpf,sf->bp", batch.patches, model.patch_weight[:, 2]) / n_patches[:, None]
-    of_genes = batch.expression * model.gene_weight[:, 2].sum(dim=0)
+    patches = (batch.patches - baseline) * batch.patch_mask[..., None]
+    of_patches = torch.einsum("bpf,sf->bp", patches, model.patch_weight[:, 2]) / n_patches[:, None]
+    of_genes = (batch.expression - baseline) * batch.expression_mask[:, None] * model.gene_weight[:, 2].sum(dim=0)
     torch.testing.assert_close(found.patch, of_patches.detach())
     torch.testing.assert_close(found.gene, of_genes.detach())
     torch.testing.assert_close(found.gap, torch.zeros_like(found.gap), atol=1e-12, rtol=0)
