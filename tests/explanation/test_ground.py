@@ -121,3 +121,14 @@ def test_a_patch_among_others_is_coloured_on_exactly_its_pixels() -> None:
     np.testing.assert_array_equal((picture == GREY).all(axis=2), expected[0] | expected[1])
     framed = np.flatnonzero((picture == 0).all(axis=2).any(axis=0))
     assert framed[-1] - framed[0] > expected[2].any(axis=0).sum()  # a frame around it
+
+
+def test_patches_beyond_the_slide_end_at_its_edges(tmp_path) -> None:
+    edges = pixel_edges(np.array([[-60, -10], [990, 695]]), 100, (1024, 700), (1024, 700))
+    assert edges.tolist() == [[0, 0, 40, 90], [990, 695, 1024, 700]]
+    for x, y in ((1020, 400), (600, 696)):  # what is left of them is too narrow for an edge
+        slide = slide_of([(x, y)], width=1024, height=700)
+        picture = np.asarray(slide_ground(tmp_path / "features_fake" / "a.h5", slide).picture)
+        np.testing.assert_array_equal(
+            picture[y:, x:][:100, :100], np.full((min(100, 700 - y), min(100, 1024 - x), 3), 200)
+        )
