@@ -88,6 +88,10 @@ def test_the_parts_of_a_network_beside_a_line_say_the_same():
         for index in range(4):
             part = project_patches(model, [index])
             assert (part.weight is None) == (index == 3)  # the line reads patches as they are
-            found = part.model(**part.project(batch).inputs()).subspace_logits[:, part.place_of(index)]
+            output = part.model(**part.project(batch).inputs())
+            found = output.subspace_logits[:, part.place_of(index)]
             torch.testing.assert_close(found, whole[:, index], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(output.logits, found)  # nothing else is in this part
     assert project_patches(model, range(4)).model is model
+    undivided = WithLinearPath(line, MeanMIL(4, patch_dim=70)).eval()
+    assert all(project_patches(undivided, [index]).model is undivided for index in range(2))
