@@ -178,6 +178,22 @@ def test_cochrans_q_by_hand():
     assert without == heterogeneity_p_value([(0.6, 0.01), (0.8, 0.04)])
 
 
+def test_the_variance_of_a_stratum_is_that_of_its_replicates():
+    rows = table(fold=0, event=True, time_days=np.arange(N) + 1.0)
+    columns = columns_of(rows, side=np.where(np.arange(N) % 3 == 0, "a", "b"))
+    for seed in range(3):  # of two replicates, the interval leaves out a fortieth of their distance at either end
+        found = stratified_metrics(task_of(rows), ["ours"], columns, n_bootstrap=2, seed=seed)
+        share = (found["value"] * found["n_patients"] + 1) / (found["n_patients"] + 2)
+        apart = (found["upper"] - found["lower"]) / 0.95
+        variance = np.maximum(apart**2 / 2, share * (1 - share) / found["n_patients"])
+        expected = heterogeneity_p_value(list(zip(found["value"].tolist(), variance.tolist(), strict=True)))
+        assert found["p_heterogeneity"].tolist() == pytest.approx([expected, expected])
+        if (apart**2 / 2 > 1.1 * variance.min()).any():
+            break
+    else:
+        raise AssertionError("the least variance hides that of the replicates")
+
+
 def test_where_no_replicate_varies_the_variance_is_that_of_a_share_with_one_right_and_one_wrong_added():
     rows = table(fold=0, event=True, time_days=np.arange(N) + 1.0)
     first = np.arange(N) < 30

@@ -145,6 +145,17 @@ def test_on_which_scale_a_model_predicts_changes_nothing(patients: pd.DataFrame,
     np.testing.assert_allclose(found.astype(float), again.astype(float), atol=1e-5)
 
 
+def test_a_class_that_both_models_overrate_is_combined_to_its_frequency(patients: pd.DataFrame) -> None:
+    rows = table_of(patients, {"clinical": 2.0, "ours": 2.0}, "grade")
+    predicted = columns_of("grade")
+    rows[predicted] = (0.97 * rows[predicted] + 0.01) * [1.0, 1.0, 6.0]
+    rows[predicted] = rows[predicted].div(rows[predicted].sum(axis=1), axis=0)
+    frequency = [(patients["label"] == name).mean() for name in CLASSES]
+    assert rows[predicted[2]].mean() > frequency[2] + 0.15
+    found = combine(task_of(rows), "clinical", "ours").rows
+    np.testing.assert_allclose(found[predicted].mean(), frequency, atol=0.05)
+
+
 def test_repeats_are_combined_each_by_itself(patients: pd.DataFrame) -> None:
     once = table_of(patients, {"clinical": 2.0, "ours": 2.0})
     other = table_of(patients, {"clinical": 3.0, "ours": 1.0}, seed=9).assign(repeat=1)

@@ -45,7 +45,8 @@ def test_classes_are_the_definition_patient_by_patient(people: pd.DataFrame) -> 
     table = curve(task_of(rows), ["subspace"])
 
     assert list(table) == list(DECISION_COLUMNS)
-    assert len(table) == 3 * len(THRESHOLDS)
+    assert len(table) == 3 * 19  # every twentieth between nobody and everybody
+    assert (table["threshold"].min(), table["threshold"].max()) == (0.05, 0.95)
     for row in table.itertuples():
         treated, has_it = tested[f"p_{row.outcome}"] >= row.threshold, tested["label"] == row.outcome
         odds = row.threshold / (1 - row.threshold)
