@@ -48,6 +48,9 @@ def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
         ("log2_cpm", lambda x: np.log1p(x / 100).round(3), "natural logarithms of what was normalised to 10,000 per"),
         ("log2_fpkm", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
         ("log2_counts", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
+        ("log2_cpm", lambda x: np.log1p(x * 0.0123), "natural logarithms of what was normalised to 12,300 per"),
+        ("log2_counts", lambda x: np.log1p(x * 30), "natural logarithms of what was normalised to 30,000,000 per"),
+        ("log2_counts", lambda x: np.log1p(x * 23.45), ""),  # no sum that anybody would choose
         ("log2_cpm", lambda x: np.log2(x / 100 + 1), "Found 10,000 in every sample: either counts that were"),
         ("tpm", lambda x: (x * DEPTH).round(), "all values are whole numbers (largest "),
         ("tpm", lambda x: (x * 1e-5).round(), "all values are whole numbers (largest "),
@@ -157,3 +160,5 @@ def test_z_scores_without_a_negative_value_in_some_samples_name_these(tmp_path):
     table = pd.DataFrame(values, [f"P{i}" for i in range(6)], [f"G{i}" for i in range(100)])
     assert "Found none in 2 of 6 samples (P4, P5)" in warnings_of(tmp_path, table, "zscore")
     assert warnings_of(tmp_path, table.iloc[:4], "zscore") == ""
+    assert "no value is negative" in warnings_of(tmp_path, table.iloc[4:], "zscore")
+    assert warnings_of(tmp_path, table.iloc[5:], "zscore") == ""  # one sample may be high in every gene

@@ -51,6 +51,12 @@ def test_the_gap_is_the_difference_of_both_means_over_folds(signature):
     assert row["n_patients"] == 240
 
 
+def test_of_one_replicate_both_ends_of_the_interval_are_that_one():
+    (row,) = optimism_gap(*tables(2.0), n_bootstrap=1, seed=0).to_dict("records")
+    assert np.isfinite(row["lower"])
+    assert row["lower"] == row["upper"] != row["gap"]
+
+
 def test_a_signature_of_the_hospital_shows_as_a_gap():
     (row,) = optimism_gap(*tables(2.0), n_bootstrap=200, seed=0).to_dict("records")
     assert row["lower"] > 0.1
