@@ -49,7 +49,7 @@ def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
         ("log2_fpkm", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
         ("log2_counts", lambda x: np.log1p(x / 100), "Give exp(x) - 1 as unit rsem"),
         ("log2_cpm", lambda x: np.log1p(x * 0.0123), "natural logarithms of what was normalised to 12,300 per"),
-        ("log2_counts", lambda x: np.log1p(x * 30), "natural logarithms of what was normalised to 30,000,000 per"),
+        ("log2_counts", lambda x: np.log1p(x * 30), "natural logarithms of what was normalised to 30,000,00"),
         ("log2_counts", lambda x: np.log1p(x * 23.45), ""),  # no sum that anybody would choose
         ("log2_cpm", lambda x: np.log2(x / 100 + 1), "Found 10,000 in every sample: either counts that were"),
         ("tpm", lambda x: (x * DEPTH).round(), "all values are whole numbers (largest "),
