@@ -148,6 +148,10 @@ def test_tiles_of_a_gallery_stand_side_by_side_between_their_headings_and_captio
     last = below[below[:, 0] >= tops[3] + 90]
     assert len(last) == 3
     assert last[-1][1] < len(pixels) <= last[-1][1] + 22
+    row_height = tops[3] - tops[0]
+    assert len(pixels) == 22 + 2 * row_height  # both rows below the label, which has two lines
+    alone = gallery(tiles[:3], [], label="tumour", score_name="the hazard")
+    assert alone.height == 22 + row_height  # no heading without tiles
     heights = [stop - start for start, stop in (label, heading, first[1])]
     assert 16 >= heights[0] >= heights[1] >= heights[2] >= 6
 
