@@ -57,8 +57,18 @@ def test_early_stopping_stops_after_patience(make_cohort, tmp_path):
 
 @pytest.mark.parametrize(("warmup", "rising"), [(0.3, [1 / 3, 2 / 3, 1]), (0.0, [1])])
 @pytest.mark.parametrize("updates", [1, 3])
-def test_the_learning_rate_rises_evenly_and_falls_as_a_cosine(make_cohort, tmp_path, warmup, rising, updates):
+def test_the_learning_rate_rises_evenly_and_falls_as_a_cosine(
+    make_cohort, tmp_path, monkeypatch, warmup, rising, updates
+):
     """The log has the mean over the updates of an epoch; of several, all rise and fall as one."""
+    used = []
+
+    def watched(*parameters, **options):
+        optimizer = torch.optim.AdamW(*parameters, **options)
+        optimizer.register_step_pre_hook(lambda of, *_: used.append(of.param_groups[0]["lr"] / 2e-3))
+        return optimizer
+
+    monkeypatch.setitem(OPTIMIZERS, "adamw", watched)
     cohort = make_cohort()
     n_train = len(assign(cohort, deal_folds(cohort)[0], cohort.tasks["survival"], "snn").train)
     settings = TrainingSettings(
@@ -70,6 +80,7 @@ def test_the_learning_rate_rises_evenly_and_falls_as_a_cosine(make_cohort, tmp_p
         rising = (1 + np.arange(9)) / 9
     falling = steps[: len(steps) - len(rising)]
     expected = np.concatenate([rising, 0.5 * (1 + np.cos(np.pi * falling / len(falling)))])
+    assert used == pytest.approx(expected)
     rates = [float(row["lr"]) / 2e-3 for row in read_log(tmp_path)]
     assert rates == pytest.approx(expected.reshape(10, updates).mean(axis=1))
 
