@@ -48,12 +48,15 @@ def test_a_planted_interaction_is_found(planted: float) -> None:
 
 def test_intervals_hold_the_planted_share() -> None:
     draw = np.random.default_rng(1)
-    inside = 0
+    inside, values, widths = 0, [], []
     for _ in range(60):
         grids = [grid(draw.normal(size=20), draw.normal(size=20), 0.2) for _ in range(4)]
         row = variance_shares(grids, modalities=NAMES).iloc[2]
         inside += row["lower"] <= 0.2 <= row["upper"]
+        values.append(row["share"])
+        widths.append(row["upper"] - row["lower"])
     assert inside >= 0.85 * 60
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(values), rel=0.3)
 
 
 def test_outputs_add_their_variances_and_equal_predictions_have_no_shares() -> None:
@@ -63,5 +66,8 @@ def test_outputs_add_their_variances_and_equal_predictions_have_no_shares() -> N
     expected = x.var(ddof=1) / (x.var(ddof=1) + y.var(ddof=1))
     assert shares(both)["slides"] == pytest.approx(expected)
     assert all(np.isnan(share) for share in shares(np.full((5, 5, 1), 0.3)).values())
+    rounded = (1e4 + 5e-4 * draw.normal(size=(5, 5, 1))).astype(np.float32).astype(np.float64)
+    assert np.ptp(rounded) > 0  # as single precision has it, and no difference of predictions
+    assert all(np.isnan(share) for share in shares(rounded).values())
     with pytest.raises(ValueError, match="three patients or more"):
         shares(both[:2, :2])
