@@ -95,7 +95,7 @@ def overall(rows: pd.DataFrame) -> pd.Series:
 
 @pytest.mark.parametrize(("n_validation", "rank"), [(10, 1), (25, 2)])
 def test_interval_and_p_value_are_wilsons_and_that_of_the_beta_binomial(n_validation: int, rank: int) -> None:
-    rows = rows_of(1, n_validation, seed=8)
+    rows = rows_of(1, n_validation, seed=11)
     probability, label = rows[["p_0", "p_1", "p_2"]].to_numpy(), rows["label"].astype(int).to_numpy()
     known, tested = slice(None, n_validation), slice(n_validation, None)
     sets = conformal_sets(probability[known], label[known], probability[tested])
