@@ -111,13 +111,15 @@ def test_patches_are_drawn_on_exactly_their_pixels_large_ones_with_an_edge(tmp_p
 
 def test_a_patch_among_others_is_coloured_on_exactly_its_pixels() -> None:
     coords = [(40, 30), (540, 30), (40, 530)]
-    picture = np.asarray(picture_of_place(slide_of(coords), 2, TISSUE))
+    pictures = [np.asarray(picture_of_place(slide_of(coords), row, TISSUE)) for row in range(3)]
+    picture = pictures[2]
     expected = {row: np.zeros(picture.shape[:2], dtype=bool) for row in range(3)}
     for row, (x, y) in enumerate(coords):
         left, top, right, bottom = (round(len(picture) * (n - o) / 600) for n, o in
                                     ((x, 40), (y, 30), (x + 100, 40), (y + 100, 30)))  # fmt: skip
         expected[row][top:bottom, left:right] = True
-    np.testing.assert_array_equal((picture == TISSUE).all(axis=2), expected[2])
+    for row, found in enumerate(pictures):
+        np.testing.assert_array_equal((found == TISSUE).all(axis=2), expected[row])
     np.testing.assert_array_equal((picture == GREY).all(axis=2), expected[0] | expected[1])
     framed = np.flatnonzero((picture == 0).all(axis=2).any(axis=0))
     assert framed[-1] - framed[0] > expected[2].any(axis=0).sum()  # a frame around it

@@ -138,7 +138,7 @@ def test_tiles_of_a_gallery_stand_side_by_side_between_their_headings_and_captio
     label, heading, *captions = ends[ends[:, 1] <= tops[0]]
     assert not captions
     assert 0 < label[0] < label[1] < heading[0] <= label[1] + 11
-    assert heading[1] < tops[0] <= heading[1] + 11
+    assert heading[1] < tops[0] <= heading[1] + 8  # nearer to its tiles than to the label
     below = ends[ends[:, 0] >= tops[0] + 90]
     *first, second_heading = below[below[:, 1] <= tops[3]]
     assert len(first) == 3  # lines of a caption: score, slide, place
