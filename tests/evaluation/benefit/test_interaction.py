@@ -43,6 +43,7 @@ def test_a_planted_interaction_is_found(planted: float) -> None:
     assert table.loc["interaction", "share"] == pytest.approx(planted, abs=0.02)
     assert table.loc["slides", "share"] == pytest.approx(0.7 * (1 - planted), abs=0.06)
     assert table.loc["interaction", "lower"] <= planted <= table.loc["interaction", "upper"]
+    assert planted or table.loc["interaction", "lower"] == 0  # no share is below
     assert (table["n_patients"] == 400).all()
 
 
