@@ -201,6 +201,7 @@ def test_where_no_weights_can_be_fitted_the_reason_says_so(patients: pd.DataFram
 
     table = added(one, ["ours", "theirs"])
 
+    assert all(combine(task_of(one), "clinical", model).rows.empty for model in ("ours", "theirs"))
     assert table["difference"].isna().all()
     assert table.loc["ours", "reason"].startswith("weights need 10 events")
     assert table.loc["theirs", "reason"] == "no patient is predicted by both models in the same fold"
