@@ -86,6 +86,8 @@ def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
         ("tpm", lambda x: x.iloc[:, :49].round(), ""),
         ("tpm", lambda x: x.iloc[:, :50].round(), "all values are whole numbers"),
         ("log2_fpkm", lambda x: np.log2(mostly_zero(x) + 1), ""),
+        ("log2_fpkm", lambda x: np.log2(x + 1).round(0), ""),
+        ("log2_cpm", lambda x: x * 0, "Found a median of 0 over 1200 genes"),
         ("log2_fpkm", lambda x: np.log2(few_counts(x, 2) + 1), ""),
         ("log2_fpkm", lambda x: np.log2(few_counts(x, 3) + 1), "all 2^x - 1 are whole numbers"),
         ("tpm", lambda x: (x * DEPTH / 4).iloc[:, :999], ""),
