@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bright_slides import TISSUE
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,6 +31,7 @@ def slide_of(coords: list[tuple[int, int]], *, width: int = 1200, height: int = 
 
 
 @given(size=st.integers(1, 700), n=st.integers(1, 40), width=st.integers(1, 900))
+@example(size=3, n=40, width=9)  # patches narrower than half a pixel
 def test_neighbours_share_an_edge_at_every_scale_and_cover_at_least_a_pixel(size, n, width):
     coords = np.array([(i * size, 0) for i in range(n)])
     left, top, right, bottom = pixel_edges(coords, size, (n * size, size), (width, 50)).T
@@ -89,7 +90,13 @@ def test_one_patch_is_coloured_among_the_others() -> None:
 
 
 def test_a_small_slide_is_drawn_in_its_own_size_and_a_large_one_as_high_or_wide_as_a_thumbnail(tmp_path: Path) -> None:
-    sizes = {(300, 200): (300, 200), (1200, 800): (1024, 683), (800, 3200): (256, 1024), (5000, 2): (1024, 1)}
+    sizes = {
+        (300, 200): (300, 200),
+        (1200, 800): (1024, 683),
+        (800, 3200): (256, 1024),
+        (5000, 2): (1024, 1),
+        (2, 5000): (1, 1024),
+    }
     for (width, height), expected in sizes.items():
         slide = slide_of([(0, 0)], width=width, height=height)
         assert slide_ground(tmp_path / "features_fake" / "a.h5", slide).picture.size == expected
