@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from lifelines import KaplanMeierFitter
 from scipy.stats import betabinom, binomtest
 
 from promised_coverage import DAYS, draw_classes, draw_survival
@@ -44,6 +45,19 @@ def test_without_censoring_a_bound_is_that_of_split_conformal_prediction() -> No
     bound = survival_bounds(death, np.ones(29, dtype=bool), curves, new)
 
     np.testing.assert_allclose(new.at(bound), np.minimum(1, -scores[2]))  # the third of 30 times one tenth
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bounds_on_one_curve_are_a_quantile_of_the_kaplan_meier_estimate_with_one_more_death_at_the_start(
+    seed: int,
+) -> None:
+    draw = np.random.default_rng(seed)
+    time_days, event = draw.choice(np.arange(7.0, 281.0, 7.0), 30), draw.random(30) < 0.6  # ties
+    days, curve = np.array([60.0, 120.0, 180.0, 300.0]), [0.9, 0.6, 0.3, 0.05]
+    known, new = (SurvivalCurves(days, np.tile(curve, (n, 1))) for n in (30, 1))
+    estimate = KaplanMeierFitter().fit([0, *time_days], [1, *event])
+    early = [day for day in np.unique(time_days) if 1 - estimate.predict(day - 1) <= 0.1 + 1e-9]
+    assert survival_bounds(time_days, event, known, new) == pytest.approx(early[-1:])
 
 
 def test_a_bound_never_lies_beyond_what_was_predicted_and_is_zero_where_anybody_might_have_died() -> None:
@@ -126,6 +140,34 @@ def test_without_censoring_coverage_is_the_share_who_lived_to_their_bound() -> N
     assert found[["lower", "upper"]].tolist() == pytest.approx([wilson.low, wilson.high], abs=1e-4)
     without = overall(rows.drop(columns=[f"survival_{day:g}" for day in DAYS]))
     assert (without["reason"], without["n_patients"]) == ("its predictions hold no survival curve", 0)
+
+
+def rows_with_deaths_at(day: float) -> pd.DataFrame:
+    """Returns rows on one curve: everybody of validation dies on day 100, everybody else on the given one."""
+    rows = rows_of(1, 25, survival=True).assign(event=True)
+    rows["time_days"] = np.where(rows["split"] == "test", day, 100.0)
+    rows[[f"survival_{name:g}" for name in DAYS]] = np.linspace(0.95, 0.05, len(DAYS))
+    return rows
+
+
+@pytest.mark.parametrize(("day", "coverage"), [(100.0, 1.0), (99.0, 0.0)])
+def test_who_dies_on_the_day_of_the_bound_has_lived_to_it_and_who_dies_before_has_not(
+    day: float, coverage: float
+) -> None:
+    found = overall(rows_with_deaths_at(day))
+    assert (found["coverage"], found["size"]) == (coverage, pytest.approx(100.0))
+    wilson = binomtest(round(40 * coverage), 40).proportion_ci(method="wilson")
+    assert found[["lower", "upper"]].tolist() == pytest.approx([wilson.low, wilson.high], abs=1e-4)
+    assert found["p_value"] == pytest.approx(coverage, abs=0.001)
+    assert found["p_value"] <= 1.0
+
+
+def test_nothing_is_known_of_bounds_to_which_nobody_was_followed() -> None:
+    rows = rows_with_deaths_at(99.0)
+    rows.loc[rows.index[-1], ["event", "time_days"]] = [False, 99.5]  # the last of all
+    found = overall(rows)
+    assert np.isnan(found["coverage"])
+    assert found["reason"] == "nobody was followed to the bound"
 
 
 def strata(rows: pd.DataFrame) -> pd.DataFrame:

@@ -93,12 +93,15 @@ class BoundsOfSurvival:
         """Returns the Kaplan-Meier estimate of the share of patients who live to their bound."""
         bound = np.maximum(kept["size"].to_numpy(dtype=np.float64), _SHORTEST)
         lived = kept["time_days"].to_numpy(dtype=np.float64) / bound
-        before = np.array([np.nextafter(1.0, 0.0)])  # who dies on the day of the bound has lived to it
-        estimate = kaplan_meier(lived, kept["event"].to_numpy(dtype=bool), before).iloc[0]
+        before = np.nextafter(1.0, 0.0)  # who dies on the day of the bound has lived to it
+        known = np.minimum(before, lived.max(keepdims=True))
+        estimate = kaplan_meier(lived, kept["event"].to_numpy(dtype=bool), known).iloc[0]
         share, n_at_risk = float(estimate["survival"]), float(estimate["n_at_risk"])
         found = {"size": float(np.median(kept["size"])), "n_patients": len(kept)}
-        if np.isnan(share) or share == 0:
-            return found | {"coverage": share, "reason": "nobody was followed to the bound"}
+        if share == 0:
+            return found | _chances(0.0, len(kept), kept)
+        if known[0] < before:
+            return found | {"coverage": np.nan, "reason": "nobody was followed to the bound"}
         return found | _chances(share, n_at_risk / share, kept)  # as many as would tell as much uncensored (Peto 1977)
 
 
