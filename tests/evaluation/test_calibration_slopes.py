@@ -86,6 +86,7 @@ def test_logistic_slope_and_level_are_those_of_other_implementations() -> None:
 
 def test_survival_slope_and_ratio_are_those_of_other_implementations() -> None:
     hazard, time, event = followed(0.7, 0.2)
+    time = np.where(np.abs(time / HORIZON - 1) < 0.05, HORIZON, time)  # some die on the very day
     survival = np.exp(-hazard * HORIZON)
     until = {"time": np.minimum(time, HORIZON), "event": event & (time <= HORIZON)}
     cox = CoxPHSurvivalAnalysis(ties="efron", tol=1e-12).fit(

@@ -40,6 +40,7 @@ def warnings_of(tmp_path, table: pd.DataFrame, unit: str) -> str:
         ("log2_tpm", lambda x: np.log2(x + 1), ""),
         ("log2_cpm", lambda x: np.log2(x + 1), ""),
         ("log2_tpm_001", lambda x: np.log2(x + 0.001), ""),
+        ("log2_tpm_001", lambda x: np.log2(x + 0.6), ""),
         ("log2_tpm_001", lambda x: np.log2(x + 1), "no value below 0"),
         ("log2_fpkm_001", lambda x: np.log2(x + 1), "no value below 0"),
         ("log2_tpm", lambda x: np.log2(x * DEPTH / 4 + 1), " over 1200 genes"),
@@ -129,6 +130,8 @@ def test_logarithms_of_something_else_are_doubted(cases):
     ("unit", "scale", "shift", "doubt"),
     [
         ("tpm", 1, 0, "values look like logarithms"),
+        ("tpm", 24.8, 0, "values look like logarithms"),
+        ("tpm", 26, 0, None),
         ("fpkm", 1, 0, "values look like logarithms"),
         ("zscore", 1, 5, "no value is negative"),
         ("zscore", 500, -100, None),

@@ -11,10 +11,10 @@ from subfuse.cohort.batches import make_target
 from subfuse.errors import DataError
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.model.linear_path import networks_of
-from subfuse.training.fitting import predict_sides, train_fold
+from subfuse.training.fitting import HEAD_START, predict_sides, train_fold
 from subfuse.training.linear.fit import fit_line
 from subfuse.training.problem import assign, pose
-from subfuse.training.selection import NETWORK_SHARES
+from subfuse.training.selection import NETWORK_SHARES, network_share
 from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.stored_model import load_fitted
 
@@ -176,9 +176,15 @@ def test_validation_patients_are_predicted_by_what_the_linear_path_says_of_them_
     line = fit_line(problem.recipe.build_linear_path(), problem.data.batches(known, 1), target, problem.objective)
     train_fold(cohort, fold, task=task, model_name="snn", plan=plan).save(tmp_path)
     fitted = load_fitted(tmp_path)
+    of_line = line[len(problem.parts.train) :].detach()
+    (batch,) = fitted.batches(problem.parts.validation, batch_size=len(cohort))
+    with torch.inference_mode():
+        started = fitted.model.network(**batch.inputs()).logits + HEAD_START * of_line
+    target = make_target(problem.parts.validation, cohort.tasks[task], problem.data.classes)
+    assert fitted.details["network_share"] == network_share(started, of_line, problem.objective, target)
     fitted.model.network_share.zero_()
     validation = predict_sides(fitted, cohort, fold).query("split == 'validation'")
-    expected = problem.objective.predict(fitted.model.line_share * line[len(problem.parts.train) :].detach())
+    expected = problem.objective.predict(fitted.model.line_share * of_line)
     if task == "survival":
         np.testing.assert_allclose(validation["risk"], expected.risk, atol=1e-5)
     else:
