@@ -25,6 +25,11 @@ def test_sets_hold_the_class_as_often_as_promised(n_known: int) -> None:
     assert 0.88 < np.mean(held) < 0.92
 
 
+def test_a_class_as_probable_as_the_limit_is_in_the_set() -> None:
+    known, label = np.tile([0.7, 0.3], (9, 1)), np.zeros(9, dtype=int)
+    assert conformal_sets(known, label, np.array([[0.7, 0.3], [0.6, 0.4]])).tolist() == [[True, False], [False, False]]
+
+
 @pytest.mark.parametrize("follow_up", [700.0, 3000.0])
 def test_patients_live_to_their_bounds_as_often_as_promised_though_many_are_censored(follow_up: float) -> None:
     draw, held = np.random.default_rng(0), []
