@@ -141,3 +141,14 @@ def test_anndata_needs_unit_and_column(tmp_path):
         read(tmp_path / "e.h5ad", format="h5ad", unit="tpm", patient_column="patient")
     with pytest.raises(ConfigurationError, match="format: h5ad"):
         read(tmp_path / "e.h5ad", unit="tpm")
+
+
+@pytest.mark.parametrize("stated", ["TPM", "log2(TPM+1)", "raw counts", "", 3])
+def test_a_unit_of_other_words_is_refused_unless_one_is_declared(tmp_path, stated):
+    write_h5ad(tmp_path / "a.h5ad", uns={"unit": stated})
+    with pytest.raises(DataError, match=r'a\.h5ad: uns\["unit"\] must be one of counts, .*, zscore\. Found ') as error:
+        read_h5ad(tmp_path / "a.h5ad", None)
+    assert f"Found {str(stated)!r}. Declare" in str(error.value)
+    declared = read_h5ad(tmp_path / "a.h5ad", "tpm")
+    assert declared.unit == "tpm"
+    assert any(f"says {str(stated)!r}. Check the unit" in warning for warning in declared.warnings)

@@ -9,7 +9,7 @@ from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.preparation.declared_columns import resolve_covariates
-from subfuse.preparation.tasks import resolve_classes, told_by_covariates
+from subfuse.preparation.tasks import left_out, resolve_classes, resolve_tasks, told_by_covariates
 
 N = 24
 TASKS = {
@@ -139,3 +139,37 @@ def test_a_task_that_leaves_nobody_out_is_written_as_ever() -> None:
     nothing = dict.fromkeys(["time", "event"])
     assert task.model_dump(mode="json") == {**nothing, "column": "grade", "classes": ["G2", "G3"], "ordinal": False}
     assert TaskSpec(**task.model_copy(update={"leave_out": ("G4",)}).model_dump()).leave_out == ("G4",)
+
+
+def assumed(**columns: list) -> tuple[set[str], list[str]]:
+    """Returns the tasks of patients where no cohort file names any, and what is told of those left out."""
+    event = pd.array(np.resize([True, False], N), dtype="boolean")
+    patients = pd.DataFrame({"patient_id": [f"P{i}" for i in range(N)], "event": event}).assign(**columns)
+    return set(resolve_tasks(None, patients, develops=True)), left_out(None, patients, develops=True)
+
+
+def test_a_task_that_nobody_named_and_nothing_can_learn_is_left_out_and_told() -> None:
+    grades = np.resize(["G2", "G3"], N).tolist()
+    assert assumed(grade=grades) == ({"survival", "grade"}, [])
+    tasks, (text,) = assumed(grade=grades, diagnosis=["Glioblastoma"] * N)
+    assert tasks == {"survival", "grade"}
+    assert text.startswith("tasks.diagnosis: at least two classes of diagnosis are required. Found Glioblastoma.")
+    tasks, (text,) = assumed(grade=grades, diagnosis=[f"text {i}" for i in range(N)])
+    assert tasks == {"survival", "grade"}
+    assert f"Found {N} different values" in text
+    tasks, (text,) = assumed(grade=grades, event=pd.array([False] * N, dtype="boolean"))
+    assert tasks == {"grade"}
+    assert "patients with an event are required" in text
+
+
+def test_a_task_that_is_named_or_the_only_one_is_refused_and_not_left_out() -> None:
+    nobody = pd.array([None] * N, dtype="boolean")
+    patients = pd.DataFrame({"patient_id": range(N), "event": nobody, "diagnosis": "Glioblastoma"})
+    for declared in (None, {"diagnosis": TaskSpec(column="diagnosis")}):
+        tasks = resolve_tasks(declared, patients, develops=True)
+        with pytest.raises(
+            DataError, match=r"tasks.diagnosis: .*Found Glioblastoma. Declare `tasks` .* without diagnosi"
+        ):
+            resolve_classes(tasks, patients, patients, develops=True)
+    assert set(resolve_tasks(None, patients, develops=False)) == {"diagnosis"}
+    assert left_out(None, patients, develops=False) == []

@@ -15,6 +15,7 @@ from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.exclusions import exclusion_table
 from subfuse.expression.matrices import gene_axis, refuse_other_unit, source_of, told_unit
 from subfuse.expression.samples import SampleMatrix, assign_samples, refuse_repeated
+from subfuse.expression.units import MODEL_SCALE
 from subfuse.hdf5_heaps import require_sound_heaps
 from subfuse.identifiers import patient_of_barcode
 from subfuse.tables import is_missing
@@ -40,7 +41,8 @@ def read_anndata(
 
     Raises:
         ConfigurationError: The unit is neither declared nor told.
-        DataError: Not such a file, no values, natural logarithms, or `patient_column` is missing.
+        DataError: Not such a file, no values, natural logarithms, `patient_column` is missing, or `uns["unit"]` is no
+            unit of ours and none is declared.
     """
     data = _read_h5ad(path)
     values, var = _values_of(data, layer, path)
@@ -61,9 +63,10 @@ def read_anndata(
     if nameless.any():
         samples, values = samples[~nameless].reset_index(drop=True), values[~nameless.to_numpy()]
     refuse_repeated(samples, path)
-    told = str(data.uns["unit"]) if "unit" in data.uns else None
-    if told is not None and "scale" in data.uns:
-        told = str(data.uns["scale"])  # written by `write_expression`: the values are finished
+    stated = str(data.uns["unit"]) if "unit" in data.uns else None
+    if stated is not None and "scale" in data.uns:
+        stated = str(data.uns["scale"])  # written by `write_expression`: the values are finished
+    told, notes = _known_unit(stated, unit, path)
     if layer is None:  # else it speaks of X
         refuse_other_unit(unit, told, path, 'uns["unit"]')
     unit = told_unit(unit, told, path, 'uns["unit"]')
@@ -75,9 +78,28 @@ def read_anndata(
         unit,
         path,
         source_of(path, samples),
+        warnings=notes,
         exclusions=exclusion_table(
             ("expression", name, "no name of a patient") for name in pd.Series(identifiers)[nameless]
         ),
+    )
+
+
+def _known_unit(stated: str | None, declared: str | None, path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Returns the unit that a file states, None where it is no unit of ours, and a warning on that.
+
+    Raises:
+        DataError: It is none of ours, and none is declared.
+    """
+    if stated is None or stated in MODEL_SCALE:
+        return stated, ()
+    if declared is None:
+        raise DataError(
+            f'{path}: uns["unit"] must be one of {", ".join(MODEL_SCALE)}. Found {stated[:60]!r}. Declare that unit as '
+            "`unit` in `expression`."
+        )
+    return None, (
+        f"{path}: unit {declared} is declared and used, but uns['unit'] says {stated[:60]!r}. Check the unit.",
     )
 
 

@@ -9,7 +9,7 @@ from subfuse.cells import are_months, is_date, may_mean_unknown, other_writing
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import coded, column_of, known_values
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.errors import ConfigurationError, DataError, SubfuseError, preview
 from subfuse.identifiers import LONGEST_NAME, difference_of_spelling, is_plain_label, spelling_of_label
 
 _BY_CHANCE = 0.01  # probability from which on a covariate that tells an outcome of few patients is no evidence
@@ -23,6 +23,23 @@ def assumed_tasks(patients: pd.DataFrame) -> dict[str, TaskSpec]:
     return survival | {
         name: TaskSpec(column=name) for name in _LABEL_TASKS if name in patients and patients[name].notna().any()
     }
+
+
+def learnable_tasks(patients: pd.DataFrame) -> tuple[dict[str, TaskSpec], dict[str, str]]:
+    """Returns the assumed tasks that models can be developed for, and by name why there are none for the others.
+
+    Args:
+        patients: Those to develop on.
+    """
+    tasks, reasons = assumed_tasks(patients), {}
+    for name, task in tasks.items():
+        try:
+            resolve_tasks({name: task}, patients, develops=True)
+            if task.column is not None:
+                _refuse_few_or_many_classes(name, task.column, patients[task.column].dropna())
+        except SubfuseError as error:
+            reasons[name] = str(error)
+    return {name: task for name, task in tasks.items() if name not in reasons}, reasons
 
 
 def resolve_tasks(
@@ -43,7 +60,8 @@ def resolve_tasks(
     followed = bool(patients["event"].notna().any())
     tasks = declared
     if tasks is None:
-        tasks = assumed_tasks(patients)
+        assumed = assumed_tasks(patients)
+        tasks = (learnable_tasks(patients)[0] if develops else None) or assumed  # where none is, the first says why
     if not tasks and develops:
         raise ConfigurationError(
             "tasks: at least one is required to develop models. Map time_days and event, or a label, in "
@@ -71,6 +89,12 @@ def resolve_tasks(
                 f"They have {preview(labels, limit=12)}. Add it to patients.columns."
             )
     return dict(tasks)
+
+
+def left_out(declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, *, develops: bool) -> list[str]:
+    """Returns a warning on each task that is assumed no longer, as nothing can be learnt of it; see `resolve_tasks`."""
+    reasons = learnable_tasks(patients)[1] if declared is None and develops else {}
+    return [f"{reason} Left out, since `tasks` does not name it" for reason in reasons.values()]
 
 
 def unknown_outcomes(declared: Collection[str], resolved: Collection[str]) -> list[str]:
@@ -119,13 +143,11 @@ def resolve_classes(
         if not develops:
             continue
         if task.classes is None:
-            _refuse_many_classes(name, task.column, labels)
+            _refuse_few_or_many_classes(name, task.column, labels)
             _refuse_two_spellings(name, task.column, labels)
             warnings += _doubtful_classes(name, task.column, labels)
-        if len(found) < 2:
-            raise DataError(
-                f"tasks.{name}: at least two classes of {task.column} are required. Found {preview(found) or 'none'}."
-            )
+        else:
+            _refuse_few_classes(name, task.column, labels)
         resolved[name] = task.model_copy(update={"classes": classes})
         absent = sorted(set(task.classes or ()) - set(found))
         if absent:
@@ -220,12 +242,26 @@ def _plain_number(label: str) -> str:
     return label if written is None else written.number
 
 
-def _refuse_many_classes(task: str, column: str, labels: pd.Series) -> None:
-    """Refuses a measurement or a name that would become about as many classes as there are patients.
+def _refuse_few_classes(task: str, column: str, labels: pd.Series) -> None:
+    """Refuses labels of which there are fewer than two.
+
+    Raises:
+        DataError: Names the column and its label.
+    """
+    if labels.nunique() < 2:
+        raise DataError(
+            f"tasks.{task}: at least two classes of {column} are required. Found {preview(labels.unique()) or 'none'}. "
+            f"Declare `tasks` of the cohort file without {task}, or map another column to {column} in patients.columns."
+        )
+
+
+def _refuse_few_or_many_classes(task: str, column: str, labels: pd.Series) -> None:
+    """Refuses a single label, and a measurement or a name with about as many values as there are patients.
 
     Raises:
         DataError: Names the column, its number of values and what to do.
     """
+    _refuse_few_classes(task, column, labels)
     n_values = labels.nunique()
     numbers = pd.to_numeric(labels.map(_plain_number), errors="coerce")
     is_measured = bool(numbers.notna().all()) and (n_values > _MOST_NUMBERS or bool((numbers % 1 != 0).any()))

@@ -85,6 +85,27 @@ def test_tables_in_the_job_folder_itself_are_those_of_its_patients(tmp_path, cap
     assert checked(data / "job", capsys)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("diagnosis", "reason"),
+    [(["Glioblastoma"] * 24, "Found Glioblastoma."), ([f"text {i}" for i in range(24)], "Found 24 different values")],
+)
+def test_a_diagnosis_that_nothing_can_learn_is_a_comment_with_its_reason(tmp_path, capsys, diagnosis, reason):
+    data = job_with_tables(tmp_path / "data")
+    clinical(diagnosis=diagnosis).to_csv(data / "clinical.csv", index=False)
+    text, _ = drafted(data, tmp_path / "out", capsys)
+    assert list(yaml.safe_load(text)["tasks"]) == ["survival", "grade"]
+    (told,) = (line for line in text.splitlines() if "# diagnosis: {column: diagnosis}" in line)
+    assert reason in told
+    text = text.replace("FILL-IN", "tpm")
+    (tmp_path / "out" / "cohort.yaml").write_text(text)
+    assert checked(tmp_path / "out", capsys)[0] == 0
+    cohort = read_cohort_file(tmp_path / "out" / "cohort.yaml")
+    (tmp_path / "out" / "cohort.yaml").write_text(text.partition("\ntasks:")[0] + "\n")
+    plan = plan_cohort(read_cohort_file(tmp_path / "out" / "cohort.yaml"))
+    assert set(plan.tasks) == set(plan_cohort(cohort).tasks)
+    assert any("tasks.diagnosis" in warning and reason in warning for warning in plan.warnings)
+
+
 def test_an_existing_cohort_file_is_not_overwritten(tmp_path, capsys):
     study(tmp_path / "study")
     (tmp_path / "cohort.yaml").write_text("mine")

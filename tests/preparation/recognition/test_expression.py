@@ -71,6 +71,11 @@ def test_units_that_the_source_tells_are_stated_and_not_declared(tmp_path):
     AnnData(tpm(), uns={"unit": "tpm"}).write_h5ad(tmp_path / "h" / "e.h5ad")
     assert drafted(tmp_path / "h")[1] == {"format": "h5ad", "table": "e.h5ad"}
     assert read(tmp_path / "h", drafted(tmp_path / "h")[1]).unit == "tpm"
+    AnnData(tpm(), uns={"unit": "TPM"}).write_h5ad(tmp_path / "h" / "e.h5ad")
+    text, found = drafted(tmp_path / "h")
+    assert found == {"format": "h5ad", "table": "e.h5ad", "unit": "FILL-IN"}
+    assert "uns of the file says 'TPM'" in text
+    assert read(tmp_path / "h", {**found, "unit": "tpm"}).unit == "tpm"
     AnnData(tpm()).write_h5ad(tmp_path / "h" / "e.h5ad")
     assert drafted(tmp_path / "h")[1] == {"format": "h5ad", "table": "e.h5ad", "unit": "FILL-IN"}
 

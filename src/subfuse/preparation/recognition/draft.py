@@ -24,7 +24,7 @@ from subfuse.preparation.recognition.patients import patients_lines
 from subfuse.preparation.recognition.slides import slides_lines
 from subfuse.preparation.recognition.yaml_lines import QUESTION, asked, line, relative, remark, scalar
 from subfuse.preparation.slides.slide_search import files_in_words
-from subfuse.preparation.tasks import assumed_tasks, resolve_tasks
+from subfuse.preparation.tasks import assumed_tasks, learnable_tasks
 
 _ROLES = ("develop", "external")
 
@@ -97,13 +97,11 @@ def _tasks(text: str, base: Path) -> list[str]:
         patients = read_clinical(section.patients).patients
     except SubfuseError as error:
         return [remark(f"{QUESTION}{str(error).replace(f'{base}/', '')}", indent=0)]
-    lines = []
+    lines, reasons = [], learnable_tasks(patients)[1]
     for name, task in assumed_tasks(patients).items():
         described = {"time": "time_days", "event": "event"} if task.is_survival else {"column": name}
-        try:
-            resolve_tasks({name: task}, patients, develops=True)
-        except SubfuseError as error:
-            lines.append(remark(f"{name}: {scalar(described)}    # {error}"))
+        if name in reasons:
+            lines.append(remark(f"{name}: {scalar(described)}    # {reasons[name]}"))
         else:
             lines.append(line(name, described))
     told = remark(f"{counted(len(patients), 'patient')} in all", indent=0)

@@ -9,6 +9,7 @@ import numpy as np
 from subfuse.errors import SubfuseError
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
 from subfuse.expression.matrices import cbioportal_unit, described_unit, description_beside
+from subfuse.expression.units import MODEL_SCALE
 from subfuse.features.hdf5_files import opened_hdf5
 from subfuse.preparation.recognition.kinds import (
     ANNDATA,
@@ -128,18 +129,25 @@ def _unit(table: FoundTable) -> list[str]:
             unit = None if beside is None else described_unit(beside)
             told = [] if unit is None else [remark(f"unit: {unit}, as the JSON file beside it says")]
         case "h5ad":
-            told = [remark("unit: as uns of the file says")] if _names_unit(table.path) else []
+            stated = _stated_unit(table.path)
+            if stated is not None and stated not in MODEL_SCALE:
+                return [asked("unit", f"{_UNITS}? uns of the file says {stated[:60]!r}", value=BLANK)]
+            told = [] if stated is None else [remark("unit: as uns of the file says")]
         case _:
             told = []
     return told or [asked("unit", f"{_UNITS}?{_extent(table)}", value=BLANK)]
 
 
-def _names_unit(path: Path) -> bool:
+def _stated_unit(path: Path) -> str | None:
+    """Returns what `uns["unit"]` of an AnnData file says, whatever it is; None where it says nothing."""
     try:
         with opened_hdf5(path) as file:
-            return "uns" in file and "unit" in file["uns"]
+            if "uns" not in file or "unit" not in file["uns"]:
+                return None
+            value = file["uns"]["unit"][()]
+            return value.decode() if isinstance(value, bytes) else str(value)
     except SubfuseError:
-        return False
+        return None
 
 
 def _extent(table: FoundTable) -> str:
