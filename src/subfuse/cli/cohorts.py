@@ -1,4 +1,4 @@
-"""Commands up to a prepared cohort: demo, simulate, init, check, prepare."""
+"""Commands up to a prepared cohort, and out of it: demo, simulate, init, check, prepare, export-mudata."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from subfuse.cli.command import Command, add_workers, n_workers
 from subfuse.cli.console import DISCLAIMER, print_table, print_warnings, progress_bar
 from subfuse.cli.options import add_number, add_seed
-from subfuse.errors import ConfigurationError, SubfuseError, command_line, preview, printable
+from subfuse.errors import ConfigurationError, SubfuseError, command_line, counted, preview, printable
 
 _SECONDS_OF_LOOKING = 10.0  # that `check` spends on the values of ready features
 
@@ -205,6 +205,20 @@ def next_step(folder: Path, plan: Any) -> str:
     return f"{', or '.join(commands if plan.tasks else commands[1:])}, with the RUN of another cohort"
 
 
+def _add_export_mudata(parser: ArgumentParser) -> None:
+    parser.add_argument("prepared", type=Path, help="Prepared folder.")
+    parser.add_argument("out", type=Path, help="File to write, OUT.h5mu; not there yet.")
+    parser.add_argument("--run", type=Path, default=None, help="Run on this cohort: adds its held-out predictions.")
+
+
+def _export_mudata(arguments: Namespace) -> None:
+    from subfuse.explanation.mudata_export import export_mudata
+
+    data = export_mudata(arguments.prepared, arguments.out, run=arguments.run)
+    held = "; ".join(f"{name} {part.n_obs} × {part.n_vars}" for name, part in data.mod.items())
+    print(f"Wrote {arguments.out}: {counted(data.n_obs, 'patient')}; {held}")
+
+
 COMMANDS = {
     "demo": Command(
         "Simulated cohort from raw files to a report.", "subfuse demo --out subfuse-demo", _add_demo, _demo
@@ -232,5 +246,12 @@ COMMANDS = {
         "subfuse prepare cohort.yaml --out prepared",
         _add_prepare,
         _prepare,
+    ),
+    "export-mudata": Command(
+        "Write expression, slide vectors, labels and predictions as MuData, for scverse tools.",
+        "subfuse export-mudata prepared cohort.h5mu --run run",
+        _add_export_mudata,
+        _export_mudata,
+        when_stopped="Nothing was written.",
     ),
 }

@@ -108,13 +108,13 @@ class ExpressionStandardiser:
         return float(np.mean(distance > FAR)), float(np.mean(distance < -FAR))
 
 
-def write_expression(path: Path, table: ExpressionTable) -> None:
-    """Writes a table as AnnData: patients × genes, unit, scale, transform and source in `uns`; atomically."""
+def to_anndata(table: ExpressionTable) -> Any:
+    """Returns a table as AnnData: patients × genes, unit, scale, transform and source in `uns`."""
     import anndata
 
     var = table.genes.reindex(table.values.columns) if len(table.genes) else pd.DataFrame(index=table.values.columns)
     obs = table.samples.reindex(table.values.index) if len(table.samples) else pd.DataFrame(index=table.values.index)
-    data = anndata.AnnData(
+    return anndata.AnnData(
         X=table.values.to_numpy(dtype=np.float32),
         obs=obs.fillna("").astype(str).set_axis(table.values.index.astype(str), axis="index"),
         var=var.fillna("").astype(str),
@@ -126,6 +126,11 @@ def write_expression(path: Path, table: ExpressionTable) -> None:
             **({} if table.basis is None else {"basis": asdict(table.basis)}),
         },
     )
+
+
+def write_expression(path: Path, table: ExpressionTable) -> None:
+    """Writes a table as `to_anndata` makes it, atomically."""
+    data = to_anndata(table)
     with atomic_path(path) as temporary:
         data.write_h5ad(temporary)
 
