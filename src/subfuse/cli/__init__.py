@@ -3,7 +3,9 @@
 Libraries that are slow to load are imported inside the command that needs them, so that `--help` is instant.
 """
 
+import codecs
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -76,10 +78,15 @@ def _of_system(error: OSError) -> str:
 
 
 def _open_outputs() -> None:
-    """Lets what is printed go nowhere where a command is started with its output closed (`>&-`, some schedulers)."""
+    """Lets what is printed go nowhere where a command is started with its output closed (`>&-`, some schedulers).
+
+    A terminal that cannot write a letter, such as µ, shows a question mark.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open until the command ends
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _close_output() -> None:

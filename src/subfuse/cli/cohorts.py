@@ -56,7 +56,7 @@ def _simulate(arguments: Namespace) -> None:
 def _add_init(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("."), help="Where to write cohort.yaml.")
     parser.add_argument(
-        "--from", type=Path, metavar="FOLDER", help="Data as they are, which cohort.yaml is drafted from."
+        "--from", action="append", metavar="FOLDER", help="Data as they are, which cohort.yaml is drafted from."
     )
 
 
@@ -69,15 +69,18 @@ def _init(arguments: Namespace) -> None:
     remove_parts(path)
     if path.exists():
         raise ConfigurationError(f"{path} exists already. Remove it, or give another folder.")
-    source = getattr(arguments, "from")
-    if source is None:
+    sources = getattr(arguments, "from")
+    if not sources:
         write_text(path, TEMPLATE)
         print(f"Wrote {path}. Edit it, then: {command_line('check', path)}")
         return
 
     from subfuse.preparation.recognition import draft_of_folder
 
-    draft = draft_of_folder(source, arguments.folder)
+    if len(sources) > 1 or not sources[0]:
+        found = preview(sources) if len(sources) > 1 else "an empty name"
+        raise ConfigurationError(f"--from: one folder is required. Found {found}.")
+    draft = draft_of_folder(Path(sources[0]), arguments.folder)
     write_text(path, draft.text)
     told = f"Wrote {path}. Look through it{', and answer:' if draft.questions else '.'}"
     print("\n".join([told, *map(printable, draft.questions), f"Next: {command_line('check', path)}"]))

@@ -1,5 +1,7 @@
 """Folders as they are, drafted: `check` takes the draft unedited, or names the one line to fill in."""
 
+import io
+import os
 import shutil
 
 import pytest
@@ -114,6 +116,42 @@ def test_an_existing_cohort_file_is_not_overwritten(tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+def test_a_terminal_that_cannot_write_a_letter_shows_a_question_mark(tmp_path, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", shown)
+    data = job_with_tables(tmp_path / "data", mpp=None)
+    assert main(["init", str(tmp_path / "out"), "--from", str(data)]) == 0
+    assert b"?m per level-0 pixel" in shown.buffer.getvalue()
+    assert "µm per level-0 pixel" in (tmp_path / "out" / "cohort.yaml").read_text(encoding="utf-8")
+
+
+def test_one_folder_is_drafted_and_never_the_current_one_by_mistake(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    for sources, found in (
+        (
+            [
+                "",
+            ],
+            "an empty name",
+        ),
+        ([str(data), "other"], "other"),
+    ):
+        given = [word for source in sources for word in ("--from", source)]
+        assert main(["init", str(tmp_path / "out"), *given]) == 2
+        error = capsys.readouterr().err
+        assert "--from: one folder is required. Found" in error
+        assert found in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_whose_name_is_no_text_is_refused_by_name(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    os.rename(data / "clinical.csv", os.fsencode(data) + b"/kl\xfcnisch.csv")
+    assert main(["init", str(tmp_path / "out"), "--from", str(data)]) == 2
+    assert "kl\\udcfcnisch.csv: a path of UTF-8 text is required, as YAML is. Rename it." in capsys.readouterr().err
+    assert not (tmp_path / "out" / "cohort.yaml").exists()
+
+
 def test_folders_that_hold_nothing_are_said_in_one_line(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("hello\n")
@@ -135,10 +173,15 @@ def test_what_cannot_be_read_is_told_and_what_is_not_needed_too(tmp_path, capsys
     (data / "old.csv").write_bytes(b"\xff\xfea\x00")
     (data / "shopping.csv").write_text("item,price\nmilk,2\n")
     (data / "hallmark.gmt").write_text("SET\tx\tEGFR\tTP53\n")
+    for name in ("wsi/P1.svs", "Patienten.xls", "c.csv.zip", "expr.gct"):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).touch()
     text, _ = drafted(data, tmp_path / "out", capsys)
     assert "old.csv: UTF-8 text is required" in text
     assert "not used: shopping.csv" in text
     assert "hallmark.gmt" in text
+    assert "# not used, since there are features: slides in wsi" in text
+    assert "# not read: Patienten.xls, c.csv.zip, expr.gct. Save tables as .csv or .xlsx" in text
 
 
 def test_patients_without_slides_or_expression_are_asked_about(tmp_path, capsys):

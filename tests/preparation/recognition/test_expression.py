@@ -157,3 +157,21 @@ def test_a_blank_unit_is_refused_by_name(tmp_path):
     tpm().to_csv(tmp_path / "e.csv")
     with pytest.raises((ConfigurationError, ValueError), match="FILL-IN"):
         read(tmp_path, drafted(tmp_path)[1])
+
+
+@pytest.mark.parametrize("name", ["rad_{}", "cg{:08d}", "original_firstorder_{}"])
+@pytest.mark.parametrize("patients", [PATIENTS, [f"H{i:03d}" for i in range(24)]])
+def test_numbers_that_are_not_called_as_genes_are_asked_about(tmp_path, name, patients):
+    values = tpm(patients).iloc[:, :200]
+    for table in (values, values.T):
+        table.to_csv(tmp_path / "e.csv")
+        assert "genes?" not in drafted(tmp_path)[0]
+    values.columns = [name.format(i) for i in range(200)]
+    values.to_csv(tmp_path / "e.csv")
+    text, found = drafted(tmp_path)
+    assert found == {"table": "e.csv", "unit": "FILL-IN"}
+    assert f"Are {name.format(0)}, " in text
+    assert "Few are known symbols" in text
+    values.columns = [f"ENSG{i:011d}.{i % 9}" for i in range(200)]
+    values.T.to_csv(tmp_path / "e.csv")
+    assert "genes?" not in drafted(tmp_path)[0]

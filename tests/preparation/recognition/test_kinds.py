@@ -6,9 +6,11 @@ import tarfile
 
 import pandas as pd
 import pytest
-from recognised_folders import clinical, study, tpm
+from recognised_folders import PATIENTS, clinical, study, tpm
 
 from subfuse.preparation.recognition.kinds import (
+    OTHER,
+    SLIDE_FEATURES,
     find_tables,
     is_event,
     is_time,
@@ -156,3 +158,17 @@ def test_numbers_are_columns_of_numbers_alone():
         "a": [1.0],
         "d": [1000.0, -2.5],
     }
+
+
+def test_a_clinical_table_as_parquet_is_no_features_of_slides(tmp_path):
+    pytest.importorskip("pyarrow")
+    clinical().to_parquet(tmp_path / "c.parquet")
+    clinical().rename(columns={"patient_id": "slide_id"}).to_parquet(tmp_path / "f.parquet")
+    clinical().set_index(pd.Index(PATIENTS, name="slide_id")).to_parquet(tmp_path / "i.parquet")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 nothing")
+    found = {table.path.stem: table for table in find_tables(tmp_path)[0]}
+    assert {name: table.kind for name, table in found.items()} == {
+        "c": OTHER, "f": SLIDE_FEATURES, "i": SLIDE_FEATURES, "x": OTHER,
+    }  # fmt: skip
+    for name in ("c", "x"):
+        assert f"{name}.parquet: Parquet with the column slide_id is required" in found[name].problem

@@ -27,6 +27,7 @@ from subfuse.preparation.slides.slide_search import files_in_words
 from subfuse.preparation.tasks import assumed_tasks, learnable_tasks
 
 _ROLES = ("develop", "external")
+_UNREADABLE = (".xls", ".xlsb", ".zip", ".bz2", ".xz", ".gct", ".sav", ".dta", ".rds", ".rdata", ".feather", ".loom")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def draft_of_folder(folder: Path, base: Path) -> Draft:
         line("role", "develop", "external: models are only evaluated on it", indent=0),
     ]
     tasks = _tasks("\n".join(["name: draft", *patients_lines(direct, below, folder)]), folder)
-    sections = [head, patients, slides, expression, tasks, _told(direct, base)]
+    sections = [head, patients, slides, expression, tasks, _told(folder, direct, base)]
     text = "\n\n".join("\n".join(section) for section in sections if section) + "\n"
     lines = enumerate(text.splitlines(), start=1)
     return Draft(text, tuple(f"line {number}: {words.strip()}" for number, words in lines if QUESTION in words))
@@ -111,8 +112,8 @@ def _tasks(text: str, base: Path) -> list[str]:
     return [told, "tasks:", *lines]
 
 
-def _told(tables: Sequence[FoundTable], base: Path) -> list[str]:
-    """Returns what is said of files that the draft does not use."""
+def _told(folder: Path, tables: Sequence[FoundTable], base: Path) -> list[str]:
+    """Returns what is said of files directly in the folder that the draft does not use."""
     gene_sets = [table.path for table in tables if table.kind == GENE_SETS]
     lines = [
         remark(f"gene_sets: {{tumour: builtin, microenvironment: builtin, further: {relative(path, base)}}}", indent=0)
@@ -122,4 +123,8 @@ def _told(tables: Sequence[FoundTable], base: Path) -> list[str]:
     unknown = [name for name in unknown if not name.startswith("meta_")]
     if unknown:
         lines.append(remark(f"not recognised, and not used: {preview(unknown, 8)}", indent=0))
-    return [*lines, *(remark(f"not read: {table.problem}", indent=0) for table in tables if table.problem)]
+    lines += [remark(f"not read: {table.problem}", indent=0) for table in tables if table.problem]
+    others = [path.name for path in sorted(folder.iterdir()) if path.name.lower().endswith(_UNREADABLE)]
+    if others:
+        lines.append(remark(f"not read: {preview(others, 8)}. Save tables as .csv or .xlsx", indent=0))
+    return lines

@@ -1,14 +1,19 @@
 """What expression a folder holds: the section `expression` of its draft."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from subfuse.errors import SubfuseError
+from subfuse.bounded_files import open_bounded
+from subfuse.errors import SubfuseError, preview
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
+from subfuse.expression.gene_names import gene_aliases, is_identifier, is_like_symbol
+from subfuse.expression.gene_sets import BUILTIN, load_gene_sets
 from subfuse.expression.matrices import cbioportal_unit, described_unit, description_beside
+from subfuse.expression.source import GeneSetSource
 from subfuse.expression.units import MODEL_SCALE
 from subfuse.features.hdf5_files import opened_hdf5
 from subfuse.preparation.recognition.kinds import (
@@ -32,6 +37,10 @@ from subfuse.tables import read_text_table
 _IVYGAP = ("fpkm_table.csv", "rows-genes.csv", "columns-samples.csv")
 _MATRICES = (STUDY_EXPRESSION, XENA, ANNDATA, MATRIX)
 _FORMATS = {STUDY_EXPRESSION: "cbioportal", STUDY_ZSCORES: "cbioportal", XENA: "xena", ANNDATA: "h5ad"}
+_LOOKED_AT = 40  # lines of a table
+_FEW_GENES = (
+    0.01  # share of names that are known by chance; of all human genes, the built-in sets hold several times that
+)
 _UNITS = "counts, rsem, fpkm, fpkm_uq, tpm, zscore or one with log2_"
 
 
@@ -135,7 +144,38 @@ def _unit(table: FoundTable) -> list[str]:
             told = [] if stated is None else [remark("unit: as uns of the file says")]
         case _:
             told = []
-    return told or [asked("unit", f"{_UNITS}?{_extent(table)}", value=BLANK)]
+    return told or [asked("unit", f"{_UNITS}?{_extent(table)}{_doubt(table)}", value=BLANK)]
+
+
+def _doubt(table: FoundTable) -> str:
+    """Returns a question where neither the columns nor the first rows of a plain table are called as genes are."""
+    if table.kind != MATRIX:
+        return ""
+    columns = [str(name) for name in table.start.columns[1:]]
+    if _are_like_genes(columns) or _are_like_genes(_first_cells(table.path)):
+        return ""
+    return f". Are {preview(columns, 3)} genes? Few are known symbols; if they are not, remove this section"
+
+
+def _first_cells(path: Path) -> list[str]:
+    """Returns how the first lines below the header begin, whether or not the header has a name for it."""
+    with open_bounded(path) as file:
+        lines = [line.decode("utf-8", errors="replace") for line, _ in zip(file, range(_LOOKED_AT), strict=False)]
+    return [re.split(r"[,;\t]", line)[0].strip('"\r\n ') for line in lines if not line.startswith("#")][1:]
+
+
+def _are_like_genes(names: Sequence[str]) -> bool:
+    """Returns whether some names are known genes, or half of them symbols that differ in more than a number."""
+    known = {**gene_aliases(), **{gene: gene for gene in _built_in_genes()}}
+    if sum(name in known or is_identifier(name) for name in names) > _FEW_GENES * len(names):
+        return True
+    letters = {re.sub(r"[0-9]", "", name) for name in names if is_like_symbol(name)}
+    return 2 * len(letters) > len(names)
+
+
+def _built_in_genes() -> set[str]:
+    sets = load_gene_sets({name: GeneSetSource() for name in BUILTIN})
+    return {gene for subspace in sets.values() for gene in subspace}
 
 
 def _stated_unit(path: Path) -> str | None:

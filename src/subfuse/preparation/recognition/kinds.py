@@ -194,13 +194,25 @@ def _recognised(path: Path) -> FoundTable:
     if name.endswith((".h5ad", ".gmt")):
         return FoundTable(path, ANNDATA if name.endswith(".h5ad") else GENE_SETS, nothing)
     if name.endswith((".parquet", ".pq")):
-        return FoundTable(path, SLIDE_FEATURES, nothing)
+        problem = _problem_of_parquet(path)
+        return FoundTable(path, OTHER if problem else SLIDE_FEATURES, nothing, problem)
     if name.endswith((".tar.gz", ".tgz")):
         return FoundTable(path, GDC_CLINICAL if "clinical.tsv" in archived_tables(path) else OTHER, nothing)
     if name.endswith((".json", ".json.gz")):
         return FoundTable(path, _kind_of_json(path), nothing)
     start = read_text_table(path, comment="#", n_lines=_LOOKED_AT)
     return FoundTable(path, _kind_of(start, path), start)
+
+
+def _problem_of_parquet(path: Path) -> str:
+    """Returns why a Parquet file is no table of features of slides, the only ones that are read from Parquet."""
+    try:
+        pd.read_parquet(path, columns=["slide_id"])
+    except ImportError:
+        return ""  # told where it is read
+    except Exception:  # of any type, where the file is damaged or lacks the column
+        return f"{path}: Parquet with the column slide_id is required, for features of slides. Save others as .csv"
+    return ""
 
 
 def _kind_of_json(path: Path) -> str:

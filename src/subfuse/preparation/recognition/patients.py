@@ -186,7 +186,9 @@ def _event(column: str, cells: Sequence[str]) -> tuple[list[str], bool]:
     """Returns lines on the meaning of an event's values, and whether the column can be one at all."""
     values = sorted(set(cells))
     if not AMBIGUOUS_EVENT.search(column) and {canonical_event(value) for value in values} <= set(PLAIN_EVENTS):
-        return [], True
+        n_observed = sum(PLAIN_EVENTS[canonical_event(cell)] for cell in cells)
+        told = f"event: assumed that 1 in {column} means that it was observed, for {n_observed} of {len(cells)}"
+        return [remark(told)] if cells and _is_binary(cells) else [], True
     if len(values) > _MOST_EVENT_VALUES:
         return [remark(f"{QUESTION}which column says whether the event was observed? {column} has other values")], False
     meanings = _meanings(values)

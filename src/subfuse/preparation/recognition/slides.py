@@ -39,7 +39,9 @@ def slides_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[Fou
     tables = _of_kind(SLIDES, direct, below)
     features = _places(folder, FEATURE_SUFFIXES, _has_features)
     if features:
-        return ["slides:", *_table(tables, base), *_features(features, tables, base)]
+        unused = [path for path in _places(folder, SLIDE_SUFFIXES, _has_slides) if path != folder]
+        note = [remark(f"not used, since there are features: slides in {preview([p.name for p in unused])}")]
+        return ["slides:", *_table(tables, base), *_features(features, tables, base), *(note if unused else [])]
     in_tables = _of_kind(SLIDE_FEATURES, direct, below)
     if in_tables:
         paths = [table.path for table in in_tables]

@@ -68,11 +68,13 @@ def relative(path: Path, base: Path) -> str:
     """Returns a path as the cohort file in a folder names it.
 
     Raises:
-        ConfigurationError: It holds a dollar sign, which stands for a variable there.
+        ConfigurationError: It holds a dollar sign, which stands for a variable there, or bytes that are no text.
     """
     text = Path(os.path.relpath(path.absolute(), base.resolve())).as_posix()  # links to data keep their names
     if "$" in text:
         raise ConfigurationError(f"{path}: a path without $ is required, which stands for a variable. Rename it.")
+    if not text.isascii() and text != text.encode(errors="replace").decode():
+        raise ConfigurationError(f"{printable(str(path))}: a path of UTF-8 text is required, as YAML is. Rename it.")
     return text
 
 
