@@ -175,3 +175,17 @@ def test_numbers_that_are_not_called_as_genes_are_asked_about(tmp_path, name, pa
     values.columns = [f"ENSG{i:011d}.{i % 9}" for i in range(200)]
     values.T.to_csv(tmp_path / "e.csv")
     assert "genes?" not in drafted(tmp_path)[0]
+
+
+def test_the_probe_map_that_xena_names_gives_the_symbols(tmp_path):
+    values = tpm()
+    names = [f"ENSG{i:011d}" for i in range(values.shape[1])]
+    values.set_axis(names, axis=1).T.rename_axis("Ensembl_ID").to_csv(tmp_path / "e.tsv.gz", sep="\t")
+    described = {"unit": "fpkm", ":probeMap": "probeMap/genes.probeMap"}
+    (tmp_path / "e.tsv.gz.json").write_text(json.dumps(described))
+    assert "aliases" not in drafted(tmp_path)[1]
+    rows = [f"{name}\t{gene}\n" for name, gene in zip(names, values.columns, strict=True)]
+    (tmp_path / "genes.probeMap").write_text("id\tgene\n" + "".join(rows))
+    found = drafted(tmp_path)[1]
+    assert found["aliases"] == "genes.probeMap"
+    assert set(read(tmp_path, {**found, "unit": "fpkm"}).values) == set(values.columns)

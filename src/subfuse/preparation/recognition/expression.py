@@ -32,7 +32,7 @@ from subfuse.preparation.recognition.kinds import (
     star_files,
 )
 from subfuse.preparation.recognition.yaml_lines import BLANK, asked, line, names_of, relative, remark
-from subfuse.tables import read_text_table
+from subfuse.tables import read_json, read_text_table
 
 _IVYGAP = ("fpkm_table.csv", "rows-genes.csv", "columns-samples.csv")
 _MATRICES = (STUDY_EXPRESSION, XENA, ANNDATA, MATRIX)
@@ -115,6 +115,10 @@ def _of_matrix(table: FoundTable, tables: Sequence[FoundTable], base: Path) -> l
     lines = [line("format", format)] if format else []
     lines.append(line("table", relative(table.path, base)))
     lines += _unit(table)
+    probe_map = _probe_map(table.path) if table.kind == XENA else None
+    lines += (
+        [] if probe_map is None else [line("aliases", relative(probe_map, base), "as the JSON file beside it says")]
+    )
     kind = STUDY_SAMPLES if format == "cbioportal" else SAMPLE_SHEET
     sheets = [other.path for other in tables if other.kind == kind]
     if len(sheets) == 1:
@@ -125,6 +129,15 @@ def _of_matrix(table: FoundTable, tables: Sequence[FoundTable], base: Path) -> l
     if zscores:
         lines.append(remark(f"not used, since they are z-scores of such a table: {names_of(zscores, base)}"))
     return lines
+
+
+def _probe_map(path: Path) -> Path | None:
+    """Returns the table of genes that Xena's description of a table names, None where there is none beside it."""
+    beside = description_beside(path)
+    described = {} if beside is None else read_json(beside)
+    name = described.get(":probeMap") if isinstance(described, dict) else None
+    found = path.with_name(Path(name).name) if isinstance(name, str) and Path(name).name else None
+    return found if found is not None and found.is_file() else None
 
 
 def _unit(table: FoundTable) -> list[str]:
