@@ -146,6 +146,7 @@ TESTS = {
     "explanation/ground": "explanation/test_ground.py",
     "explanation/heatmaps": "explanation/test_heatmaps.py",
     "explanation/integration": "explanation/test_integration.py",
+    "explanation/mudata_export": "explanation/test_mudata_export.py",
     "explanation/patient": "explanation/test_patient.py",
     "explanation/projection": "explanation/test_projection.py",
     "explanation/sampling": "explanation/test_sampling.py",
