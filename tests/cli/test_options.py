@@ -134,7 +134,7 @@ def test_the_help_that_a_message_names_is_a_command_to_type(capsys):
         (["crossval", "p", "--train.linear_path", "maybe"], "--train.linear_path must be true or false. Found maybe."),
         (["crossval", "p", "--explain", "maybe"], "--explain must be true or false. Found maybe."),
         (["crossval", "p", "--seed"], "--seed needs a value. See `subfuse crossval --help`."),
-        (["zzz"], "zzz is no command. Commands: demo, simulate, init, check, prepare, train, crossval, evaluate, pred"),
+        (["zzz"], "zzz is no command. Commands: demo, simulate, init, check, prepare, export-mudata, train, crossval"),
     ],
 )
 def test_what_was_meant_is_said(arguments, said, capsys):
