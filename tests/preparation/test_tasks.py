@@ -9,7 +9,7 @@ from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.preparation.declared_columns import resolve_covariates
-from subfuse.preparation.tasks import left_out, resolve_classes, resolve_tasks, told_by_covariates
+from subfuse.preparation.tasks import resolve_classes, resolve_tasks, tasks_left_out, told_by_covariates
 
 N = 24
 TASKS = {
@@ -145,7 +145,7 @@ def assumed(**columns: list) -> tuple[set[str], list[str]]:
     """Returns the tasks of patients where no cohort file names any, and what is told of those left out."""
     event = pd.array(np.resize([True, False], N), dtype="boolean")
     patients = pd.DataFrame({"patient_id": [f"P{i}" for i in range(N)], "event": event}).assign(**columns)
-    return set(resolve_tasks(None, patients, develops=True)), left_out(None, patients, develops=True)
+    return set(resolve_tasks(None, patients, develops=True)), tasks_left_out(None, patients, develops=True)
 
 
 def test_a_task_that_nobody_named_and_nothing_can_learn_is_left_out_and_told() -> None:
@@ -172,4 +172,4 @@ def test_a_task_that_is_named_or_the_only_one_is_refused_and_not_left_out() -> N
         ):
             resolve_classes(tasks, patients, patients, develops=True)
     assert set(resolve_tasks(None, patients, develops=False)) == {"diagnosis"}
-    assert left_out(None, patients, develops=False) == []
+    assert tasks_left_out(None, patients, develops=False) == []

@@ -31,7 +31,13 @@ from subfuse.identifiers import site_of_barcode
 from subfuse.preparation.contrast import require_varying_expression
 from subfuse.preparation.declared_columns import check_batch, check_strata, doubtful_words, resolve_covariates
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
-from subfuse.preparation.tasks import left_out, resolve_classes, resolve_tasks, told_by_covariates, unknown_outcomes
+from subfuse.preparation.tasks import (
+    resolve_classes,
+    resolve_tasks,
+    tasks_left_out,
+    told_by_covariates,
+    unknown_outcomes,
+)
 from subfuse.preparation.weak_folds import weak_folds
 from subfuse.slides.source import SlideSource
 
@@ -176,7 +182,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             *few_measured(found_genes, [gene for gene in genes if gene.lower() not in in_any_case]),
             *measured_in_another_case(wanted, genes),
             *require_varying_expression(expression, patients, gene_sets),
-            *left_out(cohort_file.tasks, _developed(pooled.patients, roles), develops=develops),
+            *tasks_left_out(cohort_file.tasks, _developed(pooled.patients, roles), develops=develops),
             *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *doubtful_words((*covariates, *cohort_file.strata_columns), patients),

@@ -91,7 +91,7 @@ def resolve_tasks(
     return dict(tasks)
 
 
-def left_out(declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, *, develops: bool) -> list[str]:
+def tasks_left_out(declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, *, develops: bool) -> list[str]:
     """Returns a warning on each task that is assumed no longer, as nothing can be learnt of it; see `resolve_tasks`."""
     reasons = learnable_tasks(patients)[1] if declared is None and develops else {}
     return [f"{reason} Left out, since `tasks` does not name it" for reason in reasons.values()]
