@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from subfuse.cohort.bags import Bag, BagReader, FeatureCache, InputStandardiser, class_names
-from subfuse.cohort.batches import collate, draw_batches, make_target
+from subfuse.cohort.batches import BinnedReader, KeptBags, collate, draw_batches, make_target
 from subfuse.cohort.task import TaskSpec
+from subfuse.features.scratch import Scratch
 
 
 @pytest.fixture
@@ -68,3 +69,27 @@ def test_patients_without_slides_have_an_empty_axis_of_patches():
     ]
     batch = collate(bags, n_inputs=4)
     assert (batch.patches.shape, batch.coords.shape, batch.patch_mask.shape) == ((2, 0, 3), (2, 0, 2), (2, 0))
+
+
+def test_binned_bags_are_read_once_and_no_longer_than_the_grid(cohort, monkeypatch):
+    reader, grid, kept = reader_of(cohort), (2, 3), KeptBags(Scratch(limit_bytes=100))
+    binned, read = BinnedReader(reader, grid, kept), []
+    monkeypatch.setattr(BagReader, "read", lambda self, p, read_bag=BagReader.read: read.append(p) or read_bag(self, p))
+    first = [binned.read(patient) for patient in cohort]
+    again = [binned.read(patient) for patient in reversed(cohort.patients)][::-1]
+    assert read == list(cohort)
+    anew = [BinnedReader(reader, grid).read(patient) for patient in cohort]
+    for patient, *bags in zip(cohort, first, again, anew, strict=True):
+        whole = reader.read(patient)
+        for bag in bags:
+            assert (bag.patient_id, bag.expression is None) == (patient.patient_id, whole.expression is None)
+            assert len(bag.patches) == len(bag.coords) == len(bag.cells.cell) <= min(6, len(whole.patches))
+            assert set(bag.cells.cell) <= set(range(6))
+            np.testing.assert_array_equal(bag.patches, bags[0].patches)
+            if len(whole.patches):
+                summary = [whole.patches.mean(axis=0), whole.patches.std(axis=0)]
+                np.testing.assert_allclose(bag.cells.summary, np.concatenate(summary), rtol=1e-5, atol=1e-6)
+    batch = next(draw_batches(cohort.patients, binned, batch_size=8, n_inputs=len(cohort.genes)))
+    assert batch.inputs()["binned"].cell.shape == batch.patch_mask.shape
+    assert batch.binned.summary.shape == (8, 2 * batch.patches.shape[2])
+    assert "binned" not in next(draw_batches(cohort.patients, reader, batch_size=8, n_inputs=10)).inputs()

@@ -15,6 +15,9 @@ from subfuse.model import (
     convert_released,
     position_bias_error,
 )
+from subfuse.model.baselines.pooling import patch_summary
+from subfuse.model.output import Ensemble
+from subfuse.model.patch_grid import BinnedBags, bin_patches
 
 SMALL = SubspaceFusionConfig(
     n_outputs=3, patch_dim=10, embed_dim=16, grid=(9, 13), table_size=48, heads=4, head_dim=8, offset_groups=2
@@ -220,6 +223,32 @@ class TestLayout:
         doubled["patches"] += torch.stack([noise, -noise], 2).flatten(1, 2)
         doubled["expression"] = inputs["expression"]
         assert_same(model(**inputs | doubled), model(**inputs))
+
+    @pytest.mark.parametrize("bias", ["table", "exact"])
+    def test_bags_binned_before_give_the_same(self, bias):
+        sizes = (1, 40, 400, 30)  # four patches to a cell, or one
+        bags = [bag(n, seed=n, width=5 if n == 30 else 25) for n in sizes]
+        model, everything = small_model(position_bias=bias), stack(bags)
+        everything["patch_mask"][3] = False  # as where a modality is hidden
+        binned, cells, summaries = [], [], []
+        for one in bags:
+            means, places, cell = bin_patches(one["patches"][0], one["coords"][0], SMALL.grid)
+            assert len(cell) == len(cell.unique()) <= min(one["patches"].shape[1], SMALL.grid[0] * SMALL.grid[1])
+            mask = torch.ones(1, len(cell), dtype=torch.bool)
+            binned.append({**one, "patches": means[None], "coords": places[None], "patch_mask": mask})
+            cells.append(cell)
+            summaries.append(patch_summary(one["patches"], one["patch_mask"])[0])
+        given = stack(binned, pad=7.0)
+        given["patch_mask"][3] = False
+        known = BinnedBags(torch.nn.utils.rnn.pad_sequence(cells, batch_first=True), torch.stack(summaries))
+        expected, found = model(**everything), model(**given, binned=known.to(torch.device("cpu")))
+        for name in FIELDS:
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            Ensemble([model, model])(**given, binned=known).logits, expected.logits, rtol=1e-12, atol=1e-12
+        )
+        with pytest.raises(ValueError, match=r'layout must be "spatial" where patches are the means.*Found "raster"'):
+            small_model(layout="raster")(**given, binned=known)
 
     def test_without_attention_equal_patches_count_as_one(self):
         model, inputs = small_model(), bag(7)

@@ -7,12 +7,14 @@ import torch
 from brief_training import BRIEF, SMALL, change_patient, read_log, train, weights_of
 
 from small_cohort import deal_folds
-from subfuse.cohort.batches import make_target
+from subfuse.cohort.bags import BagReader
+from subfuse.cohort.batches import KeptBags, make_target
 from subfuse.errors import DataError
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.model.linear_path import networks_of
 from subfuse.training.fitting import HEAD_START, predict_sides, train_fold
 from subfuse.training.linear.fit import fit_line
+from subfuse.training.models import MODELS
 from subfuse.training.problem import assign, pose
 from subfuse.training.selection import NETWORK_SHARES, network_share
 from subfuse.training.settings import TrainingPlan, TrainingSettings
@@ -47,6 +49,29 @@ def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, 
     ensemble.save(tmp_path / "model")
     again = load_fitted(tmp_path / "model")
     pd.testing.assert_frame_equal(again.predict(cohort.patients), ensemble.predict(cohort.patients))
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"batch_size": 3, "accumulate": 2, "modality_dropout": 0.5}, {"members": 2, "linear_path": False}]
+)
+def test_cells_of_bags_train_the_network_that_all_patches_train(change, make_cohort, monkeypatch):
+    cohort, settings, read = make_cohort(48), BRIEF.model_copy(update=change), []
+    monkeypatch.setattr(
+        BagReader, "read", lambda self, p, read_bag=BagReader.read: read.append(p.patient_id) or read_bag(self, p)
+    )
+    kept = KeptBags()
+    fitted = train(cohort, settings=settings, kept=kept)
+    assert len(read) == fitted.details["n_train"] + fitted.details["n_validation"] == len({*read})
+    of_test = {*deal_folds(cohort)[0].test}
+    predicted = predict_sides(fitted, cohort, deal_folds(cohort)[0], kept)
+    assert len(read) == len({*read})
+    assert of_test.issuperset(read[-len(of_test) :])
+
+    monkeypatch.setitem(MODELS, "subspace", replace(MODELS["subspace"], is_binned=False))
+    of_patches = train(cohort, settings=settings)
+    torch.testing.assert_close(weights_of(of_patches), weights_of(fitted), rtol=1e-4, atol=1e-5)
+    expected = predict_sides(of_patches, cohort, deal_folds(cohort)[0])
+    pd.testing.assert_frame_equal(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_leaves_the_global_generator_alone(make_cohort):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.covariates import CovariateCoding, column_of
@@ -26,6 +26,15 @@ class Bag:
     patches: Float[np.ndarray, "patch feature"]  # no rows if the patient has no slide
     coords: Float[np.ndarray, "patch 2"]  # patch centres in µm, (x, y); slides stand side by side
     expression: Float[np.ndarray, " gene"] | None  # genes, then covariates; see `InputStandardiser.profile`
+    cells: "BagCells | None" = None  # patches are the means of cells; None: they are patches
+
+
+@dataclass(frozen=True)
+class BagCells:
+    """What remains to be known of a bag whose patches were replaced by the means of their cells."""
+
+    cell: Int[np.ndarray, " patch"]
+    summary: Float[np.ndarray, " summary"]  # of the patches themselves
 
 
 @dataclass(frozen=True)

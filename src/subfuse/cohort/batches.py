@@ -1,15 +1,21 @@
 """Padded batches of bags and their outcomes, as tensors."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from subfuse.cohort.bags import Bag, BagReader
+from subfuse.cohort.bags import Bag, BagCells, BagReader, InputStandardiser
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
+from subfuse.features.scratch import Scratch
+from subfuse.model.baselines.pooling import patch_summary
+from subfuse.model.patch_grid import BinnedBags, bin_patches
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,9 @@ class BagBatch:
     expression: Float[Tensor, "batch gene"]  # standardised genes, then covariates; zeros where not measured
     expression_mask: Bool[Tensor, " batch"]  # False where expression was not measured
     target: Target | None
+    binned: BinnedBags | None = None  # where patches are the means of cells, see `BinnedReader`
 
-    def inputs(self) -> dict[str, Tensor]:
+    def inputs(self) -> dict[str, Any]:
         """Returns what a model's `forward` takes, by name."""
         return {
             "patches": self.patches,
@@ -58,12 +65,13 @@ class BagBatch:
             "patch_mask": self.patch_mask,
             "expression": self.expression,
             "expression_mask": self.expression_mask,
+            **({} if self.binned is None else {"binned": self.binned}),
         }
 
     def to(self, device: torch.device) -> "BagBatch":
         """Returns the batch on a device."""
         target = None if self.target is None else self.target.to(device)
-        moved = {name: tensor.to(device) for name, tensor in self.inputs().items()}
+        moved = {name: values.to(device) for name, values in self.inputs().items()}
         return BagBatch(patient_id=self.patient_id, target=target, **moved)
 
 
@@ -103,12 +111,81 @@ def collate(bags: Sequence[Bag], *, n_inputs: int, target: Target | None = None)
             expression[i] = torch.from_numpy(bag.expression)
     expression_mask = torch.tensor([bag.expression is not None for bag in bags])
     ids = tuple(bag.patient_id for bag in bags)
-    return BagBatch(ids, patches, coords, patch_mask, expression, expression_mask, target)
+    return BagBatch(ids, patches, coords, patch_mask, expression, expression_mask, target, _binned(bags, n_patches))
+
+
+def _binned(bags: Sequence[Bag], n_patches: int) -> BinnedBags | None:
+    cells = [bag.cells for bag in bags if bag.cells is not None]
+    if not cells:
+        return None
+    cell = torch.zeros(len(bags), n_patches, dtype=torch.long)
+    for i, known in enumerate(cells):
+        cell[i, : len(known.cell)] = torch.from_numpy(known.cell)
+    return BinnedBags(cell, torch.from_numpy(np.stack([known.summary for known in cells])))
+
+
+@dataclass(frozen=True)
+class BinnedReader:
+    """Bags whose patches are replaced by the means of the cells of a grid: all that the spatial layout sees of them.
+
+    A slide is read once: what is kept of a bag is a few thousand cells, however many patches there are.
+
+    Args:
+        bags: Reads all patches.
+        grid: Of the network, in cells.
+        kept: Where bags are kept; None: they are not.
+    """
+
+    bags: BagReader
+    grid: tuple[int, int]
+    kept: "KeptBags | None" = None
+
+    @property
+    def standardiser(self) -> InputStandardiser:
+        """What bags are standardised by."""
+        return self.bags.standardiser
+
+    def read(self, patient: Patient) -> Bag:
+        """Returns the binned bag of one patient."""
+        if self.kept is None:
+            return self._binned(patient)
+        if patient.patient_id not in self.kept:
+            self.kept.add(self._binned(patient))
+        return self.kept[patient.patient_id]
+
+    def _binned(self, patient: Patient) -> Bag:
+        bag = self.bags.read(patient)
+        patches, coords = torch.from_numpy(bag.patches), torch.from_numpy(bag.coords)
+        summary = patch_summary(patches[None], torch.ones(1, len(patches), dtype=torch.bool))[0].numpy()
+        if not len(patches):
+            return replace(bag, cells=BagCells(np.zeros(0, np.int64), summary))
+        means, places, cell = (tensor.numpy() for tensor in bin_patches(patches, coords, self.grid))
+        return replace(bag, patches=means, coords=places, cells=BagCells(cell, summary))
+
+
+@dataclass(frozen=True)
+class KeptBags:
+    """Binned bags by patient, their patches within a budget of memory and beyond it in a scratch file."""
+
+    patches: Scratch = field(default_factory=Scratch)
+    _bags: dict[str, tuple[Callable[..., Bag], int]] = field(default_factory=dict)  # without and of the patches
+
+    def __contains__(self, patient_id: str) -> bool:
+        return patient_id in self._bags
+
+    def __getitem__(self, patient_id: str) -> Bag:
+        bag, number = self._bags[patient_id]
+        return bag(patches=self.patches.read(number))
+
+    def add(self, bag: Bag) -> None:
+        """Keeps a bag."""
+        others = partial(Bag, bag.patient_id, coords=bag.coords, expression=bag.expression, cells=bag.cells)
+        self._bags[bag.patient_id] = others, self.patches.keep(bag.patches)
 
 
 def draw_batches(
     patients: Sequence[Patient],
-    reader: BagReader,
+    reader: "BagReader | BinnedReader",
     *,
     batch_size: int,
     n_inputs: int,

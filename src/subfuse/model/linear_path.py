@@ -1,6 +1,7 @@
 """A linear model beside a network: how much of what is said of a patient is the line's, and how much the network's."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -41,11 +42,13 @@ class WithLinearPath(nn.Module):
         expression_mask: Bool[Tensor, " batch"],
         *,
         need_attention: bool = False,
+        **known: Any,
     ) -> SubspaceFusionOutput:
         """Returns the network's output with its logits and the linear model's, each times its share."""
         bags = (patches, coords, patch_mask, expression, expression_mask)
-        output = self.network(*bags, need_attention=need_attention)
-        parts = [self.network_share * output.subspace_logits, self.line_share * self.line(*bags).subspace_logits]
+        output = self.network(*bags, need_attention=need_attention, **known)
+        of_line = self.line(*bags, **known).subspace_logits
+        parts = [self.network_share * output.subspace_logits, self.line_share * of_line]
         return _with_parts(output, parts)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -71,13 +72,11 @@ class Ensemble(nn.Module):
         patch_mask: Bool[Tensor, "batch patch"],
         expression: Float[Tensor, "batch gene"],
         expression_mask: Bool[Tensor, " batch"],
-        *,
-        need_attention: bool = False,
+        **options: Any,
     ) -> SubspaceFusionOutput:
         """Returns means over the members; groups and heads of all members stand side by side."""
         outputs = [
-            member(patches, coords, patch_mask, expression, expression_mask, need_attention=need_attention)
-            for member in self.members
+            member(patches, coords, patch_mask, expression, expression_mask, **options) for member in self.members
         ]
         return SubspaceFusionOutput(
             logits=_mean([output.logits for output in outputs]),

@@ -72,6 +72,36 @@ class SpatialCells:
 PatchCells = RasterCells | SpatialCells
 
 
+@dataclass(frozen=True)
+class BinnedBags:
+    """What remains to be known of bags whose patches were replaced by the means of their cells, see `bin_patches`."""
+
+    cell: Int[Tensor, "batch patch"]  # of each mean; anything where there is none
+    summary: Float[Tensor, "batch summary"]  # of the patches themselves, see `patch_summary`
+
+    def to(self, device: torch.device) -> "BinnedBags":
+        """Returns the same on a device."""
+        return BinnedBags(self.cell.to(device), self.summary.to(device))
+
+
+def bin_patches(
+    patches: Float[Tensor, "patch feature"], coords: Float[Tensor, "patch 2"], grid: tuple[int, int]
+) -> tuple[Float[Tensor, "cell feature"], Float[Tensor, "cell 2"], Int[Tensor, " cell"]]:
+    """Returns mean features, mean places and numbers of the cells that hold patches of one bag.
+
+    A network of the spatial layout sees nothing else of a bag: given these as `BinnedBags`, its output is the same.
+
+    Args:
+        patches: All of a bag.
+        coords: Their centres in µm, (x, y).
+        grid: Height and width in cells.
+    """
+    cells = spatial_cells(coords[None], torch.ones(1, len(patches), dtype=torch.bool, device=coords.device), grid)
+    is_token = cells.token_mask[0]
+    means, places = (cells.gather(values[None])[0, is_token] for values in (patches, coords))
+    return means, places, cells.cell[0, is_token]
+
+
 def no_cells(patch_mask: Bool[Tensor, "batch patch"]) -> SpatialCells:
     """Returns the layout of bags without patches: no token."""
     none = patch_mask.new_zeros(len(patch_mask), 0)
@@ -99,6 +129,7 @@ def spatial_cells(
     grid: tuple[int, int],
     *,
     every_cell: bool = False,
+    cell: Int[Tensor, "batch patch"] | None = None,
 ) -> SpatialCells:
     """Returns the patches binned on a grid of square cells over the tissue, which is centred in the grid.
 
@@ -109,9 +140,10 @@ def spatial_cells(
         patch_mask: True where a patch is real.
         grid: Height and width in cells.
         every_cell: Whether empty cells become tokens as well; otherwise only where most cells are occupied.
+        cell: Of each patch where it is known (`BinnedBags`); then `coords` are ignored.
     """
     n_cells = grid[0] * grid[1]
-    cell = torch.where(patch_mask, _cell_of_patch(coords, patch_mask, grid), n_cells)
+    cell = torch.where(patch_mask, _cell_of_patch(coords, patch_mask, grid) if cell is None else cell, n_cells)
     occupied = torch.zeros(len(cell), n_cells + 1, dtype=torch.bool, device=cell.device).scatter(1, cell, True)[:, :-1]
     n_tokens = int(occupied.sum(1).max())
     if every_cell or n_tokens > DENSE_OCCUPANCY * n_cells:

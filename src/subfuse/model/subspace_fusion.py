@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +15,7 @@ from subfuse.model.deformable_attention import DeformableAttention
 from subfuse.model.gene_encoders import GeneEncoder, encode_measured
 from subfuse.model.inputs import check_expression, check_finite, check_modalities, check_shapes
 from subfuse.model.output import SubspaceFusionOutput, SubspaceHead
-from subfuse.model.patch_grid import PatchCells, no_cells, raster_cells, spatial_cells
+from subfuse.model.patch_grid import BinnedBags, PatchCells, no_cells, raster_cells, spatial_cells
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,7 @@ class SubspaceFusion(nn.Module):
         expression: Float[Tensor, "batch gene"],
         expression_mask: Bool[Tensor, " batch"],
         *,
+        binned: BinnedBags | None = None,
         need_attention: bool = False,
     ) -> SubspaceFusionOutput:
         """Returns logits and what they are made of.
@@ -226,6 +227,7 @@ class SubspaceFusion(nn.Module):
             patch_mask: True where a patch is real; all False for a patient without slides.
             expression: Standardised expression; values are ignored where `expression_mask` is False.
             expression_mask: False where expression was not measured.
+            binned: Given where patches are the means of cells; the layout must be spatial.
             need_attention: Whether to return the attention that each patch receives.
 
         Raises:
@@ -235,7 +237,7 @@ class SubspaceFusion(nn.Module):
         self._check_widths(patches, expression)
         check_shapes(patches, coords, patch_mask, expression, expression_mask)
         check_modalities(patch_mask, expression_mask)
-        cells = self._cells(coords, patch_mask)
+        cells = self._cells(coords, patch_mask, None if binned is None else binned.cell)
         tokens = self._tokens(patches, patch_mask, cells).chunk(len(self.subspaces), dim=2)
         genes = [expression[:, getattr(self, f"_columns_{index}")] for index in range(len(self.subspaces))]
         check_expression(genes, expression_mask)
@@ -295,12 +297,20 @@ class SubspaceFusion(nn.Module):
                 f"Found {expression.shape[1]}."
             )
 
-    def _cells(self, coords: Float[Tensor, "batch patch 2"], patch_mask: Bool[Tensor, "batch patch"]) -> PatchCells:
+    def _cells(
+        self,
+        coords: Float[Tensor, "batch patch 2"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        cell: Int[Tensor, "batch patch"] | None,
+    ) -> PatchCells:
         if patch_mask.shape[1] == 0:
             return no_cells(patch_mask)
         if self.config.layout == "raster":
+            if cell is not None:
+                raise ValueError('layout must be "spatial" where patches are the means of cells. Found "raster".')
             return raster_cells(patch_mask, self.config.grid)
-        return spatial_cells(coords, patch_mask, self.config.grid, every_cell=self.config.position_bias == "exact")
+        every_cell = self.config.position_bias == "exact"
+        return spatial_cells(coords, patch_mask, self.config.grid, every_cell=every_cell, cell=cell)
 
 
 def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]], n_genes: int | None) -> None:

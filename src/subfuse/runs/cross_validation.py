@@ -37,6 +37,8 @@ from subfuse.training.settings import TrainingPlan
 if TYPE_CHECKING:
     import lightning.fabric
 
+    from subfuse.cohort.batches import KeptBags
+
 logger = logging.getLogger(__name__)
 
 
@@ -233,9 +235,11 @@ def train_job(
         fabric: Device and processes; the first process writes. This process alone by default.
         progress: Called after every epoch.
     """
+    from subfuse.cohort.batches import KeptBags
     from subfuse.training.fitting import train_fold
 
     folder, start, is_trained = job.folder(out), time.monotonic(), job.is_trained(out)
+    kept = KeptBags()
     if is_trained:
         fitted = load_job(job, out, read_config(out))
     else:
@@ -249,20 +253,31 @@ def train_job(
             checkpoint_path=folder / CHECKPOINT,
             fabric=fabric,
             progress=progress,
+            kept=kept,
         )
     if fabric is None or fabric.is_global_zero:
         if not is_trained:
             fitted.save(folder)
             write_json(folder / PROVENANCE, {"training_seconds": round(time.monotonic() - start, 2)})
-        job.write_predictions(out, predict_fold(fitted, cohort, fold, job), provenance=job.provenance(out))
+        job.write_predictions(out, predict_fold(fitted, cohort, fold, job, kept), provenance=job.provenance(out))
         job.finish(out)
 
 
-def predict_fold(fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:
-    """Returns the predictions of a job's model for its training, validation and test patients."""
+def predict_fold(
+    fitted: FittedModel, cohort: Cohort, fold: Fold, job: Job, kept: "KeptBags | None" = None
+) -> pd.DataFrame:
+    """Returns the predictions of a job's model for its training, validation and test patients.
+
+    Args:
+        fitted: The model.
+        cohort: A prepared cohort.
+        fold: Of the job.
+        job: Which model, task and fold.
+        kept: Bags that its training kept.
+    """
     from subfuse.training.fitting import predict_sides
 
-    table = predict_sides(fitted, cohort, fold)
+    table = predict_sides(fitted, cohort, fold, kept)
     return order_columns(table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from subfuse import __version__
 from subfuse.cohort.bags import BagReader, InputStandardiser
-from subfuse.cohort.batches import BagBatch, draw_batches
+from subfuse.cohort.batches import BagBatch, BinnedReader, KeptBags, draw_batches
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import CovariateCoding
 from subfuse.cohort.task import TaskSpec
@@ -76,7 +76,11 @@ class FittedModel:
         return draw_batches(patients, reader, batch_size=batch_size, n_inputs=self.recipe.n_inputs)
 
     def predict(
-        self, patients: Sequence[Patient], *, line: Float[Tensor, "patient output"] | None = None
+        self,
+        patients: Sequence[Patient],
+        *,
+        line: Float[Tensor, "patient output"] | None = None,
+        kept: KeptBags | None = None,
     ) -> pd.DataFrame:
         """Returns one row per patient: risk, survival, class probabilities and contributions of the subspaces.
 
@@ -88,6 +92,7 @@ class FittedModel:
         Args:
             patients: Any, on the model's gene axis.
             line: What the linear path says of each of the patients, all usable, instead of what it would.
+            kept: Bags that training kept of some of them, which are not read again.
         """
         usable = [patient for patient in patients if self.usable(patient)]
         told = iter(() if line is None else line.split(_PREDICTION_BATCH))
@@ -95,7 +100,7 @@ class FittedModel:
         self.model.eval()
         tables = []
         with torch.inference_mode():
-            for batch in self.batches(usable):
+            for batch in self._batches(usable, kept):
                 output = self.model(**batch.to(device).inputs())
                 output = output if line is None else with_line(output, next(told).to(device))
                 tables.append(self._table(batch, output))
@@ -107,6 +112,13 @@ class FittedModel:
         ]
         predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
         return everyone.join(predicted.reset_index(drop=True))
+
+    def _batches(self, patients: Sequence[Patient], kept: KeptBags | None) -> Iterator[BagBatch]:
+        """Yields batches as `batches` does, of cells instead of patches where the model sees no more."""
+        if not self.recipe.is_binned:
+            return self.batches(patients)
+        reader = BinnedReader(BagReader(self.standardiser), self.recipe.grid, kept)
+        return draw_batches(patients, reader, batch_size=_PREDICTION_BATCH, n_inputs=self.recipe.n_inputs)
 
     def embeddings(self, patients: Sequence[Patient]) -> Float[np.ndarray, "patient column"]:
         """Returns what the head sees of usable patients, subspace after subspace; of an ensemble, the mean."""

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from subfuse.cohort.batches import make_target
+from subfuse.cohort.batches import KeptBags, make_target
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError
@@ -50,6 +50,7 @@ def train_fold(
     checkpoint_path: Path | None = None,
     fabric: Fabric | None = None,
     progress: Progress | None = None,
+    kept: KeptBags | None = None,
 ) -> FittedModel:
     """Returns the model fitted on the training patients of a fold; test patients are never looked at.
 
@@ -70,6 +71,7 @@ def train_fold(
             Left to the caller to remove, with those of further networks.
         fabric: Device and processes, from `start_processes`; this process alone by default.
         progress: Called after every epoch.
+        kept: Where the bags of a model that sees cells are kept, for `predict_sides`.
 
     Raises:
         ConfigurationError: The plan asks for a search, training diverged, or the checkpoint belongs to another
@@ -80,7 +82,7 @@ def train_fold(
         raise ConfigurationError(f"search must be 0 where one model is trained on one fold. Found {plan.search}.")
     fabric = one_process(plan.training) if fabric is None else fabric
     spec = cohort.tasks[task]
-    problem = pose(cohort, fold, spec, model_name, plan)
+    problem = pose(cohort, fold, spec, model_name, plan, kept)
     details: dict[str, Any] = {
         "seed": plan.seed,
         "split_sha256": fold.sha256,
@@ -121,20 +123,26 @@ def train_fold(
     )
 
 
-def predict_sides(fitted: FittedModel, cohort: Cohort, fold: Fold) -> pd.DataFrame:
+def predict_sides(fitted: FittedModel, cohort: Cohort, fold: Fold, kept: KeptBags | None = None) -> pd.DataFrame:
     """Returns what a fold's model predicts of its training, validation and test patients, told apart by `split`.
 
     Of validation patients it has what a linear path says of them out of fold: the path was fitted on them, and what
     rests on them, recalibration and promises, would be too bold. Risks without a curve are given one by the training
-    patients, as for new patients.
+    patients, as for new patients. Bags that training kept are not read again.
     """
     spec = cohort.tasks[fitted.task]
     parts = assign(cohort, fold, spec, fitted.recipe.name)
     offsets = fitted.details.get(OFFSETS)
     lines = {} if offsets is None else {"validation": torch.tensor(offsets)}
     tables = [
-        prediction_table(fitted.predict(patients, line=lines.get(split)), patients, spec).assign(split=split)
-        for split, patients in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+        prediction_table(fitted.predict(patients, line=lines.get(split), kept=known), patients, spec).assign(
+            split=split
+        )
+        for split, patients, known in (
+            ("train", parts.train, kept),
+            ("validation", parts.validation, kept),
+            ("test", parts.test, None),
+        )
         if patients  # linear models have no validation patients
     ]
     table = pd.concat(tables)

@@ -64,6 +64,11 @@ class ModelRecipe(Section):
         return modalities_of(self.name)
 
     @property
+    def is_binned(self) -> bool:
+        """Whether all that the model sees of slides are the means of the cells of its grid."""
+        return MODELS[self.name].is_binned
+
+    @property
     def n_inputs(self) -> int:
         """Number of columns that the model reads beside slides: genes, then covariates."""
         return self.n_genes + self.n_covariates
@@ -202,6 +207,7 @@ class ModelEntry:
     task: Literal["survival", "classes"] | None = None  # the only kind that it is for
     needs_pathways: bool = False
     is_linear: bool = False  # fitted to convergence, its penalty chosen by cross-validation
+    is_binned: bool = False  # what it sees of slides are the means of the cells of a grid
     is_compared: bool = False  # unless models are named; linear ones too: a neural model that loses must be seen to
 
     def suits(self, kind: str) -> bool:
@@ -228,6 +234,7 @@ MODELS: dict[str, ModelEntry] = {
         "subfuse.model.subspace_fusion:SubspaceFusion",
         _of_subspaces,
         subspaces=lambda recipe: tuple(recipe.gene_sets),
+        is_binned=True,
         is_compared=True,
     ),
     "mean": ModelEntry("Mean pooling", f"{_BASELINES}.mil:MeanMIL", lambda r: _of_slides(r) | _embedded(r), SLIDES),

@@ -9,6 +9,7 @@ import numpy as np
 
 from subfuse.cohort.bags import BagReader, FeatureCache, InputStandardiser, reads_profile, side_by_side
 from subfuse.cohort.bags import class_names as classes_of
+from subfuse.cohort.batches import BinnedReader, KeptBags
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import CovariateCoding, column_of, level_names
 from subfuse.cohort.fold import Fold
@@ -149,8 +150,18 @@ class Problem:
         return {"model": sha256_of_json(self.recipe.model_dump(mode="json")), "data_sha256": digest.hexdigest()}
 
 
-def pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: TrainingPlan) -> Problem:
+def pose(
+    cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: TrainingPlan, kept: KeptBags | None = None
+) -> Problem:
     """Returns what a model learns from a fold, with everything that is fitted on its training patients beforehand.
+
+    Args:
+        cohort: A prepared cohort.
+        fold: Who trains and validates.
+        task: What is learned.
+        model_name: Name of the model.
+        plan: How to train, and of which sizes.
+        kept: Where the bags of a model that sees cells are kept; a new place by default.
 
     Raises:
         DataError: The fold's patients do not suffice, see `assign`.
@@ -179,7 +190,9 @@ def pose(cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: Trai
         members=1 if is_linear(model_name) else plan.training.members,
         linear_path=_of_linear_path(standardiser, modalities_of(model_name)) if has_line else (),
     )
-    data = TaskData(BagReader(standardiser, features), task, classes, recipe.n_inputs)
+    bags = BagReader(standardiser, features)
+    reader = BinnedReader(bags, recipe.grid, KeptBags() if kept is None else kept) if recipe.is_binned else bags
+    data = TaskData(reader, task, classes, recipe.n_inputs)
     return Problem(parts, genes, data, objective, recipe)
 
 

@@ -10,7 +10,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagReader
-from subfuse.cohort.batches import BagBatch, Target, draw_batches, make_target
+from subfuse.cohort.batches import BagBatch, BinnedReader, Target, draw_batches, make_target
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError
@@ -42,7 +42,7 @@ class Share:
 class TaskData:
     """How patients become batches of one task."""
 
-    reader: BagReader
+    reader: BagReader | BinnedReader
     task: TaskSpec
     classes: tuple[str, ...]
     n_inputs: int  # genes and covariates that the model reads

@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from subfuse.model.baselines.pooling import MeanPooling, clear_padding
+from subfuse.model.baselines.pooling import MeanPooling, patch_summary
 from subfuse.model.output import one_subspace
+from subfuse.model.patch_grid import BinnedBags
 from subfuse.model.subspace_fusion import SubspaceFusionOutput, SubspaceHead
 
 
@@ -43,11 +44,12 @@ class LinearModel(nn.Module):
         expression: Float[Tensor, "batch gene"],
         expression_mask: Bool[Tensor, " batch"],
         *,
+        binned: BinnedBags | None = None,
         need_attention: bool = False,
     ) -> SubspaceFusionOutput:
         """Returns logits; coordinates and what is not read are ignored, see `SubspaceFusion.forward`."""
         has_slides = patch_mask.any(dim=1)
-        embedding = self.embed(self.summarise(patches, patch_mask), has_slides, expression, expression_mask)
+        embedding = self.embed(self.summarise(patches, patch_mask, binned), has_slides, expression, expression_mask)
         is_expression = torch.arange(embedding.shape[1], device=embedding.device) >= 2 * self.patch_dim
         weight = self.pooling(patches, patch_mask)[1] if need_attention and self.patch_dim else None
         return one_subspace(
@@ -79,19 +81,17 @@ class LinearModel(nn.Module):
         return torch.cat([torch.where(has_slides[:, None], standardised, 0.0), genes], dim=1)
 
     def summarise(
-        self, patches: Float[Tensor, "batch patch feature"], patch_mask: Bool[Tensor, "batch patch"]
+        self,
+        patches: Float[Tensor, "batch patch feature"],
+        patch_mask: Bool[Tensor, "batch patch"],
+        binned: BinnedBags | None = None,
     ) -> Float[Tensor, "batch summary"]:
-        """Returns mean and standard deviation (divided by n) of every feature over the patches; 0 without any.
-
-        No columns where slides are not read.
-        """
+        """Returns what is read of slides, see `patch_summary`: no columns where slides are not read."""
         if not self.patch_dim:
             return patches.new_zeros(len(patches), 0)
-        mean, weight = self.pooling(patches, patch_mask)
-        deviation = clear_padding(patches - mean[:, None], patch_mask)
-        variance = torch.einsum("bn,bnf->bf", weight, deviation.square())
-        spread = torch.where(variance > 0, variance, 1.0).sqrt()  # the gradient of a root at 0 is not finite
-        return torch.cat([mean, torch.where(variance > 0, spread, 0.0)], dim=1)
+        if binned is None:
+            return patch_summary(patches, patch_mask)
+        return torch.where(patch_mask.any(dim=1)[:, None], binned.summary, 0.0)
 
     def fit_summary(self, summaries: Float[Tensor, "patient summary"]) -> None:
         """Fits how summaries are standardised. One that is constant, such as the spread of one patch, becomes 0.

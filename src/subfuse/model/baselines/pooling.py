@@ -29,6 +29,17 @@ class MeanPooling(nn.Module):
         return torch.einsum("bn,bnf->bf", weight, clear_padding(patches, patch_mask)), weight
 
 
+def patch_summary(
+    patches: Float[Tensor, "batch patch feature"], patch_mask: Bool[Tensor, "batch patch"]
+) -> Float[Tensor, "batch summary"]:
+    """Returns mean and standard deviation (divided by n) of every feature over the patches; 0 without any."""
+    mean, weight = MeanPooling()(patches, patch_mask)
+    deviation = clear_padding(patches - mean[:, None], patch_mask)
+    variance = torch.einsum("bn,bnf->bf", weight, deviation.square())
+    spread = torch.where(variance > 0, variance, 1.0).sqrt()  # the gradient of a root at 0 is not finite
+    return torch.cat([mean, torch.where(variance > 0, spread, 0.0)], dim=1)
+
+
 class AttentionPooling(nn.Module):
     r"""Weighted mean of a bag's patches with learned weights.
 

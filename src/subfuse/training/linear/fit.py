@@ -107,7 +107,12 @@ def _embedded(model: LinearModel, batches: Iterable[BagBatch]) -> Float[Tensor, 
     """Returns what the model multiplies by its coefficients, after its standardisation was fitted."""
     with torch.no_grad():
         seen = [
-            (model.summarise(b.patches, b.patch_mask), b.patch_mask.any(dim=1), b.expression, b.expression_mask)
+            (
+                model.summarise(b.patches, b.patch_mask, b.binned),
+                b.patch_mask.any(dim=1),
+                b.expression,
+                b.expression_mask,
+            )
             for b in batches
         ]
         summary, has_slides, expression, expression_mask = (torch.cat(part) for part in zip(*seen, strict=True))
