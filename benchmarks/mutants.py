@@ -50,6 +50,7 @@ ROOMS = (
     "model", "objective", "training", "evaluation", "explanation",
     "cohort/fold", "cohort/given_folds", "cohort/fold_files", "cohort/drawn_folds", "cohort/covariates",
     "expression/units", "expression/doubtful_units", "clinical/glioma",
+    "slides/outlines",
 )  # fmt: skip
 TESTS = {
     "model/baselines/cmta": "model/baselines/test_cmta.py model/baselines/test_baselines.py",
@@ -152,6 +153,7 @@ TESTS = {
     "explanation/sampling": "explanation/test_sampling.py",
     "explanation/tile_gallery": "explanation/test_tile_gallery.py",
     "explanation/wsidata_export": "explanation/test_wsidata_export.py",
+    "slides/outlines": "slides/test_outlines.py",
 }
 
 

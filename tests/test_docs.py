@@ -164,12 +164,16 @@ def write_matrices(folder: Path, genes, random) -> None:
 
 
 def write_features(folder: Path, random) -> None:
-    """Two slides: as tiled TIFF named .svs, as features of CLAM, and as one vector each."""
+    """Two slides: as tiled TIFF named .svs with outlines, as features of CLAM, and as one vector each."""
     import tifffile
 
     slides = [f"{patient}-01Z-00-DX1" for patient in PATIENTS[:2]]
-    (folder / "features").mkdir()
+    for name in ("features", "outlines"):
+        (folder / name).mkdir()
     for i, slide in enumerate(slides):
+        ring = [[128, 128], [640, 128], [640, 640], [128, 640], [128, 128]]
+        drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+        (folder / "outlines" / f"{slide}.geojson").write_text(json.dumps([drawn]))
         path = folder / "slides" / f"uuid{i}" / f"{slide}.svs"
         path.parent.mkdir(parents=True)
         pixels = np.full((768, 768, 3), 244, np.uint8)

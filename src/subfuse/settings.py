@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
-def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
+def resolved_path(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
+    """Returns a path of a file of settings as it is meant: relative to that file, with ${VARIABLES} filled in."""
     expanded = os.path.expandvars(path)
     if "$" in expanded:
         raise ValueError(f"the environment variable in {path} is not set")
@@ -16,7 +17,7 @@ def _resolve(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time t
     return Path(expanded).expanduser() if base is None else Path(base) / Path(expanded).expanduser()
 
 
-FilePath = Annotated[Path, AfterValidator(_resolve)]  # relative to the cohort file; may hold ${VARIABLES}
+FilePath = Annotated[Path, AfterValidator(resolved_path)]  # relative to the cohort file; may hold ${VARIABLES}
 
 
 _NUMBERS = (int, float, int | None, float | None)  # yes and no, which YAML reads as booleans, would be 1 and 0

@@ -23,6 +23,7 @@ from PIL import Image
 import process_pool
 from subfuse import execution
 from subfuse.cohort.cohort import read_cohort
+from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.store import read_features
 from subfuse.preparation import prepare as preparation
@@ -285,6 +286,19 @@ def test_versions_of_what_is_not_installed_are_unknown(
     versions = json.loads((tmp_path / "prepared" / "provenance.json").read_text(encoding="utf-8"))["versions"]
     assert versions["a-package-that-is-not-there"] is None
     assert versions["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize(("declared", "rules"), [(None, ["fixed"]), ("otsu", ["otsu"])])
+def test_how_tissue_is_found_is_recorded(cohort: Path, declared: str | None, rules: list[str]) -> None:
+    content = yaml.safe_load(cohort.read_text(encoding="utf-8"))
+    content["slides"] |= {} if declared is None else {"tissue": declared}
+    cohort.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    assert preparation._tissue_rules(read_cohort_file(cohort)) == rules
+    one = {key: content.pop(key) for key in ("patients", "slides")}
+    other = one | {"slides": one["slides"] | {"tissue": f"geojson:{cohort.parent}"}}
+    content["cohorts"] = [one | {"name": "a", "role": "develop"}, other | {"name": "b", "role": "external"}]
+    cohort.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    assert preparation._tissue_rules(read_cohort_file(cohort)) == rules
 
 
 def test_cohort_without_any_usable_slide_or_expression_says_so(cohort: Path, tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_only_files_of_features_name_their_encoder(kind):
         SECTION.validate_python(KEYS[kind] | {"encoder": "uni"})
 
 
+@pytest.mark.parametrize("kind", [FeatureFiles, FeatureRows])
+def test_only_slides_that_are_cut_into_patches_have_their_tissue_found(kind):
+    assert SECTION.validate_python(KEYS[SlideFolder] | {"tissue": "otsu"}).tissue == "otsu"
+    with pytest.raises(ValidationError, match="`tissue` says where slides are cut into patches"):
+        SECTION.validate_python(KEYS[kind] | {"tissue": "fixed"})
+
+
 @pytest.mark.parametrize("encoder", ["", "..", "a\\b"])
 def test_an_encoder_names_a_folder(encoder):
     with pytest.raises(ValidationError, match="encoder"):

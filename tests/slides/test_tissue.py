@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import shapely
 
-from subfuse.slides.tissue import TISSUE_MPP, find_tissue
+from subfuse.slides import tissue as tissue_module
+from subfuse.slides.tissue import TISSUE_MPP, find_tissue, stained_and_pen
 
 pytest.importorskip("lazyslide")
 
@@ -103,3 +104,28 @@ def test_the_same_image_gives_the_same_outline() -> None:
     first, again = (find_tissue(overview(), mpp=TISSUE_MPP) for _ in range(2))
 
     assert first.outline.equals_exact(again.outline, 0)
+
+
+def test_otsu_agrees_with_an_independent_threshold_and_finds_nothing_on_empty_glass() -> None:
+    from skimage.filters import threshold_otsu
+
+    rng = np.random.default_rng(0)
+    saturation = np.concatenate([rng.normal(6, 2, 6000), rng.normal(60, 12, 3000)]).clip(0, 255).astype(np.uint8)
+    least = tissue_module._otsu(saturation)
+    expected = threshold_otsu(saturation)
+    np.testing.assert_array_equal(saturation > least, saturation > expected)
+    assert 10 < least < 40
+
+    glass = rng.normal(5, 2, 9000).clip(0, 255).astype(np.uint8)  # Otsu's threshold would halve it
+    for nothing in (glass, glass[:0], np.full(50, 7, np.uint8)):
+        assert tissue_module._otsu(nothing) == np.inf
+
+
+def test_unscanned_area_does_not_move_otsus_threshold() -> None:
+    image = np.full((200, 300, 3), (244, 243, 245), np.uint8)
+    image[50:150, 20:120] = (232, 220, 228)
+    alone = stained_and_pen(image, mpp=8.0, by_otsu=True)[0]
+    assert alone[60:140, 30:110].all()
+    assert alone.sum() == pytest.approx(100 * 100, rel=0.05)
+    wide = np.concatenate([image, np.zeros((200, 2000, 3), np.uint8)], axis=1)
+    np.testing.assert_array_equal(stained_and_pen(wide, mpp=8.0, by_otsu=True)[0][:, :300], alone)

@@ -47,7 +47,7 @@ from subfuse.preparation.slides.slide import SlideRecord, completed_record, prep
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
 from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
-from subfuse.slides.source import FeatureRows, SlideSource
+from subfuse.slides.source import FeatureRows, SlideSource, SlidesToEncode
 from subfuse.slides.tissue import Tiling
 
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
@@ -220,12 +220,20 @@ def _provenance(cohort_file: CohortFile, encoder: str | None) -> dict[str, Any]:
         "table_sha256": {path.as_posix(): sha256_of_file(path) for path in _tables(cohort_file)},
         "requested_encoder": encoder,
         "tiling": None if encoder is None else asdict(Tiling()),
+        "tissue": None if encoder is None else _tissue_rules(cohort_file),
         "versions": {name: _version(name) for name in VERSIONED},
         "python": platform.python_version(),
         "encoder": None,
         "encoder_sha256": None,
         "patch_dim": None,
     }
+
+
+def _tissue_rules(cohort_file: CohortFile) -> list[str]:
+    """Returns how tissue is found on the slides that models are developed on, or on all where there are none."""
+    found = [(m.role, m.slides.tissue) for m in cohort_file.members if isinstance(m.slides, SlidesToEncode)]
+    developed = [rule for role, rule in found if role == "develop"]
+    return sorted({*developed} or {rule for _, rule in found})
 
 
 def _version(package: str) -> str | None:

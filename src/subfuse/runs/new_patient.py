@@ -30,8 +30,10 @@ from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, feature_id
 from subfuse.run_folder.layout import read_provenance
 from subfuse.run_folder.names import COHORT, PROVENANCE
 from subfuse.runs.run import Run
+from subfuse.slides.image_folders import is_image_source
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
+from subfuse.slides.tissue_rule import FIXED, folder_of_outlines
 from subfuse.training.fitted_model import FittedModel
 from subfuse.workbooks.sheet import workbook_of
 
@@ -260,10 +262,14 @@ def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Ru
     if any(ready):
         raise ConfigurationError("either slides or their features are required. Found both. Give files of one kind.")
     encoder, tiling = _encoder_and_tiling(run)
+    tissue, doubts = _tissue_rule(run)
     loaded = load_patch_encoder(encoder)
-    sources = [SlideSource(name, NEW_PATIENT, path, mpp) for name, path in zip(names, paths, strict=True)]
+    sources = [
+        SlideSource(name, NEW_PATIENT, path, mpp, FIXED if is_image_source(path) else tissue)
+        for name, path in zip(names, paths, strict=True)
+    ]
     records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
-    notes = [f"{record.slide_id}: {record.n_patches} patches" for record in records]
+    notes = [*doubts, *(f"{record.slide_id}: {record.n_patches} patches" for record in records)]
     notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
     widths = {folder / record.features: record.patch_um for record in records}
     return _Slides(tuple(widths), loaded.name, loaded.sha256, loaded.dim, tuple(notes), widths)
@@ -289,6 +295,17 @@ def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel)
 def _require_none(excluded: pd.DataFrame) -> None:
     if len(excluded):
         raise DataError(str(excluded["reason"].iloc[0]))
+
+
+def _tissue_rule(run: Run) -> tuple[str, list[str]]:
+    """Returns how tissue was found on the run's slides, and a note where that cannot be done again on another one."""
+    rules = read_provenance(run.folder / COHORT).get("tissue") or [FIXED]
+    rule = FIXED if len(rules) > 1 or folder_of_outlines(rules[0]) is not None else str(rules[0])
+    if rules == [rule]:
+        return rule, []
+    return rule, [
+        f"tissue is found by colour (fixed); on the run's slides it was outlined or found by {preview(rules)}"
+    ]
 
 
 def _encoder_and_tiling(run: Run) -> tuple[str, Tiling]:

@@ -11,8 +11,10 @@ from PIL import Image
 
 from subfuse.errors import DataError
 from subfuse.slides.image_folders import ImageFolder, is_image_source
+from subfuse.slides.outlines import outline_file
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import MPP_PLACE, Patch, Tiling, require_plausible_mpp
+from subfuse.slides.tissue_rule import FIXED
 from subfuse.slides.whole_slides import ACCEPTED, WholeSlide
 
 
@@ -66,13 +68,19 @@ def open_slide(source: SlideSource, tiling: Tiling) -> OpenedSlide:
     """Opens a slide file or images alike; whoever opens a slide closes it.
 
     Raises:
-        DataError: The slide is missing, of another kind or damaged, or its pixel size is unknown or implausible.
-        ConfigurationError: The extra `wsi` is missing.
+        DataError: The slide is missing, of another kind or damaged, its pixel size is unknown or implausible, or it has
+            no outlines where they are declared.
+        ConfigurationError: The extra `wsi` is missing, or a model of tissue that is declared.
     """
     if not source.path.exists():
         raise DataError(f"{source.path}: {ACCEPTED} is required. Found nothing. Correct the path of {source.slide_id}.")
-    reader = ImageFolder if is_image_source(source.path) else WholeSlide
-    slide: OpenedSlide = reader(source.path, mpp=source.mpp, tiling=tiling)
+    slide: OpenedSlide
+    if is_image_source(source.path):
+        _require_fixed(source)
+        slide = ImageFolder(source.path, mpp=source.mpp, tiling=tiling)
+    else:
+        outlines = outline_file(source.tissue, source.slide_id)
+        slide = WholeSlide(source.path, mpp=source.mpp, tiling=tiling, tissue=source.tissue, outlines=outlines)
     try:
         _require_mpp(slide.mpp, source)
     except DataError:
@@ -86,6 +94,14 @@ def opened_slide(source: SlideSource, tiling: Tiling) -> Iterator[OpenedSlide]:
     """Opens a slide for as long as it is read, see `open_slide`."""
     with closing(open_slide(source, tiling)) as slide:
         yield slide
+
+
+def _require_fixed(source: SlideSource) -> None:
+    if source.tissue != FIXED:
+        raise DataError(
+            f"{source.path}: a slide file is required where slides.tissue is {source.tissue.partition(':')[0]}. Found "
+            "images, whose places on the slide are not known. Remove `tissue`, or leave the slide out."
+        )
 
 
 def _require_mpp(mpp: float, source: SlideSource) -> None:

@@ -1,6 +1,5 @@
 """Quality of prepared slides: one row per slide for a person to look through."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from subfuse.files import atomic_path
 from subfuse.slides.opening import OpenedSlide
-from subfuse.slides.qupath import write_qupath
+from subfuse.slides.outlines import polygons_of
 
 _PATCH_COLOUR, _TISSUE_COLOUR, _PEN_COLOUR = (30, 90, 200), (0, 160, 80), (220, 30, 30)
 
@@ -20,7 +19,7 @@ _PATCH_COLOUR, _TISSUE_COLOUR, _PEN_COLOUR = (30, 90, 200), (0, 160, 80), (220, 
 def write_pictures(
     folder: Path, slide_id: str, slide: OpenedSlide, tissue: Any, coords: Int32[np.ndarray, "patch 2"], *, size: int
 ) -> None:
-    """Writes outline, thumbnail and contact sheet of a slide.
+    """Writes thumbnail and contact sheet of a slide.
 
     Args:
         folder: The folder of the tiling.
@@ -30,21 +29,11 @@ def write_pictures(
         coords: Top-left corners (x, y) of the patches that were kept, in level-0 pixels.
         size: Side of a patch in level-0 pixels.
     """
-    _write_outline(folder / "contours_geojson" / f"{slide_id}.geojson", tissue, slide.bounds_corner)
     thumbnail = slide.thumbnail()
     _write_jpeg(folder / "thumbnails" / f"{slide_id}.jpg", thumbnail)
     scale = thumbnail.width / slide.width_px
     sheet = _contact_sheet(thumbnail, tissue, slide.pen(), coords, size=size, scale=scale)
     _write_jpeg(folder / "contact_sheets" / f"{slide_id}.jpg", sheet)
-
-
-def _write_outline(path: Path, tissue: Any, bounds_corner: tuple[int, int]) -> None:
-    """Writes the tissue as annotations for QuPath."""
-    import shapely
-
-    properties = {"objectType": "annotation", "classification": {"name": "Tissue", "color": [0, 160, 80]}}
-    polygons = [(json.loads(shapely.to_geojson(polygon))["coordinates"], properties) for polygon in _polygons(tissue)]
-    write_qupath(path, polygons, bounds_corner=bounds_corner)
 
 
 def _contact_sheet(
@@ -56,7 +45,7 @@ def _contact_sheet(
     for x, y in coords.tolist():
         draw.rectangle((x * scale, y * scale, (x + size) * scale, (y + size) * scale), outline=_PATCH_COLOUR)
     for shape, colour, width in ((tissue, _TISSUE_COLOUR, 2), (pen, _PEN_COLOUR, 4)):
-        for polygon in _polygons(shape):
+        for polygon in polygons_of(shape):
             for ring in (polygon.exterior, *polygon.interiors):
                 draw.line([(x * scale, y * scale) for x, y in ring.coords], fill=colour, width=width)
     return sheet
@@ -65,12 +54,6 @@ def _contact_sheet(
 def _write_jpeg(path: Path, image: Image.Image) -> None:
     with atomic_path(path) as temporary:
         image.save(temporary, "JPEG", quality=90, subsampling=0)  # thin coloured lines stay sharp
-
-
-def _polygons(tissue: Any) -> list[Any]:
-    import shapely
-
-    return [part for part in shapely.get_parts(tissue) if part.geom_type == "Polygon"]
 
 
 QUALITY_COLUMNS = (

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, Section
 from subfuse.slides.tissue import doubt_of_mpp
+from subfuse.slides.tissue_rule import FIXED, DeclaredTissue
 
 
 class SlidesFrom(Section):
@@ -40,16 +41,24 @@ class SlidesFrom(Section):
             if set(given) <= {*_KEYS_OF_ONE, *cls.model_fields}:
                 raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
             del given["encoder"]  # an unknown key may stand for `features`: it is named first
+        if "tissue" in given and "tissue" not in cls.model_fields:
+            raise ValueError("`tissue` says where slides are cut into patches; features are made already")
         return given
 
 
-class SlideFolder(SlidesFrom):
+class SlidesToEncode(SlidesFrom):
+    """What slides, whose features are still to be made, may declare beside."""
+
+    tissue: DeclaredTissue = FIXED
+
+
+class SlideFolder(SlidesToEncode):
     """A folder of slide files and folders of tiles, with a table or without."""
 
     folder: FilePath  # searched with its subfolders
 
 
-class SlideList(SlidesFrom):
+class SlideList(SlidesToEncode):
     """Slide files and folders of tiles that lie where the table says in its column `path`."""
 
     table: FilePath
@@ -112,6 +121,7 @@ class SlideSource:
     patient_id: str
     path: Path
     mpp: float | None = None  # µm per level-0 pixel where the file does not say; a declared value is preferred
+    tissue: str = FIXED  # how tissue is found, see `tissue_rule`
 
 
 @dataclass(frozen=True)

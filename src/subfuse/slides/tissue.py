@@ -1,5 +1,6 @@
 """Where the tissue is on an overview of a slide: neither empty glass nor pen marks."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -140,13 +141,14 @@ def grid_starts(length: int, size: int, stride: int) -> Int[np.ndarray, " start"
 
 
 TISSUE_MPP = 8.0  # µm per pixel at which tissue is searched
-TISSUE_RULE = "saturation 15, pen by absorbance 2"  # kept with the features; another rule is another result
 MAX_PEN_SHARE = 0.1  # of a patch; one with more is left out
 
 _MIN_SATURATION = 15  # of 255; empty glass stays below
-_MIN_TISSUE_UM2 = 20_000.0  # about one patch at 20x
+_MIN_CONTRAST = 8  # of 255, between tissue and glass: Otsu's threshold would split even glass of one colour
+_UNSCANNED = 8  # of 255; pixels that are not brighter in any channel were not scanned
+MIN_TISSUE_UM2 = 20_000.0  # about one patch at 20x
 _MIN_PEN_UM2 = 10_000.0  # smaller marks are dark nuclei or pigment
-_MIN_HOLE_UM2 = 5_000.0
+MIN_HOLE_UM2 = 5_000.0
 _MEDIAN_PX = 3  # side of the filter against noise
 _CLOSING_PX = 7  # gaps up to 50 µm are tissue
 _PEN_MARGIN_PX = 2  # ink fades at its edge
@@ -161,32 +163,37 @@ class Tissue:
     pen_share: float  # share of the stained and marked area that is pen; 0 where nothing is found
 
 
-def find_tissue(overview: UInt8[np.ndarray, "height width 3"], *, mpp: float) -> Tissue:
-    """Finds tissue by colour: more saturated than empty glass and not ink. Fixed thresholds, so the same every time.
-
-    Otsu's threshold would find tissue on empty glass.
+def find_tissue(
+    overview: UInt8[np.ndarray, "height width 3"],
+    *,
+    mpp: float,
+    by_otsu: bool = False,
+) -> Tissue:
+    """Finds tissue by colour: more saturated than empty glass and not ink.
 
     Args:
         overview: The slide in RGB.
         mpp: µm per pixel of the overview, about `TISSUE_MPP`.
+        by_otsu: Whether the threshold is Otsu's, each slide's own (1979); else it is fixed, the same every time.
     """
-    stained, pen = stained_and_pen(overview, mpp=mpp)
+    stained, pen = stained_and_pen(overview, mpp=mpp, by_otsu=by_otsu)
     n_found = np.count_nonzero(stained)
     return Tissue(
-        outline=_outline(stained & ~pen, mpp=mpp, least_um2=_MIN_TISSUE_UM2),
+        outline=_outline(stained & ~pen, mpp=mpp, least_um2=MIN_TISSUE_UM2),
         pen=_outline(pen, mpp=mpp, least_um2=_MIN_PEN_UM2),
         pen_share=np.count_nonzero(pen) / n_found if n_found else 0.0,
     )
 
 
 def stained_and_pen(
-    overview: UInt8[np.ndarray, "height width 3"], *, mpp: float
+    overview: UInt8[np.ndarray, "height width 3"], *, mpp: float, by_otsu: bool = False
 ) -> tuple[Bool[np.ndarray, "height width"], Bool[np.ndarray, "height width"]]:
     """Returns where anything is on the glass, and where that is a pen mark.
 
     Args:
         overview: The slide, or an image cut out of it, in RGB.
         mpp: µm per pixel of the overview, about `TISSUE_MPP`.
+        by_otsu: Whether the threshold of stain is Otsu's instead of the fixed one.
     """
     import cv2
 
@@ -194,9 +201,24 @@ def stained_and_pen(
     pen = _without_specks(_pen(smooth), least_px=_MIN_PEN_UM2 / mpp**2)
     pen = cv2.dilate(pen.astype(np.uint8), np.ones((2 * _PEN_MARGIN_PX + 1,) * 2, np.uint8)).astype(bool)
     saturation = cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV)[:, :, 1]
-    found = ((saturation > _MIN_SATURATION) | pen).astype(np.uint8)
+    least = _otsu(saturation[~pen & (smooth.max(axis=2) > _UNSCANNED)]) if by_otsu else _MIN_SATURATION
+    found = ((saturation > least) | pen).astype(np.uint8)
     kernel = np.ones((_CLOSING_PX, _CLOSING_PX), np.uint8)
     return cv2.morphologyEx(found, cv2.MORPH_CLOSE, kernel).astype(bool), pen
+
+
+def _otsu(saturation: UInt8[np.ndarray, " pixel"]) -> float:
+    """Otsu's threshold; infinite where the two kinds of pixels that it tells apart are nearly one."""
+    import cv2
+
+    if len(saturation) == 0:
+        return math.inf
+    least, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    is_stained = saturation > least
+    if is_stained.all() or not is_stained.any():
+        return math.inf
+    contrast = saturation[is_stained].mean() - saturation[~is_stained].mean()
+    return float(least) if contrast >= _MIN_CONTRAST else math.inf
 
 
 def _pen(overview: UInt8[np.ndarray, "height width 3"]) -> Bool[np.ndarray, "height width"]:
@@ -211,7 +233,7 @@ def _pen(overview: UInt8[np.ndarray, "height width 3"]) -> Bool[np.ndarray, "hei
     is_cool = (red > 0.25) & (red > 1.25 * green)
     is_dark_blue = ((red > 1.4) & (red > 0.97 * green)) | ((red > 2.0) & (red > 0.92 * green))
     is_black = (most > 1.2) & (least > 0.7 * most)
-    is_scanned = overview.max(axis=2) > 8
+    is_scanned = overview.max(axis=2) > _UNSCANNED
     return (is_cool | is_dark_blue | is_black) & is_scanned
 
 
@@ -251,7 +273,7 @@ def _outline(mask: Bool[np.ndarray, "height width"], *, mpp: float, least_um2: f
     import shapely
 
     found = _binary_mask()(mask.astype(np.uint8)).to_polygons(
-        min_area=max(1.0, least_um2 / mpp**2), min_hole_area=max(1.0, _MIN_HOLE_UM2 / mpp**2)
+        min_area=max(1.0, least_um2 / mpp**2), min_hole_area=max(1.0, MIN_HOLE_UM2 / mpp**2)
     )
     contours = shapely.simplify(shapely.make_valid(np.array(found.geometry, dtype=object)), 0.5)
     grown = shapely.buffer(shapely.make_valid(contours), 0.5, join_style="mitre")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from subfuse.bounded_files import require_regular_file
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.slides.outlines import read_outlines
 from subfuse.slides.tissue import (
     MAX_PEN_SHARE,
     MPP_PLACE,
@@ -28,6 +29,8 @@ from subfuse.slides.tissue import (
     grid_starts,
     square_pixel,
 )
+from subfuse.slides.tissue_models import model_outline
+from subfuse.slides.tissue_rule import FIXED, OTSU, TISSUE_MODELS, model_of
 
 ACCEPTED = (
     "a tiled pyramidal slide that OpenSlide reads (SVS, tiled TIFF, NDPI, MRXS, SCN, BIF, VMS, CZI, DICOM), "
@@ -43,9 +46,22 @@ class WholeSlide:
 
     patches_per_part = 1
 
-    def __init__(self, path: Path, *, mpp: float | None, tiling: Tiling) -> None:
+    def __init__(
+        self, path: Path, *, mpp: float | None, tiling: Tiling, tissue: str = FIXED, outlines: Path | None = None
+    ) -> None:
+        """Opens a slide.
+
+        Args:
+            path: The file.
+            mpp: µm per level-0 pixel as declared; None: as the file says.
+            tiling: Of the patches.
+            tissue: How tissue is found, see `tissue_rule`.
+            outlines: Where it is outlined instead.
+        """
         self._path = path
         self._tiling = tiling
+        self._tissue = tissue
+        self._outlines = outlines
         self._slide = _opened(path)
         properties = self._slide.properties
         self.width_px, self.height_px = self._slide.dimensions
@@ -130,26 +146,52 @@ class WholeSlide:
 
     @cached_property
     def _found(self) -> Tissue:
-        """Tissue and pen marks in level-0 pixels, searched at the same physical resolution in every slide."""
+        """Tissue and pen marks in level-0 pixels, within the scanned area."""
         import shapely
 
-        factor = max(1.0, TISSUE_MPP / self.mpp)
-        image = _scaled(self._overview, round(self.width_px / factor), round(self.height_px / factor))
-        scale = np.array([self.width_px / image.shape[1], self.height_px / image.shape[0]])
-        found = find_tissue(image, mpp=float(scale.mean()) * self.mpp)
-        outline, pen = (shapely.transform(shape, lambda points: points * scale) for shape in (found.outline, found.pen))
+        found = self._outlined() if self._outlines else self._searched()
         left, top, width, height = self._bounds
-        inside = shapely.intersection(outline, shapely.box(left, top, left + width, top + height))
-        return replace(found, outline=inside, pen=pen)
+        return replace(
+            found, outline=shapely.intersection(found.outline, shapely.box(left, top, left + width, top + height))
+        )
+
+    def _outlined(self) -> Tissue:
+        assert self._outlines is not None
+        return read_outlines(self._outlines, bounds_corner=self.bounds_corner, size=(self.width_px, self.height_px))
+
+    def _searched(self) -> Tissue:
+        """Searched for at the same physical resolution in every slide."""
+        import shapely
+
+        image, scale = self._at(TISSUE_MPP, self._overview)
+        found = find_tissue(image, mpp=float(scale.mean()) * self.mpp, by_otsu=self._tissue == OTSU)
+        outline, pen = (shapely.transform(shape, lambda points: points * scale) for shape in (found.outline, found.pen))
+        model = model_of(self._tissue)
+        if model is not None:
+            picture, scale = self._at(TISSUE_MODELS[model], self._whole(TISSUE_MODELS[model] / self.mpp))
+            outline = model_outline(picture, mpp=float(scale.mean()) * self.mpp, model=model)
+            outline = shapely.difference(shapely.transform(outline, lambda points: points * scale), pen)
+        return replace(found, outline=outline, pen=pen)
+
+    def _at(
+        self, mpp: float, picture: UInt8[np.ndarray, "height width 3"]
+    ) -> tuple[UInt8[np.ndarray, "height2 width2 3"], Float[np.ndarray, " 2"]]:
+        """A picture of the whole slide at a resolution (µm per pixel), and level-0 pixels per pixel of it (x, y)."""
+        factor = max(1.0, mpp / self.mpp)
+        image = _scaled(picture, round(self.width_px / factor), round(self.height_px / factor))
+        return image, np.array([self.width_px / image.shape[1], self.height_px / image.shape[0]])
 
     @cached_property
     def _overview(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The whole slide, fine enough for the search for tissue and for the thumbnail; read once.
+        """The whole slide, fine enough for the search for tissue and for the thumbnail; read once."""
+        return self._whole(min(TISSUE_MPP / self.mpp, max(self.width_px, self.height_px) / THUMBNAIL_PX))
+
+    def _whole(self, downsample: float) -> UInt8[np.ndarray, "height width 3"]:
+        """The whole slide, about so many times smaller, never smaller still.
 
         It is read in blocks from the coarsest level that is fine enough, so a slide without a coarse level takes
         longer, not more memory.
         """
-        downsample = min(TISSUE_MPP / self.mpp, max(self.width_px, self.height_px) / THUMBNAIL_PX)
         level = self._coarsest_level(downsample)
         shrink = max(1, int(1.02 * downsample / self._downsamples[level]))
         width, height = self._shapes[level]

@@ -596,6 +596,176 @@ def test_objects_for_qupath_lie_on_the_scanned_area_of_a_mirax_slide(cases: Path
     assert (points.max(axis=0) >= overlap[1]).all()
 
 
+def outlines_of(folder: Path, name: str = "s.1 a") -> Path:
+    return folder / "wsi" / FOLDER / "contours_geojson" / f"{name}.geojson"
+
+
+def without_polygon(source: Path, target: Path, index: int) -> list[list[float]]:
+    """Copies outlines with a polygon deleted, as QuPath exports them; returns its outer ring."""
+    content = json.loads(source.read_text())
+    deleted = content["features"].pop(index)
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps({"type": "FeatureCollection", "features": content["features"]}))
+    return deleted["geometry"]["coordinates"][0]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_deleting_a_polygon_takes_exactly_its_patches_away(index: int, slide: SlideSource, tmp_path: Path) -> None:
+    found = prepare_slide(slide, ColourEncoder(), Tiling(), tmp_path / "found" / "wsi")
+    ring = without_polygon(outlines_of(tmp_path / "found"), tmp_path / "edited" / "s.1 a.geojson", index)
+    corrected = replace(slide, tissue=f"geojson:{tmp_path / 'edited'}")
+
+    record = prepare_slide(corrected, ColourEncoder(), Tiling(), tmp_path / "corrected" / "wsi")
+
+    before = read_features(tmp_path / "found" / found.features)
+    after = read_features(tmp_path / "corrected" / record.features)
+    x, y = np.array(ring).T
+    corners = before.coords
+    is_inside = (
+        (corners[:, 0] < x.max()) & (corners[:, 0] + 256 > x.min())
+        & (corners[:, 1] < y.max()) & (corners[:, 1] + 256 > y.min())
+    )  # fmt: skip
+    assert 0 < is_inside.sum() < len(corners)
+    np.testing.assert_array_equal(after.coords, corners[~is_inside])
+    np.testing.assert_array_equal(after.features, before.features[~is_inside])
+    assert record.tissue_mm2 < found.tissue_mm2
+
+
+def test_only_a_slide_whose_outlines_were_changed_is_done_again(slide: SlideSource, tmp_path: Path) -> None:
+    out, encoder = tmp_path / "p" / "wsi", ColourEncoder()
+    first = prepare_slide(slide, encoder, Tiling(), out)
+    n_images = encoder.n_images
+    edited = tmp_path / "edited"
+    shutil.copytree(outlines_of(tmp_path / "p").parent, edited)
+    corrected = replace(slide, tissue=f"geojson:{edited}")
+
+    assert prepare_slide(corrected, encoder, Tiling(), out) == first  # what was found, and nobody changed
+    assert encoder.n_images == n_images
+
+    without_polygon(outlines_of(tmp_path / "p"), edited / "s.1 a.geojson", 1)
+    assert completed_record(corrected, "colour", Tiling(), out) is None
+    second = prepare_slide(corrected, encoder, Tiling(), out)
+    assert second.n_patches < first.n_patches
+    assert encoder.n_images == n_images + second.n_patches
+    assert completed_record(corrected, "colour", Tiling(), out) == second
+    assert completed_record(slide, "colour", Tiling(), out) is None  # found by colour again where it is declared
+
+
+def test_outlines_may_be_corrected_where_prepare_wrote_them(slide: SlideSource, tmp_path: Path) -> None:
+    first = prepare_slide(slide, ColourEncoder(), Tiling(), tmp_path / "p" / "wsi")
+    path = outlines_of(tmp_path / "p")
+    without_polygon(path, path, 0)
+    corrected, text = replace(slide, tissue=f"geojson:{path.parent}"), path.read_text()
+
+    second = prepare_slide(corrected, ColourEncoder(), Tiling(), tmp_path / "p" / "wsi")
+
+    assert second.n_patches < first.n_patches
+    assert path.read_text() == text
+    assert completed_record(corrected, "colour", Tiling(), tmp_path / "p" / "wsi") == second
+
+
+def test_pen_marks_are_outlined_too_and_one_that_is_none_can_be_deleted(tmp_path: Path) -> None:
+    image = draw(1536, 1024, (0, 0, 1536, 1024))
+    image[300:500, 200:900] = (20, 20, 25)  # black as ink
+    source = SlideSource("s", "p", write_slide(tmp_path / "s.tiff", image, mpp=0.5))
+    found = prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "found" / "wsi")
+    path = outlines_of(tmp_path / "found", "s")
+    classes = [f["properties"]["classification"]["name"] for f in json.loads(path.read_text())["features"]]
+    assert classes == ["Tissue", "Pen"]
+    (tmp_path / "same").mkdir()
+    shutil.copy(path, tmp_path / "same")
+    without_polygon(path, tmp_path / "edited" / "s.geojson", 1)
+    content = json.loads((tmp_path / "edited" / "s.geojson").read_text())
+    content["features"][0]["geometry"]["coordinates"] = content["features"][0]["geometry"]["coordinates"][:1]  # no hole
+    (tmp_path / "edited" / "s.geojson").write_text(json.dumps(content))
+
+    same, more = (
+        prepare_slide(replace(source, tissue=f"geojson:{tmp_path / n}"), ColourEncoder(), Tiling(), tmp_path / f"{n}2")
+        for n in ("same", "edited")
+    )
+
+    assert same.n_patches == found.n_patches < more.n_patches == 24
+    assert same.pen_share > 0.05 > more.pen_share == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "the outlines of slide s.1 a are required"),
+        ({"type": "FeatureCollection", "features": []}, "a polygon of class Tissue, or of none"),
+        ({"geometry": {"type": "Polygon", "coordinates": []}}, "object 1: a polygon .* Found an empty one"),
+        (
+            {"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [9, 9], [9, 0], [0, 9], [0, 0]]]}},
+            "object 1: a polygon whose outline does not cross itself",
+        ),
+        (
+            {"geometry": {"type": "Polygon", "coordinates": [[[5000, 0], [5000, 9], [5009, 0], [5000, 0]]]}},
+            "a polygon on the slide of 1,700 x 1,300 px",
+        ),
+    ],
+)
+def test_outlines_that_cannot_be_used_are_told_before_and_while_slides_are_prepared(
+    content: dict[str, Any] | None, problem: str, slide: SlideSource, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "s.1 a.geojson").write_text(json.dumps(content))
+    source = replace(slide, tissue=f"geojson:{tmp_path}")
+    with pytest.raises(DataError, match=problem):
+        inspect_slide(source)
+    with pytest.raises(DataError, match=problem) as caught:
+        prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("wsi/**/*.h5"))
+
+
+def test_images_take_no_other_rule_of_tissue(tmp_path: Path) -> None:
+    Image.fromarray(draw(512, 512, (0, 0, 512, 512))).save(tmp_path / "a.png")
+    source = SlideSource("a", "p", tmp_path / "a.png", 0.5, tissue="otsu")
+    with pytest.raises(DataError, match=r"a slide file is required where slides.tissue is otsu. Found images"):
+        inspect_slide(source)
+
+
+def test_otsu_keeps_pale_tissue_that_the_fixed_threshold_misses(tmp_path: Path) -> None:
+    image = np.full((1024, 1024, 3), GLASS, np.uint8)
+    image[256:768, 256:768] = (232, 220, 228)  # saturation 13
+    source = SlideSource("s", "p", write_slide(tmp_path / "s.tiff", image, mpp=0.5), tissue="otsu")
+
+    record = prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi")
+
+    assert record.n_patches == 4
+    with pytest.raises(DataError, match="no tissue found"):
+        prepare_slide(replace(source, tissue="fixed"), ColourEncoder(), Tiling(), tmp_path / "wsi")
+
+
+def test_a_model_says_where_tissue_is_and_pen_marks_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model, a stand-in, takes the left half of the slide for tissue, whatever is there."""
+    import shapely
+
+    image = draw(2048, 1024, (0, 0, 2048, 1024))
+    image[300:500, 100:400] = (20, 20, 25)
+    seen: list[tuple[int, int]] = []
+
+    def left_half(image: np.ndarray, *, mpp: float, model: str) -> Any:
+        seen.append(image.shape[:2])
+        assert (model, mpp) == ("hest-tissue-segmentation", pytest.approx(1.0))
+        return shapely.box(0, 0, image.shape[1] / 2, image.shape[0])
+
+    monkeypatch.setattr(whole_slides, "model_outline", left_half)
+    source = SlideSource("s", "p", write_slide(tmp_path / "s.tiff", image, mpp=0.5), tissue="lazyslide:hest")
+
+    record = prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi")
+
+    assert seen == [(512, 1024)]
+    coords = read_features(tmp_path / record.features).coords
+    assert set(coords[:, 0].tolist()) == {0, 256, 512, 768}
+    assert [0, 256] not in coords.tolist()  # marked
+    assert (
+        completed_record(replace(source, tissue="lazyslide:pathprofiler"), "colour", Tiling(), tmp_path / "wsi") is None
+    )
+
+
 @pytest.mark.parametrize("slide_id", ["a/b", "..", "", ".hidden", "a\\b"])
 def test_identifier_must_be_a_file_name(slide_id: str, slide: SlideSource, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a slide identifier names files"):

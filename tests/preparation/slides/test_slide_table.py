@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from slide_folders import touch, write_features, write_slides
 
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.identifiers import NAME_RULE
 from subfuse.preparation.slides.slide_search import find_slides
 from subfuse.preparation.slides.slide_table import read_slides, require_slides
@@ -235,3 +235,15 @@ def test_real_slide_table_joins_every_patient(real_data, tmp_path):
     slides, left_out, _ = read_slides(section, set(table["case_id"]))
     assert (len(slides), len(left_out)) == (20, 991)
     assert {(s.slide_id, s.patient_id) for s in slides} <= set(zip(table["slide_id"], table["case_id"], strict=True))
+
+
+def test_slides_bear_how_their_tissue_is_found_and_what_cannot_find_it_is_refused_at_once(folder, tmp_path):
+    section = SlideFolder(folder=folder, tissue="otsu")
+    ids = [name.rpartition("_")[0] or name for name in find_slides(folder)] + list(find_slides(folder))
+    assert {slide.tissue for slide in read_slides(section, ids)[0]} == {"otsu"}
+    table = write(tmp_path / "t.csv", f"slide_id,patient_id,path\ns,p,{folder}\n")
+    assert {slide.tissue for slide in read_slides(SlideList(table=table, tissue="otsu"), ["p"])[0]} == {"otsu"}
+    with pytest.raises(ConfigurationError, match="Did you mean pathprofiler"):
+        read_slides(SlideFolder(folder=folder, tissue="lazyslide:pathprofile"), ids)
+    with pytest.raises(DataError, match="a folder of outlines"):
+        read_slides(SlideFolder(folder=folder, tissue=f"geojson:{tmp_path / 'absent'}"), ids)

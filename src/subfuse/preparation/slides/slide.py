@@ -20,9 +20,11 @@ from subfuse.features.store import SlideFeatures, patch_um, read_attributes, rea
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.preparation.slides.slide_content import is_same_slide, slide_sha256
 from subfuse.slides.opening import OpenedSlide, opened_slide
+from subfuse.slides.outlines import outline_file, outlines_sha256, write_outlines
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
 from subfuse.slides.source import SlideSource
-from subfuse.slides.tissue import MPP_PLACE, TISSUE_RULE, Patch, Tiling
+from subfuse.slides.tissue import MPP_PLACE, Patch, Tiling
+from subfuse.slides.tissue_rule import folder_of_outlines, recorded_rule
 
 _FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
@@ -64,10 +66,13 @@ def inspect_slide(source: SlideSource) -> SlideHeader:
     """Opens a slide and returns what its header says; pixels are not read.
 
     Raises:
-        DataError: The slide is missing, of another kind or damaged, or its pixel size is unknown or implausible.
+        DataError: The slide is missing, of another kind or damaged, its pixel size is unknown or implausible, or its
+            outlines, where they are declared, cannot be used.
         ConfigurationError: The extra `wsi` is missing.
     """
     with opened_slide(source, Tiling()) as slide:
+        if folder_of_outlines(source.tissue) is not None:
+            slide.tissue(np.empty((0, 2), np.int32))  # read, not searched for
         return SlideHeader(slide.format, slide.width_px, slide.height_px, slide.mpp)
 
 
@@ -92,6 +97,8 @@ def prepare_slide(
     done = completed_record(source, encoder.name, tiling, out, encoder_sha256=encoder.sha256)
     if done is not None:
         return done
+    identity = _identity(source, tiling)  # before they are read, like the slide: outlines may be corrected meanwhile
+    given = outline_file(source.tissue, source.slide_id)
     source_sha256 = slide_sha256(source.path)  # before it is read: a slide that is replaced meanwhile is done again
     with opened_slide(source, tiling) as slide:
         coords, features, sharp = _encoded(slide, encoder, progress)
@@ -103,7 +110,11 @@ def prepare_slide(
                 f"`mpp` in {MPP_PLACE}, or leave the slide out."
             )
         size = tiling.patch_size_level0(slide.mpp)
-        write_pictures(Path(out) / tiling.folder_name, source.slide_id, slide, tissue, coords, size=size)
+        folder = Path(out) / tiling.folder_name
+        outlines = folder / "contours_geojson" / f"{source.slide_id}.geojson"
+        if given is None or not outlines.exists() or not given.samefile(outlines):  # corrected in place: left as it is
+            write_outlines(outlines, tissue, slide.pen(), bounds_corner=slide.bounds_corner)
+        write_pictures(folder, source.slide_id, slide, tissue, coords, size=size)
         stored = SlideFeatures(
             features=features,
             coords=coords,
@@ -116,19 +127,24 @@ def prepare_slide(
             slide_height_px=slide.height_px,
             bounds_corner=slide.bounds_corner,
         )
-        attributes = _identity(source, tiling) | {
-            "source_sha256": source_sha256,
-            "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,
-            "pen_share": slide.pen_share(),
-            "sharpness": sharp,
-            "warnings": json.dumps(
-                [
-                    *slide.warnings,
-                    *_upsampling(slide.mpp, tiling),
-                    *quality_warnings(pen_share=slide.pen_share(), median_sharpness=sharp),
-                ]
-            ),
-        }
+        found = {"tissue_rule": recorded_rule(source.tissue), "outlines_sha256": outlines_sha256(outlines)}
+        attributes = (
+            found
+            | identity
+            | {
+                "source_sha256": source_sha256,
+                "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,
+                "pen_share": slide.pen_share(),
+                "sharpness": sharp,
+                "warnings": json.dumps(
+                    [
+                        *slide.warnings,
+                        *_upsampling(slide.mpp, tiling),
+                        *quality_warnings(pen_share=slide.pen_share(), median_sharpness=sharp),
+                    ]
+                ),
+            }
+        )
     path = _features_path(source, encoder.name, tiling, out)
     write_features(path, stored, tile_px=tiling.tile_px, overlap_px=tiling.overlap_px, attributes=attributes)
     return _record(source, path, out)
@@ -234,15 +250,23 @@ def _features_path(source: SlideSource, encoder_name: str, tiling: Tiling, out: 
 
 
 def _identity(source: SlideSource, tiling: Tiling) -> dict[str, str | int | float]:
-    """Attributes that must agree for a feature file to count as that of this slide and tiling."""
+    """Attributes that must agree for a feature file to count as that of this slide and tiling.
+
+    The outlines of a person count by their polygons: those that `prepare` wrote and nobody changed are what it found.
+    """
+    outlines = outline_file(source.tissue, source.slide_id)
+    tissue = (
+        {"tissue_rule": recorded_rule(source.tissue)}
+        if outlines is None
+        else {"outlines_sha256": outlines_sha256(outlines)}
+    )
     return {
         "patch_size": tiling.tile_px,
         "target_mpp": tiling.mpp,
         "overlap": tiling.overlap_px,
         "min_tissue_fraction": tiling.min_tissue_fraction,
         "declared_mpp": "none" if source.mpp is None else float(source.mpp),
-        "tissue_rule": TISSUE_RULE,
-    }
+    } | tissue
 
 
 def _record(source: SlideSource, path: Path, out: Path) -> SlideRecord:

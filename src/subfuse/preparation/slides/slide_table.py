@@ -46,8 +46,10 @@ from subfuse.slides.source import (
     SlideList,
     SlideSource,
     SlidesSection,
+    SlidesToEncode,
 )
 from subfuse.slides.tissue import doubt_of_mpp
+from subfuse.slides.tissue_rule import require_rule
 from subfuse.tables import is_missing, note_of_commas, read_text_table, require_columns, usual_columns
 
 _MPP_REMEDY = "Correct it, or empty the cell where the slide itself says it."
@@ -98,7 +100,10 @@ def read_slides(
         DataError: Missing folder or column, a slide identifier that occurs twice, an mpp that is not a positive
             number, a slide to include that is not there, a kind that is not known or that no slide has, or a feature
             table that cannot be used.
+        ConfigurationError: The model that is to find tissue is not known.
     """
+    if isinstance(section, SlidesToEncode):
+        require_rule(section.tissue)
     known, place = frozenset(patient_ids), _place_of(section)
     listed = _listed(section.table, place, known)
     slides, left_out = [], []
@@ -163,9 +168,11 @@ def _place_of(section: SlidesSection) -> _Place:
     match section:
         case SlideFolder(folder=folder):
             suffixes = (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES)
-            return _Place(folder, find_slides(folder), slide_id_of, SlideSource, folder, reads=("slides", suffixes))
+            whole = partial(SlideSource, tissue=section.tissue)
+            return _Place(folder, find_slides(folder), slide_id_of, whole, folder, reads=("slides", suffixes))
         case SlideList(table=table):
-            return _Place(table, {}, slide_id_of, SlideSource, table.parent, needs_paths=True)
+            whole = partial(SlideSource, tissue=section.tissue)
+            return _Place(table, {}, slide_id_of, whole, table.parent, needs_paths=True)
         case FeatureFiles(features=folder):
             source, absence = partial(FeatureSource, encoder=section.encoder), f"no feature file in {folder}"
             reads = ("features", FEATURE_SUFFIXES)

@@ -1,0 +1,101 @@
+"""Outlines of tissue and pen marks that a person can correct in QuPath: written by `prepare` and read back."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from subfuse.errors import DataError, preview
+from subfuse.slides.qupath import read_qupath, write_qupath
+from subfuse.slides.tissue import Tissue
+from subfuse.slides.tissue_rule import folder_of_outlines
+
+_TISSUE, _PEN = "Tissue", "Pen"  # classes of the annotations; an annotation without a class is tissue
+_COLOURS = {_TISSUE: [0, 160, 80], _PEN: [220, 30, 30]}
+
+
+def write_outlines(path: Path, tissue: Any, pen: Any, *, bounds_corner: tuple[int, int]) -> None:
+    """Writes outlines as annotations for QuPath.
+
+    Args:
+        path: File to write, `.geojson`.
+        tissue: A shapely geometry in pixels of the whole level 0.
+        pen: That of the pen marks.
+        bounds_corner: See `write_qupath`.
+    """
+    import shapely
+
+    polygons = [
+        (
+            json.loads(shapely.to_geojson(polygon))["coordinates"],
+            {"objectType": "annotation", "classification": {"name": name, "color": _COLOURS[name]}},
+        )
+        for name, shape in ((_TISSUE, tissue), (_PEN, pen))
+        for polygon in polygons_of(shape)
+    ]
+    write_qupath(path, polygons, bounds_corner=bounds_corner)
+
+
+def read_outlines(path: Path, *, bounds_corner: tuple[int, int], size: tuple[int, int]) -> Tissue:
+    """Reads outlines that a person drew or corrected: annotations of class Tissue or of none, and of class Pen.
+
+    Polygons may overlap: their union counts. Annotations of other classes are left out.
+
+    Raises:
+        DataError: There is no polygon of tissue; or as for `read_qupath`.
+    """
+    import shapely
+
+    found = read_qupath(path, bounds_corner=bounds_corner, size=size)
+    outline = shapely.union_all([*found.get(_TISSUE, []), *found.get("", [])])
+    if outline.is_empty:
+        others = f", and {preview(sorted(found.keys() - {_PEN}))}" if found.keys() - {_PEN} else ""
+        raise DataError(
+            f"{path}: a polygon of class {_TISSUE}, or of none, is required. Found none{others}. Draw one in QuPath, "
+            "or leave the slide out."
+        )
+    pen = shapely.union_all(found.get(_PEN, []))
+    whole = shapely.union(outline, pen).area
+    return Tissue(outline=outline, pen=pen, pen_share=pen.area / whole)
+
+
+def outlines_sha256(path: Path) -> str:
+    """Returns a hash of the polygons of a file of outlines, to the pixel: the same area drawn in another order is one.
+
+    Raises:
+        DataError: As for `read_qupath`.
+    """
+    import shapely
+
+    found = read_qupath(path)
+    lines = []
+    for name, polygons in {_TISSUE: [*found.get(_TISSUE, []), *found.get("", [])], _PEN: found.get(_PEN, [])}.items():
+        whole = shapely.normalize(shapely.transform(polygons, lambda points: points.round() + 0.0))  # no -0.0
+        lines += sorted(f"{name} {text}" for text in shapely.to_wkt(whole))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def outline_file(rule: str, slide_id: str) -> Path | None:
+    """Returns the file of outlines that a rule gives for a slide; None for rules that find tissue.
+
+    Raises:
+        DataError: There is none.
+    """
+    folder = folder_of_outlines(rule)
+    if folder is None:
+        return None
+    path = folder / f"{slide_id}.geojson"
+    if not path.exists():
+        there = preview(sorted(other.name for other in folder.glob("*.geojson")), 3) or "no .geojson file"
+        raise DataError(
+            f"{path}: the outlines of slide {slide_id} are required, since slides.tissue names their folder. Found "
+            f"none beside {there}. Export them from QuPath, or leave the slide out."
+        )
+    return path
+
+
+def polygons_of(shape: Any) -> list[Any]:
+    """Returns the polygons of a shapely geometry."""
+    import shapely
+
+    return [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
