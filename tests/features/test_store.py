@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from subfuse.errors import DataError
+from subfuse.features import store
 from subfuse.features.store import (
     SlideFeatures,
     add_missing_hash,
     raster_corners,
     read_attributes,
     read_features,
+    read_moments,
     write_features,
 )
 
@@ -218,3 +220,23 @@ def test_the_area_of_patches_is_that_of_their_union(slide: SlideFeatures) -> Non
     union = shapely.union_all(shapely.box(*corners.T, *(corners + 200).T)).area
     assert spread.area_mm2 == pytest.approx(union * 0.25 / 1e6)
     assert math.isnan(replace(spread, has_coordinates=False).area_mm2)
+
+
+def test_sums_are_stored_and_made_again_where_they_are_not_or_were_changed(
+    slide: SlideFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "slide.h5"
+    write_features(path, slide, tile_px=256)
+    values = slide.features.astype(np.float64)
+    expected = np.stack([values.sum(axis=0), (values**2).sum(axis=0)])
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_features", None)  # would be called
+        n_patches, moments = read_moments(path)
+    assert n_patches == len(values)
+    np.testing.assert_array_equal(moments, expected)
+    with h5py.File(path, "a") as file:
+        file["moments"][0, 0] += 1
+    np.testing.assert_array_equal(read_moments(path)[1], expected)
+    with h5py.File(path, "a") as file:
+        del file["moments"]
+    np.testing.assert_array_equal(read_moments(path)[1], expected)

@@ -162,16 +162,16 @@ def test_killed_anywhere_a_rerun_does_what_is_missing(
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize("full", ["Image.save", "Group.create_dataset"])
+@pytest.mark.parametrize(("full", "calls_before"), [("Image.save", 7), ("Group.create_dataset", 10)])
 def test_a_disk_that_is_full_while_slides_are_encoded_ends_the_run(
-    full: str, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full: str, calls_before: int, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No slide is excluded for it, what is complete stays, and the same call goes on once there is space."""
     owner: Any = {"Image": Image.Image, "Group": h5py.Group}[full.partition(".")[0]]
     write, calls = getattr(owner, full.partition(".")[2]), itertools.count()
 
     def until_full(*arguments: Any, **options: Any) -> Any:
-        if next(calls) >= 7:
+        if next(calls) >= calls_before:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(*arguments, **options)
 

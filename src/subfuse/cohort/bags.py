@@ -12,7 +12,7 @@ from subfuse.cohort.covariates import CovariateCoding, column_of
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.expression.table import FAR, ExpressionStandardiser
-from subfuse.features.store import SlideFeatures, read_features
+from subfuse.features.store import SlideFeatures, read_features, read_moments
 
 _LEAST_SPREAD = 0.1  # of a slide's features, in standard deviations of the training patches
 _SLIDE_GAP_PATCHES = 4  # empty patch widths between the slides of a patient
@@ -46,11 +46,11 @@ class PatchStandardiser:
 
     @classmethod
     def fit(cls, paths: Iterable[Path], features: "FeatureCache") -> "PatchStandardiser | None":
-        """Fits on slides, one after the other, so memory does not grow with the cohort; None without any."""
+        """Fits on slides, by the sums that are stored with their features; None without any."""
         count, total, squares = 0, np.zeros(()), np.zeros(())
         for path in paths:
-            values = features.read(path).features.astype(np.float64)
-            count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)
+            n_patches, moments = features.moments(path)
+            count, total, squares = count + n_patches, total + moments[0], squares + moments[1]
         if not count:
             return None
         mean = total / count
@@ -156,7 +156,8 @@ class FeatureCache:
 
     limit_bytes: int = 1 << 30
     _kept: dict[Path, SlideFeatures] = field(default_factory=dict)
-    _width_of: dict[Path, int] = field(default_factory=dict)  # of every file that was verified
+    _width_of: dict[Path, int] = field(default_factory=dict)  # of every file that was read
+    _verified: set[Path] = field(default_factory=set)
 
     def read(self, path: Path) -> SlideFeatures:
         """Returns the features of one slide.
@@ -167,17 +168,31 @@ class FeatureCache:
         """
         if path in self._kept:
             return self._kept[path]
-        slide = read_features(path, verify=path not in self._width_of)
-        self._width_of[path] = slide.features.shape[1]
-        first, n_features = next(iter(self._width_of.items()))
-        if slide.features.shape[1] != n_features:
-            raise DataError(
-                f"{path}: {n_features} features per patch are required, as in {first}. "
-                f"Found {slide.features.shape[1]}. Run `subfuse prepare` again into a new folder."
-            )
+        slide = read_features(path, verify=path not in self._verified)
+        self._verified.add(path)
+        self._require_width(path, slide.features.shape[1])
         if sum(kept.features.nbytes for kept in self._kept.values()) + slide.features.nbytes <= self.limit_bytes:
             self._kept[path] = slide
         return slide
+
+    def moments(self, path: Path) -> tuple[int, Float[np.ndarray, "moment feature"]]:
+        """Returns number, sum and sum of squares of one slide's features, see `read_moments`.
+
+        Raises:
+            DataError: As for `read`.
+        """
+        n_patches, moments = read_moments(path)
+        self._require_width(path, moments.shape[1])
+        return n_patches, moments
+
+    def _require_width(self, path: Path, n_found: int) -> None:
+        self._width_of[path] = n_found
+        first, n_features = next(iter(self._width_of.items()))
+        if n_found != n_features:
+            raise DataError(
+                f"{path}: {n_features} features per patch are required, as in {first}. "
+                f"Found {n_found}. Run `subfuse prepare` again into a new folder."
+            )
 
 
 @dataclass(frozen=True)

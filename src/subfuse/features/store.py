@@ -14,7 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Float16, Float32, Int32
+from jaxtyping import Float16, Float32, Float64, Int32
 
 import subfuse
 from subfuse.errors import DataError
@@ -24,6 +24,7 @@ from subfuse.slides.tissue import covered_px2
 
 UNKNOWN_ENCODER = "unknown"
 CONTENT_HASH = "content_sha256"  # of features, places and all other attributes; see `require_content`
+_MOMENTS, _MOMENTS_HASH = "moments", "moments_sha256"  # sum and sum of squares of every feature, as float64
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ def write_features(
         coords = file.create_dataset("coords", data=slide.coords)
         coords.attrs.update(attributes or {})
         coords.attrs.update(_attributes_of(slide, tile_px=tile_px, overlap_px=overlap_px))
+        moments = _moments(slide.features)
+        file.create_dataset(_MOMENTS, data=moments)
+        coords.attrs[_MOMENTS_HASH] = hashlib.sha256(moments.data).hexdigest()
         coords.attrs["slide_id"] = path.stem
         coords.attrs[CONTENT_HASH] = _content_sha256(slide.features, slide.coords, dict(coords.attrs))
 
@@ -147,6 +151,24 @@ def read_places(path: Path) -> SlideFeatures:
         _require_layout(file, path)
         coords, attributes = file["coords"][()], dict(file["coords"].attrs)
         return _slide_features(np.empty((len(coords), 0), np.float16), coords, attributes)
+
+
+def read_moments(path: Path) -> tuple[int, Float64[np.ndarray, "moment feature"]]:
+    """Returns the number of patches of one slide, and sum and sum of squares of every feature over them.
+
+    They are stored with the features, which are read only where they are not: in files of earlier versions.
+
+    Raises:
+        DataError: As for `read_features`, where the features are read.
+    """
+    with opened_hdf5(path) as file:
+        _require_layout(file, path)
+        if _MOMENTS in file:
+            moments = stored_array(file, _MOMENTS, path)[()]
+            if hashlib.sha256(moments.data).hexdigest() == file["coords"].attrs.get(_MOMENTS_HASH):
+                return len(file["coords"]), moments
+    features = read_features(path).features
+    return len(features), _moments(features)
 
 
 def read_sample(path: Path, n_patches: int) -> SlideFeatures:
@@ -267,6 +289,11 @@ def patch_um(attributes: Mapping[str, Any]) -> float:
     """Returns the side of a patch in µm, from the attributes of a feature file; NaN where places are unknown."""
     known = bool(attributes.get("has_coordinates", True))
     return float(attributes["patch_size_level0"]) * float(attributes["level0_mpp"]) if known else math.nan
+
+
+def _moments(features: np.ndarray) -> Float64[np.ndarray, "moment feature"]:
+    values = features.astype(np.float64)
+    return np.stack([values.sum(axis=0), np.square(values).sum(axis=0)])
 
 
 def _slide_features(features: np.ndarray, coords: np.ndarray, attributes: Mapping[str, Any]) -> SlideFeatures:

@@ -16,6 +16,7 @@ from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.expression.gene_sets import gene_indices
+from subfuse.features.store import read_places
 from subfuse.files import sha256_of_json
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
@@ -23,6 +24,7 @@ from subfuse.objective.objective import Objective
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training.models import (
     BATCH,
+    MODELS,
     SITE,
     SLIDES,
     Modality,
@@ -168,14 +170,14 @@ def pose(
     """
     parts = assign(cohort, fold, task, model_name)
     classes = classes_of(cohort.patients, task)
-    features = FeatureCache()
+    features = FeatureCache(limit_bytes=0) if MODELS[model_name].is_binned else FeatureCache()  # cells are kept
     seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
     genes, covariates = _genes_read(cohort, model_name), covariates_read(cohort, model_name)
     standardiser = InputStandardiser.fit(seen, genes, features, covariates)
     objective = _fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
     known = (*parts.train, *parts.validation)
     has_line = plan.training.linear_path and not is_linear(model_name) and _suffice_for_a_line(known, task)
-    grid = _fitted_grid(seen, features, largest=plan.architecture.max_grid)
+    grid = _fitted_grid(seen, largest=plan.architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
         n_outputs=objective.n_outputs,
@@ -196,7 +198,7 @@ def pose(
     return Problem(parts, genes, data, objective, recipe)
 
 
-def _fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest: int) -> tuple[int, int]:
+def _fitted_grid(patients: Sequence[Patient], *, largest: int) -> tuple[int, int]:
     """Returns (rows, columns) that hold the widest and the tallest training bag at one patch per cell.
 
     Relative to the paper: there the grid is always 50 × 50, however small the tissue.
@@ -204,7 +206,7 @@ def _fitted_grid(patients: Sequence[Patient], features: FeatureCache, *, largest
     sides = np.array([_SMALLEST_GRID, _SMALLEST_GRID])
     for patient in patients:
         if patient.slides:
-            slides = [features.read(path) for path in patient.slides]
+            slides = [read_places(path) for path in patient.slides]
             pitch = slides[0].patch_size_level0 * slides[0].level0_mpp
             width, height = np.ptp(side_by_side(slides), axis=0) / pitch + 1
             sides = np.maximum(sides, np.ceil([height, width]).astype(int))

@@ -252,7 +252,7 @@ def test_a_full_disk_stops_with_one_line_and_leaves_nothing_half_written(cohort,
 
     def full(group, name, **options):
         calls.append(name)
-        if len(calls) > 7:  # two datasets per slide: the features of the fourth are written, its places are not
+        if len(calls) > 10:  # three datasets per slide: the features of the fourth are written, its places are not
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return create(group, name, **options)
 
@@ -276,7 +276,7 @@ def prepare_until_killed(*arguments: str) -> None:
 
     def killed(group, name, **options):
         calls.append(name)
-        if len(calls) == 10:
+        if len(calls) == 14:  # three datasets per file
             group.file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         return create(group, name, **options)
