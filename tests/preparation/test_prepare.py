@@ -23,7 +23,6 @@ from PIL import Image
 import process_pool
 from subfuse import execution
 from subfuse.cohort.cohort import read_cohort
-from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.store import read_features
 from subfuse.preparation import prepare as preparation
@@ -288,17 +287,24 @@ def test_versions_of_what_is_not_installed_are_unknown(
     assert versions["numpy"] == np.__version__
 
 
-@pytest.mark.parametrize(("declared", "rules"), [(None, ["fixed"]), ("otsu", ["otsu"])])
-def test_how_tissue_is_found_is_recorded(cohort: Path, declared: str | None, rules: list[str]) -> None:
+def test_tiling_and_tissue_are_recorded_and_the_patches_are_of_that_tiling(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_encoder", lambda *_: Mean())
     content = yaml.safe_load(cohort.read_text(encoding="utf-8"))
-    content["slides"] |= {} if declared is None else {"tissue": declared}
+    content["slides"]["tiling"] = {"tile_px": 128, "overlap_px": 64}
     cohort.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    assert preparation._tissue_rules(read_cohort_file(cohort)) == rules
-    one = {key: content.pop(key) for key in ("patients", "slides")}
-    other = one | {"slides": one["slides"] | {"tissue": f"geojson:{cohort.parent}"}}
-    content["cohorts"] = [one | {"name": "a", "role": "develop"}, other | {"name": "b", "role": "external"}]
-    cohort.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    assert preparation._tissue_rules(read_cohort_file(cohort)) == rules
+
+    prepare(cohort, tmp_path / "prepared")
+
+    found = json.loads((tmp_path / "prepared" / "provenance.json").read_text(encoding="utf-8"))
+    assert found["tiling"] == {"tile_px": 128, "mpp": 0.5, "overlap_px": 64, "min_tissue_fraction": 0.25}
+    assert found["tissue"] == ["fixed"]
+    read = read_cohort(tmp_path / "prepared")
+    assert read.tiling == found["tiling"]
+    stored = read_features(read.patients[0].slides[0])
+    assert stored.patch_size_level0 == 128
+    assert len(stored.coords) == 9 + 21  # 256 x 256 px and 512 x 256 px, 64 px apart
 
 
 def test_cohort_without_any_usable_slide_or_expression_says_so(cohort: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from test_fitted_model import fit
 from small_cohort import with_covariates
 from subfuse.errors import DataError
 from subfuse.expression.units import ShareBasis
-from subfuse.runs.compatibility import check_compatible
+from subfuse.runs.compatibility import check_compatible, check_tiling
 from subfuse.training.stored_model import load_fitted
 
 
@@ -222,3 +222,18 @@ def test_slides_are_ignored_aloud_when_training_had_none(make_cohort):
     assert check_compatible(fitted, cohort) == ["no training patient had slides: slides are ignored"]
     assert not fitted.predict(cohort.patients)["has_slides"].any()
     assert check_compatible(fit(cohort, model="snn"), cohort) == []  # it reads none by design
+
+
+def test_patches_of_another_tiling_than_in_training_are_refused(make_cohort):
+    cohort = make_cohort()
+    fitted = fit(cohort)
+    trained = {"tile_px": 256, "mpp": 0.5, "overlap_px": 0, "min_tissue_fraction": 0.25}
+    for tiling in (None, dict(reversed(trained.items()))):
+        check_tiling([fitted], trained, replace(cohort, tiling=tiling))
+    for name, value in (("tile_px", 512), ("mpp", 0.25), ("overlap_px", 64)):
+        other = replace(cohort, tiling=trained | {name: value})
+        with pytest.raises(DataError, match=r"`tiling: \{mpp: 0.5, tile_px: 256, overlap_px: 0\}` in `slides`"):
+            check_tiling([fitted], trained, other)
+        check_tiling([fitted], None, other)  # features of another tool
+        check_tiling([], trained, other)  # models that read no slides
+        check_tiling([fitted], trained, replace(other, patients=tuple(replace(p, slides=()) for p in other)))

@@ -1,11 +1,14 @@
 """A run on disk: which of its models may predict whom, and what it is without them."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from brief_run import run
 
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.run_folder.job import Job
 from subfuse.runs.run import Run, load_run
 
@@ -34,6 +37,23 @@ def test_a_run_predicts_new_patients_with_every_fold(cohort, tmp_path):
     new = predicted[predicted["split"] == "new"]
     assert set(new["patient_id"]) == {p.patient_id for p in cohort.patients[24:]}
     assert (new.groupby("patient_id")["fold"].nunique() == 2).all()
+
+
+def test_slides_of_another_tiling_are_neither_predicted_nor_explained(cohort, tmp_path):
+    run(cohort, tmp_path / "run", task="survival", models=["abmil", "snn"])
+    (tmp_path / "run" / "cohort").mkdir(exist_ok=True)
+    tiling = {"tile_px": 256, "mpp": 0.5, "overlap_px": 0}
+    (tmp_path / "run" / "cohort" / "provenance.json").write_text(json.dumps({"tiling": tiling}))
+    found, other = load_run(tmp_path / "run"), replace(cohort, tiling=tiling | {"mpp": 1.0})
+    name = next(p.patient_id for p in cohort if p.slides)
+    for ask in (
+        lambda: found.predict(other),
+        lambda: found.explain(other, name, model="abmil", out=tmp_path / "out"),
+        lambda: found.explain_cohort(other, tmp_path / "out", model="abmil"),
+    ):
+        with pytest.raises(DataError, match=r"mpp: 0\.5, tile_px: 256, overlap_px: 0\. Found mpp: 1\.0"):
+            ask()
+    assert len(found.predict(other, model="snn")) == len(found.predict(cohort, model="snn"))
 
 
 def test_a_run_folder_is_required(tmp_path):

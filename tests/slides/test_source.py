@@ -33,6 +33,14 @@ def test_the_key_tells_the_kind_and_empty_keys_of_others_declare_nothing(kind):
     assert SECTION.validate_python(section) == section
 
 
+@pytest.mark.parametrize(
+    "tiling", [{"mpp": 20.0}, {"mpp": 0}, {"tile_px": 8}, {"tile_px": 90000}, {"overlap_px": -1}, {"px": 3}, 256]
+)
+def test_a_tiling_that_no_encoder_sees_is_refused(tiling):
+    with pytest.raises(ValidationError, match="tiling"):
+        SECTION.validate_python({"folder": "a", "tiling": tiling})
+
+
 def test_slides_lie_in_one_place():
     with pytest.raises(ValidationError, match="give one of `folder`, `features` and `feature_table`, not folder"):
         SECTION.validate_python({"folder": "a", "features": "b"})
@@ -47,7 +55,7 @@ def test_only_files_of_features_name_their_encoder(kind):
 @pytest.mark.parametrize("kind", [FeatureFiles, FeatureRows])
 def test_only_slides_that_are_cut_into_patches_have_their_tissue_found(kind):
     assert SECTION.validate_python(KEYS[SlideFolder] | {"tissue": "otsu"}).tissue == "otsu"
-    with pytest.raises(ValidationError, match="`tissue` says where slides are cut into patches"):
+    with pytest.raises(ValidationError, match="`tissue` says how slides are cut into patches"):
         SECTION.validate_python(KEYS[kind] | {"tissue": "fixed"})
 
 

@@ -179,6 +179,9 @@ def _add_prepare(parser: ArgumentParser) -> None:
         "--encoder", type=str, default=OFFLINE_ENCODER, help="Patch encoder: offline default or timm name."
     )
     parser.add_argument("--device", type=str, default="cpu", help="Device of the encoder: cpu, cuda, mps.")
+    parser.add_argument(
+        "--tiles-from", type=Path, default=None, help="Prepared folder of another encoder: takes its tissue and tiles."
+    )
     add_workers(parser)
 
 
@@ -193,6 +196,7 @@ def _prepare(arguments: Namespace) -> None:
             device=arguments.device,
             workers=n_workers(arguments),
             scheduler=arguments.scheduler,
+            tiles_from=arguments.tiles_from,
             progress=progress,
         )
     print_warnings(done.warnings)

@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from subfuse.slides.tissue import Tiling
+
 OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package index: proves plumbing, not pathology
 
 _SYNONYMS = {  # letters and digits of a name -> of TRIDENT's
@@ -39,6 +41,11 @@ class PatchEncoder(Protocol):
 
     def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
         """Returns one row of features per RGB image."""
+
+
+def encoder_tiling(name: str) -> Tiling:
+    """Returns the patches that an encoder is given where the cohort file declares none."""
+    return Tiling()
 
 
 def encoder_id(name: str) -> str:

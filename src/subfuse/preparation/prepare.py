@@ -33,6 +33,7 @@ from subfuse.features.patch_encoders import load_patch_encoder, require_device
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.files import is_begun, read_json, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
+from subfuse.preparation.declared_slides import declared_tiling, declared_tissue
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
@@ -45,9 +46,10 @@ from subfuse.preparation.slides.feature_survey import (
 )
 from subfuse.preparation.slides.slide import SlideRecord, completed_record, prepare_slide
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.preparation.slides.stored_tiles import require_tiles
 from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
-from subfuse.slides.source import FeatureRows, SlideSource, SlidesToEncode
+from subfuse.slides.source import FeatureRows, SlideSource
 from subfuse.slides.tissue import Tiling
 
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
@@ -85,6 +87,7 @@ def prepare(
     device: str = "cpu",
     workers: int = 1,
     scheduler: str | None = None,
+    tiles_from: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Preparation:
     """Prepares a cohort: tissue, patches and features of every slide, expression, labels and splits.
@@ -99,6 +102,7 @@ def prepare(
         device: Device of the encoder.
         workers: Local processes that prepare slides.
         scheduler: Address of a running Dask scheduler, instead of local processes.
+        tiles_from: A prepared folder of the same slides with another encoder: tissue and tiles are taken from it.
         progress: Called after each slide, and within it where this process does it, with the speed and the time left.
 
     Raises:
@@ -113,7 +117,10 @@ def prepare(
         ready = feature_sources(plan.slides)
         survey = survey_features(ready)
         encodes = bool(plan.slides) and not ready
-        provenance = _provenance(cohort_file, encoder if encodes else None)
+        tiling = declared_tiling(cohort_file, encoder)
+        if encodes and tiles_from is not None:
+            require_tiles(Path(tiles_from), tiling)
+        provenance = _provenance(cohort_file, encoder if encodes else None, tiling)
         _claim(out, cohort_file, provenance["requested_encoder"])
         mark_incomplete(out)
         records: Sequence[SlideRecord | FeatureRecord]
@@ -123,7 +130,8 @@ def prepare(
             )
             provenance |= {name: getattr(survey, name) for name in ("encoder", "encoder_sha256", "patch_dim")}
         else:
-            records, failures = _prepare_slides(plan.slides, out, encoder, device, workers, scheduler, progress)
+            how = _Encoding(encoder, device, tiling, out / "wsi", None if tiles_from is None else Path(tiles_from))
+            records, failures = _prepare_slides(plan.slides, how, workers, scheduler, progress)
             if records:
                 loaded = _encoder(encoder, device)
                 provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
@@ -161,25 +169,34 @@ def _of_encoder(encoder: str, survey: FeatureSurvey) -> Iterator[str]:
         yield f"--encoder {encoder} encodes nothing here: the slides come as features of encoder {survey.encoder}"
 
 
+@dataclass(frozen=True)
+class _Encoding:
+    """How slides become features."""
+
+    encoder: str
+    device: str
+    tiling: Tiling
+    out: Path  # the folder `wsi` of the prepared cohort
+    tiles_from: Path | None
+
+
 def _prepare_one_slide(
-    source: SlideSource, encoder: str, out: Path, device: str, watch: Callable[[str, int, int], None] | None = None
+    source: SlideSource, how: _Encoding, watch: Callable[[str, int, int], None] | None = None
 ) -> FinishedSlide:
     """Prepares one slide unless it is complete; the encoder stays loaded in its process.
 
     Args:
         source: The slide.
-        encoder: Patch encoder, see `load_patch_encoder`.
-        out: The folder `wsi` of the prepared cohort.
-        device: Device of the encoder.
+        how: By which encoder and tiling.
         watch: Called with the slide, patches encoded and patches expected.
     """
-    done = completed_record(source, encoder, Tiling(), out)
+    done = completed_record(source, how.encoder, how.tiling, how.out)
     if done is not None:
         return FinishedSlide(done, is_new=False)
     progress = None if watch is None else partial(watch, source.slide_id)
-    loaded = _encoder(encoder, device)
+    loaded = _encoder(how.encoder, how.device)
     start = time.monotonic()
-    record = prepare_slide(source, loaded, Tiling(), out, progress=progress)
+    record = prepare_slide(source, loaded, how.tiling, how.out, tiles_from=how.tiles_from, progress=progress)
     return FinishedSlide(record, is_new=True, seconds=time.monotonic() - start)
 
 
@@ -190,19 +207,17 @@ def _encoder(name: str, device: str) -> PatchEncoder:
 
 def _prepare_slides(
     slides: tuple[SlideSource, ...],
-    out: Path,
-    encoder: str,
-    device: str,
+    how: _Encoding,
     workers: int,
     scheduler: str | None,
     progress: Progress | None,
 ) -> tuple[list[SlideRecord], pd.DataFrame]:
     stays_here = scheduler is None and min(workers, len(slides)) <= 1  # other processes cannot call back
     if slides and stays_here:
-        _encoder(encoder, device)  # loaded before the clock starts
+        _encoder(how.encoder, how.device)  # loaded before the clock starts
     meter = SlideProgress(len(slides), progress, workers=workers)
     watch = meter.within if stays_here else None
-    jobs = [(source, encoder, out / "wsi", device, watch) for source in slides]
+    jobs = [(source, how, watch) for source in slides]
     records, failures = run_slides(_prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
     return records, exclusion_table(failures)
 
@@ -213,27 +228,20 @@ def _slide_table(records: Sequence[SlideRecord | FeatureRecord]) -> pd.DataFrame
     return pd.DataFrame([asdict(record) for record in records], columns=columns)
 
 
-def _provenance(cohort_file: CohortFile, encoder: str | None) -> dict[str, Any]:
+def _provenance(cohort_file: CohortFile, encoder: str | None, tiling: Tiling) -> dict[str, Any]:
     """Returns what the mark of the folder tells; `encoder` is the one that is asked for, None where none is needed."""
     return {
         "cohort_sha256": sha256_of_json(cohort_file_text(cohort_file)),
         "table_sha256": {path.as_posix(): sha256_of_file(path) for path in _tables(cohort_file)},
         "requested_encoder": encoder,
-        "tiling": None if encoder is None else asdict(Tiling()),
-        "tissue": None if encoder is None else _tissue_rules(cohort_file),
+        "tiling": None if encoder is None else asdict(tiling),
+        "tissue": None if encoder is None else declared_tissue(cohort_file),
         "versions": {name: _version(name) for name in VERSIONED},
         "python": platform.python_version(),
         "encoder": None,
         "encoder_sha256": None,
         "patch_dim": None,
     }
-
-
-def _tissue_rules(cohort_file: CohortFile) -> list[str]:
-    """Returns how tissue is found on the slides that models are developed on, or on all where there are none."""
-    found = [(m.role, m.slides.tissue) for m in cohort_file.members if isinstance(m.slides, SlidesToEncode)]
-    developed = [rule for role, rule in found if role == "develop"]
-    return sorted({*developed} or {rule for _, rule in found})
 
 
 def _version(package: str) -> str | None:

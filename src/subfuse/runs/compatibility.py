@@ -1,7 +1,9 @@
 """Does a cohort fit a trained model: what refuses it, and what is otherwise than in training."""
 
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -60,6 +62,30 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
         notes += _check_encoder(fitted, cohort)
         notes += _width_notes(fitted, cohort) + _feature_notes(patches, cohort)
     return notes
+
+
+def check_tiling(fitted: Iterable[FittedModel], trained: Mapping[str, Any] | None, cohort: Cohort) -> None:
+    """Refuses patches that were cut otherwise than those of training, where both are known.
+
+    Args:
+        fitted: The models.
+        trained: Tiling of the run's cohort, as its provenance has it; None where features came from another tool.
+        cohort: The cohort to predict.
+
+    Raises:
+        DataError: A model reads slides, and these are cut otherwise.
+    """
+    if trained is None or cohort.tiling is None or not any(patient.slides for patient in cohort):
+        return
+    own, other = (
+        ", ".join(f"{name}: {tiling.get(name)}" for name in ("mpp", "tile_px", "overlap_px"))
+        for tiling in (trained, cohort.tiling)
+    )
+    if own != other and any("slides" in model.recipe.modalities for model in fitted):
+        raise DataError(
+            f"{cohort.told('slides')} must be cut into patches as in training, {own}. Found {other}. Declare "
+            f"`tiling: {{{own}}}` in `slides` of its cohort file and prepare it again."
+        )
 
 
 def _remedy_of_scale(trained: str, found: str | None) -> str:

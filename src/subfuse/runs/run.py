@@ -30,12 +30,13 @@ from subfuse.run_folder.layout import (
     add_to_provenance,
     claim_folder,
     read_config,
+    read_provenance,
     remove_results,
     require_run,
 )
 from subfuse.run_folder.names import COHORT, PATCHES, PATIENTS, PREDICTIONS
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
-from subfuse.runs.compatibility import check_compatible
+from subfuse.runs.compatibility import check_compatible, check_tiling
 from subfuse.runs.external_validation import (
     external_predictions,
     risk_percentile,
@@ -68,6 +69,11 @@ class Run:
         if prepared is None:
             raise ConfigurationError(f"{self.folder} was trained on a cohort without a folder. Pass the cohort itself.")
         return (self.folder / prepared).resolve()
+
+    @property
+    def _tiling(self) -> dict[str, Any] | None:
+        """Of the slides the run was trained on, where they were cut into patches here."""
+        return read_provenance(self.folder / COHORT).get("tiling")
 
     def cohort(self) -> Cohort:
         """Returns the prepared cohort the run was trained on."""
@@ -144,6 +150,7 @@ class Run:
         jobs = list(self.jobs(model=model, task=task))
         models = [self.fitted(job) for job in jobs]
         pairs = list(zip(jobs, models, strict=True))
+        check_tiling(models, self._tiling, cohort)
         said = ((job, note) for job, fitted in pairs for note in check_compatible(fitted, cohort))
         notes = told_once(said, everyone=jobs)
         notes = [*self._changes(cohort), *notes]
@@ -224,6 +231,7 @@ class Run:
         for name, job in jobs.items():
             with attempts.attempt(name):
                 fitted = self.fitted(job)
+                check_tiling([fitted], self._tiling, alone)
                 said += [(job, note) for note in check_compatible(fitted, alone)]
                 aligned = next(iter(fitted.align(alone)))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
@@ -278,6 +286,7 @@ class Run:
         require_place(out)
         remove_parts(out)
         jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
+        check_tiling([fitted for _, fitted in jobs], self._tiling, cohort)
         said = ((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
         _log_notes([*self._changes(cohort), *told_once(said, everyone=[job for job, _ in jobs])])
         models = [self._tested(job, fitted, cohort) for job, fitted in jobs]

@@ -12,6 +12,13 @@ from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.slides.tissue_rule import FIXED, DeclaredTissue
 
 
+def _plausible_mpp(mpp: float | None) -> float | None:
+    doubt = None if mpp is None else doubt_of_mpp(mpp)
+    if doubt is not None:
+        raise ValueError(f"must be {doubt}")
+    return mpp
+
+
 class SlidesFrom(Section):
     """What every source of slides or of their ready features may declare."""
 
@@ -23,10 +30,7 @@ class SlidesFrom(Section):
     @field_validator("mpp")
     @classmethod
     def _plausible(cls, mpp: float | None) -> float | None:
-        doubt = None if mpp is None else doubt_of_mpp(mpp)
-        if doubt is not None:
-            raise ValueError(f"must be {doubt}")
-        return mpp
+        return _plausible_mpp(mpp)
 
     @model_validator(mode="before")
     @classmethod
@@ -41,15 +45,30 @@ class SlidesFrom(Section):
             if set(given) <= {*_KEYS_OF_ONE, *cls.model_fields}:
                 raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
             del given["encoder"]  # an unknown key may stand for `features`: it is named first
-        if "tissue" in given and "tissue" not in cls.model_fields:
-            raise ValueError("`tissue` says where slides are cut into patches; features are made already")
+        for key in ("tissue", "tiling"):
+            if key in given and key not in cls.model_fields:
+                raise ValueError(f"`{key}` says how slides are cut into patches; features are made already")
         return given
+
+
+class TilingSection(Section):
+    """Square patches; what is not declared is as the encoder has it."""
+
+    mpp: float | None = None  # µm per pixel of the images that the encoder sees
+    tile_px: int | None = Field(default=None, ge=16, le=8192)  # side of a patch, in these pixels
+    overlap_px: int | None = Field(default=None, ge=0)  # of neighbouring patches, in these pixels
+
+    @field_validator("mpp")
+    @classmethod
+    def _plausible(cls, mpp: float | None) -> float | None:
+        return _plausible_mpp(mpp)
 
 
 class SlidesToEncode(SlidesFrom):
     """What slides, whose features are still to be made, may declare beside."""
 
     tissue: DeclaredTissue = FIXED
+    tiling: TilingSection | None = None
 
 
 class SlideFolder(SlidesToEncode):

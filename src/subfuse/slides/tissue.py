@@ -70,7 +70,7 @@ class Tiling:
     def __post_init__(self) -> None:
         if not (0 <= self.overlap_px < self.tile_px and self.mpp > 0 and 0 <= self.min_tissue_fraction <= 1):
             raise ValueError(
-                f"Tiling needs 0 <= overlap_px < tile_px, mpp > 0, min_tissue_fraction in 0..1. Got {self}."
+                f"Tiling needs 0 <= overlap_px < tile_px, mpp > 0, min_tissue_fraction in 0..1. Got {self!r}."
             )
 
     @property
@@ -82,6 +82,16 @@ class Tiling:
             '20x_256px_0px_overlap'
         """
         return f"{10 / self.mpp:g}x_{self.tile_px}px_{self.overlap_px}px_overlap"
+
+    def __str__(self) -> str:
+        """Returns what it is in words.
+
+        Example:
+            >>> str(Tiling()), str(Tiling(512, 0.25, 64))
+            ('256 px at 0.5 µm per pixel', '512 px at 0.25 µm per pixel, 64 px of them shared')
+        """
+        shared = f", {self.overlap_px} px of them shared" if self.overlap_px else ""
+        return f"{self.tile_px} px at {self.mpp:g} µm per pixel{shared}"
 
     def patch_size_level0(self, mpp: float) -> int:
         """Returns the side of a patch in whole pixels of a slide with `mpp` µm per level-0 pixel."""

@@ -19,6 +19,7 @@ from subfuse.features.encoder import PatchEncoder, encoder_id
 from subfuse.features.store import SlideFeatures, patch_um, read_attributes, read_matching, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.preparation.slides.slide_content import is_same_slide, slide_sha256
+from subfuse.preparation.slides.stored_tiles import PICTURES, stored_tiles
 from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.outlines import outline_file, outlines_sha256, write_outlines
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
@@ -82,6 +83,7 @@ def prepare_slide(
     tiling: Tiling,
     out: Path,
     *,
+    tiles_from: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SlideRecord:
     """Finds the tissue of a slide, encodes its patches and writes features, outline and pictures.
@@ -89,6 +91,14 @@ def prepare_slide(
     Files go to `features_<encoder>/<slide>.h5`, `contours_geojson/<slide>.geojson`, `thumbnails/<slide>.jpg` and
     `contact_sheets/<slide>.jpg` under `out/<tiling>`. Each is complete or absent and the features come last, so a slide
     with features is finished; it is not done again. The result depends on the slide, encoder and tiling alone.
+
+    Args:
+        source: The slide.
+        encoder: What makes features of patches.
+        tiling: Size and resolution of the patches.
+        out: The folder `wsi` of the prepared cohort.
+        tiles_from: Another prepared folder, whose tissue and tiles of this slide are taken over where it has them.
+        progress: Called with the patches encoded and expected.
 
     Raises:
         DataError: The slide cannot be read, its pixel size is unknown, or it has no tissue.
@@ -100,25 +110,28 @@ def prepare_slide(
     identity = _identity(source, tiling)  # before they are read, like the slide: outlines may be corrected meanwhile
     given = outline_file(source.tissue, source.slide_id)
     source_sha256 = slide_sha256(source.path)  # before it is read: a slide that is replaced meanwhile is done again
+    tiles = None if tiles_from is None else stored_tiles(source, tiling, tiles_from, identity)
+    folder = Path(out) / tiling.folder_name
+    outlines = folder / "contours_geojson" / f"{source.slide_id}.geojson"
     with opened_slide(source, tiling) as slide:
-        coords, features, sharp = _encoded(slide, encoder, progress)
-        tissue = slide.tissue(coords)
-        if len(coords) == 0:
-            raise DataError(
-                f"{source.path}: no tissue found at {slide.mpp:g} µm per pixel ({slide.width_px} x {slide.height_px} "
-                f"px). A patch with {tiling.min_tissue_fraction:.0%} tissue is required; look at the slide, check "
-                f"`mpp` in {MPP_PLACE}, or leave the slide out."
-            )
-        size = tiling.patch_size_level0(slide.mpp)
-        folder = Path(out) / tiling.folder_name
-        outlines = folder / "contours_geojson" / f"{source.slide_id}.geojson"
-        if given is None or not outlines.exists() or not given.samefile(outlines):  # corrected in place: left as it is
-            write_outlines(outlines, tissue, slide.pen(), bounds_corner=slide.bounds_corner)
-        write_pictures(folder, source.slide_id, slide, tissue, coords, size=size)
+        parts = slide.parts() if tiles is None else [(int(x), int(y)) for x, y in tiles.coords]
+        coords, features, sharp = _encoded(slide, parts, encoder, progress)
+        if tiles is not None:
+            tiles.copy_pictures(folder, source.slide_id)
+            facts: dict[str, str | int | float] = dict(tiles.facts)
+        else:
+            tissue = slide.tissue(coords)
+            _require_patches(coords, slide, source, tiling)
+            facts = {"tissue_mm2": tissue.area * slide.mpp**2 / 1e6, "pen_share": slide.pen_share()}
+            in_place = given is not None and outlines.exists() and given.samefile(outlines)
+            if not in_place:  # outlines that were corrected there stay as they are
+                write_outlines(outlines, tissue, slide.pen(), bounds_corner=slide.bounds_corner)
+            size = tiling.patch_size_level0(slide.mpp)
+            write_pictures(folder, source.slide_id, slide, tissue, coords, size=size)
         stored = SlideFeatures(
             features=features,
             coords=coords,
-            patch_size_level0=size,
+            patch_size_level0=tiling.patch_size_level0(slide.mpp),
             level0_mpp=slide.mpp,
             target_mpp=tiling.mpp,
             encoder=encoder.name,
@@ -127,26 +140,18 @@ def prepare_slide(
             slide_height_px=slide.height_px,
             bounds_corner=slide.bounds_corner,
         )
-        found = {"tissue_rule": recorded_rule(source.tissue), "outlines_sha256": outlines_sha256(outlines)}
-        attributes = (
-            found
-            | identity
-            | {
-                "source_sha256": source_sha256,
-                "tissue_mm2": tissue.area * slide.mpp**2 / 1e6,
-                "pen_share": slide.pen_share(),
-                "sharpness": sharp,
-                "warnings": json.dumps(
-                    [
-                        *slide.warnings,
-                        *_upsampling(slide.mpp, tiling),
-                        *quality_warnings(pen_share=slide.pen_share(), median_sharpness=sharp),
-                    ]
-                ),
-            }
-        )
+        quality = quality_warnings(pen_share=float(facts["pen_share"]), median_sharpness=sharp)
+        attributes: dict[str, str | int | float] = {
+            "tissue_rule": recorded_rule(source.tissue),
+            "outlines_sha256": outlines_sha256(outlines),
+            "source_sha256": source_sha256,
+            "sharpness": sharp,
+            "warnings": json.dumps([*slide.warnings, *_upsampling(slide.mpp, tiling), *quality]),
+        }
     path = _features_path(source, encoder.name, tiling, out)
-    write_features(path, stored, tile_px=tiling.tile_px, overlap_px=tiling.overlap_px, attributes=attributes)
+    write_features(
+        path, stored, tile_px=tiling.tile_px, overlap_px=tiling.overlap_px, attributes=attributes | facts | identity
+    )
     return _record(source, path, out)
 
 
@@ -170,8 +175,7 @@ def completed_record(
     """
     path = _features_path(source, encoder_name, tiling, out)
     folder = path.parent.parent
-    others = [("contours_geojson", "geojson"), ("thumbnails", "jpg"), ("contact_sheets", "jpg")]
-    if not path.exists() or not all((folder / kind / f"{source.slide_id}.{end}").exists() for kind, end in others):
+    if not path.exists() or not all((folder / kind / f"{source.slide_id}.{end}").exists() for kind, end in PICTURES):
         return None
     written = path.stat().st_mtime  # before a missing hash is added
     expected = _identity(source, tiling) | {"encoder": encoder_id(encoder_name)}
@@ -180,11 +184,19 @@ def completed_record(
     return _record(source, path, out) if same else None
 
 
+def _require_patches(coords: np.ndarray, slide: OpenedSlide, source: SlideSource, tiling: Tiling) -> None:
+    if len(coords) == 0:
+        raise DataError(
+            f"{source.path}: no tissue found at {slide.mpp:g} µm per pixel ({slide.width_px} x {slide.height_px} "
+            f"px). A patch with {tiling.min_tissue_fraction:.0%} tissue is required; look at the slide, check "
+            f"`mpp` in {MPP_PLACE}, or leave the slide out."
+        )
+
+
 def _encoded(
-    slide: OpenedSlide, encoder: PatchEncoder, progress: Callable[[int, int], None] | None
+    slide: OpenedSlide, parts: Sequence[Any], encoder: PatchEncoder, progress: Callable[[int, int], None] | None
 ) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"], float]:
     """Corners, features and median sharpness of all patches. Threads read ahead, so the encoder does not wait."""
-    parts = slide.parts()
     expected = len(parts) * slide.patches_per_part
     corners: list[tuple[int, int]] = []
     rows: list[np.ndarray] = []
