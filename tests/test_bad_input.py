@@ -22,6 +22,8 @@ from PIL import Image
 from subfuse.cli import main
 from subfuse.expression.table import read_expression_h5ad
 
+pytestmark = pytest.mark.walk
+
 GENES = ("EGFR", "CD44", "GFAP", "CD3D", "CD163", "VWF")
 PATIENTS = [f"TCGA-02-{i:04d}" for i in range(24)]
 FIRST = PATIENTS[0]

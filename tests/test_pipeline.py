@@ -10,6 +10,8 @@ from subfuse.cli import main, training
 from subfuse.pipeline import patients_to_explain, telling_next
 from subfuse.runs import run as runs
 
+pytestmark = pytest.mark.walk
+
 
 def predicted(*, slides: bool, expression: bool) -> pd.DataFrame:
     known = {"patient_id": ["a", "b", "c"], "risk": [0.1, 0.9, 0.5], "split": "test", "model": "subspace"}

@@ -17,6 +17,8 @@ from subfuse.runs.run import load_run
 from subfuse.serve import server
 from subfuse.serve.run_reader import open_run
 
+pytestmark = pytest.mark.walk
+
 SIZES = {"here": 24, "there": 10}
 NOT_TAKEN = {"develop": "there (external)", "external": "here (develop)"}
 

@@ -16,6 +16,8 @@ from subfuse.cohort.cohort import read_cohort
 from subfuse.errors import ConfigurationError
 from workbook_files import write_ods, write_xlsx
 
+pytestmark = pytest.mark.walk
+
 PATIENTS = [f"{i:04}" for i in range(1, 25)]
 GENES = ["EGFR", "CD44", "TP53", "CD163", "GFAP"]
 WRITERS = {"xlsx": write_xlsx, "ods": write_ods}

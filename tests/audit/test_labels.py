@@ -9,6 +9,8 @@ from subfuse.audit.audit import audit_predictions
 from subfuse.audit.labels import label_findings
 from subfuse.evaluation.predictions import read_tasks
 
+pytestmark = pytest.mark.walk
+
 
 def test_one_follow_up_of_all_patients_is_a_warning(patients: pd.DataFrame) -> None:
     (task,) = read_tasks(run_of(patients, {"theirs": 1.0}).assign(time_days=1000))

@@ -15,6 +15,8 @@ from subfuse.evaluation.intervals import evaluate_predictions
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
+pytestmark = pytest.mark.walk
+
 
 def with_permuted_outcomes(cohort, generator):
     givers = [cohort.patients[i] for i in generator.permutation(len(cohort))]

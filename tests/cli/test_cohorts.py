@@ -2,9 +2,13 @@
 
 import shlex
 
+import pytest
+
 from subfuse.cli import main
 from subfuse.cli.cohorts import next_step, print_exclusions
 from subfuse.exclusions import commonest_reasons, exclusion_table
+
+pytestmark = pytest.mark.walk
 
 
 def test_the_next_step_after_preparing_an_external_cohort_uses_a_run(tmp_path):

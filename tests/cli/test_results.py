@@ -9,6 +9,8 @@ from drawn_predictions import cohort, predictions
 
 from subfuse.cli import main
 
+pytestmark = pytest.mark.walk
+
 
 def test_a_table_of_others_is_audited_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "theirs.csv"

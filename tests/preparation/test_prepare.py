@@ -29,6 +29,8 @@ from subfuse.preparation import prepare as preparation
 from subfuse.preparation.prepare import prepare
 from subfuse.slides.review import QUALITY_COLUMNS
 
+pytestmark = pytest.mark.walk
+
 N_SLIDES = 12
 FEATURES = "wsi/20x_256px_0px_overlap/features_efficientnet-lite0"
 

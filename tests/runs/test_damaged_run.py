@@ -29,6 +29,8 @@ from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import ModelRecipe
 from subfuse.training.settings import ArchitectureSettings
 
+pytestmark = pytest.mark.walk
+
 ROUNDS = rounds(25)  # of each file
 JUNK = (b"", b"\xff\xfe", b"\x00", b"\n", b",,,", b"nan", b"-1", b"1e999", b'"', b"{", b"[]", b": &a [*a]", b"../x")
 

@@ -24,6 +24,8 @@ from subfuse.runs.external_validation import (
 )
 from subfuse.runs.run import load_run
 
+pytestmark = pytest.mark.walk
+
 
 @pytest.fixture(scope="module")
 def kept() -> list:

@@ -9,6 +9,8 @@ from subfuse.cli import main
 from subfuse.errors import DataError
 from subfuse.runs import load_converted
 
+pytestmark = pytest.mark.walk
+
 
 def test_a_converted_file_reproduces_the_released_logits(tmp_path, capsys):
     weights = random_released(n_tumour=7, n_micro=11, n_classes=3, prefix="module.", unused=True)

@@ -16,6 +16,8 @@ from subfuse.errors import DataError
 from subfuse.serve import explanations
 from subfuse.serve.explanations import ExplanationShelf, ExplanationWorker, read_explanation, read_patch_scores
 
+pytestmark = pytest.mark.walk
+
 
 @pytest.fixture(scope="module")
 def viewer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
 
+pytestmark = pytest.mark.walk
+
 pytest.importorskip("shapely")
 
 

@@ -13,6 +13,8 @@ from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.preparation.plan import plan_cohort
 from subfuse.simulation.cohort import simulate
 
+pytestmark = pytest.mark.walk
+
 
 def drafted(folder, out, capsys):
     """Returns the draft's text and what `init` printed of it."""

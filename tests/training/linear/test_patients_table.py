@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from drawn_columns import people, theirs
 from drawn_predictions import predictions
 
@@ -16,6 +17,8 @@ from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.cross_validation import run_job
 from subfuse.training.linear.patients_table import TabledPatients
 from subfuse.training.settings import TrainingPlan
+
+pytestmark = pytest.mark.walk
 
 CLINICAL = ("age", "sex", "idh")
 TRIVIAL = ("clinical", "site", "batch")
