@@ -191,7 +191,10 @@ INNER_ROWS = (
 TEST_ROWS = (
     *LINEAR,
     *NEURAL,
-    *(Row(DEFAULT, model) for model in ("mean", "gated-abmil", "clam-sb", "dsmil", "transmil", "concat", "late-fusion")),
+    *(
+        Row(DEFAULT, model)
+        for model in ("mean", "gated-abmil", "clam-sb", "dsmil", "transmil", "concat", "late-fusion")
+    ),
 )
 
 
