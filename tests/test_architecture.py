@@ -22,7 +22,7 @@ LAYERS = [  # low to high: a module imports from lower layers and from its own r
     {"features", "simulation"},
     {"cohort"},
     {"preparation", "objective", "run_folder"},
-    {"training"},
+    {"training", "recognition"},
     {"audit", "explanation", "report"},
     {"runs"},
     {"pipeline", "doctor", "serve"},

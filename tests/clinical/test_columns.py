@@ -41,7 +41,7 @@ def test_barcodes_are_matched_by_patient_and_give_the_site(tmp_path):
         plain(tmp_path, "patient_id,grade\nTCGA-02-0047-01A,G4\nTCGA-02-0047-02A,G4\n")
 
 
-@pytest.mark.parametrize(("unit", "days"), [("days", 2.0), ("months", 60.875), ("years", 730.5)])
+@pytest.mark.parametrize(("unit", "days"), [("days", 2.0), ("weeks", 14.0), ("months", 60.875), ("years", 730.5)])
 def test_declared_units_of_time(tmp_path, unit, days):
     columns = {"time_days": f"follow_up_{unit}", "event": "event"}
     table = plain(tmp_path, f"patient_id,follow_up_{unit},event\na,2,1\n", columns=columns, time_unit=unit)

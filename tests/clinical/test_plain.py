@@ -50,6 +50,19 @@ def test_mapping_renames_and_selects(tmp_path):
     assert table.iloc[0].tolist() == ["a", "X", 3.0, True, "G4"]
 
 
+@pytest.mark.parametrize("column", ["slide_id", "Sample ID", "sample"])
+def test_rows_for_slides_or_samples_of_a_patient_are_one_where_they_agree(tmp_path, column):
+    text = f"case,{column},age\na,s1,60\na,s2,60\nb,s3,50\n"
+    columns = {"patient_id": "case", "age": "age"}
+    read = plain(tmp_path, text, columns=columns)
+    assert read.patients["patient_id"].tolist() == ["a", "b"]
+    assert "patients.csv: a table of slides or samples, 3 rows for 2 patients" in read.warnings
+    with pytest.raises(DataError, match=r"one row per patient is required\. Found a again .* with another age"):
+        plain(tmp_path, text.replace("s2,60", "s2,61"), columns=columns)
+    with pytest.raises(DataError, match=r"one row per patient is required.*with the same values"):
+        plain(tmp_path, text.replace(column, "visit"), columns=columns)
+
+
 def test_table_without_outcome_has_unknown_outcome(tmp_path):
     table = plain(tmp_path, "patient_id,grade\na,G2\n").patients
     assert table[["time_days", "event"]].isna().all(axis=None)

@@ -75,7 +75,7 @@ def _init(arguments: Namespace) -> None:
         print(f"Wrote {path}. Edit it, then: {command_line('check', path)}")
         return
 
-    from subfuse.preparation.recognition import draft_of_folder
+    from subfuse.recognition import draft_of_folder
 
     if len(sources) > 1 or not sources[0]:
         found = preview(sources) if len(sources) > 1 else "an empty name"

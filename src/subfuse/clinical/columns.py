@@ -15,7 +15,7 @@ from subfuse.tables import is_missing, note_of_commas
 
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
 RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
-DAYS = {"days": 1.0, "months": 30.4375, "years": 365.25}  # a month is a twelfth of a Julian year
+DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}  # a month is a twelfth of a Julian year
 _WITH_UNIT = ("unit", "age")  # writings of a number that name its unit
 
 

@@ -19,10 +19,11 @@ from subfuse.clinical.columns import (
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
 from subfuse.clinical.source import TimeUnit
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.tables import is_missing, read_text_table, require_columns
+from subfuse.tables import is_missing, read_text_table, require_columns, usual_name
 
 AMBIGUOUS_EVENT = re.compile(r"censor|vital|status", re.IGNORECASE)
-OTHER_UNIT = re.compile(r"month|year|(?:^|[^a-z])(?:mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
+OTHER_UNIT = re.compile(r"week|month|year|(?:^|[^a-z])(?:wk|wks|mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
+_ROWS_WITHIN = {"slideid", "sampleid", "sample"}  # columns of tables with several rows for a patient
 PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
 
 
@@ -72,6 +73,7 @@ def _read(
         )
     table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
     table, note_of_empty = without_empty_rows(table, raw)
+    table, note_of_repetition = _without_repetition(table, raw, path)
     note_of_dates: tuple[str, ...] = ()
     if "event" in table:
         if of_dates:
@@ -81,15 +83,36 @@ def _read(
             unit = _unit(columns["time_days"], time_unit)
             table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
         table["event"] = _events(table, columns["event"], event_values, path)
-    notes = (*note_of_empty, *note_of_dates, *note_of_read_commas(raw, columns, path), *note_of_case(columns, path))
+    notes = (
+        *note_of_empty,
+        *note_of_repetition,
+        *note_of_dates,
+        *note_of_read_commas(raw, columns, path),
+        *note_of_case(columns, path),
+    )
     return table, (*notes, *(() if declared else note_of_repeated(raw, path)))
+
+
+def _without_repetition(table: pd.DataFrame, raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Returns the rows of a table of slides or samples that differ in what is mapped, and a note.
+
+    Args:
+        table: Columns by our names, with `place`.
+        raw: All cells of the file.
+        path: The file, for the note.
+    """
+    again = table.drop(columns="place").duplicated()
+    if not again.any() or not _ROWS_WITHIN & {usual_name(str(column)) for column in raw}:
+        return table, ()
+    note = f"{path.name}: a table of slides or samples, {len(table)} rows for {int((~again).sum())} patients"
+    return table[~again].reset_index(drop=True), (note,)
 
 
 def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:
     if declared is None and OTHER_UNIT.search(column):
         raise ConfigurationError(
-            f"patients.time_unit: the name of column {column!r} does not say days. Declare `time_unit: months`, years "
-            "or days."
+            f"patients.time_unit: the name of column {column!r} does not say days. Declare `time_unit: months`, years, "
+            "weeks or days."
         )
     return declared or "days"
 

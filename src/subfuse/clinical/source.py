@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from subfuse.settings import FilePath, PlainByDefault, Section, of_one_format, yaml_text
 
-TimeUnit = Literal["days", "months", "years"]
+TimeUnit = Literal["days", "weeks", "months", "years"]
 
 
 class MarkerColumns(Section):

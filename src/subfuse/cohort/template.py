@@ -27,7 +27,7 @@ patients:
     diagnosis: diagnosis
     age: age
     gender: gender
-  # time_unit: months            # of the column mapped to time_days: days (default), months, years
+  # time_unit: months            # of the column mapped to time_days: days (default), weeks, months, years
   # event_values: {Dead: true, Alive: false}   # needed where the event column has other words, or a name such as
                                                # vital_status, os_status or censored whose meaning differs
   # include: [P001, P002]        # only these patients of the table

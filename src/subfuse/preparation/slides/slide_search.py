@@ -20,6 +20,7 @@ DICOM_SUFFIX = ".dcm"
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 _OF_CLAM = ("h5_files", "pt_files")
 _COORDINATES = "patches"  # of CLAM and TRIDENT, beside the features
+_PROCESSED = "process_list_autogen.csv"  # beside the coordinates of CLAM
 
 
 def find_slides(folder: Path) -> dict[str, Path]:
@@ -66,7 +67,7 @@ def find_features(folder: Path, encoder: str | None = None) -> tuple[dict[str, P
     Of a slide with both files of CLAM, `h5_files/<slide>.h5` and `pt_files/<slide>.pt`, the former counts: it has the
     coordinates. In a job folder of TRIDENT the features of one encoder are read, of patches unless those of slides are
     asked for or alone there; the names of the other folders are unread. Files of coordinates beside features
-    (`patches`) and hidden files are ignored.
+    (`patches`, of CLAM in the folder of its `process_list_autogen.csv`) and hidden files are ignored.
 
     Args:
         folder: Where to search.
@@ -83,7 +84,8 @@ def find_features(folder: Path, encoder: str | None = None) -> tuple[dict[str, P
     made_by = {part: made for part in sorted(parts) if (made := encoder_of_folder(part)) is not None}
     unread = set(made_by) - _chosen_folders(folder, made_by, encoder)
     found: dict[str, Path] = {}
-    for path in (path for place in places if not unread & {*place.folders} for path in place.features):
+    files = [path for place in places if not unread & {*place.folders} for path in place.features]
+    for path in [path for path in files if not lists_places(path)] or files:
         identifier = feature_id_of(path.name)
         other = found.setdefault(identifier, path)
         if {path.parent.name, other.parent.name} == {*_OF_CLAM}:
@@ -94,6 +96,16 @@ def find_features(folder: Path, encoder: str | None = None) -> tuple[dict[str, P
                 "the folder of one encoder as slides.features, or give a slide table with a path column."
             )
     return found, tuple(sorted(unread))
+
+
+def lists_places(path: Path) -> bool:
+    """Returns whether a file is one of CLAM's that list places of patches, which its features lie beside or elsewhere.
+
+    Example:
+        >>> lists_places(Path("results/h5_files/slide.h5"))
+        False
+    """
+    return path.parent.name == _COORDINATES and (path.parents[1] / _PROCESSED).exists()
 
 
 class _PlaceOfFeatures(NamedTuple):

@@ -13,7 +13,7 @@ from subfuse.bounded_files import file_of
 from subfuse.cells import number_hint
 from subfuse.errors import DataError, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, example_of, exclusion_table, join_exclusions
-from subfuse.expression.samples import TYPE_COLUMNS, not_understood, type_of_sample
+from subfuse.expression.samples import not_understood, type_of_sample
 from subfuse.features.feature_table import read_feature_table
 from subfuse.identifiers import (
     NAME_RULE,
@@ -25,6 +25,7 @@ from subfuse.identifiers import (
     site_of_barcode,
     spelt_otherwise,
 )
+from subfuse.preparation.slides.slide_columns import read_slide_table
 from subfuse.preparation.slides.slide_names import note_of_unmatched, patient_of_slide, spelt_as
 from subfuse.preparation.slides.slide_samples import choose_kinds, choose_slides, kind_of_slide, rank_of_slide
 from subfuse.preparation.slides.slide_search import (
@@ -50,7 +51,7 @@ from subfuse.slides.source import (
 )
 from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.slides.tissue_rule import require_rule
-from subfuse.tables import is_missing, note_of_commas, read_text_table, require_columns, usual_columns
+from subfuse.tables import is_missing, note_of_commas, read_text_table, require_columns
 
 _MPP_REMEDY = "Correct it, or empty the cell where the slide itself says it."
 
@@ -248,9 +249,7 @@ def _listed(table: Path | None, place: _Place, known: frozenset[str]) -> list[_L
 
 
 def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_Listed]:
-    names = ("slide_id", "patient_id", "path", "mpp", "kind", *TYPE_COLUMNS, "tissue")
-    table = usual_columns(read_text_table(path), names, path)
-    require_columns(table, {"slide_id": "the slide"}, path, optional=names)
+    table = read_slide_table(path)
     if place.needs_paths:
         require_columns(table, {"path": "where the slide lies, since there is no slides.folder"}, path)
     listed = []

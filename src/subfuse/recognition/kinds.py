@@ -1,7 +1,6 @@
 """What the tables of a folder are, by their content; those of a cBioPortal study by its meta files."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,14 @@ from subfuse.errors import DataError, SubfuseError
 from subfuse.expression.gdc.listing import STAR_SUFFIXES, read_gdc_metadata
 from subfuse.expression.matrices import description_beside
 from subfuse.features.trident_job import STATES
+from subfuse.recognition.follow_up import is_outcome
 from subfuse.tables import archived_tables, is_missing, read_text_table, usual_name
 
 GDC_CLINICAL, GDC_SHEET, GDC_METADATA, GDC_MANIFEST = "gdc clinical", "gdc sheet", "gdc metadata", "gdc manifest"
 STUDY_PATIENTS, STUDY_SAMPLES = "cbioportal patients", "cbioportal samples"
 STUDY_EXPRESSION, STUDY_ZSCORES = "cbioportal expression", "cbioportal z-scores"
 PATIENTS, SAMPLE_SHEET, SLIDES, SLIDE_FEATURES = "patients", "sample sheet", "slides", "slide features"
+SLIDES_OF_PATIENTS = "slides of patients"  # with their outcomes
 MATRIX, XENA, ANNDATA, GENE_SETS, OTHER = "matrix", "xena", "h5ad", "gene sets", ""
 
 _SUFFIXES = (
@@ -38,6 +39,7 @@ _SUFFIXES = (
     ".parquet",
     ".pq",
 )
+CLASS = "label"  # what CLAM calls the class of a slide
 _MOST_TABLES = 20  # of a subfolder; more are one kind of data, such as a file for each sample
 _LOOKED_AT = 40  # lines of a table
 _LINES_OF_META = 100
@@ -45,13 +47,7 @@ _LEAST_NUMBERS = 8  # columns of a matrix
 _PATIENT_NAMES = (
     "patientid", "patient", "caseid", "case", "casesubmitterid", "bcrpatientbarcode",
     "submitterid", "subjectid", "subject", "participantid", "donorid", "donor", "pid", "id",
-)  # fmt: skip
-_TIME = re.compile(
-    r"(?:(?:os|overallsurvival|survival|followup|fu)(?:time)?|time)(?:in)?(?:days?|d|months?|mos?|years?|yrs?)?"
-)
-_EVENTS = (
-    "event", "osevent", "osstatus", "os", "status", "vitalstatus", "dead", "died", "death", "deceased", "censored",
-    "censoring", "deathevent", "eventobserved", "isdead",
+    "submitteridsamples", "sampleid",  # of Xena
 )  # fmt: skip
 _STUDY = {  # genetic_alteration_type, datatype of a meta file
     ("CLINICAL", "PATIENT_ATTRIBUTES"): STUDY_PATIENTS,
@@ -238,7 +234,12 @@ def _kind_of(start: pd.DataFrame, path: Path) -> str:
     if "slideid" in names:
         if {"process", "seglevel"} <= names:  # the list of what CLAM has segmented
             return OTHER
-        return SLIDE_FEATURES if numbers.shape[1] >= _LEAST_NUMBERS and numbers.shape[1] == len(columns) - 1 else SLIDES
+        if numbers.shape[1] >= _LEAST_NUMBERS and numbers.shape[1] == len(columns) - 1:
+            return SLIDE_FEATURES
+        has_outcome = any(is_outcome(column) or usual_name(column) == CLASS for column in columns)
+        return SLIDES_OF_PATIENTS if patient is not None and has_outcome else SLIDES
+    if {"filename", "patient"} <= names:  # as STAMP lists slides
+        return SLIDES
     if patient is not None and any(is_outcome(column) for column in columns):
         return PATIENTS
     if {"sampleid", "patientid"} <= names:
@@ -248,24 +249,3 @@ def _kind_of(start: pd.DataFrame, path: Path) -> str:
         return MATRIX if description_beside(path) is None else XENA
     is_of_gdc = {"casesubmitterid", "projectid"} <= names  # tables of samples, exposures and others beside the clinical
     return OTHER if patient is None or is_of_gdc else PATIENTS
-
-
-def is_outcome(column: str) -> bool:
-    """Returns whether a column is called as a time to an event, or as the event.
-
-    Example:
-        >>> is_outcome("OS_MONTHS"), is_outcome("vital_status"), is_outcome("EGFR")
-        (True, True, False)
-    """
-    return is_time(column) or is_event(column)
-
-
-def is_time(column: str) -> bool:
-    """Returns whether a column is called as a time to an event."""
-    name = usual_name(column)
-    return name != "os" and _TIME.fullmatch(name) is not None
-
-
-def is_event(column: str) -> bool:
-    """Returns whether a column is called as an event that is observed or not."""
-    return usual_name(column) in _EVENTS

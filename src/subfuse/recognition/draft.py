@@ -11,20 +11,23 @@ from pydantic import ValidationError
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortFile
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, counted, preview
+from subfuse.expression.matrices import description_beside
 from subfuse.identifiers import is_plain_name
-from subfuse.preparation.recognition.expression import expression_lines
-from subfuse.preparation.recognition.kinds import (
+from subfuse.preparation.slides.slide_search import files_in_words
+from subfuse.preparation.tasks import assumed_tasks, learnable_tasks
+from subfuse.recognition.expression import expression_lines
+from subfuse.recognition.kinds import (
+    CLASS,
     GENE_SETS,
     OTHER,
+    XENA,
     FoundTable,
     find_tables,
     study_name,
 )
-from subfuse.preparation.recognition.patients import patients_lines
-from subfuse.preparation.recognition.slides import slides_lines
-from subfuse.preparation.recognition.yaml_lines import QUESTION, asked, line, relative, remark, scalar
-from subfuse.preparation.slides.slide_search import files_in_words
-from subfuse.preparation.tasks import assumed_tasks, learnable_tasks
+from subfuse.recognition.patients import patients_lines
+from subfuse.recognition.slides import slides_lines
+from subfuse.recognition.yaml_lines import QUESTION, asked, line, relative, remark, scalar
 
 _ROLES = ("develop", "external")
 _UNREADABLE = (".xls", ".xlsb", ".zip", ".bz2", ".xz", ".gct", ".sav", ".dta", ".rds", ".rdata", ".feather", ".loom")
@@ -106,6 +109,8 @@ def _tasks(text: str, base: Path) -> list[str]:
         else:
             lines.append(line(name, described))
     told = remark(f"{counted(len(patients), 'patient')} in all", indent=0)
+    if CLASS in patients and patients[CLASS].nunique() > 1:
+        lines.append(line(CLASS, {"column": CLASS}))
     if not any(not words.lstrip().startswith("#") for words in lines):
         question = f"{QUESTION}which columns are outcomes? No task is recognised; without one, set `role: external`"
         return [told, *[remark(words.strip(" #"), indent=0) for words in lines], remark(question, indent=0)]
@@ -120,7 +125,8 @@ def _told(folder: Path, tables: Sequence[FoundTable], base: Path) -> list[str]:
         for path in gene_sets[:1]
     ]
     unknown = [table.path.name for table in tables if table.kind == OTHER and not table.problem]
-    unknown = [name for name in unknown if not name.startswith("meta_")]
+    described = {path.name for table in tables if table.kind == XENA and (path := description_beside(table.path))}
+    unknown = [name for name in unknown if not name.startswith("meta_") and name not in described]
     if unknown:
         lines.append(remark(f"not recognised, and not used: {preview(unknown, 8)}", indent=0))
     lines += [remark(f"not read: {table.problem}", indent=0) for table in tables if table.problem]

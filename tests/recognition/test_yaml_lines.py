@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subfuse.errors import ConfigurationError
-from subfuse.preparation.recognition.yaml_lines import asked, line, mapping, names_of, relative, remark, scalar
+from subfuse.recognition.yaml_lines import asked, line, mapping, names_of, relative, remark, scalar
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 

@@ -9,8 +9,8 @@ from recognised_folders import PATIENTS, STUDY, study, tpm
 from subfuse.cohort.cohort_file import CohortFile
 from subfuse.errors import ConfigurationError
 from subfuse.expression.reading import read_expression
-from subfuse.preparation.recognition.expression import expression_lines
-from subfuse.preparation.recognition.kinds import find_tables
+from subfuse.recognition.expression import expression_lines
+from subfuse.recognition.kinds import find_tables
 
 STAR = "x.rna_seq.augmented_star_gene_counts.tsv"
 SHEET = f"File ID\tFile Name\tCase ID\tSample ID\nf\t{STAR}\tTCGA-02-0001\tTCGA-02-0001-01A\n"
@@ -183,7 +183,9 @@ def test_the_probe_map_that_xena_names_gives_the_symbols(tmp_path):
     values.set_axis(names, axis=1).T.rename_axis("Ensembl_ID").to_csv(tmp_path / "e.tsv.gz", sep="\t")
     described = {"unit": "fpkm", ":probeMap": "probeMap/genes.probeMap"}
     (tmp_path / "e.tsv.gz.json").write_text(json.dumps(described))
-    assert "aliases" not in drafted(tmp_path)[1]
+    text, found = drafted(tmp_path)
+    assert found["aliases"] == "FILL-IN"
+    assert "which table gives the symbols of its Ensembl identifiers" in text
     rows = [f"{name}\t{gene}\n" for name, gene in zip(names, values.columns, strict=True)]
     (tmp_path / "genes.probeMap").write_text("id\tgene\n" + "".join(rows))
     found = drafted(tmp_path)[1]

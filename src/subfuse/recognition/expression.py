@@ -16,7 +16,7 @@ from subfuse.expression.matrices import cbioportal_unit, described_unit, descrip
 from subfuse.expression.source import GeneSetSource
 from subfuse.expression.units import MODEL_SCALE
 from subfuse.features.hdf5_files import opened_hdf5
-from subfuse.preparation.recognition.kinds import (
+from subfuse.recognition.kinds import (
     ANNDATA,
     GDC_MANIFEST,
     GDC_METADATA,
@@ -31,17 +31,18 @@ from subfuse.preparation.recognition.kinds import (
     numbers_in,
     star_files,
 )
-from subfuse.preparation.recognition.yaml_lines import BLANK, asked, line, names_of, relative, remark
+from subfuse.recognition.yaml_lines import BLANK, asked, line, names_of, relative, remark
 from subfuse.tables import read_json, read_text_table
 
 _IVYGAP = ("fpkm_table.csv", "rows-genes.csv", "columns-samples.csv")
 _MATRICES = (STUDY_EXPRESSION, XENA, ANNDATA, MATRIX)
 _FORMATS = {STUDY_EXPRESSION: "cbioportal", STUDY_ZSCORES: "cbioportal", XENA: "xena", ANNDATA: "h5ad"}
+_PROBE_MAP = ".probemap"
 _LOOKED_AT = 40  # lines of a table
 _FEW_GENES = (
     0.01  # share of names that are known by chance; of all human genes, the built-in sets hold several times that
 )
-_UNITS = "counts, rsem, fpkm, fpkm_uq, tpm, zscore or one with log2_"
+_UNITS = ", ".join(MODEL_SCALE)
 
 
 def expression_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[FoundTable], base: Path) -> list[str]:
@@ -115,10 +116,7 @@ def _of_matrix(table: FoundTable, tables: Sequence[FoundTable], base: Path) -> l
     lines = [line("format", format)] if format else []
     lines.append(line("table", relative(table.path, base)))
     lines += _unit(table)
-    probe_map = _probe_map(table.path) if table.kind == XENA else None
-    lines += (
-        [] if probe_map is None else [line("aliases", relative(probe_map, base), "as the JSON file beside it says")]
-    )
+    lines += _aliases(table, base)
     kind = STUDY_SAMPLES if format == "cbioportal" else SAMPLE_SHEET
     sheets = [other.path for other in tables if other.kind == kind]
     if len(sheets) == 1:
@@ -129,6 +127,29 @@ def _of_matrix(table: FoundTable, tables: Sequence[FoundTable], base: Path) -> l
     if zscores:
         lines.append(remark(f"not used, since they are z-scores of such a table: {names_of(zscores, base)}"))
     return lines
+
+
+def _aliases(table: FoundTable, base: Path) -> list[str]:
+    """Returns the line of the table that gives symbols; a question where genes are Ensembl identifiers alone."""
+    described = _probe_map(table.path) if table.kind == XENA else None
+    if described is not None:
+        return [line("aliases", relative(described, base), "as the JSON file beside it says")]
+    if table.kind not in (XENA, MATRIX) or not any(_are_of_ensembl(names) for names in _names_of_genes(table)):
+        return []
+    beside = [path for path in sorted(table.path.parent.iterdir()) if path.name.lower().endswith(_PROBE_MAP)]
+    if len(beside) == 1:
+        return [line("aliases", relative(beside[0], base), "the probe map beside it")]
+    asks = "which table gives the symbols of its Ensembl identifiers, a probe map or columns previous, approved?"
+    return [asked("aliases", asks, value=BLANK)]
+
+
+def _names_of_genes(table: FoundTable) -> tuple[list[str], list[str]]:
+    """Returns what may be the names of genes: the columns, and how the first rows begin."""
+    return [str(name) for name in table.start.columns[1:]], _first_cells(table.path)
+
+
+def _are_of_ensembl(names: Sequence[str]) -> bool:
+    return 2 * sum(name.startswith("ENSG") for name in names) > len(names)
 
 
 def _probe_map(path: Path) -> Path | None:
@@ -145,7 +166,7 @@ def _unit(table: FoundTable) -> list[str]:
     match table.kind:
         case "cbioportal expression" | "cbioportal z-scores":
             unit = cbioportal_unit(table.path)
-            told = [] if unit is None else [remark(f"unit: {unit}, as the name of the file says")]
+            told = [] if unit is None else [remark(f"unit: {unit}, as the name of the file says.{_extent(table)}")]
         case "xena":
             beside = description_beside(table.path)
             unit = None if beside is None else described_unit(beside)
@@ -164,8 +185,8 @@ def _doubt(table: FoundTable) -> str:
     """Returns a question where neither the columns nor the first rows of a plain table are called as genes are."""
     if table.kind != MATRIX:
         return ""
-    columns = [str(name) for name in table.start.columns[1:]]
-    if _are_like_genes(columns) or _are_like_genes(_first_cells(table.path)):
+    columns, rows = _names_of_genes(table)
+    if _are_like_genes(columns) or _are_like_genes(rows):
         return ""
     return f". Are {preview(columns, 3)} genes? Few are known symbols; if they are not, remove this section"
 

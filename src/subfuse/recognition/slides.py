@@ -8,8 +8,21 @@ from subfuse.errors import DataError, SubfuseError, counted, preview
 from subfuse.features.other_tools import opened_features
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.features.trident_job import STATES, encoder_of_folder
-from subfuse.preparation.recognition.kinds import SLIDE_FEATURES, SLIDES, FoundTable, visible_subfolders
-from subfuse.preparation.recognition.yaml_lines import (
+from subfuse.preparation.slides.slide_search import (
+    FEATURE_SUFFIXES,
+    SLIDE_SUFFIXES,
+    find_features,
+    find_slides,
+    lists_places,
+)
+from subfuse.recognition.kinds import (
+    SLIDE_FEATURES,
+    SLIDES,
+    SLIDES_OF_PATIENTS,
+    FoundTable,
+    visible_subfolders,
+)
+from subfuse.recognition.yaml_lines import (
     BLANK,
     QUESTION,
     asked,
@@ -18,7 +31,6 @@ from subfuse.preparation.recognition.yaml_lines import (
     relative,
     remark,
 )
-from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, SLIDE_SUFFIXES, find_features, find_slides
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 from subfuse.tables import usual_name
 
@@ -36,13 +48,13 @@ def slides_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[Fou
         below: Tables of its subfolders, which count where none of slides is in the folder itself.
         base: The folder of the cohort file.
     """
-    tables = _of_kind(SLIDES, direct, below)
+    tables = _of_kind((SLIDES, SLIDES_OF_PATIENTS), direct, below)
     features = _places(folder, FEATURE_SUFFIXES, _has_features)
     if features:
         unused = [path for path in _places(folder, SLIDE_SUFFIXES, _has_slides) if path != folder]
         note = [remark(f"not used, since there are features: slides in {preview([p.name for p in unused])}")]
         return ["slides:", *_table(tables, base), *_features(features, tables, base), *(note if unused else [])]
-    in_tables = _of_kind(SLIDE_FEATURES, direct, below)
+    in_tables = _of_kind((SLIDE_FEATURES,), direct, below)
     if in_tables:
         paths = [table.path for table in in_tables]
         value = relative(paths[0], base) if len(paths) == 1 else None
@@ -63,9 +75,9 @@ def slides_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[Fou
     return ["slides:", *_table(listed, base)] if listed else []
 
 
-def _of_kind(kind: str, direct: Sequence[FoundTable], below: Sequence[FoundTable]) -> list[FoundTable]:
-    found = [table for table in direct if table.kind == kind]
-    return found or [table for table in below if table.kind == kind]
+def _of_kind(kinds: Sequence[str], direct: Sequence[FoundTable], below: Sequence[FoundTable]) -> list[FoundTable]:
+    found = [table for table in direct if table.kind in kinds]
+    return found or [table for table in below if table.kind in kinds]
 
 
 def _places(folder: Path, suffixes: Sequence[str], has_any: Callable[[Path], bool]) -> list[Path]:
@@ -81,7 +93,7 @@ def _places(folder: Path, suffixes: Sequence[str], has_any: Callable[[Path], boo
 
 def _has_features(folder: Path) -> bool:
     try:
-        return bool(find_features(folder)[0])
+        return any(not lists_places(path) for path in find_features(folder)[0].values())
     except DataError:
         return True  # of several encoders
 

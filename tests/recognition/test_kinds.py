@@ -8,12 +8,10 @@ import pandas as pd
 import pytest
 from recognised_folders import PATIENTS, clinical, study, tpm
 
-from subfuse.preparation.recognition.kinds import (
+from subfuse.recognition.kinds import (
     OTHER,
     SLIDE_FEATURES,
     find_tables,
-    is_event,
-    is_time,
     numbers_in,
     patient_column,
     star_files,
@@ -36,6 +34,9 @@ def test_tables_are_known_by_their_columns_and_cells(tmp_path):
         "sheet.tsv": "File ID\tFile Name\tCase ID\tSample ID\nx\ty.tsv\tP1\tP1-01A\n",
         "manifest.txt": "id\tfilename\tmd5\tsize\tstate\na\tb\tc\t1\treleased\n",
         "slides.csv": "slide_id,patient_id\ns,P1\n",
+        "stamp.csv": "PATIENT,FILENAME\nP1,s.h5\n",
+        "clam.csv": "case_id,slide_id,label\nP1,s,tumour\n",
+        "survpath.csv": ",case_id,slide_id,survival_months,censorship\n0,P1,s.svs,3.5,1\n",
         "features.csv": "slide_id," + ",".join(f"f{i}" for i in range(9)) + "\ns," + ",".join("123456789") + "\n",
         "process_list_autogen.csv": "slide_id,process,status,seg_level\ns.svs,0,processed,-1\n",
         "aliquot.tsv": "case_submitter_id\tproject_id\tsample_type\nP1\tTCGA-GBM\tPrimary\n",
@@ -55,7 +56,9 @@ def test_tables_are_known_by_their_columns_and_cells(tmp_path):
     (tmp_path / ".hidden.csv").write_text("patient_id,event\nP,1\n")
     assert kinds(tmp_path) == {
         "clinical.tsv": "gdc clinical", "sheet.tsv": "gdc sheet", "manifest.txt": "gdc manifest",
-        "slides.csv": "slides", "features.csv": "slide features", "process_list_autogen.csv": "",
+        "slides.csv": "slides", "stamp.csv": "slides", "clam.csv": "slides of patients",
+        "survpath.csv": "slides of patients",
+        "features.csv": "slide features", "process_list_autogen.csv": "",
         "samples.csv": "sample sheet", "aliquot.tsv": "",
         "markers.csv": "patients", "prices.csv": "", "patients.csv": "patients", "matrix.csv": "matrix",
         "by_genes.tsv": "matrix", "xena.tsv.gz": "xena", "xena.tsv.json": "", "few.h5ad": "h5ad",
@@ -135,19 +138,7 @@ def test_star_files_are_found_wherever_they_lie(tmp_path):
     assert kinds(tmp_path) == {}
 
 
-def test_columns_are_known_by_their_names():
-    times = (
-        "time_days",
-        "OS_MONTHS",
-        "os.time",
-        "Overall Survival (Months)",
-        "follow-up days",
-        "survival_years",
-        "time",
-    )
-    events = ("OS", "event", "Vital Status", "OS_STATUS", "died", "censored")
-    assert [name for name in (*times, *events, "age", "time_from", "days_to_birth") if is_time(name)] == list(times)
-    assert [name for name in (*times, *events, "age") if is_event(name)] == list(events)
+def test_patients_are_identified_by_the_name_of_a_column():
     assert patient_column(["slide", "PATIENT_ID", "id"]) == "PATIENT_ID"
     assert patient_column(["gene", "length"]) is None
 

@@ -7,8 +7,8 @@ from recognised_folders import clinical
 
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortFile
-from subfuse.preparation.recognition.kinds import find_tables
-from subfuse.preparation.recognition.patients import patients_lines
+from subfuse.recognition.kinds import find_tables
+from subfuse.recognition.patients import patients_lines
 
 
 def drafted(folder):
@@ -49,7 +49,14 @@ def test_columns_are_stated_and_others_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "unit"), [("time_days", None), ("os_days", "days"), ("OS_MONTHS", "months"), ("survival_years", "years")]
+    ("name", "unit"),
+    [
+        ("time_days", None),
+        ("os_days", "days"),
+        ("OS_MONTHS", "months"),
+        ("survival_years", "years"),
+        ("os_weeks", "weeks"),
+    ],
 )
 def test_a_unit_is_that_of_the_columns_name(tmp_path, name, unit):
     clinical().rename(columns={"os_days": name}).to_csv(tmp_path / "p.csv", index=False)
@@ -161,3 +168,28 @@ def test_tables_of_subfolders_count_where_the_folder_has_none(tmp_path):
 
 def test_without_a_table_there_are_no_lines(tmp_path):
     assert drafted(tmp_path) == ""
+
+
+def test_a_table_of_slides_with_outcomes_is_that_of_the_patients_too(tmp_path):
+    table = clinical(age=None, event=None).rename(columns={"patient_id": "case_id", "os_days": "survival_months"})
+    table = table.assign(censorship=[1, 0] * 12, slide_id=[f"{name}-01Z-00-DX1.svs" for name in table["case_id"]])
+    second = table.assign(slide_id=table["slide_id"].str.replace("DX1", "DX2"))
+    pd.concat([table, second]).to_csv(tmp_path / "dataset.csv")
+    text = drafted(tmp_path)
+    found = yaml.safe_load(text)["patients"]
+    assert found["columns"] == {
+        "patient_id": "case_id", "time_days": "survival_months", "event": "censorship", "grade": "grade"
+    }  # fmt: skip
+    patients = read(tmp_path, text)
+    assert len(patients) == 24
+    assert patients["event"].sum() == 12
+    write(tmp_path)
+    assert yaml.safe_load(drafted(tmp_path))["patients"]["table"] == "p.csv"
+
+
+def test_a_further_table_without_labels_is_not_offered_as_one(tmp_path):
+    write(tmp_path)
+    (tmp_path / "map.csv").write_text("room,patient\n3,P1\n")
+    text = drafted(tmp_path)
+    assert "not used: map.csv" in text
+    assert "QUESTION" not in text

@@ -8,9 +8,9 @@ from recognised_folders import PATIENTS
 from tool_files import write_hdf5
 
 from subfuse.cohort.cohort_file import CohortFile
-from subfuse.preparation.recognition.kinds import find_tables
-from subfuse.preparation.recognition.slides import slides_lines
 from subfuse.preparation.slides.slide_table import read_slides
+from subfuse.recognition.kinds import find_tables
+from subfuse.recognition.slides import slides_lines
 from trident_job import TILING, write_job
 
 NAMES = [f"{patient}-01Z-00-DX1" for patient in PATIENTS[:4]]
@@ -84,6 +84,17 @@ def test_a_resolution_and_an_encoder_that_no_file_says_are_asked(tmp_path):
     text, found = drafted(clam(tmp_path / "known", level0_mpp=0.25))
     assert found == {"features": "."}
     assert "which encoder made them" in text
+
+
+def test_files_that_list_places_alone_are_no_features(tmp_path):
+    clam(tmp_path / "FEATURES", level0_mpp=0.25)
+    for name in NAMES:
+        write_hdf5(tmp_path / "RESULTS" / "patches" / f"{name}.h5", coords=COORDS)
+    (tmp_path / "RESULTS" / "process_list_autogen.csv").write_text("slide_id,process,status,seg_level\n")
+    text, found = drafted(tmp_path)
+    assert found == {"features": "FEATURES"}
+    assert "4 slides, CLAM" in text
+    assert len(read(tmp_path, {"features": "."})) == 4
 
 
 def test_a_resolution_that_some_files_lack_is_not_asked_for_all(tmp_path):
