@@ -212,3 +212,15 @@ def test_real_tables_need_their_unit_alone(real_data, tmp_path, capsys):
     assert text.count("FILL-IN") == 1
     (tmp_path / "cohort.yaml").write_text(text.replace("FILL-IN", "zscore"))
     assert checked(tmp_path, capsys)[0] == 0
+
+
+def test_folds_that_lie_in_the_folder_are_proposed(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    (data / "splits" / "five").mkdir(parents=True)
+    for fold in range(2):
+        lines = [f"{i},{PATIENTS[(2 * i + fold) % 24]},{PATIENTS[(2 * i + 1 + fold) % 24]}\n" for i in range(12)]
+        (data / "splits" / "five" / f"splits_{fold}.csv").write_text(",train,val\n" + "".join(lines))
+    text, _ = drafted(data, tmp_path / "out", capsys)
+    assert "\n# splits: {folder: ../data/splits/five}" in text
+    (tmp_path / "out" / "cohort.yaml").write_text(text.replace("FILL-IN", "tpm").replace("# splits", "splits"))
+    assert checked(tmp_path / "out", capsys)[0] == 0

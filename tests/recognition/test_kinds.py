@@ -125,7 +125,7 @@ def test_folders_of_many_tables_and_prepared_cohorts_are_passed_over(tmp_path):
     (tmp_path / "prepared" / "provenance.json").write_text("{}")
     _, below = find_tables(tmp_path)
     assert [table.path.parent.name for table in below] == ["few"]
-    assert [path.name for path in visible_subfolders(tmp_path)] == ["few", "many", "wsi_states"]
+    assert [path.name for path in visible_subfolders(tmp_path)] == ["few", "many"]
 
 
 def test_star_files_are_found_wherever_they_lie(tmp_path):
@@ -163,3 +163,24 @@ def test_a_clinical_table_as_parquet_is_no_features_of_slides(tmp_path):
     }  # fmt: skip
     for name in ("c", "x"):
         assert f"{name}.parquet: Parquet with the column slide_id is required" in found[name].problem
+
+
+def test_deeper_tables_count_where_no_level_above_has_their_kind(tmp_path):
+    deep = tmp_path / "a" / "b" / "c" / "d"
+    deep.mkdir(parents=True)
+    tpm().to_csv(deep / "rna.csv")
+    clinical().to_csv(deep / "old.csv", index=False)
+    clinical().to_csv(tmp_path / "a" / "b" / "p.csv", index=False)
+    assert [table.path.name for table in find_tables(tmp_path)[1]] == ["p.csv", "rna.csv"]
+    (deep / "e").mkdir()
+    (deep / "rna.csv").rename(deep / "e" / "rna.csv")
+    assert [table.path.name for table in find_tables(tmp_path)[1]] == ["p.csv"]
+
+
+def test_a_folder_for_each_file_and_stores_are_passed_over(tmp_path):
+    for i in range(21):
+        (tmp_path / "downloads" / f"id{i}").mkdir(parents=True)
+        clinical().to_csv(tmp_path / "downloads" / f"id{i}" / "p.csv", index=False)
+    (tmp_path / "s.zarr").mkdir()
+    clinical().to_csv(tmp_path / "s.zarr" / "p.csv", index=False)
+    assert find_tables(tmp_path) == ([], [])

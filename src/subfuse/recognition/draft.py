@@ -30,6 +30,7 @@ from subfuse.recognition.slides import slides_lines
 from subfuse.recognition.yaml_lines import QUESTION, asked, line, relative, remark, scalar
 
 _ROLES = ("develop", "external")
+_FOLD = "splits_0.csv"  # in a folder of folds
 _UNREADABLE = (".xls", ".xlsb", ".zip", ".bz2", ".xz", ".gct", ".sav", ".dta", ".rds", ".rdata", ".feather", ".loom")
 
 
@@ -73,8 +74,10 @@ def draft_of_folder(folder: Path, base: Path) -> Draft:
         line("name", _name(folder), indent=0),
         line("role", "develop", "external: models are only evaluated on it", indent=0),
     ]
+    folds = [table.path.parent for table in (*direct, *below) if table.path.name == _FOLD]
+    splits = [remark(f"splits: {{folder: {scalar(relative(path, base))}}}", indent=0) for path in folds]
     tasks = _tasks("\n".join(["name: draft", *patients_lines(direct, below, folder)]), folder)
-    sections = [head, patients, slides, expression, tasks, _told(folder, direct, base)]
+    sections = [head, patients, slides, expression, tasks, splits, _told(folder, direct, base)]
     text = "\n\n".join("\n".join(section) for section in sections if section) + "\n"
     lines = enumerate(text.splitlines(), start=1)
     return Draft(text, tuple(f"line {number}: {words.strip()}" for number, words in lines if QUESTION in words))

@@ -41,6 +41,8 @@ _SUFFIXES = (
 )
 CLASS = "label"  # what CLAM calls the class of a slide
 _MOST_TABLES = 20  # of a subfolder; more are one kind of data, such as a file for each sample
+_LEVELS = 4  # of subfolders, in which tables are looked for
+_STORES = (".zarr",)
 _LOOKED_AT = 40  # lines of a table
 _LINES_OF_META = 100
 _LEAST_NUMBERS = 8  # columns of a matrix
@@ -71,20 +73,36 @@ class FoundTable:
 def find_tables(folder: Path) -> tuple[list[FoundTable], list[FoundTable]]:
     """Returns the tables directly in a folder and those in its subfolders, which are less likely to be meant.
 
-    Subfolders that hold many tables, features of TRIDENT or a prepared cohort are passed over.
+    Of further levels count kinds of tables that no level above has. Subfolders that hold many tables, features of
+    TRIDENT or a prepared cohort are passed over.
     """
     direct = list(_tables_directly_in(folder))
     below: list[FoundTable] = []
-    for subfolder in visible_subfolders(folder):
-        if subfolder.name != STATES and len(_candidates(subfolder)) <= _MOST_TABLES:
-            below += _tables_directly_in(subfolder)
+    level = visible_subfolders(folder)
+    for _ in range(_LEVELS):
+        places = [place for place in level if len(_candidates(place)) <= _MOST_TABLES]
+        tables = [table for place in places for table in _tables_directly_in(place)]
+        above = {table.kind for table in below} - {OTHER}
+        below += [table for table in tables if table.kind not in above]
+        level = [subfolder for place in level for subfolder in _narrow_subfolders(place)]
     return direct, below
 
 
+def _narrow_subfolders(folder: Path) -> list[Path]:
+    """Returns the subfolders of a folder that is not one of many alike, such as a folder for each file."""
+    found = visible_subfolders(folder)
+    return found if len(found) <= _MOST_TABLES else []
+
+
 def visible_subfolders(folder: Path) -> list[Path]:
-    """Returns the subfolders of a folder, without hidden ones and prepared cohorts."""
+    """Returns the subfolders of a folder, without hidden ones, stores, records of TRIDENT and prepared cohorts."""
     found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in found if not any((path / name).exists() for name in (PROVENANCE, STARTED))]
+    left_out = (STATES, *_STORES)
+    return [
+        path
+        for path in found
+        if not path.name.endswith(left_out) and not any((path / name).exists() for name in (PROVENANCE, STARTED))
+    ]
 
 
 def star_files(folder: Path) -> list[Path]:
