@@ -26,7 +26,7 @@ def _line(start: str) -> int:
         (
             "time: pfs_days",
             "time: time_days",
-            rf"line {_line('  survival:')}: tasks.survival: a cohort has one follow-up",
+            rf"line {_line('  survival:')}: tasks.survival: a follow-up of the cohort is required",
         ),
         ("seed: 0\nname: again", "seed: 0", r"line \d+: name occurs twice"),
     ],

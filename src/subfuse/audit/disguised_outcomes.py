@@ -182,8 +182,8 @@ def _orderings(
         for name in class_names(patients, spec):
             yield from _one_against_rest(values, labels == name, f"AUC {{}} of class {name}")
         return
-    time_days = np.array([patient.time_days for patient in patients], dtype=np.float64)
-    event = np.array([patient.event for patient in patients], dtype=bool)
+    time_days = np.array([patient.outcome(spec)[0] for patient in patients], dtype=np.float64)
+    event = np.array([patient.outcome(spec)[1] for patient in patients], dtype=bool)
     yield from _one_against_rest(values, event, "AUC {} of the event")
     later = known_orders(time_days, event)
     if later.any():

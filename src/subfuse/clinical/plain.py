@@ -80,9 +80,9 @@ def _read(
             table["time_days"], note_of_dates = days_between(table, path)
             table = table.drop(columns=list(DATE_COLUMNS))
         else:
-            unit = _unit(columns["time_days"], time_unit)
+            unit = unit_of_time(columns["time_days"], time_unit, section="patients")
             table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
-        table["event"] = _events(table, columns["event"], event_values, path)
+        table["event"] = read_events(table, columns["event"], event_values, path, section="patients")
     notes = (
         *note_of_empty,
         *note_of_repetition,
@@ -108,16 +108,36 @@ def _without_repetition(table: pd.DataFrame, raw: pd.DataFrame, path: Path) -> t
     return table[~again].reset_index(drop=True), (note,)
 
 
-def _unit(column: str, declared: TimeUnit | None) -> TimeUnit:
+def unit_of_time(column: str, declared: TimeUnit | None, *, section: str) -> TimeUnit:
+    """Returns the unit of a column of times: as the section of the cohort file declares, else days.
+
+    Raises:
+        ConfigurationError: The column's name says another unit.
+    """
     if declared is None and OTHER_UNIT.search(column):
         raise ConfigurationError(
-            f"patients.time_unit: the name of column {column!r} does not say days. Declare `time_unit: months`, years, "
-            "weeks or days."
+            f"{section}.time_unit: the name of column {column!r} does not say days. Declare `time_unit: months`, "
+            "years, weeks or days."
         )
     return declared or "days"
 
 
-def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] | None, path: Path) -> pd.Series:
+def read_events(
+    table: pd.DataFrame, column: str, event_values: Mapping[str, bool] | None, path: Path, *, section: str
+) -> pd.Series:
+    """Returns whether the event was observed, missing where a cell says unknown.
+
+    Args:
+        table: Text, with `event`, `patient_id` and `place`, where each row is.
+        column: Of the file, for messages; its name may show that values mean the contrary.
+        event_values: Value to True if it means an observed event; None: 1, 0, true and false.
+        path: The file, for messages.
+        section: Of the cohort file that declares the column, for messages.
+
+    Raises:
+        ConfigurationError: The meaning of the column must be declared.
+        DataError: A cell without a meaning. Names its place.
+    """
     cells = table["event"]
     known = cells[~cells.map(is_missing)]
     found = sorted(known.unique())
@@ -125,7 +145,7 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
     if event_values is None and AMBIGUOUS_EVENT.search(column):
         example = ", ".join(f"{value}: {'true' if i else 'false'}" for i, value in enumerate(found[:2]))
         raise ConfigurationError(
-            f"patients.event_values: the name of column {column!r} does not say which value is an observed event. "
+            f"{section}.event_values: the name of column {column!r} does not say which value is an observed event. "
             f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."
         )
     meaning = {canonical_event(key): value for key, value in (event_values or PLAIN_EVENTS).items()}
@@ -138,9 +158,9 @@ def _events(table: pd.DataFrame, column: str, event_values: Mapping[str, bool] |
             else "true, false, 1 or 0 are required"
         )
         remedy = (
-            "Add it to patients.event_values, or correct the cell."
+            f"Add it to {section}.event_values, or correct the cell."
             if event_values
-            else "Declare the meaning of each in patients.event_values."
+            else f"Declare the meaning of each in {section}.event_values."
         )
         raise DataError(
             f"{table.loc[row, 'place']} ({table.loc[row, 'patient_id']}), column {column}: {required}. Found "

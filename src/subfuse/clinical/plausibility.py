@@ -19,28 +19,38 @@ def outcome_warnings(patients: pd.DataFrame) -> tuple[str, ...]:
         patients: Columns `time_days` and `event`; also judged or used where present: `age` or `age_...`, and `grade`,
             both as text.
     """
+    ages = [_age_warning(str(name), patients[name]) for name in patients if _AGE.match(str(name))]
+    return (*follow_up_warnings(patients, section="patients"), *(warning for warning in ages if warning))
+
+
+def follow_up_warnings(patients: pd.DataFrame, *, section: str) -> tuple[str, ...]:
+    """Returns what looks wrong with time and event.
+
+    Args:
+        patients: See `outcome_warnings`.
+        section: Of the cohort file that declares their columns.
+    """
     known = patients.dropna(subset=["time_days", "event"])
-    ages = tuple(_age_warning(str(name), patients[name]) for name in patients if _AGE.match(str(name)))
     if known.empty:
-        return tuple(warning for warning in ages if warning)
+        return ()
     time, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=bool)
-    warnings = (_unit_warning(time), _zero_warning(time), _share_warning(event), _flip_warning(known), *ages)
+    warnings = (_unit_warning(time, section), _zero_warning(time), _share_warning(event), _flip_warning(known))
     return tuple(warning for warning in warnings if warning)
 
 
-def _unit_warning(time: Float[np.ndarray, " patient"]) -> str:
+def _unit_warning(time: Float[np.ndarray, " patient"], section: str) -> str:
     """Follow-up of a cancer cohort lasts some months to some decades: median above 60 days, maximum above 250."""
     median, longest = np.median(time), time.max()
     if median < 60 and longest < 250:
         unit = "years" if longest < 40 else "months"
         return (
             f"time_days looks like {unit}: median {median:g}, maximum {longest:g}. It must be in days; where it "
-            f"holds {unit}, declare `patients.time_unit: {unit}`."
+            f"holds {unit}, declare `{section}.time_unit: {unit}`."
         )
     if longest > 100 * _DAYS_PER_YEAR:
         return (
             f"time_days reaches {longest / _DAYS_PER_YEAR:.0f} years: median {median:g}, maximum {longest:g}. Check "
-            "its unit and `patients.time_unit`."
+            f"its unit and `{section}.time_unit`."
         )
     return ""
 

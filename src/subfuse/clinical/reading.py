@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from subfuse.clinical.cbioportal import read_cbioportal
@@ -19,6 +18,7 @@ from subfuse.clinical.columns import (
     without_empty_rows,
 )
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS
+from subfuse.clinical.follow_ups import paired, read_endpoints, without_negative_times
 from subfuse.clinical.gdc import read_gdc
 from subfuse.clinical.glioma import derive_diagnosis
 from subfuse.clinical.plain import read_plain
@@ -72,13 +72,14 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     table["site"] = [
         site or site_of_barcode(i) for site, i in zip(known_text(table["site"]), table["patient_id"], strict=True)
     ]
-    table, note_of_pairs = _pair_outcome(table)
+    table, note_of_endpoints = read_endpoints(table, section)
+    table, note_of_pairs = paired(table)
     labels = [str(name) for name in table if name not in (*FIXED_COLUMNS, "place")]
     for name in labels:
         table[name] = _whole_numbers(known_text(table[name]))
-    table, note_of_negative = _without_negative_times(table)
+    table, note_of_negative = without_negative_times(table)
     patients = table[[*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
-    notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs, *note_of_negative)
+    notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs, *note_of_negative, *note_of_endpoints)
     if section.derive is not None:
         patients, note_of_diagnosis = derive_diagnosis(patients, section.derive.diagnosis)
         notes = (*notes, *note_of_diagnosis)
@@ -162,32 +163,3 @@ def _join_labels(table: pd.DataFrame, section: LabelsSection | None) -> tuple[pd
     absent = f"not {preview(table.loc[~found, 'patient_id'])}"
     spelt = preview([f"{name} is not a patient{words}" for name, words in like.items()], 3)
     return joined, (*notes, "; ".join(part for part in (note, absent, spelt) if part))
-
-
-def _pair_outcome(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Makes time and event unknown where only one of them is known."""
-    if "event" not in table:
-        return table.assign(time_days=np.nan, event=pd.array([pd.NA] * len(table), dtype="boolean")), ()
-    no_time, no_event = table["time_days"].isna(), table["event"].isna()
-    half = no_time != no_event
-    if not half.any():
-        return table, ()
-    note = (
-        f"{half.sum()} patient(s) have only one of time and event ({(half & no_time).sum()} without time, "
-        f"{(half & no_event).sum()} without event); their follow-up is unknown "
-        f"({preview(table.loc[half, 'patient_id'])})"
-    )
-    return table.assign(time_days=table["time_days"].mask(half), event=table["event"].mask(half)), (note,)
-
-
-def _without_negative_times(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Makes time and event unknown where the time is negative."""
-    negative = table["time_days"] < 0
-    if not negative.any():
-        return table, ()
-    found = table.loc[negative, ["patient_id", "time_days"]].itertuples(index=False, name=None)
-    note = (
-        f"time_days is negative for {negative.sum()} patient(s), whose follow-up is taken as unknown "
-        f"({preview([f'{patient}: {days:g}' for patient, days in found])}). Correct or empty the cells."
-    )
-    return table.assign(time_days=table["time_days"].mask(negative), event=table["event"].mask(negative)), (note,)

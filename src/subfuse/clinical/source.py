@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, PlainByDefault, Section, of_one_format, yaml_text
 
 TimeUnit = Literal["days", "weeks", "months", "years"]
@@ -46,6 +47,20 @@ class LabelsSection(Section):
         return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
+class EndpointSection(Section):
+    """A follow-up beside `time_days` and `event`: to progression, recurrence, death of the disease."""
+
+    time: str  # columns of the patients, by our names
+    event: str
+    time_unit: TimeUnit | None = None  # None: days
+    event_values: dict[str, bool] | None = None  # see `PlainPatients`
+
+    @field_validator("event_values", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: Any) -> Any:
+        return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
 class PatientsSource(Section):
     """What every source of patients may declare: a table with one row per patient, and what joins it."""
 
@@ -53,6 +68,7 @@ class PatientsSource(Section):
     columns: dict[str, str] | None = None  # our name: column of the table; default: columns keep their names
     include: tuple[str, ...] | None = Field(default=None, min_length=1)  # only these patients; None: all of the table
     labels: LabelsSection | None = None
+    endpoints: dict[Annotated[str, AfterValidator(plain_name)], EndpointSection] | None = None  # see `endpoint_columns`
     derive: DeriveSection | None = None
 
     outcome: ClassVar[str] = ""  # how files of a portal tell it
@@ -66,6 +82,11 @@ class PatientsSource(Section):
     @classmethod
     def _keys_are_text(cls, value: Any) -> Any:
         return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+    @property
+    def endpoint_columns(self) -> dict[str, tuple[str, str]]:
+        """By endpoint, its columns in tables of patients: days, and whether the event was observed."""
+        return {name: (f"{name}_days", f"{name}_event") for name in self.endpoints or {}}
 
     @model_validator(mode="before")
     @classmethod

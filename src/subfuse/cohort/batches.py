@@ -78,10 +78,8 @@ class BagBatch:
 def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str]) -> Target:
     """Returns the target of patients whose outcome is known; a label outside `classes` is a ValueError."""
     if task.is_survival:
-        return SurvivalTarget(
-            torch.tensor([p.time_days for p in patients], dtype=torch.float32),
-            torch.tensor([p.event for p in patients], dtype=torch.bool),
-        )
+        time_days, event = zip(*(patient.outcome(task) for patient in patients), strict=True)
+        return SurvivalTarget(torch.tensor(time_days, dtype=torch.float32), torch.tensor(event, dtype=torch.bool))
     index = {name: i for i, name in enumerate(classes)}
     labels = [patient.labels[task.label_column] for patient in patients]
     unknown = set(labels) - index.keys()

@@ -27,7 +27,7 @@ from subfuse.cohort.marker import (
     read_mark,
     require_prepared,
 )
-from subfuse.cohort.task import TaskSpec
+from subfuse.cohort.task import FOLLOW_UP, TaskSpec
 from subfuse.errors import ConfigurationError, DataError, listed, preview
 from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
@@ -60,7 +60,8 @@ class Patient:
     def outcome(self, task: TaskSpec) -> tuple[float | bool | str | None, ...]:
         """Returns what is to be predicted, in the order of `TaskSpec.outcome_columns`."""
         if task.is_survival:
-            return (self.time_days, self.event)
+            is_own = task.patient_columns == FOLLOW_UP
+            return (self.time_days, self.event) if is_own else task.follow_up(self.labels)
         label = self.labels.get(task.label_column)
         return (None if label in (task.leave_out or ()) else label,)
 
@@ -133,7 +134,7 @@ class Cohort:
     def _known(self, task: TaskSpec) -> str:
         """How many patients a task has, and their events or classes."""
         if task.is_survival:
-            events = [bool(p.event) for p in self if p.has_outcome(task)]
+            events = [bool(p.outcome(task)[1]) for p in self if p.has_outcome(task)]
             return f"{len(events)} patients, {sum(events)} events"
         labels = Counter(p.labels[task.label_column] for p in self if p.has_outcome(task))
         return f"{labels.total()} patients ({listed(f'{name}: {n}' for name, n in sorted(labels.items()))})"

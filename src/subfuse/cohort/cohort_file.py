@@ -7,7 +7,7 @@ import yaml
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from subfuse.clinical.source import PatientsSection
-from subfuse.cohort.task import TaskSpec
+from subfuse.cohort.task import FOLLOW_UP, TaskSpec
 from subfuse.cohort.yaml_problems import one_line, read_yaml
 from subfuse.errors import ConfigurationError
 from subfuse.expression.source import ExpressionSection, GeneSetSource
@@ -148,14 +148,20 @@ class CohortFile(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_outcome(self) -> "CohortFile":
+    def _declared_follow_ups(self) -> "CohortFile":
+        known = [FOLLOW_UP, *(task.patient_columns for task in self.endpoints.values())]
         for name, task in (self.tasks or {}).items():
-            if task.is_survival and (task.time, task.event) != ("time_days", "event"):
+            if task.is_survival and task.patient_columns not in known:
+                pairs = " or ".join(f"`time: {time}` and `event: {event}`" for time, event in known)
                 raise ProblemAt(
                     ("tasks", name),
-                    "a cohort has one follow-up, `time: time_days` and `event: event`; "
-                    "map your columns to these names in patients.columns",
+                    f"a follow-up of the cohort is required: {pairs}. Map your columns to these names in "
+                    "patients.columns, or declare another one under patients.endpoints",
                 )
+        outcomes = {column for columns in known[1:] for column in columns}
+        for section, columns in (("covariates", self.covariates), ("strata", self.strata), ("batch", (self.batch,))):
+            if seen := outcomes.intersection(str(column).partition("=")[0] for column in columns):
+                raise ProblemAt((section,), f"{min(seen)} is an outcome, which a model must not see; remove it")
         return self
 
     @model_validator(mode="after")
@@ -169,6 +175,12 @@ class CohortFile(Section):
         if len(set(names)) < len(names) or set(names) & set(get_args(Role)):
             raise ProblemAt(("cohorts",), f"distinct names other than {' and '.join(get_args(Role))} are required")
         return self
+
+    @property
+    def endpoints(self) -> dict[str, TaskSpec]:
+        """The tasks of the endpoints that any cohort declares beside its own follow-up."""
+        columns = {name: pair for member in self.members for name, pair in member.patients.endpoint_columns.items()}
+        return {name: TaskSpec(time=time, event=event) for name, (time, event) in columns.items()}
 
     @property
     def strata_columns(self) -> tuple[str, ...]:

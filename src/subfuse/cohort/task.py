@@ -1,12 +1,16 @@
 """What is predicted: a class, or the time to an event."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pandas as pd
 from pydantic import field_validator, model_serializer, model_validator
 
+from subfuse.errors import DataError
 from subfuse.settings import Section
+
+FOLLOW_UP = ("time_days", "event")  # of every cohort; other endpoints are further columns, as text
+_TRUTH = {"True": True, "False": False}
 
 
 class TaskSpec(Section):
@@ -53,6 +57,34 @@ class TaskSpec(Section):
         """Returns a column of outcomes, missing where its label is left out."""
         return outcome.mask(outcome.isin(self.leave_out)) if self.leave_out else outcome
 
+    def cases(self, patients: pd.DataFrame) -> pd.Series:
+        """Returns by what patients differ: event (boolean) or label; missing where unknown or left out."""
+        outcome = patients[self.stratified_by]
+        if self.column is not None:
+            return self.known(outcome)
+        return outcome if self.event == FOLLOW_UP[1] else outcome.map(_TRUTH).astype("boolean")
+
+    def outcomes(self, patients: pd.DataFrame) -> pd.DataFrame:
+        """Returns `patient_columns` of a table with their types: days (NaN where unknown) and event, or label."""
+        if self.column is not None:
+            return self.cases(patients).to_frame()
+        return pd.DataFrame({self.time: patients[self.time].astype(float), self.event: self.cases(patients)})
+
+    def follow_up(self, columns: Mapping[str, str]) -> tuple[float | None, bool | None]:
+        """Returns days and event of an endpoint beside the cohort's own follow-up, from a patient's columns.
+
+        Raises:
+            DataError: The columns are there, and not those of an endpoint.
+        """
+        time, event = (columns.get(str(name)) for name in (self.time, self.event))
+        try:
+            return None if time is None else float(time), None if event is None else _TRUTH[event]
+        except (ValueError, KeyError) as error:
+            raise DataError(
+                f"{self.time}, {self.event}: days, and True or False, of an endpoint are required. Found {time} and "
+                f"{event}. Declare it under `endpoints` of `patients` in the cohort file, and prepare again."
+            ) from error
+
     @property
     def label_column(self) -> str:
         """The label column of a classification task; a survival task has none (ValueError)."""
@@ -63,17 +95,17 @@ class TaskSpec(Section):
     @property
     def outcome_columns(self) -> tuple[str, ...]:
         """Columns of the outcome in tables of predictions."""
-        return ("time_days", "event") if self.is_survival else ("label",)
+        return FOLLOW_UP if self.is_survival else ("label",)
 
     @property
     def patient_columns(self) -> tuple[str, ...]:
         """Columns of the outcome in tables of patients."""
-        return ("time_days", "event") if self.column is None else (self.column,)
+        return (str(self.time), str(self.event)) if self.column is None else (self.column,)
 
     @property
     def stratified_by(self) -> str:
         """Column of the patients whose mixture folds should keep."""
-        return "event" if self.column is None else self.column
+        return str(self.event) if self.column is None else self.column
 
     @property
     def is_survival(self) -> bool:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.clinical.plausibility import outcome_warnings
+from subfuse.clinical.plausibility import follow_up_warnings, outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, CohortSection, DrawnSplits, GivenSplits, Role, SplitsSection
 from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names
 from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.given_folds import given_folds, unlisted_patients
-from subfuse.cohort.task import TaskSpec
+from subfuse.cohort.task import FOLLOW_UP, TaskSpec
 from subfuse.errors import ConfigurationError, listed, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
 from subfuse.expression.gene_names import both_names, gene_aliases
@@ -95,7 +95,7 @@ class CohortPlan:
         if self.expression is not None and expression.any():
             lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
         for task_name, task in self.tasks.items():
-            known = task.known(patients[task.stratified_by]).dropna()
+            known = task.cases(patients).dropna()
             counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
             shown = listed(f"{value}: {count}" for value, count in counts.items())
             lines.append(f"  {task_name}: {len(known)} patients ({shown})")
@@ -143,7 +143,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     roles = {cohort.name: cohort.role for cohort in cohorts}
     pooled = pool_sources(cohorts)
     develops = "develop" in roles.values()
-    tasks = resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), develops=develops)
+    endpoints = cohort_file.endpoints
+    tasks = resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), endpoints, develops=develops)
     patients, patient_exclusions = _exclude_patients(pooled.patients, tasks, roles)
     _refuse_nobody(cohorts, patients, patient_exclusions)
     _refuse_no_data(cohorts, patients, patient_exclusions)
@@ -178,11 +179,11 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             [pooled.exclusions, patient_exclusions, _orphans(pooled.slides, kept), expression_exclusions]
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
         warnings=(
-            *_warnings_of_cohorts(cohorts, patients),
+            *_warnings_of_cohorts(cohorts, patients, endpoints),
             *few_measured(found_genes, [gene for gene in genes if gene.lower() not in in_any_case]),
             *measured_in_another_case(wanted, genes),
             *require_varying_expression(expression, patients, gene_sets),
-            *tasks_left_out(cohort_file.tasks, _developed(pooled.patients, roles), develops=develops),
+            *tasks_left_out(cohort_file.tasks, _developed(pooled.patients, roles), endpoints, develops=develops),
             *unknown_outcomes(cohort_file.tasks or {}, tasks),
             *task_warnings,
             *doubtful_words((*covariates, *cohort_file.strata_columns), patients),
@@ -203,7 +204,7 @@ def _exclude_patients(
     patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], roles: Mapping[str, Role]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     has_data = (patients["n_slides"] > 0) | patients["has_expression"]
-    outcomes = pd.DataFrame({name: task.known(patients[task.stratified_by]) for name, task in tasks.items()})
+    outcomes = pd.DataFrame({name: task.cases(patients) for name, task in tasks.items()})
     is_external = patients["cohort"].map(roles) == "external"  # predicted with or without an outcome
     has_outcome = is_external | outcomes.notna().any(axis=1)
     reasons = [
@@ -261,13 +262,19 @@ def _expression_of(pooled: PooledSources, kept: Collection[str]) -> tuple[Expres
     return expression, join_exclusions([expression.exclusions, left_out])
 
 
-def _warnings_of_cohorts(cohorts: Sequence[CohortSources], patients: pd.DataFrame) -> list[str]:
+def _warnings_of_cohorts(
+    cohorts: Sequence[CohortSources], patients: pd.DataFrame, endpoints: Mapping[str, TaskSpec]
+) -> list[str]:
     """Returns the warnings of every cohort, judged by the patients in use; with its name if several."""
     warnings = []
     for cohort in cohorts:
         used = patients[patients["cohort"] == cohort.name]
         prefix = f"{cohort.name}: " if len(cohorts) > 1 else ""
         warnings += [prefix + text for text in (*cohort.warnings, *outcome_warnings(used))]
+        for name, task in endpoints.items():
+            follow_up = task.outcomes(used).set_axis(FOLLOW_UP, axis=1)
+            judged = follow_up_warnings(used.assign(**follow_up), section=f"patients.endpoints.{name}")
+            warnings += [f"{prefix}{name}: {text}" for text in judged]
     return warnings
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from subfuse.cells import are_months, is_date, may_mean_unknown, other_writing
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import coded, column_of, known_values
-from subfuse.cohort.task import TaskSpec
+from subfuse.cohort.task import FOLLOW_UP, TaskSpec
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, preview
 from subfuse.identifiers import LONGEST_NAME, difference_of_spelling, is_plain_label, spelling_of_label
 
@@ -17,21 +17,27 @@ _MOST_NUMBERS = 10  # values of a column without declared classes that may be cl
 _LABEL_TASKS = ("diagnosis", "grade", "subtype")  # assumed where the cohort file has no `tasks`
 
 
-def assumed_tasks(patients: pd.DataFrame) -> dict[str, TaskSpec]:
-    """Returns the tasks of a cohort file that declares none: survival and the usual labels, where anybody has them."""
-    survival = {"survival": TaskSpec(time="time_days", event="event")} if patients["event"].notna().any() else {}
-    return survival | {
+def assumed_tasks(patients: pd.DataFrame, endpoints: Mapping[str, TaskSpec] | None = None) -> dict[str, TaskSpec]:
+    """Returns the tasks of a cohort file that declares none, where anybody has them.
+
+    Survival, the declared endpoints, and the usual labels.
+    """
+    follow_ups = {"survival": TaskSpec(time="time_days", event="event"), **(endpoints or {})}
+    return {name: task for name, task in follow_ups.items() if task.cases(patients).notna().any()} | {
         name: TaskSpec(column=name) for name in _LABEL_TASKS if name in patients and patients[name].notna().any()
     }
 
 
-def learnable_tasks(patients: pd.DataFrame) -> tuple[dict[str, TaskSpec], dict[str, str]]:
+def learnable_tasks(
+    patients: pd.DataFrame, endpoints: Mapping[str, TaskSpec] | None = None
+) -> tuple[dict[str, TaskSpec], dict[str, str]]:
     """Returns the assumed tasks that models can be developed for, and by name why there are none for the others.
 
     Args:
         patients: Those to develop on.
+        endpoints: Beside their own follow-up.
     """
-    tasks, reasons = assumed_tasks(patients), {}
+    tasks, reasons = assumed_tasks(patients, endpoints), {}
     for name, task in tasks.items():
         try:
             resolve_tasks({name: task}, patients, develops=True)
@@ -43,13 +49,18 @@ def learnable_tasks(patients: pd.DataFrame) -> tuple[dict[str, TaskSpec], dict[s
 
 
 def resolve_tasks(
-    declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, *, develops: bool
+    declared: Mapping[str, TaskSpec] | None,
+    patients: pd.DataFrame,
+    endpoints: Mapping[str, TaskSpec] | None = None,
+    *,
+    develops: bool,
 ) -> dict[str, TaskSpec]:
     """Returns the tasks of a cohort file, or where it declares none, those whose columns the patients have.
 
     Args:
         declared: `tasks` of the cohort file.
         patients: Those to develop on; everybody where nobody trains on them.
+        endpoints: Beside their own follow-up.
         develops: False where every cohort is external: tasks without an outcome are left out then.
 
     Raises:
@@ -57,11 +68,12 @@ def resolve_tasks(
         DataError: Nobody has the event of a survival task.
     """
     labels = [str(name) for name in patients if name not in (*FIXED_COLUMNS, *RESERVED)]
-    followed = bool(patients["event"].notna().any())
     tasks = declared
     if tasks is None:
-        assumed = assumed_tasks(patients)
-        tasks = (learnable_tasks(patients)[0] if develops else None) or assumed  # where none is, the first says why
+        assumed = assumed_tasks(patients, endpoints)
+        tasks = (
+            learnable_tasks(patients, endpoints)[0] if develops else None
+        ) or assumed  # where none is, the first says why
     if not tasks and develops:
         raise ConfigurationError(
             "tasks: at least one is required to develop models. Map time_days and event, or a label, in "
@@ -69,16 +81,17 @@ def resolve_tasks(
             f"{preview(labels, limit=12)}."
         )
     if not develops:  # predicting needs no outcome
-        known = {*labels, *(("time_days", "event") if followed else ())}
+        known = {*labels, *(FOLLOW_UP if patients["event"].notna().any() else ())}
         return {name: task for name, task in tasks.items() if known.issuperset(task.patient_columns)}
     for name, task in tasks.items():
-        if task.is_survival and not followed:
+        events = task.cases(patients) if task.is_survival else None
+        if events is not None and not events.notna().any():
             raise ConfigurationError(
-                f"tasks.{name}: time_days and event must be known for some patients. Found none. Map them in "
-                "patients.columns, or remove the task."
+                f"tasks.{name}: {' and '.join(task.patient_columns)} must be known for some patients. Found none. Map "
+                "them in patients.columns, or remove the task."
             )
-        if task.is_survival and not patients["event"].any():
-            n_followed = patients["event"].count()
+        if events is not None and not events.any():
+            n_followed = events.count()
             raise DataError(
                 f"tasks.{name}: patients with an event are required to learn survival. Found {n_followed} with a "
                 "follow-up and no event. Check that true means an event (event_values), or remove the task."
@@ -91,9 +104,15 @@ def resolve_tasks(
     return dict(tasks)
 
 
-def tasks_left_out(declared: Mapping[str, TaskSpec] | None, patients: pd.DataFrame, *, develops: bool) -> list[str]:
+def tasks_left_out(
+    declared: Mapping[str, TaskSpec] | None,
+    patients: pd.DataFrame,
+    endpoints: Mapping[str, TaskSpec] | None = None,
+    *,
+    develops: bool,
+) -> list[str]:
     """Returns a warning on each task that is assumed no longer, as nothing can be learnt of it; see `resolve_tasks`."""
-    reasons = learnable_tasks(patients)[1] if declared is None and develops else {}
+    reasons = learnable_tasks(patients, endpoints)[1] if declared is None and develops else {}
     return [f"{reason} Left out, since `tasks` does not name it" for reason in reasons.values()]
 
 
@@ -170,7 +189,7 @@ def told_by_covariates(covariates: Sequence[str], patients: pd.DataFrame, tasks:
     for name in covariates:
         value = pd.Series([coded(name, known[patient]) for patient in patients["patient_id"]], patients.index)
         for task_name, task in tasks.items():
-            outcome = task.known(patients[task.stratified_by])
+            outcome = task.cases(patients)
             usable = outcome.notna() & value.notna()
             cases = {f"class {label}": outcome == label for label in task.classes or ()} or {"the event": outcome}
             told = [what for what, is_case in cases.items() if _separates(value[usable], is_case[usable].astype(bool))]

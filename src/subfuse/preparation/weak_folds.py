@@ -28,15 +28,15 @@ def fold_lacks(outcomes: pd.DataFrame, fold: Fold, task: TaskSpec, classes: Sequ
     """Returns the classes that a fold cannot train or test, and whether its validation patients can choose a model.
 
     Args:
-        outcomes: Columns time_days and event, or the label column, by patient; unknown ones may be empty.
+        outcomes: Columns of time and event, or the label column, by patient; unknown ones may be empty.
         fold: Of patients that are all listed there.
         task: What is predicted.
         classes: Of the task; none for survival.
     """
     train, validation, test = (outcomes.loc[list(ids)].dropna() for ids in (fold.train, fold.validation, fold.test))
     if task.is_survival:
-        time_days = validation["time_days"].to_numpy(dtype=np.float64)
-        orders = known_orders(time_days, validation["event"].to_numpy(dtype=bool))
+        time_days = validation[task.time].to_numpy(dtype=np.float64)
+        orders = known_orders(time_days, validation[task.event].to_numpy(dtype=bool))
         return Lacks((), (), "" if orders.any() else "have no comparable pair of follow-ups")
     column = task.label_column
     untrained, untested = (tuple(c for c in classes if c not in set(rows[column])) for rows in (train, test))
@@ -67,7 +67,7 @@ def weak_folds(
 def _of_task(
     name: str, task: TaskSpec, table: pd.DataFrame, folds: Sequence[Fold], stratify: Collection[str]
 ) -> Iterator[str]:
-    outcomes = table[list(task.patient_columns)].apply(task.known)
+    outcomes = task.outcomes(table)
     counts: dict[str, int] = {}
     if not task.is_survival:
         counts = {str(label): int(n) for label, n in outcomes[task.label_column].value_counts().sort_index().items()}

@@ -118,7 +118,7 @@ def _fit_objective(
     if not task.is_survival:
         labels = [classes.index(patient.labels[task.label_column]) for patient in patients]
         return ClassificationObjective.fit(labels, classes=tuple(classes), consistency=consistency)
-    time, event = [patient.time_days for patient in patients], [patient.event for patient in patients]
+    time, event = zip(*(patient.outcome(task) for patient in patients), strict=True)
     if is_linear(model_name):
         return CoxObjective.fit(time, event)
     return DiscreteHazardObjective.fit(time, event, bins=settings.time_bins, consistency=consistency)
@@ -235,7 +235,7 @@ def _suffice_for_a_line(patients: Sequence[Patient], task: TaskSpec) -> bool:
     A line through fewer is that of whoever they are, and its risks know no bounds.
     """
     if task.is_survival:
-        return sum(bool(patient.event) for patient in patients) >= _LEAST_FOR_A_LINE
+        return sum(bool(patient.outcome(task)[1]) for patient in patients) >= _LEAST_FOR_A_LINE
     sizes = Counter(patient.outcome(task) for patient in patients)
     return sum(sizes.values()) - max(sizes.values()) >= _LEAST_FOR_A_LINE
 
