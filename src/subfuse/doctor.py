@@ -18,6 +18,7 @@ OPTIONAL: dict[str, tuple[str, str | None]] = {
     "distributed": ("distributed", "cluster"),
     "fastapi": ("fastapi", "serve"),
     "optuna": ("optuna", "search"),
+    "shtab": ("shtab", "completion"),
     "tensorboard": ("tensorboard", "track"),
     "mlflow": ("mlflow", "track"),
     "wandb": ("wandb", None),  # sends to a server, so that no extra installs it

@@ -1,9 +1,12 @@
 """Commands for what is there already: a published checkpoint, and this machine."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from subfuse import doctor
-from subfuse.cli import main
+from subfuse.cli import COMMANDS, environment, main
 from subfuse.runs import released_checkpoint
 
 pytestmark = pytest.mark.walk
@@ -34,3 +37,41 @@ def test_convert_says_where_and_how_many_weights_are_left_out(tmp_path, capsys, 
     assert f"Converted to {tmp_path / 'ours'}." in shown
     assert "left out (12): layer0.weight" in shown
     assert "and 2 more" in shown
+
+
+COMPLETES = """
+source "$1"
+COMP_WORDS=(subfuse "${@:2}"); COMP_CWORD=$(($# - 1))
+_shtab_subfuse subfuse "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_commands_and_options_of_the_script(tmp_path, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+
+    def completed(*words):
+        command = ["bash", "-c", COMPLETES, "bash", str(tmp_path / "script"), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("cross") == ["crossval"]
+    assert completed("prepare", "--dev") == ["--device"]
+    assert "--train.lr" in completed("crossval", "--train.l")
+    assert set(completed("")) >= set(COMMANDS)
+
+
+def test_the_script_of_zsh_knows_every_command(capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", "zsh"]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("#compdef subfuse")
+    assert all(f"{name}:" in script for name in COMMANDS)
+
+
+def test_completion_without_its_package_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr(environment, "find_spec", lambda name: None)
+    assert main(["completion", "bash"]) == 2
+    assert "pip install 'subfuse[completion]'" in capsys.readouterr().err

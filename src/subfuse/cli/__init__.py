@@ -131,8 +131,8 @@ def _current_spelling(argument: str) -> str:
     return argument.replace("--model.", "--architecture.", 1) if argument.startswith("--model.") else argument
 
 
-def build_parser(chosen: str | None = None) -> Parser:
-    """Returns the parser; only the chosen subcommand gets its arguments, so that `--help` is instant."""
+def build_parser(chosen: str | None = None, *, every: bool = False) -> Parser:
+    """Returns the parser; only the chosen subcommand, or every one, gets its arguments, so that `--help` is instant."""
     parser = Parser(
         prog="subfuse",
         version=__version__,
@@ -142,7 +142,7 @@ def build_parser(chosen: str | None = None) -> Parser:
     subcommands = parser.add_subcommands(metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = Parser(description=f"{command.summary} Example: {command.example}")
-        if name == chosen:
+        if every or name == chosen:
             command.add_arguments(subparser)
         subcommands.add_subcommand(name, subparser, help=command.summary)
         parser.subcommands[name] = subparser

@@ -1,12 +1,15 @@
-"""Commands for what is there already: convert a published checkpoint, doctor of this machine."""
+"""Commands for what is there already: convert a published checkpoint, doctor of this machine, its shells."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.command import Command
 from subfuse.cli.console import print_table
-from subfuse.errors import preview
+from subfuse.errors import ConfigurationError, preview
+
+_SHELLS = ("bash", "zsh")
 
 
 def _add_convert(parser: ArgumentParser) -> None:
@@ -34,6 +37,19 @@ def _doctor(arguments: Namespace) -> None:
     print_table("subfuse doctor", ("what", "state", "remedy"), rows)
 
 
+def _add_completion(parser: ArgumentParser) -> None:
+    parser.add_argument("shell", choices=_SHELLS, help="Shell that is to complete commands, options and paths.")
+
+
+def _completion(arguments: Namespace) -> None:
+    if find_spec("shtab") is None:
+        raise ConfigurationError("completion needs shtab. Found none. Run: pip install 'subfuse[completion]'.")
+
+    from subfuse.cli import build_parser
+
+    print(build_parser(every=True).get_completion_script(f"shtab-{arguments.shell}"))
+
+
 COMMANDS = {
     "convert": Command(
         "Convert a checkpoint of the published code.",
@@ -42,4 +58,10 @@ COMMANDS = {
         _convert,
     ),
     "doctor": Command("Say what works on this machine.", "subfuse doctor", _add_doctor, _doctor),
+    "completion": Command(
+        "Print what lets a shell complete commands, options and paths.",
+        "subfuse completion bash > ~/.local/share/bash-completion/completions/subfuse",
+        _add_completion,
+        _completion,
+    ),
 }
