@@ -50,7 +50,7 @@ ROOMS = (
     "model", "objective", "training", "evaluation", "explanation",
     "cohort/fold", "cohort/given_folds", "cohort/fold_files", "cohort/drawn_folds", "cohort/covariates",
     "expression/units", "expression/doubtful_units", "clinical/glioma",
-    "slides/outlines",
+    "slides/outlines", "features/registered/slide_encoders",
 )  # fmt: skip
 TESTS = {
     "model/baselines/cmta": "model/baselines/test_cmta.py model/baselines/test_baselines.py",
@@ -153,6 +153,7 @@ TESTS = {
     "explanation/sampling": "explanation/test_sampling.py",
     "explanation/tile_gallery": "explanation/test_tile_gallery.py",
     "explanation/wsidata_export": "explanation/test_wsidata_export.py",
+    "features/registered/slide_encoders": "features/registered/test_slide_encoders.py",
     "slides/outlines": "slides/test_outlines.py",
 }
 

@@ -29,13 +29,13 @@ def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
     """Returns one row for each thing that is tried: what, its state, and what to do where it does not work.
 
     Args:
-        encoder: Also try to load this patch encoder; None tries the offline default.
+        encoder: Also try to load this encoder; None tries the offline default.
     """
     import torch
 
     from subfuse.execution import available_cores
     from subfuse.features.encoder import OFFLINE_ENCODER
-    from subfuse.features.patch_encoders import load_patch_encoder
+    from subfuse.features.registered.slide_encoders import load_encoder
 
     rows = [(name, _version(name), "") for name in ("subfuse", "torch", "lightning", "anndata")]
     for module, (package, extra) in OPTIONAL.items():
@@ -47,7 +47,7 @@ def diagnose(encoder: str | None = None) -> list[tuple[str, str, str]]:
     rows.append(("GPU", ", ".join(devices) or "none", "" if devices else "works on the CPU, slower"))
     name = encoder or OFFLINE_ENCODER
     try:
-        loaded = load_patch_encoder(name)
+        loaded = load_encoder(name)
         rows.append((f"encoder {name}", f"loads, {loaded.dim} features", ""))
     except SubfuseError as error:
         rows.append((f"encoder {name}", "not available", str(error)))

@@ -75,3 +75,15 @@ def test_completion_without_its_package_says_what_to_install(capsys, monkeypatch
     monkeypatch.setattr(environment, "find_spec", lambda name: None)
     assert main(["completion", "bash"]) == 2
     assert "pip install 'subfuse[completion]'" in capsys.readouterr().err
+
+
+def test_encoders_are_listed_with_licence_access_and_needs(capsys):
+    pytest.importorskip("lazyslide_models")
+    assert main(["encoders"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(name in told for name in ("uni2", "virchow2", "titan", "chief-slide-encoder", "slides, from", "gated"))
+    assert "efficientnet-lite0, which works offline" in told
+    assert main(["encoders", "--slides"]) == 0
+    told = capsys.readouterr().out
+    assert "prism" in told
+    assert "uni2" not in told

@@ -21,7 +21,7 @@ from timm.layers import SwiGLUPacked  # noqa: E402
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(patch_encoders, "_hub_is_reachable", lambda: False)
+    monkeypatch.setattr(patch_encoders, "hub_is_reachable", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     return tmp_path
 
@@ -125,7 +125,10 @@ def test_other_names_need_nothing() -> None:
 
 
 def test_conch_is_no_timm_model() -> None:
-    with pytest.raises(ConfigurationError, match=r"CONCH is not\. Extract its features with TRIDENT"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"CONCH is not\. Use --encoder conch or conch_v1\.5, or extract its features with TRIDENT",
+    ):
         load_patch_encoder("hf_hub:MahmoodLab/conchv1_5")
 
 

@@ -207,7 +207,7 @@ def test_unknown_names_are_errors_with_a_way_out(name: str, message: str) -> Non
 def test_without_a_network_missing_weights_are_an_error(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(patch_encoders, "_hub_is_reachable", lambda: False)
+    monkeypatch.setattr(patch_encoders, "hub_is_reachable", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     with pytest.raises(ConfigurationError, match=r"no network.*efficientnet-lite0, which works without a network"):
@@ -236,7 +236,7 @@ def test_without_any_socket_it_fails_in_seconds(name: str, monkeypatch: pytest.M
 def test_hub_that_does_not_answer_is_not_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
 
-    assert not patch_encoders._hub_is_reachable()
+    assert not patch_encoders.hub_is_reachable()
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,10 @@ def _add_prepare(parser: ArgumentParser) -> None:
     parser.add_argument("cohort", type=Path, help="Cohort file.")
     parser.add_argument("--out", type=Path, default=Path("prepared"), help="Prepared folder.")
     parser.add_argument(
-        "--encoder", type=str, default=OFFLINE_ENCODER, help="Patch encoder: offline default or timm name."
+        "--encoder",
+        type=str,
+        default=OFFLINE_ENCODER,
+        help="Encoder: offline default, timm name, or one of `subfuse encoders`.",
     )
     parser.add_argument("--device", type=str, default="cpu", help="Device of the encoder: cpu, cuda, mps.")
     parser.add_argument(

@@ -50,7 +50,42 @@ def _completion(arguments: Namespace) -> None:
     print(build_parser(every=True).get_completion_script(f"shtab-{arguments.shell}"))
 
 
+def _add_encoders(parser: ArgumentParser) -> None:
+    parser.add_argument("--slides", action="store_true", help="Those of slides alone: one vector per slide.")
+
+
+def _encoders(arguments: Namespace) -> None:
+    from subfuse.features.encoder import OFFLINE_ENCODER
+    from subfuse.features.registered.cards import encoder_cards
+
+    cards = encoder_cards()
+    rows = [
+        (
+            card.name,
+            f"slides, from {card.patch_encoder}" if card.patch_encoder else "patches",
+            card.licence if card.for_commerce else f"{card.licence}, not for commercial use",
+            "cached" if card.is_cached else "gated" if card.is_gated else "free to download",
+            "; ".join(card.missing) or "nothing more",
+        )
+        for card in cards.values()
+        if card.encodes == "slides" or not arguments.slides
+    ]
+    print_table(f"Encoders of lazyslide-models ({len(rows)})", ("name", "encodes", "licence", "weights", "needs"), rows)
+    if not cards:
+        print("Found none: pip install 'subfuse[wsi]'.")
+    print(
+        f"Beside them: {OFFLINE_ENCODER}, which works offline; names of timm; hf_hub:OWNER/MODEL; NAME@FILE. Gated: "
+        "agree to the terms on the page of the model, and set HF_TOKEN."
+    )
+
+
 COMMANDS = {
+    "encoders": Command(
+        "List encoders of patches and slides: licence, access, and what they need.",
+        "subfuse encoders",
+        _add_encoders,
+        _encoders,
+    ),
     "convert": Command(
         "Convert a checkpoint of the published code.",
         "subfuse convert released.pth --out converted",

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -43,9 +43,50 @@ class PatchEncoder(Protocol):
         """Returns one row of features per RGB image."""
 
 
+_TILINGS = {  # of names in lazyslide-models whose authors cut otherwise than `Tiling()`
+    Tiling(512, 0.5): ("conch", "conch_v1.5", "titan"),
+    Tiling(256, 1.0): ("chief", "chief-slide-encoder", "conch-madeleine", "madeleine"),
+    Tiling(224, 0.5): (
+        "h-optimus-0", "h-optimus-1", "h0-mini", "lunit-dino-s8-moozy", "moozy", "prism", "prism2", "virchow",
+        "virchow2",
+    ),
+}  # fmt: skip
+
+
 def encoder_tiling(name: str) -> Tiling:
-    """Returns the patches that an encoder is given where the cohort file declares none."""
-    return Tiling()
+    """Returns the patches that an encoder is given where the cohort file declares none: as it was trained on.
+
+    Names of timm and of the hub have 256 px at 0.5 µm per pixel.
+
+    Example:
+        >>> str(encoder_tiling("titan")), str(encoder_tiling("uni2"))
+        ('512 px at 0.5 µm per pixel', '256 px at 0.5 µm per pixel')
+    """
+    return next((tiling for tiling, names in _TILINGS.items() if name in names), Tiling())
+
+
+@runtime_checkable
+class SlideEncoder(Protocol):
+    """What turns the patches of a slide into one vector."""
+
+    @property
+    def name(self) -> str:
+        """Identifier without path separators, part of the feature folder's name."""
+
+    @property
+    def dim(self) -> int:
+        """Number of features."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights, of both encoders."""
+
+    @property
+    def patches(self) -> PatchEncoder:
+        """What encodes the patches that it reads."""
+
+    def encode(self, slide: Any, *, spacing_px: int) -> Float32[np.ndarray, " feature"]:
+        """Returns the vector of a slide, given its `SlideFeatures` and the distance of patches in level-0 pixels."""
 
 
 def encoder_id(name: str) -> str:

@@ -1,6 +1,10 @@
 """What published pathology encoders need beside their names: their configurations on the hub leave it out."""
 
-from collections.abc import Sequence
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +14,7 @@ from torch import Tensor, nn
 from subfuse.errors import ConfigurationError
 
 _HUB = ("hf_hub:", "hf-hub:")
+_HUB_TIMEOUT_S = 3.0
 
 
 def hub_arguments(architecture: str) -> dict[str, Any]:
@@ -31,8 +36,9 @@ def hub_arguments(architecture: str) -> dict[str, Any]:
     name = architecture.partition(":")[2].partition("@")[0].lower()
     if "conch" in name:
         raise ConfigurationError(
-            f"Patch encoder {architecture!r}: a timm model is required, which CONCH is not. Extract its features with "
-            "TRIDENT, and name their folder as slides.features."
+            f"Patch encoder {architecture!r}: a timm model is required, which CONCH is not. Use --encoder conch "
+            "or conch_v1.5, or "
+            "extract its features with TRIDENT, and name their folder as slides.features."
         )
     gated = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
     uni2 = {
@@ -100,3 +106,40 @@ class ConvolutionalStem(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch row column channel"]:
         """Returns a vector per patch of 4 x 4 pixels, channels last."""
         return self.norm(self.proj(images).permute(0, 2, 3, 1))
+
+
+def hub_is_reachable() -> bool:
+    """Returns whether the hub answers at all; the hub's own client would retry for up to a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def hub_access(is_reachable: bool) -> Iterator[None]:
+    """Restricts the hub's client to its cache while the hub cannot be reached."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not is_reachable
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def sha256_of_weights(model: nn.Module) -> str:
+    """Returns a hash of names, types, shapes and bytes of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

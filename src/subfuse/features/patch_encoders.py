@@ -2,13 +2,9 @@
 
 import ctypes
 import difflib
-import hashlib
 import itertools
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +18,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from subfuse.errors import ConfigurationError, preview
 from subfuse.execution import devices_here
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, split_name
-from subfuse.features.hub_encoders import hub_arguments, pooled
+from subfuse.features.hub_encoders import hub_access, hub_arguments, hub_is_reachable, pooled, sha256_of_weights
+from subfuse.features.registered.cards import EncoderCard, encoder_cards
+from subfuse.features.registered.patch_encoders import load_registered
 
 _CPU_BATCH = 4  # small batches stay in the cache: up to half as much again per second as 64
 _ACCELERATOR_BATCH = 128
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**30, 2**25
-_HUB_TIMEOUT_S = 3.0
 
 
 class TimmEncoder:
@@ -79,8 +76,8 @@ def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> Patc
 
     Args:
         name: `efficientnet-lite0` (works without a network); a timm name with pretrained weights, with or without
-            `timm:` before it; `hf_hub:<owner>/<model>`, see `hub_arguments`; or `<timm name>@<file>` for weights on
-            disk (.safetensors, .pth, .pt, .bin).
+            `timm:` before it; `hf_hub:<owner>/<model>`, see `hub_arguments`; `<timm name>@<file>` for weights on
+            disk (.safetensors, .pth, .pt, .bin); or a name of lazyslide-models, see `encoder_cards`.
         device: Where the model runs.
 
     Raises:
@@ -89,6 +86,8 @@ def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> Patc
     """
     create_model = _timm().create_model
     architecture, weights = split_name(name)
+    if weights is None and (card := _card(name)) is not None:
+        return load_registered(card, device=device)
     if weights is not None:
         model = create_model(_known(architecture), pretrained=False, num_classes=0)
         _load_strictly(model, _weights_on_disk(weights), source=weights)
@@ -96,7 +95,7 @@ def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> Patc
         model = _offline_model()
     else:
         model = _pretrained_model(architecture)
-    sha256 = _sha256_of_weights(model)
+    sha256 = sha256_of_weights(model)
     if architecture == OFFLINE_ENCODER:
         _fold_normalisation(model.eval())
     return TimmEncoder(encoder_id(name), model, sha256=sha256, device=device)
@@ -139,14 +138,32 @@ def _timm() -> Any:
     return timm
 
 
+def _card(name: str) -> EncoderCard | None:
+    """The patch encoder of lazyslide-models that a name means; None for names of timm, of the hub and unknown ones."""
+    if name == OFFLINE_ENCODER or any(mark in name for mark in ":@/") or _timm().is_model(name.partition(".")[0]):
+        return None
+    card = encoder_cards().get(name)
+    if card is not None and card.encodes == "slides":
+        raise ConfigurationError(
+            f"{name} encodes slides, from patches of {card.patch_encoder}: an encoder of patches is required. Give "
+            f"{card.patch_encoder}, or {name} to `subfuse prepare`."
+        )
+    return card
+
+
 def _known(architecture: str) -> str:
     """Returns a timm architecture's name, or says which ones are near."""
     timm = _timm()
     if timm.is_model(architecture):
         return architecture
-    near = difflib.get_close_matches(architecture, [*timm.list_models(), OFFLINE_ENCODER], n=3)
+    near = difflib.get_close_matches(
+        architecture.lower(), [*encoder_cards(), *timm.list_models(), OFFLINE_ENCODER], n=3
+    )
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Works offline: {OFFLINE_ENCODER}."
-    raise ConfigurationError(f"Unknown patch encoder {architecture!r}: a timm name is required. {hint}")
+    raise ConfigurationError(
+        f"Unknown patch encoder {architecture!r}: a name of timm, or one that `subfuse encoders` lists, is required. "
+        f"{hint}"
+    )
 
 
 def _offline_model() -> nn.Module:
@@ -197,9 +214,9 @@ def _pretrained_model(architecture: str) -> nn.Module:
                 f"Patch encoder {architecture!r} needs pretrained weights. Found names with weights: "
                 f"{preview(tagged) or 'none'}. Choose one of them, or give weights as NAME@FILE."
             )
-    is_reachable = _hub_is_reachable()
+    is_reachable = hub_is_reachable()
     try:
-        with _hub_access(is_reachable):
+        with hub_access(is_reachable):
             return timm.create_model(architecture, pretrained=True, num_classes=0, **arguments)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         is_told = is_reachable or isinstance(error, RuntimeError)  # of weights that are there and do not fit
@@ -208,34 +225,6 @@ def _pretrained_model(architecture: str) -> nn.Module:
             f"Patch encoder {architecture!r}: its weights could not be loaded ({reason}). Connect (gated models need "
             f"HF_TOKEN), give a file as NAME@FILE, or use {OFFLINE_ENCODER}, which works without a network."
         ) from error
-
-
-def _hub_is_reachable() -> bool:
-    """True if the hub answers at all; the hub's own client would retry for up to a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _hub_access(is_reachable: bool) -> Iterator[None]:
-    """Restricts the hub's client to its cache while the hub cannot be reached."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not is_reachable
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _weights_on_disk(path: Path) -> Mapping[str, Tensor]:
@@ -278,12 +267,3 @@ def _load_strictly(model: Any, weights: Mapping[str, Tensor], *, source: Path) -
             f"Found: {preview(wrong)}. Check the timm name before the @."
         )
     model.load_state_dict(weights)
-
-
-def _sha256_of_weights(model: nn.Module) -> str:
-    """Hash of names, types, shapes and bytes of all weights, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -28,9 +28,10 @@ from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons
 from subfuse.execution import Progress
 from subfuse.expression.source import MatrixSource
 from subfuse.features.contrast import read_contrast
-from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
-from subfuse.features.patch_encoders import load_patch_encoder, require_device
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, SlideEncoder
+from subfuse.features.patch_encoders import require_device
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
+from subfuse.features.registered.slide_encoders import load_encoder
 from subfuse.files import is_begun, read_json, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
 from subfuse.preparation.declared_slides import declared_tiling, declared_tissue
@@ -98,7 +99,7 @@ def prepare(
     Args:
         cohort_path: The cohort file.
         out: The prepared folder.
-        encoder: Patch encoder, see `load_patch_encoder`.
+        encoder: Encoder of patches or of slides, see `load_encoder`.
         device: Device of the encoder.
         workers: Local processes that prepare slides.
         scheduler: Address of a running Dask scheduler, instead of local processes.
@@ -201,8 +202,8 @@ def _prepare_one_slide(
 
 
 @lru_cache(maxsize=1)
-def _encoder(name: str, device: str) -> PatchEncoder:
-    return load_patch_encoder(name, device=device)
+def _encoder(name: str, device: str) -> PatchEncoder | SlideEncoder:
+    return load_encoder(name, device=device)
 
 
 def _prepare_slides(

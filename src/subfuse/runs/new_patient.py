@@ -1,5 +1,6 @@
 """A patient of no cohort, given as slide or feature files and an expression file: predicted by all models of a run."""
 
+import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from subfuse.expression.table import COHORT_SCALE
 from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
 from subfuse.features.contrast import read_contrast
-from subfuse.features.patch_encoders import load_patch_encoder
+from subfuse.features.registered.slide_encoders import load_encoder
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.preparation.contrast import flat_slides
 from subfuse.preparation.slides.feature_import import import_slides
@@ -263,7 +264,7 @@ def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Ru
         raise ConfigurationError("either slides or their features are required. Found both. Give files of one kind.")
     encoder, tiling = _encoder_and_tiling(run)
     tissue, doubts = _tissue_rule(run)
-    loaded = load_patch_encoder(encoder)
+    loaded = load_encoder(encoder)
     sources = [
         SlideSource(name, NEW_PATIENT, path, mpp, FIXED if is_image_source(path) else tissue)
         for name, path in zip(names, paths, strict=True)
@@ -271,8 +272,9 @@ def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Ru
     records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
     notes = [*doubts, *(f"{record.slide_id}: {record.n_patches} patches" for record in records)]
     notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
-    widths = {folder / record.features: record.patch_um for record in records}
-    return _Slides(tuple(widths), loaded.name, loaded.sha256, loaded.dim, tuple(notes), widths)
+    files = tuple(folder / record.features for record in records)
+    widths = {path: r.patch_um for path, r in zip(files, records, strict=True) if not math.isnan(r.patch_um)}
+    return _Slides(files, loaded.name, loaded.sha256, loaded.dim, tuple(notes), widths)
 
 
 def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel) -> _Slides:

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float16, Int32
 
 from subfuse.errors import DataError
-from subfuse.features.encoder import PatchEncoder, encoder_id
+from subfuse.features.encoder import PatchEncoder, SlideEncoder, encoder_id
 from subfuse.features.store import SlideFeatures, patch_um, read_attributes, read_matching, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.preparation.slides.slide_content import is_same_slide, slide_sha256
+from subfuse.preparation.slides.slide_vector import write_vector
 from subfuse.preparation.slides.stored_tiles import PICTURES, stored_tiles
 from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.outlines import outline_file, outlines_sha256, write_outlines
@@ -79,7 +80,7 @@ def inspect_slide(source: SlideSource) -> SlideHeader:
 
 def prepare_slide(
     source: SlideSource,
-    encoder: PatchEncoder,
+    encoder: PatchEncoder | SlideEncoder,
     tiling: Tiling,
     out: Path,
     *,
@@ -94,7 +95,7 @@ def prepare_slide(
 
     Args:
         source: The slide.
-        encoder: What makes features of patches.
+        encoder: What makes features of patches; or of a slide, whose patches are encoded first, and kept.
         tiling: Size and resolution of the patches.
         out: The folder `wsi` of the prepared cohort.
         tiles_from: Another prepared folder, whose tissue and tiles of this slide are taken over where it has them.
@@ -107,6 +108,11 @@ def prepare_slide(
     done = completed_record(source, encoder.name, tiling, out, encoder_sha256=encoder.sha256)
     if done is not None:
         return done
+    if isinstance(encoder, SlideEncoder):
+        record = prepare_slide(source, encoder.patches, tiling, out, tiles_from=tiles_from, progress=progress)
+        vector = _features_path(source, encoder.name, tiling, out)
+        write_vector(Path(out).parent / record.features, vector, encoder, tiling)
+        return _record(source, vector, out)
     identity = _identity(source, tiling)  # before they are read, like the slide: outlines may be corrected meanwhile
     given = outline_file(source.tissue, source.slide_id)
     source_sha256 = slide_sha256(source.path)  # before it is read: a slide that is replaced meanwhile is done again

@@ -1,0 +1,110 @@
+"""Slides become one vector each, by a slide encoder on the patches of its patch encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+pytest.importorskip("tifffile")
+pytest.importorskip("lazyslide_models")
+from stand_in_encoders import Colours, Weighted, stand_in
+
+from subfuse.cohort.cohort import read_cohort
+from subfuse.errors import DataError
+from subfuse.features.registered import patch_encoders as registered
+from subfuse.features.registered.slide_encoders import load_encoder
+from subfuse.features.store import read_attributes, read_features
+from subfuse.preparation import prepare as preparation
+from subfuse.preparation.prepare import prepare
+from subfuse.preparation.slides.slide import completed_record, prepare_slide
+from subfuse.preparation.slides.slide_vector import write_vector
+from subfuse.slides.source import SlideSource
+from subfuse.slides.tissue import Tiling
+
+TILING = Tiling(tile_px=128, overlap_px=32)
+
+
+@pytest.fixture(autouse=True)
+def small_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, ctranspath=Colours, madeleine=Weighted)
+    monkeypatch.setattr(registered, "hub_is_reachable", lambda: True)
+    preparation._encoder.cache_clear()
+
+
+def write_slide(path: Path, seed: int) -> SlideSource:
+    import tifffile
+
+    random = np.random.default_rng(seed)
+    image = np.full((640, 900, 3), 244, np.uint8)
+    image[60:580, 100:800] = random.normal((190 + seed, 120, 170), 12, (520, 700, 3)).clip(0, 255).astype(np.uint8)
+    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", resolution=(40000, 40000),
+                     resolutionunit="CENTIMETER")  # fmt: skip
+    return SlideSource(path.stem, path.stem, path)
+
+
+def test_the_vector_is_that_of_the_patches_and_both_are_kept(tmp_path: Path) -> None:
+    source, out = write_slide(tmp_path / "s.tiff", 0), tmp_path / "wsi"
+    encoder = load_encoder("madeleine")
+
+    record = prepare_slide(source, encoder, TILING, out)
+
+    patches = prepare_slide(source, encoder.patches, TILING, out)
+    of_patches, of_slide = read_features(tmp_path / patches.features), read_features(tmp_path / record.features)
+    weights = 1 + of_patches.coords[:, :1] / 192  # (128 - 32) px at 0.5 µm, of a slide of 0.25 µm
+    expected = (of_patches.features.astype(float) * weights).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(of_slide.features, expected[None], rtol=1e-5)
+    assert (record.n_patches, of_slide.has_coordinates, of_slide.encoder) == (1, False, "madeleine")
+    assert np.isnan(record.patch_um)
+    assert patches.n_patches > 4
+    same = (
+        "slide_id",
+        "patient_id",
+        "mpp",
+        "width_px",
+        "height_px",
+        "tissue_mm2",
+        "sharpness",
+        "warnings",
+        "pen_share",
+    )
+    assert {name: getattr(record, name) for name in same} == {name: getattr(patches, name) for name in same}
+    attributes = read_attributes(tmp_path / record.features)[1]
+    assert (attributes["patch_encoder"], attributes["n_patches"]) == ("ctranspath", patches.n_patches)
+    assert completed_record(source, "madeleine", TILING, out, encoder_sha256=encoder.sha256).n_patches == 1
+    assert completed_record(source, "madeleine", Tiling(), out) is None
+
+
+def test_vectors_are_made_of_no_other_patches(tmp_path: Path) -> None:
+    source, encoder = write_slide(tmp_path / "s.tiff", 0), load_encoder("madeleine")
+    record = prepare_slide(source, encoder.patches, TILING, tmp_path / "wsi")
+    encoder.patches.name = "uni2"
+    with pytest.raises(DataError, match=r"madeleine reads patches of uni2\. Found those of ctranspath"):
+        write_vector(tmp_path / record.features, tmp_path / "v.h5", encoder, TILING)
+    assert not (tmp_path / "v.h5").exists()
+
+
+def test_a_cohort_is_prepared_with_a_slide_encoder_on_patches_as_it_was_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    ids = [f"P{i}" for i in range(6)]
+    for i, name in enumerate(ids):
+        write_slide(tmp_path / "slides" / f"{name}.tiff", 5 * i)
+    pd.DataFrame({"patient_id": ids, "grade": ["G2", "G4"] * 3}).to_csv(tmp_path / "p.csv", index=False)
+    content = {
+        "name": "small", "patients": {"table": "p.csv"}, "slides": {"folder": "slides", "tiling": {"mpp": 0.5}},
+        "tasks": {"grade": {"column": "grade"}}, "splits": {"folds": 2, "validation": 0.34},
+    }  # fmt: skip
+    (tmp_path / "cohort.yaml").write_text(yaml.safe_dump(content))
+
+    done = prepare(tmp_path / "cohort.yaml", tmp_path / "prepared", encoder="madeleine")
+
+    cohort = read_cohort(tmp_path / "prepared")
+    assert (cohort.encoder, cohort.patch_dim, cohort.patch_um) == ("madeleine", 4, {})
+    assert cohort.tiling == {"tile_px": 256, "mpp": 0.5, "overlap_px": 0, "min_tissue_fraction": 0.25}
+    assert done.slides["n_patches"].tolist() == [1] * 6
+    assert all(len(read_features(path).features) == 1 for patient in cohort for path in patient.slides)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("prepared/wsi/*/features_*/*.h5")}
+    assert len(before) == 12
+    prepare(tmp_path / "cohort.yaml", tmp_path / "prepared", encoder="madeleine")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
