@@ -50,7 +50,7 @@ ROOMS = (
     "model", "objective", "training", "evaluation", "explanation",
     "cohort/fold", "cohort/given_folds", "cohort/fold_files", "cohort/drawn_folds", "cohort/covariates",
     "expression/units", "expression/doubtful_units", "clinical/glioma",
-    "slides/outlines", "features/registered/slide_encoders",
+    "slides/outlines", "slides/stain", "features/registered/slide_encoders",
 )  # fmt: skip
 TESTS = {
     "model/baselines/cmta": "model/baselines/test_cmta.py model/baselines/test_baselines.py",
@@ -155,6 +155,7 @@ TESTS = {
     "explanation/wsidata_export": "explanation/test_wsidata_export.py",
     "features/registered/slide_encoders": "features/registered/test_slide_encoders.py",
     "slides/outlines": "slides/test_outlines.py",
+    "slides/stain": "slides/test_stain.py",
 }
 
 

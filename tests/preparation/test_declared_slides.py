@@ -8,7 +8,7 @@ import pytest
 from subfuse.cohort.cohort_file import CohortFile
 from subfuse.errors import ConfigurationError
 from subfuse.features.encoder import OFFLINE_ENCODER
-from subfuse.preparation.declared_slides import declared_tiling, declared_tissue
+from subfuse.preparation.declared_slides import declared_stain, declared_tiling, declared_tissue
 from subfuse.slides.tissue import Tiling
 
 
@@ -52,3 +52,11 @@ def test_tissue_of_the_cohorts_to_develop_on_is_told() -> None:
     assert declared_tissue(cohort_file(otsu, fixed, roles=("develop", "develop"))) == ["fixed", "otsu"]
     assert declared_tissue(cohort_file(otsu, fixed, roles=("external", "external"))) == ["fixed", "otsu"]
     assert declared_tissue(cohort_file(READY, None)) == []
+
+
+def test_stain_is_normalised_in_one_way_and_by_default_not_at_all() -> None:
+    macenko = FOLDER | {"stain": "macenko"}
+    assert declared_stain(cohort_file(READY, None)) == declared_stain(cohort_file(FOLDER)) == "none"
+    assert declared_stain(cohort_file(macenko, macenko)) == "macenko"
+    with pytest.raises(ConfigurationError, match=r"macenko for c0, none for c1\. Declare the same"):
+        declared_stain(cohort_file(macenko, FOLDER))

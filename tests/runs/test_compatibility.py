@@ -10,7 +10,8 @@ from test_fitted_model import fit
 from small_cohort import with_covariates
 from subfuse.errors import DataError
 from subfuse.expression.units import ShareBasis
-from subfuse.runs.compatibility import check_compatible, check_tiling
+from subfuse.runs.compatibility import check_compatible, check_patches
+from subfuse.slides.stain import recorded_stain
 from subfuse.training.stored_model import load_fitted
 
 
@@ -229,11 +230,26 @@ def test_patches_of_another_tiling_than_in_training_are_refused(make_cohort):
     fitted = fit(cohort)
     trained = {"tile_px": 256, "mpp": 0.5, "overlap_px": 0, "min_tissue_fraction": 0.25}
     for tiling in (None, dict(reversed(trained.items()))):
-        check_tiling([fitted], trained, replace(cohort, tiling=tiling))
+        check_patches([fitted], {"tiling": trained}, replace(cohort, tiling=tiling))
     for name, value in (("tile_px", 512), ("mpp", 0.25), ("overlap_px", 64)):
         other = replace(cohort, tiling=trained | {name: value})
         with pytest.raises(DataError, match=r"`tiling: \{mpp: 0.5, tile_px: 256, overlap_px: 0\}` in `slides`"):
-            check_tiling([fitted], trained, other)
-        check_tiling([fitted], None, other)  # features of another tool
-        check_tiling([], trained, other)  # models that read no slides
-        check_tiling([fitted], trained, replace(other, patients=tuple(replace(p, slides=()) for p in other)))
+            check_patches([fitted], {"tiling": trained}, other)
+        check_patches([fitted], {}, other)  # features of another tool
+        check_patches([], {"tiling": trained}, other)  # models that read no slides
+        check_patches(
+            [fitted], {"tiling": trained}, replace(other, patients=tuple(replace(p, slides=()) for p in other))
+        )
+
+
+def test_stain_that_was_normalised_otherwise_is_refused_with_what_to_declare(make_cohort):
+    trained = {"tiling": {"tile_px": 256, "mpp": 0.5, "overlap_px": 0}}
+    cohort = replace(make_cohort(), tiling=trained["tiling"])
+    fitted = fit(cohort)
+    normalised = replace(cohort, stain=recorded_stain("macenko"))
+    check_patches([fitted], trained, cohort)
+    check_patches([fitted], trained | {"stain": recorded_stain("macenko")}, normalised)
+    with pytest.raises(DataError, match=r"as in training, none\. Found macenko\. Declare `stain: none`"):
+        check_patches([fitted], trained, normalised)
+    with pytest.raises(DataError, match=r"as in training, reinhard\. Found none\. Declare `stain: reinhard`"):
+        check_patches([fitted], trained | {"stain": recorded_stain("reinhard")}, cohort)

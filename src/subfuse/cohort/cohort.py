@@ -91,6 +91,9 @@ class Cohort:
     encoder_sha256: str | None = None
     patch_dim: int | None = None
     tiling: Mapping[str, int | float] | None = field(default=None, kw_only=True)  # None: of features of other tools
+    stain: str | None = field(
+        default=None, kw_only=True
+    )  # how it was normalised; None: colours as they are, or unknown
     patch_um: Mapping[Path, float] = field(default_factory=dict)  # feature file -> side of its patches, where known
     root: Path | None = None  # the prepared folder
     given_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # without a prepared folder, see `told`
@@ -196,6 +199,7 @@ def read_cohort(prepared: Path | str, role: str | None = None) -> Cohort:
         encoder_sha256=provenance.get("encoder_sha256"),
         patch_dim=provenance.get("patch_dim"),
         tiling=provenance.get("tiling"),
+        stain=provenance.get("stain"),
         patch_um={path: width for _, path, width in slides if not math.isnan(width)},
         root=root,
     )

@@ -226,12 +226,12 @@ def add_missing_hash(path: Path) -> None:
             file["coords"].attrs.update({name: attributes[name] for name in ("slide_id", CONTENT_HASH)})
 
 
-def read_matching(path: Path, expected: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
+def read_matching(path: Path, expected: Mapping[str, str | int | float | None]) -> tuple[int, dict[str, Any]] | None:
     """Returns `read_attributes` of a whole file that was made from what is expected; None: it is to be made.
 
     Args:
         path: The file; absent, damaged or changed, it is to be made again.
-        expected: Attributes that must be the same.
+        expected: Attributes that must be the same; None: that must be absent.
     """
     if not path.exists():
         return None

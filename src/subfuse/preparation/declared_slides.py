@@ -40,3 +40,18 @@ def declared_tissue(cohort_file: CohortFile) -> list[str]:
     found = [(m.role, m.slides.tissue) for m in cohort_file.members if isinstance(m.slides, SlidesToEncode)]
     developed = [rule for role, rule in found if role == "develop"]
     return sorted({*developed} or {rule for _, rule in found})
+
+
+def declared_stain(cohort_file: CohortFile) -> str:
+    """Returns how the stain of all slides is normalised.
+
+    Raises:
+        ConfigurationError: Cohorts declare different ways.
+    """
+    found = {m.name: m.slides.stain for m in cohort_file.members if isinstance(m.slides, SlidesToEncode)}
+    if len(set(found.values())) > 1:
+        raise ConfigurationError(
+            "slides.stain: one way for all cohorts is required, as for models. Found "
+            f"{listed(f'{stain} for {name}' for name, stain in found.items())}. Declare the same."
+        )
+    return next(iter(found.values()), "none")

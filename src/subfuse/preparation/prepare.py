@@ -34,7 +34,7 @@ from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.registered.slide_encoders import load_encoder
 from subfuse.files import is_begun, read_json, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
-from subfuse.preparation.declared_slides import declared_tiling, declared_tissue
+from subfuse.preparation.declared_slides import declared_stain, declared_tiling, declared_tissue
 from subfuse.preparation.plan import CohortPlan, plan_cohort
 from subfuse.preparation.prepared import write_prepared
 from subfuse.preparation.remaining import remaining
@@ -51,6 +51,7 @@ from subfuse.preparation.slides.stored_tiles import require_tiles
 from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
 from subfuse.slides.source import FeatureRows, SlideSource
+from subfuse.slides.stain import recorded_stain
 from subfuse.slides.tissue import Tiling
 
 VERSIONED = ("subfuse", "torch", "timm", "wsidata", "lazyslide", "openslide-python", "anndata", "numpy", "pandas")
@@ -237,6 +238,7 @@ def _provenance(cohort_file: CohortFile, encoder: str | None, tiling: Tiling) ->
         "requested_encoder": encoder,
         "tiling": None if encoder is None else asdict(tiling),
         "tissue": None if encoder is None else declared_tissue(cohort_file),
+        "stain": None if encoder is None else recorded_stain(declared_stain(cohort_file)),
         "versions": {name: _version(name) for name in VERSIONED},
         "python": platform.python_version(),
         "encoder": None,

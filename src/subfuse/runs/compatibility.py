@@ -18,6 +18,7 @@ from subfuse.expression.units import units_of
 from subfuse.features.encoder import is_same_encoder
 from subfuse.features.store import read_sample
 from subfuse.slides.patch_width import beyond_training
+from subfuse.slides.stain import method_of
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import BATCH, SITE
 
@@ -64,27 +65,36 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
     return notes
 
 
-def check_tiling(fitted: Iterable[FittedModel], trained: Mapping[str, Any] | None, cohort: Cohort) -> None:
-    """Refuses patches that were cut otherwise than those of training, where both are known.
+def check_patches(fitted: Iterable[FittedModel], prepared: Mapping[str, Any], cohort: Cohort) -> None:
+    """Refuses patches that were cut, or whose stain was normalised, otherwise than those of training.
 
     Args:
         fitted: The models.
-        trained: Tiling of the run's cohort, as its provenance has it; None where features came from another tool.
+        prepared: How the run's cohort was prepared, as its provenance has it.
         cohort: The cohort to predict.
 
     Raises:
-        DataError: A model reads slides, and these are cut otherwise.
+        DataError: A model reads slides, and these are cut or normalised otherwise, where both are known.
     """
+    trained = prepared.get("tiling")
     if trained is None or cohort.tiling is None or not any(patient.slides for patient in cohort):
+        return
+    if not any("slides" in model.recipe.modalities for model in fitted):
         return
     own, other = (
         ", ".join(f"{name}: {tiling.get(name)}" for name in ("mpp", "tile_px", "overlap_px"))
         for tiling in (trained, cohort.tiling)
     )
-    if own != other and any("slides" in model.recipe.modalities for model in fitted):
+    if own != other:
         raise DataError(
             f"{cohort.told('slides')} must be cut into patches as in training, {own}. Found {other}. Declare "
             f"`tiling: {{{own}}}` in `slides` of its cohort file and prepare it again."
+        )
+    if prepared.get("stain") != cohort.stain:
+        stain = method_of(prepared.get("stain"))
+        raise DataError(
+            f"{cohort.told('slides')} must have their stain normalised as in training, {stain}. Found "
+            f"{method_of(cohort.stain)}. Declare `stain: {stain}` in `slides` of its cohort file and prepare it again."
         )
 
 

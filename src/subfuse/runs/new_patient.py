@@ -33,6 +33,7 @@ from subfuse.run_folder.names import COHORT, PROVENANCE
 from subfuse.runs.run import Run
 from subfuse.slides.image_folders import is_image_source
 from subfuse.slides.source import FeatureSource, SlideSource
+from subfuse.slides.stain import method_of
 from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
 from subfuse.slides.tissue_rule import FIXED, folder_of_outlines
 from subfuse.training.fitted_model import FittedModel
@@ -264,9 +265,10 @@ def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Ru
         raise ConfigurationError("either slides or their features are required. Found both. Give files of one kind.")
     encoder, tiling = _encoder_and_tiling(run)
     tissue, doubts = _tissue_rule(run)
+    stain = method_of(read_provenance(run.folder / COHORT).get("stain"))
     loaded = load_encoder(encoder)
     sources = [
-        SlideSource(name, NEW_PATIENT, path, mpp, FIXED if is_image_source(path) else tissue)
+        SlideSource(name, NEW_PATIENT, path, mpp, FIXED if is_image_source(path) else tissue, stain)
         for name, path in zip(names, paths, strict=True)
     ]
     records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]

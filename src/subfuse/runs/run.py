@@ -36,7 +36,7 @@ from subfuse.run_folder.layout import (
 )
 from subfuse.run_folder.names import COHORT, PATCHES, PATIENTS, PREDICTIONS
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
-from subfuse.runs.compatibility import check_compatible, check_tiling
+from subfuse.runs.compatibility import check_compatible, check_patches
 from subfuse.runs.external_validation import (
     external_predictions,
     risk_percentile,
@@ -71,9 +71,9 @@ class Run:
         return (self.folder / prepared).resolve()
 
     @property
-    def _tiling(self) -> dict[str, Any] | None:
-        """Of the slides the run was trained on, where they were cut into patches here."""
-        return read_provenance(self.folder / COHORT).get("tiling")
+    def _preparation(self) -> dict[str, Any]:
+        """How the cohort was prepared that the run was trained on; empty where that is not known."""
+        return read_provenance(self.folder / COHORT)
 
     def cohort(self) -> Cohort:
         """Returns the prepared cohort the run was trained on."""
@@ -150,7 +150,7 @@ class Run:
         jobs = list(self.jobs(model=model, task=task))
         models = [self.fitted(job) for job in jobs]
         pairs = list(zip(jobs, models, strict=True))
-        check_tiling(models, self._tiling, cohort)
+        check_patches(models, self._preparation, cohort)
         said = ((job, note) for job, fitted in pairs for note in check_compatible(fitted, cohort))
         notes = told_once(said, everyone=jobs)
         notes = [*self._changes(cohort), *notes]
@@ -231,7 +231,7 @@ class Run:
         for name, job in jobs.items():
             with attempts.attempt(name):
                 fitted = self.fitted(job)
-                check_tiling([fitted], self._tiling, alone)
+                check_patches([fitted], self._preparation, alone)
                 said += [(job, note) for note in check_compatible(fitted, alone)]
                 aligned = next(iter(fitted.align(alone)))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
@@ -286,7 +286,7 @@ class Run:
         require_place(out)
         remove_parts(out)
         jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
-        check_tiling([fitted for _, fitted in jobs], self._tiling, cohort)
+        check_patches([fitted for _, fitted in jobs], self._preparation, cohort)
         said = ((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
         _log_notes([*self._changes(cohort), *told_once(said, everyone=[job for job, _ in jobs])])
         models = [self._tested(job, fitted, cohort) for job, fitted in jobs]

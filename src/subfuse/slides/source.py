@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from subfuse.identifiers import plain_name
 from subfuse.settings import FilePath, Section
+from subfuse.slides.stain import Stain
 from subfuse.slides.tissue import doubt_of_mpp
 from subfuse.slides.tissue_rule import FIXED, DeclaredTissue
 
@@ -45,7 +46,7 @@ class SlidesFrom(Section):
             if set(given) <= {*_KEYS_OF_ONE, *cls.model_fields}:
                 raise ValueError("`encoder` names what made `features`; for slides pass --encoder to `subfuse prepare`")
             del given["encoder"]  # an unknown key may stand for `features`: it is named first
-        for key in ("tissue", "tiling"):
+        for key in ("tissue", "tiling", "stain"):
             if key in given and key not in cls.model_fields:
                 raise ValueError(f"`{key}` says how slides are cut into patches; features are made already")
         return given
@@ -69,6 +70,7 @@ class SlidesToEncode(SlidesFrom):
 
     tissue: DeclaredTissue = FIXED
     tiling: TilingSection | None = None
+    stain: Stain = "none"
 
 
 class SlideFolder(SlidesToEncode):
@@ -141,6 +143,7 @@ class SlideSource:
     path: Path
     mpp: float | None = None  # µm per level-0 pixel where the file does not say; a declared value is preferred
     tissue: str = FIXED  # how tissue is found, see `tissue_rule`
+    stain: str = "none"  # how patches are normalised, see `stain`
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from subfuse.errors import DataError
 from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.features.store import CONTENT_HASH, read_features, recorded_hash
+from subfuse.preparation.slides import slide as slide_module
 from subfuse.preparation.slides.slide import completed_record, inspect_slide, prepare_slide
 from subfuse.preparation.slides.slide_search import find_slides
 from subfuse.slides import whole_slides
@@ -764,6 +765,45 @@ def test_a_model_says_where_tissue_is_and_pen_marks_are_left_out(
     assert (
         completed_record(replace(source, tissue="lazyslide:pathprofiler"), "colour", Tiling(), tmp_path / "wsi") is None
     )
+
+
+class SeenEncoder(ColourEncoder):
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[np.ndarray] = []
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        self.seen.extend(images)
+        return super().encode(images)
+
+
+def test_patches_are_encoded_as_normalised_and_another_stain_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The normalisation, a stand-in, takes red away, by what it was fitted to."""
+    fitted: list[int] = []
+
+    def without_red(method: str, sample: list[np.ndarray], path: Path) -> Callable[[np.ndarray], np.ndarray]:
+        fitted.append(len(sample))
+        return lambda image: image * np.array([0, 1, 1], np.uint8)
+
+    monkeypatch.setattr(slide_module, "fit_stain", without_red)
+    source = SlideSource("s", "p", write_slide(tmp_path / "s.tiff", draw(1536, 1024, (0, 0, 1536, 1024)), mpp=0.5))
+    out, plain, seen = tmp_path / "wsi", SeenEncoder(), SeenEncoder()
+    first = prepare_slide(source, plain, Tiling(), out)
+    normalised = replace(source, stain="macenko")
+    assert completed_record(normalised, "colour", Tiling(), out) is None
+
+    second = prepare_slide(normalised, seen, Tiling(), out)
+
+    assert fitted == [24]  # all of a small slide
+    np.testing.assert_array_equal(np.stack(seen.seen), np.stack(plain.seen) * np.array([0, 1, 1], np.uint8))
+    assert second.sharpness == first.sharpness
+    assert completed_record(normalised, "colour", Tiling(), out) == second
+    assert completed_record(replace(source, stain="reinhard"), "colour", Tiling(), out) is None
+    assert completed_record(source, "colour", Tiling(), out) is None
 
 
 @pytest.mark.parametrize("slide_id", ["a/b", "..", "", ".hidden", "a\\b"])

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +25,12 @@ from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.outlines import outline_file, outlines_sha256, write_outlines
 from subfuse.slides.review import quality_warnings, sharpness, write_pictures
 from subfuse.slides.source import SlideSource
+from subfuse.slides.stain import fit_stain, recorded_stain
 from subfuse.slides.tissue import MPP_PLACE, Patch, Tiling
 from subfuse.slides.tissue_rule import folder_of_outlines, recorded_rule
 
 _FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
+_STAIN_SAMPLE = 32  # patches, at least, over which the stain of a slide is estimated
 _READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
 
 _Measured = tuple[Patch, float]  # a patch and its sharpness
@@ -116,12 +118,12 @@ def prepare_slide(
     identity = _identity(source, tiling)  # before they are read, like the slide: outlines may be corrected meanwhile
     given = outline_file(source.tissue, source.slide_id)
     source_sha256 = slide_sha256(source.path)  # before it is read: a slide that is replaced meanwhile is done again
-    tiles = None if tiles_from is None else stored_tiles(source, tiling, tiles_from, identity)
+    tiles = None if tiles_from is None else stored_tiles(source, tiling, tiles_from, _of_tiles(identity))
     folder = Path(out) / tiling.folder_name
     outlines = folder / "contours_geojson" / f"{source.slide_id}.geojson"
     with opened_slide(source, tiling) as slide:
         parts = slide.parts() if tiles is None else [(int(x), int(y)) for x, y in tiles.coords]
-        coords, features, sharp = _encoded(slide, parts, encoder, progress)
+        coords, features, sharp = _encoded(slide, parts, encoder, _normaliser(slide, parts, source), progress)
         if tiles is not None:
             tiles.copy_pictures(folder, source.slide_id)
             facts: dict[str, str | int | float] = dict(tiles.facts)
@@ -147,6 +149,7 @@ def prepare_slide(
             bounds_corner=slide.bounds_corner,
         )
         quality = quality_warnings(pen_share=float(facts["pen_share"]), median_sharpness=sharp)
+        written = {name: value for name, value in identity.items() if value is not None}
         attributes: dict[str, str | int | float] = {
             "tissue_rule": recorded_rule(source.tissue),
             "outlines_sha256": outlines_sha256(outlines),
@@ -156,7 +159,7 @@ def prepare_slide(
         }
     path = _features_path(source, encoder.name, tiling, out)
     write_features(
-        path, stored, tile_px=tiling.tile_px, overlap_px=tiling.overlap_px, attributes=attributes | facts | identity
+        path, stored, tile_px=tiling.tile_px, overlap_px=tiling.overlap_px, attributes=attributes | facts | written
     )
     return _record(source, path, out)
 
@@ -200,14 +203,18 @@ def _require_patches(coords: np.ndarray, slide: OpenedSlide, source: SlideSource
 
 
 def _encoded(
-    slide: OpenedSlide, parts: Sequence[Any], encoder: PatchEncoder, progress: Callable[[int, int], None] | None
+    slide: OpenedSlide,
+    parts: Sequence[Any],
+    encoder: PatchEncoder,
+    normalise: Callable[[np.ndarray], np.ndarray] | None,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"], float]:
     """Corners, features and median sharpness of all patches. Threads read ahead, so the encoder does not wait."""
     expected = len(parts) * slide.patches_per_part
     corners: list[tuple[int, int]] = []
     rows: list[np.ndarray] = []
     sharp: list[float] = []
-    read = partial(_read_measured, slide.read)
+    read = partial(_read_measured, slide.read, normalise)
     for batch in _batches(_read_ahead(read, parts, window=_READ_AHEAD // slide.patches_per_part)):
         corners.extend((patch.x, patch.y) for patch, _ in batch)
         sharp.extend(value for _, value in batch)
@@ -221,8 +228,25 @@ def _encoded(
     return np.array(corners, np.int32).reshape(-1, 2), features, float(np.median(sharp)) if sharp else math.nan
 
 
-def _read_measured(read: Callable[[Any], list[Patch]], part: Any) -> list[_Measured]:
-    return [(patch, sharpness(patch.image)) for patch in read(part)]
+def _normaliser(
+    slide: OpenedSlide, parts: Sequence[Any], source: SlideSource
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What normalises the stain of a slide, estimated over some patches from all over it; None: colours stay."""
+    if source.stain == "none" or len(parts) == 0:
+        return None
+    sample = parts[:: max(1, len(parts) // _STAIN_SAMPLE)]
+    images = [patch.image for part in sample for patch in slide.read(part)]
+    return fit_stain(source.stain, images, source.path)
+
+
+def _read_measured(
+    read: Callable[[Any], list[Patch]], normalise: Callable[[np.ndarray], np.ndarray] | None, part: Any
+) -> list[_Measured]:
+    """Patches as they are encoded, with the sharpness that they were scanned with."""
+    patches = [(patch, sharpness(patch.image)) for patch in read(part)]
+    if normalise is None:
+        return patches
+    return [(patch._replace(image=normalise(patch.image)), value) for patch, value in patches]
 
 
 def _batches(parts: Iterator[list[_Measured]]) -> Iterator[list[_Measured]]:
@@ -267,7 +291,12 @@ def _features_path(source: SlideSource, encoder_name: str, tiling: Tiling, out: 
     return Path(out) / tiling.folder_name / f"features_{encoder_id(encoder_name)}" / f"{name}.h5"
 
 
-def _identity(source: SlideSource, tiling: Tiling) -> dict[str, str | int | float]:
+def _of_tiles(identity: Mapping[str, str | int | float | None]) -> dict[str, str | int | float]:
+    """What decides about tissue and tiles, not about how these are encoded."""
+    return {name: value for name, value in identity.items() if name != "stain" and value is not None}
+
+
+def _identity(source: SlideSource, tiling: Tiling) -> dict[str, str | int | float | None]:
     """Attributes that must agree for a feature file to count as that of this slide and tiling.
 
     The outlines of a person count by their polygons: those that `prepare` wrote and nobody changed are what it found.
@@ -284,6 +313,7 @@ def _identity(source: SlideSource, tiling: Tiling) -> dict[str, str | int | floa
         "overlap": tiling.overlap_px,
         "min_tissue_fraction": tiling.min_tissue_fraction,
         "declared_mpp": "none" if source.mpp is None else float(source.mpp),
+        "stain": recorded_stain(source.stain),  # None: files of colours as they are have no such attribute
     } | tissue
 
 

@@ -169,10 +169,10 @@ def _place_of(section: SlidesSection) -> _Place:
     match section:
         case SlideFolder(folder=folder):
             suffixes = (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES)
-            whole = partial(SlideSource, tissue=section.tissue)
+            whole = partial(SlideSource, tissue=section.tissue, stain=section.stain)
             return _Place(folder, find_slides(folder), slide_id_of, whole, folder, reads=("slides", suffixes))
         case SlideList(table=table):
-            whole = partial(SlideSource, tissue=section.tissue)
+            whole = partial(SlideSource, tissue=section.tissue, stain=section.stain)
             return _Place(table, {}, slide_id_of, whole, table.parent, needs_paths=True)
         case FeatureFiles(features=folder):
             source, absence = partial(FeatureSource, encoder=section.encoder), f"no feature file in {folder}"

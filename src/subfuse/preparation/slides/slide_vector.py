@@ -11,7 +11,7 @@ from subfuse.slides.tissue import Tiling
 
 _OF_SLIDE = (  # what was found of the slide before its patches were encoded
     "min_tissue_fraction", "declared_mpp", "tissue_rule", "outlines_sha256", "source_sha256", "tissue_mm2", "pen_share",
-    "sharpness", "warnings",
+    "sharpness", "warnings", "stain",
 )  # fmt: skip
 
 
@@ -30,7 +30,11 @@ def write_vector(patches: Path, vector: Path, encoder: SlideEncoder, tiling: Til
     slide = read_features(patches)
     found = encoder.encode(slide, spacing_px=tiling.stride_level0(slide.level0_mpp))
     _, attributes = read_attributes(patches)
-    facts = {name: getattr(attributes[name], "item", lambda name=name: attributes[name])() for name in _OF_SLIDE}
+    facts = {
+        name: getattr(attributes[name], "item", lambda name=name: attributes[name])()
+        for name in _OF_SLIDE
+        if name in attributes
+    }
     of_slide = replace(
         slide,
         features=found[None].astype(np.float32),

@@ -1,0 +1,102 @@
+"""Stain normalisation: slides of one tissue, stained and scanned in two ways, become alike."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subfuse.errors import DataError
+from subfuse.slides import stain
+from subfuse.slides.stain import fit_stain, method_of, recorded_stain
+
+H, E = np.array([0.65, 0.70, 0.29]), np.array([0.07, 0.99, 0.11])  # Ruifrok and Johnston 2001
+H2, E2 = np.array([0.75, 0.60, 0.28]), np.array([0.22, 0.92, 0.30])  # another laboratory's
+PATH = Path("slide.svs")
+
+
+def patches(haematoxylin: np.ndarray, eosin: np.ndarray, *, strength: float = 1.0, n: int = 6) -> list[np.ndarray]:
+    """The same tissue after Beer and Lambert: nuclei, cytoplasm and empty glass between."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(n):
+        nuclei = random.gamma(0.5, 1.0, (64, 48, 1)) * (random.random((64, 48, 1)) < 0.5)
+        cytoplasm = random.gamma(2, 0.3, (64, 48, 1)) * (random.random((64, 48, 1)) < 0.8)
+        absorbed = strength * (nuclei * haematoxylin + cytoplasm * eosin)
+        image = 240 * np.exp(-absorbed)
+        image[:8] = 240  # glass
+        found.append(image.round().clip(0, 255).astype(np.uint8))
+    return found
+
+
+def difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    return float(np.mean([np.abs(x.astype(float) - y).mean() for x, y in zip(a, b, strict=True)]))
+
+
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+def test_slides_of_two_laboratories_become_alike(method: str) -> None:
+    first, second = patches(H, E), patches(H2, E2, strength=0.7)
+    before = difference(first, second)
+    one, two = fit_stain(method, first, PATH), fit_stain(method, second, PATH)
+    assert difference([one(i) for i in first], [two(i) for i in second]) < 0.6 * before
+
+
+def test_macenko_agrees_with_the_library_on_the_image_that_it_is_fitted_to() -> None:
+    """Over one image that is stained everywhere torchstain's own normalisation is the same."""
+    normalizers = pytest.importorskip("torchstain.numpy.normalizers")
+    random = np.random.default_rng(1)
+    absorbed = random.gamma(3, 0.2, (80, 60, 1)) * H + random.gamma(3, 0.2, (80, 60, 1)) * E + 0.16
+    image = (240 * np.exp(-absorbed)).round().clip(0, 255).astype(np.uint8)
+    expected, _, _ = normalizers.NumpyMacenkoNormalizer().normalize(image)
+    found = fit_stain("macenko", [image], PATH)(image)
+    assert found.shape == image.shape
+    assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+def test_reinhard_gives_stained_pixels_mean_and_spread_of_the_reference() -> None:
+    from skimage.color import rgb2lab
+
+    reference = json.loads(recorded_stain("reinhard") or "")["reference"]
+    random = np.random.default_rng(1)
+    absorbed = random.gamma(6, 0.08, (80, 60, 1)) * H + random.gamma(6, 0.08, (80, 60, 1)) * E + 0.16
+    image = (240 * np.exp(-absorbed)).round().clip(0, 255).astype(np.uint8)
+    lab = rgb2lab(fit_stain("reinhard", [image], PATH)(image)).reshape(-1, 3)
+    np.testing.assert_allclose(lab.mean(axis=0), reference["lab_mean"], atol=3)
+    np.testing.assert_allclose(lab.std(axis=0), reference["lab_spread"], rtol=0.25)
+
+
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+def test_patches_of_a_slide_are_normalised_alike_whatever_is_on_them(method: str) -> None:
+    images = patches(H, E)
+    normalise = fit_stain(method, images, PATH)
+    parts = np.concatenate([normalise(images[0][:30]), normalise(images[0][30:])])
+    np.testing.assert_array_equal(parts, normalise(images[0]))
+
+
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+@pytest.mark.parametrize(
+    "sample", [[], [np.full((64, 64, 3), 244, np.uint8)], [np.full((64, 64, 3), (200, 60, 90), np.uint8)]]
+)
+def test_slides_without_two_stains_are_named(method: str, sample: list[np.ndarray]) -> None:
+    with pytest.raises(DataError, match=r"slide\.svs: two stains that can be told apart are required") as caught:
+        fit_stain(method, sample, PATH)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_recorded_names_the_method_and_its_reference() -> None:
+    records = {method: recorded_stain(method) for method in ("none", "macenko", "reinhard")}
+    assert records["none"] is None
+    assert "0.5626" in str(records["macenko"])
+    assert "72.91" in str(records["reinhard"])
+    assert {method_of(record) for record in records.values()} == set(records)
+    with pytest.raises(DataError, match=r"of this version is required\. Found 'else'"):
+        method_of("else")
+
+
+def test_macenko_finds_the_two_stains_of_tissue_after_beer_and_lambert() -> None:
+    random = np.random.default_rng(2)
+    share = random.random((20000, 1))
+    absorbed = random.gamma(6, 0.15, (20000, 1)) * (share * H2 + (1 - share) * E2)
+    found = stain._stains(absorbed)
+    expected = np.stack([H2, E2], axis=1) / np.linalg.norm([H2, E2], axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.01)
