@@ -25,7 +25,13 @@ from subfuse.execution import log_lines
 
 __all__ = ["main"]
 
-COMMANDS = {**cohorts.COMMANDS, **training.COMMANDS, **results.COMMANDS, **environment.COMMANDS}
+COMMANDS = {
+    **cohorts.COMMANDS,
+    **training.COMMANDS,
+    **results.COMMANDS,
+    **environment.COMMANDS,
+    "completion": environment.completion_command(lambda: build_parser(every=True)),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

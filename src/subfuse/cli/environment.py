@@ -1,5 +1,6 @@
 """Commands for what is there already: convert a published checkpoint, doctor of this machine, its shells."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.command import Command
 from subfuse.cli.console import print_table
+from subfuse.cli.options import Parser
 from subfuse.errors import ConfigurationError, preview
 
 _SHELLS = ("bash", "zsh")
@@ -41,13 +43,20 @@ def _add_completion(parser: ArgumentParser) -> None:
     parser.add_argument("shell", choices=_SHELLS, help="Shell that is to complete commands, options and paths.")
 
 
-def _completion(arguments: Namespace) -> None:
-    if find_spec("shtab") is None:
-        raise ConfigurationError("completion needs shtab. Found none. Run: pip install 'subfuse[completion]'.")
+def completion_command(parser: Callable[[], Parser]) -> Command:
+    """Returns the command that prints completion scripts, given what builds the parser of all commands."""
 
-    from subfuse.cli import build_parser
+    def completion(arguments: Namespace) -> None:
+        if find_spec("shtab") is None:
+            raise ConfigurationError("completion needs shtab. Found none. Run: pip install 'subfuse[completion]'.")
+        print(parser().get_completion_script(f"shtab-{arguments.shell}"))
 
-    print(build_parser(every=True).get_completion_script(f"shtab-{arguments.shell}"))
+    return Command(
+        "Print what lets a shell complete commands, options and paths.",
+        "subfuse completion bash > ~/.local/share/bash-completion/completions/subfuse",
+        _add_completion,
+        completion,
+    )
 
 
 def _add_encoders(parser: ArgumentParser) -> None:
@@ -93,10 +102,4 @@ COMMANDS = {
         _convert,
     ),
     "doctor": Command("Say what works on this machine.", "subfuse doctor", _add_doctor, _doctor),
-    "completion": Command(
-        "Print what lets a shell complete commands, options and paths.",
-        "subfuse completion bash > ~/.local/share/bash-completion/completions/subfuse",
-        _add_completion,
-        _completion,
-    ),
 }
