@@ -77,6 +77,7 @@ TESTS = {
     "objective/classification": "objective/test_classification.py objective/test_objective.py objective/test_losses.py",
     "objective/losses": "objective/test_losses.py objective/test_objective.py",
     "objective/objective": "objective/test_objective.py objective/test_losses.py",
+    "objective/ordered": "objective/test_ordered.py objective/test_objective.py",
     "objective/penalised": "objective/test_penalised.py",
     "objective/ranking": "objective/test_ranking.py training/test_selection.py",
     "objective/stored": "objective/test_stored.py",

@@ -14,6 +14,22 @@ def test_task_kinds():
     assert not TaskSpec(column="grade").is_survival
 
 
+def test_classes_are_trained_by_their_order_where_that_is_declared(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.yaml"
+    text = "name: c\npatients: {table: p.csv}\ntasks: {grade: {column: grade, classes: [G2, G3], ordinal: %s}}\n"
+    trained = {}
+    for value in ("true", "false", "cumulative_logits"):
+        path.write_text(text % value)
+        task = read_cohort_file(path).tasks["grade"]
+        assert TaskSpec(**task.model_dump(mode="json")) == task
+        trained[value] = (bool(task.ordinal), task.is_trained_by_order)
+    assert trained == {"true": (True, False), "false": (False, False), "cumulative_logits": (True, True)}
+    path.write_text(text % "cumulative")
+    with pytest.raises(ConfigurationError, match=r"line 3: .*ordinal") as caught:
+        read_cohort_file(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_ordered_classes_are_declared_with_their_order(tmp_path: Path) -> None:
     path = tmp_path / "cohort.yaml"
     text = "name: c\npatients: {table: p.csv}\ntasks: {grade: {column: grade, %s}}\n"

@@ -5,7 +5,12 @@ import torch
 
 from subfuse.cohort.batches import ClassTarget, SurvivalTarget
 from subfuse.model.output import SubspaceFusionOutput
-from subfuse.objective import ClassificationObjective, CoxObjective, DiscreteHazardObjective
+from subfuse.objective import (
+    ClassificationObjective,
+    CoxObjective,
+    CumulativeLogitObjective,
+    DiscreteHazardObjective,
+)
 
 BATCH, SUBSPACE, EMBED, GROUP, POINT = 6, 2, 5, 3, 4
 GRADES = ("G2", "G3", "G4")
@@ -16,6 +21,7 @@ LABELS = ClassTarget(torch.tensor([0, 1, 1, 2, 2, 2]))
 
 CASES = {
     "classification": (ClassificationObjective(GRADES, [1.0, 2.0, 4.0]), LABELS),
+    "cumulative_logits": (CumulativeLogitObjective(GRADES, [1.0, 2.0, 4.0]), LABELS),
     "discrete_hazard": (DiscreteHazardObjective([100.0, 365.0, 730.0]), SURVIVAL),
     "cox": (CoxObjective(), SURVIVAL),
 }

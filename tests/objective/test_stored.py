@@ -22,5 +22,5 @@ def test_the_description_is_json_and_complete(objective: Objective, target: Targ
 
 
 def test_an_unknown_objective_lists_the_known_ones():
-    with pytest.raises(ValueError, match="classification, discrete_hazard, cox"):
+    with pytest.raises(ValueError, match="classification, cumulative_logits, discrete_hazard, cox"):
         objective_from_dict({"name": "ranking"})

@@ -41,6 +41,15 @@ class ClassTarget:
         return ClassTarget(self.label.to(device))
 
 
+@dataclass(frozen=True)
+class OrderedTarget(ClassTarget):
+    """Class index of the patients of a batch, of a task that is trained by the order of its classes."""
+
+    def to(self, device: torch.device) -> "OrderedTarget":
+        """Returns the target on a device."""
+        return OrderedTarget(self.label.to(device))
+
+
 Target = SurvivalTarget | ClassTarget
 
 
@@ -85,7 +94,8 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
     unknown = set(labels) - index.keys()
     if unknown:
         raise ValueError(f"labels of {task.column!r} must be among {list(classes)}. Found: {sorted(unknown)}.")
-    return ClassTarget(torch.tensor([index[label] for label in labels], dtype=torch.long))
+    kind = OrderedTarget if task.is_trained_by_order else ClassTarget
+    return kind(torch.tensor([index[label] for label in labels], dtype=torch.long))
 
 
 def collate(bags: Sequence[Bag], *, n_inputs: int, target: Target | None = None) -> BagBatch:

@@ -20,7 +20,7 @@ class TaskSpec(Section):
     event: str | None = None
     column: str | None = None
     classes: tuple[str, ...] | None = None  # order of the classes; default: sorted
-    ordinal: bool = False  # the order of `classes` has a meaning, as in grade: then quadratic kappa is reported
+    ordinal: bool | Literal["cumulative_logits"] = False  # `classes` have an order: report quadratic kappa, or train so
     leave_out: tuple[str, ...] | None = None  # labels beside `classes` whose patients are not of this task
 
     @field_validator("classes", "leave_out", mode="before")
@@ -106,6 +106,11 @@ class TaskSpec(Section):
     def stratified_by(self) -> str:
         """Column of the patients whose mixture folds should keep."""
         return str(self.event) if self.column is None else self.column
+
+    @property
+    def is_trained_by_order(self) -> bool:
+        """True where models learn cumulative logits instead of one logit per class."""
+        return self.ordinal == "cumulative_logits"
 
     @property
     def is_survival(self) -> bool:

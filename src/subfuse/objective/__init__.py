@@ -3,6 +3,7 @@
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency, consistency_loss, cox_nll, discrete_hazard_nll
 from subfuse.objective.objective import Loss, Objective, Prediction
+from subfuse.objective.ordered import CumulativeLogitObjective
 from subfuse.objective.stored import objective_from_dict
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 
@@ -10,6 +11,7 @@ __all__ = [
     "ClassificationObjective",
     "Consistency",
     "CoxObjective",
+    "CumulativeLogitObjective",
     "DiscreteHazardObjective",
     "Loss",
     "Objective",

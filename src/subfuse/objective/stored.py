@@ -6,9 +6,15 @@ from typing import Any
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
 from subfuse.objective.objective import Objective
+from subfuse.objective.ordered import CumulativeLogitObjective
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 
-_KINDS: tuple[type[Objective], ...] = (ClassificationObjective, DiscreteHazardObjective, CoxObjective)
+_KINDS: tuple[type[Objective], ...] = (
+    ClassificationObjective,
+    CumulativeLogitObjective,
+    DiscreteHazardObjective,
+    CoxObjective,
+)
 _OBJECTIVES = {kind.name: kind for kind in _KINDS}
 
 

@@ -21,6 +21,7 @@ from subfuse.files import sha256_of_json
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
 from subfuse.objective.objective import Objective
+from subfuse.objective.ordered import CumulativeLogitObjective
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training.models import (
     BATCH,
@@ -117,7 +118,8 @@ def _fit_objective(
     consistency = Consistency(settings.consistency)
     if not task.is_survival:
         labels = [classes.index(patient.labels[task.label_column]) for patient in patients]
-        return ClassificationObjective.fit(labels, classes=tuple(classes), consistency=consistency)
+        kind = CumulativeLogitObjective if task.is_trained_by_order else ClassificationObjective
+        return kind.fit(labels, classes=tuple(classes), consistency=consistency)
     time, event = zip(*(patient.outcome(task) for patient in patients), strict=True)
     if is_linear(model_name):
         return CoxObjective.fit(time, event)

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from linear_bags import N, followed
+from scipy.optimize import minimize
+from scipy.special import expit
 
-from subfuse.cohort.batches import ClassTarget, SurvivalTarget
+from subfuse.cohort.batches import ClassTarget, OrderedTarget, SurvivalTarget
 from subfuse.errors import DataError
+from subfuse.objective.ordered import log_probabilities
 from subfuse.training.linear.regressions import INNER_FOLDS, inner_folds, lowest, regressions_of
 
 
@@ -42,6 +45,62 @@ def test_which_linear_models_there_are_for_an_outcome():
     inputs, _ = outcome_of("grade")
     with pytest.raises(DataError, match=r"training patients of two classes\. Found one class among 40"):
         regressions_of(inputs, ClassTarget(torch.ones(N).long()), n_outputs=3)
+
+
+def ordered(*, turned: bool = False):
+    """Grades that follow two of five columns, as a target that is trained by their order."""
+    inputs, target = outcome_of("grade")
+    return inputs, OrderedTarget(2 - target.label if turned else target.label)
+
+
+def odds_by_hand(inputs, label, inverse_penalty):
+    """Proportional odds with thresholds as such, whose order is kept by their steps, as in textbooks."""
+    inputs, label = inputs.numpy(), label.numpy()
+    share = (1 / np.bincount(label))[label]
+
+    def loss(values):
+        thresholds = np.array([-np.inf, values[0], values[0] + np.exp(values[1]), np.inf])
+        score = inputs @ values[2:]
+        likely = expit(thresholds[label + 1] - score) - expit(thresholds[label] - score)
+        ridge = (values[2:] ** 2).sum() / (2 * inverse_penalty * len(label))
+        return -(share * np.log(likely)).sum() / share.sum() + ridge
+
+    found = minimize(loss, np.zeros(2 + inputs.shape[1]), method="BFGS", options={"gtol": 1e-7}).x
+    return found[2:], (found[0], found[0] + np.exp(found[1]))
+
+
+def test_proportional_odds_are_those_of_thresholds():
+    inputs, target = ordered()
+    (regression,) = regressions_of(inputs, target, n_outputs=2)
+    for penalty in (0.01, 1.0):
+        weight, bias = regression.fit(inputs, regression.everybody, penalty, None)
+        expected, thresholds = odds_by_hand(inputs, target.label, penalty)
+        np.testing.assert_allclose(weight[0], expected, atol=2e-3)
+        assert not weight[1].any()
+        distance = np.log1p(np.exp(float(bias[1])))
+        np.testing.assert_allclose([-float(bias[0]), distance - float(bias[0])], thresholds, atol=3e-3)
+
+
+def test_turning_the_order_round_turns_the_coefficients_round():
+    inputs, target = ordered()
+    (one,), (other,) = (regressions_of(*ordered(turned=turned), n_outputs=2) for turned in (False, True))
+    weight, _ = one.fit(inputs, one.everybody, 0.1, None)
+    turned, _ = other.fit(inputs, other.everybody, 0.1, None)
+    np.testing.assert_allclose(turned[0], -weight[0], atol=2e-3)
+    with pytest.raises(DataError, match="Found one class among 40"):
+        regressions_of(inputs, OrderedTarget(torch.ones(N).long()), n_outputs=2)
+    few = target.label < 2  # nobody of the highest class
+    weight, bias = one.fit(inputs, few, 0.1, None)
+    assert torch.cat([weight.flatten(), bias]).isfinite().all()
+    logits = torch.cat([inputs @ weight.T + bias])
+    assert float(log_probabilities(logits)[few, 2].exp().mean()) < 0.01
+
+
+def test_a_path_of_proportional_odds_beats_saying_nothing_out_of_fold():
+    (regression,) = regressions_of(*ordered(), n_outputs=2)
+    best = regression.best(regression.path("genes"))
+    assert best.out_of_fold.shape == (N, 2)
+    assert best.loss < 0.8 * np.log(3)
 
 
 def last_best(fits):

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from subfuse.cohort.batches import ClassTarget, SurvivalTarget, Target
+from subfuse.cohort.batches import ClassTarget, OrderedTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
 from subfuse.objective.losses import cox_nll
+from subfuse.objective.ordered import log_probabilities
 from subfuse.objective.penalised import BreslowLoss, elastic_net_cox, ridge_cox, ridge_logistic
 from subfuse.objective.ranking import concordance
 
@@ -23,6 +24,7 @@ _PATIENCE = 2  # weaker penalties in a row that are no better end a path
 _LARGEST_WEIGHT = 10.0  # of a model in a sum
 _LEAST_SLOPE = 0.01  # of log hazards that are rescaled: they keep their order
 _LARGEST_SPREAD = 1.0  # of log hazards that are rescaled: of a few patients in order it would be endless
+_WITHIN = (-30.0, 30.0)  # coefficients of principal axes, and log odds of classes that nobody is of
 _CLEAR_GAIN = 0.05  # of the partial likelihood per event on a model that says nothing
 
 
@@ -230,13 +232,8 @@ class _Logistic(Regression):
     def __init__(self, inputs: Tensor, target: ClassTarget, n_classes: int) -> None:
         super().__init__(inputs, target)
         self.label, self.n_classes = target.label, n_classes
-        count = torch.bincount(self.label, minlength=n_classes)
-        if (count > 0).sum() < 2:
-            raise DataError(
-                f"logistic regression needs training patients of two classes. Found one class among {len(self.label)} "
-                "patients. Use fewer folds, stratify them by this label, or leave the model out."
-            )
-        self.class_weight = 1 / count.clamp(min=1).double()
+        _require_two_classes(self.label)
+        self.class_weight = 1 / torch.bincount(self.label, minlength=n_classes).clamp(min=1).double()
 
     def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
         weight, bias = ridge_logistic(
@@ -254,8 +251,58 @@ class _Logistic(Regression):
         return torch.nn.functional.cross_entropy(logits[patients], self.label[patients], weight=self.class_weight)
 
 
+class _CumulativeLogits(Regression):
+    """Proportional odds with a ridge, in which classes count alike."""
+
+    method = "proportional odds, ridge"
+
+    def __init__(self, inputs: Tensor, target: OrderedTarget, n_classes: int) -> None:
+        super().__init__(inputs, target)
+        self.label, self.n_classes = target.label, n_classes
+        _require_two_classes(self.label)
+        self.class_weight = 1 / torch.bincount(self.label, minlength=n_classes).clamp(min=1).double()
+
+    def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns coefficients of logit 1 alone: the others, the distances of the classes, are alike for all."""
+        seen, columns = inputs[patients], inputs.shape[1]
+
+        def loss(values: Tensor) -> Tensor:
+            weight, bias = values[:columns], values[columns:]
+            first = (seen @ weight)[:, None] + bias[0]
+            logits = torch.cat([first, bias[1:].expand(len(seen), -1)], dim=1)
+            return self._mean(logits, self.label[patients]) + weight.square().sum() / (2 * penalty * len(seen))
+
+        before = torch.zeros(columns).double() if start is None else start[0]
+        values = lowest(loss, torch.cat([before, torch.zeros(self.n_classes - 1).double()]), bounds=_WITHIN)
+        weight = torch.zeros(self.n_classes - 1, columns).double()
+        weight[0] = values[:columns]
+        return weight, values[columns:]
+
+    def penalties(self, inputs: Tensor) -> Sequence[float]:
+        return _INVERSE_PENALTIES
+
+    def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        return _principal_axes(inputs)
+
+    def loss(self, logits: Tensor, patients: Tensor) -> Tensor:
+        return self._mean(logits[patients], self.label[patients])
+
+    def _mean(self, logits: Tensor, label: Tensor) -> Tensor:
+        return torch.nn.functional.nll_loss(log_probabilities(logits), label, weight=self.class_weight)
+
+
+def _require_two_classes(label: Tensor) -> None:
+    if label.unique().numel() < 2:
+        raise DataError(
+            f"logistic regression needs training patients of two classes. Found one class among {len(label)} "
+            "patients. Use fewer folds, stratify them by this label, or leave the model out."
+        )
+
+
 def regressions_of(inputs: Float[Tensor, "patient column"], target: Target, *, n_outputs: int) -> list[Regression]:
-    """Returns the kinds of linear models for an outcome: elastic net and ridge of Cox, or a logistic ridge."""
+    """Returns the kinds of linear models for an outcome: elastic net and ridge of Cox, or a ridge of classes."""
+    if isinstance(target, OrderedTarget):
+        return [_CumulativeLogits(inputs, target, n_outputs + 1)]
     if isinstance(target, SurvivalTarget):
         return [_ElasticNetCox(inputs, target), _RidgeCox(inputs, target)]
     return [_Logistic(inputs, target, n_outputs)]
