@@ -14,6 +14,22 @@ def test_task_kinds():
     assert not TaskSpec(column="grade").is_survival
 
 
+@pytest.mark.parametrize(
+    ("patients", "task", "line"),
+    [
+        ("table: p.csv", "{time: time_days, event: event, entry: entry_days}", 3),
+        ("table: p.csv, columns: {patient_id: id, entry_days: late}", "{time: time_days, event: event}", 2),
+        ("table: p.csv, endpoints: {x: {time: a, event: b, entry: c}}", "{time: time_days, event: event}", 2),
+    ],
+)
+def test_left_truncation_is_refused_with_the_reason(tmp_path: Path, patients: str, task: str, line: int) -> None:
+    path = tmp_path / "cohort.yaml"
+    path.write_text(f"name: c\npatients: {{{patients}}}\ntasks: {{os: {task}}}\n")
+    with pytest.raises(ConfigurationError, match=rf"line {line}: .*left truncation, which is not supported") as caught:
+        read_cohort_file(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_classes_are_trained_by_their_order_where_that_is_declared(tmp_path: Path) -> None:
     path = tmp_path / "cohort.yaml"
     text = "name: c\npatients: {table: p.csv}\ntasks: {grade: {column: grade, classes: [G2, G3], ordinal: %s}}\n"

@@ -11,6 +11,25 @@ from subfuse.settings import FilePath, PlainByDefault, Section, of_one_format, y
 TimeUnit = Literal["days", "weeks", "months", "years"]
 
 
+ENTRIES = ("entry", "entry_days", "entry_time", "time_entry")  # names under which a late entry is declared
+
+
+def refuse_entry(value: Any) -> Any:
+    """Returns a section as it is, if none of its keys declares that patients are watched from a later time on.
+
+    Raises:
+        ValueError: One does: left truncation is not supported.
+    """
+    found = [key for key in value if key in ENTRIES] if isinstance(value, dict) else []
+    if found:
+        raise ValueError(
+            f"`{found[0]}` declares left truncation, which is not supported: losses, C-index and curves here count a "
+            "patient as watched from time 0, and would take the time before entry for survival. Give times since "
+            "entry, if that is what is to be predicted, or leave patients who entered late out, and the key too"
+        )
+    return value
+
+
 class MarkerColumns(Section):
     """Where the markers of a derived diagnosis are among the columns of the patients."""
 
@@ -55,6 +74,11 @@ class EndpointSection(Section):
     time_unit: TimeUnit | None = None  # None: days
     event_values: dict[str, bool] | None = None  # see `PlainPatients`
 
+    @model_validator(mode="before")
+    @classmethod
+    def _watched_from_the_beginning(cls, value: Any) -> Any:
+        return refuse_entry(value)
+
     @field_validator("event_values", mode="before")
     @classmethod
     def _keys_are_text(cls, value: Any) -> Any:
@@ -82,6 +106,11 @@ class PatientsSource(Section):
     @classmethod
     def _keys_are_text(cls, value: Any) -> Any:
         return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("columns", mode="after")
+    @classmethod
+    def _watched_from_the_beginning(cls, value: Any) -> Any:
+        return refuse_entry(value)
 
     @property
     def endpoint_columns(self) -> dict[str, tuple[str, str]]:

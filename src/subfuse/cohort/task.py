@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import field_validator, model_serializer, model_validator
 
+from subfuse.clinical.source import refuse_entry
 from subfuse.errors import DataError
 from subfuse.settings import Section
 
@@ -30,6 +31,11 @@ class TaskSpec(Section):
         if not isinstance(value, list | tuple):
             return value
         return [str(item) if type(item) is int else item for item in value]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _watched_from_the_beginning(cls, value: Any) -> Any:
+        return refuse_entry(value)
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskSpec":
