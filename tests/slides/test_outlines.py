@@ -1,5 +1,6 @@
 """Outlines that `prepare` writes, a person corrects and `prepare` reads back."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,21 @@ def test_what_is_written_is_read_back(corner: tuple[int, int], tmp_path: Path) -
     assert found.outline.equals(TISSUE)
     assert found.pen.equals(PEN)
     assert found.pen_share == pytest.approx(PEN.area / (PEN.area + TISSUE.area))
+
+
+def test_classes_have_names_and_colours_in_qupath(tmp_path: Path) -> None:
+    path = tmp_path / "s.geojson"
+    write_outlines(path, TISSUE, PEN, bounds_corner=(0, 0))
+    found = [feature["properties"] for feature in json.loads(path.read_text())["features"]]
+    tissue = {"objectType": "annotation", "classification": {"name": "Tissue", "color": [0, 160, 80]}}
+    pen = {"objectType": "annotation", "classification": {"name": "Pen", "color": [220, 30, 30]}}
+    assert found == [tissue, tissue, pen]
+
+
+def test_the_hash_is_that_of_earlier_preparations(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.geojson", annotation(shapely.box(-0.2, 3, 8, 9), "Tissue"), annotation(PEN, "Pen"))
+    text = "Tissue POLYGON ((0 3, 0 9, 8 9, 8 3, 0 3))\nPen POLYGON ((500 500, 500 520, 600 520, 600 500, 500 500))"
+    assert outlines_sha256(path) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_tissue_is_what_has_its_class_or_none_and_overlapping_polygons_count_once(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def outlines_sha256(path: Path) -> str:
     found = read_qupath(path)
     lines = []
     for name, polygons in {_TISSUE: [*found.get(_TISSUE, []), *found.get("", [])], _PEN: found.get(_PEN, [])}.items():
-        whole = shapely.normalize(shapely.transform(polygons, lambda points: points.round() + 0.0))  # no -0.0
+        whole = shapely.normalize(shapely.transform(polygons, lambda points: points.round()))
         lines += sorted(f"{name} {text}" for text in shapely.to_wkt(whole))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

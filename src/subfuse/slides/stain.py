@@ -115,5 +115,5 @@ def _reinhard(image: Image, *, mean: Float[np.ndarray, " 3"], spread: Float[np.n
     import cv2
 
     moved = ((_lab(image) - mean) / spread * _LAB_SPREAD + _LAB_MEAN).astype(np.float32)
-    moved[..., 0] = moved[..., 0].clip(0, 100)
-    return (cv2.cvtColor(moved, cv2.COLOR_LAB2RGB).clip(0, 1) * 255).round().astype(np.uint8)
+    moved[..., 0] = moved[..., 0].clip(0, 100)  # whiter than white would be another hue
+    return (cv2.cvtColor(moved, cv2.COLOR_LAB2RGB) * 255).round().astype(np.uint8)

@@ -32,6 +32,15 @@ class Several(Weighted):
         return {"embeddings": embeddings}
 
 
+class OnGrid(Weighted):
+    """Wants patches on a grid of their distance, and returns a vector without a batch."""
+
+    def encode_slide(self, embeddings, coords=None, **others):
+        assert (coords % others["base_tile_size"] == 0).all()
+        assert len(coords[0].unique(dim=0)) == coords.shape[1]
+        return {"embeddings": embeddings[0].mean(dim=0)}
+
+
 class NoDevice(Weighted):
     def encode_slide(self, embeddings, coords=None, **others):
         raise RuntimeError("needs a GPU\nof a kind")
@@ -91,6 +100,14 @@ def test_an_encoder_may_read_a_part_of_the_features(monkeypatch: pytest.MonkeyPa
     stand_in(monkeypatch, ctranspath=Colours, madeleine=FirstOnly)
     encoder = load_encoder("madeleine")
     assert encoder.dim == 2
+
+
+def test_a_vector_without_a_batch_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, ctranspath=Colours, madeleine=OnGrid)
+    encoder, given = load_encoder("madeleine"), slide()
+    np.testing.assert_allclose(
+        encoder.encode(given, spacing_px=300), given.features.astype(float).mean(axis=0), atol=1e-3
+    )
 
 
 def test_the_hash_is_that_of_both_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
