@@ -59,6 +59,14 @@ def test_the_strongest_tiles_are_the_bright_ones_at_level_0(two_slides):
     assert all((tile.image == TISSUE).all() for tile in low)
 
 
+def test_outlines_of_tissue_are_not_needed_any_more_once_slides_are_prepared(two_slides, tmp_path):
+    slides, features, places = two_slides
+    outlined = replace(places["a"], tissue=f"geojson:{tmp_path / 'gone'}")
+    expected = read_tiles(places["a"], features["a"], slides["a"], [0, 3])
+    found = read_tiles(outlined, features["a"], slides["a"], [0, 3])
+    assert all((found[row] == expected[row]).all() for row in (0, 3))
+
+
 def test_a_slide_that_is_not_here_is_named_and_its_patches_are_shown_by_where_they_lie(two_slides, tmp_path):
     slides, features, places = two_slides
     scores = {"a": np.full(len(slides["a"].coords), -2.0), "b": -np.ones(len(slides["b"].coords))}

@@ -17,8 +17,9 @@ from subfuse.features.store import SlideFeatures, read_attributes
 from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.slides.image_folders import is_image_source
 from subfuse.slides.opening import OpenedSlide, open_slide
-from subfuse.slides.source import FeatureSource, SlideSource
+from subfuse.slides.source import FeatureSource, SlideSource, SlidesToEncode
 from subfuse.slides.tissue import Tiling
+from subfuse.slides.tissue_rule import FIXED
 
 _TILES_PER_ROW = 6
 NOT_LOCATED = "it is not among the slides of the cohort file"
@@ -55,7 +56,10 @@ def locate_slides(cohort: Cohort) -> dict[str, SlidePlace]:
         if member.slides is None or not patients:
             continue
         try:
-            found, missing, _ = read_slides(member.slides, [patient.patient_id for patient in patients])
+            section = member.slides
+            if isinstance(section, SlidesToEncode):  # how their tissue was found no longer matters
+                section = section.model_copy(update={"tissue": FIXED})
+            found, missing, _ = read_slides(section, [patient.patient_id for patient in patients])
         except (SubfuseError, OSError) as error:
             places |= {path.stem: str(error) for patient in patients for path in patient.slides}
             continue
@@ -77,7 +81,7 @@ def open_prepared(source: SlideSource, slide: SlideFeatures, *, tiling: Tiling |
         ConfigurationError: The extra `wsi` is missing.
     """
     native = Tiling(tile_px=slide.patch_size_level0, mpp=slide.level0_mpp)
-    opened = open_slide(replace(source, mpp=slide.level0_mpp), tiling or native)
+    opened = open_slide(replace(source, mpp=slide.level0_mpp, tissue=FIXED), tiling or native)  # it was found before
     if (opened.width_px, opened.height_px) == (slide.slide_width_px, slide.slide_height_px):
         return opened
     opened.close()
