@@ -8,7 +8,7 @@ from pathlib import Path
 
 from subfuse.serve.explanations import ExplanationShelf, ExplanationWorker
 from subfuse.training.processes import start_processes
-from subfuse.training.settings import TrainingSettings
+from subfuse.training.settings import TrainingPlan
 
 
 def sleep(folder: Path, name: str) -> None:
@@ -21,7 +21,7 @@ def explain(folder: Path, patient_id: str, out: Path) -> None:
 
 
 def second_rank(folder: Path) -> None:
-    with start_processes(TrainingSettings(accelerator="cpu"), devices=2, nodes=1) as fabric:
+    with start_processes(TrainingPlan(device="cpu"), devices=2, nodes=1) as fabric:
         if fabric.global_rank:
             sleep(folder, "rank")
         time.sleep(100)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
     import pandas
 
 logger = logging.getLogger(__name__)
@@ -33,20 +35,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def devices_here() -> list[str]:
-    """Returns the names of the devices of this machine that can compute: cpu, cuda:0, ..., mps."""
-    import torch
-
-    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    return [*found, "mps"] if torch.backends.mps.is_available() else found
-
-
 def run_jobs(
     function: Callable[..., Any],
     jobs: Sequence[tuple],
     *,
     workers: int = 1,
     scheduler: str | None = None,
+    gpus: Sequence[str] = (),
 ) -> Iterator[tuple[int, Any]]:
     """Yields `(index, outcome)` of `function(*jobs[index])` as jobs finish.
 
@@ -58,12 +53,14 @@ def run_jobs(
         jobs: One tuple of arguments per job.
         workers: Local processes; with 1 the jobs run in this process, in order.
         scheduler: Address of a running Dask scheduler (`tcp://host:8786`); overrides `workers`.
+        gpus: Names of the GPUs (`CUDA_VISIBLE_DEVICES`) of which each local process sees one, in turn; none: all see
+            all.
     """
     if scheduler is None and min(workers, len(jobs)) <= 1:
         for index, job in enumerate(jobs):
             yield index, _outcome(function, job)
         return
-    with _executor(min(workers, len(jobs)), scheduler) as executor:
+    with _executor(min(workers, len(jobs)), scheduler, gpus) as executor:
         with ctrl_c_held():
             futures = {executor.submit(_outcome, function, job): index for index, job in enumerate(jobs)}
         for future in as_completed(futures):
@@ -220,13 +217,16 @@ def _outcome(function: Callable[..., Any], job: tuple) -> Any:
 
 
 @contextmanager
-def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
+def _executor(workers: int, scheduler: str | None, gpus: Sequence[str]) -> Iterator[Executor]:
     if scheduler is None:
         threads = max(1, available_cores() // workers)
         others = set(active_children())
-        with ProcessPoolExecutor(
-            workers, mp_context=_context(), initializer=_start_worker, initargs=(os.getpid(), threads)
-        ) as executor:
+        context = _context()
+        of_processes = context.SimpleQueue()  # which GPU a process is to see
+        for index in range(workers if gpus else 0):
+            of_processes.put(gpus[index % len(gpus)])
+        start = (os.getpid(), threads, of_processes if gpus else None)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=start) as executor:
             try:
                 yield executor
             except BaseException:
@@ -299,7 +299,9 @@ class _Line(logging.Formatter):
         return f"{record.levelname.lower()}{place}: {super().format(record)}"
 
 
-def _start_worker(parent: int, threads: int) -> None:
+def _start_worker(parent: int, threads: int, gpus: "SimpleQueue[str] | None") -> None:
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()  # before anything asks for a GPU
     end_with_parent(parent)
     log_lines(logging.WARNING)
     import torch

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort
+from subfuse.devices import AUTO, gpus_of
 from subfuse.errors import DataError, command_line
 from subfuse.execution import Attempts, Progress, run_jobs
 from subfuse.files import write_table
@@ -26,6 +27,7 @@ def explain_and_report(
     cohort: Cohort,
     *,
     explain: bool = True,
+    device: str = AUTO,
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
@@ -41,6 +43,7 @@ def explain_and_report(
         folder: The run folder.
         cohort: The run's own cohort.
         explain: False: only the report.
+        device: Where networks are explained.
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each step.
@@ -51,7 +54,7 @@ def explain_and_report(
     report = reported(folder)
     attempts = Attempts(on_failure=lambda what, reason: logger.warning("not explained: %s: %s", what, reason))
     with attempts.attempt("the run"):
-        run = load_run(folder)
+        run = load_run(folder, device=device)
         if not explain or MAIN_MODEL not in set(run.predictions["model"]):
             return report
         with attempts.attempt("the cohort"):
@@ -62,7 +65,9 @@ def explain_and_report(
             attempts.failed("single patients", DataError("a predicted test patient with data is required. Found none."))
         jobs = [(run, cohort, patient_id) for patient_id in chosen]
         told = telling_next(progress, "now the report")
-        for done, (index, outcome) in enumerate(run_jobs(Run.explain, jobs, workers=workers, scheduler=scheduler), 1):
+        gpus = [] if scheduler is not None else gpus_of(device, min(workers, len(jobs)))
+        of_jobs = run_jobs(Run.explain, jobs, workers=workers, scheduler=scheduler, gpus=gpus)
+        for done, (index, outcome) in enumerate(of_jobs, 1):
             if isinstance(outcome, Exception):
                 attempts.failed(f"patient {jobs[index][2]}", outcome)
             if told is not None:

@@ -36,7 +36,7 @@ def c_index_of_new_patients(cohort, fold, model):
         task="survival",
         model_name=model,
         plan=TrainingPlan(
-            training=TrainingSettings(epochs=6, batch_size=16, lr=1e-2, accelerator="cpu"),
+            training=TrainingSettings(epochs=6, batch_size=16, lr=1e-2),
             architecture=ArchitectureSettings(embed_dim=8),
             seed=0,
         ),

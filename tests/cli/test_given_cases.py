@@ -74,7 +74,7 @@ def run(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a model of the cases' ready features, beside the cohort that it was trained on."""
     folder = tmp_path_factory.mktemp("run")
     prepared(cases / "ready_features_explain" / "cohort.yaml", folder / "prepared")
-    training = ["--task", "grade", "--model", "snn", "--train.epochs", "1", "--train.accelerator", "cpu"]
+    training = ["--task", "grade", "--model", "snn", "--train.epochs", "1", "--device", "cpu"]
     assert main(["train", str(folder / "prepared"), *training, "--out", str(folder / "run")]) == 0
     return folder
 

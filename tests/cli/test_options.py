@@ -33,7 +33,7 @@ from subfuse.cli.options import SWITCH, Parser
             ["train", "p", "--task", "t", "--train.linear_path", "Ja"],
             "--train.linear_path must be true or false. Found Ja",
         ),
-        (["train", "p", "--task", "t", "--train.accelerator", "tpv"], "--train.accelerator must be 'auto', 'cpu'"),
+        (["train", "p", "--task", "t", "--train.optimizer", "sgd"], "--train.optimizer must be 'adamw' or 'adam'"),
         (["crossval", "p", "--architecture.dropout", "1"], "--architecture.dropout must be less than 1. Found 1"),
         (["crossval", "p", "--model.embed_dim", "1"], "--architecture.embed_dim must be a multiple of 8"),
         (["crossval", "p", "--model.embed_dim", "100"], "--architecture.embed_dim must be a multiple of 8. Found 100"),

@@ -27,10 +27,10 @@ pytestmark = pytest.mark.walk
 
 GENES = ("EGFR", "CD44", "GFAP", "CD3D", "CD163", "VWF")
 SMALL = ("--architecture.embed_dim", "16", "--architecture.max_grid", "8", "--architecture.table_size", "16")
-BRIEF = (*SMALL, "--train.epochs", "2", "--train.accelerator", "cpu")
+BRIEF = (*SMALL, "--train.epochs", "2", "--device", "cpu")
 N_EPOCHS = 40  # three kills, each after one new epoch and less than a twentieth of a second, leave some to do
 LONG = (*SMALL, "--train.epochs", f"{N_EPOCHS}", "--train.patience", f"{N_EPOCHS}", "--train.batch_size", "2",
-        "--train.lr", "0.01", "--train.accelerator", "cpu")  # fmt: skip
+        "--train.lr", "0.01", "--device", "cpu")  # fmt: skip
 FOLD = Path("survival") / "subspace" / "fold_0"
 
 

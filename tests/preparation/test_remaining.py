@@ -13,7 +13,6 @@ from subfuse.cli import main
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.exclusions import NothingLeft
-from subfuse.features.patch_encoders import require_device
 from subfuse.preparation import prepare as preparation
 from subfuse.preparation.plan import plan_cohort
 from subfuse.preparation.prepare import prepare
@@ -134,13 +133,6 @@ def test_devices_are_checked_before_work(write, tmp_path):
     with pytest.raises(ConfigurationError, match="--device cuda:99"):  # although ready features need none
         prepare(write(), tmp_path / "out", device="cuda:99")
     assert not (tmp_path / "out").exists()
-
-
-def test_devices_are_known_by_name():
-    require_device("cpu")
-    for name in ("warp-drive", "cuda:99"):
-        with pytest.raises(ConfigurationError, match=f"--device {name}: .* Found cpu"):
-            require_device(name)
 
 
 def test_a_folder_in_which_nothing_was_encoded_is_free_for_another_encoder(write, tmp_path):

@@ -192,8 +192,8 @@ def test_linear_models_run_on_their_own_kind_of_task(cohort, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_there_is_told_before_work(cohort, tmp_path):
-    plan = TrainingPlan(training=TrainingSettings(accelerator="cuda"))
-    with pytest.raises(ConfigurationError, match=r"--train\.accelerator cuda: .* Found cpu\. Use auto or cpu"):
+    plan = TrainingPlan(device="cuda")
+    with pytest.raises(ConfigurationError, match=r"--device cuda: .* Found cpu\. Use auto, or one"):
         run(cohort, tmp_path / "run", plan=plan)
     assert not (tmp_path / "run").exists()
 

@@ -18,7 +18,7 @@ from subfuse.training.settings import ArchitectureSettings, TrainingPlan, Traini
 pytestmark = [pytest.mark.real_data, pytest.mark.walk]
 
 PLAN = TrainingPlan(
-    training=TrainingSettings(epochs=1, accelerator="cpu"),
+    training=TrainingSettings(epochs=1),
     architecture=ArchitectureSettings(embed_dim=8, max_grid=4, table_size=16),
 )
 

@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
         folds=deal_folds(known),
         out=out,
         plan=TrainingPlan(
-            training=TrainingSettings(epochs=2, batch_size=8, accelerator="cpu"),
+            training=TrainingSettings(epochs=2, batch_size=8),
             architecture=ArchitectureSettings(embed_dim=16, max_grid=8, table_size=16),
         ),
         allow_inputs=["GENE0"],

@@ -48,7 +48,7 @@ def make_run(root: Path) -> None:
         models=["subspace", "snn"],
         out=root / "run",
         plan=TrainingPlan(
-            training=TrainingSettings(epochs=1, accelerator="cpu"),
+            training=TrainingSettings(epochs=1),
             architecture=ArchitectureSettings(embed_dim=16, max_grid=6, table_size=16),
         ),
     )

@@ -11,7 +11,7 @@ from subfuse.training.checkpoint import Checkpoint, TrainingState, random_state
 from subfuse.training.fitting import train_fold
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
-SETTINGS = TrainingSettings(epochs=4, batch_size=4, lr=3e-3, accelerator="cpu")
+SETTINGS = TrainingSettings(epochs=4, batch_size=4, lr=3e-3)
 
 
 class Interruption(Exception):

@@ -22,7 +22,7 @@ def train(cohort, folder, logger, **settings):
         task="survival",
         model_name="snn",
         plan=TrainingPlan(
-            training=TrainingSettings(epochs=2, logger=logger, accelerator="cpu", **settings),
+            training=TrainingSettings(epochs=2, logger=logger, **settings),
             architecture=ArchitectureSettings(embed_dim=16),
             seed=1,
         ),
@@ -157,7 +157,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_remedy_before_a_run_b
     with pytest.raises(ConfigurationError, match=remedy):
         tracker(name, tmp_path).__enter__()
     cohort = make_cohort(12)
-    plan = TrainingPlan(training=TrainingSettings(logger=name, accelerator="cpu"))
+    plan = TrainingPlan(training=TrainingSettings(logger=name))
     with pytest.raises(ConfigurationError, match=remedy):
         cross_validate(cohort, task="grade", models=["snn"], folds=deal_folds(cohort), plan=plan, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

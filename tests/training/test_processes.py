@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import process_pool
+from subfuse import devices
 from subfuse.errors import ConfigurationError
 from subfuse.training import processes
 from subfuse.training.processes import (
@@ -20,9 +21,9 @@ from subfuse.training.processes import (
     start_processes,
     sum_gradients,
 )
-from subfuse.training.settings import TrainingSettings
+from subfuse.training.settings import TrainingPlan
 
-SETTINGS = TrainingSettings(accelerator="cpu")
+PLAN = TrainingPlan(device="cpu")
 
 
 REFUSALS = (MisconfigurationException, ValueError, RuntimeError)  # of Fabric and PyTorch, by what is missing
@@ -36,25 +37,46 @@ def test_processes_that_cannot_be_had_are_told_in_one_line(monkeypatch, kind, de
 
     monkeypatch.setattr(processes, "Fabric", fail)
     said = f"--devices {devices} --nodes {nodes} cannot be had: no such device"
-    with pytest.raises(ConfigurationError, match=said), start_processes(SETTINGS, devices=devices, nodes=nodes):
+    with pytest.raises(ConfigurationError, match=said), start_processes(PLAN, devices=devices, nodes=nodes):
         pass
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_device_that_is_not_there_is_named_with_what_there_is(monkeypatch, kind):
+def test_a_precision_that_the_device_lacks_is_named(monkeypatch, kind):
     def fail(**_) -> None:
         raise kind("no such device")
 
     monkeypatch.setattr(processes, "Fabric", fail)
-    with pytest.raises(ConfigurationError, match=r"--train\.accelerator cpu: a device .* Found .*cpu.*\. Use auto"):
-        one_process(SETTINGS)
+    with pytest.raises(ConfigurationError, match=r"--train\.precision 32-true: a device .* Found cpu\. Use"):
+        one_process(PLAN)
+
+
+def test_one_of_several_gpus_takes_one_process(monkeypatch):
+    monkeypatch.setattr(devices, "devices_here", lambda: ["cpu", "cuda:0", "cuda:1"])
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"--devices 2 --nodes 1 .* --device cuda:1, which is one\. Use .* cuda\."
+        ),
+        start_processes(TrainingPlan(device="cuda:1"), devices=2, nodes=1),
+    ):
+        pass
+
+
+def test_fabric_has_the_device_that_was_chosen(monkeypatch):
+    monkeypatch.setattr(devices, "devices_here", lambda: ["cpu", "cuda:0", "cuda:1", "mps"])
+    monkeypatch.setattr(processes, "Fabric", lambda **options: options)
+    chosen = {
+        name: [one_process(TrainingPlan(device=name))[key] for key in ("accelerator", "devices")]
+        for name in ("auto", "cuda:1", "cpu", "mps")
+    }
+    assert chosen == {"auto": ["cuda", 1], "cuda:1": ["cuda", [1]], "cpu": ["cpu", 1], "mps": ["mps", 1]}
 
 
 def test_one_process_is_this_one():
-    with start_processes(SETTINGS, devices=1, nodes=1) as fabric:
+    with start_processes(PLAN, devices=1, nodes=1) as fabric:
         assert (fabric.world_size, fabric.global_rank) == (1, 0)
         assert not torch.distributed.is_initialized()
-    assert one_process(SETTINGS).world_size == 1
+    assert one_process(PLAN).world_size == 1
     assert not torch.distributed.is_initialized()
 
 
@@ -70,7 +92,7 @@ def test_torchrun_decides_how_many_processes_there_are(monkeypatch, numbers, ask
         monkeypatch.setenv(name, number)
     with (
         pytest.raises(ConfigurationError, match=re.escape(f"asked for {asked}")),
-        start_processes(SETTINGS, devices=1, nodes=1),
+        start_processes(PLAN, devices=1, nodes=1),
     ):
         pass
 
@@ -85,7 +107,7 @@ def test_a_further_process_ends_with_who_started_it_unless_torchrun_looks_after_
     monkeypatch.setattr(processes.distributed, "destroy_process_group", lambda: None)
     for name, number in {"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2", **numbers}.items():
         monkeypatch.setenv(name, number)
-    with start_processes(SETTINGS, devices=2, nodes=1):
+    with start_processes(PLAN, devices=2, nodes=1):
         assert ended == ends
 
 
@@ -111,7 +133,7 @@ def test_shares_are_nearly_equal_and_add_up(total, n_processes):
 
 
 def test_alone_rows_stay_without_gradient_and_gradients_as_they_are():
-    fabric = one_process(SETTINGS)
+    fabric = one_process(PLAN)
     rows = torch.ones(2, 3, requires_grad=True)
     assert not gather_rows(fabric, rows, [2]).requires_grad
     parameter = torch.nn.Parameter(torch.zeros(2))
@@ -121,7 +143,7 @@ def test_alone_rows_stay_without_gradient_and_gradients_as_they_are():
 
 def tell_each_other(out: str) -> None:
     """A process of two: three rows and two of a numbered process, and gradients of which some are missing."""
-    with start_processes(SETTINGS, devices=1, nodes=1) as fabric:
+    with start_processes(PLAN, devices=1, nodes=1) as fabric:
         rank = fabric.global_rank
         rows = torch.arange(2.0 * (3 - rank)).reshape(-1, 2) + 10 * rank
         parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]

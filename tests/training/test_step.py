@@ -18,10 +18,10 @@ from subfuse.objective.losses import Consistency
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training.coordination import ConfidenceGuidedProjection
 from subfuse.training.processes import one_process, start_processes
-from subfuse.training.settings import TrainingSettings
+from subfuse.training.settings import TrainingPlan
 from subfuse.training.step import JointUpdate, TaskData, drop_modalities, paired
 
-SETTINGS = TrainingSettings(accelerator="cpu")
+PLAN = TrainingPlan(device="cpu")
 OBJECTIVES = {
     "hazard": lambda: DiscreteHazardObjective([200.0, 400.0, 800.0], consistency=Consistency(2.0)),
     "cox": lambda: CoxObjective(consistency=Consistency(2.0)),
@@ -72,7 +72,7 @@ def updated(cohort, objective, fabric, *, batch_size, n_patients=8, dropout=0.0)
 
 
 def write_updated(path, cohort, objective, batch_size, n_patients):
-    with start_processes(SETTINGS, devices=2, nodes=1) as fabric:
+    with start_processes(PLAN, devices=2, nodes=1) as fabric:
         result = updated(cohort, objective, fabric, batch_size=batch_size, n_patients=n_patients)
         torch.save(result, f"{path}-{fabric.global_rank}.pt")
 
@@ -85,7 +85,7 @@ def assert_same(first, second):
 @pytest.mark.parametrize("objective", list(OBJECTIVES))
 @pytest.mark.parametrize(("batch_size", "n_patients"), [(4, 8), (3, 8), (1, 3)])
 def test_accumulated_batches_are_one_batch(make_cohort, objective, batch_size, n_patients):
-    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    cohort, fabric = make_cohort(8), one_process(PLAN)
     whole = updated(cohort, objective, fabric, batch_size=n_patients, n_patients=n_patients)
     assert_same(updated(cohort, objective, fabric, batch_size=batch_size, n_patients=n_patients), whole)
 
@@ -95,7 +95,7 @@ def test_accumulated_batches_are_one_batch(make_cohort, objective, batch_size, n
 )
 def test_two_processes_are_one_with_the_joint_batch(make_cohort, tmp_path, objective, batch_size, n_patients):
     cohort = make_cohort(8)
-    whole = updated(cohort, objective, one_process(SETTINGS), batch_size=n_patients, n_patients=n_patients)
+    whole = updated(cohort, objective, one_process(PLAN), batch_size=n_patients, n_patients=n_patients)
     arguments = (str(tmp_path / "weights"), cohort, objective, batch_size, n_patients)
     process_pool.join(process_pool.start_connected(write_updated, 2, *arguments))
     for rank in range(2):
@@ -104,7 +104,7 @@ def test_two_processes_are_one_with_the_joint_batch(make_cohort, tmp_path, objec
 
 def test_one_batch_is_a_plain_training_step_to_the_last_bit(make_cohort):
     """Forward, loss, backward, coordination at the head, clipping, optimiser: nothing else, nothing reordered."""
-    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    cohort, fabric = make_cohort(8), one_process(PLAN)
     update, plain = (make_update(cohort, "hazard", fabric, dropout=0.2) for _ in range(2))
     share = in_double(data_of(cohort, "hazard").share(cohort.patients, batch_size=8))
     torch.manual_seed(3)
@@ -123,7 +123,7 @@ def test_one_batch_is_a_plain_training_step_to_the_last_bit(make_cohort):
 
 def test_a_repeated_forward_pass_draws_the_same_dropout(make_cohort):
     """The gradient of accumulated batches is that of their own loss, here found by differences of the loss."""
-    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    cohort, fabric = make_cohort(8), one_process(PLAN)
     share = in_double(data_of(cohort, "hazard").share(cohort.patients, batch_size=3))
 
     def loss_at(shift):
@@ -140,7 +140,7 @@ def test_a_repeated_forward_pass_draws_the_same_dropout(make_cohort):
 
 
 def test_divergence_is_an_error(make_cohort):
-    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    cohort, fabric = make_cohort(8), one_process(PLAN)
     update = make_update(cohort, "hazard", fabric)
     with torch.no_grad():
         update.model.head.bias.fill_(float("nan"))
@@ -167,7 +167,7 @@ def test_dropped_modalities_hit_only_patients_with_both_and_never_both(make_coho
 
 
 def test_what_a_linear_path_says_is_added_to_the_logits_of_its_patients(make_cohort):
-    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    cohort, fabric = make_cohort(8), one_process(PLAN)
     update, data = make_update(cohort, "hazard", fabric), data_of(cohort, "hazard")
     n_outputs = update.objective.n_outputs
     offsets = {p.patient_id: torch.full((n_outputs,), float(i)) for i, p in enumerate(cohort)}
@@ -180,7 +180,7 @@ def test_what_a_linear_path_says_is_added_to_the_logits_of_its_patients(make_coh
 
 
 def test_genes_are_shortened_by_the_penalty_times_the_learning_rate(make_cohort):
-    cohort, fabric = make_cohort(8), one_process(SETTINGS)
+    cohort, fabric = make_cohort(8), one_process(PLAN)
     share = in_double(data_of(cohort, "hazard").share(cohort.patients, batch_size=8))
     penalised, plain = (make_update(cohort, "hazard", fabric) for _ in range(2))
     replace(penalised, gene_penalty=0.7)(share)

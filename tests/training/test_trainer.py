@@ -221,7 +221,7 @@ def test_weight_decay_is_a_penalty_with_adam_and_decoupled_with_adamw(make_cohor
 
 def test_mixed_precision_trains_to_nearly_the_same_weights_and_keeps_them_in_single_precision(make_cohort):
     cohort = make_cohort()
-    settings = BRIEF.model_copy(update={"accelerator": "cpu", "modality_dropout": 0.0})
+    settings = BRIEF.model_copy(update={"modality_dropout": 0.0})
     mixed = settings.model_copy(update={"precision": "bf16-mixed"})
     single, rounded = train(cohort, settings=settings), train(cohort, settings=mixed)
     assert not torch.equal(weights_of(single), weights_of(rounded))

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command, add_workers, n_workers
+from subfuse.cli.command import Command, add_device, add_workers, n_workers
 from subfuse.cli.console import DISCLAIMER, print_table, print_warnings, progress_bar
 from subfuse.cli.options import add_number, add_seed
 from subfuse.errors import ConfigurationError, SubfuseError, command_line, counted, preview, printable
@@ -181,7 +181,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
         default=OFFLINE_ENCODER,
         help="Encoder: offline default, timm name, or one of `subfuse encoders`.",
     )
-    parser.add_argument("--device", type=str, default="cpu", help="Device of the encoder: cpu, cuda, mps.")
+    add_device(parser)
     parser.add_argument(
         "--tiles-from", type=Path, default=None, help="Prepared folder of another encoder: takes its tissue and tiles."
     )
@@ -197,7 +197,7 @@ def _prepare(arguments: Namespace) -> None:
             arguments.out,
             encoder=arguments.encoder,
             device=arguments.device,
-            workers=n_workers(arguments),
+            workers=arguments.workers,
             scheduler=arguments.scheduler,
             tiles_from=arguments.tiles_from,
             progress=progress,

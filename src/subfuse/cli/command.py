@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from subfuse.cli.options import add_number
-from subfuse.execution import available_cores, import_ahead
+from subfuse.devices import AUTO, DEVICE_HELP, processes_on
+from subfuse.execution import import_ahead
 
 if TYPE_CHECKING:
     import subfuse.cohort.cohort
@@ -78,14 +79,24 @@ def read_chosen_cohort(folder: Path, role: str | None, *, own: bool = False) -> 
 
 def add_workers(parser: ArgumentParser, *, scheduler: bool = True) -> None:
     """Adds `--workers` and, unless left out, `--scheduler`."""
-    add_number(parser, "--workers", int, 0, "Local processes; 0: one per core.", ge=0)
+    add_number(parser, "--workers", int, 0, "Local processes; 0: one per GPU, or core without any.", ge=0)
     if scheduler:
         parser.add_argument("--scheduler", type=str, default=None, help="Address of a running Dask scheduler instead.")
 
 
+def add_device(parser: ArgumentParser) -> None:
+    """Adds `--device`."""
+    parser.add_argument("--device", type=str, default=AUTO, help=DEVICE_HELP)
+
+
 def n_workers(arguments: Namespace) -> int:
-    """Returns the number of local processes that `--workers` asks for; begins their imports, so call it early."""
-    count = arguments.workers or available_cores()
+    """Returns the number of local processes that `--workers` asks for; begins their imports, so call it early.
+
+    Raises:
+        ConfigurationError: More than the devices of `--device` can take.
+    """
+    device = "cpu" if arguments.get("scheduler") is not None else arguments.get("device", "cpu")
+    count = processes_on(device, arguments.workers)
     if count > 1 and arguments.get("scheduler") is None:
         import_ahead()
     return count

@@ -6,7 +6,15 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command, add_role, add_workers, chosen_role, n_workers, read_chosen_cohort
+from subfuse.cli.command import (
+    Command,
+    add_device,
+    add_role,
+    add_workers,
+    chosen_role,
+    n_workers,
+    read_chosen_cohort,
+)
 from subfuse.cli.console import DISCLAIMER, print_table, progress_bar
 from subfuse.cli.options import add_number, require_new_file, require_spaces
 from subfuse.errors import ConfigurationError, counted
@@ -38,6 +46,7 @@ def _add_predict(parser: ArgumentParser) -> None:
         help="Unit of --expression; default: that of the run's cohort.",
     )
     parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=Path(PREDICTIONS), help="CSV to write.")
 
 
@@ -54,7 +63,7 @@ def _predict(arguments: Namespace) -> None:
     of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
     require_new_file("--out", of_patients, read)
     require_spaces("--slide", [str(path) for path in arguments.slide if not path.exists()])
-    run = load_run(arguments.run)
+    run = load_run(arguments.run, device=arguments.device)
     if has_files:
         table = _predict_files(run, arguments)
     else:
@@ -129,6 +138,7 @@ def _add_explain(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--wsidata", type=Path, default=None, help="Folder of SLIDE.zarr stores to add the patient's patch scores to."
     )
+    add_device(parser)
     add_workers(parser)
 
 
@@ -137,7 +147,7 @@ def _explain(arguments: Namespace) -> None:
 
     if arguments.patient is None and arguments.wsidata is not None:
         raise ConfigurationError("--wsidata stores patch scores of one patient. Name it with --patient.")
-    run = load_run(arguments.run)
+    run = load_run(arguments.run, device=arguments.device)
     own = arguments.cohort is None
     cohort = read_chosen_cohort(run.cohort_folder if own else arguments.cohort, arguments.role, own=own)
     if arguments.patient is None:
@@ -241,6 +251,7 @@ def _add_serve(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--cohort", type=Path, default=None, help="Prepared folder; default: the run's own.")
     add_role(parser, own=True)
+    add_device(parser)
     add_number(parser, "--port", int, 8000, "Port; 0: a free one.", ge=0, le=65535)
     parser.add_argument("--host", type=str, default="127.0.0.1", help="Address; beyond loopback a token is required.")
 
@@ -260,7 +271,13 @@ def _serve(arguments: Namespace) -> None:
         print(f"Viewer: {address}\nStop it with Ctrl-C. {DISCLAIMER}", flush=True)
 
     serve(
-        arguments.run, cohort=arguments.cohort, role=role, host=arguments.host, port=arguments.port, announce=announce
+        arguments.run,
+        cohort=arguments.cohort,
+        role=role,
+        device=arguments.device,
+        host=arguments.host,
+        port=arguments.port,
+        announce=announce,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from subfuse.cli.command import Command, add_role, add_workers, n_workers, read_chosen_cohort
+from subfuse.cli.command import Command, add_device, add_role, add_workers, n_workers, read_chosen_cohort
 from subfuse.cli.console import DISCLAIMER, print_metrics, print_warnings, progress_bar
 from subfuse.cli.options import SWITCH, add_number, add_seed, add_settings, require_distinct
 from subfuse.errors import command_line
@@ -25,6 +25,7 @@ def _add_shared(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--allow-inputs", type=str, nargs="+", default=[], help="Genes or covariates that may look like the outcome."
     )
+    add_device(parser)
     add_settings(parser, TrainingSettings, "train", "training")
     add_settings(parser, ArchitectureSettings, "architecture", "sizes of the neural models")
 
@@ -34,7 +35,9 @@ def _shared(arguments: Namespace, *, search: int = 0) -> dict[str, Any]:
 
     training = TrainingSettings(**arguments.train.as_dict())
     architecture = ArchitectureSettings(**arguments.architecture.as_dict())
-    plan = TrainingPlan(training=training, architecture=architecture, seed=arguments.seed, search=search)
+    plan = TrainingPlan(
+        training=training, architecture=architecture, seed=arguments.seed, search=search, device=arguments.device
+    )
     return {"plan": plan, "out": arguments.out, "allow_inputs": arguments.allow_inputs}
 
 
@@ -139,6 +142,7 @@ def _crossval(arguments: Namespace) -> None:
             result.folder,
             cohort,
             explain=arguments.explain,
+            device=arguments.device,
             workers=workers,
             scheduler=arguments.scheduler,
             progress=progress,
@@ -151,6 +155,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--cohort", type=Path, required=True, help="Prepared folder of the other cohort.")
     add_role(parser)
     add_seed(parser, "Seed of the bootstrap.")
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=Path("external"), help="Folder for the results.")
 
 
@@ -158,7 +163,7 @@ def _evaluate(arguments: Namespace) -> None:
     from subfuse.pipeline import reported
     from subfuse.runs.run import load_run
 
-    run = load_run(arguments.run)
+    run = load_run(arguments.run, device=arguments.device)
     cohort = read_chosen_cohort(arguments.cohort, arguments.role)
     metrics = run.evaluate(cohort, arguments.out, seed=arguments.seed)
     print_metrics(metrics, "External cohort, mean of the models")

@@ -64,9 +64,9 @@ def explained_score(fitted: FittedModel, batch: BagBatch) -> ExplainedScore:
     if len(batch.patient_id) != 1:
         raise ValueError(f"batch must hold one patient. Found {len(batch.patient_id)}.")
     with torch.inference_mode():
-        logits = fitted.model(**batch.inputs()).logits
+        logits = fitted.model(**batch.inputs()).logits.cpu()
     weights = fitted.objective.score_weights(logits)[0].clone()
-    return ExplainedScore(fitted.objective.explained(logits[0]), weights)
+    return ExplainedScore(fitted.objective.explained(logits[0]), weights.to(fitted.device))
 
 
 def attribute_subspaces(
@@ -101,7 +101,7 @@ def ledger_of(fitted: FittedModel, model: nn.Module, batch: BagBatch, score: Exp
         model,
         batch,
         score.of_logits,
-        baseline=fitted.baseline_logits,
+        baseline=fitted.baseline_logits.to(fitted.device),
         subspaces=fitted.subspaces,
         modalities=fitted.recipe.modalities,
     )

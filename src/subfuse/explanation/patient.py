@@ -68,11 +68,11 @@ def explain_patient(
     _write_genes(out / names.GENES, fitted, attributions)
     has_patches = bool(batch.patch_mask.any()) and "slides" in fitted.recipe.modalities
     slides = {path.stem: read_features(path) for path in patient.slides} if has_patches else {}
-    scores = {name: attribution.patch[0].double().numpy() for name, attribution in attributions.items()}
+    scores = {name: attribution.patch[0].double().cpu().numpy() for name, attribution in attributions.items()}
     seen: dict[str, Any] = {}
     if slides:
         scores["total"] = np.sum(list(scores.values()), axis=0)
-        falls = occlude_patches(fitted.model, batch, score).double().numpy()
+        falls = occlude_patches(fitted.model, batch, score).double().cpu().numpy()
         scores |= {f"occlusion_{name}": fall for name, fall in zip(fitted.subspaces, falls, strict=True)}
         by_slide = {name: _by_slide(values, slides) for name, values in scores.items()}
         _write_patch_table(out / names.PATCHES, slides, by_slide)
@@ -144,7 +144,7 @@ def _write_genes(path: Path, fitted: FittedModel, attributions: dict[str, Attrib
             {
                 "gene": fitted.genes,
                 "subspace": name,
-                "contribution": fitted.of_genes(attribution.gene[0]).numpy(),
+                "contribution": fitted.of_genes(attribution.gene[0]).cpu().numpy(),
             }
         )
         tables.append(table[table["contribution"] != 0])

@@ -16,7 +16,6 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from subfuse.errors import ConfigurationError, preview
-from subfuse.execution import devices_here
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, split_name
 from subfuse.features.hub_encoders import hub_access, hub_arguments, hub_is_reachable, pooled, sha256_of_weights
 from subfuse.features.registered.cards import EncoderCard, encoder_cards
@@ -99,21 +98,6 @@ def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> Patc
     if architecture == OFFLINE_ENCODER:
         _fold_normalisation(model.eval())
     return TimmEncoder(encoder_id(name), model, sha256=sha256, device=device)
-
-
-def require_device(device: str) -> None:
-    """Checks that computations can run on a device.
-
-    Raises:
-        ConfigurationError: There is none of this name here.
-    """
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch's own, by kind of device
-        raise ConfigurationError(
-            f"--device {device}: a device of this machine is required. Found {preview(devices_here())}. Use one of "
-            "these; `subfuse doctor` says more."
-        ) from error
 
 
 def _keep_freed_memory() -> None:

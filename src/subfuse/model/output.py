@@ -1,7 +1,7 @@
 """What every model returns, the linear head of subspaces, and the outputs of ensembles and models of one subspace."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,10 @@ class SubspaceFusionOutput:
     sampling_grid: Float[Tensor, "batch subspace group point 2"] | None  # (x, y) in points of the coarse grid
     attention: Float[Tensor, "batch subspace head patch"] | None = None  # attention that each patch receives
     alignment: Float[Tensor, " batch"] | None = None  # a weighted loss of the model's own, for patients with both
+
+    def cpu(self) -> "SubspaceFusionOutput":
+        """Returns the same on the processor."""
+        return replace(self, **{name: value.cpu() for name, value in vars(self).items() if value is not None})
 
 
 class SubspaceHead(nn.Module):

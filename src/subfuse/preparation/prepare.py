@@ -23,13 +23,13 @@ from subfuse.cohort.marker import (
     mark_complete,
     mark_incomplete,
 )
+from subfuse.devices import AUTO, chosen_device, gpus_of, processes_on
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons
 from subfuse.execution import Progress
 from subfuse.expression.source import MatrixSource
 from subfuse.features.contrast import read_contrast
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, SlideEncoder
-from subfuse.features.patch_encoders import require_device
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.registered.slide_encoders import load_encoder
 from subfuse.files import is_begun, read_json, sha256_of_file, sha256_of_json, write_json, write_table
@@ -86,7 +86,7 @@ def prepare(
     out: Path | str,
     *,
     encoder: str = OFFLINE_ENCODER,
-    device: str = "cpu",
+    device: str = AUTO,
     workers: int = 1,
     scheduler: str | None = None,
     tiles_from: Path | str | None = None,
@@ -101,24 +101,26 @@ def prepare(
         cohort_path: The cohort file.
         out: The prepared folder.
         encoder: Encoder of patches or of slides, see `load_encoder`.
-        device: Device of the encoder.
-        workers: Local processes that prepare slides.
+        device: Device of the encoder, see `chosen_device`.
+        workers: Local processes that prepare slides; 0: one per GPU that encodes, or core.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         tiles_from: A prepared folder of the same slides with another encoder: tissue and tiles are taken from it.
         progress: Called after each slide, and within it where this process does it, with the speed and the time left.
 
     Raises:
-        ConfigurationError: The cohort file is wrong, there is no such device, or `out` holds another cohort or encoder.
+        ConfigurationError: The cohort file is wrong, there is no such device, it cannot take so many processes, or
+            `out` holds another cohort or encoder.
         DataError: The tables cannot be used, or nothing is left of what is declared; then `out` has exclusions.csv.
     """
     cohort_file, out = read_cohort_file(Path(cohort_path)), Path(out)
     if scheduler is None:  # its workers have devices of their own
-        require_device(device)
+        chosen_device(device)
     try:
         plan = plan_cohort(cohort_file)
         ready = feature_sources(plan.slides)
         survey = survey_features(ready)
         encodes = bool(plan.slides) and not ready
+        workers = processes_on(device if encodes and scheduler is None else "cpu", workers)
         tiling = declared_tiling(cohort_file, encoder)
         if encodes and tiles_from is not None:
             require_tiles(Path(tiles_from), tiling)
@@ -204,7 +206,7 @@ def _prepare_one_slide(
 
 @lru_cache(maxsize=1)
 def _encoder(name: str, device: str) -> PatchEncoder | SlideEncoder:
-    return load_encoder(name, device=device)
+    return load_encoder(name, device=chosen_device(device))
 
 
 def _prepare_slides(
@@ -220,7 +222,10 @@ def _prepare_slides(
     meter = SlideProgress(len(slides), progress, workers=workers)
     watch = meter.within if stays_here else None
     jobs = [(source, how, watch) for source in slides]
-    records, failures = run_slides(_prepare_one_slide, jobs, workers=workers, scheduler=scheduler, progress=meter)
+    gpus = [] if scheduler is not None else gpus_of(how.device, min(workers, len(slides)))
+    records, failures = run_slides(
+        _prepare_one_slide, jobs, workers=workers, scheduler=scheduler, gpus=gpus, progress=meter
+    )
     return records, exclusion_table(failures)
 
 

@@ -17,6 +17,7 @@ from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.covariates import column_of
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
+from subfuse.devices import gpus_of, processes_on
 from subfuse.errors import ConfigurationError, DataError, meant, preview
 from subfuse.execution import Attempts, Progress, failure_reason, require_scheduler, run_jobs
 from subfuse.files import write_json, write_table
@@ -114,7 +115,8 @@ def cross_validate(
     check_model_names(models)
     _check_options(cohort, tasks, models, workers=workers)
     if scheduler is None:
-        one_process(plan.training)  # the device is there
+        one_process(plan)  # the device is there
+        processes_on(plan.device, workers)
         require_tracker(plan.training.logger)
     else:
         require_scheduler(scheduler)
@@ -135,7 +137,8 @@ def cross_validate(
         logger.warning(warning)
     copy_cohort(cohort, out)
     arguments = {job: (cohort, fold_of[job], job, out, plan) for job in open_jobs}
-    failed = _run_open(arguments, len(jobs), workers=workers, scheduler=scheduler, progress=progress)
+    gpus = [] if scheduler is not None else gpus_of(plan.device, min(workers, len(arguments)))
+    failed = _run_open(arguments, len(jobs), workers=workers, scheduler=scheduler, gpus=gpus, progress=progress)
     if of_sites:
         with Attempts(on_failure=_warn).attempt("hospitals held out"):
             cross_validate(
@@ -175,11 +178,17 @@ def _folds_of_jobs(
 
 
 def _run_open(
-    arguments: Mapping[Job, tuple], n_jobs: int, *, workers: int, scheduler: str | None, progress: Progress | None
+    arguments: Mapping[Job, tuple],
+    n_jobs: int,
+    *,
+    workers: int,
+    scheduler: str | None,
+    gpus: Sequence[str],
+    progress: Progress | None,
 ) -> pd.DataFrame:
     """Runs the jobs that are not finished; returns task, model, repeat, fold and reason of those that failed."""
     open_jobs, failures = list(arguments), []
-    of_all = run_jobs(run_job, list(arguments.values()), workers=workers, scheduler=scheduler)
+    of_all = run_jobs(run_job, list(arguments.values()), workers=workers, scheduler=scheduler, gpus=gpus)
     for done, (index, outcome) in enumerate(of_all, n_jobs - len(open_jobs) + 1):
         job = open_jobs[index]
         if isinstance(outcome, BaseException):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_patients
 from subfuse.cohort.task import TaskSpec
+from subfuse.devices import AUTO, chosen_device
 from subfuse.errors import ConfigurationError, DataError, listed
 from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_survival
 from subfuse.evaluation.survival.horizons import with_horizons
@@ -60,6 +61,7 @@ class Run:
     folder: Path
     config: dict[str, Any]
     predictions: pd.DataFrame
+    device: str = AUTO  # where its models predict and are explained
 
     @property
     def cohort_folder(self) -> Path:
@@ -117,12 +119,13 @@ class Run:
             )
 
     def fitted(self, job: Job) -> FittedModel:
-        """Returns the trained model of a job.
+        """Returns the trained model of a job, on the run's device.
 
         Raises:
+            ConfigurationError: This machine has no such device.
             DataError: Its files are missing or damaged, or are those of another job.
         """
-        return load_job(job, self.folder, self.config)
+        return load_job(job, self.folder, self.config).to(chosen_device(self.device))
 
     def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
         """Returns predictions as `predict_with_notes`, and logs the notes."""
@@ -285,12 +288,15 @@ class Run:
         out = self._explanations(model) / name if out is None else Path(out)
         require_place(out)
         remove_parts(out)
-        jobs = [(job, self.fitted(job)) for job in self.jobs(model=model)]
+        jobs = [(job, load_job(job, self.folder, self.config)) for job in self.jobs(model=model)]
         check_patches([fitted for _, fitted in jobs], self._preparation, cohort)
         said = ((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
         _log_notes([*self._changes(cohort), *told_once(said, everyone=[job for job, _ in jobs])])
         models = [self._tested(job, fitted, cohort) for job, fitted in jobs]
-        explain_cohort(models, out, gene_sets=cohort.pathways, workers=workers, scheduler=scheduler, progress=progress)
+        explain_cohort(
+            models, out, gene_sets=cohort.pathways, device=self.device, workers=workers, scheduler=scheduler,
+            progress=progress,
+        )  # fmt: skip
         if is_own:
             folders = [(tested.fitted.task, model, model_folder(tested, out)) for tested in models]
             add_to_provenance(self.folder, {"explaining_seconds": explaining_seconds(folders)})
@@ -350,16 +356,17 @@ class Run:
         return order_columns(recalibrated_survival(table, with_horizons(table, trained), validation))
 
 
-def load_run(folder: Path | str) -> Run:
-    """Returns a finished run.
+def load_run(folder: Path | str, *, device: str = AUTO) -> Run:
+    """Returns a finished run, whose models predict and are explained on a device, see `chosen_device`.
 
     Raises:
-        ConfigurationError: The folder is not one.
+        ConfigurationError: The folder is not one, or this machine has no such device.
         DataError: `config.yaml` or `predictions.csv` cannot be read, or the latter is not what was written.
     """
     folder = Path(folder)
     require_run(folder)
-    return Run(folder, read_config(folder), read_predictions(folder / PREDICTIONS))
+    chosen_device(device)  # is there
+    return Run(folder, read_config(folder), read_predictions(folder / PREDICTIONS), device)
 
 
 def _place_of(patient_id: str, cohort: Cohort) -> str:

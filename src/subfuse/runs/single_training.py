@@ -82,7 +82,7 @@ def train_model(
     job = Job(task, model, fold)
     require_tracker(plan.training.logger)
     refuse_disguised_outcomes(cohort, folds, [task], [model], allow_inputs)
-    with start_processes(plan.training, devices=devices, nodes=nodes) as fabric:
+    with start_processes(plan, devices=devices, nodes=nodes) as fabric:
         description = {
             "command": "train",
             **run_description(cohort, [task], [model], folds, plan),

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_resolved
+from subfuse.devices import AUTO
 from subfuse.errors import DataError
 from subfuse.evaluation.predictions import RECALIBRATED, class_columns, predicted_classes
 from subfuse.expression.gene_names import gene_aliases
@@ -113,7 +114,7 @@ class RunReader:
     def explain(self) -> Callable[[str, Path], object]:
         """What explains a patient's prediction of every task in a folder, see `Run.explain`; in any process."""
         assert self.cohort.root is not None  # it was read from there
-        return partial(_explain, self.run.folder, self.cohort.root, self.role, self.explained_model)
+        return partial(_explain, self.run.folder, self.run.device, self.cohort.root, self.role, self.explained_model)
 
     @property
     def n_explained_tasks(self) -> int:
@@ -150,8 +151,12 @@ class RunReader:
         return next((member.expression for member in members if member.name == patient.cohort), None)
 
 
-def open_run(run_folder: Path, cohort_folder: Path | None = None, role: str | None = None) -> RunReader:
+def open_run(
+    run_folder: Path, cohort_folder: Path | None = None, role: str | None = None, *, device: str = AUTO
+) -> RunReader:
     """Returns a run with its own cohort or another prepared one, of these the cohorts of a role (`read_cohort`).
+
+    Models predict and are explained on the device, see `chosen_device`.
 
     Patients of the run keep the predictions of `predictions.csv`; others are predicted now, where a folder or a role
     is named.
@@ -160,7 +165,7 @@ def open_run(run_folder: Path, cohort_folder: Path | None = None, role: str | No
         ConfigurationError: The folder is no run, or its cohort has no folder.
         DataError: The cohort is not prepared, or no model can predict its patients.
     """
-    run = load_run(run_folder)
+    run = load_run(run_folder, device=device)
     cohort = read_cohort(cohort_folder or run.cohort_folder, role)
     shown = {patient.patient_id for patient in cohort}
     known = with_recalibrated(with_percentiles(run.predictions))
@@ -174,8 +179,10 @@ def open_run(run_folder: Path, cohort_folder: Path | None = None, role: str | No
     return RunReader(run, cohort, stack_predictions(tables), role)
 
 
-def _explain(run_folder: Path, cohort_folder: Path, role: str | None, model: str, patient_id: str, out: Path) -> None:
-    load_run(run_folder).explain(read_cohort(cohort_folder, role), patient_id, out, model=model)
+def _explain(
+    run_folder: Path, device: str, cohort_folder: Path, role: str | None, model: str, patient_id: str, out: Path
+) -> None:
+    load_run(run_folder, device=device).explain(read_cohort(cohort_folder, role), patient_id, out, model=model)
 
 
 def _as_predictions(rows: pd.DataFrame) -> list[Prediction]:

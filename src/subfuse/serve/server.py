@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from subfuse.devices import AUTO
 from subfuse.errors import ConfigurationError
 from subfuse.serve.run_reader import open_run
 
@@ -27,6 +28,7 @@ def serve(
     *,
     cohort: Path | None = None,
     role: str | None = None,
+    device: str = AUTO,
     host: str = "127.0.0.1",
     port: int = 8000,
     announce: Callable[[str], None],
@@ -39,6 +41,7 @@ def serve(
         run: The run folder.
         cohort: Prepared folder of the patients to show; the run's own by default.
         role: Whose patients of a folder with several cohorts, see `read_cohort`.
+        device: Where models predict and are explained, see `chosen_device`.
         host: Address to bind to.
         port: Port to bind to; 0 takes a free one.
         announce: Told the address once it is bound.
@@ -58,7 +61,7 @@ def serve(
         ) from error
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     with _bound(host, port) as bound:  # before the run is read, which may take long
-        app = create_app(open_run(run, cohort, role), Access.for_host(host, token))
+        app = create_app(open_run(run, cohort, role, device=device), Access.for_host(host, token))
         announce(_address(host, bound.getsockname()[1], token))
         config = uvicorn.Config(
             app,

@@ -30,7 +30,7 @@ def random_state(device: torch.device) -> RandomState:
 def set_random_state(state: RandomState, device: torch.device) -> None:
     """Puts the generators back to a state of `random_state`."""
     torch.set_rng_state(state["cpu"])
-    if device.type == "cuda":
+    if device.type == "cuda" and "cuda" in state:  # none where a training that began on the CPU goes on
         torch.cuda.set_rng_state(state["cuda"], device)
 
 

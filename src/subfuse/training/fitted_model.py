@@ -51,6 +51,16 @@ class FittedModel:
     details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
 
     @property
+    def device(self) -> torch.device:
+        """Where the model computes; everything else, and what `predict` returns, is on the processor."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: str | torch.device) -> "FittedModel":
+        """Returns the same with its model moved, in place, to a device."""
+        self.model.to(device)
+        return self
+
+    @property
     def subspaces(self) -> tuple[str, ...]:
         """Names of the model's subspaces; most baselines are one subspace named `all`."""
         return self.recipe.subspaces
@@ -71,9 +81,14 @@ class FittedModel:
         return (has_slides and "slides" in uses) or (uses != {"slides"} and standardiser.has_profile(patient))
 
     def batches(self, patients: Sequence[Patient], *, batch_size: int = _PREDICTION_BATCH) -> Iterator[BagBatch]:
-        """Yields batches without targets, standardised as in training."""
-        reader = BagReader(self.standardiser)
-        return draw_batches(patients, reader, batch_size=batch_size, n_inputs=self.recipe.n_inputs)
+        """Yields batches without targets, standardised as in training, on the model's device."""
+        return self._drawn(BagReader(self.standardiser), patients, batch_size)
+
+    def _drawn(
+        self, reader: BagReader | BinnedReader, patients: Sequence[Patient], batch_size: int
+    ) -> Iterator[BagBatch]:
+        drawn = draw_batches(patients, reader, batch_size=batch_size, n_inputs=self.recipe.n_inputs)
+        return (batch.to(self.device) for batch in drawn)
 
     def predict(
         self,
@@ -96,13 +111,12 @@ class FittedModel:
         """
         usable = [patient for patient in patients if self.usable(patient)]
         told = iter(() if line is None else line.split(_PREDICTION_BATCH))
-        device = next(self.model.parameters()).device
         self.model.eval()
         tables = []
         with torch.inference_mode():
             for batch in self._batches(usable, kept):
-                output = self.model(**batch.to(device).inputs())
-                output = output if line is None else with_line(output, next(told).to(device))
+                output = self.model(**batch.inputs()).cpu()
+                output = output if line is None else with_line(output, next(told))
                 tables.append(self._table(batch, output))
         predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
         everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
@@ -117,15 +131,15 @@ class FittedModel:
         """Yields batches as `batches` does, of cells instead of patches where the model sees no more."""
         if not self.recipe.is_binned:
             return self.batches(patients)
-        reader = BinnedReader(BagReader(self.standardiser), self.recipe.grid, kept)
-        return draw_batches(patients, reader, batch_size=_PREDICTION_BATCH, n_inputs=self.recipe.n_inputs)
+        return self._drawn(
+            BinnedReader(BagReader(self.standardiser), self.recipe.grid, kept), patients, _PREDICTION_BATCH
+        )
 
     def embeddings(self, patients: Sequence[Patient]) -> Float[np.ndarray, "patient column"]:
         """Returns what the head sees of usable patients, subspace after subspace; of an ensemble, the mean."""
-        device = next(self.model.parameters()).device
         self.model.eval()
         with torch.inference_mode():
-            found = [self.model(**batch.to(device).inputs()).embedding for batch in self.batches(patients)]
+            found = [self.model(**batch.inputs()).embedding for batch in self.batches(patients)]
         return torch.cat(found).flatten(1).double().cpu().numpy() if found else np.empty((0, 0))
 
     def prediction_columns(self) -> list[str]:
@@ -202,12 +216,12 @@ class FittedModel:
         digest = hashlib.sha256()
         for name, value in sorted(self._tensors().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().numpy().tobytes())
+            digest.update(value.detach().numpy().tobytes())
         return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
         """All arrays, by name."""
-        tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
+        tensors = {f"model.{name}": value.cpu().contiguous() for name, value in self.model.state_dict().items()}
         for name, value in _standardiser_arrays(self.standardiser).items():
             tensors[f"inputs.{name}"] = torch.from_numpy(value)
         return {**tensors, "baseline_logits": self.baseline_logits.contiguous()}

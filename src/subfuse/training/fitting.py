@@ -1,6 +1,7 @@
 """From a fold of a cohort to a fitted model."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from subfuse.cohort.batches import KeptBags, make_target
-from subfuse.cohort.cohort import Cohort
+from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError
 from subfuse.evaluation.survival.horizons import with_horizons
@@ -20,7 +21,7 @@ from subfuse.execution import Progress
 from subfuse.model.baselines.linear import LinearModel
 from subfuse.model.deformable_attention import position_bias_error
 from subfuse.model.linear_path import WithLinearPath
-from subfuse.model.output import Ensemble
+from subfuse.model.output import Ensemble, SubspaceFusionOutput
 from subfuse.run_folder.tables import prediction_table
 from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.fitted_model import FittedModel
@@ -33,6 +34,7 @@ from subfuse.training.problem import Problem, assign, pose
 from subfuse.training.processes import one_process
 from subfuse.training.selection import network_share
 from subfuse.training.settings import TrainingPlan
+from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
 
 OFFSETS = "validation_offsets"  # in the details of a model: the linear path's part for each validation patient
@@ -80,7 +82,7 @@ def train_fold(
     """
     if plan.search:
         raise ConfigurationError(f"search must be 0 where one model is trained on one fold. Found {plan.search}.")
-    fabric = one_process(plan.training) if fabric is None else fabric
+    fabric = one_process(plan) if fabric is None else fabric
     spec = cohort.tasks[task]
     problem = pose(cohort, fold, spec, model_name, plan, kept)
     details: dict[str, Any] = {
@@ -88,7 +90,8 @@ def train_fold(
         "split_sha256": fold.sha256,
         "training": plan.training.model_dump(mode="json"),
     }
-    with torch.random.fork_rng():
+    gpus = [fabric.device] if fabric.device.type == "cuda" else []  # the others are left alone
+    with torch.random.fork_rng(devices=gpus):
         if is_linear(model_name):
             model = _fit_linear(problem, log_path if fabric.is_global_zero else None)
         else:
@@ -99,7 +102,7 @@ def train_fold(
                 _fit_beside_line(problem, trainer) if problem.recipe.linear_path else _fit_networks(problem, trainer)
             )
             details |= found
-    model.eval()
+    model.eval().to(fabric.device)
     return FittedModel(
         task=task,
         task_spec=spec,
@@ -177,8 +180,10 @@ def _fit_beside_line(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dic
     data = replace(data, offsets=offsets)
     network, found = _fit_networks(replace(problem, data=data), trainer)
     model = WithLinearPath(line, network).eval()
-    with torch.inference_mode():
-        logits = torch.cat([network(**batch.inputs()).logits for batch in data.batches(parts.validation, 8)])
+    logits = torch.cat(
+        [output.logits for output in _outputs(network.to(trainer.fabric.device), data, parts.validation)]
+    )
+    model.cpu()
     validation = make_target(parts.validation, data.task, data.classes)
     of_line = said[len(parts.train) :]
     share = network_share(logits + HEAD_START * of_line, of_line, problem.objective, validation)
@@ -219,7 +224,12 @@ def _fit_linear(problem: Problem, log_path: Path | None) -> nn.Module:
 
 
 def _mean_logits(model: nn.Module, problem: Problem) -> Float[Tensor, "subspace output"]:
+    outputs = _outputs(model, problem.data, problem.parts.train)
+    return torch.cat([output.subspace_logits for output in outputs]).mean(dim=0).clone()
+
+
+def _outputs(model: nn.Module, data: TaskData, patients: Sequence[Patient]) -> list[SubspaceFusionOutput]:
+    """Returns what a model says of patients, computed where it is."""
+    device = next(model.parameters()).device
     with torch.inference_mode():
-        batches = problem.data.batches(problem.parts.train, 8)
-        logits = [model(**batch.inputs()).subspace_logits for batch in batches]
-    return torch.cat(logits).mean(dim=0).clone()
+        return [model(**batch.to(device).inputs()).cpu() for batch in data.batches(patients, 8)]

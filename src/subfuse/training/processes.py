@@ -10,38 +10,40 @@ from jaxtyping import Shaped
 from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
+from subfuse.devices import chosen_device, devices_here
 from subfuse.errors import ConfigurationError, preview
-from subfuse.execution import devices_here, end_with_parent
-from subfuse.training.settings import TrainingSettings
+from subfuse.execution import end_with_parent
+from subfuse.training.settings import TrainingPlan
 
 
-def one_process(settings: TrainingSettings) -> Fabric:
+def one_process(plan: TrainingPlan) -> Fabric:
     """Returns Fabric for this process alone.
 
     Raises:
-        ConfigurationError: This machine has no such device.
+        ConfigurationError: This machine has no such device, or it does not compute with the plan's precision.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    device, precision = chosen_device(plan.device), plan.training.precision
+    kind, _, index = device.partition(":")
     try:
-        return Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
+        return Fabric(accelerator=kind, devices=[int(index)] if index else 1, precision=precision)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ConfigurationError(
-            f"--train.accelerator {settings.accelerator}: a device of this machine that computes with "
-            f"--train.precision {settings.precision} is required. Found {preview(devices_here())}. Use auto or cpu; "
-            "`subfuse doctor` says more."
+            f"--train.precision {precision}: a device that computes with it is required. Found {device}. Use another "
+            "--device or --train.precision; `subfuse doctor` says more."
         ) from error
 
 
 @contextmanager
-def start_processes(settings: TrainingSettings, *, devices: int, nodes: int) -> Iterator[Fabric]:
+def start_processes(plan: TrainingPlan, *, devices: int, nodes: int) -> Iterator[Fabric]:
     """Yields Fabric with all processes of a training connected; they part afterwards.
 
     Processes that `torchrun` or Slurm (`srun`, one task per device) started are used as they are; `torchrun` also
     decides how many there are. Otherwise this process runs its own command again, once for each further one.
 
     Args:
-        settings: Accelerator and precision.
+        plan: Device and precision.
         devices: Processes per machine, one per device.
         nodes: Machines.
 
@@ -52,16 +54,22 @@ def start_processes(settings: TrainingSettings, *, devices: int, nodes: int) -> 
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     if devices * nodes == 1:
-        yield one_process(settings)
+        yield one_process(plan)
         return
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    device = chosen_device(plan.device)
+    if ":" in device:
+        raise ConfigurationError(
+            f"--devices {devices} --nodes {nodes} cannot be had with --device {device}, which is one. Use --device "
+            f"{device.partition(':')[0]}."
+        )
     try:
         fabric = Fabric(
-            accelerator=settings.accelerator,
+            accelerator=device,
             devices=devices,
             num_nodes=nodes,
-            precision=settings.precision,
+            precision=plan.training.precision,
             strategy="ddp",  # for its processes only: gradients are summed by `sum_gradients`
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:

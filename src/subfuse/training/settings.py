@@ -1,9 +1,10 @@
 """Settings of training: how, of which sizes, and the plan of a run."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
+from subfuse.devices import AUTO
 from subfuse.settings import Section
 
 Selection = Literal["ranking", "loss"]
@@ -52,7 +53,6 @@ class TrainingSettings(Section):
     )
     time_bins: int = Field(4, ge=2, le=100, description="Discrete time bins for survival.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Numerical precision.")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Device that trains.")
     logger: Literal["csv", "tensorboard", "mlflow", "wandb"] = Field(
         "csv", description="log.csv is always written; another name adds that tracker."
     )
@@ -84,7 +84,19 @@ class TrainingPlan(Section):
         description="Trials of a search for every neural model's settings on the inner validation patients of each "
         "fold; 0 takes the settings as they are.",
     )
+    device: str = Field(AUTO, description="Where networks are trained and predict; see `chosen_device`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        """Takes the device from the settings of training, among which it was."""
+        training = values.get("training") if isinstance(values, dict) else None
+        if not isinstance(training, dict) or "accelerator" not in training:
+            return values
+        others = {name: value for name, value in training.items() if name != "accelerator"}
+        device = {"gpu": "cuda"}.get(training["accelerator"], training["accelerator"])
+        return {"device": device, **values, "training": others}
 
     def with_seed(self, seed: int) -> "TrainingPlan":
         """Returns the plan with another seed."""
-        return TrainingPlan(training=self.training, architecture=self.architecture, seed=seed, search=self.search)
+        return self.model_validate({**dict(self), "seed": seed})

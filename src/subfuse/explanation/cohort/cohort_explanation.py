@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from subfuse.devices import gpus_of
 from subfuse.errors import DataError
 from subfuse.execution import Attempts, Progress, run_jobs, with_time_left
 from subfuse.explanation.cohort.cohort_genes import gene_summary, rank_stability, values_of_top_genes
@@ -38,6 +39,7 @@ def explain_cohort(
     *,
     gene_sets: Mapping[str, Sequence[str]],
     tolerance: float = TOLERANCE,
+    device: str = "cpu",
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
@@ -63,6 +65,7 @@ def explain_cohort(
         out: Folder to write to.
         gene_sets: Sets to look for among the ranked genes.
         tolerance: Completeness gap at which integration stops; see `converged_gradients`.
+        device: Where the models are explained.
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each model.
@@ -79,7 +82,11 @@ def explain_cohort(
     report = None if progress is None else with_time_left(progress, done=done, workers=workers)
     attempts = Attempts()
     failed: set[str] = set()
-    for index, outcome in run_jobs(explain_model, open_jobs, workers=workers, scheduler=scheduler):
+    gpus = [] if scheduler is not None else gpus_of(device, min(workers, len(open_jobs)))
+    explained = run_jobs(
+        explain_model, [(*job, device) for job in open_jobs], workers=workers, scheduler=scheduler, gpus=gpus
+    )
+    for index, outcome in explained:
         tested, done = open_jobs[index][0], done + 1
         if isinstance(outcome, Exception):
             attempts.failed(f"{tested.fitted.task}, model {tested.fold}", outcome)

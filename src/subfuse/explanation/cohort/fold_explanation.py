@@ -14,6 +14,7 @@ from subfuse import __version__
 from subfuse.bounded_files import require_regular_file
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.fingerprint import fingerprint_of
+from subfuse.devices import chosen_device
 from subfuse.errors import DataError
 from subfuse.execution import Attempts
 from subfuse.explanation.attribution import Attribution
@@ -51,11 +52,17 @@ class FoldModel:
     patients: tuple[Patient, ...]  # on the model's gene axis
 
 
-def explain_model(tested: FoldModel, folder: Path, tolerance: float) -> None:
+def explain_model(tested: FoldModel, folder: Path, tolerance: float, device: str = "cpu") -> None:
     """Explains the patients of one model and writes the tables of `TABLES`, and last of all that they are complete.
 
     A patient who cannot be explained is left out with a warning, and the others go on. Such a model is not marked as
     complete, so that repeating the call tries it again.
+
+    Args:
+        tested: The model and its patients.
+        folder: Where the tables are written.
+        tolerance: Completeness gap at which integration stops; see `converged_gradients`.
+        device: Where the model is explained, see `chosen_device`.
 
     Raises:
         DataError: None of the model's patients could be explained.
@@ -65,7 +72,7 @@ def explain_model(tested: FoldModel, folder: Path, tolerance: float) -> None:
     generator = np.random.default_rng([SEED, *map(ord, tested.fold)])
     usable = [patient for patient in tested.patients if tested.fitted.usable(patient)]
     scrutinised = set(generator.permutation(len(usable))[:FAITHFULNESS_PATIENTS].tolist())
-    explained = _ExplainedModel.of(tested.fitted)
+    explained = _ExplainedModel.of(tested.fitted.to(chosen_device(device)))
     of_model = f"{tested.fitted.task}, model {tested.fold}"
     attempts = Attempts(
         on_failure=lambda who, reason: logger.warning("%s: %s not explained: %s", of_model, who, reason)
@@ -144,7 +151,7 @@ def _explained_patient(
         pd.DataFrame({"patient_id": patient.patient_id, "subspace": list(gaps), "relative_gap": gaps.values()}),
     )
     if batch.expression_mask[0] and "expression" in fitted.recipe.modalities:
-        expression = batch.expression[0].double().numpy()
+        expression = batch.expression[0].double().cpu().numpy()
         with torch.inference_mode():
             shares = score.of_subspaces(model(**projected.inputs()))[0].tolist()
         rows = _gene_rows(fitted, patient, score, attributions, expression)
@@ -172,7 +179,7 @@ def _gene_rows(
                 "subspace": name,
                 "gene": fitted.genes,
                 "expression": fitted.of_genes(expression),
-                "attribution": fitted.of_genes(attribution.gene[0]).double().numpy(),
+                "attribution": fitted.of_genes(attribution.gene[0]).double().cpu().numpy(),
             }
         )
         places = fitted.recipe.gene_sets.get(name)

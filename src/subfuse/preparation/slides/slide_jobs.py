@@ -91,6 +91,7 @@ def run_slides(
     *,
     workers: int,
     scheduler: str | None,
+    gpus: Sequence[str] = (),
     progress: SlideProgress,
 ) -> tuple[list[Any], list[tuple[str, str, str]]]:
     """Runs one job per slide; a slide that fails is listed and the rest goes on.
@@ -100,6 +101,7 @@ def run_slides(
         jobs: Its arguments; the first is the slide's source.
         workers: Local processes; with 1 the slides are done in this process.
         scheduler: Address of a running Dask scheduler, instead of local processes.
+        gpus: Of which each local process sees one, see `run_jobs`.
         progress: Told of each slide.
 
     Returns:
@@ -110,7 +112,7 @@ def run_slides(
     """
     records, failures = [], []
     defects: dict[str, str] = {}  # told of once each, with a traceback
-    for index, outcome in run_jobs(function, jobs, workers=workers, scheduler=scheduler):
+    for index, outcome in run_jobs(function, jobs, workers=workers, scheduler=scheduler, gpus=gpus):
         slide_id = jobs[index][0].slide_id
         if isinstance(outcome, ConfigurationError):
             raise outcome

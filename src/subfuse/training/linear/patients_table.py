@@ -73,9 +73,9 @@ class TabledPatients:
         Also by name the folds in which none was fitted, and why.
         """
         from subfuse.training.fitting import predict_sides, train_fold  # imports PyTorch
-        from subfuse.training.settings import TrainingPlan, TrainingSettings
+        from subfuse.training.settings import TrainingPlan
 
-        plan, spec = TrainingPlan(training=TrainingSettings(accelerator="cpu")), self.cohort.tasks[self.task.name]
+        plan, spec = TrainingPlan(device="cpu"), self.cohort.tasks[self.task.name]
         tables, unfitted = [], {}
         for (repeat, name), fold in self.folds.items():
             try:
