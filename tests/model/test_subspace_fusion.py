@@ -241,7 +241,7 @@ class TestLayout:
         given = stack(binned, pad=7.0)
         given["patch_mask"][3] = False
         known = BinnedBags(torch.nn.utils.rnn.pad_sequence(cells, batch_first=True), torch.stack(summaries))
-        expected, found = model(**everything), model(**given, binned=known.to(torch.device("cpu")))
+        expected, found = model(**everything), model(**given, binned=known)
         for name in FIELDS:
             torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(

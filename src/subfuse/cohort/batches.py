@@ -27,7 +27,7 @@ class SurvivalTarget:
 
     def to(self, device: torch.device) -> "SurvivalTarget":
         """Returns the target on a device."""
-        return SurvivalTarget(self.time_days.to(device), self.event.to(device))
+        return SurvivalTarget(moved(self.time_days, device), moved(self.event, device))
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ClassTarget:
 
     def to(self, device: torch.device) -> "ClassTarget":
         """Returns the target on a device."""
-        return ClassTarget(self.label.to(device))
+        return ClassTarget(moved(self.label, device))
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class OrderedTarget(ClassTarget):
 
 
 Target = SurvivalTarget | ClassTarget
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor on a device; a GPU copies it while the processor goes on, from memory that stays in place."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,11 @@ class BagBatch:
     def to(self, device: torch.device) -> "BagBatch":
         """Returns the batch on a device."""
         target = None if self.target is None else self.target.to(device)
-        moved = {name: values.to(device) for name, values in self.inputs().items()}
-        return BagBatch(patient_id=self.patient_id, target=target, **moved)
+        binned = None
+        if self.binned is not None:
+            binned = BinnedBags(moved(self.binned.cell, device), moved(self.binned.summary, device))
+        tensors = {name: moved(value, device) for name, value in self.inputs().items() if name != "binned"}
+        return BagBatch(patient_id=self.patient_id, target=target, binned=binned, **tensors)
 
 
 def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str]) -> Target:

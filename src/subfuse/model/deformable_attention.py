@@ -49,6 +49,8 @@ class DeformableAttention(nn.Module):
         table_size: Nodes per axis of the position bias's table; None evaluates its network at every pair.
     """
 
+    last_point: Float[Tensor, "2"]  # (x, y) of the last point, from 0
+
     def __init__(
         self,
         embed_dim: int,
@@ -76,6 +78,8 @@ class DeformableAttention(nn.Module):
         self.align_corners = align_corners
         self.table_size = table_size
         self.points = (grid[0] // downsample, grid[1] // downsample)
+        last = torch.tensor([self.points[1] - 1.0, self.points[0] - 1.0])
+        self.register_buffer("last_point", last, persistent=False)
         self.norm = nn.LayerNorm(embed_dim)
         self.query = nn.Conv1d(embed_dim, inner, 1, groups=offset_groups, bias=False)
         self.key = nn.Conv1d(embed_dim, inner, 1, groups=offset_groups, bias=False)
@@ -156,7 +160,7 @@ class DeformableAttention(nn.Module):
 
     def _normalise(self, sampling_grid: Float[Tensor, "batch group point 2"]) -> Float[Tensor, "batch group point 2"]:
         """Positions in [-1, 1] from one end of the coarse grid to the other."""
-        last = sampling_grid.new_tensor([self.points[1] - 1, self.points[0] - 1])
+        last = self.last_point.to(sampling_grid.dtype)
         return 2 * sampling_grid / last.clamp(min=1) - (last > 0).to(last.dtype)
 
     def _sample(

@@ -25,24 +25,28 @@ def check_shapes(
             raise ValueError(f"{name} must have the shape {shape} to fit patches. Found {tuple(tensor.shape)}.")
 
 
-def check_modalities(patch_mask: Bool[Tensor, "batch patch"], expression_mask: Bool[Tensor, " batch"]) -> None:
-    """Raises a ValueError if a patient has neither patches nor expression."""
+def check_modalities(
+    patch_mask: Bool[Tensor, "batch patch"],
+    expression_mask: Bool[Tensor, " batch"],
+    genes: Sequence[Float[Tensor, "batch _"]],
+) -> None:
+    """Raises a ValueError if a patient has neither modality, or measured expression of a subspace is not finite.
+
+    Both are asked together: an answer of the device is waited for.
+    """
     has_nothing = ~(patch_mask.any(1) | expression_mask)
+    is_bad = torch.stack([~part.sum(1).isfinite() for part in genes]).any(0) & expression_mask
+    if not torch.cat([has_nothing, is_bad]).any():
+        return
     if has_nothing.any():
         raise ValueError(
             "every patient must have a patch (patch_mask) or expression (expression_mask). "
             f"Found neither in batch rows {preview(has_nothing.nonzero().flatten().tolist())}."
         )
-
-
-def check_expression(genes: Sequence[Float[Tensor, "batch _"]], expression_mask: Bool[Tensor, " batch"]) -> None:
-    """Raises a ValueError if measured expression of a subspace is NaN or infinite."""
-    is_bad = torch.stack([~part.sum(1).isfinite() for part in genes]).any(0) & expression_mask
-    if is_bad.any():
-        raise ValueError(
-            "expression must be finite where expression_mask is True. "
-            f"Found NaN or infinity in batch rows {preview(is_bad.nonzero().flatten().tolist())}."
-        )
+    raise ValueError(
+        "expression must be finite where expression_mask is True. "
+        f"Found NaN or infinity in batch rows {preview(is_bad.nonzero().flatten().tolist())}."
+    )
 
 
 def check_finite(patches: Float[Tensor, "batch patch feature"]) -> None:

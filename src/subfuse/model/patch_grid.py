@@ -79,10 +79,6 @@ class BinnedBags:
     cell: Int[Tensor, "batch patch"]  # of each mean; anything where there is none
     summary: Float[Tensor, "batch summary"]  # of the patches themselves, see `patch_summary`
 
-    def to(self, device: torch.device) -> "BinnedBags":
-        """Returns the same on a device."""
-        return BinnedBags(self.cell.to(device), self.summary.to(device))
-
 
 def bin_patches(
     patches: Float[Tensor, "patch feature"], coords: Float[Tensor, "patch 2"], grid: tuple[int, int]
@@ -142,10 +138,10 @@ def spatial_cells(
         every_cell: Whether empty cells become tokens as well; otherwise only where most cells are occupied.
         cell: Of each patch where it is known (`BinnedBags`); then `coords` are ignored.
     """
-    n_cells = grid[0] * grid[1]
+    n_cells, is_known = grid[0] * grid[1], cell is not None
     cell = torch.where(patch_mask, _cell_of_patch(coords, patch_mask, grid) if cell is None else cell, n_cells)
     occupied = torch.zeros(len(cell), n_cells + 1, dtype=torch.bool, device=cell.device).scatter(1, cell, True)[:, :-1]
-    n_tokens = int(occupied.sum(1).max())
+    n_tokens = patch_mask.shape[1] if is_known else int(occupied.sum(1).max())  # this waits for the device
     if every_cell or n_tokens > DENSE_OCCUPANCY * n_cells:
         position = torch.arange(n_cells, device=cell.device).expand(len(cell), -1)
         return SpatialCells(cell=position, token_mask=occupied, token=cell, is_dense=True)

@@ -180,7 +180,7 @@ class TableReading:
         self, runs: Float[Tensor, "run width"], maps: slice, grad: Float[Tensor, "map point cell"]
     ) -> tuple[Float[Tensor, "map point"], Float[Tensor, "map point"]]:
         """Returns the gradients with respect to the weights along x and along y, given that of what `read` returns."""
-        slope = grad.new_tensor([-1.0, 1.0])
+        slope = torch.arange(-1, 2, 2, dtype=grad.dtype, device=grad.device)  # made there: a list would be copied
         along_x = self._weighted_sum(runs, maps, _outer(_ends(self.y_weight[maps]), slope))
         grad_x = torch.linalg.vecdot(along_x, grad)
         along_y = self._weighted_sum(runs, maps, _outer(slope, _ends(self.x_weight[maps])))
@@ -195,11 +195,13 @@ class TableReading:
         """
         weight = _outer(_ends(self.y_weight[maps]), _ends(self.x_weight[maps]))
         run, order = self._runs_of_rows(maps).flatten().sort()
-        count = torch.bincount(run, minlength=len(grad_runs))
+        first = torch.searchsorted(
+            run, torch.arange(len(grad_runs), device=run.device)
+        )  # counting waits for the device
         grad_runs += functional.embedding_bag(
             order // weight.shape[-1],
             grad.reshape(-1, grad_runs.shape[1]),
-            count.cumsum(0) - count,
+            first,
             mode="sum",
             per_sample_weights=self._weights_of_rows(weight).flatten()[order],
         )

@@ -13,7 +13,7 @@ from torch.nn import functional
 from subfuse.errors import preview
 from subfuse.model.deformable_attention import DeformableAttention
 from subfuse.model.gene_encoders import GeneEncoder, encode_measured
-from subfuse.model.inputs import check_expression, check_finite, check_modalities, check_shapes
+from subfuse.model.inputs import check_finite, check_modalities, check_shapes
 from subfuse.model.output import SubspaceFusionOutput, SubspaceHead
 from subfuse.model.patch_grid import BinnedBags, PatchCells, no_cells, raster_cells, spatial_cells
 
@@ -236,11 +236,10 @@ class SubspaceFusion(nn.Module):
         """
         self._check_widths(patches, expression)
         check_shapes(patches, coords, patch_mask, expression, expression_mask)
-        check_modalities(patch_mask, expression_mask)
+        genes = [expression[:, getattr(self, f"_columns_{index}")] for index in range(len(self.subspaces))]
+        check_modalities(patch_mask, expression_mask, genes)
         cells = self._cells(coords, patch_mask, None if binned is None else binned.cell)
         tokens = self._tokens(patches, patch_mask, cells).chunk(len(self.subspaces), dim=2)
-        genes = [expression[:, getattr(self, f"_columns_{index}")] for index in range(len(self.subspaces))]
-        check_expression(genes, expression_mask)
         parts = [
             subspace(part, cells, part_genes, expression_mask, need_attention=need_attention)
             for subspace, part, part_genes in zip(self.subspaces.values(), tokens, genes, strict=True)

@@ -125,7 +125,8 @@ class Objective(nn.Module, ABC):
         total = self.task_loss(output.logits, target)
         terms = {"task": total.detach()}
         if output.sampling_grid is not None:
-            consistency = self.consistency(output.expression_embedding[paired], output.sampling_grid[paired])
+            both = paired.nonzero().flatten()
+            consistency = self.consistency(output.expression_embedding[both], output.sampling_grid[both])
             total, terms["consistency"] = total + self.consistency.weight * consistency, consistency.detach()
         if output.alignment is not None:
             alignment = output.alignment[paired].sum() / paired.sum().clamp(min=1)

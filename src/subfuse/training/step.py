@@ -1,5 +1,6 @@
 """One update from a joint batch: the patients of one batch, of several batches, of several processes."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -10,7 +11,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from subfuse.cohort.bags import BagReader
-from subfuse.cohort.batches import BagBatch, BinnedReader, Target, draw_batches, make_target
+from subfuse.cohort.batches import BagBatch, BinnedReader, Target, draw_batches, make_target, moved
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError
@@ -35,7 +36,7 @@ class Share:
         """Returns the network's output for the joint batch with the logits of the linear path added."""
         if self.offset is None:
             return output
-        return replace(output, logits=output.logits + self.offset.to(output.logits))
+        return replace(output, logits=output.logits + moved(self.offset, output.logits.device).to(output.logits))
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,16 @@ class JointUpdate:
         assert weight.grad is not None
         conflict = gradient_conflict(weight.grad)
         weight.grad = self.coordinator.coordinate(weight.grad, self.objective.confidence(joint, target))
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
-        if not norm.isfinite():
+        measured = {
+            "gradient_norm": nn.utils.clip_grad_norm_(parameters, self.clip),
+            "train_loss": loss.total.detach(),
+            **{f"train_{name}": value for name, value in loss.terms.items()},
+            "gradient_cosine": conflict.cosine,
+            "gradient_conflict": conflict.rate,
+        }
+        told = torch.stack([value.float() for value in measured.values()]).tolist()  # waits for the device once
+        row = dict(zip(measured, told, strict=True))
+        if not math.isfinite(row.pop("gradient_norm")):
             raise ConfigurationError("training must keep finite gradients. Found NaN or infinity. Lower --train.lr.")
         self.optimizer.step()
         if self.gene_penalty:
@@ -165,12 +174,7 @@ class JointUpdate:
             for encoder in self.model.modules():
                 if isinstance(encoder, GeneEncoder):
                     encoder.shrink_genes(amount)
-        return {
-            "train_loss": float(loss.total.detach()),
-            **{f"train_{name}": float(value) for name, value in loss.terms.items()},
-            "gradient_cosine": float(conflict.cosine),
-            "gradient_conflict": float(conflict.rate),
-        }
+        return row
 
     def outputs(self, share: Share) -> SubspaceFusionOutput:
         """Returns the output for the joint batch, without gradient."""

@@ -1,0 +1,72 @@
+"""Every model trains and predicts on a GPU without mixing devices, and rarely waits for it; the GPU is pretended."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from brief_training import BRIEF, train
+from pretended_gpu import GPU, OneGpu, PretendedGpu, pretend
+
+from small_cohort import deal_folds
+from subfuse.training.fitting import predict_sides
+from subfuse.training.models import MODELS
+from subfuse.training.step import JointUpdate
+
+pytestmark = pytest.mark.walk
+
+ONE_EPOCH = BRIEF.model_copy(update={"epochs": 1})
+OF_TASK = {model: "grade" if entry.task == "classes" else "survival" for model, entry in MODELS.items()}
+READ = [name for name, entry in MODELS.items() if entry.modalities & {"slides", "expression"}]
+
+
+def small(make_cohort, n_patients=24):
+    cohort = make_cohort(n_patients)
+    return replace(cohort, pathways={"one": cohort.genes[:4], "two": cohort.genes[2:9]})
+
+
+@pytest.mark.parametrize("model", READ)
+def test_a_model_trains_and_predicts_as_on_the_processor(model, make_cohort, monkeypatch):
+    cohort, task = small(make_cohort), OF_TASK[model]
+    expected = predict_sides(train(cohort, model, task, ONE_EPOCH), cohort, deal_folds(cohort)[0])
+    pretend(monkeypatch)
+    with PretendedGpu():
+        fitted = train(cohort, model, task, ONE_EPOCH, fabric=OneGpu())
+        assert fitted.device == GPU
+        found = predict_sides(fitted, cohort, deal_folds(cohort)[0])
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["survival", "grade"])
+def test_an_update_of_subspace_fusion_waits_four_times_and_every_copy_to_the_gpu_is_queued(
+    task, make_cohort, monkeypatch
+):
+    cohort, counted = make_cohort(48), []
+    update = JointUpdate.__call__
+
+    def watched(self, share):
+        gpu = PretendedGpu.active
+        gpu.waits.clear()
+        gpu.copies.clear()
+        row = update(self, share)
+        counted.append((sum(gpu.waits.values()), dict(gpu.waits), gpu.copies["blocking"]))
+        return row
+
+    monkeypatch.setattr(JointUpdate, "__call__", watched)
+    pretend(monkeypatch)
+    with PretendedGpu():
+        train(cohort, task=task, settings=ONE_EPOCH, fabric=OneGpu())
+    assert counted
+    assert max(waits for waits, _, _ in counted) <= 4, counted[0]
+    assert {blocking for _, _, blocking in counted} == {0}
+
+
+def test_devices_that_are_mixed_are_an_error(monkeypatch):
+    pretend(monkeypatch)
+    with PretendedGpu() as gpu:
+        there = torch.ones(2).to(GPU)
+        assert gpu.copies["blocking"] == 1
+        with pytest.raises(RuntimeError, match=r"Found on the processor: \[\(2,\)\]"):
+            there + torch.ones(2)
+        assert float((there * 2).sum()) == 4.0
+        assert gpu.waits == {"aten::_local_scalar_dense": 1}
