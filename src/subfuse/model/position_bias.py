@@ -195,9 +195,8 @@ class TableReading:
         """
         weight = _outer(_ends(self.y_weight[maps]), _ends(self.x_weight[maps]))
         run, order = self._runs_of_rows(maps).flatten().sort()
-        first = torch.searchsorted(
-            run, torch.arange(len(grad_runs), device=run.device)
-        )  # counting waits for the device
+        runs = torch.arange(len(grad_runs), device=run.device)
+        first = torch.searchsorted(run, runs)  # counting them would wait for the device
         grad_runs += functional.embedding_bag(
             order // weight.shape[-1],
             grad.reshape(-1, grad_runs.shape[1]),
