@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # each process that a test starts would compile the package anew, where the environment forbids to keep what is compiled
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-faults test-mutants check bench clean
+.PHONY: setup demo test test-faults test-mutants check bench bench-gpu clean
 
 setup: $(READY)
 
@@ -39,6 +39,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/model_speed.py
+
+# on a machine with a GPU
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) subfuse-demo build

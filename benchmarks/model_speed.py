@@ -47,14 +47,14 @@ class Package(nn.Module):
         """Patches on a full square grid, every modality present."""
         batch, n_patches = patches.shape[:2]
         side = int(n_patches**0.5)
-        index = torch.arange(n_patches)
+        index = torch.arange(n_patches, device=patches.device)
         coords = torch.stack([index % side, index // side], -1) * PITCH_UM
         output = self.model(
             patches,
             coords.expand(batch, -1, -1),
-            torch.ones(batch, n_patches, dtype=torch.bool),
+            torch.ones(batch, n_patches, dtype=torch.bool, device=patches.device),
             genes,
-            torch.ones(batch, dtype=torch.bool),
+            torch.ones(batch, dtype=torch.bool, device=patches.device),
         )
         return {
             "logits": output.logits,
@@ -92,7 +92,7 @@ def consistency(output: dict[str, Tensor]) -> Tensor:
 def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, patches: Tensor, genes: Tensor) -> None:
     optimiser.zero_grad()
     output = model(patches, genes)
-    label = torch.arange(len(genes)) % CONFIG.n_outputs
+    label = torch.arange(len(genes), device=genes.device) % CONFIG.n_outputs
     (nn.functional.cross_entropy(output["logits"], label) + 0.5 * consistency(output)).backward()
     optimiser.step()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from subfuse.model.inputs import check_expression, check_finite, check_modalities, check_shapes
+from subfuse.model.inputs import check_finite, check_modalities, check_shapes
 
 BATCH, PATCH, FEATURE, GENE = 4, 3, 5, 6
 
@@ -45,18 +45,20 @@ def test_a_shape_that_does_not_fit_is_named_with_the_one_that_does(name, shape):
 
 def test_every_patient_needs_one_modality():
     patch_mask = torch.tensor([[True, False], [False, False], [False, True], [False, False]])
-    check_modalities(patch_mask, torch.tensor([False, True, True, True]))
+    genes = [torch.zeros(BATCH, 2)]
+    check_modalities(patch_mask, torch.tensor([False, True, True, True]), genes)
     with pytest.raises(ValueError, match=r"Found neither in batch rows 1, 3\."):
-        check_modalities(patch_mask, torch.tensor([True, False, True, False]))
+        check_modalities(patch_mask, torch.tensor([True, False, True, False]), genes)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_expression_must_be_finite_where_it_was_measured(value):
     genes = [torch.zeros(BATCH, 2), torch.zeros(BATCH, 4)]  # of two subspaces
     genes[1][2, 3] = value
-    check_expression(genes, torch.tensor([True, True, False, True]))
+    everywhere = torch.ones(BATCH, PATCH, dtype=torch.bool)
+    check_modalities(everywhere, torch.tensor([True, True, False, True]), genes)
     with pytest.raises(ValueError, match=r"expression must be finite where .* batch rows 2\."):
-        check_expression(genes, torch.ones(BATCH, dtype=torch.bool))
+        check_modalities(everywhere, torch.ones(BATCH, dtype=torch.bool), genes)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
