@@ -32,7 +32,7 @@ def test_it_is_said_that_nobody_can_be_explained(make_cohort, tmp_path, caplog, 
     nobody = SimpleNamespace(
         predictions=predicted(slides=False, expression=False), explain_cohort=lambda *_, **__: None
     )
-    monkeypatch.setattr(pipeline, "load_run", lambda _: nobody)
+    monkeypatch.setattr(pipeline, "load_run", lambda *_, **__: nobody)
     monkeypatch.setattr(pipeline, "write_report", lambda folder: folder / "report.html")
     pipeline.explain_and_report(tmp_path, make_cohort(2))
     assert "not explained: single patients" in caplog.text
@@ -41,7 +41,7 @@ def test_it_is_said_that_nobody_can_be_explained(make_cohort, tmp_path, caplog, 
 
 def test_a_report_that_fails_is_a_warning_of_a_finished_validation(tmp_path, capsys, caplog, monkeypatch):
     finished = SimpleNamespace(evaluate=lambda *_, **__: pd.DataFrame())
-    monkeypatch.setattr(runs, "load_run", lambda _: finished)
+    monkeypatch.setattr(runs, "load_run", lambda *_, **__: finished)
     monkeypatch.setattr(training, "read_chosen_cohort", lambda *_: None)
     monkeypatch.setattr(training, "print_metrics", lambda *_: None)
     monkeypatch.setattr(pipeline, "write_report", lambda _: 1 / 0)

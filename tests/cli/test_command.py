@@ -3,6 +3,7 @@
 import pytest
 from jsonargparse import Namespace
 
+from subfuse import devices
 from subfuse.cli import command
 from subfuse.cli.command import Command, add_role, add_workers, chosen_role, n_workers, read_chosen_cohort
 from subfuse.cli.options import Parser
@@ -78,7 +79,7 @@ def test_commands_name_their_role_and_processes_alike():
 )
 def test_libraries_are_imported_ahead_where_processes_will_need_them(monkeypatch, workers, scheduler, count, ahead):
     begun = []
-    monkeypatch.setattr(command, "available_cores", lambda: 5)
+    monkeypatch.setattr(devices, "available_cores", lambda: 5)
     monkeypatch.setattr(command, "import_ahead", lambda: begun.append(True))
     assert n_workers(Namespace(workers=workers, scheduler=scheduler)) == count
     assert len(begun) == ahead

@@ -3,10 +3,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from subfuse import doctor
-from subfuse.doctor import OPTIONAL, diagnose
+from subfuse.cli import doctor
+from subfuse.cli.doctor import OPTIONAL, diagnose
 
-DATA = Path(__file__).parents[1] / "docs" / "data.md"
+DATA = Path(__file__).parents[2] / "docs" / "data.md"
 
 
 @pytest.fixture(scope="module")

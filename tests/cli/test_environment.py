@@ -5,8 +5,7 @@ import subprocess
 
 import pytest
 
-from subfuse import doctor
-from subfuse.cli import COMMANDS, environment, main
+from subfuse.cli import COMMANDS, doctor, environment, main
 from subfuse.runs import released_checkpoint
 
 pytestmark = pytest.mark.walk

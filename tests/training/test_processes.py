@@ -62,6 +62,7 @@ def test_one_of_several_gpus_takes_one_process(monkeypatch):
         pass
 
 
+@pytest.mark.walk  # what stands for Fabric here is none
 def test_fabric_has_the_device_that_was_chosen(monkeypatch):
     monkeypatch.setattr(devices, "devices_here", lambda: ["cpu", "cuda:0", "cuda:1", "mps"])
     monkeypatch.setattr(processes, "Fabric", lambda **options: options)

@@ -19,7 +19,7 @@ from subfuse.training import trainer
 from subfuse.training.checkpoint import Checkpoint
 from subfuse.training.problem import assign
 from subfuse.training.processes import one_process
-from subfuse.training.settings import TrainingSettings
+from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData, paired
 from subfuse.training.trainer import OPTIMIZERS, Trainer
 
@@ -255,7 +255,7 @@ def test_networks_of_an_ensemble_have_seeds_and_files_of_their_own_and_the_first
     alone = Trainer(
         BRIEF,
         3,
-        one_process(BRIEF),
+        one_process(TrainingPlan(training=BRIEF)),
         checkpoint=Checkpoint(tmp_path / "last.ckpt", {"seed": 3}),
         log_path=tmp_path / "log.csv",
         progress=lambda *step: told.append(step),

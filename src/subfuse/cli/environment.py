@@ -33,7 +33,7 @@ def _add_doctor(parser: ArgumentParser) -> None:
 
 
 def _doctor(arguments: Namespace) -> None:
-    from subfuse.doctor import diagnose
+    from subfuse.cli.doctor import diagnose
 
     rows = diagnose(arguments.encoder)
     print_table("subfuse doctor", ("what", "state", "remedy"), rows)

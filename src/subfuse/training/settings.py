@@ -84,7 +84,11 @@ class TrainingPlan(Section):
         description="Trials of a search for every neural model's settings on the inner validation patients of each "
         "fold; 0 takes the settings as they are.",
     )
-    device: str = Field(AUTO, description="Where networks are trained and predict; see `chosen_device`.")
+    device: str = Field(
+        AUTO,
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="Where networks are trained and predict, see `chosen_device`.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -164,7 +164,9 @@ class JointUpdate:
             "gradient_cosine": conflict.cosine,
             "gradient_conflict": conflict.rate,
         }
-        told = torch.stack([value.float() for value in measured.values()]).tolist()  # waits for the device once
+        told = torch.stack(
+            [value.to(loss.total.dtype) for value in measured.values()]
+        ).tolist()  # waits for the device once
         row = dict(zip(measured, told, strict=True))
         if not math.isfinite(row.pop("gradient_norm")):
             raise ConfigurationError("training must keep finite gradients. Found NaN or infinity. Lower --train.lr.")

@@ -97,7 +97,7 @@ def test_the_models_are_jobs_of_the_runs_workers(models, tmp_path, monkeypatch):
     monkeypatch.setattr(cohort_explanation, "run_jobs", run_jobs)
     with pytest.raises(DataError, match="damaged"):
         explain_cohort(models, tmp_path, gene_sets={}, tolerance=1.0, workers=3, scheduler="tcp://host:1")
-    assert seen == {"workers": 3, "scheduler": "tcp://host:1", "n_jobs": 2}
+    assert seen == {"workers": 3, "scheduler": "tcp://host:1", "gpus": [], "n_jobs": 2}
     assert (tmp_path / "survival" / "models" / "1" / "done.txt").exists()  # the others are kept
 
 
@@ -146,8 +146,8 @@ def test_a_task_that_fails_leaves_the_others_and_what_is_done_counts(tmp_path, m
     ]
     written, jobs, done = [], [], []
 
-    def run_jobs(function, open_jobs, *, workers, scheduler):
-        jobs.extend((tested.fitted.task, tested.fold, tolerance, workers) for tested, _, tolerance in open_jobs)
+    def run_jobs(function, open_jobs, *, workers, scheduler, gpus):
+        jobs.extend((tested.fitted.task, tested.fold, tolerance, workers) for tested, _, tolerance, _ in open_jobs)
         yield 0, DataError("damaged")
         yield 1, None
 
