@@ -224,3 +224,74 @@ def test_folds_that_lie_in_the_folder_are_proposed(tmp_path, capsys):
     assert "\n# splits: {folder: ../data/splits/five}" in text
     (tmp_path / "out" / "cohort.yaml").write_text(text.replace("FILL-IN", "tpm").replace("# splits", "splits"))
     assert checked(tmp_path / "out", capsys)[0] == 0
+
+
+def test_a_prepared_folder_is_not_drafted_a_second_time(tmp_path, capsys):
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "provenance.json").write_text("{}")
+    assert main(["init", str(tmp_path / "out"), "--from", str(tmp_path / "prepared")]) == 2
+    assert f"Found a prepared cohort. Go on with: subfuse crossval {tmp_path / 'prepared'}" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_name_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["init", "", "--from", str(job_with_tables(tmp_path / "data"))])
+    assert "the folder for cohort.yaml must have a name. Found an empty one" in capsys.readouterr().err
+    assert not (tmp_path / "cohort.yaml").exists()
+
+
+def test_what_is_wrong_in_a_table_is_a_problem_with_its_path(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = job_with_tables(tmp_path / "in" / "data")
+    table = clinical()
+    table.assign(os_days=["12 d", *table["os_days"].astype(str)[1:]]).to_csv(data / "clinical.csv", index=False)
+    assert main(["init", "out", "--from", "in/data"]) == 0
+    printed = capsys.readouterr().out
+    assert "# PROBLEM: clinical.csv, row 2: time_days must be a number of days. Found '12 d'" in printed
+
+
+def test_two_studies_are_a_choice(tmp_path, capsys):
+    for name in ("gbm", "lgg"):
+        study(tmp_path / "data" / name)
+    text, _ = drafted(tmp_path / "data", tmp_path / "out", capsys)
+    assert "gbm/data_clinical_patient.txt or ../data/gbm/data_clinical_sample.txt or ../data/lgg" in text
+    assert "or one of `cohorts` for each?" in text
+
+
+def test_the_only_table_that_can_be_of_patients_is_named(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    table = clinical().drop(columns=["age", "grade"])
+    table.columns = ["Nummer", "Überlebenszeit (Monate)", "verstorben"]
+    table.to_csv(data / "clinical.csv", index=False)
+    text, _ = drafted(data, tmp_path / "out", capsys)
+    assert "Is it ../data/clinical.csv, with Nummer, Überlebenszeit (Monate), verstorben?" in text
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path, capsys, monkeypatch):
+    data = job_with_tables(tmp_path / "data")
+    (data / "locked").mkdir()
+    monkeypatch.setattr("subfuse.recognition.kinds.os.access", lambda path, mode: path.name != "locked")
+    text, _ = drafted(data, tmp_path / "out", capsys)
+    assert "# not read, since the system does not permit it: locked" in text
+
+
+@pytest.mark.parametrize("by_genes", [False, True])
+def test_identifiers_of_the_tables_are_compared(tmp_path, capsys, by_genes):
+    data = job_with_tables(tmp_path / "data")
+    values = tpm().iloc[:20]
+    (values.T if by_genes else values).to_csv(data / "expression.csv")
+    text, _ = drafted(data, tmp_path / "out", capsys)
+    assert "# 24 patients in all\n# by their identifiers, 24 have slides and 20 have expression\n" in text
+    strange = values.set_axis([f"S{i}" for i in range(20)])
+    (strange.T if by_genes else strange).to_csv(data / "expression.csv")
+    text, printed = drafted(data, tmp_path / "again", capsys)
+    assert "24 have slides and 0 have expression" in text
+    assert "PROBLEM: no patient has expression: patients are TCGA-02-0000" in printed
+
+
+def test_why_the_first_table_is_none_that_is_known_is_said(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shopping.csv").write_text("item,price\nmilk,2\n")
+    assert main(["init", str(tmp_path / "out"), "--from", str(tmp_path / "data")]) == 3
+    assert "shopping.csv has the columns item, price. Run" in capsys.readouterr().err

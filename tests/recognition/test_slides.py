@@ -62,7 +62,7 @@ def test_two_encoders_are_both_named(tmp_path):
             write_hdf5(tmp_path / "stamp" / "all" / encoder / f"{name}.h5", feats=FEATURES, coords=COORDS)
     text, found = drafted(tmp_path / "stamp")
     assert found == {"features": "all"}
-    assert "QUESTION: slide identifiers must be unique" in text
+    assert "PROBLEM: slide identifiers must be unique" in text
 
 
 def test_features_in_several_folders_are_both_named(tmp_path):
@@ -102,6 +102,27 @@ def test_a_resolution_that_some_files_lack_is_not_asked_for_all(tmp_path):
     text, found = drafted(tmp_path)
     assert found == {"features": "job"}
     assert f"QUESTION: {TILING}/features_uni_v1/{NAMES[1]}.h5: the pixel size is required" in text
+
+
+def test_a_job_of_several_encoders_without_states_asks_for_the_pixel_size_too(tmp_path):
+    write_job(tmp_path / "job", dict.fromkeys(NAMES, None), encoders=("uni_v1", "conch_v15"))
+    assert drafted(tmp_path)[1] == {"features": "job", "encoder": None, "mpp": "FILL-IN"}
+
+
+def test_files_that_cannot_be_read_do_not_hide_the_others(tmp_path):
+    clam(tmp_path, level0_mpp=0.25)
+    for name in ("0", "1", "2", "3"):
+        (tmp_path / "h5_files" / f"{name}.h5").write_bytes(b"no HDF5")
+    text, _ = drafted(tmp_path)
+    assert "8 slides, CLAM, encoder unknown" in text
+    assert "PROBLEM: 4 of 7 files looked at cannot be read; the first: h5_files/0.h5: a complete HDF5 file" in text
+
+
+def test_features_of_several_widths_are_told(tmp_path):
+    clam(tmp_path, level0_mpp=0.25)
+    write_hdf5(tmp_path / "h5_files" / "0.h5", features=FEATURES[:, :3], coords=COORDS, on_coords={"level0_mpp": 0.25})
+    text, _ = drafted(tmp_path)
+    assert f"PROBLEM: features of one width are required. Found 3 in 0.h5 and 4 in {NAMES[0]}.h5" in text
 
 
 def test_a_file_of_features_that_cannot_be_read_is_told(tmp_path):

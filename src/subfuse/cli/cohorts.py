@@ -54,10 +54,17 @@ def _simulate(arguments: Namespace) -> None:
 
 
 def _add_init(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("."), help="Where to write cohort.yaml.")
+    parser.add_argument("folder", type=_folder, nargs="?", default=Path("."), help="Where to write cohort.yaml.")
     parser.add_argument(
         "--from", action="append", metavar="FOLDER", help="Data as they are, which cohort.yaml is drafted from."
     )
+
+
+def _folder(name: str | Path) -> Path:
+    """Returns the folder of a name, which is not left out by mistake, as with a variable that is not set."""
+    if not str(name):
+        raise ConfigurationError("the folder for cohort.yaml must have a name. Found an empty one")
+    return Path(name)
 
 
 def _init(arguments: Namespace) -> None:

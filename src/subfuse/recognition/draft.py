@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from pydantic import ValidationError
 
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortFile
-from subfuse.errors import ConfigurationError, DataError, SubfuseError, counted, preview
+from subfuse.errors import ConfigurationError, DataError, SubfuseError, command_line, counted, preview
 from subfuse.expression.matrices import description_beside
 from subfuse.identifiers import is_plain_name
 from subfuse.preparation.slides.slide_search import files_in_words
 from subfuse.preparation.tasks import assumed_tasks, learnable_tasks
 from subfuse.recognition.expression import expression_lines
+from subfuse.recognition.follow_up import may_be_outcome
 from subfuse.recognition.kinds import (
     CLASS,
     GENE_SETS,
@@ -23,11 +25,14 @@ from subfuse.recognition.kinds import (
     XENA,
     FoundTable,
     find_tables,
+    is_prepared,
+    may_be_read,
     study_name,
 )
+from subfuse.recognition.overlap import overlap_lines
 from subfuse.recognition.patients import patients_lines
 from subfuse.recognition.slides import slides_lines
-from subfuse.recognition.yaml_lines import QUESTION, asked, line, relative, remark, scalar
+from subfuse.recognition.yaml_lines import PROBLEM, QUESTION, asked, line, relative, remark, scalar
 
 _ROLES = ("develop", "external")
 _FOLD = "splits_0.csv"  # in a folder of folds
@@ -36,7 +41,7 @@ _UNREADABLE = (".xls", ".xlsb", ".zip", ".bz2", ".xz", ".gct", ".sav", ".dta", "
 
 @dataclass(frozen=True)
 class Draft:
-    """The text of a cohort file, and what is asked in it."""
+    """The text of a cohort file, and what is asked or wrong in it."""
 
     text: str
     questions: tuple[str, ...]  # with their lines
@@ -56,6 +61,9 @@ def draft_of_folder(folder: Path, base: Path) -> Draft:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "none"
         raise ConfigurationError(f"{folder}: a folder of tables, slides or features is required. Found {found}.")
+    if is_prepared(folder):
+        remedy = f"Go on with: {command_line('crossval', folder, '--out', 'run')}"
+        raise ConfigurationError(f"{folder}: data as they came are required. Found a prepared cohort. {remedy}")
     direct, below = find_tables(folder)
     patients = patients_lines(direct, below, base)
     slides = slides_lines(folder, direct, below, base)
@@ -63,24 +71,33 @@ def draft_of_folder(folder: Path, base: Path) -> Draft:
     if not patients and not slides and not expression:
         raise DataError(
             f"{folder}: a table of patients, expression, slides or features are required. Recognised none; found "
-            f"{files_in_words(folder)}. Run `subfuse init` without --from for a commented file."
+            f"{files_in_words(folder)}.{_reason(direct)} Run `subfuse init` without --from for a commented file."
         )
     if not patients:
-        patients = ["patients:", asked("table", "which table has a row for each patient? None was recognised")]
+        patients = ["patients:", asked("table", _question_of_patients([*direct, *below], base))]
     if not slides and not expression:
         slides = [remark(f"{QUESTION}where are slides, features or expression? At least one is required", indent=0)]
     head = [
-        f"# Drafted from {scalar(relative(folder, base))}. Lines with {QUESTION.strip(': ')} ask what no file tells.",
+        f"# Drafted from {scalar(_place(folder, base))}. Lines with QUESTION ask what no file tells, "
+        "those with PROBLEM say what is to be corrected.",
         line("name", _name(folder), indent=0),
         line("role", "develop", "external: models are only evaluated on it", indent=0),
     ]
     folds = [table.path.parent for table in (*direct, *below) if table.path.name == _FOLD]
     splits = [remark(f"splits: {{folder: {scalar(relative(path, base))}}}", indent=0) for path in folds]
-    tasks = _tasks("\n".join(["name: draft", *patients_lines(direct, below, folder)]), folder)
+    table = _patients("\n".join(["name: draft", *patients_lines(direct, below, folder)]), folder)
+    tasks = [table] if isinstance(table, str) else []
+    if isinstance(table, pd.DataFrame):
+        tasks = _tasks(table)
+        found = [part for lines in (slides_lines, expression_lines) for part in lines(folder, direct, below, folder)]
+        tasks[1:1] = overlap_lines(table["patient_id"].tolist(), found, folder)
     sections = [head, patients, slides, expression, tasks, splits, _told(folder, direct, base)]
     text = "\n\n".join("\n".join(section) for section in sections if section) + "\n"
     lines = enumerate(text.splitlines(), start=1)
-    return Draft(text, tuple(f"line {number}: {words.strip()}" for number, words in lines if QUESTION in words))
+    return Draft(
+        text,
+        tuple(f"line {number}: {words.strip()}" for number, words in lines if QUESTION in words or PROBLEM in words),
+    )
 
 
 def _name(folder: Path) -> str:
@@ -88,8 +105,34 @@ def _name(folder: Path) -> str:
     return name if is_plain_name(name) and name not in _ROLES else "my-cohort"
 
 
-def _tasks(text: str, base: Path) -> list[str]:
-    """Returns the tasks that the patients have the outcomes of; of others why not. None where questions are open.
+def _place(folder: Path, base: Path) -> str:
+    text = relative(folder, base)
+    return folder.resolve().name if text in (".", "..") else text
+
+
+def _reason(tables: Sequence[FoundTable]) -> str:
+    """Returns why the first table of a folder is none that is known."""
+    if not tables:
+        return ""
+    first = tables[0]
+    return f" {first.problem}." if first.problem else f" {first.path.name} has the columns {preview(first.start, 5)}."
+
+
+def _question_of_patients(tables: Sequence[FoundTable], base: Path) -> str:
+    """Returns what is asked where no table is known as one of patients, with the one that can be meant."""
+    asks = "which table has a row for each patient? None was recognised"
+    candidates = [table for table in tables if any(may_be_outcome(str(column)) for column in table.start)]
+    if len(candidates) != 1:
+        return asks
+    (table,) = candidates
+    return (
+        f"{asks}. Is it {relative(table.path, base)}, with {preview(table.start, 6)}? No column of it is named like an "
+        "identifier: name it in the file, such as patient_id, or as patient_id in columns"
+    )
+
+
+def _patients(text: str, base: Path) -> pd.DataFrame | str | None:
+    """Returns the patients of a draft, or the line of what is wrong with them. None where questions are open.
 
     Args:
         text: A cohort file with patients alone.
@@ -98,12 +141,16 @@ def _tasks(text: str, base: Path) -> list[str]:
     try:
         section = CohortFile.model_validate(yaml.safe_load(text), context={"base": base.resolve()})
     except ValidationError:
-        return []
+        return None
     assert section.patients is not None  # a draft has one cohort
     try:
-        patients = read_clinical(section.patients).patients
+        return read_clinical(section.patients).patients
     except SubfuseError as error:
-        return [remark(f"{QUESTION}{str(error).replace(f'{base}/', '')}", indent=0)]
+        return remark(f"{PROBLEM}{str(error).replace(f'{base.resolve()}/', '')}", indent=0)
+
+
+def _tasks(patients: pd.DataFrame) -> list[str]:
+    """Returns the tasks that the patients have the outcomes of; of others why not."""
     lines, reasons = [], learnable_tasks(patients)[1]
     for name, task in assumed_tasks(patients).items():
         described = {"time": "time_days", "event": "event"} if task.is_survival else {"column": name}
@@ -133,6 +180,8 @@ def _told(folder: Path, tables: Sequence[FoundTable], base: Path) -> list[str]:
     if unknown:
         lines.append(remark(f"not recognised, and not used: {preview(unknown, 8)}", indent=0))
     lines += [remark(f"not read: {table.problem}", indent=0) for table in tables if table.problem]
+    closed = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and not may_be_read(path)]
+    lines += [remark(f"not read, since the system does not permit it: {preview(closed)}", indent=0)] if closed else []
     others = [path.name for path in sorted(folder.iterdir()) if path.name.lower().endswith(_UNREADABLE)]
     if others:
         lines.append(remark(f"not read: {preview(others, 8)}. Save tables as .csv or .xlsx", indent=0))

@@ -95,14 +95,21 @@ def _narrow_subfolders(folder: Path) -> list[Path]:
 
 
 def visible_subfolders(folder: Path) -> list[Path]:
-    """Returns the subfolders of a folder, without hidden ones, stores, records of TRIDENT and prepared cohorts."""
+    """Returns the subfolders of a folder, without hidden, unreadable and prepared ones, stores, states of a job."""
     found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
     left_out = (STATES, *_STORES)
-    return [
-        path
-        for path in found
-        if not path.name.endswith(left_out) and not any((path / name).exists() for name in (PROVENANCE, STARTED))
-    ]
+    readable = [path for path in found if not path.name.endswith(left_out) and may_be_read(path)]
+    return [path for path in readable if not is_prepared(path)]
+
+
+def may_be_read(folder: Path) -> bool:
+    """Returns whether the system lets this user look into a folder."""
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Returns whether a folder holds a prepared cohort, or one that is not complete."""
+    return any((folder / name).exists() for name in (PROVENANCE, STARTED))
 
 
 def star_files(folder: Path) -> list[Path]:
@@ -187,7 +194,7 @@ def _kind_by_name(name: str) -> str | None:
         return STUDY_PATIENTS
     if name.startswith("data_clinical_sample"):
         return STUDY_SAMPLES
-    if name.startswith(("data_mrna_", "data_rna_seq_")):
+    if name.startswith(("data_mrna_", "data_rna_seq_", "data_expression")):
         return STUDY_ZSCORES if "zscore" in name else STUDY_EXPRESSION
     return None
 
@@ -196,8 +203,13 @@ def _meta(path: Path) -> Mapping[str, str]:
     """Returns the entries of a meta file; none where it cannot be read."""
     if not path.is_file():
         return {}
-    with open_bounded(path) as file:
-        lines = [line.decode("utf-8", errors="replace") for line, _ in zip(file, range(_LINES_OF_META), strict=False)]
+    try:
+        with open_bounded(path) as file:
+            lines = [
+                line.decode("utf-8", errors="replace") for line, _ in zip(file, range(_LINES_OF_META), strict=False)
+            ]
+    except OSError:
+        return {}
     entries = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, mark, value in entries if mark}
 

@@ -61,7 +61,8 @@ def patients_lines(direct: Sequence[FoundTable], below: Sequence[FoundTable], ba
     chosen = found if len(found) == 1 else told
     if len(chosen) != 1:
         paths = [table.path for source in found for table in source]
-        return ["patients:", asked("table", f"which is the table of patients, {names_of(paths, base)}?")]
+        pooled = ", or one of `cohorts` for each" if {source[0].kind for source in found} == {STUDY_PATIENTS} else ""
+        return ["patients:", asked("table", f"which is the table of patients, {names_of(paths, base)}{pooled}?")]
     (source,) = chosen
     others = [table for each in found if each is not source for table in each]
     return ["patients:", *_lines_of(source, base), *_others(others, base)]
@@ -69,13 +70,15 @@ def patients_lines(direct: Sequence[FoundTable], below: Sequence[FoundTable], ba
 
 def _sources(tables: Sequence[FoundTable]) -> list[list[FoundTable]]:
     """Returns what could be the patients, each of one table or of several that belong together."""
-    study = [table for kind in (STUDY_PATIENTS, STUDY_SAMPLES) for table in tables if table.kind == kind]
+    of_studies = [table for kind in (STUDY_PATIENTS, STUDY_SAMPLES) for table in tables if table.kind == kind]
+    places = dict.fromkeys(table.path.parent for table in of_studies)
+    studies = [[table for table in of_studies if table.path.parent == place] for place in places]
     of_portal = [table for table in tables if table.kind == GDC_CLINICAL]
     plain = [[table] for table in tables if table.kind == PATIENTS]
     if not any(_has_outcome(table) for (table,) in plain):
         plain += [[table] for table in tables if table.kind == SLIDES_OF_PATIENTS]
     together = [of_portal] if of_portal and _fit([t.path for t in of_portal]) else [[table] for table in of_portal]
-    return [*([study] if study else []), *together, *plain]
+    return [*studies, *together, *plain]
 
 
 def _fit(paths: Sequence[Path]) -> bool:

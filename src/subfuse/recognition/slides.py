@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from subfuse.errors import DataError, SubfuseError, counted, preview
 from subfuse.features.other_tools import opened_features
@@ -24,6 +25,7 @@ from subfuse.recognition.kinds import (
 )
 from subfuse.recognition.yaml_lines import (
     BLANK,
+    PROBLEM,
     QUESTION,
     asked,
     line,
@@ -34,7 +36,8 @@ from subfuse.recognition.yaml_lines import (
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 from subfuse.tables import usual_name
 
-_LOOKED_AT = 3  # files of features that are opened
+_LOOKED_AT = 3  # files of features that are read
+_MOST_OPENED = 20  # of which some may be damaged
 _OF_CLAM = ("h5_files", "pt_files")
 _ANY_MPP = 0.5  # µm per pixel: what a file lacks that can be read with it and not without
 
@@ -130,41 +133,75 @@ def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) 
     try:
         found, unread = find_features(places[0])
     except DataError as error:
-        question = str(error).removeprefix(f"{places[0]}: ")
-        if "slides.encoder" not in question:
-            return [line("features", relative(places[0], base), f"{QUESTION}{question}")]
-        return [line("features", relative(places[0], base)), asked("encoder", f"which one? {question}")]
+        problem = str(error).removeprefix(f"{places[0]}: ")
+        if "slides.encoder" not in problem:
+            return [line("features", relative(places[0], base), f"{PROBLEM}{problem}")]
+        of_one = find_features(places[0], _encoders_in(places[0])[0])[0]
+        told = [line("features", relative(places[0], base)), asked("encoder", f"which one? {problem}")]
+        return [*told, *_look_into(list(of_one.values()), places[0], tables).lines]
     top = _top(list(found.values()), places[0])
-    looked_at = sorted(found.values())[:_LOOKED_AT]
-    layouts, encoders, problems, n_without_mpp = set[str](), set[str](), list[str](), 0
-    for path in looked_at:
-        seen: tuple[str, str] | None
-        try:
-            seen = _look(path)
-        except SubfuseError as error:
-            seen = _look_with_any_mpp(path)
-            problems += [str(error)] if seen is None or not _has_mpp(tables) else []
-            n_without_mpp += seen is not None
-        layouts |= {seen[0]} if seen else set()
-        encoders |= {seen[1]} if seen else set()
-    if n_without_mpp == len(looked_at) and problems:
-        lines = [asked("mpp", "µm per level-0 pixel? No file says it", value=BLANK)]
-    else:  # a value for all would stand for those that say theirs, too
-        lines = [remark(f"{QUESTION}{problem.replace(f'{places[0]}/', '')}") for problem in problems]
-    if encoders == {UNKNOWN_ENCODER}:
+    seen = _look_into(list(found.values()), places[0], tables)
+    lines = seen.lines
+    if seen.encoders == {UNKNOWN_ENCODER}:
         lines.append(remark(f"{QUESTION}which encoder made them? The files do not say:"))
         lines.append(remark("encoder: uni_v1"))
-    told = [counted(len(found), "slide"), *sorted(layouts), *(f"encoder {name}" for name in sorted(encoders))]
+    told = [counted(len(found), "slide"), *sorted(seen.layouts), *(f"encoder {name}" for name in sorted(seen.encoders))]
     also = [remark(f"not read: {preview(unread)}; encoder: names which are")] if unread else []
     return [line("features", relative(top, base), ", ".join(told)), *lines, *also]
 
 
-def _look(path: Path, mpp: float | None = None) -> tuple[str, str]:
+def _encoders_in(folder: Path) -> list[str]:
+    """Returns the encoders that the folders of a job are named by."""
+    names = (encoder_of_folder(name) for _, folders, _ in os.walk(folder) for name in folders)
+    return sorted({name for name in names if name is not None})
+
+
+class _Seen(NamedTuple):
+    """What some files of features are, and the lines on what they lack."""
+
+    layouts: set[str]
+    encoders: set[str]
+    lines: list[str]
+
+
+def _look_into(files: Sequence[Path], place: Path, tables: Sequence[FoundTable]) -> _Seen:
+    """Opens files until some are read or many are not."""
+    layouts, encoders, widths = set[str](), set[str](), dict[int, str]()
+    unreadable, without_mpp, n_read = list[str](), list[str](), 0
+    for path in sorted(files)[:_MOST_OPENED]:
+        try:
+            layout, encoder, width = _look(path)
+        except SubfuseError as error:
+            seen = _look_with_any_mpp(path)
+            if seen is None:
+                unreadable.append(str(error))
+                continue
+            without_mpp.append(str(error))
+            layout, encoder, width = seen
+        layouts, encoders, n_read = layouts | {layout}, encoders | {encoder}, n_read + 1
+        widths.setdefault(width, path.name)
+        if n_read == _LOOKED_AT:
+            break
+    lines = []
+    if without_mpp and len(without_mpp) == n_read and not _has_mpp(tables):
+        lines = [asked("mpp", "µm per level-0 pixel? No file says it", value=BLANK)]
+    elif not _has_mpp(tables):  # a value for all would stand for those that say theirs, too
+        lines = [remark(f"{QUESTION}{problem.replace(f'{place}/', '')}") for problem in without_mpp]
+    if unreadable:
+        told = f"{len(unreadable)} of {counted(len(unreadable) + n_read, 'file')} looked at cannot be read; the first"
+        lines.append(remark(f"{PROBLEM}{told}: {unreadable[0].replace(f'{place}/', '')}"))
+    if len(widths) > 1:
+        told = " and ".join(f"{width} in {name}" for width, name in widths.items())
+        lines.append(remark(f"{PROBLEM}features of one width are required. Found {told}"))
+    return _Seen(layouts, encoders, lines)
+
+
+def _look(path: Path, mpp: float | None = None) -> tuple[str, str, int]:
     with opened_features(path, mpp=mpp) as file:
-        return file.layout, file.encoder
+        return file.layout, file.encoder, file.shape[1]
 
 
-def _look_with_any_mpp(path: Path) -> tuple[str, str] | None:
+def _look_with_any_mpp(path: Path) -> tuple[str, str, int] | None:
     """Returns what a file is of which nothing but the pixel size is missing; None of others."""
     try:
         return _look(path, _ANY_MPP)

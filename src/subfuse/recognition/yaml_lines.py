@@ -10,6 +10,7 @@ import yaml
 from subfuse.errors import ConfigurationError, printable
 
 QUESTION = "QUESTION: "
+PROBLEM = "PROBLEM: "  # what a file has to be corrected for
 BLANK = "FILL-IN"  # no value of any key, so that `check` names its line
 
 

@@ -1,0 +1,43 @@
+"""How identifiers of tables meet."""
+
+import pytest
+
+from subfuse.recognition.overlap import overlap_lines
+
+IDS = ["TCGA-02-0001", "TCGA-02-0002", "TCGA-02-0003"]
+
+
+def told(folder, expression="", slides="", **keys):
+    keys = {"table": "e.tsv", **keys}
+    lines = ["expression:", *(f"  {name}: {value}" for name, value in keys.items())] if expression else []
+    (folder / "e.tsv").write_text(expression)
+    if slides:
+        (folder / "s.csv").write_text("slide_id,f0,f1\n" + "".join(f"{name},1,2\n" for name in slides.split()))
+        lines += ["slides:", "  feature_table: s.csv", "  mpp: FILL-IN"]
+    return overlap_lines(IDS, lines, folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gene\tTCGA-02-0001-01A\tTCGA-02-0003-01A\nEGFR\t1\t2\n",
+        '# a comment\npatient;EGFR\n"TCGA-02-0001";1\nTCGA-02-0003;2\nTCGA-02-0009;2\n',
+        '"","EGFR"\n"TCGA-02-0001",1\n"TCGA-02-0003",2\n',
+    ],
+)
+def test_patients_in_a_table_of_either_orientation_are_counted(tmp_path, text):
+    assert told(tmp_path, text, unit="FILL-IN") == ["# by their identifiers, 2 have expression"]
+
+
+def test_slides_are_counted_by_their_patients(tmp_path):
+    assert told(tmp_path, slides="TCGA-02-0001-1 TCGA-02-0001-2 other") == ["# by their identifiers, 1 have slides"]
+    (line, problem) = told(tmp_path, slides="x1 x2")
+    assert line == "# by their identifiers, 0 have slides"
+    assert problem.startswith("# PROBLEM: no patient has slides: patients are TCGA-02-0001, TCGA-02-0002, TCGA-02-0003")
+    assert "slides of x1, x2" in problem
+
+
+@pytest.mark.parametrize("keys", [{"format": "h5ad"}, {"sample_sheet": "s.csv"}, {"table": "absent.csv"}])
+def test_nothing_is_said_where_names_stand_elsewhere(tmp_path, keys):
+    assert told(tmp_path, "a,b\n1,2\n", **keys) == []
+    assert overlap_lines(IDS, [], tmp_path) == []
