@@ -89,8 +89,8 @@ def draft_of_folder(folder: Path, base: Path) -> Draft:
     tasks = [table] if isinstance(table, str) else []
     if isinstance(table, pd.DataFrame):
         tasks = _tasks(table)
-        found = [part for lines in (slides_lines, expression_lines) for part in lines(folder, direct, below, folder)]
-        tasks[1:1] = overlap_lines(table["patient_id"].tolist(), found, folder)
+        joined = [part for lines in (slides_lines, expression_lines) for part in lines(folder, direct, below, folder)]
+        tasks[1:1] = overlap_lines(table["patient_id"].tolist(), joined, folder)
     sections = [head, patients, slides, expression, tasks, splits, _told(folder, direct, base)]
     text = "\n\n".join("\n".join(section) for section in sections if section) + "\n"
     lines = enumerate(text.splitlines(), start=1)
