@@ -9,6 +9,9 @@ from brief_training import BRIEF, train
 from pretended_gpu import GPU, OneGpu, PretendedGpu, pretend
 
 from small_cohort import deal_folds
+from subfuse.explanation.cohort import fold_explanation
+from subfuse.explanation.cohort.fold_explanation import FoldModel, explain_model
+from subfuse.explanation.patient import explain_patient
 from subfuse.training.fitting import predict_sides
 from subfuse.training.models import MODELS
 from subfuse.training.step import JointUpdate
@@ -70,3 +73,22 @@ def test_devices_that_are_mixed_are_an_error(monkeypatch):
             there + torch.ones(2)
         assert float((there * 2).sum()) == 4.0
         assert gpu.waits == {"aten::_local_scalar_dense": 1}
+
+
+@pytest.mark.parametrize("model", ["subspace", "concat"])
+def test_a_patient_is_explained_where_the_model_is(model, make_cohort, monkeypatch, tmp_path):
+    cohort, of_both = small(make_cohort, 48), 5
+    fitted = train(cohort, model, settings=ONE_EPOCH)
+    explain_patient(fitted, cohort.patients[of_both], tmp_path / "processor", fold=0)
+    tested = FoldModel("0", fitted, cohort.patients[of_both : of_both + 2])
+    explain_model(tested, tmp_path / "models", 0.05)
+    pretend(monkeypatch)
+    with PretendedGpu():
+        explain_patient(fitted.to(GPU), cohort.patients[of_both], tmp_path / "gpu", fold=0)
+        monkeypatch.setattr(fold_explanation, "chosen_device", lambda name: GPU)
+        explain_model(tested, tmp_path / "of_gpu", 0.05)
+    for name in ("genes.csv", "patches.csv"):
+        there, here = (pd.read_csv(tmp_path / folder / name) for folder in ("gpu", "processor"))
+        pd.testing.assert_frame_equal(there, here, rtol=1e-3, atol=1e-4)
+    there, here = (pd.read_csv(next((tmp_path / folder).rglob("contributions.csv"))) for folder in ("of_gpu", "models"))
+    pd.testing.assert_frame_equal(there, here, rtol=1e-3, atol=1e-4)

@@ -140,17 +140,15 @@ class JointUpdate:
             ConfigurationError: The gradient is not finite.
         """
         device = self.fabric.device
-        batches = [batch.to(device) for batch in share.batches]
         target = share.target.to(device)
-        states, outputs = self._forward_all(batches, share)
+        states, outputs = self._forward_all(share)
         joint = _as_leaves(_gather_output(self.fabric, outputs, share.counts))
-        both = gather_rows(
-            self.fabric, torch.cat([paired(batch) for batch in batches])[: self._own(share)], share.counts
-        )
+        own = torch.cat([paired(batch) for batch in share.batches])[: self._own(share)]
+        both = gather_rows(self.fabric, moved(own, device), share.counts)
         loss = self.objective(share.completed(joint), target, paired=both)
         loss.total.backward()
         self.optimizer.zero_grad()
-        self._backward_all(batches, share, states, outputs, joint)
+        self._backward_all(share, states, outputs, joint)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         sum_gradients(self.fabric, parameters)
         weight = self.model.get_parameter("head.weight")
@@ -181,30 +179,28 @@ class JointUpdate:
     def outputs(self, share: Share) -> SubspaceFusionOutput:
         """Returns the output for the joint batch, without gradient."""
         with torch.no_grad():
-            own = [self._forward(batch.to(self.fabric.device), self._own(share)) for batch in share.batches]
+            own = [self._forward(batch, self._own(share)) for batch in share.batches]
         return share.completed(_gather_output(self.fabric, own, share.counts))
 
     def _own(self, share: Share) -> int:
         return share.counts[self.fabric.global_rank]
 
     def _forward(self, batch: BagBatch, n_patients: int) -> SubspaceFusionOutput:
+        """Returns the output of one batch, which is on the device for that long: memory there holds one."""
         with self.fabric.autocast():
-            output = self.model(**batch.inputs())
+            output = self.model(**batch.to(self.fabric.device).inputs())
         return output if n_patients else _rows(output, slice(0, 0))
 
-    def _forward_all(
-        self, batches: Sequence[BagBatch], share: Share
-    ) -> tuple[list[RandomState], list[SubspaceFusionOutput]]:
+    def _forward_all(self, share: Share) -> tuple[list[RandomState], list[SubspaceFusionOutput]]:
         states, outputs = [], []
-        with torch.set_grad_enabled(len(batches) == 1):
-            for batch in batches:
+        with torch.set_grad_enabled(len(share.batches) == 1):
+            for batch in share.batches:
                 states.append(random_state(self.fabric.device))
                 outputs.append(self._forward(batch, self._own(share)))
         return states, outputs
 
     def _backward_all(
         self,
-        batches: Sequence[BagBatch],
         share: Share,
         states: Sequence[RandomState],
         outputs: Sequence[SubspaceFusionOutput],
@@ -212,8 +208,8 @@ class JointUpdate:
     ) -> None:
         """Adds this process's part of the gradient of the joint loss to the parameters."""
         start = sum(share.counts[: self.fabric.global_rank])
-        for batch, state, output in zip(batches, states, outputs, strict=True):
-            if len(batches) > 1:
+        for batch, state, output in zip(share.batches, states, outputs, strict=True):
+            if len(share.batches) > 1:
                 with replayed(state, self.fabric.device):
                     output = self._forward(batch, self._own(share))
             own = slice(start, start + len(output.logits))
