@@ -40,10 +40,11 @@ def test_classes_are_trained_by_their_order_where_that_is_declared(tmp_path: Pat
         assert TaskSpec(**task.model_dump(mode="json")) == task
         trained[value] = (bool(task.ordinal), task.is_trained_by_order)
     assert trained == {"true": (True, False), "false": (False, False), "cumulative_logits": (True, True)}
-    path.write_text(text % "cumulative")
-    with pytest.raises(ConfigurationError, match=r"line 3: .*ordinal") as caught:
-        read_cohort_file(path)
-    assert "\n" not in str(caught.value)
+    for value, found in (("cumulative", "'cumulative'"), ("[x]", r"\['x'\]"), ("null", "None"), ("2", "2")):
+        path.write_text(text % value)
+        required = rf"line 3: tasks.grade.ordinal: must be true, false or cumulative_logits\. Found {found}\.$"
+        with pytest.raises(ConfigurationError, match=required):
+            read_cohort_file(path)
 
 
 def test_ordered_classes_are_declared_with_their_order(tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ def test_an_implausible_pixel_size_is_refused(mpp):
         SECTION.validate_python({"folder": "a", "mpp": mpp})
 
 
+@pytest.mark.parametrize("overlap", [32, 33])
+def test_patches_that_would_not_advance_are_refused(overlap):
+    SECTION.validate_python({"folder": "a", "tiling": {"tile_px": 32, "overlap_px": 31}})
+    SECTION.validate_python({"folder": "a", "tiling": {"overlap_px": overlap}})  # the encoder has the side
+    with pytest.raises(ValidationError, match=f"overlap_px below tile_px, 32, is required, not {overlap}"):
+        SECTION.validate_python({"folder": "a", "tiling": {"tile_px": 32, "overlap_px": overlap}})
+
+
 def test_nothing_at_all_says_what_there_could_be_and_a_mistyped_key_is_named_first():
     with pytest.raises(ValidationError, match="give a `folder` of slides, a `table` with a `path` column, or both"):
         SECTION.validate_python({})

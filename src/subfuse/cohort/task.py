@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import field_validator, model_serializer, model_validator
+from pydantic import ValidationError, field_validator, model_serializer, model_validator
 
 from subfuse.clinical.source import refuse_entry
 from subfuse.errors import DataError
@@ -31,6 +31,14 @@ class TaskSpec(Section):
         if not isinstance(value, list | tuple):
             return value
         return [str(item) if type(item) is int else item for item in value]
+
+    @field_validator("ordinal", mode="wrap")
+    @classmethod
+    def _told_as_one(cls, value: Any, read: Callable[[Any], Any]) -> Any:
+        try:
+            return read(value)
+        except ValidationError:  # one for each kind of value, none of which names all that it may be
+            raise ValueError("must be true, false or cumulative_logits") from None
 
     @model_validator(mode="before")
     @classmethod

@@ -64,6 +64,12 @@ class TilingSection(Section):
     def _plausible(cls, mpp: float | None) -> float | None:
         return _plausible_mpp(mpp)
 
+    @model_validator(mode="after")
+    def _overlap_below_the_side(self) -> "TilingSection":
+        if self.tile_px is not None and (self.overlap_px or 0) >= self.tile_px:
+            raise ValueError(f"an overlap_px below tile_px, {self.tile_px}, is required, not {self.overlap_px}")
+        return self
+
 
 class SlidesToEncode(SlidesFrom):
     """What slides, whose features are still to be made, may declare beside."""
