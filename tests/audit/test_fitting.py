@@ -81,6 +81,6 @@ def test_a_metric_that_fell_back_is_told_by_task_model_and_folds(run: Path, tmp_
         write_table(job.folder / "log.csv", pd.DataFrame(metrics))
 
     chosen, fallen = check_selection(jobs, predictions)
-    assert "epochs by validation loss (3) and ranking (1), on" in chosen.found
+    assert "by validation loss (3) and ranking (1), on" in chosen.found
     assert (fallen.level, fallen.task) == ("note", "grade")
     assert "Concatenation in 1 of 2 folds, SNN in 2 of 2 folds" in fallen.found

@@ -101,7 +101,7 @@ def test_the_report_tells_of_the_training_of_every_repeat(named_run):
     (row,) = table.rows
     told = dict(zip(table.columns, row, strict=True))
     assert told["Folds"] == "4"
-    assert (told["Chosen epoch"], told["Chosen by"]) == ("1 to 2", "AUC")  # the loss decides only where it ties
+    assert (told["Best epoch"], told["Judged by"]) == ("1 to 2", "AUC")  # the loss decides only where it ties
     assert told["Validation loss there"] == "0.800 to 0.900"
 
 

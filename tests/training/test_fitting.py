@@ -74,6 +74,33 @@ def test_cells_of_bags_train_the_network_that_all_patches_train(change, make_coh
     pd.testing.assert_frame_equal(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_validation_patient_whom_training_cannot_read_moves_no_other_patients_line(make_cohort):
+    """Expression is known of two validation patients alone, of whom one has no slide."""
+    cohort = make_cohort(60)
+    fold = deal_folds(cohort)[0]
+    with_both, without_slides = fold.validation[2:4]
+    patients = tuple(
+        replace(
+            patient,
+            expression=patient.expression if patient.patient_id in (with_both, without_slides) else None,
+            slides=() if patient.patient_id == without_slides else patient.slides,
+        )
+        for patient in cohort
+    )
+    cohort = replace(cohort, patients=patients)
+    fitted = train(cohort, "concat")
+    found = predict_sides(fitted, cohort, fold).query("split == 'validation'").set_index("patient_id")
+    assert np.isnan(found.loc[without_slides, "risk"])
+    plan = TrainingPlan(training=BRIEF, architecture=SMALL, seed=1)
+    others = replace(fold, validation=tuple(name for name in fold.validation if name != without_slides))
+    without = train_fold(cohort, others, task="survival", model_name="concat", plan=plan)
+    expected = predict_sides(without, cohort, others).query("split == 'validation'").set_index("patient_id")
+    pd.testing.assert_frame_equal(found.drop(index=without_slides), expected)
+    assert len(expected) > 8  # more than one batch
+    with pytest.raises(ValueError, match=r"a row for each usable patient, 1\. Found 2"):
+        fitted.predict(cohort.select([with_both]).patients, line=torch.zeros(2, 4))
+
+
 def test_training_leaves_the_global_generator_alone(make_cohort):
     cohort = make_cohort()
     torch.manual_seed(5)

@@ -127,7 +127,11 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
         return [Finding("note", _SELECTION, found, why)]
     counts = Counter(_chosen_by(job) for job in neural)
     by = " and ".join(f"{name} ({n})" for name, n in sorted(counts.items()))
-    parts = [f"epochs by validation {by}, on {_validated(neural)} of each fold"] if neural else []
+    parts = (
+        [f"when to stop and what to keep of networks, by validation {by}, on {_validated(neural)} of each fold"]
+        if neural
+        else []
+    )
     if len(neural) < len(jobs):
         parts.append(f"penalties of linear models ({len(jobs) - len(neural)}) by cross-validation within training")
     found = f"chosen were {', and '.join(parts)}; reported are test patients, whom training never sees"
@@ -157,7 +161,7 @@ def _fallbacks(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
         totals = Counter(job.job.model for job in of_task)
         counts = Counter(job.job.model for job in fallen)
         models = preview([f"{model_title(model)} in {n} of {totals[model]} folds" for model, n in counts.items()], 12)
-        found = f"chosen by the validation loss, not by ranking: {models}; {_validated(fallen)} cannot be ranked"
+        found = f"judged by the validation loss, not by ranking: {models}; {_validated(fallen)} cannot be ranked"
         why = "The loss of few patients is a noisy judge of epochs."
         yield Finding("note", _SELECTION, found, why, "Use fewer folds, or raise `splits.validation`.", task)
 

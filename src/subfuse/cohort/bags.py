@@ -1,6 +1,6 @@
 """Bags: the patches and the expression of one patient, standardised by the training patients."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,6 +102,11 @@ class InputStandardiser:
     def patch_dim(self) -> int:
         """Number of features per patch; 1 without slides, as a model needs one."""
         return 1 if self.patches is None else len(self.patches.mean)
+
+    def reads(self, patient: Patient, modalities: Collection[str]) -> bool:
+        """True if a model of these modalities has anything of the patient to read that a training patient had too."""
+        has_slides = bool(patient.slides) and self.patches is not None
+        return (has_slides and "slides" in modalities) or (set(modalities) != {"slides"} and self.has_profile(patient))
 
     def has_profile(self, patient: Patient) -> bool:
         """True if `profile` returns one."""

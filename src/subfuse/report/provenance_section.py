@@ -36,7 +36,7 @@ def training_section(run: RunFiles) -> Section | None:
             if model == main_model(models) and "train_task" in logs[0]:
                 drawn.append(_learning_figure(task, model, logs))
     settings = [pair for part in ("training", "architecture") for pair in flattened(run.config.get(part, {}), part)]
-    columns = ("Task", "Model", "Folds", "Epochs", "Chosen epoch", "Validation loss there", "Chosen by")
+    columns = ("Task", "Model", "Folds", "Epochs", "Best epoch", "Validation loss there", "Judged by")
     content = {
         "failures": None if run.failures.empty else _failure_table(run.failures),
         "table": PlainTable(columns, rows, frozenset(columns[2:6])) if rows else None,
@@ -51,9 +51,9 @@ def training_section(run: RunFiles) -> Section | None:
 
 def _epoch_row(task: str, model: str, logs: Sequence[pd.DataFrame]) -> tuple[str, ...]:
     epochs = [len(log) for log in logs]
-    kept = [_kept_epoch(log) for log in logs]
-    chosen = [int(row["epoch"]) + 1 for row in kept]  # counted from one
-    losses = [float(row["validation_loss"]) for row in kept]
+    best = [_best_epoch(log) for log in logs]
+    chosen = [int(row["epoch"]) + 1 for row in best]  # counted from one
+    losses = [float(row["validation_loss"]) for row in best]
     by = Counter(metric_title(chosen_by(log).removeprefix("validation_")) for log in logs)
     return (
         titled(task),
@@ -66,8 +66,8 @@ def _epoch_row(task: str, model: str, logs: Sequence[pd.DataFrame]) -> tuple[str
     )
 
 
-def _kept_epoch(log: pd.DataFrame) -> pd.Series:
-    """Returns the row whose weights were kept: the highest ranking, the lower loss where tied; or the lowest loss."""
+def _best_epoch(log: pd.DataFrame) -> pd.Series:
+    """Returns the row of the best epoch: the highest ranking, the lower loss where tied; or the lowest loss."""
     columns = list(dict.fromkeys([chosen_by(log), "validation_loss"]))
     return log.sort_values(columns, ascending=[name == "validation_loss" for name in columns], kind="stable").iloc[0]
 

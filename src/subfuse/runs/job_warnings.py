@@ -102,6 +102,6 @@ def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, se
         )
     if lacks.unranked and selection != "loss" and not is_linear(job.model):
         yield (
-            f"the validation patients cannot be ranked (they {lacks.unranked}): the epoch is chosen by their loss. "
+            f"the validation patients cannot be ranked (they {lacks.unranked}): their loss decides when to stop. "
             f"Raise `splits.validation`, {fewer_folds(task)} in the cohort file"
         )

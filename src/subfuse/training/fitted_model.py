@@ -76,9 +76,7 @@ class FittedModel:
 
     def usable(self, patient: Patient) -> bool:
         """True if the patient has at least one modality that this model was trained with."""
-        standardiser, uses = self.standardiser, self.recipe.modalities
-        has_slides = bool(patient.slides) and standardiser.patches is not None
-        return (has_slides and "slides" in uses) or (uses != {"slides"} and standardiser.has_profile(patient))
+        return self.standardiser.reads(patient, self.recipe.modalities)
 
     def batches(self, patients: Sequence[Patient], *, batch_size: int = _PREDICTION_BATCH) -> Iterator[BagBatch]:
         """Yields batches without targets, standardised as in training, on the model's device."""
@@ -106,10 +104,12 @@ class FittedModel:
 
         Args:
             patients: Any, on the model's gene axis.
-            line: What the linear path says of each of the patients, all usable, instead of what it would.
+            line: What the linear path says of each usable patient, in their order, instead of what it would.
             kept: Bags that training kept of some of them, which are not read again.
         """
         usable = [patient for patient in patients if self.usable(patient)]
+        if line is not None and len(line) != len(usable):
+            raise ValueError(f"line must have a row for each usable patient, {len(usable)}. Found {len(line)}.")
         told = iter(() if line is None else line.split(_PREDICTION_BATCH))
         self.model.eval()
         tables = []

@@ -176,6 +176,7 @@ def pose(
     seen = [p if "slides" in modalities_of(model_name) else replace(p, slides=()) for p in parts.train]
     genes, covariates = _genes_read(cohort, model_name), covariates_read(cohort, model_name)
     standardiser = InputStandardiser.fit(seen, genes, features, covariates)
+    parts = _readable(parts, standardiser, model_name)
     objective = _fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
     known = (*parts.train, *parts.validation)
     has_line = plan.training.linear_path and not is_linear(model_name) and _suffice_for_a_line(known, task)
@@ -198,6 +199,22 @@ def pose(
     reader = BinnedReader(bags, recipe.grid, KeptBags() if kept is None else kept) if recipe.is_binned else bags
     data = TaskData(reader, task, classes, recipe.n_inputs)
     return Problem(parts, genes, data, objective, recipe)
+
+
+def _readable(parts: Assignment, standardiser: InputStandardiser, model_name: str) -> Assignment:
+    """Returns the patients without validation patients of whom only what no training patient has is known.
+
+    Raises:
+        DataError: None is left.
+    """
+    uses = modalities_of(model_name)
+    validation = tuple(patient for patient in parts.validation if standardiser.reads(patient, uses))
+    if parts.validation and not validation:
+        raise DataError(
+            f"{model_name} needs validation patients with a modality that training patients have. Found none of "
+            f"{len(parts.validation)}. Check `subfuse check`, or leave the model out."
+        )
+    return replace(parts, validation=validation)
 
 
 def _fitted_grid(patients: Sequence[Patient], *, largest: int) -> tuple[int, int]:

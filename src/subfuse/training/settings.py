@@ -27,7 +27,7 @@ class TrainingSettings(Section):
     )
     patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation metric.")
     selection: Selection = Field(
-        "ranking", description="What chooses the epoch: ranking (C-index or AUC) or loss of the validation patients."
+        "ranking", description="What judges an epoch: ranking (C-index or AUC) or loss of the validation patients."
     )
     batch_size: int = Field(8, ge=1, description="Patients of one forward pass.")
     accumulate: int = Field(1, ge=1, description="Batches per update, on each process; losses see all their patients.")
@@ -45,7 +45,7 @@ class TrainingSettings(Section):
     coordination: Literal["paper", "released", "none"] = Field("paper", description="Gradient coordination rule.")
     linear_path: bool = Field(
         True,
-        description="Fit a linear model of the same inputs first; networks learn what it leaves, and their share is "
+        description="Fit a linear model of the same inputs first; networks start from half of it, and their share is "
         "chosen on the validation patients.",
     )
     modality_dropout: float = Field(
