@@ -1,5 +1,6 @@
 """From a fold of a cohort to a fitted model."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,6 +37,8 @@ from subfuse.training.selection import network_share
 from subfuse.training.settings import TrainingPlan
 from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 OFFSETS = "validation_offsets"  # in the details of a model: the linear path's part for each validation patient
 HEAD_START = 0.5  # how much of what the linear path says a network starts from
@@ -131,23 +134,27 @@ def predict_sides(fitted: FittedModel, cohort: Cohort, fold: Fold, kept: KeptBag
 
     Of validation patients it has what a linear path says of them out of fold: the path was fitted on them, and what
     rests on them, recalibration and promises, would be too bold. Risks without a curve are given one by the training
-    patients, as for new patients. Bags that training kept are not read again.
+    patients, as for new patients. Bags that training kept are not read again. Patients of whom nothing is known that
+    training patients had are left out, and counted.
     """
     spec = cohort.tasks[fitted.task]
     parts = assign(cohort, fold, spec, fitted.recipe.name)
     offsets = fitted.details.get(OFFSETS)
     lines = {} if offsets is None else {"validation": torch.tensor(offsets)}
-    tables = [
-        prediction_table(fitted.predict(patients, line=lines.get(split), kept=known), patients, spec).assign(
-            split=split
-        )
-        for split, patients, known in (
-            ("train", parts.train, kept),
-            ("validation", parts.validation, kept),
-            ("test", parts.test, None),
-        )
-        if patients  # linear models have no validation patients
-    ]
+    tables = []
+    for split, everybody, known in (
+        ("train", parts.train, kept),
+        ("validation", parts.validation, kept),
+        ("test", parts.test, None),
+    ):
+        patients = [patient for patient in everybody if fitted.usable(patient)]
+        if len(patients) < len(everybody):
+            lacking = f"{len(everybody) - len(patients)} of {len(everybody)} {split} patients"
+            what = f"{fitted.task} · {fitted.recipe.name}"
+            logger.warning("%s: %s have no modality that a training patient has: not predicted", what, lacking)
+        if patients:  # linear models have no validation patients
+            predicted = fitted.predict(patients, line=lines.get(split), kept=known)
+            tables.append(prediction_table(predicted, patients, spec).assign(split=split))
     table = pd.concat(tables)
     if fitted.objective.columns == ["risk"]:
         trained = table[table["split"] == "train"].dropna(subset=["risk"])
