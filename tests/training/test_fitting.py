@@ -51,6 +51,7 @@ def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, 
     pd.testing.assert_frame_equal(again.predict(cohort.patients), ensemble.predict(cohort.patients))
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     "change", [{}, {"batch_size": 3, "accumulate": 2, "modality_dropout": 0.5}, {"members": 2, "linear_path": False}]
 )
