@@ -34,6 +34,7 @@ from subfuse.run_folder.layout import (
     read_provenance,
     remove_results,
     require_run,
+    require_run_place,
 )
 from subfuse.run_folder.names import COHORT, PATCHES, PATIENTS, PREDICTIONS
 from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
@@ -176,12 +177,13 @@ class Run:
             ConfigurationError: `out` holds something else.
             DataError: The cohort does not fit the models, or has no new patient with a known outcome.
         """
-        claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
+        require_run_place(out)
         predicted, notes = self.predict_with_notes(cohort)
         predicted, left_out = without_unknown_classes(predicted)
         notes = [*told_of_known([p.patient_id for p in cohort], self.predictions), *notes, *left_out]
         _log_notes(notes)
         predictions = external_predictions(predicted, self.predictions)
+        claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
         remove_results(out, self.config["tasks"])
         copy_cohort(cohort, out)
         tasks = {name: TaskSpec(**task) for name, task in self.config.get("tasks", {}).items()}
