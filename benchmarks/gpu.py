@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from model_speed import CONFIG, MODELS, inputs, train_step
+from model_speed import CONFIG, MODELS, inputs, runner
 
 RESULT = Path(__file__).parent / "results" / "gpu.md"
 REPEATS = 5
@@ -99,22 +99,6 @@ def agreement(device: Device) -> list[str]:
     return rows
 
 
-def step_of(name: str, mode: str, batch: int, device: Device) -> Callable[[], object]:
-    """A training step or a prediction of a model on the device."""
-    torch.manual_seed(0)
-    model = MODELS[name]().to(device.name)
-    patches, genes = (tensor.to(device.name) for tensor in inputs(batch))
-    if mode == "train":
-        optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-        return lambda: train_step(model.train(), optimiser, patches, genes)
-
-    def predict() -> None:
-        with torch.no_grad():
-            model.eval()(patches, genes)
-
-    return predict
-
-
 def speed(device: Device, batches: list[int]) -> list[str]:
     """Steps of both models at several batches; a model that the card's memory cannot hold is said."""
     rows = [
@@ -125,7 +109,7 @@ def speed(device: Device, batches: list[int]) -> list[str]:
         found = []
         for name in ("transcription", "table"):
             try:
-                run = step_of(name, mode, batch, device)
+                run = runner(name, mode, batch, device=device.name)
                 found.append((1000 * device.seconds(run), device.peak_mb(run)))
             except torch.OutOfMemoryError:
                 found.append((float("nan"), float("nan")))
@@ -140,7 +124,7 @@ def shares(device: Device, batch: int = 8) -> list[str]:
     """Where a training step goes: copies of its inputs, launches by the processor, kernels of the card."""
     patches, genes = inputs(batch)
     copied = device.seconds(lambda: (patches.to(device.name), genes.to(device.name)))
-    run = step_of("table", "train", batch, device)
+    run = runner("table", "train", batch, device=device.name)
     whole = device.seconds(run)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.is_gpu else [])]
     with profile(activities=activities) as profiled:

@@ -97,10 +97,11 @@ def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, patches: Tens
     optimiser.step()
 
 
-def runner(name: str, mode: str, batch: int, n_patches: int = 2500) -> Callable[[], None]:
+def runner(name: str, mode: str, batch: int, n_patches: int = 2500, device: str = "cpu") -> Callable[[], None]:
     """Returns a function that runs one training step or one forward pass for prediction."""
     torch.manual_seed(0)
-    model, (patches, genes) = MODELS[name](), inputs(batch, n_patches)
+    model = MODELS[name]().to(device)
+    patches, genes = (tensor.to(device) for tensor in inputs(batch, n_patches))
     if mode == "train":
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
         return lambda: train_step(model.train(), optimiser, patches, genes)

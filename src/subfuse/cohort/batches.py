@@ -38,16 +38,12 @@ class ClassTarget:
 
     def to(self, device: torch.device) -> "ClassTarget":
         """Returns the target on a device."""
-        return ClassTarget(moved(self.label, device))
+        return type(self)(moved(self.label, device))
 
 
 @dataclass(frozen=True)
 class OrderedTarget(ClassTarget):
     """Class index of the patients of a batch, of a task that is trained by the order of its classes."""
-
-    def to(self, device: torch.device) -> "OrderedTarget":
-        """Returns the target on a device."""
-        return OrderedTarget(self.label.to(device))
 
 
 Target = SurvivalTarget | ClassTarget

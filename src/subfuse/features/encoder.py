@@ -23,10 +23,7 @@ _SYNONYMS = {  # letters and digits of a name -> of TRIDENT's
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
-@runtime_checkable
-class PatchEncoder(Protocol):
-    """What turns patch images into features; anything with these four names will do."""
-
+class _Encoder(Protocol):
     @property
     def name(self) -> str:
         """Identifier without path separators, part of the feature folder's name."""
@@ -37,7 +34,12 @@ class PatchEncoder(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights."""
+        """Hash of the weights, of all networks that take part."""
+
+
+@runtime_checkable
+class PatchEncoder(_Encoder, Protocol):
+    """What turns patch images into features; anything with these four names will do."""
 
     def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
         """Returns one row of features per RGB image."""
@@ -66,20 +68,8 @@ def encoder_tiling(name: str) -> Tiling:
 
 
 @runtime_checkable
-class SlideEncoder(Protocol):
+class SlideEncoder(_Encoder, Protocol):
     """What turns the patches of a slide into one vector."""
-
-    @property
-    def name(self) -> str:
-        """Identifier without path separators, part of the feature folder's name."""
-
-    @property
-    def dim(self) -> int:
-        """Number of features."""
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the weights, of both encoders."""
 
     @property
     def patches(self) -> PatchEncoder:

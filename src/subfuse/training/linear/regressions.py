@@ -232,8 +232,13 @@ class _Logistic(Regression):
     def __init__(self, inputs: Tensor, target: ClassTarget, n_classes: int) -> None:
         super().__init__(inputs, target)
         self.label, self.n_classes = target.label, n_classes
-        _require_two_classes(self.label)
-        self.class_weight = 1 / torch.bincount(self.label, minlength=n_classes).clamp(min=1).double()
+        count = torch.bincount(self.label, minlength=n_classes)
+        if (count > 0).sum() < 2:
+            raise DataError(
+                f"logistic regression needs training patients of two classes. Found one class among {len(self.label)} "
+                "patients. Use fewer folds, stratify them by this label, or leave the model out."
+            )
+        self.class_weight = 1 / count.clamp(min=1).double()
 
     def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
         weight, bias = ridge_logistic(
@@ -251,16 +256,10 @@ class _Logistic(Regression):
         return torch.nn.functional.cross_entropy(logits[patients], self.label[patients], weight=self.class_weight)
 
 
-class _CumulativeLogits(Regression):
+class _CumulativeLogits(_Logistic):
     """Proportional odds with a ridge, in which classes count alike."""
 
     method = "proportional odds, ridge"
-
-    def __init__(self, inputs: Tensor, target: OrderedTarget, n_classes: int) -> None:
-        super().__init__(inputs, target)
-        self.label, self.n_classes = target.label, n_classes
-        _require_two_classes(self.label)
-        self.class_weight = 1 / torch.bincount(self.label, minlength=n_classes).clamp(min=1).double()
 
     def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns coefficients of logit 1 alone: the others, the distances of the classes, are alike for all."""
@@ -278,25 +277,11 @@ class _CumulativeLogits(Regression):
         weight[0] = values[:columns]
         return weight, values[columns:]
 
-    def penalties(self, inputs: Tensor) -> Sequence[float]:
-        return _INVERSE_PENALTIES
-
-    def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        return _principal_axes(inputs)
-
     def loss(self, logits: Tensor, patients: Tensor) -> Tensor:
         return self._mean(logits[patients], self.label[patients])
 
     def _mean(self, logits: Tensor, label: Tensor) -> Tensor:
         return torch.nn.functional.nll_loss(log_probabilities(logits), label, weight=self.class_weight)
-
-
-def _require_two_classes(label: Tensor) -> None:
-    if label.unique().numel() < 2:
-        raise DataError(
-            f"logistic regression needs training patients of two classes. Found one class among {len(label)} "
-            "patients. Use fewer folds, stratify them by this label, or leave the model out."
-        )
 
 
 def regressions_of(inputs: Float[Tensor, "patient column"], target: Target, *, n_outputs: int) -> list[Regression]:
