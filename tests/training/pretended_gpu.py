@@ -46,6 +46,10 @@ class OnGpu(Tensor):
         _counted().waits["tolist"] += 1
         return self.held.tolist()
 
+    def __getitem__(self, places: Any) -> Any:  # PyTorch would put a list on the meta device, without its numbers
+        is_listed = isinstance(places, list)
+        return super().__getitem__(torch.tensor(places) if is_listed else places)
+
     def new_tensor(self, data: Any, **options: Any) -> "OnGpu":
         _counted().waits["new_tensor"] += 1
         return OnGpu(torch.tensor(data, dtype=options.get("dtype", self.dtype)))
@@ -79,6 +83,8 @@ class PretendedGpu(TorchDispatchMode):
         asked = options.get("device")
         to_gpu = asked is not None and torch.device(asked).type in ("cuda", "meta")
         is_copy = name in ("aten::_to_copy", "aten::copy_")
+        if any(x.is_meta for x in tensors):
+            raise RuntimeError(f"{function} must find numbers. Found a tensor on the meta device, which has none.")
         strangers = [x for x in tensors if not isinstance(x, OnGpu) and x.dim() > 0]
         may_index = name.startswith("aten::index") and len(strangers) < len(tensors)  # by places on the processor
         if on and strangers and may_index:

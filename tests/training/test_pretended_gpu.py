@@ -75,7 +75,7 @@ def test_devices_that_are_mixed_are_an_error(monkeypatch):
         assert gpu.waits == {"aten::_local_scalar_dense": 1}
 
 
-@pytest.mark.parametrize("model", ["concat"])  # one of a dozen runs of subspace had a score that is not finite
+@pytest.mark.parametrize("model", ["subspace", "concat"])
 def test_a_patient_is_explained_where_the_model_is(model, make_cohort, monkeypatch, tmp_path):
     cohort, of_both = small(make_cohort, 48), 5
     fitted = train(cohort, model, settings=ONE_EPOCH)
