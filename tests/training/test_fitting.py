@@ -9,6 +9,7 @@ from brief_training import BRIEF, SMALL, change_patient, read_log, train, weight
 from small_cohort import deal_folds
 from subfuse.cohort.bags import BagReader
 from subfuse.cohort.batches import KeptBags, make_target
+from subfuse.cohort.fold import Fold
 from subfuse.errors import DataError
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.model.linear_path import networks_of
@@ -204,6 +205,33 @@ def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_wi
     pd.testing.assert_frame_equal(table, fitted.predict(cohort.patients))
     assert not table["contribution_all"].fillna(0).any()
     assert table["contribution_linear_path"].std() > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "network", "linear"),
+    [("survival", "concat", "cox-both"), ("survival", "snn", "cox"), ("grade", "abmil", "logistic-slides")],
+)
+def test_where_training_patients_scale_genes_as_everybody_not_tested_does_the_linear_path_is_the_linear_model(
+    make_cohort, task, network, linear
+):
+    """Those who train stand before those who validate, as a linear model takes them: its inner folds are the same."""
+    cohort = make_cohort(48)
+    names = [patient.patient_id for patient in cohort]
+    fold = Fold(tuple(names[:32]), tuple(names[32:40]), tuple(names[40:]))
+    for side in (fold.train, fold.validation):
+        measured = [patient.patient_id for patient in cohort if patient.patient_id in side and _is_measured(patient)]
+        values = np.stack([cohort.select([name]).patients[0].expression for name in measured]).astype(float)
+        for name, value in zip(measured, (values - values.mean(axis=0)) / values.std(axis=0), strict=True):
+            cohort = change_patient(cohort, name, expression=value.astype(np.float32))
+    plan = TrainingPlan(training=LINE, architecture=SMALL)
+    line = train_fold(cohort, fold, task=task, model_name=network, plan=plan).model.line
+    alone = train_fold(cohort, fold, task=task, model_name=linear, plan=plan).model
+    assert alone.head.weight.abs().max() > 0.01
+    torch.testing.assert_close(line.head.weight, alone.head.weight.expand_as(line.head.weight), rtol=1e-3, atol=1e-5)
+
+
+def _is_measured(patient):
+    return patient.expression is not None
 
 
 def test_validation_patients_train_the_linear_path_and_test_patients_do_not(make_cohort):

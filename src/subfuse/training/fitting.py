@@ -174,9 +174,14 @@ def _patch_widths(cohort: Cohort, problem: Problem) -> tuple[float, float] | Non
 def _fit_beside_line(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the mixture of a linear path and of the network, or the ensemble, that started from half of it.
 
-    The line is the linear model of all patients that are not tested, as anybody would fit it. Networks are offset by
-    half of what it says of each patient out of fold: a line that had seen them would leave too little to learn, and to
-    judge; a whole line would leave little where a network alone is better, none would let it learn the line again.
+    The line is fitted as the linear models are (`fit_linear`), on all patients that are not tested, but reads inputs
+    that are standardised on the training patients alone, as the network sees them: one standardiser is stored. Training
+    patients come first, and so other inner folds than those of `cox`, `cox-slides` or `cox-both`: either may lead to
+    another penalty.
+
+    Networks are offset by half of what it says of each patient out of fold: a line that had seen them would leave too
+    little to learn, and to judge; a whole line would leave little where a network alone is better, none would let it
+    learn the line again.
     """
     parts, data = problem.parts, problem.data
     line = problem.recipe.build_linear_path()
