@@ -97,6 +97,20 @@ def test_the_summary_counts_hospitals(folder, sites, words):
     assert "splits" not in line
 
 
+def test_columns_of_one_declaration_are_tasks_for_those_who_have_them(folder):
+    table = pd.read_csv(folder / "patients.csv")
+    table["idh"] = [None, *(("WT", "mutant")[i % 2] for i in range(1, N))]
+    table["mgmt"] = [i % 2 for i in range(N)]
+    table.to_csv(folder / "patients.csv", index=False)
+    plan = plan_cohort(cohort_file_of(folder, tasks="tasks: {m: {columns: [idh, mgmt]}}"))
+    assert {name: task.classes for name, task in plan.tasks.items()} == {
+        "m_idh": ("WT", "mutant"),
+        "m_mgmt": ("0", "1"),
+    }
+    known = {name: task.cases(plan.patients).notna().sum() for name, task in plan.tasks.items()}
+    assert known == {"m_idh": len(plan.patients) - 1, "m_mgmt": len(plan.patients)}
+
+
 def test_the_summary_counts_tissue_source_sites_of_barcodes(folder):
     names = {f"p{i:02d}": f"TCGA-{('02', 'HT', 'HT')[i % 3]}-{i:04d}" for i in range(N)}
     for name in ("patients.csv", "expression.csv"):
@@ -113,6 +127,9 @@ def test_the_summary_counts_tissue_source_sites_of_barcodes(folder):
     [
         ({"tasks": "tasks: {a: {column: gradee}}"}, ConfigurationError, "tasks.a.column: 'gradee' is not a column"),
         ({"tasks": "tasks: {a: {column: grade, classes: [G2, G3]}}"}, DataError, "one of G2, G3. Found G4"),
+        ({"tasks": "tasks: {m: {columns: [gradee]}}"}, ConfigurationError, "tasks.m_gradee.column: 'gradee' is not a"),
+        ({"tasks": "tasks: {m: {columns: [grade]}}"}, DataError, "tasks.m: two classes of .* Found 3 of grade: G2, G3"),
+        ({"tasks": "tasks: {m: {columns: [grade], classes: [G2, G3]}}"}, DataError, "tasks.m_grade: .* Found G4"),
         ({"tasks": "tasks: {}"}, ConfigurationError, "tasks: at least one is required"),
         (
             {"patients": "patients: {table: patients.csv, columns: {grade: grade}}",

@@ -7,11 +7,11 @@ import yaml
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from subfuse.clinical.source import PatientsSection
-from subfuse.cohort.task import FOLLOW_UP, TaskSpec
+from subfuse.cohort.task import FOLLOW_UP, BinaryTasks, TaskDeclaration, TaskSpec
 from subfuse.cohort.yaml_problems import one_line, read_yaml
 from subfuse.errors import ConfigurationError
 from subfuse.expression.source import ExpressionSection, GeneSetSource
-from subfuse.identifiers import plain_name
+from subfuse.identifiers import NAME_RULE, is_plain_name, plain_name
 from subfuse.settings import FilePath, ProblemAt, Section
 from subfuse.slides.source import SlidesSection
 
@@ -98,16 +98,33 @@ class CohortFile(Section):
     gene_sets: dict[Name, GeneSetSource] = Field(
         default={"tumour": GeneSetSource(), "microenvironment": GeneSetSource()}, min_length=1
     )
-    tasks: dict[Name, TaskSpec] | None = None  # None: survival, diagnosis, grade and subtype, where the table has them
+    tasks: dict[Name, TaskDeclaration] | None = (
+        None  # None: survival, diagnosis, grade and subtype, where the table has them
+    )
     covariates: tuple[str, ...] = ()  # columns of the patients, numbers or words, seen beside expression
     batch: str | None = None  # column of projects, scanners or sequencing runs; `cohort` where several are pooled
     strata: tuple[str, ...] = ()  # columns within which results are shown too; `cohort`, `site` and `batch` may be
     splits: SplitsSection = DrawnSplits()
 
     @model_validator(mode="after")
+    def _names_of_columns(self) -> "CohortFile":
+        named: dict[str, str] = {}
+        for name, declared in (self.tasks or {}).items():
+            for task in declared.by_name(name) if isinstance(declared, BinaryTasks) else (name,):
+                if not is_plain_name(task):
+                    raise ProblemAt(
+                        ("tasks", name, "columns"),
+                        f"the task '{task}' of a column is named as a file is: {NAME_RULE}. Map the column to such a "
+                        "name in patients.columns",
+                    )
+                if (other := named.setdefault(task, name)) != name:
+                    raise ProblemAt(("tasks", name), f"'{task}' is a task of '{other}' too; choose another name")
+        return self
+
+    @model_validator(mode="after")
     def _free_names(self) -> "CohortFile":
         for section, names, taken, before in (
-            ("tasks", self.tasks or {}, _NOT_A_TASK, _NOT_A_TASK_BEFORE),
+            ("tasks", self.single_tasks or {}, _NOT_A_TASK, _NOT_A_TASK_BEFORE),
             ("gene_sets", self.gene_sets, _NOT_A_SUBSPACE, _NOT_A_SUBSPACE_BEFORE),
         ):
             used = [name for name in names if name.lower() in taken or name.lower().endswith(_SUFFIXES_OF_RUNS)]
@@ -128,7 +145,7 @@ class CohortFile(Section):
     @model_validator(mode="after")
     def _own_columns(self) -> "CohortFile":
         pairs: dict[str, tuple[str, str]] = {}  # columns of a task and a subspace in stores of patches
-        for task in self.tasks or {}:
+        for task in self.single_tasks or {}:
             for name in (*self.gene_sets, "total"):
                 if (other := pairs.setdefault(f"{task}_{name}", (task, name))) != (task, name):
                     raise ProblemAt(
@@ -150,7 +167,7 @@ class CohortFile(Section):
     @model_validator(mode="after")
     def _declared_follow_ups(self) -> "CohortFile":
         known = [FOLLOW_UP, *(task.patient_columns for task in self.endpoints.values())]
-        for name, task in (self.tasks or {}).items():
+        for name, task in (self.single_tasks or {}).items():
             if task.is_survival and task.patient_columns not in known:
                 pairs = " or ".join(f"`time: {time}` and `event: {event}`" for time, event in known)
                 raise ProblemAt(
@@ -181,6 +198,16 @@ class CohortFile(Section):
         """The tasks of the endpoints that any cohort declares beside its own follow-up."""
         columns = {name: pair for member in self.members for name, pair in member.patients.endpoint_columns.items()}
         return {name: TaskSpec(time=time, event=event) for name, (time, event) in columns.items()}
+
+    @property
+    def single_tasks(self) -> dict[str, TaskSpec] | None:
+        """`tasks` with one task for each of their `columns`."""
+        if self.tasks is None:
+            return None
+        tasks: dict[str, TaskSpec] = {}
+        for name, declared in self.tasks.items():
+            tasks |= declared.by_name(name) if isinstance(declared, BinaryTasks) else {name: declared}
+        return tasks
 
     @property
     def strata_columns(self) -> tuple[str, ...]:

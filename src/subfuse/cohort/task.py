@@ -1,10 +1,19 @@
 """What is predicted: a class, or the time to an event."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import ValidationError, field_validator, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from subfuse.clinical.source import refuse_entry
 from subfuse.errors import DataError
@@ -14,23 +23,25 @@ FOLLOW_UP = ("time_days", "event")  # of every cohort; other endpoints are furth
 _TRUTH = {"True": True, "False": False}
 
 
+def _as_labels(value: Any) -> Any:
+    """Whole numbers have one spelling as labels; what else YAML does not read as text needs quotes."""
+    if not isinstance(value, list | tuple):
+        return value
+    return [str(item) if type(item) is int else item for item in value]
+
+
+Labels = Annotated[tuple[str, ...], BeforeValidator(_as_labels)]
+
+
 class TaskSpec(Section):
     """A task: either `time` and `event` columns (survival) or a label `column` (classification)."""
 
     time: str | None = None
     event: str | None = None
     column: str | None = None
-    classes: tuple[str, ...] | None = None  # order of the classes; default: sorted
+    classes: Labels | None = None  # order of the classes; default: sorted
     ordinal: bool | Literal["cumulative_logits"] = False  # `classes` have an order: report quadratic kappa, or train so
-    leave_out: tuple[str, ...] | None = None  # labels beside `classes` whose patients are not of this task
-
-    @field_validator("classes", "leave_out", mode="before")
-    @classmethod
-    def _numbers_are_labels(cls, value: Any) -> Any:
-        """Whole numbers have one spelling as labels; what else YAML does not read as text needs quotes."""
-        if not isinstance(value, list | tuple):
-            return value
-        return [str(item) if type(item) is int else item for item in value]
+    leave_out: Labels | None = None  # labels beside `classes` whose patients are not of this task
 
     @field_validator("ordinal", mode="wrap")
     @classmethod
@@ -135,3 +146,46 @@ class TaskSpec(Section):
     def kind(self) -> Literal["survival", "classes"]:
         """What is predicted."""
         return "survival" if self.is_survival else "classes"
+
+
+class BinaryTasks(Section):
+    """Several labels of the same patients, each a task of two classes: `columns` in the place of `column`."""
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    classes: Labels | None = None  # of every column, in order; default: the two that each has, sorted
+    leave_out: Labels | None = None  # see `TaskSpec`
+
+    @model_validator(mode="after")
+    def _two_classes(self) -> "BinaryTasks":
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("`columns` lists distinct columns")
+        if self.classes is not None and len(set(self.classes)) != 2:
+            raise ValueError("`columns` are tasks of two `classes` each; give a label with more a task with `column`")
+        TaskSpec(column=self.columns[0], classes=self.classes, leave_out=self.leave_out)  # the rules of each
+        return self
+
+    def by_name(self, name: str) -> dict[str, TaskSpec]:
+        """Returns the task of each column under a name of its own.
+
+        Args:
+            name: Of the declaration.
+
+        Example:
+            >>> list(BinaryTasks(columns=("idh", "mgmt")).by_name("markers"))
+            ['markers_idh', 'markers_mgmt']
+        """
+        return {
+            f"{name}_{column}": TaskSpec(column=column, classes=self.classes, leave_out=self.leave_out)
+            for column in self.columns
+        }
+
+
+def _kind_of(value: Any) -> str:
+    """Returns the key that tells whether a declaration is of one task or of several."""
+    has_columns = "columns" in value if isinstance(value, dict) else isinstance(value, BinaryTasks)
+    return "columns" if has_columns else "column"
+
+
+TaskDeclaration = Annotated[
+    Annotated[TaskSpec, Tag("column")] | Annotated[BinaryTasks, Tag("columns")], Discriminator(_kind_of)
+]

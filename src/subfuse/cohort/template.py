@@ -77,6 +77,7 @@ tasks:
   grade: {column: grade, classes: [G2, G3, G4], ordinal: true}   # classes fixes their order, and other labels are an
                                                                  # error; ordinal: the order means something
   diagnosis: {column: diagnosis}
+  # markers: {columns: [idh, mgmt]}   # labels of two classes each: the tasks markers_idh and markers_mgmt
 
 covariates: [age, gender]        # columns that models see beside expression: numbers, or words; of two words the later
                                  # in the alphabet is coded 1 and the covariate named after it (gender=male), of more

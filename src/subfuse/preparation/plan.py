@@ -32,6 +32,7 @@ from subfuse.preparation.contrast import require_varying_expression
 from subfuse.preparation.declared_columns import check_batch, check_strata, doubtful_words, resolve_covariates
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
 from subfuse.preparation.tasks import (
+    refuse_other_than_two,
     resolve_classes,
     resolve_tasks,
     tasks_left_out,
@@ -144,13 +145,16 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     pooled = pool_sources(cohorts)
     develops = "develop" in roles.values()
     endpoints = cohort_file.endpoints
-    tasks = resolve_tasks(cohort_file.tasks, _developed(pooled.patients, roles), endpoints, develops=develops)
+    declared = cohort_file.single_tasks
+    tasks = resolve_tasks(declared, _developed(pooled.patients, roles), endpoints, develops=develops)
     patients, patient_exclusions = _exclude_patients(pooled.patients, tasks, roles)
     _refuse_nobody(cohorts, patients, patient_exclusions)
     _refuse_no_data(cohorts, patients, patient_exclusions)
     kept = set(patients["patient_id"])
     expression, expression_exclusions = _expression_of(pooled, kept)
     developed = _developed(patients, roles)
+    if develops:
+        refuse_other_than_two(cohort_file.tasks or {}, developed)
     tasks, task_warnings = resolve_classes(tasks, patients, developed, develops=develops)
     genes = [] if expression is None else list(expression.values.columns)
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])
@@ -183,8 +187,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             *few_measured(found_genes, [gene for gene in genes if gene.lower() not in in_any_case]),
             *measured_in_another_case(wanted, genes),
             *require_varying_expression(expression, patients, gene_sets),
-            *tasks_left_out(cohort_file.tasks, _developed(pooled.patients, roles), endpoints, develops=develops),
-            *unknown_outcomes(cohort_file.tasks or {}, tasks),
+            *tasks_left_out(declared, _developed(pooled.patients, roles), endpoints, develops=develops),
+            *unknown_outcomes(declared or {}, tasks),
             *task_warnings,
             *doubtful_words((*covariates, *cohort_file.strata_columns), patients),
             *(told_by_covariates(covariates, developed, tasks) if develops else ()),

@@ -8,7 +8,7 @@ import pandas as pd
 from subfuse.cells import are_months, is_date, may_mean_unknown, other_writing
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
 from subfuse.cohort.covariates import coded, column_of, known_values
-from subfuse.cohort.task import FOLLOW_UP, TaskSpec
+from subfuse.cohort.task import FOLLOW_UP, BinaryTasks, TaskSpec
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, preview
 from subfuse.identifiers import LONGEST_NAME, difference_of_spelling, is_plain_label, spelling_of_label
 
@@ -172,6 +172,29 @@ def resolve_classes(
         if absent:
             warnings.append(f"tasks.{name}: no patient has {preview(absent)}")
     return resolved, tuple(warnings)
+
+
+def refuse_other_than_two(declared: Mapping[str, TaskSpec | BinaryTasks], patients: pd.DataFrame) -> None:
+    """Refuses columns that are declared together and have not two classes each.
+
+    Args:
+        declared: `tasks` of the cohort file.
+        patients: Those to develop on, with these columns.
+
+    Raises:
+        DataError: Names the declaration, the column and its labels.
+    """
+    for name, several in declared.items():
+        if not isinstance(several, BinaryTasks) or several.classes is not None:
+            continue
+        for column in several.columns:
+            labels = patients[column].dropna()
+            if labels.nunique() != 2:
+                raise DataError(
+                    f"tasks.{name}: two classes of each of `columns` are required. Found {labels.nunique()} of "
+                    f"{column}: {preview(sorted(labels.unique()), 5) or 'none'}. Give it a task of its own with "
+                    "`column`, declare `classes` and `leave_out`, or group its labels in the table."
+                )
 
 
 def told_by_covariates(covariates: Sequence[str], patients: pd.DataFrame, tasks: Mapping[str, TaskSpec]) -> list[str]:
