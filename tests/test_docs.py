@@ -170,8 +170,7 @@ def write_features(folder: Path, random) -> None:
     import tifffile
 
     slides = [f"{patient}-01Z-00-DX1" for patient in PATIENTS[:2]]
-    for name in ("features", "outlines"):
-        (folder / name).mkdir()
+    (folder / "outlines").mkdir()
     for i, slide in enumerate(slides):
         ring = [[128, 128], [640, 128], [640, 640], [128, 640], [128, 128]]
         drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
@@ -182,9 +181,12 @@ def write_features(folder: Path, random) -> None:
         pixels[128:640, 128:640] = random.normal((200, 120, 170), 25, (512, 512, 3)).clip(0, 255).astype(np.uint8)
         tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", resolution=(20000, 20000),
                          resolutionunit="CENTIMETER")  # fmt: skip
-        with h5py.File(folder / "features" / f"{slide}.h5", "w") as file:
-            file["features"] = random.normal(size=(3, 4)).astype(np.float32)
-            file["coords"] = np.array([[0, 0], [256, 0], [0, 256]])
+        for place, width in (("features", 256), ("20x/features_uni_v1", 256), ("5x/features_uni_v1", 1024)):
+            path = folder / place / f"{slide}.h5"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(path, "w") as file:
+                file["features"] = random.normal(size=(3, 4)).astype(np.float32)
+                file["coords"] = np.array([[0, 0], [width, 0], [0, width]])
     table = pd.DataFrame({"slide_id": slides, "patient_id": PATIENTS[:2], "mpp": 0.5})
     table.to_csv(folder / "slides.csv", index=False)
     pd.DataFrame({"slide_id": slides, "area": [1.5, 2.5], "nuclei": [10, 20]}).to_csv(

@@ -56,9 +56,9 @@ class FeatureFile:
         with np.errstate(over="ignore"), damage_named(path, "a complete file"):  # beyond float16: reported below
             features = np.ascontiguousarray(np.asarray(self.read()).reshape(self.shape), self.dtype)
         require_finite(features, path)
-        _require_whole(features, path)
+        require_whole(features, path)
         known = self.read_coords is not None
-        coords, size = self._places(path)
+        coords, size = self.places(path)
         width, height = self.slide_size_px or (coords.max(axis=0) + size).tolist()
         return SlideFeatures(
             features=features,
@@ -74,8 +74,12 @@ class FeatureFile:
             bounds_corner=self.bounds_corner,
         )
 
-    def _places(self, path: Path) -> tuple[Int32[np.ndarray, "patch 2"], int]:
-        """Corners and the size of the patches."""
+    def places(self, path: Path) -> tuple[Int32[np.ndarray, "patch 2"], int]:
+        """Reads the corners and the side of the patches, in level-0 pixels.
+
+        Raises:
+            DataError: As for `slide_features`, as far as it is of places.
+        """
         if self.read_coords is None:
             assert self.patch_size_level0 is not None  # see `without_coordinates`
             return raster_corners(self.shape[0], self.patch_size_level0), self.patch_size_level0
@@ -114,8 +118,8 @@ class FeatureFile:
             )
 
 
-def _require_whole(features: np.ndarray, path: Path) -> None:
-    """Refuses a bag of which the last patches, or all, are zero, as no encoder makes them: it was cut, or padded."""
+def require_whole(features: np.ndarray, path: Path) -> None:
+    """Raises a DataError where the last patches, or all, are zero, as no encoder makes them: cut, or padded."""
     n_patches, filled = len(features), np.flatnonzero(features.any(axis=1))
     n_empty = n_patches - 1 - filled[-1] if len(filled) else n_patches
     if n_empty:

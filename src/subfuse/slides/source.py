@@ -105,6 +105,7 @@ class FeatureFiles(SlidesFrom):
     """Feature files of another tool."""
 
     features: FilePath  # the folder that holds them, searched with its subfolders
+    concatenate: tuple[FilePath, ...] = ()  # folders of further features of these slides, joined place by place
     encoder: str | None = Field(default=None, min_length=1)  # what made them, where they do not say
 
     @field_validator("encoder")
@@ -158,3 +159,9 @@ class FeatureSource(SlideSource):
 
     encoder: str | None = None  # as declared, for files that do not name it
     in_table: bool = False
+    further: tuple[Path, ...] = ()  # files of further features of this slide, see `concatenated`
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files of the slide's features."""
+        return (self.path, *self.further)

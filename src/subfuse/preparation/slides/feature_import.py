@@ -133,7 +133,8 @@ def _empty_patches(slide: SlideFeatures) -> tuple[str, ...]:
 def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
     """Attributes that must agree for a converted file to count as that of this source."""
     if not source.in_table:
-        content = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files_behind(source.path)]
+        files = [file for path in source.paths for file in files_behind(path)]
+        content = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
     else:
         row = table_of_features(source.path).loc[source.slide_id]
         content = [f"{name} {value!r}" for name, value in row.items()]

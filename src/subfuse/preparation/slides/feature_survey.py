@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from subfuse.features.other_tools import opened_features
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import sha256_of_json
+from subfuse.preparation.slides.feature_sets import concatenated
 from subfuse.slides.source import FeatureSource, SlideSource
 
 
@@ -182,12 +183,15 @@ def group_warnings(warnings: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, 
 
 @contextmanager
 def opened_source(source: FeatureSource) -> Iterator[FeatureFile]:
-    """Opens the features of one slide: a file of its own, or its row of a table."""
-    if not source.in_table:
-        with opened_features(source.path, mpp=source.mpp, encoder=source.encoder) as file:
-            yield file
-    else:
+    """Opens the features of one slide: a file of its own, several joined place by place, or its row of a table."""
+    if source.in_table:
         yield feature_row(table_of_features(source.path), source.slide_id, source.path)
+        return
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(opened_features(path, mpp=source.mpp, encoder=source.encoder)) for path in source.paths
+        ]
+        yield files[0] if len(files) == 1 else concatenated(files, source.paths)
 
 
 def table_of_features(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Which slides or ready features there are, whose they are and where they lie. No slide is opened here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from subfuse.identifiers import (
     site_of_barcode,
     spelt_otherwise,
 )
+from subfuse.preparation.slides.feature_sets import find_feature_sets
 from subfuse.preparation.slides.slide_columns import read_slide_table
 from subfuse.preparation.slides.slide_names import note_of_unmatched, patient_of_slide, spelt_as
 from subfuse.preparation.slides.slide_samples import choose_kinds, choose_slides, kind_of_slide, rank_of_slide
@@ -34,7 +35,6 @@ from subfuse.preparation.slides.slide_search import (
     SLIDE_SUFFIXES,
     feature_id_of,
     files_in_words,
-    find_features,
     find_slides,
     slide_id_of,
 )
@@ -81,6 +81,7 @@ class _Place:
     absence: str = ""  # said of a slide of the table that is not found; empty: that there is no such file
     reads: tuple[str, Sequence[str]] | None = None  # what is searched for in a folder, and its suffixes
     notes: tuple[str, ...] = ()  # on what lies there and is not read, or how it is
+    lacking: Mapping[str, str] = field(default_factory=dict)  # why slides that are found cannot be used, by identifier
 
 
 def read_slides(
@@ -116,6 +117,8 @@ def read_slides(
             left_out.append(("slide", slide_id, f"{patient_id} is not in the cohort{like.get(patient_id, '')}"))
         elif path is None or not file_of(path).exists():
             left_out.append(("slide", slide_id, _absence(place, slide_id, path)))
+        elif slide_id in place.lacking:
+            left_out.append(("slide", slide_id, place.lacking[slide_id]))
         elif not is_plain_name(slide_id):
             left_out.append(("slide", slide_id, f"its identifier names files: {NAME_RULE}"))
         else:
@@ -175,11 +178,10 @@ def _place_of(section: SlidesSection) -> _Place:
             whole = partial(SlideSource, tissue=section.tissue, stain=section.stain)
             return _Place(table, {}, slide_id_of, whole, table.parent, needs_paths=True)
         case FeatureFiles(features=folder):
-            source, absence = partial(FeatureSource, encoder=section.encoder), f"no feature file in {folder}"
-            reads = ("features", FEATURE_SUFFIXES)
-            found, unread = find_features(folder, section.encoder)
-            notes = (f"{folder}: {preview(unread)} are not read; slides.encoder names which are",) if unread else ()
-            return _Place(folder, found, feature_id_of, source, folder, absence=absence, reads=reads, notes=notes)
+            sets = find_feature_sets(folder, section.concatenate, section.encoder)
+            source, reads = partial(sets.source, encoder=section.encoder), ("features", FEATURE_SUFFIXES)
+            absence, found = f"no feature file in {folder}", sets.found
+            return _Place(folder, found, feature_id_of, source, folder, False, absence, reads, sets.notes, sets.lacking)
         case FeatureRows(feature_table=table):
             features = read_feature_table(table)
             rows = {composed(str(name)): table for name in features.index}
