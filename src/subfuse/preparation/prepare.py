@@ -25,7 +25,7 @@ from subfuse.cohort.marker import (
 )
 from subfuse.devices import AUTO, chosen_device, gpus_of, processes_on
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons
+from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons, join_exclusions
 from subfuse.execution import Progress
 from subfuse.expression.source import MatrixSource
 from subfuse.features.contrast import read_contrast
@@ -47,6 +47,7 @@ from subfuse.preparation.slides.feature_survey import (
 )
 from subfuse.preparation.slides.slide import SlideRecord, completed_record, prepare_slide
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
+from subfuse.preparation.slides.slide_vector import encode_imports, is_slide_encoder_of
 from subfuse.preparation.slides.stored_tiles import require_tiles
 from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
@@ -122,6 +123,7 @@ def prepare(
         encodes = bool(plan.slides) and not ready
         workers = processes_on(device if encodes and scheduler is None else "cpu", workers)
         tiling = declared_tiling(cohort_file, encoder)
+        slide_encoder = _slide_encoder(encoder, device, survey)
         if encodes and tiles_from is not None:
             require_tiles(Path(tiles_from), tiling)
         provenance = _provenance(cohort_file, encoder if encodes else None, tiling)
@@ -133,12 +135,16 @@ def prepare(
                 ready, survey, out / "wsi", workers=workers, scheduler=scheduler, progress=progress
             )
             provenance |= {name: getattr(survey, name) for name in ("encoder", "encoder_sha256", "patch_dim")}
+            if slide_encoder is not None:
+                records, lost = encode_imports(records, out, slide_encoder, progress=progress)
+                failures = join_exclusions([failures, lost])
+                provenance |= {"slide_encoder": encoder, **_identity_of(slide_encoder)}
         else:
             how = _Encoding(encoder, device, tiling, out / "wsi", None if tiles_from is None else Path(tiles_from))
             records, failures = _prepare_slides(plan.slides, how, workers, scheduler, progress)
             if records:
                 loaded = _encoder(encoder, device)
-                provenance |= {"encoder": loaded.name, "encoder_sha256": loaded.sha256, "patch_dim": loaded.dim}
+                provenance |= _identity_of(loaded)
         plan = remaining(plan, failures)
         contrasts = {record.slide_id: read_contrast(out / record.features) for record in records}
         flat = require_varying_features(plan.slides, plan.patients, contrasts)
@@ -157,9 +163,17 @@ def prepare(
         {record.slide_id: record.patch_um for record in records if not math.isnan(record.patch_um)},
         by_spacing=[record.slide_id for record in records if NO_PATCH_SIZE in record.warnings],
     )
-    of_encoder = _of_encoder(encoder, survey)
+    of_encoder = _of_encoder(encoder, survey) if slide_encoder is None else ()
     warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *of_encoder, *other_folds)
     return Preparation(out, plan, slides, warnings)
+
+
+def _slide_encoder(encoder: str, device: str, survey: FeatureSurvey) -> SlideEncoder | None:
+    """Returns what ready features of patches are to go through; None: they stay as they are, or there are none."""
+    if not survey.headers or encoder == OFFLINE_ENCODER or not is_slide_encoder_of(encoder, survey.encoder):
+        return None
+    loaded = _encoder(encoder, device)
+    return loaded if isinstance(loaded, SlideEncoder) else None
 
 
 def _of_failures(failures: pd.DataFrame) -> Iterator[str]:
@@ -250,6 +264,10 @@ def _provenance(cohort_file: CohortFile, encoder: str | None, tiling: Tiling) ->
         "encoder_sha256": None,
         "patch_dim": None,
     }
+
+
+def _identity_of(encoder: PatchEncoder | SlideEncoder) -> dict[str, Any]:
+    return {"encoder": encoder.name, "encoder_sha256": encoder.sha256, "patch_dim": encoder.dim}
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,8 @@ from stand_in_encoders import Colours, Weighted, stand_in
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.encoder import PatchEncoder, SlideEncoder
 from subfuse.features.registered import patch_encoders as registered
-from subfuse.features.registered.slide_encoders import load_encoder, slide_encoder_card
+from subfuse.features.registered.cards import slide_encoder_card
+from subfuse.features.registered.slide_encoders import load_encoder
 from subfuse.features.store import SlideFeatures
 
 

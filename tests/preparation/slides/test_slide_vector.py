@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("lazyslide_models")
 from stand_in_encoders import Colours, Weighted, stand_in
 
 from subfuse.cohort.cohort import read_cohort
-from subfuse.errors import DataError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.registered import patch_encoders as registered
 from subfuse.features.registered.slide_encoders import load_encoder
 from subfuse.features.store import read_attributes, read_features
@@ -81,7 +82,7 @@ def test_vectors_are_made_of_no_other_patches(tmp_path: Path) -> None:
     record = prepare_slide(source, encoder.patches, TILING, tmp_path / "wsi")
     encoder.patches.name = "uni2"
     with pytest.raises(DataError, match=r"madeleine reads patches of uni2\. Found those of ctranspath"):
-        write_vector(tmp_path / record.features, tmp_path / "v.h5", encoder, TILING)
+        write_vector(tmp_path / record.features, tmp_path / "v.h5", encoder)
     assert not (tmp_path / "v.h5").exists()
 
 
@@ -108,3 +109,56 @@ def test_a_cohort_is_prepared_with_a_slide_encoder_on_patches_as_it_was_trained_
     assert len(before) == 12
     prepare(tmp_path / "cohort.yaml", tmp_path / "prepared", encoder="madeleine")
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def cohort_of_features(folder: Path, *, encoder: str = "ctranspath") -> Path:
+    """Six patients with a feature file each, as TRIDENT writes them: patches of 256 px that share 64, at 0.5 µm."""
+    ids = [f"P{i}" for i in range(6)]
+    (folder / "features").mkdir()
+    for i, name in enumerate(ids):
+        with h5py.File(folder / "features" / f"{name}.h5", "w") as file:
+            file["features"] = np.random.default_rng(i).random((9, 4)).astype(np.float32)
+            file["features"].attrs["encoder"] = encoder
+            file["coords"] = np.stack(np.meshgrid(range(3), range(3)), axis=-1).reshape(-1, 2) * 384
+            file["coords"].attrs.update({
+                "patch_size_level0": 512, "patch_size": 256, "overlap": 64, "level0_magnification": 40,
+                "target_magnification": 20, "level0_width": 2000, "level0_height": 2000,
+            })  # fmt: skip
+    pd.DataFrame({"patient_id": ids, "grade": ["G2", "G4"] * 3}).to_csv(folder / "p.csv", index=False)
+    content = {
+        "name": "small", "patients": {"table": "p.csv"}, "slides": {"features": "features", "mpp": 0.25},
+        "tasks": {"grade": {"column": "grade"}}, "splits": {"folds": 2, "validation": 0.34},
+    }  # fmt: skip
+    (folder / "cohort.yaml").write_text(yaml.safe_dump(content))
+    return folder / "cohort.yaml"
+
+
+def test_features_of_other_tools_become_vectors(tmp_path: Path) -> None:
+    path, out = cohort_of_features(tmp_path), tmp_path / "prepared"
+    done = prepare(path, out, encoder="madeleine")
+    cohort = read_cohort(out)
+    assert (cohort.encoder, cohort.patch_dim, done.slides["n_patches"].tolist()) == ("madeleine", 4, [1] * 6)
+    assert not any("encodes nothing" in warning for warning in done.warnings)
+    patches = read_features(out / "wsi" / "imported" / "features_ctranspath" / "P3.h5")
+    weights = 1 + patches.coords[:, :1] / 384  # (256 - 64) px at 0.5 µm, of a slide of 0.25 µm
+    expected = (patches.features.astype(float) * weights).sum(axis=0) / weights.sum()
+    made = out / "wsi" / "imported" / "features_madeleine" / "P3.h5"
+    np.testing.assert_allclose(read_features(made).features, expected[None], rtol=1e-3)
+    before = {name: name.stat().st_mtime_ns for name in out.glob("wsi/*/features_*/*.h5")}
+    with h5py.File(tmp_path / "features" / "P3.h5", "r+") as file:
+        file["features"][0] = 2
+    prepare(path, out, encoder="madeleine")
+    changed = {name.parent.name for name, time in before.items() if name.stat().st_mtime_ns != time}
+    assert changed == {"features_ctranspath", "features_madeleine"}
+    assert sum(name.stat().st_mtime_ns != time for name, time in before.items()) == 2
+
+
+@pytest.mark.parametrize(
+    ("encoder", "found"), [("uni2", "features of uni2. Extract"), ("unknown", "that is not recorded. Name it")]
+)
+def test_features_of_another_encoder_do_not_become_vectors(tmp_path: Path, encoder: str, found: str) -> None:
+    path = cohort_of_features(tmp_path, encoder=encoder)
+    with pytest.raises(ConfigurationError, match="--encoder madeleine reads features of ctranspath") as refused:
+        prepare(path, tmp_path / "prepared", encoder="madeleine")
+    assert found in str(refused.value)
+    assert not (tmp_path / "prepared").exists()

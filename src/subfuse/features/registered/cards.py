@@ -86,6 +86,19 @@ def encoder_cards() -> dict[str, EncoderCard]:
     return {name: card for name, card in found.items() if card.patch_encoder is None or card.patch_encoder in found}
 
 
+def slide_encoder_card(name: str) -> EncoderCard | None:
+    """Returns the card of a slide encoder; None for names of anything else.
+
+    Example:
+        >>> slide_encoder_card("efficientnet-lite0") is None
+        True
+    """
+    if any(mark in name for mark in ":@/"):  # of the hub, or of a file: lazyslide-models need not be asked
+        return None
+    card = encoder_cards().get(name)
+    return card if card is not None and card.encodes == "slides" else None
+
+
 def _card(name: str, kind: type) -> EncoderCard | None:
     """None for models that encode neither, such as those that find nuclei."""
     of_slides = hasattr(kind, "encode_slide") and name != _TITAN_PATCHES

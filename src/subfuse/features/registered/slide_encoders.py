@@ -11,7 +11,7 @@ from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.encoder import PatchEncoder, SlideEncoder, encoder_id, is_same_encoder
 from subfuse.features.hub_encoders import sha256_of_weights
 from subfuse.features.patch_encoders import load_patch_encoder
-from subfuse.features.registered.cards import EncoderCard, encoder_cards
+from subfuse.features.registered.cards import EncoderCard, slide_encoder_card
 from subfuse.features.registered.patch_encoders import built
 from subfuse.features.store import SlideFeatures
 
@@ -91,16 +91,3 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu") -> PatchEncod
             f"Slide encoder {name} cannot be run on {device} with features of {card.patch_encoder} ({reason}). Try "
             "another --device, or another encoder."
         ) from error
-
-
-def slide_encoder_card(name: str) -> EncoderCard | None:
-    """Returns the card of a slide encoder; None for names of anything else.
-
-    Example:
-        >>> slide_encoder_card("efficientnet-lite0") is None
-        True
-    """
-    if any(mark in name for mark in ":@/"):  # of the hub, or of a file: lazyslide-models need not be asked
-        return None
-    card = encoder_cards().get(name)
-    return card if card is not None and card.encodes == "slides" else None

@@ -113,7 +113,7 @@ def prepare_slide(
     if isinstance(encoder, SlideEncoder):
         record = prepare_slide(source, encoder.patches, tiling, out, tiles_from=tiles_from, progress=progress)
         vector = _features_path(source, encoder.name, tiling, out)
-        write_vector(Path(out).parent / record.features, vector, encoder, tiling)
+        write_vector(Path(out).parent / record.features, vector, encoder)
         return _record(source, vector, out)
     identity = _identity(source, tiling)  # before they are read, like the slide: outlines may be corrected meanwhile
     given = outline_file(source.tissue, source.slide_id)
