@@ -80,7 +80,28 @@ def test_a_metric_that_fell_back_is_told_by_task_model_and_folds(run: Path, tmp_
         metrics = {"validation_loss": [0.7], **({"validation_auc": [0.6]} if index == 0 else {})}
         write_table(job.folder / "log.csv", pd.DataFrame(metrics))
 
-    chosen, fallen = check_selection(jobs, predictions)
-    assert "by validation loss (3) and ranking (1), on" in chosen.found
+    chosen, fallen, _ = check_selection(jobs, predictions)
+    assert "training of networks stopped, by loss (3) and ranking (1)" in chosen.found
     assert (fallen.level, fallen.task) == ("note", "grade")
     assert "Concatenation in 1 of 2 folds, SNN in 2 of 2 folds" in fallen.found
+
+
+def test_what_few_validation_patients_chose_is_told_with_how_few_they_are(run: Path) -> None:
+    predictions = read_predictions(run / "predictions.csv")
+    details = {"n_validation": 5, "network_share": 0.25}
+    jobs = [replace(job, description={"details": details}) for job in read_jobs(run, predictions)]
+    chosen, *_, few = check_selection(jobs, predictions)
+    validated = predictions[predictions["split"] == "validation"].groupby(["model", "fold"])["label"]
+    fewest = int((validated.size() - validated.agg(lambda labels: labels.value_counts().max())).min())
+    assert fewest < 10
+    assert "the network's share beside a linear path (4)" in chosen.found
+    assert f"at least {fewest} outside the largest class" in chosen.found
+    assert (few.level, few.task) == ("note", "grade")
+    assert "in 4 of 4 jobs when training stops and a network's share" in few.found
+
+    tables = [pd.concat([job.rows] * 10) for job in jobs]
+    many = [
+        replace(job, rows=table.assign(label=np.resize(["G2", "G4"], len(table))))
+        for job, table in zip(jobs, tables, strict=True)
+    ]
+    assert not any("fewer than" in finding.found for finding in check_selection(many, predictions))

@@ -82,6 +82,26 @@ def test_what_speaks_against_genes_on_top_is_said_once(run):
     assert told(0.49, 19) == f"Trust the ranks little: genes not stable over folds in {first}; only 19 patients."
 
 
+def test_folds_whose_network_is_silent_are_counted_and_the_linear_path_has_a_readable_name(run):
+    explained = read_run(run).cohort_explanations[0]
+    first, second = explained.stability["subspace"]
+    of_first = explained.stability["subspace"] == first
+    table = explained.stability.assign(n_folds=np.where(of_first, 1, 5))
+    part = reliance_section._of_task(replace(explained, stability=table))
+    assert all(row[4].endswith("% of 1 of 5 folds") for row in part["genes"].rows if row[0] == first)
+    assert all(row[4].endswith("%") for row in part["genes"].rows if row[0] == second)
+    assert f"{first} in 4 of 5." in part["genes_reserve"]
+
+    renamed = {
+        name: getattr(explained, name).replace({"subspace": {second: "linear_path"}})
+        for name in ("genes", "values", "stability", "enrichment")
+    }
+    shares = [row | {"subspace": "linear_path"} for row in explained.summary["shares"]]
+    part = reliance_section._of_task(replace(explained, **renamed, summary={**explained.summary, "shares": shares}))
+    assert "linear path" in part["gist"]
+    assert "linear_path" not in repr(part)
+
+
 def test_undefined_tests_of_truth_are_named(run):
     rows = reliance_section.reliance_section(read_run(run))[0]["faithfulness"].rows
     assert rows[0][2:4] == ("+0.210", "0.150 to 0.270")

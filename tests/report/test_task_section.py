@@ -8,6 +8,8 @@ from fake_run import write_fake_run
 from report_page import written
 
 from subfuse.report import write_report
+from subfuse.report.model_card import model_card
+from subfuse.report.run_files import read_run
 from subfuse.run_folder.job import Job
 
 
@@ -76,13 +78,21 @@ def test_reasons_of_comparisons_are_shown_once_with_their_models(tmp_path):
 
 def test_how_much_networks_say_beside_their_linear_path_is_told(tmp_path, monkeypatch):
     run = write_fake_run(tmp_path / "run", patients=60, tasks=("grade",), explained=0)
-    told = "Share of the network beside its linear path"
+    told = "Networks are mixed with linear models of the same inputs"
     assert told not in write_report(run).read_text()
     shares = {"subspace": [0.5, 0.0, 0.0, 1.0, 0.0], "abmil": [1.0] * 5}
     monkeypatch.setattr(
         Job, "description",
         lambda job, _: {"details": {"network_share": shares[job.model][job.fold_index]} if job.model in shares else {}},
     )  # fmt: skip
-    assert (
-        f"{told}, in the mean: Subspace fusion 0.30, 0 in 3 of 5 models; ABMIL 1.00." in write_report(run).read_text()
-    )
+    text = write_report(run).read_text()
+    of_main = "share of the network 0.30 in the mean; in 3 of 5 folds it is the linear model alone"
+    assert f"{told}. Subspace fusion: {of_main}. ABMIL: share of the network 1.00 in the mean." in text
+    assert f"<dt>Linear path</dt><dd>mixed with one: {of_main}</dd>" in text
+    assert f"It is mixed with a linear model of the same inputs: {of_main}." in model_card(read_run(run))
+    untold = {"training": {"linear_path": True}}
+    monkeypatch.setattr(
+        Job, "description",
+        lambda job, _: {"details": {"network_share": 0.5} if job.fold_index < 2 else untold},
+    )  # fmt: skip
+    assert "in 3 of 5 folds it has no line, for want of 10 events" in write_report(run).read_text()

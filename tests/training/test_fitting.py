@@ -44,12 +44,22 @@ def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, 
     assert told == [(done, 6) for done in range(1, 7)]
     logs = [read_log(tmp_path), read_log(tmp_path / "member_1")]
     assert [len(log) for log in logs] == [3, 3]
-    best = [max(float(row["validation_c_index"]) for row in log) for log in logs]
-    assert ensemble.details["validation_score"] == pytest.approx(-np.mean(best))
 
     ensemble.save(tmp_path / "model")
     again = load_fitted(tmp_path / "model")
     pd.testing.assert_frame_equal(again.predict(cohort.patients), ensemble.predict(cohort.patients))
+
+
+@pytest.mark.parametrize("settings", [{}, {"linear_path": False}, {"members": 2}])
+def test_what_a_search_minimises_is_the_score_of_the_weights_that_are_kept(make_cohort, settings):
+    cohort = make_cohort(48)
+    fitted = train(cohort, "snn", settings=BRIEF.model_copy(update=settings))
+    rows = predict_sides(fitted, cohort, deal_folds(cohort)[0]).query("split == 'validation'")
+    time, event, risk = (rows[name].to_numpy() for name in ("time_days", "event", "risk"))
+    pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if event[i] and time[i] < time[j]]
+    assert len(pairs) > 5
+    ranked = np.mean([(risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j]) for i, j in pairs])
+    assert fitted.details["validation_score"] == pytest.approx(-ranked)
 
 
 @pytest.mark.walk

@@ -14,7 +14,8 @@ from subfuse.cohort.bags import fit_profile
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, read_repeats
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError, counted, preview
+from subfuse.evaluation.floors import LEAST_CHOOSING
 from subfuse.run_folder.job import Job, chosen_by, jobs_of
 from subfuse.training.models import is_linear, model_title, trained_on
 
@@ -125,17 +126,26 @@ def check_selection(jobs: Sequence[TrainedJob], predictions: pd.DataFrame) -> li
     if not jobs:
         found = "validation patients differ from test patients; by which metric models were chosen is not recorded"
         return [Finding("note", _SELECTION, found, why)]
-    counts = Counter(_chosen_by(job) for job in neural)
-    by = " and ".join(f"{name} ({n})" for name, n in sorted(counts.items()))
-    parts = (
-        [f"when to stop and what to keep of networks, by validation {by}, on {_validated(neural)} of each fold"]
-        if neural
-        else []
-    )
+    parts = [_chosen_by_validation(neural)] if neural else []
     if len(neural) < len(jobs):
-        parts.append(f"penalties of linear models ({len(jobs) - len(neural)}) by cross-validation within training")
-    found = f"chosen were {', and '.join(parts)}; reported are test patients, whom training never sees"
-    return [Finding("ok", _SELECTION, found), *_fallbacks(jobs)]
+        n_linear = len(jobs) - len(neural)
+        parts.append(f"penalties of linear models ({n_linear}) were chosen by cross-validation within training")
+    found = f"{'; '.join(parts)}; reported are test patients, whom training never sees"
+    return [Finding("ok", _SELECTION, found), *_fallbacks(jobs), *_chosen_by_few(neural)]
+
+
+def _chosen_by_validation(jobs: Sequence[TrainedJob]) -> str:
+    """Returns what validation patients chose of networks, and how many they were, by task."""
+    counts = Counter(_chosen_by(job) for job in jobs)
+    by = " and ".join(f"{name} ({n})" for name, n in sorted(counts.items()))
+    mixed = sum("network_share" in job.details for job in jobs)
+    share = f", and the network's share beside a linear path ({mixed})" if mixed else ""
+    told = "; ".join(f"{task}: {_validated(of_task)}" for task, of_task in _by_task(jobs).items())
+    return f"validation patients chose the epoch by which training of networks stopped, by {by}{share} ({told})"
+
+
+def _by_task(jobs: Sequence[TrainedJob]) -> dict[str, list[TrainedJob]]:
+    return {task: [job for job in jobs if job.job.task == task] for task in dict.fromkeys(job.job.task for job in jobs)}
 
 
 def _chosen_by(job: TrainedJob) -> str:
@@ -153,23 +163,51 @@ def _fallbacks(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
         for job in jobs
         if not is_linear(job.job.model) and job.details.get("training", {}).get("selection") == "ranking"
     ]
-    for task in dict.fromkeys(job.job.task for job in wanted):
-        of_task = [job for job in wanted if job.job.task == task]
+    for task, of_task in _by_task(wanted).items():
         fallen = [job for job in of_task if _chosen_by(job) == "loss"]
         if not fallen:
             continue
         totals = Counter(job.job.model for job in of_task)
         counts = Counter(job.job.model for job in fallen)
         models = preview([f"{model_title(model)} in {n} of {totals[model]} folds" for model, n in counts.items()], 12)
-        found = f"judged by the validation loss, not by ranking: {models}; {_validated(fallen)} cannot be ranked"
+        found = f"judged by the validation loss, not by ranking: {models}; they cannot be ranked ({_validated(fallen)})"
         why = "The loss of few patients is a noisy judge of epochs."
         yield Finding("note", _SELECTION, found, why, "Use fewer folds, or raise `splits.validation`.", task)
 
 
+def _chosen_by_few(jobs: Sequence[TrainedJob]) -> Iterator[Finding]:
+    """Yields for each task in how many jobs too few validation patients chose."""
+    for task, of_task in _by_task(jobs).items():
+        few = [job for job in of_task if _informative(job)[0] < LEAST_CHOOSING]
+        if not few:
+            continue
+        share = (
+            " and a network's share beside its linear path" if any("network_share" in j.details for j in few) else ""
+        )
+        found = (
+            f"in {len(few)} of {counted(len(of_task), 'job')} when training stops{share} rest on fewer than "
+            f"{LEAST_CHOOSING} {_informative(few[0])[1]} ({_validated(few)})"
+        )
+        why = "So few patients choose by chance: another fold, or another seed, may have another share."
+        yield Finding("note", _SELECTION, found, why, "Use fewer folds, or raise `splits.validation`.", task)
+
+
+def _informative(job: TrainedJob) -> tuple[int, str]:
+    """Returns how many validation patients of a job have an event, or are outside the largest class; and in words."""
+    rows = job.rows[job.rows["split"] == "validation"]
+    if rows["label"].notna().any():
+        sizes = rows["label"].value_counts()
+        return int(sizes.sum() - sizes.max()), "validation patients outside the largest class"
+    return int(rows["event"].sum()), "validation patients with an event"
+
+
 def _validated(jobs: Sequence[TrainedJob]) -> str:
+    """Returns how many validation patients folds have, and how few of them an event or another class, at least."""
     numbers = [int(job.details.get("n_validation", 0)) for job in jobs]
     low, high = min(numbers), max(numbers)
-    return f"{low if low == high else f'{low} to {high}'} validation patient{'s' if high != 1 else ''}"
+    fewest, which = min(map(_informative, jobs))
+    patients = f"{low if low == high else f'{low} to {high}'} validation patient{'s' if high != 1 else ''}"
+    return f"{patients} of each fold, at least {fewest} {which.removeprefix('validation patients ')}"
 
 
 def _split_problems(job: TrainedJob, recorded: Sequence[str], folds: Mapping[str, Fold]) -> Iterator[str]:

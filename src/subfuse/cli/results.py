@@ -114,11 +114,12 @@ def _quantity(column: str) -> str:
     """
     from subfuse.evaluation.metrics import duration
     from subfuse.evaluation.predictions import RECALIBRATED
+    from subfuse.training.models import subspace_title
 
     if column.startswith(RECALIBRATED):
         return f"{_quantity(column.removeprefix(RECALIBRATED))}, recalibrated"
     kind, _, of = column.partition("_")
-    words = {"contribution": f"contribution of {of} to the logit", "p": f"probability of {of}"}
+    words = {"contribution": f"contribution of {subspace_title(of)} to the logit", "p": f"probability of {of}"}
     return f"survival at {duration(int(of))}" if kind == "survival" else words.get(kind, column.replace("_", " "))
 
 

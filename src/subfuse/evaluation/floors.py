@@ -14,6 +14,9 @@ LEAST_CALIBRATED_EVENTS = 10
 LEAST_COMPARED = 15
 # Validation patients, and events for survival, to fit one or two numbers of a recalibration on.
 LEAST_VALIDATION = 10
+# Events, or patients outside the largest class, to fit a linear path on; and of validation patients who choose a
+# network's share beside it and when its training stops. With fewer, chance chooses.
+LEAST_CHOOSING = 10
 # Validation patients to fit a function of free shape on; with fewer it follows chance.
 LEAST_ISOTONIC = 200
 # Test patients of a class, and events, with which a task is worth a claim: fewer are a warning, not a refusal.

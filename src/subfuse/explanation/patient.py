@@ -27,6 +27,7 @@ from subfuse.model.linear_path import networks_of
 from subfuse.model.subspace_fusion import SubspaceFusion
 from subfuse.run_folder import names
 from subfuse.training.fitted_model import FittedModel
+from subfuse.training.models import subspace_title
 
 
 def explain_patient(
@@ -196,7 +197,7 @@ def _write_maps(out: Path, drawn: _Drawn) -> None:
                 slide_width_px=slide.slide_width_px,
                 slide_height_px=slide.slide_height_px,
                 scores=of_slide[name],
-                label=f"{name}: contribution to {drawn.score_name}",
+                label=f"{subspace_title(name)}: contribution to {drawn.score_name}",
                 limit=limit,
             )
             _save(picture, out / names.HEAT_MAP.format(subspace=name, slide_id=slide_id))
@@ -237,7 +238,7 @@ def _write_galleries(out: Path, drawn: _Drawn, places: Mapping[str, SlidePlace])
     for name in drawn.subspaces:
         high, low, missing = strongest_tiles(drawn.scores[name], drawn.slides, drawn.files, places)
         not_shown |= missing
-        label = f"{name}: contribution to {drawn.score_name}"
+        label = f"{subspace_title(name)}: contribution to {drawn.score_name}"
         picture = gallery(high, low, label=label, score_name=drawn.score_name)
         if picture is not None:
             _save(picture, out / names.GALLERY.format(subspace=name))

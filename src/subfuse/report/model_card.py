@@ -13,7 +13,7 @@ from subfuse.evaluation.metrics import metric_title, number
 from subfuse.report.audit_section import serious_kinds
 from subfuse.report.provenance_section import command
 from subfuse.report.run_files import RunFiles
-from subfuse.report.statements import headline_of, inputs_of, singular, titled, with_level
+from subfuse.report.statements import headline_of, inputs_of, mixture_told, singular, titled, with_level
 from subfuse.report.summary import (
     allowed_inputs,
     beyond_sentences,
@@ -102,6 +102,9 @@ def _model(run: RunFiles) -> Iterator[str]:
         name = run.main_model(task)
         reads = inputs_of(name, run.covariates, absent=run.flow.absent) or "unknown inputs"
         yield f"- {escaped(task)}: {escaped(model_title(name))} ({reads}){_trained(run, task, name)}"
+        mixture = mixture_told(run.details(task, name))
+        if mixture:
+            yield f"  It is mixed with a linear model of the same inputs: {escaped(mixture)}."
     others = [model_title(str(name)) for name in dict.fromkeys(run.metrics["model"])]
     yield f"- Models compared on the same folds: {escaped(', '.join(others))}."
     for title, section in (("Sizes", "architecture"), ("Training", "training")):

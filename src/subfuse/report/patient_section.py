@@ -19,7 +19,7 @@ from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, Section, titled
 from subfuse.run_folder.explanations import Explanation
 from subfuse.run_folder.names import EXPLANATIONS, GALLERY, HEAT_MAP, SAMPLING_MAP
-from subfuse.training.models import model_title
+from subfuse.training.models import model_title, subspace_title
 
 MAX_PICTURE_BYTES = 10_500_000  # of all pictures as text, so that the report stays below 15 MB
 _PICTURE_WIDTH_PX = 900
@@ -79,15 +79,20 @@ def _pictures(explanation: Explanation) -> Iterator[tuple[str, str, str, bool]]:
     for slide in map(str, explanation.content.get("slides", ())):
         where = f"the places of the patches of slide {slide}" if slide in on_places else f"slide {slide}"
         for name in dict.fromkeys(("total", *explanation.subspaces)):
-            part = "all subspaces" if name == "total" else name
+            part = "all subspaces" if name == "total" else subspace_title(name)
             alt = f"Heat map on {where}: where {part} raises or lowers {score}."
             yield HEAT_MAP.format(subspace=name, slide_id=slide), f"{part}, {where}: {score}", alt, False
         caption = f"Where the attention looked on {where}: a description, not an attribution"
         alt = f"{where.capitalize()} with the points that the deformable attention sampled, coloured by subspace."
         yield SAMPLING_MAP.format(slide_id=slide), caption, alt, False
     for name in explanation.subspaces:
-        alt = f"The patches that raise the share of {name} in {score} most, and that lower it most."
-        yield GALLERY.format(subspace=name), f"Patches that raise and lower {score} most, {name}", alt, True
+        alt = f"The patches that raise the share of {subspace_title(name)} in {score} most, and that lower it most."
+        yield (
+            GALLERY.format(subspace=name),
+            f"Patches that raise and lower {score} most, {subspace_title(name)}",
+            alt,
+            True,
+        )
 
 
 def contact_sheets(run: RunFiles, budget: PictureBudget) -> list[Mapping[str, Any]]:
@@ -153,7 +158,9 @@ def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
     """Yields what limits an explanation: attributions that do not add up, and what could not be drawn."""
     tolerance = content.get("gap_tolerance")
     gaps = {name: gap for name, gap in content.get("relative_gap", {}).items() if gap is not None}
-    large = [f"{name} {gap:.0%}" for name, gap in gaps.items() if tolerance is not None and gap > tolerance]
+    large = [
+        f"{subspace_title(name)} {gap:.0%}" for name, gap in gaps.items() if tolerance is not None and gap > tolerance
+    ]
     if large:
         yield (
             f"Attributions of genes and patches do not add up within {tolerance:.0%}: {', '.join(large)} of their sum "
@@ -208,11 +215,13 @@ def _ledger_figure(explanation: Explanation) -> list[Drawn]:
     if is_baseline.all():
         return []
     values = {
-        (str(row["subspace"]), str(row["modality"])): float(row["contribution"])
+        (subspace_title(str(row["subspace"])), str(row["modality"])): float(row["contribution"])
         for row in ledger[~is_baseline].to_dict("records")
     }
     modalities = list(dict.fromkeys(modality for _, modality in values))
-    svg = contribution_bars(values, subspaces=explanation.subspaces, modalities=modalities)
+    svg = contribution_bars(
+        values, subspaces=[subspace_title(name) for name in explanation.subspaces], modalities=modalities
+    )
     baseline, total = float(ledger.loc[is_baseline, "contribution"].sum()), float(ledger["contribution"].sum())
     return [
         Drawn(
@@ -247,7 +256,7 @@ def _gene_figures(explanation: Explanation) -> list[Drawn]:
         drawn.append(
             Drawn(
                 Markup(svg),
-                title=f"Top genes, {subspace}",
+                title=f"Top genes, {subspace_title(subspace)}",
                 caption=f"{len(genes)} of {len(rows)} genes that raise or lower {explanation.score_name}, by "
                 f"integrated gradients{gap}.",
                 alt="; ".join(f"{g} {number(c, signed=True)}" for g, c in zip(genes, contributions, strict=True)),

@@ -14,6 +14,7 @@ from subfuse.report.figures.reliance import GenePoints, RemovalCurve, beeswarm, 
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn, PlainTable, interval_text, titled
 from subfuse.run_folder.explanations import CohortExplanation
+from subfuse.training.models import subspace_title
 
 TOP_GENES = 12
 TOP_SETS = 12
@@ -77,13 +78,13 @@ def _most(shares: Sequence[Mapping[str, Any]]) -> str:
     if not known:
         return ""
     row = max(known, key=lambda row: row["share"])
-    return f"most on {row['modality']}, {row['subspace']} ({row['share']:.0%})"
+    return f"most on {row['modality']}, {subspace_title(row['subspace'])} ({row['share']:.0%})"
 
 
 def _share_rows(shares: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [
         {
-            "subspace": str(row["subspace"]),
+            "subspace": subspace_title(str(row["subspace"])),
             "modality": str(row["modality"]),
             "fraction": f"{row['share'] or 0:.3f}",
             "share": "undefined" if row["share"] is None else f"{row['share']:.0%}",
@@ -115,11 +116,11 @@ def _beeswarms(explained: CohortExplanation) -> Iterator[Drawn]:
         directions = [f"{row['gene']} {_direction(explained, row)}".strip() for row in rows.to_dict("records")]
         yield Drawn(
             Markup(beeswarm(points, score_name=_score_name(explained))),
-            title=f"Genes over patients, {subspace}",
+            title=f"Genes over patients, {subspace_title(subspace)}",
             caption=f"One point per patient, by contribution to {_score_name(explained)}, strongest gene on top; "
             "integrated gradients. Triangles: expression above the training mean; circles: below.",
-            alt=f"Contribution of the strongest genes of {subspace} to {_score_name(explained)} in every patient: "
-            f"{'; '.join(directions)}.",
+            alt=f"Contribution of the strongest genes of {subspace_title(subspace)} to {_score_name(explained)} in "
+            f"every patient: {'; '.join(directions)}.",
         )
 
 
@@ -141,13 +142,15 @@ def _score_name(explained: CohortExplanation) -> str:
 def _gene_table(explained: CohortExplanation) -> PlainTable | None:
     columns = ("Subspace", "Rank", "Gene", "Mean |contribution|", "Folds with it on top",
                "Expression and share", "Direction")  # fmt: skip
+    n_models = explained.summary.get("n_models", 0)
+    speaking = _speaking(explained.stability)
     rows = [
         (
-            subspace,
+            subspace_title(subspace),
             str(int(row["rank"])),
             str(row["gene"]),
             f"{row['mean_absolute']:.3g}",
-            "undefined" if np.isnan(row["top_share"]) else f"{row['top_share']:.0%}",
+            _on_top(row["top_share"], speaking.get(subspace, n_models), n_models),
             number(row.get("association", np.nan), signed=True),
             _direction(explained, row) or "not defined: the class that is explained differs by patient",
         )
@@ -161,16 +164,36 @@ def _gene_reserve(explained: CohortExplanation) -> str:
     """Returns what speaks against genes that are on top in many folds, once for the whole table; empty for nothing."""
     table, n_patients = explained.stability, explained.summary.get("n_patients", LEAST_EXPLAINED)
     unstable = table.loc[table["mean_rank_correlation"] < STABLE, "subspace"].tolist() if len(table) else []
-    reserves = [f"{_UNSTABLE} in {', '.join(map(str, unstable))}"] if unstable else []
+    reserves = [f"{_UNSTABLE} in {', '.join(map(subspace_title, map(str, unstable)))}"] if unstable else []
     reserves += [f"only {counted(n_patients, 'patient')}"] if n_patients < LEAST_EXPLAINED else []
-    return f"Trust the ranks little: {'; '.join(reserves)}." if reserves else ""
+    little = f"Trust the ranks little: {'; '.join(reserves)}." if reserves else ""
+    n_models = explained.summary.get("n_models", 0)
+    silent = [f"{subspace_title(name)} in {n_models - n}" for name, n in _speaking(table).items() if n < n_models]
+    left_out = (
+        "Left out are folds in which no gene says anything, as in a network without a share beside its linear path: "
+        f"{', '.join(silent)} of {n_models}."
+    )
+    return " ".join(filter(None, (left_out if silent else "", little)))
+
+
+def _speaking(stability: pd.DataFrame) -> dict[str, int]:
+    """Returns the number of folds whose model says something in each subspace."""
+    return dict(zip(stability["subspace"], stability["n_folds"].astype(int), strict=True)) if len(stability) else {}
+
+
+def _on_top(share: float, n_speaking: int, n_models: int) -> str:
+    """Returns in which share of the folds that speak a gene is on top, and how many these are if not all."""
+    if np.isnan(share):
+        return "undefined"
+    return f"{share:.0%}" if n_speaking >= n_models else f"{share:.0%} of {n_speaking} of {n_models} folds"
 
 
 def _stability(table: pd.DataFrame) -> str:
     """Returns how alike the models of the folds rank the genes."""
     known = table.dropna(subset=["mean_rank_correlation"]) if len(table) else table
     parts = [
-        f"{row['subspace']} {number(row['mean_rank_correlation'])} (lowest {number(row['lowest_rank_correlation'])})"
+        f"{subspace_title(row['subspace'])} {number(row['mean_rank_correlation'])} "
+        f"(lowest {number(row['lowest_rank_correlation'])})"
         for row in known.to_dict("records")
     ]
     if not parts:
@@ -186,7 +209,7 @@ def _enrichment_table(table: pd.DataFrame | None) -> PlainTable | str:
     columns = ("Subspace", "Ranking", "Gene set", "Genes", "Normalised score", "p", "FDR", "Leading genes")
     rows = [
         (
-            str(row["subspace"]),
+            subspace_title(str(row["subspace"])),
             str(row["ranking"]),
             str(row["gene_set"]),
             str(row["n_genes"]),
@@ -207,7 +230,9 @@ def _fdr_reserve(table: pd.DataFrame | None) -> str:
         return ""
     without = table[table["fdr"].isna()].drop_duplicates("subspace")
     whys = without["stability"].isna().map({True: "stability undefined", False: _UNSTABLE})
-    told = ", ".join(f"{subspace} ({why})" for subspace, why in zip(without["subspace"], whys, strict=True))
+    told = ", ".join(
+        f"{subspace_title(subspace)} ({why})" for subspace, why in zip(without["subspace"], whys, strict=True)
+    )
     return f"No FDR in {told}." if told else ""
 
 

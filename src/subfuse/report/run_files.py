@@ -129,6 +129,11 @@ class RunFiles:
         table = self.predictions
         return [job for job, _ in jobs_of(table[(table["task"] == task) & (table["model"] == model)])]
 
+    def details(self, task: str, model: str) -> list[Mapping[str, Any]]:
+        """Returns what was recorded when the models of one name were trained, of each whose `model.json` is there."""
+        described = (job.description(self.folder) for job in self.jobs(task, model))
+        return [found.get("details", {}) for found in described if found is not None]
+
     def test_predictions(self, task: str, model: str) -> pd.DataFrame:
         """Returns the out-of-fold predictions of one model, first repeat: one row per patient."""
         table = self.predictions

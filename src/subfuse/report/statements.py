@@ -143,6 +143,29 @@ def inputs_of(model: str, covariates: Sequence[str] = (), *, absent: Collection[
     return f"{', '.join(named[:-1])} and {named[-1]}"
 
 
+def mixture_told(details: Sequence[Mapping[str, Any]]) -> str:
+    """Returns how much the networks of a model say beside their linear paths; empty where none was to have one.
+
+    Args:
+        details: Of the model of each fold, as recorded when it was trained.
+
+    Example:
+        >>> mixture_told([{"network_share": 0.25}, {"network_share": 0.0}, {"network_share": 0.0}])
+        'share of the network 0.08 in the mean; in 2 of 3 folds it is the linear model alone'
+    """
+    shares = [float(found["network_share"]) for found in details if "network_share" in found]
+    lacking = sum(
+        "network_share" not in found and found.get("training", {}).get("linear_path", False) for found in details
+    )
+    n = counted(len(details), "fold")
+    parts = [f"share of the network {np.mean(shares):.2f}{' in the mean' if len(shares) > 1 else ''}"] if shares else []
+    if 0 in shares:
+        parts.append(f"in {shares.count(0)} of {n} it is the linear model alone")
+    if lacking:
+        parts.append(f"in {lacking} of {n} it has no line, for want of 10 events or patients outside the largest class")
+    return "; ".join(parts)
+
+
 def headline_of(metrics: pd.DataFrame) -> str:
     """Returns the metric by which a task is summarised."""
     measured = list(metrics["metric"])

@@ -22,6 +22,7 @@ from subfuse.report.statements import (
     best_models,
     headline_of,
     inputs_of,
+    mixture_told,
     model_label,
     outcomes,
     singular,
@@ -149,6 +150,9 @@ def _lines(
     allowed = allowed_inputs(run, task)
     if allowed:
         yield Line("Outcome in disguise?", f"{preview(allowed, 2)}; allowed by name")
+    mixture = mixture_told(run.details(task, main))
+    if mixture:
+        yield Line("Linear path", f"mixed with one: {mixture}")
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = rows[rows["model"].isin(best)].iloc[0]

@@ -19,6 +19,7 @@ from subfuse.report.statements import (
     best_models,
     headline_of,
     inputs_of,
+    mixture_told,
     model_label,
     singular,
     titled,
@@ -105,16 +106,9 @@ def _metric_row(
 
 def _beside_lines(run: RunFiles, task: str, models: Sequence[str]) -> list[str]:
     """Returns how much networks say beside their linear paths; empty where no model has one."""
-    told = []
-    for model in models:
-        described = [job.description(run.folder) or {} for job in run.jobs(task, model)]
-        shares = [
-            entry["details"]["network_share"] for entry in described if "network_share" in entry.get("details", {})
-        ]
-        if shares:
-            silent = f", 0 in {shares.count(0)} of {len(shares)} models" if 0 in shares else ""
-            told.append(f"{model_title(model)} {np.mean(shares):.2f}{silent}")
-    return [f"Share of the network beside its linear path, in the mean: {'; '.join(told)}."] if told else []
+    told = [(model_title(model), mixture_told(run.details(task, model))) for model in models]
+    told = [f"{name}: {mixture}" for name, mixture in told if mixture]
+    return [f"Networks are mixed with linear models of the same inputs. {'. '.join(told)}."] if told else []
 
 
 def _note_number(reason: Any, notes: list[str]) -> int | None:

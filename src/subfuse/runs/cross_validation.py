@@ -133,7 +133,7 @@ def cross_validate(
     fold_of = _folds_of_jobs(cohort, tasks, models, drawn)
     jobs = list(fold_of)
     open_jobs = begin_jobs(out, {job: job_inputs(cohort, fold, job, plan) for job, fold in fold_of.items()})
-    for warning in fold_warnings(cohort, fold_of, selection=plan.training.selection):
+    for warning in fold_warnings(cohort, fold_of, plan.training):
         logger.warning(warning)
     copy_cohort(cohort, out)
     arguments = {job: (cohort, fold_of[job], job, out, plan) for job in open_jobs}

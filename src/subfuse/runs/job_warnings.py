@@ -13,7 +13,7 @@ from subfuse.errors import DataError, preview
 from subfuse.preparation.weak_folds import RARE_CLASS, fewer_folds, fold_lacks
 from subfuse.run_folder.job import Job
 from subfuse.training.models import is_linear, is_trivial
-from subfuse.training.settings import Selection
+from subfuse.training.settings import TrainingSettings
 
 _MOST_NAMES = 12
 
@@ -55,19 +55,19 @@ def told_once(said: Iterable[tuple[Job, str]], *, everyone: Iterable[Job] = ()) 
     return [text if set(of) == all_jobs else f"{concerned(of)}: {text}" for text, of in jobs.items()]
 
 
-def fold_warnings(cohort: Cohort, folds: Mapping[Job, Fold], *, selection: Selection) -> list[str]:
+def fold_warnings(cohort: Cohort, folds: Mapping[Job, Fold], settings: TrainingSettings) -> list[str]:
     """Returns what folds keep models from learning, or from being chosen by: known before anything is trained.
 
     Args:
         cohort: The cohort.
         folds: Of every job.
-        selection: By what the epochs of neural models are to be chosen.
+        settings: Of neural models: what judges their epochs, and whether they have a linear path.
     """
     outcomes = {name: _outcomes(cohort, cohort.tasks[name]) for name in {job.task for job in folds}}
     return told_once(
         (job, text)
         for job, fold in folds.items()
-        for text in _weaknesses(cohort, outcomes[job.task], fold, job, selection)
+        for text in _weaknesses(cohort, outcomes[job.task], fold, job, settings)
     )
 
 
@@ -76,8 +76,10 @@ def _outcomes(cohort: Cohort, task: TaskSpec) -> pd.DataFrame:
     return pd.DataFrame.from_dict(known, orient="index", columns=list(task.patient_columns))
 
 
-def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, selection: Selection) -> Iterator[str]:
-    from subfuse.training.problem import assign, covariates_read
+def _weaknesses(
+    cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, settings: TrainingSettings
+) -> Iterator[str]:
+    from subfuse.training.problem import assign, covariates_read, too_few_for_a_line
 
     task = cohort.tasks[job.task]
     try:
@@ -100,7 +102,12 @@ def _weaknesses(cohort: Cohort, outcomes: pd.DataFrame, fold: Fold, job: Job, se
             f"no training patient has class {preview(lacks.untrained)}, which cannot be predicted. {RARE_CLASS}, "
             f"{fewer_folds(task)} in the cohort file"
         )
-    if lacks.unranked and selection != "loss" and not is_linear(job.model):
+    if is_linear(job.model):
+        return
+    few = too_few_for_a_line((*parts.train, *parts.validation), task) if settings.linear_path else ""
+    if few:
+        yield f"{few}: there is no linear path, the network is trained alone"
+    if lacks.unranked and settings.selection != "loss":
         yield (
             f"the validation patients cannot be ranked (they {lacks.unranked}): their loss decides when to stop. "
             f"Raise `splits.validation`, {fewer_folds(task)} in the cohort file"

@@ -95,7 +95,7 @@ def train_model(
         }
         _on_first(fabric, lambda: _claim(out, description, job, inputs, cohort, resume=resume))
         if fabric.is_global_zero:
-            for warning in fold_warnings(cohort, {job: folds[fold]}, selection=plan.training.selection):
+            for warning in fold_warnings(cohort, {job: folds[fold]}, plan.training):
                 logger.warning(warning)
         if not job.is_finished(out):
             own = plan.with_seed(job.seed(plan.seed))

@@ -33,7 +33,7 @@ from subfuse.training.models import (
 )
 from subfuse.training.problem import Problem, assign, pose
 from subfuse.training.processes import one_process
-from subfuse.training.selection import network_share
+from subfuse.training.selection import network_share, score_of, selection_metric
 from subfuse.training.settings import TrainingPlan
 from subfuse.training.step import TaskData
 from subfuse.training.trainer import Trainer
@@ -198,10 +198,18 @@ def _fit_beside_line(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dic
     model.cpu()
     validation = make_target(parts.validation, data.task, data.classes)
     of_line = said[len(parts.train) :]
-    share = network_share(logits + HEAD_START * of_line, of_line, problem.objective, validation)
+    started = logits + HEAD_START * of_line
+    share = network_share(started, of_line, problem.objective, validation)
+    metric = selection_metric(trainer.settings.selection, problem.objective, validation)
+    mixed = share * started + (1 - share) * of_line
     model.network_share.fill_(share)
     model.line_share.fill_(1 - share + share * HEAD_START)
-    return model, {**found, "network_share": share, OFFSETS: (model.line_share * of_line).tolist()}
+    return model, {
+        **found,
+        "validation_score": score_of(metric, problem.objective, mixed, validation),  # what is kept, not one epoch
+        "network_share": share,
+        OFFSETS: (model.line_share * of_line).tolist(),
+    }
 
 
 def _fit_networks(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[str, Any]]:

@@ -313,6 +313,16 @@ def model_title(name: str) -> str:
     return MODELS[name].title if name in MODELS else name
 
 
+def subspace_title(name: str) -> str:
+    """Returns the name of a subspace, or of the linear path beside them, for readers; tables in files keep theirs.
+
+    Example:
+        >>> subspace_title("tumour"), subspace_title("linear_path")
+        ('tumour', 'linear path')
+    """
+    return "linear path" if name == LINEAR_PATH else name
+
+
 def modalities_of(name: str) -> frozenset[str]:
     """Returns what a model reads: `slides`, `expression`, `covariates`, `site` or `batch`; none if it is not known."""
     return MODELS[name].modalities if name in MODELS else frozenset()

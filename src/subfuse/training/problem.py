@@ -15,6 +15,7 @@ from subfuse.cohort.covariates import CovariateCoding, column_of, level_names
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
+from subfuse.evaluation.floors import LEAST_CHOOSING
 from subfuse.expression.gene_sets import gene_indices
 from subfuse.features.store import read_places
 from subfuse.files import sha256_of_json
@@ -40,7 +41,6 @@ from subfuse.training.settings import TrainingPlan, TrainingSettings
 from subfuse.training.step import TaskData
 
 _SMALLEST_GRID = 8
-_LEAST_FOR_A_LINE = 10
 _SAMPLING_POINTS = 144  # of the paper: 12 × 12 on its grid of 50 × 50
 
 
@@ -179,7 +179,7 @@ def pose(
     parts = _readable(parts, standardiser, model_name)
     objective = _fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
     known = (*parts.train, *parts.validation)
-    has_line = plan.training.linear_path and not is_linear(model_name) and _suffice_for_a_line(known, task)
+    has_line = plan.training.linear_path and not is_linear(model_name) and not too_few_for_a_line(known, task)
     grid = _fitted_grid(seen, largest=plan.architecture.max_grid)
     recipe = ModelRecipe(
         name=model_name,
@@ -248,15 +248,17 @@ def _positions(gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> 
     return {name: tuple(places) for name, places in gene_indices(gene_sets, genes).items()}
 
 
-def _suffice_for_a_line(patients: Sequence[Patient], task: TaskSpec) -> bool:
-    """Returns whether there are 10 events, or 10 patients outside the largest class.
+def too_few_for_a_line(patients: Sequence[Patient], task: TaskSpec) -> str:
+    """Returns why these patients, who are not tested, have no linear path; empty where they suffice for one.
 
     A line through fewer is that of whoever they are, and its risks know no bounds.
     """
     if task.is_survival:
-        return sum(bool(patient.outcome(task)[1]) for patient in patients) >= _LEAST_FOR_A_LINE
-    sizes = Counter(patient.outcome(task) for patient in patients)
-    return sum(sizes.values()) - max(sizes.values()) >= _LEAST_FOR_A_LINE
+        found, who = sum(bool(patient.outcome(task)[1]) for patient in patients), "patients with an event"
+    else:
+        sizes = Counter(patient.outcome(task) for patient in patients)
+        found, who = sum(sizes.values()) - max(sizes.values()), "patients outside the largest class"
+    return f"fewer than {LEAST_CHOOSING} {who} are not tested" if found < LEAST_CHOOSING else ""
 
 
 def _of_linear_path(standardiser: InputStandardiser, modalities: Collection[str]) -> tuple[Modality, ...]:

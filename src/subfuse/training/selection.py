@@ -45,6 +45,11 @@ def score(metric: str, metrics: dict[str, float]) -> tuple[float, float]:
     return (loss, loss) if metric == "loss" else (-metrics[f"validation_{metric}"], loss)
 
 
+def score_of(metric: str, objective: Objective, logits: Float[Tensor, "patient output"], target: Target) -> float:
+    """Returns what a search minimises: the loss of validation patients, or the metric with its sign changed."""
+    return float(objective.task_loss(logits, target)) if metric == "loss" else -objective.ranking(logits, target)
+
+
 def network_share(
     network: Float[Tensor, "patient output"],
     line: Float[Tensor, "patient output"],

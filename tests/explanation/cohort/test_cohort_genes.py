@@ -2,7 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.explanation.cohort.cohort_genes import gene_summary, rank_stability, values_of_top_genes
+from subfuse.explanation.cohort.cohort_genes import (
+    gene_summary,
+    of_speaking_models,
+    rank_stability,
+    values_of_top_genes,
+)
 
 GENES = ("A", "B", "C", "D")
 
@@ -115,6 +120,9 @@ def test_a_patient_of_several_models_weighs_as_much_as_one_of_a_single_model(val
 def test_a_model_that_says_nothing_in_a_subspace_ranks_no_genes(values):
     silent = values.assign(attribution=values["attribution"].where(values["fold"] == "1", 0.0))
     loud = values[values["fold"] == "1"]
+    pd.testing.assert_frame_equal(of_speaking_models(silent), loud)
+    mute = values.assign(attribution=0.0)
+    pd.testing.assert_frame_equal(of_speaking_models(mute), mute)
     pd.testing.assert_frame_equal(rank_stability(silent), rank_stability(loud))
     columns = ["gene", "top_share", "mean_rank_over_folds"]
     pd.testing.assert_frame_equal(gene_summary(silent, top=2)[columns], gene_summary(loud, top=2)[columns])

@@ -9,7 +9,12 @@ import pandas as pd
 from subfuse.devices import gpus_of
 from subfuse.errors import DataError
 from subfuse.execution import Attempts, Progress, run_jobs, with_time_left
-from subfuse.explanation.cohort.cohort_genes import gene_summary, rank_stability, values_of_top_genes
+from subfuse.explanation.cohort.cohort_genes import (
+    gene_summary,
+    of_speaking_models,
+    rank_stability,
+    values_of_top_genes,
+)
 from subfuse.explanation.cohort.enrichment import enrich_subspaces
 from subfuse.explanation.cohort.fold_explanation import (
     SEED,
@@ -151,6 +156,7 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequence[str]], *, is_survival: bool) -> None:
+    values = of_speaking_models(values)
     summary, stability = gene_summary(values), rank_stability(values)
     write_table(out / names.GENES, summary)
     write_table(out / names.GENE_VALUES, values_of_top_genes(values, summary))

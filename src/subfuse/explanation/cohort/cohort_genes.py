@@ -48,6 +48,20 @@ def gene_summary(values: pd.DataFrame, *, top: int = _TOP) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def of_speaking_models(values: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of models that say something in the subspace: beside a linear path a network may have no share.
+
+    A subspace in which no model does keeps all its rows.
+
+    Args:
+        values: As of `gene_summary`.
+    """
+    speaks = values["attribution"].fillna(0) != 0
+    of_model = speaks.groupby([values["subspace"], values["fold"]], sort=False).transform("any")
+    of_any = speaks.groupby(values["subspace"], sort=False).transform("any")
+    return values[of_model | ~of_any]
+
+
 def _strength_by_fold(values: pd.DataFrame) -> pd.DataFrame:
     """Returns each fold's mean absolute attribution: rows subspace and gene, one column per fold.
 

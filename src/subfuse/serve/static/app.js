@@ -290,7 +290,7 @@ async function showExplanation() {
 
 function ledger({ ledger: rows, score, score_name: name_of_score, model, fold }) {
   const limit = Math.max(...rows.map((row) => Math.abs(row.contribution)));
-  const name = ({ subspace, modality }) => (modality === "baseline" ? "an unknown patient" : `${subspace} · ${modality}`);
+  const name = ({ subspace, modality }) => (modality === "baseline" ? "an unknown patient" : `${subspaceName(subspace)} · ${modality}`);
   const line = (text, value, key) => [text, signedBar(value, limit), number(value, signed(value), key)];
   const lines = rows.map((row) => line(name(row), row.contribution, `${row.subspace}/${row.modality}`));
   return [table(`Contributions to ${name_of_score} (${model}, fold ${fold})`, ["from", "", "adds"], [...lines, line(name_of_score, score, "score")])];
@@ -301,7 +301,7 @@ function genes({ genes: rows, n_genes: total, score_name: name }) {
   return [...new Set(rows.map(({ subspace }) => subspace))].map((subspace, index) => {
     const lines = rows.filter((row) => row.subspace === subspace)
       .map((row) => [row.gene, signedBar(row.contribution, limit), number(row.contribution, signed(row.contribution), row.gene)]);
-    return make("details", { open: index === 0 }, make("summary", { textContent: `Genes: ${subspace}` }),
+    return make("details", { open: index === 0 }, make("summary", { textContent: `Genes: ${subspaceName(subspace)}` }),
       table(`The strongest of ${total} contributions of genes to ${name}`, ["gene", "", "adds"], lines));
   });
 }
@@ -368,7 +368,11 @@ async function showPatches() {
 // A score's name for people: columns of an explanation are subspaces, `total`, and the same by other methods.
 function scoreName(name) {
   const [, method, subspace] = /^(occlusion)_(.+)$/.exec(name) ?? [];
-  return method ? `${subspace} (${method})` : { "": "none", total: "sum" }[name] ?? name;
+  return method ? `${subspaceName(subspace)} (${method})` : { "": "none", total: "sum" }[name] ?? subspaceName(name);
+}
+
+function subspaceName(name) {
+  return name === "linear_path" ? "linear path" : name;
 }
 
 function showOverlay() {
