@@ -106,8 +106,8 @@ def _metric_row(
 
 def _beside_lines(run: RunFiles, task: str, models: Sequence[str]) -> list[str]:
     """Returns how much networks say beside their linear paths; empty where no model has one."""
-    told = [(model_title(model), mixture_told(run.details(task, model))) for model in models]
-    told = [f"{name}: {mixture}" for name, mixture in told if mixture]
+    mixtures = {model: mixture_told(run.details(task, model)) for model in models}
+    told = [f"{model_title(model)}: {mixture}" for model, mixture in mixtures.items() if mixture]
     return [f"Networks are mixed with linear models of the same inputs. {'. '.join(told)}."] if told else []
 
 
