@@ -121,7 +121,8 @@ def write_clinical(folder: Path, random) -> None:
     ]
     (folder / "clinical.cart.json").write_text(json.dumps(cases))
     status = np.where(dead, "1:DECEASED", "0:LIVING")
-    cbioportal = {"PATIENT_ID": PATIENTS, "OS_MONTHS": plain["os_months"], "OS_STATUS": status}
+    cbioportal = {"PATIENT_ID": PATIENTS, "OS_MONTHS": plain["os_months"], "OS_STATUS": status,
+                  "DSS_MONTHS": plain["dss_months"], "DSS_STATUS": status}  # fmt: skip
     samples = {"PATIENT_ID": PATIENTS, "SAMPLE_ID": [f"{p}-01" for p in PATIENTS], "GRADE": grades, "IDH_STATUS": idh}
     for name, table in (("patient", cbioportal), ("sample", samples)):
         text = pd.DataFrame(table).to_csv(sep="\t", index=False)

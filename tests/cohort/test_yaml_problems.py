@@ -119,6 +119,10 @@ def test_hostile_yaml_is_refused_in_one_short_line(write, text, message):
         ),
         ("splits: {by: Site}", "`splits.by` must be one of patient, site. Found 'Site'; site is"),
         (
+            "slides: {folder: s, stain: null}",
+            r"Found None, which YAML reads as no value\. Write `none`, or leave it out",
+        ),
+        (
             "slides: {folder: s, include: primary}",
             r"`slides.include` must be a list. Found 'primary': write \[primary\]",
         ),

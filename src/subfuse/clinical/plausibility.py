@@ -23,43 +23,46 @@ def outcome_warnings(patients: pd.DataFrame) -> tuple[str, ...]:
     return (*follow_up_warnings(patients, section="patients"), *(warning for warning in ages if warning))
 
 
-def follow_up_warnings(patients: pd.DataFrame, *, section: str) -> tuple[str, ...]:
+def follow_up_warnings(patients: pd.DataFrame, *, section: str, column: str = "time_days") -> tuple[str, ...]:
     """Returns what looks wrong with time and event.
 
     Args:
         patients: See `outcome_warnings`.
         section: Of the cohort file that declares their columns.
+        column: What the time is called there.
     """
     known = patients.dropna(subset=["time_days", "event"])
     if known.empty:
         return ()
     time, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=bool)
-    warnings = (_unit_warning(time, section), _zero_warning(time), _share_warning(event), _flip_warning(known))
+    warnings = (
+        _unit_warning(time, section, column), _zero_warning(time, column), _share_warning(event), _flip_warning(known),
+    )  # fmt: skip
     return tuple(warning for warning in warnings if warning)
 
 
-def _unit_warning(time: Float[np.ndarray, " patient"], section: str) -> str:
+def _unit_warning(time: Float[np.ndarray, " patient"], section: str, column: str) -> str:
     """Follow-up of a cancer cohort lasts some months to some decades: median above 60 days, maximum above 250."""
     median, longest = np.median(time), time.max()
     if median < 60 and longest < 250:
         unit = "years" if longest < 40 else "months"
         return (
-            f"time_days looks like {unit}: median {median:g}, maximum {longest:g}. It must be in days; where it "
+            f"{column} looks like {unit}: median {median:g}, maximum {longest:g}. It must be in days; where it "
             f"holds {unit}, declare `{section}.time_unit: {unit}`."
         )
     if longest > 100 * _DAYS_PER_YEAR:
         return (
-            f"time_days reaches {longest / _DAYS_PER_YEAR:.0f} years: median {median:g}, maximum {longest:g}. Check "
+            f"{column} reaches {longest / _DAYS_PER_YEAR:.0f} years: median {median:g}, maximum {longest:g}. Check "
             f"its unit and `{section}.time_unit`."
         )
     return ""
 
 
-def _zero_warning(time: Float[np.ndarray, " patient"]) -> str:
+def _zero_warning(time: Float[np.ndarray, " patient"], column: str) -> str:
     n_zero = int((time == 0).sum())
     if not n_zero:
         return ""
-    return f"time_days is 0 for {n_zero} patient(s). Check that this is not an unknown follow-up, which is left empty."
+    return f"{column} is 0 for {n_zero} patient(s). Check that this is not an unknown follow-up, which is left empty."
 
 
 def _share_warning(event: Bool[np.ndarray, " patient"]) -> str:

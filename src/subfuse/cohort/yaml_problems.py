@@ -193,7 +193,9 @@ def _of_options(name: str, problem: Mapping[str, Any]) -> str:
     options = re.findall(r"'([^']*)'", context.get("expected_tags", context.get("expected")))
     tag = context["discriminator"].strip("'") if "tag" in context else None  # the key that tells which kind is meant
     key, found = (name, problem["input"]) if tag is None else (f"{name}.{tag}", problem["input"].get(tag))
-    if isinstance(found, list) and len(found) == 1 and found[0] in options:
+    if found is None and "none" in options:
+        like, hint = ", which YAML reads as no value", " Write `none`, or leave it out."
+    elif isinstance(found, list) and len(found) == 1 and found[0] in options:
         like, hint = f": write it without brackets, as {found[0]}", ""
     else:
         like, hint = _meant(str(found)[:_LONGEST_OPTION], options)

@@ -277,7 +277,9 @@ def _warnings_of_cohorts(
         warnings += [prefix + text for text in (*cohort.warnings, *outcome_warnings(used))]
         for name, task in endpoints.items():
             follow_up = task.outcomes(used).set_axis(FOLLOW_UP, axis=1)
-            judged = follow_up_warnings(used.assign(**follow_up), section=f"patients.endpoints.{name}")
+            judged = follow_up_warnings(
+                used.assign(**follow_up), section=f"patients.endpoints.{name}", column=f"{task.time}"
+            )
             warnings += [f"{prefix}{name}: {text}" for text in judged]
     return warnings
 

@@ -125,7 +125,7 @@ def prepare(
         tiling = declared_tiling(cohort_file, encoder)
         slide_encoder = _slide_encoder(encoder, device, survey)
         if encodes and tiles_from is not None:
-            require_tiles(Path(tiles_from), tiling)
+            require_tiles(Path(tiles_from), tiling, declared_tissue(cohort_file))
         provenance = _provenance(cohort_file, encoder if encodes else None, tiling)
         _claim(out, cohort_file, provenance["requested_encoder"])
         mark_incomplete(out)

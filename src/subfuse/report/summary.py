@@ -214,7 +214,7 @@ def cohort_sentence(run: RunFiles) -> str:
     names = {"slides": "with slides", "expression": "with gene expression", "both": "with both"}
     data = ", ".join(f"{count} {names[name]}" for name, count in flow.having.items())
     patients = singular(used_of_listed(flow.used, flow.used + flow.excluded))
-    lacking = [titled(task) for task in run.config.get("tasks", ()) if task not in run.tasks] if run.is_external else []
+    lacking = [task for task in run.config.get("tasks", ()) if task not in run.tasks] if run.is_external else []
     without = f" Nobody can be evaluated for {preview(lacking)}: see the remarks." if lacking else ""
     return f"{patients}{f': {data}' if data else ''}; {_tested_how(run, flow.used)}.{without}"
 

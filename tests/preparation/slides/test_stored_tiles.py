@@ -1,5 +1,6 @@
 """Tissue and tiles are found once for several encoders."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from subfuse.preparation.slides.stored_tiles import PICTURES, require_tiles
 from subfuse.slides import whole_slides
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
+from subfuse.slides.tissue_rule import FIXED, OTSU
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("lazyslide")
@@ -122,10 +124,19 @@ def test_images_are_cut_again(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_such_tiles_is_refused_with_those_that_it_has(first: Path, tmp_path: Path) -> None:
-    require_tiles(first, SMALL)
+    require_tiles(first, SMALL, [FIXED])
     with pytest.raises(
         ConfigurationError, match=r"with patches of 256 px .* Found those of 20x_128px_16px_overlap\. Give"
     ):
-        require_tiles(first, Tiling())
+        require_tiles(first, Tiling(), [FIXED])
     with pytest.raises(ConfigurationError, match="Found no slides that were cut into patches"):
-        require_tiles(tmp_path / "absent", Tiling())
+        require_tiles(tmp_path / "absent", Tiling(), [FIXED])
+
+
+def test_tiles_on_tissue_that_was_found_otherwise_are_refused(first: Path) -> None:
+    (first / "provenance.json").write_text(json.dumps({"tissue": ["geojson:outlines"]}))
+    with pytest.raises(ConfigurationError, match=r"slides\.tissue has it, otsu, .* Found tiles on that of geojson\."):
+        require_tiles(first, SMALL, [OTSU])
+    (first / "provenance.json").write_text(json.dumps({"tissue": [FIXED]}))
+    require_tiles(first, SMALL, [FIXED])
+    require_tiles(first, SMALL, ["geojson:corrected"])

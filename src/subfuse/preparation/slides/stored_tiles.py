@@ -1,20 +1,22 @@
 """Tissue and tiles of a slide that an earlier preparation found, for another encoder: searched for and cut once."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
 
+from subfuse.cohort.marker import PROVENANCE
 from subfuse.errors import ConfigurationError, preview
 from subfuse.features.store import read_matching, read_places
-from subfuse.files import atomic_path
+from subfuse.files import atomic_path, read_json
 from subfuse.preparation.slides.slide_content import is_same_slide
 from subfuse.slides.image_folders import is_image_source
 from subfuse.slides.source import SlideSource
 from subfuse.slides.tissue import Tiling
+from subfuse.slides.tissue_rule import folder_of_outlines, recorded_rule
 
 PICTURES = (("contours_geojson", "geojson"), ("thumbnails", "jpg"), ("contact_sheets", "jpg"))
 _TAKEN = ("tissue_rule", "outlines_sha256", "tissue_mm2", "pen_share")
@@ -36,13 +38,16 @@ class StoredTiles:
                 shutil.copyfile(self.folder / name, temporary)
 
 
-def require_tiles(prepared: Path, tiling: Tiling) -> None:
-    """Checks that a prepared folder has tiles of a tiling.
+def require_tiles(prepared: Path, tiling: Tiling, tissue: Collection[str]) -> None:
+    """Checks that a prepared folder has tiles of a tiling, on tissue that was found as these slides have it.
+
+    Slides whose tissue a person outlined are looked at one by one: outlines may be those that were found there.
 
     Raises:
         ConfigurationError: It has none.
     """
     if any(prepared.glob(f"wsi/{tiling.folder_name}/features_*/[!.]*.h5")):
+        _require_tissue(prepared, tissue)
         return
     others = sorted({path.parent.name for path in prepared.glob("wsi/*/contours_geojson")})
     found = f"those of {preview(others)}" if others else "no slides that were cut into patches"
@@ -50,6 +55,18 @@ def require_tiles(prepared: Path, tiling: Tiling) -> None:
         f"--tiles-from {prepared}: a prepared folder with patches of {tiling} is required. Found {found}. Give another "
         "folder, or declare its tiling in slides.tiling of the cohort file."
     )
+
+
+def _require_tissue(prepared: Path, tissue: Collection[str]) -> None:
+    path = prepared / PROVENANCE
+    found = (read_json(path) if path.exists() else {}).get("tissue") or []  # none in folders of earlier versions
+    is_outlined = any(folder_of_outlines(rule) is not None for rule in tissue)
+    if found and not is_outlined and not set(map(recorded_rule, found)) & set(map(recorded_rule, tissue)):
+        others = preview([rule.partition(":")[0] for rule in found])
+        raise ConfigurationError(
+            f"--tiles-from {prepared}: tissue that is found as slides.tissue has it, {preview(list(tissue))}, is "
+            f"required. Found tiles on that of {others}. Declare the same, or leave out --tiles-from."
+        )
 
 
 def stored_tiles(
