@@ -9,7 +9,15 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 READERS = {
-    "command_run": ("tests/test_cli.py", "tests/test_pages.py", "tests/serve/test_demo_in_browser.py"),
+    "command_run": (
+        "tests/test_cli.py",
+        "tests/test_pages.py",
+        "tests/test_new_patients_page.py",
+        "tests/serve/test_demo_in_browser.py",
+    ),
+    "shared_run": tuple(
+        f"tests/sharing/test_{name}.py" for name in ("card", "export", "hub", "places", "shared_models")
+    ),
     "viewer_run": tuple(
         f"tests/serve/test_{name}.py"
         for name in ("app", "explanations", "run_reader", "server", "slide_tiles", "viewer_in_browser")

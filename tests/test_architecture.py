@@ -25,7 +25,7 @@ LAYERS = [  # low to high: a module imports from lower layers and from its own r
     {"training", "recognition"},
     {"audit", "explanation", "report"},
     {"runs"},
-    {"pipeline", "serve"},
+    {"pipeline", "serve", "sharing"},
     {"cli"},
     {"__main__"},
 ]

@@ -17,7 +17,7 @@ from types import FrameType
 from jsonargparse import Namespace
 
 from subfuse import __version__
-from subfuse.cli import cohorts, environment, results, training
+from subfuse.cli import cohorts, environment, results, sharing, training
 from subfuse.cli.console import DISCLAIMER
 from subfuse.cli.options import Parser
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, printable
@@ -29,6 +29,7 @@ COMMANDS = {
     **cohorts.COMMANDS,
     **training.COMMANDS,
     **results.COMMANDS,
+    **sharing.COMMANDS,
     **environment.COMMANDS,
     "completion": environment.completion_command(lambda: build_parser(every=True)),
 }

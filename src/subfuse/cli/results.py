@@ -26,7 +26,7 @@ _TABLES = (PREDICTIONS, METRICS, COMPARISONS, FAILURES)  # of a run
 def _add_predict(parser: ArgumentParser) -> None:
     from subfuse.expression.units import MODEL_SCALE
 
-    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("run", type=str, help="Run folder, exported models, or hf://OWNER/NAME of such on the hub.")
     parser.add_argument(
         "--cohort", type=Path, default=None, help="Prepared folder of the patients to predict; needs no outcomes."
     )
@@ -45,7 +45,7 @@ def _add_predict(parser: ArgumentParser) -> None:
         default=None,
         help="Unit of --expression; default: that of the run's cohort.",
     )
-    parser.add_argument("--model", type=str, default="subspace", help="Model of the run.")
+    parser.add_argument("--model", type=str, default=None, help="Model; default: the main one, of exported models all.")
     add_device(parser)
     parser.add_argument("--out", type=Path, default=Path(PREDICTIONS), help="CSV to write.")
 
@@ -53,21 +53,22 @@ def _add_predict(parser: ArgumentParser) -> None:
 def _predict(arguments: Namespace) -> None:
     from subfuse.files import remove_parts, write_table
     from subfuse.runs.external_validation import mean_predictions
-    from subfuse.runs.run import load_run
+    from subfuse.sharing.places import load_models
 
     has_files = bool(arguments.slide or arguments.expression or arguments.mpp or arguments.unit)
     if has_files == (arguments.cohort is not None):
         raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
-    read = [*arguments.slide, arguments.expression, *(arguments.run / name for name in _TABLES)]
+    read = [*arguments.slide, arguments.expression, *(Path(arguments.run, name) for name in _TABLES)]
     require_new_file("--out", arguments.out, read)
     of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
     require_new_file("--out", of_patients, read)
     require_spaces("--slide", [str(path) for path in arguments.slide if not path.exists()])
-    run = load_run(arguments.run, device=arguments.device)
+    run = load_models(arguments.run, device=arguments.device)
     if has_files:
         table = _predict_files(run, arguments)
     else:
-        table = run.predict(read_chosen_cohort(arguments.cohort, arguments.role), model=arguments.model)
+        cohort = read_chosen_cohort(arguments.cohort, arguments.role)
+        table = run.predict(cohort, model=arguments.model or run.default_model)
     for path, rows in ((arguments.out, table), (of_patients, mean_predictions(table))):
         remove_parts(path)
         write_table(path, rows)

@@ -181,38 +181,57 @@ def scaling_of(classes: Sequence[str]) -> type[PlattScaling] | type[TemperatureS
     return PlattScaling if len(classes) == 2 else TemperatureScaling
 
 
-def recalibrated_classes(predicted: pd.DataFrame, validation: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Returns one model's predictions with `recalibrated_p_<class>` beside `p_<class>`.
-
-    Args:
-        predicted: Columns of predictions.csv.
-        validation: The model's validation patients, the same columns; fewer than ten recalibrate nothing.
-        classes: Of the task.
-    """
-    if len(validation) < LEAST_VALIDATION or predicted.empty:
-        return predicted
+def fitted_scaling(validation: pd.DataFrame, classes: Sequence[str]) -> PlattScaling | TemperatureScaling | None:
+    """Returns how a model's probabilities are recalibrated by its validation patients; None for fewer than ten."""
+    if len(validation) < LEAST_VALIDATION:
+        return None
     known = class_probabilities(validation, classes)
-    fitted = scaling_of(classes).fit(known, label_indices(validation, classes))
+    return scaling_of(classes).fit(known, label_indices(validation, classes))
+
+
+def fitted_hazards(validation: pd.DataFrame) -> HazardRecalibration | None:
+    """Returns how a model's hazards are recalibrated by its validation patients; None without curve or ten events."""
+    known = None if validation.empty else survival_curves(validation)
+    if known is None or int(events(validation).sum()) < LEAST_VALIDATION:
+        return None
+    return HazardRecalibration.fit(known, times_days(validation), events(validation))
+
+
+def with_scaled(
+    predicted: pd.DataFrame, fitted: PlattScaling | TemperatureScaling | None, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Returns one model's predictions with `recalibrated_p_<class>` beside `p_<class>`, where anything was fitted."""
+    if fitted is None or predicted.empty:
+        return predicted
     after = fitted.apply(class_probabilities(predicted, classes))
     return predicted.assign(**{f"{RECALIBRATED}p_{name}": after[:, i] for i, name in enumerate(classes)})
 
 
-def recalibrated_survival(predicted: pd.DataFrame, at_horizons: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
+def with_hazards(
+    predicted: pd.DataFrame, at_horizons: pd.DataFrame, fitted: HazardRecalibration | None
+) -> pd.DataFrame:
     """Returns one model's survival at horizons with `recalibrated_survival_<days>` beside `survival_<days>`.
 
     Args:
         predicted: Columns of predictions.csv, survival at the ends of the model's own time bins.
         at_horizons: The same patients with survival at the horizons instead, see `with_horizons`.
-        validation: The model's validation patients, with columns of `predicted`; fewer than ten events recalibrate
-            nothing.
+        fitted: On the model's validation patients; None changes nothing.
     """
     curves = survival_curves(predicted)
-    known = None if validation.empty else survival_curves(validation)
-    if curves is None or known is None or int(events(validation).sum()) < LEAST_VALIDATION:
+    if curves is None or fitted is None:
         return at_horizons
-    factors = HazardRecalibration.fit(known, times_days(validation), events(validation)).factors(curves)
-    names = columns_with(at_horizons, "survival_")
+    factors, names = fitted.factors(curves), columns_with(at_horizons, "survival_")
     return at_horizons.assign(**{f"{RECALIBRATED}{name}": at_horizons[name] ** factors for name in names})
+
+
+def recalibrated_classes(predicted: pd.DataFrame, validation: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Returns `with_scaled` of predictions, fitted on the model's validation patients, see `fitted_scaling`."""
+    return with_scaled(predicted, fitted_scaling(validation, classes), classes)
+
+
+def recalibrated_survival(predicted: pd.DataFrame, at_horizons: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
+    """Returns `with_hazards` of predictions, fitted on the model's validation patients, see `fitted_hazards`."""
+    return with_hazards(predicted, at_horizons, fitted_hazards(validation))
 
 
 def _log_odds(probabilities: Float[np.ndarray, "patient class"]) -> Float[np.ndarray, " patient"]:

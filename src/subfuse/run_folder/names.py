@@ -63,3 +63,8 @@ MODEL_TABLES = {  # patient by patient
     "curves": "curves.csv",
 }
 DONE = "done.txt"  # marks the tables of a model complete, and holds their hashes
+
+# Of models that are shared, beside MODEL and WEIGHTS of every job
+MANIFEST = "subfuse.json"  # what there is, with hashes; written last
+REFERENCE = "reference.json"  # of a job: what predictions are read beside
+CARD = "README.md"

@@ -11,12 +11,11 @@ from typing import cast
 import pandas as pd
 
 from subfuse.bounded_files import file_of, open_unpacked, require_regular_file
-from subfuse.cohort.cohort import Cohort, Patient, read_resolved
-from subfuse.cohort.marker import COHORT_FILE
+from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import RECALIBRATED, columns_with, holds_risks
 from subfuse.expression.gene_names import gene_aliases
-from subfuse.expression.source import ExpressionSection, ExpressionUnit
+from subfuse.expression.source import ExpressionUnit
 from subfuse.expression.table import COHORT_SCALE
 from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
@@ -28,15 +27,15 @@ from subfuse.preparation.slides.feature_import import import_slides
 from subfuse.preparation.slides.feature_survey import survey_features
 from subfuse.preparation.slides.slide import prepare_slide
 from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, feature_id_of
-from subfuse.run_folder.layout import read_provenance
-from subfuse.run_folder.names import COHORT, PROVENANCE
-from subfuse.runs.run import Run
+from subfuse.run_folder.job import Job
+from subfuse.runs.prediction.predictor import Predictor
 from subfuse.slides.image_folders import is_image_source
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.stain import method_of
 from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
 from subfuse.slides.tissue_rule import FIXED, folder_of_outlines
 from subfuse.training.fitted_model import FittedModel
+from subfuse.training.models import modalities_of
 from subfuse.workbooks.sheet import workbook_of
 
 NEW_PATIENT = "new-patient"
@@ -64,13 +63,13 @@ class _Slides:
 
 
 def predict_new_patient(
-    run: Run,
+    run: Predictor,
     *,
     slides: Sequence[Path] = (),
     mpp: float | None = None,
     expression: Path | None = None,
     unit: ExpressionUnit | None = None,
-    model: str = "subspace",
+    model: str | None = None,
 ) -> NewPatientPrediction:
     """Predicts a patient from files, through the checks of a prepared cohort; nothing is kept but what is returned.
 
@@ -80,12 +79,12 @@ def predict_new_patient(
     training patient.
 
     Args:
-        run: A finished run.
+        run: A finished run, or shared models.
         slides: Slide files, or feature files (.h5, .hdf5, .pt, .zarr) of all slides.
         mpp: µm per level-0 pixel of all slides, for files that do not say; preferred where they do.
         expression: One patient's expression.
         unit: Unit of its values; that of the run's cohort by default.
-        model: Model of the run.
+        model: Which of its models; the main one by default.
 
     Raises:
         ConfigurationError: No file, both kinds of slides, a file that is not there, a pixel size that is none or of
@@ -108,7 +107,8 @@ def predict_new_patient(
         raise ConfigurationError(f"--mpp must be {doubt}. Found {mpp:g}. Correct it.")
     if unit is not None and expression is None:
         raise ConfigurationError(f"--unit {unit} is that of an expression file. Found none. Add --expression.")
-    fitted = run.fitted(next(run.jobs(model=model)))
+    model = model or run.default_model
+    fitted = run.fitted(_reader_of_all(run, model))
     unread = _unread(fitted, {"slides": bool(slides), "expression": expression is not None})
     uploaded, how = (None, ()) if expression is None else _read_expression(expression, unit, run, fitted)
     try:
@@ -139,6 +139,19 @@ def predict_new_patient(
     notes += ["covariates are not given by files: use --cohort with a prepared cohort"] * reads_covariates
     notes = [_by_option(note) for note in (*how, *found.notes, *notes)]
     return NewPatientPrediction(predictions, summarise(predictions), tuple(notes))
+
+
+def _reader_of_all(run: Predictor, model: str | None) -> Job:
+    """Returns a job whose model reads all that any of these models does."""
+    reads = {job: modalities_of(job.model) for job in run.jobs(model=model)}
+    together = frozenset().union(*reads.values())
+    found = next((job for job, its in reads.items() if its == together), None)
+    if found is None:
+        raise ConfigurationError(
+            f"{run.folder} has models that read different inputs: {preview({job.model for job in reads})}. Name one "
+            "with --model."
+        )
+    return found
 
 
 def _unread(fitted: FittedModel, given: dict[str, bool]) -> tuple[str, ...]:
@@ -198,7 +211,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_expression(
-    path: Path, declared: ExpressionUnit | None, run: Run, fitted: FittedModel
+    path: Path, declared: ExpressionUnit | None, run: Predictor, fitted: FittedModel
 ) -> tuple[UploadedExpression, tuple[str, ...]]:
     require_regular_file(path, "expression file")
     measured = fitted.genes
@@ -209,19 +222,19 @@ def _read_expression(
             f"{path}: the run's expression is standardised within its cohort, which one patient cannot be. Prepare a "
             "cohort of patients and use --cohort."
         )
-    section = _expression_section(run)
+    inputs = run.expression_inputs()
     if declared is not None and MODEL_SCALE[declared] != fitted.expression_unit:
         raise ConfigurationError(
             f"--unit must become {fitted.expression_unit}, which the run reads, as {units_of(fitted.expression_unit)} "
             f"do. Found {declared}. Convert the file to one of these."
         )
-    unit = declared or (None if section is None else section.unit) or cast(ExpressionUnit, fitted.expression_unit)
+    unit = declared or (None if inputs is None else inputs.unit) or cast(ExpressionUnit, fitted.expression_unit)
     is_sheet = workbook_of(path) is not None
     uploaded = read_upload(
         open_unpacked(path).read() if is_sheet else path.read_bytes(),
         unit=unit,
         genes=measured,
-        aliases=None if section is None else gene_aliases(section.aliases),
+        aliases=None if inputs is None else {**gene_aliases(), **inputs.aliases},
         name=str(path),
         remedy=f"Name the file's own unit with --unit; it is converted to {fitted.expression_unit}, as the run reads.",
     )
@@ -239,21 +252,9 @@ def _outside_subspaces(fitted: FittedModel) -> str:
     return f", and {recipe.n_genes - n_led} read by no subspace" if is_led else ""
 
 
-def _expression_section(run: Run) -> ExpressionSection | None:
-    """Returns how the run's cohort says expression is to be read; None where its folder is gone."""
-    if run.config["prepared"] is None or not (run.cohort_folder / COHORT_FILE).exists():
-        return None
-    members = read_resolved(run.cohort_folder).members
-    sections = [member.expression for member in members if member.role == "develop" and member.expression is not None]
-    if len({section.unit for section in sections}) > 1:
-        raise DataError(
-            f"{run.folder}: one unit of expression is required to read a file of one patient. The run's cohorts have "
-            f"{preview([str(section.unit) for section in sections])}. Prepare a cohort and use --cohort."
-        )
-    return sections[0] if sections else None
-
-
-def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Run, fitted: FittedModel) -> _Slides:
+def _read_slides(
+    paths: Sequence[Path], mpp: float | None, folder: Path, run: Predictor, fitted: FittedModel
+) -> _Slides:
     names = [feature_id_of(path.name) for path in paths]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"slides must have different names. Found {preview(names)}. Give each once.")
@@ -265,7 +266,7 @@ def _read_slides(paths: Sequence[Path], mpp: float | None, folder: Path, run: Ru
         raise ConfigurationError("either slides or their features are required. Found both. Give files of one kind.")
     encoder, tiling = _encoder_and_tiling(run)
     tissue, doubts = _tissue_rule(run)
-    stain = method_of(read_provenance(run.folder / COHORT).get("stain"))
+    stain = method_of(run.prepared.get("stain"))
     loaded = load_encoder(encoder)
     sources = [
         SlideSource(name, NEW_PATIENT, path, mpp, FIXED if is_image_source(path) else tissue, stain)
@@ -301,9 +302,9 @@ def _require_none(excluded: pd.DataFrame) -> None:
         raise DataError(str(excluded["reason"].iloc[0]))
 
 
-def _tissue_rule(run: Run) -> tuple[str, list[str]]:
+def _tissue_rule(run: Predictor) -> tuple[str, list[str]]:
     """Returns how tissue was found on the run's slides, and a note where that cannot be done again on another one."""
-    rules = read_provenance(run.folder / COHORT).get("tissue") or [FIXED]
+    rules = run.prepared.get("tissue") or [FIXED]
     rule = FIXED if len(rules) > 1 or folder_of_outlines(rules[0]) is not None else str(rules[0])
     if rules == [rule]:
         return rule, []
@@ -312,9 +313,9 @@ def _tissue_rule(run: Run) -> tuple[str, list[str]]:
     ]
 
 
-def _encoder_and_tiling(run: Run) -> tuple[str, Tiling]:
+def _encoder_and_tiling(run: Predictor) -> tuple[str, Tiling]:
     """Returns what the run's slides were prepared with, from the copy of its cohort's provenance."""
-    found = read_provenance(run.folder / COHORT)
+    found = run.prepared
     if not found.get("requested_encoder") or not found.get("tiling"):
         raise ConfigurationError(
             f"{run.folder}: slides can be prepared only for a run whose own slides were, with a known encoder. Found "
@@ -323,5 +324,4 @@ def _encoder_and_tiling(run: Run) -> tuple[str, Tiling]:
     try:
         return str(found["requested_encoder"]), Tiling(**found["tiling"])
     except (TypeError, ValueError) as error:
-        path = run.folder / COHORT / PROVENANCE
-        raise DataError(f"{path}: the tiling is required. Found: {error}. Make the run again.") from error
+        raise DataError(f"{run.folder}: the tiling is required. Found: {error}. Make the run again.") from error

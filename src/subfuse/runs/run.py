@@ -1,26 +1,23 @@
 """Trained runs: load one, predict new patients, explain one patient or the cohort."""
 
-import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_patients
+from subfuse.cohort.cohort import Cohort, read_cohort, read_patients, read_resolved
+from subfuse.cohort.marker import COHORT_FILE
 from subfuse.cohort.task import TaskSpec
 from subfuse.devices import AUTO, chosen_device
-from subfuse.errors import ConfigurationError, DataError, listed
-from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_survival
-from subfuse.evaluation.survival.horizons import with_horizons
+from subfuse.errors import ConfigurationError, DataError, listed, preview
 from subfuse.execution import Attempts, Progress
 from subfuse.explanation.cohort.cohort_explanation import explain_cohort
 from subfuse.explanation.cohort.fold_explanation import FoldModel, model_folder
 from subfuse.explanation.patient import explain_patient
 from subfuse.explanation.tile_gallery import locate_slides
 from subfuse.explanation.wsidata_export import write_patch_scores
+from subfuse.expression.gene_names import read_aliases
 from subfuse.files import remove_parts, require_place
 from subfuse.identifiers import composed, spelt_otherwise
 from subfuse.run_folder.cohort_copy import changed_since, copy_cohort
@@ -37,26 +34,25 @@ from subfuse.run_folder.layout import (
     require_run_place,
 )
 from subfuse.run_folder.names import COHORT, PATCHES, PATIENTS, PREDICTIONS
-from subfuse.run_folder.tables import order_columns, prediction_table, read_predictions, stack_predictions
+from subfuse.run_folder.tables import read_predictions
 from subfuse.runs.compatibility import check_compatible, check_patches
 from subfuse.runs.external_validation import (
     external_predictions,
-    risk_percentile,
     told_of_known,
     without_unknown_classes,
 )
 from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import told_once
+from subfuse.runs.prediction.predictor import ExpressionInputs, Predictor, log_notes
+from subfuse.runs.prediction.reference import Reference
 from subfuse.runs.results import write_results
 from subfuse.runs.timing import explaining_seconds
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MAIN_MODEL, main_model
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
-class Run:
+class Run(Predictor):
     """A finished cross-validation on disk."""
 
     folder: Path
@@ -74,9 +70,29 @@ class Run:
         return (self.folder / prepared).resolve()
 
     @property
-    def _preparation(self) -> dict[str, Any]:
+    def prepared(self) -> dict[str, Any]:
         """How the cohort was prepared that the run was trained on; empty where that is not known."""
         return read_provenance(self.folder / COHORT)
+
+    def expression_inputs(self) -> ExpressionInputs | None:
+        """Returns how the run's cohort says expression is to be read; None where its folder is gone.
+
+        Raises:
+            DataError: The cohorts of its folder have several units.
+        """
+        if self.config.get("prepared") is None or not (self.cohort_folder / COHORT_FILE).exists():
+            return None
+        members = read_resolved(self.cohort_folder).members
+        sections = [m.expression for m in members if m.role == "develop" and m.expression is not None]
+        if len({section.unit for section in sections}) > 1:
+            raise DataError(
+                f"{self.folder}: one unit of expression is required to read a file of one patient. The run's cohorts "
+                f"have {preview([str(section.unit) for section in sections])}. Prepare a cohort and use --cohort."
+            )
+        if not sections:
+            return None
+        aliases = sections[0].aliases
+        return ExpressionInputs(sections[0].unit, {} if aliases is None else read_aliases(aliases))
 
     def cohort(self) -> Cohort:
         """Returns the prepared cohort the run was trained on."""
@@ -92,25 +108,9 @@ class Run:
             [f"{cohort.root} has changed since {self.folder} was made from it ({changed}). {remedy}"] if changed else []
         )
 
-    def jobs(self, *, model: str | None = None, task: str | None = None) -> Iterator[Job]:
-        """Yields the finished jobs, of one model or task if named.
-
-        Raises:
-            ConfigurationError: There is none.
-        """
+    def _finished(self) -> list[Job]:
         self._require_models()
-        done = [job for job, _ in jobs_of(self.predictions)]
-        chosen = [job for job in done if model in (None, job.model) and task in (None, job.task)]
-        if not chosen:
-            models = sorted({job.model for job in done if task in (None, job.task)})
-            of_task = f" for task {task}" if task else ""
-            remedy = (
-                f"Name one that it has with --model (model= in Python): {', '.join(models)}"
-                if models
-                else f"Its tasks: {listed(sorted({job.task for job in done})) or 'none'}"
-            )
-            raise ConfigurationError(f"{self.folder} has no model {model or 'at all'}{of_task}. {remedy}.")
-        yield from chosen
+        return [job for job, _ in jobs_of(self.predictions)]
 
     def _require_models(self) -> None:
         if self.config.get("trained") is not None:
@@ -128,44 +128,12 @@ class Run:
         """
         return load_job(job, self.folder, self.config).to(chosen_device(self.device))
 
-    def predict(self, cohort: Cohort, *, model: str | None = None, task: str | None = None) -> pd.DataFrame:
-        """Returns predictions as `predict_with_notes`, and logs the notes."""
-        predictions, notes = self.predict_with_notes(cohort, model=model, task=task)
-        _log_notes(notes)
-        return predictions
-
-    def predict_with_notes(
-        self, cohort: Cohort, *, model: str | None = None, task: str | None = None
-    ) -> tuple[pd.DataFrame, list[str]]:
-        """Returns predictions of every fold's model, and notes on what the cohort has otherwise than in training.
-
-        Columns are those of `predictions.csv`, `risk_percentile` and `reason`.
-
-        A patient that the run knows is predicted only by the models that did not train on it (split `test`); a new
-        patient by the models of all folds (split `new`), see `mean_predictions`. No outcome is needed. Risks of
-        different folds' models have different scales: compare `risk_percentile`, the share (0 to 100) of the model's
-        training patients with a lower risk. Survival is that of `HORIZONS_DAYS`, see `with_horizons`. Beside
-        probabilities stand those recalibrated on the model's validation patients (`recalibrated_...`), where they
-        suffice.
-
-        Raises:
-            DataError: The cohort's genes, unit or encoder are not those of training, or no patient can be predicted.
-        """
-        jobs = list(self.jobs(model=model, task=task))
-        models = [self.fitted(job) for job in jobs]
-        pairs = list(zip(jobs, models, strict=True))
-        check_patches(models, self._preparation, cohort)
-        said = ((job, note) for job, fitted in pairs for note in check_compatible(fitted, cohort))
-        notes = told_once(said, everyone=jobs)
-        notes = [*self._changes(cohort), *notes]
-        tables = [self._predict(job, fitted, cohort) for job, fitted in pairs]
-        tables = [table for table in tables if len(table)]
-        if not tables:
-            raise DataError(
-                f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
-                "them, or lacks what they read: a modality, or a word (such as the hospital) that training had."
-            )
-        return stack_predictions(tables), notes
+    def reference(self, job: Job, fitted: FittedModel) -> Reference:
+        """Returns what predictions of a job's model are read beside, from those of its own patients."""
+        rows = self._rows(job)
+        if fitted.task_spec.is_survival:
+            return Reference.of_survival(rows, has_curve=bool(fitted.objective.survival_days))
+        return Reference.of_classes(rows, fitted.objective.classes)
 
     def evaluate(self, cohort: Cohort, out: Path, *, seed: int = 0) -> pd.DataFrame:
         """Validates every model of the run on another cohort, with everything fitted frozen; returns the metrics.
@@ -181,7 +149,7 @@ class Run:
         predicted, notes = self.predict_with_notes(cohort)
         predicted, left_out = without_unknown_classes(predicted)
         notes = [*told_of_known([p.patient_id for p in cohort], self.predictions), *notes, *left_out]
-        _log_notes(notes)
+        log_notes(notes)
         predictions = external_predictions(predicted, self.predictions)
         claim_folder(out, {**self.config, "prepared": None, "trained": str(self.folder), "evaluated": cohort.name})
         remove_results(out, self.config["tasks"])
@@ -236,7 +204,7 @@ class Run:
         for name, job in jobs.items():
             with attempts.attempt(name):
                 fitted = self.fitted(job)
-                check_patches([fitted], self._preparation, alone)
+                check_patches([fitted], self.prepared, alone)
                 said += [(job, note) for note in check_compatible(fitted, alone)]
                 aligned = next(iter(fitted.align(alone)))
                 explain_patient(fitted, aligned, out / name, fold=job.fold_index, places=places)
@@ -247,7 +215,7 @@ class Run:
                 f"{patient_id}: of the run's models, that of {folds} is explained. Its prediction may differ from the "
                 "mean of all models, which `subfuse predict` gives"
             )
-        _log_notes(notes)
+        log_notes(notes)
         attempts.raise_for_failures()
         if stores is not None:
             for found in sorted(out.glob(f"*/{PATCHES}")):
@@ -291,9 +259,9 @@ class Run:
         require_place(out)
         remove_parts(out)
         jobs = [(job, load_job(job, self.folder, self.config)) for job in self.jobs(model=model)]
-        check_patches([fitted for _, fitted in jobs], self._preparation, cohort)
+        check_patches([fitted for _, fitted in jobs], self.prepared, cohort)
         said = ((job, note) for job, fitted in jobs for note in check_compatible(fitted, cohort))
-        _log_notes([*self._changes(cohort), *told_once(said, everyone=[job for job, _ in jobs])])
+        log_notes([*self._changes(cohort), *told_once(said, everyone=[job for job, _ in jobs])])
         models = [self._tested(job, fitted, cohort) for job, fitted in jobs]
         explain_cohort(
             models, out, gene_sets=cohort.pathways, device=self.device, workers=workers, scheduler=scheduler,
@@ -321,11 +289,10 @@ class Run:
     def _knows_any(self, cohort: Cohort) -> bool:
         return not set(self.predictions["patient_id"]).isdisjoint(p.patient_id for p in cohort)
 
-    def _unseen(self, job: Job, fitted: FittedModel, cohort: Cohort) -> tuple[list[Patient], set[str]]:
-        """Returns the patients that a job's model did not train on, as it reads them, and who of the run it tested."""
+    def _seen(self, job: Job) -> tuple[set[str], set[str]]:
         rows, everyone = self._rows(job), set(self._known(job.task, job.model)["patient_id"])
         tested = set(rows.loc[rows["split"] == "test", "patient_id"])
-        return [p for p in fitted.align(cohort) if p.patient_id in tested or p.patient_id not in everyone], tested
+        return everyone - tested, tested
 
     def _held_out_job(self, patient_id: str, *, model: str, task: str) -> Job:
         known = self._known(task, model)
@@ -341,21 +308,6 @@ class Run:
     def _rows(self, job: Job) -> pd.DataFrame:
         known = self._known(job.task, job.model)
         return known[(known["fold"] == job.fold_index) & (known["repeat"] == job.repeat)]
-
-    def _predict(self, job: Job, fitted: FittedModel, cohort: Cohort) -> pd.DataFrame:
-        unseen, tested = self._unseen(job, fitted, cohort)
-        patients = [patient for patient in unseen if fitted.usable(patient)]
-        table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
-        table["split"] = ["test" if p.patient_id in tested else "new" for p in patients]
-        table = table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
-        rows = self._rows(job)
-        validation = rows[rows["split"] == "validation"]
-        if not fitted.task_spec.is_survival:
-            table = recalibrated_classes(table, validation, fitted.objective.classes)
-            return order_columns(table.assign(risk=np.nan, risk_percentile=np.nan))
-        trained = rows[rows["split"] == "train"].dropna(subset=["risk"])
-        table["risk_percentile"] = risk_percentile(table["risk"].to_numpy(float), np.sort(trained["risk"].to_numpy()))
-        return order_columns(recalibrated_survival(table, with_horizons(table, trained), validation))
 
 
 def load_run(folder: Path | str, *, device: str = AUTO) -> Run:
@@ -379,8 +331,3 @@ def _place_of(patient_id: str, cohort: Cohort) -> str:
             return f", but in {others[patient_id]} of the same folder. Choose it with --role {others[patient_id]}."
     like = spelt_otherwise([patient_id], [p.patient_id for p in cohort]).get(patient_id, "")
     return f"{like}. See its {PATIENTS}."
-
-
-def _log_notes(notes: Iterable[str]) -> None:
-    for line in notes:
-        logger.warning(line)

@@ -167,8 +167,13 @@ def conformal_sets(
     Raises:
         ValueError: Too few known patients for the promise.
     """
+    return new >= least_probability(probabilities, label)
+
+
+def least_probability(probabilities: Float[np.ndarray, "known class"], label: Int[np.ndarray, " known"]) -> float:
+    """Returns how probable a class must be to be in a patient's set, see `conformal_sets`."""
     scores = np.sort(probabilities[np.arange(len(label)), label])
-    return new >= scores[_rank(len(label)) - 1]
+    return float(scores[_rank(len(label)) - 1])
 
 
 def survival_bounds(
@@ -196,6 +201,13 @@ def survival_bounds(
     Raises:
         ValueError: Too few known patients for the promise.
     """
+    return day_of_level(new, least_survival(time_days, event, curves))
+
+
+def least_survival(
+    time_days: Float[np.ndarray, " known"], event: Bool[np.ndarray, " known"], curves: SurvivalCurves
+) -> float:
+    """Returns q, how low the predicted survival of a patient falls before the bound, see `survival_bounds`."""
     _rank(len(time_days))
     last = curves.days[-1]
     level = curves.at(np.minimum(time_days, last))
@@ -205,11 +217,10 @@ def survival_bounds(
     at_risk = np.arange(len(level), 0, -1)
     steps = np.where(observed, 1 - 1 / at_risk, 1.0)
     below = 1 - len(level) / (len(level) + 1) * np.cumprod(np.append(1.0, steps[:-1]))  # share of smaller residuals
-    q = level[np.flatnonzero(below <= 1 - PROMISED + 1e-12)[-1]]
-    return _first_day(new, float(q))
+    return float(level[np.flatnonzero(below <= 1 - PROMISED + 1e-12)[-1]])
 
 
-def _first_day(curves: SurvivalCurves, level: float) -> Float[np.ndarray, " patient"]:
+def day_of_level(curves: SurvivalCurves, level: float) -> Float[np.ndarray, " patient"]:
     """Returns the first day on which each curve is at most the level, and the last day where none is."""
     days = np.append(0.0, curves.days)
     survival = np.concatenate([np.ones((len(curves.survival), 1)), curves.survival], axis=1)

@@ -1,5 +1,7 @@
 """Survival at one, three and five years from the predictions of one model, on days that all models share."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -7,6 +9,47 @@ from jaxtyping import Bool, Float
 HORIZONS_DAYS = (365, 1095, 1825)
 _LARGEST_LOG = 700.0  # beyond it an exponential overflows; survival is 0 or 1 long before
 HORIZON_COLUMNS = tuple(f"survival_{days}" for days in HORIZONS_DAYS)
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """What is known of a model's training patients where its predictions are read as survival at `HORIZONS_DAYS`."""
+
+    last_day: float  # of the follow-up of all
+    last_event_day: float  # where the last, open time bin of a curve ends
+    log_baseline: tuple[float, ...] | None  # log of Breslow's cumulative hazard at each horizon; None: a curve is read
+
+    @classmethod
+    def of(cls, trained: pd.DataFrame, *, has_curve: bool) -> "FollowUp":
+        """Returns it of training patients: risk, time_days, event, all known.
+
+        Args:
+            trained: The training patients.
+            has_curve: The model predicts a survival curve, and not log hazards alone.
+        """
+        time_days, event = trained["time_days"].to_numpy(float), trained["event"].to_numpy(bool)
+        last_day = float(time_days.max()) if len(trained) else 0.0
+        last_event_day = float(time_days[event].max()) if event.any() else last_day
+        risk = trained["risk"].to_numpy(float)
+        return cls(last_day, last_event_day, None if has_curve else _log_baseline(risk, time_days, event))
+
+    def at_horizons(self, predicted: pd.DataFrame) -> pd.DataFrame:
+        """Returns one model's predictions with survival at `HORIZONS_DAYS` in place of its own days."""
+        curves = [str(name) for name in predicted if str(name).startswith("survival_")]
+        table = predicted.drop(columns=curves).assign(reason=None)
+        if "risk" not in table or table["risk"].isna().all():
+            return table
+        if self.log_baseline is None:
+            found = _of_curves(predicted, curves, self.last_event_day)
+        else:
+            found = _of_log_hazards(predicted["risk"].to_numpy(float), np.array(self.log_baseline))
+        known = np.array(HORIZONS_DAYS) <= self.last_day
+        table[list(HORIZON_COLUMNS)] = np.where(known, found, np.nan)
+        if not known.all():
+            unknown = ", ".join(str(days) for days, is_known in zip(HORIZONS_DAYS, known, strict=True) if not is_known)
+            reason = f"no survival at {unknown} days: follow-up of the training patients ends before"
+            table.loc[table["risk"].notna(), "reason"] = reason
+        return table
 
 
 def with_horizons(predicted: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
@@ -22,23 +65,8 @@ def with_horizons(predicted: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFram
         predicted: Columns of `predictions.csv` of new patients.
         trained: The model's training patients: risk, time_days, event, all known.
     """
-    curves = [str(name) for name in predicted if str(name).startswith("survival_")]
-    table = predicted.drop(columns=curves).assign(reason=None)
-    if "risk" not in table or table["risk"].isna().all():
-        return table
-    time_days, event = trained["time_days"].to_numpy(float), trained["event"].to_numpy(bool)
-    last_day = float(time_days.max()) if len(trained) else 0.0
-    if curves:
-        found = _of_curves(predicted, curves, time_days[event].max() if event.any() else last_day)
-    else:
-        found = _of_log_hazards(predicted["risk"].to_numpy(float), trained["risk"].to_numpy(float), time_days, event)
-    known = np.array(HORIZONS_DAYS) <= last_day
-    table[list(HORIZON_COLUMNS)] = np.where(known, found, np.nan)
-    if not known.all():
-        unknown = ", ".join(str(days) for days, is_known in zip(HORIZONS_DAYS, known, strict=True) if not is_known)
-        reason = f"no survival at {unknown} days: follow-up of the training patients ends after {last_day:.0f} days"
-        table.loc[table["risk"].notna(), "reason"] = reason
-    return table
+    has_curve = any(str(name).startswith("survival_") for name in predicted)
+    return FollowUp.of(trained, has_curve=has_curve).at_horizons(predicted)
 
 
 def _of_curves(
@@ -55,17 +83,19 @@ def _of_curves(
     return np.exp(np.stack([np.interp(HORIZONS_DAYS, days, row) for row in logs]))
 
 
-def _of_log_hazards(
-    risk: Float[np.ndarray, " patient"],
-    trained_risk: Float[np.ndarray, " trained"],
-    time_days: Float[np.ndarray, " trained"],
-    event: Bool[np.ndarray, " trained"],
-) -> Float[np.ndarray, "patient horizon"]:
-    """Returns survival from Breslow's baseline: at each event, 1 over the summed hazard ratios of those at risk."""
+def _log_baseline(
+    risk: Float[np.ndarray, " patient"], time_days: Float[np.ndarray, " patient"], event: Bool[np.ndarray, " patient"]
+) -> tuple[float, ...]:
+    """Returns Breslow's baseline at the horizons: at each event, 1 over the summed hazard ratios of those at risk."""
     days = time_days[event]
-    log_steps = np.array([-np.logaddexp.reduce(trained_risk[time_days >= day]) for day in days])
-    cumulative = np.array([np.logaddexp.reduce(log_steps[days <= horizon]) for horizon in HORIZONS_DAYS])
-    return np.exp(-np.exp(np.clip(risk[:, None] + cumulative, -_LARGEST_LOG, _LARGEST_LOG)))
+    log_steps = np.array([-np.logaddexp.reduce(risk[time_days >= day]) for day in days])
+    return tuple(float(np.logaddexp.reduce(log_steps[days <= horizon])) for horizon in HORIZONS_DAYS)
+
+
+def _of_log_hazards(
+    risk: Float[np.ndarray, " patient"], log_baseline: Float[np.ndarray, " horizon"]
+) -> Float[np.ndarray, "patient horizon"]:
+    return np.exp(-np.exp(np.clip(risk[:, None] + log_baseline, -_LARGEST_LOG, _LARGEST_LOG)))
 
 
 def _days(column: str) -> float:
