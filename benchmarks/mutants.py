@@ -126,6 +126,7 @@ TESTS = {
     "evaluation/strata": "evaluation/test_strata.py",
     "evaluation/survival/hazard_ratios": "evaluation/survival/test_hazard_ratios.py",
     "evaluation/survival/horizons": "evaluation/survival/test_horizons.py",
+    "evaluation/survival/competing_events": "evaluation/survival/test_competing_events.py",
     "evaluation/survival/risk_groups": "evaluation/survival/test_risk_groups.py",
     "evaluation/survival/survival_calibration": "evaluation/survival/test_survival_calibration.py",
     "evaluation/weighted_metrics": "evaluation/test_weighted_metrics.py evaluation/test_metrics.py "

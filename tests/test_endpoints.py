@@ -22,7 +22,12 @@ N = 40
 GENES = ["EGFR", "CD44", "TP53", "CD163", "GFAP"]
 ENDPOINTS = {
     "pfs": {"time": "pfs_months", "event": "pfs_status"},
-    "dss": {"time": "dss_years", "event": "dss", "event_values": {"tumour": True, "no": False}},
+    "dss": {"time": "dss_years", "event": "dss", "event_values": {"tumour": "tumour", "fall": "other", "no": False}},
+}
+TASKS = {
+    "survival": {"time": "time_days", "event": "event"},
+    "pfs": {"time": "pfs_days", "event": "pfs_event"},
+    "dss": {"time": "dss_days", "event": "dss_event", "cause": "tumour"},
 }
 
 
@@ -42,7 +47,7 @@ def tables(folder: Path, *, seed: int = 0) -> pd.DataFrame:
             "pfs_months": times["pfs"].round(2),
             "pfs_status": np.where(random.random(N) < 0.7, "1:PROGRESSION", "0:CENSORED"),
             "dss_years": (times["dss"] / 3).round(3),
-            "dss": np.where(random.random(N) < 0.7, "tumour", "no"),
+            "dss": random.choice(["tumour", "fall", "no"], N, p=[0.6, 0.2, 0.2]),
             "age": random.integers(30, 80, N),
         }
     )
@@ -82,7 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("cohort", "other"):
         (root / name).mkdir()
     clinical = tables(root / "cohort")
-    file = cohort_file(root / "cohort")
+    file = cohort_file(root / "cohort", tasks=TASKS)
     clinical.to_pickle(root / "clinical.pkl")
     tables(root / "other", seed=1)
     content = yaml.safe_load(cohort_file(root / "other", role="external", name="other").read_text())
@@ -115,6 +120,10 @@ def test_every_endpoint_is_a_task_with_its_own_outcome(folder) -> None:
         assert set(rows.index) == set(days.dropna().index)
         np.testing.assert_allclose(rows["time_days"], days[rows.index])
         assert rows["event"].astype(bool).tolist() == event[rows.index].tolist()
+    is_dss = table["task"] == "dss"
+    assert table.loc[~is_dss, "competing"].isna().all()
+    fell = table[is_dss].set_index("patient_id")["competing"].astype(bool)
+    assert fell.tolist() == (given.loc[fell.index, "dss"] == "fall").tolist()
 
 
 def test_metrics_and_report_speak_of_every_endpoint(folder) -> None:
@@ -122,6 +131,8 @@ def test_metrics_and_report_speak_of_every_endpoint(folder) -> None:
     assert set(metrics["task"]) == {"survival", "pfs", "dss"}
     report = (folder / "run" / "report.html").read_text()
     assert all(task in report for task in ("survival", "pfs", "dss"))
+    assert report.count("Cause-specific: who had an event of another cause counts as censored") == 1
+    assert report.count('aria-label="Cumulative incidence (Aalen-Johansen) of predicted risk groups') == 1
     assert main(["audit", str(folder / "run")]) in (0, 1)
 
 
@@ -146,6 +157,12 @@ def test_other_patients_are_predicted_for_endpoints_that_nobody_followed(folder,
         ({"tasks": {"x": {"time": "pfi_days", "event": "pfi_event"}}}, "tasks.x: a follow-up .* `time: dss_days`"),
         ({"covariates": ["pfs_event"]}, "covariates: pfs_event is an outcome"),
         ({"batch": "dss_days"}, "batch: dss_days is an outcome"),
+        ({"strata": ["dss_event_cause"]}, "strata: dss_event_cause is an outcome"),
+        (
+            {"tasks": {"x": TASKS["dss"] | {"cause": "fall"}}},
+            "tasks.x.cause: a cause of dss_event .* Found 'fall', and there tumour, other",
+        ),
+        ({"tasks": {"x": TASKS["pfs"] | {"cause": "fall"}}}, "Found 'fall', and there no causes"),
     ],
 )
 def test_an_endpoint_is_an_outcome_and_must_be_declared(tmp_path, changes, message) -> None:
@@ -159,6 +176,7 @@ def test_an_endpoint_without_events_is_left_out_or_refused_where_it_is_declared(
     clinical.assign(dss="no").to_csv(tmp_path / "patients.csv", index=False)
     plan = plan_cohort(read_cohort_file(cohort_file(tmp_path)))
     assert list(plan.tasks) == ["survival", "pfs"]
+    assert "dss_event_cause" in plan.patients
     (said,) = [text for text in plan.warnings if text.startswith("tasks.dss")]
     assert "patients with an event are required" in said
     assert "Found 37 with a follow-up and no event" in said
@@ -181,3 +199,16 @@ def test_columns_that_are_no_endpoint_are_no_outcome() -> None:
     assert Patient("a", "c").outcome(task) == (None, None)
     with pytest.raises(DataError, match=r"Found 30 and 1\. Declare it under `endpoints`"):
         Patient("a", "c", labels={"pfs_days": "30", "pfs_event": "1"}).outcome(task)
+
+
+def test_who_had_an_event_of_another_cause_is_censored_and_without_causes_unknown() -> None:
+    task = TaskSpec(time="dss_days", event="dss_event", cause="tumour")
+    follow_up = {"dss_days": "30.5", "dss_event": "True"}
+    of = {cause: Patient("a", "c", labels=follow_up | {"dss_event_cause": cause}) for cause in ("tumour", "other")}
+    assert [of[cause].outcome(task) for cause in of] == [(30.5, True), (30.5, False)]
+    assert [task.of_other_cause(of[cause].labels) for cause in of] == [False, True]
+    assert Patient("a", "c", labels=follow_up).outcome(task) == (30.5, None)
+    assert not Patient("a", "c", labels=follow_up).has_outcome(task)
+    own = TaskSpec(time="time_days", event="event", cause="tumour")
+    assert Patient("a", "c", time_days=3.0, event=True, labels={"event_cause": "censored"}).outcome(own) == (3.0, False)
+    assert TaskSpec(time="time_days", event="event").of_other_cause({"event_cause": "other"}) is None

@@ -123,3 +123,15 @@ def test_columns_in_another_unit_need_their_unit(tmp_path, column):
     columns = {"time_days": column, "event": "event"}
     with pytest.raises(ConfigurationError, match=r"patients\.time_unit: the name of column .* does not say days"):
         plain(tmp_path, f"patient_id,{column},event\na,2,1\n", columns=columns)
+
+
+def test_causes_of_events_stand_beside_them(tmp_path):
+    text = "patient_id,time_days,event\na,10,1\nb,20,2.0\nc,30,0\nd,,1\ne,50,\nf,-1,2\n"
+    values = {"1": "tumour", "2.0": "other", "0": False}
+    table = plain(tmp_path, text, event_values=values).patients.set_index("patient_id")
+    assert table["event"].tolist()[:3] == [True, True, False]
+    assert table["event_cause"].tolist() == ["tumour", "other", "censored", None, None, None]
+    with pytest.raises(DataError, match=r"a declared value is required \(1, 2\.0, 0\)\. Found '3'"):
+        plain(tmp_path, text.replace("c,30,0", "c,30,3"), event_values=values)
+    with pytest.raises(ConfigurationError, match="event_cause is the name of the causes"):
+        plain(tmp_path, "patient_id,time_days,event,event_cause\na,10,1,x\n", event_values=values)

@@ -53,3 +53,33 @@ def test_a_derived_diagnosis_has_a_known_rule():
     assert (section.derive.diagnosis.cdkn2a, section.derive.diagnosis.columns.idh) == ("any_loss", None)
     with pytest.raises(ValidationError, match="who2021"):
         patients_section(table="a.csv", derive={"diagnosis": {"rule": "who2016"}})
+
+
+def test_events_are_told_apart_by_causes():
+    endpoint = {"time": "t", "event": "e", "event_values": {"a": "relapse", "b": "death of any kind", "no": "false"}}
+    section = patients_section(
+        table="a.csv", event_values={0: False, 1: "tumour", 2: "other"}, endpoints={"x": endpoint}
+    )
+    assert section.causes == {"event": ("tumour", "other"), "x_event": ("relapse", "death of any kind")}
+    assert section.endpoints["x"].event_values == {"a": "relapse", "b": "death of any kind", "no": False}
+    assert patients_section(table="a.csv", event_values={0: 0, 1: "yes"}).causes == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {0: False, 1: True, 2: "other"},
+            "either true, or a cause for every event, .* Found true beside other",
+        ),
+        ({0: "Censored", 1: "tumour"}, "Censored is no cause of an event: write false"),
+        ({0: False, 1: "unknown"}, "a cause has a name .* that does not mean unknown. Found 'unknown'"),
+        ({0: False, 1: "a\nb"}, "a cause has a name"),
+        ({0: False, 1: None}, "must be true, false or the name of a cause"),
+        ({0: False, 1: ["tumour"]}, "must be true, false or the name of a cause"),
+        ({0: False, 1: 2}, "must be true, false or the name of a cause"),
+    ],
+)
+def test_what_is_no_cause_is_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        patients_section(table="a.csv", event_values=values)

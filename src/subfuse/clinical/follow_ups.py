@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED, parse_days
-from subfuse.clinical.plain import read_events, unit_of_time
-from subfuse.clinical.source import PatientsSection
+from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED, known_text, parse_days
+from subfuse.clinical.plain import read_causes, read_events, unit_of_time
+from subfuse.clinical.source import PatientsSection, cause_column, causes_of
 from subfuse.errors import ConfigurationError, preview
 from subfuse.tables import is_missing
 
@@ -39,22 +39,25 @@ def read_endpoints(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.Da
     for name, endpoint in endpoints.items():
         place = f"patients.endpoints.{name}"
         own = section.endpoint_columns[name]
+        given = (*own, cause_column(own[1])) if causes_of(endpoint.event_values) else own
         for key, column in (("time", endpoint.time), ("event", endpoint.event)):
             _require_column(table, f"{place}.{key}", column)
-        taken = [column for column in own if column in (*table, *_NOT_FURTHER) and column not in sources]
+        taken = [column for column in given if column in (*table, *_NOT_FURTHER) and column not in sources]
         if taken:
             raise ConfigurationError(
-                f"{place}: a name whose columns {own[0]} and {own[1]} are free is required. Found "
+                f"{place}: a name whose columns {' and '.join(given)} are free is required. Found "
                 f"{preview(taken)} among the columns of the patients. Rename the endpoint or that column."
             )
         follow_up = table[["patient_id", "place"]].assign(time_days=table[endpoint.time], event=table[endpoint.event])
         follow_up = follow_up.fillna("")  # of patients whom the table of labels lacks
         unit = unit_of_time(in_file.get(endpoint.time, endpoint.time), endpoint.time_unit, section=place)
         column = in_file.get(endpoint.event, endpoint.event)
-        meaning = endpoint.event_values
+        meaning: Mapping[str, bool | str] | None = endpoint.event_values
         if meaning is None and _has_prefixes(follow_up["event"]):
             follow_up["event"] = follow_up["event"].str.partition(":")[0]
             meaning = _OF_PREFIXES
+        if causes_of(meaning):
+            follow_up["cause"] = read_causes(follow_up["event"], meaning or {})
         follow_up["event"] = read_events(follow_up, column, meaning, section.table[0], section=place)
         follow_up["time_days"] = parse_days(follow_up["time_days"], follow_up["place"], endpoint.time, unit=unit)
         follow_up, note_of_pairs = paired(follow_up)
@@ -62,6 +65,8 @@ def read_endpoints(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.Da
         notes += [f"{name}: {note}" for note in (*note_of_pairs, *note_of_negative)]
         read[own[0]] = follow_up["time_days"].map(lambda days: None if np.isnan(days) else repr(float(days)))
         read[own[1]] = follow_up["event"].map({True: "True", False: "False"})
+        if "cause" in follow_up:
+            read[cause_column(own[1])] = known_text(follow_up["cause"].mask(follow_up["event"].isna()))
     return table.drop(columns=list(sources)).assign(**read), tuple(notes)
 
 

@@ -17,7 +17,7 @@ from subfuse.clinical.columns import (
     without_empty_rows,
 )
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
-from subfuse.clinical.source import TimeUnit
+from subfuse.clinical.source import CENSORED, TimeUnit, cause_column, causes_of
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns, usual_name
 
@@ -31,7 +31,7 @@ def read_plain(
     paths: Sequence[Path],
     columns: Mapping[str, str] | None = None,
     *,
-    event_values: Mapping[str, bool] | None = None,
+    event_values: Mapping[str, bool | str] | None = None,
     time_unit: TimeUnit | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns the rows of all tables, with `place`, and notes.
@@ -39,7 +39,8 @@ def read_plain(
     Args:
         paths: Tables to join below one another.
         columns: Our name to a column of the tables; None: columns keep their names.
-        event_values: Value of the event column to True if it means an observed event; None: 1, 0, true and false.
+        event_values: Value of the event column to True, or to its cause, if it means an observed event; None: 1, 0,
+            true and false.
         time_unit: Of the column mapped to time_days; None: days, unless its name says another.
 
     Raises:
@@ -54,7 +55,7 @@ def read_plain(
 def _read(
     path: Path,
     declared: Mapping[str, str] | None,
-    event_values: Mapping[str, bool] | None,
+    event_values: Mapping[str, bool | str] | None,
     time_unit: TimeUnit | None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = read_text_table(path)
@@ -82,6 +83,7 @@ def _read(
         else:
             unit = unit_of_time(columns["time_days"], time_unit, section="patients")
             table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
+        table = _with_causes(table, event_values)
         table["event"] = read_events(table, columns["event"], event_values, path, section="patients")
     notes = (
         *note_of_empty,
@@ -123,14 +125,14 @@ def unit_of_time(column: str, declared: TimeUnit | None, *, section: str) -> Tim
 
 
 def read_events(
-    table: pd.DataFrame, column: str, event_values: Mapping[str, bool] | None, path: Path, *, section: str
+    table: pd.DataFrame, column: str, event_values: Mapping[str, bool | str] | None, path: Path, *, section: str
 ) -> pd.Series:
     """Returns whether the event was observed, missing where a cell says unknown.
 
     Args:
         table: Text, with `event`, `patient_id` and `place`, where each row is.
         column: Of the file, for messages; its name may show that values mean the contrary.
-        event_values: Value to True if it means an observed event; None: 1, 0, true and false.
+        event_values: Value to True, or to its cause, if it means an observed event; None: 1, 0, true and false.
         path: The file, for messages.
         section: Of the cohort file that declares the column, for messages.
 
@@ -148,7 +150,7 @@ def read_events(
             f"{section}.event_values: the name of column {column!r} does not say which value is an observed event. "
             f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."
         )
-    meaning = {canonical_event(key): value for key, value in (event_values or PLAIN_EVENTS).items()}
+    meaning = {canonical_event(key): bool(value) for key, value in (event_values or PLAIN_EVENTS).items()}
     unclear = known[~known.map(canonical_event).isin(list(meaning))]
     if len(unclear):
         row = unclear.index[0]
@@ -169,6 +171,34 @@ def read_events(
     return known.map(lambda value: meaning[canonical_event(value)]).reindex(cells.index).astype("boolean")
 
 
+def read_causes(cells: pd.Series, event_values: Mapping[str, bool | str]) -> pd.Series:
+    """Returns the cause of each event or `censored`, missing where a cell is no declared value.
+
+    Args:
+        cells: Text of the event column.
+        event_values: Value to the cause of the event; False: none was observed.
+    """
+    meaning = {canonical_event(key): value or CENSORED for key, value in event_values.items()}
+    return cells.map(lambda cell: meaning.get(canonical_event(cell)))
+
+
+def _with_causes(table: pd.DataFrame, event_values: Mapping[str, bool | str] | None) -> pd.DataFrame:
+    """Returns the table with the causes of its events beside them, where any are declared.
+
+    Raises:
+        ConfigurationError: Another column has their name.
+    """
+    if event_values is None or not causes_of(event_values):
+        return table
+    column = cause_column("event")
+    if column in table:
+        raise ConfigurationError(
+            f"patients.columns: {column} is the name of the causes that `event_values` declares. Map the column of the "
+            "table to another name."
+        )
+    return table.assign(**{column: read_causes(table["event"], event_values)})
+
+
 def _refuse_dates(table: pd.DataFrame, known: pd.Series, column: str) -> None:
     dates = known[known.map(lambda cell: is_date(cell) or is_month(cell)).astype(bool)]
     if len(dates):
@@ -182,4 +212,4 @@ def _refuse_dates(table: pd.DataFrame, known: pd.Series, column: str) -> None:
 
 def canonical_event(value: str) -> str:
     """Returns the text by which event values are compared: lower case, 1.0 as 1."""
-    return re.sub(r"^([01])\.0*$", r"\1", value.strip().lower())
+    return re.sub(r"^(\d+)\.0*$", r"\1", value.strip().lower())

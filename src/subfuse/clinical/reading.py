@@ -28,6 +28,7 @@ from subfuse.clinical.source import (
     LabelsSection,
     PatientsSection,
     PlainPatients,
+    cause_column,
 )
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.exclusions import exclusion_table
@@ -78,6 +79,8 @@ def read_clinical(section: PatientsSection) -> ClinicalTable:
     for name in labels:
         table[name] = _whole_numbers(known_text(table[name]))
     table, note_of_negative = without_negative_times(table)
+    if (causes := cause_column("event")) in table:
+        table[causes] = known_text(table[causes].mask(table["event"].isna()))
     patients = table[[*FIXED_COLUMNS, *labels]].sort_values("patient_id").reset_index(drop=True)
     notes = (*notes, *note_of_choice, *note_of_labels, *note_of_pairs, *note_of_negative, *note_of_endpoints)
     if section.derive is not None:

@@ -1,14 +1,25 @@
 """Where patients and their outcomes come from, as the cohort file declares it."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
-from subfuse.identifiers import plain_name
+from subfuse.identifiers import NAME_RULE, is_plain_label, plain_name
 from subfuse.settings import FilePath, PlainByDefault, Section, of_one_format, yaml_text
+from subfuse.tables import is_missing
 
 TimeUnit = Literal["days", "weeks", "months", "years"]
+CENSORED = "censored"  # in a column of causes: no event was observed
 
 
 ENTRIES = ("entry", "entry_days", "entry_time", "time_entry")  # names under which a late entry is declared
@@ -28,6 +39,49 @@ def refuse_entry(value: Any) -> Any:
             "entry, if that is what is to be predicted, or leave patients who entered late out, and the key too"
         )
     return value
+
+
+def _true_false_or_a_cause(value: Any, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(value)
+    except ValidationError:  # one for each kind of value, none of which names all that it may be
+        raise ValueError("must be true, false or the name of a cause") from None
+
+
+def _as_causes(meaning: dict[str, bool | str]) -> dict[str, bool | str]:
+    """Returns the meaning of events, if it names causes for all of them or for none.
+
+    Raises:
+        ValueError: An event without a cause beside others, or a cause that is no name, or means unknown or censored.
+    """
+    causes = causes_of(meaning)
+    if causes and any(value is True for value in meaning.values()):
+        raise ValueError(f"either true, or a cause for every event, is required. Found true beside {causes[0]}")
+    for cause in causes:
+        if cause.lower() == CENSORED:
+            raise ValueError(f"{cause} is no cause of an event: write false")
+        if is_missing(cause) or not is_plain_label(cause):
+            raise ValueError(f"a cause has a name ({NAME_RULE}) that does not mean unknown. Found {cause[:60]!r}")
+    return meaning
+
+
+def causes_of(meaning: Mapping[str, bool | str] | None) -> tuple[str, ...]:
+    """Returns the causes that a meaning of events names, in their order; none where all events are alike."""
+    return tuple(dict.fromkeys(value for value in (meaning or {}).values() if isinstance(value, str)))
+
+
+def cause_column(event: str) -> str:
+    """Returns the column of causes beside a column of events: a cause, `censored`, or missing where unknown."""
+    return f"{event}_cause"
+
+
+EventValues = Annotated[  # value of the event column: true if it means an observed event, or its cause
+    dict[str, Annotated[bool | str, Field(union_mode="left_to_right"), WrapValidator(_true_false_or_a_cause)]],
+    BeforeValidator(
+        lambda value: {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
+    ),
+    AfterValidator(_as_causes),
+]
 
 
 class MarkerColumns(Section):
@@ -72,17 +126,12 @@ class EndpointSection(Section):
     time: str  # columns of the patients, by our names
     event: str
     time_unit: TimeUnit | None = None  # None: days
-    event_values: dict[str, bool] | None = None  # see `PlainPatients`
+    event_values: EventValues | None = None  # see `PlainPatients`
 
     @model_validator(mode="before")
     @classmethod
     def _watched_from_the_beginning(cls, value: Any) -> Any:
         return refuse_entry(value)
-
-    @field_validator("event_values", mode="before")
-    @classmethod
-    def _keys_are_text(cls, value: Any) -> Any:
-        return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class PatientsSource(Section):
@@ -102,7 +151,7 @@ class PatientsSource(Section):
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
 
-    @field_validator("columns", "event_values", mode="before", check_fields=False)
+    @field_validator("columns", mode="before")
     @classmethod
     def _keys_are_text(cls, value: Any) -> Any:
         return {yaml_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
@@ -117,6 +166,13 @@ class PatientsSource(Section):
         """By endpoint, its columns in tables of patients: days, and whether the event was observed."""
         return {name: (f"{name}_days", f"{name}_event") for name in self.endpoints or {}}
 
+    @property
+    def causes(self) -> dict[str, tuple[str, ...]]:
+        """By column of events in tables of patients, the causes that are told apart; only where any are."""
+        meanings = {"event": getattr(self, "event_values", None)}
+        meanings |= {f"{name}_event": endpoint.event_values for name, endpoint in (self.endpoints or {}).items()}
+        return {event: causes_of(meaning) for event, meaning in meanings.items() if causes_of(meaning)}
+
     @model_validator(mode="before")
     @classmethod
     def _only_own_keys(cls, value: Any) -> Any:
@@ -127,7 +183,7 @@ class PlainPatients(PatientsSource):
     """A csv or tsv table."""
 
     format: Literal["plain"] = "plain"
-    event_values: dict[str, bool] | None = None  # value of the event column: True if it means an observed event
+    event_values: EventValues | None = None  # value of the event column: True if it means an observed event
     time_unit: TimeUnit | None = None  # of the column mapped to time_days; None: days
 
 

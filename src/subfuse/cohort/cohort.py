@@ -60,8 +60,9 @@ class Patient:
     def outcome(self, task: TaskSpec) -> tuple[float | bool | str | None, ...]:
         """Returns what is to be predicted, in the order of `TaskSpec.outcome_columns`."""
         if task.is_survival:
-            is_own = task.patient_columns == FOLLOW_UP
-            return (self.time_days, self.event) if is_own else task.follow_up(self.labels)
+            is_own = (task.time, task.event) == FOLLOW_UP
+            time_days, event = (self.time_days, self.event) if is_own else task.follow_up(self.labels)
+            return (time_days, event if task.cause is None else task.of_cause(self.labels))
         label = self.labels.get(task.label_column)
         return (None if label in (task.leave_out or ()) else label,)
 

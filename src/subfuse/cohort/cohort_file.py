@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from subfuse.clinical.source import PatientsSection
+from subfuse.clinical.source import PatientsSection, cause_column
 from subfuse.cohort.task import FOLLOW_UP, BinaryTasks, TaskDeclaration, TaskSpec
 from subfuse.cohort.yaml_problems import one_line, read_yaml
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, preview
 from subfuse.expression.source import ExpressionSection, GeneSetSource
 from subfuse.identifiers import NAME_RULE, is_plain_name, plain_name
 from subfuse.settings import FilePath, ProblemAt, Section
@@ -168,7 +168,7 @@ class CohortFile(Section):
     def _declared_follow_ups(self) -> "CohortFile":
         known = [FOLLOW_UP, *(task.patient_columns for task in self.endpoints.values())]
         for name, task in (self.single_tasks or {}).items():
-            if task.is_survival and task.patient_columns not in known:
+            if task.is_survival and (task.time, task.event) not in known:
                 pairs = " or ".join(f"`time: {time}` and `event: {event}`" for time, event in known)
                 raise ProblemAt(
                     ("tasks", name),
@@ -176,9 +176,27 @@ class CohortFile(Section):
                     "patients.columns, or declare another one under patients.endpoints",
                 )
         outcomes = {column for columns in known[1:] for column in columns}
+        outcomes |= {cause_column(event) for member in self.members for event in member.patients.causes}
         for section, columns in (("covariates", self.covariates), ("strata", self.strata), ("batch", (self.batch,))):
             if seen := outcomes.intersection(str(column).partition("=")[0] for column in columns):
                 raise ProblemAt((section,), f"{min(seen)} is an outcome, which a model must not see; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _declared_causes(self) -> "CohortFile":
+        for name, task in (self.single_tasks or {}).items():
+            if task.cause is None:
+                continue
+            told = {member.name: member.patients.causes.get(str(task.event), ()) for member in self.members}
+            lacking = [of for of, causes in told.items() if causes and task.cause not in causes]
+            if lacking or not any(told.values()):
+                found = preview(told[lacking[0]]) if lacking else "no causes"
+                of = f" of cohort {lacking[0]}" if lacking and self.cohorts else ""
+                raise ProblemAt(
+                    ("tasks", name, "cause"),
+                    f"a cause of {task.event} that `event_values`{of} names is required. Found '{task.cause}', and "
+                    f"there {found}. Causes stand in the place of true: `event_values: {{0: false, 1: tumour}}`",
+                )
         return self
 
     @model_validator(mode="after")

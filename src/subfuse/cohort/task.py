@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from subfuse.clinical.source import refuse_entry
+from subfuse.clinical.source import CENSORED, cause_column, refuse_entry
 from subfuse.errors import DataError
 from subfuse.settings import Section
 
@@ -38,6 +38,7 @@ class TaskSpec(Section):
 
     time: str | None = None
     event: str | None = None
+    cause: str | None = None  # of the event, where causes are told apart: others count as censored at their time
     column: str | None = None
     classes: Labels | None = None  # order of the classes; default: sorted
     ordinal: bool | Literal["cumulative_logits"] = False  # `classes` have an order: report quadratic kappa, or train so
@@ -63,6 +64,8 @@ class TaskSpec(Section):
             raise ValueError("give either `column` (classification) or both `time` and `event` (survival)")
         if self.column is not None and any(survival):
             raise ValueError("`column` (classification) excludes `time` and `event` (survival)")
+        if self.column is not None and self.cause is not None:
+            raise ValueError("`cause` is of the event of a survival task, not of a `column`")
         if self.column is None and (self.classes is not None or self.ordinal or self.leave_out is not None):
             raise ValueError("`classes`, `ordinal` and `leave_out` are of the labels of a `column`, not of survival")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
@@ -75,8 +78,9 @@ class TaskSpec(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, to_dict: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-        """Tasks that leave nobody out are written, and hashed, as they were before tasks could."""
-        return {name: value for name, value in to_dict(self).items() if name != "leave_out" or value is not None}
+        """Tasks without what came later are written, and hashed, as they were before."""
+        later = ("leave_out", "cause")
+        return {name: value for name, value in to_dict(self).items() if name not in later or value is not None}
 
     def known(self, outcome: pd.Series) -> pd.Series:
         """Returns a column of outcomes, missing where its label is left out."""
@@ -87,13 +91,16 @@ class TaskSpec(Section):
         outcome = patients[self.stratified_by]
         if self.column is not None:
             return self.known(outcome)
+        if self.cause is not None:
+            return (outcome == self.cause).astype("boolean").mask(outcome.isna())
         return outcome if self.event == FOLLOW_UP[1] else outcome.map(_TRUTH).astype("boolean")
 
     def outcomes(self, patients: pd.DataFrame) -> pd.DataFrame:
         """Returns `patient_columns` of a table with their types: days (NaN where unknown) and event, or label."""
         if self.column is not None:
             return self.cases(patients).to_frame()
-        return pd.DataFrame({self.time: patients[self.time].astype(float), self.event: self.cases(patients)})
+        time, event = self.patient_columns
+        return pd.DataFrame({time: patients[time].astype(float), event: self.cases(patients)})
 
     def follow_up(self, columns: Mapping[str, str]) -> tuple[float | None, bool | None]:
         """Returns days and event of an endpoint beside the cohort's own follow-up, from a patient's columns.
@@ -110,6 +117,16 @@ class TaskSpec(Section):
                 f"{event}. Declare it under `endpoints` of `patients` in the cohort file, and prepare again."
             ) from error
 
+    def of_cause(self, columns: Mapping[str, str]) -> bool | None:
+        """Returns whether the event of `cause` ended the follow-up, from a patient's columns; None where unknown."""
+        found = columns.get(cause_column(str(self.event)))
+        return None if found is None else found == self.cause
+
+    def of_other_cause(self, columns: Mapping[str, str]) -> bool | None:
+        """Returns whether an event of another cause ended the follow-up; None where unknown, or where all are alike."""
+        found = None if self.cause is None else columns.get(cause_column(str(self.event)))
+        return None if found is None else found not in (CENSORED, self.cause)
+
     @property
     def label_column(self) -> str:
         """The label column of a classification task; a survival task has none (ValueError)."""
@@ -125,12 +142,14 @@ class TaskSpec(Section):
     @property
     def patient_columns(self) -> tuple[str, ...]:
         """Columns of the outcome in tables of patients."""
-        return (str(self.time), str(self.event)) if self.column is None else (self.column,)
+        return (str(self.time), self.stratified_by) if self.column is None else (self.column,)
 
     @property
     def stratified_by(self) -> str:
         """Column of the patients whose mixture folds should keep."""
-        return str(self.event) if self.column is None else self.column
+        if self.column is not None:
+            return self.column
+        return str(self.event) if self.cause is None else cause_column(str(self.event))
 
     @property
     def is_trained_by_order(self) -> bool:

@@ -30,6 +30,7 @@ patients:
   # time_unit: months            # of the column mapped to time_days: days (default), weeks, months, years
   # event_values: {Dead: true, Alive: false}   # needed where the event column has other words, or a name such as
                                                # vital_status, os_status or censored whose meaning differs
+                                               # or a cause, {1: tumour, 2: other, 0: false}: tasks may name a `cause`
   # endpoints:                   # further follow-ups, of columns named above: tasks of pfi_days and pfi_event
   #   pfi: {time: pfi_months, event: pfi, time_unit: months}
   # include: [P001, P002]        # only these patients of the table

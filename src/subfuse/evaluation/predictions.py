@@ -16,6 +16,7 @@ FOLD = ["repeat", "fold"]
 PATIENT = ["cohort", "patient_id"]
 _COLUMNS = ["task", "model", *FOLD, *PATIENT, "split"]
 RECALIBRATED = "recalibrated_"  # before the name of the column that is recalibrated
+COMPETING = "competing"  # column: whether an event of another cause ended the follow-up; of tasks with a cause alone
 _TINY = 1e-7  # the least probability of which a logarithm is taken
 
 
@@ -216,6 +217,13 @@ def events(rows: pd.DataFrame) -> Bool[np.ndarray, " patient"]:
         DataError: A value is neither True nor False.
     """
     return _column(rows, "event", rows["event"].astype(str).map({"True": True, "False": False})).astype(bool)
+
+
+def competing_events(rows: pd.DataFrame) -> Bool[np.ndarray, " patient"] | None:
+    """Returns whose follow-up an event of another cause ended; None where the task tells no causes apart."""
+    if COMPETING not in rows or not rows[COMPETING].notna().any():
+        return None
+    return _column(rows, COMPETING, rows[COMPETING].astype(str).map({"True": True, "False": False})).astype(bool)
 
 
 def times_days(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:

@@ -36,7 +36,7 @@ def resolve_covariates(
             that does not occur.
         DataError: Unknown for every patient.
     """
-    outcomes = {column for task in tasks.values() for column in (task.time, task.event, task.column) if column}
+    outcomes = {column for task in tasks.values() for column in (*task.patient_columns, task.event) if column}
     names: list[str] = []
     for entry in declared:
         column = column_of(entry)

@@ -35,8 +35,9 @@ def fold_lacks(outcomes: pd.DataFrame, fold: Fold, task: TaskSpec, classes: Sequ
     """
     train, validation, test = (outcomes.loc[list(ids)].dropna() for ids in (fold.train, fold.validation, fold.test))
     if task.is_survival:
-        time_days = validation[task.time].to_numpy(dtype=np.float64)
-        orders = known_orders(time_days, validation[task.event].to_numpy(dtype=bool))
+        time, event = task.patient_columns
+        time_days = validation[time].to_numpy(dtype=np.float64)
+        orders = known_orders(time_days, validation[event].to_numpy(dtype=bool))
         return Lacks((), (), "" if orders.any() else "have no comparable pair of follow-ups")
     column = task.label_column
     untrained, untested = (tuple(c for c in classes if c not in set(rows[column])) for rows in (train, test))

@@ -13,7 +13,7 @@ from subfuse.audit.fusion import Verdict, verdict_of
 from subfuse.cohort.covariates import column_of
 from subfuse.errors import counted, listed, preview
 from subfuse.evaluation.metrics import LOWER_IS_BETTER, duration, number
-from subfuse.evaluation.predictions import HEADLINES, predicted_classes
+from subfuse.evaluation.predictions import HEADLINES, competing_events, predicted_classes
 from subfuse.training.models import modalities_of, model_title
 
 
@@ -240,6 +240,8 @@ def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
     if tested.get("time_days", pd.Series(dtype=float)).notna().any():
         n_events = int((tested["event"].astype(str) == "True").sum())
         observed = duration(tested["time_days"].median())
-        return f"{n_tested}, {counted(n_events, 'event')}; median observed time {observed}."
+        competing = competing_events(tested)
+        others = "" if competing is None else f", {int(competing.sum())} of other causes"
+        return f"{n_tested}, {counted(n_events, 'event')}{others}; median observed time {observed}."
     counts = tested["label"].value_counts().reindex(predicted_classes(tested), fill_value=0)
     return f"{n_tested}; {listed(f'{name}: {count}' for name, count in counts.items())}."

@@ -9,13 +9,13 @@ from markupsafe import Markup
 
 from subfuse.errors import DataError, counted, listed
 from subfuse.evaluation.metrics import duration, number, p_text
-from subfuse.evaluation.predictions import predicted_classes
+from subfuse.evaluation.predictions import COMPETING, competing_events, predicted_classes
 from subfuse.report.figures.results import (
     SurvivalCurve,
     calibration_curves,
     decision_curves,
-    kaplan_meier_curves,
     roc_curves,
+    survival_curves,
 )
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import Drawn
@@ -54,7 +54,10 @@ def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
 
 
 def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
-    """Returns the Kaplan-Meier curves of the risk groups that one model predicts; a remark where there are none."""
+    """Returns the curves of the risk groups that one model predicts; a remark where there are none.
+
+    Kaplan-Meier estimates, or cumulative incidences (Aalen-Johansen) where events of other causes compete.
+    """
     from subfuse.evaluation.survival.risk_groups import log_rank, risk_groups
 
     table = run.predictions
@@ -68,13 +71,18 @@ def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:
     test = log_rank(groups)
     outcome = f"Log-rank {p_text(test.value)}" if test.is_defined else f"Log-rank test undefined: {test.reason}"
     sizes = ", ".join(f"{name} {int((groups['group'] == name).sum())}" for name in ("low", "high"))
+    competes = COMPETING in groups
+    estimate = "Cumulative incidence (Aalen-Johansen)" if competes else "Kaplan-Meier estimate"
+    beside = (
+        " Events of other causes end the time in which the event can happen; the test compares hazards of the cause."
+    )
     drawn = Drawn(
-        Markup(kaplan_meier_curves([curve for curve in curves if curve is not None])),
+        Markup(survival_curves([curve for curve in curves if curve is not None], of_event=competes)),
         title="Predicted risk groups",
-        caption=f"Kaplan-Meier estimate of test patients by the risk that {model_title(model)} predicts; low and high "
+        caption=f"{estimate} of test patients by the risk that {model_title(model)} predicts; low and high "
         "are split at the median risk of each fold's training patients. Bands: 95 % interval; ticks: censored. "
-        f"{outcome}.",
-        alt=f"Kaplan-Meier curves of predicted risk groups ({sizes} patients). {outcome}.",
+        f"{outcome}.{beside if competes else ''}",
+        alt=f"{estimate} of predicted risk groups ({sizes} patients). {outcome}.",
     )
     reliability = _reliability_figure(run, task, model)
     untested = "run `subfuse audit`" if run.audit is None else "the audit has no groups of patients for it"
@@ -111,11 +119,19 @@ def decision_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
             title="Decision curves",
             caption=f"What it is worth to act on {model_title(model)} where the probability reaches a threshold: "
             "patients rightly treated, less those wrongly treated at the odds of the threshold, as a share of all. "
-            "Only a curve above both grey lines is worth having. With bands in the table of the audit.",
+            "Only a curve above both grey lines is worth having. With bands in the table of the audit."
+            f"{_cause_specific(run, task)}",
             alt=f"Net benefit against threshold of {listed(next(iter(panels.values())))}; the highest of "
             f"{model_title(model)}: {shown}.",
         )
     ]
+
+
+def _cause_specific(run: RunFiles, task: str) -> str:
+    """Returns what probabilities of an event by some time mean where events of other causes compete."""
+    if competing_events(run.predictions[run.predictions["task"] == task]) is None:
+        return ""
+    return " Cause-specific: probabilities as they would be if no other cause could come first."
 
 
 def _reliability_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
@@ -137,7 +153,7 @@ def _reliability_figure(run: RunFiles, task: str, model: str) -> list[Drawn]:
             Markup(calibration_curves({f"event{by}": (predicted, observed, counts)})),
             title="Calibration",
             caption=f"{model_title(model)}: mean predicted probability of an event{by} against its Kaplan-Meier "
-            f"estimate in {len(groups)} groups of test patients from low to high risk.",
+            f"estimate in {len(groups)} groups of test patients from low to high risk.{_cause_specific(run, task)}",
             alt=f"Predicted and observed probabilities of an event{by}, by group: {described}.",
         )
     ]
@@ -218,17 +234,23 @@ def _confusion(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str],
 
 
 def _survival_curve(name: str, patients: pd.DataFrame) -> SurvivalCurve | None:
+    from subfuse.evaluation.survival.competing_events import cumulative_incidence
     from subfuse.evaluation.survival.risk_groups import kaplan_meier
 
     if patients.empty:
         return None
     time_days = patients["time_days"].to_numpy(dtype=float)
     event = (patients["event"].astype(str) == "True").to_numpy()
-    curve = kaplan_meier(time_days, event, np.unique(np.r_[0.0, time_days]))
+    steps, competing = np.unique(np.r_[0.0, time_days]), competing_events(patients)
+    if competing is None:
+        curve = kaplan_meier(time_days, event, steps)
+    else:
+        curve = cumulative_incidence(time_days, event, competing, steps)
+        event = event | competing  # neither is a tick of the censored
     return SurvivalCurve(
         name=f"{name} risk",
         time_days=curve["time_days"].to_numpy(),
-        survival=curve["survival"].to_numpy(),
+        probability=curve["survival" if competing is None else "incidence"].to_numpy(),
         lower=curve["lower"].to_numpy(),
         upper=curve["upper"].to_numpy(),
         censored_days=time_days[~event],

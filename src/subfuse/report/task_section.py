@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import CHANCE, LOWER_IS_BETTER, metric_title, number, p_value_text, signed_interval
-from subfuse.evaluation.predictions import SurvivalOutcome
+from subfuse.evaluation.predictions import SurvivalOutcome, competing_events
 from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -50,7 +50,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
             filter(None, (tested_sentence(run, task, main), unrelated_sentence(run, task), fusion_sentence(run, task)))
         ),
         "table_caption": f"{measured_on(run, metrics)}, the 95 % bootstrap interval over patients below; best value "
-        f"bold; ↓ lower is better.{'' if is_survival else ' AUC to F1 are averages over classes (macro).'}",
+        f"bold; ↓ lower is better.{_beside_values(tested, is_survival=is_survival)}",
         "metrics": [{"name": metric_title(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
         "rows": rows,
         "notes": notes,
@@ -64,6 +64,15 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     parts += ["paired comparisons"] if content["comparisons"] else []
     parts += ["figures"] if content["figures"] else []
     return Section(f"task-{index}", titled(task), ", ".join(parts), "task.html.j2", content)
+
+
+def _beside_values(tested: pd.DataFrame, *, is_survival: bool) -> str:
+    """Returns what the values of the table mean, beside their names."""
+    if not is_survival:
+        return " AUC to F1 are averages over classes (macro)."
+    if competing_events(tested) is None:
+        return ""
+    return " Cause-specific: who had an event of another cause counts as censored at its time."
 
 
 _NOT_MEASURED: dict[Any, Any] = dict.fromkeys(("value", "lower", "upper"), np.nan) | {

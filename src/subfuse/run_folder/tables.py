@@ -8,7 +8,7 @@ import pandas as pd
 
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import RECALIBRATED
+from subfuse.evaluation.predictions import COMPETING, RECALIBRATED
 from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, PROVENANCE
@@ -34,7 +34,7 @@ _RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of 
     FAILURES: {"names": ("task", "model"), "text": ("fold", "reason")},
     FAILED_RESULTS: {"names": ()},
 }
-_OPTIONAL_COLUMNS = ("n_models", "reason")  # of predictions of new patients; so is risk_percentile, beside risk
+_OPTIONAL_COLUMNS = (COMPETING, "n_models", "reason")  # the latter of new patients; so is risk_percentile, beside risk
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -44,17 +44,18 @@ def read_predictions(path: Path) -> pd.DataFrame:
         DataError: There is no such table, it lacks a column that every one has, a job is named as no run names one, a
             number is none, or an event is neither True nor False.
     """
-    table = read_table(path, text=["event"])
+    table = read_table(path, text=["event", COMPETING])
     _check_jobs(path, table)
     numeric = [c for c in map(str, table) if c in ("time_days", "risk", "risk_percentile") or c.startswith(_PREFIXES)]
     _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numeric}, "numbers")
-    unknown = table["event"].notna() & ~table["event"].isin(["True", "False"])
-    if unknown.any():
-        raise DataError(
-            f"{path}, line {int(np.flatnonzero(unknown)[0]) + 2}: event must be True, False or empty. Found "
-            f"{table.loc[unknown, 'event'].iloc[0]!r}. Correct it."
-        )
-    table["event"] = table["event"].map({"True": True, "False": False}).astype("boolean")
+    for name in ("event", *({COMPETING} & {*table})):
+        unknown = table[name].notna() & ~table[name].isin(["True", "False"])
+        if unknown.any():
+            raise DataError(
+                f"{path}, line {int(np.flatnonzero(unknown)[0]) + 2}: {name} must be True, False or empty. Found "
+                f"{table.loc[unknown, name].iloc[0]!r}. Correct it."
+            )
+        table[name] = table[name].map({"True": True, "False": False}).astype("boolean")
     return table
 
 
@@ -168,6 +169,8 @@ def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec
     outcomes = [dict(zip(task.outcome_columns, patient.outcome(task), strict=True)) for patient in patients]
     for column in ("time_days", "event", "label"):
         table[column] = [outcome.get(column) for outcome in outcomes]
+    if task.cause is not None:
+        table[COMPETING] = [task.of_other_cause(patient.labels) for patient in patients]
     return table
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import RECALIBRATED, class_columns, columns_with, predicted_classes
+from subfuse.evaluation.predictions import COMPETING, RECALIBRATED, class_columns, columns_with, predicted_classes
 from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_survival
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
@@ -29,7 +29,7 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
     """
     numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_", RECALIBRATED)
-    how = dict.fromkeys(numbers, "mean") | dict.fromkeys(_OF_PATIENT, "first")
+    how = dict.fromkeys(numbers, "mean") | dict.fromkeys((*_OF_PATIENT, *columns_with(predicted, COMPETING)), "first")
     grouped = predicted.groupby([*GROUP, "patient_id"], sort=False)
     table = grouped.agg(how)
     table["n_models"] = grouped.size()

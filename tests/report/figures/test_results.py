@@ -13,7 +13,7 @@ def curve(name: str, *, longest: float) -> SurvivalCurve:
     return SurvivalCurve(
         name=name,
         time_days=days,
-        survival=np.array([1.0, 0.75, 0.75]),
+        probability=np.array([1.0, 0.75, 0.75]),
         lower=np.array([1.0, 0.4, 0.4]),
         upper=np.array([1.0, 0.9, 0.9]),
         censored_days=np.array([longest]),
@@ -41,7 +41,8 @@ def drawings() -> dict[str, str]:
             np.array([0.1, 0.5, 0.9]),
             defaults=("all", "none"),
         ),
-        "kaplan-meier": figures.kaplan_meier_curves([curve("low", longest=2000), curve("high", longest=1500)]),
+        "incidence": figures.survival_curves([curve("low", longest=2000)], of_event=True),
+        "kaplan-meier": figures.survival_curves([curve("low", longest=2000), curve("high", longest=1500)]),
         "contributions": figures.contribution_bars(
             {("tumour", "slides"): 0.25, ("tumour", "expression"): -0.125},
             subspaces=["tumour"],

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.floors import LEAST
 from subfuse.evaluation.metrics import Metric
-from subfuse.evaluation.predictions import FOLD, PATIENT, events, risks, times_days
+from subfuse.evaluation.predictions import COMPETING, FOLD, PATIENT, competing_events, events, risks, times_days
 
 GROUPS = ("high", "low")
 
@@ -24,7 +24,8 @@ def risk_groups(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: Rows of predictions.csv of one survival task and one model, all splits.
 
     Returns:
-        Columns cohort, patient_id, time_days, event, n_models, share_high, group (`high` or `low`).
+        Columns cohort, patient_id, time_days, event, n_models, share_high, group (`high` or `low`), and `competing`
+        where the task tells causes apart.
 
     Raises:
         DataError: More than one task or model, no test patients, or a fold without training patients.
@@ -49,11 +50,15 @@ def risk_groups(predictions: pd.DataFrame) -> pd.DataFrame:
             "is_high": risks(tested) > of_fold,
         }
     )
+    competing = competing_events(tested)
+    told = {} if competing is None else {COMPETING: (COMPETING, "first")}
+    table = table if competing is None else table.assign(**{COMPETING: competing})
     groups = table.groupby(PATIENT, as_index=False).agg(
         time_days=("time_days", "first"),
         event=("event", "first"),
         n_models=("is_high", "size"),
         share_high=("is_high", "mean"),
+        **told,
     )
     groups["group"] = np.where(groups["share_high"] >= 0.5, "high", "low")
     return groups
@@ -61,6 +66,8 @@ def risk_groups(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def log_rank(groups: pd.DataFrame) -> Metric:
     """Returns the p-value of the log-rank test between the high and the low group of `risk_groups`.
+
+    Of the event of one cause, its hazards are compared: others count as censored.
 
     NaN with the reason if a group is empty, or fewer than 5 patients have an event.
     """

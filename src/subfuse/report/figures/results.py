@@ -39,11 +39,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SurvivalCurve:
-    """A Kaplan-Meier estimate of one group; all arrays have one entry per step, starting at time zero."""
+    """An estimate of one group; all arrays have one entry per step, starting at time zero."""
 
     name: str
     time_days: np.ndarray
-    survival: np.ndarray
+    probability: np.ndarray  # of no event, or of one
     lower: np.ndarray
     upper: np.ndarray
     censored_days: np.ndarray  # follow-up times of the patients whose event was not observed
@@ -146,19 +146,24 @@ def decision_curves(
 
 
 @matplotlib.rc_context(STYLE)
-def kaplan_meier_curves(curves: Sequence[SurvivalCurve]) -> str:
-    """Draws survival curves with intervals, censoring marks and the numbers at risk below."""
+def survival_curves(curves: Sequence[SurvivalCurve], *, of_event: bool = False) -> str:
+    """Draws probabilities over time with intervals, censoring marks and the numbers at risk below.
+
+    Args:
+        curves: Of each group.
+        of_event: True for probabilities of an event, which grow; else of none.
+    """
     figure = Figure(figsize=(5.6, 3.6 + 0.3 * len(curves)))
     grid = figure.add_gridspec(2, 1, height_ratios=(17, 1.4 * len(curves)), hspace=0.36)
     axes, table = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     years = 365.25
     for curve, colour, dash in zip(curves, SERIES, DASHES, strict=False):
         time = curve.time_days / years
-        axes.step(time, curve.survival, where="post", color=colour, linestyle=dash, linewidth=1.8, label=curve.name)
+        axes.step(time, curve.probability, where="post", color=colour, linestyle=dash, linewidth=1.8, label=curve.name)
         axes.fill_between(time, curve.lower, curve.upper, step="post", color=colour, alpha=0.13, linewidth=0)
         place = np.searchsorted(curve.time_days, curve.censored_days, side="right") - 1
         axes.plot(
-            curve.censored_days / years, curve.survival[place], "|", color=colour, markersize=6, markeredgewidth=0.9
+            curve.censored_days / years, curve.probability[place], "|", color=colour, markersize=6, markeredgewidth=0.9
         )
     longest = float(max(curve.follow_up_days.max() for curve in curves)) / years
     ticks = np.asarray(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(0, longest))
@@ -166,8 +171,8 @@ def kaplan_meier_curves(curves: Sequence[SurvivalCurve]) -> str:
     for panel in (axes, table):
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.set_xlim(-0.01 * longest, longest * 1.02)
-    axes.set(ylim=(0, 1.03), ylabel="Probability of no event", xlabel="Years")
-    axes.legend(loc="upper right")
+    axes.set(ylim=(0, 1.03), xlabel="Years", ylabel=f"Probability of {'the' if of_event else 'no'} event")
+    axes.legend(loc="upper left" if of_event else "upper right")
     _numbers_at_risk(table, curves, ticks * years, ticks)
     return svg_text(figure)
 
