@@ -1,5 +1,7 @@
 import logging
 import os
+import signal
+from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
@@ -61,6 +63,23 @@ def test_a_dask_scheduler_runs_the_same_jobs():
         outcomes = dict(run_jobs(divide, [(6, 3), (1, 0)], scheduler=cluster.scheduler_address))
     assert outcomes[0] == 2
     assert isinstance(outcomes[1], ZeroDivisionError)
+
+
+def die_once(marker: Path) -> int:
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+def test_a_job_outlives_the_death_of_its_dask_worker(tmp_path):
+    marker = tmp_path / "died"
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        outcomes = dict(run_jobs(die_once, [(marker,), (marker,)], scheduler=cluster.scheduler_address))
+    assert marker.exists()
+    assert set(outcomes) == {0, 1}
+    assert all(isinstance(outcome, int) and outcome != os.getpid() for outcome in outcomes.values())
 
 
 def test_there_is_at_least_one_core():
