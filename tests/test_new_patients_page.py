@@ -1,9 +1,11 @@
 """The page on new patients is true: every command runs on a run that commands made, and does what the page says."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -36,7 +38,8 @@ def place(tmp_path_factory) -> Path:
 
 
 def test_every_command_writes_what_it_names(place):
-    outs = [command[command.index("--out") + 1] for command in COMMANDS if "--out" in command]
+    named = [command[command.index("--out") + 1] for command in COMMANDS if "--out" in command]
+    outs = [name for name in named if name.endswith(".csv")]
     assert len(outs) == 5
     tables = {name: pd.read_csv(place / name) for name in outs}
     assert {len(pd.read_csv(place / name.replace(".csv", "_patients.csv"))) for name in outs[:3]} == {2}
@@ -44,6 +47,17 @@ def test_every_command_writes_what_it_names(place):
     assert not tables["slides.csv"]["has_expression"].any()
     assert not tables["expression.csv"]["has_slides"].any()
     pd.testing.assert_frame_equal(tables["shared.csv"], tables["expression.csv"])
+
+
+def test_json_holds_the_numbers_of_both_tables(place):
+    found = json.loads((place / "both.json").read_text(encoding="utf-8"))
+    for key, name in (("models", "both.csv"), ("patients", "both_patients.csv")):
+        table = pd.read_csv(place / name)
+        assert len(found[key]) == len(table)
+        numbers = table.select_dtypes("number").columns
+        written = pd.DataFrame(found[key]).reindex(columns=numbers).astype(float)
+        np.testing.assert_allclose(written, table[numbers].astype(float), rtol=1e-9)
+    assert any("read as" in note for note in found["notes"])
 
 
 def test_what_is_shared_names_no_patient_and_no_path(place):

@@ -94,6 +94,22 @@ def test_a_patient_has_the_mean_of_the_models_and_says_where_they_cannot_be_aver
     assert set(table["reason"]) == {"survival_1825: follow-up of the training patients of 1 of 2 models ends before"}
 
 
+def test_promises_of_several_models_are_those_of_most_of_them():
+    predicted = pd.DataFrame(
+        {
+            "patient_id": [*"AAABBB"], "cohort": "c", "task": "grade", "model": "snn", "repeat": 0,
+            "fold": [0, 1, 2] * 2, "split": "new", "time_days": np.nan, "event": None, "label": None, "risk": np.nan,
+            "risk_percentile": np.nan, "p_G2": 0.4, "p_G4": 0.6, "has_slides": True, "has_expression": True,
+            "promised_days": [1, 2, 9, 4, np.nan, 4], "in_set_G2": [1, 1, 0, 0, 1, 0],
+            "in_set_G4": [1, 0, 0, 1, np.nan, 1],
+        }
+    )  # fmt: skip
+    table = mean_predictions(predicted).set_index("patient_id")
+    np.testing.assert_array_equal(table["in_set_G2"], [1, 0])
+    np.testing.assert_array_equal(table["in_set_G4"], [0, np.nan])  # one model has too few validation patients
+    np.testing.assert_array_equal(table["promised_days"], [2, np.nan])
+
+
 def test_new_patients_are_recalibrated_by_the_validation_patients_of_each_model_alone(run_and_others):
     run, others = run_and_others
     table = run.predictions.copy()
@@ -262,12 +278,15 @@ def test_the_documented_columns_are_those_of_the_files(run_and_others, tmp_path)
     )
     tables = [read_predictions(run.folder / "predictions.csv"), run.predict(others),
               mean_predictions(run.predict(others)), load_run(tmp_path / "external").predictions]  # fmt: skip
-    kinds = ("survival_", "p_", "contribution_")
-    placeholders = dict(zip(kinds, ("survival_<days>", "p_<class>", "contribution_<subspace>"), strict=True))
+    kinds = ("survival_", "p_", "contribution_", "spread_")
+    placeholders = dict(
+        zip(kinds, ("survival_<days>", "p_<class>", "contribution_<subspace>", "spread_..."), strict=True)
+    )
     written = {
         next((placeholders[kind] for kind in kinds if name.startswith(kind)), name) for t in tables for name in t
     }
-    assert written | {"competing"} == predictions  # which only tasks with a cause have
+    # of tasks with a cause, and of models with validation patients
+    assert written | {"competing", "in_set_<class>", "promised_days"} == predictions
     assert set(read_table(run.folder / "metrics.csv")) == metrics
     assert set(COMPARISON_COLUMNS) == comparisons
 

@@ -19,7 +19,7 @@ from subfuse.files import write_sealed_json
 from subfuse.preparation.slides.feature_survey import survey_features
 from subfuse.runs import new_patient
 from subfuse.runs.cross_validation import cross_validate
-from subfuse.runs.new_patient import predict_new_patient, summarise
+from subfuse.runs.new_patient import predict_new_patient
 from subfuse.runs.run import load_run
 from subfuse.slides.source import FeatureSource
 from subfuse.slides.tissue import Tiling
@@ -144,14 +144,6 @@ def test_a_file_in_another_unit_says_what_it_needs_and_the_option_converts_it(tr
     assert "read as log2_tpm; 1 not used" in same.notes[0]
     with pytest.raises(ConfigurationError, match=r"--unit must become log2_tpm, .* Found counts"):
         predict_new_patient(run, expression=path, unit="counts", model="concat")
-
-
-def test_the_summary_says_how_far_models_disagree():
-    rows = pd.DataFrame({"task": "grade", "model": "concat", "risk_percentile": np.nan, "p_G2": [0.1, 0.4, 0.1]})
-    table = summarise(rows.assign(p_G4=1 - rows["p_G2"]))
-    assert table["quantity"].tolist() == ["p_G2", "p_G4"]  # what is unknown is left out
-    np.testing.assert_allclose(table[["mean", "lowest", "highest"]], [[0.2, 0.1, 0.4], [0.8, 0.6, 0.9]])
-    assert table["n_models"].tolist() == [3, 3]
 
 
 def test_one_modality_is_enough(trained, tmp_path):

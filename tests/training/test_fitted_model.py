@@ -44,6 +44,20 @@ def test_a_loaded_model_predicts_identically(make_cohort, tmp_path, model, task)
     assert torch.equal(loaded.baseline_logits, fitted.baseline_logits)
 
 
+@pytest.mark.parametrize("linear_path", [True, False])
+def test_the_mean_of_the_networks_is_what_the_ensemble_says(make_cohort, linear_path):
+    cohort = make_cohort(40)
+    training = TrainingSettings(epochs=1, batch_size=8, members=3, linear_path=linear_path)
+    plan = TrainingPlan(training=training, architecture=ArchitectureSettings(embed_dim=16))
+    fitted = train_fold(cohort, deal_folds(cohort)[0], task="grade", model_name="snn", plan=plan)
+    patients = [patient for patient in cohort if fitted.usable(patient)]
+    alone = [np.log(table["p_G4"] / table["p_G2"]) for table in fitted.predict_networks(patients)]
+    together = fitted.predict(patients)
+    assert len(alone) == 3
+    assert np.ptp(alone, axis=0).min() > 0
+    np.testing.assert_allclose(np.mean(alone, axis=0), np.log(together["p_G4"] / together["p_G2"]), atol=1e-4)
+
+
 def test_patients_without_the_modality_are_not_predicted(make_cohort):
     cohort = make_cohort()
     table = fit(cohort, "abmil", "grade").predict(cohort.patients).set_index("patient_id")

@@ -47,39 +47,49 @@ def _add_predict(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model", type=str, default=None, help="Model; default: the main one, of exported models all.")
     add_device(parser)
-    parser.add_argument("--out", type=Path, default=Path(PREDICTIONS), help="CSV to write.")
+    parser.add_argument("--out", type=Path, default=Path(PREDICTIONS), help="CSV or JSON to write.")
 
 
 def _predict(arguments: Namespace) -> None:
-    from subfuse.files import remove_parts, write_table
+    from subfuse.files import remove_parts, write_json, write_table
     from subfuse.runs.external_validation import mean_predictions
+    from subfuse.runs.prediction.document import prediction_document
+    from subfuse.runs.prediction.predictor import log_notes
     from subfuse.sharing.places import load_models
 
     has_files = bool(arguments.slide or arguments.expression or arguments.mpp or arguments.unit)
     if has_files == (arguments.cohort is not None):
         raise ConfigurationError("either --cohort, or files of one patient (--slide, --expression), are required.")
+    out = arguments.out
     read = [*arguments.slide, arguments.expression, *(Path(arguments.run, name) for name in _TABLES)]
-    require_new_file("--out", arguments.out, read)
-    of_patients = arguments.out.with_name(f"{arguments.out.stem}_patients.csv")
+    require_new_file("--out", out, read)
+    of_patients = out.with_name(f"{out.stem}_patients.csv")
     require_new_file("--out", of_patients, read)
     require_spaces("--slide", [str(path) for path in arguments.slide if not path.exists()])
     run = load_models(arguments.run, device=arguments.device)
     if has_files:
-        table = _predict_files(run, arguments)
+        table, notes = _predict_files(run, arguments)
     else:
         cohort = read_chosen_cohort(arguments.cohort, arguments.role)
-        table = run.predict(cohort, model=arguments.model or run.default_model)
-    for path, rows in ((arguments.out, table), (of_patients, mean_predictions(table))):
-        remove_parts(path)
-        write_table(path, rows)
+        table, notes = run.predict_with_notes(cohort, model=arguments.model or run.default_model)
+        log_notes(notes)
+    mean = mean_predictions(table)
+    print(f"Predicted {counted(table['patient_id'].nunique(), 'patient')}")
+    remove_parts(out)
+    if out.suffix.lower() == ".json":
+        write_json(out, prediction_document(mean, table, notes))
+        print(f"The mean of the models, and each model by itself: {out}\n{DISCLAIMER}")
+        return
+    write_table(out, table)
+    remove_parts(of_patients)
+    write_table(of_patients, mean)
     print(
-        f"Predicted {counted(table['patient_id'].nunique(), 'patient')}\n"
         f"The mean of the models, one row for each patient and task: {of_patients}\n"
-        f"Each model by itself: {arguments.out}\n{DISCLAIMER}"
+        f"Each model by itself: {out}\n{DISCLAIMER}"
     )
 
 
-def _predict_files(run: Any, arguments: Namespace) -> Any:
+def _predict_files(run: Any, arguments: Namespace) -> tuple[Any, list[str]]:
     from subfuse.runs.new_patient import predict_new_patient
 
     found = predict_new_patient(
@@ -97,13 +107,16 @@ def _predict_files(run: Any, arguments: Namespace) -> Any:
             row.task,
             _quantity(str(row.quantity)),
             f"{row.mean:.3g}",
+            f"{row.spread:.2g}".replace("nan", "unknown"),
             f"{row.lowest:.3g} to {row.highest:.3g}",
             row.n_models,
         )
         for row in found.summary.itertuples()
     ]
-    print_table("New patient", ("task", "quantity", "mean", "range of the models", "models"), rows)
-    return found.predictions
+    print_table("New patient", ("task", "quantity", "mean", "spread", "range of the models", "models"), rows)
+    for promise in found.promises:
+        print(f"Promised: {promise}")
+    return found.predictions, list(found.notes)
 
 
 def _quantity(column: str) -> str:

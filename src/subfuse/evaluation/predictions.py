@@ -16,6 +16,9 @@ FOLD = ["repeat", "fold"]
 PATIENT = ["cohort", "patient_id"]
 _COLUMNS = ["task", "model", *FOLD, *PATIENT, "split"]
 RECALIBRATED = "recalibrated_"  # before the name of the column that is recalibrated
+SPREAD = "spread_"  # before the name of the column in which networks differ
+IN_SET = "in_set_"  # before the name of a class: 1 where it is in the promised set
+PROMISED_DAYS = "promised_days"  # column: the day to which a patient is promised to live
 COMPETING = "competing"  # column: whether an event of another cause ended the follow-up; of tasks with a cause alone
 _TINY = 1e-7  # the least probability of which a logarithm is taken
 

@@ -66,3 +66,12 @@ def networks_of(model: nn.Module) -> list[nn.Module]:
     """Returns the networks that a model consists of, beside a linear path: one, or the members of an ensemble."""
     network = model.network if isinstance(model, WithLinearPath) else model
     return list(network.members) if isinstance(network, Ensemble) else [network]
+
+
+def with_network(model: nn.Module, network: nn.Module) -> nn.Module:
+    """Returns the model with another network, which shares everything else with it."""
+    if not isinstance(model, WithLinearPath):
+        return network
+    other = WithLinearPath(model.line, network)
+    other.network_share, other.line_share = model.network_share, model.line_share
+    return other

@@ -8,14 +8,14 @@ import pandas as pd
 
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import COMPETING, RECALIBRATED
+from subfuse.evaluation.predictions import COMPETING, IN_SET, PROMISED_DAYS, RECALIBRATED, SPREAD
 from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, PROVENANCE
 
 _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
                  "risk")  # fmt: skip
-_PREFIXES = ("survival_", "p_", "contribution_", RECALIBRATED)
+_PREFIXES = ("survival_", "p_", "contribution_", RECALIBRATED, SPREAD, IN_SET)
 _LAST_COLUMNS = ("has_slides", "has_expression")
 _FILLED_COLUMNS = ("patient_id", "task", "model", "repeat", "fold", "split")
 PREDICTIONS_SHA256 = "predictions_sha256"  # in provenance.json of a run and of a job: of predictions.csv beside it
@@ -34,7 +34,7 @@ _RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of 
     FAILURES: {"names": ("task", "model"), "text": ("fold", "reason")},
     FAILED_RESULTS: {"names": ()},
 }
-_OPTIONAL_COLUMNS = (COMPETING, "n_models", "reason")  # the latter of new patients; so is risk_percentile, beside risk
+_OPTIONAL_COLUMNS = (PROMISED_DAYS, COMPETING, "n_models", "reason")  # all but COMPETING of new patients
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

@@ -6,10 +6,20 @@ import numpy as np
 import pandas as pd
 
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import COMPETING, RECALIBRATED, class_columns, columns_with, predicted_classes
+from subfuse.evaluation.predictions import (
+    COMPETING,
+    IN_SET,
+    PROMISED_DAYS,
+    RECALIBRATED,
+    SPREAD,
+    class_columns,
+    columns_with,
+    predicted_classes,
+)
 from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_survival
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
+from subfuse.runs.prediction.spread import joint_spread
 
 GROUP = ["task", "model"]
 _MODEL = [*GROUP, "repeat", "fold"]
@@ -23,19 +33,28 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     Risks, percentiles, survival and class probabilities are averaged as they are. Contributions to a class are those to
     the class that a model predicts: they are averaged where all models predict the same one, and empty elsewhere.
     Survival at a horizon is the mean over the models whose training patients were followed so far, as `reason` says.
-    Recalibrated probabilities are those of every model by its own validation patients, and empty where one has too few.
+    Recalibrated probabilities are those of every model by its own validation patients, and empty where one has too few;
+    so are promises. A class is in the promised set where it is in that of most models, and the promised day is the
+    median: of promises that each hold for a share p, the majority holds for 2p - 1 at least, whatever they have in
+    common (Gasparin and Ramdas 2024), and for about p where the models agree. Spreads are `joint_spread`.
 
     Returns:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
     """
-    numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_", RECALIBRATED)
-    how = dict.fromkeys(numbers, "mean") | dict.fromkeys((*_OF_PATIENT, *columns_with(predicted, COMPETING)), "first")
+    numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_", RECALIBRATED, IN_SET)
+    how = dict.fromkeys(numbers, "mean") | dict.fromkeys(columns_with(predicted, PROMISED_DAYS), "median")
+    how |= dict.fromkeys((*_OF_PATIENT, *columns_with(predicted, COMPETING)), "first")
     grouped = predicted.groupby([*GROUP, "patient_id"], sort=False)
     table = grouped.agg(how)
     table["n_models"] = grouped.size()
     table.loc[~_agreed(predicted).reindex(table.index), columns_with(predicted, "contribution_")] = np.nan
-    recalibrated = columns_with(predicted, RECALIBRATED)
-    table[recalibrated] = table[recalibrated].where(grouped[recalibrated].count().eq(table["n_models"], axis=0))
+    sets, days = columns_with(predicted, IN_SET), columns_with(predicted, PROMISED_DAYS)
+    by_validation = columns_with(predicted, RECALIBRATED) + sets + days
+    of_all = grouped[by_validation].count().eq(table["n_models"], axis=0)
+    table[by_validation] = table[by_validation].where(of_all)
+    table[sets] = (table[sets] > 0.5).astype(float).where(of_all[sets])
+    if columns_with(predicted, SPREAD):
+        table = table.join(joint_spread(predicted, [*GROUP, "patient_id"]))
     horizons = [name for name in HORIZON_COLUMNS if name in predicted]
     reached = grouped[horizons].count()
     table["reason"] = [
@@ -100,6 +119,7 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
             f"external validation needs new patients with a known outcome of {preview(predicted['task'].unique())}. "
             f"{_no_new_outcomes(predicted, is_new)}"
         )
+    new = new.drop(columns=columns_with(new, SPREAD, IN_SET, PROMISED_DAYS))  # of single patients
     tested = _complete_horizons(mean_predictions(new)).assign(split="test")
     of_tested = pd.MultiIndex.from_frame(known[GROUP]).isin(pd.MultiIndex.from_frame(tested[GROUP]))
     developed = with_percentiles(on_one_scale(known[of_tested])).query("split == 'test'")

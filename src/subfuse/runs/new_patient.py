@@ -13,7 +13,6 @@ import pandas as pd
 from subfuse.bounded_files import file_of, open_unpacked, require_regular_file
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.errors import ConfigurationError, DataError, preview
-from subfuse.evaluation.predictions import RECALIBRATED, columns_with, holds_risks
 from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionUnit
 from subfuse.expression.table import COHORT_SCALE
@@ -28,7 +27,9 @@ from subfuse.preparation.slides.feature_survey import survey_features
 from subfuse.preparation.slides.slide import prepare_slide
 from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, feature_id_of
 from subfuse.run_folder.job import Job
+from subfuse.runs.external_validation import mean_predictions
 from subfuse.runs.prediction.predictor import Predictor
+from subfuse.runs.prediction.summary import promised, summarise
 from subfuse.slides.image_folders import is_image_source
 from subfuse.slides.source import FeatureSource, SlideSource
 from subfuse.slides.stain import method_of
@@ -40,8 +41,6 @@ from subfuse.workbooks.sheet import workbook_of
 
 NEW_PATIENT = "new-patient"
 
-SUMMARY_COLUMNS = ("task", "model", "quantity", "mean", "lowest", "highest", "n_models")
-
 
 @dataclass(frozen=True)
 class NewPatientPrediction:
@@ -49,6 +48,7 @@ class NewPatientPrediction:
 
     predictions: pd.DataFrame  # one row per model; columns of `predictions.csv` and risk_percentile
     summary: pd.DataFrame  # columns SUMMARY_COLUMNS; see `summarise`
+    promises: tuple[str, ...]  # what holds with a stated probability; see `promised`
     notes: tuple[str, ...]  # how the files were read, and what is unknown
 
 
@@ -138,7 +138,8 @@ def predict_new_patient(
     reads_covariates = bool(fitted.covariates) and fitted.recipe.modalities != {"slides"}
     notes += ["covariates are not given by files: use --cohort with a prepared cohort"] * reads_covariates
     notes = [_by_option(note) for note in (*how, *found.notes, *notes)]
-    return NewPatientPrediction(predictions, summarise(predictions), tuple(notes))
+    mean = mean_predictions(predictions)
+    return NewPatientPrediction(predictions, summarise(predictions), tuple(promised(mean)), tuple(notes))
 
 
 def _reader_of_all(run: Predictor, model: str | None) -> Job:
@@ -186,28 +187,6 @@ def _names(slides: Sequence[Path], expression: Path | None) -> dict[str, tuple[s
 def _by_option(text: str) -> str:
     """Returns what is said of a pixel size with the option that declares it: a new patient has no cohort file."""
     return re.sub(rf"`mpp`( for \S+)? in {re.escape(MPP_PLACE)}", "--mpp", text)
-
-
-def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Returns mean and range, over the models of all folds, of what they say of one patient.
-
-    Quantities: class probabilities; for survival the risk percentile (0 to 100, among a model's training patients),
-    survival at one, three and five years and the contributions of the subspaces to the mean hazard logit; and both
-    probabilities recalibrated, where the validation patients of the models suffice. Left out
-    are contributions to a class, which is that predicted by the model, and not the same in all. The range is how far
-    models disagree that were trained on other patients of the same cohort; it is no confidence interval.
-
-    Returns:
-        Columns task, model, quantity, mean, lowest, highest, n_models.
-    """
-    rows = []
-    for (task, model), table in predictions.groupby(["task", "model"], sort=False):
-        kinds = ("risk_percentile", "survival_", "contribution_") if holds_risks(table) else ("p_",)
-        for name in columns_with(table, *kinds, RECALIBRATED):
-            values = table[name].dropna().to_numpy(float)
-            if len(values):
-                rows.append((task, model, name, values.mean(), values.min(), values.max(), len(values)))
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
 def _read_expression(

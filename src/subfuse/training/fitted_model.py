@@ -21,7 +21,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
-from subfuse.model.linear_path import with_line
+from subfuse.model.linear_path import networks_of, with_line, with_network
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.run_folder.names import MODEL, WEIGHTS
@@ -126,6 +126,16 @@ class FittedModel:
         ]
         predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
         return everyone.join(predicted.reset_index(drop=True))
+
+    def predict_networks(self, patients: Sequence[Patient]) -> list[pd.DataFrame]:
+        """Returns what `predict` would say of usable patients with each network of the ensemble alone."""
+        alone = [with_network(self.model, network).eval() for network in networks_of(self.model)]
+        tables: list[list[pd.DataFrame]] = [[] for _ in alone]
+        with torch.inference_mode():
+            for batch in self._batches(patients, None):
+                for model, found in zip(alone, tables, strict=True):
+                    found.append(self._table(batch, model(**batch.inputs()).cpu()))
+        return [pd.concat(found, ignore_index=True) for found in tables]
 
     def _batches(self, patients: Sequence[Patient], kept: KeptBags | None) -> Iterator[BagBatch]:
         """Yields batches as `batches` does, of cells instead of patches where the model sees no more."""

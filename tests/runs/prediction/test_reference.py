@@ -107,9 +107,13 @@ def test_classes_are_recalibrated_as_by_the_validation_patients(classes):
     known = class_probabilities(validation, classes), label_indices(validation, classes)
     sets = conformal_sets(*known, class_probabilities(new, classes))
     assert (class_probabilities(new, classes)[sets] >= reference.least_probability).all()
+    is_in = found[[f"in_set_{name}" for name in classes]].to_numpy() == 1
+    assert (is_in | ~sets).all()  # rounded down: never less than promised
+    assert is_in.sum() <= sets.sum() + 1
     assert reference.least_probability == round(reference.least_probability, 3)
     few = Reference.of_classes(rows.iloc[32:], classes)
     assert (few.platt, few.temperature, few.least_probability) == (None, None, None)
+    assert not [name for name in few.beside_classes(new, classes) if name.startswith("in_set_")]
 
 
 def test_the_promised_day_is_no_later_than_that_of_all_validation_patients(survival):
@@ -118,6 +122,7 @@ def test_the_promised_day_is_no_later_than_that_of_all_validation_patients(survi
     bounds = survival_bounds(*outcome, survival_curves(validation), survival_curves(new))
     reference = Reference.of_survival(survival, has_curve=True)
     assert reference.least_survival == round(reference.least_survival, 3)
+    assert (reference.beside_survival(new)["promised_days"] <= bounds).all()
     at_bound = survival_curves(new).at(bounds)
     assert (at_bound <= reference.least_survival + 1e-12)[bounds < 1500].all()
 

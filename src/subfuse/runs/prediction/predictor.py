@@ -17,6 +17,7 @@ from subfuse.run_folder.tables import order_columns, prediction_table, stack_pre
 from subfuse.runs.compatibility import check_compatible, check_patches
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.prediction.reference import Reference
+from subfuse.runs.prediction.spread import with_spread
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import main_model
 
@@ -146,13 +147,18 @@ class Predictor(ABC):
     def _predict(self, job: Job, fitted: FittedModel, cohort: Cohort) -> pd.DataFrame:
         unseen, tested = self._unseen(job, fitted, cohort)
         patients = [patient for patient in unseen if fitted.usable(patient)]
-        table = prediction_table(fitted.predict(patients), patients, fitted.task_spec)
-        table["split"] = ["test" if p.patient_id in tested else "new" for p in patients]
-        table = table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
         reference = self.reference(job, fitted)
-        if fitted.task_spec.is_survival:
-            return order_columns(reference.beside_survival(table))
-        return order_columns(reference.beside_classes(table, fitted.objective.classes))
+
+        def read(predicted: pd.DataFrame) -> pd.DataFrame:
+            table = prediction_table(predicted, patients, fitted.task_spec)
+            table["split"] = ["test" if p.patient_id in tested else "new" for p in patients]
+            table = table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
+            if fitted.task_spec.is_survival:
+                return reference.beside_survival(table)
+            return reference.beside_classes(table, fitted.objective.classes)
+
+        networks = fitted.predict_networks(patients) if patients and fitted.recipe.members > 1 else []
+        return order_columns(with_spread(read(fitted.predict(patients)), [read(each) for each in networks]))
 
 
 def log_notes(notes: Iterable[str]) -> None:

@@ -6,9 +6,11 @@ from jaxtyping import Float
 from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat
 from scipy.special import ndtr
 
-from subfuse.evaluation.benefit.conformal import least_probability, least_survival
+from subfuse.evaluation.benefit.conformal import day_of_level, least_probability, least_survival
 from subfuse.evaluation.floors import LEAST_VALIDATION
 from subfuse.evaluation.predictions import (
+    IN_SET,
+    PROMISED_DAYS,
     class_probabilities,
     curve_columns,
     events,
@@ -134,16 +136,20 @@ class Reference(Section):
         )
 
     def beside_classes(self, predicted: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
-        """Returns predictions of classes with `recalibrated_...` beside them, where it is known."""
+        """Returns predictions of classes with `recalibrated_...` and the promised set beside them, where known."""
         scaling: PlattScaling | TemperatureScaling | None = None
         if self.platt is not None:
             scaling = PlattScaling(*self.platt)
         elif self.temperature is not None:
             scaling = TemperatureScaling(self.temperature)
-        return with_scaled(predicted, scaling, classes).assign(risk=np.nan, risk_percentile=np.nan)
+        table = with_scaled(predicted, scaling, classes).assign(risk=np.nan, risk_percentile=np.nan)
+        if self.least_probability is None or predicted.empty:
+            return table
+        is_in = class_probabilities(predicted, classes) >= self.least_probability
+        return table.assign(**{f"{IN_SET}{name}": is_in[:, i].astype(float) for i, name in enumerate(classes)})
 
     def beside_survival(self, predicted: pd.DataFrame) -> pd.DataFrame:
-        """Returns predictions of survival at the horizons, with `risk_percentile` and `recalibrated_...`."""
+        """Returns survival at the horizons, with `risk_percentile`, `recalibrated_...` and `promised_days`."""
         risk = predicted["risk"].to_numpy(float)
         percentile = np.full(len(risk), np.nan) if self.risks is None else self.risks.percentile(risk)
         predicted = predicted.assign(risk_percentile=percentile)
@@ -151,7 +157,11 @@ class Reference(Section):
         log_baseline = None if baseline is None else tuple(-np.inf if x is None else x for x in baseline)
         known = FollowUp(self.follow_up_days, self.last_event_day, log_baseline)
         hazards = None if self.hazards is None else HazardRecalibration(*self.hazards)
-        return with_hazards(predicted, known.at_horizons(predicted), hazards)
+        table = with_hazards(predicted, known.at_horizons(predicted), hazards)
+        curves = None if self.least_survival is None else survival_curves(predicted)
+        if curves is None or self.least_survival is None:
+            return table
+        return table.assign(**{PROMISED_DAYS: day_of_level(curves, self.least_survival)})
 
 
 def _validation(rows: pd.DataFrame) -> pd.DataFrame:
