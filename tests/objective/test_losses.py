@@ -7,10 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from lifelines import CoxPHFitter
+from scipy.special import rel_entr
 from torch import Tensor
 from torch.nn import functional
 
-from subfuse.objective.losses import Consistency, consistency_loss, cox_nll, discrete_hazard_nll
+from subfuse.objective.losses import (
+    Consistency,
+    class_divergence,
+    consistency_loss,
+    cox_nll,
+    discrete_hazard_nll,
+    hazard_divergence,
+)
 
 # --- discrete hazards ---------------------------------------------------------------------------------------------
 
@@ -273,3 +281,49 @@ def test_an_unknown_choice_of_positions_is_rejected():
         (ValueError, TypeCheckError), match=r"positions.*offsets"
     ):  # the latter from the checks in tests
         consistency_loss(embedding, grid, of="grid")  # type: ignore[arg-type]
+
+
+# --- teachers -----------------------------------------------------------------------------------------------------
+
+
+def drawn_pair(n_columns: int) -> tuple[Tensor, Tensor]:
+    """Logits of a student and of a teacher."""
+    generator = torch.Generator().manual_seed(n_columns)
+    return tuple(2 * torch.randn(2, 7, n_columns, generator=generator, dtype=torch.float64))
+
+
+def event_bins(logits: np.ndarray) -> np.ndarray:
+    """Probability of an event in each bin, and of none in any."""
+    hazard = 1 / (1 + np.exp(-logits))
+    survival = np.concatenate([[1.0], np.cumprod(1 - hazard)])
+    return np.append(survival[:-1] * hazard, survival[-1])
+
+
+def test_the_divergence_of_hazards_is_that_of_the_bin_of_the_event():
+    student, teacher = drawn_pair(5)
+    pairs = zip(student.numpy(), teacher.numpy(), strict=True)
+    expected = [rel_entr(event_bins(q), event_bins(p)).sum() for p, q in pairs]
+    np.testing.assert_allclose(hazard_divergence(student, teacher), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_divergence_of_classes_is_that_of_softened_probabilities(temperature: float):
+    student, teacher = drawn_pair(4)
+    soft = [np.exp(logits.numpy() / temperature) for logits in (student, teacher)]
+    p, q = (odds / odds.sum(axis=1, keepdims=True) for odds in soft)
+    expected = temperature**2 * rel_entr(q, p).sum(axis=1)
+    np.testing.assert_allclose(class_divergence(student, teacher, temperature=temperature), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("divergence", [hazard_divergence, lambda a, b: class_divergence(a, b, temperature=2.0)])
+def test_a_student_that_says_the_same_is_at_a_minimum_and_extreme_logits_stay_finite(divergence):
+    student, teacher = drawn_pair(3)
+    student = student.requires_grad_()
+    same = divergence(student, student.detach())
+    same.sum().backward()
+    torch.testing.assert_close(same, torch.zeros(7, dtype=torch.float64))
+    torch.testing.assert_close(student.grad, torch.zeros(7, 3, dtype=torch.float64))
+    assert (divergence(student, teacher) > 0).all()
+    extreme = torch.tensor([[1e4, -1e4, 1e4]], requires_grad=True)
+    divergence(extreme, -extreme.detach()).sum().backward()
+    assert extreme.grad.isfinite().all()

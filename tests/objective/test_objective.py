@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from objective_cases import BATCH, EVERY_OBJECTIVE, SUBSPACE, SURVIVAL, model_output
+from objective_cases import BATCH, CASES, EVERY_OBJECTIVE, SUBSPACE, SURVIVAL, model_output
 
 from subfuse.cohort.batches import Target
+from subfuse.errors import ConfigurationError
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective import Consistency, CoxObjective, Objective, consistency_loss
 
@@ -22,6 +23,26 @@ def test_the_total_is_task_plus_half_the_consistency_of_every_subspace(objective
     torch.testing.assert_close(loss.terms["consistency"], consistency)
     torch.testing.assert_close(loss.total, loss.terms["task"] + 0.5 * consistency)
     assert not any(term.requires_grad for term in loss.terms.values())
+
+
+TAUGHT = [case for name, case in CASES.items() if name != "cox"]
+
+
+@pytest.mark.parametrize("objective", [objective for objective, _ in TAUGHT])
+def test_predictions_are_as_far_from_a_teacher_as_what_they_mean(objective: Objective):
+    """Zero where both mean the same, whatever the logits are; else above it."""
+    student, teacher = (model_output(objective.n_outputs, seed=seed).logits.detach() for seed in (0, 1))
+    same = student + (3.0 if objective.name == "classification" else 0.0)
+    torch.testing.assert_close(objective.distance(student, same), torch.zeros(BATCH), atol=1e-6, rtol=0)
+    assert (objective.distance(student, teacher) > 1e-4).all()
+    hot = objective.distance(student, teacher, temperature=4.0)
+    assert torch.equal(hot, objective.distance(student, teacher)) is not bool(objective.classes)
+
+
+def test_log_hazards_of_single_patients_are_not_taught():
+    logits = torch.zeros(BATCH, 1)
+    with pytest.raises(ConfigurationError, match=r"needs hazards in time bins .* Found CoxObjective"):
+        CASES["cox"][0].distance(logits, logits)
 
 
 @EVERY_OBJECTIVE

@@ -81,7 +81,8 @@ def test_what_is_posed_has_the_inputs_of_the_model_and_names_itself(make_cohort)
     fold, task = deal_folds(cohort)[0], cohort.tasks["survival"]
     posed = {model: pose(cohort, fold, task, model, PLAN) for model in ("subspace", "snn", "abmil", "clinical")}
     assert posed["subspace"].recipe.n_genes == posed["snn"].recipe.n_genes == 10
-    assert posed["clinical"].genes == ()
+    assert posed["clinical"].genes == posed["abmil"].genes == ()
+    assert posed["abmil"].recipe.n_inputs == 0
     assert posed["clinical"].recipe.n_covariates == len(cohort.covariates)
     assert posed["abmil"].recipe.patch_dim == posed["subspace"].recipe.patch_dim == 6
     assert [model for model, problem in posed.items() if problem.data.reader.standardiser.patches] == [

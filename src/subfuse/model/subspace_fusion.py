@@ -85,16 +85,17 @@ class Subspace(nn.Module):
     """One subspace: encodes its genes, fuses them with the patches, attends, pools.
 
     Args:
-        n_genes: Number of genes of the subspace.
+        n_genes: Number of genes of the subspace; 0: it reads slides alone.
         config: Sizes.
     """
 
     def __init__(self, n_genes: int, config: SubspaceFusionConfig) -> None:
         super().__init__()
         embed_dim = config.embed_dim
-        self.expression_encoder = GeneEncoder(n_genes, embed_dim, hidden=config.gene_hidden, dropout=config.dropout)
+        if n_genes:
+            self.expression_encoder = GeneEncoder(n_genes, embed_dim, hidden=config.gene_hidden, dropout=config.dropout)
         self.patch_projection = nn.Linear(config.patch_dim, embed_dim)
-        self.fusion = nn.Linear(2 * embed_dim, embed_dim)
+        self.fusion = nn.Linear((2 if n_genes else 1) * embed_dim, embed_dim)
         self.attention = DeformableAttention(
             embed_dim,
             grid=config.grid,
@@ -130,9 +131,7 @@ class Subspace(nn.Module):
             expression_mask: False where expression was not measured.
             need_attention: Whether to return the attention that each patch receives.
         """
-        encoded = encode_measured(self.expression_encoder, expression, expression_mask)
-        of_patch, of_expression = self.fusion.weight.chunk(2, dim=1)
-        gene_half = functional.linear(encoded, of_expression, self.fusion.bias)
+        encoded, of_patch, gene_half = self._gene_half(expression, expression_mask)
         attention = gene_half.new_zeros(len(gene_half), self.attention.heads, tokens.shape[1])
         pooled = self.norm(gene_half)  # without patches the fused map is this one vector
         grid = self.attention.base_grid(gene_half).expand(len(gene_half), self.attention.groups, -1, -1)
@@ -151,6 +150,17 @@ class Subspace(nn.Module):
             sampling_grid=grid,
             attention=cells.spread(attention),
         )
+
+    def _gene_half(
+        self, expression: Float[Tensor, "batch gene"], expression_mask: Bool[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch embed"], Float[Tensor, "embed embed"], Float[Tensor, "batch embed"]]:
+        """Returns the encoded genes, the weights of patches in the fusion, and what the fusion makes of the genes."""
+        if not expression.shape[1]:
+            nothing = expression.new_zeros(len(expression), len(self.fusion.bias))
+            return nothing, self.fusion.weight, nothing + self.fusion.bias
+        encoded = encode_measured(self.expression_encoder, expression, expression_mask)
+        of_patch, of_expression = self.fusion.weight.chunk(2, dim=1)
+        return encoded, of_patch, functional.linear(encoded, of_expression, self.fusion.bias)
 
 
 @dataclass(frozen=True)
@@ -172,11 +182,11 @@ class SubspaceFusion(nn.Module):
 
     Relative to the paper: any number of subspaces; patches lie where their coordinates say (`layout="spatial"`);
     either modality may be missing; only used parameters exist. Converted released weights (`convert_released`)
-    reproduce the released logits.
+    reproduce the released logits. With `n_genes=0` it is a model of slides alone, which ignores `expression`.
 
     Args:
         config: Sizes.
-        gene_sets: Columns of `expression` of each subspace, by name.
+        gene_sets: Columns of `expression` of each subspace, by name; none of a model of slides alone.
         n_genes: Columns that `expression` must have, for gene sets that do not use the last one; None: at least as
             many as the gene sets name.
 
@@ -206,7 +216,7 @@ class SubspaceFusion(nn.Module):
         )
         self.head = SubspaceHead(len(self.gene_sets), config.n_outputs, config.embed_dim)
         for index, columns in enumerate(self.gene_sets.values()):
-            self.register_buffer(f"_columns_{index}", torch.tensor(columns), persistent=False)
+            self.register_buffer(f"_columns_{index}", torch.tensor(columns, dtype=torch.long), persistent=False)
 
     def forward(
         self,
@@ -285,6 +295,8 @@ class SubspaceFusion(nn.Module):
             raise ValueError(
                 f"patches must have the {self.config.patch_dim} features of patch_dim. Found {patches.shape[2]}."
             )
+        if self.n_genes == 0:
+            return
         if self.n_genes is not None and expression.shape[1] != self.n_genes:
             raise ValueError(
                 f"expression must have the {self.n_genes} columns of n_genes. Found {expression.shape[1]}."
@@ -318,11 +330,11 @@ def _check_gene_sets(gene_sets: Mapping[str, Sequence[int]], n_genes: int | None
     for name, columns in gene_sets.items():
         if not name or "." in name:
             raise ValueError(f'names in gene_sets become parts of weight names and must not hold ".". Found {name!r}.')
-        if len(columns) == 0:
+        if len(columns) == 0 and n_genes != 0:
             raise ValueError(f"gene_sets[{name!r}] must hold at least one gene. Found none.")
         outside = [column for column in columns if column < 0 or (n_genes is not None and column >= n_genes)]
         if outside:
-            limit = "" if n_genes is None else f" to {n_genes - 1} (n_genes - 1)"
+            limit = "" if not n_genes else f" to {n_genes - 1} (n_genes - 1)"
             raise ValueError(
                 f"gene_sets[{name!r}] must hold column numbers of expression, from 0{limit}. Found {preview(outside)}."
             )

@@ -12,7 +12,7 @@ from torch.nn import functional
 from subfuse.cohort.batches import ClassTarget, Target
 from subfuse.errors import preview
 from subfuse.model.output import SubspaceFusionOutput
-from subfuse.objective.losses import DEFAULT_CONSISTENCY, Consistency
+from subfuse.objective.losses import DEFAULT_CONSISTENCY, Consistency, class_divergence
 from subfuse.objective.objective import Objective, Prediction, UnfittableObjectiveError, Values, mean_weights
 from subfuse.objective.ranking import macro_auc
 
@@ -109,6 +109,16 @@ class ClassificationObjective(Objective):
         """Returns the macro AUC; see `macro_auc`."""
         assert isinstance(target, ClassTarget)
         return macro_auc(logits.softmax(dim=-1).double().cpu().numpy(), target.label.cpu().numpy())
+
+    def distance(
+        self,
+        logits: Float[Tensor, "batch output"],
+        taught: Float[Tensor, "batch output"],
+        *,
+        temperature: float = 1.0,
+    ) -> Float[Tensor, " batch"]:
+        """Returns the divergence of the softened class probabilities, see `class_divergence`."""
+        return class_divergence(logits, taught, temperature=temperature)
 
     def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
         """Returns the weights of the predicted class's logit minus the mean logit."""

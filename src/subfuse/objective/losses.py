@@ -50,6 +50,53 @@ def discrete_hazard_nll(
     return -log_likelihood.sum(dim=1)
 
 
+def class_divergence(
+    log_probabilities: Float[Tensor, "batch output"], taught: Float[Tensor, "batch output"], *, temperature: float
+) -> Float[Tensor, " batch"]:
+    r"""Returns :math:`T^2\,\mathrm{KL}(q \Vert p)` of class probabilities softened by a temperature.
+
+    :math:`p \propto e^{\ell / T}`, and :math:`q` alike of the teacher. The factor keeps the size of the gradients.
+
+    Args:
+        log_probabilities: Of the classes up to a constant per patient, such as logits; of the student.
+        taught: The same of the teacher.
+        temperature: 1 leaves probabilities as they are.
+
+    Source: Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
+
+    Example:
+        >>> class_divergence(torch.zeros(1, 2), torch.zeros(1, 2), temperature=2.0)
+        tensor([0.])
+    """
+    ours = (log_probabilities / temperature).log_softmax(dim=-1)
+    theirs = (taught / temperature).log_softmax(dim=-1)
+    return temperature**2 * functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+
+
+def hazard_divergence(
+    logits: Float[Tensor, "batch bin"], taught: Float[Tensor, "batch bin"]
+) -> Float[Tensor, " batch"]:
+    r"""Returns the divergence :math:`\mathrm{KL}(q \Vert p)` of the bin in which the event comes, or later than all.
+
+    With hazards :math:`h` of the student and :math:`g` of the teacher, and the teacher's survival :math:`S` to the
+    start of a bin, that is :math:`\sum_k S_k\,(g_k \log\frac{g_k}{h_k} + (1 - g_k) \log\frac{1 - g_k}{1 - h_k})`:
+    hazards count by how many patients reach them.
+
+    Args:
+        logits: Unnormalised hazards of the student.
+        taught: Those of the teacher.
+
+    Example:
+        >>> hazard_divergence(torch.zeros(1, 2), torch.zeros(1, 2))
+        tensor([0.])
+    """
+    log_survived = functional.logsigmoid(-taught)
+    reached = (log_survived.cumsum(dim=1) - log_survived).exp()
+    of_event = taught.sigmoid() * (functional.logsigmoid(taught) - functional.logsigmoid(logits))
+    of_none = (-taught).sigmoid() * (log_survived - functional.logsigmoid(-logits))
+    return (reached * (of_event + of_none)).sum(dim=1)
+
+
 def cox_nll(
     log_risk: Float[Tensor, " batch"],
     time_days: Float[Tensor, " batch"],

@@ -91,6 +91,25 @@ class Objective(nn.Module, ABC):
         """Returns how well the predictions rank the patients, 0 to 1; NaN where that is undefined."""
 
     @abstractmethod
+    def distance(
+        self,
+        logits: Float[Tensor, "batch output"],
+        taught: Float[Tensor, "batch output"],
+        *,
+        temperature: float = 1.0,
+    ) -> Float[Tensor, " batch"]:
+        """Returns how far each patient's prediction is from what a teacher says: at least 0, and 0 where they agree.
+
+        Args:
+            logits: Of the student.
+            taught: Of the teacher.
+            temperature: Of classes; both predictions are softened by it.
+
+        Raises:
+            ConfigurationError: Single patients' logits mean nothing for the objective.
+        """
+
+    @abstractmethod
     def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
         """Returns the weights that turn logits into the explained score.
 

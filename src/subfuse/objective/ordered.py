@@ -8,6 +8,7 @@ from torch.nn import functional
 from subfuse.cohort.batches import ClassTarget, Target
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.classification import ClassificationObjective
+from subfuse.objective.losses import class_divergence
 from subfuse.objective.objective import Prediction
 from subfuse.objective.ranking import macro_auc
 
@@ -52,6 +53,16 @@ class CumulativeLogitObjective(ClassificationObjective):
         assert isinstance(target, ClassTarget)
         probabilities = log_probabilities(logits.double()).softmax(dim=-1)
         return macro_auc(probabilities.cpu().numpy(), target.label.cpu().numpy())
+
+    def distance(
+        self,
+        logits: Float[Tensor, "batch output"],
+        taught: Float[Tensor, "batch output"],
+        *,
+        temperature: float = 1.0,
+    ) -> Float[Tensor, " batch"]:
+        """Returns the divergence of the softened class probabilities, see `class_divergence`."""
+        return class_divergence(log_probabilities(logits), log_probabilities(taught), temperature=temperature)
 
     def score_weights(self, logits: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
         """Returns the weights of logit 1, which grows with the class."""

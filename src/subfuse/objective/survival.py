@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from subfuse.cohort.batches import SurvivalTarget, Target
+from subfuse.errors import ConfigurationError
 from subfuse.model.output import SubspaceFusionOutput
-from subfuse.objective.losses import DEFAULT_CONSISTENCY, Consistency, cox_nll, discrete_hazard_nll
+from subfuse.objective.losses import DEFAULT_CONSISTENCY, Consistency, cox_nll, discrete_hazard_nll, hazard_divergence
 from subfuse.objective.objective import Objective, Prediction, UnfittableObjectiveError, Values, mean_weights
 from subfuse.objective.ranking import concordance
 
@@ -123,6 +124,16 @@ class DiscreteHazardObjective(_SurvivalObjective):
         survival = _survival(logits)
         return Prediction(risk=self.risk(logits), survival=survival[:, :-1])
 
+    def distance(
+        self,
+        logits: Float[Tensor, "batch output"],
+        taught: Float[Tensor, "batch output"],
+        *,
+        temperature: float = 1.0,
+    ) -> Float[Tensor, " batch"]:
+        """Returns the divergence of the time bin of the event, see `hazard_divergence`; there is no temperature."""
+        return hazard_divergence(logits, taught)
+
     def risk(self, logits: Float[Tensor, "*axes output"]) -> Float[Tensor, "*axes"]:
         """Returns the negative sum of the survival probabilities."""
         return -_survival(logits).sum(dim=-1)
@@ -177,6 +188,19 @@ class CoxObjective(_SurvivalObjective):
     def predict(self, logits: Float[Tensor, "batch output"]) -> Prediction:
         """Returns the log hazard as risk."""
         return Prediction(risk=logits[:, 0])
+
+    def distance(
+        self,
+        logits: Float[Tensor, "batch output"],
+        taught: Float[Tensor, "batch output"],
+        *,
+        temperature: float = 1.0,
+    ) -> Float[Tensor, " batch"]:
+        """Refuses: a log hazard means something beside those of other patients only."""
+        raise ConfigurationError(
+            "a student of survival needs hazards in time bins (DiscreteHazardObjective). Found CoxObjective, whose "
+            "log hazards have no meaning for a single patient. Teach it by the other one."
+        )
 
     def risk(self, logits: Float[Tensor, "*axes output"]) -> Float[Tensor, "*axes"]:
         """Returns the log hazard."""

@@ -24,6 +24,7 @@ MODEL = "model.json"
 WEIGHTS = "model.safetensors"
 LOG = "log.csv"  # one row per epoch or penalty
 SEARCH = "search.csv"
+TEACHER = "teacher"  # folder: of a job whose model is taught, the teacher that the run itself does not have
 CHECKPOINT = "last.ckpt"  # of an unfinished training
 
 # Of the copy of the cohort: named as in the prepared folder

@@ -31,6 +31,7 @@ from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
+from subfuse.runs.teacher import find_teacher
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MODELS, SITE, check_model_names, modalities_of, trained_on
 from subfuse.training.settings import TrainingPlan
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import lightning.fabric
 
     from subfuse.cohort.batches import KeptBags
+    from subfuse.training.distillation.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +168,11 @@ def _remove_other_hospitals(held_out: Path, cohort: Cohort, folds: int, *, seed:
 def _folds_of_jobs(
     cohort: Cohort, tasks: Sequence[str], models: Sequence[str], repeats: Sequence[Sequence[Fold]]
 ) -> dict[Job, Fold]:
-    """Returns every job in its order, of the models that suit a task, with its fold."""
+    """Returns every job, of the models that suit a task, with its fold; those of students last: teachers are there."""
     return {
         Job(task, model, index, repeat): fold
         for task in tasks
-        for model in models
+        for model in sorted(models, key=lambda model: MODELS[model].taught_by is not None)
         if MODELS[model].suits(cohort.tasks[task].kind)
         for repeat, folds in enumerate(repeats)
         for index, fold in enumerate(folds)
@@ -210,13 +212,14 @@ def _told_of_sites(progress: Progress | None) -> Progress | None:
 def run_job(cohort: Cohort, fold: Fold, job: Job, out: Path, plan: TrainingPlan) -> None:
     """Searches a job's settings where the run's plan asks for it, and trains it; see `train_job`."""
     plan = plan.with_seed(job.seed(plan.seed))
+    teacher = None if job.is_trained(out) else find_teacher(cohort, fold, job, out, plan)
     if plan.search and not job.is_trained(out):
         from subfuse.training.search import search_settings
 
-        found = search_settings(cohort, fold, task=job.task, model_name=job.model, plan=plan)
+        found = search_settings(cohort, fold, task=job.task, model_name=job.model, plan=plan, teacher=teacher)
         plan = found.plan
         write_table(job.folder(out) / SEARCH, found.trials)
-    train_job(cohort, fold, job, out, plan)
+    train_job(cohort, fold, job, out, plan, teacher=teacher)
 
 
 def train_job(
@@ -228,6 +231,7 @@ def train_job(
     *,
     fabric: "lightning.fabric.Fabric | None" = None,
     progress: Progress | None = None,
+    teacher: "Teacher | None" = None,
 ) -> None:
     """Trains one model on one fold, or goes on where it was interrupted, and writes its folder.
 
@@ -243,6 +247,7 @@ def train_job(
         plan: How to train, with the job's own seed (`Job.seed`) and without a search.
         fabric: Device and processes; the first process writes. This process alone by default.
         progress: Called after every epoch.
+        teacher: Of a model that is taught, see `find_teacher`.
     """
     from subfuse.cohort.batches import KeptBags
     from subfuse.training.fitting import train_fold
@@ -263,6 +268,7 @@ def train_job(
             fabric=fabric,
             progress=progress,
             kept=kept,
+            teacher=teacher,
         )
     if fabric is None or fabric.is_global_zero:
         if not is_trained:

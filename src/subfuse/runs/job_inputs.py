@@ -16,7 +16,7 @@ from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import read_config, remove_results
 from subfuse.run_folder.names import PREDICTIONS
 from subfuse.runs.job_model import load_job
-from subfuse.training.models import column_read, modalities_of
+from subfuse.training.models import MODELS, column_read, modalities_of
 from subfuse.training.settings import TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,15 @@ def job_inputs(cohort: Cohort, fold: Fold, job: Job, plan: TrainingPlan) -> dict
         ),
         "encoder": str(cohort.encoder_sha256),
         **fingerprint_of(
-            patients, modalities=modalities_of(job.model), task=task, column=column_read(job.model, cohort)
+            patients, modalities=_seen_in_training(job.model), task=task, column=column_read(job.model, cohort)
         ),
     }
+
+
+def _seen_in_training(model: str) -> frozenset[str]:
+    """Returns what a model reads, and what its teacher does."""
+    taught_by = MODELS[model].taught_by
+    return modalities_of(model) | (frozenset() if taught_by is None else modalities_of(taught_by))
 
 
 def begin_jobs(out: Path, inputs: Mapping[Job, Mapping[str, str]]) -> list[Job]:

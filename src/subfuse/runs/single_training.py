@@ -21,6 +21,7 @@ from subfuse.runs.folds import choose_folds
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
+from subfuse.runs.teacher import find_teacher
 from subfuse.training.models import MODELS, check_model_names
 from subfuse.training.settings import TrainingPlan
 
@@ -99,7 +100,8 @@ def train_model(
                 logger.warning(warning)
         if not job.is_finished(out):
             own = plan.with_seed(job.seed(plan.seed))
-            train_job(cohort, folds[fold], job, out, own, fabric=fabric, progress=progress)
+            teacher = find_teacher(cohort, folds[fold], job, out, own, fabric=fabric, progress=progress)
+            train_job(cohort, folds[fold], job, out, own, fabric=fabric, progress=progress, teacher=teacher)
         if not fabric.is_global_zero:
             return None
     tables = [one.predictions(out) for one, now in inputs.items() if not one.changed_inputs(out, now)]

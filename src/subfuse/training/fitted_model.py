@@ -25,7 +25,7 @@ from subfuse.model.linear_path import networks_of, with_line, with_network
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.run_folder.names import MODEL, WEIGHTS
-from subfuse.training.models import ModelRecipe
+from subfuse.training.models import SLIDES, ModelRecipe
 
 _PREDICTION_BATCH = 8
 _Inputs = TypeVar("_Inputs", np.ndarray, Tensor)
@@ -121,9 +121,8 @@ class FittedModel:
         predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
         everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
         everyone["has_slides"] = [bool(p.slides) and self.standardiser.patches is not None for p in patients]
-        everyone["has_expression"] = [
-            p.expression is not None and self.standardiser.expression is not None for p in patients
-        ]
+        knows_expression = self.standardiser.expression is not None or self.recipe.modalities == SLIDES
+        everyone["has_expression"] = [p.expression is not None and knows_expression for p in patients]
         predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
         return everyone.join(predicted.reset_index(drop=True))
 

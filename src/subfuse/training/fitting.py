@@ -25,12 +25,11 @@ from subfuse.model.linear_path import WithLinearPath
 from subfuse.model.output import Ensemble, SubspaceFusionOutput
 from subfuse.run_folder.tables import prediction_table
 from subfuse.training.checkpoint import Checkpoint
+from subfuse.training.distillation.teacher import Teacher
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.linear.fit import fit_line, fit_linear
 from subfuse.training.loggers import write_log
-from subfuse.training.models import (
-    is_linear,
-)
+from subfuse.training.models import MODELS, is_linear
 from subfuse.training.problem import Problem, assign, pose
 from subfuse.training.processes import one_process
 from subfuse.training.selection import network_share, score_of, selection_metric
@@ -56,6 +55,7 @@ def train_fold(
     fabric: Fabric | None = None,
     progress: Progress | None = None,
     kept: KeptBags | None = None,
+    teacher: Teacher | None = None,
 ) -> FittedModel:
     """Returns the model fitted on the training patients of a fold; test patients are never looked at.
 
@@ -77,6 +77,7 @@ def train_fold(
         fabric: Device and processes, from `start_processes`; this process alone by default.
         progress: Called after every epoch.
         kept: Where the bags of a model that sees cells are kept, for `predict_sides`.
+        teacher: Of a model that has one (`ModelEntry.taught_by`); by default it is trained first, with the same plan.
 
     Raises:
         ConfigurationError: The plan asks for a search, training diverged, or the checkpoint belongs to another
@@ -87,12 +88,21 @@ def train_fold(
         raise ConfigurationError(f"search must be 0 where one model is trained on one fold. Found {plan.search}.")
     fabric = one_process(plan) if fabric is None else fabric
     spec = cohort.tasks[task]
-    problem = pose(cohort, fold, spec, model_name, plan, kept)
+    taught_by = MODELS[model_name].taught_by
+    if taught_by is not None and teacher is None:
+        teacher = Teacher(train_fold(cohort, fold, task=task, model_name=taught_by, plan=plan, fabric=fabric))
+    problem = pose(
+        cohort, fold, spec, model_name, plan, kept, objective=None if teacher is None else teacher.fitted.objective
+    )
     details: dict[str, Any] = {
         "seed": plan.seed,
         "split_sha256": fold.sha256,
         "training": plan.training.model_dump(mode="json"),
     }
+    if teacher is not None:
+        teacher.fitted.to(fabric.device)
+        problem = teacher.teach(problem)
+        details |= teacher.describe() | {"n_taught": len(problem.lessons[0].of_patient)}
     gpus = [fabric.device] if fabric.device.type == "cuda" else []  # the others are left alone
     with torch.random.fork_rng(devices=gpus):
         if is_linear(model_name):
@@ -220,7 +230,7 @@ def _fit_networks(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[s
         member = trainer.member(index, recipe.members)
         torch.manual_seed(member.seed)
         network = recipe.build_network()
-        states.append(member.fit(network, problem.objective, parts.train, parts.validation, problem.data))
+        states.append(member.fit(network, problem.objective, parts.train, parts.validation, problem.of_network(index)))
         networks.append(network)
     found = {
         "chosen_epochs": [state.best_epoch for state in states],

@@ -195,6 +195,14 @@ def _of_subspaces(recipe: ModelRecipe) -> dict[str, Any]:
     return {"config": config, "gene_sets": recipe.subspace_inputs, "n_genes": recipe.n_inputs}
 
 
+def _of_slide_subspaces(recipe: ModelRecipe) -> dict[str, Any]:
+    return {**_of_subspaces(recipe), "gene_sets": dict.fromkeys(recipe.gene_sets, ()), "n_genes": 0}
+
+
+def _names_of_subspaces(recipe: ModelRecipe) -> tuple[str, ...]:
+    return tuple(recipe.gene_sets)
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """What there is to know of a model; everything that asks for one by its name reads it here."""
@@ -208,6 +216,7 @@ class ModelEntry:
     needs_pathways: bool = False
     is_linear: bool = False  # fitted to convergence, its penalty chosen by cross-validation
     is_binned: bool = False  # what it sees of slides are the means of the cells of a grid
+    taught_by: str | None = None  # the model of both modalities whose outputs it learns to reproduce
     is_compared: bool = False  # unless models are named; linear ones too: a neural model that loses must be seen to
 
     def suits(self, kind: str) -> bool:
@@ -216,6 +225,7 @@ class ModelEntry:
 
 
 _BASELINES = "subfuse.model.baselines"
+_SUBSPACES = "subfuse.model.subspace_fusion:SubspaceFusion"
 _LINEAR = f"{_BASELINES}.linear:LinearModel"
 
 
@@ -231,11 +241,23 @@ def _linear(
 MODELS: dict[str, ModelEntry] = {
     "subspace": ModelEntry(
         "Subspace fusion",
-        "subfuse.model.subspace_fusion:SubspaceFusion",
+        _SUBSPACES,
         _of_subspaces,
-        subspaces=lambda recipe: tuple(recipe.gene_sets),
+        subspaces=_names_of_subspaces,
         is_binned=True,
         is_compared=True,
+    ),
+    "subspace-slides": ModelEntry(
+        "Subspaces of slides", _SUBSPACES, _of_slide_subspaces, SLIDES, subspaces=_names_of_subspaces, is_binned=True
+    ),
+    "distilled": ModelEntry(
+        "Distilled student",
+        _SUBSPACES,
+        _of_slide_subspaces,
+        SLIDES,
+        subspaces=_names_of_subspaces,
+        is_binned=True,
+        taught_by="subspace",
     ),
     "mean": ModelEntry("Mean pooling", f"{_BASELINES}.mil:MeanMIL", lambda r: _of_slides(r) | _embedded(r), SLIDES),
     "abmil": ModelEntry(

@@ -24,6 +24,7 @@ from subfuse.objective.losses import Consistency
 from subfuse.objective.objective import Objective
 from subfuse.objective.ordered import CumulativeLogitObjective
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
+from subfuse.training.distillation.lessons import Lessons
 from subfuse.training.models import (
     BATCH,
     MODELS,
@@ -99,12 +100,14 @@ def _recognised(
 
 
 def _genes_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
-    """Returns the genes that the named model is given: none where it reads columns of the patients alone."""
-    return () if is_trivial(model_name) else cohort.genes
+    """Returns the genes that the named model is given: none where it reads slides or columns of the patients alone."""
+    return () if is_trivial(model_name) or modalities_of(model_name) == SLIDES else cohort.genes
 
 
 def covariates_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
     """Returns the covariates that the named model is given: those declared, or one per word of `site` or `batch`."""
+    if modalities_of(model_name) == SLIDES:
+        return ()
     if not modalities_of(model_name) <= SITE | BATCH:
         return cohort.covariates
     column = column_read(model_name, cohort)
@@ -135,6 +138,11 @@ class Problem:
     data: TaskData
     objective: Objective
     recipe: ModelRecipe
+    lessons: tuple[Lessons, ...] = ()  # of every network, from a teacher
+
+    def of_network(self, index: int) -> TaskData:
+        """Returns the data of one network, with what it is taught."""
+        return replace(self.data, lessons=self.lessons[index]) if self.lessons else self.data
 
     def fingerprint(self) -> dict[str, str]:
         """Returns hashes of the model and of what it sees: patients, outcomes, covariates, expression and slides.
@@ -155,7 +163,14 @@ class Problem:
 
 
 def pose(
-    cohort: Cohort, fold: Fold, task: TaskSpec, model_name: str, plan: TrainingPlan, kept: KeptBags | None = None
+    cohort: Cohort,
+    fold: Fold,
+    task: TaskSpec,
+    model_name: str,
+    plan: TrainingPlan,
+    kept: KeptBags | None = None,
+    *,
+    objective: Objective | None = None,
 ) -> Problem:
     """Returns what a model learns from a fold, with everything that is fitted on its training patients beforehand.
 
@@ -166,6 +181,7 @@ def pose(
         model_name: Name of the model.
         plan: How to train, and of which sizes.
         kept: Where the bags of a model that sees cells are kept; a new place by default.
+        objective: With fitted bin edges or class weights; they are fitted on the training patients by default.
 
     Raises:
         DataError: The fold's patients do not suffice, see `assign`.
@@ -177,7 +193,8 @@ def pose(
     genes, covariates = _genes_read(cohort, model_name), covariates_read(cohort, model_name)
     standardiser = InputStandardiser.fit(seen, genes, features, covariates)
     parts = _readable(parts, standardiser, model_name)
-    objective = _fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
+    if objective is None:
+        objective = _fit_objective(parts.train, task, classes, model_name=model_name, settings=plan.training)
     known = (*parts.train, *parts.validation)
     has_line = plan.training.linear_path and not is_linear(model_name) and not too_few_for_a_line(known, task)
     grid = _fitted_grid(seen, largest=plan.architecture.max_grid)

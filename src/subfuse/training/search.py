@@ -8,6 +8,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.errors import ConfigurationError
+from subfuse.training.distillation.teacher import Teacher
 from subfuse.training.fitting import train_fold
 from subfuse.training.models import is_linear
 from subfuse.training.settings import TrainingPlan
@@ -26,7 +27,9 @@ class SearchResult:
     trials: pd.DataFrame  # trial, the varied settings, validation_score (lower is better); one row per trial
 
 
-def search_settings(cohort: Cohort, fold: Fold, *, task: str, model_name: str, plan: TrainingPlan) -> SearchResult:
+def search_settings(
+    cohort: Cohort, fold: Fold, *, task: str, model_name: str, plan: TrainingPlan, teacher: Teacher | None = None
+) -> SearchResult:
     """Returns the settings with the lowest validation score after the plan's number of trials (Optuna's TPE sampler).
 
     Learning rate, weight decay and dropout vary; the first trial is the settings as they are. A trial trains one
@@ -40,6 +43,7 @@ def search_settings(cohort: Cohort, fold: Fold, *, task: str, model_name: str, p
         model_name: Name of the model.
         plan: What is not varied, the first trial, the number of trials, and the seed of the sampler and of every
             training.
+        teacher: See `train_fold`.
 
     Raises:
         ConfigurationError: Optuna is not installed.
@@ -55,7 +59,7 @@ def search_settings(cohort: Cohort, fold: Fold, *, task: str, model_name: str, p
     def validation_score(trial: "BaseTrial") -> float:
         tried = _varied(found, trial)
         alone = tried.model_copy(update={"training": tried.training.model_copy(update={"members": 1})})
-        fitted = train_fold(cohort, fold, task=task, model_name=model_name, plan=alone)
+        fitted = train_fold(cohort, fold, task=task, model_name=model_name, plan=alone, teacher=teacher)
         return float(fitted.details["validation_score"])
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -20,6 +20,7 @@ from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.training.checkpoint import RandomState, random_state, replayed
 from subfuse.training.coordination import GradientCoordinator, gradient_conflict
+from subfuse.training.distillation.lessons import Lesson, Lessons
 from subfuse.training.processes import gather_rows, shares, sum_gradients
 
 
@@ -31,6 +32,7 @@ class Share:
     target: Target  # of all patients of the joint batch
     counts: tuple[int, ...]  # patients of each process; together the joint batch, in order
     offset: Float[Tensor, "batch output"] | None = None  # of the joint batch's logits, from a linear path
+    lesson: Lesson | None = None  # of the joint batch, from a teacher
 
     def completed(self, output: SubspaceFusionOutput) -> SubspaceFusionOutput:
         """Returns the network's output for the joint batch with the logits of the linear path added."""
@@ -48,6 +50,7 @@ class TaskData:
     classes: tuple[str, ...]
     n_inputs: int  # genes and covariates that the model reads
     offsets: Mapping[str, Float[Tensor, " output"]] = field(default_factory=dict)  # of patients, from a linear path
+    lessons: Lessons | None = None  # of training patients, from a teacher
 
     def batches(self, patients: Sequence[Patient], batch_size: int) -> Iterator[BagBatch]:
         """Yields batches with targets, in the given order."""
@@ -86,7 +89,8 @@ class TaskData:
             draws = np.split(dropout[own], np.cumsum([len(batch.patient_id) for batch in batches])[:-1])
             batches = tuple(drop_modalities(b, probability, draw) for b, draw in zip(batches, draws, strict=True))
         offset = torch.stack([self.offsets[patient.patient_id] for patient in patients]) if self.offsets else None
-        return Share(batches, make_target(patients, self.task, self.classes), counts, offset)
+        lesson = None if self.lessons is None else self.lessons.of([patient.patient_id for patient in patients])
+        return Share(batches, make_target(patients, self.task, self.classes), counts, offset, lesson)
 
 
 def paired(batch: BagBatch) -> Bool[Tensor, " batch"]:
@@ -145,7 +149,10 @@ class JointUpdate:
         joint = _as_leaves(_gather_output(self.fabric, outputs, share.counts))
         own = torch.cat([paired(batch) for batch in share.batches])[: self._own(share)]
         both = gather_rows(self.fabric, moved(own, device), share.counts)
-        loss = self.objective(share.completed(joint), target, paired=both)
+        completed = share.completed(joint)
+        loss = self.objective(completed, target, paired=both)
+        if share.lesson is not None:
+            loss = share.lesson.to(device).added_to(loss, self.objective, completed)
         loss.total.backward()
         self.optimizer.zero_grad()
         self._backward_all(share, states, outputs, joint)

@@ -24,7 +24,7 @@ from subfuse.model.output import SubspaceFusionOutput
 
 ORDERED = {"transmil"}  # patches form a square in the order of the bag
 WITHOUT_ATTENTION = {"transmil", "snn", "linear"}
-SUBSPACES = {"subspace": 2, "late-fusion": 2}
+SUBSPACES = {"subspace": 2, "subspace-slides": 2, "late-fusion": 2}
 WITH_SLIDES = pytest.mark.parametrize("name", SLIDE_ONLY + MULTIMODAL)
 WITH_EXPRESSION = pytest.mark.parametrize("name", [name for name in MODELS if name not in SLIDE_ONLY])
 
@@ -52,7 +52,7 @@ def test_shapes_and_that_the_shares_make_up_the_logits(name: str):
     assert output.subspace_logits.shape == (BATCH, n_subspaces, OUTPUT)
     assert output.embedding.shape == output.expression_embedding.shape
     assert output.embedding.shape[:2] == (BATCH, n_subspaces)
-    assert (output.sampling_grid is not None) is (name == "subspace")
+    assert (output.sampling_grid is not None) is name.startswith("subspace")
     torch.testing.assert_close(output.subspace_logits.sum(dim=1), output.logits)
 
 
@@ -174,7 +174,7 @@ def test_either_modality_alone_still_tells_patients_apart(name: str):
         assert model(**batch).logits.std(dim=0).min() > 1e-4
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "subspace"])  # which refuses it
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("subspace")])  # which refuse it
 def test_a_batch_without_patches_or_expression(name: str):
     model, batch = build(name).eval(), inputs()
     nothing = batch | {key: batch[key][:, :0] for key in ("patches", "coords", "patch_mask")}
@@ -198,7 +198,7 @@ def test_attention_is_a_distribution_over_the_real_patches(name: str):
     total = attention[:, 0].sum(dim=-1)
     if name == "survpath":  # the rest goes to pathways
         assert ((total > 0) & (total < 1)).all()
-    elif name == "subspace":  # none is left where the points of a head lie off the tissue
+    elif name.startswith("subspace"):  # none is left where the points of a head lie off the tissue
         assert ((total >= 0) & (total < 1 + 1e-9)).all()
     else:
         torch.testing.assert_close(total, torch.ones_like(total))
