@@ -203,6 +203,25 @@ def test_core_modules_never_load_optional_libraries():
     )
 
 
+def test_libraries_of_tests_alone_are_never_imported():
+    """scikit-survival is under the GPL: whoever installs subfuse need not have it."""
+    extras = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [
+        extras["dependencies"],
+        *(named for name, named in extras["optional-dependencies"].items() if name != "dev"),
+    ]
+    assert not [text for part in needed for text in part if "scikit-survival" in text]
+    of_tests = {"sksurv", "pytest", "hypothesis"}
+    assert not [
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        if name.partition(".")[0] in of_tests
+    ]
+
+
 def test_every_room_says_what_is_public():
     for folder in [SOURCE, *rooms()]:
         room = import_module(".".join(["subfuse", *folder.relative_to(SOURCE).parts]))

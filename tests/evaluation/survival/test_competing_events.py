@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from lifelines import AalenJohansenFitter
+from sksurv.nonparametric import cumulative_incidence_competing_risks
 
 from subfuse.evaluation.survival.competing_events import cumulative_incidence
 from subfuse.evaluation.survival.risk_groups import kaplan_meier
@@ -33,6 +34,21 @@ def test_agrees_with_lifelines() -> None:
     known = found["incidence"] > 0
     assert (found["lower"][known] < found["incidence"][known]).all()
     assert (found["incidence"][known] < found["upper"][known]).all()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_estimate_and_interval_agree_with_scikit_survival(ties: bool) -> None:
+    days, event, competing = drawn()
+    days = np.ceil(days / 70) * 70 if ties else days
+    code = np.where(event, 1, np.where(competing, 2, 0))
+    with np.errstate(all="ignore"):
+        known, estimate, interval = cumulative_incidence_competing_risks(code, days, conf_type="log-log")
+    found = cumulative_incidence(days, event, competing, known)
+    np.testing.assert_allclose(found["incidence"], estimate[1], atol=1e-12)
+    has_interval = np.isfinite(interval[1]).all(axis=0)
+    assert has_interval.sum() > 5
+    bounds = found.loc[has_interval, ["lower", "upper"]].to_numpy().T
+    np.testing.assert_allclose(bounds, interval[1][:, has_interval], atol=1e-9)
 
 
 def test_is_one_minus_kaplan_meier_without_others_and_lower_with_them() -> None:

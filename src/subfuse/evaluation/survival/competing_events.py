@@ -2,11 +2,11 @@
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from subfuse.evaluation.survival.risk_groups import kaplan_meier
 
-_EVENT, _OTHER = 1, 2  # codes of scikit-survival; 0 is censored
+_QUANTILE = 1.959963984540054  # of the normal distribution, for 95 %
 
 
 def cumulative_incidence(
@@ -55,11 +55,36 @@ def _beside_others(
     times: Float[np.ndarray, " time"],
 ) -> Float[np.ndarray, "time 3"]:
     """Returns the estimate and its interval where both events occur."""
-    from sksurv.nonparametric import cumulative_incidence_competing_risks  # slow to import
-
-    code = np.where(event, _EVENT, np.where(competing, _OTHER, 0))
+    days = np.unique(time_days)
+    at_risk = (time_days >= days[:, None]).sum(axis=1)
+    of_cause, of_any = ((here & (time_days == days[:, None])).sum(axis=1) for here in (event, event | competing))
+    survival = np.concatenate([[1.0], np.cumprod(1 - of_any / at_risk)])[:-1]  # just before each day
+    steps = survival * of_cause / at_risk
+    incidence = np.cumsum(steps)
+    error = np.sqrt(_variance(incidence, survival, at_risk, of_cause, of_any))
     with np.errstate(divide="ignore", invalid="ignore"):  # before the first event there is no interval
-        days, estimate, interval = cumulative_incidence_competing_risks(code, time_days, conf_type="log-log")
-    steps = np.vstack([estimate[_EVENT], interval[_EVENT]])
-    steps = np.where(np.isnan(steps), estimate[_EVENT], steps)
-    return np.hstack([np.zeros((3, 1)), steps])[:, np.searchsorted(days, times, side="right")].T
+        width = _QUANTILE * error / (incidence * np.log(incidence))
+        interval = [incidence ** np.exp(sign * width) for sign in (-1, 1)]
+    known = np.stack([incidence, *(np.where(np.isfinite(bound), bound, incidence) for bound in interval)])
+    return np.hstack([np.zeros((3, 1)), known])[:, np.searchsorted(days, times, side="right")].T
+
+
+def _variance(
+    incidence: Float[np.ndarray, " day"],
+    survival: Float[np.ndarray, " day"],
+    at_risk: Int[np.ndarray, " day"],
+    of_cause: Int[np.ndarray, " day"],
+    of_any: Int[np.ndarray, " day"],
+) -> Float[np.ndarray, " day"]:
+    """Returns Aalen's variance of the cumulative incidence at every day (Aalen 1978, Annals of Statistics 6).
+
+    A day at which the last patient at risk has an event adds nothing: it would be divided by zero.
+    """
+    others = np.maximum(at_risk - 1, 1)
+    left = np.maximum(at_risk - of_any, 1)
+    of_survival = np.where(at_risk > of_any, of_any / (others * left), 0.0)
+    of_hazard = survival**2 * of_cause * (at_risk - of_cause) / (at_risk**2 * others)
+    of_both = survival * of_cause * (at_risk - of_cause) / (at_risk * left * others)
+    of_both[at_risk == of_any] = 0.0
+    ahead = np.tril(incidence[:, None] - incidence)  # from each day before to the day
+    return ahead**2 @ of_survival + np.cumsum(of_hazard) - 2 * ahead @ of_both
