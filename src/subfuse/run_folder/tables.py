@@ -8,7 +8,7 @@ import pandas as pd
 
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import COMPETING, IN_SET, PROMISED_DAYS, RECALIBRATED, SPREAD
+from subfuse.evaluation.predictions import COMPETING, IN_SET, PROMISED_DAYS, RECALIBRATED, SPREAD, UNLIKE
 from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, PROVENANCE
@@ -34,7 +34,7 @@ _RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of 
     FAILURES: {"names": ("task", "model"), "text": ("fold", "reason")},
     FAILED_RESULTS: {"names": ()},
 }
-_OPTIONAL_COLUMNS = (PROMISED_DAYS, COMPETING, "n_models", "reason")  # all but COMPETING of new patients
+_OPTIONAL_COLUMNS = (PROMISED_DAYS, UNLIKE, COMPETING, "n_models", "reason")  # all but COMPETING of new patients
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from subfuse.evaluation.predictions import (
     PROMISED_DAYS,
     RECALIBRATED,
     SPREAD,
+    UNLIKE,
     class_columns,
     columns_with,
     predicted_classes,
@@ -20,6 +21,7 @@ from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
 from subfuse.runs.prediction.spread import joint_spread
+from subfuse.runs.prediction.unlike import joint_unlike
 
 GROUP = ["task", "model"]
 _MODEL = [*GROUP, "repeat", "fold"]
@@ -36,7 +38,8 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     Recalibrated probabilities are those of every model by its own validation patients, and empty where one has too few;
     so are promises. A class is in the promised set where it is in that of most models, and the promised day is the
     median: of promises that each hold for a share p, the majority holds for 2p - 1 at least, whatever they have in
-    common (Gasparin and Ramdas 2024), and for about p where the models agree. Spreads are `joint_spread`.
+    common (Gasparin and Ramdas 2024), and for about p where the models agree. Spreads are `joint_spread`, and a patient
+    is unlike those of training by what most models find so.
 
     Returns:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
@@ -53,6 +56,8 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     of_all = grouped[by_validation].count().eq(table["n_models"], axis=0)
     table[by_validation] = table[by_validation].where(of_all)
     table[sets] = (table[sets] > 0.5).astype(float).where(of_all[sets])
+    if UNLIKE in predicted:
+        table[UNLIKE] = joint_unlike(predicted, [*GROUP, "patient_id"])
     if columns_with(predicted, SPREAD):
         table = table.join(joint_spread(predicted, [*GROUP, "patient_id"]))
     horizons = [name for name in HORIZON_COLUMNS if name in predicted]
@@ -119,7 +124,7 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
             f"external validation needs new patients with a known outcome of {preview(predicted['task'].unique())}. "
             f"{_no_new_outcomes(predicted, is_new)}"
         )
-    new = new.drop(columns=columns_with(new, SPREAD, IN_SET, PROMISED_DAYS))  # of single patients
+    new = new.drop(columns=columns_with(new, SPREAD, IN_SET, PROMISED_DAYS, UNLIKE))  # of single patients
     tested = _complete_horizons(mean_predictions(new)).assign(split="test")
     of_tested = pd.MultiIndex.from_frame(known[GROUP]).isin(pd.MultiIndex.from_frame(tested[GROUP]))
     developed = with_percentiles(on_one_scale(known[of_tested])).query("split == 'test'")

@@ -26,7 +26,9 @@ from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.run_folder.names import MODEL, WEIGHTS
 from subfuse.training.models import SLIDES, ModelRecipe
+from subfuse.training.seen.inputs import SeenInputs
 
+SEEN = "seen."  # before the names of arrays of `SeenInputs` in the weights
 _PREDICTION_BATCH = 8
 _Inputs = TypeVar("_Inputs", np.ndarray, Tensor)
 
@@ -48,6 +50,7 @@ class FittedModel:
     encoder_sha256: str | None
     patch_um: tuple[float, float] | None = None  # sides of training's narrowest and widest patches; None: unknown
     expression_basis: ShareBasis | None = None  # genes below the sums of training's shares; None: unknown or no shares
+    seen: SeenInputs | None = None  # None: too few training patients, or a model of an earlier version
     details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
 
     @property
@@ -166,6 +169,10 @@ class FittedModel:
         table.insert(0, "patient_id", list(batch.patient_id))
         return table
 
+    def unlike(self, patients: Sequence[Patient]) -> list[list[str]]:
+        """Returns by what patients, on the model's gene axis, are unlike those of training, see `SeenInputs`."""
+        return [[] for _ in patients] if self.seen is None else self.seen.unlike(patients, self.standardiser)
+
     def align(self, cohort: Cohort) -> Cohort:
         """Returns the cohort with expression on this model's gene axis; see `subfuse.runs.compatibility`."""
         if not cohort.genes:
@@ -233,6 +240,8 @@ class FittedModel:
         tensors = {f"model.{name}": value.cpu().contiguous() for name, value in self.model.state_dict().items()}
         for name, value in _standardiser_arrays(self.standardiser).items():
             tensors[f"inputs.{name}"] = torch.from_numpy(value)
+        for name, value in ({} if self.seen is None else self.seen.arrays()).items():
+            tensors[f"{SEEN}{name}"] = torch.from_numpy(value).contiguous()
         return {**tensors, "baseline_logits": self.baseline_logits.contiguous()}
 
     def describe(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from subfuse.training.loggers import write_log
 from subfuse.training.models import MODELS, is_linear
 from subfuse.training.problem import Problem, assign, pose
 from subfuse.training.processes import one_process
+from subfuse.training.seen.inputs import SeenInputs
 from subfuse.training.selection import network_share, score_of, selection_metric
 from subfuse.training.settings import TrainingPlan
 from subfuse.training.step import TaskData
@@ -130,6 +131,7 @@ def train_fold(
         encoder=cohort.encoder,
         encoder_sha256=cohort.encoder_sha256,
         patch_um=_patch_widths(cohort, problem),
+        seen=SeenInputs.fit(problem.parts.train, problem.data.reader.standardiser, problem.recipe.modalities),
         details={
             **details,
             "position_bias_error": position_bias_error(model),  # of the table, in logits; 0 without one

@@ -1,6 +1,7 @@
 """`model.json` and `model.safetensors` as they lie on disk: nothing of them is used before all of it was checked."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from subfuse.objective.objective import Objective
 from subfuse.objective.stored import objective_from_dict
 from subfuse.run_folder.names import MODEL, WEIGHTS
 from subfuse.settings import Section
-from subfuse.training.fitted_model import FittedModel
+from subfuse.training.fitted_model import SEEN, FittedModel
 from subfuse.training.models import COVARIATES, ModelRecipe, modalities_of
+from subfuse.training.seen.inputs import EXPRESSION, NUMBER, PATCHES, SeenInputs
 
 _REMEDY = "Train it again, or copy the run again from where it was made"
 
@@ -89,6 +91,7 @@ def load_fitted(folder: Path) -> FittedModel:
         description = ModelDescription.model_validate(described)
         objective = objective_from_dict(description.objective)
         _check_sizes(description, objective, tensors, inputs)
+        seen = _seen_of(tensors, description.recipe)
         model = _build(description.recipe, weights)
     except ValidationError as error:
         problem = error.errors()[0]
@@ -100,7 +103,7 @@ def load_fitted(folder: Path) -> FittedModel:
         raise DataError(
             f"{described_in}: a model and its weights that fit are required. {reason}. {_REMEDY}."
         ) from error
-    return _fitted(description, objective, model, inputs, tensors["baseline_logits"])
+    return replace(_fitted(description, objective, model, inputs, tensors["baseline_logits"]), seen=seen)
 
 
 def _fitted(
@@ -127,6 +130,17 @@ def _fitted(
         expression_basis=None if basis is None else ShareBasis(basis.n_genes, basis.sha256),
         details=description.details,
     )
+
+
+def _seen_of(tensors: Mapping[str, Tensor], recipe: ModelRecipe) -> SeenInputs | None:
+    """Returns what training saw; a ValueError unless it is of the model's inputs."""
+    arrays = {name.removeprefix(SEEN): value.numpy() for name, value in tensors.items() if name.startswith(SEEN)}
+    seen = SeenInputs.from_arrays(arrays)
+    sizes = {EXPRESSION: recipe.n_genes, PATCHES: recipe.patch_dim, NUMBER: 1}
+    for name, found in ({} if seen is None else seen.ranges).items():
+        if len(found.mean) != sizes[name]:
+            raise ValueError(f"what training saw must be of {sizes[name]} inputs ({name}). Found {len(found.mean)}")
+    return seen
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.errors import ConfigurationError, DataError, listed
+from subfuse.evaluation.predictions import UNLIKE
 from subfuse.expression.source import ExpressionUnit
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.tables import order_columns, prediction_table, stack_predictions
@@ -18,6 +19,7 @@ from subfuse.runs.compatibility import check_compatible, check_patches
 from subfuse.runs.job_warnings import told_once
 from subfuse.runs.prediction.reference import Reference
 from subfuse.runs.prediction.spread import with_spread
+from subfuse.runs.prediction.unlike import unlike_cells, unlike_notes
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import main_model
 
@@ -137,7 +139,8 @@ class Predictor(ABC):
                 f"cohort {cohort.name!r} has no patient that these models can predict: every patient was used to train "
                 "them, or lacks what they read: a modality, or a word (such as the hospital) that training had."
             )
-        return stack_predictions(tables), notes
+        predictions = stack_predictions(tables)
+        return predictions, [*notes, *unlike_notes(predictions)]
 
     def _unseen(self, job: Job, fitted: FittedModel, cohort: Cohort) -> tuple[list[Patient], set[str]]:
         """Returns the patients that a job's model did not train on, as it reads them, and who of them it tested."""
@@ -158,7 +161,8 @@ class Predictor(ABC):
             return reference.beside_classes(table, fitted.objective.classes)
 
         networks = fitted.predict_networks(patients) if patients and fitted.recipe.members > 1 else []
-        return order_columns(with_spread(read(fitted.predict(patients)), [read(each) for each in networks]))
+        table = with_spread(read(fitted.predict(patients)), [read(each) for each in networks])
+        return order_columns(table.assign(**{UNLIKE: unlike_cells(fitted.unlike(patients))}))
 
 
 def log_notes(notes: Iterable[str]) -> None:
