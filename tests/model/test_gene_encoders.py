@@ -39,14 +39,49 @@ def test_no_gene_is_an_error():
     assert GeneEncoder(1, 6)(torch.zeros(2, 1)).shape == (2, 6)
 
 
-def test_every_gene_set_has_a_token_from_its_own_genes():
-    tokens = GeneSetTokens({"one": (4, 1), "two.named": (1, 2, 3)}, 5, dropout=0.0)
+GENE_SETS = {"one": (4, 1), "two.named": (1, 2, 3)}
+
+
+def alone(tokens: GeneSetTokens, index: int, n_genes: int) -> GeneEncoder:
+    """The network of one set, with its weights."""
+    encoder, start = GeneEncoder(n_genes, 5, hidden=(5,), dropout=0.0), sum(tokens.sizes[:index])
+    weights = {
+        "layers.0.weight": tokens.first_weight[start : start + n_genes].T,
+        "layers.0.bias": tokens.first_bias[index],
+        "layers.1.weight": tokens.second_weight[index].T,
+        "layers.1.bias": tokens.second_bias[index],
+    }
+    encoder.load_state_dict(weights)
+    return encoder
+
+
+def test_every_gene_set_has_a_token_from_its_own_genes_and_network():
+    tokens = GeneSetTokens(GENE_SETS, 5, dropout=0.0)
+    torch.nn.init.normal_(tokens.first_bias)
+    torch.nn.init.normal_(tokens.second_bias)
     expression, measured = torch.randn(3, 6), torch.tensor([True, False, True])
+    expression[1] = torch.nan
     output = tokens(expression, measured)
-    for index, columns in enumerate(([4, 1], [1, 2, 3])):
-        torch.testing.assert_close(output[measured, index], tokens.encoders[index](expression[measured][:, columns]))
+    for index, columns in enumerate(GENE_SETS.values()):
+        expected = alone(tokens, index, len(columns))(expression[measured][:, list(columns)])
+        torch.testing.assert_close(output[measured, index], expected)
     assert output[1].abs().max() == 0
-    assert all(name.startswith("encoders.") for name in tokens.state_dict())  # which genes are in a set is no weight
+    assert "columns" not in tokens.state_dict()  # which genes are in a set is no weight
+    output.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in tokens.parameters())
+
+
+def test_networks_of_gene_sets_start_and_shrink_as_networks_alone_do():
+    torch.manual_seed(3)
+    tokens = GeneSetTokens(GENE_SETS, 5, dropout=0.0)
+    torch.manual_seed(3)
+    encoders = [GeneEncoder(len(columns), 5, hidden=(5,)) for columns in GENE_SETS.values()]
+    for amount in (0.0, 0.02):
+        for network in (tokens, *encoders):
+            network.shrink_genes(amount)
+        for index, encoder in enumerate(encoders):
+            same = alone(tokens, index, tokens.sizes[index]).state_dict()
+            assert all(torch.allclose(value, same[name]) for name, value in encoder.state_dict().items())
 
 
 def test_no_gene_set_is_an_error():

@@ -119,8 +119,8 @@ def test_late_fusion_shows_its_branches():
 
 
 def test_survpath_has_a_token_for_the_covariates():
-    assert len(recipe("survpath").build().pathway_tokens.encoders) == 3
-    assert len(recipe("survpath", n_covariates=0).build().pathway_tokens.encoders) == 2
+    assert len(recipe("survpath").build().pathway_tokens.sizes) == 3
+    assert len(recipe("survpath", n_covariates=0).build().pathway_tokens.sizes) == 2
 
 
 def test_covariates_follow_the_genes_of_every_subspace():

@@ -15,7 +15,7 @@ from subfuse.cohort.batches import BagBatch, BinnedReader, Target, draw_batches,
 from subfuse.cohort.cohort import Patient
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError
-from subfuse.model.gene_encoders import GeneEncoder
+from subfuse.model.gene_encoders import GeneEncoder, GeneSetTokens
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.training.checkpoint import RandomState, random_state, replayed
@@ -179,7 +179,7 @@ class JointUpdate:
         if self.gene_penalty:
             amount = self.gene_penalty * self.optimizer.param_groups[0]["lr"]
             for encoder in self.model.modules():
-                if isinstance(encoder, GeneEncoder):
+                if isinstance(encoder, GeneEncoder | GeneSetTokens):
                     encoder.shrink_genes(amount)
         return row
 
