@@ -97,6 +97,7 @@ def write_clinical(folder: Path, random) -> None:
         "gender": np.resize(["female", "male", "male"], n), "project": np.resize(["gbm", "lgg"], n),
         "PFI.time": (days / 2).round(), "PFI": np.arange(n) % 4 > 0, "dss_months": (days / 30.4375).round(2),
         "dss": np.resize(["of disease", "no", "no"], n), "ended": np.resize([0, 1, 2, 1], n),
+        "purity": random.integers(20, 95, n),
     }  # fmt: skip
     pd.DataFrame(plain).to_csv(folder / "p.csv", index=False)
     rows = pd.DataFrame(plain).astype(object).values.tolist()

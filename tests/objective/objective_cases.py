@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from subfuse.cohort.batches import ClassTarget, SurvivalTarget
+from subfuse.cohort.batches import ClassTarget, NumberTarget, SurvivalTarget
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective import (
     ClassificationObjective,
     CoxObjective,
     CumulativeLogitObjective,
     DiscreteHazardObjective,
+    RegressionObjective,
 )
 
 BATCH, SUBSPACE, EMBED, GROUP, POINT = 6, 2, 5, 3, 4
@@ -18,12 +19,15 @@ SURVIVAL = SurvivalTarget(
     torch.tensor([10.0, 400.0, 30.0, 800.0, 500.0, 365.0]), torch.tensor([True, False, True, True, False, True])
 )
 LABELS = ClassTarget(torch.tensor([0, 1, 1, 2, 2, 2]))
+NUMBERS = NumberTarget(torch.tensor([3.0, -1.0, 12.5, 3.0, 7.0, 0.5]))
 
 CASES = {
     "classification": (ClassificationObjective(GRADES, [1.0, 2.0, 4.0]), LABELS),
     "cumulative_logits": (CumulativeLogitObjective(GRADES, [1.0, 2.0, 4.0]), LABELS),
     "discrete_hazard": (DiscreteHazardObjective([100.0, 365.0, 730.0]), SURVIVAL),
     "cox": (CoxObjective(), SURVIVAL),
+    "regression": (RegressionObjective(4.0, 5.0), NUMBERS),
+    "regression_huber": (RegressionObjective(4.0, 5.0, error="huber"), NUMBERS),
 }
 EVERY_OBJECTIVE = pytest.mark.parametrize(("objective", "target"), CASES.values(), ids=CASES)
 

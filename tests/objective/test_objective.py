@@ -118,6 +118,7 @@ def test_scores_are_sums_of_weighted_logits(objective: Objective, target: Target
     score = (objective.score_weights(logits) * logits).sum(dim=1)
     mean = logits.mean(dim=1)
     expected = {"classification": logits.max(dim=1).values - mean, "cumulative_logits": logits[:, 0]}
+    expected |= {"regression": 5.0 * logits[:, 0]}  # in the unit of the number
     torch.testing.assert_close(score, expected.get(objective.name, mean))
 
 

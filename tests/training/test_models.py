@@ -30,6 +30,7 @@ from subfuse.training.settings import ArchitectureSettings, TrainingPlan, Traini
 from subfuse.training.stored_model import load_fitted
 
 LINEAR = ("cox", "logistic", "cox-slides", "logistic-slides", "cox-both", "logistic-both")
+NUMBERS = ("linear", "linear-slides", "linear-both")
 SMALL = ArchitectureSettings(embed_dim=16, max_grid=8, table_size=32)
 
 
@@ -185,7 +186,7 @@ def test_a_single_input_is_enough_and_names_say_what_is_special():
     assert recipe("clinical", n_covariates=1).build()
     gated, plain = (recipe(name).build().state_dict().keys() for name in ("gated-abmil", "abmil"))
     assert gated > plain
-    assert [name for name in MODELS if is_linear(name)] == ["clinical", "site", "batch", *LINEAR]
+    assert [name for name in MODELS if is_linear(name)] == ["clinical", "site", "batch", *LINEAR, *NUMBERS]
     assert main_model(["snn", "subspace", "abmil"]) == "subspace"
     assert main_model(["snn", "concat", "abmil"]) == "snn"
     assert [model_title(name) for name in ("snn", "theirs")] == ["SNN", "theirs"]
@@ -205,16 +206,18 @@ def test_unknown_models_are_refused_with_the_known_names():
 
 
 def test_tasks_of_linear_models():
+    purity = TaskSpec(column="purity", kind="regression")
     survival, grade = TaskSpec(time="time_days", event="event"), TaskSpec(column="grade")
-    suited = {name: (MODELS[name].suits(survival.kind), MODELS[name].suits(grade.kind)) for name in MODELS}
+    suited = {name: tuple(MODELS[name].suits(task.predicts) for task in (survival, grade, purity)) for name in MODELS}
     for read in ("", "-slides", "-both"):
-        assert suited.pop(f"cox{read}") == (True, False)
-        assert suited.pop(f"logistic{read}") == (False, True)
-    assert set(suited.values()) == {(True, True)}
+        assert suited.pop(f"cox{read}") == (True, False, False)
+        assert suited.pop(f"logistic{read}") == (False, True, False)
+        assert suited.pop(f"linear{read}") == (False, False, True)
+    assert set(suited.values()) == {(True, True, True)}
 
 
 def test_what_is_compared_unless_models_are_named_has_linear_models_of_every_task_in_it():
-    expected = ["subspace", "abmil", "snn", "concat", "clinical", "site", "batch", *LINEAR]
+    expected = ["subspace", "abmil", "snn", "concat", "clinical", "site", "batch", *LINEAR, *NUMBERS]
     assert compared_models() == expected
 
 
@@ -247,8 +250,11 @@ def test_a_cohort_is_compared_by_models_whose_inputs_it_has(make_cohort, lacking
     complete = next(place for place, p in enumerate(cohort) if p.slides and p.expression is not None)
     with_one = (*patients[:complete], cohort.patients[complete], *patients[complete + 1 :])
     assert compared_in(replace(cohort, patients=with_one)) == [
-        name for name in compared_models() if not is_trivial(name)
+        name for name in compared_models() if not is_trivial(name) and name not in NUMBERS
     ]
+    purity = {"purity": TaskSpec(column="purity", kind="regression")}
+    of_numbers = set(compared_in(replace(cohort, tasks=purity))) & {*NUMBERS}
+    assert of_numbers == {*NUMBERS}
 
 
 @pytest.mark.parametrize("task", ["survival", "grade"])

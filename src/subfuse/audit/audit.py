@@ -10,7 +10,12 @@ import pandas as pd
 from subfuse.audit.any_origin.any_table import auditable
 from subfuse.audit.any_origin.trivial_models import TrivialModels, fit_trivial_models
 from subfuse.audit.audited_task import N_BOOTSTRAP, AuditedTask, audited_tasks, check_modalities
-from subfuse.audit.calibration import calibration_findings, decision_findings, promise_findings
+from subfuse.audit.calibration import (
+    calibration_findings,
+    decision_findings,
+    promise_findings,
+    without_probabilities,
+)
 from subfuse.audit.comparison_family import compare_task
 from subfuse.audit.confounding.confounders import CHECK as CONFOUNDING
 from subfuse.audit.confounding.confounders import MeanFeatures, confounder_findings
@@ -220,11 +225,15 @@ def _audit_table(
         of_clinical, added_beside = added_to_clinical(task, comparisons)
         audited.add(of_clinical, added_beside, table="added_value")
         instead = next((str(rows["trivial"].iloc[0]) for rows in (added_beside, added) if len(rows)), None)
-        audited.add(*decision_findings(task, instead), table="decision_curves")
+        if task.outcome.kind != "regression":
+            audited.add(*decision_findings(task, instead), table="decision_curves")
         if (tabled := trivial.cohorts.get(task.name)) is not None:
             audited.add(*confounder_findings(tabled, task, MeanFeatures(), dict), table="confounders")
         in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])
-        audited.add(*promise_findings(task, in_strata), table="conformal")
+        if task.outcome.kind == "regression":
+            audited.add(without_probabilities(task))
+        else:
+            audited.add(*promise_findings(task, in_strata), table="conformal")
         if columns is not None:
             found, within, pairs = stratum_findings(task, strata, columns)
             audited.add(found, within, table="strata")

@@ -102,6 +102,15 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
     return [Finding.of_model(level, _PROMISES, detail, why, task=task.name, model=model)], table
 
 
+def without_probabilities(task: TaskPredictions) -> list[Finding]:
+    """Returns what is not asked of a task of numbers: they are no probabilities."""
+    found = (
+        "not checked, as numbers are predicted and no probabilities; nor are decision curves and promised coverage. "
+        "R², the mean absolute error and the plot of predicted against measured numbers tell how far off they are"
+    )
+    return [Finding.of_model("note", CHECK, found, task=task.name, model=main_model(task.models))]
+
+
 def _decisions_text(outcome: str, rows: pd.DataFrame, trivial: str | None) -> str:
     worth, beyond = rows[rows["lower_default"] > 0], rows[rows["lower"] > 0]
     if worth.empty:

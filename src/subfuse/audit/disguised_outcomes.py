@@ -35,7 +35,14 @@ _OUTCOME_NAMES = frozenset(
         "dead", "died", "death", "deceased", "is_dead", "status", "pfs", "pfs_days", "dss", "dfs",
     }
 )  # fmt: skip
-SUSPICIOUS_COLUMNS = ("task", "input", "reason", "share", "is_sure", "n_patients")  # share: C-index or AUC, or 1
+SUSPICIOUS_COLUMNS = (
+    "task",
+    "input",
+    "reason",
+    "share",
+    "is_sure",
+    "n_patients",
+)  # share: C-index, AUC or concordance, or 1
 _WHY = (
     "A model that reads its own outcome, or a batch that goes with it (cohorts scaled separately), is measured on "
     "knowledge that no new patient brings."
@@ -71,7 +78,8 @@ def suspicious_inputs(cohort: Cohort, trained: Collection[str], task: str) -> pd
 
     A column is a gene or covariate. It is named if its name is that of the outcome (the task's columns, for survival
     also common names of time and vital status), or if it alone orders the training patients with a C-index or AUC of
-    at least 0.99 or at most 0.01: survival by time and by event, classes one against the rest.
+    at least 0.99 or at most 0.01: survival by time and by event, classes one against the rest, numbers
+    by their order.
 
     Args:
         cohort: The cohort.
@@ -176,6 +184,13 @@ def _orderings(
     values: Float[np.ndarray, "patient column"], patients: Sequence[Patient], spec: TaskSpec
 ) -> Iterator[_Ordering]:
     if not patients or values.shape[1] == 0:
+        return
+    if spec.is_regression:
+        number = np.array([patient.outcome(spec)[0] for patient in patients], dtype=np.float64)
+        higher = number[:, None] > number
+        if higher.any():
+            chance = log_chance_of_order(higher.sum(axis=1)[higher.any(axis=1)])
+            yield _Ordering(best_concordance(values, higher), "concordance {} with the value", chance)
         return
     if not spec.is_survival:
         labels = np.array([patient.labels[spec.label_column] for patient in patients])

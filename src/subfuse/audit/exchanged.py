@@ -16,6 +16,7 @@ from subfuse.evaluation.benefit.interaction import INTERACTION, variance_shares
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.metrics import metric_title, number, signed_interval
 from subfuse.evaluation.predictions import columns_with, stacked
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE
 from subfuse.training.models import modalities_of, model_title
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def exchanged_grid(
 ) -> Float[np.ndarray, "patient patient output"]:
     """Returns predictions from the slides of each patient (rows) with the expression of each (columns).
 
-    Risks, or log probabilities of the classes. Covariates stay with the patient of the slides.
+    Risks, numbers, or log probabilities of the classes. Covariates stay with the patient of the slides.
 
     Args:
         fitted: Anything with `align` and `predict`.
@@ -131,7 +132,7 @@ def exchanged_grid(
         ]
         predicted = fitted.predict(exchanged)
         classes = columns_with(predicted, "p_")
-        values = predicted[classes or ["risk"]].to_numpy(dtype=np.float64)
+        values = predicted[classes or columns_with(predicted, "risk", PREDICTED_VALUE)].to_numpy(dtype=np.float64)
         values = np.log(np.maximum(values, _TINY)) if classes else values
         grid = np.empty((n, n, values.shape[1])) if grid is None else grid
         grid[rows, givers] = values
@@ -210,7 +211,7 @@ def _shuffled_rows(
             continue
         predicted = shuffled_predictions(load_fitted(job.folder), cohort, list(rows.index), modality, generator)
         predicted = predicted.set_index("patient_id")
-        columns = [name for name in columns_with(predicted, "risk", "survival_", "p_") if name in rows]
+        columns = [name for name in columns_with(predicted, "risk", "survival_", "p_", PREDICTED_VALUE) if name in rows]
         rows = rows.copy()
         rows[columns] = predicted.loc[rows.index, columns]
         parts.append(rows)

@@ -12,7 +12,6 @@ from subfuse.audit.audited_task import AuditedTask, headline_value
 from subfuse.audit.findings import SIGNIFICANCE, Finding, Level
 from subfuse.audit.recommendation import unfit
 from subfuse.errors import preview
-from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.metrics import metric_title, number, p_text, signed_interval
 from subfuse.evaluation.predictions import (
     FOLD,
@@ -21,10 +20,7 @@ from subfuse.evaluation.predictions import (
     TaskPredictions,
     class_probabilities,
     columns_with,
-    events,
     label_indices,
-    risks,
-    times_days,
 )
 from subfuse.evaluation.weighted_metrics import wins
 from subfuse.training.models import COLUMNS, model_title
@@ -98,8 +94,8 @@ def fusion_contest(task: AuditedTask) -> Contest:
 
     The best single modality is the model of slides or of expression with the highest mean headline metric on test
     patients: chosen after the fact, which favours it, so that a benefit of fusion is not owed to a weak opponent. Late
-    fusion averages the best model of each modality without training: class probabilities, or ranks of risk within the
-    fold's test patients. Models whose modalities are unknown are left out.
+    fusion averages the best model of each modality without training: class probabilities, numbers, or ranks of risk
+    within the fold's test patients. Models whose modalities are unknown are left out.
     """
     known, values = task.modalities, task.values
     fused = tuple(model for model in task.models if len(known[model]) > 1)
@@ -189,11 +185,11 @@ def late_fusion(task: AuditedTask, single: Sequence[str]) -> pd.DataFrame | None
 def rescue(task: TaskPredictions, model: str, reference: str) -> tuple[Finding, pd.DataFrame]:
     """Returns which test patients the model gets right and the reference wrong (rescued), and the reverse (lost).
 
-    Right is the true class predicted; for survival, more than half of the patient's comparable pairs within the fold
-    in the right order. First repeat only, patients predicted by both. The p-value is McNemar's, exact; of too few
-    patients of the rarest class, or with an event, there is none.
+    Right is the true class predicted; for survival and numbers, more than half of the patient's comparable pairs within
+    the fold in the right order. First repeat only, patients predicted by both. The p-value is McNemar's, exact; of too
+    few patients, of the rarest class or with an event, there is none.
     """
-    right = [_right(task.of_model(name), task.classes) for name in (model, reference)]
+    right = [_right(task.of_model(name), task.outcome) for name in (model, reference)]
     common = right[0].index.intersection(right[1].index)
     ours, theirs = (series.loc[common].to_numpy() for series in right)
     change = np.select([ours & ~theirs, ~ours & theirs], ["rescued", "lost"], "")
@@ -299,36 +295,33 @@ def _finding(row: Mapping[str, Any], task: AuditedTask, unrelated: Collection[st
 
 def _comparable(rows: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
     """Returns the rows with risks as ranks from 0 to 1 within fold and split: models differ in their scale."""
-    if outcome.classes is not None:
+    if outcome.kind != "survival":
         return rows
     grouped = rows.groupby([*FOLD, "split"])["risk"]
     return rows.assign(risk=(grouped.rank() - 0.5) / grouped.transform("size"))
 
 
-def _right(rows: pd.DataFrame, classes: Sequence[str] | None) -> pd.Series:
+def _right(rows: pd.DataFrame, outcome: Outcome) -> pd.Series:
     """Returns whether each test patient of the first repeat is predicted rightly; unrankable patients are left out."""
     tested = rows[(rows["split"] == "test") & (rows["repeat"] == rows["repeat"].min())]
-    parts = [_right_of_fold(fold, classes) for _, fold in tested.groupby("fold")]
+    parts = [_right_of_fold(fold, outcome) for _, fold in tested.groupby("fold")]
     return pd.concat(parts) if parts else pd.Series(dtype=bool, index=pd.MultiIndex.from_tuples([], names=PATIENT))
 
 
-def _right_of_fold(fold: pd.DataFrame, classes: Sequence[str] | None) -> pd.Series:
+def _right_of_fold(fold: pd.DataFrame, outcome: Outcome) -> pd.Series:
     index = pd.MultiIndex.from_frame(fold[["fold", *PATIENT]])
-    if classes is not None:
-        right = class_probabilities(fold, classes).argmax(axis=1) == label_indices(fold, classes)
+    if outcome.classes is not None:
+        right = class_probabilities(fold, outcome.classes).argmax(axis=1) == label_indices(fold, outcome.classes)
         return pd.Series(right, index=index)
-    share = ordered_share(times_days(fold), events(fold), risks(fold))
+    share = ordered_share(outcome.comparable(fold)[0], outcome.scores(fold)[:, 0])
     is_known = np.isfinite(share)
     return pd.Series(share[is_known] > 0.5, index=index[is_known])
 
 
 def ordered_share(
-    time_days: Float[np.ndarray, " patient"],
-    event: Bool[np.ndarray, " patient"],
-    risk: Float[np.ndarray, " patient"],
+    comparable: Bool[np.ndarray, "patient patient"], score: Float[np.ndarray, " patient"]
 ) -> Float[np.ndarray, " patient"]:
     """Returns the share of each patient's comparable pairs that are ordered rightly, ties one half; NaN without any."""
-    ordered = known_orders(time_days, event)
-    won = ordered * wins(risk[:, None] - risk)
-    pairs = ordered.sum(axis=0) + ordered.sum(axis=1)
-    return np.divide(won.sum(axis=0) + won.sum(axis=1), pairs, out=np.full(len(risk), np.nan), where=pairs > 0)
+    won = comparable * wins(score[:, None] - score)
+    pairs = comparable.sum(axis=0) + comparable.sum(axis=1)
+    return np.divide(won.sum(axis=0) + won.sum(axis=1), pairs, out=np.full(len(score), np.nan), where=pairs > 0)

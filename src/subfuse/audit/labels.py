@@ -11,6 +11,7 @@ from subfuse.errors import listed, preview
 from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SITE
 from subfuse.evaluation.metrics import duration, p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
+from subfuse.evaluation.regression.columns import observed_values
 from subfuse.identifiers import site_of_barcode
 
 _EVENT_SHARE_RANGE = 0.25  # between folds
@@ -29,9 +30,10 @@ def label_findings(task: TaskPredictions, patients: pd.DataFrame | None) -> list
     """
     tested = task.tested.drop_duplicates(PATIENT)
     findings = [*_contradictions(task)]
-    findings += (
-        _survival_findings(task, tested) if task.classes is None else _class_findings(task, task.classes, tested)
-    )
+    if task.classes is not None:
+        findings += _class_findings(task, task.classes, tested)
+    else:
+        findings += _survival_findings(task, tested) if task.outcome.kind == "survival" else _values(task, tested)
     return [*findings, *_site_findings(task, tested, patients)]
 
 
@@ -119,6 +121,18 @@ def _survival_findings(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[
         )
 
 
+def _values(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Finding]:
+    value = observed_values(tested)
+    text = (
+        f"values from {value.min():g} to {value.max():g} among {len(value)} test patients, median {np.median(value):g}"
+    )
+    if len(value) < LEAST_EVENTS:
+        why = "A concordance of few patients says little, whatever its value."
+        yield Finding("warning", "labels", text, why, "Collect more patients or pool cohorts.", task.name)
+    else:
+        yield Finding("ok", "labels", text, task=task.name)
+
+
 def _time_findings(task: TaskPredictions, time_days: Float[np.ndarray, " patient"]) -> Iterator[Finding]:
     longest = time_days.max()
     if len(time_days) > 1 and np.ptp(time_days) == 0:
@@ -146,7 +160,10 @@ def _site_findings(task: TaskPredictions, tested: pd.DataFrame, patients: pd.Dat
         yield Finding("note", check, found, "A model may recognise the hospital instead of the disease.",
                       "Give `site` in the patients' table.", task.name)  # fmt: skip
         return
-    outcome = tested[task.outcome.columns[-1]].astype(str)
+    outcome = tested[task.outcome.columns[-1]]
+    if task.outcome.kind == "regression":  # thirds of the patients
+        outcome = pd.cut(outcome.rank(pct=True), 3, labels=["low", "middle", "high"])
+    outcome = outcome.astype(str)
     value, p_value = _cramers_v(pd.crosstab(site[common], outcome[common]).to_numpy(dtype=np.float64))
     text = f"Cramér's V of {site[common].nunique()} sites and the outcome is {value:.2f} ({p_text(p_value)})"
     if value >= _CONFOUNDED and p_value < _STRICT:

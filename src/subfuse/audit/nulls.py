@@ -17,7 +17,7 @@ from subfuse.training.models import model_title
 
 LABEL_NULL = "label permutation"
 _N_PERMUTATIONS = 200
-_REVERSED = 0.4  # C-index or AUC below which predictions may be the wrong way round
+_REVERSED = 0.4  # C-index, AUC or concordance below which predictions may be the wrong way round
 # Held-out predictions of noise lie below chance more often than above: training lacks what is tested
 _REVERSED_SDS = 4.0
 _CHECK_DIRECTION = "Check the sign of the risk, or the order of the classes."
@@ -31,7 +31,7 @@ class _Pairs:
     wins: Float[np.ndarray, "class patient patient"]  # 1, 0, or one half, for every pair
 
     def headline(self, order: np.ndarray) -> float:
-        """Returns C-index or macro AUC with the predictions dealt out in this order; NaN where undefined."""
+        """Returns the headline metric with the predictions dealt out in this order; NaN where undefined."""
         dealt = self.wins[:, order][:, :, order]
         total = self.comparable.sum(axis=(1, 2))
         if not total.all():
@@ -104,6 +104,8 @@ def _label_finding(
         return Finding("ok", LABEL_NULL, text, task=task.name, model=model)
     is_below, is_far = bool((null > value).all()), null.mean() - value > _REVERSED_SDS * null.std()
     right_way = "A higher risk must be worse, p_<class> must be of its class, and event true where it was observed."
+    if task.outcome.kind == "regression":
+        right_way = "A higher prediction must mean a higher value: check its sign."
     if value < _REVERSED and is_below and is_far:
         found = f"the {task.outcome.words['order']} is reversed: {text}, every one of them higher"
         why = "The predictions order patients against their outcomes."
@@ -114,8 +116,9 @@ def _label_finding(
     if upper < CHANCE:
         interval = f"the 95 % interval of the {metric_title(task.headline)}, {number(lower)} to {number(upper)}"
         found += f"; the direction seems reversed: {interval}, lies below {CHANCE}"
+        check = "" if task.outcome.kind == "regression" else f" {_CHECK_DIRECTION}"
         why = "Patients seem to be ordered against their outcomes, which noise can do too where they are few."
-        return Finding(level, LABEL_NULL, found, why, f"{right_way} {_CHECK_DIRECTION}", task.name, model)
+        return Finding(level, LABEL_NULL, found, why, f"{right_way}{check}", task.name, model)
     if is_below:
         why = "The predictions may be reversed, or of noise: where patients are few, such lie below chance too."
         return Finding(level, LABEL_NULL, found, why, right_way, task.name, model)

@@ -13,9 +13,9 @@ from subfuse.evaluation.predictions import FOLD, class_probabilities
 def unfit(task: AuditedTask, model: str, unrelated: Collection[str] = ()) -> str | None:
     """Returns why a model should not be recommended, whatever its headline metric; None where nothing speaks against.
 
-    One whose C-index or AUC is not above chance orders no patients. A model that predicts one class, or one risk, in
-    every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1 are
-    undefined.
+    One whose headline metric is not above chance orders no patients. A model that predicts one class, risk
+    or number in every fold tells patients apart by traces at best; of one that never predicts a class, precision and F1
+    are undefined.
 
     Args:
         task: Predictions of the task.
@@ -31,8 +31,9 @@ def _flaw(task: AuditedTask, model: str) -> str | None:
     tested = task.tested_by(model)
     folds = [fold for _, fold in tested.groupby(FOLD)]
     if task.classes is None:
-        same = all(np.ptp(fold["risk"].to_numpy(dtype=np.float64)) == 0 for fold in folds)
-        return "it predicts the same risk for every patient of a fold" if same else below
+        same = all(np.ptp(task.outcome.scores(fold)) == 0 for fold in folds)
+        what = task.outcome.words["predicted"]
+        return f"it predicts the same {what} for every patient of a fold" if same else below
     predicted = [set(class_probabilities(fold, task.classes).argmax(axis=1).tolist()) for fold in folds]
     if all(len(found) == 1 for found in predicted):
         return "it predicts one class in every fold"

@@ -104,7 +104,7 @@ def _crossval(arguments: Namespace) -> None:
 
     from subfuse.cohort.cohort import read_cohort
     from subfuse.runs.folds import choose_folds
-    from subfuse.training.models import check_model_names, compared_in, compared_models, is_trivial
+    from subfuse.training.models import MODELS, check_model_names, compared_in, compared_models, is_trivial
 
     require_distinct("--tasks", arguments.tasks)
     require_distinct("--models", arguments.models)
@@ -112,7 +112,8 @@ def _crossval(arguments: Namespace) -> None:
     check_model_names(arguments.models or ())
     cohort = read_cohort(arguments.prepared)
     models = arguments.models or compared_in(cohort, choose_folds(cohort, arguments.folds, seed=arguments.seed))
-    left_out = [name for name in compared_models() if name not in models and not is_trivial(name)]
+    suited = [name for name in compared_models() if any(MODELS[name].suits(t.predicts) for t in cohort.tasks.values())]
+    left_out = [name for name in suited if name not in models and not is_trivial(name)]
     if left_out and arguments.models is None:
         print(f"Left out, since nobody here has what they read: {', '.join(left_out)}.")
     workers = n_workers(arguments)

@@ -237,7 +237,7 @@ def side_by_side(slides: Sequence[SlideFeatures]) -> Float[np.ndarray, "patch 2"
 
 
 def class_names(patients: Sequence[Patient], task: TaskSpec) -> tuple[str, ...]:
-    """Returns the classes of a task: as declared, else every label that occurs, sorted; none of a survival task."""
-    if task.is_survival:
+    """Returns the classes of a task: as declared, else every label that occurs, sorted; none of other tasks."""
+    if task.predicts != "classes":
         return ()
     return task.classes or tuple(sorted({p.labels[task.label_column] for p in patients if p.has_outcome(task)}))

@@ -46,7 +46,18 @@ class OrderedTarget(ClassTarget):
     """Class index of the patients of a batch, of a task that is trained by the order of its classes."""
 
 
-Target = SurvivalTarget | ClassTarget
+@dataclass(frozen=True)
+class NumberTarget:
+    """Measured number of the patients of a batch."""
+
+    value: Float[Tensor, " batch"]
+
+    def to(self, device: torch.device) -> "NumberTarget":
+        """Returns the target on a device."""
+        return NumberTarget(moved(self.value, device))
+
+
+Target = SurvivalTarget | ClassTarget | NumberTarget
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -95,6 +106,8 @@ def make_target(patients: Sequence[Patient], task: TaskSpec, classes: Sequence[s
     if task.is_survival:
         time_days, event = zip(*(patient.outcome(task) for patient in patients), strict=True)
         return SurvivalTarget(torch.tensor(time_days, dtype=torch.float32), torch.tensor(event, dtype=torch.bool))
+    if task.is_regression:
+        return NumberTarget(torch.tensor([patient.outcome(task)[0] for patient in patients], dtype=torch.float32))
     index = {name: i for i, name in enumerate(classes)}
     labels = [patient.labels[task.label_column] for patient in patients]
     unknown = set(labels) - index.keys()

@@ -63,6 +63,8 @@ class Patient:
             is_own = (task.time, task.event) == FOLLOW_UP
             time_days, event = (self.time_days, self.event) if is_own else task.follow_up(self.labels)
             return (time_days, event if task.cause is None else task.of_cause(self.labels))
+        if task.is_regression:
+            return (task.number(self.labels),)
         label = self.labels.get(task.label_column)
         return (None if label in (task.leave_out or ()) else label,)
 
@@ -136,10 +138,13 @@ class Cohort:
         return "\n".join([f"Cohort {self.name}", *(f"  {name:<{width}}  {text}" for name, text in rows)])
 
     def _known(self, task: TaskSpec) -> str:
-        """How many patients a task has, and their events or classes."""
+        """How many patients a task has, and their events, classes or range."""
         if task.is_survival:
             events = [bool(p.outcome(task)[1]) for p in self if p.has_outcome(task)]
             return f"{len(events)} patients, {sum(events)} events"
+        if task.is_regression:
+            values = [float(p.labels[task.label_column]) for p in self if p.has_outcome(task)]
+            return f"{len(values)} patients" + (f", {min(values):g} to {max(values):g}" if values else "")
         labels = Counter(p.labels[task.label_column] for p in self if p.has_outcome(task))
         return f"{labels.total()} patients ({listed(f'{name}: {n}' for name, n in sorted(labels.items()))})"
 

@@ -120,10 +120,13 @@ def repeated_folds(
 
 
 def default_stratification(tasks: Mapping[str, TaskSpec], patients: pd.DataFrame) -> tuple[str, ...]:
-    """Returns the columns whose mixture folds keep by default: the event, else the first label; also the cohort."""
-    columns = [task.stratified_by for task in tasks.values()]
-    outcome = "event" if "event" in columns else columns[0]
-    return ("cohort", outcome) if patients["cohort"].nunique() > 1 else (outcome,)
+    """Returns the columns whose mixture folds keep by default: the event, else the first label; also the cohort.
+
+    Numbers, of which hardly two patients have the same, make no mixture.
+    """
+    columns = [task.stratified_by for task in tasks.values() if not task.is_regression]
+    outcome = ("event",) if "event" in columns else tuple(columns[:1])
+    return ("cohort", *outcome) if patients["cohort"].nunique() > 1 else outcome
 
 
 def _deal(strata: Int[np.ndarray, " patient"], parts: int, random: np.random.Generator) -> Int[np.ndarray, " patient"]:

@@ -1,5 +1,6 @@
-"""What is predicted: a class, or the time to an event."""
+"""What is predicted: a class, a number, or the time to an event."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ Labels = Annotated[tuple[str, ...], BeforeValidator(_as_labels)]
 
 
 class TaskSpec(Section):
-    """A task: either `time` and `event` columns (survival) or a label `column` (classification)."""
+    """A task: `time` and `event` columns (survival), or a `column` of labels (classes) or of numbers (regression)."""
 
     time: str | None = None
     event: str | None = None
@@ -43,6 +44,8 @@ class TaskSpec(Section):
     classes: Labels | None = None  # order of the classes; default: sorted
     ordinal: bool | Literal["cumulative_logits"] = False  # `classes` have an order: report quadratic kappa, or train so
     leave_out: Labels | None = None  # labels beside `classes` whose patients are not of this task
+    kind: Literal["regression"] | None = None  # `column` holds numbers
+    loss: Literal["squared", "huber"] | None = None  # of regression; None: squared
 
     @field_validator("ordinal", mode="wrap")
     @classmethod
@@ -68,6 +71,12 @@ class TaskSpec(Section):
             raise ValueError("`cause` is of the event of a survival task, not of a `column`")
         if self.column is None and (self.classes is not None or self.ordinal or self.leave_out is not None):
             raise ValueError("`classes`, `ordinal` and `leave_out` are of the labels of a `column`, not of survival")
+        if self.kind is not None and (self.column is None or self.classes is not None or self.ordinal):
+            raise ValueError(
+                "`kind: regression` is of a `column` of numbers, without `classes`, `ordinal`, `leave_out`"
+            )
+        if self.loss is not None and self.kind is None:
+            raise ValueError("`loss` is of `kind: regression`")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("`classes` lists the distinct labels of `column`")
         if self.ordinal and self.classes is None:
@@ -79,7 +88,7 @@ class TaskSpec(Section):
     @model_serializer(mode="wrap")
     def _as_before(self, to_dict: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         """Tasks without what came later are written, and hashed, as they were before."""
-        later = ("leave_out", "cause")
+        later = ("leave_out", "cause", "kind", "loss")
         return {name: value for name, value in to_dict(self).items() if name not in later or value is not None}
 
     def known(self, outcome: pd.Series) -> pd.Series:
@@ -87,8 +96,10 @@ class TaskSpec(Section):
         return outcome.mask(outcome.isin(self.leave_out)) if self.leave_out else outcome
 
     def cases(self, patients: pd.DataFrame) -> pd.Series:
-        """Returns by what patients differ: event (boolean) or label; missing where unknown or left out."""
+        """Returns by what patients differ: event (boolean), label or number; missing where unknown or left out."""
         outcome = patients[self.stratified_by]
+        if self.is_regression:
+            return pd.to_numeric(outcome).astype(float)
         if self.column is not None:
             return self.known(outcome)
         if self.cause is not None:
@@ -96,7 +107,7 @@ class TaskSpec(Section):
         return outcome if self.event == FOLLOW_UP[1] else outcome.map(_TRUTH).astype("boolean")
 
     def outcomes(self, patients: pd.DataFrame) -> pd.DataFrame:
-        """Returns `patient_columns` of a table with their types: days (NaN where unknown) and event, or label."""
+        """Returns `patient_columns` of a table with their types: days (NaN: unknown) and event, or label, or number."""
         if self.column is not None:
             return self.cases(patients).to_frame()
         time, event = self.patient_columns
@@ -117,6 +128,24 @@ class TaskSpec(Section):
                 f"{event}. Declare it under `endpoints` of `patients` in the cohort file, and prepare again."
             ) from error
 
+    def number(self, columns: Mapping[str, str]) -> float | None:
+        """Returns the number of a regression task from a patient's columns; None where unknown.
+
+        Raises:
+            DataError: What is there is no number.
+        """
+        found = columns.get(self.label_column)
+        try:
+            number = None if found is None else float(found)
+        except ValueError:
+            number = math.nan
+        if number is not None and not math.isfinite(number):
+            raise DataError(
+                f"{self.column}: a number is required, as `kind: regression` learns it. Found {found!r}. Correct the "
+                "clinical table, and prepare again."
+            )
+        return number
+
     def of_cause(self, columns: Mapping[str, str]) -> bool | None:
         """Returns whether the event of `cause` ended the follow-up, from a patient's columns; None where unknown."""
         found = columns.get(cause_column(str(self.event)))
@@ -129,7 +158,7 @@ class TaskSpec(Section):
 
     @property
     def label_column(self) -> str:
-        """The label column of a classification task; a survival task has none (ValueError)."""
+        """The column of labels or numbers; a survival task has none (ValueError)."""
         if self.column is None:
             raise ValueError("a survival task has time and event, not a label column.")
         return self.column
@@ -137,7 +166,9 @@ class TaskSpec(Section):
     @property
     def outcome_columns(self) -> tuple[str, ...]:
         """Columns of the outcome in tables of predictions."""
-        return FOLLOW_UP if self.is_survival else ("label",)
+        if self.is_survival:
+            return FOLLOW_UP
+        return ("value",) if self.is_regression else ("label",)
 
     @property
     def patient_columns(self) -> tuple[str, ...]:
@@ -162,9 +193,14 @@ class TaskSpec(Section):
         return self.column is None
 
     @property
-    def kind(self) -> Literal["survival", "classes"]:
+    def is_regression(self) -> bool:
+        """True where a number is predicted."""
+        return self.kind == "regression"
+
+    @property
+    def predicts(self) -> Literal["survival", "classes", "regression"]:
         """What is predicted."""
-        return "survival" if self.is_survival else "classes"
+        return "survival" if self.is_survival else self.kind or "classes"
 
 
 class BinaryTasks(Section):

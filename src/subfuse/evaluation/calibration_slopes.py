@@ -56,8 +56,9 @@ def slope_table(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: Columns of predictions.csv, with rows of split validation for recalibration.
 
     Returns:
-        Columns `SLOPE_COLUMNS`; `outcome` is the class, empty for survival. What is undefined is NaN with its reason,
-        as with fewer than 20 patients, 5 of a class and of the rest, or 10 events by the horizon.
+        Columns `SLOPE_COLUMNS`; `outcome` is the class, empty for survival. No rows for regression. What is undefined
+        is NaN with its reason, as with fewer than 20 patients, 5 of a class and of the rest, or 10 events by the
+        horizon.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -66,7 +67,7 @@ def slope_table(predictions: pd.DataFrame) -> pd.DataFrame:
         Van Calster et al. (2019), BMC Med 17: 230. Austin, Harrell and van Klaveren (2020), Stat Med 39: 2714-2742.
     """
     rows: list[dict[str, Any]] = []
-    for task in read_tasks(predictions):
+    for task in (task for task in read_tasks(predictions) if task.outcome.kind != "regression"):
         for model in task.models:
             of_model = task.of_model(model)
             tested = of_model[of_model["split"] == "test"]

@@ -28,7 +28,7 @@ METRIC_COLUMNS = (
 )  # fmt: skip
 _TRUNCATED = ("uno_c_index", "integrated_brier")  # and the AUC at a horizon
 _INFLATED = ("expected_calibration_error",)
-_OF_PROBABILITIES = ("brier", "expected_calibration_error")  # folds are pooled
+POOLED = ("brier", "expected_calibration_error", "r2", "mae")  # over folds: of what is predicted, not of its order
 
 
 def evaluate_predictions(
@@ -39,7 +39,8 @@ def evaluate_predictions(
     - `value`: mean over folds (and repeats) of the fold's metric; folds where it is undefined are left out and
       counted in `reason`. C-indices are therefore never computed over patients of different fold models. The errors of
       probabilities, `brier` and `expected_calibration_error`, are those of the pooled folds of a repeat, as in
-      `calibration_table`: a fold has too few patients for the bins.
+      `calibration_table`: a fold has too few patients for the bins. So are those of numbers, `r2` and `mae`: of a few
+      patients with like values, R² may be anything.
     - `sd`: standard deviation over folds, or over repeats where folds are pooled; NaN for fewer than two.
     - `lower`, `upper`: 2.5 and 97.5 % quantiles of the value over bootstrap replicates, which draw patients with
       replacement within folds. Models are not retrained: the interval is about patients, not about training.
@@ -66,7 +67,7 @@ def evaluate_predictions(
             `quadratic_kappa`, which means nothing otherwise.
 
     Returns:
-        Columns `METRIC_COLUMNS`; `n_events` is missing for classification, `reason` where there is nothing to say.
+        Columns `METRIC_COLUMNS`; `n_events` is missing but for survival, `reason` where there is nothing to say.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
@@ -81,7 +82,7 @@ def evaluate_predictions(
             few = partial(few_in, tested.set_index(PATIENT), task.outcome)
             groups = ranked_patients(task.of_model(model), task.outcome, by=by)
             measured = [group.weighted(bootstrap.of(group)) for group in groups]
-            summaries = [s for s in _summaries(groups, measured, note, few) if s["metric"] not in _OF_PROBABILITIES]
+            summaries = [s for s in _summaries(groups, measured, note, few) if s["metric"] not in POOLED]
             scaled_by = task.outcome.scaled_by
             pooled = groups if by == scaled_by else ranked_patients(task.of_model(model), task.outcome, by=scaled_by)
             errors = [g.weighted_errors(bootstrap.of(g)) for g in pooled if g.weighted_errors is not None]

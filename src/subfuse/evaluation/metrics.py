@@ -14,7 +14,7 @@ from subfuse.evaluation.weighted_metrics import (
 )
 
 NORMAL_95 = 1.96  # standard deviations from the middle of a normal distribution to the ends of its 95 %
-CHANCE = 0.5  # C-index or AUC of predictions that say nothing
+CHANCE = 0.5  # C-index, AUC or concordance of predictions that say nothing
 _METRIC_TITLES = {
     "c_index": "C-index",
     "uno_c_index": "Uno C-index",
@@ -29,8 +29,12 @@ _METRIC_TITLES = {
     "quadratic_kappa": "Quadratic κ",
     "brier": "Brier",
     "expected_calibration_error": "Calib. error",
+    "concordance": "Concordance",
+    "spearman": "Spearman ρ",
+    "r2": "R²",
+    "mae": "Mean abs. error",
 }
-LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error"})
+LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "expected_calibration_error", "mae"})
 
 
 @dataclass(frozen=True)

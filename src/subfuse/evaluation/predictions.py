@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.censoring import SurvivalCurves, known_orders
 from subfuse.evaluation.floors import LEAST
+from subfuse.evaluation.regression.columns import holds_values, known_numbers
+from subfuse.evaluation.regression.outcome import NumberOutcome
 
 FOLD = ["repeat", "fold"]
 PATIENT = ["cohort", "patient_id"]
@@ -26,7 +28,7 @@ _TINY = 1e-7  # the least probability of which a logarithm is taken
 
 @dataclass(frozen=True)
 class SurvivalOutcome:
-    """The time to an event, predicted by a risk; answers what differs between survival and classes."""
+    """The time to an event, predicted by a risk; answers what differs between kinds of outcomes."""
 
     kind: ClassVar = "survival"
     headline: ClassVar = "c_index"  # the metric by which models are compared
@@ -121,8 +123,8 @@ class ClassOutcome:
         return is_class[:, :, None] & ~is_class[:, None, :]
 
 
-Outcome = SurvivalOutcome | ClassOutcome
-HEADLINES = (SurvivalOutcome.headline, ClassOutcome.headline)
+Outcome = SurvivalOutcome | ClassOutcome | NumberOutcome
+HEADLINES = (SurvivalOutcome.headline, ClassOutcome.headline, NumberOutcome.headline)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class TaskPredictions:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Of the outcome; None for survival."""
+        """Of the outcome; None for survival and for numbers."""
         return self.outcome.classes
 
     @property
@@ -165,7 +167,8 @@ class TaskPredictions:
 def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
     """Yields the tasks of a predictions table in order of appearance.
 
-    A task with risks is survival; otherwise its classes are the `p_<class>` columns that it fills, in their order.
+    A task with risks is survival, one with predicted values regression; otherwise its classes are the `p_<class>`
+    columns that it fills, in their order.
 
     Raises:
         DataError: Columns are missing, a patient has two rows in a fold of a model, or a task lacks predictions
@@ -180,10 +183,13 @@ def read_tasks(predictions: pd.DataFrame) -> Iterator[TaskPredictions]:
         if holds_risks(rows):
             yield TaskPredictions(str(name), rows, SurvivalOutcome())
             continue
+        if holds_values(rows):
+            yield TaskPredictions(str(name), rows, NumberOutcome())
+            continue
         classes = predicted_classes(rows)
         if len(classes) < 2:
             raise DataError(
-                f"predictions of task {name} must fill the column risk or p_<class> of two classes or more. "
+                f"predictions of task {name} must fill risk, predicted_value or p_<class> of two classes or more. "
                 f"Found {preview(classes) or 'none'}. Add what the models predicted."
             )
         yield TaskPredictions(str(name), rows, ClassOutcome(tuple(classes)))
@@ -220,14 +226,14 @@ def events(rows: pd.DataFrame) -> Bool[np.ndarray, " patient"]:
     Raises:
         DataError: A value is neither True nor False.
     """
-    return _column(rows, "event", rows["event"].astype(str).map({"True": True, "False": False})).astype(bool)
+    return known_numbers(rows, "event", rows["event"].astype(str).map({"True": True, "False": False})).astype(bool)
 
 
 def competing_events(rows: pd.DataFrame) -> Bool[np.ndarray, " patient"] | None:
     """Returns whose follow-up an event of another cause ended; None where the task tells no causes apart."""
     if COMPETING not in rows or not rows[COMPETING].notna().any():
         return None
-    return _column(rows, COMPETING, rows[COMPETING].astype(str).map({"True": True, "False": False})).astype(bool)
+    return known_numbers(rows, COMPETING, rows[COMPETING].astype(str).map({"True": True, "False": False})).astype(bool)
 
 
 def times_days(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
@@ -236,7 +242,7 @@ def times_days(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
     Raises:
         DataError: A value is missing.
     """
-    return _column(rows, "time_days", rows["time_days"])
+    return known_numbers(rows, "time_days", rows["time_days"])
 
 
 def risks(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
@@ -245,7 +251,7 @@ def risks(rows: pd.DataFrame) -> Float[np.ndarray, " patient"]:
     Raises:
         DataError: A value is missing.
     """
-    return _column(rows, "risk", rows["risk"])
+    return known_numbers(rows, "risk", rows["risk"])
 
 
 def class_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> Float[np.ndarray, "patient class"]:
@@ -254,7 +260,7 @@ def class_probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> Float[np.
     Raises:
         DataError: A value is missing.
     """
-    return np.stack([_column(rows, f"p_{name}", rows[f"p_{name}"]) for name in classes], axis=1)
+    return np.stack([known_numbers(rows, f"p_{name}", rows[f"p_{name}"]) for name in classes], axis=1)
 
 
 def label_indices(rows: pd.DataFrame, classes: Sequence[str]) -> Int[np.ndarray, " patient"]:
@@ -292,7 +298,7 @@ def survival_curves(tested: pd.DataFrame) -> SurvivalCurves | None:
         columns = {day: column for day, column in columns.items() if tested[column].notna().all()}
     if not columns:
         return None
-    curves = [_column(tested, column, tested[column]) for column in columns.values()]
+    curves = [known_numbers(tested, column, tested[column]) for column in columns.values()]
     return SurvivalCurves(np.array(list(columns)), np.stack(curves, axis=1))
 
 
@@ -314,20 +320,6 @@ def _days(column: str) -> float:
             f"survival columns must be named survival_<days>. Found {column}. Rename it; a follow-up in months or "
             "years is time_months or time_years in `audit --columns`."
         ) from error
-
-
-def _column(rows: pd.DataFrame, name: str, values: pd.Series) -> Float[np.ndarray, " patient"]:
-    """Returns the values as numbers; missing ones are an error that names the first patient."""
-    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    missing = ~np.isfinite(numbers)
-    if missing.any():
-        row = rows[missing].iloc[0]
-        raise DataError(
-            f"{name} must be known for every evaluated patient. Found {row[name]} for {missing.sum()} rows, the first "
-            f"patient {row['patient_id']} (task {row['task']}, model {row['model']}, fold {row['fold']}). "
-            f"Leave out rows without an outcome; a model that predicts nothing has failed."
-        )
-    return numbers
 
 
 def _check_table(predictions: pd.DataFrame) -> None:

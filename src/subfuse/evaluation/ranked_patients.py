@@ -22,10 +22,17 @@ from subfuse.evaluation.predictions import (
     survival_curves,
     times_days,
 )
+from subfuse.evaluation.regression.columns import observed_values, predicted_values
+from subfuse.evaluation.regression.metrics import (
+    regression_metrics,
+    weighted_regression_metrics,
+    weighted_value_errors,
+)
 from subfuse.evaluation.weighted_metrics import (
     weighted_auc,
     weighted_c_index,
     weighted_classification_metrics,
+    weighted_order,
     weighted_probability_errors,
     weighted_survival_metrics,
 )
@@ -42,7 +49,9 @@ class RankedPatients:
     weighted_headline: Callable[[np.ndarray], np.ndarray]  # weights (replicate, patient) -> (replicate,)
     truncation_days: float = np.nan  # of the censoring-weighted metrics; NaN without training patients
     delong: BinaryAuc | None = None  # of two classes with two patients each
-    weighted_errors: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None  # like `weighted`, of probabilities
+    weighted_errors: Callable[[np.ndarray], dict[str, np.ndarray]] | None = (
+        None  # like `weighted`, of what is predicted itself
+    )
 
 
 def ranked_patients(rows: pd.DataFrame, outcome: Outcome, *, by: Sequence[str] = tuple(FOLD)) -> list[RankedPatients]:
@@ -58,9 +67,7 @@ def ranked_patients(rows: pd.DataFrame, outcome: Outcome, *, by: Sequence[str] =
     """
     trained = dict(list(rows[rows["split"] == "train"].groupby(list(by))))
     return [
-        _survival_group(tested, trained.get(key, rows.iloc[:0]))
-        if outcome.classes is None
-        else _class_group(tested, len(trained.get(key, ())), outcome.classes)
+        _group(tested, trained.get(key, rows.iloc[:0]), outcome)
         for key, tested in rows[rows["split"] == "test"].groupby(list(by))
     ]
 
@@ -78,6 +85,12 @@ def survival_sample(tested: pd.DataFrame, train: pd.DataFrame, curves: SurvivalC
         None if train.empty else CensoringDistribution.fit(times_days(train), events(train)),
         *((None, None) if curves is None else (curves.survival, curves.days)),
     )
+
+
+def _group(tested: pd.DataFrame, train: pd.DataFrame, outcome: Outcome) -> RankedPatients:
+    if outcome.classes is not None:
+        return _class_group(tested, len(train), outcome.classes)
+    return _survival_group(tested, train) if outcome.kind == "survival" else _value_group(tested, len(train))
 
 
 def _survival_group(tested: pd.DataFrame, train: pd.DataFrame) -> RankedPatients:
@@ -103,6 +116,18 @@ def _class_group(tested: pd.DataFrame, n_train: int, classes: Sequence[str]) -> 
         partial(weighted_auc, label, probabilities),
         delong=_delong(label, probabilities, patients),
         weighted_errors=partial(weighted_probability_errors, label, probabilities),
+    )
+
+
+def _value_group(tested: pd.DataFrame, n_train: int) -> RankedPatients:
+    value, predicted = observed_values(tested), predicted_values(tested)
+    return RankedPatients(
+        pd.MultiIndex.from_frame(tested[PATIENT]),
+        n_train,
+        regression_metrics(value, predicted),
+        partial(weighted_regression_metrics, value, predicted),
+        partial(weighted_order, value, predicted),
+        weighted_errors=partial(weighted_value_errors, value, predicted),
     )
 
 

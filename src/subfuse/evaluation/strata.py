@@ -9,7 +9,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from subfuse.evaluation.bootstrap import BootstrapWeights, mean_over_folds, percentile_interval
-from subfuse.evaluation.censoring import known_orders
 from subfuse.evaluation.comparisons import holm_adjusted
 from subfuse.evaluation.floors import LEAST_COMPARED
 from subfuse.evaluation.predictions import (
@@ -22,7 +21,8 @@ from subfuse.evaluation.predictions import (
     risks,
     times_days,
 )
-from subfuse.evaluation.weighted_metrics import weighted_auc, weighted_c_index, wins
+from subfuse.evaluation.regression.columns import observed_values, predicted_values
+from subfuse.evaluation.weighted_metrics import weighted_auc, weighted_c_index, weighted_order, wins
 
 _STRATUM_COLUMNS = (
     "task", "model", "column", "stratum", "metric", "value", "lower", "upper", "n_patients", "n_events", "n_pairs",
@@ -38,7 +38,8 @@ def stratified_metrics(
     """Returns the headline metric of models within every stratum of every column, with a test of heterogeneity.
 
     - `value`: for survival, the C-index from pairs within stratum and fold, as a mean over folds; for classes, the AUC
-      over the classes that the stratum has, their probabilities divided by their sum, folds of a repeat pooled.
+      over the classes that the stratum has, their probabilities divided by their sum, folds of a repeat pooled; for
+      numbers, the concordance, folds of a repeat pooled.
     - `lower`, `upper`: as in `evaluate_predictions`; none with too few patients (`too_few`) where it is defined.
     - `p_heterogeneity`: of Cochran's Q between the strata of a column that have an interval and `LEAST_COMPARED` events
       (classes: patients of the rarest), with bootstrap variances (Cochran 1954); the same for all of these, and missing
@@ -82,7 +83,7 @@ def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd
     over folds. Over all kinds of a column the shares add up to one and the contributions to the C-index, exactly.
 
     Args:
-        task: Rows of all models and splits; of a survival task.
+        task: Rows of all models and splits; of survival or regression.
         models: Those to measure.
         columns: As for `stratified_metrics`.
 
@@ -90,12 +91,12 @@ def pair_decomposition(task: TaskPredictions, models: Sequence[str], columns: pd
         Columns `_PAIR_COLUMNS`; `other` is the stratum itself for pairs within. No rows for a task of classes.
     """
     rows: list[dict[str, Any]] = []
-    for model in models if task.classes is None else ():
+    for model in models if task.outcome.kind != "classes" else ():
         tested = task.tested_by(model)
         for column in columns:
             strata = _strata(tested, columns[column])
             kinds = list(combinations_with_replacement(sorted(set(strata)), 2))
-            folds = [_pairs_of_fold(fold, strata[fold.index], kinds) for _, fold in tested.groupby(FOLD)]
+            folds = [_pairs_of_fold(task, fold, strata[fold.index], kinds) for _, fold in tested.groupby(FOLD)]
             parts = [counts for counts in folds if counts[:, 0].sum() > 0]
             if not parts:
                 continue
@@ -167,8 +168,10 @@ def _within(
     patients = rows.drop_duplicates(PATIENT)
     n_pairs: Any = pd.NA
     if task.classes is None:
-        measured, n_pairs = list(_survival_folds(rows, bootstrap)), _n_pairs(rows)
-        undefined = "no comparable pair within a fold, or all have the same risk"
+        groups_of = [group for _, group in rows.groupby(task.outcome.scaled_by)]
+        measured = [_in_order(task, group, bootstrap) for group in groups_of]
+        n_pairs = sum(int(task.outcome.comparable(group).sum()) for group in groups_of)
+        undefined = f"no comparable pair within a fold, or all have the same {task.outcome.words['predicted']}"
     else:
         measured = list(_class_repeats(rows, task.classes, bootstrap))
         undefined = "all patients are of one class"
@@ -194,14 +197,16 @@ def _within(
     return found | {"lower": lower, "upper": upper, "reason": note}, mean_over_folds(replicates)[0]
 
 
-def _survival_folds(
-    rows: pd.DataFrame, bootstrap: BootstrapWeights
-) -> Iterator[tuple[float, Float[np.ndarray, " replicate"]]]:
-    for _, fold in rows.groupby(FOLD):
-        measured = weighted_c_index(
-            times_days(fold), events(fold), risks(fold), bootstrap.after_ones(pd.MultiIndex.from_frame(fold[PATIENT]))
-        )
-        yield float(measured[0]), measured[1:]
+def _in_order(
+    task: TaskPredictions, rows: pd.DataFrame, bootstrap: BootstrapWeights
+) -> tuple[float, Float[np.ndarray, " replicate"]]:
+    """Returns C-index or concordance of patients who are ranked together, and its replicates."""
+    weights = bootstrap.after_ones(pd.MultiIndex.from_frame(rows[PATIENT]))
+    if task.outcome.kind == "survival":
+        measured = weighted_c_index(times_days(rows), events(rows), risks(rows), weights)
+    else:
+        measured = weighted_order(observed_values(rows), predicted_values(rows), weights)
+    return float(measured[0]), measured[1:]
 
 
 def _class_repeats(
@@ -224,17 +229,12 @@ def _strata(rows: pd.DataFrame, column: pd.Series) -> pd.Series:
     return pd.Series(found.to_numpy(dtype=object), index=rows.index).fillna(_UNKNOWN).astype(str)
 
 
-def _n_pairs(rows: pd.DataFrame) -> int:
-    return sum(int(known_orders(times_days(fold), events(fold)).sum()) for _, fold in rows.groupby(FOLD))
-
-
 def _pairs_of_fold(
-    rows: pd.DataFrame, strata: pd.Series, kinds: Sequence[tuple[str, str]]
+    task: TaskPredictions, rows: pd.DataFrame, strata: pd.Series, kinds: Sequence[tuple[str, str]]
 ) -> Float[np.ndarray, "kind 2"]:
     """Returns how many comparable pairs there are of each kind, and how many of these are ordered rightly."""
-    ordered = known_orders(times_days(rows), events(rows))
-    risk, names = risks(rows), strata.to_numpy()
-    won = ordered * wins(risk[:, None] - risk)
+    ordered, score = task.outcome.comparable(rows)[0], task.outcome.scores(rows)[:, 0]
+    names, won = strata.to_numpy(), ordered * wins(score[:, None] - score)
     counts = []
     for first, second in kinds:
         between = (names == first)[:, None] & (names == second)

@@ -83,6 +83,17 @@ def weighted_c_index(
     return _weighted_concordance(weights, risk, event.astype(float), partial(_later, sample))
 
 
+def weighted_order(
+    value: Float[np.ndarray, " patient"],
+    predicted: Float[np.ndarray, " patient"],
+    weights: Float[np.ndarray, "replicate patient"],
+) -> Float[np.ndarray, " replicate"]:
+    """Returns, for each row of patient weights, the share of pairs of different values that are predicted in order."""
+    return _weighted_concordance(
+        weights, predicted, np.ones(len(value)), lambda cases: (value[cases, None] > value).astype(float)
+    )
+
+
 def weighted_survival_metrics(
     sample: SurvivalSample, weights: Float[np.ndarray, "replicate patient"]
 ) -> dict[str, Float[np.ndarray, " replicate"]]:

@@ -9,12 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from subfuse.cohort.batches import BagBatch
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE
 from subfuse.explanation.attribution import TOLERANCE, Attribution, Score, contribution_ledger, converged_gradients
 from subfuse.explanation.projection import ProjectedModel, project_patches
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.survival import RISK
 from subfuse.training.fitted_model import FittedModel
 
+_SAME_FOR_ALL = {(RISK,): "the hazard", (PREDICTED_VALUE,): "the predicted value"}
 _PATCHES_AT_ONCE = 4096  # patches in a pass through the model: bounds memory, and keeps small bags quick
 
 
@@ -26,7 +28,7 @@ class ExplainedScore:
     explained does not switch along a path from a baseline.
     """
 
-    explained: str  # `risk`, or the predicted class
+    explained: str  # `risk`, `predicted_value`, or a class
     weights: Float[Tensor, " output"]
 
     @property
@@ -51,16 +53,16 @@ def score_name(*explained: str) -> str:
     """Returns in words what contributions add up to, given what is explained of one or several patients.
 
     Example:
-        >>> score_name("risk"), score_name("G4"), score_name("G4", "G2")
-        ('the hazard', 'the score of G4', 'the score of the predicted class')
+        >>> score_name("risk"), score_name("predicted_value"), score_name("G4"), score_name("G4", "G2")
+        ('the hazard', 'the predicted value', 'the score of G4', 'the score of the predicted class')
     """
-    if explained == (RISK,):
-        return "the hazard"
+    if explained in _SAME_FOR_ALL:
+        return _SAME_FOR_ALL[explained]
     return f"the score of {explained[0]}" if len(explained) == 1 else "the score of the predicted class"
 
 
 def explained_score(fitted: FittedModel, batch: BagBatch) -> ExplainedScore:
-    """Returns what is explained of the one patient of a batch: the risk, or the class that the model predicts."""
+    """Returns what is explained of the one patient of a batch; see `Objective.explained`."""
     if len(batch.patient_id) != 1:
         raise ValueError(f"batch must hold one patient. Found {len(batch.patient_id)}.")
     with torch.inference_mode():

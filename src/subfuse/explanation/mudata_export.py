@@ -13,6 +13,7 @@ from subfuse.cohort.cohort import Patient, read_cohort, read_patients, read_reso
 from subfuse.cohort.fold_files import SPLITS, read_repeats
 from subfuse.cohort.marker import EXPRESSION, read_mark
 from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE
 from subfuse.expression.table import read_expression_h5ad, to_anndata
 from subfuse.features.store import read_features
 from subfuse.files import atomic_path, remove_parts, require_place
@@ -23,7 +24,7 @@ from subfuse.run_folder.tables import read_predictions
 from subfuse.training.models import main_model
 
 _SUFFIX = ".h5mu"
-_PREDICTED = ("risk", "survival_", "p_")  # of the columns of predictions.csv
+_PREDICTED = ("risk", "survival_", "p_", PREDICTED_VALUE)  # of the columns of predictions.csv
 
 
 def export_mudata(prepared: Path, out: Path, *, run: Path | None = None) -> Any:
@@ -36,8 +37,8 @@ def export_mudata(prepared: Path, out: Path, *, run: Path | None = None) -> Any:
     Args:
         prepared: The prepared folder.
         out: File to write, which must not be there yet.
-        run: Run on this cohort: the held-out predictions of its main model are `TASK_risk`, `TASK_survival_DAYS` and
-            `TASK_p_CLASS` in `obs`, means over the repeats.
+        run: Run on this cohort: the held-out predictions of its main model are `TASK_risk`, `TASK_survival_DAYS`,
+            `TASK_p_CLASS` and `TASK_predicted_value` in `obs`, means over the repeats.
 
     Raises:
         ConfigurationError: `out` is there or has another suffix; nothing was prepared; or `run` is no finished run.

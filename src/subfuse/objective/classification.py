@@ -32,6 +32,7 @@ class ClassificationObjective(Objective):
     """
 
     name = "classification"
+    predicts = "classes"
     ranking_metric = "auc"
     class_weights: Float[Tensor, " output"]  # fitted
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Prediction:
 
     probabilities: Float[Tensor, "batch output"] | None = None  # of the classes; rows sum to 1
     risk: Float[Tensor, " batch"] | None = None  # higher is worse; only its order has a meaning
+    value: Float[Tensor, " batch"] | None = None  # of regression, in the unit of what was measured
     survival: Float[Tensor, "batch day"] | None = None  # probability of no event before each of `survival_days`
 
 
@@ -49,8 +50,9 @@ class Objective(nn.Module, ABC):
     """
 
     name: ClassVar[str]  # in files
+    predicts: ClassVar[Literal["survival", "classes", "regression"]]
     ranking_metric: ClassVar[str]  # what `ranking` returns
-    classes: tuple[str, ...] = ()  # names in the order of the logits; empty for survival
+    classes: tuple[str, ...] = ()  # names in the order of the logits; empty for survival and regression
 
     def __init__(self, consistency: Consistency) -> None:
         super().__init__()
@@ -88,7 +90,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def ranking(self, logits: Float[Tensor, "batch output"], target: Target) -> float:
-        """Returns how well the predictions rank the patients, 0 to 1; NaN where that is undefined."""
+        """Returns how well the predictions rank the patients, at most 1; NaN where that is undefined."""
 
     @abstractmethod
     def distance(
@@ -118,7 +120,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def explained(self, logits: Float[Tensor, " output"]) -> str:
-        """Returns what of one patient's prediction the score stands for: `risk`, or the predicted class."""
+        """Returns what of one patient's prediction the score stands for: `risk`, `predicted_value` or a class."""
+
+    def as_logits(self, target: Target) -> Target:
+        """Returns the outcome as linear models are fitted to it: on the scale of logits where it is a number."""
+        return target
 
     def forward(
         self, output: SubspaceFusionOutput, target: Target, *, paired: Bool[Tensor, " batch"] | None = None

@@ -1,4 +1,4 @@
-"""Penalised linear models as minima of their loss: elastic-net and ridge Cox, ridge logistic regression."""
+"""Penalised linear models as minima of their loss: elastic nets of Cox and of least squares, ridges."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +101,28 @@ def ridge_cox(
 
     penalised = partial(_with_ridge, loss, penalty)
     return minimize(penalised, start, jac=True, method="L-BFGS-B", options={"gtol": tolerance, "ftol": 1e-12}).x
+
+
+def elastic_net_least_squares(
+    inputs: Float[np.ndarray, "patient column"],
+    value: Float[np.ndarray, " patient"],
+    *,
+    penalty: float,
+    start: Float[np.ndarray, " column"],
+) -> Float[np.ndarray, " column"]:
+    """Returns the coefficients that minimise the mean of half the squared errors plus an elastic net.
+
+    Args:
+        inputs: Centred.
+        value: Centred.
+        penalty: Strength of both penalties, see `elastic_net`.
+        start: Where to begin, for example the solution of a stronger penalty.
+    """
+    from sklearn.linear_model import ElasticNet
+
+    estimator = ElasticNet(alpha=penalty, l1_ratio=L1_SHARE, fit_intercept=False, warm_start=True, max_iter=10_000)
+    estimator.coef_ = start.copy()
+    return estimator.fit(inputs, value).coef_
 
 
 def elastic_net(

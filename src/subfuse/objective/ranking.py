@@ -4,14 +4,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from subfuse.cohort.batches import SurvivalTarget, Target
+from subfuse.cohort.batches import NumberTarget, SurvivalTarget, Target
 
 
 def can_be_ranked(target: Target) -> bool:
-    """Returns whether outcomes rank the patients at all: two classes, or a comparable pair of follow-ups."""
+    """Returns whether outcomes rank the patients at all: two classes or numbers, or a comparable pair of follow-ups."""
     if isinstance(target, SurvivalTarget):
         return not bool(concordance(target.time_days[:, None], target).isnan().any())
-    return len(target.label.unique()) > 1
+    return len((target.value if isinstance(target, NumberTarget) else target.label).unique()) > 1
 
 
 def concordance(risk: Float[Tensor, "batch subspace"], target: SurvivalTarget) -> Float[Tensor, " subspace"]:
@@ -36,6 +36,19 @@ def concordance(risk: Float[Tensor, "batch subspace"], target: SurvivalTarget) -
     difference = risk[:, None, :] - risk[None, :, :]
     correct = (difference > 0).to(risk.dtype) + 0.5 * (difference == 0).to(risk.dtype)
     return (correct * comparable).sum(dim=(0, 1)) / comparable.sum(dim=(0, 1))
+
+
+def rank_correlation(predicted: Float[Tensor, " batch"], value: Float[Tensor, " batch"]) -> float:
+    """Returns Spearman's correlation, ties with their mean rank; NaN where either is the same for all."""
+    ranks = [_ranks(predicted), _ranks(value)]
+    a, b = (rank - rank.mean() for rank in ranks)
+    both = float((a.square().sum() * b.square().sum()).sqrt())
+    return float((a * b).sum()) / both if both > 0 else float("nan")
+
+
+def _ranks(values: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    difference = values[:, None] - values
+    return ((difference > 0).double() + 0.5 * (difference == 0).double()).sum(dim=1)
 
 
 def macro_auc(probabilities: np.ndarray, label: np.ndarray) -> float:

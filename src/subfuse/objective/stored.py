@@ -7,6 +7,7 @@ from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
 from subfuse.objective.objective import Objective
 from subfuse.objective.ordered import CumulativeLogitObjective
+from subfuse.objective.regression import RegressionObjective
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 
 _KINDS: tuple[type[Objective], ...] = (
@@ -14,6 +15,7 @@ _KINDS: tuple[type[Objective], ...] = (
     CumulativeLogitObjective,
     DiscreteHazardObjective,
     CoxObjective,
+    RegressionObjective,
 )
 _OBJECTIVES = {kind.name: kind for kind in _KINDS}
 

@@ -22,6 +22,7 @@ RISK = "risk"  # what is explained of a survival prediction
 class _SurvivalObjective(Objective):
     """What survival objectives share, whatever their logits mean."""
 
+    predicts = "survival"
     ranking_metric = "c_index"
 
     @abstractmethod

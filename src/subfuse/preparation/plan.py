@@ -30,6 +30,7 @@ from subfuse.expression.table import ExpressionTable
 from subfuse.identifiers import site_of_barcode
 from subfuse.preparation.contrast import require_varying_expression
 from subfuse.preparation.declared_columns import check_batch, check_strata, doubtful_words, resolve_covariates
+from subfuse.preparation.regression_targets import require_numbers, require_spread
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
 from subfuse.preparation.tasks import (
     refuse_other_than_two,
@@ -97,10 +98,16 @@ class CohortPlan:
             lines[-1] += f"; {self.expression.values.shape[1]} genes, unit {self.expression.unit}"
         for task_name, task in self.tasks.items():
             known = task.cases(patients).dropna()
-            counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
-            shown = listed(f"{value}: {count}" for value, count in counts.items())
-            lines.append(f"  {task_name}: {len(known)} patients ({shown})")
+            lines.append(f"  {task_name}: {len(known)} patients ({_spread(task, known)})")
         return lines + _lines_of_sites(patients, develops=self.roles[name] == "develop")
+
+
+def _spread(task: TaskSpec, known: pd.Series) -> str:
+    """Returns the events, classes or numbers of the patients of a task, in words."""
+    if task.is_regression:
+        return f"{known.min():g} to {known.max():g}, median {known.median():g}" if len(known) else "none"
+    counts = {"events": int(known.sum())} if task.column is None else known.value_counts().sort_index()
+    return listed(f"{value}: {count}" for value, count in counts.items())
 
 
 def _lines_of_sites(patients: pd.DataFrame, *, develops: bool) -> list[str]:
@@ -147,6 +154,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     endpoints = cohort_file.endpoints
     declared = cohort_file.single_tasks
     tasks = resolve_tasks(declared, _developed(pooled.patients, roles), endpoints, develops=develops)
+    require_numbers(tasks, pooled.patients)
     patients, patient_exclusions = _exclude_patients(pooled.patients, tasks, roles)
     _refuse_nobody(cohorts, patients, patient_exclusions)
     _refuse_no_data(cohorts, patients, patient_exclusions)
@@ -155,6 +163,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     developed = _developed(patients, roles)
     if develops:
         refuse_other_than_two(cohort_file.tasks or {}, developed)
+        require_spread(tasks, developed)
     tasks, task_warnings = resolve_classes(tasks, patients, developed, develops=develops)
     genes = [] if expression is None else list(expression.values.columns)
     found_genes = coverage(wanted, genes) if genes else coverage({}, [])

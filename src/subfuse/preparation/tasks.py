@@ -142,7 +142,7 @@ def resolve_classes(
     """
     resolved, warnings = dict(tasks), []
     for name, task in tasks.items():
-        if task.column is None:
+        if task.column is None or task.is_regression:
             continue
         labels = task.known(developed[task.column]).dropna()
         found = sorted(labels.unique())
@@ -212,6 +212,8 @@ def told_by_covariates(covariates: Sequence[str], patients: pd.DataFrame, tasks:
     for name in covariates:
         value = pd.Series([coded(name, known[patient]) for patient in patients["patient_id"]], patients.index)
         for task_name, task in tasks.items():
+            if task.is_regression:  # see `suspicious_inputs`
+                continue
             outcome = task.cases(patients)
             usable = outcome.notna() & value.notna()
             cases = {f"class {label}": outcome == label for label in task.classes or ()} or {"the event": outcome}
@@ -313,6 +315,6 @@ def _refuse_few_or_many_classes(task: str, column: str, labels: pd.Series) -> No
         raise DataError(
             f"tasks.{task}: classes are required, each of several patients. Found {n_values} {kind} among the "
             f"{len(labels)} patients with a known `{column}` ({preview(labels.unique(), 3)}). Group them in the table "
-            "(such as low, high) and name that column, or list the values as `classes`; a time to an event is a task "
-            "with `time` and `event`."
+            "(such as low, high) and name that column, or list the values as `classes`; `kind: regression` "
+            "learns numbers themselves, and a time to an event is a task with `time` and `event`."
         )

@@ -31,7 +31,7 @@ def fold_lacks(outcomes: pd.DataFrame, fold: Fold, task: TaskSpec, classes: Sequ
         outcomes: Columns of time and event, or the label column, by patient; unknown ones may be empty.
         fold: Of patients that are all listed there.
         task: What is predicted.
-        classes: Of the task; none for survival.
+        classes: Of the task; none for survival and regression.
     """
     train, validation, test = (outcomes.loc[list(ids)].dropna() for ids in (fold.train, fold.validation, fold.test))
     if task.is_survival:
@@ -40,6 +40,8 @@ def fold_lacks(outcomes: pd.DataFrame, fold: Fold, task: TaskSpec, classes: Sequ
         orders = known_orders(time_days, validation[event].to_numpy(dtype=bool))
         return Lacks((), (), "" if orders.any() else "have no comparable pair of follow-ups")
     column = task.label_column
+    if task.is_regression:
+        return Lacks((), (), "" if validation[column].nunique() > 1 else "have all the same value")
     untrained, untested = (tuple(c for c in classes if c not in set(rows[column])) for rows in (train, test))
     return Lacks(untrained, untested, "" if validation[column].nunique() > 1 else "are all of one class")
 
@@ -47,7 +49,9 @@ def fold_lacks(outcomes: pd.DataFrame, fold: Fold, task: TaskSpec, classes: Sequ
 def fewer_folds(task: TaskSpec, stratify: Collection[str] = ()) -> str:
     """Returns what to do about folds that lack something: fewer of them, or folds that keep the mixture of outcomes."""
     column = task.stratified_by
-    return "use fewer folds" + ("" if column in stratify else f", or set `splits.stratify: [{column}]`")
+    return "use fewer folds" + (
+        "" if column in stratify or task.is_regression else f", or set `splits.stratify: [{column}]`"
+    )
 
 
 def weak_folds(
@@ -70,7 +74,7 @@ def _of_task(
 ) -> Iterator[str]:
     outcomes = task.outcomes(table)
     counts: dict[str, int] = {}
-    if not task.is_survival:
+    if task.predicts == "classes":
         counts = {str(label): int(n) for label, n in outcomes[task.label_column].value_counts().sort_index().items()}
     lacks = [fold_lacks(outcomes, fold, task, list(counts)) for fold in folds]
     for label, count in counts.items():

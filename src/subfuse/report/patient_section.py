@@ -13,6 +13,7 @@ from markupsafe import Markup
 from subfuse.bounded_files import require_regular_file
 from subfuse.errors import counted, preview
 from subfuse.evaluation.metrics import duration, number
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE
 from subfuse.execution import Attempts
 from subfuse.report.figures.results import contribution_bars, gene_bars
 from subfuse.report.run_files import RunFiles
@@ -195,7 +196,7 @@ def _prediction_facts(prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
         elif name.startswith("p_"):
             facts.append((f"Probability of {name.removeprefix('p_')}", f"{value:.0%}"))
         else:
-            facts.append(("Risk" if name == "risk" else name, number(float(value))))
+            facts.append(({"risk": "Risk", PREDICTED_VALUE: "Predicted value"}.get(name, name), number(float(value))))
     return facts
 
 
@@ -203,6 +204,8 @@ def _outcome_facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
     if isinstance(row.get("label"), str):
         facts.append(("True class", row["label"]))
+    if not pd.isna(row.get(VALUE, np.nan)):
+        facts.append(("Measured value", number(float(row[VALUE]))))
     if not pd.isna(row.get("time_days", np.nan)):
         event = "event" if str(row["event"]) == "True" else "censored"
         facts.append(("Outcome", f"{event} at {duration(row['time_days'])}"))
@@ -237,6 +240,8 @@ def _ledger_figure(explanation: Explanation) -> list[Drawn]:
 def _definition(explanation: Explanation) -> str:
     is_class = any(name.startswith("p_") for name in explanation.content["prediction"])
     has_curve = any(name.startswith("survival_") for name in explanation.content["prediction"])
+    if PREDICTED_VALUE in explanation.content["prediction"]:
+        return f"{explanation.score_name} (its distance from the training mean, in its own unit)"
     hazard = "mean logit of the hazards, from which survival and risk follow" if has_curve else "log hazard ratio"
     unit = "its logit relative to the mean over classes" if is_class else f"{hazard}; higher is worse"
     return f"{explanation.score_name} ({unit})"

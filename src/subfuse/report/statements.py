@@ -14,6 +14,7 @@ from subfuse.cohort.covariates import column_of
 from subfuse.errors import counted, listed, preview
 from subfuse.evaluation.metrics import LOWER_IS_BETTER, duration, number
 from subfuse.evaluation.predictions import HEADLINES, competing_events, predicted_classes
+from subfuse.evaluation.regression.columns import VALUE, holds_values
 from subfuse.training.models import modalities_of, model_title
 
 
@@ -227,7 +228,7 @@ def with_level(lower: float, upper: float) -> str:
 
 
 def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
-    """Returns how many test patients a task has, and their events or classes.
+    """Returns how many test patients a task has, and their events, classes or numbers.
 
     Args:
         tested: One row per patient whom a model predicts.
@@ -243,5 +244,8 @@ def outcomes(tested: pd.DataFrame, *, untested: int = 0, why: str = "") -> str:
         competing = competing_events(tested)
         others = "" if competing is None else f", {int(competing.sum())} of other causes"
         return f"{n_tested}, {counted(n_events, 'event')}{others}; median observed time {observed}."
+    if holds_values(tested):
+        value = tested[VALUE]
+        return f"{n_tested}; {value.min():.4g} to {value.max():.4g}, median {value.median():.4g}."
     counts = tested["label"].value_counts().reindex(predicted_classes(tested), fill_value=0)
     return f"{n_tested}; {listed(f'{name}: {count}' for name, count in counts.items())}."

@@ -14,7 +14,9 @@ from subfuse.audit.nulls import LABEL_NULL
 from subfuse.audit.simple_baselines import ADDED_VALUE, AGAINST_CLINICAL, TRIVIAL_BASELINE
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.errors import counted, preview
+from subfuse.evaluation.intervals import POOLED
 from subfuse.evaluation.metrics import CHANCE, metric_title, number, p_text, signed_interval
+from subfuse.evaluation.regression.outcome import NumberOutcome
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
     ToldBenefit,
@@ -157,7 +159,12 @@ def _lines(
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = rows[rows["model"].isin(best)].iloc[0]
         yield Line("Highest of all", f"{model_label(highest['model'], run.covariates)} {number(highest['value'])}")
-    yield Line("Probabilities", _calibration(_finding(run, task, CALIBRATION)))
+    if headline != NumberOutcome.headline:
+        yield Line("Probabilities", _calibration(_finding(run, task, CALIBRATION)))
+        return
+    errors = metrics[(metrics["model"] == main) & metrics["metric"].isin(["r2", "mae"])].to_dict("records")
+    told = [f"{metric_title(row['metric'])} {number(row['value'])}" for row in errors]
+    yield Line("How far off", ", ".join(told))
 
 
 def _trivial(run: RunFiles, task: str) -> str:
@@ -263,7 +270,7 @@ def measured_on(run: RunFiles, metrics: pd.DataFrame) -> str:
     tested = run.predictions[run.predictions["split"] == "test"]
     if len(tested[["repeat", "fold"]].drop_duplicates()) < 2:
         return "On the test patients of one fold"
-    pooled = [metric_title(name) for name in ("brier", "expected_calibration_error") if name in set(metrics["metric"])]
+    pooled = [metric_title(name) for name in POOLED if name in set(metrics["metric"])]
     return "Mean over test folds" + (f" ({' and '.join(pooled)}: folds pooled)" if pooled else "")
 
 
@@ -277,6 +284,7 @@ def _meaning(headline: str, value: float) -> str:
     """Returns a headline metric in pairs of patients; empty where it is undefined or another metric."""
     who = {
         "c_index": "Of two patients, the one with the earlier event gets the higher risk",
+        "concordance": "Of two patients, the one with the higher value gets the higher prediction",
         "auc": "Of two patients, the one who has a class gets the higher probability of it",
     }
     if headline not in who or np.isnan(value):
@@ -316,8 +324,10 @@ def _evidence(benefit: ToldBenefit) -> str:
 
 
 def calibration_sentence(run: RunFiles, task: str) -> str:
-    """Returns what the audit says of the main model's probabilities, with the numbers."""
+    """Returns what the audit says of the main model's probabilities, with the numbers; empty where there are none."""
     found = _finding(run, task, CALIBRATION)
+    if headline_of(run.metrics[run.metrics["task"] == task]) == NumberOutcome.headline:
+        return ""
     detail = "" if found is None else singular(str(found.get("detail") or found["found"]))
     if found is not None and found["level"] == "note":  # it says itself that they were not tested
         return f"Probabilities: {detail}."

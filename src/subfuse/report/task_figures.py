@@ -1,4 +1,4 @@
-"""Figures of one model on one task, from its test predictions: ROC, calibration, confusion, Kaplan-Meier."""
+"""Figures of one model on one task, from its test predictions: ROC, calibration, confusion, curves, numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,18 @@ from markupsafe import Markup
 from subfuse.errors import DataError, counted, listed
 from subfuse.evaluation.metrics import duration, number, p_text
 from subfuse.evaluation.predictions import COMPETING, competing_events, predicted_classes
+from subfuse.evaluation.regression.columns import (
+    PREDICTED_VALUE,
+    VALUE,
+    holds_values,
+    observed_values,
+    predicted_values,
+)
 from subfuse.report.figures.results import (
     SurvivalCurve,
     calibration_curves,
     decision_curves,
+    predicted_against_measured,
     roc_curves,
     survival_curves,
 )
@@ -51,6 +59,28 @@ def classification_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
         "confusion": _confusion(label, probabilities.argmax(axis=1), classes, model),
         "remarks": remarks,
     }
+
+
+def regression_figures(tested: pd.DataFrame, model: str) -> dict[str, Any]:
+    """Returns the figure of predicted against measured numbers of one model's test patients, folds pooled."""
+    known = tested.dropna(subset=[VALUE, PREDICTED_VALUE]) if holds_values(tested) else tested.iloc[:0]
+    if len(known) < 2 or known[VALUE].nunique() < 2:
+        return {"figures": [], "confusion": None, "remarks": [f"{model_title(model)} has no test predictions to draw."]}
+    predicted, measured = predicted_values(known), observed_values(known)
+    line = ""
+    if np.ptp(predicted) > 0:
+        slope, intercept = np.polyfit(predicted, measured, 1)
+        line = f" (slope {number(float(slope))}, intercept {number(float(intercept))})"
+    drawn = Drawn(
+        Markup(predicted_against_measured(predicted, measured)),
+        title="Predicted against measured",
+        caption=f"One point per test patient, as {model_title(model)} predicts it. On the dashed line, predictions are "
+        f"right; the solid one fits the points best{line}. A slope below 1: predictions differ too much.",
+        alt=f"Measured against predicted values of {counted(len(known), 'test patient')}{line}.",
+    )
+    left_out = len(tested) - len(known)
+    remarks = [f"Not in the figure: {counted(left_out, 'test patient')} without a prediction."] if left_out else []
+    return {"figures": [drawn], "confusion": None, "remarks": remarks}
 
 
 def survival_figures(run: RunFiles, task: str, model: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import CHANCE, LOWER_IS_BETTER, metric_title, number, p_value_text, signed_interval
 from subfuse.evaluation.predictions import SurvivalOutcome, competing_events
+from subfuse.evaluation.regression.outcome import NumberOutcome
 from subfuse.report.figures.results import Estimate, forest_plot
 from subfuse.report.run_files import RunFiles
 from subfuse.report.statements import (
@@ -25,7 +26,12 @@ from subfuse.report.statements import (
     titled,
 )
 from subfuse.report.summary import fusion_sentence, measured_on, tested_sentence, unrelated_sentence
-from subfuse.report.task_figures import classification_figures, decision_figure, survival_figures
+from subfuse.report.task_figures import (
+    classification_figures,
+    decision_figure,
+    regression_figures,
+    survival_figures,
+)
 from subfuse.training.models import model_title
 
 
@@ -38,8 +44,12 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     notes: list[str] = []
     rows = [_metric_row(metrics, model, columns, notes, run.covariates) for model in models]
     tested = run.test_predictions(task, main)
-    is_survival = headline == SurvivalOutcome.headline
-    drawn = survival_figures(run, task, main) if is_survival else classification_figures(tested, main)
+    if headline == SurvivalOutcome.headline:
+        drawn = survival_figures(run, task, main)
+    elif headline == NumberOutcome.headline:
+        drawn = regression_figures(tested, main)
+    else:
+        drawn = classification_figures(tested, main)
     drawn["figures"] += decision_figure(run, task, main)
     drawn["remarks"] += _beside_lines(run, task, models)
     compared = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
@@ -50,7 +60,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
             filter(None, (tested_sentence(run, task, main), unrelated_sentence(run, task), fusion_sentence(run, task)))
         ),
         "table_caption": f"{measured_on(run, metrics)}, the 95 % bootstrap interval over patients below; best value "
-        f"bold; ↓ lower is better.{_beside_values(tested, is_survival=is_survival)}",
+        f"bold; ↓ lower is better.{_beside_values(tested, headline)}",
         "metrics": [{"name": metric_title(metric), "lower_is_better": metric in LOWER_IS_BETTER} for metric in columns],
         "rows": rows,
         "notes": notes,
@@ -66,9 +76,11 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
     return Section(f"task-{index}", titled(task), ", ".join(parts), "task.html.j2", content)
 
 
-def _beside_values(tested: pd.DataFrame, *, is_survival: bool) -> str:
+def _beside_values(tested: pd.DataFrame, headline: str) -> str:
     """Returns what the values of the table mean, beside their names."""
-    if not is_survival:
+    if headline == NumberOutcome.headline:
+        return " R² is below 0 where the mean of the patients says more; the error has the unit of the value."
+    if headline != SurvivalOutcome.headline:
         return " AUC to F1 are averages over classes (macro)."
     if competing_events(tested) is None:
         return ""

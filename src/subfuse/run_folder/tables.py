@@ -9,6 +9,7 @@ import pandas as pd
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.predictions import COMPETING, IN_SET, PROMISED_DAYS, RECALIBRATED, SPREAD, UNLIKE
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE
 from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
 from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, PROVENANCE
@@ -16,6 +17,7 @@ from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METR
 _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
                  "risk")  # fmt: skip
 _PREFIXES = ("survival_", "p_", "contribution_", RECALIBRATED, SPREAD, IN_SET)
+_NUMBERS = ("time_days", "risk", "risk_percentile", VALUE, PREDICTED_VALUE)
 _LAST_COLUMNS = ("has_slides", "has_expression")
 _FILLED_COLUMNS = ("patient_id", "task", "model", "repeat", "fold", "split")
 PREDICTIONS_SHA256 = "predictions_sha256"  # in provenance.json of a run and of a job: of predictions.csv beside it
@@ -34,7 +36,8 @@ _RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of 
     FAILURES: {"names": ("task", "model"), "text": ("fold", "reason")},
     FAILED_RESULTS: {"names": ()},
 }
-_OPTIONAL_COLUMNS = (PROMISED_DAYS, UNLIKE, COMPETING, "n_models", "reason")  # all but COMPETING of new patients
+# of tasks that have one, and of new patients
+_OPTIONAL_COLUMNS = (VALUE, PREDICTED_VALUE, PROMISED_DAYS, UNLIKE, COMPETING, "n_models", "reason")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -46,7 +49,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """
     table = read_table(path, text=["event", COMPETING])
     _check_jobs(path, table)
-    numeric = [c for c in map(str, table) if c in ("time_days", "risk", "risk_percentile") or c.startswith(_PREFIXES)]
+    numeric = [c for c in map(str, table) if c in _NUMBERS or c.startswith(_PREFIXES)]
     _require(path, table, {name: pd.api.types.is_numeric_dtype(table[name]) for name in numeric}, "numbers")
     for name in ("event", *({COMPETING} & {*table})):
         unknown = table[name].notna() & ~table[name].isin(["True", "False"])
@@ -169,6 +172,8 @@ def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec
     outcomes = [dict(zip(task.outcome_columns, patient.outcome(task), strict=True)) for patient in patients]
     for column in ("time_days", "event", "label"):
         table[column] = [outcome.get(column) for outcome in outcomes]
+    if task.is_regression:
+        table[VALUE] = [outcome[VALUE] for outcome in outcomes]
     if task.cause is not None:
         table[COMPETING] = [task.of_other_cause(patient.labels) for patient in patients]
     return table

@@ -173,7 +173,7 @@ def _folds_of_jobs(
         Job(task, model, index, repeat): fold
         for task in tasks
         for model in sorted(models, key=lambda model: MODELS[model].taught_by is not None)
-        if MODELS[model].suits(cohort.tasks[task].kind)
+        if MODELS[model].suits(cohort.tasks[task].predicts)
         for repeat, folds in enumerate(repeats)
         for index, fold in enumerate(folds)
     }
@@ -326,7 +326,7 @@ def refuse_disguised_outcomes(
 
 def _seen_in_training(folds: Sequence[Fold], task: TaskSpec, models: Sequence[str]) -> set[str]:
     """Returns everybody whom one of the models of a task trains on in some fold."""
-    suited = [model for model in models if MODELS[model].suits(task.kind)]
+    suited = [model for model in models if MODELS[model].suits(task.predicts)]
     return {patient for fold in folds for model in suited for patient in trained_on(model, fold)}
 
 
@@ -357,7 +357,7 @@ def _check_options(cohort: Cohort, tasks: Sequence[str], models: Sequence[str], 
     for what, names in (("tasks", tasks), ("models", models)):
         if not names or len(set(names)) < len(names):
             raise ConfigurationError(f"{what} must be named once each, one at least. Found: {', '.join(names) or '-'}.")
-    if not any(MODELS[model].suits(cohort.tasks[task].kind) for task in tasks for model in models):
+    if not any(MODELS[model].suits(cohort.tasks[task].predicts) for task in tasks for model in models):
         found = f"{', '.join(models)}, for the other kind of task than {', '.join(tasks)}"
         raise ConfigurationError(f"models must suit a task. Found {found}. Choose other models.")
     if workers < 1:

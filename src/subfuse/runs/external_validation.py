@@ -18,6 +18,7 @@ from subfuse.evaluation.predictions import (
     predicted_classes,
 )
 from subfuse.evaluation.recalibration import recalibrated_classes, recalibrated_survival
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE, holds_values
 from subfuse.evaluation.survival.horizons import HORIZON_COLUMNS
 from subfuse.run_folder.tables import order_columns
 from subfuse.runs.prediction.spread import joint_spread
@@ -32,8 +33,8 @@ _OF_PATIENT = ("split", "cohort", "time_days", "event", "label", "has_slides", "
 def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     """Returns one row per patient, task and model: the mean over the models of all folds and repeats.
 
-    Risks, percentiles, survival and class probabilities are averaged as they are. Contributions to a class are those to
-    the class that a model predicts: they are averaged where all models predict the same one, and empty elsewhere.
+    Risks, percentiles, survival, class probabilities and numbers are averaged as they are. Contributions to a class are
+    those to the class that a model predicts: they are averaged where all models predict the same one, else empty.
     Survival at a horizon is the mean over the models whose training patients were followed so far, as `reason` says.
     Recalibrated probabilities are those of every model by its own validation patients, and empty where one has too few;
     so are promises. A class is in the promised set where it is in that of most models, and the promised day is the
@@ -44,9 +45,10 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
     """
-    numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_", RECALIBRATED, IN_SET)
+    numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_", PREDICTED_VALUE, RECALIBRATED, IN_SET)
     how = dict.fromkeys(numbers, "mean") | dict.fromkeys(columns_with(predicted, PROMISED_DAYS), "median")
-    how |= dict.fromkeys((*_OF_PATIENT, *columns_with(predicted, COMPETING)), "first")
+    of_patient = (*_OF_PATIENT, *(name for name in (VALUE, COMPETING) if name in predicted))
+    how |= dict.fromkeys(of_patient, "first")
     grouped = predicted.groupby([*GROUP, "patient_id"], sort=False)
     table = grouped.agg(how)
     table["n_models"] = grouped.size()
@@ -118,7 +120,8 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
         DataError: There is no new patient with a known outcome.
     """
     is_new = predicted["split"] == "new"
-    new = predicted[is_new & (predicted["event"].notna() | predicted["label"].notna())]
+    outcomes = [name for name in ("event", "label", VALUE) if name in predicted]
+    new = predicted[is_new & predicted[outcomes].notna().any(axis=1)]
     if new.empty:
         raise DataError(
             f"external validation needs new patients with a known outcome of {preview(predicted['task'].unique())}. "
@@ -166,6 +169,8 @@ def with_recalibrated(known: pd.DataFrame) -> pd.DataFrame:
     """
     tables = []
     for _, rows in known.groupby(_MODEL, sort=False):
+        if holds_values(rows):
+            continue
         rows = rows.dropna(subset=class_columns(rows) or ["risk"])
         validation, classes = rows[rows["split"] == "validation"], predicted_classes(rows)
         after = (
@@ -174,7 +179,7 @@ def with_recalibrated(known: pd.DataFrame) -> pd.DataFrame:
             else recalibrated_survival(rows, rows, validation)
         )
         tables.append(after[columns_with(after, RECALIBRATED)])
-    return known.join(pd.concat(tables))
+    return known.join(pd.concat(tables)) if tables else known
 
 
 def risk_percentile(risk: np.ndarray, trained: np.ndarray) -> np.ndarray:
@@ -203,7 +208,7 @@ def on_one_scale(known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _agreed(predicted: pd.DataFrame) -> pd.Series:
-    """Returns per patient, task and model whether all models predict the same class; survival has none to disagree."""
+    """Returns per patient, task and model whether all models predict the same class; other tasks have none."""
     classes = columns_with(predicted, "p_")
     if not classes:
         return predicted.groupby([*GROUP, "patient_id"]).size() > 0

@@ -133,6 +133,8 @@ class Run(Predictor):
         rows = self._rows(job)
         if fitted.task_spec.is_survival:
             return Reference.of_survival(rows, has_curve=bool(fitted.objective.survival_days))
+        if fitted.task_spec.is_regression:
+            return Reference()
         return Reference.of_classes(rows, fitted.objective.classes)
 
     def evaluate(self, cohort: Cohort, out: Path, *, seed: int = 0) -> pd.DataFrame:

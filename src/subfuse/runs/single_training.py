@@ -132,7 +132,7 @@ def _checked_folds(cohort: Cohort, task: str, model: str, fold: int, plan: Train
         raise ConfigurationError(f"search must be 0 to train one model. Found {plan.search}. Use cross_validate.")
     check_tasks([task], cohort)
     check_model_names([model])
-    if not MODELS[model].suits(cohort.tasks[task].kind):
+    if not MODELS[model].suits(cohort.tasks[task].predicts):
         raise ConfigurationError(f"model {model} is for the other kind of task than {task}. Choose another model.")
     folds = choose_folds(cohort, None, seed=plan.seed)
     if not 0 <= fold < len(folds):

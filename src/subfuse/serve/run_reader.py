@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient, read_cohort, read_resolved
 from subfuse.devices import AUTO
 from subfuse.errors import DataError
-from subfuse.evaluation.predictions import RECALIBRATED, class_columns, predicted_classes
+from subfuse.evaluation.predictions import RECALIBRATED, class_columns, columns_with, predicted_classes
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE, holds_values
 from subfuse.expression.gene_names import gene_aliases
 from subfuse.expression.source import ExpressionSection, ExpressionUnit
 from subfuse.expression.upload import UploadedExpression, read_upload
@@ -61,7 +62,7 @@ class RunReader:
             found.append(
                 TaskInfo(
                     name=str(name),
-                    kind="classification" if classes else "survival",
+                    kind=_kind(rows),
                     classes=classes,
                     models=[str(model) for model in rows["model"].unique()],
                     splits=[split for split in ("test", "new", "validation", "train") if split in set(rows["split"])],
@@ -74,7 +75,7 @@ class RunReader:
         return _as_predictions(self.predictions[self.predictions["patient_id"] == patient_id])
 
     def summaries(self, task: str, model: str, split: str, explained: set[str]) -> list[PatientSummary]:
-        """Returns the patients of one split, from the highest risk percentile down, then by identifier.
+        """Returns the patients of one split, from the highest risk percentile or number down, then by identifier.
 
         Several predictions of a patient are averaged: of all models for a new patient, of those that trained on it for
         a training patient. Of repeated cross-validation the first repeat is shown.
@@ -88,7 +89,8 @@ class RunReader:
         table = self.predictions
         rows = table[(table["task"] == task) & (table["model"] == model) & (table["split"] == split)]
         rows = rows[rows["repeat"] == rows["repeat"].min()]
-        columns, found = ["risk", "risk_percentile", *class_columns(rows)], []
+        columns = ["risk", "risk_percentile", *class_columns(rows), *columns_with(rows, PREDICTED_VALUE)]
+        found = []
         for patient_id, several in rows.groupby("patient_id", sort=True):
             mean = {str(n): _number(v) for n, v in several[columns].astype(float).mean().items()}
             probabilities = _with_prefix(mean, "p_")
@@ -103,12 +105,13 @@ class RunReader:
                     risk_percentile=mean["risk_percentile"],
                     probabilities=probabilities,
                     predicted_class=_most_probable(probabilities),
+                    predicted_value=mean.get(PREDICTED_VALUE),
                     has_slides=bool(first["has_slides"]),
                     has_expression=bool(first["has_expression"]),
                     explained=str(patient_id) in explained,
                 )
             )
-        return sorted(found, key=lambda s: -1.0 if s.risk_percentile is None else s.risk_percentile, reverse=True)
+        return sorted(found, key=_height, reverse=True)
 
     @property
     def explain(self) -> Callable[[str, Path], object]:
@@ -213,10 +216,25 @@ def _prediction(row: Mapping[Any, Any]) -> Prediction:
         probabilities=probabilities,
         recalibrated=_with_prefix(named, f"{RECALIBRATED}p_"),
         predicted_class=_most_probable(probabilities),
+        predicted_value=_number(row.get(PREDICTED_VALUE)),
         contributions=_with_prefix(named, "contribution_"),
         has_slides=bool(row["has_slides"]),
         has_expression=bool(row["has_expression"]),
     )
+
+
+def _kind(rows: pd.DataFrame) -> Literal["survival", "classification", "regression"]:
+    """Returns what the rows of a task predict."""
+    if holds_values(rows):
+        return "regression"
+    return "classification" if predicted_classes(rows) else "survival"
+
+
+def _height(summary: PatientSummary) -> float:
+    """Returns by what patients are sorted: a number, or the risk percentile from 0 on; what is unknown comes last."""
+    if summary.predicted_value is not None:
+        return summary.predicted_value
+    return -1.0 if summary.risk_percentile is None else summary.risk_percentile
 
 
 def _outcome(row: Mapping[Any, Any] | pd.Series) -> Outcome:
@@ -225,6 +243,7 @@ def _outcome(row: Mapping[Any, Any] | pd.Series) -> Outcome:
         time_days=_number(row["time_days"]),
         event=None if pd.isna(event) else bool(event),
         label=None if pd.isna(label) else str(label),
+        value=_number(row.get(VALUE)),
     )
 
 

@@ -21,7 +21,7 @@ class TaskInfo(Answer):
     """A task of the run and the models that predict it."""
 
     name: str
-    kind: Literal["survival", "classification"]
+    kind: Literal["survival", "classification", "regression"]
     classes: list[str]
     models: list[str]
     splits: list[str]
@@ -45,6 +45,7 @@ class Outcome(Answer):
     time_days: float | None
     event: bool | None = Field(description="True: the event was observed. False: right-censored.")
     label: str | None
+    value: float | None = Field(description="The number that was measured, of a task of regression.")
 
 
 class PatientSummary(Answer):
@@ -58,6 +59,7 @@ class PatientSummary(Answer):
     risk_percentile: float | None = Field(description="Share of the model's training patients with a lower risk.")
     probabilities: dict[str, float]
     predicted_class: str | None
+    predicted_value: float | None = Field(description="In the unit of what was measured.")
     has_slides: bool
     has_expression: bool
     explained: bool
@@ -88,6 +90,7 @@ class Prediction(Answer):
         description="Probabilities by validation patients of the model; none where these are few."
     )
     predicted_class: str | None
+    predicted_value: float | None = Field(description="In the unit of what was measured.")
     contributions: dict[str, float]
     has_slides: bool
     has_expression: bool

@@ -10,6 +10,8 @@ import yaml
 from subfuse import __version__
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import metric_title, number
+from subfuse.evaluation.predictions import holds_risks
+from subfuse.evaluation.regression.columns import holds_values
 from subfuse.report.audit_section import serious_kinds
 from subfuse.report.model_card import escaped
 from subfuse.report.run_files import RunFiles
@@ -71,7 +73,7 @@ def sharing_card(run: RunFiles, jobs: Sequence[Job], *, license: str) -> str:
 
 def _front_matter(run: RunFiles, pairs: Sequence[tuple[str, str]], title: str, license: str) -> dict[str, Any]:
     reads = set().union(*(modalities_of(model) for _, model in pairs))
-    kinds = {"survival-analysis" if _is_survival(run, task) else "classification" for task, _ in pairs}
+    kinds = {_kind(run, task) for task, _ in pairs}
     named = {"slides": "histopathology", "expression": "gene-expression"}
     tags = ["subfuse", "computational-pathology", *(named[name] for name in named if name in reads), *sorted(kinds)]
     head: dict[str, Any] = {"license": license, "library_name": "subfuse", "pipeline_tag": "other", "tags": tags}
@@ -98,8 +100,11 @@ def _told(run: RunFiles, task: str, model: str) -> list[dict[str, Any]]:
     return [row for row in rows if np.isfinite([row["value"], row["lower"], row["upper"]]).all()]
 
 
-def _is_survival(run: RunFiles, task: str) -> bool:
-    return bool((run.predictions["task"].eq(task) & run.predictions["risk"].notna()).any())
+def _kind(run: RunFiles, task: str) -> str:
+    rows = run.predictions[run.predictions["task"] == task]
+    if holds_values(rows):
+        return "regression"
+    return "survival-analysis" if holds_risks(rows) else "classification"
 
 
 def _models(run: RunFiles, jobs: Sequence[Job], pairs: Sequence[tuple[str, str]]) -> Iterator[str]:

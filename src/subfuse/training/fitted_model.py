@@ -98,12 +98,12 @@ class FittedModel:
         line: Float[Tensor, "patient output"] | None = None,
         kept: KeptBags | None = None,
     ) -> pd.DataFrame:
-        """Returns one row per patient: risk, survival, class probabilities and contributions of the subspaces.
+        """Returns one row per patient: risk, survival, probabilities or number, and contributions of the subspaces.
 
         Columns are those of `predictions.csv`. A patient without any modality that the model uses has NaN
         throughout, never a default. `contribution_<subspace>` is the subspace's share of the mean hazard logit
-        (survival) or of the predicted class's logit relative to the mean over classes; the shares of a patient add up
-        to that quantity.
+        (survival), of the predicted class's logit relative to the mean over classes, or of the distance of a predicted
+        number from the training mean; the shares of a patient add up to that quantity.
 
         Args:
             patients: Any, on the model's gene axis.
@@ -162,8 +162,8 @@ class FittedModel:
         prediction = self.objective.predict(output.logits)
         weights = self.objective.score_weights(output.logits)
         shares = torch.einsum("bso,bo->bs", output.subspace_logits, weights)
-        risk = None if prediction.risk is None else prediction.risk[:, None]
-        known = (prediction.probabilities, risk, prediction.survival, shares)
+        single = (None if found is None else found[:, None] for found in (prediction.risk, prediction.value))
+        known = (prediction.probabilities, *single, prediction.survival, shares)
         values = [part for part in known if part is not None]
         table = pd.DataFrame(torch.cat(values, dim=1).double().cpu().numpy(), columns=self.prediction_columns())
         table.insert(0, "patient_id", list(batch.patient_id))

@@ -244,7 +244,8 @@ def _fit_networks(problem: Problem, trainer: Trainer) -> tuple[nn.Module, dict[s
 def _fit_linear(problem: Problem, log_path: Path | None) -> nn.Module:
     model, data, patients = problem.recipe.build(), problem.data, problem.parts.train
     assert isinstance(model, LinearModel)
-    fits = fit_linear(model, data.batches(patients, 1), make_target(patients, data.task, data.classes))
+    target = problem.objective.as_logits(make_target(patients, data.task, data.classes))
+    fits = fit_linear(model, data.batches(patients, 1), target)
     if log_path is not None:
         rows = [
             {"reads": fit.reads, "penalty": fit.penalty, "cross_validated_loss": fit.loss}

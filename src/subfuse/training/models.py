@@ -212,7 +212,7 @@ class ModelEntry:
     arguments: Callable[[ModelRecipe], Mapping[str, Any]]  # of the class
     modalities: frozenset[str] = SLIDES | EXPRESSION
     subspaces: tuple[str, ...] | Callable[[ModelRecipe], tuple[str, ...]] = ("all",)  # along the output's axis
-    task: Literal["survival", "classes"] | None = None  # the only kind that it is for
+    task: Literal["survival", "classes", "regression"] | None = None  # the only kind that it is for
     needs_pathways: bool = False
     is_linear: bool = False  # fitted to convergence, its penalty chosen by cross-validation
     is_binned: bool = False  # what it sees of slides are the means of the cells of a grid
@@ -220,7 +220,7 @@ class ModelEntry:
     is_compared: bool = False  # unless models are named; linear ones too: a neural model that loses must be seen to
 
     def suits(self, kind: str) -> bool:
-        """Returns whether the model is for tasks of this kind, `survival` or `classes`."""
+        """Returns whether the model is for tasks of this kind, `survival`, `classes` or `regression`."""
         return self.task in (None, kind)
 
 
@@ -233,7 +233,7 @@ def _linear(
     title: str,
     arguments: Callable[[ModelRecipe], Mapping[str, Any]],
     modalities: frozenset[str],
-    task: Literal["survival", "classes"],
+    task: Literal["survival", "classes", "regression"],
 ) -> ModelEntry:
     return ModelEntry(title, _LINEAR, arguments, modalities, task=task, is_linear=True, is_compared=True)
 
@@ -298,6 +298,9 @@ MODELS: dict[str, ModelEntry] = {
     "logistic-slides": _linear("Logistic regression of slides", _of_slides, SLIDES, "classes"),
     "cox-both": _linear("Cox regression of both", _of_slides_and_genes, SLIDES | EXPRESSION, "survival"),
     "logistic-both": _linear("Logistic regression of both", _of_slides_and_genes, SLIDES | EXPRESSION, "classes"),
+    "linear": _linear("Linear regression", _of_genes, EXPRESSION, "regression"),
+    "linear-slides": _linear("Linear regression of slides", _of_slides, SLIDES, "regression"),
+    "linear-both": _linear("Linear regression of both", _of_slides_and_genes, SLIDES | EXPRESSION, "regression"),
 }
 MAIN_MODEL = "subspace"  # others are compared with it, and it is explained
 
@@ -315,6 +318,8 @@ def compared_models() -> list[str]:
 def compared_in(cohort: "Cohort", folds: Sequence["Fold"] = ()) -> list[str]:
     """Returns the compared models whose inputs somebody of the cohort has. Subspace fusion can be without slides.
 
+    Those of numbers alone are left out of a cohort without a task of numbers.
+
     Args:
         cohort: A prepared cohort.
         folds: Those of the run; `site` and `batch` are left out where no fold tests what it trained on.
@@ -327,7 +332,12 @@ def compared_in(cohort: "Cohort", folds: Sequence["Fold"] = ()) -> list[str]:
     }
     lacking = frozenset(name for name, is_there in there.items() if not is_there)
     optional = {MAIN_MODEL: SLIDES}
-    return [name for name in compared_models() if not modalities_of(name) & lacking - optional.get(name, frozenset())]
+    others = set() if any(task.is_regression for task in cohort.tasks.values()) else {"regression"}
+    return [
+        name
+        for name in compared_models()
+        if not modalities_of(name) & lacking - optional.get(name, frozenset()) and MODELS[name].task not in others
+    ]
 
 
 def model_title(name: str) -> str:

@@ -23,6 +23,7 @@ from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import Consistency
 from subfuse.objective.objective import Objective
 from subfuse.objective.ordered import CumulativeLogitObjective
+from subfuse.objective.regression import RegressionObjective
 from subfuse.objective.survival import CoxObjective, DiscreteHazardObjective
 from subfuse.training.distillation.lessons import Lessons
 from subfuse.training.models import (
@@ -117,8 +118,11 @@ def covariates_read(cohort: Cohort, model_name: str) -> tuple[str, ...]:
 def _fit_objective(
     patients: Sequence[Patient], task: TaskSpec, classes: Sequence[str], *, model_name: str, settings: TrainingSettings
 ) -> Objective:
-    """Returns the objective with bin edges or class weights fitted on these training patients."""
+    """Returns the objective with bin edges, class weights or the scale of numbers fitted on these training patients."""
     consistency = Consistency(settings.consistency)
+    if task.is_regression:
+        values = [patient.outcome(task)[0] for patient in patients]
+        return RegressionObjective.fit(values, error=task.loss or "squared", consistency=consistency)
     if not task.is_survival:
         labels = [classes.index(patient.labels[task.label_column]) for patient in patients]
         kind = CumulativeLogitObjective if task.is_trained_by_order else ClassificationObjective
@@ -274,7 +278,10 @@ def too_few_for_a_line(patients: Sequence[Patient], task: TaskSpec) -> str:
         found, who = sum(bool(patient.outcome(task)[1]) for patient in patients), "patients with an event"
     else:
         sizes = Counter(patient.outcome(task) for patient in patients)
-        found, who = sum(sizes.values()) - max(sizes.values()), "patients outside the largest class"
+        who = "patients outside the largest class"
+        if task.is_regression:
+            who = "patients with another value than the commonest"
+        found = sum(sizes.values()) - max(sizes.values())
     return f"fewer than {LEAST_CHOOSING} {who} are not tested" if found < LEAST_CHOOSING else ""
 
 

@@ -15,7 +15,9 @@ NETWORK_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # beside a linear path
 
 
 def selection_metric(selection: Selection, objective: Objective, target: Target) -> str:
-    """Returns the metric that chooses the epoch: for `ranking` the C-index of survival, the AUC of classes.
+    """Returns the metric that chooses the epoch: for `ranking` that of the objective.
+
+    It is the C-index of survival, the AUC of classes, and Spearman's correlation of numbers.
 
     Where the validation patients cannot be ranked (`can_be_ranked`), the loss chooses instead: the training log then
     has no other metric of theirs.

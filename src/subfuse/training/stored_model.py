@@ -169,7 +169,7 @@ def _check_sizes(
 ) -> None:
     """Raises a ValueError where names and numbers of the description do not fit one another, or not the arrays."""
     recipe = description.recipe
-    if bool(objective.classes) == description.task_spec.is_survival:
+    if objective.predicts != description.task_spec.predicts:
         raise ValueError("task_spec and objective must be of the same kind of task")
     named = description.task_spec.classes
     if named is not None and named != objective.classes:

@@ -19,7 +19,7 @@ from subfuse.objective.penalised import L1_SHARE
 from subfuse.objective.survival import DiscreteHazardObjective
 from subfuse.training.fitting import train_fold
 from subfuse.training.linear.fit import fit_line, fit_linear
-from subfuse.training.linear.regressions import INNER_FOLDS, inner_folds
+from subfuse.training.linear.path import INNER_FOLDS, inner_folds
 from subfuse.training.settings import TrainingPlan
 
 

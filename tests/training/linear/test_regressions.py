@@ -1,4 +1,4 @@
-"""Paths of penalties: out-of-fold predictions, and where a loss is lowest."""
+"""Kinds of linear models along their paths of penalties, against other implementations."""
 
 from dataclasses import replace
 
@@ -8,19 +8,13 @@ import torch
 from linear_bags import N, followed
 from scipy.optimize import minimize
 from scipy.special import expit
+from sklearn.linear_model import ElasticNet, Ridge
 
-from subfuse.cohort.batches import ClassTarget, OrderedTarget, SurvivalTarget
+from subfuse.cohort.batches import ClassTarget, NumberTarget, OrderedTarget, SurvivalTarget
 from subfuse.errors import DataError
 from subfuse.objective.ordered import log_probabilities
-from subfuse.training.linear.regressions import INNER_FOLDS, inner_folds, lowest, regressions_of
-
-
-def test_inner_folds_share_out_events_and_classes_evenly():
-    _, target = followed()
-    counts = [int(target.event[inner_folds(target) == k].sum()) for k in range(INNER_FOLDS)]
-    assert max(counts) - min(counts) <= 1
-    label = ClassTarget(torch.arange(N) % 3)
-    assert max(np.bincount(inner_folds(label))) - min(np.bincount(inner_folds(label))) <= 1
+from subfuse.training.linear.path import INNER_FOLDS
+from subfuse.training.linear.regressions import regressions_of
 
 
 def outcome_of(kind):
@@ -193,13 +187,6 @@ def test_a_model_that_says_the_opposite_has_no_weight_in_a_sum(regression):
     assert found.reads.startswith("0 × genes")
 
 
-@pytest.mark.parametrize(("bounds", "expected"), [((-5.0, 5.0), [1.0, -2.0]), ((0.0, 0.5), [0.5, 0.0])])
-def test_a_loss_is_lowest_where_its_gradient_vanishes_or_at_a_bound(bounds, expected):
-    target = torch.tensor([1.0, -2.0]).double()
-    found = lowest(lambda value: (value - target).square().sum(), torch.zeros(2), bounds=bounds)
-    torch.testing.assert_close(found, torch.tensor(expected).double(), atol=1e-6, rtol=0)
-
-
 def survival_of(strength: float, columns: int, seed: int = 0):
     """150 patients whose hazard depends evenly on all columns; strength is the spread of their log hazards."""
     generator = torch.Generator().manual_seed(seed)
@@ -280,3 +267,47 @@ def test_two_weak_models_are_added_with_equal_spread_and_one_that_ranks_by_chanc
     only = regressions[0].best([*alone[0], *by_chance], [alone[0], by_chance])
     assert not only.weight[:, ~first].any()
     torch.testing.assert_close(only.weight, regressions[0].best(alone[0]).weight, rtol=5e-3, atol=1e-6)
+
+
+def numbers(seed: int = 4):
+    """Numbers that follow two of twelve columns; the columns have other means than 0."""
+    random = np.random.default_rng(seed)
+    inputs = random.normal(size=(60, 12)) + np.arange(12)
+    value = inputs[:, 0] - 0.5 * inputs[:, 1] + 0.5 * random.normal(size=60)
+    value = (value - value.mean()) / value.std()
+    return torch.from_numpy(inputs), NumberTarget(torch.from_numpy(value))
+
+
+def test_least_squares_are_those_of_scikit_learn():
+    inputs, target = numbers()
+    net, ridge = regressions_of(inputs, target, n_outputs=1)
+    assert (net.method, ridge.method) == ("elastic net", "ridge")
+    for fit in net.path("genes"):
+        other = ElasticNet(alpha=fit.penalty, l1_ratio=0.5).fit(inputs, target.value)
+        np.testing.assert_allclose(fit.weight[0], other.coef_, atol=1e-3)
+        np.testing.assert_allclose(fit.bias, other.intercept_, atol=1e-2)
+    for fit in ridge.path("genes"):
+        other = Ridge(alpha=fit.penalty * len(inputs)).fit(inputs, target.value)
+        np.testing.assert_allclose(fit.weight[0], other.coef_, atol=1e-8)
+        np.testing.assert_allclose(fit.bias, [other.intercept_], atol=1e-8)
+
+
+def test_numbers_are_predicted_out_of_fold_and_columns_that_say_nothing_are_left_out():
+    inputs, target = numbers()
+    net, _ = regressions_of(inputs, target, n_outputs=1)
+    fits = net.path("genes")
+    best = net.best(fits)
+    assert best.loss == pytest.approx(float((best.out_of_fold[:, 0] - target.value).square().mean() / 2))
+    assert best.loss < 0.25  # half the variance that saying nothing leaves
+    strongest = fits[0].weight[0].abs()
+    assert int(strongest.argmax()) == 0
+    assert (strongest[2:] == 0).all()
+    outlier = NumberTarget(target.value.clone())
+    k = int(np.flatnonzero(net.fold == 2)[0])
+    outlier.value[k] += 1.0  # of a patient whom a fold predicts: it learns nothing of him
+    changed = regressions_of(inputs, outlier, n_outputs=1)[0]
+    if (changed.fold == net.fold).all():
+        penalty = fits[3].penalty
+        for one in (net, changed):
+            one.penalties = lambda _inputs, penalty=penalty: [penalty]
+        torch.testing.assert_close(net.path("g")[0].out_of_fold[k], changed.path("g")[0].out_of_fold[k])

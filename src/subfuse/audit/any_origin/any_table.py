@@ -11,6 +11,7 @@ from subfuse.audit.findings import Finding
 from subfuse.cells import number_hint
 from subfuse.errors import DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns, class_name, holds_risks, predicted_classes
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE, holds_values
 from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
 from subfuse.tables import is_missing
 from subfuse.training.models import model_title
@@ -47,7 +48,8 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     a model. Columns that are missing get one value for all rows.
 
     Args:
-        predictions: At least patient_id, and time_days, event and risk (survival) or label and two p_<class>.
+        predictions: At least patient_id, and time_days, event and risk (survival), label and two p_<class>, or
+            value and predicted_value (regression).
 
     Raises:
         DataError: These columns are missing, or no row is left.
@@ -69,6 +71,8 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     table["split"] = read_splits(table["split"])
     for name, remedy in (("time_days", "Convert it to days"), ("risk", "Give one number a patient, higher is worse")):
         table[name] = read_numbers(table, name, remedy) if name in table else np.nan
+    for name in (VALUE, PREDICTED_VALUE) if {VALUE, PREDICTED_VALUE} <= {*table} else ():
+        table[name] = read_numbers(table, name, "Give one number a patient")
     table["event"] = read_events(table) if "event" in table else None
     for name in (name for name in map(str, table) if name.startswith("p_")):
         table[name] = read_numbers(table, name, "Give one probability a patient")
@@ -114,10 +118,12 @@ def _check_columns(predictions: pd.DataFrame) -> None:
     columns = [str(name) for name in predictions.columns]
     has_survival = {"time_days", "event", "risk"} <= set(columns)
     has_classes = "label" in columns and sum(name.startswith("p_") for name in columns) >= 2
-    if "patient_id" not in columns or not (has_survival or has_classes):
+    has_values = {VALUE, PREDICTED_VALUE} <= set(columns)
+    if "patient_id" not in columns or not (has_survival or has_classes or has_values):
         raise DataError(
-            "predictions need the column patient_id, and time_days, event and risk (higher is worse) for survival or "
-            f"label and p_<class> of each class. Found {preview(columns, 15)}. Rename or add columns."
+            "predictions need the column patient_id, and time_days, event and risk (higher is worse) for survival, "
+            "label and p_<class> of each class, or value and predicted_value for regression. Found "
+            f"{preview(columns, 15)}. Rename or add columns."
         )
 
 
@@ -258,22 +264,25 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _of_tasks(rows: pd.DataFrame, known: Callable[[pd.DataFrame, bool], pd.Series]) -> pd.Series:
+def _of_tasks(rows: pd.DataFrame, known: Callable[[pd.DataFrame], pd.Series]) -> pd.Series:
     """Returns a row-wise answer that depends on the kind of the row's task."""
-    parts = [known(task, holds_risks(task)) for _, task in rows.groupby("task", sort=False)]
+    parts = [known(task) for _, task in rows.groupby("task", sort=False)]
     return pd.concat(parts).reindex(rows.index).astype(bool) if parts else pd.Series(dtype=bool)
 
 
 def _has_outcome(rows: pd.DataFrame) -> pd.Series:
-    return _of_tasks(
-        rows,
-        lambda task, survival: task["time_days"].ge(0) & task["event"].notna() if survival else task["label"].notna(),
-    )
+    def known(task: pd.DataFrame) -> pd.Series:
+        if holds_risks(task):
+            return task["time_days"].ge(0) & task["event"].notna()
+        return task[VALUE if holds_values(task) else "label"].notna()
+
+    return _of_tasks(rows, known)
 
 
 def _has_prediction(rows: pd.DataFrame) -> pd.Series:
-    def known(task: pd.DataFrame, survival: bool) -> pd.Series:
-        columns = ["risk"] if survival else class_columns(task)
+    def known(task: pd.DataFrame) -> pd.Series:
+        columns = ["risk"] if holds_risks(task) else class_columns(task)
+        columns = [PREDICTED_VALUE] if holds_values(task) else columns
         return pd.Series(np.isfinite(task[columns].astype(float)).all(axis=1) & bool(columns), index=task.index)
 
     return _of_tasks(rows, known)

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from subfuse.audit.any_origin.any_table import class_of
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, and_more, preview
 from subfuse.evaluation.predictions import ClassOutcome, SurvivalOutcome, holds_risks, predicted_classes
+from subfuse.evaluation.regression.columns import VALUE, holds_values
+from subfuse.evaluation.regression.outcome import NumberOutcome
 from subfuse.identifiers import describe_mismatch
 
 CHECK = "patients of files"
@@ -17,7 +20,7 @@ _ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by th
 
 def has_outcomes(tables: Mapping[Path, pd.DataFrame]) -> bool:
     """Returns whether any of the files has the columns of an outcome."""
-    kinds = (SurvivalOutcome, ClassOutcome)
+    kinds = (SurvivalOutcome, ClassOutcome, NumberOutcome)
     return any({*kind.columns} <= {*table.columns} for table in tables.values() for kind in kinds)
 
 
@@ -54,11 +57,7 @@ def with_outcomes(
     A task without any outcome is left out where another has some.
     """
     tables, findings, known = dict(tables), [], {}
-    tasks = {
-        (str(task), SurvivalOutcome.columns if holds_risks(rows) else ClassOutcome.columns)
-        for table in tables.values()
-        for task, rows in table.groupby("task")
-    }
+    tasks = {(str(task), _columns_of(rows)) for table in tables.values() for task, rows in table.groupby("task")}
     for task, wanted in sorted(tasks):
         sources = [] if people is None else [(patients, people)]
         sources += [(path, table[table["task"] == task]) for path, table in tables.items()]
@@ -79,6 +78,13 @@ def with_outcomes(
         for path, table in tables.items():
             tables[path] = _with_known(path, table, task, outcomes)
     return {path: table for path, table in tables.items() if len(table)}, findings
+
+
+def _columns_of(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Returns the columns of the outcome of a task."""
+    if holds_values(rows):
+        return NumberOutcome.columns
+    return SurvivalOutcome.columns if holds_risks(rows) else ClassOutcome.columns
 
 
 def _agreed(wanted: Sequence[str], sources: Sequence[tuple[Path | None, pd.DataFrame]]) -> pd.DataFrame:
@@ -108,6 +114,8 @@ def _agreed(wanted: Sequence[str], sources: Sequence[tuple[Path | None, pd.DataF
 
 
 def _alike(name: str, ours: pd.Series, theirs: pd.Series) -> pd.Series:
+    if name == VALUE:
+        return pd.Series(np.isclose(ours.astype(float), theirs.astype(float)), ours.index)
     if name != "time_days":
         return ours.astype(str) == theirs.astype(str)
     first, second = ours.astype(float), theirs.astype(float)

@@ -16,6 +16,7 @@ from subfuse.audit.findings import Audit, Finding, sorted_findings
 from subfuse.clinical.columns import DAYS
 from subfuse.errors import ConfigurationError, DataError, and_more, preview
 from subfuse.evaluation.predictions import class_columns, holds_risks
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE, holds_values
 from subfuse.expression.samples import NORMAL, rank_of_barcode
 from subfuse.files import read_table, sha256_of_file
 from subfuse.identifiers import patient_of_barcode, site_of_barcode
@@ -265,10 +266,10 @@ def _with_models(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame
     named = {path: t if "model" in t else t.assign(model=sheet_of(path) or path.stem) for path, t in tables.items()}
     owners: dict[str, Path] = {}
     for path, table in tables.items():
-        if len(class_columns(table)) < 2 and not holds_risks(table):
+        if len(class_columns(table)) < 2 and not holds_risks(table) and not holds_values(table):
             raise DataError(
-                f"{path}: a column risk (higher is worse) or p_<class> of each class is required. Found "
-                f"""{preview(table.columns, 15)}. Name it with --columns '{{"risk_score": "risk"}}'."""
+                f"{path}: a column risk (higher is worse), predicted_value or p_<class> of each class is required. "
+                f"""Found {preview(table.columns, 15)}. Name it with --columns '{{"risk_score": "risk"}}'."""
             )
         for model in named[path]["model"].unique():
             if model in owners:
@@ -301,6 +302,8 @@ def _with_tasks(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]
 
 
 def _kind(rows: pd.DataFrame) -> tuple[str, ...]:
+    if holds_values(rows):
+        return (PREDICTED_VALUE,)
     return ("risk",) if holds_risks(rows) else tuple(sorted(class_columns(rows)))
 
 

@@ -30,6 +30,7 @@ from subfuse.evaluation.predictions import (
     label_indices,
     times_days,
 )
+from subfuse.evaluation.regression.columns import observed_values
 from subfuse.features.store import read_sample
 from subfuse.training.models import model_title
 
@@ -288,7 +289,11 @@ def _outcome(
     if task.classes is not None:
         label = label_indices(tested, task.classes)
         return np.eye(len(task.classes))[label], label
-    residual = martingale_residuals(times_days(tested), events(tested))
+    residual = (
+        martingale_residuals(times_days(tested), events(tested))
+        if task.outcome.kind == "survival"
+        else observed_values(tested)
+    )
     return residual[:, None], np.searchsorted(np.quantile(residual, [1 / 3, 2 / 3]), residual)
 
 

@@ -19,6 +19,7 @@ from subfuse.evaluation.predictions import (
     label_indices,
     times_days,
 )
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE, observed_values
 
 ADDED_COLUMNS = (
     "task", "metric", "model", "trivial", "difference", "lower", "upper", "p_value", "p_adjusted",
@@ -50,6 +51,7 @@ def added_value(
     - Survival: a Cox model of both risks.
     - Classes: a logarithmic pool (Genest and Zidek 1986), logistic regression on both vectors of log probabilities
       with one weight per model and one intercept per class; of two classes, on both log odds.
+    - Numbers: least squares of both, with an intercept.
 
     Predictions are centred and scaled within the fold. Weights are fitted anew in every fold on its validation
     patients, where all folds have `LEAST_VALIDATION` of them (survival: events; classes: and some of each), else on
@@ -154,6 +156,22 @@ def pool_weights(
     return found[:2], np.append(0.0, found[2:])
 
 
+def value_weights(
+    predicted: Float[np.ndarray, "patient 2"], value: Float[np.ndarray, " patient"]
+) -> tuple[Float[np.ndarray, " 2"], float]:
+    """Returns the two weights and the intercept of least squared error, less the penalty; no weight is negative."""
+    spread = float(value.std()) or 1.0
+    centre, of_value = predicted.mean(axis=0), (value - value.mean()) / spread
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        residual = (predicted - centre) @ weights - of_value
+        slope = (predicted - centre).T @ residual / len(value) + PENALTY * weights
+        return float(residual @ residual / (2 * len(value)) + PENALTY / 2 * weights @ weights), slope
+
+    weights = spread * _minimum(loss, 2)
+    return weights, float(value.mean() - centre @ weights)
+
+
 def _minimum(
     loss: Callable[[np.ndarray], tuple[float, np.ndarray]], n_parameters: int
 ) -> Float[np.ndarray, " parameter"]:
@@ -208,6 +226,9 @@ def _combined(
     """Returns a fold's test rows with the combined prediction, and the weight of the model that is added."""
     fitting, tested = rows.iloc[fit], rows.iloc[test].copy()
     tested[columns_with(rows, "survival_", "contribution_")] = np.nan
+    if outcome.kind == "regression":
+        weights, mean = value_weights(scaled[fit, 0], observed_values(fitting))
+        return tested.assign(**{PREDICTED_VALUE: mean + scaled[test, 0] @ weights}), float(weights[1])
     if outcome.classes is None:
         weights = cox_weights(scaled[fit, 0], times_days(fitting), events(fitting))
         return tested.assign(risk=scaled[test, 0] @ weights), float(weights[1])

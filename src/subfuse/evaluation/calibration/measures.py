@@ -68,13 +68,13 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: Columns of predictions.csv, with rows of split validation for recalibration.
 
     Returns:
-        Columns `CALIBRATION_COLUMNS`.
+        Columns `CALIBRATION_COLUMNS`. No rows for regression, which has no probabilities.
 
     Raises:
         DataError: Columns, outcomes or predictions are missing.
     """
     rows: list[dict[str, Any]] = []
-    for task in read_tasks(predictions):
+    for task in (task for task in read_tasks(predictions) if task.outcome.kind != "regression"):
         for model in task.models:
             of_model = task.of_model(model)
             if not (of_model["split"] == "test").any():
@@ -104,7 +104,7 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
         DataError: Columns, outcomes or predictions are missing.
     """
     tables = [pd.DataFrame(columns=list(_RELIABILITY_COLUMNS))]
-    for task in read_tasks(predictions):
+    for task in (task for task in read_tasks(predictions) if task.outcome.kind != "regression"):
         for model in task.models:
             rows = task.of_model(model)
             tested = rows[(rows["split"] == "test") & (rows["repeat"] == rows["repeat"].min())]

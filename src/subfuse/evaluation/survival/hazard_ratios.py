@@ -46,7 +46,7 @@ def hazard_ratios(predictions: pd.DataFrame, *, patients: pd.DataFrame | None = 
     """
     rows: list[dict[str, Any]] = []
     for task in read_tasks(predictions):
-        if task.classes is None:
+        if task.outcome.kind == "survival":
             for model in task.models:
                 known = {"task": task.name, "model": model}
                 rows += [{**known, **row} for row in _of_model(task.of_model(model), patients)]

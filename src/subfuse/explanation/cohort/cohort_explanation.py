@@ -8,6 +8,7 @@ import pandas as pd
 
 from subfuse.devices import gpus_of
 from subfuse.errors import DataError
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE
 from subfuse.execution import Attempts, Progress, run_jobs, with_time_left
 from subfuse.explanation.cohort.cohort_genes import (
     gene_summary,
@@ -130,7 +131,12 @@ def _write_task(
     (folder / names.SUMMARY).unlink(missing_ok=True)  # it marks the folder complete
     values, contributions, faithfulness = tables["genes"], tables["contributions"], tables["faithfulness"]
     if len(values):
-        _write_genes(folder, values, gene_sets, is_survival=bool((contributions["explained"] == RISK).all()))
+        _write_genes(
+            folder,
+            values,
+            gene_sets,
+            has_direction=bool(contributions["explained"].isin([RISK, PREDICTED_VALUE]).all()),
+        )
     write_table(folder / names.CONTRIBUTIONS, contributions)
     write_table(folder / names.FAITHFULNESS, faithfulness)
     write_table(folder / names.FAITHFULNESS_CURVES, mean_curves(tables["curves"]))
@@ -155,7 +161,9 @@ def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
     return table.assign(share=table["mean_absolute"] / total if total > 0 else np.nan)
 
 
-def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequence[str]], *, is_survival: bool) -> None:
+def _write_genes(
+    out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequence[str]], *, has_direction: bool
+) -> None:
     values = of_speaking_models(values)
     summary, stability = gene_summary(values), rank_stability(values)
     write_table(out / names.GENES, summary)
@@ -163,7 +171,7 @@ def _write_genes(out: Path, values: pd.DataFrame, gene_sets: Mapping[str, Sequen
     write_table(out / names.GENE_STABILITY, stability)
     by_gene = summary.set_index(["subspace", "gene"])
     rankings = {"strength": by_gene["mean_absolute"]}
-    if is_survival:  # the explained class changes from patient to patient: a direction would mix them
+    if has_direction:  # else the explained class changes from patient to patient: a direction would mix them
         rankings["direction"] = by_gene["mean_absolute"] * np.sign(by_gene["direction"].fillna(0))
     table = enrich_subspaces(
         rankings,

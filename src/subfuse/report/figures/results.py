@@ -111,6 +111,23 @@ def calibration_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.nda
 
 
 @matplotlib.rc_context(STYLE)
+def predicted_against_measured(predicted: np.ndarray, measured: np.ndarray) -> str:
+    """Draws a point per patient, the line on which predictions are right, and the line that fits the points best."""
+    figure, axes = new_figure(4.2, 4.0)
+    ends = np.array([min(predicted.min(), measured.min()), max(predicted.max(), measured.max())])
+    margin = 0.04 * (ends[1] - ends[0])
+    axes.plot(ends, ends, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.scatter(predicted, measured, s=16, color=SERIES[0], edgecolor=SURFACE, linewidth=0.4, alpha=0.8)
+    if np.ptp(predicted) > 0:
+        slope, intercept = np.polyfit(predicted, measured, 1)
+        seen = np.array([predicted.min(), predicted.max()])
+        axes.plot(seen, intercept + slope * seen, color=INK, linewidth=1.4)
+    limits = (ends[0] - margin, ends[1] + margin)
+    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="Predicted", ylabel="Measured")
+    return svg_text(figure)
+
+
+@matplotlib.rc_context(STYLE)
 def decision_curves(
     panels: Mapping[str, Mapping[str, np.ndarray]], thresholds: np.ndarray, *, defaults: Collection[str]
 ) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient
@@ -158,6 +159,8 @@ class Predictor(ABC):
             table = table.assign(task=job.task, model=job.model, repeat=job.repeat, fold=job.fold_index)
             if fitted.task_spec.is_survival:
                 return reference.beside_survival(table)
+            if fitted.task_spec.is_regression:
+                return table.assign(risk=np.nan, risk_percentile=np.nan)
             return reference.beside_classes(table, fitted.objective.classes)
 
         networks = fitted.predict_networks(patients) if patients and fitted.recipe.members > 1 else []

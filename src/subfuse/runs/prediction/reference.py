@@ -89,7 +89,7 @@ class Reference(Section):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    risks: RiskScale | None = None  # None: classes, or too few training patients
+    risks: RiskScale | None = None  # None: no survival, or too few training patients
     follow_up_days: FiniteFloat = Field(0.0, ge=0)
     last_event_day: FiniteFloat = Field(0.0, ge=0)
     log_baseline: tuple[FiniteFloat | None, ...] | None = Field(None, min_length=3, max_length=3)  # None: -inf

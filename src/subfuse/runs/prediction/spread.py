@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from subfuse.evaluation.predictions import SPREAD, columns_with
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE
 
 _LEAST = 2  # networks
 
 
 def quantities(table: pd.DataFrame) -> list[str]:
-    """Returns the columns of predictions whose spread is told: probabilities, survival and the risk percentile."""
-    return columns_with(table, "risk_percentile", "survival_", "p_")
+    """Returns the columns of predictions whose spread is told: probabilities, survival, numbers and the risk percentile."""
+    return columns_with(table, "risk_percentile", "survival_", "p_", PREDICTED_VALUE)
 
 
 def with_spread(table: pd.DataFrame, networks: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -156,12 +156,13 @@ function showPatients() {
 function patientRow(row, index) {
   const { risk, risk_percentile: percentile, predicted_class: predicted, outcome } = row;
   const probability = predicted === null ? null : row.probabilities[predicted];
-  const value = risk !== null
+  const value = row.predicted_value !== null ? number(row.predicted_value, shown(row.predicted_value), "predicted_value") : risk !== null
     ? number(risk, percentile === null ? shown(risk) : `percentile ${percentile.toFixed(0)}`, "risk")
     : predicted === null ? make("span", { textContent: "no prediction" })
       : number(probability, `${predicted} ${percent(probability)}`, "probability");
   if (risk !== null) value.title = `risk ${shown(risk)}`;
-  const known = outcome.label ?? (outcome.event === null ? "unknown" : outcome.event ? "event" : "no event");
+  const measured = outcome.value === null ? null : shown(outcome.value);
+  const known = measured ?? outcome.label ?? (outcome.event === null ? "unknown" : outcome.event ? "event" : "no event");
   const line = make("li", { role: "option", id: `patient-${index}`, data: { patient: row.patient_id } },
     make("span", { className: "line" },
       make("span", { className: "name", textContent: row.patient_id }),
@@ -259,14 +260,15 @@ function predictionCard(p) {
     if (p.risk_percentile !== null) lines.push(["higher than", number(p.risk_percentile,
       `${p.risk_percentile.toFixed(0)} % of the training patients`, "risk_percentile")]);
   }
+  if (p.predicted_value !== null) lines.push(["predicted value", number(p.predicted_value, shown(p.predicted_value), "predicted_value")]);
   for (const { days, probability, recalibrated } of p.survival) {
     lines.push([`free of the event at ${duration(days)}`, chance(probability, recalibrated, `survival_${days}`)]);
   }
   for (const [name, probability] of Object.entries(p.probabilities)) {
     lines.push([name, chance(probability, p.recalibrated[name] ?? null, `p_${name}`)]);
   }
-  const { time_days: time, event, label } = p.outcome;
-  const known = label ?? (time === null ? "unknown" : `${event ? "event" : "no event"} after ${duration(time)}`);
+  const { time_days: time, event, label, value } = p.outcome;
+  const known = (value === null ? null : shown(value)) ?? label ?? (time === null ? "unknown" : `${event ? "event" : "no event"} after ${duration(time)}`);
   lines.push(["known outcome", known]);
   const list = lines.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", {}, value)]);
   return make("div", { className: "prediction", data: { model: p.model, fold: p.fold } },
@@ -451,11 +453,12 @@ function showCompared({ before, after }) {
     [[name, probability], ...(recalibrated === null ? [] : [[`${name}, recalibrated`, recalibrated]])];
   const values = (p) => Object.fromEntries([
     ...(p.risk === null ? [] : [["risk", p.risk], ["risk percentile", p.risk_percentile]]),
+    ...(p.predicted_value === null ? [] : [["predicted value", p.predicted_value]]),
     ...p.survival.flatMap(({ days, probability, recalibrated }) => both(`free of the event at ${duration(days)}`, probability, recalibrated)),
     ...Object.entries(p.probabilities).flatMap(([name, probability]) => both(name, probability, p.recalibrated[name] ?? null))]);
   const same = (a, b) => a.task === b.task && a.fold === b.fold && a.repeat === b.repeat;
   const tables = after.map((p) => {
-    const [now, earlier] = [values(p), values(before.find((other) => same(other, p)) ?? { risk: null, survival: [], probabilities: {} })];
+    const [now, earlier] = [values(p), values(before.find((other) => same(other, p)) ?? { risk: null, predicted_value: null, survival: [], probabilities: {} })];
     const cell = (value, name) => (value === undefined || value === null ? "none" : number(value, shown(value), name));
     return table(`${p.task}, ${p.model}, fold ${p.fold}`, ["", "before", "with this file"],
       Object.keys(now).map((name) => [name, cell(earlier[name], `before/${p.task}/${name}`), cell(now[name], `after/${p.task}/${name}`)]));

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from subfuse.cohort.batches import BagBatch, ClassTarget, Target
+from subfuse.cohort.batches import BagBatch, ClassTarget, SurvivalTarget, Target
 from subfuse.model.baselines.linear import LinearModel
 from subfuse.objective.objective import Objective
-from subfuse.training.linear.regressions import LinearFit, Regression, lowest, regressions_of
+from subfuse.training.linear.path import LinearFit, Regression, lowest
+from subfuse.training.linear.regressions import regressions_of
 
 _LARGEST_INTERCEPT = 10.0  # of a time bin in which everybody, or nobody, had an event
 _EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger one is penalised less
@@ -24,15 +25,15 @@ _EXPRESSION_SCALES = (1.0, 3.0, 1 / 3)  # of expression beside slides: a larger 
 def fit_linear(model: LinearModel, batches: Iterable[BagBatch], target: Target) -> list[LinearFit]:
     """Fits the model in place and returns what was chosen from, the chosen one first.
 
-    Cox models are elastic nets or ridges, logistic regressions ridges. A model of slides and expression is the better
-    one of two kinds: a ridge of all columns with expression scaled against slides, which penalises them differently; or
-    the sum of the best models of each alone, weighed by their out-of-fold logits. Where no Cox model predicts clearly,
-    it is the sum of both alone with equal spread.
+    Cox models and least squares are elastic nets or ridges, logistic regressions ridges. A model of slides and
+    expression is the better one of two kinds: a ridge of all columns with expression scaled against slides, which
+    penalises them differently; or the sum of the best models of each alone, weighed by their out-of-fold logits. Where
+    no Cox model predicts clearly, it is the sum of both alone with equal spread.
 
     Args:
         model: Receives coefficients, and how summaries of slides are standardised.
         batches: All training patients, standardised.
-        target: Their outcome.
+        target: Their outcome; numbers as logits are, see `Objective.as_logits`.
 
     Raises:
         DataError: All patients are of one class.
@@ -70,8 +71,10 @@ def fit_line(
     nn.init.zeros_(model.head.bias)
     if isinstance(target, ClassTarget) and target.label.unique().numel() < 2:
         return torch.zeros(len(target.label), objective.n_outputs)
-    out_of_fold = fit_linear(model, batches, target)[0].out_of_fold.float().expand(-1, objective.n_outputs)
-    if isinstance(target, ClassTarget):
+    out_of_fold = (
+        fit_linear(model, batches, objective.as_logits(target))[0].out_of_fold.float().expand(-1, objective.n_outputs)
+    )
+    if not isinstance(target, SurvivalTarget):
         return out_of_fold
 
     def loss(intercepts: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, SubfuseError
 from subfuse.evaluation.floors import LEAST_VALIDATION
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, stacked
+from subfuse.evaluation.regression.columns import VALUE
 from subfuse.identifiers import patient_of_barcode
 from subfuse.preparation.declared_columns import check_batch, resolve_covariates
 
@@ -62,7 +63,8 @@ class TabledPatients:
             if trained.empty:
                 return f"nobody is known who is not tested in fold {name}"
             if not outcome.suffices(trained, LEAST_VALIDATION):
-                n_events = "" if outcome.classes is not None else f" with {outcome.counts(trained)['n_events']} events"
+                is_survival = outcome.kind == "survival"
+                n_events = f" with {outcome.counts(trained)['n_events']} events" if is_survival else ""
                 needed = f"{LEAST_VALIDATION} {outcome.words['fitted on']} are needed"
                 return f"fold {name} leaves {len(trained)} patients{n_events}, {needed}"
         return None
@@ -126,6 +128,8 @@ def _persons(rows: pd.DataFrame) -> dict[str, str]:
 def _cohort(task: TaskPredictions, known: pd.DataFrame, clinical: Sequence[str]) -> tuple[Cohort, tuple[str, ...]]:
     """Returns the patients as models read them, and which of their columns cannot be read, and why."""
     spec = TaskSpec(time="time_days", event="event")
+    if task.outcome.kind == "regression":
+        spec = TaskSpec(column=VALUE, kind="regression")
     if task.classes is not None:
         spec = TaskSpec(column="label", classes=task.classes)
     differing = [name for name in (*clinical, BATCH_COLUMN) if name in known and known[name].nunique() > 1]
@@ -150,13 +154,14 @@ def _patient(
     row: Mapping[Hashable, Any], task: TaskPredictions, covariates: Sequence[str], batch: str | None
 ) -> Patient:
     words = {BATCH_COLUMN: row[batch]} if batch is not None and row[batch] is not None else {}
-    has_time = task.classes is None
+    has_time = task.outcome.kind == "survival"
+    outcome = {} if has_time else {name: str(row[name]) for name in task.outcome.columns}
     return Patient(
         row[_KEY],
         row["cohort"],
         covariates={name: row[name] for name in covariates if row[name] is not None},
         time_days=float(row["time_days"]) if has_time else None,
         event=bool(row["event"]) if has_time else None,
-        labels=words if has_time else {**words, "label": row["label"]},
+        labels={**words, **outcome},
         site=row.get("site"),
     )

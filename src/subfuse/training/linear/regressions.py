@@ -1,150 +1,35 @@
-"""One kind of linear model, elastic net, ridge or logistic, along its path of penalties."""
+"""Kinds of linear models: elastic nets and ridges of Cox and of least squares, ridges of classes."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from subfuse.cohort.batches import ClassTarget, OrderedTarget, SurvivalTarget, Target
+from subfuse.cohort.batches import ClassTarget, NumberTarget, OrderedTarget, SurvivalTarget, Target
 from subfuse.errors import DataError
 from subfuse.objective.losses import cox_nll
 from subfuse.objective.ordered import log_probabilities
-from subfuse.objective.penalised import BreslowLoss, elastic_net_cox, ridge_cox, ridge_logistic
+from subfuse.objective.penalised import (
+    L1_SHARE,
+    BreslowLoss,
+    elastic_net_cox,
+    elastic_net_least_squares,
+    ridge_cox,
+    ridge_logistic,
+)
 from subfuse.objective.ranking import concordance
+from subfuse.training.linear.path import LinearFit, Regression, lowest, principal_axes
 
 _INVERSE_PENALTIES = tuple(np.logspace(-4, 0, 9))  # scikit-learn's C
 _RIDGE_PATH = np.logspace(0.5, -2, 11)  # shares of the sum of the columns' mean squares
-_COX_PATH = np.logspace(0, -1.7, 11)[1:]  # shares of the penalty that makes every coefficient 0 and ranks nobody
-INNER_FOLDS = 5
-_PATIENCE = 2  # weaker penalties in a row that are no better end a path
-_LARGEST_WEIGHT = 10.0  # of a model in a sum
+# Shares of the penalty that makes every coefficient 0 and ranks nobody
+_ELASTIC_NET_PATH = np.logspace(0, -1.7, 11)[1:]
 _LEAST_SLOPE = 0.01  # of log hazards that are rescaled: they keep their order
 _LARGEST_SPREAD = 1.0  # of log hazards that are rescaled: of a few patients in order it would be endless
 _WITHIN = (-30.0, 30.0)  # coefficients of principal axes, and log odds of classes that nobody is of
 _CLEAR_GAIN = 0.05  # of the partial likelihood per event on a model that says nothing
-
-
-@dataclass(frozen=True)
-class LinearFit:
-    """A linear model and how well it predicts patients whom it was not fitted on."""
-
-    weight: Float[Tensor, "output column"]
-    bias: Float[Tensor, " output"]
-    reads: str  # which inputs, and how they are weighed
-    penalty: float  # as given to the estimator: a strength for Cox, scikit-learn's C for logistic regression
-    loss: float  # of `out_of_fold`; lower is better
-    out_of_fold: Float[Tensor, "patient output"]  # logits of the training patients, each from the others' fit
-    concordance: float = float("nan")  # of `out_of_fold` with survival
-
-
-def inner_folds(target: Target) -> Int[np.ndarray, " patient"]:
-    """Returns the inner fold of every patient; events or classes are spread evenly. Nothing but outcomes decides."""
-    strata = (target.event if isinstance(target, SurvivalTarget) else target.label).numpy()
-    order = np.lexsort([np.random.default_rng(0).random(len(strata)), strata])
-    fold = np.empty(len(strata), dtype=np.int64)
-    fold[order] = np.arange(len(strata)) % INNER_FOLDS
-    return fold
-
-
-class Regression(ABC):
-    """One kind of linear model on given patients."""
-
-    method: str
-
-    def __init__(self, inputs: Float[Tensor, "patient column"], target: Target) -> None:
-        self.inputs = inputs.double()
-        self.fold = torch.from_numpy(inner_folds(target))
-        self.everybody = torch.ones(len(inputs), dtype=torch.bool)
-
-    @abstractmethod
-    def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns coefficients and bias for some of the patients; `start` are coefficients of a stronger penalty."""
-
-    @abstractmethod
-    def loss(self, logits: Float[Tensor, "patient output"], patients: Tensor) -> Tensor:
-        """Returns the mean loss of some of the patients."""
-
-    def concordance(self, logits: Float[Tensor, "patient output"]) -> float:
-        """Returns how well logits of all patients rank their survival; NaN of classes."""
-        return float("nan")
-
-    def best(self, fits: Sequence[LinearFit], alone: Sequence[Sequence[LinearFit]] = ()) -> LinearFit:
-        """Returns the fit to be used, here the one with the lowest loss.
-
-        Args:
-            fits: To choose from.
-            alone: Those of slides and those of expression, where `fits` are of both.
-        """
-        return min(fits, key=lambda fit: fit.loss)
-
-    def path(self, reads: str, scale: Float[Tensor, " column"] | None = None) -> list[LinearFit]:
-        """Returns the fits of all penalties, strongest first, until weaker ones neither fit nor rank better.
-
-        Args:
-            reads: Named in the log.
-            scale: Of the columns; one of 0 is not read.
-        """
-        scale = torch.ones(self.inputs.shape[1]).double() if scale is None else scale
-        read = scale > 0
-        inputs, axes = self.coordinates(self.inputs[:, read] * scale[read])
-        groups = [self.everybody, *(self.fold != k for k in range(INNER_FOLDS))]
-        states: list[Tensor | None] = [None] * len(groups)
-        fits: list[LinearFit] = []
-        for penalty in self.penalties(inputs):
-            solved = [self.fit(inputs, group, penalty, state) for group, state in zip(groups, states, strict=True)]
-            states = [weight for weight, _ in solved]
-            logits = torch.stack([inputs @ weight.T + bias for weight, bias in solved[1:]])
-            out_of_fold = logits[self.fold, torch.arange(len(inputs))]
-            weight = torch.zeros(len(solved[0][1]), len(scale)).double()
-            weight[:, read] = (solved[0][0] if axes is None else solved[0][0] @ axes) * scale[read]
-            fits.append(self._judged(weight, solved[0][1], f"{reads}, {self.method}", penalty, out_of_fold))
-            best = {int(np.argmin([fit.loss for fit in fits])), int(np.argmax([fit.concordance for fit in fits]))}
-            if len(fits) - 1 - max(best) >= _PATIENCE:
-                break
-        return fits
-
-    def weighed_sum(self, fits: Sequence[LinearFit]) -> LinearFit:
-        """Returns the sum of several models, with weights of at least 0 that fit their out-of-fold logits best.
-
-        The loss is that of weights fitted without the inner fold that they are applied to.
-        """
-        logits = torch.stack([fit.out_of_fold for fit in fits])
-        weights = [self._weigh(logits, self.fold != k) for k in range(INNER_FOLDS)]
-        out_of_fold = torch.einsum("pm,mpo->po", torch.stack(weights)[self.fold], logits)
-        return self._sum(fits, self._weigh(logits, self.everybody), out_of_fold)
-
-    def _sum(self, fits: Sequence[LinearFit], shares: Float[Tensor, " model"], out_of_fold: Tensor) -> LinearFit:
-        """Returns the sum of several models with given weights and out-of-fold logits."""
-        weighed = list(zip(shares, fits, strict=True))
-        return self._judged(
-            weight=sum(share * fit.weight for share, fit in weighed),
-            bias=sum(share * fit.bias for share, fit in weighed),
-            reads=" + ".join(f"{share:.3g} × {fit.reads} (penalty {fit.penalty:.3g})" for share, fit in weighed),
-            penalty=float("nan"),
-            out_of_fold=out_of_fold,
-        )
-
-    def _judged(self, weight: Tensor, bias: Tensor, reads: str, penalty: float, out_of_fold: Tensor) -> LinearFit:
-        loss = float(self.loss(out_of_fold, self.everybody))
-        return LinearFit(weight, bias, reads, penalty, loss, out_of_fold, self.concordance(out_of_fold))
-
-    def _weigh(self, logits: Float[Tensor, "model patient output"], patients: Tensor) -> Float[Tensor, " model"]:
-        def loss(weights: Tensor) -> Tensor:
-            return self.loss(torch.einsum("m,mpo->po", weights, logits), patients)
-
-        return lowest(loss, torch.ones(len(logits)), bounds=(0.0, _LARGEST_WEIGHT))
-
-    @abstractmethod
-    def penalties(self, inputs: Tensor) -> Sequence[float]:
-        """Returns the penalties to try, strongest first."""
-
-    def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns the columns that are fitted, and what turns their coefficients into those of `inputs`."""
-        return inputs, None
 
 
 class _ElasticNetCox(Regression):
@@ -208,7 +93,7 @@ class _ElasticNetCox(Regression):
         return self._judged(slope * fit.weight, fit.bias, reads, fit.penalty, slope * fit.out_of_fold)
 
     def penalties(self, inputs: Tensor) -> Sequence[float]:
-        return [self._loss_on(inputs, self.everybody).strongest_penalty * float(share) for share in _COX_PATH]
+        return [self._loss_on(inputs, self.everybody).strongest_penalty * float(share) for share in _ELASTIC_NET_PATH]
 
     def _loss_on(self, inputs: Tensor, patients: Tensor) -> BreslowLoss:
         time_days, event = self.target.time_days[patients].numpy(), self.target.event[patients].numpy()
@@ -223,7 +108,7 @@ class _RidgeCox(_ElasticNetCox):
         return [float(inputs.square().sum() / len(inputs) * share) for share in _RIDGE_PATH]
 
     def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        return _principal_axes(inputs)
+        return principal_axes(inputs)
 
 
 class _Logistic(Regression):
@@ -250,7 +135,7 @@ class _Logistic(Regression):
         return _INVERSE_PENALTIES
 
     def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        return _principal_axes(inputs)
+        return principal_axes(inputs)
 
     def loss(self, logits: Tensor, patients: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(logits[patients], self.label[patients], weight=self.class_weight)
@@ -284,35 +169,54 @@ class _CumulativeLogits(_Logistic):
         return torch.nn.functional.nll_loss(log_probabilities(logits), label, weight=self.class_weight)
 
 
+class _LeastSquares(Regression):
+    """Least squares with an elastic net; numbers as logits are, with a mean near 0 and a spread near 1."""
+
+    method = "elastic net"
+
+    def __init__(self, inputs: Tensor, target: NumberTarget) -> None:
+        super().__init__(inputs, target)
+        self.value = target.value.double()
+
+    def fit(self, inputs: Tensor, patients: Tensor, penalty: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        weight = inputs.new_zeros(inputs.shape[1]) if start is None else start[0]
+        centre, mean = inputs[patients].mean(dim=0), self.value[patients].mean()
+        columns, value = (inputs[patients] - centre).numpy(), (self.value[patients] - mean).numpy()
+        weight = torch.from_numpy(self.solve(columns, value, penalty, weight.numpy()))
+        return weight[None], (mean - centre @ weight)[None]
+
+    def solve(self, columns: np.ndarray, value: np.ndarray, penalty: float, start: np.ndarray) -> np.ndarray:
+        return elastic_net_least_squares(columns, value, penalty=penalty, start=start)
+
+    def loss(self, logits: Tensor, patients: Tensor) -> Tensor:
+        return (logits[patients, 0] - self.value[patients]).square().mean() / 2
+
+    def penalties(self, inputs: Tensor) -> Sequence[float]:
+        centred = (inputs - inputs.mean(dim=0)).T @ (self.value - self.value.mean()) / len(inputs)
+        strongest = float(centred.abs().max()) / L1_SHARE
+        return [strongest * float(share) for share in _ELASTIC_NET_PATH]
+
+
+class _RidgeLeastSquares(_LeastSquares):
+    method = "ridge"
+
+    def solve(self, columns: np.ndarray, value: np.ndarray, penalty: float, start: np.ndarray) -> np.ndarray:
+        gram = columns.T @ columns / len(columns) + penalty * np.eye(columns.shape[1])
+        return np.linalg.solve(gram, columns.T @ value / len(columns))
+
+    def penalties(self, inputs: Tensor) -> Sequence[float]:
+        return [float(inputs.square().sum() / len(inputs) * share) for share in _RIDGE_PATH]
+
+    def coordinates(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        return principal_axes(inputs)
+
+
 def regressions_of(inputs: Float[Tensor, "patient column"], target: Target, *, n_outputs: int) -> list[Regression]:
-    """Returns the kinds of linear models for an outcome: elastic net and ridge of Cox, or a ridge of classes."""
+    """Returns the kinds of linear models for an outcome: elastic net and ridge, or a ridge of classes."""
     if isinstance(target, OrderedTarget):
         return [_CumulativeLogits(inputs, target, n_outputs + 1)]
     if isinstance(target, SurvivalTarget):
         return [_ElasticNetCox(inputs, target), _RidgeCox(inputs, target)]
+    if isinstance(target, NumberTarget):
+        return [_LeastSquares(inputs, target), _RidgeLeastSquares(inputs, target)]
     return [_Logistic(inputs, target, n_outputs)]
-
-
-def lowest(
-    loss: Callable[[Tensor], Tensor], start: Float[Tensor, " value"], *, bounds: tuple[float, float]
-) -> Float[Tensor, " value"]:
-    """Returns where a loss is lowest within bounds, by its gradient (L-BFGS-B), in double precision."""
-    from scipy.optimize import minimize
-
-    def value(point: np.ndarray) -> tuple[float, np.ndarray]:
-        at = torch.from_numpy(point).requires_grad_()
-        found = loss(at)
-        (gradient,) = torch.autograd.grad(found, at)
-        return float(found.detach()), gradient.numpy()
-
-    limits = [bounds] * len(start)
-    return torch.from_numpy(minimize(value, start.double().numpy(), jac=True, bounds=limits, method="L-BFGS-B").x)
-
-
-def _principal_axes(inputs: Float[Tensor, "patient column"]) -> tuple[Tensor, Tensor]:
-    """Returns the patients on their principal axes, and the axes.
-
-    A ridge's coefficients are mixtures of patients, so these columns are as good as all, and fewer.
-    """
-    left, size, right = torch.linalg.svd(inputs, full_matrices=False)
-    return left * size, right
