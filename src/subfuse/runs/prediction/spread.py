@@ -12,7 +12,7 @@ _LEAST = 2  # networks
 
 
 def quantities(table: pd.DataFrame) -> list[str]:
-    """Returns the columns of predictions whose spread is told: probabilities, survival, numbers and the risk percentile."""
+    """Returns the columns of predictions whose spread is told: probabilities, survival, risk percentile, numbers."""
     return columns_with(table, "risk_percentile", "survival_", "p_", PREDICTED_VALUE)
 
 
