@@ -1,12 +1,13 @@
 """Expression models on the real TCGA-GBM/LGG patients and the five published folds, and what else explains them.
 
 SUBFUSE_REAL_DATA=... python benchmarks/tcga_gbmlgg.py [--work benchmarks/work] [--workers N]
-    [--seeds 0 1 2] [--variants as-published cleaned] [--only networks linear markers]
+    [--seeds 0 1 2] [--variants as-published cleaned] [--only networks ensembles linear markers]
 
 No slides are available for these patients: every model sees expression, age and sex only, and subspace fusion runs with
 the slide modality masked. Once on the table as published, for comparison with others' numbers, and once without the
 genes that each tell the project a patient is from, as the others together still do (see
-examples/tcga_gbmlgg/cohort.yaml). Networks are trained with every seed, linear models, which draw nothing, once.
+examples/tcga_gbmlgg/cohort.yaml). Networks are trained with every seed, ensembles of five with the first, linear
+models, which draw nothing, once.
 
 What is finished stays in `--work` and is not done again: the parts can be run one after the other. The tables of what
 there is are printed; once nothing is missing, they become the file of results.
@@ -45,15 +46,21 @@ ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "tcga_gbmlgg" / "cohort.yaml"
 RESULT = ROOT / "benchmarks" / "results" / "tcga_gbmlgg.md"
 SEEDS = (0, 1, 2)
-MEMBERS = 5  # networks whose logits are averaged
+MEMBERS = 5  # networks of an ensemble, whose logits are averaged
 HEADLINE = {"survival": "c_index", "grade": "auc", "grade_2_3": "auc", "diagnosis": "auc"}
-GROUPS = {"networks": ("subspace", "snn"), "linear": ("cox", "logistic", "clinical", "site", "batch")}
+GROUPS = {
+    "networks": ("subspace", "snn"),
+    "ensembles": ("subspace", "snn"),
+    "linear": ("cox", "logistic", "clinical", "site", "batch"),
+}
+DRAWN = ("networks",)  # with every seed
 MARKERS = {  # the clinical model of survival with further covariates, by what it is called here
     "clinical + IDH, 1p/19q": ["idh", "codeletion_1p19q"],
     "clinical + IDH, 1p/19q, grade": ["idh", "codeletion_1p19q", "grade"],
     "clinical + WHO class, grade": ["diagnosis", "grade"],
 }
 ONLY = (*GROUPS, "markers")
+OF_ENSEMBLES = f", {MEMBERS} networks"
 STRATA = ["idh", "project"]
 BESIDE = ("subspace", "snn", "cox", "clinical", "clinical + IDH, 1p/19q")  # shown within strata
 VARIANTS = {
@@ -92,7 +99,7 @@ class Part:
     @property
     def holds_out_sites(self) -> bool:
         """Whether whole hospitals are held out as well."""
-        return self.seed == 0 and self.variant in VARIANTS
+        return self.seed == 0 and self.variant in VARIANTS and self.group != "ensembles"
 
     def is_done(self, work: Path) -> bool:
         """Returns whether the run needs nothing more."""
@@ -105,8 +112,12 @@ def parts_of(variants: Iterable[str], groups: Sequence[str], seeds: Sequence[int
     if "markers" in groups:
         yield from (Part(f"markers-{number}", "linear", 0) for number in range(len(MARKERS)))
     for variant in variants:
-        yield from (Part(variant, "linear", 0) for group in groups if group == "linear")
-        yield from (Part(variant, "networks", seed) for group in groups if group == "networks" for seed in seeds)
+        yield from (
+            Part(variant, group, seed)
+            for group in reversed(GROUPS)
+            if group in groups
+            for seed in (seeds if group in DRAWN else [0])
+        )
 
 
 def prepared_cohort(variant: str, work: Path) -> Path:
@@ -132,7 +143,7 @@ def train(part: Part, work: Path, *, workers: int) -> None:
         task="survival" if of_markers else list(HEADLINE),
         models=["clinical"] if of_markers else GROUPS[part.group],
         out=part.folder(work),
-        plan=TrainingPlan(training=TrainingSettings(members=MEMBERS)),
+        plan=TrainingPlan(training=TrainingSettings(members=MEMBERS if part.group == "ensembles" else 1)),
         seed=part.seed,
         allow_inputs=NAMING_THE_PROJECT if part.variant == "as-published" else (),
         held_out_sites=part.holds_out_sites,
@@ -141,15 +152,17 @@ def train(part: Part, work: Path, *, workers: int) -> None:
 
 
 def predictions_of(variant: str, work: Path) -> pd.DataFrame:
-    """Returns what is predicted so far: a repeat for every seed, and in each the models that draw nothing."""
+    """Returns what is predicted so far: a repeat for every seed, and in each the models that are fitted once."""
     done = [part for part in parts_of([variant], ONLY, SEEDS) if part.is_done(work)]
-    seeds = sorted({part.seed for part in done if part.group == "networks"}) or [0]
+    seeds = sorted({part.seed for part in done if part.group in DRAWN}) or [0]
     tables = []
     for part in reversed(done):  # networks first
         table = read_predictions(part.folder(work) / PREDICTIONS)
         if part.variant not in VARIANTS:
             table["model"] = list(MARKERS)[int(part.variant.removeprefix("markers-"))]
-        repeats = [part.seed] if part.group == "networks" else seeds
+        if part.group == "ensembles":
+            table["model"] += OF_ENSEMBLES
+        repeats = [part.seed] if part.group in DRAWN else seeds
         tables += [table.assign(repeat=seeds.index(seed)) for seed in repeats]
     return stack_predictions(tables)
 
@@ -311,9 +324,9 @@ def main() -> None:
         "",
         f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores. 569 patients, z-scores as "
         "published, standardised again on training patients; five published folds, 15 % of the training patients kept "
-        f"for inner validation; seeds {', '.join(map(str, SEEDS))}, default settings but ensembles of {MEMBERS} "
-        "networks (chosen on inner splits). Every expression model sees the same genes, age and sex; `clinical` is "
-        "age and sex, with what is named beside it; `site` and `batch` read the hospital's code and the project alone. "
+        f"for inner validation; seeds {', '.join(map(str, SEEDS))}, default settings; ensembles of {MEMBERS} networks "
+        "with seed 0. Every expression model sees the same genes, age and sex; `clinical` is age and sex, with what is named beside it; "
+        "`site` and `batch` read the hospital's code and the project alone. "
         "Mean over the test folds of all seeds with the 95 % bootstrap interval by patient. Nobody of G2 or G3 is of "
         "GBM: `grade_2_3` is grade within a project.",
         "",
