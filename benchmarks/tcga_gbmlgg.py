@@ -325,8 +325,8 @@ def main() -> None:
         f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores. 569 patients, z-scores as "
         "published, standardised again on training patients; five published folds, 15 % of the training patients kept "
         f"for inner validation; seeds {', '.join(map(str, SEEDS))}, default settings; ensembles of {MEMBERS} networks "
-        "with seed 0. Every expression model sees the same genes, age and sex; `clinical` is age and sex, with what is named beside it; "
-        "`site` and `batch` read the hospital's code and the project alone. "
+        "with seed 0. Every expression model sees the same genes, age and sex; `clinical` is age and sex, "
+        "with what is named beside it; `site` and `batch` read the hospital's code and the project alone. "
         "Mean over the test folds of all seeds with the 95 % bootstrap interval by patient. Nobody of G2 or G3 is of "
         "GBM: `grade_2_3` is grade within a project.",
         "",
