@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from subfuse.errors import DataError
 from subfuse.expression.upload import LIMIT_BYTES, read_upload
+from workbook_files import Formula, write_ods, write_xlsx
 
 GENES = ("EGFR", "CD8A", "PTEN")
 VALUES = {"EGFR": 7.0, "PTEN": 0.0, "CD8A": 1.5, "EXTRA": 3.0}
@@ -151,3 +152,36 @@ def test_whatever_is_uploaded_is_finite_or_an_error_with_a_reason(content, unit)
     except DataError:
         return
     assert np.isfinite(uploaded.values).all()
+
+
+@pytest.mark.parametrize("write", [write_xlsx, write_ods])
+def test_a_workbook_with_one_sheet_is_read_whatever_it_is_called(tmp_path, write):
+    rows = [["gene", "tpm"], *map(list, VALUES.items())]
+    write(tmp_path / "one", {"Patient": rows, "Notes": []})
+    uploaded = read_upload((tmp_path / "one").read_bytes(), unit="tpm", genes=GENES)
+    np.testing.assert_allclose(uploaded.values, EXPECTED, rtol=1e-6)
+    wide = [["patient", *VALUES], ["P1", *VALUES.values()]]
+    write(tmp_path / "wide", {"Patient": wide})
+    uploaded = read_upload((tmp_path / "wide").read_bytes(), unit="tpm", genes=GENES)
+    np.testing.assert_allclose(uploaded.values, EXPECTED, rtol=1e-6)
+
+
+def test_a_workbook_that_is_none_of_one_patient_is_one_line_about_the_file(tmp_path):
+    rows = [["gene", "tpm"], *map(list, VALUES.items())]
+    write_xlsx(tmp_path / "two.xlsx", {"A": rows, "B": rows})
+    write_xlsx(tmp_path / "bad.xlsx", {"A": [*rows, ["EGFR", "high"]]})
+    write_xlsx(tmp_path / "formula.xlsx", {"A": [*rows[:2], ["CD8A", Formula("1+1")]]})
+    contents = {name: (tmp_path / f"{name}.xlsx").read_bytes() for name in ("two", "bad", "formula")}
+    contents |= {"zip": b"PK\x03\x04 and nothing more", "old": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)}
+    expected = {
+        "two": r"a workbook with one sheet that holds something is required\. Found A, B",
+        "bad": "high",
+        "formula": "formula",
+        "zip": "workbook",
+        "old": r"Excel's old format \(\.xls\)",
+    }
+    for name, content in contents.items():
+        with pytest.raises(DataError, match=expected[name]) as error:
+            read_upload(content, unit="tpm", genes=GENES)
+        assert str(error.value).startswith("the file")
+        assert "subfuse-upload-" not in str(error.value)

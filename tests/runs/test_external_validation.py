@@ -285,8 +285,9 @@ def test_the_documented_columns_are_those_of_the_files(run_and_others, tmp_path)
     written = {
         next((placeholders[kind] for kind in kinds if name.startswith(kind)), name) for t in tables for name in t
     }
-    # of tasks with a cause, and of models with validation patients
-    assert written | {"competing", "in_set_<class>", "promised_days"} == predictions
+    # of tasks with a cause, of models with validation patients, and of regression
+    others = {"competing", "in_set_<class>", "promised_days", "value", "predicted_value"}
+    assert written | others == predictions
     assert set(read_table(run.folder / "metrics.csv")) == metrics
     assert set(COMPARISON_COLUMNS) == comparisons
 

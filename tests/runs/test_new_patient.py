@@ -17,7 +17,6 @@ from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.store import read_features, write_features
 from subfuse.files import write_sealed_json
 from subfuse.preparation.slides.feature_survey import survey_features
-from subfuse.runs import new_patient
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.new_patient import predict_new_patient
 from subfuse.runs.run import load_run
@@ -243,7 +242,7 @@ def test_wrong_use_is_named(trained, tmp_path):
         predict_new_patient(run, model="concat")
     with pytest.raises(ConfigurationError, match=r"gone.svs: a file is required"):
         predict_new_patient(run, slides=[tmp_path / "gone.svs"], model="concat")
-    with pytest.raises(ConfigurationError, match="must have different names"):
+    with pytest.raises(ConfigurationError, match="different files are required"):
         predict_new_patient(run, slides=[features, features], model="concat")
     (tmp_path / "slide.svs").touch()
     with pytest.raises(ConfigurationError, match="Found both"):
@@ -319,20 +318,3 @@ def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, 
         assert options or "Declare --mpp" in " ".join(line.replace("declare", "Declare").split())
         assert "slide table" not in line
         assert not (tmp_path / "new.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("rules", "expected", "is_told"),
-    [
-        (None, "fixed", False),
-        (["otsu"], "otsu", False),
-        (["geojson:/a"], "fixed", True),
-        (["fixed", "otsu"], "fixed", True),
-    ],
-)
-def test_tissue_of_a_new_slide_is_found_as_that_of_the_run_was(trained, tmp_path, rules, expected, is_told):
-    found = {} if rules is None else {"tissue": rules}
-    run = with_changes(trained[0], tmp_path / "run", provenance=found)
-    rule, notes = new_patient._tissue_rule(run)
-    assert rule == expected
-    assert bool(notes) == is_told

@@ -23,6 +23,7 @@ from subfuse.serve.prediction_queue import PredictionQueue
 from subfuse.serve.protection import LOOPBACK_NAMES, Access
 from subfuse.serve.run_reader import RunReader, open_run
 from subfuse.serve.schema import Job
+from workbook_files import write_xlsx
 
 OWN = quote(HOSTILE, safe="")
 FILE = "\n".join(f"{gene},{10 + i}" for i, gene in enumerate(GENES))
@@ -120,6 +121,14 @@ def test_an_uploaded_file_is_predicted_beside_the_old(client):
     assert [(p["task"], p["fold"]) for p in before] == [(p["task"], p["fold"]) for p in after]
     assert before[0]["risk"] != after[0]["risk"]
     assert client.get("/api/patients/P01").json()["predictions"][0] == before[0]  # nothing was kept
+
+
+def test_a_workbook_says_what_its_table_says(client, tmp_path):
+    pairs = [line.split(",") for line in FILE.split()]
+    write_xlsx(tmp_path / "one.xlsx", {"Patient": [["gene", "tpm"], *([gene, float(value)] for gene, value in pairs)]})
+    predict = partial(client.post, "/api/patients/P01/predict", params={"model": "snn"})
+    answers = [predict(content=content).json() for content in (FILE, (tmp_path / "one.xlsx").read_bytes())]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(

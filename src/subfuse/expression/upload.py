@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Float
 
+from subfuse.bounded_files import open_unpacked, tables_of
 from subfuse.cells import number_hint
 from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
@@ -24,6 +25,7 @@ from subfuse.tables import read_first_line, separator_hint
 
 LIMIT_BYTES = 10_000_000
 _MAX_GENES = 200_000
+_OF_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # first bytes: xlsx and ods, and Excel's old format
 _PATIENT = "value"  # the header of a file without one, which messages show
 
 
@@ -52,11 +54,11 @@ def read_upload(
     """Returns the expression in an uploaded file.
 
     Layouts: two columns (gene, value), with or without a header; one row of values below a header of gene symbols,
-    whose first column names the patient; a GDC STAR count file. The file is read as the cohort's own would be, from a
-    temporary folder that is gone afterwards.
+    whose first column names the patient; a GDC STAR count file; or a workbook (xlsx, ods) with one such sheet. The file
+    is read as the cohort's own would be, from a temporary folder that is gone afterwards.
 
     Args:
-        content: The file, UTF-8 text.
+        content: The file, UTF-8 text or a workbook.
         unit: Unit of its values: that of the cohort file.
         genes: The gene axis; the file must have all of them, by these or by earlier or later symbols.
         aliases: Names to approved symbols; None: the built-in ones, see `gene_aliases`.
@@ -93,13 +95,28 @@ def _problem(error: Exception, unit: ExpressionUnit, remedy: str) -> str:
     return text if isinstance(error, SubfuseError) else f"a table of numbers is required. Found: {text}."
 
 
+def _of_sheet(folder: Path, content: bytes) -> bytes:
+    """Returns the one sheet of a workbook as CSV, and anything else as it is."""
+    if not content.startswith(_OF_WORKBOOKS):
+        return content
+    path = folder / "upload.xlsx"  # what it is, the content says
+    path.write_bytes(content)
+    sheets = [found.name.partition("#")[2] for found in tables_of(path)]
+    if len(sheets) > 1:
+        raise DataError(
+            f"a workbook with one sheet that holds something is required. Found {preview(sheets)}. Save the sheet of "
+            "this patient alone, or as CSV."
+        )
+    return open_unpacked(path).read()
+
+
 def _section(
     folder: Path, content: bytes, unit: ExpressionUnit, remedy: str
 ) -> tuple[PlainMatrix | GdcStarFolder, int]:
     """Writes the file to a folder; returns what a cohort file would say about it, and how many rows were added."""
     if len(content) > LIMIT_BYTES:
         raise DataError(f"at most {LIMIT_BYTES / 1e6:g} MB are required. Found {len(content) / 1e6:.1f} MB.")
-    path = folder / "upload.csv"
+    path, content = folder / "upload.csv", _of_sheet(folder, content)
     path.write_bytes(content)
     header = read_first_line(path)
     if header.startswith("# gene-model") or {"gene_id", "gene_name", "unstranded"} <= set(header.split("\t")):

@@ -1,10 +1,9 @@
 """A patient of no cohort, given as slide or feature files and an expression file: predicted by all models of a run."""
 
-import math
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -18,23 +17,12 @@ from subfuse.expression.source import ExpressionUnit
 from subfuse.expression.table import COHORT_SCALE
 from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
-from subfuse.features.contrast import read_contrast
-from subfuse.features.registered.slide_encoders import load_encoder
-from subfuse.features.store import UNKNOWN_ENCODER
-from subfuse.preparation.contrast import flat_slides
-from subfuse.preparation.slides.feature_import import import_slides
-from subfuse.preparation.slides.feature_survey import survey_features
-from subfuse.preparation.slides.slide import prepare_slide
-from subfuse.preparation.slides.slide_search import FEATURE_SUFFIXES, feature_id_of
 from subfuse.run_folder.job import Job
 from subfuse.runs.external_validation import mean_predictions
+from subfuse.runs.prediction.patient_slides import PatientSlides, read_slides
 from subfuse.runs.prediction.predictor import Predictor
 from subfuse.runs.prediction.summary import promised, summarise
-from subfuse.slides.image_folders import is_image_source
-from subfuse.slides.source import FeatureSource, SlideSource
-from subfuse.slides.stain import method_of
-from subfuse.slides.tissue import MPP_PLACE, Tiling, doubt_of_mpp
-from subfuse.slides.tissue_rule import FIXED, folder_of_outlines
+from subfuse.slides.tissue import MPP_PLACE, doubt_of_mpp
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import modalities_of
 from subfuse.workbooks.sheet import workbook_of
@@ -50,16 +38,6 @@ class NewPatientPrediction:
     summary: pd.DataFrame  # columns SUMMARY_COLUMNS; see `summarise`
     promises: tuple[str, ...]  # what holds with a stated probability; see `promised`
     notes: tuple[str, ...]  # how the files were read, and what is unknown
-
-
-@dataclass(frozen=True)
-class _Slides:
-    features: tuple[Path, ...] = ()
-    encoder: str | None = None
-    encoder_sha256: str | None = None
-    patch_dim: int | None = None
-    notes: tuple[str, ...] = ()
-    width_um: Mapping[Path, float] = field(default_factory=dict)  # of patches, by feature file
 
 
 def predict_new_patient(
@@ -80,7 +58,8 @@ def predict_new_patient(
 
     Args:
         run: A finished run, or shared models.
-        slides: Slide files, or feature files (.h5, .hdf5, .pt, .zarr) of all slides.
+        slides: Slide files, or feature files (.h5, .hdf5, .pt, .zarr) of all slides; of several sets that the run
+            joined, all of them, those of a slide with one name and in the order of the run.
         mpp: µm per level-0 pixel of all slides, for files that do not say; preferred where they do.
         expression: One patient's expression.
         unit: Unit of its values; that of the run's cohort by default.
@@ -114,7 +93,9 @@ def predict_new_patient(
     try:
         with tempfile.TemporaryDirectory(prefix="subfuse-patient-") as folder:
             found = (
-                _read_slides(slides, mpp, Path(folder), run, fitted) if slides and not unread else _Slides(notes=unread)
+                read_slides(slides, mpp, Path(folder), run, fitted)
+                if slides and not unread
+                else PatientSlides(notes=unread)
             )
             values = None if uploaded is None else uploaded.values
             cohort = Cohort(
@@ -229,78 +210,3 @@ def _outside_subspaces(fitted: FittedModel) -> str:
     n_led = len({place for places in recipe.gene_sets.values() for place in places})
     is_led = recipe.subspaces == tuple(recipe.gene_sets) and n_led < recipe.n_genes
     return f", and {recipe.n_genes - n_led} read by no subspace" if is_led else ""
-
-
-def _read_slides(
-    paths: Sequence[Path], mpp: float | None, folder: Path, run: Predictor, fitted: FittedModel
-) -> _Slides:
-    names = [feature_id_of(path.name) for path in paths]
-    if len(set(names)) < len(names):
-        raise ConfigurationError(f"slides must have different names. Found {preview(names)}. Give each once.")
-    ready = [path.suffix.lower() in FEATURE_SUFFIXES for path in paths]
-    if all(ready):
-        features = [FeatureSource(name, NEW_PATIENT, path, mpp) for name, path in zip(names, paths, strict=True)]
-        return _import(features, folder, fitted)
-    if any(ready):
-        raise ConfigurationError("either slides or their features are required. Found both. Give files of one kind.")
-    encoder, tiling = _encoder_and_tiling(run)
-    tissue, doubts = _tissue_rule(run)
-    stain = method_of(run.prepared.get("stain"))
-    loaded = load_encoder(encoder)
-    sources = [
-        SlideSource(name, NEW_PATIENT, path, mpp, FIXED if is_image_source(path) else tissue, stain)
-        for name, path in zip(names, paths, strict=True)
-    ]
-    records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
-    notes = [*doubts, *(f"{record.slide_id}: {record.n_patches} patches" for record in records)]
-    notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
-    files = tuple(folder / record.features for record in records)
-    widths = {path: r.patch_um for path, r in zip(files, records, strict=True) if not math.isnan(r.patch_um)}
-    return _Slides(files, loaded.name, loaded.sha256, loaded.dim, tuple(notes), widths)
-
-
-def _import(sources: Sequence[FeatureSource], folder: Path, fitted: FittedModel) -> _Slides:
-    notes: tuple[str, ...] = ()
-    survey = survey_features(sources)
-    _require_none(survey.exclusions)
-    if survey.encoder == UNKNOWN_ENCODER and fitted.encoder != UNKNOWN_ENCODER:
-        notes = (f"the feature files do not name their encoder: taken to be {fitted.encoder}, as in training",)
-        sources = [replace(source, encoder=fitted.encoder) for source in sources]
-        survey = survey_features(sources)
-    records, failures = import_slides(sources, survey, folder / "wsi")
-    _require_none(failures)
-    features = tuple(folder / record.features for record in records)
-    widths = {folder / record.features: record.patch_um for record in records if record.has_coordinates}
-    flat = flat_slides({record.slide_id: read_contrast(folder / record.features) for record in records})
-    notes = (*notes, *survey.warnings(), *flat)
-    return _Slides(features, survey.encoder, survey.encoder_sha256, survey.patch_dim, notes, widths)
-
-
-def _require_none(excluded: pd.DataFrame) -> None:
-    if len(excluded):
-        raise DataError(str(excluded["reason"].iloc[0]))
-
-
-def _tissue_rule(run: Predictor) -> tuple[str, list[str]]:
-    """Returns how tissue was found on the run's slides, and a note where that cannot be done again on another one."""
-    rules = run.prepared.get("tissue") or [FIXED]
-    rule = FIXED if len(rules) > 1 or folder_of_outlines(rules[0]) is not None else str(rules[0])
-    if rules == [rule]:
-        return rule, []
-    return rule, [
-        f"tissue is found by colour (fixed); on the run's slides it was outlined or found by {preview(rules)}"
-    ]
-
-
-def _encoder_and_tiling(run: Predictor) -> tuple[str, Tiling]:
-    """Returns what the run's slides were prepared with, from the copy of its cohort's provenance."""
-    found = run.prepared
-    if not found.get("requested_encoder") or not found.get("tiling"):
-        raise ConfigurationError(
-            f"{run.folder}: slides can be prepared only for a run whose own slides were, with a known encoder. Found "
-            "none. Extract features as for the run, and give these files."
-        )
-    try:
-        return str(found["requested_encoder"]), Tiling(**found["tiling"])
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{run.folder}: the tiling is required. Found: {error}. Make the run again.") from error

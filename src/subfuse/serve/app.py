@@ -25,6 +25,10 @@ from subfuse.serve.run_reader import RunReader
 from subfuse.serve.slide_tiles import SlideShelf, Unavailable
 
 _STATIC = Path(__file__).parent / "static"
+_WORKBOOKS = (
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/vnd.oasis.opendocument.spreadsheet",
+)
 _NOTICE = "Research use only. Not a medical device."
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -188,14 +192,17 @@ def _add_explanations(
 
 
 def _add_prediction(app: FastAPI, reader: RunReader, queue: PredictionQueue) -> None:
-    body = {"content": {"text/csv": {"schema": {"type": "string", "maxLength": LIMIT_BYTES}}}, "required": True}
+    table = {"schema": {"type": "string", "maxLength": LIMIT_BYTES}}
+    workbook = {"schema": {"type": "string", "format": "binary", "maxLength": LIMIT_BYTES}}
+    body = {"content": {"text/csv": table, **dict.fromkeys(_WORKBOOKS, workbook)}, "required": True}
 
     @app.post("/api/patients/{patient_id:path}/predict", tags=["predictions"], openapi_extra={"requestBody": body})
     async def predict(request: Request, patient_id: str, model: str) -> schema.NewPrediction:
         """Predictions of the patient's slides with the expression file in the body, beside those before.
 
         The file: two columns (gene, value); or a header of gene symbols and one row of values; or a GDC STAR count
-        file. Its unit is that of the cohort. Nothing is kept. Files are predicted one after another.
+        file; or a workbook with one such sheet. Its unit is that of the cohort. Nothing is kept. Files are predicted
+        one after another.
         """
         patient = _require_patient(reader, patient_id)
         _require_model(reader, None, model)

@@ -22,7 +22,7 @@ from subfuse.slides.tissue_rule import folder_of_outlines
 from subfuse.training.models import BATCH, SITE, main_model, modalities_of
 
 _KEPT_DETAILS = ("training", "position_bias_error", "n_train", "n_validation")
-_OF_PATCHES = ("requested_encoder", "tiling", "stain", "tissue")
+_OF_PATCHES = ("requested_encoder", "slide_encoder", "tiling", "stain", "tissue")
 _OUTLINES = "geojson:outlines"  # of a person, wherever they are
 
 

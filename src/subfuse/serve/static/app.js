@@ -423,7 +423,7 @@ function showUpload() {
   at("file").value = "";
   at("drop").hidden = !unit;
   at("upload-help").textContent = unit
-    ? `CSV or TSV of one patient: gene and value per line, one row below a header, or a GDC STAR file. Unit: ${unit}, ` +
+    ? `CSV, TSV or workbook (xlsx, ods) of one patient: gene and value per line, one row below a header, or a GDC STAR file. Unit: ${unit}, ` +
       `as in the cohort. At most ${state.run.upload_limit_bytes / 1e6} MB. The file is not kept.`
     : "Not possible here: the cohort has no expression, or standardises it within the cohort.";
 }
@@ -437,7 +437,7 @@ async function upload(file) {
   at("upload-state").textContent = `Predicting ${patient.patient_id} with ${file.name} …`;
   try {
     const answer = await api(`${patientPath(patient.patient_id)}/predict?model=${part(model)}`, {
-      method: "POST", headers: { "content-type": "text/csv" }, body: file });
+      method: "POST", headers: { "content-type": file.type || "text/csv" }, body: file });
     if (state.patient !== patient) return;
     fail(null);
     at("upload-state").textContent = `${file.name}: ${answer.n_genes_used} genes used, read as ${answer.unit}${answer.transform === "none" ? "" : ` and converted to ${answer.transform}`}; ${answer.n_genes_ignored} others ignored. ${answer.warnings.join(" ")}`;
