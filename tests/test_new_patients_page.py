@@ -40,11 +40,12 @@ def place(tmp_path_factory) -> Path:
 def test_every_command_writes_what_it_names(place):
     named = [command[command.index("--out") + 1] for command in COMMANDS if "--out" in command]
     outs = [name for name in named if name.endswith(".csv")]
-    assert len(outs) == 5
+    assert len(outs) == 6
     tables = {name: pd.read_csv(place / name) for name in outs}
     assert {len(pd.read_csv(place / name.replace(".csv", "_patients.csv"))) for name in outs[:3]} == {2}
     assert tables["both.csv"][["has_slides", "has_expression"]].all(axis=None)
     assert not tables["slides.csv"]["has_expression"].any()
+    assert set(tables["student.csv"]["model"]) == {"distilled"}
     assert not tables["expression.csv"]["has_slides"].any()
     pd.testing.assert_frame_equal(tables["shared.csv"], tables["expression.csv"])
 

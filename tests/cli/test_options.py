@@ -69,6 +69,8 @@ from subfuse.cli.options import SWITCH, Parser
         (["explain", "run", "--wsidata", "stores"], "Name it with --patient"),
         (["serve", "run", "--host", "203.0.113.7"], "an address of this machine"),
         (["simulate", "out", "--patients", "0"], "--patients must be greater than or equal to 1"),
+        (["distil"], "required, but not given: run. See `subfuse distil --help`"),
+        (["distil", "run", "--workers", "-3"], "--workers must be greater than or equal to 0"),
         (["evaluate", "run", "--cohort", "p", "--seed", "-1"], "--seed must be greater than or equal to 0"),
         (["crossval", "p", "--train.members", "1000000"], "--train.members must be less than or equal to 100"),
         (["crossval", "p", "--architecture.embed_dim", "1000000000"], "must be less than or equal to 8192"),

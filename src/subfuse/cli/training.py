@@ -1,4 +1,4 @@
-"""Commands that train and validate: train, crossval, evaluate."""
+"""Commands that train and validate: train, crossval, distil, evaluate."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -135,9 +135,7 @@ def _crossval(arguments: Namespace) -> None:
         )
     print_metrics(result.metrics)
     _print_summary(result.folder)
-    print_warnings(
-        [f"{row.task} · {row.model} · fold {row.fold} failed: {row.reason}" for row in result.failures.itertuples()]
-    )
+    print_warnings(_failed(result.failures))
     with progress_bar("explain") as progress:
         report = explain_and_report(
             result.folder,
@@ -172,6 +170,37 @@ def _evaluate(arguments: Namespace) -> None:
     _print_report(reported(arguments.out))
 
 
+def _add_distil(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="Run folder with the model subspace.")
+    parser.add_argument("--out", type=Path, default=Path("students"), help="Run folder of the students.")
+    add_device(parser)
+    add_workers(parser)
+
+
+def _distil(arguments: Namespace) -> None:
+    from subfuse.run_folder.layout import require_run_place
+
+    require_run_place(arguments.out)
+
+    from subfuse.pipeline import reported
+    from subfuse.runs.distillation.students import distil_run
+    from subfuse.runs.run import load_run
+
+    run = load_run(arguments.run, device=arguments.device)
+    with progress_bar("distil") as progress:
+        result = distil_run(
+            run, arguments.out, workers=n_workers(arguments), scheduler=arguments.scheduler, progress=progress
+        )
+    print_metrics(result.metrics, "Students, which read slides alone")
+    _print_summary(result.folder)
+    print_warnings(_failed(result.failures))
+    _print_report(reported(result.folder))
+
+
+def _failed(failures: Any) -> list[str]:
+    return [f"{row.task} · {row.model} · fold {row.fold} failed: {row.reason}" for row in failures.itertuples()]
+
+
 def _print_summary(run: Path) -> None:
     """Prints who was tested, and what the audit found, as the report begins."""
     from subfuse.execution import Attempts
@@ -200,6 +229,12 @@ COMMANDS = {
         "subfuse crossval prepared --tasks survival grade --models subspace snn --out run --train.lr 3e-4",
         _add_crossval,
         _crossval,
+    ),
+    "distil": Command(
+        "Train students of slides alone, taught by the subspace fusion of a run: for patients without RNA.",
+        "subfuse distil run --out students",
+        _add_distil,
+        _distil,
     ),
     "evaluate": Command(
         "Validate a run on another cohort, with everything fitted frozen.",

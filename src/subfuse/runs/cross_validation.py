@@ -26,12 +26,12 @@ from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import claim_folder, read_config
 from subfuse.run_folder.names import CHECKPOINT, FAILURES, HELD_OUT_SITES, LOG, PROVENANCE, SEARCH
 from subfuse.run_folder.tables import order_columns, stack_predictions
+from subfuse.runs.distillation.teacher import find_teacher
 from subfuse.runs.folds import choose_repeats, folds_of_sites
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
-from subfuse.runs.teacher import find_teacher
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MODELS, SITE, check_model_names, modalities_of, trained_on
 from subfuse.training.settings import TrainingPlan
@@ -71,6 +71,7 @@ def cross_validate(
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
+    teachers: Path | None = None,
 ) -> CrossValidationResult:
     """Trains and tests models on the same patient-level folds.
 
@@ -100,6 +101,7 @@ def cross_validate(
         workers: Local processes.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         progress: Called after each job, and before results are measured and audited.
+        teachers: Folder of a run on the same folds that has the teachers of models that are taught.
 
     Raises:
         ConfigurationError: Unknown or repeated task or model, a number, device or tracker that cannot be, an unknown
@@ -128,9 +130,8 @@ def cross_validate(
     refuse_disguised_outcomes(cohort, [*drawn[0], *of_sites], tasks, models, allow_inputs)
     out = Path(tempfile.mkdtemp(prefix="subfuse-run-")) if out is None else Path(out)
     description = run_description(cohort, tasks, models, drawn[0], plan)
-    claim_folder(
-        out, description | {"repeats": len(drawn), "search": plan.search, "allow_inputs": sorted(allow_inputs)}
-    )
+    description |= {"repeats": len(drawn), "search": plan.search, "allow_inputs": sorted(allow_inputs)}
+    claim_folder(out, description if teachers is None else description | {"teachers": str(teachers)})
     _remove_other_hospitals(out / HELD_OUT_SITES, cohort, len(drawn[0]), seed=plan.seed)
     fold_of = _folds_of_jobs(cohort, tasks, models, drawn)
     jobs = list(fold_of)
@@ -138,7 +139,7 @@ def cross_validate(
     for warning in fold_warnings(cohort, fold_of, plan.training):
         logger.warning(warning)
     copy_cohort(cohort, out)
-    arguments = {job: (cohort, fold_of[job], job, out, plan) for job in open_jobs}
+    arguments = {job: (cohort, fold_of[job], job, out, plan, teachers) for job in open_jobs}
     gpus = [] if scheduler is not None else gpus_of(plan.device, min(workers, len(arguments)))
     failed = _run_open(arguments, len(jobs), workers=workers, scheduler=scheduler, gpus=gpus, progress=progress)
     if of_sites:
@@ -209,10 +210,10 @@ def _told_of_sites(progress: Progress | None) -> Progress | None:
     return None if progress is None else lambda done, total, what: progress(done, total, f"hospitals held out: {what}")
 
 
-def run_job(cohort: Cohort, fold: Fold, job: Job, out: Path, plan: TrainingPlan) -> None:
+def run_job(cohort: Cohort, fold: Fold, job: Job, out: Path, plan: TrainingPlan, teachers: Path | None = None) -> None:
     """Searches a job's settings where the run's plan asks for it, and trains it; see `train_job`."""
     plan = plan.with_seed(job.seed(plan.seed))
-    teacher = None if job.is_trained(out) else find_teacher(cohort, fold, job, out, plan)
+    teacher = None if job.is_trained(out) else find_teacher(cohort, fold, job, out, plan, teachers=teachers)
     if plan.search and not job.is_trained(out):
         from subfuse.training.search import search_settings
 

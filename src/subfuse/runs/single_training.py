@@ -17,11 +17,11 @@ from subfuse.run_folder.layout import claim_folder, remove_results
 from subfuse.run_folder.names import CHECKPOINT, PREDICTIONS
 from subfuse.run_folder.tables import stack_predictions
 from subfuse.runs.cross_validation import check_tasks, refuse_disguised_outcomes, run_description, train_job
+from subfuse.runs.distillation.teacher import find_teacher
 from subfuse.runs.folds import choose_folds
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_warnings import fold_warnings
 from subfuse.runs.results import write_results
-from subfuse.runs.teacher import find_teacher
 from subfuse.training.models import MODELS, check_model_names
 from subfuse.training.settings import TrainingPlan
 

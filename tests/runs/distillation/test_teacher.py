@@ -12,8 +12,8 @@ from subfuse.errors import DataError
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.names import MODEL, TEACHER, WEIGHTS
 from subfuse.runs.cross_validation import train_job
+from subfuse.runs.distillation.teacher import find_teacher
 from subfuse.runs.job_inputs import job_inputs
-from subfuse.runs.teacher import find_teacher
 
 pytestmark = pytest.mark.walk
 STUDENT = Job("grade", "distilled", 0)

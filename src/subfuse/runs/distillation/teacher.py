@@ -28,13 +28,14 @@ def find_teacher(
     out: Path,
     plan: TrainingPlan,
     *,
+    teachers: Path | None = None,
     fabric: "lightning.fabric.Fabric | None" = None,
     progress: Progress | None = None,
 ) -> "Teacher | None":
     """Returns the teacher of a job; None where its model has none.
 
-    It is the model of the same task, fold and repeat in the run folder. Where that is not there, or not yet, the job
-    trains it, with the same seed and so to the same weights, and keeps it in its own folder.
+    It is the model of the same task, fold and repeat in the run folder, or in that of another run. Where that is not
+    there, or not yet, the job trains it, with the same seed and so to the same weights, and keeps it in its own folder.
 
     Args:
         cohort: A prepared cohort.
@@ -42,6 +43,7 @@ def find_teacher(
         job: Of the student.
         out: Run folder.
         plan: How to train, with the job's own seed; a search is of both.
+        teachers: Another run folder, to look in.
         fabric: Device and processes; the first process writes. This process alone by default.
         progress: Called after every epoch.
     """
@@ -52,8 +54,9 @@ def find_teacher(
     if taught_by is None:
         return None
     of_run, own = replace(job, model=taught_by), job.folder(out) / TEACHER
-    if of_run.is_trained(out):
-        return Teacher(load_job(of_run, out, read_config(out)))
+    for run in (out, *([] if teachers is None else [teachers])):
+        if of_run.is_trained(run):
+            return Teacher(load_job(of_run, run, read_config(run)))
     if (own / MODEL).exists():  # the last of its files
         return Teacher(load_fitted(own))
     fitted = _trained(cohort, fold, of_run, own, plan, fabric=fabric, progress=progress)
