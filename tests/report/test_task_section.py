@@ -10,6 +10,7 @@ from report_page import written
 from subfuse.report import write_report
 from subfuse.report.model_card import model_card
 from subfuse.report.run_files import read_run
+from subfuse.report.task_section import task_section
 from subfuse.run_folder.job import Job
 
 
@@ -96,3 +97,21 @@ def test_how_much_networks_say_beside_their_linear_path_is_told(tmp_path, monkey
         lambda job, _: {"details": {"network_share": 0.5} if job.fold_index < 2 else untold},
     )  # fmt: skip
     assert "in 3 of 5 folds it has no line, for want of 10 events" in write_report(run).read_text()
+
+
+def test_students_stand_beside_their_teachers(tmp_path):
+    run = write_fake_run(tmp_path / "run", patients=60, tasks=("grade",), explained=0)
+    known = {"task": "grade", "metric": "auc", "lower": 0.6, "upper": 0.9, "n_patients": 58}
+    differing = {"difference": 0.05, "difference_lower": -0.01, "difference_upper": 0.11}
+    rows = [
+        {**known, **differing, "model": "subspace", "title": "Teacher, slides and expression", "value": 0.8125},
+        {**known, "model": "distilled", "title": "Student, slides alone", "value": 0.7625},
+    ]
+    pd.DataFrame(rows).to_csv(run / "students.csv", index=False)
+    content = next(iter(task_section(read_run(run), "grade", index=0).content["students"].rows))
+    assert content == ["Teacher, slides and expression", "0.812", "0.600–0.900", "+0.050", "−0.010 to +0.110"]
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "The 58 test patients with slides" in text
+    assert "Student, slides alone" in text
+    (run / "students.csv").unlink()
+    assert "Student, slides alone" not in write_report(run).read_text(encoding="utf-8")

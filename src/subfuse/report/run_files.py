@@ -24,7 +24,7 @@ from subfuse.run_folder.explanations import (
 )
 from subfuse.run_folder.job import Job, jobs_of, lost_of_jobs
 from subfuse.run_folder.layout import read_audit, read_config, read_provenance, require_run
-from subfuse.run_folder.names import COHORT, COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS
+from subfuse.run_folder.names import COHORT, COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, STUDENTS
 from subfuse.run_folder.tables import read_optional, read_predictions, read_result, require_own_predictions
 from subfuse.training.models import main_model
 
@@ -72,6 +72,7 @@ class RunFiles:
     predictions: pd.DataFrame
     metrics: pd.DataFrame
     comparisons: pd.DataFrame
+    students: pd.DataFrame  # beside their teachers; empty where no model was taught
     failures: pd.DataFrame
     cohort: Mapping[str, pd.DataFrame]  # see `read_run_cohort`; and `renamed`
     contact_sheets: tuple[Path, ...]
@@ -172,6 +173,7 @@ def read_run(folder: Path) -> RunFiles:
         predictions=predictions,
         metrics=metrics,
         comparisons=read_result(folder, COMPARISONS),
+        students=read_result(folder, STUDENTS),
         failures=read_result(folder, FAILURES),
         cohort=_read_cohort(folder),
         contact_sheets=tuple(contact_sheets(folder)),

@@ -52,6 +52,7 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
         drawn = classification_figures(tested, main)
     drawn["figures"] += decision_figure(run, task, main)
     drawn["remarks"] += _beside_lines(run, task, models)
+    students = run.students[run.students["task"] == task] if len(run.students) else run.students
     compared = run.comparisons[run.comparisons["task"] == task] if len(run.comparisons) else run.comparisons
     content = {
         "index": index,
@@ -68,6 +69,8 @@ def task_section(run: RunFiles, task: str, *, index: int) -> Section:
         "comparisons": None if compared.empty else _comparison_table(compared),
         "comparisons_notes": [] if compared.empty else _comparison_notes(compared),
         "comparisons_caption": "" if compared.empty else _comparison_caption(compared),
+        "students": None if students.empty else _student_table(students),
+        "students_caption": "" if students.empty else _student_caption(students),
         **drawn,
     }
     parts = [f"{counted(len(columns), 'metric')} of {counted(len(models), 'model')}"]
@@ -106,9 +109,7 @@ def _metric_row(
                 "full": repr(float(row["value"])),
                 "defined": not np.isnan(row["value"]),
                 "text": number(row["value"]),
-                "interval": "no interval"
-                if np.isnan([row["lower"], row["upper"]]).any()
-                else f"{number(row['lower'])}–{number(row['upper'])}",
+                "interval": _span(row["lower"], row["upper"]),
                 "best": model in best.get(metric, ()),
                 "note": _note_number(row["reason"], notes),
             }
@@ -176,6 +177,44 @@ def _comparison_table(comparisons: pd.DataFrame) -> PlainTable:
             ]
         )
     return PlainTable(columns, rows, frozenset(columns[1:]))
+
+
+def _student_table(students: pd.DataFrame) -> PlainTable:
+    columns = (
+        "Model",
+        metric_title(students["metric"].iloc[0]),
+        "95 % interval",
+        "Minus student",
+        "95 % interval of it",
+    )
+    rows = [
+        [
+            row["title"],
+            number(row["value"]),
+            _span(row["lower"], row["upper"]),
+            *(
+                (
+                    number(row["difference"], signed=True),
+                    signed_interval(row["difference_lower"], row["difference_upper"]),
+                )
+                if not np.isnan(row["difference"])
+                else ("", "")
+            ),
+        ]
+        for row in students.to_dict("records")
+    ]
+    return PlainTable(columns, rows, frozenset(columns[1:]))
+
+
+def _student_caption(students: pd.DataFrame) -> str:
+    return (
+        f"The {int(students['n_patients'].min())} test patients with slides. A student reads slides alone, and learned "
+        "from the teacher of its fold, which reads expression too. Positive differences favour the other model."
+    )
+
+
+def _span(lower: float, upper: float) -> str:
+    return "no interval" if np.isnan([lower, upper]).any() else f"{number(lower)}–{number(upper)}"
 
 
 def _comparison_notes(comparisons: pd.DataFrame) -> list[str]:

@@ -10,7 +10,17 @@ import pandas as pd
 
 from subfuse.errors import DataError
 from subfuse.files import csv_text, read_json, read_sealed_json, write_json, write_text
-from subfuse.run_folder.names import CHECKPOINT, INPUTS, LOG, MODEL, PREDICTIONS, PROVENANCE, SEARCH, WEIGHTS
+from subfuse.run_folder.names import (
+    CHECKPOINT,
+    INPUTS,
+    LOG,
+    MODEL,
+    PREDICTIONS,
+    PROVENANCE,
+    SEARCH,
+    TEACHER_PREDICTIONS,
+    WEIGHTS,
+)
 from subfuse.run_folder.tables import (
     PREDICTIONS_SHA256,
     has_changed_predictions,
@@ -20,7 +30,15 @@ from subfuse.run_folder.tables import (
 )
 
 _MODEL_FILES = (MODEL, WEIGHTS)
-_JOB_FILES = (PREDICTIONS, CHECKPOINT, *_MODEL_FILES, LOG, SEARCH, PROVENANCE)  # the first marks the job complete
+_JOB_FILES = (
+    PREDICTIONS,
+    CHECKPOINT,
+    *_MODEL_FILES,
+    LOG,
+    SEARCH,
+    TEACHER_PREDICTIONS,
+    PROVENANCE,
+)  # the first marks the job complete
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ PREDICTIONS = "predictions.csv"  # of a run and of a job, each of which it marks
 PROVENANCE = marker.PROVENANCE  # of a run, a job, the copy of the cohort, and a model that was explained
 METRICS = "metrics.csv"
 COMPARISONS = "comparisons.csv"
+STUDENTS = "students.csv"  # models that were taught beside their teachers; absent without any
 FAILURES = "failures.csv"  # jobs that failed; in EXPLANATIONS what could not be explained
 FAILED_RESULTS = "failed_results.csv"  # what, reason: what could not be made of the predictions; absent where all was
 AUDIT = "audit.json"
 REPORT = "report.html"
 MODEL_CARD = "MODEL_CARD.md"
-RESULTS = (PREDICTIONS, METRICS, COMPARISONS, FAILURES, FAILED_RESULTS, AUDIT, PROVENANCE, REPORT, MODEL_CARD)
+RESULTS = (PREDICTIONS, METRICS, COMPARISONS, STUDENTS, FAILURES, FAILED_RESULTS, AUDIT, PROVENANCE, REPORT, MODEL_CARD)
 COHORT = "cohort"  # folder: what a report tells of the prepared cohort; in EXPLANATIONS what models rely on
 EXPLANATIONS = "explanations"  # folder: of the main model; of others in a folder of their own beside it
 HELD_OUT_SITES = "held-out-sites"  # folder: the same models over folds of whole hospitals, a run of its own
@@ -25,6 +26,7 @@ WEIGHTS = "model.safetensors"
 LOG = "log.csv"  # one row per epoch or penalty
 SEARCH = "search.csv"
 TEACHER = "teacher"  # folder: of a job whose model is taught, the teacher that the run itself does not have
+TEACHER_PREDICTIONS = "teacher_predictions.csv"  # of its test patients
 CHECKPOINT = "last.ckpt"  # of an unfinished training
 
 # Of the copy of the cohort: named as in the prepared folder

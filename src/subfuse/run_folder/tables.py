@@ -12,7 +12,7 @@ from subfuse.evaluation.predictions import COMPETING, IN_SET, PROMISED_DAYS, REC
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE
 from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
-from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, PROVENANCE
+from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METRICS, PREDICTIONS, PROVENANCE, STUDENTS
 
 _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
                  "risk")  # fmt: skip
@@ -32,6 +32,11 @@ _RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of 
         "names": ("task", "model"),
         "text": ("metric", "reference"),
         "numbers": ("difference", "lower", "upper", "p_adjusted"),
+    },
+    STUDENTS: {
+        "names": ("task", "model", "title"),
+        "text": ("metric",),
+        "numbers": ("value", "lower", "upper", "difference", "difference_lower", "difference_upper", "n_patients"),
     },
     FAILURES: {"names": ("task", "model"), "text": ("fold", "reason")},
     FAILED_RESULTS: {"names": ()},
@@ -162,7 +167,9 @@ def read_result(run: Path, name: str) -> pd.DataFrame:
 
 def hashes_of_results(run: Path) -> dict[str, str]:
     """Returns what `read_result` compares the tables with that are there."""
-    return {name: sha256_of_file(run / name) for name in (METRICS, COMPARISONS, FAILURES) if (run / name).exists()}
+    return {
+        name: sha256_of_file(run / name) for name in (METRICS, COMPARISONS, STUDENTS, FAILURES) if (run / name).exists()
+    }
 
 
 def prediction_table(predicted: pd.DataFrame, patients: Sequence, task: TaskSpec) -> pd.DataFrame:

@@ -24,9 +24,9 @@ from subfuse.files import write_json, write_table
 from subfuse.run_folder.cohort_copy import copy_cohort
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import claim_folder, read_config
-from subfuse.run_folder.names import CHECKPOINT, FAILURES, HELD_OUT_SITES, LOG, PROVENANCE, SEARCH
+from subfuse.run_folder.names import CHECKPOINT, FAILURES, HELD_OUT_SITES, LOG, PROVENANCE, SEARCH, TEACHER_PREDICTIONS
 from subfuse.run_folder.tables import order_columns, stack_predictions
-from subfuse.runs.distillation.teacher import find_teacher
+from subfuse.runs.distillation.teacher import find_teacher, teacher_predictions
 from subfuse.runs.folds import choose_repeats, folds_of_sites
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_model import load_job
@@ -272,6 +272,8 @@ def train_job(
             teacher=teacher,
         )
     if fabric is None or fabric.is_global_zero:
+        if not is_trained and teacher is not None:
+            write_table(folder / TEACHER_PREDICTIONS, teacher_predictions(teacher, cohort, fold, job))
         if not is_trained:
             fitted.save(folder)
             write_json(folder / PROVENANCE, {"training_seconds": round(time.monotonic() - start, 2)})

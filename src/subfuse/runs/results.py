@@ -21,8 +21,9 @@ from subfuse.evaluation.comparisons import COMPARISON_COLUMNS
 from subfuse.evaluation.intervals import METRIC_COLUMNS, evaluate_predictions
 from subfuse.execution import Attempts
 from subfuse.files import sha256_of_file, write_json, write_sealed_json, write_table
-from subfuse.run_folder.names import AUDIT, COMPARISONS, FAILED_RESULTS, METRICS, PREDICTIONS, PROVENANCE
+from subfuse.run_folder.names import AUDIT, COMPARISONS, FAILED_RESULTS, METRICS, PREDICTIONS, PROVENANCE, STUDENTS
 from subfuse.run_folder.tables import PREDICTIONS_SHA256, RESULTS_SHA256, hashes_of_results
+from subfuse.runs.distillation.comparison import compare_students
 from subfuse.runs.timing import training_seconds
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def write_results(
     out: Path, predictions: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Writes predictions.csv, metrics.csv, comparisons.csv, provenance.json and audit.json into a run folder.
+
+    Where models were taught, `students.csv` has them beside their teachers.
 
     Models are compared with subspace fusion, or with the first model where it is absent. The predictions come first:
     what cannot be made of them afterwards does not take them away. Its file is then absent, the reason is logged and
@@ -62,6 +65,12 @@ def write_results(
     with _made(out / COMPARISONS, attempts) as path:
         comparisons = compared_with_reference(predictions, n_bootstrap=N_BOOTSTRAP, seed=seed)
         write_table(path, comparisons)
+    with _made(out / STUDENTS, attempts) as path:
+        students = compare_students(out, predictions, n_bootstrap=N_BOOTSTRAP, seed=seed, ordinal=ordinal)
+        if students.empty:
+            path.unlink(missing_ok=True)
+        else:
+            write_table(path, students)
     with _made(out / PROVENANCE, attempts) as path:
         seconds = training_seconds(out, predictions)
         facts = {**_provenance(predictions), PREDICTIONS_SHA256: sha256_of_file(out / PREDICTIONS)}

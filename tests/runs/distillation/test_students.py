@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from brief_run import BRIEF
@@ -10,6 +11,7 @@ from command_run import evaluate_roughly
 from small_cohort import deal_folds, make_cohort
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
+from subfuse.report import write_report
 from subfuse.run_folder.names import TEACHER
 from subfuse.runs.cross_validation import cross_validate
 from subfuse.runs.distillation.students import distil_run, plan_of
@@ -49,6 +51,20 @@ def test_every_fold_has_a_student_of_its_teacher(made):
     of_students = students.predictions.query("split == 'test'").set_index("patient_id")["fold"]
     assert set(tested.index) - set(of_students.index) == {"P000"}  # who has no slide
     assert of_students.eq(tested.reindex(of_students.index)).all()
+
+
+def test_the_run_says_what_students_keep_of_their_teachers(made):
+    _, run, students = made
+    found = pd.read_csv(students.folder / "students.csv").set_index("model")
+    assert list(found.index) == ["subspace", "distilled", "subspace-without-expression"]
+    said = pd.concat(pd.read_csv(path) for path in students.folder.rglob("teacher_predictions.csv"))
+    whole = said[said["model"] == "subspace"].set_index("patient_id")["p_G4"]
+    expected = run.predictions.query("split == 'test'").set_index("patient_id")["p_G4"]
+    np.testing.assert_allclose(whole, expected.loc[whole.index], rtol=1e-5)
+    hidden = said[said["model"] == "subspace-without-expression"].set_index("patient_id")["p_G4"]
+    assert hidden["P001"] == pytest.approx(whole["P001"])  # who has no expression
+    assert (hidden.drop("P001") - whole.drop("P001")).abs().min() > 0
+    assert "Teacher, expression hidden" in write_report(students.folder).read_text(encoding="utf-8")
 
 
 def test_repeating_the_call_trains_nothing(made, monkeypatch):

@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.execution import Progress
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.layout import read_config
 from subfuse.run_folder.names import CHECKPOINT, LOG, MODEL, TEACHER
+from subfuse.run_folder.tables import order_columns, prediction_table
 from subfuse.runs.job_model import load_job
 from subfuse.training.models import MODELS
 from subfuse.training.settings import TrainingPlan
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
     from subfuse.training.distillation.teacher import Teacher
     from subfuse.training.fitted_model import FittedModel
+
+WITHOUT_EXPRESSION = "subspace-without-expression"  # a teacher from whom the expression of test patients is hidden
 
 
 def find_teacher(
@@ -63,6 +68,28 @@ def find_teacher(
     if fabric is None or fabric.is_global_zero:
         fitted.save(own)
     return Teacher(fitted)
+
+
+def teacher_predictions(teacher: "Teacher", cohort: Cohort, fold: Fold, job: Job) -> pd.DataFrame:
+    """Returns what a teacher says of the test patients of its student, with and without their expression.
+
+    Args:
+        teacher: Of the job.
+        cohort: A prepared cohort.
+        fold: Of the job.
+        job: Of the student.
+    """
+    from subfuse.training.problem import assign
+
+    fitted, spec = teacher.fitted, cohort.tasks[job.task]
+    patients = assign(cohort, fold, spec, job.model).test
+    hidden = [replace(patient, expression=None) for patient in patients]
+    tables = [
+        prediction_table(fitted.predict(seen), patients, spec).assign(model=name)
+        for name, seen in ((fitted.recipe.name, patients), (WITHOUT_EXPRESSION, hidden))
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return order_columns(table.assign(task=job.task, repeat=job.repeat, fold=job.fold_index, split="test"))
 
 
 def _trained(
