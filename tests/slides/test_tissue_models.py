@@ -65,6 +65,18 @@ def test_empty_glass_has_no_outline(registered) -> None:
     assert model_outline(np.full((40, 50, 3), 240, np.uint8), mpp=10.0, model="grandqc-tissue").is_empty
 
 
+def test_the_model_runs_on_the_device_that_is_asked_for(registered, monkeypatch) -> None:
+    from lazyslide import segmentation
+
+    registered(Greenish)
+    asked = {}
+    monkeypatch.setattr(segmentation, "tissue", lambda slide, **options: asked.update(options))
+    image = np.full((40, 50, 3), 240, np.uint8)
+    for device in ("cpu", "cuda:1"):
+        assert model_outline(image, mpp=10.0, model="grandqc-tissue", device=device).is_empty
+        assert asked["device"] == device
+
+
 def test_weights_that_cannot_be_loaded_are_told_in_one_line(registered) -> None:
     registered(Unreachable)
     with pytest.raises(

@@ -102,7 +102,7 @@ def prepare(
         cohort_path: The cohort file.
         out: The prepared folder.
         encoder: Encoder of patches or of slides, see `load_encoder`.
-        device: Device of the encoder, see `chosen_device`.
+        device: Of the encoder and of a model that finds tissue, see `chosen_device`.
         workers: Local processes that prepare slides; 0: one per GPU that encodes, or core.
         scheduler: Address of a running Dask scheduler, instead of local processes.
         tiles_from: A prepared folder of the same slides with another encoder: tissue and tiles are taken from it.
@@ -214,7 +214,15 @@ def _prepare_one_slide(
     progress = None if watch is None else partial(watch, source.slide_id)
     loaded = _encoder(how.encoder, how.device)
     start = time.monotonic()
-    record = prepare_slide(source, loaded, how.tiling, how.out, tiles_from=how.tiles_from, progress=progress)
+    record = prepare_slide(
+        source,
+        loaded,
+        how.tiling,
+        how.out,
+        tiles_from=how.tiles_from,
+        device=chosen_device(how.device),
+        progress=progress,
+    )
     return FinishedSlide(record, is_new=True, seconds=time.monotonic() - start)
 
 

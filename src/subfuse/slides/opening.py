@@ -64,8 +64,13 @@ class OpenedSlide(Protocol):
         """Closes the file."""
 
 
-def open_slide(source: SlideSource, tiling: Tiling) -> OpenedSlide:
+def open_slide(source: SlideSource, tiling: Tiling, *, device: str = "cpu") -> OpenedSlide:
     """Opens a slide file or images alike; whoever opens a slide closes it.
+
+    Args:
+        source: Where it is.
+        tiling: Of its patches.
+        device: Where a model that finds tissue runs, if one does.
 
     Raises:
         DataError: The slide is missing, of another kind or damaged, its pixel size is unknown or implausible, or it has
@@ -80,7 +85,9 @@ def open_slide(source: SlideSource, tiling: Tiling) -> OpenedSlide:
         slide = ImageFolder(source.path, mpp=source.mpp, tiling=tiling)
     else:
         outlines = outline_file(source.tissue, source.slide_id)
-        slide = WholeSlide(source.path, mpp=source.mpp, tiling=tiling, tissue=source.tissue, outlines=outlines)
+        slide = WholeSlide(
+            source.path, mpp=source.mpp, tiling=tiling, tissue=source.tissue, outlines=outlines, device=device
+        )
     try:
         _require_mpp(slide.mpp, source)
     except DataError:
@@ -90,9 +97,9 @@ def open_slide(source: SlideSource, tiling: Tiling) -> OpenedSlide:
 
 
 @contextmanager
-def opened_slide(source: SlideSource, tiling: Tiling) -> Iterator[OpenedSlide]:
+def opened_slide(source: SlideSource, tiling: Tiling, *, device: str = "cpu") -> Iterator[OpenedSlide]:
     """Opens a slide for as long as it is read, see `open_slide`."""
-    with closing(open_slide(source, tiling)) as slide:
+    with closing(open_slide(source, tiling, device=device)) as slide:
         yield slide
 
 

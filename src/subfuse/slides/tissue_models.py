@@ -12,15 +12,16 @@ from subfuse.slides.tissue import MIN_HOLE_UM2, MIN_TISSUE_UM2
 from subfuse.slides.tissue_rule import TISSUE_MODELS
 
 
-def model_outline(image: UInt8[np.ndarray, "height width 3"], *, mpp: float, model: str) -> Any:
+def model_outline(image: UInt8[np.ndarray, "height width 3"], *, mpp: float, model: str, device: str = "cpu") -> Any:
     """Returns the outline of the tissue in pixels of the image (a shapely geometry, perhaps empty).
 
-    The model runs on the CPU, in overlapping windows, as lazyslide runs it.
+    The model runs in overlapping windows, as lazyslide runs it.
 
     Args:
         image: The slide in RGB, at least as fine as the model was trained on, see `TISSUE_MODELS`.
         mpp: µm per pixel of the image.
         model: Its key in lazyslide-models.
+        device: Where it runs, as PyTorch names it.
 
     Raises:
         ConfigurationError: The extra `wsi` is missing, or the model's weights cannot be loaded.
@@ -47,7 +48,7 @@ def model_outline(image: UInt8[np.ndarray, "height width 3"], *, mpp: float, mod
             bbox_ratio=0.0,  # what touches the edge of the picture is tissue too
             min_area=max(1.0, MIN_TISSUE_UM2 / working**2),
             min_hole_area=max(1.0, MIN_HOLE_UM2 / working**2),
-            device="cpu",
+            device=device,
             key_added="tissue",
         )
     found = list(slide["tissue"].geometry) if "tissue" in slide.shapes else []

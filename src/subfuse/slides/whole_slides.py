@@ -47,7 +47,14 @@ class WholeSlide:
     patches_per_part = 1
 
     def __init__(
-        self, path: Path, *, mpp: float | None, tiling: Tiling, tissue: str = FIXED, outlines: Path | None = None
+        self,
+        path: Path,
+        *,
+        mpp: float | None,
+        tiling: Tiling,
+        tissue: str = FIXED,
+        outlines: Path | None = None,
+        device: str = "cpu",
     ) -> None:
         """Opens a slide.
 
@@ -57,11 +64,13 @@ class WholeSlide:
             tiling: Of the patches.
             tissue: How tissue is found, see `tissue_rule`.
             outlines: Where it is outlined instead.
+            device: Where a model that finds tissue runs.
         """
         self._path = path
         self._tiling = tiling
         self._tissue = tissue
         self._outlines = outlines
+        self._device = device
         self._slide = _opened(path)
         properties = self._slide.properties
         self.width_px, self.height_px = self._slide.dimensions
@@ -169,7 +178,7 @@ class WholeSlide:
         model = model_of(self._tissue)
         if model is not None:
             picture, scale = self._at(TISSUE_MODELS[model], self._whole(TISSUE_MODELS[model] / self.mpp))
-            outline = model_outline(picture, mpp=float(scale.mean()) * self.mpp, model=model)
+            outline = model_outline(picture, mpp=float(scale.mean()) * self.mpp, model=model, device=self._device)
             outline = shapely.difference(shapely.transform(outline, lambda points: points * scale), pen)
         return replace(found, outline=outline, pen=pen)
 

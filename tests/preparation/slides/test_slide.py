@@ -748,15 +748,15 @@ def test_a_model_says_where_tissue_is_and_pen_marks_are_left_out(
     image[300:500, 100:400] = (20, 20, 25)
     seen: list[tuple[int, int]] = []
 
-    def left_half(image: np.ndarray, *, mpp: float, model: str) -> Any:
+    def left_half(image: np.ndarray, *, mpp: float, model: str, device: str) -> Any:
         seen.append(image.shape[:2])
-        assert (model, mpp) == ("hest-tissue-segmentation", pytest.approx(1.0))
+        assert (model, mpp, device) == ("hest-tissue-segmentation", pytest.approx(1.0), "cuda:1")
         return shapely.box(0, 0, image.shape[1] / 2, image.shape[0])
 
     monkeypatch.setattr(whole_slides, "model_outline", left_half)
     source = SlideSource("s", "p", write_slide(tmp_path / "s.tiff", image, mpp=0.5), tissue="lazyslide:hest")
 
-    record = prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi")
+    record = prepare_slide(source, ColourEncoder(), Tiling(), tmp_path / "wsi", device="cuda:1")
 
     assert seen == [(512, 1024)]
     coords = read_features(tmp_path / record.features).coords

@@ -87,6 +87,7 @@ def prepare_slide(
     out: Path,
     *,
     tiles_from: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> SlideRecord:
     """Finds the tissue of a slide, encodes its patches and writes features, outline and pictures.
@@ -101,6 +102,7 @@ def prepare_slide(
         tiling: Size and resolution of the patches.
         out: The folder `wsi` of the prepared cohort.
         tiles_from: Another prepared folder, whose tissue and tiles of this slide are taken over where it has them.
+        device: Where a model that finds tissue runs, if one does.
         progress: Called with the patches encoded and expected.
 
     Raises:
@@ -111,7 +113,9 @@ def prepare_slide(
     if done is not None:
         return done
     if isinstance(encoder, SlideEncoder):
-        record = prepare_slide(source, encoder.patches, tiling, out, tiles_from=tiles_from, progress=progress)
+        record = prepare_slide(
+            source, encoder.patches, tiling, out, tiles_from=tiles_from, device=device, progress=progress
+        )
         vector = _features_path(source, encoder.name, tiling, out)
         write_vector(Path(out).parent / record.features, vector, encoder)
         return _record(source, vector, out)
@@ -121,7 +125,7 @@ def prepare_slide(
     tiles = None if tiles_from is None else stored_tiles(source, tiling, tiles_from, _of_tiles(identity))
     folder = Path(out) / tiling.folder_name
     outlines = folder / "contours_geojson" / f"{source.slide_id}.geojson"
-    with opened_slide(source, tiling) as slide:
+    with opened_slide(source, tiling, device=device) as slide:
         parts = slide.parts() if tiles is None else [(int(x), int(y)) for x, y in tiles.coords]
         coords, features, sharp = _encoded(slide, parts, encoder, _normaliser(slide, parts, source), progress)
         if tiles is not None:
