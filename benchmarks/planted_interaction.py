@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from subfuse.audit.exchanged import exchanged_grid
+from subfuse.audit.modalities.exchanged import exchanged_grid
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.benefit.interaction import INTERACTION, variance_shares
 

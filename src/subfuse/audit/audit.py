@@ -24,12 +24,13 @@ from subfuse.audit.confounding.held_out_sites import held_out_findings
 from subfuse.audit.confounding.strata import of_tested, require_groups, strata_of, stratum_findings
 from subfuse.audit.disguised_outcomes import CHECK as DISGUISED
 from subfuse.audit.disguised_outcomes import SUSPICIOUS_COLUMNS, input_findings, suspicious_inputs
-from subfuse.audit.exchanged import SHUFFLE_NULL, interactions, modality_shuffles
 from subfuse.audit.findings import SIGNIFICANCE, Audit, Finding, sorted_findings
 from subfuse.audit.fitting import check_fitting, check_selection, read_jobs
 from subfuse.audit.fusion import fusion_benefit
 from subfuse.audit.labels import label_findings
 from subfuse.audit.leakage import check_expression, check_patients, check_slides
+from subfuse.audit.modalities.available import by_available_modality
+from subfuse.audit.modalities.exchanged import SHUFFLE_NULL, interactions, modality_shuffles
 from subfuse.audit.nulls import permute_labels
 from subfuse.audit.simple_baselines import added_to_clinical, compare_with_simple, what_is_added
 from subfuse.cohort.cohort import Cohort, read_cohort
@@ -125,9 +126,9 @@ def audit_run(
 
     Returns:
         As `audit_predictions`; the table `fusion` also has the shuffled modalities, `confounders` what hospital and
-        batch explain, `held_out_sites` what random folds promise beyond whole hospitals, `interaction` (with exchanges)
-        the shares of `variance_shares`, and `suspicious_inputs` names all inputs that order training patients almost
-        perfectly.
+        batch explain, `held_out_sites` what random folds promise beyond whole hospitals, `available` what models of
+        both modalities are worth with one of them hidden, `interaction` (with exchanges) the shares of
+        `variance_shares`, and `suspicious_inputs` names all inputs that order training patients almost perfectly.
 
     Raises:
         ConfigurationError: The folder is not a run, or modalities of a model that it does not have.
@@ -161,6 +162,8 @@ def audit_run(
         audited.add(*confounder_findings(cohort, task, means, embeddings), table="confounders")
     for task in tasks:
         audited.add(*modality_shuffles(task, jobs, cohort), table="fusion")
+    for task in tasks:
+        audited.add([], by_available_modality(task, jobs, cohort), table="available")
     for task in tasks:
         audited.add(*interactions(task, jobs, cohort, exchanges), table="interaction")
     return audited.audit()

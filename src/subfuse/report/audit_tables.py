@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from subfuse.audit.findings import concerned
+from subfuse.audit.modalities.available import BOTH
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import duration, metric_title, number, p_value_text, signed_interval
 from subfuse.report.statements import PlainTable, singular, titled
@@ -177,6 +178,22 @@ _TABLES = {
         of="comparison",
         caption="Positive favours the model; with a modality shuffled between patients, negative means that it is "
         "used. p adjusted (Holm) over all comparisons of a task; of shuffled modalities, not adjusted.",
+    ),
+    "available": _Table(
+        "Where a modality is missing",
+        {
+            **_OF_MODEL,
+            "From": lambda row: str(row["available"]).capitalize(),
+            "Metric": _metric,
+            "Value": _number("value"),
+            "Difference": lambda row: "" if row["available"] == BOTH else _number("difference", signed=True)(row),
+            "95 % interval": lambda row: "" if row["available"] == BOTH else _interval_or_reason(row),
+            "Patients": _text("n_patients"),
+        },
+        first_number=4,
+        of="row",
+        caption="Test patients who have slides and expression, predicted from both and, by the same models, with one "
+        "of them hidden; the difference is from both, with the interval of the paired bootstrap.",
     ),
     "strata": _Table(
         "Within strata and subgroups",

@@ -8,7 +8,12 @@ from drawn_predictions import cohort, predictions
 
 from small_cohort import deal_folds
 from subfuse.audit.audited_task import audited_tasks
-from subfuse.audit.exchanged import exchanged_grid, interaction_finding, shuffle_finding, shuffled_predictions
+from subfuse.audit.modalities.exchanged import (
+    exchanged_grid,
+    interaction_finding,
+    shuffle_finding,
+    shuffled_predictions,
+)
 from subfuse.cohort.cohort import Cohort
 from subfuse.training.stored_model import load_fitted
 

@@ -1,0 +1,1 @@
+"""What models of both modalities make of each: exchanged between patients, or hidden."""
