@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from shared_run import shared_run, without
 
 from subfuse.cli import main
 from subfuse.errors import DataError
+from subfuse.features.store import read_features, write_features
 from subfuse.files import write_sealed_json
 from subfuse.runs.new_patient import predict_new_patient
 from subfuse.runs.run import load_run
@@ -74,6 +76,34 @@ def test_models_of_different_inputs_ask_for_one(shared, moved, tmp_path):
     models = load_shared(folder)
     found = predict_new_patient(models, slides=cohort.patients[0].slides)
     assert set(found.predictions["model"]) == {"subspace"}
+
+
+def test_files_that_do_not_fit_are_one_line(shared, moved, tmp_path, capsys):
+    run, _, cohort = shared
+    of_genes = export_run(run, tmp_path / "cox", models=["cox"])
+    slide, other = cohort.patients[0].slides[0], tmp_path / "other.h5"
+    stored = read_features(slide)
+    write_features(other, replace(stored, encoder="resnet18", encoder_sha256="1" * 64), tile_px=256)
+    wide = tmp_path / "wide" / "scan.h5"
+    write_features(wide, replace(stored, level0_mpp=stored.level0_mpp * 4), tile_px=256)
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"")
+    for place, files, code, words in (
+        (of_genes, ["--slide", slide], 2, "cox reads expression. Found only slides. Give --expression"),
+        (moved, ["--slide", other], 3, "slides of other.h5 must be encoded by fake as in training. Found resnet18"),
+        (moved, ["--slide", picture], 2, "slides can be prepared only for a run whose own slides were"),
+        (moved, ["--expression", tmp_path / "none.csv"], 2, "none.csv: a file is required. Found none"),
+        (moved, ["--slide", slide, "--model", "cox"], 2, "has no model cox. Name one that it has with --model"),
+    ):
+        command = ["predict", str(place), *map(str, files), "--out", str(tmp_path / "new.csv")]
+        assert main(command) == code, words
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert words in error
+        assert not (tmp_path / "new.csv").exists()
+    assert main(["predict", str(moved), "--slide", str(wide), "--out", str(tmp_path / "new.csv")]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "µm wide" in line]
+    assert line.startswith("note: slides of scan.h5: patches of 1 of 1 patients")
 
 
 def changed_manifest(folder: Path, **changes) -> None:
