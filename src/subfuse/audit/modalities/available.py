@@ -12,6 +12,7 @@ from subfuse.audit.fitting import TrainedJob
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.comparisons import compare_models
 from subfuse.evaluation.predictions import PATIENT, columns_with, stacked
+from subfuse.evaluation.regression.columns import PREDICTED_VALUE
 
 BOTH = "slides and expression"
 AVAILABLE_COLUMNS = (
@@ -67,7 +68,7 @@ def _with_one_hidden(
         for modality, left in (("expression", "slides"), ("slides", "expression")):
             alone = [hidden(patient, modality) for patient in patients]
             found = fitted.predict([patient for patient in alone if fitted.usable(patient)]).set_index("patient_id")
-            columns = [name for name in columns_with(found, "risk", "survival_", "p_") if name in rows]
+            columns = [name for name in columns_with(found, "risk", "survival_", "p_", PREDICTED_VALUE) if name in rows]
             changed = rows[rows["patient_id"].isin(found.index)].copy()
             changed[columns] = found.loc[changed["patient_id"], columns].to_numpy()
             parts.append(changed.assign(available=f"{left} alone"))
