@@ -19,7 +19,7 @@ _LEAST_SPREAD = 1e-6
 class TermWeights:
     """How much each term of the teacher counts beside the loss of the task, and how soft its classes are.
 
-    The defaults were chosen on inner splits of simulated cohorts, see `benchmarks/results/distillation.md`.
+    The defaults weigh all terms alike; `benchmarks/distillation.py` compares others on inner splits.
     """
 
     prediction: float = 1.0  # of the distance between predictions
