@@ -33,7 +33,8 @@ def write_features(path: Path, *, side: int, seed: int, n_features: int = 4, enc
 
 
 def read(folder: Path, *paths: Path, encoder: str, patch_um=None, **prepared):
-    run, fitted = SimpleNamespace(prepared=prepared), SimpleNamespace(encoder=encoder, patch_um=patch_um)
+    run = SimpleNamespace(prepared=prepared, device="cpu", folder=folder)
+    fitted = SimpleNamespace(encoder=encoder, patch_um=patch_um)
     return read_slides(paths, None, folder, run, fitted)
 
 
@@ -92,6 +93,21 @@ def test_features_of_patches_go_through_the_slide_encoder_of_the_run(tmp_path, m
     other = write_features(tmp_path / "other" / "s.h5", side=512, seed=1, encoder="uni2")
     with pytest.raises(ConfigurationError, match="madeleine reads features of ctranspath"):
         read(tmp_path / "o", other, encoder="madeleine", slide_encoder="madeleine")
+
+
+def test_the_encoder_computes_where_the_models_do(tmp_path, monkeypatch):
+    places = []
+
+    def refuse(name, *, device):
+        places.append((name, device))
+        raise ConfigurationError("enough")
+
+    monkeypatch.setattr(patient_slides, "chosen_device", {"cpu": "cuda:1"}.get)
+    monkeypatch.setattr(patient_slides, "load_encoder", refuse)
+    (tmp_path / "new.svs").touch()
+    with pytest.raises(ConfigurationError, match="enough"):
+        read(tmp_path, tmp_path / "new.svs", encoder="uni", requested_encoder="uni", tiling={"mpp": 0.5})
+    assert places == [("uni", "cuda:1")]
 
 
 @pytest.mark.parametrize(

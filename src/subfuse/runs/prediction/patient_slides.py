@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from subfuse.devices import chosen_device
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.contrast import read_contrast
 from subfuse.features.encoder import SlideEncoder, is_same_encoder
@@ -70,7 +71,7 @@ def read_slides(
     encoder, tiling = _encoder_and_tiling(run)
     tissue, doubts = _tissue_rule(run)
     stain = method_of(run.prepared.get("stain"))
-    loaded = load_encoder(encoder)
+    loaded = load_encoder(encoder, device=chosen_device(run.device))
     sources = [
         SlideSource(name, _PATIENT, path, mpp, FIXED if is_image_source(path) else tissue, stain)
         for name, path in zip(names, paths, strict=True)
@@ -119,7 +120,7 @@ def _import(sources: Sequence[FeatureSource], folder: Path, run: Predictor, fitt
     _require_none(failures)
     slide_encoder = run.prepared.get("slide_encoder")
     if slide_encoder and not is_same_encoder(survey.encoder, str(fitted.encoder)):
-        return _encoded(records, survey, folder, str(slide_encoder), notes)
+        return _encoded(records, survey, folder, str(slide_encoder), notes, device=chosen_device(run.device))
     features = tuple(folder / record.features for record in records)
     widths = {folder / record.features: record.patch_um for record in records if record.has_coordinates}
     flat = flat_slides({record.slide_id: read_contrast(folder / record.features) for record in records})
@@ -142,7 +143,13 @@ def _require_order(sources: Sequence[FeatureSource], survey: FeatureSurvey, fitt
 
 
 def _encoded(
-    records: Sequence[FeatureRecord], survey: FeatureSurvey, folder: Path, encoder: str, notes: tuple[str, ...]
+    records: Sequence[FeatureRecord],
+    survey: FeatureSurvey,
+    folder: Path,
+    encoder: str,
+    notes: tuple[str, ...],
+    *,
+    device: str,
 ) -> PatientSlides:
     """Returns the vectors that the run's slide encoder makes of imported features of patches.
 
@@ -152,7 +159,7 @@ def _encoded(
     """
     if not is_slide_encoder_of(encoder, survey.encoder):
         raise DataError(f"features that {encoder} reads are required. Found those of {survey.encoder}.")
-    loaded = load_encoder(encoder)
+    loaded = load_encoder(encoder, device=device)
     assert isinstance(loaded, SlideEncoder)
     vectors, failures = encode_imports(records, folder, loaded)
     _require_none(failures)
