@@ -78,3 +78,13 @@ def test_the_python_of_the_readme_runs(tmp_path_factory, tmp_path, monkeypatch):
     }
     exec(tensors, inputs)
     torch.testing.assert_close(inputs["output"].subspace_logits.sum(dim=1), inputs["output"].logits)
+
+
+def test_numbers_of_the_readme_are_those_of_the_results():
+    text, results = (path.read_text(encoding="utf-8") for path in (README, ROOT / "benchmarks/results/tcga_gbmlgg.md"))
+    as_published = results.partition("## Without 269 genes")[0]
+    quoted = re.findall(r"^\| (.+) \| (0\.\d{3} \(0\.\d{3} to 0\.\d{3}\)) \|$", text, re.MULTILINE)
+    assert len(quoted) == 7
+    for model, number in quoted:
+        assert f"| survival | c_index | {model} | {number} |" in as_published
+    assert f"| idh | WT | subspace | {re.search(r'within IDH wildtype ([0-9.]+)', text)[1]} (" in as_published
