@@ -134,7 +134,7 @@ def test_a_stratum_without_an_event_is_empty_and_one_with_few_has_no_interval():
     found = stratified_metrics(task_of(rows), ["ours"], columns_of(rows, group=strata), n_bootstrap=50, seed=0)
     found = found.set_index("stratum")
     assert np.isnan(found.loc["none", "value"])
-    assert found.loc["none", "reason"] == "no comparable pair within a fold, or all have the same risk"
+    assert found.loc["none", "reason"] == "nobody had an event"
     assert np.isfinite(found.loc["few", "value"])
     assert np.isnan(found.loc["few", "lower"])
     assert found.loc["few", "reason"].startswith("no interval: 3 events")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from subfuse.evaluation.metrics import metric_title, number, p_text
-from subfuse.report.statements import ToldBenefit, benefit_told, best_models, model_label
+from subfuse.report.statements import ToldBenefit, benefit_told, best_models, mixture_told, model_label
 from subfuse.training.models import MODELS, model_title
 
 
@@ -66,3 +66,12 @@ def test_every_model_has_a_name_for_readers_and_says_if_it_reads_one_kind_of_dat
     assert model_label("mcat", ["age"]) == "MCAT"
     assert model_label("clinical") == "Clinical model (covariates only)"
     assert model_label("mcat") == "MCAT"
+
+
+def test_only_networks_can_lack_a_line():
+    asked = {"training": {"linear_path": True}}
+    network = asked | {"chosen_epochs": [3]}
+    assert mixture_told([asked, asked]) == ""  # linear models
+    assert mixture_told([network, network | {"network_share": 0.5}]).startswith(
+        "share of the network 0.50; in 1 of 2 folds"
+    )

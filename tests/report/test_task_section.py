@@ -89,9 +89,9 @@ def test_how_much_networks_say_beside_their_linear_path_is_told(tmp_path, monkey
     text = write_report(run).read_text()
     of_main = "share of the network 0.30 in the mean; in 3 of 5 folds it is the linear model alone"
     assert f"{told}. Subspace fusion: {of_main}. ABMIL: share of the network 1.00 in the mean." in text
-    assert f"<dt>Linear path</dt><dd>mixed with one: {of_main}</dd>" in text
+    assert f"<dt>Linear path</dt><dd>{of_main}</dd>" in text
     assert f"It is mixed with a linear model of the same inputs: {of_main}." in model_card(read_run(run))
-    untold = {"training": {"linear_path": True}}
+    untold = {"training": {"linear_path": True}, "chosen_epochs": [3]}
     monkeypatch.setattr(
         Job, "description",
         lambda job, _: {"details": {"network_share": 0.5} if job.fold_index < 2 else untold},

@@ -124,6 +124,8 @@ def test_within_idh_little_is_left_of_expression_age_and_sex(labels, folds, gene
 def test_grade_2_against_3_is_what_grade_is_worth_without_the_project(labels, folds, genes, tmp_path):
     assert set(labels["grade"][labels["project"] == "GBM"]) == {"G4"} == set(labels["grade"]) - {"G2", "G3"}
     assert ((labels["grade"] == "G4") == (labels["project"] == "GBM")).all()
+    assert (labels["grade"] == "G4").sum() == 90
+    assert labels.groupby(labels["patient_id"].map(site_of_barcode))["project"].nunique().tolist() == [1] * 35
     patients = tuple(
         Patient(row["patient_id"], "tcga", expression=genes.loc[row["patient_id"]].to_numpy(np.float32),
                 labels={"grade": row["grade"]})
@@ -138,6 +140,7 @@ def test_grade_2_against_3_is_what_grade_is_worth_without_the_project(labels, fo
         tested = read_predictions(job.folder(tmp_path) / "predictions.csv").query("split == 'test'")
         found.append(roc_auc_score(tested["label"] == "G3", tested["p_G3"]))
     assert np.mean(found) == pytest.approx(0.802, abs=0.01)
+    assert np.std(found, ddof=1) == pytest.approx(0.058, abs=0.01)
 
 
 def test_most_pairs_lie_between_the_classes_of_idh(labels, folds):

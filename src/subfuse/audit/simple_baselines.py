@@ -128,7 +128,7 @@ def what_is_added(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
 
 
 def added_to_clinical(task: AuditedTask, comparisons: Comparisons) -> tuple[list[Finding], pd.DataFrame]:
-    """Returns how the main model compares with the clinical one and what it adds, and `added_value` of this pair.
+    """Returns how the main model compares with the clinical one and what it adds, and `added_value` of every model.
 
     Nothing without a pair of `clinical_pairs`: of a clinical model that is the best trivial one `what_is_added` tells.
 
@@ -140,8 +140,9 @@ def added_to_clinical(task: AuditedTask, comparisons: Comparisons) -> tuple[list
     if not pairs:
         return [], pd.DataFrame()
     ((main, clinical),) = pairs
-    table = added_value(task, clinical, [main], n_bootstrap=task.n_bootstrap, seed=task.seed)
-    (row,) = table.to_dict("records")
+    others = [model for model in task.models if model not in _simple_models(task)["trivial"]]
+    table = added_value(task, clinical, others, n_bootstrap=task.n_bootstrap, seed=task.seed)
+    (row,) = table[table["model"] == main].to_dict("records")
     return [_against_clinical(row, comparisons.row(main, clinical), task)], table
 
 

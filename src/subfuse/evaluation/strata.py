@@ -172,6 +172,8 @@ def _within(
         measured = [_in_order(task, group, bootstrap) for group in groups_of]
         n_pairs = sum(int(task.outcome.comparable(group).sum()) for group in groups_of)
         undefined = f"no comparable pair within a fold, or all have the same {task.outcome.words['predicted']}"
+        if "event" in rows and not rows["event"].any():
+            undefined = "nobody had an event"
     else:
         measured = list(_class_repeats(rows, task.classes, bootstrap))
         undefined = "all patients are of one class"

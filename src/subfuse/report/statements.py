@@ -155,8 +155,9 @@ def mixture_told(details: Sequence[Mapping[str, Any]]) -> str:
         'share of the network 0.08 in the mean; in 2 of 3 folds it is the linear model alone'
     """
     shares = [float(found["network_share"]) for found in details if "network_share" in found]
+    networks = [found for found in details if "chosen_epochs" in found]  # linear models have none
     lacking = sum(
-        "network_share" not in found and found.get("training", {}).get("linear_path", False) for found in details
+        "network_share" not in found and found.get("training", {}).get("linear_path", False) for found in networks
     )
     n = counted(len(details), "fold")
     parts = [f"share of the network {np.mean(shares):.2f}{' in the mean' if len(shares) > 1 else ''}"] if shares else []

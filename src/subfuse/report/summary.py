@@ -154,7 +154,7 @@ def _lines(
         yield Line("Outcome in disguise?", f"{preview(allowed, 2)}; allowed by name")
     mixture = mixture_told(run.details(task, main))
     if mixture:
-        yield Line("Linear path", f"mixed with one: {mixture}")
+        yield Line("Linear path", mixture)
     best = best_models(metrics).get(headline, set())
     if best and main not in best and not (benefit and benefit.unimodal in best):
         highest = rows[rows["model"].isin(best)].iloc[0]

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.audit.any_origin.any_table import auditable
+from subfuse.audit.any_origin.any_table import auditable, read_censored
 from subfuse.audit.audit import audit_predictions
 from subfuse.cli import main
 from subfuse.errors import DataError
@@ -149,3 +149,26 @@ def test_survival_that_rises_with_time_is_a_warning_and_days_of_other_folds_are_
         assert not [finding for finding in auditable(table)[1] if "rises" in finding.found]
     (finding,) = (f for f in auditable(rows.assign(survival_365=0.3, survival_1095=0.6))[1] if "rises" in f.found)
     assert (finding.level, finding.found) == ("warning", "survival of model rises with time in 24 of 24 rows")
+
+
+def test_patients_of_several_folds_are_a_warning_unless_they_are_in_all_or_of_repeats():
+    slides = SURVIVAL.assign(fold=[0, 0, 1, 2])
+    again = pd.concat([slides, slides.iloc[:1].assign(fold=2)])
+    everywhere = pd.concat([SURVIVAL.assign(fold=fold) for fold in range(3)])
+    repeated = again.assign(repeat=[0, 0, 0, 0, 1])
+    told = {
+        name: [finding.found for finding in auditable(table)[1] if "several folds" in finding.found]
+        for name, table in {"again": again, "everywhere": everywhere, "repeated": repeated, "once": slides}.items()
+    }
+    assert told == {"again": ["1 patient tested in several folds (A)"], "everywhere": [], "repeated": [], "once": []}
+
+
+@pytest.mark.parametrize(("words", "event"), [(("censored", "uncensored"), [False, True]), ((1, 0), [False, True])])
+def test_censoring_is_the_opposite_of_an_event(words, event):
+    assert read_censored(pd.DataFrame({"patient_id": ["A", "B"], "censored": words})).tolist() == [not e for e in event]
+
+
+@pytest.mark.parametrize("words", [("Dead", "Alive"), ("1:DECEASED", "0:LIVING")])
+def test_words_of_what_happened_do_not_say_who_was_censored(words):
+    with pytest.raises(DataError, match=f"column censored: true or false .*{words[0]}.* name the column event"):
+        read_censored(pd.DataFrame({"patient_id": ["A", "B"], "censored": words}))

@@ -174,6 +174,20 @@ def test_what_cannot_be_tested_has_a_reason() -> None:
     assert "fewer than 50 patients" in d_calibration(time_days[:49], event[:49], curves(hazard[:49])).reason
     on_first_days = np.where(np.arange(60) < 12, 100.0, time_days)
     for n_events in (9, 10):
-        found = d_calibration(on_first_days, np.arange(60) < n_events, curves(hazard))
+        found = d_calibration(on_first_days, np.arange(60) < n_events, curves(hazard, np.array([100.0, 2000.0])))
         assert found.is_defined is (n_events == 10)
         assert found.is_defined or "fewer than 10 events by day" in found.reason
+
+
+def test_curves_without_days_where_most_events_are_are_not_judged() -> None:
+    time_days, event, hazard = cohort(200, 4)
+    event[:] = True
+    half = float(np.quantile(time_days, 0.5))
+    days = np.array([half, *np.quantile(time_days, [0.8, 1.0])])
+    fine = curves(hazard, np.quantile(time_days, np.linspace(0.05, 1.0, 20)))
+    assert d_calibration(time_days, event, fine).is_defined
+    assert d_calibration(time_days, event, curves(hazard, days)).is_defined  # half of them lie before the first day
+    coarse = d_calibration(time_days, event, curves(hazard, days[1:]))
+    assert coarse.reason == f"no day of the curves between 0 and {days[1]:.0f}, where most events are"
+    on_days = np.where(time_days < days[1], days[1], time_days)
+    assert d_calibration(on_days, event, curves(hazard, days[1:])).is_defined

@@ -9,7 +9,7 @@ import pandas as pd
 
 from subfuse.audit.findings import Finding
 from subfuse.cells import number_hint
-from subfuse.errors import DataError, and_more, preview
+from subfuse.errors import DataError, and_more, counted, preview
 from subfuse.evaluation.predictions import class_columns, class_name, holds_risks, predicted_classes
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE, holds_values
 from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
@@ -26,6 +26,9 @@ _EVENTS = dict.fromkeys(
 ) | dict.fromkeys(
     ("false", "0", "0.0", "no", "n", "censored", "alive", "living", "0:living"), False
 )  # fmt: skip
+_CENSORED = dict.fromkeys(("true", "1", "1.0", "yes", "y", "censored"), True) | dict.fromkeys(
+    ("false", "0", "0.0", "no", "n", "uncensored", "event"), False
+)
 _UNITS = {"time_days": re.compile(r"\s*(?:d|days?)$", re.IGNORECASE), "p_": re.compile(r"\s*%$")}  # with one meaning
 _WHOLE = re.compile(r"^(-?\d+)\.0+$")
 _ROUNDED = 0.02  # how far from 1 rounding may move a row of probabilities
@@ -92,6 +95,7 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
             findings.append(
                 Finding(level, CHECK, found.format(**_numbers(left_out)), why, "Correct or complete these rows.")
             )
+    findings += _tested_again(table)
     if table.empty:
         found = "; ".join(finding.found for finding in findings) or "no rows"
         raise DataError(
@@ -147,6 +151,15 @@ def read_events(table: pd.DataFrame) -> pd.Series:
     cells = _known(table["event"]).str.lower()
     found = cells.map(_EVENTS)
     _refuse(table, "event", cells.notna() & found.isna(), "true or false", "Write true where the event was observed")
+    return found
+
+
+def read_censored(table: pd.DataFrame) -> pd.Series:
+    """Returns the column `censored` as True, False or None; of what happened to patients its words do not speak."""
+    cells = _known(table["censored"]).str.lower()
+    found = cells.map(_CENSORED)
+    remedy = "Write true where the patient was censored; or, if its words say what happened, name the column event"
+    _refuse(table, "censored", cells.notna() & found.isna(), "true or false", remedy)
     return found
 
 
@@ -264,6 +277,27 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _tested_again(table: pd.DataFrame) -> list[Finding]:
+    """Returns a warning of patients tested in several folds of a repeat, but not in all, as external patients are."""
+    tested = table[table["split"] == "test"]
+    of_models = ["task", "model", "repeat"]
+    n_folds = tested.groupby([*of_models, "cohort", "patient_id"])["fold"].nunique()
+    of_all = tested.groupby(of_models)["fold"].nunique().reindex(n_folds.index.droplevel(["cohort", "patient_id"]))
+    again = n_folds[(n_folds > 1) & (n_folds.to_numpy() < of_all.to_numpy())]
+    if again.empty:
+        return []
+    names = list(dict.fromkeys(again.index.get_level_values("patient_id")))
+    return [
+        Finding(
+            "warning",
+            CHECK,
+            f"{counted(len(names), 'patient')} tested in several folds ({preview(names, 3)})",
+            "Where slides were divided instead of patients, models were tested on patients of their training.",
+            "Divide patients between folds; or, if these are repeated random splits, number them in a column `repeat`.",
+        )
+    ]
+
+
 def _of_tasks(rows: pd.DataFrame, known: Callable[[pd.DataFrame], pd.Series]) -> pd.Series:
     """Returns a row-wise answer that depends on the kind of the row's task."""
     parts = [known(task) for _, task in rows.groupby("task", sort=False)]
@@ -311,7 +345,8 @@ _FILTERS: tuple[tuple[Callable[[pd.DataFrame], pd.Series], Any, str, str], ...] 
     (
         lambda rows: ~rows.duplicated([*_KEY, "split"]),
         "failure",
-        "{n} rows repeat a patient within a fold of a model; the first is used ({which})",
+        "{n} rows repeat a patient within a fold of a model; the first is used ({which}). Where rows are slides, give "
+        "each patient the mean of them",
         "Patients who count twice make intervals too narrow.",
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.any_origin.any_table import class_text, read_events, read_numbers
+from subfuse.audit.any_origin.any_table import class_text, read_censored, read_events, read_numbers
 from subfuse.audit.any_origin.folds import WHY, with_folds
 from subfuse.audit.any_origin.outcomes import CHECK, has_outcomes, one_row_each, with_outcomes
 from subfuse.audit.audit import audit_predictions
@@ -251,7 +251,7 @@ def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             if name in table:
                 table["time_days"] = read_numbers(table, name, "Give the time of follow-up as a number") * factor
         if "censored" in table:
-            table["event"] = read_events(table.assign(event=table["censored"])).map({True: False, False: True})
+            table["event"] = read_censored(table).map({True: False, False: True})
         elif "event" in table:
             table["event"] = read_events(table)
     except DataError as error:

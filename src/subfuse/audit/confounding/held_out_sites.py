@@ -58,7 +58,7 @@ def _finding(row: Mapping[Any, Any]) -> Finding:
         detail = f"{values}; the gap cannot be told: {row['reason'] or 'the metric is undefined'}"
         return Finding.of_model("note", CHECK, detail, _WHY, "More patients would tell.", **of)
     gap = f"{number(row['gap'], signed=True)} ({signed_interval(row['lower'], row['upper'])})"
-    detail, short = f"{values}, a gap of {gap}", f"{number(row['held_out'])}; random folds {gap}"
+    detail, short = f"{values}, a gap of {gap}", f"{number(row['held_out'])}; random folds are above it by {gap}"
     if row["lower"] > 0:
         remedy = "Quote the metric with hospitals held out."
         return Finding.of_model("warning", CHECK, detail, _WHY, remedy, **of, short=short)

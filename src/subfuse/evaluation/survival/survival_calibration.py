@@ -12,6 +12,7 @@ _EXPECTED_PER_GROUP = 5  # events, and patients without; the chi-squared distrib
 _MAX_GROUPS = 10
 _D_BINS = 10
 _D_PATIENTS_PER_BIN = 5  # expected; the chi-squared distribution needs as many
+_MOST_BETWEEN = 0.5  # of the events, between two days of the curves: of more, the straight line there would be judged
 _SMALLEST = 1e-6  # of what is divided by
 _STEPS = 50  # in which the variance is integrated
 
@@ -96,7 +97,8 @@ def d_calibration(
     bins; a patient who was last seen at survival :math:`s` is spread evenly over what is below :math:`s`, and a time
     beyond the predicted curve counts as last seen at its end. The counts are compared with equal ones by chi-squared,
     9 degrees of freedom. Spreading makes counts more equal than chance would: with much censoring the test is
-    conservative.
+    conservative. Undefined where more than half of the events lie between two days of the curves, which are straight
+    there whatever the model says.
 
     References:
         Haider et al. (2020), JMLR 21(85).
@@ -106,6 +108,10 @@ def d_calibration(
     seen = event & (time_days <= curves.days[-1])
     if seen.sum() < LEAST_CALIBRATED_EVENTS:
         return Metric(np.nan, f"fewer than {LEAST_CALIBRATED_EVENTS} events by day {curves.days[-1]:.0f}")
+    between = np.searchsorted(curves.days, time_days[seen & ~np.isin(time_days, curves.days)])
+    if len(between) and (most := np.bincount(between)).max() > _MOST_BETWEEN * seen.sum():
+        start, end = np.append(0.0, curves.days)[most.argmax() :][:2]
+        return Metric(np.nan, f"no day of the curves between {start:.0f} and {end:.0f}, where most events are")
     from scipy.stats import chisquare
 
     return Metric(float(chisquare(d_calibration_counts(curves.at(time_days), seen)).pvalue))
