@@ -20,7 +20,7 @@ from subfuse.run_folder.layout import claim_folder
 from subfuse.run_folder.tables import read_predictions, stack_predictions
 from subfuse.runs.cross_validation import run_description, run_job
 from subfuse.runs.external_validation import external_predictions
-from subfuse.training.models import MODELS
+from subfuse.training.models import MODELS, SLIDES, modalities_of
 from subfuse.training.settings import ArchitectureSettings, TrainingPlan, TrainingSettings
 
 pytestmark = pytest.mark.walk
@@ -52,7 +52,7 @@ def audited(
         (fold, Job(task, model, index, repeat))
         for task in tasks
         for model in models
-        if MODELS[model].suits(cohort.tasks[task].kind)
+        if MODELS[model].suits(cohort.tasks[task].predicts)
         for repeat, folds in enumerate(repeats)
         for index, fold in enumerate(folds)
     ]
@@ -80,14 +80,21 @@ def test_every_model_beside_covariates_sites_and_batches(make_cohort, tmp_path, 
     audit, _ = audited(cohort, tmp_path, monkeypatch, models=list(MODELS), tasks=tasks, repeats=one_fold, exchanges=3)
 
     assert audit.of_level("failure") == ()
-    n_models = sum(entry.suits(cohort.tasks[task].kind) for entry in MODELS.values() for task in tasks)
+    n_models = sum(entry.suits(cohort.tasks[task].predicts) for entry in MODELS.values() for task in tasks)
     assert f"agree with the fold files for {n_models}, and scaling was recomputed" in fitting(audit)
-    assert fitting(audit).endswith(f"for {n_models}")
+    n_scaled = sum(
+        entry.suits(cohort.tasks[task].predicts) and modalities_of(name) != SLIDES
+        for name, entry in MODELS.items()
+        for task in tasks
+    )  # models of slides alone scale no expression
+    assert fitting(audit).endswith(f"for {n_scaled}")
     asked = {finding.found.partition(",")[0] for finding in audit.findings if finding.check == "confounding"}
     assert asked == {"site: cannot be checked", "project: cannot be checked"}  # of half the patients
     told = [(finding.task, finding.model) for finding in audit.findings if finding.check == "interaction"]
     both = [name for name, entry in MODELS.items() if entry.modalities >= {"slides", "expression"}]
-    assert set(told) == {(task, name) for name in both for task in tasks if MODELS[name].suits(cohort.tasks[task].kind)}
+    assert set(told) == {
+        (task, name) for name in both for task in tasks if MODELS[name].suits(cohort.tasks[task].predicts)
+    }
 
 
 @pytest.mark.parametrize("has_expression", [True, False])

@@ -169,9 +169,9 @@ def test_a_comparison_turned_round_changes_sign_and_keeps_its_p() -> None:
 
 
 def test_the_ordered_share_of_a_patient_by_hand() -> None:
-    time_days, event = np.array([10.0, 20.0, 30.0, 5.0]), np.array([True, True, False, False])
-    # pairs with a known order: 0 before 1, 0 before 2, 1 before 2; the last was lost before anything happened
-    share = ordered_share(time_days, event, np.array([3.0, 1.0, 1.0, 9.0]))
+    before = np.zeros((4, 4), bool)  # the last was lost before anything happened
+    before[0, 1] = before[0, 2] = before[1, 2] = True
+    share = ordered_share(before, np.array([3.0, 1.0, 1.0, 9.0]))
     np.testing.assert_allclose(share, [1.0, 0.75, 0.75, np.nan])
 
 

@@ -62,7 +62,7 @@ def test_survival_curves_may_have_other_times_in_each_fold() -> None:
         (lambda table: table.assign(risk=table["risk"].where(table.index != table.index[-1])), "risk must be known"),
         (lambda table: table.assign(event="alive"), "event must be known"),
         (lambda table: table.assign(time_days=np.nan), "time_days must be known"),
-        (lambda table: table.assign(risk=np.nan), "fill the column risk"),
+        (lambda table: table.assign(risk=np.nan), "must fill risk, predicted_value or p_"),
         (lambda table: table.assign(survival_late=0.5), "survival_late"),
         (lambda table: table.assign(split="Test"), "Found Test in task survival"),
     ],
@@ -115,7 +115,9 @@ def test_tasks_come_in_order_of_appearance_and_say_what_they_hold() -> None:
 
 def test_a_task_of_one_class_has_no_prediction() -> None:
     table = predictions(cohort(), task="grade").drop(columns=["p_G3", "p_G4"])
-    with pytest.raises(DataError, match=r"task grade must fill the column risk or p_<class> of two classes.*Found G2"):
+    with pytest.raises(
+        DataError, match=r"task grade must fill risk, predicted_value or p_<class> of two classes.*Found G2"
+    ):
         next(read_tasks(table))
 
 

@@ -199,7 +199,7 @@ def test_a_device_that_is_not_there_is_told_before_work(cohort, tmp_path):
 
 
 def test_unknown_names_list_the_valid_ones(cohort, tmp_path):
-    with pytest.raises(ConfigurationError, match="models must be among subspace, mean, abmil"):
+    with pytest.raises(ConfigurationError, match="models must be among subspace, subspace-slides"):
         run(cohort, tmp_path / "a", models=["subspaces"])
     with pytest.raises(ConfigurationError, match=r"declared in the cohort file \(survival, grade\)"):
         run(cohort, tmp_path / "b", task="diagnosis")

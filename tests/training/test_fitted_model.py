@@ -34,7 +34,7 @@ def fit(cohort, model="subspace", task="survival"):
 )
 def test_a_loaded_model_predicts_identically(make_cohort, tmp_path, model, task):
     cohort = make_cohort()
-    if not MODELS[model].suits(cohort.tasks[task].kind):
+    if not MODELS[model].suits(cohort.tasks[task].predicts):
         pytest.skip("a linear model of the other kind of task")
     fitted = fit(cohort, model, task)
     fitted.save(tmp_path)

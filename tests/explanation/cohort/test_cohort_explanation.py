@@ -173,7 +173,7 @@ def test_a_gene_without_a_direction_is_in_the_middle_of_that_ranking(tmp_path, m
         return pd.DataFrame()
 
     monkeypatch.setattr(cohort_explanation, "enrich_subspaces", enrich_subspaces)
-    cohort_explanation._write_genes(tmp_path, values, {}, is_survival=True)
+    cohort_explanation._write_genes(tmp_path, values, {}, has_direction=True)
     assert seen["strength"] == {"A": 4.5, "B": 3.0, "constant": 0.5}
     assert seen["direction"] == {"A": -4.5, "B": 3.0, "constant": 0.0}
 
