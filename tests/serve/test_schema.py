@@ -12,8 +12,8 @@ ANSWERS = [value for value in vars(schema).values() if isinstance(value, type) a
 SUMMARY = {
     "patient_id": "007", "split": "test", "n_predictions": 1,
     "outcome": {"time_days": None, "event": None, "label": "G4", "value": None}, "risk": None, "risk_percentile": None,
-    "probabilities": {"G2": 0.25, "G4": 0.75}, "predicted_class": "G4", "predicted_value": None, "has_slides": True, "has_expression": False,
-    "explained": False,
+    "probabilities": {"G2": 0.25, "G4": 0.75}, "predicted_class": "G4", "predicted_value": None,
+    "has_slides": True, "has_expression": False, "explained": False,
 }  # fmt: skip
 
 
