@@ -121,9 +121,7 @@ def what_is_added(task: AuditedTask) -> tuple[list[Finding], pd.DataFrame]:
     if not pairs:
         return [], pd.DataFrame()
     ((main, trivial),) = pairs
-    others = [model for model in task.models if model not in _simple_models(task)["trivial"]]
-    table = added_value(task, trivial, others, n_bootstrap=task.n_bootstrap, seed=task.seed)
-    (row,) = table[table["model"] == main].to_dict("records")
+    row, table = _added_by_all(task, trivial, main)
     return [_added(row, task)], table
 
 
@@ -140,10 +138,16 @@ def added_to_clinical(task: AuditedTask, comparisons: Comparisons) -> tuple[list
     if not pairs:
         return [], pd.DataFrame()
     ((main, clinical),) = pairs
-    others = [model for model in task.models if model not in _simple_models(task)["trivial"]]
-    table = added_value(task, clinical, others, n_bootstrap=task.n_bootstrap, seed=task.seed)
-    (row,) = table[table["model"] == main].to_dict("records")
+    row, table = _added_by_all(task, clinical, main)
     return [_against_clinical(row, comparisons.row(main, clinical), task)], table
+
+
+def _added_by_all(task: AuditedTask, trivial: str, main: str) -> tuple[dict[Any, Any], pd.DataFrame]:
+    """Returns what every model that is not trivial adds to a trivial one: the main model's row, and all of them."""
+    others = [model for model in task.models if model not in _simple_models(task)["trivial"]]
+    table = added_value(task, trivial, others, n_bootstrap=task.n_bootstrap, seed=task.seed)
+    (row,) = table[table["model"] == main].to_dict("records")
+    return row, table
 
 
 def _against_clinical(added: Mapping[Any, Any], instead: Mapping[str, Any], task: AuditedTask) -> Finding:
