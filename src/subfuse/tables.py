@@ -89,6 +89,16 @@ def has_semicolons(header: str) -> bool:
     return ";" in unquoted and not {",", "\t"} & set(unquoted)
 
 
+def is_separator_line(line: str) -> bool:
+    """Returns whether a line tells Excel what separates columns, before the header.
+
+    Example:
+        >>> is_separator_line("sep=;"), is_separator_line("sep;event")
+        (True, False)
+    """
+    return re.fullmatch(r'"?sep=[;,\t]"?\s*', line) is not None
+
+
 def note_of_commas(path: Path, columns: Collection[str]) -> tuple[str, ...]:
     """Returns a note on the columns of a table separated by semicolons whose commas were read as decimal ones."""
     if not columns:
@@ -157,6 +167,8 @@ def read_text_table(
     content = _read_bytes(path, member) if n_lines is None else _first_lines(path, n_lines)
     if comment is not None:
         content = _after_comments(content, comment.encode())
+    first, _, rest = content.partition(b"\n")
+    content = rest if is_separator_line(first.decode("utf-8-sig", errors="replace")) else content
     header = _checked_header(content.split(b"\n", 1)[0], path, "table")
     separator = ";" if has_semicolons(header) else "\t" if "\t" in header else ","
     if separator not in header and not re.fullmatch(r'"?[\w.-]+"?', header):  # one word may be the only column

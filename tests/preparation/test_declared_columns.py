@@ -173,7 +173,7 @@ def test_batch_among_the_strata_is_the_column_it_names():
     table = patients(scanner=["a", "b"] * 3)
     assert columns("batch", "site", batch="scanner") == ("scanner", "site")
     assert columns("site", batch="scanner") == ("site", "scanner")
-    check_strata(columns("batch", "site", batch="scanner"), table.assign(site="X"), {}, develops=True)
+    check_strata(columns("batch", "site", batch="scanner"), table.assign(site=["X", "Y"] * 3), {}, develops=True)
     with pytest.raises(ConfigurationError, match="strata: 'batch' must be a column"):
         check_strata(columns("batch", batch=None), table, {}, develops=True)
 
@@ -184,16 +184,38 @@ def test_batch_among_the_strata_is_the_column_it_names():
         ("name", "strata: name must have values that patients share"),
         ("IDH", "strata: 'IDH' must be a column .*; idh is, which differs only in case. Name one of these"),
         ("codel", "strata: codel must be known for some patients. Found none"),
+        ("one", "strata: one must differ between patients. Found 'x' for all. Remove it"),
         ("event", "strata: event is the outcome"),
         ("grade", "strata: grade is the outcome"),
     ],
 )
 def test_strata_that_tell_nothing_are_refused_each_in_its_words(column, found):
     shared = ["a", "b"] * 3
-    table = patients(name=[f"{i}" for i in range(6)], idh=shared, codel=[None] * 6, grade=shared)
+    table = patients(name=[f"{i}" for i in range(6)], idh=shared, codel=[None] * 6, grade=shared, one=["x"] * 6)
     grade = {"grade": TaskSpec(column="grade")}
     with pytest.raises(ConfigurationError, match=found):
         check_strata([column], table, grade, develops=True)
     survival = {"survival": TaskSpec(time="time_days", event="event")}
     check_strata(["grade"], table, grade | survival, develops=True)  # of survival
     check_strata(["codel"], table, grade, develops=False)  # unknown in another hospital
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "refused"),
+    [
+        ("mrnum", [f"{70031 + 113 * i}" for i in range(12)], "must be a measurement. Found another whole number for"),
+        ("row", [f"{i}" for i in range(12, 0, -1)], "each of 12 patients, such as 12: it names patients"),
+        ("age", ["61"] * 12, "age must differ between patients to be learned from. Found '61' for all"),
+        ("age_days", [f"{20031 + 113 * i}" for i in range(12)], None),
+        ("age", [f"{40.5 + i}" for i in range(12)], None),
+        ("age", [f"{40 + i // 2}" for i in range(12)], None),
+    ],
+)
+def test_numbers_that_name_patients_or_are_alike_are_refused_and_measurements_are_not(column, values, refused):
+    table = patients(**{column: values})
+    assert resolve_covariates([column], table, {}, develops=False) == (column,)
+    if refused is None:
+        assert resolve_covariates([column], table, {}, develops=True) == (column,)
+        return
+    with pytest.raises(ConfigurationError, match=refused):
+        resolve_covariates([column], table, {}, develops=True)

@@ -211,7 +211,7 @@ def test_planning_writes_nothing(folder):
 def test_impossible_covariates(with_covariates, declared, error, message):
     table = pd.read_csv(with_covariates / "patients.csv")
     table["names"] = [f"hospital {i}" for i in range(N)]
-    table["one"], table["empty"], table["G1"] = "x", "", 1.0
+    table["one"], table["empty"], table["G1"] = "x", "", [i / 7 for i in range(N)]
     table["mixed"] = ["90+" if i == 9 else str(i) for i in range(N)]
     table.to_csv(with_covariates / "patients.csv", index=False)
     with pytest.raises(error, match=message):

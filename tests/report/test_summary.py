@@ -9,6 +9,7 @@ import pytest
 import yaml
 from fake_run import write_audit, write_fake_run
 
+from subfuse.audit.confounding.held_out_sites import CHECK as HELD_OUT
 from subfuse.audit.findings import Audit, Finding
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import duration, metric_title
@@ -286,6 +287,10 @@ def test_hospitals_that_were_held_out_whole_are_no_limit(tmp_path):
     assert "not those of other hospitals" not in model_card(by_fold)
     for mixed in (files, of_hospitals("H"), of_hospitals(["A", "B"] * (len(patients) // 2))):
         assert "Patients of other hospitals may" in caution(mixed).sentence
+    for level, is_told in (("ok", True), ("warning", True), ("note", False)):  # of hospitals held out beside the folds
+        finding = {"check": HELD_OUT, "level": level, "task": "survival", "model": "subspace", "found": "a gap"}
+        measured = replace(files, audit={"findings": [finding]})
+        assert ("other hospitals" not in caution(measured).sentence) == is_told
 
 
 @pytest.mark.parametrize("level", ["ok", "warning"])

@@ -49,3 +49,18 @@ def test_a_fold_with_too_few_events_for_a_linear_path_is_named_before_training(m
     for changed, settings in ((one_more, {}), (patients, {"linear_path": False})):
         lines = fold_warnings(replace(cohort, patients=changed), job, TrainingSettings(**settings))
         assert not any("linear path" in line for line in lines)
+
+
+def test_words_of_tested_patients_that_training_never_saw_are_named(make_cohort):
+    cohort = make_cohort()
+    fold = deal_folds(cohort)[0]
+    stranger, *others = fold.test
+    names = ("stage=i", "stage=ii", "stage=iii", "age")
+    stages = dict.fromkeys(others, "I") | {stranger: "III", fold.train[0]: "II"}
+    patients = tuple(replace(p, covariates={"stage": stages.get(p.patient_id, "i"), "age": "60"}) for p in cohort)
+    cohort = replace(cohort, patients=patients, covariates=names)
+    lines = fold_warnings(cohort, {Job("grade", "clinical", 0): fold}, TrainingSettings())
+    said = [line for line in lines if "never occurs" in line]
+    assert said == [
+        "grade · clinical · fold 0: stage iii never occurs in training: taken as unknown for 1 test patient"
+    ]

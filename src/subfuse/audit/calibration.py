@@ -94,7 +94,7 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
     ]
     detail += f"; less often for {listed(short)}" if short else ""
     if overall["p_value"] < SIGNIFICANCE / 2:  # one side
-        remedy = "Do not promise it. Raise `splits.validation`."
+        remedy = "Do not promise it before more validation patients have set it."
         found = Finding.of_model("warning", _PROMISES, detail, _WHY_PROMISES, remedy, task=task.name, model=model)
         return [found], table
     level: Level = "note" if short else "ok"
@@ -167,7 +167,7 @@ def _of_model(task: str, model: str, rows: pd.DataFrame, ways: Sequence[str]) ->
     else:
         short = "do not use them" if evidence == "clear" else "check them before use"
         begin = "Do not use the probabilities" if evidence == "clear" else "Check the probabilities on more patients"
-        remedy = f"{begin}: they cannot be recalibrated here. Raise `splits.validation`."
+        remedy = f"{begin}: they cannot be recalibrated here, for want of validation patients."
     yield Finding.of_model("warning", CHECK, detail, _WHY, remedy, task=task, model=model, short=short)
 
 

@@ -139,7 +139,7 @@ def _time_findings(task: TaskPredictions, time_days: Float[np.ndarray, " patient
         found = f"the follow-up of every patient is {longest:g} days"
         yield Finding("warning", "labels", found, "A C-index then tells events from the others alone, whenever they "
                       "were.", "Give the days to death or last contact.", task.name)  # fmt: skip
-    if longest < _MONTHS_OR_YEARS:
+    if longest < _MONTHS_OR_YEARS and not {"time_months", "time_years"} & {*task.rows}:  # whose days are converted
         found = f"the longest follow-up is {longest:g}: months or years rather than days"
         yield Finding("warning", "labels", found, "Horizons and curves are in days.", "Convert time_days.", task.name)
     if longest > _LONGEST_DAYS:

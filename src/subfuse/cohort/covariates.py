@@ -1,5 +1,6 @@
 """Covariates: columns of the patients, such as age and gender, as numbers beside expression."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -138,6 +139,18 @@ def numeric_names(names: Sequence[str], patients: pd.DataFrame) -> tuple[str, ..
         for name in names
         if np.isfinite(pd.to_numeric(patients[column_of(name)].dropna(), errors="coerce")).mean() > 0.5
     )
+
+
+def unseen_words(
+    names: Sequence[str], trained: Iterable[CovariateValues], tested: Iterable[CovariateValues]
+) -> dict[str, dict[str, int]]:
+    """Returns for each column which words of tested patients no training patient has, and for how many patients."""
+    trained, tested, found = list(trained), list(tested), {}
+    for column in dict.fromkeys(column_of(name) for name in names if "=" in name):
+        known = set(_words(f"{column}=", trained))
+        words = Counter(as_word(values[column]) for values in tested if column in values)
+        found[column] = {word: n for word, n in sorted(words.items()) if word not in known}
+    return {column: words for column, words in found.items() if words}
 
 
 def completeness(names: Sequence[str], patients: pd.DataFrame) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Columns of the patients that a cohort file declares: covariates, strata and batch, and whether they can be that."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -11,6 +12,9 @@ from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.identifiers import spelt_otherwise
 from subfuse.preparation.covariate_cells import numeric_cells, refuse_numbers_and_words
+
+_LEAST_COUNTED = 10  # patients, of whom 1 to 10 is no measurement
+_RECORD_NUMBER = re.compile(r"(?:.*[_ .-])?(?:id|mrn|mrnum|nr|no|num|number|index|barcode|pid)", re.IGNORECASE)
 
 
 def resolve_covariates(
@@ -116,6 +120,10 @@ def check_strata(
                 f"strata: {column} must have values that patients share. Found {known.nunique()} for {len(known)} "
                 "patients. Group its values, or remove it."
             )
+        if develops and known.nunique() < 2:
+            raise ConfigurationError(
+                f"strata: {column} must differ between patients. Found {known.iloc[0]!r} for all. Remove it."
+            )
 
 
 def check_batch(column: str | None, patients: pd.DataFrame, tasks: Mapping[str, TaskSpec], *, develops: bool) -> None:
@@ -156,15 +164,18 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
             raise ConfigurationError(f"covariates: {word!r} must occur in {column}. Found {preview(found)}.")
         return (f"{column}={as_word(word)}",)
     numeric = numeric_cells(entry, known)
-    if numeric.all() or not develops:
+    if not develops:
+        return (entry,)
+    if known.map(as_word).nunique() == 1:
+        raise ConfigurationError(
+            f"covariates: {entry} must differ between patients to be learned from. Found {as_word(known.iloc[0])!r} "
+            "for all. Remove it, or, if nobody trains on these patients, set `role: external`."
+        )
+    if numeric.all():
+        _refuse_record_numbers(entry, known)
         return (entry,)
     names = level_names(entry, known)
     words = [name.partition("=")[2] for name in names]
-    if len(words) == 1:
-        raise ConfigurationError(
-            f"covariates: {entry} must differ between patients to be learned from. Found {words[0]!r} for all. "
-            "Remove it, or, if nobody trains on these patients, set `role: external`."
-        )
     if numeric.any() and len(words) > 2:
         refuse_numbers_and_words(entry, known, numeric)
     if _names_patients(known.map(as_word)):
@@ -173,6 +184,19 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
             "it names patients or nearly so, and nothing could be learned of it. Remove it, or group its values."
         )
     return names[1:] if len(words) == 2 else names
+
+
+def _refuse_record_numbers(entry: str, known: pd.Series) -> None:
+    """Refuses whole numbers, another for every patient, that count patients or are called so."""
+    values = pd.to_numeric(known)
+    if len(values) < _LEAST_COUNTED or values.nunique() < len(values) or (values % 1 != 0).any():
+        return
+    counts = values.max() - values.min() == len(values) - 1
+    if counts or _RECORD_NUMBER.fullmatch(entry):
+        raise ConfigurationError(
+            f"covariates: {entry} must be a measurement. Found another whole number for each of {len(values)} "
+            f"patients, such as {known.iloc[0]}: it names patients, and nothing could be learned of it. Remove it."
+        )
 
 
 def _refuse_own_names(section: str, column: str) -> None:

@@ -6,10 +6,10 @@ import pandas as pd
 
 from subfuse.cohort.bags import class_names
 from subfuse.cohort.cohort import Cohort
-from subfuse.cohort.covariates import column_of
+from subfuse.cohort.covariates import column_of, unseen_words
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError, counted, preview
 from subfuse.preparation.weak_folds import RARE_CLASS, fewer_folds, fold_lacks
 from subfuse.run_folder.job import Job
 from subfuse.training.models import is_linear, is_trivial
@@ -87,8 +87,15 @@ def _weaknesses(
     except DataError:  # the job itself fails by it
         return
     used = Fold(*(tuple(p.patient_id for p in side) for side in (parts.train, parts.validation, parts.test)))
+    names = covariates_read(cohort, job.model)
+    unseen = unseen_words(names, [p.columns for p in parts.train], [p.columns for p in parts.test])
+    yield from (
+        f"{column} {preview(words)} never occurs in training: taken as unknown for "
+        f"{counted(sum(words.values()), 'test patient')}"
+        for column, words in unseen.items()
+    )
     if is_trivial(job.model):
-        columns = list(dict.fromkeys(map(column_of, covariates_read(cohort, job.model))))
+        columns = list(dict.fromkeys(map(column_of, names)))
         tested = [p for p in cohort if p.patient_id in fold.test and p.has_outcome(task)]
         known = [p for p in tested if any(column in p.columns for column in columns)]
         if len(known) > len(parts.test):

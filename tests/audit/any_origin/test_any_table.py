@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfuse.audit.any_origin.any_table import auditable, read_censored
+from subfuse.audit.any_origin.any_table import auditable
 from subfuse.audit.audit import audit_predictions
 from subfuse.cli import main
 from subfuse.errors import DataError
@@ -163,12 +163,22 @@ def test_patients_of_several_folds_are_a_warning_unless_they_are_in_all_or_of_re
     assert told == {"again": ["1 patient tested in several folds (A)"], "everywhere": [], "repeated": [], "once": []}
 
 
-@pytest.mark.parametrize(("words", "event"), [(("censored", "uncensored"), [False, True]), ((1, 0), [False, True])])
-def test_censoring_is_the_opposite_of_an_event(words, event):
-    assert read_censored(pd.DataFrame({"patient_id": ["A", "B"], "censored": words})).tolist() == [not e for e in event]
+def test_contradicting_rows_of_a_fold_are_refused_and_equal_ones_are_repeats():
+    again = pd.concat([SURVIVAL, SURVIVAL.iloc[1:3].assign(risk=9.0)])
+    table, findings = auditable(again)
+    assert len(table) == len(SURVIVAL)
+    assert [f.level for f in findings if "2 rows too many" in f.found] == ["failure"]
+    again["time_days"] = [100, 200, 300, 400, 250, 350]
+    with pytest.raises(
+        DataError, match=r"must agree\. Found '200(\.0)?, True'; '250.* patient B, and 1 more such patient"
+    ):
+        auditable(again)
+    with pytest.raises(
+        DataError, match=r"column label: rows of one patient must agree\. Found 'x', 'y' for patient A\."
+    ):
+        auditable(pd.concat([CLASSES, CLASSES.iloc[:1].assign(label="y")]))
 
 
-@pytest.mark.parametrize("words", [("Dead", "Alive"), ("1:DECEASED", "0:LIVING")])
-def test_words_of_what_happened_do_not_say_who_was_censored(words):
-    with pytest.raises(DataError, match=f"column censored: true or false .*{words[0]}.* name the column event"):
-        read_censored(pd.DataFrame({"patient_id": ["A", "B"], "censored": words}))
+def test_an_infinite_risk_leaves_one_row_out_as_a_warning():
+    _, findings = auditable(SURVIVAL.assign(risk=[4.0, float("inf"), 2, 1]))
+    assert [f.level for f in findings if "1 row without a finite prediction left out" in f.found] == ["warning"]

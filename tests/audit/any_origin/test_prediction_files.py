@@ -101,7 +101,7 @@ def test_wrong_usage_is_said(folder: Path, options: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("patient_id;risk\nA;0,5\n", r"columns separated by commas .* 'patient_id;risk'\. Semicolons seem to"),
+    ("patient_id|risk\nA|0.5\n", r"columns separated by commas .* 'patient_id\|risk'\. Vertical bars seem to"),
     ("patient_id\trisk\nA\t1\n", r"columns separated by commas .* Save the table as CSV with commas"),
     ("gene" + "\tTCGA-02-0001" * 900 + "\nEGFR\n", r"columns separated by commas .{200,300}\.\.\.'\. Save the table"),
     ("", "patients.csv: "),

@@ -89,11 +89,25 @@ def test_a_column_that_is_the_outcome_or_cannot_be_read_is_no_input_of_the_clini
     assert said(theirs(patients, "grade"), alone.assign(grade=patients["idh"])) == [f"{fits} (age, sex, idh)"]
 
     decimal_comma = patients["age"].astype(str).str.replace(".", ",")
-    unread, identifier, fitted_ones = said(task, alone.drop(columns="sex").assign(age=decimal_comma, batch=range(60)))
-    assert identifier.startswith("batch: batch must have at least two values that patients share. Found 60 for 60")
-    assert unread.startswith("covariates: age")
+    changed = alone.drop(columns="sex").assign(age=decimal_comma, batch=range(60))
+    findings = {finding.found: finding for finding in fitted(task, changed).findings}
+    unread, identifier, fitted_ones = findings
+    assert findings[unread].level == findings[identifier].level == "warning"
+    assert identifier.startswith("models are compared without a column: batch: batch must have at least two values")
+    assert unread.startswith("models are compared without a column: age")
     assert "decimal point" in unread
     assert fitted_ones == f"{fits} (gender, idh)"
+
+
+def test_columns_of_one_value_and_values_that_a_fold_never_trained_on_are_said() -> None:
+    patients = people(60).drop(columns=["site", "batch"])
+    rare = (patients["fold_tested"] == 1) & (patients.groupby("fold_tested").cumcount() < 2)
+    changed = patients.assign(sex="f", idh=patients["idh"].where(~rare, "unclear"))
+    notes = said(theirs(patients), changed)
+    assert notes[:2] == [
+        "sex: one value for all patients, which tells nobody apart",
+        "idh unclear never occurs in training of fold 1: it is taken as unknown there",
+    ]
 
 
 def said(table: pd.DataFrame, patients: pd.DataFrame) -> list[str]:

@@ -1,36 +1,29 @@
 """Makes any table of predictions auditable: what is missing is filled in, left out, and said."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from subfuse.audit.any_origin.cells import class_of, class_text, read_events, read_numbers, read_splits, refuse_cells
+from subfuse.audit.any_origin.outcomes import outcome_columns
 from subfuse.audit.findings import Finding
-from subfuse.cells import number_hint
 from subfuse.errors import DataError, and_more, counted, preview
-from subfuse.evaluation.predictions import class_columns, class_name, holds_risks, predicted_classes
+from subfuse.evaluation.predictions import (
+    class_columns,
+    holds_risks,
+    predicted_classes,
+)
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE, holds_values
 from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
-from subfuse.tables import is_missing
 from subfuse.training.models import model_title
 
 CHECK = "completeness"
 _DEFAULTS: dict[str, Any] = {
     "cohort": "unnamed", "task": "task", "model": "model", "repeat": 0, "fold": 0, "split": "test",
 }  # fmt: skip
-_SPLITS = {"val": "validation", "valid": "validation", "training": "train", "testing": "test", "new": "test"}
-_EVENTS = dict.fromkeys(
-    ("true", "1", "1.0", "yes", "y", "event", "dead", "deceased", "died", "death", "1:deceased"), True
-) | dict.fromkeys(
-    ("false", "0", "0.0", "no", "n", "censored", "alive", "living", "0:living"), False
-)  # fmt: skip
-_CENSORED = dict.fromkeys(("true", "1", "1.0", "yes", "y", "censored"), True) | dict.fromkeys(
-    ("false", "0", "0.0", "no", "n", "uncensored", "event"), False
-)
-_UNITS = {"time_days": re.compile(r"\s*(?:d|days?)$", re.IGNORECASE), "p_": re.compile(r"\s*%$")}  # with one meaning
-_WHOLE = re.compile(r"^(-?\d+)\.0+$")
 _ROUNDED = 0.02  # how far from 1 rounding may move a row of probabilities
 _CURVE = re.compile(r"survival_\d+(?:\.\d+)?")
 _RISE, _RISING_SHARE = 0.01, 0.05  # of survival from one day to the next, and of the rows in which it is said
@@ -68,7 +61,7 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
             findings.append(Finding("note", CHECK, f"the column {name} is missing", _WHY_MISSING[name], remedy))
     table["repeat"] = table["repeat"].fillna(_DEFAULTS["repeat"])  # empty where the models of all folds were averaged
     for name in ("patient_id", "task", "model", "fold"):
-        _refuse(table, name, table[name].isna(), "a value", "Fill it in, or remove the row")
+        refuse_cells(table, name, table[name].isna(), "a value", "Fill it in, or remove the row")
     table["patient_id"] = table["patient_id"].astype(str)
     table["cohort"] = table["cohort"].astype(str)
     table["split"] = read_splits(table["split"])
@@ -81,13 +74,14 @@ def auditable(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
         table[name] = read_numbers(table, name, "Give one probability a patient")
     for name in (name for name in map(str, table) if _CURVE.fullmatch(name)):
         table[name] = read_numbers(table, name, "Give one probability a patient")
-        _refuse(
+        refuse_cells(
             table, name, (table[name] < 0) | (table[name] > 1), "a probability from 0 to 1", "Divide per cent by 100"
         )
     table, read = _with_probabilities(table)
     findings += read
     table["label"] = _labels(table) if "label" in table else None
     _refuse_no_time(table)
+    _refuse_contradictions(table)
     for keep, level, found, why in _FILTERS:
         left_out = table[~keep(table)]
         if len(left_out):
@@ -128,60 +122,6 @@ def _check_columns(predictions: pd.DataFrame) -> None:
             "predictions need the column patient_id, and time_days, event and risk (higher is worse) for survival, "
             "label and p_<class> of each class, or value and predicted_value for regression. Found "
             f"{preview(columns, 15)}. Rename or add columns."
-        )
-
-
-def read_splits(cells: pd.Series) -> pd.Series:
-    """Returns train, validation or test for the words that mean it; patients who are new to the models are test."""
-    return cells.astype(str).str.strip().str.lower().replace(_SPLITS)
-
-
-def read_numbers(table: pd.DataFrame, name: str, remedy: str) -> pd.Series:
-    """Returns a column as numbers; days and per cent may carry their unit. Words for unknown are missing."""
-    cells = _known(table[name])
-    for beginning, unit in _UNITS.items():
-        cells = cells.str.replace(unit, "", regex=True) if name.startswith(beginning) else cells
-    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
-    _refuse(table, name, cells.notna() & numbers.isna(), "a number", remedy)
-    return numbers
-
-
-def read_events(table: pd.DataFrame) -> pd.Series:
-    """Returns the column `event` as True, False or None, from any word that can mean only one of them."""
-    cells = _known(table["event"]).str.lower()
-    found = cells.map(_EVENTS)
-    _refuse(table, "event", cells.notna() & found.isna(), "true or false", "Write true where the event was observed")
-    return found
-
-
-def read_censored(table: pd.DataFrame) -> pd.Series:
-    """Returns the column `censored` as True, False or None; of what happened to patients its words do not speak."""
-    cells = _known(table["censored"]).str.lower()
-    found = cells.map(_CENSORED)
-    remedy = "Write true where the patient was censored; or, if its words say what happened, name the column event"
-    _refuse(table, "censored", cells.notna() & found.isna(), "true or false", remedy)
-    return found
-
-
-def _known(cells: pd.Series) -> pd.Series:
-    """Returns cells as text; missing where they are empty or a word for unknown."""
-    text = cells.astype(str).str.strip()
-    return text.mask(text.map(_is_missing).astype(bool)).astype(object)
-
-
-def _is_missing(cell: str) -> bool:
-    return is_missing(cell) or cell.lower() == "none"  # as Python writes it
-
-
-def _refuse(table: pd.DataFrame, name: str, unclear: pd.Series, required: str, remedy: str) -> None:
-    if unclear.any():
-        row, more = table[unclear].iloc[0], and_more(int(unclear.sum()) - 1, "such row")
-        found = "an empty cell" if pd.isna(row[name]) else repr(str(row[name]))
-        patient = row["patient_id"]
-        where = f"in row {int(unclear.argmax()) + 1}" if pd.isna(patient) else f"for patient {patient}"
-        raise DataError(
-            f"column {name}: {required} is required for every patient. Found {found} {where}{more}. "
-            f"{number_hint(str(row[name])).strip() or f'{remedy}.'}"
         )
 
 
@@ -246,12 +186,6 @@ def _labels(table: pd.DataFrame) -> pd.Series:
     return labels
 
 
-def class_of(label: str | None, classes: Sequence[str]) -> str | None:
-    """Returns the class that a label means, also of classes that are called 1.0; None for an unknown one."""
-    named = {class_text(name): name for name in classes}
-    return named.get(label, None if label is None or _is_missing(label) else label)
-
-
 def _refuse_no_time(table: pd.DataFrame) -> None:
     for name, rows in table.groupby("task", sort=False):
         if holds_risks(rows) and len(rows) > 1 and rows["time_days"].eq(0).all():
@@ -261,16 +195,27 @@ def _refuse_no_time(table: pd.DataFrame) -> None:
             )
 
 
-def class_text(label: object) -> str | None:
-    """Returns a class as text; None where unknown. 2.0, as programs write a column that has gaps, is 2."""
-    if label is None or label is pd.NA or (isinstance(label, float) and np.isnan(label)):
-        return None
-    return _WHOLE.sub(r"\1", class_name(label))
+def _refuse_contradictions(table: pd.DataFrame) -> None:
+    """Refuses rows of one patient in one fold of a model that do not agree on the outcome."""
+    for _, rows in table.groupby("task", sort=False):
+        columns = list(outcome_columns(rows))
+        known = rows.dropna(subset=columns)
+        several = known[known.duplicated([*_KEY, "split"], keep=False)]
+        differ = (several.groupby([*_KEY, "split"])[columns].nunique() > 1).any(axis=1)
+        if differ.any():
+            patient = differ.index[differ][0][_KEY.index("patient_id")]
+            outcomes = known.loc[known["patient_id"] == patient, columns].drop_duplicates()
+            found = outcomes.astype(str).agg(", ".join, axis=1)
+            raise DataError(
+                f"column{'s' * (len(columns) > 1)} {' and '.join(columns)}: rows of one patient must agree. Found "
+                f"{preview(found.map(repr), 3)} for patient {patient}"
+                f"{and_more(int(differ.sum()) - 1, 'such patient')}. Keep the right outcome."
+            )
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     return {
-        "n": len(rows),
+        "rows": counted(len(rows), "row"),
         "which": preview(dict.fromkeys(rows["patient_id"]), 3),
         "models": preview(map(model_title, dict.fromkeys(rows["model"].astype(str))), 5),
         "splits": preview(dict.fromkeys(rows["split"]), 5),
@@ -327,26 +272,26 @@ _FILTERS: tuple[tuple[Callable[[pd.DataFrame], pd.Series], Any, str, str], ...] 
     (
         lambda rows: rows["split"].isin(["train", "validation", "test"]),
         "note",
-        "{n} rows of split {splits} are left out",
+        "{rows} of split {splits} left out",
         "Only train, validation and test have a meaning here.",
     ),
     (
         _has_outcome,
         "note",
-        "{n} rows have no usable outcome and are left out ({which})",
+        "{rows} without a usable outcome left out ({which})",
         "Without an outcome a prediction cannot be judged.",
     ),
     (
         _has_prediction,
         "warning",
-        "{n} rows have no prediction and are left out (models {models}; patients {which})",
+        "{rows} without a finite prediction left out (models {models}; patients {which})",
         "A model that is silent on difficult patients looks better than it is.",
     ),
     (
         lambda rows: ~rows.duplicated([*_KEY, "split"]),
         "failure",
-        "{n} rows repeat a patient within a fold of a model; the first is used ({which}). Where rows are slides, give "
-        "each patient the mean of them",
+        "{rows} too many of a patient within a fold of a model; the first is used ({which}). Where rows are slides, "
+        "give each patient the mean of them",
         "Patients who count twice make intervals too narrow.",
     ),
 )

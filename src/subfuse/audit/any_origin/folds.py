@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.any_origin.any_table import read_splits
+from subfuse.audit.any_origin.cells import read_splits
 from subfuse.audit.any_origin.outcomes import CHECK
 from subfuse.audit.findings import Finding
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from subfuse.audit.any_origin.any_table import class_of
+from subfuse.audit.any_origin.cells import class_of
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, and_more, preview
 from subfuse.evaluation.predictions import ClassOutcome, SurvivalOutcome, holds_risks, predicted_classes
@@ -16,6 +16,8 @@ from subfuse.identifiers import describe_mismatch
 
 CHECK = "patients of files"
 _ALIKE_DAYS, _ALIKE_SHARE = 1.0, 0.02  # times that differ by rounding, or by the length of a month
+
+_TO_LABEL = """ If Y holds them: --columns '{"Y": "label"}'."""  # as CLAM calls it
 
 
 def has_outcomes(tables: Mapping[Path, pd.DataFrame]) -> bool:
@@ -57,7 +59,7 @@ def with_outcomes(
     A task without any outcome is left out where another has some.
     """
     tables, findings, known = dict(tables), [], {}
-    tasks = {(str(task), _columns_of(rows)) for table in tables.values() for task, rows in table.groupby("task")}
+    tasks = {(str(task), outcome_columns(rows)) for table in tables.values() for task, rows in table.groupby("task")}
     for task, wanted in sorted(tasks):
         sources = [] if people is None else [(patients, people)]
         sources += [(path, table[table["task"] == task]) for path, table in tables.items()]
@@ -80,7 +82,7 @@ def with_outcomes(
     return {path: table for path, table in tables.items() if len(table)}, findings
 
 
-def _columns_of(rows: pd.DataFrame) -> tuple[str, ...]:
+def outcome_columns(rows: pd.DataFrame) -> tuple[str, ...]:
     """Returns the columns of the outcome of a task."""
     if holds_values(rows):
         return NumberOutcome.columns
@@ -136,6 +138,7 @@ def _with_known(path: Path, table: pd.DataFrame, task: str, outcomes: pd.DataFra
         raise DataError(
             f"{path}: outcomes of task {task} are required ({', '.join(wanted)}), in the file or in --patients. "
             f"Found none for its patients ({mismatch}). Give them, or check the identifiers."
+            f"{_TO_LABEL if 'label' in wanted and 'Y' in table else ''}"
         )
     for name in wanted:
         filled = table[name].astype(object) if name in table else pd.Series(None, table.index, dtype=object)

@@ -6,31 +6,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.audit.any_origin.any_table import class_text, read_censored, read_events, read_numbers
 from subfuse.audit.any_origin.folds import WHY, with_folds
+from subfuse.audit.any_origin.one_file import cleaned, read_renamed
 from subfuse.audit.any_origin.outcomes import CHECK, has_outcomes, one_row_each, with_outcomes
 from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import N_BOOTSTRAP
 from subfuse.audit.confounding.strata import AGE, MARKERS, SUBGROUPS
 from subfuse.audit.findings import Audit, Finding, sorted_findings
-from subfuse.clinical.columns import DAYS
-from subfuse.errors import ConfigurationError, DataError, and_more, preview
+from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import class_columns, holds_risks
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, holds_values
-from subfuse.expression.samples import NORMAL, rank_of_barcode
-from subfuse.files import read_table, sha256_of_file
-from subfuse.identifiers import patient_of_barcode, site_of_barcode
+from subfuse.files import sha256_of_file
+from subfuse.identifiers import site_of_barcode
 from subfuse.run_folder.names import PREDICTIONS
-from subfuse.tables import read_first_line, separator_hint
 from subfuse.training.linear.patients_table import BATCH_COLUMN
 from subfuse.training.models import model_title
 from subfuse.workbooks.sheet import sheet_of
-
-_TIMES = {f"time_{unit}": factor for unit, factor in DAYS.items()}
-_SHOWN = 200  # characters of a first line that is no table's
-_TEXT = frozenset(
-    {"patient_id", "cohort", "task", "model", "split", "label", "event", "censored", "site", BATCH_COLUMN}
-)
 
 
 def audit_files(
@@ -111,20 +102,22 @@ def read_prediction_files(
     columns = dict(columns or {})
     _refuse_unclear_events(columns)
     files = [path / PREDICTIONS if path.is_dir() else path for path in paths]
-    raw = {path: _renamed(path, columns) for path in files}
+    raw = {path: read_renamed(path, columns) for path in files}
     _refuse_copies(files)
-    known = None if patients is None else _renamed(patients, columns)
-    _check_mapping(columns, [*raw.values(), *([] if known is None else [known])], files)
+    known = None if patients is None else read_renamed(patients, columns)
+    given = [*raw.values(), *([] if known is None else [known])]
+    _check_mapping(columns, given, files)
     people = None if known is None or patients is None else _people(patients, known, strata)
-    tables = {path: _cleaned(path, table) for path, table in raw.items()}
+    tables = {path: cleaned(path, table) for path, table in raw.items()}
     if any("split" in table for table in tables.values()):
         tables = {path: table if "split" in table else table.assign(split="test") for path, table in tables.items()}
     tables = _with_models(tables)
     tables = _with_cohorts(tables)
     tables = _with_tasks(tables)
-    findings: list[Finding] = []
+    findings = [Finding("note", CHECK, note) for table in given for note in table.attrs.get("notes", ())]
     if len(tables) > 1 or people is not None or not has_outcomes(tables):
-        tables, findings = with_outcomes(tables, people, patients)
+        tables, of_outcomes = with_outcomes(tables, people, patients)
+        findings += of_outcomes
     if len(tables) > 1:
         tables, of_folds = with_folds(tables)
         findings += [*of_folds, *_of_other_patients(tables)]
@@ -144,7 +137,7 @@ def _people(path: Path, table: pd.DataFrame, strata: Sequence[str]) -> pd.DataFr
             raise ConfigurationError(
                 f"{path}: columns must differ in more than case. Found {preview(alike)}. Rename or remove all but one."
             )
-    return _with_sites(one_row_each(_cleaned(path, table), path, columns))
+    return _with_sites(one_row_each(cleaned(path, table), path, columns))
 
 
 def _with_sites(people: pd.DataFrame) -> pd.DataFrame:
@@ -165,41 +158,6 @@ def _refuse_copies(files: Sequence[Path]) -> None:
         first[digest] = path
 
 
-def _renamed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    text = [name for name, ours in columns.items() if ours in _TEXT]
-    header = read_first_line(path)  # says what is wrong with a file that is no table
-    if "," not in header:
-        shown = header.strip() if len(header) <= _SHOWN else f"{header[:_SHOWN]}..."
-        raise DataError(
-            f"{path}: columns separated by commas are required. Found one, {shown!r}."
-            f"{separator_hint(header) or ' Save the table as CSV with commas.'}"
-        )
-    table = read_table(path, text=[*_TEXT, *text])
-    found = {name: ours for name, ours in columns.items() if name in table}
-    twice = [ours for name, ours in found.items() if ours in table and ours != name and ours not in found]
-    twice += [ours for ours in found.values() if list(found.values()).count(ours) > 1]
-    if twice:
-        names = [name for name, ours in found.items() if ours == twice[0]]
-        raise ConfigurationError(
-            f"--columns: {twice[0]} must be one column of {path}. Found {preview([*names, twice[0]])}. Map one of them."
-        )
-    table = _without_empty_rows(table).rename(columns=found)
-    if table.empty:
-        raise DataError(f"{path}: a row for each patient is required. Found the header alone.")
-    table.attrs["mapped"] = tuple(found)
-    return table
-
-
-def _without_empty_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns a table without the wholly empty rows that spreadsheets leave, which make fractions of whole numbers."""
-    kept = table.dropna(how="all")
-    if len(kept) == len(table):
-        return table
-    fractions = kept.select_dtypes("float").dropna(axis=1)
-    whole = [name for name in fractions if (fractions[name] % 1 == 0).all()]
-    return kept.astype(dict.fromkeys(whole, "int64"))
-
-
 def _check_mapping(columns: Mapping[str, str], tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> None:
     mapped = {name for table in tables for name in table.attrs["mapped"]}
     unknown = [name for name in columns if name not in mapped]
@@ -216,49 +174,6 @@ def _refuse_unclear_events(columns: Mapping[str, str]) -> None:
                 f"--columns: a column whose 1 means an observed event is required as event. Found {name}, by its name "
                 "the opposite. Name it censored; or, if 1 means an event in it, give the column another name."
             )
-
-
-def _cleaned(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table with patients, days, events and labels in our form."""
-    if "patient_id" not in table:
-        raise DataError(
-            f"{path}: the column patient_id is required. Found {preview(table.columns, 15)}. Name its column with "
-            """--columns '{"case_id": "patient_id"}'."""
-        )
-    empty = table["patient_id"].isna()
-    if empty.any():
-        raise DataError(
-            f"{path}, row {table.index[empty][0] + 2}: a patient identifier is required. Found none"
-            f"{and_more(int(empty.sum()) - 1, 'such row')}. Fill it in, or remove the row."
-        )
-    samples = table["patient_id"].astype(str).str.strip()
-    normal = samples.map(rank_of_barcode) == NORMAL
-    if normal.any():
-        others = and_more(int(normal.sum()) - 1, "such row")
-        raise DataError(
-            f"{path}, row {table.index[normal][0] + 2}: a sample of the tumour is required. Found "
-            f"{samples[normal].iloc[0]}, which is normal tissue{others}. Remove it."
-        )
-    table = table.assign(patient_id=samples.map(patient_of_barcode))
-    for meaning, names in (("time", _TIMES), ("event", ("event", "censored"))):
-        several = [name for name in names if name in table]
-        if len(several) > 1:
-            raise DataError(
-                f"{path}: one column that tells the {meaning} is required. Found {preview(several)}. Keep one of them."
-            )
-    try:
-        for name, factor in _TIMES.items():
-            if name in table:
-                table["time_days"] = read_numbers(table, name, "Give the time of follow-up as a number") * factor
-        if "censored" in table:
-            table["event"] = read_censored(table).map({True: False, False: True})
-        elif "event" in table:
-            table["event"] = read_events(table)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    if "label" in table:
-        table["label"] = table["label"].map(class_text)
-    return table.drop(columns=[name for name in (*_TIMES, "censored") if name in table and name != "time_days"])
 
 
 def _with_models(tables: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]:

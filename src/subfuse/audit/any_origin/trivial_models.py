@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from subfuse.audit.any_origin.outcomes import CHECK
 from subfuse.audit.confounding.strata import AGE, MARKERS
 from subfuse.audit.disguised_outcomes import suspicious_inputs
 from subfuse.audit.findings import Finding
@@ -51,7 +50,7 @@ def fit_trivial_models(
         tabled = tabled.without(_telling(tabled))
         there = {frozenset(given.get(model, ())) or modalities_of(model) for model in task.models}
         wanted = {n for n in MODELS if is_trivial(n) and n not in task.models and modalities_of(n) not in there}
-        findings += [Finding("note", CHECK, text, WHY_TRIVIAL, task=task.name) for text in tabled.unread]
+        findings += _unread(tabled)
         if (SITE | BATCH) & {*compared_in(tabled.cohort)}:
             cohorts[task.name] = tabled.cohort
         if not wanted & {*compared_in(tabled.cohort)}:
@@ -74,6 +73,20 @@ def fit_trivial_models(
             found = f"fitted here with the folds of the predictions: {listed(fitted)}"
             findings.append(Finding("note", FITTED, found, WHY_TRIVIAL, task=task.name))
     return TrivialModels(stacked(parts or [pd.DataFrame()]), tuple(findings), unfitted, cohorts)
+
+
+def _unread(tabled: TabledPatients) -> list[Finding]:
+    """Returns what the models lack: columns that cannot be read, or tell nobody apart, and values they never saw."""
+    name, why = tabled.task.name, "A clinical model that lacks a column is a weaker one to compare with."
+    lacking = [
+        f"models are compared without a column: {text.removeprefix('covariates: ').removesuffix('.')}"
+        for text in tabled.unread
+    ]
+    alike = [f"{column}: one value for all patients, which tells nobody apart" for column in tabled.constant]
+    return [
+        *(Finding("warning", FITTED, text, why, "Correct the patients' table.", name) for text in lacking),
+        *(Finding("note", FITTED, text, WHY_TRIVIAL, task=name) for text in (*alike, *tabled.unseen())),
+    ]
 
 
 def _telling(tabled: TabledPatients) -> set[str]:

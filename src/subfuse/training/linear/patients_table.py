@@ -8,10 +8,10 @@ import pandas as pd
 
 from subfuse.clinical.columns import known_text
 from subfuse.cohort.cohort import Cohort, Patient
-from subfuse.cohort.covariates import column_of
+from subfuse.cohort.covariates import column_of, unseen_words
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
-from subfuse.errors import DataError, SubfuseError
+from subfuse.errors import DataError, SubfuseError, preview
 from subfuse.evaluation.floors import LEAST_VALIDATION
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, stacked
 from subfuse.evaluation.regression.columns import VALUE
@@ -32,6 +32,7 @@ class TabledPatients:
     folds: Mapping[_FoldName, Fold]
     keys: pd.DataFrame  # cohort and patient_id of every patient of `cohort`
     unread: tuple[str, ...]  # which columns cannot be read, and why
+    constant: tuple[str, ...]  # which have one value for all
 
     @classmethod
     def of(cls, task: TaskPredictions, patients: pd.DataFrame, clinical: Sequence[str]) -> "TabledPatients":
@@ -48,7 +49,8 @@ class TabledPatients:
         known = _with_columns(task, patients, [*clinical, "site", BATCH_COLUMN])
         folds = _folds(task.rows.merge(known[[*PATIENT, _KEY]], on=PATIENT))
         cohort, unread = _cohort(task, known, clinical)
-        return cls(task, cohort, folds, known[[*PATIENT, _KEY]], unread)
+        constant = tuple(name for name in (*clinical, BATCH_COLUMN) if name in known and known[name].nunique() == 1)
+        return cls(task, cohort, folds, known[[*PATIENT, _KEY]], unread, constant)
 
     def without(self, columns: Collection[str]) -> "TabledPatients":
         """Returns the same without some of the clinical columns."""
@@ -68,6 +70,21 @@ class TabledPatients:
                 needed = f"{LEAST_VALIDATION} {outcome.words['fitted on']} are needed"
                 return f"fold {name} leaves {len(trained)} patients{n_events}, {needed}"
         return None
+
+    def unseen(self) -> list[str]:
+        """Returns in words which values of tested patients the models of their fold never saw."""
+        by_id = {patient.patient_id: patient.columns for patient in self.cohort}
+        folds: dict[tuple[str, str], list[str]] = {}
+        for (_, name), fold in self.folds.items():
+            sides = ([by_id[key] for key in keys] for keys in (fold.train, fold.test))
+            for column, words in unseen_words(self.cohort.covariates, *sides).items():
+                for word in words:
+                    folds.setdefault((column, word), []).append(str(name))
+        return [
+            f"{column} {word} never occurs in training of fold{'s' if len(names) > 1 else ''} {preview(names)}: it is "
+            "taken as unknown there"
+            for (column, word), names in folds.items()
+        ]
 
     def predict(self, model: str) -> tuple[pd.DataFrame, dict[Any, str]]:
         """Returns what the models of all folds predict of those whom they train on and test, as `crossval` would.
