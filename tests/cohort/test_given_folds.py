@@ -107,3 +107,17 @@ def test_published_folds(real_data):
     assert [len(fold.test) for fold in folds] == [114, 114, 114, 114, 113]
     assert set(np.concatenate([fold.test for fold in folds])) == set(labels["case_id"])
     assert unlisted_patients(folder, patients["patient_id"]) == ()
+
+
+def test_folds_of_slides_are_folds_of_their_patients(folder):
+    (folder / "splits_0.csv").write_text(",train,val,test\n0,s1a,s3,s4\n1,s1b,,\n2,s2,,\n")
+    (folder / "splits_1.csv").write_text(",train,val,test\n0,s3,s4,s1a\n1,s2,,s1b\n")
+    patients = patients_of("p1", "p2", "p3", "p4", "p5", "p6")
+    owners = {"s1a": "p1", "s1b": "p1", "s2": "p2", "s3": "p3", "s4": "p4"}
+    folds = given_folds(folder, patients, validation=0.3, stratify=["event"], seed=0, owners=owners)
+    assert folds == (Fold(("p1", "p2"), ("p3",), ("p4",)), Fold(("p2", "p3"), ("p4",), ("p1",)))
+    (warning,) = unlisted_patients(folder, patients["patient_id"], owners)
+    assert "4 patients of the cohort are never tested (p2, p3, p5, p6)" in warning
+    (folder / "splits_1.csv").write_text(",train,val,test\n0,s3,s4,s1a\n1,s2,s1b,\n")
+    with pytest.raises(DataError, match=r"splits_1\.csv: val and test patients must differ\. Found in both: p1"):
+        given_folds(folder, patients, validation=0.3, stratify=["event"], seed=0, owners=owners)

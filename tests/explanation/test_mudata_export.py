@@ -208,7 +208,7 @@ def test_runs_of_other_cohorts_and_without_tested_patients_are_one_line(folder, 
     others = doctored(folder, tmp_path / "others", lambda table: table.replace({"patient_id": {"here03": "P3"}}))
     assert "patients that are not in it: P3" in refusal(capsys, prepared, out, "--run", others, code=3)
     shutil.copytree(folder, tmp_path / "again", ignore=shutil.ignore_patterns("run", "*.h5mu"))
-    table = pd.read_csv(tmp_path / "again" / "here.csv").assign(age=50)
+    table = pd.read_csv(tmp_path / "again" / "here.csv").assign(age=lambda known: 50 + known.index % 2)
     table.to_csv(tmp_path / "again" / "here.csv", index=False)
     again = tmp_path / "again" / "prepared"
     assert main(["prepare", str(tmp_path / "again" / "cohort.yaml"), "--out", str(again), "--workers", "1"]) == 0

@@ -113,6 +113,16 @@ def test_a_table_comes_back_with_all_that_later_steps_need(tmp_path):
     assert back.samples["samples"].tolist() == ["s1; s2", "s3"]
 
 
+def test_a_table_that_was_read_is_written_again_though_names_repeat_and_some_are_unknown(tmp_path):
+    values = pd.DataFrame(np.ones((3, 2), dtype=np.float32), ["a", "b", "c"], ["EGFR", "TP53"])
+    samples = pd.DataFrame({"kind": ["tumour", "tumour", None]}, values.index)
+    write_expression(tmp_path / "e.h5ad", ExpressionTable(values, "tpm", "none", {"file": "e.csv"}, samples=samples))
+    back = read_expression_h5ad(tmp_path / "e.h5ad")
+    write_expression(tmp_path / "again.h5ad", back)
+    again = read_expression_h5ad(tmp_path / "again.h5ad")
+    assert again.samples["kind"].tolist() == back.samples["kind"].tolist() == ["tumour", "tumour", ""]
+
+
 def test_genes_far_from_training_are_counted_above_and_below():
     fitted = ExpressionStandardiser.fit(np.array([[0, 0, 10, 5], [2, 4, 10, 7]], dtype=np.float32), tuple("ABCD"))
     np.testing.assert_array_equal(fitted.scale, [1, 2, 1, 1])

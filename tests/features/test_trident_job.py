@@ -1,10 +1,11 @@
 """Job folders of TRIDENT: pixel sizes from its records of slides, encoders from its folders."""
 
+import h5py
 import pytest
 from tool_files import read
 
 from subfuse.errors import DataError
-from subfuse.features.other_tools import files_behind
+from subfuse.features.other_tools import files_behind, opened_features
 from subfuse.features.trident_job import recorded_mpp
 from trident_job import PATCH_DIM, SLIDE_DIM, TILING, write_job, write_state
 
@@ -82,3 +83,15 @@ def test_a_file_that_says_that_it_is_of_another_slide_is_told(job):
     patches(job, "A.1").rename(patches(job, "C"))
     _, _, warnings = read(patches(job, "C"), mpp=0.25)
     assert "the file is called C, but says that its slide is A.1" in warnings
+
+
+@pytest.mark.parametrize(
+    ("declared", "is_told"), [("resnet50", True), ("UNI-v1", False), ("uni_v1", False), (None, False)]
+)
+def test_a_declared_encoder_counts_where_the_file_names_none_and_the_folder_is_told(job, declared, is_told):
+    path = patches(job, "A.1")
+    with h5py.File(path, "a") as file:
+        del file["features"].attrs["encoder"]
+    with opened_features(path, encoder=declared) as file:
+        assert file.encoder == (declared or "uni_v1")
+        assert any("their folder is features_uni_v1" in warning for warning in file.warnings) == is_told

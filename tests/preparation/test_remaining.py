@@ -1,6 +1,7 @@
 """What is declared and ends empty is an error with its cause, and what was excluded is written all the same."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,10 +13,11 @@ import yaml
 from subfuse.cli import main
 from subfuse.cohort.cohort_file import read_cohort_file
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.exclusions import NothingLeft
+from subfuse.exclusions import NothingLeft, exclusion_table
 from subfuse.preparation import prepare as preparation
 from subfuse.preparation.plan import plan_cohort
 from subfuse.preparation.prepare import prepare
+from subfuse.preparation.remaining import remaining
 from subfuse.preparation.sources import read_sources
 
 PATIENTS = [f"P{i:03d}" for i in range(12)]
@@ -129,6 +131,22 @@ def test_a_class_that_a_fold_cannot_train_or_test_is_named(write):
     assert "class A" not in " ".join(plan.warnings)
 
 
+def test_warnings_of_folds_count_the_patients_that_remain(write):
+    plan = plan_cohort(
+        read_cohort_file(write(tasks={"rare": {"column": "rare"}}, splits={"folds": 3, "validation": 0.4}))
+    )
+    left_out = next(slide for slide in plan.slides if slide.patient_id == PATIENTS[0])
+    failures = exclusion_table([("slide", left_out.slide_id, "damaged")])
+    assert not [text for text in plan.warnings if "class A" in text]
+    rare = plan.patients.assign(rare=["A"] * 3 + ["B"] * 9)
+    known = replace(plan, patients=rare)
+    before, after = known.warnings, remaining(known, failures).warnings
+    assert [any(f"class A has {n} patient(s)" in text for text in said) for n, said in ((3, before), (2, after))] == [
+        True,
+        True,
+    ]
+
+
 def test_devices_are_checked_before_work(write, tmp_path):
     with pytest.raises(ConfigurationError, match="--device cuda:99"):  # although ready features need none
         prepare(write(), tmp_path / "out", device="cuda:99")
@@ -227,7 +245,7 @@ def test_few_slides_that_can_be_used_are_a_warning(write):
     kept = [fold_side[0] for fold_side in (plan.folds[0].train, plan.folds[0].validation, plan.folds[0].test)]
     kept += [plan.folds[1].validation[0], plan.folds[1].train[0]]
     failed = exclusion_table(("slide", name, "no tissue") for name in PATIENTS if name not in kept)
-    (warning,) = remaining(plan, failed).warnings[-1:]
+    (warning,) = [text for text in remaining(plan, failed).warnings if "can be used" in text]
     assert f"only {len(set(kept))} of 12 slides can be used. Commonest reason: no tissue (" in warning
 
 

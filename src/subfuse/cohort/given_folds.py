@@ -1,6 +1,6 @@
 """Folds that a folder gives, as published ones are: one CSV per fold with the columns `train`, `val` and `test`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,13 @@ from subfuse.tables import is_missing, read_text_table, require_columns
 
 
 def given_folds(
-    folder: Path, patients: pd.DataFrame, *, validation: float, stratify: Sequence[str], seed: int
+    folder: Path,
+    patients: pd.DataFrame,
+    *,
+    validation: float,
+    stratify: Sequence[str],
+    seed: int,
+    owners: Mapping[str, str] | None = None,
 ) -> tuple[Fold, ...]:
     """Returns folds that a folder gives: one CSV per fold with the columns `train`, `val` and `test`, by name.
 
@@ -24,7 +30,8 @@ def given_folds(
     from `train`. Identifiers that are not in the cohort are left out (see `unlisted_patients`). The files
     `*_bool.csv` and `*_descriptor.csv`, which CLAM writes beside its splits, say the same again and are not read.
 
-    Arguments as for `stratified_folds`; `stratify` is for the validation patients.
+    Arguments as for `stratified_folds`; `stratify` is for the validation patients, and `owners` gives the patient of
+    each slide, for folds that name slides, as those of CLAM.
 
     Raises:
         DataError: No CSV, a patient on both sides of a fold or tested in several folds, or a side without patients of
@@ -35,7 +42,7 @@ def given_folds(
     random = np.random.default_rng(seed)
     folds: list[Fold] = []
     tested: dict[str, Path] = {}
-    for path, given in _read_given(folder).items():
+    for path, given in _read_given(folder, owners or {}).items():
         again = sorted(patient for patient in given.test if patient in tested)
         if again:
             raise DataError(
@@ -69,9 +76,11 @@ def write_given_folds(folder: Path, folds: Sequence[Fold]) -> None:
         write_table(folder / f"fold_{k}.csv", pd.DataFrame({name: pd.Series(ids) for name, ids in sides.items()}))
 
 
-def unlisted_patients(folder: Path, patient_ids: Collection[str]) -> tuple[str, ...]:
+def unlisted_patients(
+    folder: Path, patient_ids: Collection[str], owners: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """Returns in words how given folds and the cohort differ: warnings, none if they agree."""
-    sides = _read_given(folder).values()
+    sides = _read_given(folder, owners or {}).values()
     listed = set().union(*(given.train | given.validation | given.test for given in sides))
     tested = set().union(*(given.test for given in sides))
     unknown, never = sorted(listed - set(patient_ids)), sorted(set(patient_ids) - tested)
@@ -94,25 +103,25 @@ class _Given:
     test: frozenset[str]
 
 
-def _read_given(folder: Path) -> dict[Path, _Given]:
+def _read_given(folder: Path, owners: Mapping[str, str]) -> dict[Path, _Given]:
     files = [path for path in folder.glob("*.csv") if not path.stem.endswith(("_bool", "_descriptor"))]
     paths = sorted(files, key=lambda path: (len(path.name), path.name))  # splits_10 after splits_9
     if len(paths) < 2:
         raise DataError(
             f"{folder}: one CSV per fold, at least two, is required. Found {len(paths)}. Check splits.folder."
         )
-    return {path: _read_file(path) for path in paths}
+    return {path: _read_file(path, owners) for path in paths}
 
 
-def _read_file(path: Path) -> _Given:
+def _read_file(path: Path, owners: Mapping[str, str]) -> _Given:
     table = read_text_table(path)
     tests = "test" in table and not table["test"].map(is_missing).all()
     needed = {"train": "training patients", **({} if tests else {"val": "test patients"})}
     require_columns(table, needed, path, optional=("val", "test"))
-    train, val, test = (_patients(table, name) for name in ("train", "val", "test"))
+    train, val, test = (_patients(table, name, owners) for name in ("train", "val", "test"))
     given = _Given(train, val if tests else frozenset(), test if tests else val)
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = _patients(table, first) & _patients(table, second)
+        shared = _patients(table, first, owners) & _patients(table, second, owners)
         if shared:
             raise DataError(
                 f"{path}: {first} and {second} patients must differ. Found in both: {preview(sorted(shared))}."
@@ -120,6 +129,6 @@ def _read_file(path: Path) -> _Given:
     return given
 
 
-def _patients(table: pd.DataFrame, column: str) -> frozenset[str]:
+def _patients(table: pd.DataFrame, column: str, owners: Mapping[str, str]) -> frozenset[str]:
     cells = table.get(column, pd.Series(dtype=str))
-    return frozenset(patient_of_barcode(cell) for cell in cells if not is_missing(cell))
+    return frozenset(owners.get(cell, patient_of_barcode(cell)) for cell in cells if not is_missing(cell))

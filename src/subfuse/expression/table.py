@@ -116,8 +116,11 @@ def to_anndata(table: ExpressionTable) -> Any:
     obs = table.samples.reindex(table.values.index) if len(table.samples) else pd.DataFrame(index=table.values.index)
     return anndata.AnnData(
         X=table.values.to_numpy(dtype=np.float32),
-        obs=obs.fillna("").astype(str).set_axis(table.values.index.astype(str), axis="index"),
-        var=var.fillna("").astype(str),
+        obs=obs.astype(object)
+        .where(obs.notna(), "")
+        .astype(str)
+        .set_axis(table.values.index.astype(str), axis="index"),
+        var=var.astype(object).where(var.notna(), "").astype(str),
         uns={
             "unit": table.unit,
             "scale": table.scale,

@@ -18,6 +18,7 @@ from typing import Any
 
 from subfuse.bounded_files import require_plausible_size, require_regular_file
 from subfuse.errors import DataError, preview
+from subfuse.features.encoder import is_same_encoder
 from subfuse.features.feature_file import FeatureFile, bag_shape, without_coordinates
 from subfuse.features.hdf5_files import damage_named, opened_hdf5
 from subfuse.features.hdf5_layouts import read_hdf5
@@ -74,7 +75,11 @@ def _named(file: FeatureFile, path: Path, declared: str | None) -> FeatureFile:
         )
     of_folder = encoder_of_folder(path.parent.name)
     if file.encoder == UNKNOWN_ENCODER:
-        return replace(file, encoder=declared or of_folder or UNKNOWN_ENCODER)
+        named = replace(file, encoder=declared or of_folder or UNKNOWN_ENCODER)
+        if declared is None or of_folder is None or is_same_encoder(declared, of_folder):
+            return named
+        note = f"the features are of encoder {declared}, as slides.encoder says; their folder is {path.parent.name}"
+        return replace(named, warnings=(*file.warnings, note))
     other = declared or of_folder
     if other in (None, file.encoder):
         return file

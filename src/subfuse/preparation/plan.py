@@ -8,11 +8,10 @@ import pandas as pd
 
 from subfuse.clinical.plausibility import follow_up_warnings, outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.cohort.cohort_file import CohortFile, CohortSection, DrawnSplits, GivenSplits, Role, SplitsSection
+from subfuse.cohort.cohort_file import CohortFile, CohortSection, Role
 from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names
-from subfuse.cohort.drawn_folds import default_stratification, repeated_folds
+from subfuse.cohort.drawn_folds import default_stratification
 from subfuse.cohort.fold import Fold
-from subfuse.cohort.given_folds import given_folds, unlisted_patients
 from subfuse.cohort.task import FOLLOW_UP, TaskSpec
 from subfuse.errors import ConfigurationError, listed, preview
 from subfuse.exclusions import NothingLeft, commonest_reasons, exclusion_table, join_exclusions
@@ -30,6 +29,7 @@ from subfuse.expression.table import ExpressionTable
 from subfuse.identifiers import site_of_barcode
 from subfuse.preparation.contrast import require_varying_expression
 from subfuse.preparation.declared_columns import check_batch, check_strata, doubtful_words, resolve_covariates
+from subfuse.preparation.declared_folds import declared_folds
 from subfuse.preparation.regression_targets import require_numbers, require_spread
 from subfuse.preparation.sources import CohortSources, PooledSources, pool_sources, read_sources, restrict_expression
 from subfuse.preparation.tasks import (
@@ -61,7 +61,8 @@ class CohortPlan:
     tasks: Mapping[str, TaskSpec]
     repeats: tuple[tuple[Fold, ...], ...]  # of the patients that models are developed on; none without any
     exclusions: pd.DataFrame  # level, id, reason
-    warnings: tuple[str, ...]
+    stratify: tuple[str, ...]  # columns whose mixture the folds keep
+    warnings_of_tables: tuple[str, ...]
     n_listed: Mapping[
         str, int
     ]  # cohort -> patients of its clinical table; those that are not in `patients` are excluded
@@ -70,6 +71,12 @@ class CohortPlan:
     def folds(self) -> tuple[Fold, ...]:
         """The folds of the first repeat; none where every cohort is external."""
         return self.repeats[0] if self.repeats else ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the tables leave in doubt, and what the folds of these patients lack."""
+        developed = _developed(self.patients, self.roles)
+        return (*self.warnings_of_tables, *weak_folds(self.tasks, developed, self.folds, self.stratify))
 
     def summary(self) -> str:
         """Returns in a few lines who is used, with what, and how much is known for each task."""
@@ -174,7 +181,11 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
     _refuse_names_of_genes(covariates, genes, {} if expression is None else expression.names_in_source)
     numeric = covariates if develops else numeric_names(covariates, patients)  # words: the trained model codes them
     check_values(numeric, known_values(numeric, patients))
-    repeats, fold_warnings = _make_folds(cohort_file.splits, tasks, developed) if develops else ((), ())
+    stratify = cohort_file.splits.stratify
+    stratify = tuple(default_stratification(tasks, developed) if stratify is None else stratify)
+    repeats, unlisted = (
+        ((), ()) if not develops else declared_folds(cohort_file.splits, developed, stratify, pooled.slides)
+    )
     return CohortPlan(
         name=cohort_file.name,
         roles=roles,
@@ -191,7 +202,8 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         exclusions=join_exclusions(
             [pooled.exclusions, patient_exclusions, _orphans(pooled.slides, kept), expression_exclusions]
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
-        warnings=(
+        stratify=stratify,
+        warnings_of_tables=(
             *_warnings_of_cohorts(cohorts, patients, endpoints),
             *few_measured(found_genes, [gene for gene in genes if gene.lower() not in in_any_case]),
             *measured_in_another_case(wanted, genes),
@@ -201,7 +213,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
             *task_warnings,
             *doubtful_words((*covariates, *cohort_file.strata_columns), patients),
             *(told_by_covariates(covariates, developed, tasks) if develops else ()),
-            *fold_warnings,
+            *unlisted,
         ),
         n_listed={cohort.name: cohort.n_listed for cohort in cohorts},
     )
@@ -331,29 +343,3 @@ def _refuse_names_of_genes(covariates: Sequence[str], genes: Sequence[str], in_t
         raise ConfigurationError(
             f"covariates: {preview(shared)} must not have the name of a gene. Rename it in patients.columns."
         )
-
-
-def _make_folds(
-    splits: SplitsSection, tasks: Mapping[str, TaskSpec], patients: pd.DataFrame
-) -> tuple[tuple[tuple[Fold, ...], ...], tuple[str, ...]]:
-    """Returns the folds of the patients to develop on, by default with the mixture of cohorts and of events kept.
-
-    With what given folds leave out, and what those of the first repeat lack.
-    """
-    stratify = splits.stratify if splits.stratify is not None else default_stratification(tasks, patients)
-    unlisted: tuple[str, ...] = ()
-    match splits:
-        case DrawnSplits():
-            repeats = repeated_folds(
-                patients,
-                folds=splits.folds,
-                repeats=splits.repeats,
-                validation=splits.validation,
-                stratify=stratify,
-                seed=splits.seed,
-                by=splits.by,
-            )
-        case GivenSplits(folder=folder):
-            folds = given_folds(folder, patients, validation=splits.validation, stratify=stratify, seed=splits.seed)
-            repeats, unlisted = (folds,), unlisted_patients(folder, patients["patient_id"].tolist())
-    return repeats, (*unlisted, *weak_folds(tasks, patients, repeats[0], stratify))

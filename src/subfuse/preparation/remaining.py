@@ -49,7 +49,7 @@ def remaining(plan: CohortPlan, failures: pd.DataFrame) -> CohortPlan:
             for r, folds in enumerate(plan.repeats)
         ),
         exclusions=exclusions,
-        warnings=(*plan.warnings, *_few_usable(plan.patients, patients, failures)),
+        warnings_of_tables=(*plan.warnings_of_tables, *_few_usable(plan.patients, patients, failures)),
     )  # fmt: skip
 
 

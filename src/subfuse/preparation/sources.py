@@ -65,7 +65,8 @@ def read_sources(
         raise ConfigurationError(f"{section.name}: slides or expression must be declared. Found neither.")
     clinical = read_clinical(section.patients)
     _check_identifiers(clinical.patients["patient_id"].tolist(), section.name)
-    known = [*clinical.patients["patient_id"], *clinical.exclusions["id"]]  # excluded ones' slides are named as such
+    excluded = clinical.exclusions
+    known = [*clinical.patients["patient_id"], *excluded["id"]]  # excluded ones' slides are named as such
     slides: tuple[SlideSource, ...] = ()
     slide_exclusions = exclusion_table()
     slide_warnings: tuple[str, ...] = ()
@@ -101,7 +102,7 @@ def read_sources(
             *(() if expression is None else expression.warnings),
             *_nearly_empty(patients, lost),
         ),
-        n_listed=len(set(known)),
+        n_listed=len({*clinical.patients["patient_id"], *excluded.loc[excluded["level"] == "patient", "id"]}),
     )
 
 

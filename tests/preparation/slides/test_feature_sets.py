@@ -150,3 +150,14 @@ def test_two_magnifications_through_check_and_prepare(tmp_path, capsys):
     assert main(["prepare", str(path), "--out", str(out)]) == 0
     assert made.stat().st_mtime_ns > before  # the further set changed
     assert json.loads((out / "provenance.json").read_text())["patch_dim"] == 5
+
+
+def test_further_features_are_of_the_encoder_that_their_folder_names(tmp_path):
+    first, second = (tmp_path / f"features_{name}" / "S.h5" for name in ("uni_v1", "conch_v15"))
+    for path in (first, second):
+        write_features(path, grid(4, 512), side=512, n_features=3)
+        with h5py.File(path, "a") as file:
+            del file["features"].attrs["encoder"]
+    with opened_source(FeatureSource("S", "P", first, encoder="uni_v1", further=(second,))) as file:
+        assert file.encoder == "uni_v1+conch_v15"
+        assert file.warnings == ()

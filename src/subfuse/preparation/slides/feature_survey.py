@@ -21,6 +21,7 @@ from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import opened_features
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.store import UNKNOWN_ENCODER
+from subfuse.features.trident_job import encoder_of_folder
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slides.feature_sets import concatenated
 from subfuse.slides.source import FeatureSource, SlideSource
@@ -188,10 +189,17 @@ def opened_source(source: FeatureSource) -> Iterator[FeatureFile]:
         yield feature_row(table_of_features(source.path), source.slide_id, source.path)
         return
     with ExitStack() as stack:
+        declared = [source.encoder, *(_unless_named(source.encoder, path) for path in source.further)]
         files = [
-            stack.enter_context(opened_features(path, mpp=source.mpp, encoder=source.encoder)) for path in source.paths
+            stack.enter_context(opened_features(path, mpp=source.mpp, encoder=encoder))
+            for path, encoder in zip(source.paths, declared, strict=True)
         ]
         yield files[0] if len(files) == 1 else concatenated(files, source.paths)
+
+
+def _unless_named(encoder: str | None, path: Path) -> str | None:
+    """Returns the declared encoder of further features, None where their folder names theirs."""
+    return encoder if encoder_of_folder(path.parent.name) is None else None
 
 
 def table_of_features(path: Path) -> pd.DataFrame:
