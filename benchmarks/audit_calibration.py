@@ -7,23 +7,19 @@ survival that follows severity, two batches, five folds, and the held-out risks 
 """
 
 import argparse
-import platform
-import subprocess
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from audit_page import write_section
 from subfuse.audit.audited_task import audited_tasks
 from subfuse.audit.confounding.confounders import TOLD, MeanFeatures, confounder_findings
 from subfuse.audit.confounding.signal import martingale_residuals
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.task import TaskSpec
-from subfuse.execution import available_cores
 
-RESULT = Path(__file__).parent / "results" / "audit.md"
 N, GENES, FOLDS = 300, 200, 5
 RIDGE = 100.0
 KINDS = {
@@ -98,7 +94,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cohorts", type=int, default=200)
     n, start = parser.parse_args().cohorts, time.monotonic()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     rows = []
     for kind, words in KINDS.items():
         found = [level_of(kind, seed) for seed in range(n)]
@@ -107,25 +102,17 @@ def main() -> None:
         shares = [f"{(numbers[p] < 0.05).mean():.1%}" for p in ("p_within", "p_outcome", "p_prediction")]
         middle = ", ".join(f"{value:.2f}" for value in within)
         rows.append(f"| {words} | {levels['warning'] / n:.1%} | {middle} | {' | '.join(shares)} |")
-    lines = [
-        "# How often the check for confounding is wrong",
-        "",
-        f"`python benchmarks/audit_calibration.py --cohorts {n}`",
-        "",
-        f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores, "
+    header = (
+        "| cohorts | warnings | AUC among patients alike (5, 50, 95 %) | told | explains outcome | and predictions |"
+    )
+    write_section(
+        "How often the check for confounding is wrong",
+        f"python benchmarks/audit_calibration.py --cohorts {n}",
         f"{(time.monotonic() - start) / n / len(KINDS):.1f} s per cohort. {n} cohorts of each kind, {N} patients, "
         f"{GENES} genes. A warning takes all three at 5 % (genes tell the batch among patients alike, it explains the "
         f"outcome, it explains the predictions among patients alike) and an AUC of {TOLD} of the first.",
-        "",
-        "| cohorts | warnings | AUC among patients alike (5, 50, 95 %) | told | explains outcome | and predictions |",
-        "|---|---|---|---|---|---|",
-        *rows,
-        "",
-        "Planted interactions are in `planted_interaction.md` beside this file, and how often promises hold in "
-        "`promised_coverage.md`.",
-    ]
-    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(RESULT.read_text(encoding="utf-8"))
+        [header, "|---|---|---|---|---|---|", *rows],
+    )
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ planted. Slides and expression are exchanged between patients as `subfuse audit 
 """
 
 import argparse
-import platform
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from audit_page import write_section
 from subfuse.audit.modalities.exchanged import exchanged_grid
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.evaluation.benefit.interaction import INTERACTION, variance_shares
 
-RESULT = Path(__file__).parent / "results" / "planted_interaction.md"
 PLANTED = (0.0, 0.05, 0.2)
-EXCHANGES = (20, 40, 80)
+EXCHANGES = (20, 40, 80, 160)
 FOLDS = 5
 OF_SLIDES = 0.6  # of the variance that is no interaction
 NEAR = 0.02
@@ -85,21 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cohorts", type=int, default=100)
     n = parser.parse_args().cohorts
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    lines = [
-        "# Whether a planted interaction is found",
-        "",
-        f"`python benchmarks/planted_interaction.py --cohorts {n}`",
-        "",
-        f"Commit {commit.strip()}; {platform.machine()}. {n} cohorts of each kind, {FOLDS} folds; see the script. "
-        "Predictions have no noise: what a single cohort is off by is which patients were drawn.",
-        "",
-        "| patients exchanged per fold | planted | found, mean | 5 to 95 % | within 2 points | interval holds it |",
-        "|---|---|---|---|---|---|",
-        *rows(n),
-    ]
-    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(RESULT.read_text(encoding="utf-8"))
+    header = "| patients exchanged per fold | planted | found, mean | 5 to 95 % | within 2 points | interval holds it |"
+    write_section(
+        "Whether a planted interaction is found",
+        f"python benchmarks/planted_interaction.py --cohorts {n}",
+        f"{n} cohorts of each kind, {FOLDS} folds; see the script. Predictions have no noise: what a single cohort is "
+        "off by is which patients were drawn.",
+        [header, "|---|---|---|---|---|---|", *rows(n)],
+    )
 
 
 if __name__ == "__main__":

@@ -7,16 +7,14 @@ hazards that the model takes for twice as high and half as different between pat
 """
 
 import argparse
-import platform
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from audit_page import write_section
 from subfuse.evaluation.benefit.conformal import PROMISED, conformal_sets, survival_bounds
 from subfuse.evaluation.censoring import SurvivalCurves
 
-RESULT = Path(__file__).parent / "results" / "promised_coverage.md"
 DAYS = np.linspace(100.0, 3000.0, 30)
 N_NEW = 200
 
@@ -71,20 +69,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     n = parser.parse_args().draws
-    lines = [
-        f"# How often promises of {PROMISED:.0%} hold",
-        "",
-        f"`python benchmarks/promised_coverage.py --draws {n}`",
-        "",
-        f"{platform.machine()}; {n} draws of known patients, each with {N_NEW} new ones. Stated probabilities are "
-        "wrong on purpose; see the script.",
-        "",
-        "| promise | known patients | censored | held |",
-        "|---|---|---|---|",
-        *rows(n),
-    ]
-    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(RESULT.read_text(encoding="utf-8"))
+    write_section(
+        f"How often promises of {PROMISED:.0%} hold",
+        f"python benchmarks/promised_coverage.py --draws {n}",
+        f"{n} draws of known patients, each with {N_NEW} new ones. Stated probabilities are wrong on purpose; see the "
+        "script.",
+        ["| promise | known patients | censored | held |", "|---|---|---|---|", *rows(n)],
+    )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,9 @@ published out-of-fold risks; these models stopped early on the reported fold, so
 0.805 ± 0.021. Linear models without an inner validation split: elastic-net Cox 0.800 ± 0.043; logistic regression grade
 0.865, diagnosis 0.943.
 
+What slides add to expression or to markers, and how they rank within IDH classes, is not in this table: the slides and
+the published predictions are not part of the data.
+
 GBM and LGG were scaled separately in this table, so genes that many patients do not express name the project: every G4
 patient is a GBM patient. Published grade and diagnosis numbers on this table profit from it."""
 

@@ -197,7 +197,7 @@ def _add_audit(parser: ArgumentParser) -> None:
         int,
         0,
         "Test patients per fold of a run among whom slides and expression are exchanged, to tell what models of both "
-        "have beyond their sum; costs the square of it in predictions; 0: not told.",
+        "have beyond their sum: 80 or more; costs the square of it in predictions. 0: not told.",
         ge=0,
         le=1000,
     )
