@@ -125,8 +125,8 @@ def test_incomplete_rows_are_left_out_and_counted(patients: pd.DataFrame) -> Non
 
     audit = audit_predictions(table, **QUICK)
 
-    assert any("have no prediction" in text for text in found(audit, "completeness", "warning"))
-    assert any("have no usable outcome" in text for text in found(audit, "completeness", "note"))
+    assert any("without a finite prediction" in text for text in found(audit, "completeness", "warning"))
+    assert any("without a usable outcome" in text for text in found(audit, "completeness", "note"))
 
 
 @pytest.mark.parametrize("drop", [["patient_id"], ["risk"], ["event"], ["time_days"]])

@@ -167,7 +167,7 @@ def test_where_the_hospital_is_the_best_trivial_model_the_clinical_one_is_told_t
     rows = audit.tables["added_value"]
     assert list(rows.loc[rows["model"] == "subspace", "trivial"]) == ["site", "clinical"]  # the best one first
     if task == "grade":  # nobody would act on the hospital
-        assert set(audit.tables["decision_curves"]["model"]) == {"subspace", "clinical"}
+        assert set(audit.tables["decision_curves"]["model"]) == {"subspace", "snn", "clinical"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Audit of predictions: leakage, fusion, linear baselines, calibration, labels; and, plainly, what was not checked."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,7 @@ class _Audited:
     def audit(self) -> Audit:
         """Returns all of it, findings worst first."""
         tables = {name: stacked(rows or [pd.DataFrame()]) for name, rows in self._rows.items()}
-        return Audit(sorted_findings(self._findings), tables)
+        return Audit(sorted_findings(dict.fromkeys(self._findings)), tables)  # each once, of several models too
 
 
 def _audit_table(
@@ -228,25 +229,39 @@ def _audit_table(
         of_clinical, added_beside = added_to_clinical(task, comparisons)
         audited.add(of_clinical, added_beside, table="added_value")
         instead = next((str(rows["trivial"].iloc[0]) for rows in (added_beside, added) if len(rows)), None)
-        if task.outcome.kind != "regression":
-            audited.add(*decision_findings(task, instead), table="decision_curves")
-        if (tabled := trivial.cohorts.get(task.name)) is not None:
-            audited.add(*confounder_findings(tabled, task, MeanFeatures(), dict), table="confounders")
-        in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[strata])
         if task.outcome.kind == "regression":
             audited.add(without_probabilities(task))
-        else:
-            audited.add(*promise_findings(task, in_strata), table="conformal")
-        if columns is not None:
-            found, within, pairs = stratum_findings(task, strata, columns)
-            audited.add(found, within, table="strata")
-            audited.add([], pairs, table="pairs")
+        others = [model for model in task.models if fits and model not in (task.main, *task.trivial)]
+        for led in (task, *(replace(task, led_by=model) for model in others)):
+            _audit_lead(audited, led, instead, trivial.cohorts.get(task.name), strata, columns)
     calibration, slopes = calibration_table(table), slope_table(table)
     audited.add(calibration_findings(calibration, slopes), calibration, table="calibration")
     audited.add([], slopes, table="calibration_slopes")
     audited.add([], reliability_table(table), table="reliability")
     audited.add([], hazard_ratios(table, patients=patients), table="hazard_ratios")
     return audited, tasks
+
+
+def _audit_lead(
+    audited: _Audited,
+    task: AuditedTask,
+    instead: str | None,
+    tabled: Cohort | None,
+    strata: Sequence[str],
+    columns: pd.DataFrame | None,
+) -> None:
+    """Adds what is asked of one model: whether it is worth acting on, confounded, keeps its promises, and for whom."""
+    if task.outcome.kind != "regression":
+        audited.add(*decision_findings(task, instead), table="decision_curves")
+    if tabled is not None:
+        audited.add(*confounder_findings(tabled, task, MeanFeatures(), dict), table="confounders")
+    if task.outcome.kind != "regression":
+        in_strata = pd.DataFrame() if columns is None else of_tested(task, columns[[*strata]])
+        audited.add(*promise_findings(task, in_strata), table="conformal")
+    if columns is not None:
+        found, within, pairs = stratum_findings(task, strata, columns)
+        audited.add(found, within, table="strata")
+        audited.add([], pairs, table="pairs")
 
 
 def _folds(predictions: pd.DataFrame) -> list[Fold]:

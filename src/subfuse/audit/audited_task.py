@@ -23,11 +23,12 @@ class AuditedTask(TaskPredictions):
     values: Mapping[str, float]  # of every model, see `headline_value`
     n_bootstrap: int  # replicates of every bootstrap
     seed: int  # of bootstrap, permutations and exchange
+    led_by: str | None = None  # the model that the task is about, where it is not `main_model`
 
     @property
     def main(self) -> str:
-        """The model that the task is about; see `main_model`."""
-        return main_model(self.models)
+        """The model that the task is about."""
+        return self.led_by or main_model(self.models)
 
     @property
     def trivial(self) -> tuple[str, ...]:

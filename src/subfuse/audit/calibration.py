@@ -66,7 +66,7 @@ def decision_findings(task: AuditedTask, trivial: str | None) -> tuple[list[Find
     return [Finding(level, _DECISIONS, found, why, task=task.name, model=model)], table
 
 
-def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list[Finding], pd.DataFrame]:
+def promise_findings(task: AuditedTask, columns: pd.DataFrame) -> tuple[list[Finding], pd.DataFrame]:
     """Returns whether the main model's sets of classes or bounds of survival hold as often as promised, and the table.
 
     Less often is a warning, by a one-sided test at 2.5 %; in a stratum a note, at 2.5 % divided by their number.
@@ -75,7 +75,7 @@ def promise_findings(task: TaskPredictions, columns: pd.DataFrame) -> tuple[list
         task: Rows of all models and splits.
         columns: Strata, by cohort and patient_id.
     """
-    model = main_model(task.models)
+    model = task.main
     table = conformal_table(task, model, columns)
     overall, *of_strata = table.to_dict("records")
     if np.isnan(overall["coverage"]):

@@ -53,6 +53,30 @@ def test_models_are_ranked_by_what_they_add_and_strata_are_shown(folder: Path, c
     assert "What the models add" in shown
 
 
+def test_every_model_is_looked_at_whichever_file_comes_first(folder: Path, people: pd.DataFrame) -> None:
+    """Of two risks of others one is the hospital, and a little noise."""
+    site = people["patient_id"].str[5:7]
+    stage = np.where(np.arange(N) % 2 > 0, "late", "early")
+    told = people[["patient_id", "time_days", "event"]].assign(stage=stage)
+    told.to_csv(folder / "patients.csv", index=False)
+    noise = np.random.default_rng(3).normal(size=N)
+    hospital = people.assign(risk=site.map({"00": 0.0, "01": 2.0, "02": 5.0}) + 0.1 * noise, fold=people["fold_tested"])
+    columns = ["patient_id", "risk", "fold", "time_days", "event"]
+    hospital[columns].to_csv(folder / "hospital.csv", index=False)
+    honest = hospital.assign(risk=-np.log(people["time_days"]) + noise)
+    honest[columns].to_csv(folder / "honest.csv", index=False)
+
+    found = {}
+    for order in (("honest", "hospital"), ("hospital", "honest")):
+        paths = [folder / f"{name}.csv" for name in order]
+        audit = audit_files(paths, patients=folder / "patients.csv", strata=["stage"], n_bootstrap=20)
+        found[order] = {f.model for f in audit.findings if f.check == "confounding" and f.level == "warning"}
+        for table in ("strata", "pairs", "confounders", "decision_curves"):
+            assert {"honest", "hospital"} <= {*audit.tables[table]["model"]}, table
+        assert len(set(audit.findings)) == len(audit.findings)
+    assert list(found.values()) == [{"hospital"}, {"hospital"}]
+
+
 def test_one_file_is_audited_as_its_table(folder: Path) -> None:
     table = pd.read_csv(folder / "ours.csv")
     known, found = audit_predictions(table, n_bootstrap=20), audit_files([folder / "ours.csv"], n_bootstrap=20)

@@ -125,8 +125,13 @@ def test_what_hospital_and_batch_explain_is_told_of_predictions_alone() -> None:
     findings = {f.found.partition(":")[0]: f for f in audit.findings if f.check == "confounding"}
     rows = audit.tables["confounders"].set_index("column")
     assert set(findings) == {"site", "batch"}
-    assert findings["batch"].level == "note"
-    assert rows.loc["batch", "prediction_share"] > 0.2 > rows.loc["site", "prediction_share"]
+    assert findings["batch"].level == "warning"  # half of what is predicted among patients alike
+    assert rows.loc["batch", "prediction_share"] > 0.5 > 0.2 > rows.loc["site", "prediction_share"]
+    table["risk"] -= 1.2 * is_second * theirs(patients).groupby("fold")["risk"].transform("std")
+    (fewer,) = (
+        f for f in audit_predictions(table, patients=patients, n_bootstrap=5).findings if f.found[:6] == "batch:"
+    )
+    assert fewer.level == "note"
     without = audit_predictions(table, patients=patients[["patient_id", "age"]], n_bootstrap=5)
     (finding,) = (f for f in without.findings if f.check == "confounding")
     assert finding.found == "cannot be checked from predictions alone: it needs the inputs"

@@ -179,12 +179,11 @@ def test_weights_are_fitted_on_patients_who_are_not_tested_with_them(patients: p
     """Outcomes of a fold's test patients do not change its combination, wherever the weights come from."""
     whole = table_of(patients, {"clinical": 2.0, "ours": 2.0})
     sources = {
-        VALIDATION: ["train", "validation", "test"],
-        TRAINING: ["train", "test"],
-        OTHER_FOLDS: ["test"],
+        VALIDATION: whole,
+        OTHER_FOLDS: whole[whole["split"] != "validation"],
+        TRAINING: whole[(whole["split"] != "validation") & (whole["fold"] == 0)],
     }
-    for fitted_on, splits in sources.items():
-        rows = whole[whole["split"].isin(splits)]
+    for fitted_on, rows in sources.items():
         other = rows.copy()
         changed = (other["fold"] == 0) & (other["split"] == "test")
         other.loc[changed, "event"] = ~other.loc[changed, "event"].astype(bool)
@@ -192,6 +191,30 @@ def test_weights_are_fitted_on_patients_who_are_not_tested_with_them(patients: p
         assert found.fitted_on == again.fitted_on == fitted_on
         of_fold = [c.rows.loc[c.rows["fold"] == 0, "risk"].to_numpy() for c in (found, again)]
         assert np.array_equal(*of_fold)
+
+
+def test_who_is_tested_by_several_folds_fits_no_weights_for_them(patients: pd.DataFrame) -> None:
+    """Patients of another cohort, whom the models of all folds predict, and who trained with nobody."""
+    rows = table_of(patients, {"clinical": 2.0, "ours": 2.0})
+    rows = rows[(rows["fold"] == 0) & (rows["split"] == "test")]
+    everywhere = pd.concat([rows.assign(fold=fold) for fold in range(3)])
+    found = combine(task_of(everywhere), "clinical", "ours")
+    assert found.rows.empty
+    assert found.reason.startswith("weights need 10 events")
+
+
+def test_a_model_that_knows_its_training_patients_by_heart_gets_no_weight_by_them(patients: pd.DataFrame) -> None:
+    rows = table_of(patients, {"clinical": 0.5, "ours": 0.5})
+    rows = rows[rows["split"] != "validation"].reset_index(drop=True)
+    ours, draw = rows["model"] == "ours", np.random.default_rng(1)
+    noise = pd.Series(draw.normal(size=len(rows)), rows.index)
+    by_heart = -np.log(rows["time_days"].astype(float))
+    rows["risk"] = rows["risk"].mask(ours, noise.where(rows["split"] == "test", by_heart))
+    table = added(rows, ["ours"])
+    assert table.loc["ours", "fitted_on"] == OTHER_FOLDS
+    assert abs(table.loc["ours", "difference"]) < 0.01
+    in_one = combine(task_of(rows[rows["fold"] == 0]), "clinical", "ours")
+    assert (in_one.fitted_on, in_one.largest_weight > 1) == (TRAINING, True)
 
 
 def test_where_no_weights_can_be_fitted_the_reason_says_so(patients: pd.DataFrame) -> None:

@@ -7,10 +7,10 @@ from lifelines import KaplanMeierFitter
 from scipy.stats import betabinom, binomtest
 
 from promised_coverage import DAYS, draw_classes, draw_survival
+from subfuse.audit.audited_task import AuditedTask, audited_tasks
 from subfuse.audit.calibration import promise_findings
 from subfuse.evaluation.benefit.conformal import conformal_sets, conformal_table, survival_bounds
 from subfuse.evaluation.censoring import SurvivalCurves
-from subfuse.evaluation.predictions import TaskPredictions, read_tasks
 
 pytestmark = pytest.mark.walk  # many draws
 
@@ -104,8 +104,9 @@ def rows_of(
     return pd.concat(tables, ignore_index=True)
 
 
-def task_of(rows: pd.DataFrame) -> TaskPredictions:
-    return next(read_tasks(rows))
+def task_of(rows: pd.DataFrame) -> AuditedTask:
+    (task,) = audited_tasks(rows)
+    return task
 
 
 def overall(rows: pd.DataFrame) -> pd.Series:

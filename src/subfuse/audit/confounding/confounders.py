@@ -40,6 +40,7 @@ CONFOUNDER_COLUMNS = (
     "prediction_share", "p_prediction", "n_values", "n_patients", "strongest",
 )  # fmt: skip
 TOLD = 0.8  # AUC among patients alike from which on inputs tell a batch: what biology tells beyond the strata is less
+CARRIES = 0.5  # share of the predictions among patients alike: biology that follows a batch explains a tenth
 _N_PERMUTATIONS = 199
 _FOLDS = 5  # where predictions have a single one
 _PATCHES = 256  # of a slide, evenly spaced, over which features are averaged
@@ -109,7 +110,8 @@ def confounder_findings(
     A warning where all three are significant (permutation, 5 %) and the AUC is at least `TOLD`; also where inputs and
     outcome tell the batch and no patients of two batches are alike. Biology that differs between batches, and that no
     stratum names, cannot be told from technique. Where there are no inputs, as in predictions of others, the last two
-    numbers are told alone, in a note where either is significant. How well the model's embeddings tell it is said
+    numbers are told alone: a warning where the batch explains at least `CARRIES` of the predictions, else a note where
+    either is significant. How well the model's embeddings tell it is said
     beside (`told_apart`, within the test patients of each fold), and decides nothing: what they know they have from
     the inputs.
 
@@ -217,7 +219,8 @@ def _finding(
         names = preview(compared.too_few, 3)
         parts.append(f"left out are {names}, of fewer than {LEAST_OF_STRATUM} test patients each")
     level: Level = "ok"
-    if (tells and predicts and carries) or (apart and predicts):
+    is_mostly = is_blind and carries and float(str(rows[0]["prediction_share"])) >= CARRIES
+    if (tells and predicts and carries) or (apart and predicts) or is_mostly:
         level = "warning"
     elif not is_parted or ((tells or apart or is_blind) and (predicts or carries)):
         level = "note"

@@ -25,7 +25,7 @@ ADDED_COLUMNS = (
     "task", "metric", "model", "trivial", "difference", "lower", "upper", "p_value", "p_adjusted",
     "n_patients", "fitted_on", "reason",
 )  # fmt: skip
-VALIDATION, TRAINING, OTHER_FOLDS = "validation patients", "training patients", "test patients of other folds"
+VALIDATION, OTHER_FOLDS, TRAINING = "validation patients", "test patients of other folds", "training patients"
 PENALTY = 0.01  # half of it times the squared weights, per event or patient: finite where a model orders everybody
 _LEAST_WEIGHT = 1e-3  # of the trivial model, whose order remains where nothing is added
 WEIGHTLESS = "its weight is 0 in all folds"
@@ -54,11 +54,12 @@ def added_value(
     - Numbers: least squares of both, with an intercept.
 
     Predictions are centred and scaled within the fold. Weights are fitted anew in every fold on its validation
-    patients, where all folds have `LEAST_VALIDATION` of them (survival: events; classes: and some of each), else on
-    its training patients, whom the models know too well, else on the test patients of the repeat's other folds. They
-    are not negative: predictions are used as they are meant or not at all, and a model without weight in any fold adds
-    nothing: it has no interval and no p-value of its own, and `WEIGHTLESS` as reason. The trivial model alone is
-    recalibrated in the same way, which moves the order of three classes or more.
+    patients, where all folds have `LEAST_VALIDATION` whom both predict (survival: events; classes: and some of each),
+    else on the patients whom the repeat's other folds test and it does not, as the models there predict them, else on
+    its training patients, whom the models know too well. Weights are not negative: predictions are used as they are
+    meant or not at all, and a model without weight in any fold adds nothing: it has no interval and no p-value of its
+    own, and `WEIGHTLESS` as reason. The trivial model alone is recalibrated in the same way, which moves the order of
+    three classes or more.
 
     Args:
         task: Rows of all models and splits.
@@ -98,7 +99,7 @@ def combine(task: TaskPredictions, trivial: str, model: str) -> Combination:
     folds = [part for part in folds if tested[part].any()]
     if not folds:
         return Combination(rows.iloc[:0], reason="no patient is predicted by both models in the same fold")
-    for fitted_on, split in ((VALIDATION, "validation"), (TRAINING, "train"), (OTHER_FOLDS, "test")):
+    for fitted_on, split in ((VALIDATION, "validation"), (OTHER_FOLDS, "test"), (TRAINING, "train")):
         own = [part[(rows["split"].to_numpy() == split)[part]] for part in folds]
         fitting = _of_other_folds(rows, own) if fitted_on == OTHER_FOLDS else own
         if all(task.outcome.suffices(rows.iloc[part], LEAST_VALIDATION) for part in fitting):
@@ -194,14 +195,14 @@ def _both(
 
 
 def _of_other_folds(rows: pd.DataFrame, own: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns for each fold the rows of the other folds of its repeat."""
+    """Returns for each fold the rows of the other folds of its repeat, of patients who are not in it."""
     repeat = [rows["repeat"].iloc[part[0]] for part in own]
-    return [
-        np.concatenate([np.empty(0, dtype=np.int64), *(
-            part for j, part in enumerate(own) if j != i and repeat[i] == repeat[j]
-        )])
+    patient = rows.groupby(PATIENT).ngroup().to_numpy()
+    others = [
+        np.concatenate([part for j, part in enumerate(own) if j != i and repeat[i] == repeat[j]] or [own[i][:0]])
         for i in range(len(own))
-    ]  # fmt: skip
+    ]
+    return [rest[~np.isin(patient[rest], patient[part])] for rest, part in zip(others, own, strict=True)]
 
 
 def _scaled(
