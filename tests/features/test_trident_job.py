@@ -74,6 +74,15 @@ def test_features_of_slides_are_one_vector_of_the_encoder_that_names_their_folde
     assert (slide.encoder, slide.has_coordinates) == ("titan", False)
 
 
+def test_features_that_are_called_as_the_file_of_their_slide_are_those_of_its_record(job):
+    patches(job, "A.1").rename(patches(job, "A.1.svs"))
+    slide, _, warnings = read(patches(job, "A.1.svs"))
+    assert (slide.level0_mpp, warnings) == (0.2525, ())
+    patches(job, "A.1.svs").rename(patches(job, "A.1.2"))  # another slide
+    with pytest.raises(DataError, match=r"A\.1\.2\.h5: the pixel size is required"):
+        read(patches(job, "A.1.2"))
+
+
 def test_a_folder_that_is_no_job_has_no_records(tmp_path, job):
     (job / "wsi_states").rename(tmp_path / "states")
     assert recorded_mpp(patches(job, "A.1")) is None

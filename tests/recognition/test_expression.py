@@ -53,6 +53,8 @@ def test_units_that_the_source_tells_are_stated_and_not_declared(tmp_path):
         "sample_sheet": "data_clinical_sample.txt",
     }
     assert "unit: rsem, as the name of the file says" in section[0]
+    shown = tpm([f"{patient}-01" for patient in PATIENTS]).to_numpy()[:, :20]  # of the genes; identifiers are no values
+    assert f"Its first rows hold {shown.min():g} to {shown.max():g}" in section[0]
     assert "not used, since they are z-scores of such a table: data_mrna_seq_v2_rsem_zscores_ref" in section[0]
     assert read(tmp_path / "s", section[1]).unit == "rsem"
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from recognised_folders import PATIENTS
 from tool_files import write_hdf5
+from wsidata_store import write_store
 
 from subfuse.cohort.cohort_file import CohortFile
 from subfuse.preparation.slides.slide_table import read_slides
@@ -63,6 +64,17 @@ def test_two_encoders_are_both_named(tmp_path):
     text, found = drafted(tmp_path / "stamp")
     assert found == {"features": "all"}
     assert "PROBLEM: slide identifiers must be unique" in text
+
+
+@pytest.mark.filterwarnings("ignore")  # of zarr, anndata, dask and geopandas
+def test_stores_of_two_encoders_ask_which_one(tmp_path):
+    for name in NAMES[:2]:
+        write_store(tmp_path / f"{name}.zarr", encoders=("resnet50", "uni"))
+    text, found = drafted(tmp_path)
+    assert found == {"features": ".", "encoder": None}
+    assert f"QUESTION: which one? {NAMES[0]}.zarr: " in text
+    assert "resnet50_tiles, uni_tiles" in text
+    assert "PROBLEM" not in text
 
 
 def test_features_in_several_folders_are_both_named(tmp_path):

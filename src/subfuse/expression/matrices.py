@@ -18,6 +18,7 @@ from subfuse.identifiers import composed, describe_mismatch, patient_of_barcode,
 _SYMBOL_COLUMNS = ("hugo_symbol", "gene_name", "gene_symbol", "symbol", "feature_name", "gene_symbols", "gene_names")
 _GENE_TEXT = ("gene_id", "ensembl_id", "entrez_gene_id", "entrez_id", "gene_type", "gene_biotype", "description", "chr")
 _EXONS = ("start", "end", "strand", "length")  # and chr, beside every gene in a table of featureCounts
+_CYTOBAND = "cytoband"  # of cBioPortal
 _CBIOPORTAL_UNITS = (  # part of the file's name: its unit; the first that fits
     ("zscore", "zscore"),
     ("v2_rsem", "rsem"),
@@ -77,7 +78,7 @@ def read_cbioportal(path: Path, *, unit: str | None = None, sheet: Path | None =
         ConfigurationError: The unit is neither declared nor told by the name.
         DataError: Another layout; as `read_numeric_table`.
     """
-    columns = (*_SYMBOL_COLUMNS, *_GENE_TEXT, "cytoband")
+    columns = (*_SYMBOL_COLUMNS, *_GENE_TEXT, _CYTOBAND)
     table = read_numeric_table(path, text_columns=columns, comment="#", nameless_rows=True)
     if table.corner.lower() not in ("hugo_symbol", "entrez_gene_id"):
         raise DataError(
@@ -90,6 +91,16 @@ def read_cbioportal(path: Path, *, unit: str | None = None, sheet: Path | None =
         return matrix
     note = f"{path}: unit {matrix.unit} is declared and used, but the file's name says {told}. Check the unit."
     return replace(matrix, warnings=(*matrix.warnings, note))
+
+
+def describes_genes(column: str) -> bool:
+    """Returns whether a column of a table tells what its genes are, and holds no expression.
+
+    Example:
+        >>> describes_genes("Entrez_Gene_Id"), describes_genes("TCGA-02-0047-01")
+        (True, False)
+    """
+    return column.lower() in (*_SYMBOL_COLUMNS, *_GENE_TEXT, *_EXONS, _CYTOBAND)
 
 
 def cbioportal_unit(path: Path) -> str | None:

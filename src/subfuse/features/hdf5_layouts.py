@@ -19,6 +19,7 @@ from subfuse.features.hdf5_files import (
 from subfuse.features.patch_spacing import NO_PATCH_SIZE, spacing
 from subfuse.features.store import CONTENT_HASH, UNKNOWN_ENCODER, require_content
 from subfuse.features.trident_job import recorded_mpp
+from subfuse.slides.file_names import slide_id_of
 from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp, square_pixel
 
 _ENCODER_NAMES = ("encoder", "extractor", "patch_encoder", "encoder_name", "feature_extractor", "model_name")
@@ -254,7 +255,9 @@ def _slide_size(attributes: Attributes) -> tuple[tuple[int, int] | None, tuple[s
 def _named_otherwise(attributes: Attributes, path: Path) -> tuple[str, ...]:
     """What TRIDENT calls the slide, where the file is called otherwise."""
     name = attributes.text("name")
-    return () if name in (None, path.stem) else (f"the file is called {path.stem}, but says that its slide is {name}",)
+    if name in (None, path.stem, slide_id_of(path.stem)):
+        return ()
+    return (f"the file is called {path.stem}, but says that its slide is {name}",)
 
 
 def _encoder(attributes: Attributes) -> tuple[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from subfuse.errors import DataError
+from subfuse.slides.file_names import slide_id_of
 from subfuse.tables import read_json
 
 STATES = "wsi_states"  # in the job folder: <slide>__<hash of the slide's path>.json
@@ -14,10 +15,16 @@ _LEVELS = 3  # from a feature file up to its job folder: features_<encoder>, <ti
 
 
 def state_files(features: Path) -> list[Path]:
-    """Returns what the job folder of a feature file says of its slide; nothing outside such a folder."""
+    """Returns what the job folder of a feature file says of its slide; nothing outside such a folder.
+
+    The file may be called as the slide's: `case.svs.h5`.
+    """
     places = (place / STATES for place in features.parents[:_LEVELS])
     states = next((place for place in places if place.is_dir()), None)
-    return [] if states is None else _states_by_slide(states, states.stat().st_mtime_ns).get(features.stem, [])
+    if states is None:
+        return []
+    by_slide = _states_by_slide(states, states.stat().st_mtime_ns)
+    return by_slide.get(features.stem) or by_slide.get(slide_id_of(features.stem), [])
 
 
 @lru_cache(maxsize=1)
@@ -25,8 +32,12 @@ def _states_by_slide(states: Path, modified_ns: int) -> dict[str, list[Path]]:
     """Returns the records of a job, which are listed once for all its slides."""
     found: dict[str, list[Path]] = {}
     for path in sorted(states.glob("*__*.json")):
-        found.setdefault(path.name.rpartition("__")[0], []).append(path)
+        found.setdefault(_slide_of(path), []).append(path)
     return found
+
+
+def _slide_of(state: Path) -> str:
+    return state.name.rpartition("__")[0]
 
 
 def encoder_of_folder(name: str) -> str | None:
@@ -47,15 +58,15 @@ def recorded_mpp(features: Path) -> float | None:
         DataError: A file of the job is damaged or of another slide, its pixel size is no positive number, or two files
             have different ones.
     """
-    sizes = {path: size for path in state_files(features) if (size := _pixel_size(path, features.stem)) is not None}
+    sizes = {path: size for path in state_files(features) if (size := _pixel_size(path)) is not None}
     if len(set(sizes.values())) > 1:
         found = " and ".join(f"{size:g} in {path.name}" for path, size in sizes.items())
         raise DataError(f"{features}: one pixel size is required. Found {found}, of slides of one name. {_REMEDY}.")
     return next(iter(sizes.values()), None)
 
 
-def _pixel_size(path: Path, slide: str) -> float | None:
-    state = read_json(path)
+def _pixel_size(path: Path) -> float | None:
+    state, slide = read_json(path), _slide_of(path)
     content: dict[str, Any] = state if isinstance(state, dict) else {}
     described, meta = content.get("slide"), content.get("meta")
     if not isinstance(described, dict) or described.get("name") != slide or not isinstance(meta, dict):

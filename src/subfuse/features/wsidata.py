@@ -195,8 +195,9 @@ def _chosen(
     if vectors:
         places = preview([vector.place for vector in vectors], limit=5)
         of_slides = f"; and vectors of the whole slide by {_names(vectors)} ({places})"
+    remedy = "Name the encoder as `slides.encoder`" if found or vectors else "Extract features of its tiles"
     raise DataError(
         f"{path}: one table of features of tiles is required{f' for encoder {encoder}' if encoder else ''}. Found "
         f"{preview(sorted(found), limit=10) or 'none'} among {len(regions)} tables{of_slides}. "
-        "Name the encoder as `slides.encoder`."
+        f"{remedy}."
     )

@@ -12,7 +12,7 @@ from subfuse.errors import SubfuseError, preview
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
 from subfuse.expression.gene_names import gene_aliases, is_identifier, is_like_symbol
 from subfuse.expression.gene_sets import BUILTIN, load_gene_sets
-from subfuse.expression.matrices import cbioportal_unit, described_unit, description_beside
+from subfuse.expression.matrices import cbioportal_unit, described_unit, describes_genes, description_beside
 from subfuse.expression.source import GeneSetSource
 from subfuse.expression.units import MODEL_SCALE
 from subfuse.features.hdf5_files import opened_hdf5
@@ -232,7 +232,8 @@ def _extent(table: FoundTable) -> str:
             start = read_text_table(table.path, comment="#", n_lines=20)
         except SubfuseError:
             return ""
-    values = numbers_in(start).to_numpy(dtype=float)
+    numbers = numbers_in(start)
+    values = numbers.loc[:, [not describes_genes(str(column)) for column in numbers]].to_numpy(dtype=float)
     values = values[np.isfinite(values)]
     if not len(values):
         return ""

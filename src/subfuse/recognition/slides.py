@@ -11,7 +11,6 @@ from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.features.trident_job import STATES, encoder_of_folder
 from subfuse.preparation.slides.slide_search import (
     FEATURE_SUFFIXES,
-    SLIDE_SUFFIXES,
     find_features,
     find_slides,
     lists_places,
@@ -33,12 +32,14 @@ from subfuse.recognition.yaml_lines import (
     relative,
     remark,
 )
+from subfuse.slides.file_names import SLIDE_SUFFIXES
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 from subfuse.tables import usual_name
 
 _LOOKED_AT = 3  # files of features that are read
 _MOST_OPENED = 20  # of which some may be damaged
 _OF_CLAM = ("h5_files", "pt_files")
+_ENCODER_KEY = "slides.encoder"  # in messages: naming one there is the remedy
 _ANY_MPP = 0.5  # µm per pixel: what a file lacks that can be read with it and not without
 
 
@@ -134,7 +135,7 @@ def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) 
         found, unread = find_features(places[0])
     except DataError as error:
         problem = str(error).removeprefix(f"{places[0]}: ")
-        if "slides.encoder" not in problem:
+        if _ENCODER_KEY not in problem:
             return [line("features", relative(places[0], base), f"{PROBLEM}{problem}")]
         of_one = find_features(places[0], _encoders_in(places[0])[0])[0]
         told = [line("features", relative(places[0], base)), asked("encoder", f"which one? {problem}")]
@@ -187,8 +188,13 @@ def _look_into(files: Sequence[Path], place: Path, tables: Sequence[FoundTable])
         lines = [asked("mpp", "µm per level-0 pixel? No file says it", value=BLANK)]
     elif not _has_mpp(tables):  # a value for all would stand for those that say theirs, too
         lines = [remark(f"{QUESTION}{problem.replace(f'{place}/', '')}") for problem in without_mpp]
+    undecided = [problem for problem in unreadable if _ENCODER_KEY in problem]
+    unreadable = [problem for problem in unreadable if problem not in undecided]
+    if undecided:
+        lines.append(asked("encoder", f"which one? {undecided[0].replace(f'{place}/', '')}"))
     if unreadable:
-        told = f"{len(unreadable)} of {counted(len(unreadable) + n_read, 'file')} looked at cannot be read; the first"
+        looked_at = counted(len(unreadable) + len(undecided) + n_read, "file")
+        told = f"{len(unreadable)} of {looked_at} looked at cannot be read; the first"
         lines.append(remark(f"{PROBLEM}{told}: {unreadable[0].replace(f'{place}/', '')}"))
     if len(widths) > 1:
         told = " and ".join(f"{width} in {name}" for width, name in widths.items())

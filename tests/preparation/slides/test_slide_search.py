@@ -10,8 +10,8 @@ from subfuse.preparation.slides.slide_search import (
     files_in_words,
     find_features,
     find_slides,
-    slide_id_of,
 )
+from subfuse.slides.file_names import slide_id_of
 from trident_job import TILING, write_job
 
 

@@ -10,13 +10,9 @@ from subfuse.errors import DataError, preview
 from subfuse.features.encoder import is_same_encoder
 from subfuse.features.trident_job import OF_PATCHES, encoder_of_folder
 from subfuse.identifiers import composed
+from subfuse.slides.file_names import DICOM_SUFFIX, SLIDE_SUFFIXES, slide_id_of
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 
-SLIDE_SUFFIXES = (
-    ".ome.tiff", ".ome.tif", ".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu",
-    ".czi", ".dcm",
-)  # fmt: skip
-DICOM_SUFFIX = ".dcm"
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 _OF_CLAM = ("h5_files", "pt_files")
 _COORDINATES = "patches"  # of CLAM and TRIDENT, beside the features
@@ -171,17 +167,6 @@ def feature_id_of(name: str) -> str:
     """
     suffix = next((s for s in FEATURE_SUFFIXES if name.lower().endswith(s)), "")
     return slide_id_of(name[: len(name) - len(suffix)])
-
-
-def slide_id_of(name: str) -> str:
-    """Returns a slide's identifier: its file name, `composed`, without a slide or image suffix; dots inside stay.
-
-    Example:
-        >>> slide_id_of("TCGA-02-0047-01Z-00-DX1.4755D138.svs"), slide_id_of("case.7")
-        ('TCGA-02-0047-01Z-00-DX1.4755D138', 'case.7')
-    """
-    suffix = next((s for s in (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(s)), "")
-    return composed(name[: len(name) - len(suffix)])
 
 
 def _visible(names: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:

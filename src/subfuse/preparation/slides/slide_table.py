@@ -30,14 +30,12 @@ from subfuse.preparation.slides.slide_columns import read_slide_table
 from subfuse.preparation.slides.slide_names import note_of_unmatched, patient_of_slide, spelt_as
 from subfuse.preparation.slides.slide_samples import choose_kinds, choose_slides, kind_of_slide, rank_of_slide
 from subfuse.preparation.slides.slide_search import (
-    DICOM_SUFFIX,
     FEATURE_SUFFIXES,
-    SLIDE_SUFFIXES,
     feature_id_of,
     files_in_words,
     find_slides,
-    slide_id_of,
 )
+from subfuse.slides.file_names import DICOM_SUFFIX, SLIDE_SUFFIXES, slide_id_of
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
 from subfuse.slides.source import (
     FeatureFiles,
