@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from clinical_tables import plain
 
+from subfuse.clinical.plain import read_plain
 from subfuse.errors import ConfigurationError, DataError
 
 
@@ -68,11 +69,14 @@ def test_table_without_outcome_has_unknown_outcome(tmp_path):
     assert table[["time_days", "event"]].isna().all(axis=None)
 
 
-@pytest.mark.parametrize("column", ["vital_status", "os_status", "censored", "Censorship"])
+@pytest.mark.parametrize("column", [
+    "vital_status", "os_status", "censored", "Censorship", "cens", "Zensierung", "alive", "lebt", "lost", "c_os",
+    "event_free", "noevent",
+])  # fmt: skip
 def test_ambiguous_event_columns_need_their_meaning(tmp_path, column):
     text = f"patient_id,t,{column}\na,3,1\nb,4,0\n"
     columns = {"time_days": "t", "event": column}
-    with pytest.raises(ConfigurationError, match=f"{column}.*Found 0, 1.*event_values: {{0: false, 1: true}}"):
+    with pytest.raises(ConfigurationError, match=f"{column}.*Found 0, 1.*event_values: {{0: "):
         plain(tmp_path, text, columns=columns)
     declared = plain(tmp_path, text, columns=columns, event_values={"1": False, "0": True})
     assert declared.patients["event"].tolist() == [False, True]
@@ -135,3 +139,24 @@ def test_causes_of_events_stand_beside_them(tmp_path):
         plain(tmp_path, text.replace("c,30,0", "c,30,3"), event_values=values)
     with pytest.raises(ConfigurationError, match="event_cause is the name of the causes"):
         plain(tmp_path, "patient_id,time_days,event,event_cause\na,10,1,x\n", event_values=values)
+
+
+@pytest.mark.parametrize(("column", "example"), [("os_status", "0: false, 1: true"), ("lebt", "0: true, 1: false")])
+def test_the_proposed_meaning_follows_the_name_of_the_column(tmp_path, column, example):
+    (tmp_path / "p.csv").write_text(f"id,days,{column}\nA,9,0\nB,8,1\n")
+    with pytest.raises(ConfigurationError, match=f"event_values: {{{example}}}"):
+        read_plain([tmp_path / "p.csv"], {"patient_id": "id", "time_days": "days", "event": column})
+
+
+@pytest.mark.parametrize("column", ["os_event", "dead", "death_observed", "relapse", "recurrence", "accident"])
+def test_names_of_events_mean_what_they_say(tmp_path, column):
+    (tmp_path / "p.csv").write_text(f"id,days,{column}\nA,9,0\nB,8,1\n")
+    table, _ = read_plain([tmp_path / "p.csv"], {"patient_id": "id", "time_days": "days", "event": column})
+    assert table["event"].tolist() == [False, True]
+
+
+def test_a_column_that_may_tell_a_late_entry_is_named(tmp_path):
+    (tmp_path / "p.csv").write_text("id,days,dead,Entry Days\nA,9,0,3\nB,8,1,0\n")
+    columns = {"patient_id": "id", "time_days": "days", "event": "dead"}
+    _, notes = read_plain([tmp_path / "p.csv"], columns)
+    assert [note for note in notes if "p.csv: Entry Days may be the time from which on patients are watched" in note]

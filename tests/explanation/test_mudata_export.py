@@ -22,7 +22,8 @@ from subfuse.runs.cross_validation import cross_validate
 pytestmark = pytest.mark.walk
 
 SIZES = {"here": 24, "there": 9}
-COLUMNS = ("patient_id", "time_days", "event", "grade", "age")
+COLUMNS = ("patient_id", "time_days", "event", "grade", "age", "purity", "pfi_t", "pfi")
+ENDPOINTS = {"pfi": {"time": "pfi_t", "event": "pfi"}}
 GENES = [f"G{i}" for i in range(6)]
 
 
@@ -35,6 +36,9 @@ def write_cohort(folder: Path, *, vectors: bool) -> None:
         patients = pd.DataFrame({"patient_id": names, "time_days": np.round(400 * np.exp(-latent)) + 1})
         patients["event"] = [i % 4 > 0 for i in range(n)]
         patients["grade"] = np.where(latent > 0, "G2/3", "G4")
+        patients["pfi_t"], patients["pfi"] = patients["time_days"] // 2 + 1, [i % 3 for i in range(n)]
+        patients["pfi"] = patients["pfi"].clip(upper=1)
+        patients["purity"] = np.where(np.arange(n) == 4, "", random.random(n).round(3).astype(str))
         patients["age"] = np.where(np.arange(n) == 5, "", random.integers(30, 80, n).astype(str))
         patients.to_csv(folder / f"{cohort}.csv", index=False)
         values = np.exp(random.normal(size=(n, len(GENES))) + latent[:, None]).round(3)
@@ -54,7 +58,11 @@ def write_cohort(folder: Path, *, vectors: bool) -> None:
             {
                 "name": cohort,
                 "role": "develop" if cohort == "here" else "external",
-                "patients": {"table": f"{cohort}.csv", "columns": {name: name for name in COLUMNS}},
+                "patients": {
+                    "table": f"{cohort}.csv",
+                    "columns": {name: name for name in COLUMNS},
+                    "endpoints": ENDPOINTS,
+                },
                 "slides": source,
                 "expression": {"table": f"{cohort}_rna.csv", "unit": "tpm"},
             }
@@ -67,7 +75,12 @@ def write_cohort(folder: Path, *, vectors: bool) -> None:
         "cohorts": members,
         "gene_sets": {"tumour": "sets.gmt"},
         "covariates": ["age"],
-        "tasks": {"survival": {"time": "time_days", "event": "event"}, "grade": {"column": "grade"}},
+        "tasks": {
+            "survival": {"time": "time_days", "event": "event"},
+            "grade": {"column": "grade"},
+            "pfi": {"time": "pfi_days", "event": "pfi_event"},
+            "purity": {"column": "purity", "kind": "regression"},
+        },
         "splits": {"folds": 2, "repeats": 2},
     }
     (folder / "cohort.yaml").write_text(yaml.safe_dump(content))
@@ -124,7 +137,10 @@ def test_outcomes_covariates_and_folds_are_those_of_the_cohort(folder, exported)
         assert (None if pd.isna(row["age"]) else str(row["age"])) == patient.covariates.get("age")
         assert row["n_slides"] == len(patient.slides)
         assert row["has_expression"] == (patient.expression is not None)
-    assert obs["age"].isna().sum() == 2
+        assert row["pfi_days"] == float(patient.labels["pfi_days"])
+        assert row["pfi_event"] == (patient.labels["pfi_event"].lower() == "true")
+    assert (obs["age"].isna().sum(), obs["purity"].isna().sum()) == (2, 2)
+    assert [obs[name].dtype.kind for name in ("pfi_days", "pfi_event", "purity")] in (["i", "b", "f"], ["f", "b", "f"])
     for column, folds in zip(("fold", "fold_repeat_1"), read_repeats(folder / "prepared" / SPLITS), strict=True):
         tested = {patient: k for k, fold in enumerate(folds) for patient in fold.test}
         assert obs[column].dropna().to_dict() == tested

@@ -138,6 +138,14 @@ def test_sample_barcodes_primary_first_and_never_normal(tmp_path):
     assert reasons["TCGA-02-0001-02A"] == "TCGA-02-0001-01A of the same patient is used (not the primary tumour)"
     assert "FFPE" in reasons["TCGA-02-0001-01B"]
     assert table.samples.loc["TCGA-02-0001", "samples"] == "TCGA-02-0001-01A"
+    assert not [text for text in table.warnings if "primary" in text]
+
+
+def test_a_recurrence_that_speaks_for_its_patient_is_named(tmp_path):
+    table = plain(tmp_path, "case,G1,G2\nTCGA-02-0001-02A,9,9\nTCGA-02-0002-01A,1,1\nTCGA-02-0002-02A,3,3")
+    (told,) = [text for text in table.warnings if "without a primary tumour" in text]
+    assert "1 patient without a primary tumour" in told
+    assert "(TCGA-02-0001-02A)" in told
 
 
 def test_a_sample_sheet_names_patients_and_types(tmp_path):

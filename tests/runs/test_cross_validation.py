@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from small_cohort import deal_folds
 from subfuse.audit.disguised_outcomes import suspicious_inputs
+from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.cohort.fold_files import SPLITS, write_repeats
 from subfuse.errors import ConfigurationError, DataError
@@ -70,10 +71,16 @@ def test_the_same_seed_gives_the_same_tables_however_many_workers(cohort, tmp_pa
     pd.testing.assert_frame_equal(first.predictions, second.predictions)
 
 
+def with_slides_of_one(cohort: Cohort) -> Cohort:
+    """Of slides, no fold can train and validate."""
+    one = next(patient.patient_id for patient in cohort if patient.slides)
+    return replace(cohort, patients=tuple(p if p.patient_id == one else replace(p, slides=()) for p in cohort))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
 def test_a_dask_cluster_gives_the_same_tables_and_goes_on_after_a_failed_job(cohort, tmp_path):
     distributed = pytest.importorskip("distributed")
-    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    without = with_slides_of_one(cohort)
     options = {"task": "grade", "models": ["abmil", "logistic"]}
     here = run(without, tmp_path / "a", **options)
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as there:
@@ -169,7 +176,7 @@ def test_another_configuration_is_not_overwritten(cohort, tmp_path):
 
 
 def test_a_failed_model_is_reported_and_the_others_go_on(cohort, tmp_path):
-    without = replace(cohort, patients=tuple(replace(p, slides=()) for p in cohort))
+    without = with_slides_of_one(cohort)
     result = run(without, tmp_path / "run", task="grade", models=["abmil", "snn"])
     assert set(result.failures["model"]) == {"abmil"}
     assert result.failures["reason"].str.contains("needs training and validation patients with slides").all()

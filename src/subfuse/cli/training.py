@@ -111,11 +111,15 @@ def _crossval(arguments: Namespace) -> None:
     require_distinct("--allow-inputs", arguments.allow_inputs)
     check_model_names(arguments.models or ())
     cohort = read_cohort(arguments.prepared)
-    models = arguments.models or compared_in(cohort, choose_folds(cohort, arguments.folds, seed=arguments.seed))
+    comparable = compared_in(cohort, choose_folds(cohort, arguments.folds, seed=arguments.seed))
+    models = arguments.models or comparable
     suited = [name for name in compared_models() if any(MODELS[name].suits(t.predicts) for t in cohort.tasks.values())]
     left_out = [name for name in suited if name not in models and not is_trivial(name)]
     if left_out and arguments.models is None:
         print(f"Left out, since nobody here has what they read: {', '.join(left_out)}.")
+    trivial = [name for name in comparable if is_trivial(name)]
+    if trivial and not set(trivial) & set(models):
+        print(f"Compared with no trivial model: add {', '.join(trivial)} to --models to see what the others add.")
     workers = n_workers(arguments)
     from subfuse.pipeline import explain_and_report
     from subfuse.runs.cross_validation import cross_validate

@@ -17,11 +17,15 @@ from subfuse.clinical.columns import (
     without_empty_rows,
 )
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
-from subfuse.clinical.source import CENSORED, TimeUnit, cause_column, causes_of
+from subfuse.clinical.source import CENSORED, ENTRIES, TimeUnit, cause_column, causes_of
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns, usual_name
 
-AMBIGUOUS_EVENT = re.compile(r"censor|vital|status", re.IGNORECASE)
+_OPPOSITE = (  # of an event, in names of columns: what 1 means there is not certain
+    r"cens|zensier|alive|living|lebt|lebend|lost|event.?free|(?:no|non).?event|(?:^|[^a-z])(?:c|ltfu|lfu)(?:$|[^a-z])"
+)
+OPPOSITE_OF_EVENT = re.compile(_OPPOSITE, re.IGNORECASE)
+AMBIGUOUS_EVENT = re.compile(rf"vital|status|{_OPPOSITE}", re.IGNORECASE)
 OTHER_UNIT = re.compile(r"week|month|year|(?:^|[^a-z])(?:wk|wks|mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
 _ROWS_WITHIN = {"slideid", "sampleid", "sample"}  # columns of tables with several rows for a patient
 PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
@@ -91,8 +95,20 @@ def _read(
         *note_of_dates,
         *note_of_read_commas(raw, columns, path),
         *note_of_case(columns, path),
+        *(_note_of_entry(raw, path) if "event" in table else ()),
     )
     return table, (*notes, *(() if declared else note_of_repeated(raw, path)))
+
+
+def _note_of_entry(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:
+    """Returns a note on columns that may tell that patients are watched from a later time on."""
+    names = [str(column) for column in raw if usual_name(str(column)) in map(usual_name, ENTRIES)]
+    if not names:
+        return ()
+    return (
+        f"{path.name}: {preview(names)} may be the time from which on patients are watched, which is not used: where "
+        "it is above 0, give times since entry, or leave these patients out",
+    )
 
 
 def _without_repetition(table: pd.DataFrame, raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -145,7 +161,8 @@ def read_events(
     found = sorted(known.unique())
     _refuse_dates(table.loc[known.index], known, column)
     if event_values is None and AMBIGUOUS_EVENT.search(column):
-        example = ", ".join(f"{value}: {'true' if i else 'false'}" for i, value in enumerate(found[:2]))
+        is_opposite = OPPOSITE_OF_EVENT.search(column) is not None
+        example = ", ".join(f"{value}: {str(bool(i) != is_opposite).lower()}" for i, value in enumerate(found[:2]))
         raise ConfigurationError(
             f"{section}.event_values: the name of column {column!r} does not say which value is an observed event. "
             f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 _DAYS_PER_YEAR = 365.25
+_LONGEST_YEARS = 50  # of follow-up: longer than a study lasts
 _MIN_PER_SIDE = 10  # events and censored patients that a judgement on flipped events needs
 _FLIP_EVIDENCE = 5.0  # difference of two standard normal statistics: by chance once in some 5,000 cohorts
 _AGE = re.compile(r"^age(?:_|$)", re.IGNORECASE)
@@ -50,7 +51,7 @@ def _unit_warning(time: Float[np.ndarray, " patient"], section: str, column: str
             f"{column} looks like {unit}: median {median:g}, maximum {longest:g}. It must be in days; where it "
             f"holds {unit}, declare `{section}.time_unit: {unit}`."
         )
-    if longest > 100 * _DAYS_PER_YEAR:
+    if longest > _LONGEST_YEARS * _DAYS_PER_YEAR:
         return (
             f"{column} reaches {longest / _DAYS_PER_YEAR:.0f} years: median {median:g}, maximum {longest:g}. Check "
             f"its unit and `{section}.time_unit`."

@@ -100,14 +100,20 @@ def _slide_vectors(patients: Sequence[Patient], encoder: str | None) -> Any:
 
 
 def _observed(prepared: Path, predicted: pd.DataFrame) -> pd.DataFrame:
-    """Returns what is known of each patient: covariates that are numbers as numbers, text as categories.
+    """Returns what is known of each patient: covariates and outcomes as numbers and truths, other text as categories.
 
     Raises:
         DataError: Two columns would have one name: a group in a file has no `/` in its name.
     """
     table = read_patients(prepared).set_index("patient_id").rename_axis(None)
-    numeric = [name for name in read_resolved(prepared).covariates if "=" not in name]  # see `coded`
-    table[numeric] = table[numeric].apply(pd.to_numeric)
+    resolved = read_resolved(prepared)
+    numeric = {name for name in resolved.covariates if "=" not in name}  # see `coded`
+    for task in (resolved.single_tasks or {}).values():
+        numeric |= {name for name in (task.time, task.column if task.is_regression else None) if name}
+        if task.event is not None and task.cause is None:
+            table[task.event] = task.cases(table)
+    texts = [name for name in numeric if table[name].dtype == object]
+    table[texts] = table[texts].apply(pd.to_numeric)
     parts = [table, _tested_in(prepared), predicted]
     observed = pd.concat([part.reindex(table.index) for part in parts], axis=1)
     columns = [str(name).replace("/", "_") for name in observed]

@@ -18,7 +18,13 @@ from subfuse.expression.gene_names import approved_name, gene_aliases, name_gene
 from subfuse.expression.h5ad import read_anndata
 from subfuse.expression.ivygap import read_ivygap
 from subfuse.expression.matrices import read_cbioportal, read_plain, read_xena
-from subfuse.expression.samples import SampleMatrix, choose_samples, group_samples, not_understood
+from subfuse.expression.samples import (
+    SampleMatrix,
+    choose_samples,
+    group_samples,
+    not_understood,
+    without_primary,
+)
 from subfuse.expression.source import (
     CbioportalMatrix,
     ExpressionSection,
@@ -189,7 +195,7 @@ def _on_model_scale(matrix: SampleMatrix, aliases: Mapping[str, str], excluded: 
         samples=per_patient,
         unmeasured=axis.unmeasured,
         repeated=repeated,
-        warnings=(*matrix.warnings, *doubts, *axis.warnings),
+        warnings=(*matrix.warnings, *doubts, *without_primary(used, matrix.path), *axis.warnings),
         basis=basis,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError, counted, preview
 from subfuse.exclusions import example_of, exclusion_table
 from subfuse.identifiers import (
     composed,
@@ -283,6 +283,18 @@ def group_samples(samples: pd.DataFrame, path: object) -> tuple[pd.DataFrame, pd
     for row in eligible[~used].to_dict("records"):
         reasons.append(("expression", str(row["sample"]), f"an earlier tumour of {row['patient_id']} is used"))
     return eligible[used].sort_values(["patient_id", "sample"]), exclusion_table(reasons)
+
+
+def without_primary(used: pd.DataFrame, path: object) -> tuple[str, ...]:
+    """Returns a warning on patients for whom another tumour than the primary one speaks, as they have no other."""
+    other = used[used["rank"] == OTHER_TUMOUR].drop_duplicates("patient_id")
+    if other.empty:
+        return ()
+    shown = preview(other["sample"], 3)
+    return (
+        f"{path}: {counted(len(other), 'patient')} without a primary tumour, whose recurrence or metastasis is used "
+        f"({shown}). Remove these samples if they are not meant.",
+    )
 
 
 def _eligible(samples: pd.DataFrame, path: object) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:

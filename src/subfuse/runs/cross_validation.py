@@ -31,6 +31,7 @@ from subfuse.runs.folds import choose_repeats, folds_of_sites
 from subfuse.runs.job_inputs import begin_jobs, job_inputs
 from subfuse.runs.job_model import load_job
 from subfuse.runs.job_warnings import fold_warnings
+from subfuse.runs.required_inputs import require_inputs
 from subfuse.runs.results import write_results
 from subfuse.training.fitted_model import FittedModel
 from subfuse.training.models import MODELS, SITE, check_model_names, modalities_of, trained_on
@@ -363,6 +364,7 @@ def _check_options(cohort: Cohort, tasks: Sequence[str], models: Sequence[str], 
     if not any(MODELS[model].suits(cohort.tasks[task].predicts) for task in tasks for model in models):
         found = f"{', '.join(models)}, for the other kind of task than {', '.join(tasks)}"
         raise ConfigurationError(f"models must suit a task. Found {found}. Choose other models.")
+    require_inputs(models, cohort)
     if workers < 1:
         raise ConfigurationError(f"workers must be at least 1. Found {workers}.")
 

@@ -13,6 +13,7 @@ from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import N_BOOTSTRAP
 from subfuse.audit.confounding.strata import AGE, MARKERS, SUBGROUPS
 from subfuse.audit.findings import Audit, Finding, sorted_findings
+from subfuse.clinical.plain import OPPOSITE_OF_EVENT
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import class_columns, holds_risks
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, holds_values
@@ -169,7 +170,7 @@ def _check_mapping(columns: Mapping[str, str], tables: Sequence[pd.DataFrame], f
 
 def _refuse_unclear_events(columns: Mapping[str, str]) -> None:
     for name, ours in columns.items():
-        if ours == "event" and "censor" in name.lower():
+        if ours == "event" and OPPOSITE_OF_EVENT.search(name):
             raise ConfigurationError(
                 f"--columns: a column whose 1 means an observed event is required as event. Found {name}, by its name "
                 "the opposite. Name it censored; or, if 1 means an event in it, give the column another name."
