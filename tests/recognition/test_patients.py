@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
-from recognised_folders import clinical
+from recognised_folders import N_PATIENTS, clinical, study
 
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortFile
@@ -18,6 +18,25 @@ def drafted(folder):
 def read(folder, text):
     section = CohortFile.model_validate({"name": "x", **yaml.safe_load(text)}, context={"base": folder}).patients
     return read_clinical(section).patients
+
+
+def test_further_follow_ups_of_a_study_are_proposed_and_can_be_used_as_they_are(tmp_path):
+    assert "further follow-ups" not in drafted(study(tmp_path / "s"))
+    path = tmp_path / "s" / "data_clinical_patient.txt"
+    comments = [line + "\n" for line in path.read_text().splitlines() if line.startswith("#")]
+    table = pd.read_csv(path, sep="\t", comment="#")
+    table["DFS_STATUS"] = ["0:DiseaseFree", "1:Recurred/Progressed"] * (N_PATIENTS // 2)
+    table["DFS_MONTHS"] = range(1, N_PATIENTS + 1)
+    table["PFS_STATUS"] = "0:CENSORED"  # whose months are not there
+    path.write_text("".join(comments) + table.to_csv(index=False, sep="\t"))
+    text = drafted(tmp_path / "s")
+    assert "not used, further follow-ups: DFS, with" in text
+    used = text.replace("# columns:", "columns:").replace("# endpoints:", "endpoints:")
+    found = read(tmp_path / "s", used)
+    expected = table.set_index("PATIENT_ID").loc[found["patient_id"]]
+    assert (found["dfs_event"] == "True").tolist() == expected["DFS_STATUS"].str.startswith("1").tolist()
+    assert found["dfs_days"].astype(float).tolist() == (expected["DFS_MONTHS"] * 30.4375).tolist()
+    assert "# tasks: dfs: {time: dfs_days, event: dfs_event}" in text
 
 
 def write(folder, **columns):

@@ -67,6 +67,23 @@ def test_tissue_is_what_has_its_class_or_none_and_overlapping_polygons_count_onc
     assert found.outline.equals(shapely.box(0, 0, 100, 40))
     assert found.pen.is_empty
     assert found.pen_share == 0
+    assert found.notes == ("outlines of other classes than Tissue and Pen are left out: Necrosis (1)",)
+
+
+def test_classes_in_another_case_are_meant_unless_both_spellings_are_there(tmp_path: Path) -> None:
+    usual = write(tmp_path / "u.geojson", annotation(TISSUE, "Tissue"), annotation(PEN, "Pen"))
+    lower = write(tmp_path / "s.geojson", annotation(TISSUE, "tissue"), annotation(PEN, "PEN"))
+    found = read_outlines(lower, bounds_corner=(0, 0), size=SIZE)
+    assert (found.outline.equals(TISSUE), found.pen.equals(PEN), found.notes) == (True, True, ())
+    assert outlines_sha256(lower) == outlines_sha256(usual)
+
+    both = write(lower, annotation(TISSUE, "tissue"), annotation(shapely.box(0, 0, 9, 9), "Tissue"))
+    found = read_outlines(both, bounds_corner=(0, 0), size=SIZE)
+    assert found.outline.area == 81
+    assert found.notes[0].endswith("left out: tissue (2)")
+    two = write(lower, annotation(TISSUE, "tissue"), annotation(TISSUE, "TISSUE"))
+    with pytest.raises(DataError, match="Found none, and TISSUE, tissue"):
+        read_outlines(two, bounds_corner=(0, 0), size=SIZE)
 
 
 def test_without_tissue_the_classes_that_are_there_are_named(tmp_path: Path) -> None:

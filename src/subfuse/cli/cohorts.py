@@ -130,7 +130,12 @@ def _check(arguments: Namespace) -> None:
 def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ...], dict[str, Any]]:
     """Returns the slides that cannot be opened, with reasons; what was looked at; warnings; and contrasts of slides."""
     from subfuse.exclusions import exclusion_table
-    from subfuse.preparation.slides.feature_survey import feature_sources, look_into_features, survey_features
+    from subfuse.preparation.slides.feature_survey import (
+        feature_sources,
+        group_warnings,
+        look_into_features,
+        survey_features,
+    )
     from subfuse.preparation.slides.slide import inspect_slide
     from subfuse.slides.patch_width import mixed_widths
 
@@ -140,14 +145,14 @@ def _opened_slides(slides: Sequence[Any]) -> tuple[Any, list[str], tuple[str, ..
         looked = f"  looked at: headers of all slide features, and the values of {n_read}; `prepare` reads all values"
         warnings = (*survey.warnings(), *mixed_widths(survey.width_um, by_spacing=survey.by_spacing))
         return survey.exclusions, [survey.summary(), looked], warnings, contrasts
-    unreadable = []
+    unreadable, warnings_of = [], {}
     for source in slides:
         try:
-            inspect_slide(source)
+            warnings_of[source.slide_id] = inspect_slide(source).warnings
         except SubfuseError as error:
             unreadable.append(("slide", source.slide_id, str(error)))
     looked = "  looked at: headers of all slides; `prepare` looks for tissue, and reads pixels"
-    return exclusion_table(unreadable), [looked] if slides else [], (), {}
+    return exclusion_table(unreadable), [looked] if slides else [], group_warnings(warnings_of.items()), {}
 
 
 def _print_harmonisation(harmonisation: Any) -> None:

@@ -30,6 +30,8 @@ from subfuse.recognition.yaml_lines import (
 )
 from subfuse.tables import read_text_table, usual_name
 
+_STATUS, _MONTHS = "_STATUS", "_MONTHS"  # end the names of a follow-up's columns in cBioPortal
+_LOOKED_AT = 20  # lines of a table
 _PLAIN = (PATIENTS, SLIDES_OF_PATIENTS)
 _LABELS = {  # our name: what a table may call it
     "site": ("hospital", "centre", "center", "institution", "tissuesourcesite", "site"),
@@ -120,8 +122,28 @@ def _lines_of(source: Sequence[FoundTable], base: Path) -> list[str]:
     table = paths[0] if len(paths) == 1 else paths
     if source[0].kind in _PLAIN:
         return [line("table", table), *_columns(read_text_table(source[0].path))]
-    format = "gdc" if source[0].kind == GDC_CLINICAL else "cbioportal"
-    return [line("table", table), line("format", format)]
+    if source[0].kind == GDC_CLINICAL:
+        return [line("table", table), line("format", "gdc")]
+    return [line("table", table), line("format", "cbioportal"), *_endpoints_of_study(source)]
+
+
+def _endpoints_of_study(tables: Sequence[FoundTable]) -> list[str]:
+    """Returns comments that propose the follow-ups of a study beside that of overall survival: DFS, PFS, DSS."""
+    names = {str(name) for table in tables for name in read_text_table(table.path, comment="#", n_lines=_LOOKED_AT)}
+    found = sorted(name.removesuffix(_STATUS) for name in names if name.endswith(_STATUS) and name != f"OS{_STATUS}")
+    found = [name for name in found if f"{name}{_MONTHS}" in names]
+    if not found:
+        return []
+    columns = {f"{name}{end}": f"{name}{end}" for name in found for end in (_MONTHS, _STATUS)}
+    endpoints = {
+        name.lower(): {"time": f"{name}{_MONTHS}", "event": f"{name}{_STATUS}", "time_unit": "months"} for name in found
+    }
+    return [
+        remark(f"not used, further follow-ups: {', '.join(found)}, with these lines and those below tasks:"),
+        remark(f"columns: {scalar(columns)}"),
+        remark(f"endpoints: {scalar(endpoints)}"),
+        *(remark(f"tasks: {name}: {scalar({'time': f'{name}_days', 'event': f'{name}_event'})}") for name in endpoints),
+    ]
 
 
 def _columns(table: pd.DataFrame) -> list[str]:

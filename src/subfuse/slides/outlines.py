@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def write_outlines(path: Path, tissue: Any, pen: Any, *, bounds_corner: tuple[in
 def read_outlines(path: Path, *, bounds_corner: tuple[int, int], size: tuple[int, int]) -> Tissue:
     """Reads outlines that a person drew or corrected: annotations of class Tissue or of none, and of class Pen.
 
-    Polygons may overlap: their union counts. Annotations of other classes are left out.
+    Polygons may overlap: their union counts. Annotations of other classes are left out, which a note says. A class may
+    be spelt in another case, where that is the only spelling.
 
     Raises:
         DataError: There is no polygon of tissue; or as for `read_qupath`.
@@ -47,16 +49,41 @@ def read_outlines(path: Path, *, bounds_corner: tuple[int, int], size: tuple[int
     import shapely
 
     found = read_qupath(path, bounds_corner=bounds_corner, size=size)
-    outline = shapely.union_all([*found.get(_TISSUE, []), *found.get("", [])])
+    of_tissue, of_pen = _of_class(_TISSUE, found), _of_class(_PEN, found)
+    outline = shapely.union_all(of_tissue)
+    others = {name: shapes for name, shapes in found.items() if name and name not in _spelt(found).values()}
     if outline.is_empty:
-        others = f", and {preview(sorted(found.keys() - {_PEN}))}" if found.keys() - {_PEN} else ""
+        told = f", and {preview(sorted(others))}" if others else ""
         raise DataError(
-            f"{path}: a polygon of class {_TISSUE}, or of none, is required. Found none{others}. Draw one in QuPath, "
+            f"{path}: a polygon of class {_TISSUE}, or of none, is required. Found none{told}. Draw one in QuPath, "
             "or leave the slide out."
         )
-    pen = shapely.union_all(found.get(_PEN, []))
+    pen = shapely.union_all(of_pen)
     whole = shapely.union(outline, pen).area
-    return Tissue(outline=outline, pen=pen, pen_share=pen.area / whole)
+    counts = preview([f"{name} ({len(shapes)})" for name, shapes in sorted(others.items())], limit=10)
+    note = f"outlines of other classes than {_TISSUE} and {_PEN} are left out: {counts}"
+    return Tissue(outline=outline, pen=pen, pen_share=pen.area / whole, notes=(note,) if others else ())
+
+
+def _spelt(found: Mapping[str, Any]) -> dict[str, str]:
+    """Returns how a file spells our classes: as we do, or else in the only other case that there is.
+
+    Example:
+        >>> _spelt({"tissue": [], "Pen": [], "pen": []})
+        {'Tissue': 'tissue', 'Pen': 'Pen'}
+    """
+    spelt = {}
+    for name in (_TISSUE, _PEN):
+        alike = [other for other in found if other.casefold() == name.casefold()]
+        if name in alike or len(alike) == 1:
+            spelt[name] = name if name in alike else alike[0]
+    return spelt
+
+
+def _of_class(name: str, found: Mapping[str, list[Any]]) -> list[Any]:
+    """Returns the polygons of one of our classes; those without a class are tissue."""
+    spelt = _spelt(found)
+    return [*(found[spelt[name]] if name in spelt else []), *(found.get("", []) if name == _TISSUE else [])]
 
 
 def outlines_sha256(path: Path) -> str:
@@ -69,7 +96,8 @@ def outlines_sha256(path: Path) -> str:
 
     found = read_qupath(path)
     lines = []
-    for name, polygons in {_TISSUE: [*found.get(_TISSUE, []), *found.get("", [])], _PEN: found.get(_PEN, [])}.items():
+    for name in (_TISSUE, _PEN):
+        polygons = _of_class(name, found)
         whole = shapely.normalize(shapely.transform(polygons, lambda points: points.round()))
         lines += sorted(f"{name} {text}" for text in shapely.to_wkt(whole))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -107,7 +107,8 @@ def _shape(geometry: Mapping[str, Any], place: str) -> Any:
         shape = shapely.from_geojson(json.dumps(geometry))
         problem = "an empty one" if shape.is_empty else None if shape.is_valid else shapely.is_valid_reason(shape)
     except (shapely.errors.ShapelyError, ValueError) as error:
-        problem = " ".join(str(error).split())
+        is_open = "closed" in str(error)  # in the words of GEOS, which name its classes
+        problem = "a ring that does not end where it begins" if is_open else "coordinates that are no rings of numbers"
     if problem is not None:
         raise DataError(
             f"{place}: a polygon whose outline does not cross itself is required. Found {problem}. Correct it in "

@@ -171,6 +171,7 @@ class Tissue:
     outline: Any  # tissue without pen marks
     pen: Any  # pen marks, on tissue or on glass
     pen_share: float  # share of the stained and marked area that is pen; 0 where nothing is found
+    notes: tuple[str, ...] = ()  # what of a person's outlines is not used
 
 
 def find_tissue(

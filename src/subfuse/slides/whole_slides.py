@@ -159,6 +159,7 @@ class WholeSlide:
         import shapely
 
         found = self._outlined() if self._outlines else self._searched()
+        self.warnings = (*self.warnings, *found.notes)
         left, top, width, height = self._bounds
         return replace(
             found, outline=shapely.intersection(found.outline, shapely.box(left, top, left + width, top + height))

@@ -678,6 +678,7 @@ def test_pen_marks_are_outlined_too_and_one_that_is_none_can_be_deleted(tmp_path
     without_polygon(path, tmp_path / "edited" / "s.geojson", 1)
     content = json.loads((tmp_path / "edited" / "s.geojson").read_text())
     content["features"][0]["geometry"]["coordinates"] = content["features"][0]["geometry"]["coordinates"][:1]  # no hole
+    content["features"].append({**content["features"][0], "properties": {"classification": {"name": "Stroma"}}})
     (tmp_path / "edited" / "s.geojson").write_text(json.dumps(content))
 
     same, more = (
@@ -687,6 +688,9 @@ def test_pen_marks_are_outlined_too_and_one_that_is_none_can_be_deleted(tmp_path
 
     assert same.n_patches == found.n_patches < more.n_patches == 24
     assert same.pen_share > 0.05 > more.pen_share == 0
+    told = "outlines of other classes than Tissue and Pen are left out: Stroma (1)"
+    assert (told in more.warnings, told in same.warnings) == (True, False)
+    assert inspect_slide(replace(source, tissue=f"geojson:{tmp_path / 'edited'}")).warnings == (told,)
 
 
 @pytest.mark.parametrize(

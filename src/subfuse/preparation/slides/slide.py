@@ -44,6 +44,7 @@ class SlideHeader:
     width_px: int  # at level 0
     height_px: int
     mpp: float  # µm per level-0 pixel
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def inspect_slide(source: SlideSource) -> SlideHeader:
     with opened_slide(source, Tiling()) as slide:
         if folder_of_outlines(source.tissue) is not None:
             slide.tissue(np.empty((0, 2), np.int32))  # read, not searched for
-        return SlideHeader(slide.format, slide.width_px, slide.height_px, slide.mpp)
+        return SlideHeader(slide.format, slide.width_px, slide.height_px, slide.mpp, slide.warnings)
 
 
 def prepare_slide(
