@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tool_files import FEATURES, write_hdf5
 
 from subfuse.errors import ConfigurationError, DataError
-from subfuse.features.feature_table import feature_row, read_feature_table
+from subfuse.features.feature_table import encoder_of_vectors, feature_row, read_feature_table
 
 TABLE = pd.DataFrame({"slide_id": ["s 1", "sß", "s3"], "area": [2048.125, 1e5, 3], "year": [2001, 2002, 2003]})
 
@@ -106,3 +107,51 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pd, "read_parquet", absent)
     with pytest.raises(ConfigurationError, match=r"subfuse\[parquet\]"):
         read_feature_table(tmp_path / "t.parquet")
+
+
+VECTORS = {"case-1": FEATURES[0], "case-2.svs": FEATURES[1:2], "case.3": FEATURES[2].astype(np.float16)}
+OF_TITAN = {"encoder": "titan", "precision": "torch.float16", "stamp_version": "2.2.0", "feat_type": "slide"}
+
+
+def test_vectors_of_all_slides_in_one_file_of_stamp_are_rows(tmp_path):
+    path = write_hdf5(tmp_path / "titan-slide-1a2b3c4d.h5", on_file=OF_TITAN, **VECTORS)
+    assert encoder_of_vectors(path) == "titan"
+    table = read_feature_table(path)
+    assert table.index.tolist() == ["case-1", "case-2", "case.3"]
+    for slide, row in zip(("case-1", "case-2"), FEATURES, strict=False):
+        file = feature_row(table, slide, path)
+        np.testing.assert_array_equal(file.slide_features(path).features, row[None])
+        assert (file.layout, file.encoder, file.read_coords) == ("STAMP", "titan", None)
+    again = write_hdf5(tmp_path / "titan-slide-99999999.h5", on_file=OF_TITAN, x=FEATURES[3])
+    found = [feature_row(read_feature_table(p), s, p).encoder_sha256 for p, s in ((path, "case-1"), (again, "x"))]
+    assert found[0] == found[1]  # so that another cohort's vectors are of the same encoder
+
+
+@pytest.mark.parametrize(
+    ("vectors", "problem"),
+    [
+        (
+            {"a": FEATURES[0], "b": FEATURES[0, :3]},
+            "of one length are required. Found 4 numbers for a and 3 .* b",
+        ),
+        ({"a": FEATURES}, r"a must be one vector of numbers. Found float32 \(6, 4\)"),
+        ({"a": np.float32(1)}, "a must be one vector"),
+        ({"a": np.zeros((1, 0))}, "a must be one vector"),
+        ({"a": np.array([b"x"])}, "a must be one vector"),
+        ({"a/b": FEATURES[0]}, "`a` must be an array. Found a group"),
+        ({"a": FEATURES[0], "a.svs": FEATURES[0]}, "slide_id must be given once per row. Found twice a"),
+    ],
+)
+def test_files_of_vectors_that_cannot_be_used_say_why(tmp_path, vectors, problem):
+    path = write_hdf5(tmp_path / "v.h5", on_file=OF_TITAN, **vectors)
+    with pytest.raises(DataError, match=problem):
+        read_feature_table(path)
+
+
+def test_files_of_one_slide_and_damaged_ones_are_no_table_of_vectors(tmp_path):
+    assert encoder_of_vectors(write_hdf5(tmp_path / "a.h5", on_file=OF_TITAN, feats=FEATURES)) is None
+    assert encoder_of_vectors(write_hdf5(tmp_path / "b.h5", on_file=OF_TITAN, coords=FEATURES)) is None
+    assert encoder_of_vectors(write_hdf5(tmp_path / "c.h5", x=FEATURES[0])) is None
+    assert encoder_of_vectors(write_hdf5(tmp_path / "d.h5", on_file=OF_TITAN)) is None
+    assert encoder_of_vectors(write(tmp_path / "e.h5", "no HDF5")) is None
+    assert encoder_of_vectors(tmp_path) is None

@@ -77,6 +77,25 @@ def test_stores_of_two_encoders_ask_which_one(tmp_path):
     assert "PROBLEM" not in text
 
 
+def test_vectors_of_all_slides_in_one_file_are_named_with_their_encoder(tmp_path):
+    write_hdf5(
+        tmp_path / "stamp" / "titan-slide-1.h5", on_file={"encoder": "titan"}, **dict.fromkeys(NAMES, FEATURES[0])
+    )
+    text, found = drafted(tmp_path)
+    assert found == {"features": "stamp/titan-slide-1.h5"}
+    assert "4 slides, STAMP, encoder titan" in text
+    assert len(read(tmp_path, found)) == 4
+    write_hdf5(
+        tmp_path / "stamp" / "prism-slide-2.h5", on_file={"encoder": "prism"}, **dict.fromkeys(NAMES, FEATURES[0])
+    )
+    text, found = drafted(tmp_path)
+    assert found == {"features": "stamp", "encoder": None}
+    assert "QUESTION: which one? vectors of slides by one encoder" in text
+    assert len(read(tmp_path, found | {"encoder": "prism"})) == 4
+    write_hdf5(tmp_path / "bad" / "v.h5", on_file={"encoder": "titan"}, a=FEATURES)
+    assert "PROBLEM: v.h5" in drafted(tmp_path / "bad")[0]
+
+
 def test_features_in_several_folders_are_both_named(tmp_path):
     clam(tmp_path / "a", level0_mpp=0.25)
     clam(tmp_path / "b", level0_mpp=0.25)

@@ -1,17 +1,40 @@
-"""A table of slide-level features: one row per slide, one numeric column per feature."""
+"""A table of slide-level features: one row per slide, one numeric column per feature.
+
+STAMP keeps the vectors of a cohort's slides in one HDF5 file, `<encoder>-slide-<hash>.h5`, an array for each slide
+under its name; the attribute `encoder` says what made them. It is read as such a table.
+Source: https://github.com/KatherLab/STAMP, `stamp/encoding/encoder`.
+"""
 
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
 from subfuse.bounded_files import require_regular_file
 from subfuse.cells import number_hint
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.features.feature_file import FeatureFile, without_coordinates
+from subfuse.features.hdf5_files import Attributes, opened_hdf5, stored_array
+from subfuse.features.hdf5_layouts import is_of_one_slide
 from subfuse.files import sha256_of_json
+from subfuse.slides.file_names import slide_id_of
 from subfuse.tables import is_missing, read_text_table, require_columns
+
+_ENCODER, _LAYOUT = "encoder", "layout"  # of a table of vectors, in its `attrs`
+
+
+def encoder_of_vectors(path: Path) -> str | None:
+    """Returns what made the vectors of slides in a file of STAMP; None of other files and of damaged ones."""
+    if path.suffix.lower() not in (".h5", ".hdf5") or not path.is_file():
+        return None
+    try:
+        with opened_hdf5(path) as file:
+            return None if is_of_one_slide(file) or not len(file) else Attributes([file], path).text(_ENCODER)
+    except DataError:
+        return None
 
 
 def read_feature_table(path: Path) -> pd.DataFrame:
@@ -19,13 +42,15 @@ def read_feature_table(path: Path) -> pd.DataFrame:
 
     Args:
         path: A table that `read_text_table` reads, whose `attrs` are kept, or Parquet, with a column `slide_id`; every
-            other column is a feature.
+            other column is a feature. Or a file of STAMP with the vectors of several slides.
 
     Raises:
         DataError: The file cannot be read, a slide occurs twice or has no identifier, a cell is text, or there is no
             feature.
         ConfigurationError: Parquet without a library that reads it.
     """
+    if encoder_of_vectors(path) is not None:
+        return _read_vectors(path)
     table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else read_text_table(path)
     require_columns(table, {"slide_id": "the slide"}, path, optional=table.attrs.get("repeated", ()))
     slides = table.pop("slide_id").astype(str).str.strip()
@@ -55,11 +80,36 @@ def feature_row(table: pd.DataFrame, slide_id: str, path: Path) -> FeatureFile:
             "Fill the cells or leave the slide out."
         )
     return replace(
-        without_coordinates("feature table", (1, len(values)), lambda: values),
-        encoder=path.stem,
+        without_coordinates(table.attrs.get(_LAYOUT, "feature table"), (1, len(values)), lambda: values),
+        encoder=table.attrs.get(_ENCODER, path.stem),
         encoder_sha256=sha256_of_json(list(table.columns)),
         dtype=np.float32,
     )
+
+
+def _read_vectors(path: Path) -> pd.DataFrame:
+    """Reads the vectors of a file of STAMP; a slide is called as its file, without the suffix of one."""
+    with opened_hdf5(path) as file:
+        vectors = {str(name): _vector(stored_array(file, name, path), path) for name in file}
+        encoder = Attributes([file], path).text(_ENCODER)
+    slides = pd.Series([slide_id_of(name) for name in vectors])
+    _require_distinct(slides, path)
+    lengths = {len(vector): name for name, vector in vectors.items()}
+    if len(lengths) > 1:
+        found = " and ".join(f"{length} numbers for {name}" for length, name in lengths.items())
+        raise DataError(f"{path}: vectors of one length are required. Found {found}. Encode the slides again.")
+    table = pd.DataFrame(np.stack(list(vectors.values())), index=pd.Index(slides, name="slide_id")).rename(columns=str)
+    table.attrs = {_ENCODER: encoder, _LAYOUT: "STAMP"}
+    return table
+
+
+def _vector(array: h5py.Dataset, path: Path) -> Float64[np.ndarray, " feature"]:
+    if array.size == 0 or array.size not in array.shape or array.dtype.kind not in "fiu":
+        raise DataError(
+            f"{path}: {array.name.removeprefix('/')} must be one vector of numbers. Found {array.dtype} {array.shape}. "
+            "Encode the slides again."
+        )
+    return np.asarray(array[()], np.float64).ravel()
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -30,6 +30,11 @@ _MICROMETRES = ("um", "µm", "\u03bcm")
 _SAME_SCALE = 1.5  # nominal magnifications of scanners differ less from 10 / mpp
 
 
+def is_of_one_slide(file: h5py.File) -> bool:
+    """Returns whether a file is laid out as one of a single slide: with its features, or the places of its patches."""
+    return any(is_held(file, name) for name in (*_HDF5_LAYOUTS, "coords"))
+
+
 def read_hdf5(file: h5py.File, path: Path, mpp: float | None) -> FeatureFile:
     """Returns what an open HDF5 file holds, in whichever of the known layouts.
 

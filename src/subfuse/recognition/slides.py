@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from subfuse.errors import DataError, SubfuseError, counted, preview
+from subfuse.features.feature_table import encoder_of_vectors, read_feature_table
 from subfuse.features.other_tools import opened_features
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.features.trident_job import STATES, encoder_of_folder
@@ -14,6 +15,7 @@ from subfuse.preparation.slides.slide_search import (
     find_features,
     find_slides,
     lists_places,
+    vectors_of_slides,
 )
 from subfuse.recognition.kinds import (
     SLIDE_FEATURES,
@@ -131,6 +133,8 @@ def _table(tables: Sequence[FoundTable], base: Path) -> list[str]:
 def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) -> list[str]:
     if len(places) > 1:
         return [asked("features", f"which of {names_of(places, base)}?")]
+    if vectors := _vectors(places[0], base):
+        return vectors
     try:
         found, unread = find_features(places[0])
     except DataError as error:
@@ -149,6 +153,21 @@ def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) 
     told = [counted(len(found), "slide"), *sorted(seen.layouts), *(f"encoder {name}" for name in sorted(seen.encoders))]
     also = [remark(f"not read: {preview(unread)}; encoder: names which are")] if unread else []
     return [line("features", relative(top, base), ", ".join(told)), *lines, *also]
+
+
+def _vectors(place: Path, base: Path) -> list[str]:
+    """Returns lines on a file of STAMP with the vectors of all slides; none where there is none."""
+    try:
+        path = vectors_of_slides(place, None)
+        if path is None:
+            return []
+        told = [counted(len(read_feature_table(path)), "slide"), "STAMP", f"encoder {encoder_of_vectors(path)}"]
+    except DataError as error:
+        problem = str(error).removeprefix(f"{place}: ").replace(f"{place}/", "")
+        if _ENCODER_KEY in problem:
+            return [line("features", relative(place, base)), asked("encoder", f"which one? {problem}")]
+        return [line("features", relative(place, base), f"{PROBLEM}{problem}")]
+    return [line("features", relative(path, base), ", ".join(told))]
 
 
 def _encoders_in(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import pytest
 from slide_folders import touch, write_features, write_slides
+from tool_files import write_hdf5
 
 from subfuse.errors import DataError
 from subfuse.preparation.slides.slide_search import (
@@ -10,6 +11,7 @@ from subfuse.preparation.slides.slide_search import (
     files_in_words,
     find_features,
     find_slides,
+    vectors_of_slides,
 )
 from subfuse.slides.file_names import slide_id_of
 from trident_job import TILING, write_job
@@ -61,7 +63,7 @@ def test_features_of_two_encoders_in_one_folder(features):
         find_features(features)
     with pytest.raises(DataError, match=r"Found none\. Check slides\.features"):
         find_features(features / "none")
-    with pytest.raises(DataError, match=r"Found a file\. Check slides\.features"):
+    with pytest.raises(DataError, match=r"Found another file\. Check slides\.features"):
         find_features(features / "features_uni" / "case-12.h5")
 
 
@@ -109,6 +111,20 @@ def test_files_are_told_by_kind_the_commonest_first(tmp_path):
     touch(*(tmp_path / f"{n}" / f"{n}.{suffix}" for suffix, count in (("csv", 3), ("TXT", 2)) for n in range(count)))
     touch(tmp_path / "LIESMICH", tmp_path / ".hidden.csv")
     assert files_in_words(tmp_path) == "3 .csv, 2 .txt, 1 without suffix"
+
+
+def test_vectors_of_all_slides_are_found_where_there_is_nothing_else(tmp_path):
+    first = write_hdf5(tmp_path / "v" / "titan-slide-1.h5", on_file={"encoder": "titan"}, a=[1.0])
+    assert vectors_of_slides(first, None) == vectors_of_slides(tmp_path / "v", "uni") == first
+    second = write_hdf5(tmp_path / "v" / "prism-slide-2.h5", on_file={"encoder": "prism"}, a=[1.0])
+    assert vectors_of_slides(tmp_path / "v", "prism") == second
+    with pytest.raises(DataError, match=r"Found prism-slide-2\.h5 of prism, titan-slide-1\.h5 of titan\. Name"):
+        vectors_of_slides(tmp_path / "v", None)
+    write_hdf5(tmp_path / "v" / "uni" / "a.h5", feats=[[1.0]])
+    assert vectors_of_slides(tmp_path / "v", "titan") is None
+    assert vectors_of_slides(tmp_path / "absent", None) is None
+    (tmp_path / "empty").mkdir()
+    assert vectors_of_slides(tmp_path / "empty", None) is None
 
 
 @pytest.mark.parametrize("suffix", FEATURE_SUFFIXES)

@@ -3,9 +3,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from slide_folders import touch, write_features, write_slides
+from tool_files import write_hdf5
 
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.identifiers import NAME_RULE
+from subfuse.preparation.slides.feature_survey import survey_features
 from subfuse.preparation.slides.slide_search import find_slides
 from subfuse.preparation.slides.slide_table import read_slides, require_slides
 from subfuse.slides.source import FeatureFiles, FeatureRows, FeatureSource, SlideFolder, SlideList
@@ -216,6 +218,26 @@ def test_rows_of_a_feature_table_are_slides(tmp_path):
         ["slide", "stranger", "its name begins with no patient's identifier"],
         ["slide", "x/y", f"its identifier names files: {NAME_RULE}"],
     ]
+
+
+def test_one_file_of_stamp_has_the_features_of_all_slides(tmp_path):
+    folder = tmp_path / "encoded"
+    path = write_hdf5(
+        folder / "titan-slide-1a2b3c4d.h5", on_file={"encoder": "titan"}, **{"c-1_x": [1.0], "c-2": [2.0]}
+    )
+    for place in (path, folder):
+        slides, left_out, notes = read_slides(FeatureFiles(features=place), ["c-1", "c-2", "c-3"])
+        assert [(s.slide_id, s.patient_id, s.path) for s in slides] == [("c-1_x", "c-1", path), ("c-2", "c-2", path)]
+        assert survey_features(slides).encoder == "titan"
+        assert (len(left_out), notes) == (0, ())
+    listed = write(tmp_path / "slides.csv", "FILENAME,PATIENT\nc-1_x.h5,p\nc-9.h5,p\n")
+    slides, left_out, _ = read_slides(FeatureFiles(table=listed, features=path), ["p"])
+    assert [s.slide_id for s in slides] == ["c-1_x"]
+    assert left_out["reason"].tolist() == ["no row in titan-slide-1a2b3c4d.h5"]
+    _, _, notes = read_slides(FeatureFiles(features=folder, encoder="prism"), ["c-1", "c-2"])
+    assert notes == ("the features are of encoder titan, as titan-slide-1a2b3c4d.h5 says; slides.encoder says prism",)
+    with pytest.raises(DataError, match="Leave `concatenate` out"):
+        read_slides(FeatureFiles(features=folder, concatenate=(tmp_path,)), ["c-1"])
 
 
 def test_a_slide_table_assigns_the_rows_of_a_feature_table(tmp_path):

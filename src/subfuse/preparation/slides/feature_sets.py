@@ -9,12 +9,14 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from subfuse.errors import DataError, preview
+from subfuse.features.encoder import is_same_encoder
 from subfuse.features.feature_file import FeatureFile, require_whole
+from subfuse.features.feature_table import encoder_of_vectors
 from subfuse.features.hdf5_files import damage_named
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slides.slide_search import find_features
-from subfuse.slides.source import FeatureSource
+from subfuse.slides.source import FeatureFiles, FeatureSource
 
 _SAME_MPP = 0.01  # by which the pixel sizes that files of one slide record may differ, as a share
 
@@ -59,6 +61,23 @@ def find_feature_sets(folder: Path, further: Sequence[Path], encoder: str | None
         for slide_id in set(found[0]) - set(files)
     }
     return FeatureSets(found[0], found[1:], lacking, tuple(notes))
+
+
+def notes_of_vectors(vectors: Path, section: FeatureFiles) -> tuple[str, ...]:
+    """Returns a note where another encoder is declared than the one that made the vectors of all slides.
+
+    Raises:
+        DataError: Further features are to be joined to them.
+    """
+    if section.concatenate:
+        raise DataError(
+            f"{vectors}: a folder with a file for each slide is required where slides.concatenate joins further "
+            "features. Found one file for all slides. Leave `concatenate` out."
+        )
+    made = encoder_of_vectors(vectors)
+    if made is None or section.encoder is None or is_same_encoder(made, section.encoder):
+        return ()
+    return (f"the features are of encoder {made}, as {vectors.name} says; slides.encoder says {section.encoder}",)
 
 
 def concatenated(files: Sequence[FeatureFile], paths: Sequence[Path]) -> FeatureFile:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from subfuse.errors import DataError, preview
 from subfuse.features.encoder import is_same_encoder
+from subfuse.features.feature_table import encoder_of_vectors
 from subfuse.features.trident_job import OF_PATCHES, encoder_of_folder
 from subfuse.identifiers import composed
 from subfuse.slides.file_names import DICOM_SUFFIX, SLIDE_SUFFIXES, slide_id_of
@@ -73,8 +74,11 @@ def find_features(folder: Path, encoder: str | None = None) -> tuple[dict[str, P
         DataError: The folder does not exist, there are features of several encoders, or two files have one identifier.
     """
     if not folder.is_dir():
-        kind = "a file" if folder.exists() else "none"
-        raise DataError(f"{folder}: a folder of feature files is required. Found {kind}. Check slides.features.")
+        kind = "another file" if folder.exists() else "none"
+        raise DataError(
+            f"{folder}: a folder of feature files is required, or a file of STAMP with a vector for each slide. Found "
+            f"{kind}. Check slides.features."
+        )
     places = list(_places_of_features(folder))
     parts = {part for place in places for part in place.folders}
     made_by = {part: made for part in sorted(parts) if (made := encoder_of_folder(part)) is not None}
@@ -92,6 +96,36 @@ def find_features(folder: Path, encoder: str | None = None) -> tuple[dict[str, P
                 "the folder of one encoder as slides.features, or give a slide table with a path column."
             )
     return found, tuple(sorted(unread))
+
+
+def vectors_of_slides(place: Path, encoder: str | None) -> Path | None:
+    """Returns the file in which STAMP keeps the vectors of all slides, see `read_feature_table`; None for other places.
+
+    Args:
+        place: The file itself, or a folder with no other features than such files.
+        encoder: As declared; chooses among several.
+
+    Raises:
+        DataError: Several could be meant.
+    """
+    made_by: dict[Path, str] = {}
+    inside = [path for part in _places_of_features(place) for path in part.features] if place.is_dir() else [place]
+    for path in inside:
+        made = encoder_of_vectors(path)
+        if made is None:
+            return None
+        made_by[path] = made
+    named = [path for path, made in made_by.items() if encoder is not None and is_same_encoder(made, encoder)]
+    chosen = named or list(made_by)
+    if not chosen:
+        return None
+    if len(chosen) > 1:
+        found = preview([f"{path.name} of {made_by[path]}" for path in chosen])
+        raise DataError(
+            f"{place}: vectors of slides by one encoder are required. Found {found}. Name the encoder as "
+            "slides.encoder, or the file as slides.features."
+        )
+    return chosen[0]
 
 
 def lists_places(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Which slides or ready features there are, whose they are and where they lie. No slide is opened here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from subfuse.identifiers import (
     site_of_barcode,
     spelt_otherwise,
 )
-from subfuse.preparation.slides.feature_sets import find_feature_sets
+from subfuse.preparation.slides.feature_sets import find_feature_sets, notes_of_vectors
 from subfuse.preparation.slides.slide_columns import read_slide_table
 from subfuse.preparation.slides.slide_names import note_of_unmatched, patient_of_slide, spelt_as
 from subfuse.preparation.slides.slide_samples import choose_kinds, choose_slides, kind_of_slide, rank_of_slide
@@ -34,6 +34,7 @@ from subfuse.preparation.slides.slide_search import (
     feature_id_of,
     files_in_words,
     find_slides,
+    vectors_of_slides,
 )
 from subfuse.slides.file_names import DICOM_SUFFIX, SLIDE_SUFFIXES, slide_id_of
 from subfuse.slides.image_folders import IMAGE_SUFFIXES
@@ -175,17 +176,24 @@ def _place_of(section: SlidesSection) -> _Place:
         case SlideList(table=table):
             whole = partial(SlideSource, tissue=section.tissue, stain=section.stain)
             return _Place(table, {}, slide_id_of, whole, table.parent, needs_paths=True)
+        case FeatureFiles(features=folder) if (vectors := vectors_of_slides(folder, section.encoder)) is not None:
+            return replace(_rows_of(vectors), identify=feature_id_of, notes=notes_of_vectors(vectors, section))
         case FeatureFiles(features=folder):
             sets = find_feature_sets(folder, section.concatenate, section.encoder)
             source, reads = partial(sets.source, encoder=section.encoder), ("features", FEATURE_SUFFIXES)
             absence, found = f"no feature file in {folder}", sets.found
             return _Place(folder, found, feature_id_of, source, folder, False, absence, reads, sets.notes, sets.lacking)
         case FeatureRows(feature_table=table):
-            features = read_feature_table(table)
-            rows = {composed(str(name)): table for name in features.index}
-            commas = note_of_commas(table, features.attrs.get("decimal_commas", ()))
-            source, absence = partial(FeatureSource, in_table=True), f"no row in {table.name}"
-            return _Place(table, rows, composed, source, None, absence=absence, notes=commas)
+            return _rows_of(table)
+
+
+def _rows_of(table: Path) -> _Place:
+    """Returns where slides are whose features one file holds."""
+    features = read_feature_table(table)
+    rows = {composed(str(name)): table for name in features.index}
+    commas = note_of_commas(table, features.attrs.get("decimal_commas", ()))
+    source, absence = partial(FeatureSource, in_table=True), f"no row in {table.name}"
+    return _Place(table, rows, composed, source, None, absence=absence, notes=commas)
 
 
 def _other_files(place: _Place) -> str:
