@@ -49,6 +49,33 @@ def test_endpoints_may_share_a_time_and_come_from_the_table_of_labels(tmp_path) 
     assert patients["dss_event"].tolist() == ["True", "False", None]
 
 
+def test_an_endpoint_may_be_told_by_dates(tmp_path) -> None:
+    rows = "a,900,1,2019-05-31,2019-06-10,1\nb,800,0,2019-01-01,2020-01-01,0\nc,7,1,2019-01-01,,1\n"
+    dates = {"time_from": "seen", "time_to": "worse", "event": "pfs"}
+    table = plain(tmp_path, "patient_id,time_days,event,seen,worse,pfs\n" + rows, endpoints={"pfs": dates})
+    patients = table.patients.set_index("patient_id")
+    assert patients["pfs_days"].tolist() == ["10", "365", None]
+    assert patients["pfs_event"].tolist() == ["True", "False", None]
+    assert not {"seen", "worse", "pfs"} & set(patients)
+    with pytest.raises(DataError, match=r"row 3, pfs \(b\), time_to: a date with day.* Found 'soon'"):
+        plain(
+            tmp_path, "patient_id,seen,worse,pfs\n" + "a,2019-05-31,2019-06-10,1\nb,2019-05-31,soon,0\n",
+            endpoints={"pfs": dates},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {}, {"time_from": "months"}, {"time": "months", "time_to": "months"},
+        {"time_from": "months", "time_to": "months", "time_unit": "months"},
+    ],
+)  # fmt: skip
+def test_an_endpoint_has_a_time_or_two_dates(tmp_path, keys) -> None:
+    with pytest.raises(ValidationError, match=r"either `time`, or both|is that of `time`"):
+        plain(tmp_path, HEADER + ROWS, endpoints={"pfs": {"event": "pfs", **keys}})
+
+
 @pytest.mark.parametrize(
     ("endpoints", "columns", "error", "message"),
     [

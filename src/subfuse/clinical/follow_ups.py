@@ -1,13 +1,15 @@
 """Follow-ups: time and event known together or not at all, of the cohort's own one and of further endpoints."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED, known_text, parse_days
+from subfuse.clinical.follow_up_dates import days_between
 from subfuse.clinical.plain import read_causes, read_events, unit_of_time
-from subfuse.clinical.source import PatientsSection, cause_column, causes_of
+from subfuse.clinical.source import EndpointSection, PatientsSection, cause_column, causes_of
 from subfuse.errors import ConfigurationError, preview
 from subfuse.tables import is_missing
 
@@ -33,14 +35,14 @@ def read_endpoints(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.Da
     if not endpoints:
         return table, ()
     in_file = _names_in_file(section)
-    sources = {column for endpoint in endpoints.values() for column in (endpoint.time, endpoint.event)}
+    sources = {column for endpoint in endpoints.values() for column in endpoint.columns.values()}
     read: dict[str, pd.Series] = {}
     notes: list[str] = []
     for name, endpoint in endpoints.items():
         place = f"patients.endpoints.{name}"
         own = section.endpoint_columns[name]
         given = (*own, cause_column(own[1])) if causes_of(endpoint.event_values) else own
-        for key, column in (("time", endpoint.time), ("event", endpoint.event)):
+        for key, column in endpoint.columns.items():
             _require_column(table, f"{place}.{key}", column)
         taken = [column for column in given if column in (*table, *_NOT_FURTHER) and column not in sources]
         if taken:
@@ -48,9 +50,9 @@ def read_endpoints(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.Da
                 f"{place}: a name whose columns {' and '.join(given)} are free is required. Found "
                 f"{preview(taken)} among the columns of the patients. Rename the endpoint or that column."
             )
-        follow_up = table[["patient_id", "place"]].assign(time_days=table[endpoint.time], event=table[endpoint.event])
-        follow_up = follow_up.fillna("")  # of patients whom the table of labels lacks
-        unit = unit_of_time(in_file.get(endpoint.time, endpoint.time), endpoint.time_unit, section=place)
+        cells = {key: table[column] for key, column in endpoint.columns.items()}
+        follow_up = table[["patient_id", "place"]].assign(**cells).fillna("")  # of whom the table of labels lacks
+        days, note_of_dates = _days(follow_up, endpoint, in_file, name, section.table[0])
         column = in_file.get(endpoint.event, endpoint.event)
         meaning: Mapping[str, bool | str] | None = endpoint.event_values
         if meaning is None and _has_prefixes(follow_up["event"]):
@@ -59,15 +61,34 @@ def read_endpoints(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.Da
         if causes_of(meaning):
             follow_up["cause"] = read_causes(follow_up["event"], meaning or {})
         follow_up["event"] = read_events(follow_up, column, meaning, section.table[0], section=place)
-        follow_up["time_days"] = parse_days(follow_up["time_days"], follow_up["place"], endpoint.time, unit=unit)
-        follow_up, note_of_pairs = paired(follow_up)
+        follow_up, note_of_pairs = paired(follow_up.assign(time_days=days))
         follow_up, note_of_negative = without_negative_times(follow_up)
-        notes += [f"{name}: {note}" for note in (*note_of_pairs, *note_of_negative)]
+        notes += [f"{name}: {note}" for note in (*note_of_dates, *note_of_pairs, *note_of_negative)]
         read[own[0]] = follow_up["time_days"].map(lambda days: None if np.isnan(days) else repr(float(days)))
         read[own[1]] = follow_up["event"].map({True: "True", False: "False"})
         if "cause" in follow_up:
             read[cause_column(own[1])] = known_text(follow_up["cause"].mask(follow_up["event"].isna()))
     return table.drop(columns=list(sources)).assign(**read), tuple(notes)
+
+
+def _days(
+    follow_up: pd.DataFrame, endpoint: EndpointSection, in_file: Mapping[str, str], name: str, path: Path
+) -> tuple[pd.Series, tuple[str, ...]]:
+    """Returns the time of an endpoint in days, and a note on how dates are read.
+
+    Args:
+        follow_up: Text, by the keys of the endpoint, with `patient_id` and `place`.
+        endpoint: As declared.
+        in_file: What columns are called in their tables.
+        name: Of the endpoint, for messages.
+        path: The file of patients, for messages.
+    """
+    if endpoint.time is None:
+        return days_between(follow_up.assign(place=follow_up["place"] + f", {name}"), path)
+    unit = unit_of_time(
+        in_file.get(endpoint.time, endpoint.time), endpoint.time_unit, section=f"patients.endpoints.{name}"
+    )
+    return parse_days(follow_up["time"], follow_up["place"], endpoint.time, unit=unit), ()
 
 
 def paired(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

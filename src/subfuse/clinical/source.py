@@ -123,15 +123,33 @@ class LabelsSection(Section):
 class EndpointSection(Section):
     """A follow-up beside `time_days` and `event`: to progression, recurrence, death of the disease."""
 
-    time: str  # columns of the patients, by our names
+    time: str | None = None  # columns of the patients, by our names
+    time_from: str | None = None  # dates, in the place of the time
+    time_to: str | None = None
     event: str
-    time_unit: TimeUnit | None = None  # None: days
+    time_unit: TimeUnit | None = None  # of the time; None: days
     event_values: EventValues | None = None  # see `PlainPatients`
 
     @model_validator(mode="before")
     @classmethod
     def _watched_from_the_beginning(cls, value: Any) -> Any:
         return refuse_entry(value)
+
+    @model_validator(mode="after")
+    def _a_time_or_two_dates(self) -> "EndpointSection":
+        given = [key for key in self.columns if key != "event"]
+        if given not in (["time"], ["time_from", "time_to"]):
+            found = " and ".join(given) or "neither"
+            raise ValueError(f"either `time`, or both `time_from` and `time_to`, are required. Found {found}")
+        if self.time is None and self.time_unit is not None:
+            raise ValueError(f"time_unit is that of `time`. Found {self.time_unit} beside dates. Leave it out")
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of the patients, by our names, by the keys that name them."""
+        named = {key: getattr(self, key) for key in ("time", "time_from", "time_to", "event")}
+        return {key: column for key, column in named.items() if column is not None}
 
 
 class PatientsSource(Section):

@@ -665,6 +665,13 @@ def test_outlines_may_be_corrected_where_prepare_wrote_them(slide: SlideSource, 
     assert completed_record(corrected, "colour", Tiling(), tmp_path / "p" / "wsi") == second
 
 
+def test_outlines_too_small_for_a_patch_are_named(slide: SlideSource, tmp_path: Path) -> None:
+    dot = {"geometry": {"type": "Polygon", "coordinates": [[[9, 9], [19, 9], [19, 19], [9, 9]]]}}
+    (tmp_path / "s.1 a.geojson").write_text(json.dumps(dot))
+    with pytest.raises(DataError, match=r"s\.1 a\.geojson: outlines that hold a patch of 128 µm, 25% of it"):
+        prepare_slide(replace(slide, tissue=f"geojson:{tmp_path}"), ColourEncoder(), Tiling(), tmp_path / "wsi")
+
+
 def test_pen_marks_are_outlined_too_and_one_that_is_none_can_be_deleted(tmp_path: Path) -> None:
     image = draw(1536, 1024, (0, 0, 1536, 1024))
     image[300:500, 200:900] = (20, 20, 25)  # black as ink

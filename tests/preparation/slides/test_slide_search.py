@@ -5,6 +5,7 @@ from slide_folders import touch, write_features, write_slides
 from tool_files import write_hdf5
 
 from subfuse.errors import DataError
+from subfuse.preparation.slides.feature_sets import find_feature_sets
 from subfuse.preparation.slides.slide_search import (
     FEATURE_SUFFIXES,
     feature_id_of,
@@ -12,6 +13,7 @@ from subfuse.preparation.slides.slide_search import (
     find_features,
     find_slides,
     vectors_of_slides,
+    without_features,
 )
 from subfuse.slides.file_names import slide_id_of
 from trident_job import TILING, write_job
@@ -111,6 +113,17 @@ def test_files_are_told_by_kind_the_commonest_first(tmp_path):
     touch(*(tmp_path / f"{n}" / f"{n}.{suffix}" for suffix, count in (("csv", 3), ("TXT", 2)) for n in range(count)))
     touch(tmp_path / "LIESMICH", tmp_path / ".hidden.csv")
     assert files_in_words(tmp_path) == "3 .csv, 2 .txt, 1 without suffix"
+
+
+def test_slides_of_a_job_that_have_only_places_are_told(tmp_path):
+    job = write_job(tmp_path / "job", {"a.1": 0.25, "b": 0.25, "c": 0.25})
+    assert without_features(job, find_features(job)[0]) == []
+    for name in ("a.1", "c"):
+        (job / TILING / "features_uni_v1" / f"{name}.h5").unlink()
+    assert without_features(job, find_features(job)[0]) == ["a.1", "c"]
+    assert find_feature_sets(job, (), None).notes[-1] == (
+        f"{job}: of 2 slides only places of patches are there (a.1, c)"
+    )
 
 
 def test_vectors_of_all_slides_are_found_where_there_is_nothing_else(tmp_path):

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
-from subfuse.errors import DataError, preview
+from subfuse.errors import DataError, counted, preview
 from subfuse.features.encoder import is_same_encoder
 from subfuse.features.feature_file import FeatureFile, require_whole
 from subfuse.features.feature_table import encoder_of_vectors
 from subfuse.features.hdf5_files import damage_named
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.files import sha256_of_json
-from subfuse.preparation.slides.slide_search import find_features
+from subfuse.preparation.slides.slide_search import find_features, without_features
 from subfuse.slides.source import FeatureFiles, FeatureSource
 
 _SAME_MPP = 0.01  # by which the pixel sizes that files of one slide record may differ, as a share
@@ -52,6 +52,8 @@ def find_feature_sets(folder: Path, further: Sequence[Path], encoder: str | None
         files, unread = find_features(path, encoder)
         found.append(files)
         notes += [f"{path}: {preview(unread)} are not read; slides.encoder names which are"] * bool(unread)
+        if bare := without_features(path, files):
+            notes.append(f"{path}: of {counted(len(bare), 'slide')} only places of patches are there ({preview(bare)})")
     for path, files in zip(further, found[1:], strict=True):
         extra = sorted(set(files) - set(found[0]))
         notes += [f"{path}: {len(extra)} slides are not in {folder} and are not used ({preview(extra)})"] * bool(extra)

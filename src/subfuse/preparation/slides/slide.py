@@ -199,6 +199,11 @@ def completed_record(
 
 
 def _require_patches(coords: np.ndarray, slide: OpenedSlide, source: SlideSource, tiling: Tiling) -> None:
+    if len(coords) == 0 and (given := outline_file(source.tissue, source.slide_id)) is not None:
+        raise DataError(
+            f"{given}: outlines that hold a patch of {tiling.tile_px * tiling.mpp:g} µm, "
+            f"{tiling.min_tissue_fraction:.0%} of it tissue, are required. Found none. Draw larger ones."
+        )
     if len(coords) == 0:
         raise DataError(
             f"{source.path}: no tissue found at {slide.mpp:g} µm per pixel ({slide.width_px} x {slide.height_px} "

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from subfuse.slides.image_folders import IMAGE_SUFFIXES
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 _OF_CLAM = ("h5_files", "pt_files")
 _COORDINATES = "patches"  # of CLAM and TRIDENT, beside the features
+_OF_PLACES = "_patches"  # ends the names of TRIDENT's files there
 _PROCESSED = "process_list_autogen.csv"  # beside the coordinates of CLAM
 
 
@@ -128,6 +129,22 @@ def vectors_of_slides(place: Path, encoder: str | None) -> Path | None:
     return chosen[0]
 
 
+def without_features(folder: Path, found: Collection[str]) -> list[str]:
+    """Returns the slides of which a job of TRIDENT has the places of patches and no features yet, sorted.
+
+    Args:
+        folder: The job.
+        found: Slides that have features there.
+    """
+    listed = {
+        feature_id_of(path.name).removesuffix(_OF_PLACES)
+        for part in _places_of_features(folder)
+        for path in part.places
+        if path.stem.endswith(_OF_PLACES)
+    }
+    return sorted(listed - set(found))
+
+
 def lists_places(path: Path) -> bool:
     """Returns whether a file is one of CLAM's that list places of patches, which its features lie beside or elsewhere.
 
@@ -143,6 +160,7 @@ class _PlaceOfFeatures(NamedTuple):
 
     folders: tuple[str, ...]  # from below the folder that is searched down to this one
     features: list[Path]
+    places: list[Path]  # what only lists places of patches, of slides whose features lie beside
 
 
 def _places_of_features(folder: Path) -> Iterator[_PlaceOfFeatures]:
@@ -156,7 +174,9 @@ def _places_of_features(folder: Path) -> Iterator[_PlaceOfFeatures]:
             if name not in stores and not name.startswith(".") and not (beside and name == _COORDINATES)
         )
         features = [Path(place, name) for name in (*_visible(names, FEATURE_SUFFIXES), *stores)]
-        yield _PlaceOfFeatures(Path(place).relative_to(folder).parts, features)
+        coordinates = Path(place, _COORDINATES)
+        places = list(coordinates.glob("*.h5")) if beside and coordinates.is_dir() else []
+        yield _PlaceOfFeatures(Path(place).relative_to(folder).parts, features, places)
 
 
 def _chosen_folders(folder: Path, made_by: Mapping[str, str], encoder: str | None) -> set[str]:
