@@ -103,17 +103,17 @@ def last_best(fits):
     return max(best, int(np.argmax([fit.concordance for fit in fits])))
 
 
-def test_a_path_goes_from_strong_to_weak_penalties_and_ends_two_after_the_best(regression):
+def test_a_path_goes_from_strong_to_weak_penalties_and_ends_when_weaker_ones_are_no_better(regression):
     fits = regression.path("genes")
     strengths = [fit.penalty for fit in fits]
     falling = regression.method != "ridge" or len(fits[0].bias) == 1  # the logistic penalty is C, which rises
     assert strengths == sorted(strengths, reverse=falling)
     penalties = regression.penalties(regression.coordinates(regression.inputs)[0])
-    assert len(fits) == min(last_best(fits) + 3, len(penalties))
+    assert len(fits) == min(last_best(fits) + 1 + regression.patience, len(penalties))
     regression.inputs = 30 * torch.randn(N, 5, generator=torch.Generator().manual_seed(0)).double()
     noise = regression.path("noise")  # of which the strongest fits best
     assert int(np.argmin([fit.loss for fit in noise])) == 0
-    assert len(noise) == min(last_best(noise) + 3, len(penalties))
+    assert len(noise) == min(last_best(noise) + 1 + regression.patience, len(penalties))
     assert all(fit.reads == f"genes, {regression.method}" for fit in fits)
     sizes = [float(fit.weight.square().sum()) for fit in fits]
     assert sizes[0] < sizes[-1]
@@ -311,3 +311,17 @@ def test_numbers_are_predicted_out_of_fold_and_columns_that_say_nothing_are_left
         for one in (net, changed):
             one.penalties = lambda _inputs, penalty=penalty: [penalty]
         torch.testing.assert_close(net.path("g")[0].out_of_fold[k], changed.path("g")[0].out_of_fold[k])
+
+
+def test_large_covariates_that_say_nothing_do_not_hide_a_gene():
+    """At strong penalties they come first, and the loss rises before it falls."""
+    draw, label, n_hidden = np.random.default_rng(0), np.arange(N) % 2, 0
+    for _ in range(8):
+        gene = draw.normal(size=N) + 1.6 * (label - 0.5)
+        inputs = np.column_stack([gene, 5 * draw.normal(size=(N, 4))])
+        (regression,) = regressions_of(torch.from_numpy(inputs), ClassTarget(torch.from_numpy(label)), n_outputs=2)
+        fits = regression.path("expression")
+        assert [fit.penalty for fit in fits] == list(regression.penalties(regression.inputs))
+        early = min(fit.loss for fit in fits[:3])
+        n_hidden += fits[2].loss > fits[0].loss and regression.best(fits).loss < early - 0.02
+    assert n_hidden > 0

@@ -12,7 +12,6 @@ from torch import Tensor
 from subfuse.cohort.batches import NumberTarget, SurvivalTarget, Target
 
 INNER_FOLDS = 5
-_PATIENCE = 2  # weaker penalties in a row that are no better end a path
 _LARGEST_WEIGHT = 10.0  # of a model in a sum
 
 
@@ -48,6 +47,7 @@ class Regression(ABC):
     """One kind of linear model on given patients."""
 
     method: str
+    patience: int = 2  # weaker penalties in a row that are no better end a path
 
     def __init__(self, inputs: Float[Tensor, "patient column"], target: Target) -> None:
         self.inputs = inputs.double()
@@ -97,7 +97,7 @@ class Regression(ABC):
             weight[:, read] = (solved[0][0] if axes is None else solved[0][0] @ axes) * scale[read]
             fits.append(self._judged(weight, solved[0][1], f"{reads}, {self.method}", penalty, out_of_fold))
             best = {int(np.argmin([fit.loss for fit in fits])), int(np.argmax([fit.concordance for fit in fits]))}
-            if len(fits) - 1 - max(best) >= _PATIENCE:
+            if len(fits) - 1 - max(best) >= self.patience:
                 break
         return fits
 

@@ -113,6 +113,7 @@ class _RidgeCox(_ElasticNetCox):
 
 class _Logistic(Regression):
     method = "ridge"
+    patience = len(_INVERSE_PENALTIES)  # none is left out: few covariates, and large, may hide genes at first
 
     def __init__(self, inputs: Tensor, target: ClassTarget, n_classes: int) -> None:
         super().__init__(inputs, target)
