@@ -1,10 +1,12 @@
 """What clinical tables of every source share: mapped columns, times, empty rows, one row per patient."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from clinical_tables import plain
 
-from subfuse.clinical.columns import parse_days
+from subfuse.clinical.columns import map_columns, parse_days
 from subfuse.errors import ConfigurationError, DataError
 
 
@@ -93,3 +95,11 @@ def test_times_among_others_say_what_to_do(cells, words):
 def test_times_that_are_no_numbers_say_what_to_do(cell, words):
     with pytest.raises(DataError, match=f"row 2: time_days must be .*{words}"):
         parse_days(pd.Series([cell]), pd.Series(["p.csv, row 2"]), "time_days")
+
+
+def test_a_header_below_a_title_is_pointed_at():
+    raw = pd.DataFrame({"Patients of our hospital": ["", "case", "a"]})
+    with pytest.raises(ConfigurationError, match=r"column 'case' is not in p\.xlsx.* Row 3 has it: remove what stands"):
+        map_columns(raw, {"patient_id": "case"}, Path("p.xlsx"), section="patients")
+    with pytest.raises(ConfigurationError, match=r"It has Patients of our hospital\.$"):
+        map_columns(raw, {"patient_id": "pid"}, Path("p.xlsx"), section="patients")

@@ -39,6 +39,14 @@ def test_further_follow_ups_of_a_study_are_proposed_and_can_be_used_as_they_are(
     assert "# tasks: dfs: {time: dfs_days, event: dfs_event}" in text
 
 
+def test_expression_among_the_columns_of_patients_is_told_as_what_it_is(tmp_path):
+    genes = {f"{gene}_rnaseq": range(N_PATIENTS) for gene in ("EGFR", "PTEN")}
+    write(tmp_path, **genes, EGFR_cnv=range(N_PATIENTS))
+    text = drafted(tmp_path)
+    assert "# 2 columns are expression (EGFR_rnaseq, PTEN_rnaseq), which is read from a table of its own" in text
+    assert "not used, unless columns name them: EGFR_cnv\n" in f"{text}\n"
+
+
 def write(folder, **columns):
     clinical(**columns).to_csv(folder / "p.csv", index=False)
 

@@ -16,6 +16,7 @@ from subfuse.tables import is_missing, note_of_commas
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
 RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}  # a month is a twelfth of a Julian year
+_ROWS_OF_TITLE = 10  # in which the header is looked for
 _WITH_UNIT = ("unit", "age")  # writings of a number that name its unit
 
 
@@ -47,9 +48,15 @@ def map_columns(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, *, se
         if column not in raw:
             raise ConfigurationError(
                 f"{section}.columns.{name}: column {column!r} is not in {path}. "
-                f"It has {preview(raw.columns, limit=20)}."
+                f"It has {preview(raw.columns, limit=20)}.{_lower_header(raw, column)}"
             )
     return pd.DataFrame({name: raw[column] for name, column in columns.items()})
+
+
+def _lower_header(raw: pd.DataFrame, column: str) -> str:
+    """Returns what is said of a table whose header stands below a title, by the row that has the column's name."""
+    row = next((row for row in range(min(_ROWS_OF_TITLE, len(raw))) if column in raw.iloc[row].tolist()), None)
+    return "" if row is None else f" Row {row + 2} has it: remove what stands above the header."
 
 
 def note_of_repeated(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:

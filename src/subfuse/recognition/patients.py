@@ -31,6 +31,7 @@ from subfuse.recognition.yaml_lines import (
 from subfuse.tables import read_text_table, usual_name
 
 _STATUS, _MONTHS = "_STATUS", "_MONTHS"  # end the names of a follow-up's columns in cBioPortal
+_OF_GENES = "_rnaseq"  # ends the names of such columns in the tables of MCAT and PORPOISE
 _LOOKED_AT = 20  # lines of a table
 _PLAIN = (PATIENTS, SLIDES_OF_PATIENTS)
 _LABELS = {  # our name: what a table may call it
@@ -157,6 +158,11 @@ def _columns(table: pd.DataFrame) -> list[str]:
     unused = [name for name in names if name not in columns.values() and usual_name(name) != "slideid"]
     if {"idh", "codeletion_1p19q"} <= set(columns):
         lines.append(remark("derive: {diagnosis: {rule: who2021}}    # diagnosis from the markers"))
+    of_genes = [name for name in unused if name.endswith(_OF_GENES)]
+    if of_genes:
+        told = f"{len(of_genes)} columns are expression ({preview(of_genes, 3)}), which is read from a table of its own"
+        lines.append(remark(f"{told}: patients × genes, to be given as `expression`"))
+        unused = [name for name in unused if name not in of_genes]
     if unused:
         lines.append(remark(f"not used, unless columns name them: {preview(unused, 12)}"))
     return [*mapping("columns", columns), *lines]
