@@ -11,6 +11,8 @@ import yaml
 import tool_folders
 from command_run import BRIEF, evaluate_roughly
 from subfuse.cli import main
+from subfuse.cohort.cohort import read_cohort
+from subfuse.runs.required_inputs import require_inputs
 
 pytestmark = [pytest.mark.walk, pytest.mark.filterwarnings("ignore")]  # of zarr, anndata, dask
 
@@ -72,6 +74,9 @@ def test_the_commands_lead_from_the_folder_to_a_report(tool, tmp_path, monkeypat
     assert (patients["n_slides"] == 1).all()
     assert patients["has_expression"].all() == (tool in ("TRIDENT", "MCAT, PORPOISE, SurvPath"))
     assert (run / "report.html").exists()
+    named = commands[-1][commands[-1].index("--models") + 1 :] if "--models" in commands[-1] else []
+    require_inputs(named, read_cohort(prepared))
+    assert main(["export-mudata", str(prepared), str(tmp_path / "out.h5mu")]) == 0
 
 
 def test_embeddings_of_stamp_are_read_as_features_of_its_tiles_are(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ import yaml
 
 from subfuse.cli import main
 from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.cohort.given_folds import write_given_folds
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.exclusions import NothingLeft, exclusion_table
 from subfuse.preparation import prepare as preparation
@@ -165,14 +166,24 @@ def test_a_folder_in_which_nothing_was_encoded_is_free_for_another_encoder(write
         preparation._claim(out, cohort_file, "c")
 
 
-def test_a_fold_that_loses_its_patients_names_the_cause(write):
-    from subfuse.exclusions import exclusion_table
-    from subfuse.preparation.remaining import remaining
-
+def test_drawn_folds_of_which_one_loses_its_patients_are_drawn_anew_and_given_ones_name_the_cause(write, tmp_path):
     plan = plan_cohort(read_cohort_file(write()))
     failed = exclusion_table(("slide", name, "no tissue") for name in plan.folds[0].test)
+    left = remaining(plan, failed)
+    rest = {*PATIENTS} - {*plan.folds[0].test}
+    assert {name for fold in left.folds for name in fold.test} == rest == {*left.patients["patient_id"]}
+    assert all(fold.train and fold.validation and fold.test for fold in left.folds)
+    assert "folds are drawn anew of the 6 patients that remain" in " ".join(left.warnings)
+    one = exclusion_table([("slide", plan.folds[0].test[0], "no tissue")])
+    assert remaining(plan, one).folds[1].test == plan.folds[1].test  # others stay
+    nearly_all = exclusion_table(("slide", name, "no tissue") for name in PATIENTS[1:])
+    with pytest.raises(NothingLeft, match=r"fold \d: .* Commonest reasons: no tissue \(11\)"):
+        remaining(plan, nearly_all)
+    write_given_folds(tmp_path / "given", plan.folds)
+    (tmp_path / "features").rename(tmp_path / "before")
+    given = plan_cohort(read_cohort_file(write(splits={"folder": "given"})))
     with pytest.raises(NothingLeft, match=r"fold 0: .* Commonest reasons: no tissue \(6\)") as caught:
-        remaining(plan, failed)
+        remaining(given, failed)
     assert set(failed["id"]) <= set(caught.value.exclusions["id"])
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from subfuse.clinical.plausibility import follow_up_warnings, outcome_warnings
 from subfuse.cohort.cohort import used_of_listed
-from subfuse.cohort.cohort_file import CohortFile, CohortSection, Role
+from subfuse.cohort.cohort_file import CohortFile, CohortSection, Role, SplitsSection
 from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names
 from subfuse.cohort.drawn_folds import default_stratification
 from subfuse.cohort.fold import Fold
@@ -61,7 +61,8 @@ class CohortPlan:
     tasks: Mapping[str, TaskSpec]
     repeats: tuple[tuple[Fold, ...], ...]  # of the patients that models are developed on; none without any
     exclusions: pd.DataFrame  # level, id, reason
-    stratify: tuple[str, ...]  # columns whose mixture the folds keep
+    splits: SplitsSection  # how folds are declared
+    stratify: tuple[str, ...]  # columns whose mixture they keep
     warnings_of_tables: tuple[str, ...]
     n_listed: Mapping[
         str, int
@@ -74,9 +75,13 @@ class CohortPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the tables leave in doubt, and what the folds of these patients lack."""
-        developed = _developed(self.patients, self.roles)
-        return (*self.warnings_of_tables, *weak_folds(self.tasks, developed, self.folds, self.stratify))
+        """What tables leave in doubt, and what folds lack."""
+        return (*self.warnings_of_tables, *weak_folds(self.tasks, self.developed, self.folds, self.stratify))
+
+    @property
+    def developed(self) -> pd.DataFrame:
+        """The patients to develop on; everybody where every cohort is external."""
+        return _developed(self.patients, self.roles)
 
     def summary(self) -> str:
         """Returns in a few lines who is used, with what, and how much is known for each task."""
@@ -202,6 +207,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         exclusions=join_exclusions(
             [pooled.exclusions, patient_exclusions, _orphans(pooled.slides, kept), expression_exclusions]
         ).drop_duplicates(ignore_index=True),  # cohorts may share a source
+        splits=cohort_file.splits,
         stratify=stratify,
         warnings_of_tables=(
             *_warnings_of_cohorts(cohorts, patients, endpoints),

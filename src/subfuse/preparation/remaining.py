@@ -5,17 +5,22 @@ from dataclasses import replace
 
 import pandas as pd
 
+from subfuse.cohort.cohort_file import DrawnSplits
 from subfuse.cohort.fold import Fold
+from subfuse.errors import DataError
 from subfuse.exclusions import NothingLeft, commonest_reasons, example_of, exclusion_table, join_exclusions
+from subfuse.preparation.declared_folds import declared_folds
 from subfuse.preparation.plan import CohortPlan
 from subfuse.preparation.sources import restrict_expression
+
+Repeats = tuple[tuple[Fold, ...], ...]
 
 
 def remaining(plan: CohortPlan, failures: pd.DataFrame) -> CohortPlan:
     """Returns the plan without slides that failed, with these among its exclusions.
 
     A patient whose slides all failed and who has no expression is excluded, and leaves its fold; the others stay where
-    they were.
+    they were, unless a drawn fold would lose all its training, validation or test patients: then all are drawn anew.
 
     Args:
         plan: What was planned.
@@ -23,7 +28,7 @@ def remaining(plan: CohortPlan, failures: pd.DataFrame) -> CohortPlan:
 
     Raises:
         NothingLeft: All slides of a cohort failed, nobody is left, or a fold loses all its training, validation or test
-            patients.
+            patients and cannot be drawn anew.
     """
     failed = set(failures.loc[failures["level"] == "slide", "id"])
     slides = tuple(source for source in plan.slides if source.slide_id not in failed)
@@ -38,19 +43,37 @@ def remaining(plan: CohortPlan, failures: pd.DataFrame) -> CohortPlan:
     _require_slides(plan, patients, failures, exclusions)
     patients = patients[usable].reset_index(drop=True)
     kept = set(patients["patient_id"])
-    return replace(
+    left = replace(
         plan,
         patients=patients,
         slides=slides,
         expression=None if plan.expression is None else restrict_expression(plan.expression, kept)[0],
-        repeats=tuple(
-            tuple(_restricted(fold, kept, f"repeat {r}, fold {k}" if r else f"fold {k}", failures, exclusions)
-                  for k, fold in enumerate(folds))
-            for r, folds in enumerate(plan.repeats)
-        ),
         exclusions=exclusions,
         warnings_of_tables=(*plan.warnings_of_tables, *_few_usable(plan.patients, patients, failures)),
-    )  # fmt: skip
+    )
+    try:
+        return replace(left, repeats=_restricted_repeats(plan.repeats, kept, failures, exclusions))
+    except NothingLeft:
+        redrawn = _drawn_anew(left)
+        if redrawn is None:
+            raise
+        return redrawn
+
+
+def _drawn_anew(plan: CohortPlan) -> CohortPlan | None:
+    """Returns a plan with folds drawn of the patients that it has; None where folds are given, or too few are left."""
+    if not isinstance(plan.splits, DrawnSplits):
+        return None
+    try:
+        repeats, _ = declared_folds(plan.splits, plan.developed, plan.stratify, plan.slides)
+    except DataError:
+        return None
+    if not all(all((fold.train, fold.validation, fold.test)) for folds in repeats for fold in folds):
+        return None
+    told = (
+        f"folds are drawn anew of the {len(plan.developed)} patients that remain: of those drawn before, one was empty"
+    )
+    return replace(plan, repeats=repeats, warnings_of_tables=(*plan.warnings_of_tables, told))
 
 
 def _few_usable(before: pd.DataFrame, after: pd.DataFrame, failures: pd.DataFrame) -> Iterator[str]:
@@ -75,6 +98,18 @@ def _require_slides(plan: CohortPlan, patients: pd.DataFrame, failures: pd.DataF
             "Repair them, or remove `slides`.",
             exclusions,
         )
+
+
+def _restricted_repeats(
+    repeats: Repeats, kept: Collection[str], failures: pd.DataFrame, exclusions: pd.DataFrame
+) -> Repeats:
+    return tuple(
+        tuple(
+            _restricted(fold, kept, f"repeat {r}, fold {k}" if r else f"fold {k}", failures, exclusions)
+            for k, fold in enumerate(folds)
+        )
+        for r, folds in enumerate(repeats)
+    )
 
 
 def _restricted(fold: Fold, kept: Collection[str], name: str, failures: pd.DataFrame, exclusions: pd.DataFrame) -> Fold:
