@@ -318,3 +318,17 @@ def test_the_pixel_size_of_a_slide_is_declared_where_the_file_lacks_it(trained, 
         assert options or "Declare --mpp" in " ".join(line.replace("declare", "Declare").split())
         assert "slide table" not in line
         assert not (tmp_path / "new.csv").exists()
+
+
+def test_a_slide_of_the_runs_own_patients_is_said(trained, tmp_path):
+    run, cohort = trained
+    patient = cohort.patients[23]
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    (folder / "cohort").mkdir(exist_ok=True)
+    own = [path.name.removesuffix(".h5") for path in patient.slides]
+    table = pd.DataFrame({"slide_id": own, "patient_id": patient.patient_id, "n_patches": 9})
+    for known, is_told in ((table, True), (table.assign(slide_id="other"), False)):
+        known.to_csv(folder / "cohort" / "slides.csv", index=False)
+        notes = predict_new_patient(load_run(folder), slides=patient.slides, model="concat").notes
+        assert any("is of the run's own cohort" in note and patient.patient_id in note for note in notes) == is_told

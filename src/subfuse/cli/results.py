@@ -90,6 +90,7 @@ def _predict(arguments: Namespace) -> None:
 
 
 def _predict_files(run: Any, arguments: Namespace) -> tuple[Any, list[str]]:
+    from subfuse.evaluation.regression.columns import PREDICTED_VALUE
     from subfuse.runs.new_patient import predict_new_patient
 
     found = predict_new_patient(
@@ -102,10 +103,11 @@ def _predict_files(run: Any, arguments: Namespace) -> tuple[Any, list[str]]:
     )
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
+    of_numbers = set(found.summary.loc[found.summary["quantity"] == PREDICTED_VALUE, "task"])
     rows = [
         (
             row.task,
-            _quantity(str(row.quantity)),
+            _quantity(str(row.quantity), of_numbers=row.task in of_numbers),
             f"{row.mean:.3g}",
             f"{row.spread:.2g}".replace("nan", "unknown"),
             f"{row.lowest:.3g} to {row.highest:.3g}",
@@ -119,12 +121,14 @@ def _predict_files(run: Any, arguments: Namespace) -> tuple[Any, list[str]]:
     return found.predictions, list(found.notes)
 
 
-def _quantity(column: str) -> str:
+def _quantity(column: str, *, of_numbers: bool = False) -> str:
     """Returns a column of predictions.csv in words.
 
     Example:
         >>> _quantity("survival_1095"), _quantity("contribution_tumour"), _quantity("recalibrated_p_G4")
         ('survival at 3 years', 'contribution of tumour to the logit', 'probability of G4, recalibrated')
+        >>> _quantity("contribution_tumour", of_numbers=True)
+        'contribution of tumour to the predicted value'
     """
     from subfuse.evaluation.metrics import duration
     from subfuse.evaluation.predictions import RECALIBRATED
@@ -133,7 +137,8 @@ def _quantity(column: str) -> str:
     if column.startswith(RECALIBRATED):
         return f"{_quantity(column.removeprefix(RECALIBRATED))}, recalibrated"
     kind, _, of = column.partition("_")
-    words = {"contribution": f"contribution of {subspace_title(of)} to the logit", "p": f"probability of {of}"}
+    whole = "the predicted value" if of_numbers else "the logit"
+    words = {"contribution": f"contribution of {subspace_title(of)} to {whole}", "p": f"probability of {of}"}
     return f"survival at {duration(int(of))}" if kind == "survival" else words.get(kind, column.replace("_", " "))
 
 

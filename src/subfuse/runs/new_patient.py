@@ -17,7 +17,10 @@ from subfuse.expression.source import ExpressionUnit
 from subfuse.expression.table import COHORT_SCALE
 from subfuse.expression.units import MODEL_SCALE, units_of
 from subfuse.expression.upload import UploadedExpression, read_upload
+from subfuse.files import read_table
+from subfuse.preparation.slides.slide_search import feature_id_of
 from subfuse.run_folder.job import Job
+from subfuse.run_folder.names import COHORT, SLIDES
 from subfuse.runs.external_validation import mean_predictions
 from subfuse.runs.prediction.patient_slides import PatientSlides, read_slides
 from subfuse.runs.prediction.predictor import Predictor
@@ -118,7 +121,7 @@ def predict_new_patient(
         raise DataError(_by_option(str(error))) from error
     reads_covariates = bool(fitted.covariates) and fitted.recipe.modalities != {"slides"}
     notes += ["covariates are not given by files: use --cohort with a prepared cohort"] * reads_covariates
-    notes = [_by_option(note) for note in (*how, *found.notes, *notes)]
+    notes = [_by_option(note) for note in (*_of_the_run(run, slides), *how, *found.notes, *notes)]
     mean = mean_predictions(predictions)
     return NewPatientPrediction(predictions, summarise(predictions), tuple(promised(mean)), tuple(notes))
 
@@ -154,6 +157,21 @@ def _unread(fitted: FittedModel, given: dict[str, bool]) -> tuple[str, ...]:
         )
     is_unread = given["slides"] and "slides" not in reads
     return (f"slides are not used: {model} reads {preview(sorted(reads))}",) if is_unread else ()
+
+
+def _of_the_run(run: Predictor, slides: Sequence[Path]) -> tuple[str, ...]:
+    """Returns a note on slides that are called as those of the run's own patients; shared models know no names."""
+    table = run.folder / COHORT / SLIDES
+    if not table.exists():
+        return ()
+    owner = read_table(table).set_index("slide_id")["patient_id"]
+    known = [name for name in dict.fromkeys(feature_id_of(path.name) for path in slides) if name in owner.index]
+    if not known:
+        return ()
+    return (
+        f"{preview(known)}: a slide of this name, of {preview(dict.fromkeys(owner[known]))}, is of the run's own "
+        "cohort. Models that trained on the patient predict here too; `--cohort` leaves them out",
+    )
 
 
 def _names(slides: Sequence[Path], expression: Path | None) -> dict[str, tuple[str, ...]]:
