@@ -185,6 +185,15 @@ def test_an_endpoint_without_events_is_left_out_or_refused_where_it_is_declared(
         plan_cohort(read_cohort_file(declared))
 
 
+def test_a_cause_that_nobody_had_names_those_that_there_are(tmp_path) -> None:
+    clinical = tables(tmp_path)
+    clinical.replace({"dss": {"fall": "tumour"}}).to_csv(tmp_path / "patients.csv", index=False)
+    path = cohort_file(tmp_path, tasks={"falls": {"time": "dss_days", "event": "dss_event", "cause": "other"}})
+    said = r"tasks.falls: patients whose event is other are required. Found tumour: \d+ among 37 with a follow-up"
+    with pytest.raises(DataError, match=said):
+        plan_cohort(read_cohort_file(path))
+
+
 def test_a_unit_that_is_wrong_is_told_of_the_endpoint(tmp_path) -> None:
     tables(tmp_path)
     content = yaml.safe_load(cohort_file(tmp_path).read_text())

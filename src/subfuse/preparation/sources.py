@@ -107,10 +107,10 @@ def read_sources(
 
 
 def _nearly_empty(patients: pd.DataFrame, exclusions: pd.DataFrame) -> Iterator[str]:
-    """Yields a warning for a modality that fewer than half of the patients have, with the likely cause."""
+    """Yields a warning for a modality that half of the patients or fewer have, with the likely cause."""
     has = {"slide": patients["n_slides"] > 0, "expression": patients["has_expression"]}
     for level, known in has.items():
-        if 0 < 2 * known.sum() < len(patients):
+        if 0 < 2 * known.sum() <= len(patients):
             words = f"only {known.sum()} of {len(patients)} patients have {'slides' if level == 'slide' else level}"
             yield f"{words}. {example_of(exclusions[exclusions['level'] == level])}"
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from subfuse.cells import are_months, is_date, may_mean_unknown, other_writing
 from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED
+from subfuse.clinical.source import CENSORED
 from subfuse.cohort.covariates import coded, column_of, known_values
 from subfuse.cohort.task import FOLLOW_UP, BinaryTasks, TaskSpec
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, preview
@@ -91,17 +92,28 @@ def resolve_tasks(
                 "them in patients.columns, or remove the task."
             )
         if events is not None and not events.any():
-            n_followed = events.count()
-            raise DataError(
-                f"tasks.{name}: patients with an event are required to learn survival. Found {n_followed} with a "
-                "follow-up and no event. Check that true means an event (event_values), or remove the task."
-            )
+            raise _no_event(name, task, patients)
         if task.column is not None and task.column not in labels:
             raise ConfigurationError(
                 f"tasks.{name}.column: {task.column!r} is not a column of the patients. "
                 f"They have {preview(labels, limit=12)}. Add it to patients.columns."
             )
     return dict(tasks)
+
+
+def _no_event(name: str, task: TaskSpec, patients: pd.DataFrame) -> DataError:
+    known = patients[task.stratified_by].dropna()
+    if task.cause is not None:
+        causes = known[known != CENSORED].value_counts().sort_index()
+        found = preview([f"{cause}: {n}" for cause, n in causes.items()]) or "no event of any cause"
+        return DataError(
+            f"tasks.{name}: patients whose event is {task.cause} are required. Found {found} among {len(known)} with a "
+            "follow-up. Correct `cause`, or remove the task."
+        )
+    return DataError(
+        f"tasks.{name}: patients with an event are required to learn survival. Found {len(known)} with a follow-up and "
+        f"no event in {task.event}. Check that true means an event (event_values), or remove the task."
+    )
 
 
 def tasks_left_out(
