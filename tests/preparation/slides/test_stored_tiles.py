@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
+from subfuse.cli import main
 from subfuse.errors import ConfigurationError
 from subfuse.features.store import read_attributes, read_features
+from subfuse.preparation import prepare as preparation
 from subfuse.preparation.slides.slide import completed_record, prepare_slide
 from subfuse.preparation.slides.stored_tiles import PICTURES, require_tiles
 from subfuse.slides import whole_slides
@@ -140,3 +144,28 @@ def test_tiles_on_tissue_that_was_found_otherwise_are_refused(first: Path) -> No
     (first / "provenance.json").write_text(json.dumps({"tissue": [FIXED]}))
     require_tiles(first, SMALL, [FIXED])
     require_tiles(first, SMALL, ["geojson:corrected"])
+
+
+def test_the_command_takes_tissue_and_tiles_from_another_prepared_folder(
+    slide: SlideSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "patients.csv").write_text("patient_id,age\np,60\n")
+    (tmp_path / "slides.csv").write_text("slide_id,patient_id,path\ns,p,s.tiff\n")
+    content = {
+        "name": "one",
+        "role": "external",
+        "patients": {"table": "patients.csv"},
+        "slides": {"table": "slides.csv", "folder": ".", "tiling": {"tile_px": 128, "overlap_px": 16}},
+    }
+    (tmp_path / "cohort.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(preparation, "_encoder", lambda name, _: Channel(int(name[-1])))
+    command = ["prepare", str(tmp_path / "cohort.yaml"), "--workers", "1", "--out"]
+    assert main([*command, str(tmp_path / "one"), "--encoder", "channel0"]) == 0
+    monkeypatch.setattr(whole_slides, "find_tissue", found_anew)
+    monkeypatch.setattr(whole_slides.WholeSlide, "parts", found_anew)
+    with_tiles = ["--encoder", "channel1", "--tiles-from", str(tmp_path / "one")]
+    assert main([*command, str(tmp_path / "two"), *with_tiles]) == 0
+    tables = [pd.read_csv(tmp_path / name / "slides.csv") for name in ("one", "two")]
+    slides = [read_features(tmp_path / n / t["features"][0]) for n, t in zip(("one", "two"), tables, strict=True)]
+    np.testing.assert_array_equal(slides[0].coords, slides[1].coords)
+    assert not np.array_equal(slides[0].features, slides[1].features)

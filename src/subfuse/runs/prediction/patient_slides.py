@@ -71,12 +71,13 @@ def read_slides(
     encoder, tiling = _encoder_and_tiling(run)
     tissue, doubts = _tissue_rule(run)
     stain = method_of(run.prepared.get("stain"))
-    loaded = load_encoder(encoder, device=chosen_device(run.device))
+    device = chosen_device(run.device)
+    loaded = load_encoder(encoder, device=device)
     sources = [
         SlideSource(name, _PATIENT, path, mpp, FIXED if is_image_source(path) else tissue, stain)
         for name, path in zip(names, paths, strict=True)
     ]
-    records = [prepare_slide(source, loaded, tiling, folder / "wsi") for source in sources]
+    records = [prepare_slide(source, loaded, tiling, folder / "wsi", device=device) for source in sources]
     notes = [*doubts, *(f"{record.slide_id}: {record.n_patches} patches" for record in records)]
     notes += [f"{record.slide_id}: {warning}" for record in records for warning in record.warnings]
     files = tuple(folder / record.features for record in records)
