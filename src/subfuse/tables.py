@@ -369,7 +369,8 @@ def _checked_header(line: bytes, path: Path, what: str) -> str:
     try:
         header = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: UTF-8 text is required. Found other bytes in its first line.") from error
+        found = "other bytes in its first line"
+        raise DataError(f"{path}: UTF-8 text is required. Found {found}. Save the table as UTF-8.") from error
     if not header.strip():
         raise DataError(f"{path}: a {what} is required. Found an empty file or first line. Load the file again.")
     if header.lstrip().startswith("<"):

@@ -1,6 +1,7 @@
 """What an audit prints: failures whole, warnings by kind, everything else counted."""
 
 from subfuse.audit.findings import Audit, Finding
+from subfuse.audit.simple_baselines import ADDED_VALUE, TRIVIAL_BASELINE
 from subfuse.cli.audit_text import audit_lines, print_audit
 
 
@@ -36,3 +37,12 @@ def test_warnings_of_a_kind_are_the_first_and_who_else_and_failures_are_whole() 
 def test_one_of_many_is_written_in_the_singular(capsys) -> None:
     print_audit(Audit((Finding("warning", "labels", "1 test patients of class G4, 5 are needed; 11 patients"),)))
     assert "  1 test patient of class G4, 5 are needed; 11 patients\n" in capsys.readouterr().out
+
+
+def test_where_nothing_trivial_is_there_to_compare_with_the_first_lines_say_so() -> None:
+    missed = Finding("note", TRIVIAL_BASELINE, "cannot be checked: there is none", "Why.", "Give --patients.", "os")
+    added = Finding("ok", ADDED_VALUE, "m adds to c", task="os", model="m")
+    assert list(audit_lines(Audit((missed,))))[1] == (
+        "os: trivial baseline cannot be checked: there is none. Give --patients."
+    )
+    assert "Give --patients." not in " ".join(audit_lines(Audit((missed, added))))

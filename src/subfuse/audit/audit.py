@@ -209,6 +209,7 @@ def _audit_table(
     table, leaks = check_patients(table)
     trivial = TrivialModels() if patients is None or not fits else fit_trivial_models(table, patients, given)
     table = stacked([table, trivial.rows]) if len(trivial.rows) else table
+    fitted_here = set(trivial.rows["model"]) if len(trivial.rows) else set()  # no claims of anybody
     audited = _Audited()
     audited.add([*findings, *leaks, *trivial.findings])
     strata, columns = ([], None) if patients is None else strata_of(patients, declared)
@@ -216,7 +217,7 @@ def _audit_table(
     for task in tasks:
         audited.add(label_findings(task, patients))
         permuted, null = permute_labels(task)
-        audited.add(permuted, null, table="label_permutation")
+        audited.add((f for f in permuted if f.model not in fitted_here), null, table="label_permutation")
         contest, comparisons = compare_task(task, reference=main_model(list(table["model"])))
         unrelated = null.loc[null["p_value"] >= SIGNIFICANCE, "model"].tolist()
         benefit = fusion_benefit(contest, comparisons, unrelated)
@@ -235,7 +236,11 @@ def _audit_table(
         for led in (task, *(replace(task, led_by=model) for model in others)):
             _audit_lead(audited, led, instead, trivial.cohorts.get(task.name), strata, columns)
     calibration, slopes = calibration_table(table), slope_table(table)
-    audited.add(calibration_findings(calibration, slopes), calibration, table="calibration")
+    audited.add(
+        (f for f in calibration_findings(calibration, slopes) if f.model not in fitted_here),
+        calibration,
+        table="calibration",
+    )
     audited.add([], slopes, table="calibration_slopes")
     audited.add([], reliability_table(table), table="reliability")
     audited.add([], hazard_ratios(table, patients=patients), table="hazard_ratios")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from subfuse.audit.any_origin.trivial_models import FITTED
 from subfuse.audit.findings import Audit, Finding, Level, concerned
-from subfuse.audit.simple_baselines import ADDED_VALUE, AGAINST_CLINICAL
+from subfuse.audit.simple_baselines import ADDED_VALUE, AGAINST_CLINICAL, TRIVIAL_BASELINE
 from subfuse.cli.console import print_table
 from subfuse.errors import counted
 from subfuse.evaluation.metrics import metric_title, number, p_value_text, signed_interval
@@ -69,6 +69,9 @@ def audit_lines(audit: Audit) -> Iterator[str]:
         if (finding.check, finding.task) == (check, added.task)
     ]
     yield from (f"{finding.task}: {finding.found}." for finding in told)
+    if not told:
+        missed = (f for f in audit.findings if f.check == TRIVIAL_BASELINE and f.model is None)
+        yield from (f"{f.task}: {f.check} {f.found}. {f.remedy}".rstrip() for f in missed)
     problems: tuple[Level, ...] = ("failure", "warning")
     for level in problems:
         kinds: dict[tuple[str, str], list[Finding]] = {}

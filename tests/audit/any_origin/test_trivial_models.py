@@ -137,6 +137,16 @@ def test_what_hospital_and_batch_explain_is_told_of_predictions_alone() -> None:
     assert finding.found == "cannot be checked from predictions alone: it needs the inputs"
 
 
+def test_without_folds_no_value_is_called_unseen_and_models_that_are_fitted_here_are_not_judged() -> None:
+    patients = people(90)
+    one_file = theirs(patients).drop(columns="fold")
+    assert not [f for f in fitted(one_file, patients).findings if "never occurs" in f.found]
+    audit = audit_predictions(theirs(patients, "diagnosis"), patients=patients, n_bootstrap=5)
+    judged = {f.model for f in audit.findings if f.check in ("calibration", "label permutation")}
+    assert judged <= {"theirs", None}
+    assert {"clinical", "site", "batch"} <= {*audit.tables["calibration"]["model"]}  # for the curious
+
+
 def test_models_that_the_predictions_have_are_not_fitted_again() -> None:
     patients = people(60)
     table = pd.concat(

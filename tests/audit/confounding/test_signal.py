@@ -106,6 +106,24 @@ def test_the_share_is_that_of_the_analysis_of_variance_less_chance(draw) -> None
     assert p_value == pytest.approx(0.001)
 
 
+def test_what_is_the_batch_alone_is_explained_whole_however_strata_and_batch_are_mixed(draw) -> None:
+    stratum = draw.integers(0, 4, 300)
+    batch = (stratum + draw.integers(0, 3, 300)) % 6  # strata have different batches
+    values = draw.normal(size=(6, 2))[batch] + 5 * draw.normal(size=(4, 2))[stratum]
+    share, p_value = explained_share(values, batch, stratum, n_permutations=99, seed=0)
+    assert share == pytest.approx(1)
+    assert p_value == 0.01
+    mixed = values + _scaled_noise(draw, values, stratum)
+    half, _ = explained_share(mixed, batch, stratum, n_permutations=99, seed=0)
+    assert 0.4 < half < 0.6
+
+
+def _scaled_noise(draw, values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """Noise of as much variance within strata as the batch explains there."""
+    residual = pd.DataFrame(values).groupby(stratum).transform(lambda column: column - column.mean())
+    return draw.normal(size=values.shape) * residual.to_numpy().std(axis=0)
+
+
 def test_what_the_stratum_explains_is_not_the_batch(draw) -> None:
     stratum = draw.integers(0, 3, N)
     batch = np.where(draw.random(N) < 0.8, stratum, draw.integers(0, 3, N))

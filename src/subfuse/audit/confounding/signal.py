@@ -218,15 +218,17 @@ def explained_share(
 ) -> tuple[float, float]:
     """Returns which share of the variance within strata the batch explains beyond chance, and its p-value.
 
-    The share is that of the sum of squares between the batch's values, less its mean over permutations of the batch
-    within strata, as of adjusted R squared; not below zero.
+    The share is that of the sum of squares which the batch explains beside the strata (partial R squared), less its
+    mean over permutations of the batch within strata, as of adjusted R squared; not below zero. It is 1 of what is the
+    batch and nothing else, however strata and batch are mixed.
     """
-    residual = values - _one_hot(stratum) @ _means(values, _one_hot(stratum))
+    residual = _within(values, stratum)
     total = (residual**2).sum()
     if total <= 1e-12 * max(1.0, (values**2).sum()):
         return 0.0, 1.0
-    found = _between(residual, batch) / total
-    by_chance = np.array([_between(residual, b) / total for b in permuted(batch, stratum, n_permutations, seed)])
+    found = _explained(residual, batch, stratum) / total
+    drawn = permuted(batch, stratum, n_permutations, seed)
+    by_chance = np.array([_explained(residual, other, stratum) / total for other in drawn])
     mean = float(by_chance.mean())
     p_value = (1 + int((by_chance >= found - 1e-12).sum())) / (n_permutations + 1)
     return (max(0.0, (found - mean) / (1 - mean)) if mean < 1 else 0.0), p_value
@@ -239,8 +241,7 @@ def strongest_columns(
     n: int,
 ) -> Int[np.ndarray, " strongest"]:
     """Returns the columns whose variance within strata the batch explains most, the strongest first."""
-    residual = inputs - _one_hot(stratum) @ _means(inputs, _one_hot(stratum))
-    kinds = _one_hot(batch)
+    residual, kinds = _within(inputs, stratum), _one_hot(batch)
     between = (kinds.sum(axis=0)[:, None] * _means(residual, kinds) ** 2).sum(axis=0)
     total = (residual**2).sum(axis=0)
     share = np.divide(between, total, out=np.zeros_like(total), where=total > 1e-12)
@@ -269,9 +270,21 @@ def martingale_residuals(
     return event - np.cumsum(events / at_risk)[place]
 
 
-def _between(residual: Float[np.ndarray, "patient column"], batch: Int[np.ndarray, " patient"]) -> float:
-    kinds = _one_hot(batch)
-    return float((kinds.sum(axis=0)[:, None] * _means(residual, kinds) ** 2).sum())
+def _explained(
+    residual: Float[np.ndarray, "patient column"],
+    batch: Int[np.ndarray, " patient"],
+    stratum: Int[np.ndarray, " patient"],
+) -> float:
+    """Returns the sum of squares within strata that the batch explains: of the projection on its values there."""
+    axes, size, _ = np.linalg.svd(_within(_one_hot(batch), stratum), full_matrices=False)
+    return float(((axes[:, size > 1e-9 * len(batch)].T @ residual) ** 2).sum())
+
+
+def _within(
+    values: Float[np.ndarray, "patient column"], stratum: Int[np.ndarray, " patient"]
+) -> Float[np.ndarray, "patient column"]:
+    kinds = _one_hot(stratum)
+    return values - kinds @ _means(values, kinds)
 
 
 def _means(

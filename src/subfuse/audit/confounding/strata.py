@@ -135,7 +135,7 @@ def _within_finding(
     detail = f"{metric} {overall:.3f}; within {column} {told}{f'; not told of {untold}' if untold else ''}{share}"
     deviation = (known["upper"] - known["lower"]) / (2 * NORMAL_95)
     z = (known["value"] - overall) / deviation.clip(lower=1e-9)
-    if (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
+    if overall > CHANCE and (z < -NormalDist().inv_cdf(1 - SIGNIFICANCE / n)).any():
         remedy = f"Report the metric within {column} beside the overall one."
         return Finding.of_model("warning", CHECK, detail, _WHY, remedy, **of)
     chance = listed(known.loc[known["lower"] <= CHANCE, "stratum"].astype(str))
