@@ -160,3 +160,10 @@ def test_a_column_that_may_tell_a_late_entry_is_named(tmp_path):
     columns = {"patient_id": "id", "time_days": "days", "event": "dead"}
     _, notes = read_plain([tmp_path / "p.csv"], columns)
     assert [note for note in notes if "p.csv: Entry Days may be the time from which on patients are watched" in note]
+
+
+@pytest.mark.parametrize("column", ["alive", "vital_status", "lebt"])
+def test_words_of_what_happened_are_proposed_as_they_mean(tmp_path, column):
+    (tmp_path / "p.csv").write_text(f"id,days,{column}\nA,9,Alive\nB,8,Dead\n")
+    with pytest.raises(ConfigurationError, match=r"event_values: \{Alive: false, Dead: true\}"):
+        read_plain([tmp_path / "p.csv"], {"patient_id": "id", "time_days": "days", "event": column})

@@ -204,6 +204,7 @@ def test_strata_that_tell_nothing_are_refused_each_in_its_words(column, found):
     ("column", "values", "refused"),
     [
         ("mrnum", [f"{70031 + 113 * i}" for i in range(12)], "must be a measurement. Found another whole number for"),
+        ("hospital_record", [f"{700031 + 1113 * i}" for i in range(12)], "it names patients"),
         ("row", [f"{i}" for i in range(12, 0, -1)], "each of 12 patients, such as 12: it names patients"),
         ("age", ["61"] * 12, "age must differ between patients to be learned from. Found '61' for all"),
         ("age_days", [f"{20031 + 113 * i}" for i in range(12)], None),

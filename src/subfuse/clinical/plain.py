@@ -28,6 +28,9 @@ OPPOSITE_OF_EVENT = re.compile(_OPPOSITE, re.IGNORECASE)
 AMBIGUOUS_EVENT = re.compile(rf"vital|status|{_OPPOSITE}", re.IGNORECASE)
 OTHER_UNIT = re.compile(r"week|month|year|(?:^|[^a-z])(?:wk|wks|mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
 _ROWS_WITHIN = {"slideid", "sampleid", "sample"}  # columns of tables with several rows for a patient
+_OUTCOMES = dict.fromkeys(("dead", "deceased", "died", "death", "tot", "verstorben"), True) | dict.fromkeys(
+    ("alive", "living", "lebt", "lebend"), False
+)  # words that say what happened, whatever their column is called
 PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
 
 
@@ -126,6 +129,14 @@ def _without_repetition(table: pd.DataFrame, raw: pd.DataFrame, path: Path) -> t
     return table[~again].reset_index(drop=True), (note,)
 
 
+def _likely_events(column: str, values: Sequence[str]) -> dict[str, bool]:
+    """Returns what two values of a column probably mean: by themselves, or by its name where they are no such words."""
+    is_opposite = OPPOSITE_OF_EVENT.search(column) is not None
+    if all(value.lower() in _OUTCOMES for value in values):
+        return {value: _OUTCOMES[value.lower()] for value in values[:2]}
+    return {value: bool(i) != is_opposite for i, value in enumerate(values[:2])}
+
+
 def unit_of_time(column: str, declared: TimeUnit | None, *, section: str) -> TimeUnit:
     """Returns the unit of a column of times: as the section of the cohort file declares, else days.
 
@@ -161,8 +172,7 @@ def read_events(
     found = sorted(known.unique())
     _refuse_dates(table.loc[known.index], known, column)
     if event_values is None and AMBIGUOUS_EVENT.search(column):
-        is_opposite = OPPOSITE_OF_EVENT.search(column) is not None
-        example = ", ".join(f"{value}: {str(bool(i) != is_opposite).lower()}" for i, value in enumerate(found[:2]))
+        example = ", ".join(f"{value}: {str(meant).lower()}" for value, meant in _likely_events(column, found).items())
         raise ConfigurationError(
             f"{section}.event_values: the name of column {column!r} does not say which value is an observed event. "
             f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."

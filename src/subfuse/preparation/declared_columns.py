@@ -14,7 +14,9 @@ from subfuse.identifiers import spelt_otherwise
 from subfuse.preparation.covariate_cells import numeric_cells, refuse_numbers_and_words
 
 _LEAST_COUNTED = 10  # patients, of whom 1 to 10 is no measurement
-_RECORD_NUMBER = re.compile(r"(?:.*[_ .-])?(?:id|mrn|mrnum|nr|no|num|number|index|barcode|pid)", re.IGNORECASE)
+_RECORD_NUMBER = re.compile(
+    r"(?:.*[_ .-])?(?:id|mrn|mrnum|nr|no|num|number|index|barcode|pid)|.*(?:recno|record).*", re.IGNORECASE
+)
 
 
 def resolve_covariates(

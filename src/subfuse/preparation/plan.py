@@ -133,6 +133,8 @@ def _lines_of_sites(patients: pd.DataFrame, *, develops: bool) -> list[str]:
     found = f"  {what}: {len(sizes)}, of {len(known)} patients"
     if len(sizes) < 2:
         return [found]
+    if sizes.iloc[0] == 1:
+        return [f"{found}, one patient each: no model of hospitals can learn of them"]
     largest = f"{found}, the largest {sizes.index[0]} with {sizes.iloc[0]}"
     remedy = "; `splits: {by: site}` or `crossval --held-out-sites true` holds whole ones out"
     return [largest + (remedy if develops else "")]

@@ -200,3 +200,19 @@ def test_samples_of_normal_tissue_are_refused(folder: Path) -> None:
     table.to_csv(folder / "mcat.csv", index=False)
     with pytest.raises(DataError, match=r"row 5: a sample of the tumour .* TCGA-00-0003-11A-01R, which is normal"):
         read(folder, "mcat", columns=COLUMNS)
+
+
+def test_words_of_what_happened_are_events_whatever_their_column_is_called_and_signs_are_not(folder: Path) -> None:
+    ours = pd.read_csv(folder / "ours.csv")
+    columns = {"alive": "event"}
+    words = ours.drop(columns="event").assign(alive=ours["event"].map({True: "Dead", False: "Alive"}))
+    words.to_csv(folder / "words.csv", index=False)
+    assert read(folder, "words", columns=columns).predictions["event"].tolist() == ours["event"].tolist()
+    words.assign(alive=1 - ours["event"].astype(int)).to_csv(folder / "signs.csv", index=False)
+    with pytest.raises(ConfigurationError, match="Found alive, by its name the opposite"):
+        read(folder, "signs", columns=columns)
+
+
+def test_paths_may_be_text(folder: Path) -> None:
+    found = audit_files([str(folder / "ours.csv")], patients=str(folder / "patients.csv"), n_bootstrap=5)
+    assert found.findings

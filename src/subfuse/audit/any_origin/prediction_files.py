@@ -24,11 +24,13 @@ from subfuse.training.linear.patients_table import BATCH_COLUMN
 from subfuse.training.models import model_title
 from subfuse.workbooks.sheet import sheet_of
 
+_SIGNS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "y", "n"})  # of events, or of their absence
+
 
 def audit_files(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
-    patients: Path | None = None,
+    patients: Path | str | None = None,
     columns: Mapping[str, str] | None = None,
     strata: Sequence[str] = (),
     modalities: Mapping[str, Collection[str]] | None = None,
@@ -72,9 +74,9 @@ class PredictionFiles:
 
 
 def read_prediction_files(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
-    patients: Path | None = None,
+    patients: Path | str | None = None,
     columns: Mapping[str, str] | None = None,
     strata: Sequence[str] = (),
 ) -> PredictionFiles:
@@ -101,14 +103,15 @@ def read_prediction_files(
             patient.
     """
     columns = dict(columns or {})
-    _refuse_unclear_events(columns)
-    files = [path / PREDICTIONS if path.is_dir() else path for path in paths]
+    files = [path / PREDICTIONS if path.is_dir() else path for path in map(Path, paths)]
     raw = {path: read_renamed(path, columns) for path in files}
     _refuse_copies(files)
-    known = None if patients is None else read_renamed(patients, columns)
+    place = None if patients is None else Path(patients)
+    known = None if place is None else read_renamed(place, columns)
     given = [*raw.values(), *([] if known is None else [known])]
+    _refuse_unclear_events(columns, given)
     _check_mapping(columns, given, files)
-    people = None if known is None or patients is None else _people(patients, known, strata)
+    people = None if known is None or place is None else _people(place, known, strata)
     tables = {path: cleaned(path, table) for path, table in raw.items()}
     if any("split" in table for table in tables.values()):
         tables = {path: table if "split" in table else table.assign(split="test") for path, table in tables.items()}
@@ -117,7 +120,7 @@ def read_prediction_files(
     tables = _with_tasks(tables)
     findings = [Finding("note", CHECK, note) for table in given for note in table.attrs.get("notes", ())]
     if len(tables) > 1 or people is not None or not has_outcomes(tables):
-        tables, of_outcomes = with_outcomes(tables, people, patients)
+        tables, of_outcomes = with_outcomes(tables, people, place)
         findings += of_outcomes
     if len(tables) > 1:
         tables, of_folds = with_folds(tables)
@@ -168,9 +171,11 @@ def _check_mapping(columns: Mapping[str, str], tables: Sequence[pd.DataFrame], f
         )
 
 
-def _refuse_unclear_events(columns: Mapping[str, str]) -> None:
+def _refuse_unclear_events(columns: Mapping[str, str], tables: Sequence[pd.DataFrame]) -> None:
+    """Refuses a column whose name means the opposite of an event, unless its words say what happened."""
+    cells = {str(cell).strip().lower() for t in tables if "event" in t.attrs["mapped"].values() for cell in t["event"]}
     for name, ours in columns.items():
-        if ours == "event" and OPPOSITE_OF_EVENT.search(name):
+        if ours == "event" and OPPOSITE_OF_EVENT.search(name) and (not cells or cells & _SIGNS):
             raise ConfigurationError(
                 f"--columns: a column whose 1 means an observed event is required as event. Found {name}, by its name "
                 "the opposite. Name it censored; or, if 1 means an event in it, give the column another name."
