@@ -137,6 +137,13 @@ def test_what_hospital_and_batch_explain_is_told_of_predictions_alone() -> None:
     assert finding.found == "cannot be checked from predictions alone: it needs the inputs"
 
 
+def test_hospitals_of_one_value_or_of_one_patient_each_are_said() -> None:
+    patients = people(60)
+    same, each = (said(theirs(patients), patients.assign(site=site)) for site in ("A", [f"R{i}" for i in range(60)]))
+    assert "site: one value for all patients, which tells nobody apart" in same
+    assert any("site: hospitals with several patients are required. Found 60 for 60 patients" in text for text in each)
+
+
 def test_without_folds_no_value_is_called_unseen_and_models_that_are_fitted_here_are_not_judged() -> None:
     patients = people(90)
     one_file = theirs(patients).drop(columns="fold")

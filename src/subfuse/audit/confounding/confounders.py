@@ -233,6 +233,11 @@ def _finding(
         f"Scale and stain all patients together; quote the results within {column}; test on whole hospitals that were "
         "not trained on (`splits: {by: site}`)."
     )
+    if is_blind:
+        remedy = (
+            f"Quote the results within {column}. If its patients differ in what a model may know, such as age, name "
+            "that as a stratum (`--strata`)."
+        )
     return Finding(level, CHECK, text, _WHY, remedy, task.name, model)
 
 

@@ -49,7 +49,10 @@ class TabledPatients:
         known = _with_columns(task, patients, [*clinical, "site", BATCH_COLUMN])
         folds = _folds(task.rows.merge(known[[*PATIENT, _KEY]], on=PATIENT))
         cohort, unread = _cohort(task, known, clinical)
-        constant = tuple(name for name in (*clinical, BATCH_COLUMN) if name in known and known[name].nunique() == 1)
+        columns = [name for name in (*clinical, "site", BATCH_COLUMN) if name in known]
+        constant = tuple(name for name in columns if known[name].nunique() == 1)
+        if "site" in known and (n := known["site"].nunique()) > 1 and n == known["site"].notna().sum():
+            unread = (*unread, f"site: hospitals with several patients are required. Found {n} for {n} patients.")
         return cls(task, cohort, folds, known[[*PATIENT, _KEY]], unread, constant)
 
     def without(self, columns: Collection[str]) -> "TabledPatients":
