@@ -16,7 +16,7 @@ CHECKED = {
     "log_units/ln1__log2_tpm": (0, "values look like natural logarithms"),
     "log_units/log10__log2_tpm": (0, "values look like logarithms to base 10"),
     "two_encoders/cohort": (3, "conch_v15 in P000.h5, P002.h5, P004.h5 and 3 more; 24 features of uni_v1 in P001.h5"),
-    "stamp_2_0/c": (3, "4, 0 and 3"),  # S3 and S5 have no size of their tiles
+    "stamp_2_0/c": (0, "7 of 9 patients (2 excluded)"),  # S3 and S5 have no size of their tiles
     "normal_tissue_slides/cohort": (0, "not the primary tumour, of which TCGA-A1-1005 has a slide"),
     "gdc_follow_up_apart/cohort": (0, "60 patients (events: 11)"),
     "h5ad/r02_noX": (3, "values in X are required. Found layers: tpm. Name one as `layer`"),
