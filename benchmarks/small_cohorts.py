@@ -53,7 +53,7 @@ class Source:
     example: str = ""  # under examples
     patients: int = 0  # that are simulated instead
     has_slides: bool = True
-    parts_tested: int = 2  # of the five that an outer fold's patients are divided into
+    parts_tested: int = 1  # of the five that an outer fold's patients are divided into
     is_tested: bool = False  # whether its test folds are shown
 
     @property
@@ -75,8 +75,8 @@ class Source:
 
 COHORTS = {
     "stomach": Source("TCGA stomach, 333 patients", "tcga_stad", is_tested=True),
-    "gliomas": Source("TCGA gliomas, 569 patients, no slides", "tcga_gbmlgg", has_slides=False),
-    **{f"simulated-{n}": Source(f"Simulated, {n} patients", patients=n, parts_tested=1) for n in (100, 300, 600)},
+    "gliomas": Source("TCGA gliomas, 569 patients, no slides", "tcga_gbmlgg", has_slides=False, parts_tested=2),
+    **{f"simulated-{n}": Source(f"Simulated, {n} patients", patients=n) for n in (100, 300, 600)},
 }
 
 
