@@ -2,6 +2,7 @@
 
 import math
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -114,6 +115,7 @@ def prepare(
         DataError: The tables cannot be used, or nothing is left of what is declared; then `out` has exclusions.csv.
     """
     cohort_file, out = read_cohort_file(Path(cohort_path)), Path(out)
+    was_there = out.exists()
     if scheduler is None:  # its workers have devices of their own
         chosen_device(device)
     try:
@@ -148,6 +150,10 @@ def prepare(
         plan = remaining(plan, failures)
         contrasts = {record.slide_id: read_contrast(out / record.features) for record in records}
         flat = require_varying_features(plan.slides, plan.patients, contrasts)
+    except ConfigurationError:
+        if not was_there:
+            _remove_unused(out)
+        raise
     except NothingLeft as error:
         _require_own(out, cohort_file)
         write_table(out / EXCLUSIONS, error.exclusions)
@@ -166,6 +172,12 @@ def prepare(
     of_encoder = _of_encoder(encoder, survey) if slide_encoder is None else ()
     warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *of_encoder, *other_folds)
     return Preparation(out, plan, slides, warnings)
+
+
+def _remove_unused(out: Path) -> None:
+    """Removes a folder that holds nothing but the mark of its beginning."""
+    if {path.name for path in out.rglob("*") if not path.is_dir()} <= {STARTED}:
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def _slide_encoder(encoder: str, device: str, survey: FeatureSurvey) -> SlideEncoder | None:

@@ -169,3 +169,17 @@ def test_the_command_takes_tissue_and_tiles_from_another_prepared_folder(
     slides = [read_features(tmp_path / n / t["features"][0]) for n, t in zip(("one", "two"), tables, strict=True)]
     np.testing.assert_array_equal(slides[0].coords, slides[1].coords)
     assert not np.array_equal(slides[0].features, slides[1].features)
+
+
+def test_a_refused_encoder_leaves_no_folder(slide: SlideSource, tmp_path: Path) -> None:
+    (tmp_path / "patients.csv").write_text("patient_id,age\np,60\n")
+    (tmp_path / "slides.csv").write_text("slide_id,patient_id,path\ns,p,s.tiff\n")
+    slides = {"table": "slides.csv", "folder": "."}
+    content = {"name": "one", "role": "external", "patients": {"table": "patients.csv"}, "slides": slides}
+    (tmp_path / "cohort.yaml").write_text(yaml.safe_dump(content))
+    command = ["prepare", str(tmp_path / "cohort.yaml"), "--workers", "1", "--encoder", "no-such-encoder", "--out"]
+    assert main([*command, str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    assert main([*command, str(tmp_path / "there")]) == 2
+    assert (tmp_path / "there").exists()
