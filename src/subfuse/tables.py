@@ -44,6 +44,7 @@ _MISSING = frozenset(
 )
 
 _GDC_PREFIX = re.compile(r"^(cases[._])?(samples[._])")  # of the columns of its exports
+_SEPARATOR_LINE = 32  # bytes that hold the whole of such a line, see `is_separator_line`
 _MAY_HAVE_COMMA = r"[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?"  # a number, decimal comma and all
 
 _OTHER_FILES = {
@@ -167,8 +168,8 @@ def read_text_table(
     content = _read_bytes(path, member) if n_lines is None else _first_lines(path, n_lines)
     if comment is not None:
         content = _after_comments(content, comment.encode())
-    first, _, rest = content.partition(b"\n")
-    content = rest if is_separator_line(first.decode("utf-8-sig", errors="replace")) else content
+    if is_separator_line(content[:_SEPARATOR_LINE].partition(b"\n")[0].decode("utf-8-sig", errors="replace")):
+        content = content.partition(b"\n")[2]
     header = _checked_header(content.split(b"\n", 1)[0], path, "table")
     separator = ";" if has_semicolons(header) else "\t" if "\t" in header else ","
     if separator not in header and not re.fullmatch(r'"?[\w.-]+"?', header):  # one word may be the only column

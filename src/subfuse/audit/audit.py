@@ -209,7 +209,7 @@ def _audit_table(
     table, leaks = check_patients(table)
     trivial = TrivialModels() if patients is None or not fits else fit_trivial_models(table, patients, given)
     table = stacked([table, trivial.rows]) if len(trivial.rows) else table
-    fitted_here = set(trivial.rows["model"]) if len(trivial.rows) else set()  # no claims of anybody
+    fitted_here = {*trivial.rows.get("model", ())}  # no claims of anybody
     audited = _Audited()
     audited.add([*findings, *leaks, *trivial.findings])
     strata, columns = ([], None) if patients is None else strata_of(patients, declared)

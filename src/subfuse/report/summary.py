@@ -355,11 +355,8 @@ def _findings(run: RunFiles) -> list[Mapping[str, Any]]:
 
 def caution(run: RunFiles) -> Caution:
     """Returns what to heed before the results are used."""
-    is_tried = (
-        run.is_external
-        or run.holds_out_sites
-        or any((f["check"], f["level"] == "note") == (HELD_OUT, False) for f in _findings(run))
-    )
+    is_measured = any(f["check"] == HELD_OUT and f["level"] != "note" for f in _findings(run))
+    is_tried = run.is_external or run.holds_out_sites or is_measured
     external = "" if is_tried else " Patients of other hospitals may be predicted worse."
     if run.audit is None:
         untested = "This run was not audited for leakage and other mistakes: run `subfuse audit` on it."

@@ -146,20 +146,22 @@ def test_tiles_on_tissue_that_was_found_otherwise_are_refused(first: Path) -> No
     require_tiles(first, SMALL, ["geojson:corrected"])
 
 
+def cohort_file(folder: Path, **section: object) -> Path:
+    """A cohort of the slide alone, whose patient nobody trains on."""
+    (folder / "patients.csv").write_text("patient_id,age\np,60\n")
+    (folder / "slides.csv").write_text("slide_id,patient_id,path\ns,p,s.tiff\n")
+    slides = {"table": "slides.csv", "folder": ".", **section}
+    content = {"name": "one", "role": "external", "patients": {"table": "patients.csv"}, "slides": slides}
+    (folder / "cohort.yaml").write_text(yaml.safe_dump(content))
+    return folder / "cohort.yaml"
+
+
 def test_the_command_takes_tissue_and_tiles_from_another_prepared_folder(
     slide: SlideSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "patients.csv").write_text("patient_id,age\np,60\n")
-    (tmp_path / "slides.csv").write_text("slide_id,patient_id,path\ns,p,s.tiff\n")
-    content = {
-        "name": "one",
-        "role": "external",
-        "patients": {"table": "patients.csv"},
-        "slides": {"table": "slides.csv", "folder": ".", "tiling": {"tile_px": 128, "overlap_px": 16}},
-    }
-    (tmp_path / "cohort.yaml").write_text(yaml.safe_dump(content))
+    path = cohort_file(tmp_path, tiling={"tile_px": 128, "overlap_px": 16})
     monkeypatch.setattr(preparation, "_encoder", lambda name, _: Channel(int(name[-1])))
-    command = ["prepare", str(tmp_path / "cohort.yaml"), "--workers", "1", "--out"]
+    command = ["prepare", str(path), "--workers", "1", "--out"]
     assert main([*command, str(tmp_path / "one"), "--encoder", "channel0"]) == 0
     monkeypatch.setattr(whole_slides, "find_tissue", found_anew)
     monkeypatch.setattr(whole_slides.WholeSlide, "parts", found_anew)
@@ -172,12 +174,7 @@ def test_the_command_takes_tissue_and_tiles_from_another_prepared_folder(
 
 
 def test_a_refused_encoder_leaves_no_folder(slide: SlideSource, tmp_path: Path) -> None:
-    (tmp_path / "patients.csv").write_text("patient_id,age\np,60\n")
-    (tmp_path / "slides.csv").write_text("slide_id,patient_id,path\ns,p,s.tiff\n")
-    slides = {"table": "slides.csv", "folder": "."}
-    content = {"name": "one", "role": "external", "patients": {"table": "patients.csv"}, "slides": slides}
-    (tmp_path / "cohort.yaml").write_text(yaml.safe_dump(content))
-    command = ["prepare", str(tmp_path / "cohort.yaml"), "--workers", "1", "--encoder", "no-such-encoder", "--out"]
+    command = ["prepare", str(cohort_file(tmp_path)), "--workers", "1", "--encoder", "no-such-encoder", "--out"]
     assert main([*command, str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()

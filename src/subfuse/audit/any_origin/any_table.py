@@ -11,11 +11,7 @@ from subfuse.audit.any_origin.cells import class_of, class_text, read_events, re
 from subfuse.audit.any_origin.outcomes import outcome_columns
 from subfuse.audit.findings import Finding
 from subfuse.errors import DataError, and_more, counted, preview
-from subfuse.evaluation.predictions import (
-    class_columns,
-    holds_risks,
-    predicted_classes,
-)
+from subfuse.evaluation.predictions import class_columns, holds_risks, predicted_classes
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE, holds_values
 from subfuse.identifiers import difference_of_spelling, same_but_for_spelling
 from subfuse.training.models import model_title

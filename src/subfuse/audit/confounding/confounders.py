@@ -229,14 +229,15 @@ def _finding(
         return Finding("ok", CHECK, text, task=task.name, model=model)
     strongest = [str(row["strongest"]) for row in rows if row["input"] in (*tells, *apart)]
     text += f". It shows most in {'; '.join(strongest)}" if strongest else ""
-    remedy = (
-        f"Scale and stain all patients together; quote the results within {column}; test on whole hospitals that were "
-        "not trained on (`splits: {by: site}`)."
-    )
     if is_blind:
         remedy = (
             f"Quote the results within {column}. If its patients differ in what a model may know, such as age, name "
             "that as a stratum (`--strata`)."
+        )
+    else:
+        remedy = (
+            f"Scale and stain all patients together; quote the results within {column}; test on whole hospitals that "
+            "were not trained on (`splits: {by: site}`)."
         )
     return Finding(level, CHECK, text, _WHY, remedy, task.name, model)
 

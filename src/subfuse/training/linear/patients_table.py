@@ -78,7 +78,9 @@ class TabledPatients:
         """Returns in words which values of tested patients the models of their fold never saw."""
         by_id = {patient.patient_id: patient.columns for patient in self.cohort}
         folds: dict[tuple[str, str], list[str]] = {}
-        for (_, name), fold in ((name, fold) for name, fold in self.folds.items() if fold.train):
+        for (_, name), fold in self.folds.items():
+            if not fold.train:
+                continue  # no model, to which anything were new
             sides = ([by_id[key] for key in keys] for keys in (fold.train, fold.test))
             for column, words in unseen_words(self.cohort.covariates, *sides).items():
                 for word in words:
