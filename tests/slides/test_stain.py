@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 
 from subfuse.errors import DataError
 from subfuse.slides import stain
@@ -40,13 +41,12 @@ def test_slides_of_two_laboratories_become_alike(method: str) -> None:
     assert difference([one(i) for i in first], [two(i) for i in second]) < 0.6 * before
 
 
-def test_macenko_agrees_with_the_library_on_the_image_that_it_is_fitted_to() -> None:
-    """Over one image that is stained everywhere torchstain's own normalisation is the same."""
-    normalizers = pytest.importorskip("torchstain.numpy.normalizers")
+def test_one_image_is_normalised_as_the_library_does() -> None:
+    """Which estimates the stains of every image anew; here it is stained everywhere."""
     random = np.random.default_rng(1)
     absorbed = random.gamma(3, 0.2, (80, 60, 1)) * H + random.gamma(3, 0.2, (80, 60, 1)) * E + 0.16
     image = (240 * np.exp(-absorbed)).round().clip(0, 255).astype(np.uint8)
-    expected, _, _ = normalizers.NumpyMacenkoNormalizer().normalize(image)
+    expected, _, _ = NumpyMacenkoNormalizer().normalize(image)
     found = fit_stain("macenko", [image], PATH)(image)
     assert found.shape == image.shape
     assert np.abs(found.astype(int) - expected).max() <= 2
@@ -124,14 +124,14 @@ def test_what_is_recorded_names_the_method_and_its_reference() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("stains", [(H, E), (H2, E2)])
+@pytest.mark.parametrize("stains", [(H2, E2), ((0.5626, 0.7201, 0.4062), (0.2159, 0.8012, 0.5581))])
 def test_macenko_finds_the_two_stains_of_tissue_after_beer_and_lambert(
     seed: int, stains: tuple[np.ndarray, np.ndarray]
 ) -> None:
     random = np.random.default_rng(seed)
     share = random.random((20000, 1))
-    absorbed = random.gamma(6, 0.15, (20000, 1)) * (share * stains[0] + (1 - share) * stains[1])
-    found = stain._stains(absorbed)
+    absorbed = random.gamma(6, 0.15, (20000, 1)) * (share * np.array(stains[0]) + (1 - share) * np.array(stains[1]))
+    found, _ = stain._stains((240 * np.exp(-absorbed) - 1).round().clip(0, 255).astype(np.uint8))
     expected = np.stack(stains, axis=1) / np.linalg.norm(stains, axis=1)
     np.testing.assert_allclose(found, expected, atol=0.015)
 

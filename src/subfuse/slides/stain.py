@@ -20,7 +20,7 @@ _LEAST_PIXELS = 1000
 _LEAST_SPREAD = 0.1  # of L*, a* and b*
 _WORST_CONDITION = 100.0  # of the two stains; those of the reference have 2
 _STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])  # channel by haematoxylin and eosin
-_AMOUNTS = np.array([1.9705, 1.0308])  # their 99th percentiles
+_AMOUNTS = np.array([1.9705, 1.0308])  # their 99th percentiles; both are torchstain's
 _LAB_MEAN, _LAB_SPREAD = np.array([72.91, 20.83, -4.95]), np.array([18.56, 14.89, 5.68])
 _REFERENCES = {  # fixed, so that nothing is learnt from patients
     "macenko": {"stains": _STAINS.tolist(), "amounts": _AMOUNTS.tolist()},
@@ -48,8 +48,9 @@ def method_of(recorded: str | None) -> str:
 def fit_stain(method: str, sample: Sequence[Image], path: Path) -> Callable[[Image], Image]:
     """Returns what normalises the patches of one slide, whose stains are estimated over a sample of them together.
 
-    Macenko et al. (2009) find the two stains in the plane of absorbance; Reinhard et al. (2001) shift and scale
-    colours in L*a*b*, here by mean and spread of stained pixels.
+    Macenko et al. (2009) find the two stains in the plane of absorbance; torchstain estimates them. Its own
+    normalisation would estimate them anew for each patch. Reinhard et al. (2001) shift and scale colours in L*a*b*,
+    here by mean and spread of stained pixels.
 
     Args:
         method: "macenko" or "reinhard".
@@ -60,8 +61,7 @@ def fit_stain(method: str, sample: Sequence[Image], path: Path) -> Callable[[Ima
         DataError: Too little of the sample is stained, or its stains cannot be told apart.
     """
     pixels = np.concatenate([image.reshape(-1, 3) for image in sample] or [np.empty((0, 3), np.uint8)])
-    absorbed = _absorbance(pixels)
-    is_stained = (absorbed >= _LEAST_ABSORBANCE).all(axis=1)
+    is_stained = (_absorbance(pixels) >= _LEAST_ABSORBANCE).all(axis=1)
     if np.count_nonzero(is_stained) < _LEAST_PIXELS:
         raise _not_estimated(path, f"{np.count_nonzero(is_stained)} stained pixels in {len(sample)} patches")
     if method == "reinhard":
@@ -70,23 +70,19 @@ def fit_stain(method: str, sample: Sequence[Image], path: Path) -> Callable[[Ima
         if not (spread > _LEAST_SPREAD).all():
             raise _not_estimated(path, "one colour alone")
         return partial(_reinhard, mean=colours.mean(axis=0), spread=spread)
-    stains = _stains(absorbed[is_stained])
-    inverse = np.linalg.pinv(stains)
-    amounts = np.percentile(absorbed[is_stained] @ inverse.T, 99, axis=0)
+    stains, amounts = _stains(pixels[is_stained])
     if np.linalg.cond(stains) > _WORST_CONDITION or not (amounts > 0).all():
         raise _not_estimated(path, "stains that are one")
-    return partial(_macenko, inverse=inverse, amounts=amounts)
+    return partial(_macenko, inverse=np.linalg.pinv(stains), amounts=amounts)
 
 
-def _stains(absorbed: Float[np.ndarray, "pixel 3"]) -> Float[np.ndarray, "3 2"]:
-    """Absorbance of haematoxylin, which absorbs red more, and of eosin: the outermost directions of most pixels."""
-    _, directions = np.linalg.eigh(np.cov(absorbed.T))
-    plane = directions[:, 1:]
-    plane = plane * np.where(plane.sum(axis=0) < 0, -1, 1)  # into the absorbing corner, where angles do not jump
-    seen = absorbed @ plane
-    angles = np.percentile(np.arctan2(seen[:, 1], seen[:, 0]), [1, 99])
-    first, second = (plane @ (np.cos(angle), np.sin(angle)) for angle in angles)
-    return np.stack([first, second] if first[0] > second[0] else [second, first], axis=1)
+def _stains(pixels: UInt8[np.ndarray, "pixel 3"]) -> tuple[Float[np.ndarray, "3 2"], Float[np.ndarray, "2"]]:
+    """Absorbance of haematoxylin, which absorbs red more, and of eosin, and the 99th percentile of either's amount."""
+    from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
+
+    of_slide = NumpyMacenkoNormalizer()
+    of_slide.fit(pixels, Io=_WHITE, beta=_LEAST_ABSORBANCE)
+    return of_slide.HERef, of_slide.maxCRef
 
 
 def _not_estimated(path: Path, found: str) -> DataError:
