@@ -253,3 +253,15 @@ def test_stain_that_was_normalised_otherwise_is_refused_with_what_to_declare(mak
         check_patches([fitted], trained, normalised)
     with pytest.raises(DataError, match=r"as in training, reinhard\. Found none\. Declare `stain: reinhard`"):
         check_patches([fitted], trained | {"stain": recorded_stain("reinhard")}, cohort)
+
+
+def test_patches_that_are_all_of_another_width_are_refused_and_some_are_said(make_cohort):
+    cohort = make_cohort()
+    paths = [path for patient in cohort for path in patient.slides]
+    fitted = fit(replace(cohort, patch_um=dict.fromkeys(paths, 128.0)))
+    with pytest.raises(DataError, match=r"as wide as in training, 128 µm\. Found 256 µm: .* correct mpp"):
+        check_compatible(fitted, replace(cohort, patch_um=dict.fromkeys(paths, 256.0)))
+    [note] = check_compatible(fitted, replace(cohort, patch_um=dict.fromkeys(paths, 128.0) | {paths[0]: 256.0}))
+    assert "patches of 1 of " in note
+    assert "are 256 µm wide, those of training 128 µm" in note
+    assert check_compatible(fitted, replace(cohort, patch_um={})) == []

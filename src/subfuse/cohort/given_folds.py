@@ -46,7 +46,8 @@ def given_folds(
         again = sorted(patient for patient in given.test if patient in tested)
         if again:
             raise DataError(
-                f"{path}: a patient is tested in one fold only. {preview(again)}: also in {tested[again[0]].name}."
+                f"{path}: a patient is tested in one fold only. {preview(again)}: also in {tested[again[0]].name}. "
+                "Splits that are each drawn anew, as CLAM's can be, are no folds: leave out splits.folder to draw some."
             )
         tested |= dict.fromkeys(given.test, path)
         sides = (given.train, given.validation, given.test)

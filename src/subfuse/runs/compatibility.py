@@ -61,7 +61,7 @@ def check_compatible(fitted: FittedModel, cohort: Cohort) -> list[str]:
         notes.append("no training patient had slides: slides are ignored")
     else:
         notes += _check_encoder(fitted, cohort)
-        notes += _width_notes(fitted, cohort) + _feature_notes(patches, cohort)
+        notes += _check_width(fitted, cohort) + _feature_notes(patches, cohort)
     return notes
 
 
@@ -131,8 +131,8 @@ def _check_encoder(fitted: FittedModel, cohort: Cohort) -> list[str]:
     )
 
 
-def _width_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
-    """Returns a note where patches show more or less tissue than in training, as with a wrong pixel size."""
+def _check_width(fitted: FittedModel, cohort: Cohort) -> list[str]:
+    """Refuses patches that all show more or less tissue than in training; a note where some do, as by a wrong mpp."""
     if fitted.patch_um is None:
         return []
     widths = {p.patient_id: [cohort.patch_um[s] for s in p.slides if s in cohort.patch_um] for p in cohort}
@@ -144,11 +144,18 @@ def _width_notes(fitted: FittedModel, cohort: Cohort) -> list[str]:
     if not other:
         return []
     found = sorted(width for its in other.values() for width in its)
+    told, here, trained = cohort.told("slides"), _span(found[0], found[-1]), _span(*fitted.patch_um)
+    n_known = sum(map(bool, widths.values()))
+    if len(other) == n_known:
+        raise DataError(
+            f"{told} must have patches as wide as in training, {trained} µm. Found {here} µm: features of another "
+            "scale mislead the model. Extract features as for the training patients, or correct mpp; where a file does not "
+            "record the width, write the side in level-0 pixels as attribute `patch_size_level0` of `coords`."
+        )
     return [
-        f"{cohort.told('slides')}: patches of {len(other)} of {sum(map(bool, widths.values()))} patients "
-        f"({preview(other)}) are {_span(found[0], found[-1])} µm wide, those of training {_span(*fitted.patch_um)} "
-        "µm. Features of another scale mislead the model. Correct mpp, or extract features as for the training "
-        "patients."
+        f"{told}: patches of {len(other)} of {n_known} patients ({preview(other)}) are {here} µm wide, those of "
+        f"training {trained} µm. Features of another scale mislead the model. Correct mpp, or extract features as for the "
+        "training patients."
     ]
 
 
