@@ -149,13 +149,13 @@ def _check_width(fitted: FittedModel, cohort: Cohort) -> list[str]:
     if len(other) == n_known:
         raise DataError(
             f"{told} must have patches as wide as in training, {trained} µm. Found {here} µm: features of another "
-            "scale mislead the model. Extract features as for the training patients, or correct mpp; where a file does not "
-            "record the width, write the side in level-0 pixels as attribute `patch_size_level0` of `coords`."
+            "scale mislead the model. Extract features as for the training patients, or correct mpp; where a file does "
+            "not record the width, write the side in level-0 pixels as attribute `patch_size_level0` of `coords`."
         )
     return [
         f"{told}: patches of {len(other)} of {n_known} patients ({preview(other)}) are {here} µm wide, those of "
-        f"training {trained} µm. Features of another scale mislead the model. Correct mpp, or extract features as for the "
-        "training patients."
+        f"training {trained} µm. Features of another scale mislead the model. Correct mpp, or extract features as for "
+        "the training patients."
     ]
 
 
