@@ -59,11 +59,12 @@ def _clipping(standardiser: type) -> Callable[[], Any]:
 
 def _normal_scores(cohort: Cohort, fold: Fold) -> Cohort:
     """Normal quantiles of the rank among training patients, of expression."""
-    training = np.stack([p.expression for p in cohort if p.patient_id in fold.train])
+    known = {p.patient_id: p.expression for p in cohort if p.expression is not None}
+    training = np.stack([values for name, values in known.items() if name in fold.train])
     scaler = QuantileTransformer(n_quantiles=33, output_distribution="normal").fit(training)
-    values = np.clip(scaler.transform(np.stack([p.expression for p in cohort])), -2.2, 2.2).astype(np.float32)
-    patients = tuple(replace(p, expression=value) for p, value in zip(cohort, values, strict=True))
-    return replace(cohort, patients=patients)
+    scores = np.clip(scaler.transform(np.stack([*known.values()])), -2.2, 2.2).astype(np.float32)
+    changed = dict(zip(known, scores, strict=True))
+    return replace(cohort, patients=tuple(replace(p, expression=changed.get(p.patient_id)) for p in cohort))
 
 
 def _validation_trains() -> Any:
